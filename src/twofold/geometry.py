@@ -1,0 +1,162 @@
+"""Cameras, frames of normals, points from depth, and the least-squares fit of one map to another.
+
+Frames are named by where their three axes point, seen by the person who looks at the picture:
+
+    RUB  x right, y up,   z to the viewer   (OpenGL; the frame of every normal inside the library)
+    LUB  x left,  y up,   z to the viewer   (indoor normal data sets)
+    RDF  x right, y down, z forward         (OpenCV; the frame of points)
+
+A wall that faces the camera has the normal (0, 0, 1) in RUB and LUB, (0, 0, -1) in RDF.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+# Each frame's axes, as signs relative to RUB.
+FRAMES: dict[str, tuple[int, int, int]] = {"RUB": (1, 1, 1), "LUB": (-1, 1, 1), "RDF": (1, -1, -1)}
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A pinhole camera. All numbers are in pixels; the centre of the top-left pixel is (0, 0).
+
+    So the middle of a picture of `width` pixels is at cx = (width - 1) / 2.
+    Raises ValueError for sizes and focal lengths that are not positive.
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        numbers = (self.fx, self.fy, self.cx, self.cy)
+        if not all(math.isfinite(n) for n in numbers) or min(self.fx, self.fy) <= 0:
+            raise ValueError(f"a camera needs finite numbers and a positive focal length, not {numbers}")
+        if min(self.width, self.height) < 1:
+            raise ValueError(f"a camera of {self.width}x{self.height} pixels sees nothing")
+
+    @classmethod
+    def from_matrix(cls, matrix: Sequence[Sequence[float]], width: int, height: int) -> Camera:
+        """The camera of a 3x3 intrinsic matrix K; ValueError when K has another form (skew, other size)."""
+        rows = [[float(v) for v in row] for row in matrix]
+        if [len(row) for row in rows] != [3, 3, 3] or rows[0][1] or rows[1][0] or rows[2] != [0, 0, 1]:
+            raise ValueError(f"an intrinsic matrix is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], not {rows}")
+        return cls(rows[0][0], rows[1][1], rows[0][2], rows[1][2], width, height)
+
+    def matrix(self) -> Tensor:
+        """The intrinsic matrix K, float64 3 3."""
+        rows = [[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]]
+        return torch.tensor(rows, dtype=torch.float64)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """The camera of the same picture after resizing to `width` x `height`."""
+        sx, sy = width / self.width, height / self.height
+        # Half a pixel in and out, because the *corner* of the picture stays put, not the first centre.
+        cx, cy = (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5
+        return Camera(self.fx * sx, self.fy * sy, cx, cy, width, height)
+
+    def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
+        """The camera of the window whose top-left pixel is (left, top). The window may leave the picture."""
+        return replace(self, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
+
+    def flipped(self) -> Camera:
+        """The camera of the picture mirrored left to right."""
+        return replace(self, cx=self.width - 1 - self.cx)
+
+    def rays(self) -> Tensor:
+        """Where each pixel looks: float64 3 h w, RDF, scaled so that z is 1."""
+        x = (torch.arange(self.width, dtype=torch.float64) - self.cx) / self.fx
+        y = (torch.arange(self.height, dtype=torch.float64) - self.cy) / self.fy
+        shape = (self.height, self.width)
+        return torch.stack(
+            [x.expand(shape), y[:, None].expand(shape), torch.ones(shape, dtype=torch.float64)]
+        )
+
+
+def unit(x: Tensor, dim: int = -3) -> Tensor:
+    """Vectors along `dim` scaled to length 1; the zero vector stays zero."""
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / length.clamp(min=torch.finfo(x.dtype).tiny)
+
+
+def convert_frame(normals: Tensor, source: str, target: str) -> Tensor:
+    """Normals *b 3 h w of frame `source`, said in frame `target` (names in FRAMES)."""
+    for name in (source, target):
+        if name not in FRAMES:
+            raise ValueError(f"no frame is called {name!r}; the frames are {', '.join(FRAMES)}")
+    signs = [a * b for a, b in zip(FRAMES[source], FRAMES[target], strict=True)]
+    return normals * normals.new_tensor(signs)[:, None, None]
+
+
+def unproject(depth: Tensor, camera: Camera) -> Tensor:
+    """Metres along z, *b 1 h w, to points in metres, *b 3 h w, camera frame RDF."""
+    if depth.shape[-3:] != (1, camera.height, camera.width):
+        size = f"1 {camera.height} {camera.width}"
+        raise ValueError(
+            f"the camera sees {size}, the depth is {tuple(depth.shape)}; resize one to the other"
+        )
+    return depth * camera.rays().to(depth)
+
+
+def _tangent(points: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Differences of neighbouring points along `dim` (-1 columns, -2 rows), and where there is one.
+
+    Of the steps forward and backward the one with the smaller jump in z counts, so that an edge between two
+    surfaces spoils neither. `points` are *b 3 h w with NaN where unknown; both answers have that size.
+    """
+    step = points.diff(dim=dim)
+    edge = torch.full_like(points.narrow(dim, 0, 1), math.nan)
+    forward, backward = torch.cat([step, edge], dim), torch.cat([edge, step], dim)
+    jump = [s[..., 2:3, :, :].abs().nan_to_num(nan=math.inf) for s in (forward, backward)]
+    best = torch.where(jump[0] <= jump[1], forward, backward)
+    known = torch.minimum(*jump).isfinite()
+    return best.nan_to_num(nan=0.0), known
+
+
+def normals_from_depth(depth: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """Unit normals (*b 3 h w, RUB, facing the camera) of metres along z (*b 1 h w), and where they hold.
+
+    Unknown depth is anything not finite or not positive. A normal needs a known neighbour along the row and
+    one along the column; elsewhere it is zero and `valid` (bool *b 1 h w) is False. Exact on planes.
+    """
+    known = depth.isfinite() & (depth > 0)
+    # float64, because neighbours differ in the last digits when the surface is far away.
+    points = unproject(torch.where(known, depth.double(), math.nan), camera)
+    along, has_row = _tangent(points, -1)
+    down, has_column = _tangent(points, -2)
+    normal = unit(torch.linalg.cross(down, along, dim=-3))
+    toward = (normal * points.nan_to_num(nan=0.0)).sum(-3, keepdim=True) <= 0
+    normal = torch.where(toward, normal, -normal)
+    valid = known & has_row & has_column & (normal != 0).any(-3, keepdim=True)
+    return convert_frame(torch.where(valid, normal, 0.0), "RDF", "RUB").to(depth.dtype), valid
+
+
+def align_affine(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[float, float]:
+    """The (scale, shift) that minimise sum (scale * prediction + shift - target)^2 over `valid`.
+
+    The three have one shape; values outside `valid` never matter. Solved in float64. A constant prediction
+    leaves a line of solutions: the one of least norm is returned. ValueError when no pixel is valid or a
+    valid one is not finite.
+    """
+    p, d = prediction[valid].double(), target[valid].double()
+    if p.numel() == 0:
+        raise ValueError("no valid pixel to align to; leave this image out and count it")
+    if not (p.isfinite().all() and d.isfinite().all()):
+        raise ValueError("a valid pixel is NaN or infinite; mask it, or mend what predicted it")
+    mean_p, mean_d = p.mean(), d.mean()
+    centred = p - mean_p
+    # Below this the spread is rounding of the mean: the prediction is constant.
+    if centred.abs().max() <= 1e-12 * p.abs().max():
+        share = mean_d / (mean_p**2 + 1)
+        return float(mean_p * share), float(share)
+    scale = (centred * (d - mean_d)).sum() / (centred**2).sum()
+    return float(scale), float(mean_d - scale * mean_p)
