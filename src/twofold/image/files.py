@@ -1,0 +1,30 @@
+"""The one way the library writes a file: whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
+    """Gives a temporary path beside `path` (same suffix) to write to; it becomes `path` when the block ends.
+
+    A reader sees the old file or the new one, never half of it. When the block raises, or writes nothing,
+    `path` is untouched and nothing is left behind. The folder must exist (FileNotFoundError).
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is not a folder, so {path.name} cannot be written there")
+    # In the same folder, because a rename is only atomic within one file system.
+    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

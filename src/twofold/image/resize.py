@@ -1,0 +1,76 @@
+"""Other sizes: pictures smoothly, maps without mixing in the unknown, padding instead of stretching."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate, pad
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """*b c h w to `size` (height, width): bilinear, antialiased when it shrinks, always float32."""
+    _check(x, size)
+    x = x.float()
+    if tuple(x.shape[-2:]) == tuple(size):
+        return x
+    flat = x.reshape(-1, *x.shape[-3:])
+    flat = interpolate(flat, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return flat.reshape(*x.shape[:-2], *size)
+
+
+def _nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    flat = interpolate(x.float().reshape(-1, *x.shape[-3:]), size=size, mode="nearest-exact")
+    return flat.reshape(*x.shape[:-2], *size)
+
+
+def resize_map(
+    x: Tensor, valid: Tensor, size: tuple[int, int], nearest: bool = False
+) -> tuple[Tensor, Tensor]:
+    """A target *b c h w and its mask (bool *b 1 h w) to `size` (height, width): (float32 map, bool mask).
+
+    Invalid pixels are left out *before* interpolation, so that none bleeds into its neighbours; the mask is
+    the nearest pixel's. Elsewhere the map is 0, or +inf where the nearest pixel was (the sky of a depth).
+    Ids (semantic, instance, mask) do not mix: `nearest=True`. Unit vectors come out shorter: see
+    `geometry.unit`.
+    """
+    _check(x, size)
+    keep = _nearest(valid, size) > 0.5
+    if nearest:
+        value = _nearest(torch.where(valid, x, 0), size)
+    else:
+        weight = resize(valid, size)
+        value = resize(torch.where(valid, x, 0), size) / weight.clamp(min=1e-6)
+        keep = keep & (weight > 1e-3)
+    far = _nearest(x == math.inf, size) > 0.5
+    return torch.where(keep, value, torch.where(far, math.inf, 0.0)), keep
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
+    """*b c h w grown on the right and at the bottom, by repeating the edge, to multiples of `multiple`.
+
+    Also gives the (height, width) to crop back to: `padded[..., :h, :w]`.
+    """
+    height, width = x.shape[-2:]
+    _check(x, (height, width))
+    right, bottom = -width % multiple, -height % multiple
+    if right == bottom == 0:
+        return x, (height, width)
+    flat = pad(x.reshape(-1, *x.shape[-3:]), (0, right, 0, bottom), mode="replicate")
+    return flat.reshape(*x.shape[:-2], *flat.shape[-2:]), (height, width)
+
+
+def longest_edge_size(height: int, width: int, longest: int) -> tuple[int, int]:
+    """The (height, width) of the same shape whose longer edge is `longest`; no edge is below 1."""
+    if min(height, width, longest) < 1:
+        raise ValueError(f"sizes are at least 1 pixel, not {height}x{width} to {longest}")
+    scale = longest / max(height, width)
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def _check(x: Tensor, size: tuple[int, int]) -> None:
+    if x.ndim < 3 or min(x.shape[-2:]) < 1 or min(size) < 1:
+        raise ValueError(
+            f"cannot resize {tuple(x.shape)} to {tuple(size)}; a map is *b c h w, a size (height, width)"
+        )
