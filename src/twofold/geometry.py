@@ -83,9 +83,10 @@ class Camera:
 
 
 def unit(x: Tensor, dim: int = -3) -> Tensor:
-    """Vectors along `dim` scaled to length 1; the zero vector stays zero."""
-    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / length.clamp(min=torch.finfo(x.dtype).tiny)
+    """Vectors along `dim` scaled to length 1; the zero vector stays zero, and has a finite gradient."""
+    # By squares, because torch's vector_norm over a leading dimension is some 30 times slower.
+    square = (x * x).sum(dim, keepdim=True)
+    return x * square.clamp(min=max(1e-24, torch.finfo(x.dtype).tiny)).rsqrt()
 
 
 def convert_frame(normals: Tensor, source: str, target: str) -> Tensor:

@@ -1,0 +1,217 @@
+"""What the raw numbers of a stored map mean: from file values to the library's units, and back.
+
+A descriptor is a plain dict: the header's `targets[name]`, with the row's own entries over it.
+
+    codec        png8, png16, npy, npz, exr or tiff (by default, what the suffix says)
+    scale        depth: metres per stored unit (with `offset` added); must be said for whole numbers
+    kind         depth: "z", or "euclidean" (distance from the camera's centre; needs the camera)
+    invalid      stored values without meaning: numbers, "nan", "inf", "zero" (all channels 0); one or a list
+    infinite     depth: the stored value that says "the sky"
+    valid_range  depth: [least, most] in metres; valid is strictly between
+    frame        normals: RUB, LUB or RDF; must be said
+    threshold    mask: foreground is above it (128)
+    ignore       mask, semantic, instance: like `invalid`
+    label_offset semantic, instance: added to the stored id
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twofold.geometry import Camera, convert_frame, unit
+from twofold.image import write_image, write_map
+
+Descriptor = Mapping[str, Any]
+
+SUFFIXES = {"png8": ".png", "png16": ".png", "npy": ".npy", "npz": ".npz", "exr": ".exr", "tiff": ".tiff"}
+_LEVELS = {"png8": 255, "png16": 65535}
+
+# What `FolderWriter` uses when the header does not say otherwise. Reading never falls back on these.
+DEFAULT_CODECS: dict[str, dict[str, Any]] = {
+    "depth": {"codec": "png16", "scale": 0.002, "kind": "z", "invalid": [0], "infinite": 65535, "unit": "m"},
+    "normals": {"codec": "npy", "frame": "RUB", "invalid": "zero", "unit": "vector"},
+    "mask": {"codec": "png8", "threshold": 128, "ignore": [128]},
+    "semantic": {"codec": "png16", "ignore": [65535]},
+    "instance": {"codec": "png16", "ignore": [65535]},
+}
+
+
+def decode(name: str, raw: Tensor, how: Descriptor, camera: Camera | None = None) -> tuple[Tensor, Tensor]:
+    """The raw map c h w of target `name` to (target, valid): float32 c h w in its unit, bool 1 h w.
+
+    Targets the library does not know are read as scale * raw + offset. ValueError when the descriptor does
+    not say enough, or the map has the wrong channels.
+    """
+    if how.get("codec", "npy") not in SUFFIXES:
+        raise ValueError(f"the codec {how['codec']!r} is not one of {', '.join(SUFFIXES)}; convert it first")
+    return _DECODERS.get(name, _decode_plain)(raw, how, camera)
+
+
+def write_target(stem: Path, name: str, target: Tensor, valid: Tensor, how: Descriptor) -> Path:
+    """Writes a target (c h w, valid 1 h w) to `stem` + the codec's suffix, and gives that path.
+
+    ValueError when a value does not fit the codec: nothing is clipped in silence.
+    """
+    codec = how.get("codec")
+    if codec not in SUFFIXES:
+        raise ValueError(f"the codec {codec!r} of {name} is not one of {', '.join(SUFFIXES)}")
+    path = stem.with_name(stem.name + SUFFIXES[codec])
+    raw = _ENCODERS.get(name, _encode_plain)(target.detach().float().cpu(), valid.cpu(), how)
+    if codec in _LEVELS and not (raw.min() >= 0 and raw.max() <= _LEVELS[codec]):
+        span = f"{float(raw.min()):g} to {float(raw.max()):g}"
+        raise ValueError(f"{path}: {codec} holds 0 to {_LEVELS[codec]}, {name} needs {span}; change it")
+    if codec == "png8":
+        write_image(path, raw.round() / 255)
+    else:
+        write_map(path, raw)
+    return path
+
+
+def _matches(raw: Tensor, values: Any) -> Tensor:
+    """Where a pixel of c h w holds one of the stored `values`: bool 1 h w."""
+    found = torch.zeros_like(raw[:1], dtype=torch.bool)
+    for value in values if isinstance(values, list | tuple) else [values]:
+        if value in ("zero", "zero_pixel"):
+            found |= raw.abs().amax(0, keepdim=True) == 0
+        elif value is not None:
+            # float() reads "nan" and "inf" too.
+            number = float(value)
+            found |= (raw.isnan() if math.isnan(number) else raw == number).any(0, keepdim=True)
+    return found
+
+
+def _one_channel(raw: Tensor, name: str) -> Tensor:
+    if raw.shape[0] != 1:
+        raise ValueError(f"a {name} has 1 channel, this has {raw.shape[0]}. Is it the colour preview?")
+    return raw
+
+
+def _decode_depth(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+    raw = _one_channel(raw, "depth map")
+    if "scale" not in how and how.get("codec") in _LEVELS:
+        raise ValueError("a depth stored as whole numbers needs 'scale' (metres per unit) in its descriptor")
+    z = raw * float(how.get("scale", 1.0)) + float(how.get("offset", 0.0))
+    kind = how.get("kind", "z")
+    if kind == "euclidean":
+        if camera is None:
+            raise ValueError("a euclidean depth needs the camera's K in its row")
+        z = z / torch.linalg.vector_norm(camera.rays(), dim=0, keepdim=True).float()
+    elif kind != "z":
+        raise ValueError(f"depth of the kind {kind!r} is not read; convert it to 'z' or 'euclidean'")
+    unknown = _matches(raw, how.get("invalid"))
+    far = _matches(raw, how.get("infinite", "inf")) & ~unknown
+    least, most = how.get("valid_range") or (0.0, math.inf)
+    valid = (z > float(least)) & (z < float(most)) & (z > 0) & ~unknown & ~far
+    return torch.where(valid, z, torch.where(far, math.inf, 0.0)), valid
+
+
+def _encode_depth(z: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
+    whole = how["codec"] in _LEVELS
+    raw = (z - float(how.get("offset", 0.0))) / float(how.get("scale", 1.0))
+    far = (z == math.inf) & ~valid
+    top = how.get("infinite") if whole else math.inf
+    if top is None and bool(far.any()):
+        raise ValueError("this depth has sky (+inf), and its codec names no value for it; set 'infinite'")
+    if whole:
+        # At least 1, because 0 says "unknown"; below the value of the sky, because that says "sky".
+        raw = raw.round().clamp(min=1)
+        if top is not None and bool((raw[valid] >= top).any()):
+            most = f"{float(z[valid].max()):g} m"
+            raise ValueError(f"a depth of {most} does not fit the codec; mark it +inf, or change 'scale'")
+    return torch.where(valid, raw, torch.where(far, float(top or 0), 0.0))
+
+
+def stored_vectors(raw: Tensor, how: Descriptor) -> Tensor:
+    """Stored normals 3 h w as vectors in the file's own frame, of the length they were stored with."""
+    if raw.shape[0] != 3:
+        raise ValueError(f"a map of normals has 3 channels, this has {raw.shape[0]}")
+    levels = _LEVELS.get(how.get("codec", ""))
+    return raw if levels is None else raw / levels * 2 - 1
+
+
+def _decode_normals(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+    if "frame" not in how:
+        raise ValueError("normals need their 'frame' (RUB, LUB or RDF) in their descriptor")
+    vectors = stored_vectors(raw, how)
+    square = (vectors * vectors).sum(0, keepdim=True)
+    # A zero vector is no direction; NaN and infinity do not compare as inside either.
+    valid = (square > 0.25) & (square < math.inf) & ~_matches(raw, how.get("invalid", "zero"))
+    return unit(convert_frame(torch.where(valid, vectors, 0.0), how["frame"], "RUB")), valid
+
+
+def _encode_normals(normals: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
+    vectors = torch.where(valid, convert_frame(normals, "RUB", how["frame"]), 0.0)
+    levels = _LEVELS.get(how["codec"])
+    if levels is None:
+        # Half floats: 0.03 degrees at most, half the size.
+        return vectors.half() if how["codec"] in ("npy", "npz") else vectors
+    return torch.where(valid, ((vectors + 1) / 2 * levels).round(), 0.0)
+
+
+def _decode_mask(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+    # Channel 0, because masks are often saved as grey RGB.
+    raw = raw[:1]
+    valid = ~_matches(raw, how.get("ignore")) & ~_matches(raw, how.get("invalid"))
+    return ((raw > float(how.get("threshold", 128))) & valid).float(), valid
+
+
+def _encode_mask(mask: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
+    top = _LEVELS.get(how["codec"], 255)
+    return torch.where(valid, (mask > 0.5) * float(top), _ignored(valid, how))
+
+
+def _decode_ids(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+    raw = _one_channel(raw, "map of ids")
+    valid = ~_matches(raw, how.get("ignore")) & ~_matches(raw, how.get("invalid")) & ~raw.isnan()
+    return torch.where(valid, raw + float(how.get("label_offset", 0)), 0.0), valid
+
+
+def _encode_ids(ids: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
+    raw = ids - float(how.get("label_offset", 0))
+    if bool(_matches(torch.where(valid, raw, -1.0), how.get("ignore")).any()):
+        raise ValueError(f"an id equals the ignored value {how.get('ignore')}; renumber the ids")
+    return torch.where(valid, raw, _ignored(valid, how))
+
+
+def _ignored(valid: Tensor, how: Descriptor) -> float:
+    """The stored value of an invalid pixel; ValueError when one is needed and the codec names none."""
+    ignore = how.get("ignore", [])
+    first = next(iter(ignore if isinstance(ignore, list | tuple) else [ignore]), None)
+    if first is None and not bool(valid.all()):
+        raise ValueError("this map has invalid pixels, and its codec names no value for them; set 'ignore'")
+    return float(first or 0)
+
+
+def _decode_plain(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+    value = raw * float(how.get("scale", 1.0)) + float(how.get("offset", 0.0))
+    valid = value.isfinite().all(0, keepdim=True) & ~_matches(raw, how.get("invalid"))
+    return torch.where(valid, value, 0.0), valid
+
+
+def _encode_plain(value: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
+    raw = (value - float(how.get("offset", 0.0))) / float(how.get("scale", 1.0))
+    if how["codec"] not in _LEVELS:
+        return torch.where(valid, raw, math.nan)
+    return torch.where(valid, raw.round(), _ignored(valid, {"ignore": how.get("invalid", [])}))
+
+
+_DECODERS: dict[str, Callable[[Tensor, Descriptor, Camera | None], tuple[Tensor, Tensor]]] = {
+    "depth": _decode_depth,
+    "normals": _decode_normals,
+    "mask": _decode_mask,
+    "semantic": _decode_ids,
+    "instance": _decode_ids,
+}
+_ENCODERS: dict[str, Callable[[Tensor, Tensor, Descriptor], Tensor]] = {
+    "depth": _encode_depth,
+    "normals": _encode_normals,
+    "mask": _encode_mask,
+    "semantic": _encode_ids,
+    "instance": _encode_ids,
+}

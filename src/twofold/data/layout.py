@@ -1,0 +1,137 @@
+"""The layout on disk, and the distrust with which it is read.
+
+    dataset.json      the header: schema, name, licence, count, and a descriptor for each target
+    metadata.jsonl    one row a sample: id, file_name, text, size, targets, camera, provenance
+    .rows/ID.json     rows of a writer that has not finished
+
+A manifest may come from anyone: its paths must stay inside the folder, and its rows must be what they say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from twofold.image.files import atomic_write
+from twofold.image.pictures import shown
+
+SCHEMA = "twofold-data/1"
+# The second name is that of folders made before the library had one.
+SCHEMAS = (SCHEMA, "dp-manifest/1")
+HEADER = "dataset.json"
+MANIFESTS = ("metadata.jsonl", "manifest.jsonl")
+PENDING = ".rows"
+
+Row = dict[str, Any]
+
+
+class FolderError(ValueError):
+    """A data folder that cannot be used as asked. One line: which file, what is wrong, and the way out."""
+
+
+def read_header(root: Path) -> dict[str, Any]:
+    """The header of a folder; {} when it has none."""
+    path = root / HEADER
+    if not path.exists():
+        return {}
+    header = _parse(path.read_bytes(), str(path))
+    if header.get("schema", SCHEMA) not in SCHEMAS:
+        raise FolderError(f"{path} has the schema {header['schema']!r}; this version reads {SCHEMA!r}")
+    if header.get("root", ".") != ".":
+        raise FolderError(f"{path} puts its files elsewhere ({header['root']!r}); its root must be '.'")
+    targets = header.get("targets", {})
+    if not isinstance(targets, dict) or not all(isinstance(how, dict) for how in targets.values()):
+        raise FolderError(f"{path}: 'targets' must give a descriptor (an object) for each name")
+    return header
+
+
+def read_rows(root: Path) -> list[Row]:
+    """The checked rows of a folder's manifest, in its order; FolderError for the first one that is wrong."""
+    path = next((root / name for name in MANIFESTS if (root / name).is_file()), None)
+    if path is None:
+        if (root / PENDING).is_dir():
+            raise FolderError(f"{root} is unfinished: its writer has not merged the rows; finish it first")
+        raise FolderError(f"{root} is not a data folder: it has no {MANIFESTS[0]}; check the path")
+    rows: dict[str, Row] = {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if line.strip():
+            row = check_row(_parse(line, f"{path}:{number}"), f"{path}:{number}")
+            if row["id"] in rows:
+                raise FolderError(f"{path}:{number} repeats the id {row['id']!r}; ids must be unique")
+            rows[row["id"]] = row
+    return list(rows.values())
+
+
+def read_pending(root: Path) -> dict[Path, Row]:
+    """The rows that a writer has not merged yet, by their files."""
+    paths = sorted((root / PENDING).rglob("*.json"))
+    return {path: check_row(_parse(path.read_bytes(), str(path)), str(path)) for path in paths}
+
+
+def check_row(row: Row, where: str) -> Row:
+    """The row with its id filled in (the file's name when it has none); FolderError naming what is wrong."""
+    row = {"id": row.get("file_name"), **row}
+    for key in ("id", "file_name"):
+        if not isinstance(row[key], str) or not row[key]:
+            raise FolderError(f"{where} has no {key!r}")
+    targets = row.get("targets") or {}
+    if not isinstance(targets, dict):
+        raise FolderError(f"{where}: 'targets' must be an object of names, not {type(targets).__name__}")
+    check_relative(row["file_name"], where)
+    for name, target in targets.items():
+        if not isinstance(target, dict) or "path" not in target:
+            raise FolderError(f"{where}: the target {name!r} has no 'path'")
+        check_relative(target["path"], where)
+    for key in ("camera", "provenance"):
+        if not isinstance(row.get(key), dict | None):
+            raise FolderError(f"{where}: {key!r} must be an object, not {row[key]!r}")
+    size = row.get("size")
+    if size is not None and not (isinstance(size, list) and len(size) == 2):
+        raise FolderError(f"{where}: 'size' must be [height, width], not {size!r}")
+    return row
+
+
+def check_relative(path: Any, where: str) -> None:
+    """FolderError unless `path` is text that names something below the folder."""
+    if not isinstance(path, str) or not path.isprintable() or not path:
+        raise FolderError(f"{where}: {path!r} is not a path")
+    if path.startswith("/") or "\\" in path or ":" in path.split("/")[0] or ".." in path.split("/"):
+        raise FolderError(f"{where}: {path!r} leaves the folder; paths are relative to it, without '..'")
+
+
+def inside(root: Path, path: str, where: str) -> Path:
+    """The file `path` of the folder `root` (resolved before); FolderError when missing or linked away."""
+    real = os.path.realpath(root / path)
+    if not real.startswith(str(root).rstrip(os.sep) + os.sep):
+        raise FolderError(f"{where}: {path!r} is a link out of the folder; copy the file into it")
+    if not os.path.isfile(real):
+        raise FolderError(f"{where}: {shown(root / path)} does not exist; restore it, or drop the row")
+    return root / path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text to a file, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def to_json(value: Any, where: str, indent: int | None = None) -> str:
+    """JSON that any reader takes (no NaN); FolderError when `value` holds something else."""
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+    except (TypeError, ValueError) as error:
+        raise FolderError(f"{where} is not plain JSON: {error}") from None
+
+
+def _parse(text: bytes, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise FolderError(
+            f"{where} is not JSON: {error}; mend that line, or write the folder again"
+        ) from None
+    if not isinstance(value, dict):
+        raise FolderError(f"{where} is not a JSON object")
+    return value

@@ -1,0 +1,159 @@
+"""Writing a data folder so that a killed process costs at most the sample it was writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twofold.data.codecs import DEFAULT_CODECS, write_target
+from twofold.data.layout import (
+    HEADER,
+    MANIFESTS,
+    PENDING,
+    SCHEMA,
+    FolderError,
+    Row,
+    read_header,
+    read_pending,
+    read_rows,
+    to_json,
+    write_text,
+)
+from twofold.image import write_image
+from twofold.sample import Origin, Sample
+
+# Names that every file system and every shell takes as they are.
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
+
+
+class FolderWriter:
+    """Adds samples to a folder, new or begun earlier. Many processes may write different ids at once.
+
+    Every file appears whole or not at all, and a sample's row comes last: what has a row is complete. Rows
+    wait in `.rows` until one process calls `finish`, after the others are done.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        header: Mapping[str, Any],
+        codecs: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """Opens or makes the folder.
+
+        header: what `dataset.json` shall say (JSON values). `header["targets"]` names the targets, each with
+            its descriptor or {} for the default of `codecs.DEFAULT_CODECS`; without it, those five.
+        codecs: descriptors by target name, over those of the header.
+
+        FolderError when the folder exists with another header: one folder, one way of being made.
+        """
+        self.root = Path(root)
+        self.header = _complete(header, codecs or {})
+        (self.root / PENDING).mkdir(parents=True, exist_ok=True)
+        found = read_header(self.root)
+        found.pop("count", None)
+        if found and found != self.header:
+            keys = sorted(k for k in {*found, *self.header} if found.get(k) != self.header.get(k))
+            raise FolderError(
+                f"{self.root} was begun with other settings ({', '.join(keys)}); use a new folder"
+            )
+        if not found:
+            write_text(self.root / HEADER, to_json(self.header, "the header", indent=1) + "\n")
+        self._merged = {row["id"] for row in self._manifest()}
+
+    def _manifest(self) -> list[Row]:
+        return read_rows(self.root) if (self.root / MANIFESTS[0]).exists() else []
+
+    def _pending(self, id: str) -> Path:
+        return self.root / PENDING / f"{id}.json"
+
+    def has(self, id: str) -> bool:
+        """Whether the sample `id` is there, complete."""
+        return id in self._merged or self._pending(id).is_file()
+
+    def write(self, sample: Sample) -> Row:
+        """Stores one sample (not a batch) and gives its row.
+
+        FolderError when its id is taken or not a plain name, or when a target was not named in the header;
+        ValueError when a value does not fit its codec.
+        """
+        id, row = self._describe(sample)
+        picture = self.root / row["file_name"]
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        write_image(picture, sample.image)
+        for name, target in sample.targets.items():
+            stem = self.root / name / id
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            path = write_target(stem, name, target, sample.valid[name], self.header["targets"][name])
+            row["targets"][name] = {"path": path.relative_to(self.root).as_posix()}
+        self._pending(id).parent.mkdir(parents=True, exist_ok=True)
+        write_text(self._pending(id), to_json(row, f"the row of {id}"))
+        return row
+
+    def _describe(self, sample: Sample) -> tuple[str, Row]:
+        """The id and the row, still without targets; everything about them is checked."""
+        id, camera, origin = sample.id, sample.camera, sample.origin
+        if not isinstance(id, str) or not isinstance(origin, Origin) or isinstance(camera, tuple):
+            raise FolderError(f"{self.root} takes one sample at a time, not a batch")
+        if not _ID.fullmatch(id) or len(id) > 200:
+            raise FolderError(f"{id!r} cannot be an id: use letters, digits, '.', '_', '-' and '/'")
+        if self.has(id):
+            raise FolderError(f"{self.root} already has {id!r}; ask `has` before writing, or use another id")
+        unknown = set(sample.targets) - set(self.header["targets"])
+        if unknown:
+            raise FolderError(f"{id} has targets that the header does not name: {', '.join(sorted(unknown))}")
+        size = list(sample.image.shape[-2:])
+        if camera is not None and [camera.height, camera.width] != size:
+            raise FolderError(
+                f"{id}: the camera is {camera.height}x{camera.width}, the image {size}; resize it"
+            )
+        return id, {
+            "id": id,
+            "file_name": f"image/{id}.png",
+            "text": sample.caption,
+            "size": size,
+            "targets": {},
+            "camera": {"K": None if camera is None else camera.matrix().tolist()},
+            "provenance": {
+                "origin": origin.kind,
+                "parents": list(origin.parents),
+                "generator": dict(origin.generator) or None,
+            },
+        }
+
+    def finish(self) -> int:
+        """Merges all rows, sorted by id, into `metadata.jsonl`, says the count in the header, and gives it.
+
+        May be called again after more samples; a kill in between loses nothing.
+        """
+        pending = read_pending(self.root)
+        rows = {row["id"]: row for row in [*self._manifest(), *pending.values()]}
+        lines = [to_json(rows[id], f"the row of {id}") + "\n" for id in sorted(rows)]
+        write_text(self.root / MANIFESTS[0], "".join(lines))
+        header = {**self.header, "count": len(rows)}
+        write_text(self.root / HEADER, to_json(header, "the header", indent=1) + "\n")
+        for path in pending:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            # Only when empty: another writer may have begun.
+            (self.root / PENDING).rmdir()
+        self._merged = set(rows)
+        return len(rows)
+
+
+def _complete(header: Mapping[str, Any], codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The header with its schema and full descriptors, as it will be read back from JSON."""
+    named = header.get("targets", DEFAULT_CODECS)
+    targets = {
+        name: {**DEFAULT_CODECS.get(name, {}), **named[name], **codecs.get(name, {})} for name in named
+    }
+    for name, how in targets.items():
+        if "codec" not in how:
+            raise FolderError(f"the target {name!r} has no 'codec' in the header, and no default")
+    complete = {"schema": SCHEMA, **{k: v for k, v in header.items() if k != "count"}, "targets": targets}
+    return json.loads(to_json(complete, "the header"))
