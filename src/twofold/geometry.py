@@ -18,6 +18,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+# Two steps in depth that differ by more than this share of the depth are taken for an edge, not for noise.
+EDGE = 0.01
+
 # Each frame's axes, as signs relative to RUB.
 FRAMES: dict[str, tuple[int, int, int]] = {"RUB": (1, 1, 1), "LUB": (-1, 1, 1), "RDF": (1, -1, -1)}
 
@@ -111,16 +114,18 @@ def unproject(depth: Tensor, camera: Camera) -> Tensor:
 def _tangent(points: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     """Differences of neighbouring points along `dim` (-1 columns, -2 rows), and where there is one.
 
-    Of the steps forward and backward the one with the smaller jump in z counts, so that an edge between two
-    surfaces spoils neither. `points` are *b 3 h w with NaN where unknown; both answers have that size.
+    The mean of the steps forward and backward, for the sake of noise; but where their jumps in z differ by
+    more than EDGE of the depth there is an edge, and the step with the smaller jump stays on the surface.
+    `points` are *b 3 h w with NaN where unknown; both answers have that size.
     """
     step = points.diff(dim=dim)
-    edge = torch.full_like(points.narrow(dim, 0, 1), math.nan)
-    forward, backward = torch.cat([step, edge], dim), torch.cat([edge, step], dim)
-    jump = [s[..., 2:3, :, :].abs().nan_to_num(nan=math.inf) for s in (forward, backward)]
-    best = torch.where(jump[0] <= jump[1], forward, backward)
-    known = torch.minimum(*jump).isfinite()
-    return best.nan_to_num(nan=0.0), known
+    rim = torch.full_like(points.narrow(dim, 0, 1), math.nan)
+    forward, backward = torch.cat([step, rim], dim), torch.cat([rim, step], dim)
+    ahead, behind = (s[..., 2:3, :, :].abs().nan_to_num(nan=math.inf) for s in (forward, backward))
+    smaller = torch.where(ahead <= behind, forward, backward)
+    smooth = (ahead - behind).abs() <= EDGE * points[..., 2:3, :, :]
+    tangent = torch.where(smooth, (forward + backward) / 2, smaller)
+    return tangent.nan_to_num(nan=0.0), torch.minimum(ahead, behind).isfinite()
 
 
 def normals_from_depth(depth: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:

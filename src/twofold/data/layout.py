@@ -106,7 +106,7 @@ def inside(root: Path, path: str, where: str) -> Path:
     real = os.path.realpath(root / path)
     if not real.startswith(str(root).rstrip(os.sep) + os.sep):
         raise FolderError(f"{where}: {path!r} is a link out of the folder; copy the file into it")
-    if not os.path.isfile(real):
+    if not Path(real).is_file():
         raise FolderError(f"{where}: {shown(root / path)} does not exist; restore it, or drop the row")
     return root / path
 

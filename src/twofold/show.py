@@ -1,0 +1,121 @@
+"""For eyes only: colours for maps, and contact sheets. Nothing is ever measured on what comes out of here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from twofold.image import resize
+
+# What is unknown is drawn in this grey.
+UNKNOWN = 0.5
+_TITLE = 18
+
+
+@lru_cache(maxsize=8)
+def _table(name: str) -> Tensor:
+    """256 colours of a colour map of the `cmap` library: float32 256 3."""
+    from cmap import Colormap  # takes a third of a second, and most users of the library draw nothing
+
+    return torch.from_numpy(np.asarray(Colormap(name).lut(256)[:, :3], dtype=np.float32))
+
+
+def color_depth(depth: Tensor, valid: Tensor | None = None, colormap: str = "Spectral") -> Tensor:
+    """Depth *b 1 h w in [0, 1], 0 near, to colours *b 3 h w in [0, 1]: near is red and far is blue.
+
+    Values outside are clipped (+inf, the sky, is the farthest); NaN and what is not `valid` (bool *b 1 h w)
+    is grey. Depth in metres is scaled first: see `scaled_depth`. ValueError for another number of channels.
+    """
+    if depth.shape[-3] != 1:
+        raise ValueError(f"a depth has 1 channel, this is {tuple(depth.shape)}")
+    known = ~depth.isnan() if valid is None else valid & ~depth.isnan()
+    level = (depth.float().nan_to_num(nan=0.0, posinf=1.0).clamp(0, 1) * 255).round().long()
+    color = _table(colormap).to(depth.device)[level.squeeze(-3)].movedim(-1, -3)
+    return torch.where(known, color, UNKNOWN)
+
+
+def scaled_depth(depth: Tensor, valid: Tensor) -> Tensor:
+    """One image's depth in metres (1 h w) to [0, 1] for `color_depth`, by its 2nd and 98th percentiles.
+
+    The sky stays +inf; without a valid pixel all is NaN.
+    """
+    values = depth[valid].float().sort().values
+    if len(values) == 0:
+        return torch.full_like(depth, math.nan)
+    low, high = (float(values[round(q * (len(values) - 1))]) for q in (0.02, 0.98))
+    return (depth - low) / max(high - low, 1e-6)
+
+
+def color_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Normals *b 3 h w (unit vectors, RUB) to colours in [0, 1], (n + 1) / 2.
+
+    A wall that faces the viewer is light blue. Not `valid` is grey, as the zero vector is.
+    """
+    if normals.shape[-3] != 3:
+        raise ValueError(f"normals have 3 channels, this is {tuple(normals.shape)}")
+    color = (normals.float().nan_to_num(nan=0.0).clamp(-1, 1) + 1) / 2
+    return color if valid is None else torch.where(valid, color, UNKNOWN)
+
+
+def side_by_side(images: Sequence[Tensor], gap: int = 4) -> Tensor:
+    """Images (3 h w in [0, 1]) in one row, brought to the height of the first, with white between: 3 H W."""
+    if not images:
+        raise ValueError("there is no image to show")
+    height = images[0].shape[-2]
+    level = [_rgb(x) for x in images]
+    level = [resize(x, (height, max(1, round(x.shape[-1] * height / x.shape[-2])))) for x in level]
+    white = torch.ones(3, height, gap)
+    return torch.cat([part for x in level for part in (white, x)][1:], dim=-1)
+
+
+def sheet(images: Sequence[Tensor], columns: int, titles: Sequence[str] = (), gap: int = 4) -> Tensor:
+    """A contact sheet 3 H W on white: images (3 h w or 1 h w in [0, 1]) row by row, a title above each.
+
+    Images of other sizes than the first are brought inside its size, their shape kept. Fewer titles than
+    images leave the rest without. ValueError without images, columns, or with too many titles.
+    """
+    if not images or columns < 1 or len(titles) > len(images):
+        raise ValueError(f"no sheet of {len(images)} images, {columns} columns and {len(titles)} titles")
+    height, width = images[0].shape[-2:]
+    top = _TITLE if titles else 0
+    cells = [_cell(x, height, width) for x in images]
+    if top:
+        named = [*titles, *[""] * (len(images) - len(titles))]
+        cells = [torch.cat([_title(t, width), x], dim=-2) for t, x in zip(named, cells, strict=True)]
+    rows = math.ceil(len(cells) / columns)
+    canvas = torch.ones(3, rows * (height + top + gap) - gap, columns * (width + gap) - gap)
+    for number, cell in enumerate(cells):
+        y, x = (number // columns) * (height + top + gap), (number % columns) * (width + gap)
+        canvas[:, y : y + height + top, x : x + width] = cell
+    return canvas
+
+
+def _rgb(image: Tensor) -> Tensor:
+    """3 h w or 1 h w, anywhere, as float32 3 h w on the CPU, in [0, 1]."""
+    if image.ndim != 3 or image.shape[0] not in (1, 3):
+        raise ValueError(f"an image to show is 3 h w or 1 h w, not {tuple(image.shape)}")
+    return image.detach().float().cpu().nan_to_num(nan=UNKNOWN).clamp(0, 1).expand(3, -1, -1)
+
+
+def _cell(image: Tensor, height: int, width: int) -> Tensor:
+    """The image inside 3 height width, in the middle of white."""
+    x = _rgb(image)
+    scale = min(height / x.shape[-2], width / x.shape[-1])
+    h, w = max(1, round(x.shape[-2] * scale)), max(1, round(x.shape[-1] * scale))
+    cell = torch.ones(3, height, width)
+    y0, x0 = (height - h) // 2, (width - w) // 2
+    cell[:, y0 : y0 + h, x0 : x0 + w] = resize(x, (h, w))
+    return cell
+
+
+def _title(text: str, width: int) -> Tensor:
+    """Black text on white, 3 _TITLE width; what does not fit is cut off."""
+    strip = Image.new("L", (width, _TITLE), 255)
+    ImageDraw.Draw(strip).text((2, 2), text, fill=0, font=ImageFont.load_default(13))
+    return torch.from_numpy(np.array(strip)).float().div(255).expand(3, -1, -1)
