@@ -1,0 +1,5 @@
+"""Diffusion models behind one contract."""
+
+from .backbone import Backbone, Output
+
+__all__ = ["Backbone", "Output"]

@@ -1,0 +1,132 @@
+"""Fresh, randomly initialised backbones: the miniature that twofold ships trained, and full-size SD 2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from .stable_diffusion import StableDiffusion
+
+# v-prediction with zero terminal SNR: the last step is pure noise, so sampling may start from it (Lin et al. 2024),
+# and one-step perception (x0 = -v) is the same parametrization at alpha = 0.
+MINIATURE_SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+    "set_alpha_to_one": True,
+    "steps_offset": 1,  # diffusers insists; trailing spacing does not use it
+}
+
+SD21_SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def miniature_autoencoder(width: int = 48) -> AutoencoderTiny:
+    """Stride 8, 4 latent channels, about 1 M parameters; no block at full resolution, where most time would go."""
+    return AutoencoderTiny(
+        encoder_block_out_channels=(width,) * 4,
+        decoder_block_out_channels=(width,) * 4,
+        num_encoder_blocks=(0, 1, 3, 3),
+        num_decoder_blocks=(3, 3, 1, 0),
+        latent_channels=4,
+    )
+
+
+def miniature_unet(widths: tuple[int, ...] = (64, 128, 192, 192), text_width: int = 128) -> UNet2DConditionModel:
+    """The four levels of SD 2.1 at about a sixtieth of its size (14.5 M parameters)."""
+    return UNet2DConditionModel(
+        sample_size=32,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=widths,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=tuple(max(1, w // 32) for w in widths),  # diffusers means the number of heads
+        cross_attention_dim=text_width,
+        use_linear_projection=True,
+        norm_num_groups=16,
+    )
+
+
+def miniature_text(captions: Iterable[str], width: int = 128, layers: int = 3) -> tuple[CLIPTextModel, Any]:
+    """A small CLIP text encoder and a tokenizer whose words are learned from ``captions``."""
+    from .tokenizer import learn_tokenizer
+
+    tokenizer = learn_tokenizer(captions)
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=width,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config), tokenizer
+
+
+def miniature(captions: Iterable[str], seed: int = 0) -> StableDiffusion:
+    """A whole Stable Diffusion in miniature with random weights: the start of the embedded model's training."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        text, tokenizer = miniature_text(captions)
+        net = StableDiffusion(miniature_unet(), miniature_autoencoder(), text, tokenizer, MINIATURE_SCHEDULER)
+    return net.eval()
+
+
+def tiny(seed: int = 0) -> StableDiffusion:
+    """A backbone of a few thousand parameters for tests: every module real, nothing learned."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        text, tokenizer = miniature_text(["a red chair", "a depth map", "surface normals"], width=32, layers=1)
+        unet = miniature_unet((16, 16, 32, 32), text_width=32)
+        vae = miniature_autoencoder(width=8)
+    return StableDiffusion(unet, vae, text, tokenizer, MINIATURE_SCHEDULER).eval()
+
+
+def sd21(captions: Iterable[str] = ("a photograph",), seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusion:
+    """SD 2.1's U-Net (865.9 M), autoencoder (83.7 M) and a text encoder of its width (1024) with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            text, tokenizer = miniature_text(captions, width=1024, layers=1)
+            unet = UNet2DConditionModel(
+                sample_size=96,
+                block_out_channels=(320, 640, 1280, 1280),
+                attention_head_dim=(5, 10, 20, 20),
+                cross_attention_dim=1024,
+                use_linear_projection=True,
+            )
+            vae = AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                sample_size=768,
+            )
+        finally:
+            torch.set_default_dtype(before)
+    return StableDiffusion(unet, vae, text, tokenizer, SD21_SCHEDULER).eval()

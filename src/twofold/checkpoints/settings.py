@@ -1,0 +1,65 @@
+"""``twofold.json``: what a checkpoint's weights mean, carried by the checkpoint itself."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..protocol import OneStep
+from ..tasks import get_task
+
+
+class TaskSettings(BaseModel):
+    """How one task is asked of the network and what its answer means.
+
+    Attributes:
+        protocol: how the answer is reached.
+        head: what reads it out of the latent.
+        prompt: the text the network was trained with for this task; tokens are not padded.
+        space: what the numbers of the map are.
+        frame: of vectors; ``None`` where there are none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    protocol: OneStep = OneStep()
+    head: Literal["latent"] = "latent"
+    prompt: str = ""
+    space: str = ""
+    frame: Literal["RUB"] | None = None
+
+
+class ModelSettings(BaseModel):
+    """The whole of ``twofold.json``.
+
+    Attributes:
+        schema_: version of this file's layout.
+        name: of the model.
+        size: longest edge, in pixels, that images are brought to; 0 is their own.
+        tasks: by name, in the order they are listed to users.
+        licence: of the weights.
+        trained_on: data sets and their licences, in words.
+        recipes: names of the runs that made the weights, first to last.
+        code_version: of twofold when saved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    schema_: Literal["twofold-model/1"] = Field(default="twofold-model/1", alias="schema")
+    name: str = "unnamed"
+    size: int = 256
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+    licence: str = "unstated"
+    trained_on: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
+    code_version: str = ""
+
+    def with_tasks(self, names: list[str], timestep: int, recipe: str) -> ModelSettings:
+        """The same settings after a run that taught one-step ``names`` at ``timestep``."""
+        tasks = dict(self.tasks)
+        for name in names:
+            task = get_task(name)
+            frame: Literal["RUB"] | None = "RUB" if name == "normals" else None
+            tasks[name] = TaskSettings(
+                protocol=OneStep(timestep=timestep), prompt=task.prompt, space=task.space, frame=frame
+            )
+        return self.model_copy(update={"tasks": tasks, "recipes": (*self.recipes, recipe)})

@@ -1,0 +1,167 @@
+"""Noise schedules, the four things a network may predict of them, and the one way back to x0.
+
+Everywhere in twofold a noisy latent is ``x = alpha * x0 + sigma * noise``. A schedule maps a time step to that pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Parametrization = Literal["epsilon", "v", "x0", "flow"]
+BetaFamily = Literal["linear", "scaled_linear"]
+Spacing = Literal["leading", "trailing", "linspace"]
+
+# diffusers' names for the same things, as they stand in scheduler_config.json
+_FROM_DIFFUSERS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+
+
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """Shape ``b`` values as ``b 1 1 1`` in the dtype and on the device of ``like`` (``b c h w``)."""
+    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+def to_x0(prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
+    """Read a network's prediction at ``x = alpha * x0 + sigma * noise`` as the clean latent.
+
+    Args:
+        prediction: ``b c h w``, what the network said.
+        x: ``b c h w``, what it was shown.
+        alpha: ``b 1 1 1`` scale of the signal in ``x``.
+        sigma: ``b 1 1 1`` scale of the noise in ``x``.
+        kind: ``epsilon`` (Ho et al. 2020, eq. 15), ``v`` (Salimans & Ho 2022, app. D), ``x0``, or ``flow``
+            (rectified flow: velocity ``noise - x0`` at ``alpha + sigma = 1``).
+
+    Raises:
+        ValueError: ``epsilon`` is asked for where ``x`` holds no signal (alpha = 0), which determines nothing.
+    """
+    match kind:
+        case "x0":
+            return prediction
+        case "v":
+            return alpha * x - sigma * prediction
+        case "flow":
+            return x - sigma * prediction
+        case "epsilon":
+            if bool((alpha == 0).any()):
+                raise ValueError(
+                    "x0 cannot be read from a noise prediction where alpha is 0 (pure noise); "
+                    "use a v- or x0-predicting model, or a schedule without zero terminal SNR"
+                )
+            return (x - sigma * prediction) / alpha
+    raise ValueError(f"unknown parametrization {kind!r}; one of {', '.join(get_args(Parametrization))}")
+
+
+def from_x0(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
+    """What a perfect network would say at ``alpha * x0 + sigma * noise``: the training target."""
+    match kind:
+        case "x0":
+            return x0
+        case "v":
+            return alpha * noise - sigma * x0
+        case "flow":
+            return noise - x0
+        case "epsilon":
+            return noise
+    raise ValueError(f"unknown parametrization {kind!r}; one of {', '.join(get_args(Parametrization))}")
+
+
+def betas(start: float, end: float, family: BetaFamily = "scaled_linear", steps: int = 1000) -> Tensor:
+    """``steps`` noise increments in float64; ``scaled_linear`` is linear in the square root (GenPercept eq. 5)."""
+    if family == "linear":
+        return torch.linspace(start, end, steps, dtype=torch.float64)
+    if family == "scaled_linear":
+        return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
+    raise ValueError(f"unknown beta schedule {family!r}; one of {', '.join(get_args(BetaFamily))}")
+
+
+def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
+    """Shift and scale sqrt(alpha_bar) so that the last step is pure noise (Lin et al. 2024, algorithm 1)."""
+    root = alpha_bar.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """A discrete variance-preserving schedule, or the straight line of rectified flow.
+
+    Attributes:
+        alpha_bar: ``T`` float64 cumulative products; ignored by ``flow``, whose sigma is ``t / T``.
+        predicts: what the network that was trained on it says.
+        final_alpha_bar: where a walk ends: 1 (diffusers' ``set_alpha_to_one``) or ``alpha_bar[0]``.
+        config: the scheduler settings this was read from, in diffusers' words; kept to be written back.
+    """
+
+    alpha_bar: Tensor
+    predicts: Parametrization
+    final_alpha_bar: float
+    config: Mapping[str, Any]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Schedule:
+        """Read diffusers' ``scheduler_config.json``; defaults are those of its ``DDIMScheduler``."""
+        kind = config.get("prediction_type", "epsilon")
+        if kind not in _FROM_DIFFUSERS:
+            raise ValueError(f"unknown prediction_type {kind!r}; one of {', '.join(_FROM_DIFFUSERS)}")
+        steps = int(config.get("num_train_timesteps", 1000))
+        if config.get("trained_betas") is not None:
+            table = torch.tensor(config["trained_betas"], dtype=torch.float64)
+        else:
+            start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
+            table = betas(start, end, config.get("beta_schedule", "linear"), steps)
+        alpha_bar = (1 - table).cumprod(0)
+        if config.get("rescale_betas_zero_snr", False):
+            alpha_bar = zero_terminal_snr(alpha_bar)
+        final = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
+        return cls(alpha_bar, _FROM_DIFFUSERS[kind], final, dict(config))  # type: ignore[arg-type]
+
+    @classmethod
+    def flow(cls, steps: int = 1000) -> Schedule:
+        """Rectified flow: ``x = (1 - s) x0 + s noise`` with ``s = t / steps``, t in (0, steps]."""
+        config = {"num_train_timesteps": steps, "prediction_type": "flow_prediction"}
+        return cls(torch.linspace(1, 0, steps + 1, dtype=torch.float64)[1:], "flow", 1.0, config)
+
+    @property
+    def steps(self) -> int:
+        """Number of training time steps, T."""
+        return len(self.alpha_bar)
+
+    def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha and sigma, each ``b`` float64, at time steps ``t`` (``b``; integers, or floats for flow)."""
+        if self.predicts == "flow":
+            sigma = t.double() / self.steps
+            return 1 - sigma, sigma
+        here = self.alpha_bar.to(t.device)[t.long()]
+        return here.sqrt(), (1 - here).sqrt()
+
+    def end(self) -> tuple[Tensor, Tensor]:
+        """Alpha and sigma (0-d float64) at which a walk stops."""
+        final = torch.tensor(self.final_alpha_bar, dtype=torch.float64)
+        return final.sqrt(), (1 - final).sqrt()
+
+    def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``alpha * x0 + sigma * noise`` at ``t``, with the two scales shaped ``b 1 1 1``."""
+        alpha, sigma = (per_image(v, x0) for v in self.scales(t))
+        return alpha * x0 + sigma * noise, alpha, sigma
+
+    def timesteps(self, count: int, spacing: Spacing = "trailing", offset: int = 0) -> list[int]:
+        """``count`` integer time steps from noisy to clean, spaced as diffusers spaces them.
+
+        Raises:
+            ValueError: more steps are asked for than the schedule has, or fewer than one.
+        """
+        if not 1 <= count <= self.steps:
+            raise ValueError(f"{count} steps asked of a schedule of {self.steps}")
+        if spacing == "leading":
+            ratio = self.steps // count
+            return [i * ratio + offset for i in reversed(range(count))]
+        if spacing == "trailing":
+            ratio = self.steps / count
+            return [round(self.steps - i * ratio) - 1 for i in range(count)]
+        if spacing == "linspace":
+            return [round(v) for v in torch.linspace(self.steps - 1, 0, count, dtype=torch.float64).tolist()]
+        raise ValueError(f"unknown spacing {spacing!r}; one of {', '.join(get_args(Spacing))}")

@@ -1,0 +1,5 @@
+"""What reads the answer out of the network."""
+
+from .latent import LatentHead
+
+__all__ = ["LatentHead"]

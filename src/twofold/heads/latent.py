@@ -1,0 +1,15 @@
+"""The head without parameters: the backbone's own decoder paints the answer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..backbones.backbone import Backbone
+
+
+class LatentHead(nn.Module):
+    """Decode the clean latent to a canvas."""
+
+    def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
+        """The clean latent ``b z h w`` to a canvas ``b 3 H W``, nominally in [-1, 1]."""
+        return backbone.decode(x0)

@@ -1,0 +1,81 @@
+"""Synthesizer: captions, or an image and captions, to new images. The same diffusion model, turned to imagine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .backbones.backbone import Backbone
+from .diffusion import to_x0, walk
+from .diffusion.schedule import per_image
+from .image import pad_to_multiple
+
+
+@dataclass(frozen=True)
+class Synthesizer:
+    """A backbone and how to sample from it.
+
+    Attributes:
+        backbone: the networks.
+        steps: DDIM steps from pure noise; fewer are taken from a partly noised image.
+        guidance: classifier-free guidance (Ho & Salimans 2022); 1 is none.
+    """
+
+    backbone: Backbone
+    steps: int = 40
+    guidance: float = 3.0
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        captions: Sequence[str],
+        size: tuple[int, int] = (192, 256),
+        like: Tensor | None = None,
+        strength: float = 1.0,
+        seed: int = 0,
+    ) -> Tensor:
+        """Draw one image a caption.
+
+        Args:
+            captions: one text each.
+            size: height and width; ignored where ``like`` is given.
+            like: ``b 3 h w`` in [0, 1], images to start from, noised to ``strength`` (SDEdit, Meng et al. 2022).
+            strength: in (0, 1]; 1 forgets ``like``.
+            seed: image ``i`` depends on ``seed + i`` and its own inputs only, not on its neighbours.
+
+        Returns:
+            ``b 3 h w`` in [0, 1].
+
+        Raises:
+            ValueError: a strength outside (0, 1], or another number of images than captions.
+        """
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength {strength} is not in (0, 1]")
+        if like is not None and len(like) != len(captions):
+            raise ValueError(f"{len(like)} images for {len(captions)} captions; give one caption an image")
+        net, stride = self.backbone, self.backbone.stride
+        h, w = size if like is None else (int(like.shape[-2]), int(like.shape[-1]))
+        rows, columns = -(-h // stride), -(-w // stride)
+        shape = (net.latent_channels, rows, columns)
+        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(captions))]
+        weights = next(net.parameters())
+        x = torch.stack(draws).to(weights)
+        times = net.schedule.timesteps(self.steps)
+        if like is not None and strength < 1:
+            times = times[round(self.steps * (1 - strength)) :] or times[-1:]
+            clean = net.encode((pad_to_multiple(like, stride)[0] * 2 - 1).to(weights))
+            x, _, _ = net.schedule.noised(clean, x, torch.full((len(x),), times[0], device=x.device))
+        text, empty = net.embed(captions, pad=True), net.embed([""] * len(captions), pad=True)
+
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            said = net(x, t, text).prediction
+            if self.guidance != 1:
+                said = torch.lerp(net(x, t, empty).prediction, said, self.guidance)
+            alpha, sigma = (per_image(v, x) for v in net.schedule.scales(t))
+            return to_x0(said, x, alpha, sigma, net.schedule.predicts)
+
+        canvas = net.decode(walk(denoise, x, net.schedule, times))
+        return ((canvas.float().clamp(-1, 1) + 1) / 2)[..., :h, :w].cpu()

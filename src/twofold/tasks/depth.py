@@ -1,0 +1,85 @@
+"""Depth up to scale and shift, painted as a grey picture: near is dark, far is bright."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import show
+from ..geometry import align_affine
+from ..metrics import DEPTH
+from .task import Task, gradient, mse
+
+LOW, HIGH = 0.02, 0.98  # quantiles that become 0 and 1 (GenPercept, Marigold)
+
+
+def encode(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Metres to a canvas: each image's 2 %-98 % quantiles of valid depth become [-1, 1], clipped (Marigold eq. 2).
+
+    A depth of +inf (the sky) is painted as far as can be: it is not valid, but known to be behind everything.
+
+    Args:
+        depth: ``b 1 h w`` metres.
+        valid: ``b 1 h w`` bool.
+
+    Returns:
+        Canvas ``b 3 h w`` in [-1, 1], three equal channels, 0 where unknown; mask ``b 1 h w`` of where it is known.
+    """
+    canvas = torch.zeros_like(depth)
+    far = torch.isposinf(depth) & ~valid
+    for i in range(len(depth)):
+        if not valid[i].any():
+            continue
+        known = depth[i][valid[i]]
+        near, deep = torch.quantile(known[:: max(1, known.numel() // 65536)], known.new_tensor([LOW, HIGH]))
+        scaled = (depth[i] - near) / (deep - near).clamp(min=1e-6) * 2 - 1
+        canvas[i] = torch.where(valid[i] | far[i], scaled.clamp(-1, 1), 0)
+    mask = (valid | far) & valid.flatten(1).any(1).reshape(-1, 1, 1, 1)
+    return canvas.expand(-1, 3, -1, -1).contiguous(), mask
+
+
+def decode(canvas: Tensor) -> Tensor:
+    """Canvas ``b 3 h w`` to affine-invariant depth ``b 1 h w`` in [0, 1], 0 near."""
+    return (canvas.float().mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
+
+
+def scale_shift_invariant(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """L1 after the least-squares scale and shift of each image, inside the graph (GenPercept sec. 2.2).
+
+    Where the fit is degenerate or its scale is not positive, that image is compared as it is.
+    """
+    p, g, m = (v.mean(1).flatten(1) for v in (said, wanted, mask.to(said)))
+    count = m.sum(1).clamp(min=1)
+    mean_p, mean_g = (p * m).sum(1) / count, (g * m).sum(1) / count
+    dp, dg = (p - mean_p[:, None]) * m, (g - mean_g[:, None]) * m
+    variance = dp.square().sum(1)
+    scale = (dp * dg).sum(1) / variance.clamp(min=1e-6)
+    usable = (scale > 0) & (variance > 1e-6)
+    scale = torch.where(usable, scale, torch.ones_like(scale))
+    shift = torch.where(usable, mean_g - scale * mean_p, torch.zeros_like(scale))
+    return ((scale[:, None] * p + shift[:, None] - g).abs() * m).sum() / m.sum().clamp(min=1)
+
+
+def align(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Least-squares scale and shift onto the metric target of one image (``1 h w``), kept above 1 mm."""
+    scale, shift = align_affine(prediction, target, valid)
+    return (prediction * scale + shift).clamp(min=1e-3)
+
+
+depth = Task(
+    name="depth",
+    channels=1,
+    unit="0 near to 1 far, up to scale and shift",
+    space="depth",
+    prompt="depth map",
+    encode=encode,
+    decode=decode,
+    losses={"mse": mse, "ssi": scale_shift_invariant, "gradient": gradient},
+    weights={"mse": 1.0, "ssi": 0.5, "gradient": 2.0},
+    flip=lambda d: d.flip(-1),
+    distance=lambda a, b: (a - b).abs(),
+    merge=lambda many: many.median(0).values,
+    show=show.color_depth,
+    align=align,
+    metrics=(DEPTH["abs_rel"], DEPTH["delta1"], DEPTH["rmse"]),
+)

@@ -1,0 +1,53 @@
+"""Surface normals as unit vectors in the frame RUB (x right, y up, z to the viewer), painted as colours."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .. import show
+from ..geometry import unit
+from ..metrics import NORMALS, angle
+from .task import Task, gradient, masked_mean, mse
+
+
+def encode(normals: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit vectors ``b 3 h w`` are their own canvas, 0 where unknown; the mask is ``valid``."""
+    return torch.where(valid, normals, torch.zeros_like(normals)), valid
+
+
+def decode(canvas: Tensor) -> Tensor:
+    """Canvas ``b 3 h w`` to unit vectors; a canvas of no direction faces the viewer."""
+    canvas = canvas.float().clamp(-1, 1)
+    towards = torch.tensor([0.0, 0.0, 1.0], device=canvas.device).reshape(1, 3, 1, 1)
+    return unit(torch.where(canvas.norm(dim=1, keepdim=True) > 1e-4, canvas, towards))
+
+
+def angular(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """Mean angle in radians (GenPercept sec. 2.2); the cosine is held inside +-(1 - 1e-4), where acos has a slope."""
+    cosine = torch.cosine_similarity(said, wanted, dim=1, eps=1e-6)[:, None]
+    return masked_mean(torch.acos(cosine.clamp(-1 + 1e-4, 1 - 1e-4)), mask)
+
+
+def flip(normals: Tensor) -> Tensor:
+    """The mirror image: columns reversed and x negated."""
+    return normals.flip(-1) * normals.new_tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
+
+
+normals = Task(
+    name="normals",
+    channels=3,
+    unit="unit vector, frame RUB",
+    space="normals",
+    prompt="surface normals",
+    encode=encode,
+    decode=decode,
+    losses={"angular": angular, "mse": mse, "gradient": gradient},
+    weights={"angular": 1.0, "mse": 0.5},
+    flip=flip,
+    distance=lambda a, b: angle(a, b).unsqueeze(-3),
+    merge=lambda many: unit(many.mean(0)),
+    show=show.color_normals,
+    align=lambda prediction, target, valid: prediction,
+    metrics=(NORMALS["mean"], NORMALS["median"], NORMALS["below_11.25"]),
+)

@@ -1,0 +1,89 @@
+"""What a dense map means: a record of plain functions, so that laws can be tested over all tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..metrics import Metric
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One dense prediction task.
+
+    A *target* is what data holds (``b c h w`` with a ``valid`` mask ``b 1 h w``; units in ``sample.UNITS``), a *canvas*
+    is the picture the network paints of it (``b 3 h w`` in [-1, 1]), a *map* is what a user gets (``b c h w``).
+
+    Attributes:
+        name: as in ``Sample.targets``.
+        channels: of a map.
+        unit: of a map, in words.
+        space: what a map's numbers are: recorded with every prediction.
+        prompt: the text that tells a shared network which task is asked.
+        encode: (target, valid) -> (canvas, mask): the mask says where the canvas may be learned from.
+        decode: canvas -> map.
+        losses: by name, (canvas said, canvas wanted, mask) -> scalar; their sum by ``weights`` is the image loss.
+        weights: of the losses.
+        flip: map or target -> its mirror image.
+        distance: (map, map) -> ``b 1 h w`` disagreement.
+        merge: ``n c h w`` several maps of one image -> ``c h w``.
+        show: map ``c h w`` -> ``3 h w`` in [0, 1], for eyes only.
+        align: (map, target, valid) of one image -> the map as the metrics compare it.
+        metrics: measured on aligned maps.
+    """
+
+    name: str
+    channels: int
+    unit: str
+    space: str
+    prompt: str
+    encode: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    decode: Callable[[Tensor], Tensor]
+    losses: Mapping[str, Loss]
+    weights: Mapping[str, float]
+    flip: Callable[[Tensor], Tensor]
+    distance: Callable[[Tensor, Tensor], Tensor]
+    merge: Callable[[Tensor], Tensor]
+    show: Callable[[Tensor], Tensor]
+    align: Callable[[Tensor, Tensor, Tensor], Tensor]
+    metrics: tuple[Metric, ...]
+
+    def loss(self, said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+        """The weighted sum of this task's losses on canvases."""
+        return sum((w * self.losses[k](said, wanted, mask) for k, w in self.weights.items()), said.new_zeros(()))
+
+
+def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
+    """Mean of ``error`` (``b c h w``) where ``mask`` (``b 1 h w``) holds; 0 where it holds nowhere."""
+    mask = mask.expand_as(error)
+    return (error * mask).sum() / mask.sum().clamp(min=1)
+
+
+def mse(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """Masked mean squared error of canvases."""
+    return masked_mean((said - wanted).square(), mask)
+
+
+def l1(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """Masked mean absolute error of canvases."""
+    return masked_mean((said - wanted).abs(), mask)
+
+
+def gradient(said: Tensor, wanted: Tensor, mask: Tensor, scales: int = 4) -> Tensor:
+    """Multi-scale gradient matching (MiDaS, Ranftl et al. 2020, eq. 11), both directions, ``scales`` halvings."""
+    total = said.new_zeros(())
+    for k in range(scales):
+        step = 2**k
+        error, known = (said - wanted)[..., ::step, ::step], mask[..., ::step, ::step]
+        for dim in (-1, -2):
+            if error.shape[dim] < 2:
+                continue
+            n = error.shape[dim] - 1
+            both = known.narrow(dim, 1, n) & known.narrow(dim, 0, n)
+            total = total + masked_mean((error.narrow(dim, 1, n) - error.narrow(dim, 0, n)).abs(), both)
+    return total / scales

@@ -1,0 +1,5 @@
+"""Recipes and the loop that runs them."""
+
+from .recipe import Recipe, Source
+
+__all__ = ["Recipe", "Source"]

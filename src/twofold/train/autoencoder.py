@@ -1,0 +1,102 @@
+"""Training the image codec: what goes through it must come back, pictures and painted targets alike."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderTiny
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..backbones.stable_diffusion import StableDiffusion
+from ..data.folder import Folder
+from ..tasks import TASKS
+from .pixels import Pictures, generator, pick, random_crop
+from .recipe import IMAGE, Recipe
+
+Logs = dict[str, float]
+
+
+class AutoencoderStage:
+    """Reconstruction by L1 on pixels and on differences of neighbours, with latents held near unit scale."""
+
+    def __init__(self, backbone: StableDiffusion, recipe: Recipe) -> None:
+        if not isinstance(backbone.vae, AutoencoderTiny):
+            raise ValueError("the autoencoder stage trains AutoencoderTiny; full-size autoencoders stay frozen")
+        self.backbone, self.recipe = backbone, recipe
+        self.module: nn.Module = backbone.vae
+        self.pictures = Pictures(recipe.sources, recipe.size)
+        self.painted = _painted_targets(recipe)
+        kinds = [k for k in recipe.mix if k == IMAGE or self.painted.get(k)]
+        self.kinds, self.shares = kinds, [recipe.mix[k] for k in kinds]
+        self.held_out = _held_out(recipe)
+
+    def loss(self, step: int) -> tuple[Tensor, Logs]:
+        """Loss of one batch; everything random in it comes from the recipe's seed and ``step``."""
+        rng = generator(self.recipe.seed, "autoencoder", step)
+        kinds = pick(rng, self.shares, self.recipe.batch)
+        images = self.pictures.batch(rng, kinds.count(self._image) if IMAGE in self.kinds else 0) if IMAGE in self.kinds else None
+        parts = [images] if images is not None and len(images) else []
+        for kind, name in enumerate(self.kinds):
+            if name != IMAGE and kinds.count(kind):
+                pool = self.painted[name]
+                picks = torch.randint(len(pool), (kinds.count(kind),), generator=rng).tolist()
+                parts.append(torch.stack([random_crop(pool[i], self.recipe.size, rng) for i in picks]))
+        batch = torch.cat(parts).contiguous(memory_format=torch.channels_last)
+        latent = self.module.encode(batch).latents
+        noise = torch.randn(latent.shape, generator=rng)
+        back = self.module.decode(latent + 0.02 * noise).sample
+        pixel = F.l1_loss(back, batch)
+        edges = sum(F.l1_loss(back.diff(dim=d), batch.diff(dim=d)) for d in (-1, -2))
+        # A gentle pull to zero mean and unit variance a channel: the denoiser wants latents of about noise's scale.
+        scale = latent.mean((0, 2, 3)).square().mean() + (latent.var((0, 2, 3)) - 1).square().mean()
+        loss = pixel + edges + 0.002 * scale
+        return loss, {"pixel": pixel.item(), "edges": float(edges), "scale": scale.item()}
+
+    @property
+    def _image(self) -> int:
+        return self.kinds.index(IMAGE)
+
+    @torch.no_grad()
+    def validate(self) -> Logs:
+        """PSNR in dB on held-out pictures, mean over pictures; 0 dB would be a black-for-white error."""
+        if not self.held_out:
+            return {}
+        scores = []
+        for image in self.held_out:
+            canvas = (image[None].float() / 127.5 - 1)[..., : image.shape[-2] // 8 * 8, : image.shape[-1] // 8 * 8]
+            back = self.module.decode(self.module.encode(canvas).latents).sample.clamp(-1, 1)
+            scores.append(-10 * torch.log10((back - canvas).square().mean() / 4))
+        return {"psnr": torch.stack(scores).mean().item()}
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Measure the latents' standard deviation and set the scaling factor to its inverse."""
+        rng = generator(self.recipe.seed, "scale")
+        latent = self.module.encode(self.pictures.batch(rng, 256)).latents
+        self.backbone.vae.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
+
+
+def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
+    """Canvases of the targets in the mix, as uint8 ``3 H W``, from every source that has them."""
+    painted: dict[str, list[Tensor]] = {}
+    for name in [k for k in recipe.mix if k != IMAGE]:
+        pool: list[Tensor] = []
+        for source in recipe.sources:
+            folder = Folder(source.path, targets=(name,))
+            if name not in (folder.header.get("targets") or {}):
+                continue
+            for i in tqdm(range(min(len(folder), 1500)), desc=f"painting {name}", disable=None):
+                sample = folder[i]
+                canvas, _ = TASKS[name].encode(sample.targets[name][None], sample.valid[name][None])
+                pool.append(((canvas[0] + 1) * 127.5).round().to(torch.uint8))
+        painted[name] = pool
+    return painted
+
+
+def _held_out(recipe: Recipe) -> list[Tensor]:
+    if recipe.validation is None:
+        return []
+    folder = Folder(recipe.validation, targets=())
+    count = min(recipe.validate_count, len(folder))
+    return [(folder[i].image * 255).round().to(torch.uint8) for i in range(count)]

@@ -1,0 +1,111 @@
+"""Latents of a data folder, encoded once: a frozen encoder need not be asked twice.
+
+Both mirror images are kept, because an encoder is not exactly equivariant to mirroring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..backbones.stable_diffusion import StableDiffusion
+from ..data.folder import Folder
+from ..image import atomic_write
+from ..sample import Sample
+from ..tasks import TASKS
+
+
+@dataclass
+class Latents:
+    """What one folder looks like to the denoiser. Lists run over its samples.
+
+    Attributes:
+        captions: one text each.
+        images: ``2 z h w`` float16, the image and its mirror image.
+        targets: by task, ``2 z h w`` float16, or None where a sample lacks the target.
+        masks: by task, ``2 1 h w`` bool: cells all of whose pixels are known.
+        canvases: by task, uint8 ``3 H W`` (not mirrored); only where asked for.
+        known: by task, bool ``1 H W``, beside ``canvases``.
+    """
+
+    captions: list[str] = field(default_factory=list)
+    images: list[Tensor] = field(default_factory=list)
+    targets: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    masks: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    canvases: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    known: dict[str, list[Tensor | None]] = field(default_factory=dict)
+
+    def labelled(self, task: str) -> list[int]:
+        """Indices of the samples that have the task's target."""
+        return [i for i, t in enumerate(self.targets.get(task, ())) if t is not None]
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over a module's parameters."""
+    sha = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(value.detach().float().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def cell_mask(known: Tensor, stride: int) -> Tensor:
+    """``b 1 H W`` of pixels to ``b 1 h w`` of latent cells: a cell counts if every pixel of it is known."""
+    return -F.max_pool2d(-known.float(), stride) > 0.5
+
+
+def trimmed(sample: Sample, stride: int) -> tuple[int, int]:
+    """Height and width of a sample cut to multiples of ``stride``."""
+    h, w = sample.image.shape[-2:]
+    return h // stride * stride, w // stride * stride
+
+
+def encode_folder(backbone: StableDiffusion, path: str, tasks: tuple[str, ...], pixels: bool, cache: Path) -> Latents:
+    """The latents of a folder; kept under ``cache`` by what they depend on, and read from there the next time."""
+    folder = Folder(path, targets=tasks)
+    manifest = hashlib.sha256("\n".join(folder.ids).encode()).hexdigest()
+    key = "/".join((weights_digest(backbone.vae), str(folder.root), manifest, *tasks, str(pixels)))
+    file = cache / f"{folder.root.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
+    if file.exists():
+        return Latents(**torch.load(file, weights_only=True))
+    latents = _encode(backbone, folder, tasks, pixels)
+    cache.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as temporary:
+        torch.save(vars(latents), temporary)
+    return latents
+
+
+@torch.no_grad()
+def _encode(backbone: StableDiffusion, folder: Folder, tasks: tuple[str, ...], pixels: bool) -> Latents:
+    out = Latents()
+    for task in tasks:
+        for table in (out.targets, out.masks, out.canvases, out.known):
+            table[task] = []
+    for i in tqdm(range(len(folder)), desc=f"encoding {folder.root.name}", disable=None):
+        sample = folder[i]
+        h, w = trimmed(sample, backbone.stride)
+        out.captions.append(str(sample.caption))
+        out.images.append(_both(backbone, sample.image[None, :, :h, :w] * 2 - 1))
+        for task in tasks:
+            if task not in sample.targets:
+                for table in (out.targets, out.masks, out.canvases, out.known):
+                    table[task].append(None)  # type: ignore[union-attr]
+                continue
+            target, valid = sample.targets[task][None, :, :h, :w], sample.valid[task][None, :, :h, :w]
+            canvas, known = TASKS[task].encode(target, valid)
+            mirrored, _ = TASKS[task].encode(TASKS[task].flip(target), valid.flip(-1))
+            out.targets[task].append(backbone.encode(torch.cat([canvas, mirrored])).half())
+            out.masks[task].append(cell_mask(torch.cat([known, known.flip(-1)]), backbone.stride))
+            out.canvases[task].append(((canvas[0] + 1) * 127.5).round().byte() if pixels else None)
+            out.known[task].append(known[0] if pixels else None)
+    return out
+
+
+def _both(backbone: StableDiffusion, canvas: Tensor) -> Tensor:
+    return backbone.encode(torch.cat([canvas, canvas.flip(-1)])).half()

@@ -1,0 +1,72 @@
+"""Save and resume a run: everything that must survive, by name, in one file that is whole or absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..image.files import atomic_write
+
+
+class Ema:
+    """An exponential moving average of a module's parameters, with constant decay after a short ramp.
+
+    The ramp ``(1 + n) / (10 + n)`` keeps the first random weights from lingering.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        self.module, self.decay, self.count = module, decay, 0
+        self.average = {k: p.detach().clone() for k, p in module.named_parameters()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average toward the parameters' present values."""
+        self.count += 1
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        for name, value in self.module.named_parameters():
+            self.average[name].lerp_(value, 1 - decay)
+
+    @torch.no_grad()
+    def swap(self) -> None:
+        """Exchange average and parameters; call again to undo."""
+        for name, value in self.module.named_parameters():
+            held = value.clone()
+            value.copy_(self.average[name])
+            self.average[name].copy_(held)
+
+
+def save_state(path: Path, step: int, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
+    """Write the state after ``step`` steps. A kill at any moment leaves the previous file or this one."""
+    state = {
+        "step": step,
+        "weights": module.state_dict(),
+        "ema": ema.average,
+        "ema_count": ema.count,
+        "optimizer": optimizer.state_dict(),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        torch.save(state, file)
+
+
+def load_state(path: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
+    """Restore what `save_state` wrote and return its step.
+
+    Raises:
+        ValueError: the file belongs to a differently shaped run.
+    """
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    try:
+        module.load_state_dict(state["weights"])
+        optimizer.load_state_dict(state["optimizer"])
+        averages: dict[str, Tensor] = state["ema"]
+        for name, value in ema.average.items():
+            value.copy_(averages[name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} was written by another recipe ({reason}); choose another run folder") from error
+    ema.count = int(state["ema_count"])
+    return int(state["step"])
