@@ -146,6 +146,13 @@ def test_a_row_comes_last_and_makes_the_sample_complete(tmp_path, monkeypatch):
     assert again.finish() == 2 and validate(tmp_path / "data").ok
 
 
+def test_half_a_row_of_a_killed_process_is_no_row(tmp_path):
+    writer = FolderWriter(tmp_path / "data", HEADER)
+    writer.write(a_sample("a"))
+    (tmp_path / "data" / ".rows" / ".tmp-1-ab.json").write_text('{"id": "b", ')
+    assert writer.finish() == 1 and validate(tmp_path / "data").ok
+
+
 def test_a_kill_while_merging_loses_nothing(tmp_path, monkeypatch):
     writer = FolderWriter(tmp_path / "data", HEADER)
     for id in ("b", "a"):

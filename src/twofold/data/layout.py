@@ -66,7 +66,8 @@ def read_rows(root: Path) -> list[Row]:
 
 def read_pending(root: Path) -> dict[Path, Row]:
     """The rows that a writer has not merged yet, by their files."""
-    paths = sorted((root / PENDING).rglob("*.json"))
+    # A name that starts with a dot is what a killed process was writing.
+    paths = sorted(p for p in (root / PENDING).rglob("*.json") if not p.name.startswith("."))
     return {path: check_row(_parse(path.read_bytes(), str(path)), str(path)) for path in paths}
 
 
