@@ -28,3 +28,23 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Deletes what the `atomic_write`s of killed processes left in `folder`; those of living ones stay."""
+    if os.name != "posix":
+        return  # elsewhere nothing tells harmlessly whether a process lives
+    for path in Path(folder).glob(".tmp-*-*"):
+        pid = path.name.split("-")[1]
+        if pid.isdigit() and not _lives(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # asks, and sends nothing
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True

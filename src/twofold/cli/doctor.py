@@ -1,0 +1,156 @@
+"""`twofold doctor`: what is installed, what is broken, what is missing and how to get it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from twofold.cli.console import OK, SOME_FAILED, emit
+
+CORE = (
+    "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface-hub", "safetensors", "numpy",
+    "scipy", "pillow", "pydantic", "pyyaml", "typer", "rich", "tqdm", "cmap",
+)  # fmt: skip
+# By extra: the modules it brings.
+EXTRAS = {
+    "io": ("cv2", "OpenEXR", "tifffile"),
+    "render": ("mitsuba", "mitsuba_oidn"),
+    "samples": ("skimage",),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at. `missing` is something optional that is not there; `broken` must be mended."""
+
+    state: Literal["ok", "missing", "broken"]
+    what: str
+    detail: str
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False,
+) -> int:
+    """Say what is installed, broken or missing, and how to mend it.
+
+    Ends with 0 when nothing is broken, else with 1.
+    """
+    broken = 0
+    for finding in examine():
+        broken += finding.state == "broken"
+        if as_json:
+            emit(asdict(finding))
+        else:
+            print(f"{finding.state:8}{finding.what:14}{finding.detail}", flush=True)
+    if not as_json:
+        print("nothing is broken" if not broken else f"{broken} broken: see the lines above")
+    return SOME_FAILED if broken else OK
+
+
+def examine() -> Iterator[Finding]:
+    """All findings, the cheap ones first."""
+    from twofold import __version__
+
+    yield Finding("ok", "twofold", f"{__version__} in {Path(__file__).parents[1]}")
+    yield Finding(
+        "ok", "python", f"{platform.python_version()} on {platform.platform(terse=True)} ({sys.executable})"
+    )
+    yield from _core()
+    yield from _extras()
+    for name, check in (
+        ("torch", _torch),
+        ("torchvision", _torchvision),
+        ("tracer", _tracer),
+        ("model", _model),
+    ):
+        try:
+            yield check()
+        except Exception as error:  # noqa: BLE001 - whatever a library does, the next check must run
+            yield Finding("broken", name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def _core() -> Iterator[Finding]:
+    from twofold.environment import installed
+
+    versions = {name: installed(name) for name in CORE}
+    there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    yield Finding("ok", "packages", there)
+    absent = [name for name, version in versions.items() if not version]
+    if absent:
+        yield Finding("broken", "packages", f"{', '.join(absent)} not installed; run: pip install twofold")
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, modules in EXTRAS.items():
+        absent = [module for module in modules if find_spec(module) is None]
+        if absent:
+            yield Finding(
+                "missing", f"extra {extra}", f"no {', '.join(absent)}; run: pip install 'twofold[{extra}]'"
+            )
+        else:
+            yield Finding("ok", f"extra {extra}", ", ".join(modules))
+
+
+def _torch() -> Finding:
+    import torch
+
+    cores = os.cpu_count()
+    where = f"{torch.get_num_threads()} threads on {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
+    if torch.cuda.is_available():
+        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        return Finding("ok", "torch", f"{where}; cuda {torch.version.cuda}: {names}")
+    return Finding("ok", "torch", f"{where}; no cuda device: predictions run on the CPU")
+
+
+def _torchvision() -> Finding:
+    from twofold.environment import installed, torchvision_fault
+
+    fault = torchvision_fault()
+    if fault:
+        return Finding("broken", "torchvision", fault)
+    version = installed("torchvision")
+    return Finding("ok", "torchvision", f"{version}, works" if version else "not installed, and not needed")
+
+
+def _tracer() -> Finding:
+    """The vectorised path tracer of the renderer; without LLVM a slower one is used."""
+    from twofold.data.render.llvm import OLDEST, find_llvm
+
+    if find_spec("mitsuba") is None:
+        return Finding(
+            "missing", "tracer", "no mitsuba; twofold render needs it: pip install 'twofold[render]'"
+        )
+    path = find_llvm()
+    if path is None:
+        return Finding(
+            "missing",
+            "tracer",
+            f"no LLVM {OLDEST} or newer: twofold render is slower; apt-get install libllvm{OLDEST}",
+        )
+    return Finding("ok", "tracer", f"LLVM in {path}")
+
+
+def _model() -> Finding:
+    """Opens the shipped model as every command does, and compares its weights with the recorded digest."""
+    from twofold.checkpoints import EMBEDDED, ModelError, open_model
+
+    if not EMBEDDED.is_dir():
+        return Finding("broken", "model", f"{EMBEDDED} is missing; install twofold again, or use --model DIR")
+    try:
+        model = open_model("embedded")
+    except ModelError as error:
+        return Finding("broken", "model", str(error))
+    recorded = EMBEDDED / "digest.txt"
+    size = sum(f.stat().st_size for f in EMBEDDED.rglob("*") if f.is_file()) / 1e6
+    about = f"embedded, {size:.1f} MB, predicts {', '.join(model.tasks)}, sha256 {model.digest[:12]}"
+    if recorded.is_file() and recorded.read_text().strip() != model.digest:
+        return Finding("broken", "model", f"{about} is not what digest.txt says: install twofold again")
+    return Finding("ok", "model", f"{about}, {'as recorded' if recorded.is_file() else 'no digest recorded'}")

@@ -1,0 +1,88 @@
+"""`twofold`: the commands, and the one place where an error becomes a line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from twofold import __version__
+from twofold.cli.console import INTERRUPTED, NOTHING_STARTED, SOME_FAILED, Stop, complain
+from twofold.cli.doctor import doctor
+from twofold.cli.generate import generate
+from twofold.cli.predict import predict
+from twofold.cli.render import render
+from twofold.cli.train import train
+
+app = typer.Typer(
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 all done, 1 some of it failed, 2 nothing was started, 130 interrupted. "
+    "TWOFOLD_TRACEBACK=1 shows where an error comes from.",
+)
+for command in (predict, render, train, generate, doctor):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """One diffusion model that sees and draws.
+
+    Depth and surface normals of any photograph in one step, scenes with exact ground truth, and the training
+    that made the model.
+    """
+    if version:
+        print(f"twofold {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs a command and ends the process with its exit code; an error is one line on standard error."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command and gives its exit code."""
+    # Libraries say things here that a user of ours cannot act on.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        return app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        code, message = INTERRUPTED, "interrupted; what was written is whole"
+    except BrokenPipeError:
+        # Who read our output has gone; and Python must not complain again when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return SOME_FAILED
+    except Exception as error:
+        if os.environ.get("TWOFOLD_TRACEBACK") == "1":
+            raise
+        code, message = _explain(error)
+    complain(message)
+    return code
+
+
+def _explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the line for an error."""
+    if isinstance(error, Stop):
+        return error.code, str(error)
+    usage = getattr(error, "format_message", None)  # typer's own errors; their class moved between versions
+    if usage is not None:
+        return NOTHING_STARTED, f"{usage()} (twofold --help shows how)"
+    if isinstance(error, ValueError | OSError | ImportError):
+        # Ours speak for themselves; anything else still names its kind.
+        ours = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)
+        code = NOTHING_STARTED if ours else SOME_FAILED
+        return code, str(error) if ours else f"{type(error).__name__}: {error}"
+    hint = "this is a mistake in twofold; TWOFOLD_TRACEBACK=1 shows where"
+    return SOME_FAILED, f"{type(error).__name__}: {error} ({hint})"

@@ -1,0 +1,149 @@
+"""`twofold predict`: pictures in, maps out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twofold.cli.console import OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
+
+if TYPE_CHECKING:
+    from twofold.job import Job, Problem
+
+
+def predict(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT...", help="Pictures, folders, or patterns like 'shots/*.jpg'."),
+    ],
+    task: Annotated[
+        str, typer.Option(metavar="TASKS", help="Comma-separated; all the model knows by default.")
+    ] = "",
+    model: Annotated[str, typer.Option(metavar="M", help="'embedded', or a checkpoint folder.")] = "embedded",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results are written.")] = Path(
+        "predictions"
+    ),
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="N",
+            help="Longest edge the model works at, in pixels, or 'native'; the model's own by default.",
+        ),
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Do again what is there.")] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also write the picture and its maps as one picture.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a picture on standard output, and nothing else.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of whatever is random.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+) -> int:
+    """Predict depth and surface normals of pictures.
+
+    For each picture: NAME_TASK.npy (float32 at the picture's size: depth in [0, 1], 0 near; normals as unit
+    vectors, x right, y up, z to the viewer), NAME_TASK.png (lossless), NAME_TASK_color.png (for eyes), and a
+    row in predictions.jsonl. What is there already is kept; a file that fails is reported and the rest done.
+    """
+    from twofold.job import find_inputs, predict_files
+
+    longest = _longest(size)
+    one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
+    found, problems = find_inputs(inputs, out)
+    counts: Counter[str] = Counter()
+    for problem in problems:
+        counts["failed"] += 1
+        _report_problem(problem, as_json)
+    if found:
+        job = _job(model, task, out, longest, seed, _device(device), dtype, overwrite, side_by_side)
+        for row in track(predict_files(job, found), len(found), "predict", quiet=as_json):
+            counts[row["status"]] += 1
+            _report(row, as_json)
+    if not as_json:
+        _summary(counts, out, side_by_side)
+    return SOME_FAILED if counts["failed"] else OK
+
+
+def _job(
+    model: str,
+    task: str,
+    out: Path,
+    size: int | None,
+    seed: int,
+    device: str,
+    dtype: str,
+    overwrite: bool,
+    side_by_side: bool,
+) -> Job:
+    """The model, opened, and all that is asked of it."""
+    from twofold.environment import require_sound_torchvision
+
+    require_sound_torchvision()
+    import torch
+
+    from twofold.checkpoints import open_model
+    from twofold.job import Job
+
+    opened = open_model(model, device, getattr(torch, dtype))
+    names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks)
+    predictors = {name: opened.predictor(name) for name in dict.fromkeys(names)}
+    settings = {
+        name: {
+            **p.about,
+            "size": p.size if size is None else size,
+            "seed": seed,
+            "dtype": dtype,
+            "device": device,
+        }
+        for name, p in predictors.items()
+    }
+    return Job(predictors, settings, out, size, seed, overwrite, side_by_side)
+
+
+def _longest(size: str) -> int | None:
+    if size in ("", "native"):
+        return 0 if size else None
+    if not size.isdigit() or not 8 <= int(size) <= 8192:
+        raise Stop(f"--size {size!r} is not a number of pixels from 8 to 8192, or 'native'")
+    return int(size)
+
+
+def _device(device: str) -> str:
+    if device != "auto":
+        return device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _report_problem(problem: Problem, as_json: bool) -> None:
+    if as_json:
+        emit({"input": problem.path, "status": "failed", "error": problem.error})
+    complain(problem.error)
+
+
+def _report(row: dict[str, Any], as_json: bool) -> None:
+    """One picture's line: JSON for programs, words for people; a failure is on standard error in both."""
+    if as_json:
+        emit(row)
+    if row["status"] == "failed":
+        complain(row["error"])
+    elif not as_json:
+        height, width = row["size"]
+        times = ", ".join(f"{name} {done['seconds']:.2f} s" for name, done in row["tasks"].items())
+        line(f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}")
+
+
+def _summary(counts: Counter[str], out: Path, side_by_side: bool) -> None:
+    if not counts["done"] and not counts["kept"]:
+        return
+    words = {"done": "predicted", "kept": "kept", "failed": "failed"}
+    line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
+    line(
+        f"results: {out}/  (predictions.jsonl lists them{'; see *_side_by_side.png' if side_by_side else ''})"
+    )

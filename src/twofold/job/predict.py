@@ -1,0 +1,236 @@
+"""Predictions of many pictures: every file whole, its row after it, and what is there is not done again."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from twofold.environment import installed
+from twofold.image import ImageError, read_image, write_image
+from twofold.image.files import remove_leftovers
+from twofold.image.pictures import check_file, shown
+from twofold.job.inputs import Input
+from twofold.job.rows import SCHEMA, Ledger, Row, sole_writer
+from twofold.show import side_by_side
+
+# After one of these the next picture cannot be written either.
+_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
+# What does not change the numbers: where the model lies, and on what it runs.
+_INCIDENTAL = {"model", "device"}
+
+
+class OutputError(ValueError):
+    """Results cannot be written. One line; what was written before is whole and stays."""
+
+
+class Answer(Protocol):
+    """What a predictor gives for one picture: see `twofold.predictor.Prediction`."""
+
+    def save(self, folder: Path, stem: str) -> dict[str, Path]:
+        """Writes the files of one task, each whole."""
+        ...
+
+
+class Asker(Protocol):
+    """What predicts: see `twofold.predictor.Predictor`."""
+
+    def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Any:
+        """The answer to one picture."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of every picture.
+
+    predictors: by task name.
+    settings: by task name: all that decides the numbers (JSON values), to know results again.
+    out: folder of the results.
+    size: longest edge the model works at, 0 for the picture's own, None for the model's default.
+    seed: of whatever is random.
+    overwrite: do again what is there.
+    side_by_side: also write `<name>_side_by_side.png`, the picture and the maps in colour.
+    """
+
+    predictors: Mapping[str, Asker]
+    settings: Mapping[str, Mapping[str, Any]]
+    out: Path
+    size: int | None = None
+    seed: int = 0
+    overwrite: bool = False
+    side_by_side: bool = False
+
+
+def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
+    """Predicts the inputs one after the other and yields a row for each, once its files are on the disk.
+
+    A row's `status` is "done", "kept" (it was there, made from the same file with the same settings) or
+    "failed" with `error`. Killed at any moment and run again, the same job ends with the same files.
+    OutputError when no result can be written (full disk, read-only folder); LedgerError when the folder's
+    rows are not rows, or another process writes there.
+    """
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+        with sole_writer(job.out):
+            for folder in {job.out, *((job.out / item.name).parent for item in inputs)}:
+                remove_leftovers(folder)
+            ledger = Ledger(job.out)
+            for item in inputs:
+                yield _one(job, item, ledger)
+            ledger.compact()
+    except OSError as error:
+        where = shown(error.filename or job.out)
+        again = "what was written is whole; run the same command again to go on"
+        raise OutputError(f"cannot write {where} ({error.strerror or error}); {again}") from error
+
+
+def _one(job: Job, item: Input, ledger: Ledger) -> Row:
+    """One picture from file to row. An OSError is the output's, and ends the job."""
+    known = ledger.rows.get(item.name)
+    row: Row = {
+        "schema": SCHEMA,
+        "name": item.name,
+        "input": item.path.as_posix(),
+        "status": "done",
+        "tasks": {},
+    }
+    row["version"] = installed("twofold") or "0+source"
+    try:
+        row["input_sha256"] = _sha256(check_file(item.path))
+    except (ImageError, OSError) as error:
+        return _failed(row, _line(error), ledger)
+    wanted = list(job.predictors)
+    if known is not None and known["status"] != "failed":
+        if known["input_sha256"] == row["input_sha256"]:
+            row["size"], row["tasks"] = known["size"], dict(known["tasks"])
+        if not job.overwrite:
+            try:
+                wanted = [task for task in wanted if not _kept(job, known, row, task)]
+            except _Conflict as error:
+                return _failed(row, str(error), ledger)
+            if not wanted and not _lacks_side_by_side(job, item):
+                return {**known, "input": row["input"], "status": "kept"}
+    try:
+        image = read_image(item.path)
+    except (ImageError, OSError) as error:
+        return _failed(row, _line(error), ledger)
+    row["size"] = list(image.shape[-2:])
+    _retract(row, wanted, known, ledger)
+    try:
+        for task in wanted:
+            row["tasks"][task] = _predict(job, item, task, image)
+        if job.side_by_side:
+            _write_side_by_side(job, item, row, image)
+    except ImageError as error:
+        return _failed(row, _line(error), ledger)
+    except (RuntimeError, MemoryError) as error:
+        _free_memory()
+        way_out = "try a smaller --size, or another --device or --dtype"
+        return _failed(row, f"{shown(item.path)} could not be predicted ({_line(error)}); {way_out}", ledger)
+    except OSError as error:
+        if error.errno in _FATAL:
+            raise
+        return _failed(row, f"{shown(item.path)}: its results cannot be written ({error.strerror})", ledger)
+    ledger.put(row)
+    return row if wanted else {**row, "status": "kept"}
+
+
+class _Conflict(Exception):
+    """Results of this name are there, but not of this file with these settings."""
+
+
+def _kept(job: Job, known: Row, row: Row, task: str) -> bool:
+    """Whether the results of `task` are there and are what this job would make."""
+    there = known["tasks"].get(task)
+    if there is None:
+        return False
+    files = [job.out / f["path"] for f in there["files"].values()]
+    if not any(f.is_file() for f in files):
+        return False
+    way_out = "use --overwrite, or another --out"
+    if known["input_sha256"] != row["input_sha256"]:
+        of = "an earlier state of it" if known["input"] == row["input"] else shown(known["input"])
+        raise _Conflict(f"{shown(row['input'])}: {shown(files[0])} holds the result of {of}; {way_out}")
+    mine, theirs = _identity(job.settings[task]), _identity(there["settings"])
+    if mine != theirs:
+        keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+        how = f"was made with other settings ({', '.join(keys)})"
+        raise _Conflict(f"{shown(row['input'])}: {shown(files[0])} {how}; {way_out}")
+    sizes = [f["bytes"] for f in there["files"].values()]
+    return all(f.is_file() and f.stat().st_size == n for f, n in zip(files, sizes, strict=True))
+
+
+def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What two settings must share for their numbers to be equal, as JSON gives it back."""
+    return json.loads(json.dumps({k: v for k, v in settings.items() if k not in _INCIDENTAL}))
+
+
+def _retract(row: Row, wanted: list[str], known: Row | None, ledger: Ledger) -> None:
+    """Takes back what the row says of files about to be replaced, so that no kill leaves it untrue."""
+    for task in wanted:
+        row["tasks"].pop(task, None)
+    if known is not None and any(task in known["tasks"] for task in wanted):
+        ledger.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
+
+
+def _predict(job: Job, item: Input, task: str, image: Tensor) -> dict[str, Any]:
+    """Predicts one task and writes its files; gives what the row says of it."""
+    start = time.perf_counter()
+    prediction: Answer = job.predictors[task](image, size=job.size, seed=job.seed)
+    seconds = time.perf_counter() - start
+    target = job.out / item.name
+    files = {}
+    for kind, path in prediction.save(target.parent, target.name).items():
+        relative = path.relative_to(job.out).as_posix()
+        files[kind] = {"path": relative, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+    return {"files": files, "settings": dict(job.settings[task]), "seconds": round(seconds, 3)}
+
+
+def _side_by_side_path(job: Job, item: Input) -> Path:
+    return job.out / f"{item.name}_side_by_side.png"
+
+
+def _lacks_side_by_side(job: Job, item: Input) -> bool:
+    return job.side_by_side and not _side_by_side_path(job, item).is_file()
+
+
+def _write_side_by_side(job: Job, item: Input, row: Row, image: Tensor) -> None:
+    colors = [read_image(job.out / row["tasks"][task]["files"]["color"]["path"]) for task in job.predictors]
+    write_image(_side_by_side_path(job, item), side_by_side([image, *colors]))
+
+
+def _failed(row: Row, error: str, ledger: Ledger) -> Row:
+    """The row of a failure. It is stored only where it does not hide results that are there."""
+    row = {**row, "status": "failed", "error": error}
+    known = ledger.rows.get(row["name"])
+    if known is None or not known["tasks"] or known["status"] == "begun":
+        ledger.put(row)
+    return row
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+def _free_memory() -> None:
+    """Gives an accelerator's memory back after a picture that did not fit."""
+    import torch
+
+    with suppress(RuntimeError):
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,32 @@
+"""What every test shares. The environment is set before anything imports torch."""
+
+from __future__ import annotations
+
+import os
+
+# Threads of several test processes that wait for each other cost many times what they gain.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+os.environ["DIFFUSERS_VERBOSITY"] = "error"
+os.environ.pop("TWOFOLD_TRACEBACK", None)
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint folder of a model with every part real and nothing learned."""
+    from twofold.backbones import new
+    from twofold.checkpoints import ModelSettings, save_model
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    settings = ModelSettings(name="tiny", size=32).with_tasks(["depth", "normals"], 1, "none")
+    save_model(new.tiny(), settings, folder)
+    return folder
