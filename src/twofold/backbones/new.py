@@ -38,8 +38,8 @@ SD21_SCHEDULER = {
 }
 
 
-def miniature_autoencoder(width: int = 48) -> AutoencoderTiny:
-    """Stride 8, 4 latent channels, about 1 M parameters; no block at full resolution, where most time would go."""
+def miniature_autoencoder(width: int = 32) -> AutoencoderTiny:
+    """Stride 8, 4 latent channels, about 0.45 M parameters; no block at full resolution, where most time would go."""
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
         decoder_block_out_channels=(width,) * 4,
@@ -62,7 +62,7 @@ def miniature_unet(widths: tuple[int, ...] = (64, 128, 192, 192), text_width: in
         attention_head_dim=tuple(max(1, w // 32) for w in widths),  # diffusers means the number of heads
         cross_attention_dim=text_width,
         use_linear_projection=True,
-        norm_num_groups=16,
+        norm_num_groups=min(16, widths[0] // 2),
     )
 
 
@@ -105,28 +105,34 @@ def tiny(seed: int = 0) -> StableDiffusion:
     return StableDiffusion(unet, vae, text, tokenizer, MINIATURE_SCHEDULER).eval()
 
 
-def sd21(captions: Iterable[str] = ("a photograph",), seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusion:
-    """SD 2.1's U-Net (865.9 M), autoencoder (83.7 M) and a text encoder of its width (1024) with random weights."""
+def sd21_networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """SD 2.1's U-Net (865.9 M parameters) and autoencoder (83.7 M) with random weights."""
+    unet = UNet2DConditionModel(
+        sample_size=96,
+        block_out_channels=(320, 640, 1280, 1280),
+        attention_head_dim=(5, 10, 20, 20),
+        cross_attention_dim=1024,
+        use_linear_projection=True,
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(128, 256, 512, 512),
+        layers_per_block=2,
+        sample_size=768,
+    )
+    return unet, vae
+
+
+def sd21(seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusion:
+    """SD 2.1 at full size with random weights, and a one-layer text encoder of its width (1024)."""
+    before = torch.get_default_dtype()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        before = torch.get_default_dtype()
         torch.set_default_dtype(dtype)
         try:
-            text, tokenizer = miniature_text(captions, width=1024, layers=1)
-            unet = UNet2DConditionModel(
-                sample_size=96,
-                block_out_channels=(320, 640, 1280, 1280),
-                attention_head_dim=(5, 10, 20, 20),
-                cross_attention_dim=1024,
-                use_linear_projection=True,
-            )
-            vae = AutoencoderKL(
-                down_block_types=("DownEncoderBlock2D",) * 4,
-                up_block_types=("UpDecoderBlock2D",) * 4,
-                block_out_channels=(128, 256, 512, 512),
-                layers_per_block=2,
-                sample_size=768,
-            )
+            text, tokenizer = miniature_text(["a photograph"], width=1024, layers=1)
+            unet, vae = sd21_networks()
         finally:
             torch.set_default_dtype(before)
     return StableDiffusion(unet, vae, text, tokenizer, SD21_SCHEDULER).eval()

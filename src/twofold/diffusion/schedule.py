@@ -14,7 +14,7 @@ from torch import Tensor
 
 Parametrization = Literal["epsilon", "v", "x0", "flow"]
 BetaFamily = Literal["linear", "scaled_linear"]
-Spacing = Literal["leading", "trailing", "linspace"]
+Spacing = Literal["leading", "trailing"]
 
 # diffusers' names for the same things, as they stand in scheduler_config.json
 _FROM_DIFFUSERS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
@@ -162,6 +162,4 @@ class Schedule:
         if spacing == "trailing":
             ratio = self.steps / count
             return [round(self.steps - i * ratio) - 1 for i in range(count)]
-        if spacing == "linspace":
-            return [round(v) for v in torch.linspace(self.steps - 1, 0, count, dtype=torch.float64).tolist()]
         raise ValueError(f"unknown spacing {spacing!r}; one of {', '.join(get_args(Spacing))}")

@@ -6,7 +6,7 @@ Both mirror images are kept, because an encoder is not exactly equivariant to mi
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -16,7 +16,8 @@ from tqdm import tqdm
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
-from ..image import atomic_write
+from ..geometry import unit
+from ..image import atomic_write, resize, resize_map
 from ..sample import Sample
 from ..tasks import TASKS
 
@@ -60,21 +61,37 @@ def cell_mask(known: Tensor, stride: int) -> Tensor:
     return -F.max_pool2d(-known.float(), stride) > 0.5
 
 
-def trimmed(sample: Sample, stride: int) -> tuple[int, int]:
-    """Height and width of a sample cut to multiples of ``stride``."""
+def fitted(sample: Sample, size: tuple[int, int], stride: int) -> Sample:
+    """A sample brought to training size: never stretched, cut to multiples of ``stride``.
+
+    A labelled one is scaled to cover ``size`` (height, width), an unlabelled one so that its short edge is that of
+    ``size``: photographs come in both orientations.
+    """
     h, w = sample.image.shape[-2:]
-    return h // stride * stride, w // stride * stride
+    scale = max(size[0] / h, size[1] / w) if sample.targets else min(size) / min(h, w)
+    new = (round(h * scale), round(w * scale))
+    image = resize(sample.image, new).clamp(0, 1)
+    h, w = (n // stride * stride for n in new)
+    targets, valid = {}, {}
+    for name, target in sample.targets.items():
+        moved, known = resize_map(target, sample.valid[name], new)
+        if name == "normals":
+            moved = torch.where(known, unit(moved), 0)
+        targets[name], valid[name] = moved[..., :h, :w], known[..., :h, :w]
+    return replace(sample, image=image[..., :h, :w], targets=targets, valid=valid, camera=None)
 
 
-def encode_folder(backbone: StableDiffusion, path: str, tasks: tuple[str, ...], pixels: bool, cache: Path) -> Latents:
+def encode_folder(
+    backbone: StableDiffusion, path: str, size: tuple[int, int], tasks: tuple[str, ...], pixels: bool, cache: Path
+) -> Latents:
     """The latents of a folder; kept under ``cache`` by what they depend on, and read from there the next time."""
     folder = Folder(path, targets=tasks)
     manifest = hashlib.sha256("\n".join(folder.ids).encode()).hexdigest()
-    key = "/".join((weights_digest(backbone.vae), str(folder.root), manifest, *tasks, str(pixels)))
+    key = "/".join((weights_digest(backbone.vae), str(folder.root), manifest, str(size), *tasks, str(pixels)))
     file = cache / f"{folder.root.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
     if file.exists():
         return Latents(**torch.load(file, weights_only=True))
-    latents = _encode(backbone, folder, tasks, pixels)
+    latents = _encode(backbone, folder, size, tasks, pixels)
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
         torch.save(vars(latents), temporary)
@@ -82,22 +99,23 @@ def encode_folder(backbone: StableDiffusion, path: str, tasks: tuple[str, ...], 
 
 
 @torch.no_grad()
-def _encode(backbone: StableDiffusion, folder: Folder, tasks: tuple[str, ...], pixels: bool) -> Latents:
+def _encode(
+    backbone: StableDiffusion, folder: Folder, size: tuple[int, int], tasks: tuple[str, ...], pixels: bool
+) -> Latents:
     out = Latents()
     for task in tasks:
         for table in (out.targets, out.masks, out.canvases, out.known):
             table[task] = []
     for i in tqdm(range(len(folder)), desc=f"encoding {folder.root.name}", disable=None):
-        sample = folder[i]
-        h, w = trimmed(sample, backbone.stride)
+        sample = fitted(folder[i], size, backbone.stride)
         out.captions.append(str(sample.caption))
-        out.images.append(_both(backbone, sample.image[None, :, :h, :w] * 2 - 1))
+        out.images.append(_both(backbone, sample.image[None] * 2 - 1))
         for task in tasks:
             if task not in sample.targets:
                 for table in (out.targets, out.masks, out.canvases, out.known):
                     table[task].append(None)  # type: ignore[union-attr]
                 continue
-            target, valid = sample.targets[task][None, :, :h, :w], sample.valid[task][None, :, :h, :w]
+            target, valid = sample.targets[task][None], sample.valid[task][None]
             canvas, known = TASKS[task].encode(target, valid)
             mirrored, _ = TASKS[task].encode(TASKS[task].flip(target), valid.flip(-1))
             out.targets[task].append(backbone.encode(torch.cat([canvas, mirrored])).half())

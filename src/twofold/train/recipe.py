@@ -31,7 +31,7 @@ class Recipe(BaseModel):
         sources: labelled or unlabelled data folders; a folder without a task's target serves the others.
         validation: data folder scored every ``validate_every`` steps.
         mix: what an example teaches, by relative frequency: ``image`` and task names.
-        size: height and width of a training crop, pixels.
+        size: height and width of a training example, pixels; pictures are scaled to cover it and cropped.
         latent_weight: weight of the masked squared error between latents.
         image_weight: weight of each task's own loss on the decoded image; 0 spares the decoder.
         timestep: what the network is told in one-step perception (GenPercept: 1).

@@ -1,0 +1,90 @@
+"""The Stable Diffusion backbone against numbers of the original modules, and its own laws."""
+
+import golden
+import pytest
+import torch
+
+from twofold.backbones import new
+from twofold.heads import LatentHead
+from twofold.predictor import Predictor
+from twofold.protocol import OneStep
+from twofold.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def net():
+    return golden.backbone()
+
+
+def close(x, expected):
+    """Within 1e-5 of numbers printed to six decimals; the last place of the printing is half a unit more."""
+    assert golden.summary(x) == pytest.approx(expected, abs=1.05e-5)
+
+
+@torch.no_grad()
+def test_published_numbers_of_one_step(net):
+    """Latent, two looks, the raw canvas and depth (GenPercept: z_x, U(z_x), D(-U/s))."""
+    z = net.encode(golden.image())
+    close(z, (0.005776, 0.039535, 0.092738, -0.011332, 0.013329))
+    close(net(z, torch.tensor([1]), golden.text()).prediction, (0.000572, 0.244203, 0.796484, -0.043137, -0.179067))
+    close(net(z, torch.tensor([900]), golden.text()).prediction, (-0.000355, 0.242531, 0.792641, -0.040109, -0.179787))
+
+    predictor = Predictor(net, TASKS["depth"], OneStep(timestep=1), LatentHead())
+    net.embed = lambda prompts, pad=False: golden.text().expand(len(prompts), -1, -1)
+    close(net.decode(-net(z, torch.tensor([1]), golden.text()).prediction), (-0.032040, 0.130464, 0.798869, -0.034644, -0.019503))
+    depth = TASKS["depth"].decode(predictor.canvases((golden.image() + 1) / 2))
+    close(depth, (0.483980, 0.063774, 0.868954, 0.488960, 0.485586))
+
+
+@torch.no_grad()
+def test_published_numbers_of_feature_taps(net):
+    z = net.encode(golden.image())
+    taps = net(z, torch.tensor([1]), golden.text(), features=True).features
+    expected = [
+        ((64, 4, 6), None), ((64, 8, 12), None), ((64, 8, 12), None), ((32, 8, 12), (0.047125, 0.602279, 1.868403)),
+    ]  # fmt: skip
+    assert len(taps) == 4
+    for tap, (_shape, numbers) in zip(taps, expected, strict=True):
+        if numbers is not None:
+            assert golden.summary(tap)[:3] == pytest.approx(numbers, abs=1.05e-5)
+
+
+def test_features_are_scoped_to_the_call(net):
+    z = torch.zeros(1, 4, 8, 12).double()
+    with torch.no_grad():
+        assert net(z, torch.tensor([1]), golden.text()).features == ()
+    assert not any(block._forward_hooks for block in net.unet.up_blocks)
+
+
+@pytest.mark.parametrize("h, w", [(40, 56), (48, 40), (16, 8)])
+def test_any_multiple_of_the_stride_goes_through(h, w):
+    net = new.tiny()
+    with torch.no_grad():
+        z = net.encode(torch.zeros(1, 3, h, w))
+        assert z.shape == (1, 4, h // 8, w // 8)
+        assert net(z, torch.tensor([1]), net.embed(["depth map"])).prediction.shape == z.shape
+        assert net.decode(z).shape == (1, 3, h, w)
+
+
+def test_the_empty_prompt_is_two_tokens():
+    net = new.tiny()
+    assert net.embed([""]).shape[1] == 2
+    assert net.embed([""], pad=True).shape[1] == net.tokenizer.model_max_length
+
+
+def test_a_learned_tokenizer_reads_its_own_captions():
+    from twofold.backbones.tokenizer import learn_tokenizer
+
+    tokenizer = learn_tokenizer(["a room with two chairs", "a table and a lamp"] * 3)
+    ids = tokenizer("A room with a LAMP").input_ids
+    words = [t.removesuffix("</w>") for t in tokenizer.convert_ids_to_tokens(ids)[1:-1]]
+    assert words == ["a", "room", "with", "a", "lamp"]
+    unknown = tokenizer("zebra, é!").input_ids[1:-1]
+    assert tokenizer.eos_token_id not in unknown  # any text is spelled with bytes, never lost
+
+
+def test_full_size_sd21_has_the_published_parameter_counts():
+    with torch.device("meta"):
+        unet, vae = new.sd21_networks()
+    assert sum(p.numel() for p in unet.parameters()) == 865_910_724
+    assert sum(p.numel() for p in vae.parameters()) == 83_653_863

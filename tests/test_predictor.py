@@ -1,0 +1,109 @@
+"""Laws of prediction: an answer depends on (image, settings, seed) and on nothing else."""
+
+import pytest
+import torch
+
+from twofold.backbones import new
+from twofold.heads import LatentHead
+from twofold.predictor import Predictor
+from twofold.protocol import OneStep
+from twofold.tasks import TASKS
+
+
+@pytest.fixture(scope="module")
+def net():
+    return new.tiny()
+
+
+@pytest.fixture(params=TASKS)
+def predictor(request, net):
+    return Predictor(net, TASKS[request.param], OneStep(), LatentHead(), size=96)
+
+
+def pictures(*sizes):
+    rng = torch.Generator().manual_seed(0)
+    return [torch.rand(3, h, w, generator=rng) for h, w in sizes]
+
+
+def test_four_together_are_four_alone(predictor):
+    images = pictures((60, 80), (60, 80), (50, 90), (60, 80))
+    together = predictor(images)
+    for image, found in zip(images, together, strict=True):
+        # 1e-5: matrix products of another batch size may add in another order
+        torch.testing.assert_close(predictor(image).map, found.map, rtol=0, atol=1e-5)
+
+
+def test_a_map_has_the_size_of_its_image_and_the_range_of_its_task(predictor):
+    for image in pictures((61, 83), (7, 300), (200, 9)):
+        found = predictor(image).map
+        assert found.shape == (predictor.task.channels, *image.shape[-2:])
+        assert found.dtype == torch.float32
+        if predictor.task.channels == 1:
+            assert 0 <= found.min() <= found.max() <= 1
+        else:
+            torch.testing.assert_close(found.norm(dim=0), torch.ones(image.shape[-2:]), rtol=0, atol=1e-5)
+
+
+def test_the_seed_does_not_matter_to_a_deterministic_protocol(predictor):
+    image = pictures((64, 64))[0]
+    assert torch.equal(predictor(image, seed=1).map, predictor(image, seed=2).map)
+
+
+def test_padding_does_not_move_what_is_seen(net):
+    """A checkerboard whose size is no multiple of the stride comes back in place through the autoencoder alone."""
+
+    class Echo(torch.nn.Module):
+        def forward(self, x0, features, backbone):
+            return self.image
+
+    head = Echo()
+    predictor = Predictor(net, TASKS["depth"], OneStep(), head)
+    for h, w in ((375, 1242), (427, 640), (61, 45)):
+        y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+        board = (((y // 16 + x // 16) % 2).float()).expand(3, -1, -1)
+        from twofold.image import pad_to_multiple
+
+        head.image = pad_to_multiple(board[None], 8)[0] * 2 - 1
+        torch.testing.assert_close(predictor(board).map, board[:1], rtol=0, atol=1e-6)
+
+
+def test_size_is_the_longest_edge_worked_at(predictor):
+    sizes = []
+    predictor.canvases, original = lambda x, seed: sizes.append(tuple(x.shape[-2:])) or original(x, seed), predictor.canvases
+    image = pictures((60, 120))[0]
+    predictor(image, size=48)
+    predictor(image, size=0)
+    predictor(image)
+    assert sizes == [(24, 48), (60, 120), (48, 96)]
+
+
+def test_paths_and_pil_images_are_as_good_as_tensors(predictor, tmp_path):
+    from PIL import Image
+
+    image = Image.new("RGB", (40, 30), (200, 30, 90))
+    image.save(tmp_path / "a.png")
+    assert torch.equal(predictor(tmp_path / "a.png").map, predictor(image).map)
+
+
+def test_saved_files_hold_the_map(predictor, tmp_path):
+    from twofold.image import read_map
+
+    found = predictor(pictures((40, 30))[0])
+    paths = found.save(tmp_path, "x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths.values())
+    import numpy as np
+
+    stored = np.load(paths["npy"])
+    assert stored.dtype == np.float32
+    assert (stored == found.array).all()
+    if predictor.task.channels == 1:
+        torch.testing.assert_close(read_map(paths["png"]) / 65535, found.map, rtol=0, atol=0.6 / 65535)
+
+
+def test_bfloat16_is_close_to_float32():
+    net = new.tiny()
+    image = pictures((64, 64))[0]
+    full = Predictor(net, TASKS["depth"], OneStep(), LatentHead(), size=64)(image).map
+    half = Predictor(new.tiny().to(torch.bfloat16), TASKS["depth"], OneStep(), LatentHead(), size=64)(image).map
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, full, rtol=0, atol=0.05)

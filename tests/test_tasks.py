@@ -1,0 +1,134 @@
+"""Laws every task obeys."""
+
+import math
+
+import pytest
+import torch
+
+from twofold.geometry import unit
+from twofold.tasks import TASKS, get_task
+from twofold.tasks.depth import scale_shift_invariant
+from twofold.tasks.normals import angular
+from twofold.tasks.task import gradient, mse
+
+
+@pytest.fixture(params=TASKS)
+def task(request):
+    return TASKS[request.param]
+
+
+def known(task, seed=0):
+    """A batch of two targets with a hole in each."""
+    rng = torch.Generator().manual_seed(seed)
+    valid = torch.rand(2, 1, 24, 32, generator=rng) > 0.2
+    if task.channels == 3:
+        target = unit(torch.randn(2, 3, 24, 32, generator=rng) + torch.tensor([0, 0, 1.5]).reshape(3, 1, 1))
+    else:
+        y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
+        target = (1 + 0.1 * y + 0.05 * x + 0.2 * torch.sin(x))[None, None].repeat(2, 1, 1, 1)
+    return torch.where(valid, target, torch.zeros_like(target)), valid
+
+
+def test_what_is_encoded_can_be_decoded(task):
+    target, valid = known(task)
+    canvas, mask = task.encode(target, valid)
+    assert torch.equal(mask, valid)
+    assert canvas.shape == (2, 3, 24, 32)
+    assert canvas.abs().max() <= 1 + 1e-6
+    found = task.decode(canvas)
+    for i in range(2):
+        aligned = task.align(found[i], target[i], valid[i])
+        error = task.distance(aligned, target[i])[valid[i]]
+        # depth: the 2 % at each end are clipped by design, everything between comes back
+        assert error.median() < 0.06
+        assert error.quantile(0.9) < 0.15
+
+
+def test_two_flips_are_none(task):
+    target, _ = known(task)
+    assert torch.equal(task.flip(task.flip(target)), target)
+
+
+def test_encoding_a_mirror_image_mirrors_the_canvas(task):
+    target, valid = known(task)
+    canvas, _ = task.encode(target, valid)
+    mirrored, _ = task.encode(task.flip(target), valid.flip(-1))
+    expected = canvas.flip(-1) if task.channels == 1 else task.flip(canvas)
+    torch.testing.assert_close(mirrored, expected)
+
+
+def test_the_right_canvas_costs_nothing(task):
+    canvas, mask = task.encode(*known(task))
+    # angular keeps the cosine off 1, which leaves acos(1 - 1e-4) = 0.0141 rad
+    assert task.loss(canvas, canvas, mask).item() == pytest.approx(0, abs=0.015)
+
+
+def test_nothing_is_learned_where_nothing_is_known(task):
+    canvas, mask = task.encode(*known(task))
+    said = canvas + 0.1
+    spoiled = torch.where(mask, said, torch.full_like(said, 0.7))
+    for loss in task.losses.values():
+        torch.testing.assert_close(loss(said, canvas, mask), loss(spoiled, canvas, mask))
+
+
+def test_an_image_without_any_truth_costs_nothing_and_spoils_nothing(task):
+    target, valid = known(task)
+    canvas, mask = task.encode(target, torch.zeros_like(valid))
+    said = canvas.clone().requires_grad_(True)
+    loss = task.loss(said, canvas, mask)
+    loss.backward()
+    assert loss.item() == 0
+    assert bool(said.grad.isfinite().all())
+
+
+def test_a_perfect_prediction_scores_perfectly(task):
+    target, valid = known(task)
+    for metric in task.metrics:
+        total = sum(metric.measure(task.align(t, t, v), t, v) for t, v in zip(target, valid, strict=True))
+        best = {"lower": 0.0, "higher": 100.0 if metric.unit == "%" else 1.0}[metric.better]
+        assert metric.conclude(total) == pytest.approx(best, abs=0.02)
+
+
+def test_show_is_a_picture(task):
+    target, valid = known(task)
+    picture = task.show(task.decode(task.encode(target, valid)[0])[0])
+    assert picture.shape == (3, 24, 32)
+    assert 0 <= picture.min() <= picture.max() <= 1
+
+
+def test_the_sky_is_painted_far_and_its_depth_never_measured():
+    depth = torch.linspace(1, 9, 64).reshape(1, 1, 8, 8).clone()
+    depth[..., :2, :] = math.inf
+    valid = depth.isfinite()
+    canvas, mask = TASKS["depth"].encode(depth, valid)
+    assert bool((canvas[..., :2, :] == 1).all())
+    assert bool(mask.all())
+    without, _ = TASKS["depth"].encode(torch.where(valid, depth, 0), valid)
+    assert torch.equal(canvas[..., 2:, :], without[..., 2:, :])
+
+
+def test_published_losses():
+    """MSE, SSI by least squares and angular loss on closed-form maps (GenPercept; computed with its formulas)."""
+    b, y, x = torch.meshgrid(torch.arange(2.0), torch.arange(12.0), torch.arange(16.0), indexing="ij")
+    said = torch.sin(0.37 * y + 0.61 * x + 0.5 * b)[:, None]
+    wanted = torch.cos(0.23 * y - 0.41 * x + 0.3 * b)[:, None]
+    mask = (((3 * y + 5 * x + b) % 7) != 0)[:, None]
+    assert int(mask.sum()) == 329
+    assert mse(said, wanted, mask).item() == pytest.approx(0.847259, abs=1e-5)
+    three = said.expand(-1, 3, -1, -1), wanted.expand(-1, 3, -1, -1), mask
+    assert mse(*three).item() == pytest.approx(0.847259, abs=1e-5)
+    n = torch.stack([torch.sin(0.3 * y + 0.1 * x), torch.cos(0.2 * x - 0.1 * y), 1 + 0.5 * torch.sin(0.5 * x)], 1)[:1]
+    g = unit(torch.stack([torch.cos(0.15 * y), torch.sin(0.2 * x), torch.ones_like(x)], 1)[:1])
+    assert angular(n, g, mask[:1]).item() == pytest.approx(0.525814, abs=1e-5)
+
+
+def test_scale_and_shift_do_not_matter_to_the_invariant_loss():
+    canvas, mask = TASKS["depth"].encode(*known(TASKS["depth"]))
+    assert scale_shift_invariant(canvas * 0.3 + 0.2, canvas, mask).item() == pytest.approx(0, abs=1e-5)
+    assert gradient(canvas + 0.5, canvas, mask).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_an_unknown_task_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match="depth, normals"):
+        get_task("smell")
+    assert get_task("twofold.tasks.depth:depth") is TASKS["depth"]
