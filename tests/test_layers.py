@@ -167,4 +167,4 @@ def test_every_name_of_the_package_is_there() -> None:
         assert getattr(twofold, public) is not None
     assert set(twofold.__all__) <= set(dir(twofold))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = twofold.nothing  # ty: ignore[unresolved-attribute]
+        _ = twofold.nothing

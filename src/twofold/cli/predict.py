@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
+from twofold.cli.console import NOTHING_STARTED, OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
 
 if TYPE_CHECKING:
     from twofold.job import Job, Problem
@@ -50,7 +50,7 @@ def predict(
     vectors, x right, y up, z to the viewer), NAME_TASK.png (lossless), NAME_TASK_color.png (for eyes), and a
     row in predictions.jsonl. What is there already is kept; a file that fails is reported and the rest done.
     """
-    from twofold.job import find_inputs, predict_files
+    from twofold.job import OutputError, find_inputs, predict_files
 
     longest = _longest(size)
     one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
@@ -61,9 +61,12 @@ def predict(
         _report_problem(problem, as_json)
     if found:
         job = _job(model, task, out, longest, seed, _device(device), dtype, overwrite, side_by_side)
-        for row in track(predict_files(job, found), len(found), "predict", quiet=as_json):
-            counts[row["status"]] += 1
-            _report(row, as_json)
+        try:
+            for row in track(predict_files(job, found), len(found), "predict", quiet=as_json):
+                counts[row["status"]] += 1
+                _report(row, as_json)
+        except OutputError as error:
+            raise Stop(str(error), SOME_FAILED if counts["done"] else NOTHING_STARTED) from error
     if not as_json:
         _summary(counts, out, side_by_side)
     return SOME_FAILED if counts["failed"] else OK

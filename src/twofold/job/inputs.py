@@ -66,7 +66,9 @@ def find_inputs(given: Sequence[str], out: Path) -> tuple[list[Input], list[Prob
 def _search(text: str, out: Path, problems: list[Problem]) -> Iterator[_Found]:
     """One thing a person typed. A name that exists is that file, even if it looks like a pattern."""
     path = Path(text)
-    if path.is_dir():
+    if not text:
+        problems.append(Problem(text, "an empty name is no picture; was a variable not set?"))
+    elif path.is_dir():
         yield from _folder(path, path, out, problems)
     elif os.path.lexists(path):
         yield _Found(path, 1)
@@ -77,9 +79,11 @@ def _search(text: str, out: Path, problems: list[Problem]) -> Iterator[_Found]:
             problems.append(Problem(text, f"no file matches {shown(text)}; quote it or check the folder"))
         # `**/*` also names what lies in the folders it names: a file counts once.
         for file in files:
+            if _inside(file, out):
+                continue
             if file.is_dir():
-                yield from _folder(file, base, out, problems)
-            elif file.suffix.lower() in SUFFIXES and not _inside(file, out):
+                yield from _pictures(file, base, out, problems)
+            elif file.suffix.lower() in SUFFIXES:
                 yield _below(file, base)
     else:
         problems.append(Problem(text, f"{shown(text)} does not exist; give a picture, a folder or a pattern"))
@@ -90,7 +94,15 @@ def _folder(folder: Path, base: Path, out: Path, problems: list[Problem]) -> Ite
         error = f"{shown(folder)} holds the results (--out {shown(out)}); choose another --out"
         problems.append(Problem(str(folder), error))
         return
-    before, count = len(problems), 0
+    before = len(problems)
+    pictures = list(_pictures(folder, base, out, problems))
+    if not pictures and len(problems) == before:
+        problems.append(Problem(str(folder), f"{shown(folder)} holds no pictures; is it the right folder?"))
+    yield from pictures
+
+
+def _pictures(folder: Path, base: Path, out: Path, problems: list[Problem]) -> Iterator[_Found]:
+    """All pictures below a folder, in order."""
 
     def unreadable(error: OSError) -> None:
         where = shown(error.filename)
@@ -102,10 +114,7 @@ def _folder(folder: Path, base: Path, out: Path, problems: list[Problem]) -> Ite
         folders[:] = sorted(d for d in folders if not d.startswith(".") and not _inside(Path(where, d), out))
         for file in sorted(files):
             if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
-                count += 1
                 yield _below(Path(where, file), base)
-    if count == 0 and len(problems) == before:
-        problems.append(Problem(str(folder), f"{shown(folder)} holds no pictures; is it the right folder?"))
 
 
 def _below(file: Path, base: Path) -> _Found:

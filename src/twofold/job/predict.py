@@ -35,6 +35,8 @@ class OutputError(ValueError):
 class Answer(Protocol):
     """What a predictor gives for one picture: see `twofold.predictor.Prediction`."""
 
+    map: Tensor
+
     def save(self, folder: Path, stem: str) -> dict[str, Path]:
         """Writes the files of one task, each whole."""
         ...
@@ -80,6 +82,12 @@ def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
     """
     try:
         job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise OutputError(
+            f"cannot make the folder {shown(job.out)} ({reason}); choose another --out"
+        ) from error
+    try:
         with sole_writer(job.out):
             for folder in {job.out, *((job.out / item.name).parent for item in inputs)}:
                 remove_leftovers(folder)
@@ -187,6 +195,8 @@ def _predict(job: Job, item: Input, task: str, image: Tensor) -> dict[str, Any]:
     start = time.perf_counter()
     prediction: Answer = job.predictors[task](image, size=job.size, seed=job.seed)
     seconds = time.perf_counter() - start
+    if not prediction.map.isfinite().all():
+        raise RuntimeError("the model's answer is not a number everywhere")
     target = job.out / item.name
     files = {}
     for kind, path in prediction.save(target.parent, target.name).items():

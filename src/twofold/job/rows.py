@@ -34,18 +34,18 @@ class Ledger:
         """Reads what is there. LedgerError when the file is something else."""
         self.path = folder / FILE
         self.rows: dict[str, Row] = {}
-        self._stale = False  # the file is not what `compact` would write
+        self._torn = False  # the file ends in half a line: nothing may be added to it as it is
+        self._untidy = False  # the file is not what `compact` would write
         text = self.path.read_text("utf-8", errors="replace") if self.path.exists() else ""
         lines = text.split("\n")
         for number, line in enumerate(lines, 1):
             if line.strip():
                 self._take(line, number, last=number == len(lines))
-        if list(self.rows) != sorted(self.rows):
-            self._stale = True
+        self._untidy |= self._torn or list(self.rows) != sorted(self.rows)
 
     def _take(self, line: str, number: int, last: bool) -> None:
         """One line; the last one has no line end and was torn by a kill, unless it is whole by luck."""
-        self._stale = self._stale or last
+        self._torn = last
         try:
             row = json.loads(line)
             if row["schema"] != SCHEMA or not isinstance(row["tasks"], dict):
@@ -56,26 +56,26 @@ class Ledger:
                 return
             error = f"{shown(self.path)}, line {number}, is not a row of predictions; move the file away"
             raise LedgerError(error) from None
-        self._stale = self._stale or name in self.rows
+        self._untidy |= name in self.rows
         self.rows[name] = row
 
     def put(self, row: Row) -> None:
         """Adds a row, or replaces that of the same name. OSError when the disk does not take it."""
         line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-        if self._stale:
+        if self._torn:
             self.compact()
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line)
             file.flush()
             os.fsync(file.fileno())
-        # Order and doubles are put right at the end; only a torn line must be gone before the next is added.
         self.rows[str(row["name"])] = row
+        self._untidy = True
 
     def compact(self) -> None:
         """Rewrites the file: one row a name, sorted by name. Whole, or not at all."""
-        self._stale = False
-        if not self.rows:
+        if not self._untidy:
             return
+        self._torn = self._untidy = False
         self.rows = dict(sorted(self.rows.items()))
         lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in self.rows.values()]
         with atomic_write(self.path) as temporary:

@@ -1,0 +1,213 @@
+"""The command line as a person meets it: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from twofold.cli.main import run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def picture(path: str, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.linear_gradient("L").resize(size).convert(mode).save(path)
+
+
+def one_line(text: str) -> str:
+    assert text.startswith("twofold: ")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    return text
+
+
+def test_predict_writes_what_it_says(
+    here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("shots/a.png")
+    picture("shots/deep/b.jpg", "L", (31, 57))
+    command = ["predict", "shots", "--model", str(tiny_model), "--out", "out", "--side-by-side"]
+    assert run(command) == 0
+    told = capsys.readouterr()
+    assert "2 predicted" in told.out
+    assert not told.err
+    assert np.load("out/a_depth.npy").shape == (30, 40)
+    normals = np.load("out/deep/b_normals.npy")
+    assert normals.shape == (57, 31, 3)
+    assert np.abs(np.linalg.norm(normals, axis=-1) - 1).max() < 1e-5
+    assert Path("out/deep/b_side_by_side.png").is_file()
+    assert run(command) == 0
+    assert "2 kept" in capsys.readouterr().out
+
+
+def test_json_is_one_object_a_picture_and_nothing_else(
+    here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture("a.png")
+    Path("b.png").write_bytes(b"not a picture")
+    code = run(
+        ["predict", "a.png", "b.png", "absent.png", "--task", "depth", "--json", "--model", str(tiny_model)]
+    )
+    assert code == 1
+    told = capsys.readouterr()
+    rows = {Path(row["input"]).stem: row for row in map(json.loads, told.out.splitlines())}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "a": "done",
+        "b": "failed",
+        "absent": "failed",
+    }
+    assert list(rows["a"]["tasks"]) == ["depth"]
+    assert len(rows["a"]["tasks"]["depth"]["settings"]["digest"]) == 64
+    assert [line.startswith("twofold: ") for line in told.err.splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "1", "I;16"])
+def test_pictures_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode: str) -> None:
+    path = f"a.{'tiff' if mode == 'CMYK' else 'png'}"
+    if mode == "I;16":
+        Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50).save(path)
+    else:
+        picture(path, mode)
+    assert run(["predict", path, "--model", str(tiny_model)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["predict"], 2, "INPUT"),
+        (["paint"], 2, "paint"),
+        (["predict", "a.png", "--size", "huge"], 2, "--size 'huge'"),
+        (["predict", "a.png", "--size", "0"], 2, "--size '0'"),
+        (["predict", "a.png", "--dtype", "int8"], 2, "choose float32, bfloat16 or float16"),
+        (["predict", "a.png", "--model", "nowhere"], 2, "no model 'nowhere'"),
+        (["predict", "a.png", "--model", "MODEL", "--task", "smell"], 2, "it knows depth, normals"),
+        (["predict", "a.png", "--model", "MODEL", "--device", "abacus"], 2, "abacus"),
+        (["predict", "absent.png"], 1, "absent.png does not exist"),
+        (
+            ["predict", "a.png", "--model", "MODEL", "--out", "a.png"],
+            2,
+            "cannot make the folder a.png (File exists)",
+        ),
+        (["generate", "a chair", "--strength", "2"], 2, "--strength 2"),
+        (["generate", "a chair", "--size", "12"], 2, "WIDTHxHEIGHT"),
+        (["generate", "a chair", "--like", "absent.png"], 2, "absent.png does not exist"),
+        (["train", "nothing"], 2, "no recipe 'nothing'"),
+        (["render", "--count", "1", "--out", "x", "--size", "big"], 2, "WIDTHxHEIGHT"),
+    ],
+)
+def test_every_mistake_is_one_line_with_its_way_out(
+    here: Path,
+    tiny_model: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    said: str,
+) -> None:
+    picture("a.png")
+    assert run([str(tiny_model) if a == "MODEL" else a for a in arguments]) == code
+    assert said in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("harm", ["no weights", "cut weights", "bad json", "no settings"])
+def test_a_damaged_checkpoint_is_one_line(
+    here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], harm: str
+) -> None:
+    picture("a.png")
+    shutil.copytree(tiny_model, "model")
+    weights = Path("model/unet/diffusion_pytorch_model.safetensors")
+    if harm == "no weights":
+        weights.unlink()
+    elif harm == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif harm == "bad json":
+        Path("model/unet/config.json").write_text("{")
+    else:
+        Path("model/twofold.json").unlink()
+    assert run(["predict", "a.png", "--model", "model"]) == 2
+    assert "model" in one_line(capsys.readouterr().err)
+    assert not Path("predictions").exists()
+
+
+def test_generate_draws_the_same_picture_from_the_same_seed(
+    here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["generate", "a red chair", "--steps", "2", "--size", "40x24", "--model", str(tiny_model)]
+    assert run([*base, "--count", "2", "--out", "one"]) == 0
+    assert run([*base, "--seed", "1", "--out", "two"]) == 0
+    names = sorted(p.name for p in Path("one").iterdir())
+    assert names == ["0000_a-red-chair.png", "0001_a-red-chair.png", "sheet.png"]
+    with Image.open("one/0001_a-red-chair.png") as a, Image.open("two/0001_a-red-chair.png") as b:
+        assert a.size == (40, 24)
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+        assert json.loads(a.text["twofold"])["caption"] == "a red chair"  # ty: ignore[missing-attribute]
+    capsys.readouterr()
+    assert run([*base, "--out", "one"]) == 2
+    assert "--overwrite" in one_line(capsys.readouterr().err)
+    picture("start.png", size=(50, 30))
+    assert run([*base, "--like", "start.png", "--out", "like"]) == 0
+    with Image.open("like/0000_a-red-chair.png") as drawn:
+        assert drawn.size == (40, 24)
+
+
+def test_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    code = run(["doctor", "--json"])
+    findings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    looked = {f["what"] for f in findings}
+    assert {
+        "python",
+        "packages",
+        "torch",
+        "torchvision",
+        "tracer",
+        "model",
+        "extra io",
+        "extra render",
+    } <= looked
+    assert code == (1 if any(f["state"] == "broken" for f in findings) else 0)
+    assert {f["what"] for f in findings if f["state"] == "broken"} <= {"model"}
+
+
+def test_doctor_and_load_name_a_torchvision_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from twofold import environment
+    from twofold.cli.doctor import examine
+
+    fault = "torchvision 1 does not work with torch 2; run: pip uninstall torchvision"
+    monkeypatch.setattr(environment, "torchvision_fault", lambda: fault)
+    monkeypatch.setattr("twofold.cli.doctor._model", lambda: pytest.skip)
+    assert any(f.what == "torchvision" and f.state == "broken" and f.detail == fault for f in examine())
+    with pytest.raises(ImportError, match="pip uninstall torchvision"):
+        environment.require_sound_torchvision()
+
+
+def test_an_unexpected_error_is_one_line_unless_the_traceback_is_asked_for(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("of two\nlines")
+
+    monkeypatch.setattr("twofold.job.find_inputs", fail)
+    assert run(["predict", "a.png"]) == 1
+    assert "TypeError: of two lines" in one_line(capsys.readouterr().err)
+    monkeypatch.setenv("TWOFOLD_TRACEBACK", "1")
+    with pytest.raises(TypeError):
+        run(["predict", "a.png"])
+
+
+def test_an_interrupt_is_said_and_has_its_exit_code(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("twofold.job.find_inputs", stop)
+    assert run(["predict", "a.png"]) == 130
