@@ -24,7 +24,7 @@ class AutoencoderStage:
         if not isinstance(backbone.vae, AutoencoderTiny):
             raise ValueError("the autoencoder stage trains AutoencoderTiny; full-size autoencoders stay frozen")
         self.backbone, self.recipe = backbone, recipe
-        self.module: nn.Module = backbone.vae
+        self.module: nn.Module = backbone.vae.requires_grad_(True)
         self.pictures = Pictures(recipe.sources, recipe.size)
         self.painted = _painted_targets(recipe)
         kinds = [k for k in recipe.mix if k == IMAGE or self.painted.get(k)]
@@ -35,13 +35,7 @@ class AutoencoderStage:
         """Loss of one batch; everything random in it comes from the recipe's seed and ``step``."""
         rng = generator(self.recipe.seed, "autoencoder", step)
         kinds = pick(rng, self.shares, self.recipe.batch)
-        images = self.pictures.batch(rng, kinds.count(self._image) if IMAGE in self.kinds else 0) if IMAGE in self.kinds else None
-        parts = [images] if images is not None and len(images) else []
-        for kind, name in enumerate(self.kinds):
-            if name != IMAGE and kinds.count(kind):
-                pool = self.painted[name]
-                picks = torch.randint(len(pool), (kinds.count(kind),), generator=rng).tolist()
-                parts.append(torch.stack([random_crop(pool[i], self.recipe.size, rng) for i in picks]))
+        parts = [self._draw(name, kinds.count(k), rng) for k, name in enumerate(self.kinds) if k in kinds]
         batch = torch.cat(parts).contiguous(memory_format=torch.channels_last)
         latent = self.module.encode(batch).latents
         noise = torch.randn(latent.shape, generator=rng)
@@ -53,9 +47,13 @@ class AutoencoderStage:
         loss = pixel + edges + 0.002 * scale
         return loss, {"pixel": pixel.item(), "edges": float(edges), "scale": scale.item()}
 
-    @property
-    def _image(self) -> int:
-        return self.kinds.index(IMAGE)
+    def _draw(self, kind: str, count: int, rng: torch.Generator) -> Tensor:
+        """Random crops ``count 3 h w`` of pictures, or of painted targets."""
+        if kind == IMAGE:
+            return self.pictures.batch(rng, count)
+        pool = self.painted[kind]
+        picks = torch.randint(len(pool), (count,), generator=rng).tolist()
+        return torch.stack([random_crop(pool[i], self.recipe.size, rng) for i in picks])
 
     @torch.no_grad()
     def validate(self) -> Logs:
@@ -86,7 +84,7 @@ def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
             folder = Folder(source.path, targets=(name,))
             if name not in (folder.header.get("targets") or {}):
                 continue
-            for i in tqdm(range(min(len(folder), 1500)), desc=f"painting {name}", disable=None):
+            for i in tqdm(source.indices(len(folder)), desc=f"painting {name}", disable=None):
                 sample = folder[i]
                 canvas, _ = TASKS[name].encode(sample.targets[name][None], sample.valid[name][None])
                 pool.append(((canvas[0] + 1) * 127.5).round().to(torch.uint8))

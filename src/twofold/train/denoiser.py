@@ -45,7 +45,7 @@ class DenoiserStage:
         backbone.vae.requires_grad_(False)
         self.tasks = tuple(sorted(k for k in recipe.mix if k != IMAGE))
         pixels = recipe.image_weight > 0
-        self.folders = [encode_folder(backbone, s.path, recipe.size, self.tasks, pixels, cache) for s in recipe.sources]
+        self.folders = [encode_folder(backbone, s, recipe.size, self.tasks, pixels, cache) for s in recipe.sources]
         self.pools = {t: self._pool(t) for t in self.tasks}
         self.kinds = list(recipe.mix)
         self.protocol = OneStep(timestep=recipe.timestep)

@@ -20,6 +20,7 @@ from ..geometry import unit
 from ..image import atomic_write, resize, resize_map
 from ..sample import Sample
 from ..tasks import TASKS
+from .recipe import Source
 
 
 @dataclass
@@ -82,16 +83,17 @@ def fitted(sample: Sample, size: tuple[int, int], stride: int) -> Sample:
 
 
 def encode_folder(
-    backbone: StableDiffusion, path: str, size: tuple[int, int], tasks: tuple[str, ...], pixels: bool, cache: Path
+    backbone: StableDiffusion, source: Source, size: tuple[int, int], tasks: tuple[str, ...], pixels: bool, cache: Path
 ) -> Latents:
     """The latents of a folder; kept under ``cache`` by what they depend on, and read from there the next time."""
-    folder = Folder(path, targets=tasks)
-    manifest = hashlib.sha256("\n".join(folder.ids).encode()).hexdigest()
+    folder = Folder(source.path, targets=tasks)
+    chosen = source.indices(len(folder))
+    manifest = hashlib.sha256("\n".join(folder.ids[i] for i in chosen).encode()).hexdigest()
     key = "/".join((weights_digest(backbone.vae), str(folder.root), manifest, str(size), *tasks, str(pixels)))
     file = cache / f"{folder.root.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.pt"
     if file.exists():
         return Latents(**torch.load(file, weights_only=True))
-    latents = _encode(backbone, folder, size, tasks, pixels)
+    latents = _encode(backbone, folder, chosen, size, tasks, pixels)
     cache.mkdir(parents=True, exist_ok=True)
     with atomic_write(file) as temporary:
         torch.save(vars(latents), temporary)
@@ -100,13 +102,18 @@ def encode_folder(
 
 @torch.no_grad()
 def _encode(
-    backbone: StableDiffusion, folder: Folder, size: tuple[int, int], tasks: tuple[str, ...], pixels: bool
+    backbone: StableDiffusion,
+    folder: Folder,
+    chosen: list[int],
+    size: tuple[int, int],
+    tasks: tuple[str, ...],
+    pixels: bool,
 ) -> Latents:
     out = Latents()
     for task in tasks:
         for table in (out.targets, out.masks, out.canvases, out.known):
             table[task] = []
-    for i in tqdm(range(len(folder)), desc=f"encoding {folder.root.name}", disable=None):
+    for i in tqdm(chosen, desc=f"encoding {folder.root.name}", disable=None):
         sample = fitted(folder[i], size, backbone.stride)
         out.captions.append(str(sample.caption))
         out.images.append(_both(backbone, sample.image[None] * 2 - 1))

@@ -12,11 +12,21 @@ IMAGE = "image"  # the denoising of images under their captions: what keeps the 
 
 
 class Source(BaseModel):
-    """A data folder and its share of the examples drawn; shares are relative to each other."""
+    """A data folder, its share of the examples drawn (relative to the others'), and how many of its samples to use.
+
+    ``limit`` 0 is all; otherwise the samples are taken evenly from the whole folder.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
     share: float = 1.0
+    limit: int = 0
+
+    def indices(self, count: int) -> list[int]:
+        """Which of ``count`` samples to use."""
+        if not self.limit or self.limit >= count:
+            return list(range(count))
+        return [i * count // self.limit for i in range(self.limit)]
 
 
 class Recipe(BaseModel):

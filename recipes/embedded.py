@@ -1,0 +1,51 @@
+"""The runs that made the embedded model, first to last: each starts from the checkpoint of the one before.
+
+    twofold render --count 2000 --seed 1 --out data/rooms
+    twofold render --count 300 --seed 9001 --out data/rooms-val
+    twofold train recipes/embedded.py:codec_photos
+    twofold train recipes/embedded.py:codec
+    twofold train recipes/embedded.py:joint
+    twofold train recipes/embedded.py:sharpen
+
+``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md names them).
+"""
+
+from twofold.train import Recipe, Source
+
+PHOTOS = Source(path="data/photos", share=1.0)
+ROOMS = Source(path="data/rooms", share=1.0)
+
+
+def codec_photos() -> Recipe:
+    """The autoencoder on photographs: short, because pictures alone teach it quickly what edges are."""
+    return Recipe(
+        name="codec-photos", stage="autoencoder", sources=(PHOTOS,), size=(128, 128), steps=500, final_lr=0.5,
+        batch=16, lr=2e-3, warmup=100, ema=0.995, validation="data/rooms-val", validate_count=8,
+        validate_every=250, save_every=100,
+    )  # fmt: skip
+
+
+def codec() -> Recipe:
+    """The autoencoder on photographs, renders, and painted depth and normals, which it has to paint later."""
+    return codec_photos().replace(
+        name="codec", start="runs/codec-photos/checkpoint", sources=(PHOTOS, ROOMS), steps=600, final_lr=0.05,
+        warmup=20, lr=1.5e-3, mix={"image": 2.0, "depth": 1.0, "normals": 1.0}, validate_every=200,
+    )  # fmt: skip
+
+
+def joint() -> Recipe:
+    """The denoiser: images under captions and one-step perception at once, told apart by their prompts."""
+    return Recipe(
+        name="joint", stage="denoiser", start="runs/codec/checkpoint",
+        sources=(ROOMS, Source(path="data/photos", share=0.5, limit=3000)),
+        validation="data/rooms-val", mix={"image": 2.0, "depth": 1.5, "normals": 1.5}, size=(144, 192),
+        steps=4000, batch=16, lr=6e-4, warmup=200, ema=0.998, validate_every=500, validate_count=48, save_every=200,
+    )  # fmt: skip
+
+
+def sharpen() -> Recipe:
+    """More of it at full resolution, with the tasks' own losses on the decoded image."""
+    return joint().replace(
+        name="sharpen", start="runs/joint/checkpoint", size=(192, 256), steps=400, batch=8, lr=2e-4, warmup=20,
+        image_weight=0.5, validate_every=100, save_every=50,
+    )  # fmt: skip

@@ -1,0 +1,142 @@
+"""Training: what a run ends in depends on its recipe alone, not on how often it was interrupted."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import world
+
+from twofold.backbones import new
+from twofold.checkpoints import ModelSettings, load, open_model, save_model
+from twofold.train.loop import learning_rate, train
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """A tiny random model on disk, and a folder of balls to train it on."""
+    root = tmp_path_factory.mktemp("start")
+    save_model(new.tiny(), ModelSettings(name="tiny", size=64), root / "model", torch.float32)
+    world.folder(root / "balls")
+    return root
+
+
+@pytest.fixture
+def recipe(start):
+    return Recipe(
+        name="test", stage="denoiser", start=str(start / "model"), sources=(Source(path=str(start / "balls")),),
+        validation=str(start / "balls"), mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, size=(64, 64), steps=6,
+        batch=6, lr=1e-3, warmup=2, validate_every=3, validate_count=2, save_every=2,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setattr("twofold.train.denoiser.CACHE", tmp_path / "latents")
+
+
+def weights(folder: Path) -> dict:
+    net = open_model(str(folder)).backbone
+    return {f"{part}.{k}": v for part, module in net.components().items() for k, v in module.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("stage", ["denoiser", "autoencoder"])
+def test_an_interrupted_run_ends_in_the_same_weights(recipe, stage, tmp_path):
+    if stage == "autoencoder":
+        recipe = recipe.replace(stage=stage, size=(32, 32))
+    whole = list(run_recipe(recipe, tmp_path / "whole"))
+    records = run_recipe(recipe, tmp_path / "parts")
+    for _ in range(3):  # one step past the last save, so that the resumed run has to repeat it
+        next(records)
+    records.close()
+    resumed = list(run_recipe(recipe, tmp_path / "parts"))
+    assert [r["step"] for r in resumed] == [3, 4, 5, 6]
+    assert resumed[-1]["loss"] == whole[-1]["loss"]
+    assert same(weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "parts" / "checkpoint"))
+
+
+def test_a_killed_process_resumes_to_the_same_weights(recipe, tmp_path):
+    """kill -9 in the middle of a run of another process; then the same run again."""
+    recipe = recipe.replace(steps=40, validate_every=0)
+    list(run_recipe(recipe, tmp_path / "whole"))
+    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
+    code = (
+        "import sys, torch; from pathlib import Path; torch.set_num_threads(1);"
+        "from twofold.train.recipe import Recipe; from twofold.train.run import run_recipe;"
+        f"[None for _ in run_recipe(Recipe.read(Path(r'{tmp_path}/recipe.json')), Path(r'{tmp_path}/killed'))]"
+    )
+    # In the child's own folder, so that its latent cache is not the parent's.
+    child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / "state.pt").exists() and child.poll() is None:
+        assert time.monotonic() < deadline, "the run saved nothing in a minute"
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    list(run_recipe(recipe, tmp_path / "killed"))
+    assert same(weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "killed" / "checkpoint"))
+
+
+def test_a_trained_checkpoint_predicts(recipe, tmp_path):
+    records = list(run_recipe(recipe, tmp_path / "run"))
+    assert {"depth/abs_rel", "depth/delta1", "normals/mean"} <= records[-1]["validation"].keys()
+    predictor = load(str(tmp_path / "run" / "checkpoint"), "normals")
+    assert predictor(world.sphere(9).image).map.shape == (3, 64, 64)
+    lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 6
+    assert Recipe.read(tmp_path / "run" / "recipe.json") == recipe
+    assert list(run_recipe(recipe, tmp_path / "run")) == []  # finished is finished
+
+
+def test_training_learns(recipe, tmp_path):
+    """A few dozen steps on six balls beat the start by far."""
+    plan = recipe.replace(mix={"depth": 1.0}, steps=40, lr=3e-3, ema=0.5, validate_every=0)
+    losses = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "run")]
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def test_a_run_folder_belongs_to_one_recipe(recipe, tmp_path):
+    next(run_recipe(recipe, tmp_path / "run"))
+    with pytest.raises(ValueError, match="another recipe"):
+        next(run_recipe(recipe.replace(lr=2e-3), tmp_path / "run"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(recipe, tmp_path):
+    net = new.tiny()
+    with torch.no_grad():
+        net.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="step 0"):
+        next(train(net, recipe, tmp_path / "run"))
+
+
+def test_perception_leaves_the_frozen_autoencoder_without_gradients(recipe, tmp_path):
+    net = new.tiny()
+    next(train(net, recipe.replace(image_weight=1.0), tmp_path / "run"))
+    assert all(p.grad is None for p in net.vae.parameters())
+    assert any(p.grad is not None for p in net.unet.parameters())
+
+
+def test_recipes_refuse_what_they_do_not_know(recipe):
+    with pytest.raises(ValueError, match="lerning_rate"):
+        recipe.override(["lerning_rate=3"])
+    changed = recipe.override(["lr=0.5", "name=other", "size=[32, 48]"])
+    assert (changed.lr, changed.name, changed.size) == (0.5, "other", (32, 48))
+
+
+def test_the_learning_rate_warms_up_and_falls(recipe):
+    plan = recipe.replace(steps=100, warmup=10, lr=1.0, final_lr=0.1)
+    rates = [learning_rate(plan, s) for s in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[10] == max(rates) == pytest.approx(1.0)
+    assert rates[-1] == pytest.approx(0.1, abs=0.001)
