@@ -211,3 +211,46 @@ def test_an_interrupt_is_said_and_has_its_exit_code(
 
     monkeypatch.setattr("twofold.job.find_inputs", stop)
     assert run(["predict", "a.png"]) == 130
+
+
+RECIPE = """
+from twofold.train import Recipe, Source
+
+def quick():
+    return Recipe(name="quick", stage="denoiser", start={start!r}, sources=(Source(path={data!r}),),
+                  mix={{"depth": 1.0}}, size=(32, 32), steps=2, batch=2, warmup=1)
+"""
+
+
+def test_train_makes_a_checkpoint_that_predicts(
+    here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from world import folder
+
+    folder(here / "data", count=2, size=32)
+    Path("recipes").mkdir()
+    Path("recipes/quick.py").write_text(RECIPE.format(start=str(tiny_model), data=str(here / "data")))
+    assert run(["train", "quick", "--set", "batch=1", "--every", "1"]) == 0
+    assert "step 2/2" in capsys.readouterr().out
+    picture("a.png")
+    assert run(["predict", "a.png", "--task", "depth", "--model", "runs/quick/checkpoint"]) == 0
+    capsys.readouterr()
+    assert run(["train", "quick", "--set", "colour=red"]) == 2
+    assert "colour" in one_line(capsys.readouterr().err)
+    assert run(["train", "quick", "--set", "steps=many"]) == 2
+    assert "--set steps" in one_line(capsys.readouterr().err)
+    assert run(["train", "recipes/quick.py:slow"]) == 2
+    assert "no function slow" in one_line(capsys.readouterr().err)
+
+
+def test_render_makes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("mitsuba")
+    from twofold.data.folder import Folder
+
+    command = ["render", "--count", "1", "--out", "scenes", "--size", "48x32", "--spp", "1", "--workers", "1"]
+    assert run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["id"] == "0000-000000"
+    (sample,) = list(Folder("scenes"))
+    assert sample.image.shape == (3, 32, 48)
+    assert run(command) == 0
+    assert "0 scenes rendered, 1 were there" in capsys.readouterr().out

@@ -56,6 +56,8 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
     except (KeyboardInterrupt, typer.Abort):
@@ -79,7 +81,7 @@ def _explain(error: Exception) -> tuple[int, str]:
     usage = getattr(error, "format_message", None)  # typer's own errors; their class moved between versions
     if usage is not None:
         return NOTHING_STARTED, f"{usage()} (twofold --help shows how)"
-    if isinstance(error, ValueError | OSError | ImportError):
+    if isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
         # Ours speak for themselves; anything else still names its kind.
         ours = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)
         code = NOTHING_STARTED if ours else SOME_FAILED

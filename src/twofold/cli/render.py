@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, complain, emit, line, size_pair, track
+from twofold.cli.console import OK, SOME_FAILED, Stop, emit, line, size_pair, track
 
 
 def render(
@@ -17,7 +17,7 @@ def render(
     start: Annotated[int, typer.Option(min=0, help="Index of the first scene.")] = 0,
     size: Annotated[str, typer.Option(metavar="WxH", help="Width x height in pixels.")] = "256x192",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    spp: Annotated[int, typer.Option(min=1, help="Light paths a pixel, before denoising.")] = 16,
+    spp: Annotated[int, typer.Option(min=1, help="Light paths a pixel, before denoising.")] = 8,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a scene on standard output.")
     ] = False,
@@ -27,22 +27,28 @@ def render(
     The same seed and index give the same files on any machine. Run again after a kill, the command does what
     is left. Needs the extra 'render'.
     """
-    from importlib.util import find_spec
-
     height, width = size_pair(size)
-    if find_spec("mitsuba") is None:
-        raise Stop("rendering needs mitsuba; run: pip install 'twofold[render]'")
+    from dataclasses import asdict
+
+    from twofold.data.render import RendererMissing
     from twofold.data.render import render as scenes
 
-    failed = 0
-    records = scenes(count, seed, out, width, height, workers, spp, start)
-    for record in track(records, count, "render", quiet=as_json):
-        error = record.get("error")
-        if as_json:
-            emit(record)
-        if error:
-            failed += 1
-            complain(f"scene {record.get('id', '')}: {error}")
+    drawn = 0
+    try:
+        for scene in track(
+            scenes(count, seed, out, width, height, workers, spp, start), count, "render", as_json
+        ):
+            drawn += 1
+            if as_json:
+                emit(asdict(scene))
+    except RendererMissing as error:
+        raise Stop(str(error)) from error
+    except RuntimeError as error:
+        raise Stop(
+            f"{error}; what was rendered is whole, run the command again to go on", SOME_FAILED
+        ) from error
     if not as_json:
-        line(f"{count - failed} scenes in {out}/" + (f", {failed} failed" if failed else ""))
-    return SOME_FAILED if failed else OK
+        line(
+            f"{drawn} scenes rendered, {count - drawn} were there: {out}/ (look at {out / 'contact_sheet.png'})"
+        )
+    return OK

@@ -31,7 +31,7 @@ def train(
 
     Run again after a kill, the command goes on where the last saved state was, and ends in the same weights.
     """
-    asked = find_recipe(recipe).override(settings or [])
+    asked = _changed(find_recipe(recipe), settings or [])
     run = out or Path("runs") / asked.name
     from twofold.environment import require_sound_torchvision
 
@@ -63,13 +63,28 @@ def find_recipe(name: str) -> Recipe:
     # A recipe is a program of the user's own, named by the user: running it is what is asked.
     import runpy
 
-    found = runpy.run_path(str(path))
+    try:
+        found = runpy.run_path(str(path))
+    except SyntaxError as error:
+        raise Stop(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
     made = found.get(function or path.stem.replace("-", "_"), found.get("recipe"))
     value = made() if callable(made) else made
     if not isinstance(value, Recipe):
         wanted = function or path.stem
         raise Stop(f"{path} has no function {wanted} that returns a Recipe; name one: {path}:FUNCTION")
     return value
+
+
+def _changed(recipe: Recipe, settings: list[str]) -> Recipe:
+    """The recipe with the values of --set. Stop for a value that does not fit."""
+    from pydantic import ValidationError
+
+    try:
+        return recipe.override(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Stop(f"--set {where}: {first['msg']}, not {first['input']!r}") from error
 
 
 def _words(record: dict[str, Any], steps: int) -> str:

@@ -108,10 +108,12 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
         "schema": SCHEMA,
         "name": item.name,
         "input": item.path.as_posix(),
+        "input_sha256": None,
+        "size": None,
         "status": "done",
+        "version": installed("twofold") or "0+source",
         "tasks": {},
     }
-    row["version"] = installed("twofold") or "0+source"
     try:
         row["input_sha256"] = _sha256(check_file(item.path))
     except (ImageError, OSError) as error:
