@@ -13,7 +13,8 @@ from pathlib import Path
 def sample_photo() -> Path:
     """The photograph's path; SystemExit when scikit-image is not installed."""
     spec = find_spec("skimage")  # found, not imported: importing costs a second
-    for folder in (spec and spec.submodule_search_locations) or ():
+    folders = spec.submodule_search_locations if spec else None
+    for folder in folders or ():
         photo = Path(folder) / "data" / "motorcycle_left.png"
         if photo.is_file():
             return photo

@@ -48,7 +48,5 @@ def render(
             f"{error}; what was rendered is whole, run the command again to go on", SOME_FAILED
         ) from error
     if not as_json:
-        line(
-            f"{drawn} scenes rendered, {count - drawn} were there: {out}/ (look at {out / 'contact_sheet.png'})"
-        )
+        line(f"{drawn} scenes rendered, {count - drawn} were there: {out}/ (see contact_sheet.png there)")
     return OK
