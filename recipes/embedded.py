@@ -1,6 +1,7 @@
 """The runs that made the embedded model, first to last: each starts from the checkpoint of the one before.
 
     twofold render --count 2000 --seed 1 --out data/rooms
+    twofold render --count 160 --seed 1 --out data/rooms-codec
     twofold render --count 300 --seed 9001 --out data/rooms-val
     twofold train recipes/embedded.py:codec_photos
     twofold train recipes/embedded.py:codec
@@ -28,8 +29,9 @@ def codec_photos() -> Recipe:
 def codec() -> Recipe:
     """The autoencoder on photographs, renders, and painted depth and normals, which it has to paint later."""
     return codec_photos().replace(
-        name="codec", start="runs/codec-photos/checkpoint", sources=(PHOTOS, ROOMS), steps=600, final_lr=0.05,
-        warmup=20, lr=1.5e-3, mix={"image": 2.0, "depth": 1.0, "normals": 1.0}, validate_every=200,
+        name="codec", start="runs/codec-photos/checkpoint", sources=(PHOTOS, Source(path="data/rooms-codec")),
+        steps=600, final_lr=0.05, warmup=20, lr=1.5e-3, mix={"image": 2.0, "depth": 1.0, "normals": 1.0},
+        validate_every=200,
     )  # fmt: skip
 
 

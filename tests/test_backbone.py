@@ -1,9 +1,9 @@
 """The Stable Diffusion backbone against numbers of the original modules, and its own laws."""
 
-import golden
 import pytest
 import torch
 
+import golden
 from twofold.backbones import new
 from twofold.heads import LatentHead
 from twofold.predictor import Predictor
@@ -26,12 +26,19 @@ def test_published_numbers_of_one_step(net):
     """Latent, two looks, the raw canvas and depth (GenPercept: z_x, U(z_x), D(-U/s))."""
     z = net.encode(golden.image())
     close(z, (0.005776, 0.039535, 0.092738, -0.011332, 0.013329))
-    close(net(z, torch.tensor([1]), golden.text()).prediction, (0.000572, 0.244203, 0.796484, -0.043137, -0.179067))
-    close(net(z, torch.tensor([900]), golden.text()).prediction, (-0.000355, 0.242531, 0.792641, -0.040109, -0.179787))
+    close(
+        net(z, torch.tensor([1]), golden.text()).prediction,
+        (0.000572, 0.244203, 0.796484, -0.043137, -0.179067),
+    )
+    close(
+        net(z, torch.tensor([900]), golden.text()).prediction,
+        (-0.000355, 0.242531, 0.792641, -0.040109, -0.179787),
+    )
 
     predictor = Predictor(net, TASKS["depth"], OneStep(timestep=1), LatentHead())
     net.embed = lambda prompts, pad=False: golden.text().expand(len(prompts), -1, -1)
-    close(net.decode(-net(z, torch.tensor([1]), golden.text()).prediction), (-0.032040, 0.130464, 0.798869, -0.034644, -0.019503))
+    minus = -net(z, torch.tensor([1]), golden.text()).prediction
+    close(net.decode(minus), (-0.032040, 0.130464, 0.798869, -0.034644, -0.019503))
     depth = TASKS["depth"].decode(predictor.canvases((golden.image() + 1) / 2))
     close(depth, (0.483980, 0.063774, 0.868954, 0.488960, 0.485586))
 

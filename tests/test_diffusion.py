@@ -1,5 +1,7 @@
 """Schedules and samplers against diffusers, the oracle of this field."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
@@ -39,11 +41,11 @@ def test_ddim_equals_diffusers(network, start, kind, zero_snr, spacing, steps):
     if zero_snr and kind == "epsilon":
         pytest.skip("pure noise says nothing about x0 through a noise prediction")
     leading = spacing == "leading"
-    config = dict(
-        num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
-        prediction_type=kind, clip_sample=False, set_alpha_to_one=not leading, steps_offset=int(leading),
-        timestep_spacing=spacing, rescale_betas_zero_snr=zero_snr,
-    )  # fmt: skip
+    config = {
+        "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "prediction_type": kind, "clip_sample": False, "set_alpha_to_one": not leading, "steps_offset": int(leading),
+        "timestep_spacing": spacing, "rescale_betas_zero_snr": zero_snr,
+    }  # fmt: skip
     oracle, ours = DDIMScheduler(**config), Schedule.from_config(config)
     oracle.set_timesteps(steps)
     times = ours.timesteps(steps, spacing, int(leading))
@@ -78,13 +80,13 @@ def test_to_x0_undoes_from_x0(kind, start):
 
 def test_one_step_at_beta_one_is_ten_steps(network, start):
     """GenPercept's schedule: the input never changes, so the last look is the only one, and there is no NaN."""
-    config = dict(beta_start=1.0, beta_end=1.0, beta_schedule="scaled_linear", prediction_type="v_prediction",
-                  set_alpha_to_one=False, steps_offset=1)  # fmt: skip
+    config = {"beta_start": 1.0, "beta_end": 1.0, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction",
+                  "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
     schedule = Schedule.from_config(config)
     times = schedule.timesteps(10, "leading", 1)
     assert times[-1] == 1
     denoise, x = reading(network, schedule), start
-    for now, after in zip(times[:-1], times[1:], strict=True):
+    for now, after in pairwise(times):
         here = [per_image(v, x) for v in schedule.scales(torch.full((2,), now))]
         there = [per_image(v, x) for v in schedule.scales(torch.full((2,), after))]
         x = ddim(x, denoise(x, torch.full((2,), now)), tuple(here), tuple(there))
@@ -102,7 +104,9 @@ def test_schedule_table_of_the_paper():
         (1.0, 1.0): (0, 0, 0, 0, 0),
     }
     for (start, end), expected in table.items():
-        schedule = Schedule.from_config(dict(beta_start=start, beta_end=end, beta_schedule="scaled_linear"))
+        schedule = Schedule.from_config(
+            {"beta_start": start, "beta_end": end, "beta_schedule": "scaled_linear"}
+        )
         alpha, _ = schedule.scales(torch.tensor([0, 1, 100, 500, 999]))
         assert alpha.tolist() == pytest.approx(expected, abs=6e-6)
 

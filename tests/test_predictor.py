@@ -69,7 +69,8 @@ def test_padding_does_not_move_what_is_seen(net):
 
 def test_size_is_the_longest_edge_worked_at(predictor):
     sizes = []
-    predictor.canvases, original = lambda x, seed: sizes.append(tuple(x.shape[-2:])) or original(x, seed), predictor.canvases
+    original = predictor.canvases
+    predictor.canvases = lambda x, seed: sizes.append(tuple(x.shape[-2:])) or original(x, seed)
     image = pictures((60, 120))[0]
     predictor(image, size=48)
     predictor(image, size=0)
@@ -104,6 +105,8 @@ def test_bfloat16_is_close_to_float32():
     net = new.tiny()
     image = pictures((64, 64))[0]
     full = Predictor(net, TASKS["depth"], OneStep(), LatentHead(), size=64)(image).map
-    half = Predictor(new.tiny().to(torch.bfloat16), TASKS["depth"], OneStep(), LatentHead(), size=64)(image).map
+    half = Predictor(new.tiny().to(torch.bfloat16), TASKS["depth"], OneStep(), LatentHead(), size=64)(
+        image
+    ).map
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=0, atol=0.05)

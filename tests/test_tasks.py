@@ -117,7 +117,9 @@ def test_published_losses():
     assert mse(said, wanted, mask).item() == pytest.approx(0.847259, abs=1e-5)
     three = said.expand(-1, 3, -1, -1), wanted.expand(-1, 3, -1, -1), mask
     assert mse(*three).item() == pytest.approx(0.847259, abs=1e-5)
-    n = torch.stack([torch.sin(0.3 * y + 0.1 * x), torch.cos(0.2 * x - 0.1 * y), 1 + 0.5 * torch.sin(0.5 * x)], 1)[:1]
+    n = torch.stack(
+        [torch.sin(0.3 * y + 0.1 * x), torch.cos(0.2 * x - 0.1 * y), 1 + 0.5 * torch.sin(0.5 * x)], 1
+    )[:1]
     g = unit(torch.stack([torch.cos(0.15 * y), torch.sin(0.2 * x), torch.ones_like(x)], 1)[:1])
     assert angular(n, g, mask[:1]).item() == pytest.approx(0.525814, abs=1e-5)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import world
 
+import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, load, open_model, save_model
 from twofold.train.loop import learning_rate, train
@@ -44,7 +44,9 @@ def own_cache(monkeypatch, tmp_path):
 
 def weights(folder: Path) -> dict:
     net = open_model(str(folder)).backbone
-    return {f"{part}.{k}": v for part, module in net.components().items() for k, v in module.state_dict().items()}
+    return {
+        f"{part}.{k}": v for part, module in net.components().items() for k, v in module.state_dict().items()
+    }
 
 
 def same(a: dict, b: dict) -> bool:
@@ -77,7 +79,9 @@ def test_a_killed_process_resumes_to_the_same_weights(recipe, tmp_path):
         f"[None for _ in run_recipe(Recipe.read(Path(r'{tmp_path}/recipe.json')), Path(r'{tmp_path}/killed'))]"
     )
     # In the child's own folder, so that its latent cache is not the parent's.
-    child = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 60
     while not (tmp_path / "killed" / "state.pt").exists() and child.poll() is None:
         assert time.monotonic() < deadline, "the run saved nothing in a minute"

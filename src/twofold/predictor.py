@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image as PILImage
 
-Picture = "str | Path | PILImage | Tensor"
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -65,7 +63,11 @@ class Prediction:
         base = Path(folder)
         base.mkdir(parents=True, exist_ok=True)
         name = f"{stem}_{self.task.name}"
-        paths = {"npy": base / f"{name}.npy", "png": base / f"{name}.png", "color": base / f"{name}_color.png"}
+        paths = {
+            "npy": base / f"{name}.npy",
+            "png": base / f"{name}.png",
+            "color": base / f"{name}_color.png",
+        }
         write_map(paths["npy"], self.map)
         if self.task.channels == 1:
             write_map(paths["png"], (self.map * 65535).round())
@@ -111,9 +113,13 @@ class Predictor(nn.Module):
         return Answer(x0, said.features)
 
     @overload
-    def __call__(self, images: str | Path | PILImage | Tensor, size: int | None = ..., seed: int = ...) -> Prediction: ...
+    def __call__(
+        self, images: str | Path | PILImage | Tensor, size: int | None = ..., seed: int = ...
+    ) -> Prediction: ...
     @overload
-    def __call__(self, images: Sequence[Any], size: int | None = ..., seed: int = ...) -> list[Prediction]: ...
+    def __call__(
+        self, images: Sequence[Any], size: int | None = ..., seed: int = ...
+    ) -> list[Prediction]: ...
     def __call__(self, images: Any, size: int | None = None, seed: int = 0) -> Any:
         """Predict one image, or a list of images of any sizes.
 
@@ -140,11 +146,13 @@ class Predictor(nn.Module):
         answers: dict[int, Tensor] = {}
         for shape in dict.fromkeys(x.shape for x in shown):
             group = [i for i, x in enumerate(shown) if x.shape == shape]
-            for i, canvas in zip(group, self.canvases(torch.stack([shown[i] for i in group]), seed), strict=True):
+            for i, canvas in zip(
+                group, self.canvases(torch.stack([shown[i] for i in group]), seed), strict=True
+            ):
                 answers[i] = canvas
         settings = {**self.about, "size": longest, "seed": seed}
         return [
-            Prediction(self.task, self._map(answers[i], image.shape[-2:]), image, settings)
+            Prediction(self.task, self._map(answers[i], image), image, settings)
             for i, image in enumerate(loaded)
         ]
 
@@ -157,9 +165,9 @@ class Predictor(nn.Module):
         answer = self.protocol.solve(self.look, latent, rng)
         return self.head(answer.x0, answer.features, self.backbone)[..., :h, :w].float().cpu()
 
-    def _map(self, canvas: Tensor, size: torch.Size) -> Tensor:
+    def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
         """Canvas to map at the input's size; resized as a canvas, so that vectors are made unit after it."""
-        return self.task.decode(resize(canvas[None], (size[0], size[1])))[0]
+        return self.task.decode(resize(canvas[None], (image.shape[-2], image.shape[-1])))[0]
 
 
 def _picture(image: Any) -> Tensor:

@@ -43,9 +43,9 @@ Look = Callable[[Query], Answer]
 class OneStep:
     """One deterministic look at the clean image latent (GenPercept, eq. 11-12).
 
-    This is deterministic multi-step diffusion with the image latent as the noise and beta = (1, 1): alpha is 0 and sigma
-    is 1 at every time step, so the network is shown the image alone, a v-prediction is minus the answer, and ten
-    steps are one. The labels are not touched in making the query, so an invalid label cannot leak.
+    This is deterministic multi-step diffusion with the image latent as the noise and beta = (1, 1): alpha is 0
+    and sigma is 1 at every time step, so the network is shown the image alone, a v-prediction is minus the
+    answer, and ten steps are one. The labels are not touched in making the query, so an invalid label cannot leak.
 
     Attributes:
         timestep: what the network is told, in training and in use.

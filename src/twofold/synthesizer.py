@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .backbones.backbone import Backbone
 from .diffusion import to_x0, walk
-from .diffusion.schedule import per_image
 from .image import pad_to_multiple
 
 
@@ -60,7 +59,10 @@ class Synthesizer:
         h, w = size if like is None else (int(like.shape[-2]), int(like.shape[-1]))
         rows, columns = -(-h // stride), -(-w // stride)
         shape = (net.latent_channels, rows, columns)
-        draws = [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(len(captions))]
+        draws = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(seed + i))
+            for i in range(len(captions))
+        ]
         weights = next(net.parameters())
         x = torch.stack(draws).to(weights)
         times = net.schedule.timesteps(self.steps)
@@ -74,8 +76,7 @@ class Synthesizer:
             said = net(x, t, text).prediction
             if self.guidance != 1:
                 said = torch.lerp(net(x, t, empty).prediction, said, self.guidance)
-            alpha, sigma = (per_image(v, x) for v in net.schedule.scales(t))
-            return to_x0(said, x, alpha, sigma, net.schedule.predicts)
+            return to_x0(said, x, *net.schedule.scales_like(t, x), net.schedule.predicts)
 
         canvas = net.decode(walk(denoise, x, net.schedule, times))
         return ((canvas.float().clamp(-1, 1) + 1) / 2)[..., :h, :w].cpu()

@@ -49,7 +49,9 @@ def miniature_autoencoder(width: int = 32) -> AutoencoderTiny:
     )
 
 
-def miniature_unet(widths: tuple[int, ...] = (64, 128, 192, 192), text_width: int = 128) -> UNet2DConditionModel:
+def miniature_unet(
+    widths: tuple[int, ...] = (64, 128, 192, 192), text_width: int = 128
+) -> UNet2DConditionModel:
     """The four levels of SD 2.1 at about a sixtieth of its size (14.5 M parameters)."""
     return UNet2DConditionModel(
         sample_size=32,
@@ -99,7 +101,9 @@ def tiny(seed: int = 0) -> StableDiffusion:
     """A backbone of a few thousand parameters for tests: every module real, nothing learned."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        text, tokenizer = miniature_text(["a red chair", "a depth map", "surface normals"], width=32, layers=1)
+        text, tokenizer = miniature_text(
+            ["a red chair", "a depth map", "surface normals"], width=32, layers=1
+        )
         unet = miniature_unet((16, 16, 32, 32), text_width=32)
         vae = miniature_autoencoder(width=8)
     return StableDiffusion(unet, vae, text, tokenizer, MINIATURE_SCHEDULER).eval()

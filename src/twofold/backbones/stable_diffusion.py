@@ -74,7 +74,9 @@ class StableDiffusion(Backbone):
         taps: list[Tensor] = []
         hooks = []
         if features:
-            hooks = [b.register_forward_hook(lambda _m, _i, out: taps.append(out)) for b in self.unet.up_blocks]
+            hooks = [
+                b.register_forward_hook(lambda _m, _i, out: taps.append(out)) for b in self.unet.up_blocks
+            ]
         try:
             said = self.unet(x.to(self.dtype), t, encoder_hidden_states=text).sample
         finally:
@@ -88,7 +90,11 @@ class StableDiffusion(Backbone):
 
 
 def _widths(vae: Autoencoder) -> Sequence[int]:
-    return vae.config.encoder_block_out_channels if isinstance(vae, AutoencoderTiny) else vae.config.block_out_channels
+    return (
+        vae.config.encoder_block_out_channels
+        if isinstance(vae, AutoencoderTiny)
+        else vae.config.block_out_channels
+    )
 
 
 def save_components(backbone: StableDiffusion, folder: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from transformers import CLIPTokenizer
@@ -21,7 +22,9 @@ def learn_tokenizer(captions: Iterable[str], vocabulary: int = 1024, length: int
 
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     model.normalizer = normalizers.Lowercase()
-    model.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)])
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -31,8 +34,6 @@ def learn_tokenizer(captions: Iterable[str], vocabulary: int = 1024, length: int
         show_progress=False,
     )
     model.train_from_iterator(captions, trainer)
-    import json
-
     learned = json.loads(model.to_str())["model"]
     vocab = dict(learned["vocab"])
     for token in (START, END):

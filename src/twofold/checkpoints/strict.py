@@ -45,7 +45,9 @@ def weight_files(folder: Path) -> list[Path]:
             return files
         if (folder / f"{stem}.safetensors").exists():
             return [folder / f"{stem}.safetensors"]
-    raise ModelError(f"{folder} has no .safetensors weights; fetch the checkpoint again, with its safetensors files")
+    raise ModelError(
+        f"{folder} has no .safetensors weights; fetch the checkpoint again, with its safetensors files"
+    )
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -71,7 +73,9 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: Path, dt
     surplus = sorted(set(tensors) - set(wanted))
     misshapen = [k for k in sorted(set(wanted) & set(tensors)) if wanted[k].shape != tensors[k].shape]
     if missing:
-        raise ModelError(f"{where} lacks the tensor {missing[0]}{_more(missing)}; is it the right checkpoint?")
+        raise ModelError(
+            f"{where} lacks the tensor {missing[0]}{_more(missing)}; is it the right checkpoint?"
+        )
     if misshapen:
         key = misshapen[0]
         found, expected = tuple(tensors[key].shape), tuple(wanted[key].shape)
@@ -80,7 +84,9 @@ def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: Path, dt
             "weights and config.json belong to different models"
         )
     if surplus:
-        raise ModelError(f"{where} has the unexpected tensor {surplus[0]}{_more(surplus)}; is config.json the right one?")
+        raise ModelError(
+            f"{where} has the unexpected tensor {surplus[0]}{_more(surplus)}; is config.json the right one?"
+        )
     cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
     module.load_state_dict(cast, assign=True)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .schedule import Schedule, per_image
+from .schedule import Schedule
 
 Scales = tuple[Tensor, Tensor]
 
@@ -29,7 +29,9 @@ def ddim(x: Tensor, x0: Tensor, here: Scales, there: Scales) -> Tensor:
     return there[0] * x0 + there[1] * noise
 
 
-def walk(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, schedule: Schedule, times: Sequence[float]) -> Tensor:
+def walk(
+    denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, schedule: Schedule, times: Sequence[float]
+) -> Tensor:
     """Walk ``x`` (``b c h w``, at ``times[0]``) through ``times`` to the schedule's end with DDIM steps.
 
     Args:
@@ -40,10 +42,10 @@ def walk(denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, schedule: Sched
     """
     for i, now in enumerate(times):
         t = torch.full((len(x),), now, device=x.device)
-        here = tuple(per_image(v, x) for v in schedule.scales(t))
         if i + 1 < len(times):
-            there = tuple(per_image(v, x) for v in schedule.scales(torch.full_like(t, times[i + 1])))
+            there = schedule.scales_like(torch.full_like(t, times[i + 1]), x)
         else:
-            there = tuple(per_image(v, x) for v in schedule.end())
-        x = ddim(x, denoise(x, t), here, there)  # type: ignore[arg-type]
+            alpha, sigma = schedule.end()
+            there = alpha.to(x), sigma.to(x)
+        x = ddim(x, denoise(x, t), schedule.scales_like(t, x), there)
     return x

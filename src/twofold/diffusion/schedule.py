@@ -17,7 +17,12 @@ BetaFamily = Literal["linear", "scaled_linear"]
 Spacing = Literal["leading", "trailing"]
 
 # diffusers' names for the same things, as they stand in scheduler_config.json
-_FROM_DIFFUSERS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0", "flow_prediction": "flow"}
+_FROM_DIFFUSERS: dict[str, Parametrization] = {
+    "epsilon": "epsilon",
+    "v_prediction": "v",
+    "sample": "x0",
+    "flow_prediction": "flow",
+}
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -117,7 +122,7 @@ class Schedule:
         if config.get("rescale_betas_zero_snr", False):
             alpha_bar = zero_terminal_snr(alpha_bar)
         final = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
-        return cls(alpha_bar, _FROM_DIFFUSERS[kind], final, dict(config))  # type: ignore[arg-type]
+        return cls(alpha_bar, _FROM_DIFFUSERS[kind], final, dict(config))
 
     @classmethod
     def flow(cls, steps: int = 1000) -> Schedule:
@@ -143,9 +148,14 @@ class Schedule:
         final = torch.tensor(self.final_alpha_bar, dtype=torch.float64)
         return final.sqrt(), (1 - final).sqrt()
 
+    def scales_like(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The scales at ``t``, shaped ``b 1 1 1`` in the dtype of ``x`` (``b c h w``)."""
+        alpha, sigma = self.scales(t)
+        return per_image(alpha, x), per_image(sigma, x)
+
     def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``alpha * x0 + sigma * noise`` at ``t``, with the two scales shaped ``b 1 1 1``."""
-        alpha, sigma = (per_image(v, x0) for v in self.scales(t))
+        alpha, sigma = self.scales_like(t, x0)
         return alpha * x0 + sigma * noise, alpha, sigma
 
     def timesteps(self, count: int, spacing: Spacing = "trailing", offset: int = 0) -> list[int]:

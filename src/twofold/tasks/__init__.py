@@ -23,7 +23,9 @@ def get_task(name: str) -> Task:
         if isinstance(task, Task):
             return task
         raise ValueError(f"{name} is a {type(task).__name__}, not a twofold Task")
-    raise ValueError(f"unknown task {name!r}; known: {', '.join(TASKS)}, or package.module:object of your own")
+    raise ValueError(
+        f"unknown task {name!r}; known: {', '.join(TASKS)}, or package.module:object of your own"
+    )
 
 
 __all__ = ["TASKS", "Task", "depth", "get_task", "normals"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .. import show
-from ..geometry import align_affine
-from ..metrics import DEPTH
+from ..metrics import DEPTH, affine_aligned
 from .task import Task, gradient, mse
 
 LOW, HIGH = 0.02, 0.98  # quantiles that become 0 and 1 (GenPercept, Marigold)
@@ -62,8 +63,7 @@ def scale_shift_invariant(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
 
 def align(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Least-squares scale and shift onto the metric target of one image (``1 h w``), kept above 1 mm."""
-    scale, shift = align_affine(prediction, target, valid)
-    return (prediction * scale + shift).clamp(min=1e-3)
+    return affine_aligned(prediction, target, valid, (1e-3, math.inf))
 
 
 depth = Task(

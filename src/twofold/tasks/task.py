@@ -55,7 +55,9 @@ class Task:
 
     def loss(self, said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
         """The weighted sum of this task's losses on canvases."""
-        return sum((w * self.losses[k](said, wanted, mask) for k, w in self.weights.items()), said.new_zeros(()))
+        return sum(
+            (w * self.losses[k](said, wanted, mask) for k, w in self.weights.items()), said.new_zeros(())
+        )
 
 
 def masked_mean(error: Tensor, mask: Tensor) -> Tensor:

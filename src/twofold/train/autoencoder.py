@@ -22,8 +22,11 @@ class AutoencoderStage:
 
     def __init__(self, backbone: StableDiffusion, recipe: Recipe) -> None:
         if not isinstance(backbone.vae, AutoencoderTiny):
-            raise ValueError("the autoencoder stage trains AutoencoderTiny; full-size autoencoders stay frozen")
+            raise ValueError(
+                "the autoencoder stage trains AutoencoderTiny; full-size autoencoders stay frozen"
+            )
         self.backbone, self.recipe = backbone, recipe
+        self.vae = backbone.vae
         self.module: nn.Module = backbone.vae.requires_grad_(True)
         self.pictures = Pictures(recipe.sources, recipe.size)
         self.painted = _painted_targets(recipe)
@@ -37,9 +40,9 @@ class AutoencoderStage:
         kinds = pick(rng, self.shares, self.recipe.batch)
         parts = [self._draw(name, kinds.count(k), rng) for k, name in enumerate(self.kinds) if k in kinds]
         batch = torch.cat(parts).contiguous(memory_format=torch.channels_last)
-        latent = self.module.encode(batch).latents
+        latent = self.vae.encode(batch).latents
         noise = torch.randn(latent.shape, generator=rng)
-        back = self.module.decode(latent + 0.02 * noise).sample
+        back = self.vae.decode(latent + 0.02 * noise).sample
         pixel = F.l1_loss(back, batch)
         edges = sum(F.l1_loss(back.diff(dim=d), batch.diff(dim=d)) for d in (-1, -2))
         # A gentle pull to zero mean and unit variance a channel: the denoiser wants latents of about noise's scale.
@@ -62,8 +65,10 @@ class AutoencoderStage:
             return {}
         scores = []
         for image in self.held_out:
-            canvas = (image[None].float() / 127.5 - 1)[..., : image.shape[-2] // 8 * 8, : image.shape[-1] // 8 * 8]
-            back = self.module.decode(self.module.encode(canvas).latents).sample.clamp(-1, 1)
+            canvas = (image[None].float() / 127.5 - 1)[
+                ..., : image.shape[-2] // 8 * 8, : image.shape[-1] // 8 * 8
+            ]
+            back = self.vae.decode(self.vae.encode(canvas).latents).sample.clamp(-1, 1)
             scores.append(-10 * torch.log10((back - canvas).square().mean() / 4))
         return {"psnr": torch.stack(scores).mean().item()}
 
@@ -71,7 +76,7 @@ class AutoencoderStage:
     def finish(self) -> None:
         """Measure the latents' standard deviation and set the scaling factor to its inverse."""
         rng = generator(self.recipe.seed, "scale")
-        latent = self.module.encode(self.pictures.batch(rng, 256)).latents
+        latent = self.vae.encode(self.pictures.batch(rng, 256)).latents
         self.backbone.vae.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..diffusion import from_x0, to_x0
+from ..evaluate import score
 from ..heads import LatentHead
 from ..predictor import Predictor
 from ..protocol import OneStep
@@ -45,7 +46,9 @@ class DenoiserStage:
         backbone.vae.requires_grad_(False)
         self.tasks = tuple(sorted(k for k in recipe.mix if k != IMAGE))
         pixels = recipe.image_weight > 0
-        self.folders = [encode_folder(backbone, s, recipe.size, self.tasks, pixels, cache) for s in recipe.sources]
+        self.folders = [
+            encode_folder(backbone, s, recipe.size, self.tasks, pixels, cache) for s in recipe.sources
+        ]
         self.pools = {t: self._pool(t) for t in self.tasks}
         self.kinds = list(recipe.mix)
         self.protocol = OneStep(timestep=recipe.timestep)
@@ -54,7 +57,12 @@ class DenoiserStage:
 
     def _pool(self, task: str) -> list[tuple[int, int]]:
         """(folder, sample) pairs with the task's label, thinned to the first ``recipe.labels``."""
-        pairs = [(f, i) for f, folder in enumerate(self.folders) for i in folder.labelled(task) if self._fits(folder, i)]
+        pairs = [
+            (f, i)
+            for f, folder in enumerate(self.folders)
+            for i in folder.labelled(task)
+            if self._fits(folder, i)
+        ]
         if not pairs:
             raise ValueError(f"no source has a {task} target as large as size={self.recipe.size}")
         return pairs[: self.recipe.labels or None]
@@ -132,7 +140,7 @@ class DenoiserStage:
         target, mask = folder.targets[task][i], folder.masks[task][i]
         assert target is not None and mask is not None
         image = folder.images[i][side].float()
-        top, left = window_corner(image.shape[-2:], self.crop, rng)
+        top, left = window_corner(image, self.crop, rng)
         h, w = self.crop
 
         def cut(x: Tensor, scale: int = 1) -> Tensor:
@@ -164,29 +172,14 @@ class DenoiserStage:
         """Nothing is left to measure."""
 
 
-def score(predictor: Predictor, samples: list) -> Logs:
-    """A task's metrics over samples that have its target, by ``task/metric``."""
-    task = predictor.task
-    totals: dict[str, Tensor] = {}
-    for sample in samples:
-        if task.name not in sample.targets or not bool(sample.valid[task.name].any()):
-            continue
-        target, valid = sample.targets[task.name], sample.valid[task.name]
-        answer = task.align(predictor(sample.image).map, target, valid)
-        for metric in task.metrics:
-            part = metric.measure(answer, target, valid)
-            totals[metric.name] = totals[metric.name] + part if metric.name in totals else part
-    return {f"{task.name}/{m.name}": m.conclude(totals[m.name]) for m in task.metrics if m.name in totals}
-
-
-def window_corner(size: torch.Size | tuple[int, int], window: tuple[int, int], rng: torch.Generator) -> tuple[int, int]:
-    """Top and left of a random window of at most ``window`` inside ``size``."""
-    top = int(torch.randint(max(1, size[0] - window[0] + 1), (), generator=rng))
-    left = int(torch.randint(max(1, size[1] - window[1] + 1), (), generator=rng))
+def window_corner(x: Tensor, window: tuple[int, int], rng: torch.Generator) -> tuple[int, int]:
+    """Top and left of a random window of at most ``window`` inside ``c h w``."""
+    top = int(torch.randint(max(1, x.shape[-2] - window[0] + 1), (), generator=rng))
+    left = int(torch.randint(max(1, x.shape[-1] - window[1] + 1), (), generator=rng))
     return top, left
 
 
 def random_window(x: Tensor, window: tuple[int, int], rng: torch.Generator) -> Tensor:
     """A random window of ``c h w``."""
-    top, left = window_corner(x.shape[-2:], window, rng)
+    top, left = window_corner(x, window, rng)
     return x[..., top : top + window[0], left : left + window[1]]

@@ -83,7 +83,12 @@ def fitted(sample: Sample, size: tuple[int, int], stride: int) -> Sample:
 
 
 def encode_folder(
-    backbone: StableDiffusion, source: Source, size: tuple[int, int], tasks: tuple[str, ...], pixels: bool, cache: Path
+    backbone: StableDiffusion,
+    source: Source,
+    size: tuple[int, int],
+    tasks: tuple[str, ...],
+    pixels: bool,
+    cache: Path,
 ) -> Latents:
     """The latents of a folder; kept under ``cache`` by what they depend on, and read from there the next time."""
     folder = Folder(source.path, targets=tasks)

@@ -44,7 +44,9 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return recipe.lr * (
+        recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    )
 
 
 def make_stage(backbone: StableDiffusion, recipe: Recipe) -> Stage:
@@ -70,7 +72,9 @@ def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Iterator[Reco
     stage = make_stage(backbone, recipe)
     ema = Ema(stage.module, recipe.ema)
     parameters = [p for p in stage.module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(
+        parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
+    )
     run.mkdir(parents=True, exist_ok=True)
     _claim(run, recipe)
     state = run / "state.pt"
@@ -82,7 +86,9 @@ def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Iterator[Reco
             group["lr"] = learning_rate(recipe, step)
         loss, logs = stage.loss(step)
         if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(f"the loss of step {step} is {loss.item()}; {state} holds the last good state")
+            raise FloatingPointError(
+                f"the loss of step {step} is {loss.item()}; {state} holds the last good state"
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -116,7 +122,9 @@ def _claim(run: Path, recipe: Recipe) -> None:
     path = run / "recipe.json"
     if path.exists():
         if Recipe.read(path) != recipe:
-            raise ValueError(f"{run} holds another recipe (see {path}); choose another --out, or delete that folder")
+            raise ValueError(
+                f"{run} holds another recipe (see {path}); choose another --out, or delete that folder"
+            )
         return
     with atomic_write(path) as file:
         recipe.save(file)

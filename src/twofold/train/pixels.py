@@ -37,7 +37,9 @@ class Pictures:
         for source in sources:
             folder = Folder(source.path, targets=())
             loaded, captions = [], []
-            for i in tqdm(source.indices(len(folder)), desc=f"reading {Path(source.path).name}", disable=None):
+            for i in tqdm(
+                source.indices(len(folder)), desc=f"reading {Path(source.path).name}", disable=None
+            ):
                 sample = folder[i]
                 loaded.append(_bytes(sample.image, size))
                 captions.append(str(sample.caption))

@@ -17,7 +17,8 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings]:
     from ..backbones import new
 
     if recipe.start == "new":
-        captions = [str(row.get("text") or row.get("caption") or "") for s in recipe.sources for row in Folder(s.path).rows]
+        rows = [row for source in recipe.sources for row in Folder(source.path).rows]
+        captions = [str(row.get("text") or row.get("caption") or "") for row in rows]
         return new.miniature(captions, recipe.seed), ModelSettings(name=recipe.name)
     model = open_model(recipe.start)
     fresh = new.miniature([""], recipe.seed) if recipe.reset else None
@@ -33,9 +34,9 @@ def run_recipe(recipe: Recipe, run: Path) -> Iterator[Record]:
 
     A finished run yields nothing.
     """
-    if (run / "checkpoint" / "twofold.json").exists() and (run / "recipe.json").exists():
-        if Recipe.read(run / "recipe.json") == recipe:
-            return
+    saved = run / "recipe.json"
+    if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved) == recipe:
+        return
     backbone, settings = starting_point(recipe)
     for record in train(backbone, recipe, run):
         if "validation" in record or record["step"] % 10 == 0:

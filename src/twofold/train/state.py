@@ -67,6 +67,8 @@ def load_state(path: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.O
             value.copy_(averages[name])
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} was written by another recipe ({reason}); choose another run folder") from error
+        raise ValueError(
+            f"{path} was written by another recipe ({reason}); choose another run folder"
+        ) from error
     ema.count = int(state["ema_count"])
     return int(state["step"])

@@ -1,0 +1,59 @@
+"""Scores of a predictor over samples with truth, and of predictions that look at no picture, beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import Tensor
+
+from ..metrics import Metric, trivial_baselines
+from ..predictor import Predictor
+from ..sample import Sample
+
+Scores = dict[str, float]
+
+
+def measured(
+    metrics: Iterable[Metric], prediction: Tensor, target: Tensor, valid: Tensor
+) -> dict[str, Tensor]:
+    """One image's part of each score; parts add."""
+    return {m.name: m.measure(prediction, target, valid) for m in metrics}
+
+
+def added(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sum of two parts; an empty one is nothing."""
+    return {name: total[name] + value if name in total else value for name, value in part.items()}
+
+
+def scorable(sample: Sample, task: str) -> bool:
+    """Whether a sample has a target of this task with at least one valid pixel."""
+    return task in sample.targets and bool(sample.valid[task].any())
+
+
+def score(predictor: Predictor, samples: Iterable[Sample]) -> Scores:
+    """The task's metrics over the samples that have its target, by ``task/metric``."""
+    task = predictor.task
+    total: dict[str, Tensor] = {}
+    for sample in samples:
+        if not scorable(sample, task.name):
+            continue
+        target, valid = sample.targets[task.name], sample.valid[task.name]
+        aligned = task.align(predictor(sample.image).map, target, valid)
+        total = added(total, measured(task.metrics, aligned, target, valid))
+    return {f"{task.name}/{m.name}": m.conclude(total[m.name]) for m in task.metrics if m.name in total}
+
+
+def score_baselines(metrics: Iterable[Metric], samples: Iterable[Sample]) -> dict[str, Scores]:
+    """Depth scores of the best fits that look at no picture (`metrics.trivial_baselines`), by baseline.
+
+    A predictor that does not beat the best of them has learned nothing about depth.
+    """
+    metrics = tuple(metrics)
+    totals: dict[str, dict[str, Tensor]] = {}
+    for sample in samples:
+        if not scorable(sample, "depth"):
+            continue
+        target, valid = sample.targets["depth"], sample.valid["depth"]
+        for name, guess in trivial_baselines(target, valid).items():
+            totals[name] = added(totals.get(name, {}), measured(metrics, guess, target, valid))
+    return {name: {m.name: m.conclude(total[m.name]) for m in metrics} for name, total in totals.items()}
