@@ -1,10 +1,11 @@
 """The runs that made the embedded model, first to last: each starts from the checkpoint of the one before.
 
-    twofold render --count 2000 --seed 1 --out data/rooms
+    twofold render --count 1200 --seed 1 --out data/rooms
     twofold render --count 160 --seed 1 --out data/rooms-codec
     twofold render --count 300 --seed 9001 --out data/rooms-val
     twofold train recipes/embedded.py:codec_photos
     twofold train recipes/embedded.py:codec
+    twofold train recipes/embedded.py:prior
     twofold train recipes/embedded.py:joint
     twofold train recipes/embedded.py:sharpen
 
@@ -35,19 +36,27 @@ def codec() -> Recipe:
     )  # fmt: skip
 
 
-def joint() -> Recipe:
-    """The denoiser: images under captions and one-step perception at once, told apart by their prompts."""
+def prior() -> Recipe:
+    """The denoiser on images under captions alone: what makes it a text-to-image model."""
     return Recipe(
-        name="joint", stage="denoiser", start="runs/codec/checkpoint",
-        sources=(ROOMS, Source(path="data/photos", share=0.5, limit=3000)),
-        validation="data/rooms-val", mix={"image": 2.0, "depth": 1.5, "normals": 1.5}, size=(144, 192),
-        steps=4000, batch=16, lr=6e-4, warmup=200, ema=0.998, validate_every=500, validate_count=48, save_every=200,
+        name="prior", stage="denoiser", start="runs/codec/checkpoint",
+        sources=(ROOMS, Source(path="data/photos", share=0.5, limit=3000)), mix={"image": 1.0}, size=(144, 192),
+        steps=700, batch=16, lr=6e-4, warmup=100, final_lr=0.5, ema=0.99, save_every=100,
+    )  # fmt: skip
+
+
+def joint() -> Recipe:
+    """Images under captions and one-step perception at once, told apart by their prompts."""
+    return prior().replace(
+        name="joint", start="runs/prior/checkpoint", validation="data/rooms-val",
+        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2200, warmup=50, final_lr=0.05, ema=0.998,
+        validate_every=400, validate_count=32,
     )  # fmt: skip
 
 
 def sharpen() -> Recipe:
     """More of it at full resolution, with the tasks' own losses on the decoded image."""
     return joint().replace(
-        name="sharpen", start="runs/joint/checkpoint", size=(192, 256), steps=400, batch=8, lr=2e-4, warmup=20,
+        name="sharpen", start="runs/joint/checkpoint", size=(192, 256), steps=300, batch=8, lr=2e-4, warmup=20,
         image_weight=0.5, validate_every=100, save_every=50,
     )  # fmt: skip

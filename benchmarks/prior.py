@@ -1,0 +1,75 @@
+"""What the denoising prior is worth to one-step perception: fine-tuning from it against random weights.
+
+    python benchmarks/prior.py --start runs/prior/checkpoint --steps 120 --seeds 3 --out runs/prior-study
+
+The same network, data, batches, steps and learning rate; one arm keeps the prior's U-Net, the other begins from fresh
+random weights. Depth and normals are learned together. Prints a Markdown table of every seed and the means.
+Arms already finished in ``--out`` are not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+from twofold.train import Recipe, Source
+from twofold.train.run import run_recipe
+
+SHOWN = ("depth/abs_rel", "depth/delta1", "normals/mean")
+
+
+def arm(start: str, reset: bool, seed: int, steps: int, labels: int, data: str, validation: str) -> Recipe:
+    """The recipe of one run."""
+    name = f"{'random' if reset else 'prior'}-{labels or 'all'}-{seed}"
+    return Recipe(
+        name=name, stage="denoiser", start=start, reset=("unet",) if reset else (), sources=(Source(path=data),),
+        validation=validation, mix={"depth": 1.0, "normals": 1.0}, size=(144, 192), steps=steps, batch=16, lr=5e-4,
+        warmup=20, ema=0.97, labels=labels, seed=seed, validate_every=0, validate_count=100, save_every=50,
+    )  # fmt: skip
+
+
+def final_scores(recipe: Recipe, run: Path) -> dict[str, float]:
+    """Run, or read, an arm; the scores after its last step."""
+    for _ in run_recipe(recipe, run):
+        pass
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [r["validation"] for r in records if "validation" in r][-1]
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--start", default="runs/prior/checkpoint")
+    parser.add_argument("--data", default="data/rooms")
+    parser.add_argument("--validation", default="data/rooms-val")
+    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--labels", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=Path("runs/prior-study"))
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    table: dict[str, list[dict[str, float]]] = {"prior": [], "random": []}
+    print("| start | seed | " + " | ".join(SHOWN) + " |\n|---" * 1 + "|---" * (len(SHOWN) + 1) + "|")
+    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+        for name, rows in table.items():
+            recipe = arm(
+                asked.start, name == "random", seed, asked.steps, asked.labels, asked.data, asked.validation
+            )
+            rows.append(final_scores(recipe, asked.out / recipe.name))
+            print(
+                f"| {name} | {seed} | " + " | ".join(f"{rows[-1][k]:.4f}" for k in SHOWN) + " |", flush=True
+            )
+    for name, rows in table.items():
+        cells = [[r[k] for r in rows] for k in SHOWN]
+        spread = [f"{mean(c):.4f} ± {stdev(c) if len(c) > 1 else 0:.4f}" for c in cells]
+        print(f"| {name} | mean ± sd of {len(rows)} | " + " | ".join(spread) + " |")
+
+
+if __name__ == "__main__":
+    main()

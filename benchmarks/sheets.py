@@ -1,0 +1,89 @@
+"""The pictures of the documentation: predictions, drawings and redrawings, as sheets to be looked at.
+
+python benchmarks/sheets.py predictions PHOTO... --out docs/images/photos.jpg
+python benchmarks/sheets.py drawings CAPTIONS.txt --out docs/images/drawings.jpg
+python benchmarks/sheets.py redrawings PHOTO... --out docs/images/redrawings.jpg
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from twofold.checkpoints import Model, open_model
+from twofold.image import longest_edge_size, read_image, resize
+from twofold.show import sheet
+from twofold.synthesizer import Synthesizer
+
+STRENGTHS = (0.2, 0.4, 0.6, 0.8)
+
+
+def small(image: Tensor, longest: int = 256) -> Tensor:
+    """An image brought to the longest edge of a sheet's cell."""
+    return resize(image, longest_edge_size(image.shape[-2], image.shape[-1], longest)).clamp(0, 1)
+
+
+def predictions(model: Model, photos: list[str], pairs: int) -> Tensor:
+    """Photograph, depth and normals of each, ``pairs`` photographs a row."""
+    cells = []
+    for path in photos:
+        image = read_image(path)
+        cells.append(small(image))
+        cells.extend(small(model.predictor(task)(image).color) for task in ("depth", "normals"))
+    return sheet(cells, 3 * pairs)
+
+
+def drawings(model: Model, captions: list[str], count: int, seed: int) -> Tensor:
+    """``count`` pictures, one a caption, captions taken in turn."""
+    chosen = [captions[i % len(captions)] for i in range(count)]
+    draw = Synthesizer(model.backbone)
+    images = [draw([caption], seed=seed + i)[0] for i, caption in enumerate(chosen)]
+    return sheet(images, 8, chosen)
+
+
+def redrawings(model: Model, photos: list[str], caption: str, seed: int) -> Tensor:
+    """Each photograph and what it becomes at rising strength."""
+    draw = Synthesizer(model.backbone)
+    cells, titles = [], []
+    for path in photos:
+        image = small(read_image(path))
+        cells.append(image)
+        titles.append("photograph")
+        for strength in STRENGTHS:
+            cells.append(draw([caption], like=image[None], strength=strength, seed=seed)[0])
+            titles.append(f"strength {strength}")
+    return sheet(cells, 1 + len(STRENGTHS), titles)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=("predictions", "drawings", "redrawings"))
+    parser.add_argument("inputs", nargs="+")
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--count", type=int, default=32)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--caption", default="a bright room")
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    model = open_model(asked.model)
+    if asked.kind == "predictions":
+        made = predictions(model, asked.inputs, asked.pairs)
+    elif asked.kind == "drawings":
+        lines = Path(asked.inputs[0]).read_text().splitlines()
+        made = drawings(model, [x for x in lines if x.strip()], asked.count, asked.seed)
+    else:
+        made = redrawings(model, asked.inputs, asked.caption, asked.seed)
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((made * 255).round().byte().permute(1, 2, 0).numpy()).save(asked.out, quality=88)
+    print(asked.out)
+
+
+if __name__ == "__main__":
+    main()
