@@ -31,7 +31,9 @@ from twofold.geometry import normals_from_depth  # noqa: E402
 NONE = Assets()
 WIDTH, HEIGHT, SPP = 64, 48, 2
 SLOW_TRACER = find_llvm() is None
-pytestmark = pytest.mark.skipif(SLOW_TRACER, reason="no libLLVM >= 16: the scalar tracer is too slow for tests")
+pytestmark = pytest.mark.skipif(
+    SLOW_TRACER, reason="no libLLVM >= 16: the scalar tracer is too slow for tests"
+)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +63,10 @@ def test_a_wall_is_at_its_distance_and_faces_the_camera():
 
 
 def test_the_floor_looks_up_and_right_walls_look_left():
-    floor, right = Part(box((9, 9, 1), (0, 0, -1)), kind="floor"), Part(box((1, 9, 9), (1.5, 0, -1)), kind="wall")
+    floor, right = (
+        Part(box((9, 9, 1), (0, 0, -1)), kind="floor"),
+        Part(box((1, 9, 9), (1.5, 0, -1)), kind="wall"),
+    )
     seen = Tracer(wall_scene(floor, right)).labels(VIEW, WIDTH, HEIGHT)
     assert np.allclose(seen.normals[seen.instance == 1], [0, 1, 0], atol=1e-5)
     assert np.allclose(seen.normals[seen.instance == 2], [-1, 0, 0], atol=1e-5)
@@ -107,7 +112,9 @@ def test_samples_obey_the_units(samples):
 
 def test_normals_face_the_camera(samples):
     for s in samples:
-        rays = s.camera.rays() * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)[:, None, None]  # RDF to RUB
+        rays = (
+            s.camera.rays() * torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64)[:, None, None]
+        )  # RDF to RUB
         rays = rays / rays.norm(dim=0, keepdim=True)
         assert ((s.targets["normals"].double() * rays).sum(0)[s.valid["normals"][0]] < 1e-4).all()
 
@@ -122,7 +129,9 @@ def test_normals_agree_with_depth_where_it_is_smooth(samples):
         for dim in (-1, -2):
             for step in (1, -1):
                 flat &= torch.roll(same, step, dim) == same
-                flat &= (torch.roll(s.targets["normals"], step, dim) - s.targets["normals"]).norm(dim=0, keepdim=True) < 0.02
+                flat &= (torch.roll(s.targets["normals"], step, dim) - s.targets["normals"]).norm(
+                    dim=0, keepdim=True
+                ) < 0.02
         cosine = (estimate * s.targets["normals"]).sum(0, keepdim=True)
         agreed.append(cosine[flat])
     cosine = torch.cat(agreed)
@@ -155,7 +164,9 @@ def test_a_caption_counts():
     kinds = np.array([SKY, IDS["chair"], IDS["chair"], IDS["table"], IDS["floor"]])
     assert visible(instance, kinds) == {"chair": 2, "table": 1, "floor": 1}
     assert caption("office", instance, kinds, 0.4, "") == "an office with two chairs and a table"
-    assert caption("living room", instance, kinds, 0.7, "") == "a bright living room with two chairs and a table"
+    assert (
+        caption("living room", instance, kinds, 0.7, "") == "a bright living room with two chairs and a table"
+    )
 
 
 def test_the_same_scene_in_another_process(samples):
@@ -167,7 +178,9 @@ def test_the_same_scene_in_another_process(samples):
     )
     import hashlib
 
-    there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100).stdout
+    there = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100
+    ).stdout
     s = samples[3]
     digest = hashlib.sha256(
         s.image.numpy().tobytes() + b"".join(s.targets[k].numpy().tobytes() for k in sorted(s.targets))
@@ -183,7 +196,9 @@ def test_views_are_worth_seeing():
 
 def test_scenes_have_one_structure():
     scenes = [build(12, index, 0, NONE) for index in range(4)]
-    assert {s.atlas.shape for s in scenes} == {(SIDE, SIDE, 3)} and {len(s.lights) for s in scenes} == {LIGHTS}
+    assert {s.atlas.shape for s in scenes} == {(SIDE, SIDE, 3)} and {len(s.lights) for s in scenes} == {
+        LIGHTS
+    }
     for s in scenes:
         uv = s.surface.mesh.uv
         assert uv.min() >= 0 and uv.max() <= 1 and s.surface.instance.max() < len(s.kinds)
@@ -216,7 +231,9 @@ def test_a_resumed_job_gives_the_same_files(tmp_path):
 def test_solids_are_closed_and_wound_outward(mesh):
     v = mesh.vertices[mesh.faces]
     area = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
-    assert np.abs(area.sum(0)).max() < 0.02 * np.abs(area).sum(), "the area vectors of a closed surface cancel"
+    assert np.abs(area.sum(0)).max() < 0.02 * np.abs(area).sum(), (
+        "the area vectors of a closed surface cancel"
+    )
     assert (v[:, 0] * area).sum() > 0, "the volume is positive"
     agree = (area * mesh.normals[mesh.faces].sum(1)).sum(1)
     assert (agree > -1e-9).mean() > 0.98

@@ -1,0 +1,149 @@
+"""From (seed, index) to a labelled picture: build the scene, find a view worth seeing, trace, develop, describe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from twofold.data.render import skies
+from twofold.data.render.assets import Assets, find
+from twofold.data.render.camera import View, penalty
+from twofold.data.render.caption import caption
+from twofold.data.render.classes import FOREGROUND, SKY
+from twofold.data.render.exposure import develop
+from twofold.data.render.outdoor import build_outdoor
+from twofold.data.render.rooms import build_room
+from twofold.data.render.scene import Builder, Scene
+from twofold.data.render.still import build_still
+from twofold.data.render.tracer import Labels, Tracer
+from twofold.sample import Origin, Sample
+
+RENDERER_VERSION = 2
+"""Part of every header. Raise it with any change of what a (seed, index) looks like."""
+FAMILIES = {"room": (build_room, 0.55), "outdoor": (build_outdoor, 0.20), "object": (build_still, 0.25)}
+_VIEWS, _SCENES = 14, 4
+_PREVIEW = (48, 36)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A scene and the view chosen for it."""
+
+    scene: Scene
+    tracer: Tracer
+    view: View
+    tries: int
+
+
+def stream(seed: int, index: int, name: str, attempt: int = 0) -> np.random.Generator:
+    """An independent source of randomness for one purpose of one scene."""
+    return np.random.default_rng([seed, index, attempt, *name.encode()])
+
+
+def build(seed: int, index: int, attempt: int = 0, assets: Assets | None = None) -> Scene:
+    """The scene of (seed, index), in plain arrays."""
+    rng = stream(seed, index, "scene", attempt)
+    family = str(rng.choice(list(FAMILIES), p=[share for _, share in FAMILIES.values()]))
+    assets = assets or Assets()
+    builder = Builder(rng, clay=bool(rng.random() < 0.04), models=assets.models)
+    place, propose = FAMILIES[family][0](rng, builder)
+    sky, word = _sky(stream(seed, index, "sky", attempt), family, builder, assets)
+    builder.notes["sky"] = word
+    return builder.finish(family, place, sky, propose)
+
+
+def _sky(
+    rng: np.random.Generator, family: str, b: Builder, assets: Assets
+) -> tuple[NDArray[np.float32], str]:
+    """A sky that suits the family; how bright it is against the lamps is drawn."""
+    choices = [
+        p
+        for p in assets.panoramas
+        if (p.indoor if family == "object" else not p.indoor) or rng.random() < 0.1
+    ]
+    measured = bool(choices) and rng.random() < {"room": 0.5, "outdoor": 0.4, "object": 0.75}[family]
+    if measured:
+        sky, word = skies.panorama(rng, choices[int(rng.integers(len(choices)))].read()), ""
+    else:
+        sky, word = skies.procedural(rng)
+    target = {
+        "room": rng.uniform(2, 9) if b.lights else 6.0,
+        "outdoor": 1.0,
+        "object": rng.uniform(0.3, 1.2),
+    }[family]
+    if family == "room" and b.lights and rng.random() < 0.2:
+        target = 0.05  # night
+    return sky * np.float32(target / max(skies.level(sky), 1e-3)), word
+
+
+def choose(seed: int, index: int, assets: Assets | None = None) -> Shot:
+    """The first view that breaks no rule, from at most _SCENES scenes with _VIEWS views each; else the least bad."""
+    best: tuple[float, Shot] | None = None
+    tries = 0
+    for attempt in range(_SCENES):
+        scene = build(seed, index, attempt, assets)
+        tracer = Tracer(scene)
+        rng = stream(seed, index, "view", attempt)
+        for _ in range(_VIEWS):
+            view = scene.propose(rng)
+            seen = tracer.labels(view, *_PREVIEW)
+            bad = penalty(seen.depth, seen.instance, scene.kinds, seen.backface, scene.family)
+            tries += 1
+            if best is None or bad < best[0]:
+                best = (bad, Shot(scene, tracer, view, tries))
+            if bad == 0:
+                return Shot(scene, tracer, view, tries)
+    assert best is not None
+    return best[1]
+
+
+def render_one(
+    seed: int, index: int, width: int = 256, height: int = 192, spp: int = 8, assets: Assets | None = None
+) -> Sample:
+    """The labelled picture of (seed, index). Needs the extra `render`.
+
+    The same arguments, versions and assets give the same Sample, bit for bit, in any process and order.
+    assets: None looks in $TWOFOLD_ASSETS.
+    """
+    shot = choose(seed, index, find() if assets is None else assets)
+    labels = shot.tracer.labels(shot.view, width, height)
+    radiance = shot.tracer.picture(
+        shot.view, width, height, spp, seed=_trace_seed(seed, index), labels=labels
+    )
+    image = develop(radiance, stream(seed, index, "camera"))
+    return _sample(f"{seed:04d}-{index:06d}", shot, labels, image, {"seed": seed, "index": index})
+
+
+def _trace_seed(seed: int, index: int) -> int:
+    return int(np.random.SeedSequence([seed, index, 7]).generate_state(1)[0] % 2**31)
+
+
+def _sample(id: str, shot: Shot, labels: Labels, image: NDArray[np.float32], made: dict[str, Any]) -> Sample:
+    """Arrays to a Sample: everything h w (c) becomes c h w."""
+    scene = shot.scene
+    semantic = scene.kinds[labels.instance]
+    hit = torch.from_numpy(semantic != SKY)[None]
+    everywhere = torch.ones_like(hit)
+    height, width = semantic.shape
+    targets = {
+        "depth": torch.from_numpy(labels.depth)[None],
+        "normals": torch.from_numpy(np.ascontiguousarray(labels.normals.transpose(2, 0, 1))),
+        "mask": torch.from_numpy(np.asarray(FOREGROUND, np.float32)[semantic])[None],
+        "semantic": torch.from_numpy(semantic.astype(np.float32))[None],
+        "instance": torch.from_numpy(labels.instance.astype(np.float32))[None],
+    }
+    valid = {"depth": hit, "normals": hit, "mask": everywhere, "semantic": everywhere, "instance": everywhere}
+    text = caption(scene.place, labels.instance, scene.kinds, float(image.mean()), scene.notes.get("sky", ""))
+    return Sample(
+        image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+        targets=targets,
+        valid=valid,
+        caption=text,
+        id=id,
+        camera=shot.view.camera(width, height),
+        origin=Origin("rendered", (), {"renderer": RENDERER_VERSION, "family": scene.family, **made}),
+    )

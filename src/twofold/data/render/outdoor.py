@@ -1,0 +1,362 @@
+"""Streets, squares and meadows under an open sky."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from twofold.data.render import pictures, things
+from twofold.data.render.camera import View, look
+from twofold.data.render.furniture import Part, Piece
+from twofold.data.render.meshes import (
+    Mesh,
+    box,
+    cards,
+    cylinder,
+    grid_faces,
+    join,
+    rounded,
+    smooth,
+    tube,
+)
+from twofold.data.render.scene import Builder
+from twofold.data.render.textures import Rng, fbm
+
+REACH = 55.0
+"""Half the side of the ground, metres."""
+
+
+class Ground:
+    """A height field over [-REACH, REACH]^2, flat near the origin."""
+
+    def __init__(self, rng: Rng, relief: float) -> None:
+        self.n = 112
+        t = np.linspace(-REACH, REACH, self.n)
+        x, y = np.meshgrid(t, t, indexing="ij")
+        far = np.clip((np.hypot(x, y) - 8) / REACH, 0, 1)
+        self.z = (
+            relief
+            * (fbm(rng, 128, rng.uniform(2.2, 3.2))[: self.n, : self.n] - 0.5)
+            * (0.04 + 2.2 * far**1.4)
+        )
+        self.t = t
+
+    def mesh(self) -> Mesh:
+        """The surface; texture coordinates fold back every few cells so that a small picture covers everything."""
+        x, y = np.meshgrid(self.t, self.t, indexing="ij")
+        i, j = np.meshgrid(np.arange(self.n), np.arange(self.n), indexing="ij")
+        step, fold = self.t[1] - self.t[0], 4
+        uv = [step * np.abs((k + fold) % (2 * fold) - fold) for k in (i, j)]
+        points = np.stack([x, y, self.z], -1).reshape(-1, 3)
+        return smooth(points, grid_faces(self.n, self.n), np.stack(uv, -1).reshape(-1, 2).astype(float))
+
+    def at(self, x: float, y: float) -> float:
+        """Height at a place (bilinear)."""
+        s = (self.n - 1) / (2 * REACH)
+        a, b = np.clip((x + REACH) * s, 0, self.n - 1.001), np.clip((y + REACH) * s, 0, self.n - 1.001)
+        i, j = int(a), int(b)
+        u, v = a - i, b - j
+        z = self.z
+        return float(
+            (z[i, j] * (1 - v) + z[i, j + 1] * v) * (1 - u)
+            + (z[i + 1, j] * (1 - v) + z[i + 1, j + 1] * v) * u
+        )
+
+
+def tree(rng: Rng) -> Piece:
+    """A trunk with a few boughs and a crown of leaf cards; or a conifer."""
+    h = rng.uniform(3, 8)
+    trunk = [
+        tube(
+            [
+                (0, 0, -0.3),
+                (rng.normal(0, 0.1), rng.normal(0, 0.1), h * 0.5),
+                (rng.normal(0, 0.2), 0, h * 0.85),
+            ],
+            [0.045 * h, 0.03 * h, 0.01 * h],
+            10,
+        )
+    ]
+    count = int(rng.integers(1200, 2600))
+    if rng.random() < 0.25:
+        t = rng.random(count) ** 0.7
+        a, r = rng.uniform(0, 2 * np.pi, count), (1 - t) * h * 0.22 * rng.uniform(0.3, 1, count) + 0.05
+        centre = np.stack([r * np.cos(a), r * np.sin(a), h * (0.15 + 0.85 * t)], 1)
+    else:
+        blobs = rng.normal(size=(int(rng.integers(3, 8)), 3)) * [0.16 * h, 0.16 * h, 0.1 * h] + [
+            0,
+            0,
+            0.75 * h,
+        ]
+        for p in blobs:
+            trunk.append(tube([(0, 0, h * 0.4), tuple(p * 0.8)], [0.015 * h, 0.005 * h], 6))
+        d = rng.normal(size=(count, 3))
+        d *= (rng.uniform(0.55, 1, count) / np.linalg.norm(d, axis=1))[:, None]
+        centre = blobs[rng.integers(len(blobs), size=count)] + d * h * rng.uniform(0.13, 0.2)
+    size = h * rng.uniform(0.011, 0.024) * rng.uniform(0.6, 1.4, count)
+    tip, side = rng.normal(size=(2, count, 3))
+    side = np.cross(tip, side)
+    tip, side = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (tip, side))
+    crown = cards(centre, tip * size[:, None], side * (0.6 * size)[:, None])
+    return Piece("tree", [Part(join(trunk), "wood cloudy", "dark"), Part(crown, "leaves")], (1, 1))
+
+
+def bush(rng: Rng) -> Piece:
+    """A low ball of leaves."""
+    s = rng.uniform(0.5, 1.3)
+    return Piece(
+        "plant",
+        [Part(things.foliage(rng, int(rng.integers(150, 400)), s * 0.7, s, 0.07 * s), "leaves")],
+        (s, s),
+    )
+
+
+def car(rng: Rng) -> Piece:
+    """A parked car, front toward -y."""
+    length, width, h = rng.uniform(3.6, 4.8), rng.uniform(1.65, 1.85), rng.uniform(1.4, 1.65)
+    body = rounded((width, length, h * 0.55), (0, 0, 0.22), 0.3)
+    cabin = rounded((width * 0.86, length * 0.55, h * 0.55), (0, length * 0.06, h * 0.45), 0.45)
+    wheels = []
+    for x in (-1, 1):
+        for y in (-0.31, 0.31):
+            wheel = cylinder(0.32, 0.2, 20).rotated(np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]]))
+            wheels.append(wheel.moved((x * width / 2 - 0.1, y * length, 0.32)))
+    return Piece(
+        "car",
+        [
+            Part(body, "plain", "any", roughness=0.25),
+            Part(cabin, "plain", "dark", roughness=0.15),
+            Part(join(wheels), "plain", "dark"),
+        ],
+        (width, length),
+    )
+
+
+def house(rng: Rng, width: float, depth: float) -> list[Part]:
+    """A house whose front looks toward -y: facade picture, roof, and real relief (sills, balconies, door step)."""
+    floors, bays = int(rng.integers(2, 7)), max(2, int(width / rng.uniform(2.2, 3.2)))
+    h = floors * rng.uniform(2.7, 3.3)
+    parts = [Part(box((width, depth, h)), "facade")]
+    if rng.random() < 0.5:
+        r = rng.uniform(0.8, 3)
+        a = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [-1, 0, 1], [1, 0, 1.0]]) * [
+            width / 2 + 0.2,
+            depth / 2 + 0.3,
+            r,
+        ] + [0, 0, h]
+        faces = np.array([[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5], [1, 2, 5], [3, 0, 4]])
+        from twofold.data.render.meshes import flat
+
+        parts.append(Part(flat(a, faces, a[:, :2] - a[:, :2].min(0)), "tiles bricks wood plain", "dark"))
+    else:
+        parts.append(Part(box((width + 0.3, depth + 0.3, rng.uniform(0.2, 0.6)), (0, 0, h)), "plain asphalt"))
+    relief = []
+    for k in range(floors):
+        if rng.random() < 0.35:
+            relief.append(box((width, 0.12, 0.12), (0, -depth / 2 - 0.04, h * (k + 1) / floors - 0.1)))
+        if k and rng.random() < 0.3:
+            x = (int(rng.integers(bays)) + 0.5) / bays * width - width / 2
+            z = h * k / floors + 0.05
+            relief += [
+                box((1.6, 0.8, 0.12), (x, -depth / 2 - 0.4, z)),
+                box((1.6, 0.05, 0.9), (x, -depth / 2 - 0.78, z)),
+            ]
+    if rng.random() < 0.4:
+        relief.append(box((width * 0.9, 1.0, 0.06), (0, -depth / 2 - 0.5, h / floors - 0.3)))
+    if relief:
+        parts.append(Part(join(relief), "plain stripes", "light"))
+    parts[0] = Part(parts[0].mesh, f"{floors} {bays}", paint="facade")
+    return parts
+
+
+def put_house(
+    rng: Rng, b: Builder, width: float, depth: float, at: tuple[float, float, float], turn: float
+) -> None:
+    """A house as one instance; the facade picture covers all its sides."""
+    owner = b.instance("building")
+    for part in house(rng, width, depth):
+        skin = None
+        if part.paint == "facade" and not b.clay:
+            floors, bays = (int(v) for v in part.patterns.split())
+            skin = b.add_skin(pictures.facade(rng, floors, bays, rng.random() < 0.4))
+        elif part.paint == "facade":
+            part = Part(part.mesh, "plain")
+        b.put(part.moved(at, turn), owner, skin)
+
+
+def _street(rng: Rng, b: Builder, ground: Ground) -> float:
+    """A road along y with pavements, rows of houses, trees, cars and lamps; returns half the street's width."""
+    road, walk = rng.uniform(2.6, 4.5), rng.uniform(1.5, 3.5)
+    cells = 28
+    step = 2 * REACH / cells
+    for side, patterns, kind, x0, x1, lift in (
+        (0, "asphalt asphalt asphalt tiles", "road", -road, road, 0.02),
+        (-1, "tiles asphalt bricks", "terrain", -road - walk, -road, 0.14),
+        (1, "tiles asphalt bricks", "terrain", road, road + walk, 0.14),
+    ):
+        blocks = [
+            box((x1 - x0, step, lift + 0.3), ((x0 + x1) / 2, -REACH + step * (k + 0.5), -0.3))
+            for k in range(cells)
+        ]
+        b.put(Part(join(blocks), patterns, "neutral"), b.instance(kind))
+        del side
+    if rng.random() < 0.6:
+        marks = join([box((0.12, 1.6, 0.012), (0, y, 0.02)) for y in np.arange(-50, 50, 4.0)])
+        b.put(Part(marks, "plain", "light"), b.instance("road"))
+    edge = road + walk + rng.uniform(0, 2)
+    for side in (-1, 1):
+        y = -REACH + 6
+        while y < REACH - 6:
+            w, d = rng.uniform(5, 14), rng.uniform(6, 10)
+            if rng.random() < 0.85:
+                put_house(rng, b, w, d, (side * (edge + d / 2), y + w / 2, -0.2), np.pi / 2 * side * -1)
+            elif rng.random() < 0.7:
+                b.place(tree(rng), (side * (edge + 3), y + w / 2, 0))
+            y += w + (0 if rng.random() < 0.6 else rng.uniform(0.5, 5))
+    for _ in range(int(rng.integers(1, 7))):
+        side = rng.choice([-1, 1])
+        b.place(
+            b.models.pick(rng, "car") or car(rng),
+            (side * (road - 1.0), rng.uniform(-30, 30), 0.02),
+            float(rng.choice([0, np.pi])) + rng.normal(0, 0.03),
+        )
+    for _ in range(int(rng.integers(0, 6))):
+        b.place(
+            tree(rng),
+            (rng.choice([-1, 1]) * (road + walk * 0.7), rng.uniform(-35, 35), 0.1),
+            rng.uniform(0, 6),
+        )
+    for y in np.arange(-40, 40, 12.0):
+        if rng.random() < 0.5:
+            side, hgt = float(rng.choice([-1, 1])), rng.uniform(3, 6)
+            pole = join([tube([(0, 0, 0), (0, 0, hgt), (-0.8 * side, 0, hgt + 0.2)], 0.06, 8)])
+            b.put(Part(pole.moved((side * (road + 0.4), float(y), 0.1)), "plain", "dark"), b.instance("pole"))
+    for _ in range(int(rng.choice([0, 1, 1, 3]))):
+        b.place(
+            b.models.pick(rng, "person") or things.person(rng),
+            (rng.choice([-1, 1]) * (road + walk * rng.uniform(0.2, 0.8)), rng.uniform(-15, 15), 0.14),
+            rng.uniform(0, 6.3),
+        )
+    return road + walk
+
+
+def _bench(rng: Rng) -> Piece:
+    """A garden bench."""
+    w = rng.uniform(1.2, 1.9)
+    slats = [box((w, 0.1, 0.03), (0, y, 0.43)) for y in (-0.18, -0.05, 0.08)] + [
+        box((w, 0.03, 0.1), (0, 0.2, z)) for z in (0.55, 0.7)
+    ]
+    legs = [box((0.06, 0.45, 0.43), (s * (w / 2 - 0.15), 0, 0)) for s in (-1, 1)] + [
+        box((0.05, 0.05, 0.4), (s * (w / 2 - 0.15), 0.23, 0.4)) for s in (-1, 1)
+    ]
+    return Piece("bench", [Part(join(slats), "wood plain"), Part(join(legs), "plain", "dark")], (w, 0.5))
+
+
+def _fence(rng: Rng, length: float) -> Part:
+    """A picket fence along x."""
+    n = int(length / rng.uniform(0.15, 0.4))
+    bars = [
+        box((0.07, 0.03, rng.uniform(0.9, 1.0)), (x, 0, 0)) for x in np.linspace(-length / 2, length / 2, n)
+    ]
+    return Part(
+        join([*bars, box((length, 0.04, 0.07), (0, 0.03, 0.25)), box((length, 0.04, 0.07), (0, 0.03, 0.75))]),
+        "wood plain",
+    )
+
+
+def _park(rng: Rng, b: Builder, ground: Ground) -> None:
+    """Trees, bushes, rocks, benches, fences, a few houses far away."""
+
+    def spot(near: float, far: float) -> tuple[float, float, float]:
+        a, d = rng.uniform(0, 2 * np.pi), rng.uniform(near, far)
+        x, y = d * np.cos(a), d * np.sin(a)
+        return (float(x), float(y), ground.at(x, y))
+
+    for _ in range(int(rng.integers(4, 16))):
+        b.place(tree(rng), spot(4, 38), rng.uniform(0, 6))
+    for _ in range(int(rng.integers(1, 9))):
+        b.place(bush(rng), spot(2.5, 18), rng.uniform(0, 6))
+    for _ in range(int(rng.integers(0, 7))):
+        rock = things.lump(rng, rng.uniform(0.3, 1.8, 3) * [1, 1, 0.7], rng.uniform(0.4, 1.2))
+        b.place(
+            Piece("rock", [Part(rock, "cloudy marble", "neutral", roughness=0.9)], (1, 1)),
+            spot(2.5, 20),
+            rng.uniform(0, 6),
+        )
+    for _ in range(int(rng.integers(0, 3))):
+        b.place(_bench(rng), spot(2.5, 9), rng.uniform(0, 6))
+    for _ in range(int(rng.integers(0, 3))):
+        x, y, z = spot(4, 14)
+        b.put(_fence(rng, rng.uniform(3, 9)).moved((x, y, z - 0.1), rng.uniform(0, 6)), b.instance("fence"))
+    for _ in range(int(rng.integers(0, 6))):
+        x, y, z = spot(16, 45)
+        put_house(
+            rng,
+            b,
+            rng.uniform(5, 12),
+            rng.uniform(5, 9),
+            (x, y, z - 1.0),
+            float(np.arctan2(y, x) - np.pi / 2 + rng.normal(0, 0.4)),
+        )
+    for _ in range(int(rng.choice([0, 0, 1, 2]))):
+        b.place(b.models.pick(rng, "person") or things.person(rng), spot(2.5, 9), rng.uniform(0, 6.3))
+
+
+def _mountains(rng: Rng, b: Builder) -> None:
+    """A ragged skyline at the edge of the ground."""
+    n = 96
+    a = np.linspace(0, 2 * np.pi, n)
+    profile = fbm(rng, 128, 2.0)[0]
+    h = np.interp(np.linspace(0, 1, n), np.linspace(0, 1, 128), profile) * rng.uniform(4, 22)
+    h[-1] = h[0]
+    rows = [
+        np.stack([r * np.cos(a), r * np.sin(a), z * h - 2], -1) for r, z in ((52, 0.0), (60, 0.6), (70, 1.0))
+    ]
+    points = np.stack(rows, 1).reshape(-1, 3)
+    uv = np.stack(
+        [np.abs(np.arange(n) % 16 - 8)[:, None] * 3.0 + np.zeros((1, 3)), np.tile([0, 8, 20.0], (n, 1))], -1
+    )
+    b.put(
+        Part(
+            smooth(points, grid_faces(n, 3)[:, ::-1], uv.reshape(-1, 2)), "cloudy grass leaves", roughness=1.0
+        ),
+        b.instance("mountain"),
+    )
+
+
+def build_outdoor(rng: Rng, b: Builder) -> tuple[str, object]:
+    """A street or a park; returns its name and the function that proposes cameras."""
+    street = rng.random() < 0.55
+    ground = Ground(rng, 0.0 if street else float(rng.choice([0.5, 3, 8])))
+    b.put(
+        Part(ground.mesh(), "grass grass grass asphalt tiles cloudy", roughness=0.95), b.instance("terrain")
+    )
+    half = 6.0
+    if street:
+        half = _street(rng, b, ground)
+    else:
+        _park(rng, b, ground)
+    if rng.random() < 0.4:
+        _mountains(rng, b)
+
+    def propose(r: Rng) -> View:
+        """A walker: on the street looking mostly along it, in the park looking anywhere near the middle."""
+        if street:
+            x, y = r.uniform(-half, half) * 0.9, r.uniform(-18, 18)
+            direction = np.pi / 2 * r.choice([-1, 1]) + r.normal(0, 0.5)
+        else:
+            a, d = r.uniform(0, 2 * np.pi), r.uniform(2, 9)
+            x, y = d * np.cos(a), d * np.sin(a)
+            direction = a + np.pi + r.normal(0, 0.6)
+        eye = np.array([x, y, ground.at(x, y) + r.uniform(1.3, 2.2) + 0.1])
+        if r.random() < 0.1:
+            eye[2] += r.uniform(1, 5)
+        target = eye[:2] + [np.cos(direction), np.sin(direction)]
+        return look(
+            eye,
+            target,
+            r.uniform(48, 75),
+            float(np.clip(r.normal(4, 6), -8, 25)),
+            np.radians(r.normal(0, 1.5)),
+        )
+
+    return ("street" if street else "park"), propose
