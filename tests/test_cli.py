@@ -211,6 +211,7 @@ def test_an_interrupt_is_said_and_has_its_exit_code(
 
     monkeypatch.setattr("twofold.job.find_inputs", stop)
     assert run(["predict", "a.png"]) == 130
+    assert "interrupted" in one_line(capsys.readouterr().err)
 
 
 RECIPE = """

@@ -29,9 +29,9 @@ FLOORS: dict[str, float] = {
     "predictor": 4,
     "synthesizer": 4,
     "checkpoints": 4.5,
-    "train": 5,
     "evaluate": 5,
     "job": 5,
+    "train": 5.5,
     "improve": 6,
     "__init__": 6,  # of the package: it gives the names of what lies below
     "cli": 7,

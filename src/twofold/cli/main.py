@@ -59,9 +59,10 @@ def run(arguments: list[str]) -> int:
     # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        return app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
-    except (KeyboardInterrupt, typer.Abort):
-        code, message = INTERRUPTED, "interrupted; what was written is whole"
+        code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
+        if code != INTERRUPTED:
+            return code
+        message = "interrupted; what was written is whole, run the command again to go on"
     except BrokenPipeError:
         # Who read our output has gone; and Python must not complain again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

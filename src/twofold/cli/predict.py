@@ -66,7 +66,7 @@ def predict(
                 counts[row["status"]] += 1
                 _report(row, as_json)
         except OutputError as error:
-            raise Stop(str(error), SOME_FAILED if counts["done"] else NOTHING_STARTED) from error
+            raise Stop(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
     if not as_json:
         _summary(counts, out, side_by_side)
     return SOME_FAILED if counts["failed"] else OK

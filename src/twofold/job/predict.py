@@ -29,7 +29,18 @@ _INCIDENTAL = {"model", "device"}
 
 
 class OutputError(ValueError):
-    """Results cannot be written. One line; what was written before is whole and stays."""
+    """Results cannot be written. One line; what was written before is whole and stays.
+
+    started: whether anything may have been written.
+    """
+
+    started = True
+
+
+class NoOutputError(OutputError):
+    """The output folder cannot be made."""
+
+    started = False
 
 
 class Answer(Protocol):
@@ -84,7 +95,7 @@ def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
         job.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise OutputError(
+        raise NoOutputError(
             f"cannot make the folder {shown(job.out)} ({reason}); choose another --out"
         ) from error
     try:
