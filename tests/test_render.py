@@ -1,4 +1,5 @@
-"""The renderer: labels are exact, pictures are reproducible, captions are true, and a killed job can be resumed."""
+"""The renderer: labels are exact, pictures are reproducible, captions are true, and a killed job can be
+resumed."""
 
 from __future__ import annotations
 
@@ -12,21 +13,21 @@ import torch
 
 pytest.importorskip("mitsuba", reason="the extra `render` is not installed")
 
-from twofold.data import Folder, FolderError  # noqa: E402
-from twofold.data.render import RENDERER_VERSION, render, render_one  # noqa: E402
-from twofold.data.render.assets import Assets, find  # noqa: E402
-from twofold.data.render.atlas import SIDE, Skin, pack  # noqa: E402
-from twofold.data.render.camera import View, penalty  # noqa: E402
-from twofold.data.render.caption import caption, visible  # noqa: E402
-from twofold.data.render.classes import FOREGROUND, IDS, KINDS, SKY  # noqa: E402
-from twofold.data.render.furniture import Part  # noqa: E402
-from twofold.data.render.generate import build, choose  # noqa: E402
-from twofold.data.render.llvm import find_llvm  # noqa: E402
-from twofold.data.render.meshes import ball, box, capsule, cylinder, lathe, rounded, torus, tube  # noqa: E402
-from twofold.data.render.scene import LIGHTS, Builder  # noqa: E402
-from twofold.data.render.tracer import Tracer, mitsuba  # noqa: E402
-from twofold.data.render.wavefront import creased  # noqa: E402
-from twofold.geometry import normals_from_depth  # noqa: E402
+from twofold.data import Folder, FolderError
+from twofold.data.render import RENDERER_VERSION, render, render_one
+from twofold.data.render.assets import Assets, find
+from twofold.data.render.atlas import SIDE, Skin, pack
+from twofold.data.render.camera import View, penalty
+from twofold.data.render.caption import caption, visible
+from twofold.data.render.classes import FOREGROUND, IDS, KINDS, SKY
+from twofold.data.render.furniture import Part
+from twofold.data.render.generate import build, choose
+from twofold.data.render.llvm import find_llvm
+from twofold.data.render.meshes import ball, box, capsule, cylinder, lathe, rounded, torus, tube
+from twofold.data.render.scene import LIGHTS, Builder
+from twofold.data.render.tracer import Tracer, mitsuba
+from twofold.data.render.wavefront import creased
+from twofold.geometry import normals_from_depth
 
 NONE = Assets()
 WIDTH, HEIGHT, SPP = 64, 48, 2
@@ -102,7 +103,7 @@ def test_inside_out_is_noticed():
 def test_samples_obey_the_units(samples):
     for s in samples:
         depth, normals, ok = s.targets["depth"], s.targets["normals"], s.valid["depth"]
-        assert s.image.dtype == torch.float32 and 0 <= s.image.min() and s.image.max() <= 1
+        assert s.image.dtype == torch.float32 and s.image.min() >= 0 and s.image.max() <= 1
         assert torch.isinf(depth[~ok]).all() and (depth[ok] > 0.05).all() and (depth[ok] < 131).all()
         length = normals.norm(dim=0, keepdim=True)
         assert torch.allclose(length[ok], torch.ones(1), atol=1e-4) and (length[~ok] == 0).all()
@@ -171,9 +172,11 @@ def test_a_caption_counts():
 
 def test_the_same_scene_in_another_process(samples):
     code = (
-        "import hashlib, sys; from twofold.data.render import render_one; from twofold.data.render.assets import Assets;"
+        "import hashlib, sys; from twofold.data.render import render_one;"
+        "from twofold.data.render.assets import Assets;"
         f"s = render_one(11, 3, {WIDTH}, {HEIGHT}, {SPP}, Assets());"
-        "h = hashlib.sha256(s.image.numpy().tobytes() + b''.join(s.targets[k].numpy().tobytes() for k in sorted(s.targets)));"
+        "maps = [s.targets[k].numpy().tobytes() for k in sorted(s.targets)];"
+        "h = hashlib.sha256(s.image.numpy().tobytes() + b''.join(maps));"
         "sys.stdout.write(h.hexdigest() + str(s.caption))"
     )
     import hashlib
@@ -206,26 +209,26 @@ def test_scenes_have_one_structure():
 
 def test_a_resumed_job_gives_the_same_files(tmp_path):
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    list(render(3, 21, whole, 32, 24, workers=2, spp=1))
-    job = render(3, 21, broken, 32, 24, workers=1, spp=1)
+    list(render(2, 21, whole, 32, 24, workers=2, spp=1))
+    job = render(2, 21, broken, 32, 24, workers=1, spp=1)
     next(job)
     job.close()
-    assert [p.id for p in render(3, 21, broken, 32, 24, workers=1, spp=1)]
+    assert [p.id for p in render(2, 21, broken, 32, 24, workers=1, spp=1)]
     assert sorted(p.name for p in whole.rglob("*")) == sorted(p.name for p in broken.rglob("*"))
     for path in whole.rglob("*"):
         if path.is_file():
             assert path.read_bytes() == (broken / path.relative_to(whole)).read_bytes(), path
-    assert Folder(whole).header["renderer"]["seed"] == 21 and len(Folder(whole)) == 3
-    assert list(render(3, 21, whole, 32, 24, spp=1)) == []
+    assert Folder(whole).header["renderer"]["seed"] == 21 and len(Folder(whole)) == 2
+    assert list(render(2, 21, whole, 32, 24, spp=1)) == []
     with pytest.raises(FolderError):
-        list(render(3, 22, whole, 32, 24, spp=1))
+        list(render(2, 22, whole, 32, 24, spp=1))
 
 
 @pytest.mark.parametrize(
     "mesh",
     [
-        box((1, 2, 3)), ball(0.5), cylinder(0.3, 1), lathe([0, 1, 0.5, 0], [0, 0, 1, 1]), rounded((1, 2, 0.5)), torus(1, 0.2),
-        tube([(0, 0, 0), (0, 0, 1), (1, 0, 1)], 0.1), capsule((0, 0, 0), (0, 1, 1), 0.2),
+        box((1, 2, 3)), ball(0.5), cylinder(0.3, 1), lathe([0, 1, 0.5, 0], [0, 0, 1, 1]), rounded((1, 2, 0.5)),
+        torus(1, 0.2), tube([(0, 0, 0), (0, 0, 1), (1, 0, 1)], 0.1), capsule((0, 0, 0), (0, 1, 1), 0.2),
     ],
 )  # fmt: skip
 def test_solids_are_closed_and_wound_outward(mesh):

@@ -1,4 +1,6 @@
-"""Optional files: measured panoramas and furniture models. Which are used changes the pictures: see `describe`."""
+"""Optional files: measured panoramas and furniture models. Which are used changes the pictures:
+see `describe`.
+"""
 
 from __future__ import annotations
 

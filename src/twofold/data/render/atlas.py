@@ -15,7 +15,9 @@ _SMALLEST, _LARGEST = 24, 480
 
 @dataclass
 class Skin:
-    """A picture and the rectangle of surface it must cover. `period` metres a repeat; 0 = stretched over it once."""
+    """A picture and the rectangle of surface it must cover. `period` metres a repeat;
+    0 = stretched over it once.
+    """
 
     picture: NDArray[np.float32]
     period: float
@@ -31,7 +33,9 @@ class Skin:
         return rows, columns
 
     def bake(self, rows: int, columns: int) -> NDArray[np.float32]:
-        """The surface as rows columns 3, row 0 at v = 0, by bilinear interpolation (after halving where too fine)."""
+        """The surface as rows columns 3, row 0 at v = 0, by bilinear interpolation (after halving where
+        too fine).
+        """
         picture = self.picture
         scale_v, scale_u = (
             (self.height / self.period, self.width / self.period) if self.period else (1.0, 1.0)
@@ -58,7 +62,9 @@ def _interpolate(x: NDArray[np.float32], at: NDArray, wrap: bool) -> NDArray[np.
 
 
 def pack(skins: list[Skin]) -> tuple[NDArray[np.float32], list[tuple[float, float, float, float]]]:
-    """The atlas SIDE SIDE 3 (row 0 at v = 0) and for every skin its (u, v, width, height) in [0, 1], inset by a texel."""
+    """The atlas SIDE SIDE 3 (row 0 at v = 0) and for every skin its (u, v, width, height) in [0, 1], inset
+    by a texel.
+    """
     shrink = 1.0
     while (places := _shelves([s.texels(shrink) for s in skins])) is None:
         shrink *= 0.85

@@ -17,7 +17,9 @@ _SHELL_IDS = [IDS[k] for k in ("wall", "floor", "ceiling", "terrain", "road")]
 
 @dataclass(frozen=True)
 class View:
-    """A camera in the world: position and target in metres, roll in radians, horizontal field of view in degrees."""
+    """A camera in the world: position and target in metres, roll in radians, horizontal field of view in
+    degrees.
+    """
 
     origin: tuple[float, float, float]
     target: tuple[float, float, float]

@@ -36,7 +36,9 @@ def visible(instance: NDArray, kinds: NDArray) -> dict[str, int]:
 
 
 def caption(place: str, instance: NDArray, kinds: NDArray, brightness: float, sky_word: str) -> str:
-    """place: what the scene is called. instance: h w ids. brightness: mean sRGB value. sky_word: adjective of the sky."""
+    """place: what the scene is called. instance: h w ids. brightness: mean sRGB value. sky_word:
+    adjective of the sky.
+    """
     seen = visible(instance, kinds)
     uncountable = {"book": "books", "curtain": "curtains"}
     names = [n for n in seen if n not in _UNSAID]

@@ -29,8 +29,9 @@ _SHELL = (
     "building",
 )
 _THINGS = (
-    "table", "chair", "sofa", "bed", "shelf", "cabinet", "lamp", "book", "box", "bottle", "bowl", "vase", "cushion",
-    "plant", "screen", "object", "person", "tree", "car", "fence", "rock", "pole", "bench", "cup", "ball", "mountain",
+    "table", "chair", "sofa", "bed", "shelf", "cabinet", "lamp", "book", "box", "bottle", "bowl", "vase",
+    "cushion", "plant", "screen", "object", "person", "tree", "car", "fence", "rock", "pole", "bench", "cup",
+    "ball", "mountain",
 )  # fmt: skip
 _PLURALS = {
     "shelf": "shelves",

@@ -1,4 +1,6 @@
-"""From radiance to a photograph: exposure, white balance, tone curve, vignette, sensor noise. Float in, sRGB out."""
+"""From radiance to a photograph: exposure, white balance, tone curve, vignette, sensor noise.
+Float in, sRGB out.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ def srgb(x: NDArray) -> NDArray:
 
 
 def develop(radiance: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
-    """Linear radiance h w 3 to sRGB h w 3 in [0, 1], like a small camera would: automatic exposure with a mood of its own."""
+    """Linear radiance h w 3 to sRGB h w 3 in [0, 1], like a small camera would:
+    automatic exposure with a mood of its own.
+    """
     x = np.nan_to_num(radiance, posinf=1e4).clip(0, 1e4).astype(np.float64)
     h, w = x.shape[:2]
     grey = x.mean(-1)

@@ -1,4 +1,6 @@
-"""Furniture: each function returns parts (mesh, pattern names, mood of colour) standing on the origin, front toward -y."""
+"""Furniture: each function returns parts (mesh, pattern names, mood of colour) standing on the origin,
+front toward -y.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class Part:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of furniture: parts, footprint (width, depth) and the height of the surface things may stand on (or 0)."""
+    """A piece of furniture: parts, footprint (width, depth) and the height of the surface things may stand
+    on (or 0).
+    """
 
     kind: str
     parts: list[Part]
@@ -226,7 +230,9 @@ def bed(rng: Rng) -> Piece:
 
 
 def books(rng: Rng, width: float, height: float, depth: float) -> Mesh | None:
-    """Upright and leaning books on a board `width` wide; each takes its colours from elsewhere in a shared picture."""
+    """Upright and leaning books on a board `width` wide; each takes its colours from elsewhere in a shared
+    picture.
+    """
     x, row = -width / 2 + rng.uniform(0, 0.1), []
     while x < width / 2 - 0.06:
         if rng.random() < 0.08:

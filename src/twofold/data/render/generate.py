@@ -1,4 +1,6 @@
-"""From (seed, index) to a labelled picture: build the scene, find a view worth seeing, trace, develop, describe."""
+"""From (seed, index) to a labelled picture: build the scene, find a view worth seeing, trace, develop,
+describe.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def _sky(
 
 
 def choose(seed: int, index: int, assets: Assets | None = None) -> Shot:
-    """The first view that breaks no rule, from at most _SCENES scenes with _VIEWS views each; else the least bad."""
+    """The first view that breaks no rule, from at most _SCENES scenes with _VIEWS views each;
+    else the least bad.
+    """
     best: tuple[float, Shot] | None = None
     tries = 0
     for attempt in range(_SCENES):

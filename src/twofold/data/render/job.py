@@ -1,4 +1,6 @@
-"""Rendering many scenes: worker processes that are replaced now and then, a folder that may be resumed, a contact sheet."""
+"""Rendering many scenes: worker processes that are replaced now and then, a folder that may be resumed, a
+contact sheet.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import logging
 import multiprocessing as mp
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -23,7 +25,8 @@ log = logging.getLogger(__name__)
 LIFE = 60
 """Scenes a worker process renders before it is replaced: the tracer's caches grow with every scene."""
 MERGE = 300
-"""Rows are merged into the manifest after so many scenes, so that others may read the folder while it grows."""
+"""Rows are merged into the manifest after so many scenes, so that others may read the folder while it
+grows."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,9 @@ def render(
     spp: int = 8,
     start: int = 0,
     assets: str | None = None,
-) -> Iterator[Progress]:
-    """Render the scenes `start` .. `start + count - 1` of a seed into a data folder; yields one record a scene.
+) -> Generator[Progress]:
+    """Render the scenes `start` .. `start + count - 1` of a seed into a data folder; yields one record a
+    scene.
 
     What is there already is skipped, so a killed job is resumed by the same call. FolderError when the folder
     was made with other settings, versions or assets; RendererMissing without mitsuba; RuntimeError when a

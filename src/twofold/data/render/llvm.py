@@ -1,4 +1,6 @@
-"""Finding the LLVM library that the vectorised path tracer compiles with. Must run before mitsuba is imported."""
+"""Finding the LLVM library that the vectorised path tracer compiles with.
+Must run before mitsuba is imported.
+"""
 
 from __future__ import annotations
 

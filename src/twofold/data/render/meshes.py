@@ -17,7 +17,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mesh:
-    """vertices n 3 (metres), faces m 3 (counter-clockwise seen from outside), uv n 2 (metres), normals n 3 (unit)."""
+    """vertices n 3 (metres), faces m 3 (counter-clockwise seen from outside), uv n 2 (metres), normals n 3
+    (unit).
+    """
 
     vertices: Array
     faces: NDArray[np.int64]
@@ -93,7 +95,9 @@ def flat(vertices: Array, faces: NDArray[np.int64], uv: Array) -> Mesh:
 
 
 def smooth(vertices: Array, faces: NDArray[np.int64], uv: Array) -> Mesh:
-    """A curved mesh: area-weighted normals, shared between vertices at the same place (so that seams do not show)."""
+    """A curved mesh: area-weighted normals, shared between vertices at the same place (so that seams do
+    not show).
+    """
     v = vertices[faces]
     area = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
     _, place = np.unique(np.round(vertices, 6), axis=0, return_inverse=True)
@@ -134,7 +138,7 @@ def box(size: ArrayLike, at: ArrayLike = (0, 0, 0)) -> Mesh:
             uv.append((q[:, [a, b]] + 1) / 2 * size[[a, b]])
             normals.append(np.tile(n, (4, 1)))
     faces = np.concatenate([np.array([[0, 1, 2], [0, 2, 3]]) + 4 * k for k in range(6)])
-    shift = np.asarray(at, float) + [0, 0, size[2] / 2]
+    shift = np.asarray(at, float) + np.array([0, 0, size[2] / 2])
     return Mesh(np.concatenate(vertices) + shift, faces, np.concatenate(uv), np.concatenate(normals))
 
 
@@ -207,7 +211,7 @@ def rounded(size: ArrayLike, at: ArrayLike = (0, 0, 0), sharp: float = 0.25, n: 
         [(u / np.pi + 1) * size[:2].mean(), (v / np.pi + 0.5) * (size[2] + size[:2].mean()) / 2], -1
     )
     return smooth(p, grid_faces(2 * n + 1, n + 1), uv.reshape(-1, 2)).moved(
-        np.asarray(at, float) + [0, 0, size[2] / 2]
+        np.asarray(at, float) + np.array([0, 0, size[2] / 2])
     )
 
 

@@ -1,4 +1,6 @@
-"""Optional furniture models: Sweet Home 3D catalogues (*.sh3f), as in Debian's package sweethome3d-furniture."""
+"""Optional furniture models: Sweet Home 3D catalogues (*.sh3f), as in Debian's package
+sweethome3d-furniture.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ from twofold.image.files import atomic_write
 
 _CACHE_VERSION = 1
 LARGEST = 600_000
-"""Bytes of an OBJ file above which a model is left out (twice that for a few): it would cost more than it shows."""
+"""Bytes of an OBJ file above which a model is left out (twice that for a few):
+it would cost more than it shows."""
 _FEW = ("person", "bed", "sofa", "car")
 
 # Slot by the words of a model's name; the first line that matches counts.
@@ -32,7 +35,8 @@ _SLOTS: tuple[tuple[str, str], ...] = (
         "",
     ),
     (
-        r"ceiling|hanging|pendant|chandelier|wall l|track|fluorescent|porch|curtain|blind|dispenser|towel rack",
+        r"ceiling|hanging|pendant|chandelier|wall l|track|fluorescent|porch|"
+        r"curtain|blind|dispenser|towel rack",
         "",
     ),
     (
@@ -54,7 +58,8 @@ _SLOTS: tuple[tuple[str, str], ...] = (
     (r"table", "dining_table"),
     (r"bookcase|shelves|bookshelf", "shelf"),
     (
-        r"cabinet|cupboard|wardrobe|dresser|drawer|sideboard|chest|fridge|refrigerator|washing|oven|stove|vanity|safe|island",
+        r"cabinet|cupboard|wardrobe|dresser|drawer|sideboard|chest|"
+        r"fridge|refrigerator|washing|oven|stove|vanity|safe|island",
         "cabinet",
     ),
     (r"^(fe)?male|mannequin|^boy|^girl", "person"),
@@ -62,20 +67,23 @@ _SLOTS: tuple[tuple[str, str], ...] = (
     (r"plant|ficus|bamboo|yucca|lily|tulip|flowers|spathi|orchid|cactus|cypress", "plant"),
 )
 _KINDS = {
-    "office_chair": "chair", "armchair": "chair", "chair": "chair", "sofa": "sofa", "bed": "bed", "coffee_table": "table",
-    "desk": "table", "dining_table": "table", "shelf": "shelf", "cabinet": "cabinet", "person": "person", "car": "car",
-    "plant": "plant",
+    "office_chair": "chair", "armchair": "chair", "chair": "chair", "sofa": "sofa", "bed": "bed",
+    "coffee_table": "table", "desk": "table", "dining_table": "table", "shelf": "shelf", "cabinet": "cabinet",
+    "person": "person", "car": "car", "plant": "plant",
 }  # fmt: skip
 _SMALL_KINDS = (
-    (r"bottle|wine|flacon|milk|medicine b", "bottle"), (r"bowl|tray|plate", "bowl"), (r"cup|mug|glass", "cup"),
-    (r"vase|jar|pottery|pot$", "vase"), (r"book", "book"), (r"box|gift", "box"), (r"lamp|candle|lantern", "lamp"),
+    (r"bottle|wine|flacon|milk|medicine b", "bottle"), (r"bowl|tray|plate", "bowl"),
+    (r"cup|mug|glass", "cup"), (r"vase|jar|pottery|pot$", "vase"), (r"book", "book"), (r"box|gift", "box"),
+    (r"lamp|candle|lantern", "lamp"),
     (r"tv|imac|laptop|ibook|screen|monitor", "screen"), (r"ball", "ball"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Model:
-    """An entry of a catalogue. size: width, depth, height in metres. top: where things may stand, 0 = nowhere."""
+    """An entry of a catalogue. size: width, depth, height in metres. top:
+    where things may stand, 0 = nowhere.
+    """
 
     archive: Path
     path: str
@@ -88,7 +96,9 @@ class Model:
     turn: tuple[float, ...]
 
     def piece(self, rng: Rng) -> Piece:
-        """The model as a piece of furniture, its materials kept, tinted, or exchanged for patterns of ours."""
+        """The model as a piece of furniture, its materials kept, tinted, or exchanged for patterns of
+        ours.
+        """
         parts = []
         keep = rng.random() < 0.55
         for coat in _coats(self):
@@ -128,7 +138,9 @@ class Catalogue:
 
 
 def _paint(rng: Rng, coat: Coat, keep: bool) -> Part:
-    """A coat as a part: its own picture or colour (a little off), or a pattern by projection along the main axes."""
+    """A coat as a part: its own picture or colour (a little off), or a pattern by projection along the
+    main axes.
+    """
     if keep or rng.random() < 0.3:
         if coat.picture is not None:
             picture = (coat.picture / 255.0) ** 2.2 * rng.uniform(0.7, 1.2)
@@ -208,8 +220,11 @@ def _cache_folder() -> Path:
 
 @lru_cache(maxsize=64)
 def _coats(model: Model) -> list[Coat]:
-    """The model's coats in metres, z up, front toward -y, standing on the origin; parsed once and kept on disk."""
-    key = f"{_CACHE_VERSION}|{model.archive.name}|{model.archive.stat().st_size}|{model.path}|{model.size}|{model.turn}"
+    """The model's coats in metres, z up, front toward -y, standing on the origin;
+    parsed once and kept on disk.
+    """
+    source = f"{model.archive.name}|{model.archive.stat().st_size}|{model.path}"
+    key = f"{_CACHE_VERSION}|{source}|{model.size}|{model.turn}"
     path = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
     if path.exists():
         return _load(path)
@@ -229,7 +244,7 @@ def _coats(model: Model) -> list[Coat]:
             arrays[f"p{k}"] = c.picture
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
     return coats
 
 

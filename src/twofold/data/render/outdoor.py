@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from twofold.data.render import pictures, things
@@ -41,7 +43,9 @@ class Ground:
         self.t = t
 
     def mesh(self) -> Mesh:
-        """The surface; texture coordinates fold back every few cells so that a small picture covers everything."""
+        """The surface; texture coordinates fold back every few cells so that a small picture covers
+        everything.
+        """
         x, y = np.meshgrid(self.t, self.t, indexing="ij")
         i, j = np.meshgrid(np.arange(self.n), np.arange(self.n), indexing="ij")
         step, fold = self.t[1] - self.t[0], 4
@@ -132,7 +136,9 @@ def car(rng: Rng) -> Piece:
 
 
 def house(rng: Rng, width: float, depth: float) -> list[Part]:
-    """A house whose front looks toward -y: facade picture, roof, and real relief (sills, balconies, door step)."""
+    """A house whose front looks toward -y: facade picture, roof, and real relief (sills, balconies, door
+    step).
+    """
     floors, bays = int(rng.integers(2, 7)), max(2, int(width / rng.uniform(2.2, 3.2)))
     h = floors * rng.uniform(2.7, 3.3)
     parts = [Part(box((width, depth, h)), "facade")]
@@ -184,7 +190,9 @@ def put_house(
 
 
 def _street(rng: Rng, b: Builder, ground: Ground) -> float:
-    """A road along y with pavements, rows of houses, trees, cars and lamps; returns half the street's width."""
+    """A road along y with pavements, rows of houses, trees, cars and lamps;
+    returns half the street's width.
+    """
     road, walk = rng.uniform(2.6, 4.5), rng.uniform(1.5, 3.5)
     cells = 28
     step = 2 * REACH / cells
@@ -323,7 +331,7 @@ def _mountains(rng: Rng, b: Builder) -> None:
     )
 
 
-def build_outdoor(rng: Rng, b: Builder) -> tuple[str, object]:
+def build_outdoor(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
     """A street or a park; returns its name and the function that proposes cameras."""
     street = rng.random() < 0.55
     ground = Ground(rng, 0.0 if street else float(rng.choice([0.5, 3, 8])))
@@ -350,7 +358,7 @@ def build_outdoor(rng: Rng, b: Builder) -> tuple[str, object]:
         eye = np.array([x, y, ground.at(x, y) + r.uniform(1.3, 2.2) + 0.1])
         if r.random() < 0.1:
             eye[2] += r.uniform(1, 5)
-        target = eye[:2] + [np.cos(direction), np.sin(direction)]
+        target = eye[:2] + np.array([np.cos(direction), np.sin(direction)])
         return look(
             eye,
             target,

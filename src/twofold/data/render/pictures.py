@@ -1,4 +1,6 @@
-"""Pictures that are not periodic: posters, paintings, screens, facades, book spines. Texture without geometry."""
+"""Pictures that are not periodic: posters, paintings, screens, facades, book spines.
+Texture without geometry.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,9 @@ from twofold.data.render.textures import Picture, Rng, color, fbm, ramp, texture
 def letters(
     rng: Rng, picture: NDArray, rows: int, ink: NDArray, box: tuple[float, float, float, float]
 ) -> None:
-    """Draw letter-like marks (strokes in a 3 x 5 cell) into `picture` within box = (top, left, bottom, right) in [0, 1]."""
+    """Draw letter-like marks (strokes in a 3 x 5 cell) into `picture` within box = (top, left, bottom,
+    right) in [0, 1].
+    """
     h, w = picture.shape[:2]
     top, left, bottom, right = (int(v * s) for v, s in zip(box, (h, w, h, w), strict=True))
     line = max((bottom - top) // max(rows, 1), 4)
@@ -30,7 +34,9 @@ def letters(
 
 
 def poster(rng: Rng, n: int = 128) -> Picture:
-    """A poster, painting or cover: landscape, shaded spheres, blocks, a chequered floor in perspective, or print."""
+    """A poster, painting or cover: landscape, shaded spheres, blocks, a chequered floor in perspective, or
+    print.
+    """
     y, x = np.mgrid[0:n, 0:n] / n
     kind = str(rng.choice(["landscape", "spheres", "blocks", "floor", "print", "abstract"]))
     ground = np.broadcast_to(color(rng), (n, n, 3)).copy()

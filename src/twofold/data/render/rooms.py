@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from twofold.data.render import furniture as f
@@ -222,7 +224,7 @@ def _chairs(rng: Rng, b: Builder, table: Piece, at: tuple[float, float], turn: f
                 first.append(skin)
 
 
-def build_room(rng: Rng, b: Builder) -> tuple[str, object]:
+def build_room(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
     """Furnish a room; returns its name and the function that proposes cameras."""
     name = str(rng.choice(list(PLANS), p=[0.26, 0.26, 0.13, 0.2, 0.08, 0.07]))
     room = Room(rng.uniform(3.2, 7.5), rng.uniform(3.2, 7.5), rng.uniform(2.35, 3.1))

@@ -13,17 +13,20 @@ from twofold.data.render.atlas import Skin, pack
 from twofold.data.render.camera import View
 from twofold.data.render.classes import IDS
 from twofold.data.render.furniture import Part, Piece
-from twofold.data.render.models import Catalogue
 from twofold.data.render.meshes import Array, Mesh, box, join
+from twofold.data.render.models import Catalogue
 from twofold.data.render.textures import Rng, color, texture
 
 LIGHTS = 4
-"""Every scene has exactly this many light meshes (unused ones hide far below), so that its structure never changes."""
+"""Every scene has exactly this many light meshes (unused ones hide far below), so that its structure never
+changes."""
 
 
 @dataclass(frozen=True)
 class Surface:
-    """The merged mesh: atlas texture coordinates in [0, 1], and per face its instance, roughness and metalness."""
+    """The merged mesh: atlas texture coordinates in [0, 1], and per face its instance, roughness and
+    metalness.
+    """
 
     mesh: Mesh
     instance: NDArray[np.int64]

@@ -1,4 +1,6 @@
-"""The empty room: floor, ceiling, walls with windows, doors and openings, skirting, curtains, pictures, lamps."""
+"""The empty room: floor, ceiling, walls with windows, doors and openings, skirting, curtains, pictures,
+lamps.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Hole:
 
 @dataclass
 class Room:
-    """An axis-parallel room centred on the origin. `busy[i]`: stretches of wall i that are taken by holes and pictures."""
+    """An axis-parallel room centred on the origin. `busy[i]`:
+    stretches of wall i that are taken by holes and pictures.
+    """
 
     width: float
     depth: float
@@ -261,7 +265,9 @@ def _pictures(rng: Rng, b: Builder, room: Room) -> None:
 
 
 def _lamps(rng: Rng, b: Builder, room: Room) -> None:
-    """Ceiling lights: panels, globes or shades on a wire; off in a quarter of the rooms (then the windows must do)."""
+    """Ceiling lights: panels, globes or shades on a wire; off in a quarter of the rooms (then the windows
+    must do).
+    """
     has_window = any(h.kind == "window" for holes in room.holes.values() for h in holes)
     if has_window and rng.random() < 0.3:
         b.notes["lit"] = "daylight"

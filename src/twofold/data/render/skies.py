@@ -11,7 +11,9 @@ HEIGHT = 128
 
 
 def procedural(rng: Rng, overcast: float | None = None) -> tuple[NDArray[np.float32], str]:
-    """An equirectangular sky HEIGHT 2*HEIGHT 3 (row 0 = zenith) with sun, gradient and clouds, and its adjective."""
+    """An equirectangular sky HEIGHT 2*HEIGHT 3 (row 0 = zenith) with sun, gradient and clouds, and its
+    adjective.
+    """
     n = HEIGHT
     row, column = np.mgrid[0:n, 0 : 2 * n]
     elevation = np.pi / 2 - (row + 0.5) / n * np.pi

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from twofold.data.render import furniture as f
@@ -120,7 +122,7 @@ def _furniture(rng: Rng, b: Builder) -> tuple[float, float]:
     return 0.3, 0.9
 
 
-def build_still(rng: Rng, b: Builder) -> tuple[str, object]:
+def build_still(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
     """An object scene; returns its name and the function that proposes cameras."""
     style = str(rng.choice(["still life", "group", "figure", "furniture"], p=[0.42, 0.22, 0.18, 0.18]))
     maker = {"still life": _still_life, "group": _floor_group, "figure": _figure, "furniture": _furniture}[

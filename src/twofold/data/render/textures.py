@@ -1,4 +1,6 @@
-"""Procedural surface patterns: small periodic pictures (n n 3, linear albedo in [0.02, 0.92]) and their size in metres."""
+"""Procedural surface patterns: small periodic pictures (n n 3, linear albedo in [0.02, 0.92]) and their
+size in metres.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ class Texture:
 
 
 def fbm(rng: Rng, n: int = SIZE, slope: float = 1.8) -> NDArray[np.float32]:
-    """Periodic fractal noise n n in [0, 1] with amplitude spectrum 1 / f^(slope/2 + 0.5), by FFT of white noise."""
+    """Periodic fractal noise n n in [0, 1] with amplitude spectrum 1 / f^(slope/2 + 0.5), by FFT of white
+    noise.
+    """
     f = np.fft.fftfreq(n) * n
     k = np.hypot(f[:, None], np.fft.rfftfreq(n)[None] * n)
     k[0, 0] = 1
@@ -34,7 +38,9 @@ def fbm(rng: Rng, n: int = SIZE, slope: float = 1.8) -> NDArray[np.float32]:
 
 
 def color(rng: Rng, mood: str = "any") -> NDArray[np.float64]:
-    """A linear albedo. Moods: any, neutral, light, muted, vivid, wood, dark. Every call is independent, so hues do not agree."""
+    """A linear albedo. Moods: any, neutral, light, muted, vivid, wood, dark.
+    Every call is independent, so hues do not agree.
+    """
     if mood == "any":
         mood = str(rng.choice(["neutral", "neutral", "light", "muted", "muted", "vivid", "wood", "dark"]))
     h, s, v = rng.random(), rng.beta(1.5, 2.5), rng.uniform(0.15, 0.95)
@@ -219,12 +225,11 @@ def flowers(rng: Rng, mood: str = "any") -> Texture:
 
 def grass(rng: Rng, mood: str = "any") -> Texture:
     """Grass, soil, sand and dry leaves."""
-    hues = {"grass": [0.22, 0.3], "soil": [0.06, 0.1], "sand": [0.09, 0.13]}[
-        str(rng.choice(["grass", "grass", "soil", "sand"]))
-    ]
+    kind = str(rng.choice(["grass", "grass", "soil", "sand"]))
+    low, high = {"grass": (0.22, 0.3), "soil": (0.06, 0.1), "sand": (0.09, 0.13)}[kind]
     colors = np.stack(
         [
-            np.array(colorsys.hsv_to_rgb(rng.uniform(*hues), rng.uniform(0.3, 0.7), v)) ** 2.0
+            np.array(colorsys.hsv_to_rgb(rng.uniform(low, high), rng.uniform(0.3, 0.7), v)) ** 2.0
             for v in (0.2, 0.4, 0.65)
         ]
     )
@@ -255,7 +260,8 @@ def _finish(picture: NDArray) -> Picture:
 
 PATTERNS: dict[str, Callable[..., Texture]] = {
     "plain": plain, "cloudy": cloudy, "marble": marble, "wood": wood, "bricks": bricks, "tiles": tiles,
-    "stripes": stripes, "fabric": fabric, "carpet": carpet, "cells": cells, "flowers": flowers, "grass": grass,
+    "stripes": stripes, "fabric": fabric, "carpet": carpet, "cells": cells, "flowers": flowers,
+    "grass": grass,
     "asphalt": asphalt, "leaves": leaves,
 }  # fmt: skip
 

@@ -1,4 +1,5 @@
-"""The path tracer (Mitsuba 3): one mesh, one material, a few lights, one sky, so that its compiled kernels are reused.
+"""The path tracer (Mitsuba 3): one mesh, one material, a few lights, one sky, so that its compiled kernels
+are reused.
 
 Pictures come from many rays a pixel and a denoiser (Intel Open Image Denoise); labels from exactly one ray through
 each pixel centre, so that an edge is an edge and never an average of two objects.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -35,7 +36,9 @@ class RendererMissing(RuntimeError):
 
 @dataclass(frozen=True)
 class Labels:
-    """What one ray a pixel found, h w each; normals h w 3 in frame RUB, zero at the sky; depth +inf at the sky."""
+    """What one ray a pixel found, h w each; normals h w 3 in frame RUB, zero at the sky;
+    depth +inf at the sky.
+    """
 
     depth: NDArray[np.float32]
     normals: NDArray[np.float32]
@@ -46,7 +49,8 @@ class Labels:
 
 @cache
 def mitsuba() -> Any:
-    """The mitsuba module with its variant chosen: vectorised when an LLVM library is found, else scalar (slow).
+    """The mitsuba module with its variant chosen: vectorised when an LLVM library is found, else scalar
+    (slow).
 
     RendererMissing when it is not installed.
     """
@@ -75,7 +79,7 @@ def mitsuba() -> Any:
 
 
 @contextmanager
-def threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Generator[None]:
     """The tracer's thread pool made larger for a moment."""
     import drjit as dr
 
@@ -213,7 +217,8 @@ class Tracer:
         albedo = dr.select(valid, si.bsdf().eval_diffuse_reflectance(si, valid), mi.Color3f(0.5))
         dr.eval(si, valid, instance, albedo)
         return (
-            np.array(valid), np.array(si.t), np.array(si.sh_frame.n).T, np.array(si.n).T, np.array(instance), np.array(albedo).T,
+            np.array(valid), np.array(si.t), np.array(si.sh_frame.n).T, np.array(si.n).T, np.array(instance),
+            np.array(albedo).T,
         )  # fmt: skip
 
     def _hits_one_by_one(self, view: View, width: int, height: int) -> tuple[NDArray, ...]:
@@ -271,7 +276,8 @@ class Tracer:
 def face_viewer(normal: Array, geometric: Array, rays: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Normals turned to the side of the surface that is seen, n 3 each; and where that is the back side.
 
-    An interpolated normal may still look away at the rim of a curved shape: there it is bent back to be just seen.
+    An interpolated normal may still look away at the rim of a curved shape: there it is bent back to be
+    just seen.
     """
     backface = (geometric * rays).sum(1) > 0
     n = np.where(backface[:, None], -normal, normal)

@@ -6,6 +6,7 @@ import io
 import posixpath
 import zipfile
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,9 @@ _PICTURE = 128
 
 @dataclass(frozen=True)
 class Coat:
-    """One material of a model: the mesh it covers, its sRGB colour, and perhaps a picture n n 3 (uint8, top row first)."""
+    """One material of a model: the mesh it covers, its sRGB colour, and perhaps a picture n n 3 (uint8,
+    top row first).
+    """
 
     mesh: Mesh
     color: tuple[float, float, float]
@@ -27,7 +30,9 @@ class Coat:
 
 
 def creased(vertices: Array, faces: NDArray[np.int64], uv: Array, angle: float = CREASE) -> Mesh:
-    """A mesh whose corners average the normals of the neighbouring faces that bend by less than `angle` degrees."""
+    """A mesh whose corners average the normals of the neighbouring faces that bend by less than `angle`
+    degrees.
+    """
     v = vertices[faces]
     area = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
     unit = area / (np.linalg.norm(area, axis=1, keepdims=True) + 1e-30)
@@ -65,7 +70,7 @@ def read_obj(archive: zipfile.ZipFile, path: str) -> list[Coat]:
     for line in lines:
         if line.startswith("f "):
             corners = [_corner(word, len(v), len(vt)) for word in line.split()[1:]]
-            for b, c in zip(corners[1:], corners[2:], strict=False):
+            for b, c in pairwise(corners[1:]):
                 current.append((corners[0][0], b[0], c[0], corners[0][1], b[1], c[1]))
         elif line.startswith("usemtl "):
             current = faces.setdefault(line[7:].strip(), [])
@@ -98,7 +103,9 @@ def _numbers(lines: list[str], key: str, width: int) -> Array:
 
 
 def _corner(word: str, vertices: int, textures: int) -> tuple[int, int]:
-    """'3/7/2' to zero-based indices of the vertex and its texture coordinate (-1: none); negative ones count back."""
+    """'3/7/2' to zero-based indices of the vertex and its texture coordinate (-1: none);
+    negative ones count back.
+    """
     parts = word.split("/")
     a = int(parts[0])
     b = int(parts[1]) if len(parts) > 1 and parts[1] else 0
