@@ -45,6 +45,9 @@ def _root(
         print(context.get_help())
 
 
+_INTERRUPTED = "interrupted; what was written is whole, run the command again to go on"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code; an error is one line on standard error."""
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
@@ -62,7 +65,9 @@ def run(arguments: list[str]) -> int:
         code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
         if code != INTERRUPTED:
             return code
-        message = "interrupted; what was written is whole, run the command again to go on"
+        message = _INTERRUPTED
+    except (KeyboardInterrupt, typer.Abort):  # older versions of typer let it through
+        code, message = INTERRUPTED, _INTERRUPTED
     except BrokenPipeError:
         # Who read our output has gone; and Python must not complain again when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
