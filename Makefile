@@ -1,7 +1,7 @@
 # Each target installs what it needs into $(VENV) first; a second run starts at once.
-VENV ?= $(or $(TWOFOLD_VENV),.venv)
+VENV := $(or $(TWOFOLD_VENV),.venv)
 BIN = $(VENV)/bin
-export TWOFOLD_VENV = $(VENV)
+export TWOFOLD_VENV := $(VENV)
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help run test test-all lint format lock clean
