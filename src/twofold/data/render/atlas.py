@@ -68,7 +68,7 @@ def pack(skins: list[Skin]) -> tuple[NDArray[np.float32], list[tuple[float, floa
     shrink = 1.0
     while (places := _shelves([s.texels(shrink) for s in skins])) is None:
         shrink *= 0.85
-    atlas = np.full((SIDE, SIDE, 3), 0.5, np.float32)
+    atlas = np.zeros((SIDE, SIDE, 3), np.float32)
     areas = []
     for skin, (y, x, h, w) in zip(skins, places, strict=True):
         tile = np.pad(skin.bake(h, w), ((1, 1), (1, 1), (0, 0)), "edge")

@@ -24,7 +24,7 @@ from twofold.data.render.still import build_still
 from twofold.data.render.tracer import Labels, Tracer
 from twofold.sample import Origin, Sample
 
-RENDERER_VERSION = 2
+RENDERER_VERSION = 3
 """Part of every header. Raise it with any change of what a (seed, index) looks like."""
 FAMILIES = {"room": (build_room, 0.55), "outdoor": (build_outdoor, 0.20), "object": (build_still, 0.25)}
 _VIEWS, _SCENES = 14, 4

@@ -88,7 +88,7 @@ def join(parts: Sequence[Mesh]) -> Mesh:
 def flat(vertices: Array, faces: NDArray[np.int64], uv: Array) -> Mesh:
     """A faceted mesh: every triangle gets its own three vertices and its own normal."""
     v = vertices[faces]
-    n = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
+    n = cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
     n /= np.linalg.norm(n, axis=1, keepdims=True) + 1e-12
     index = np.arange(3 * len(faces)).reshape(-1, 3)
     return Mesh(v.reshape(-1, 3), index, uv[faces].reshape(-1, 2), np.repeat(n, 3, 0))
@@ -99,7 +99,7 @@ def smooth(vertices: Array, faces: NDArray[np.int64], uv: Array) -> Mesh:
     not show).
     """
     v = vertices[faces]
-    area = np.cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
+    area = cross(v[:, 1] - v[:, 0], v[:, 2] - v[:, 0])
     _, place = np.unique(np.round(vertices, 6), axis=0, return_inverse=True)
     place = place.reshape(-1)
     total = np.zeros((place.max() + 1, 3))
@@ -118,28 +118,45 @@ def grid_faces(rows: int, columns: int) -> NDArray[np.int64]:
     return np.concatenate([np.stack([a, b, b + 1], 1), np.stack([a, b + 1, a + 1], 1)])
 
 
-_CORNERS = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1.0]])
+def _cube() -> tuple[Array, NDArray[np.int64], Array, Array, NDArray[np.int64]]:
+    """Vertices 24 3 of the cube [-1, 1]^3, faces, uv in [0, 1], normals, and each vertex's two texture axes."""
+    corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1.0]])
+    vertices, uv, normals, axes = [], [], [], []
+    for axis in range(3):
+        a, b = ((1, 2), (0, 2), (0, 1))[axis]
+        for sign in (-1.0, 1.0):
+            q = np.zeros((4, 3))
+            q[:, axis], q[:, a], q[:, b] = sign, corners[:, 0], corners[:, 1]
+            n = np.zeros(3)
+            n[axis] = sign
+            if np.dot(np.cross(q[1] - q[0], q[2] - q[0]), n) < 0:
+                q = q[::-1]
+            vertices.append(q)
+            uv.append((q[:, [a, b]] + 1) / 2)
+            normals.append(np.tile(n, (4, 1)))
+            axes.append(np.tile([a, b], (4, 1)))
+    faces = np.concatenate([np.array([[0, 1, 2], [0, 2, 3]]) + 4 * k for k in range(6)])
+    return np.concatenate(vertices), faces, np.concatenate(uv), np.concatenate(normals), np.concatenate(axes)
+
+
+_CUBE = _cube()
 
 
 def box(size: ArrayLike, at: ArrayLike = (0, 0, 0)) -> Mesh:
     """A box of the given size standing on `at` (centre of its bottom)."""
     size = np.asarray(size, float)
-    vertices, uv, normals = [], [], []
-    for axis in range(3):
-        a, b = ((1, 2), (0, 2), (0, 1))[axis]
-        for sign in (-1.0, 1.0):
-            q = np.zeros((4, 3))
-            q[:, axis], q[:, a], q[:, b] = sign, _CORNERS[:, 0], _CORNERS[:, 1]
-            n = np.zeros(3)
-            n[axis] = sign
-            if np.dot(np.cross(q[1] - q[0], q[2] - q[0]), n) < 0:
-                q = q[::-1]
-            vertices.append(q * size / 2)
-            uv.append((q[:, [a, b]] + 1) / 2 * size[[a, b]])
-            normals.append(np.tile(n, (4, 1)))
-    faces = np.concatenate([np.array([[0, 1, 2], [0, 2, 3]]) + 4 * k for k in range(6)])
+    vertices, faces, uv, normals, axes = _CUBE
     shift = np.asarray(at, float) + np.array([0, 0, size[2] / 2])
-    return Mesh(np.concatenate(vertices) + shift, faces, np.concatenate(uv), np.concatenate(normals))
+    return Mesh(vertices * size / 2 + shift, faces, uv * size[axes], normals)
+
+
+def cross(a: Array, b: Array) -> Array:
+    """Cross products of rows n 3: numpy's own, without its many checks."""
+    out = np.empty_like(a)
+    out[:, 0] = a[:, 1] * b[:, 2] - a[:, 2] * b[:, 1]
+    out[:, 1] = a[:, 2] * b[:, 0] - a[:, 0] * b[:, 2]
+    out[:, 2] = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    return out
 
 
 def lathe(radius: ArrayLike, height: ArrayLike, sides: int = 28, faceted: bool = False) -> Mesh:
@@ -153,7 +170,7 @@ def lathe(radius: ArrayLike, height: ArrayLike, sides: int = 28, faceted: bool =
     uv = np.stack([a * r.max(), np.broadcast_to(along, a.shape)], -1).reshape(-1, 2)
     faces = grid_faces(sides + 1, len(r))
     p = v[faces]
-    keep = np.linalg.norm(np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]), axis=1) > 1e-12
+    keep = np.linalg.norm(cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]), axis=1) > 1e-12
     return (flat if faceted else smooth)(v, faces[keep], uv)
 
 

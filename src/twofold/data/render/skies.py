@@ -42,8 +42,14 @@ def procedural(rng: Rng, overcast: float | None = None) -> tuple[NDArray[np.floa
 
 
 def panorama(rng: Rng, picture: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A measured panorama h w 3, turned by a random angle, negative values (they occur) clamped to zero."""
-    x = np.nan_to_num(np.clip(picture, 0, 2000)).astype(np.float32)
+    """A measured panorama h w 3, turned by a random angle and perhaps mirrored.
+
+    Cameras that overflow store negative values in the sun; such pixels become grey of their own brightness.
+    """
+    x = np.nan_to_num(np.asarray(picture, np.float32))
+    broken = (x < 0).any(-1, keepdims=True)
+    x = np.clip(x, 0, 2000)
+    x = np.where(broken, x.mean(-1, keepdims=True), x)
     x = np.roll(x, int(rng.integers(x.shape[1])), axis=1)
     return x[:, ::-1] if rng.random() < 0.5 else x
 
