@@ -36,12 +36,21 @@ def codec() -> Recipe:
     )  # fmt: skip
 
 
+def codec_colour() -> Recipe:
+    """More of the same with the losses on cells and on whiteness, which the first two runs were made without."""
+    return codec().replace(
+        name="codec-colour", start="runs/codec/checkpoint",
+        sources=(PHOTOS, Source(path="data/rooms-prior", share=1.0)), steps=450, warmup=20, lr=2e-3,
+        mix={"image": 1.0, "depth": 0.5, "normals": 1.0}, ema=0.99, validate_every=150,
+    )  # fmt: skip
+
+
 def prior() -> Recipe:
     """The denoiser on images under captions alone: what makes it a text-to-image model."""
     return Recipe(
-        name="prior", stage="denoiser", start="runs/codec/checkpoint",
-        sources=(ROOMS, Source(path="data/photos", share=0.5, limit=3000)), mix={"image": 1.0}, size=(144, 192),
-        steps=700, batch=16, lr=6e-4, warmup=100, final_lr=0.5, ema=0.99, save_every=100,
+        name="prior", stage="denoiser", start="runs/codec-colour/checkpoint",
+        sources=(Source(path="data/rooms-prior"), Source(path="data/photos", share=0.5, limit=2400)),
+        mix={"image": 1.0}, size=(144, 192), steps=500, batch=16, lr=6e-4, warmup=100, final_lr=0.5, ema=0.99, save_every=100,
     )  # fmt: skip
 
 
@@ -49,6 +58,7 @@ def joint() -> Recipe:
     """Images under captions and one-step perception at once, told apart by their prompts."""
     return prior().replace(
         name="joint", start="runs/prior/checkpoint", validation="data/rooms-val",
+        sources=(ROOMS, Source(path="data/photos", share=0.5, limit=2400)),
         mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2200, warmup=50, final_lr=0.05, ema=0.998,
         validate_every=400, validate_count=32,
     )  # fmt: skip

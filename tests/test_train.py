@@ -37,11 +37,6 @@ def recipe(start):
     )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    monkeypatch.setattr("twofold.train.denoiser.CACHE", tmp_path / "latents")
-
-
 def weights(folder: Path) -> dict:
     net = open_model(str(folder)).backbone
     return {
@@ -78,7 +73,6 @@ def test_a_killed_process_resumes_to_the_same_weights(recipe, tmp_path):
         "from twofold.train.recipe import Recipe; from twofold.train.run import run_recipe;"
         f"[None for _ in run_recipe(Recipe.read(Path(r'{tmp_path}/recipe.json')), Path(r'{tmp_path}/killed'))]"
     )
-    # In the child's own folder, so that its latent cache is not the parent's.
     child = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL
     )

@@ -18,7 +18,10 @@ Logs = dict[str, float]
 
 
 class AutoencoderStage:
-    """Reconstruction by L1 on pixels and on differences of neighbours, with latents held near unit scale."""
+    """Reconstruction by L1 on pixels, on differences of neighbours and on the mean colour of each latent cell.
+
+    The last two are what a small codec loses first: sharpness, and colour.
+    """
 
     def __init__(self, backbone: StableDiffusion, recipe: Recipe) -> None:
         if not isinstance(backbone.vae, AutoencoderTiny):
@@ -26,7 +29,7 @@ class AutoencoderStage:
                 "the autoencoder stage trains AutoencoderTiny; full-size autoencoders stay frozen"
             )
         self.backbone, self.recipe = backbone, recipe
-        self.vae = backbone.vae
+        self.vae, self.stride = backbone.vae, backbone.stride
         self.module: nn.Module = backbone.vae.requires_grad_(True)
         self.pictures = Pictures(recipe.sources, recipe.size)
         self.painted = _painted_targets(recipe)
@@ -45,10 +48,11 @@ class AutoencoderStage:
         back = self.vae.decode(latent + 0.02 * noise).sample
         pixel = F.l1_loss(back, batch)
         edges = sum(F.l1_loss(back.diff(dim=d), batch.diff(dim=d)) for d in (-1, -2))
-        # A gentle pull to zero mean and unit variance a channel: the denoiser wants latents of about noise's scale.
-        scale = latent.mean((0, 2, 3)).square().mean() + (latent.var((0, 2, 3)) - 1).square().mean()
-        loss = pixel + edges + 0.002 * scale
-        return loss, {"pixel": pixel.item(), "edges": float(edges), "scale": scale.item()}
+        cells = F.l1_loss(F.avg_pool2d(back, self.stride), F.avg_pool2d(batch, self.stride))
+        spread = whiteness(latent)
+        loss = pixel + edges + 2 * cells + 0.02 * spread
+        logs = {"pixel": pixel.item(), "edges": float(edges), "cells": cells.item(), "spread": spread.item()}
+        return loss, logs
 
     def _draw(self, kind: str, count: int, rng: torch.Generator) -> Tensor:
         """Random crops ``count 3 h w`` of pictures, or of painted targets."""
@@ -78,6 +82,18 @@ class AutoencoderStage:
         rng = generator(self.recipe.seed, "scale")
         latent = self.vae.encode(self.pictures.batch(rng, 256)).latents
         self.backbone.vae.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
+
+
+def whiteness(latent: Tensor) -> Tensor:
+    """How far the channels of ``b z h w`` are from zero mean, unit variance and no correlation (mean square).
+
+    The denoiser wants latents of about noise's scale; and channels that repeat each other carry nothing new, which
+    is how a codec of four channels comes to forget colours.
+    """
+    flat = latent.transpose(0, 1).flatten(1)
+    mean = flat.mean(1, keepdim=True)
+    covariance = (flat - mean) @ (flat - mean).T / flat.shape[1]
+    return mean.square().mean() + (covariance - torch.eye(len(flat)).to(covariance)).square().mean()
 
 
 def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:

@@ -24,7 +24,6 @@ from .latents import Latents, encode_folder
 from .pixels import generator, pick
 from .recipe import IMAGE, Recipe
 
-CACHE = Path("runs") / "latents"
 Logs = dict[str, float]
 
 
@@ -39,7 +38,7 @@ class Denoiser(nn.Module):
 class DenoiserStage:
     """Losses and scores of the denoiser; see `loop.Stage`."""
 
-    def __init__(self, backbone: StableDiffusion, recipe: Recipe, cache: Path = CACHE) -> None:
+    def __init__(self, backbone: StableDiffusion, recipe: Recipe, cache: Path) -> None:
         self.backbone, self.recipe = backbone, recipe
         self.module: nn.Module = Denoiser(backbone)
         self.module.requires_grad_(True)

@@ -49,15 +49,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     )
 
 
-def make_stage(backbone: StableDiffusion, recipe: Recipe) -> Stage:
-    """The stage a recipe names."""
+def make_stage(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Stage:
+    """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
     if recipe.stage == "autoencoder":
         from .autoencoder import AutoencoderStage
 
         return AutoencoderStage(backbone, recipe)
     from .denoiser import DenoiserStage
 
-    return DenoiserStage(backbone, recipe)
+    return DenoiserStage(backbone, recipe, run.parent / "latents")
 
 
 def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Iterator[Record]:
@@ -69,7 +69,7 @@ def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Iterator[Reco
         ValueError: ``run`` belongs to another recipe.
         FloatingPointError: the loss is not finite; the last saved state is kept.
     """
-    stage = make_stage(backbone, recipe)
+    stage = make_stage(backbone, recipe, run)
     ema = Ema(stage.module, recipe.ema)
     parameters = [p for p in stage.module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
