@@ -18,6 +18,10 @@ def render(
     size: Annotated[str, typer.Option(metavar="WxH", help="Width x height in pixels.")] = "256x192",
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     spp: Annotated[int, typer.Option(min=1, help="Light paths a pixel, before denoising.")] = 8,
+    assets: Annotated[
+        str | None,
+        typer.Option(metavar="DIRS", help="Folders of models and panoramas, joined by ':'; $TWOFOLD_ASSETS."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a scene on standard output.")
     ] = False,
@@ -36,7 +40,7 @@ def render(
     drawn = 0
     try:
         for scene in track(
-            scenes(count, seed, out, width, height, workers, spp, start), count, "render", as_json
+            scenes(count, seed, out, width, height, workers, spp, start, assets), count, "render", as_json
         ):
             drawn += 1
             if as_json:

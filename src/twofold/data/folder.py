@@ -15,7 +15,7 @@ from torch import Tensor
 from twofold.data.codecs import Descriptor, decode, stored_vectors
 from twofold.data.layout import FolderError, Row, inside, read_header, read_pending, read_rows
 from twofold.data.writer import FolderWriter
-from twofold.geometry import Camera
+from twofold.geometry import Camera, convert_frame
 from twofold.image import read_image, read_map
 from twofold.sample import UNITS, Origin, Sample
 
@@ -207,6 +207,14 @@ def _merge(extents: list[dict[str, float]]) -> dict[str, float]:
     return {"samples": len(extents), "valid": float(table[:, 0].mean()), "least": least, "most": most}
 
 
+def _facing(normals: Tensor, camera: object) -> Tensor:
+    """Where normals (3 h w, RUB) face the camera, bool 1 h w: against the pixel's ray, or the axis if unknown."""
+    if not isinstance(camera, Camera):
+        return normals[2:3] > 0
+    rays = convert_frame(camera.rays(), "RDF", "RUB")
+    return (normals * rays.to(normals)).sum(0, keepdim=True) < 0
+
+
 def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
     """What is odd about one target of a sample that could be read."""
     target, valid = sample.targets[name], sample.valid[name]
@@ -223,7 +231,7 @@ def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
         doubts.append(
             f"normals have lengths from {float(length.min()):.3g} to {float(length.max()):.3g}, not 1"
         )
-    toward = float((target[2:3][valid] > 0).float().mean())
+    toward = float(_facing(target, sample.camera)[valid].float().mean())
     if toward <= 0.9:
         doubts.append(
             f"only {toward:.0%} of the normals face the camera; is the 'frame' of the header right?"
