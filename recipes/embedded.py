@@ -36,11 +36,11 @@ def codec() -> Recipe:
     )  # fmt: skip
 
 
-def codec_colour() -> Recipe:
+def codec_white() -> Recipe:
     """More of the same with the losses on cells and on whiteness, which the first two runs were made without."""
     return codec().replace(
-        name="codec-colour", start="runs/codec/checkpoint",
-        sources=(PHOTOS, Source(path="data/rooms-prior", share=1.0)), steps=450, warmup=20, lr=2e-3,
+        name="codec-white", start="runs/codec-colour/checkpoint",
+        sources=(PHOTOS, Source(path="data/rooms-prior", share=1.0)), steps=320, warmup=20, lr=2e-3,
         mix={"image": 1.0, "depth": 0.5, "normals": 1.0}, ema=0.99, validate_every=150,
     )  # fmt: skip
 
@@ -48,9 +48,10 @@ def codec_colour() -> Recipe:
 def prior() -> Recipe:
     """The denoiser on images under captions alone: what makes it a text-to-image model."""
     return Recipe(
-        name="prior", stage="denoiser", start="runs/codec-colour/checkpoint",
+        name="prior", stage="denoiser", start="runs/codec-white/checkpoint",
         sources=(Source(path="data/rooms-prior"), Source(path="data/photos", share=0.5, limit=2400)),
-        mix={"image": 1.0}, size=(144, 192), steps=500, batch=16, lr=6e-4, warmup=100, final_lr=0.5, ema=0.99, save_every=100,
+        mix={"image": 1.0}, size=(144, 192), steps=500, batch=16, lr=6e-4, warmup=100,
+        final_lr=0.5, ema=0.99, save_every=100,
     )  # fmt: skip
 
 

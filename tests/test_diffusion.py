@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from twofold.diffusion import Schedule, ddim, from_x0, per_image, to_x0, walk
+from twofold.diffusion import Schedule, ddim, from_x0, to_x0, walk
 
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 STEPS = (1, 4, 10, 50)
@@ -27,8 +27,7 @@ def reading(network, schedule):
     """A denoiser that says what `network` says, read as x0."""
 
     def denoise(x, t):
-        alpha, sigma = (per_image(v, x) for v in schedule.scales(t))
-        return to_x0(network(x), x, alpha, sigma, schedule.predicts)
+        return to_x0(network(x), x, *schedule.scales_like(t, x), schedule.predicts)
 
     return denoise
 
@@ -87,9 +86,8 @@ def test_one_step_at_beta_one_is_ten_steps(network, start):
     assert times[-1] == 1
     denoise, x = reading(network, schedule), start
     for now, after in pairwise(times):
-        here = [per_image(v, x) for v in schedule.scales(torch.full((2,), now))]
-        there = [per_image(v, x) for v in schedule.scales(torch.full((2,), after))]
-        x = ddim(x, denoise(x, torch.full((2,), now)), tuple(here), tuple(there))
+        t, then = torch.full((2,), now), torch.full((2,), after)
+        x = ddim(x, denoise(x, t), schedule.scales_like(t, x), schedule.scales_like(then, x))
         assert torch.equal(x, start)
     assert torch.equal(denoise(x, torch.full((2,), times[-1])), -network(start))
 

@@ -48,9 +48,10 @@ class AutoencoderStage:
         back = self.vae.decode(latent + 0.02 * noise).sample
         pixel = F.l1_loss(back, batch)
         edges = sum(F.l1_loss(back.diff(dim=d), batch.diff(dim=d)) for d in (-1, -2))
-        cells = F.l1_loss(F.avg_pool2d(back, self.stride), F.avg_pool2d(batch, self.stride))
+        # Squared, because a colour that is wholly lost must cost more than many that are a little off.
+        cells = F.mse_loss(F.avg_pool2d(back, self.stride), F.avg_pool2d(batch, self.stride))
         spread = whiteness(latent)
-        loss = pixel + edges + 2 * cells + 0.02 * spread
+        loss = pixel + edges + 8 * cells + 0.3 * spread
         logs = {"pixel": pixel.item(), "edges": float(edges), "cells": cells.item(), "spread": spread.item()}
         return loss, logs
 

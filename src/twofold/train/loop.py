@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -60,7 +60,7 @@ def make_stage(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Stage:
     return DenoiserStage(backbone, recipe, run.parent / "latents")
 
 
-def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Iterator[Record]:
+def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Generator[Record, None, None]:
     """Train ``backbone`` in place, yielding one record a step; resumes from ``run`` where a state is there.
 
     When the generator is exhausted the backbone holds the averaged (EMA) weights.

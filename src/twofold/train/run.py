@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from ..backbones.stable_diffusion import StableDiffusion
@@ -29,7 +29,7 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings]:
     return model.backbone, model.settings
 
 
-def run_recipe(recipe: Recipe, run: Path) -> Iterator[Record]:
+def run_recipe(recipe: Recipe, run: Path) -> Generator[Record, None, None]:
     """Train and save to ``run/checkpoint``; yields the loop's records, each also in ``run/metrics.jsonl``.
 
     A finished run yields nothing.
