@@ -48,7 +48,7 @@ def codec_white() -> Recipe:
 def prior() -> Recipe:
     """The denoiser on images under captions alone: what makes it a text-to-image model."""
     return Recipe(
-        name="prior", stage="denoiser", start="runs/codec-white/checkpoint",
+        name="prior", stage="denoiser", start="runs/codec-white/checkpoint", reset=("unet", "text"),
         sources=(Source(path="data/rooms-prior"), Source(path="data/photos", share=0.5, limit=2400)),
         mix={"image": 1.0}, size=(144, 192), steps=500, batch=16, lr=6e-4, warmup=100,
         final_lr=0.5, ema=0.99, save_every=100,
@@ -58,9 +58,9 @@ def prior() -> Recipe:
 def joint() -> Recipe:
     """Images under captions and one-step perception at once, told apart by their prompts."""
     return prior().replace(
-        name="joint", start="runs/prior/checkpoint", validation="data/rooms-val",
+        name="joint", start="runs/codec-white/checkpoint", validation="data/rooms-val",
         sources=(ROOMS, Source(path="data/photos", share=0.5, limit=2400)),
-        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2200, warmup=50, final_lr=0.05, ema=0.998,
+        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2300, warmup=100, final_lr=0.03, ema=0.997,
         validate_every=400, validate_count=32,
     )  # fmt: skip
 
@@ -68,6 +68,6 @@ def joint() -> Recipe:
 def sharpen() -> Recipe:
     """More of it at full resolution, with the tasks' own losses on the decoded image."""
     return joint().replace(
-        name="sharpen", start="runs/joint/checkpoint", size=(192, 256), steps=300, batch=8, lr=2e-4, warmup=20,
-        image_weight=0.5, validate_every=100, save_every=50,
+        name="sharpen", start="runs/joint/checkpoint", reset=(), size=(192, 256), steps=300, batch=8, lr=2e-4,
+        warmup=20, image_weight=0.5, validate_every=100, save_every=50,
     )  # fmt: skip

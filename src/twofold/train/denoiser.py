@@ -163,7 +163,8 @@ class DenoiserStage:
         samples = [self.validation[i] for i in range(count)]
         scores: Logs = {}
         for name in self.tasks:
-            predictor = Predictor(self.backbone, TASKS[name], self.protocol, LatentHead())
+            size = max(self.recipe.size)
+            predictor = Predictor(self.backbone, TASKS[name], self.protocol, LatentHead(), size=size)
             scores.update(score(predictor, samples))
         return scores
 

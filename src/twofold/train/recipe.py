@@ -37,7 +37,7 @@ class Recipe(BaseModel):
         stage: ``autoencoder`` trains the image codec; ``denoiser`` trains U-Net and text encoder, for the image
             task (diffusion under captions), for perception tasks (one step), or for several at once.
         start: folder of the model to start from, or ``new`` for random weights.
-        reset: parts of ``start`` to replace by random weights again (ablations: ``unet``).
+        reset: parts of ``start`` to replace by random weights again; ``text`` is the text encoder with its words.
         sources: labelled or unlabelled data folders; a folder without a task's target serves the others.
         validation: data folder scored every ``validate_every`` steps.
         mix: what an example teaches, by relative frequency: ``image`` and task names.
@@ -53,7 +53,7 @@ class Recipe(BaseModel):
     name: str
     stage: Literal["autoencoder", "denoiser"]
     start: str = "new"
-    reset: tuple[str, ...] = ()
+    reset: tuple[Literal["unet", "text"], ...] = ()
     sources: tuple[Source, ...]
     validation: str | None = None
     mix: dict[str, float] = Field(default_factory=lambda: {IMAGE: 1.0})

@@ -8,25 +8,34 @@ from pathlib import Path
 from ..backbones.stable_diffusion import StableDiffusion
 from ..checkpoints import ModelSettings, open_model, save_model
 from ..data.folder import Folder
+from ..tasks import TASKS
 from .loop import Record, append_record, train
 from .recipe import IMAGE, Recipe
 
 
 def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings]:
-    """The model a recipe starts from: a folder, or a fresh miniature whose words are its sources' captions."""
+    """The model a recipe starts from: a folder, or a fresh miniature; parts it resets are random again.
+
+    The words of a fresh tokenizer are those of the sources' captions and of the tasks' prompts.
+    """
     from ..backbones import new
 
     if recipe.start == "new":
-        rows = [row for source in recipe.sources for row in Folder(source.path).rows]
-        captions = [str(row.get("text") or row.get("caption") or "") for row in rows]
-        return new.miniature(captions, recipe.seed), ModelSettings(name=recipe.name)
+        return new.miniature(_texts(recipe), recipe.seed), ModelSettings(name=recipe.name)
     model = open_model(recipe.start)
-    fresh = new.miniature([""], recipe.seed) if recipe.reset else None
-    for part in recipe.reset:
-        if part != "unet" or fresh is None:
-            raise ValueError(f"cannot reset {part!r}; only 'unet'")
-        model.backbone.unet = fresh.unet
+    if recipe.reset:
+        fresh = new.miniature(_texts(recipe), recipe.seed)
+        if "unet" in recipe.reset:
+            model.backbone.unet = fresh.unet
+        if "text" in recipe.reset:
+            model.backbone.text_encoder, model.backbone.tokenizer = fresh.text_encoder, fresh.tokenizer
     return model.backbone, model.settings
+
+
+def _texts(recipe: Recipe) -> list[str]:
+    rows = [row for source in recipe.sources for row in Folder(source.path).rows]
+    captions = [str(row.get("text") or row.get("caption") or "") for row in rows]
+    return captions + [task.prompt for task in TASKS.values()] * 10
 
 
 def run_recipe(recipe: Recipe, run: Path) -> Generator[Record, None, None]:
@@ -43,4 +52,6 @@ def run_recipe(recipe: Recipe, run: Path) -> Generator[Record, None, None]:
             append_record(run / "metrics.jsonl", record)
         yield record
     tasks = [t for t in recipe.mix if t != IMAGE] if recipe.stage == "denoiser" else []
+    if tasks:
+        settings = settings.model_copy(update={"size": max(recipe.size)})
     save_model(backbone, settings.with_tasks(tasks, recipe.timestep, recipe.name), run / "checkpoint")
