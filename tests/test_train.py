@@ -16,7 +16,7 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, load, open_model, save_model
 from twofold.train.loop import learning_rate, train
 from twofold.train.recipe import Recipe, Source
-from twofold.train.run import run_recipe
+from twofold.train.run import run_recipe, starting_point
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_a_killed_process_resumes_to_the_same_weights(recipe, tmp_path):
     (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
     code = (
         "import sys, torch; from pathlib import Path; torch.set_num_threads(1);"
-        "from twofold.train.recipe import Recipe; from twofold.train.run import run_recipe;"
+        "from twofold.train.recipe import Recipe; from twofold.train.run import run_recipe, starting_point;"
         f"[None for _ in run_recipe(Recipe.read(Path(r'{tmp_path}/recipe.json')), Path(r'{tmp_path}/killed'))]"
     )
     child = subprocess.Popen(
@@ -102,6 +102,17 @@ def test_training_learns(recipe, tmp_path):
     plan = recipe.replace(mix={"depth": 1.0}, steps=40, lr=3e-3, ema=0.5, validate_every=0)
     losses = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "run")]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def test_reset_parts_are_random_again_and_the_others_are_kept(recipe, start):
+    kept, _ = starting_point(recipe)
+    renewed, _ = starting_point(recipe.replace(reset=("text",)))
+    assert torch.equal(kept.unet.conv_in.weight, renewed.unet.conv_in.weight)
+    words = renewed.tokenizer.convert_ids_to_tokens(renewed.tokenizer("a ball before a wall").input_ids)
+    assert words[1:-1] == ["a</w>", "ball</w>", "before</w>", "a</w>", "wall</w>"]
+    other, _ = starting_point(recipe.replace(reset=("unet",), seed=3))
+    assert not torch.equal(kept.unet.conv_in.weight, other.unet.conv_in.weight)
+    assert torch.equal(kept.embed(["depth map"]), other.embed(["depth map"]))
 
 
 def test_a_run_folder_belongs_to_one_recipe(recipe, tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -95,6 +95,26 @@ def miniature(captions: Iterable[str], seed: int = 0) -> StableDiffusion:
         text, tokenizer = miniature_text(captions)
         net = StableDiffusion(miniature_unet(), miniature_autoencoder(), text, tokenizer, MINIATURE_SCHEDULER)
     return net.eval()
+
+
+def renew(backbone: StableDiffusion, parts: Collection[str], captions: Iterable[str], seed: int = 0) -> None:
+    """Give ``backbone`` random weights again in some ``parts``, in place and at their size.
+
+    Args:
+        backbone: to change.
+        parts: ``unet``, and ``text``: the text encoder with its tokenizer, whose words are those of ``captions``.
+        captions: for ``text``.
+        seed: of the weights.
+    """
+    shape: Any = backbone.text_encoder.config
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        text, tokenizer = miniature_text(captions, shape.hidden_size, shape.num_hidden_layers)
+        unet = UNet2DConditionModel.from_config(backbone.unet.config)
+    if "text" in parts:
+        backbone.text_encoder, backbone.tokenizer = text.eval(), tokenizer
+    if "unet" in parts:
+        backbone.unet = unet.eval()
 
 
 def tiny(seed: int = 0) -> StableDiffusion:

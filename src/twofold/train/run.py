@@ -24,11 +24,7 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings]:
         return new.miniature(_texts(recipe), recipe.seed), ModelSettings(name=recipe.name)
     model = open_model(recipe.start)
     if recipe.reset:
-        fresh = new.miniature(_texts(recipe), recipe.seed)
-        if "unet" in recipe.reset:
-            model.backbone.unet = fresh.unet
-        if "text" in recipe.reset:
-            model.backbone.text_encoder, model.backbone.tokenizer = fresh.text_encoder, fresh.tokenizer
+        new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
     return model.backbone, model.settings
 
 
