@@ -65,9 +65,10 @@ def joint() -> Recipe:
     )  # fmt: skip
 
 
-def sharpen() -> Recipe:
-    """More of it at full resolution, with the tasks' own losses on the decoded image."""
+def light() -> Recipe:
+    """The same network, read out by light heads whose losses are on pixels; the image task is kept alive."""
     return joint().replace(
-        name="sharpen", start="runs/joint/checkpoint", reset=(), size=(192, 256), steps=300, batch=8, lr=2e-4,
-        warmup=20, image_weight=0.5, validate_every=100, save_every=50,
+        name="light", start="runs/joint/checkpoint", reset=(), head="light", image_weight=1.0, latent_weight=0.1,
+        mix={"image": 0.5, "depth": 1.0, "normals": 1.0}, steps=1150, lr=5e-4, warmup=50, final_lr=0.02, ema=0.99,
+        validate_every=300, save_every=100,
     )  # fmt: skip

@@ -24,6 +24,7 @@ HOUSE = (
     ("train",),
     ("__init__",),  # of the package: it gives the names of what lies below
     ("cli",),
+    ("__main__",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 

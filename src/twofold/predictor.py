@@ -84,7 +84,7 @@ class Predictor(nn.Module):
         backbone: the networks.
         task: what is asked.
         protocol: how the answer is reached.
-        head: what reads it out.
+        head: what reads it out, called as ``head(x0, features, backbone)``.
         prompt: the text the network is told; the task's own by default.
         size: longest edge images are brought to before they are shown; 0 leaves them as they are.
         about: facts to carry in every prediction's settings.
@@ -108,7 +108,8 @@ class Predictor(nn.Module):
     def look(self, query: Query) -> Answer:
         """Show the network a query and read its word as a clean latent."""
         text = self.backbone.embed([self.prompt] * len(query.x))
-        said = self.backbone(query.x, query.t, text)
+        taps = bool(getattr(self.head, "reads_features", True))
+        said = self.backbone(query.x, query.t, text, features=taps)
         x0 = to_x0(said.prediction, query.x, query.alpha, query.sigma, self.backbone.schedule.predicts)
         return Answer(x0, said.features)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion, save_components
-from ..heads import LatentHead
+from ..heads import HEADS, LatentHead
 from ..predictor import Predictor
 from ..tasks import get_task
 from .settings import ModelSettings
@@ -33,12 +36,14 @@ class Model:
         backbone: shared by all its predictors.
         settings: the contents of ``twofold.json``.
         digest: sha256 over all weight files, for the record beside every result.
+        heads: by task, those that have weights of their own.
     """
 
     name: str
     backbone: StableDiffusion
     settings: ModelSettings
     digest: str
+    heads: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -60,8 +65,9 @@ class Model:
             )
         how = self.settings.tasks[name]
         about = {"model": self.name, "digest": self.digest, **how.__class__.model_dump(how, mode="json")}
+        head = self.heads.get(name, LatentHead())
         return Predictor(
-            self.backbone, get_task(name), how.protocol, LatentHead(), how.prompt, self.settings.size, about
+            self.backbone, get_task(name), how.protocol, head, how.prompt, self.settings.size, about
         )
 
 
@@ -96,21 +102,30 @@ def open_model(name: str = "embedded", device: str = "cpu", dtype: torch.dtype =
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ModelError(f"device {device!r} cannot be used ({reason}); try --device cpu") from error
-    return Model(name, backbone.eval().requires_grad_(False), settings, digest(folder))
+    weighty = {t: how.head for t, how in settings.tasks.items() if how.head != "latent"}
+    heads = {t: _head(folder / "heads" / t, kind, dtype) for t, kind in weighty.items()}
+    for head in heads.values():
+        head.to(device).eval().requires_grad_(False)
+    return Model(name, backbone.eval().requires_grad_(False), settings, digest(folder), heads)
 
 
 def digest(folder: Path) -> str:
     """sha256 over the weight files of a checkpoint, in a fixed order."""
     sha = hashlib.sha256()
-    for part in COMPONENTS:
-        for path in weight_files(folder / part):
+    heads = sorted(p for p in (folder / "heads").glob("*") if p.is_dir())
+    for part in [*(folder / part for part in COMPONENTS), *heads]:
+        for path in weight_files(part):
             with path.open("rb") as file:
                 sha.update(hashlib.file_digest(file, "sha256").digest())
     return sha.hexdigest()
 
 
 def save_model(
-    backbone: StableDiffusion, settings: ModelSettings, folder: Path, dtype: torch.dtype = torch.float16
+    backbone: StableDiffusion,
+    settings: ModelSettings,
+    folder: Path,
+    dtype: torch.dtype = torch.float16,
+    heads: Mapping[str, nn.Module] | None = None,
 ) -> None:
     """Write a checkpoint folder: whole, or not at all.
 
@@ -122,6 +137,8 @@ def save_model(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_components(backbone, partial, dtype)
+    for task, head in (heads or {}).items():
+        _save_head(head, partial / "heads" / task, dtype)
     stamped = settings.model_copy(update={"code_version": code_version()})
     (partial / "twofold.json").write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
     partial.rename(folder)
@@ -166,6 +183,24 @@ def _component(folder: Path, dtype: torch.dtype) -> Any:
         raise ModelError(f"{folder / 'config.json'} names the class {name!r}, which twofold does not read")
     load_strictly(module, read_tensors(folder), folder, dtype)
     return module
+
+
+def _head(folder: Path, kind: str, dtype: torch.dtype) -> nn.Module:
+    config = read_json(folder / "config.json")
+    try:
+        head = HEADS[kind](**config)
+    except TypeError as error:
+        raise ModelError(f"{folder / 'config.json'} does not describe a {kind} head ({error})") from error
+    load_strictly(head, read_tensors(folder), folder, dtype)
+    return head
+
+
+def _save_head(head: nn.Module, folder: Path, dtype: torch.dtype) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(getattr(head, "config", {}), indent=2) + "\n")
+    save_file(
+        {k: v.to(dtype).contiguous() for k, v in head.state_dict().items()}, folder / "model.safetensors"
+    )
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -15,7 +15,7 @@ class TaskSettings(BaseModel):
 
     Attributes:
         protocol: how the answer is reached.
-        head: what reads it out of the latent.
+        head: what reads it out; the weights of one that has any are in ``heads/<task>``.
         prompt: the text the network was trained with for this task; tokens are not padded.
         space: what the numbers of the map are.
         frame: of vectors; ``None`` where there are none.
@@ -23,7 +23,7 @@ class TaskSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     protocol: OneStep = OneStep()
-    head: Literal["latent"] = "latent"
+    head: Literal["latent", "light"] = "latent"
     prompt: str = ""
     space: str = ""
     frame: Literal["RUB"] | None = None
@@ -53,13 +53,19 @@ class ModelSettings(BaseModel):
     recipes: tuple[str, ...] = ()
     code_version: str = ""
 
-    def with_tasks(self, names: list[str], timestep: int, recipe: str) -> ModelSettings:
-        """The same settings after a run that taught one-step ``names`` at ``timestep``."""
+    def with_tasks(
+        self, names: list[str], timestep: int, recipe: str, head: Literal["latent", "light"] = "latent"
+    ) -> ModelSettings:
+        """The same settings after a run that taught one-step ``names`` at ``timestep`` through ``head``."""
         tasks = dict(self.tasks)
         for name in names:
             task = get_task(name)
             frame: Literal["RUB"] | None = "RUB" if name == "normals" else None
             tasks[name] = TaskSettings(
-                protocol=OneStep(timestep=timestep), prompt=task.prompt, space=task.space, frame=frame
+                protocol=OneStep(timestep=timestep),
+                head=head,
+                prompt=task.prompt,
+                space=task.space,
+                frame=frame,
             )
         return self.model_copy(update={"tasks": tasks, "recipes": (*self.recipes, recipe)})

@@ -1,5 +1,10 @@
-"""What reads the answer out of the network."""
+"""What reads the answer out of the network. A head is called as ``head(x0, features, backbone)``."""
+
+from torch import nn
 
 from .latent import LatentHead
+from .light import LightHead
 
-__all__ = ["LatentHead"]
+HEADS: dict[str, type[nn.Module]] = {"latent": LatentHead, "light": LightHead}
+
+__all__ = ["HEADS", "LatentHead", "LightHead"]

@@ -10,6 +10,8 @@ from ..backbones.backbone import Backbone
 class LatentHead(nn.Module):
     """Decode the clean latent to a canvas."""
 
+    reads_features = False
+
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """The clean latent ``b z h w`` to a canvas ``b 3 H W``, nominally in [-1, 1]."""
         return backbone.decode(x0)

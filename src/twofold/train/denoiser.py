@@ -6,6 +6,7 @@ the same network reading the same latents, so either may come first, or both tog
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..diffusion import from_x0, to_x0
 from ..evaluate import score
-from ..heads import LatentHead
+from ..heads import LatentHead, LightHead
 from ..predictor import Predictor
 from ..protocol import OneStep
 from ..tasks import TASKS
@@ -28,19 +29,43 @@ Logs = dict[str, float]
 
 
 class Denoiser(nn.Module):
-    """The two parts that learn, as one module with their own names."""
+    """The parts that learn, as one module with their own names: networks, and heads by task."""
 
-    def __init__(self, backbone: StableDiffusion) -> None:
+    def __init__(self, backbone: StableDiffusion, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.unet, self.text_encoder = backbone.unet, backbone.text_encoder
+        self.heads = nn.ModuleDict(dict(heads))
+
+
+def make_heads(
+    backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module]
+) -> dict[str, nn.Module]:
+    """The heads a recipe trains: those of the model it starts from, or fresh ones."""
+    tasks = sorted(k for k in recipe.mix if k != IMAGE)
+    if recipe.head == "latent":
+        return {t: LatentHead() for t in tasks}
+    if recipe.image_weight <= 0:
+        raise ValueError("a light head learns from pixels alone: the recipe needs image_weight > 0")
+    channels = int(backbone.unet.config["block_out_channels"][0])
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        fresh = {t: LightHead(channels, backbone.stride) for t in tasks}
+    return {t: found.get(t, fresh[t]) for t in tasks}
 
 
 class DenoiserStage:
     """Losses and scores of the denoiser; see `loop.Stage`."""
 
-    def __init__(self, backbone: StableDiffusion, recipe: Recipe, cache: Path) -> None:
+    def __init__(
+        self,
+        backbone: StableDiffusion,
+        recipe: Recipe,
+        cache: Path,
+        heads: Mapping[str, nn.Module] | None = None,
+    ) -> None:
         self.backbone, self.recipe = backbone, recipe
-        self.module: nn.Module = Denoiser(backbone)
+        self.heads = make_heads(backbone, recipe, heads or {})
+        self.module: nn.Module = Denoiser(backbone, self.heads)
         self.module.requires_grad_(True)
         backbone.vae.requires_grad_(False)
         self.tasks = tuple(sorted(k for k in recipe.mix if k != IMAGE))
@@ -123,15 +148,17 @@ class DenoiserStage:
         image, target, mask = (torch.stack(x) for x in zip(*(r[:3] for r in rows), strict=True))
         query = self.protocol.prepare(image, target, rng)
         text = self.backbone.embed([task.prompt] * count)
-        said = self.backbone(query.x, query.t, text).prediction
-        x0 = to_x0(said, query.x, query.alpha, query.sigma, self.backbone.schedule.predicts)
+        light = self.recipe.head == "light"
+        said = self.backbone(query.x, query.t, text, features=light)
+        x0 = to_x0(said.prediction, query.x, query.alpha, query.sigma, self.backbone.schedule.predicts)
         keep = mask.expand_as(x0)
         loss = self.recipe.latent_weight * ((x0 - target).square() * keep).sum() / keep.sum().clamp(min=1)
         if self.recipe.image_weight > 0:
             canvases = torch.stack([r[3][0] for r in rows])
             known = torch.stack([r[3][1] for r in rows])
             assert canvases.shape[-1] == x0.shape[-1] * stride
-            loss = loss + self.recipe.image_weight * task.loss(self.backbone.decode(x0), canvases, known)
+            painted = self.heads[name](x0, said.features, self.backbone)
+            loss = loss + self.recipe.image_weight * task.loss(painted, canvases, known)
         return loss
 
     def _windowed(self, folder: Latents, task: str, i: int, side: int, rng: torch.Generator) -> tuple:
@@ -164,7 +191,7 @@ class DenoiserStage:
         scores: Logs = {}
         for name in self.tasks:
             size = max(self.recipe.size)
-            predictor = Predictor(self.backbone, TASKS[name], self.protocol, LatentHead(), size=size)
+            predictor = Predictor(self.backbone, TASKS[name], self.protocol, self.heads[name], size=size)
             scores.update(score(predictor, samples))
         return scores
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,7 +49,9 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     )
 
 
-def make_stage(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Stage:
+def make_stage(
+    backbone: StableDiffusion, recipe: Recipe, run: Path, heads: Mapping[str, nn.Module] | None = None
+) -> Stage:
     """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
     if recipe.stage == "autoencoder":
         from .autoencoder import AutoencoderStage
@@ -57,11 +59,15 @@ def make_stage(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Stage:
         return AutoencoderStage(backbone, recipe)
     from .denoiser import DenoiserStage
 
-    return DenoiserStage(backbone, recipe, run.parent / "latents")
+    return DenoiserStage(backbone, recipe, run.parent / "latents", heads)
 
 
-def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Generator[Record, None, None]:
+def train(
+    backbone: StableDiffusion, recipe: Recipe, run: Path, heads: dict[str, nn.Module] | None = None
+) -> Generator[Record, None, None]:
     """Train ``backbone`` in place, yielding one record a step; resumes from ``run`` where a state is there.
+
+    ``heads`` are those of the model it starts from, by task; those that were trained are put into it.
 
     When the generator is exhausted the backbone holds the averaged (EMA) weights.
 
@@ -69,7 +75,7 @@ def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Generator[Rec
         ValueError: ``run`` belongs to another recipe.
         FloatingPointError: the loss is not finite; the last saved state is kept.
     """
-    stage = make_stage(backbone, recipe, run)
+    stage = make_stage(backbone, recipe, run, heads)
     ema = Ema(stage.module, recipe.ema)
     parameters = [p for p in stage.module.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -105,6 +111,8 @@ def train(backbone: StableDiffusion, recipe: Recipe, run: Path) -> Generator[Rec
     ema.swap()
     stage.module.eval()
     stage.finish()
+    if heads is not None:
+        heads.update(getattr(stage, "heads", {}))
 
 
 def validate(stage: Stage, ema: Ema) -> dict[str, float]:

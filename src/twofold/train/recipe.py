@@ -44,6 +44,8 @@ class Recipe(BaseModel):
         size: height and width of a training example, pixels; pictures are scaled to cover it and cropped.
         latent_weight: weight of the masked squared error between latents.
         image_weight: weight of each task's own loss on the decoded image; 0 spares the decoder.
+        head: what reads perception out: the frozen decoder (``latent``), or a small trained one (``light``), which
+            needs ``image_weight`` > 0.
         timestep: what the network is told in one-step perception (GenPercept: 1).
         drop_caption: how often the caption is empty, so that guidance has its unconditional half.
         labels: how many labelled samples may be used, 0 for all: the "few labels" setting.
@@ -68,6 +70,7 @@ class Recipe(BaseModel):
     ema: float = 0.999
     latent_weight: float = 1.0
     image_weight: float = 0.0
+    head: Literal["latent", "light"] = "latent"
     timestep: int = 1
     drop_caption: float = 0.1
     labels: int = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
+from torch import nn
+
 from ..backbones.stable_diffusion import StableDiffusion
 from ..checkpoints import ModelSettings, open_model, save_model
 from ..data.folder import Folder
@@ -13,19 +15,19 @@ from .loop import Record, append_record, train
 from .recipe import IMAGE, Recipe
 
 
-def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings]:
-    """The model a recipe starts from: a folder, or a fresh miniature; parts it resets are random again.
+def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, nn.Module]]:
+    """The model a recipe starts from, a folder or a fresh miniature; parts it resets are random again.
 
     The words of a fresh tokenizer are those of the sources' captions and of the tasks' prompts.
     """
     from ..backbones import new
 
     if recipe.start == "new":
-        return new.miniature(_texts(recipe), recipe.seed), ModelSettings(name=recipe.name)
+        return new.miniature(_texts(recipe), recipe.seed), ModelSettings(name=recipe.name), {}
     model = open_model(recipe.start)
     if recipe.reset:
         new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
-    return model.backbone, model.settings
+    return model.backbone, model.settings, dict(model.heads)
 
 
 def _texts(recipe: Recipe) -> list[str]:
@@ -42,12 +44,14 @@ def run_recipe(recipe: Recipe, run: Path) -> Generator[Record, None, None]:
     saved = run / "recipe.json"
     if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved) == recipe:
         return
-    backbone, settings = starting_point(recipe)
-    for record in train(backbone, recipe, run):
+    backbone, settings, heads = starting_point(recipe)
+    for record in train(backbone, recipe, run, heads):
         if "validation" in record or record["step"] % 10 == 0:
             append_record(run / "metrics.jsonl", record)
         yield record
     tasks = [t for t in recipe.mix if t != IMAGE] if recipe.stage == "denoiser" else []
     if tasks:
         settings = settings.model_copy(update={"size": max(recipe.size)})
-    save_model(backbone, settings.with_tasks(tasks, recipe.timestep, recipe.name), run / "checkpoint")
+    settings = settings.with_tasks(tasks, recipe.timestep, recipe.name, recipe.head)
+    kept = {t: h for t, h in heads.items() if settings.tasks[t].head != "latent"}
+    save_model(backbone, settings, run / "checkpoint", heads=kept)

@@ -1,0 +1,91 @@
+"""How long a prediction takes: warm, by part, and cold as a whole command.
+
+    python benchmarks/predict.py --size 640x480 --threads 2
+
+Prints medians of a few repeats and, because seconds belong to one machine, the share of each part of the way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+from twofold.checkpoints import open_model
+from twofold.image import write_image
+from twofold.predictor import Predictor
+
+
+def timed(work: Callable[[], object], repeats: int) -> float:
+    """Median seconds of ``repeats`` calls after one that is not counted."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return median(seconds)
+
+
+@torch.no_grad()
+def parts(predictor: Predictor, image: torch.Tensor, repeats: int) -> dict[str, float]:
+    """Seconds of encoder, U-Net and decoder at the size the predictor works at."""
+    net = predictor.backbone
+    canvas = torch.nn.functional.interpolate(
+        image[None] * 2 - 1, (predictor.size * 3 // 4 // 8 * 8, predictor.size)
+    )
+    z = net.encode(canvas)
+    t, text = torch.tensor([1]), net.embed([predictor.prompt])
+    return {
+        "encode": timed(lambda: net.encode(canvas), repeats),
+        "look": timed(lambda: net(z, t, text), repeats),
+        "decode": timed(lambda: net.decode(z), repeats),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    width, height = map(int, asked.size.split("x"))
+    image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
+    model = open_model()
+    for task in model.tasks:
+        predictor = model.predictor(task)
+        whole = timed(lambda p=predictor: p(image), asked.repeats)
+        shares = {k: v / whole for k, v in parts(predictor, image, asked.repeats).items()}
+        print(f"{task}: {whole:.3f} s warm; " + ", ".join(f"{k} {v:.0%}" for k, v in shares.items()))
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "picture.png"
+        write_image(picture, image)
+        began = time.perf_counter()
+        command = [
+            sys.executable,
+            "-m",
+            "twofold",
+            "predict",
+            str(picture),
+            "--out",
+            f"{folder}/out",
+            "--json",
+        ]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        print(f"cold command, all tasks: {time.perf_counter() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
