@@ -1,15 +1,17 @@
 """The runs that made the embedded model, first to last: each starts from the checkpoint of the one before.
 
-    twofold render --count 1200 --seed 1 --out data/rooms
     twofold render --count 160 --seed 1 --out data/rooms-codec
+    twofold render --count 400 --seed 1 --out data/rooms-prior
+    twofold render --count 1200 --seed 1 --spp 4 --out data/rooms
     twofold render --count 300 --seed 9001 --out data/rooms-val
     twofold train recipes/embedded.py:codec_photos
     twofold train recipes/embedded.py:codec
-    twofold train recipes/embedded.py:prior
+    twofold train recipes/embedded.py:codec_white
     twofold train recipes/embedded.py:joint
-    twofold train recipes/embedded.py:sharpen
+    twofold train recipes/embedded.py:light
 
-``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md names them).
+``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md names them). The model's
+card says where its own history differs from these recipes.
 """
 
 from twofold.train import Recipe, Source
@@ -37,9 +39,9 @@ def codec() -> Recipe:
 
 
 def codec_white() -> Recipe:
-    """More of the same with the losses on cells and on whiteness, which the first two runs were made without."""
+    """The same at full weight on colours, after which the latent channels no longer repeat each other."""
     return codec().replace(
-        name="codec-white", start="runs/codec-colour/checkpoint",
+        name="codec-white", start="runs/codec/checkpoint",
         sources=(PHOTOS, Source(path="data/rooms-prior", share=1.0)), steps=320, warmup=20, lr=2e-3,
         mix={"image": 1.0, "depth": 0.5, "normals": 1.0}, ema=0.99, validate_every=150,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Make a checkpoint the embedded model: its weights in half precision, what it is, and its digest.
 
-    python scripts/embed.py runs/joint/checkpoint --size 256
+    python scripts/embed.py runs/light/checkpoint --size 256 --credits data/rooms
 
 Replaces src/twofold/backbones/embedded, except for the card (README.md), which is written by hand.
 """
@@ -8,6 +8,7 @@ Replaces src/twofold/backbones/embedded, except for the card (README.md), which 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -21,11 +22,29 @@ TRAINED_ON = (
 )
 
 
+def credits(folder: Path) -> str:
+    """Who made the models and panoramas in a rendered data folder, by its header."""
+    assets = json.loads((folder / "dataset.json").read_text())["renderer"]["assets"]
+    lines = [
+        "# Credits",
+        "",
+        "Models and panoramas in the rendered scenes the embedded model learned from.",
+        "",
+    ]
+    for asset in assets:
+        makers = ", ".join(asset.get("creators", ()))
+        lines.append(f"- {asset['name']}: {asset['licence']}{'; ' + makers if makers else ''}")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint")
     parser.add_argument("--size", type=int, default=256, help="longest edge pictures are brought to")
+    parser.add_argument(
+        "--credits", type=Path, help="rendered data folder whose assets' creators are to be named"
+    )
     asked = parser.parse_args()
     model = open_model(asked.checkpoint)
     settings = model.settings.model_copy(
@@ -33,7 +52,9 @@ def main() -> None:
     )
     made = EMBEDDED.with_name("embedded.new")
     shutil.rmtree(made, ignore_errors=True)
-    save_model(model.backbone, settings, made)
+    save_model(model.backbone, settings, made, heads=model.heads)
+    if asked.credits:
+        (made / "CREDITS.md").write_text(credits(asked.credits))
     (made / "digest.txt").write_text(digest(made) + "\n")
     card = EMBEDDED / "README.md"
     if card.exists():
