@@ -38,7 +38,7 @@ if [ "$installer" = uv ]; then
     links=$(echo "$links" | xargs | tr ' ' ',')
     if [ -n "$links" ]; then export UV_FIND_LINKS=$links; else unset UV_FIND_LINKS; fi
     [ -x "$venv/bin/python" ] || uv venv --quiet --python "$python" "$venv"
-    uv pip install --quiet --python "$venv/bin/python" -c constraints.txt -e "$target"
+    uv pip install --quiet --compile-bytecode --python "$venv/bin/python" -c constraints.txt -e "$target"
 else
     # An environment that uv made has no pip in it.
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv "$venv"
