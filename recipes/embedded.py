@@ -1,7 +1,7 @@
 """The runs that made the embedded model, first to last: each starts from the checkpoint of the one before.
 
     twofold render --count 160 --seed 1 --out data/rooms-codec
-    twofold render --count 400 --seed 1 --out data/rooms-prior
+    twofold render --count 400 --seed 1 --spp 4 --out data/rooms-prior
     twofold render --count 1200 --seed 1 --spp 4 --out data/rooms
     twofold render --count 300 --seed 9001 --out data/rooms-val
     twofold train recipes/embedded.py:codec_photos

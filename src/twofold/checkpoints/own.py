@@ -64,7 +64,7 @@ class Model:
                 f"model {self.name} does not know the task {name!r}; it knows {', '.join(self.tasks)}"
             )
         how = self.settings.tasks[name]
-        about = {"model": self.name, "digest": self.digest, **how.__class__.model_dump(how, mode="json")}
+        about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
         head = self.heads.get(name, LatentHead())
         return Predictor(
             self.backbone, get_task(name), how.protocol, head, how.prompt, self.settings.size, about

@@ -60,12 +60,11 @@ class ModelSettings(BaseModel):
         tasks = dict(self.tasks)
         for name in names:
             task = get_task(name)
-            frame: Literal["RUB"] | None = "RUB" if name == "normals" else None
             tasks[name] = TaskSettings(
                 protocol=OneStep(timestep=timestep),
                 head=head,
                 prompt=task.prompt,
                 space=task.space,
-                frame=frame,
+                frame=task.frame,
             )
         return self.model_copy(update={"tasks": tasks, "recipes": (*self.recipes, recipe)})

@@ -71,6 +71,7 @@ depth = Task(
     channels=1,
     unit="0 near to 1 far, up to scale and shift",
     space="depth",
+    frame=None,
     prompt="depth map",
     encode=encode,
     decode=decode,

@@ -39,6 +39,7 @@ normals = Task(
     channels=3,
     unit="unit vector, frame RUB",
     space="normals",
+    frame="RUB",
     prompt="surface normals",
     encode=encode,
     decode=decode,

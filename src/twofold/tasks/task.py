@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -24,6 +25,7 @@ class Task:
         channels: of a map.
         unit: of a map, in words.
         space: what a map's numbers are: recorded with every prediction.
+        frame: of a map of unit vectors; None where a map holds anything else.
         prompt: the text that tells a shared network which task is asked.
         encode: (target, valid) -> (canvas, mask): the mask says where the canvas may be learned from.
         decode: canvas -> map.
@@ -41,6 +43,7 @@ class Task:
     channels: int
     unit: str
     space: str
+    frame: Literal["RUB"] | None
     prompt: str
     encode: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     decode: Callable[[Tensor], Tensor]

@@ -76,7 +76,7 @@ def fitted(sample: Sample, size: tuple[int, int], stride: int) -> Sample:
     targets, valid = {}, {}
     for name, target in sample.targets.items():
         moved, known = resize_map(target, sample.valid[name], new)
-        if name == "normals":
+        if TASKS[name].frame:
             moved = torch.where(known, unit(moved), 0)
         targets[name], valid[name] = moved[..., :h, :w], known[..., :h, :w]
     return replace(sample, image=image[..., :h, :w], targets=targets, valid=valid, camera=None)
