@@ -3,12 +3,15 @@
     twofold render --count 160 --seed 1 --out data/rooms-codec
     twofold render --count 400 --seed 1 --spp 4 --out data/rooms-prior
     twofold render --count 1200 --seed 1 --spp 4 --out data/rooms
+    twofold render --count 4000 --seed 2 --spp 4 --out data/rooms-2
     twofold render --count 300 --seed 9001 --out data/rooms-val
+    twofold render --count 64 --seed 9002 --out data/rooms-dev
     twofold train recipes/embedded.py:codec_photos
     twofold train recipes/embedded.py:codec
     twofold train recipes/embedded.py:codec_white
     twofold train recipes/embedded.py:joint
     twofold train recipes/embedded.py:light
+    twofold train recipes/embedded.py:more
 
 ``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md names them). The model's
 card says where its own history differs from these recipes.
@@ -73,4 +76,16 @@ def light() -> Recipe:
         name="light", start="runs/joint/checkpoint", reset=(), head="light", image_weight=1.0, latent_weight=0.1,
         mix={"image": 0.5, "depth": 1.0, "normals": 1.0}, steps=1150, lr=5e-4, warmup=50, final_lr=0.02, ema=0.99,
         validate_every=300, save_every=100,
+    )  # fmt: skip
+
+
+def more() -> Recipe:
+    """More scenes, each seen from nearer and in other colours every time, and heads that blend their cells."""
+    return light().replace(
+        name="more", start="runs/light/checkpoint", reset=("heads",), validation="data/rooms-dev", augment=True,
+        sources=(
+            ROOMS, Source(path="data/rooms-2", share=2.0), Source(path="data/photos", share=1.0, limit=2400),
+        ),
+        latent_weight=0.0, steps=4600, lr=6e-4, warmup=100, final_lr=0.02, ema=0.998, validate_every=500,
+        validate_count=64, save_every=100,
     )  # fmt: skip

@@ -167,3 +167,35 @@ def test_the_learning_rate_warms_up_and_falls(recipe):
     assert rates[0] == pytest.approx(0.1)
     assert rates[10] == max(rates) == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(0.1, abs=0.001)
+
+
+def test_augmented_runs_depend_on_seed_and_step_alone(recipe, tmp_path):
+    """Crops and colours are drawn anew each step, and again the same for the same step."""
+    plan = recipe.replace(augment=True, head="light", image_weight=1.0)
+    first = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "first")]
+    second = train(new.tiny(), plan, tmp_path / "second")
+    next(second), next(second), next(second)
+    second.close()
+    rest = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "second")]
+    assert rest == first[2:]
+    assert len(set(first)) == len(first)
+
+
+def test_augmentation_keeps_geometry_true():
+    """On a picture whose colour is its own normal map, crop, zoom and mirror keep the two in step."""
+    from twofold.train.live import Held, cropped
+    from twofold.train.pixels import generator
+
+    ball = world.sphere(3)
+    normals, valid = ball.targets["normals"], ball.valid["normals"]
+    painted = torch.where(valid, (normals + 1) / 2, 0.5)
+    held = Held((painted * 255).round().byte(), {"normals": normals}, {"normals": valid}, "")
+    for step in range(8):
+        image, target, known = cropped(held, "normals", (48, 64), generator(step))
+        assert image.shape == target.shape == (3, 48, 64)
+        inner = (-torch.nn.functional.max_pool2d(-known[None].float(), 5, 1, 2)[0] > 0.5)[0]
+        seen = image * 2 - 1
+        mirrored = seen * seen.new_tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
+        errors = [(x - target).norm(dim=0)[inner].mean() for x in (seen, mirrored)]
+        # Byte rounding, and edges where vectors of two surfaces are blended.
+        assert min(errors) < 0.04 < max(errors)

@@ -1,4 +1,4 @@
-"""A head of three convolutions: the network's finest features straight to pixels, without the decoder."""
+"""A small convolutional head: the network's finest features straight to pixels, without the decoder."""
 
 from __future__ import annotations
 
@@ -10,32 +10,44 @@ from ..backbones.backbone import Backbone
 
 
 class LightHead(nn.Module):
-    """The last tap of the decoding path to a canvas, by one pixel shuffle over the stride.
+    """The last tap of the decoding path to a canvas, by two pixel shuffles over the stride.
 
     It costs a tenth of the autoencoder's decoder or less, in use and in training, and its loss is on pixels.
 
     Args:
         channels: of the last feature map.
         stride: image pixels per latent cell.
-        width: of the two hidden layers.
+        width: of the hidden layers at the latent's resolution.
+        fine: channels at half the image's resolution, where neighbouring cells are blended into each other; 0 paints
+            the pixels of each cell at once, and leaves its edges to be seen.
     """
 
     reads_features = True
 
-    def __init__(self, channels: int, stride: int, width: int = 96) -> None:
+    def __init__(self, channels: int, stride: int, width: int = 96, fine: int = 0) -> None:
         super().__init__()
-        self.config = {"channels": channels, "stride": stride, "width": width}
-        self.stride = stride
+        self.config = {"channels": channels, "stride": stride, "width": width, "fine": fine}
+        self.coarse = stride // 2 if fine else stride
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.paint = nn.Conv2d(width, 3 * stride**2, 3, padding=1, bias=False)
-        # All pixels of a cell begin alike, so that no checkerboard has to be unlearned (Aitken et al. 2017).
-        with torch.no_grad():
-            one = self.paint.weight[:: stride**2].clone()
-            self.paint.weight.copy_(one.repeat_interleave(stride**2, 0))
+        self.paint = _shuffled(width, fine or 3, self.coarse)
+        self.blend = nn.Conv2d(fine, fine, 3, padding=1) if fine else None
+        self.finish = _shuffled(fine, 3, 2) if fine else None
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """Features (``b c h w``, the last) to a canvas ``b 3 h*stride w*stride``; the latent is not looked at."""
         hidden = F.silu(self.first(features[-1]))
         hidden = hidden + F.silu(self.second(hidden))
-        return F.pixel_shuffle(self.paint(hidden), self.stride)
+        painted = F.pixel_shuffle(self.paint(hidden), self.coarse)
+        if self.blend is None or self.finish is None:
+            return painted
+        painted = painted + F.silu(self.blend(painted))
+        return F.pixel_shuffle(self.finish(painted), 2)
+
+
+def _shuffled(channels: int, out: int, scale: int) -> nn.Conv2d:
+    """A convolution before a pixel shuffle: a cell's pixels begin alike, against checkerboards (Aitken et al. 2017)."""
+    conv = nn.Conv2d(channels, out * scale**2, 3, padding=1, bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(conv.weight[:: scale**2].clone().repeat_interleave(scale**2, 0))
+    return conv

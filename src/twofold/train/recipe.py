@@ -37,7 +37,8 @@ class Recipe(BaseModel):
         stage: ``autoencoder`` trains the image codec; ``denoiser`` trains U-Net and text encoder, for the image
             task (diffusion under captions), for perception tasks (one step), or for several at once.
         start: folder of the model to start from, or ``new`` for random weights.
-        reset: parts of ``start`` to replace by random weights again; ``text`` is the text encoder with its words.
+        reset: parts of ``start`` to replace by random weights again; ``text`` is the text encoder with its words,
+            ``heads`` the small trained heads.
         sources: labelled or unlabelled data folders; a folder without a task's target serves the others.
         validation: data folder scored every ``validate_every`` steps.
         mix: what an example teaches, by relative frequency: ``image`` and task names.
@@ -46,6 +47,7 @@ class Recipe(BaseModel):
         image_weight: weight of each task's own loss on the decoded image; 0 spares the decoder.
         head: what reads perception out: the frozen decoder (``latent``), or a small trained one (``light``), which
             needs ``image_weight`` > 0.
+        augment: draw new crops, zooms and colours each step and encode them then, instead of windows from a cache.
         timestep: what the network is told in one-step perception (GenPercept: 1).
         drop_caption: how often the caption is empty, so that guidance has its unconditional half.
         labels: how many labelled samples may be used, 0 for all: the "few labels" setting.
@@ -55,7 +57,7 @@ class Recipe(BaseModel):
     name: str
     stage: Literal["autoencoder", "denoiser"]
     start: str = "new"
-    reset: tuple[Literal["unet", "text"], ...] = ()
+    reset: tuple[Literal["unet", "text", "heads"], ...] = ()
     sources: tuple[Source, ...]
     validation: str | None = None
     mix: dict[str, float] = Field(default_factory=lambda: {IMAGE: 1.0})
@@ -71,6 +73,7 @@ class Recipe(BaseModel):
     latent_weight: float = 1.0
     image_weight: float = 0.0
     head: Literal["latent", "light"] = "latent"
+    augment: bool = False
     timestep: int = 1
     drop_caption: float = 0.1
     labels: int = 0

@@ -27,7 +27,7 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
     model = open_model(recipe.start)
     if recipe.reset:
         new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
-    return model.backbone, model.settings, dict(model.heads)
+    return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)
 
 
 def _texts(recipe: Recipe) -> list[str]:
