@@ -18,6 +18,7 @@ HOUSE = (
     ("diffusion", "metrics", "show"),
     ("tasks", "backbones"),
     ("heads", "protocol", "data"),
+    ("prediction",),
     ("predictor", "synthesizer"),
     ("checkpoints",),
     ("evaluate", "job"),

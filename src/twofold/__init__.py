@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from twofold.data.writer import FolderWriter
     from twofold.geometry import Camera
     from twofold.image import ImageError, read_image, read_map
-    from twofold.predictor import Prediction, Predictor
+    from twofold.prediction import Prediction
+    from twofold.predictor import Predictor
     from twofold.sample import Origin, Sample
     from twofold.tasks import TASKS, Task
 
@@ -30,7 +31,7 @@ _HOMES = {
     "Model": "twofold.checkpoints",
     "ModelError": "twofold.checkpoints",
     "Origin": "twofold.sample",
-    "Prediction": "twofold.predictor",
+    "Prediction": "twofold.prediction",
     "Predictor": "twofold.predictor",
     "Sample": "twofold.sample",
     "TASKS": "twofold.tasks",

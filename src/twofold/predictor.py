@@ -2,79 +2,49 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
-from .diffusion import to_x0
-from .image import longest_edge_size, pad_to_multiple, read_image, resize, write_image, write_map
-from .protocol import Answer, OneStep, Query
-from .show import side_by_side
+from .geometry import convert_frame
+from .image import longest_edge_size, pad_to_multiple, read_image, resize
+from .prediction import Prediction
+from .protocol import Answer, MultiStep, OneStep, Query
 from .tasks import Task
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL.Image import Image as PILImage
+
+Size = int | Literal["native"] | None
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One map of one image.
+class Reading:
+    """How a network was taught to be asked, and how its answer is to be read.
 
     Attributes:
-        task: what the map means.
-        map: ``c h w`` float32 on the CPU at the size of the input; units in ``task.unit``.
-        image: ``3 h w`` sRGB in [0, 1], the input.
-        settings: model, protocol, size and seed that made it.
+        prompt: the text it is told; the task's own when None.
+        pad: whether the prompt is filled up to the tokenizer's length (77), as some were trained.
+        guidance: of the prompt over the empty one (Ho & Salimans 2022); 1 is none.
+        space: what a map's numbers are; the task's own when empty.
+        frame: that vectors are painted in; they leave as RUB.
+        stretch: whether each image's answer is stretched to fill the range (E2E-FT, GenPercept's DPT head).
+        part: which target of a network that answers several.
     """
 
-    task: Task
-    map: Tensor
-    image: Tensor
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def array(self) -> np.ndarray:
-        """The map as numpy: ``h w``, or ``h w c`` where it has several channels."""
-        return self.map.permute(1, 2, 0).squeeze(-1).contiguous().numpy()
-
-    @property
-    def color(self) -> Tensor:
-        """The map as a picture ``3 h w`` in [0, 1], for eyes only."""
-        return self.task.show(self.map)
-
-    def show(self) -> None:
-        """Open image and map side by side in the system's picture viewer."""
-        from PIL import Image
-
-        both = side_by_side([self.image, self.color])
-        Image.fromarray((both * 255).round().byte().permute(1, 2, 0).numpy()).show()
-
-    def save(self, folder: str | Path, stem: str) -> dict[str, Path]:
-        """Write ``<stem>_<task>.npy`` (exact), ``.png`` (lossless) and ``_color.png`` (for eyes) into ``folder``.
-
-        The PNG of a one-channel map is 16-bit grey, 0 to 65535 for 0 to 1; that of vectors is 8-bit, (n + 1) / 2.
-        """
-        base = Path(folder)
-        base.mkdir(parents=True, exist_ok=True)
-        name = f"{stem}_{self.task.name}"
-        paths = {
-            "npy": base / f"{name}.npy",
-            "png": base / f"{name}.png",
-            "color": base / f"{name}_color.png",
-        }
-        write_map(paths["npy"], self.map)
-        if self.task.channels == 1:
-            write_map(paths["png"], (self.map * 65535).round())
-        else:
-            write_image(paths["png"], (self.map + 1) / 2)
-        write_image(paths["color"], self.color)
-        return paths
+    prompt: str | None = None
+    pad: bool = False
+    guidance: float = 1.0
+    space: str = ""
+    frame: Literal["RUB", "LUB", "RDF"] = "RUB"
+    stretch: bool = False
+    part: int = 0
 
 
 class Predictor(nn.Module):
@@ -85,90 +55,190 @@ class Predictor(nn.Module):
         task: what is asked.
         protocol: how the answer is reached.
         head: what reads it out, called as ``head(x0, features, backbone)``.
-        prompt: the text the network is told; the task's own by default.
+        reading: what else the network was taught with.
         size: longest edge images are brought to before they are shown; 0 leaves them as they are.
         about: facts to carry in every prediction's settings.
+
+    Raises:
+        ValueError: the network is not shown as many channels as the protocol makes.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         task: Task,
-        protocol: OneStep,
+        protocol: OneStep | MultiStep,
         head: nn.Module,
-        prompt: str | None = None,
+        reading: Reading = Reading(),
         size: int = 0,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        _check_channels(backbone, protocol)
+        if not 0 <= reading.part < protocol.parts:
+            raise ValueError(f"part {reading.part} of an answer with {protocol.parts} part(s)")
         self.backbone, self.task, self.protocol, self.head = backbone, task, protocol, head
-        self.prompt = task.prompt if prompt is None else prompt
-        self.size, self.about = size, dict(about or {})
+        self.reading, self.size, self.about = reading, size, dict(about or {})
+        self.prompt = task.prompt if reading.prompt is None else reading.prompt
 
     def look(self, query: Query) -> Answer:
         """Show the network a query and read its word as a clean latent."""
-        text = self.backbone.embed([self.prompt] * len(query.x))
         taps = bool(getattr(self.head, "reads_features", True))
-        said = self.backbone(query.x, query.t, text, features=taps)
-        x0 = to_x0(said.prediction, query.x, query.alpha, query.sigma, self.backbone.schedule.predicts)
-        return Answer(x0, said.features)
+        labels = None
+        if self.protocol.class_labels is not None:
+            numbers = torch.tensor(self.protocol.class_labels, device=query.x.device, dtype=query.x.dtype)
+            labels = numbers.expand(len(query.x), -1)
+        text = self.backbone.embed([self.prompt], self.reading.pad).expand(len(query.x), -1, -1)
+        said = self.backbone(query.x, query.t, text, features=taps, class_labels=labels)
+        word = said.prediction
+        if self.reading.guidance != 1:
+            empty = self.backbone.embed([""], self.reading.pad).expand(len(query.x), -1, -1)
+            plain = self.backbone(query.x, query.t, empty, class_labels=labels).prediction
+            word = torch.lerp(plain, word, self.reading.guidance)
+        return Answer(query.read(word), said.features)
 
     @overload
     def __call__(
-        self, images: str | Path | PILImage | Tensor, size: int | None = ..., seed: int = ...
+        self,
+        images: str | Path | PILImage | Tensor,
+        size: Size = ...,
+        seed: int = ...,
+        ensemble: int = ...,
+        batch: int = ...,
     ) -> Prediction: ...
     @overload
     def __call__(
-        self, images: Sequence[Any], size: int | None = ..., seed: int = ...
+        self,
+        images: Sequence[Any],
+        size: Size = ...,
+        seed: int | Sequence[int] = ...,
+        ensemble: int = ...,
+        batch: int = ...,
     ) -> list[Prediction]: ...
-    def __call__(self, images: Any, size: int | None = None, seed: int = 0) -> Any:
+    def __call__(
+        self, images: Any, size: Size = None, seed: Any = 0, ensemble: int = 1, batch: int = 8
+    ) -> Any:
         """Predict one image, or a list of images of any sizes.
 
         Args:
             images: a path, PIL image, tensor ``3 h w`` in [0, 1], or a list of those; a tensor ``b 3 h w`` is a list.
-            size: longest edge to work at; the model's own by default, 0 for the image's.
-            seed: of whatever is random in the protocol; an image's answer does not depend on the others.
+            size: longest edge to work at; the model's own by default, 0 or ``"native"`` for the image's.
+            seed: of whatever is random in the protocol; for a list one seed, or one an image. An image's answer does
+                not depend on the others, nor on their order.
+            ensemble: how many answers to draw and merge; then the prediction has an uncertainty. The first of them is
+                the answer without an ensemble.
+            batch: how many images of one size go through the network at once.
 
         Returns:
             A `Prediction`, or a list of them for a list.
+
+        Raises:
+            ValueError: an ensemble of a deterministic protocol, whose answers would all be the same.
         """
         if isinstance(images, Tensor) and images.ndim == 4:
             images = list(images)
-        if not isinstance(images, list | tuple):
-            return self._predict([images], size, seed)[0]
-        return self._predict(list(images), size, seed)
+        many = isinstance(images, list | tuple)
+        loaded = [_picture(image) for image in (images if many else [images])]
+        seeds = [seed] * len(loaded) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(loaded):
+            raise ValueError(f"{len(seeds)} seeds for {len(loaded)} images; give one, or one an image")
+        if ensemble < 1 or batch < 1:
+            raise ValueError(f"ensemble {ensemble} and batch {batch} must be at least 1")
+        if ensemble > 1 and not self.protocol.random:
+            raise ValueError(
+                f"this model's protocol is deterministic: {ensemble} answers would be {ensemble} times the same one"
+            )
+        found = self._predict(loaded, self._longest(size), seeds, ensemble, batch)
+        return found if many else found[0]
 
-    @torch.no_grad()
-    def _predict(self, images: list[Any], size: int | None, seed: int) -> list[Prediction]:
-        loaded = [_picture(image) for image in images]
-        longest = self.size if size is None else size
-        shown = [_shown(image, longest) for image in loaded]
+    def _longest(self, size: Size) -> int:
+        if size is None:
+            return self.size
+        return 0 if size == "native" else size
+
+    def _predict(
+        self, images: list[Tensor], longest: int, seeds: list[int], ensemble: int, batch: int
+    ) -> list[Prediction]:
+        shown = [_shown(image, longest) for image in images]
+        jobs = [(i, member_seed(seeds[i], k)) for i in range(len(images)) for k in range(ensemble)]
         # Images of one size go through together; the answer to each is its own.
-        answers: dict[int, Tensor] = {}
+        answers: dict[int, list[Tensor]] = {i: [] for i in range(len(images))}
         for shape in dict.fromkeys(x.shape for x in shown):
-            group = [i for i, x in enumerate(shown) if x.shape == shape]
-            for i, canvas in zip(
-                group, self.canvases(torch.stack([shown[i] for i in group]), seed), strict=True
-            ):
-                answers[i] = canvas
-        settings = {**self.about, "size": longest, "seed": seed}
+            group = [job for job in jobs if shown[job[0]].shape == shape]
+            for start in range(0, len(group), batch):
+                part = group[start : start + batch]
+                canvases = self.canvases(torch.stack([shown[i] for i, _ in part]), [s for _, s in part])
+                for (i, _), canvas in zip(part, canvases, strict=True):
+                    answers[i].append(canvas)
+        about = {**self.about, "size": longest}
+        if ensemble > 1:
+            about["ensemble"] = ensemble
         return [
-            Prediction(self.task, self._map(answers[i], image), image, settings)
-            for i, image in enumerate(loaded)
+            self._finish(answers[i], image, {**about, "seed": seeds[i]}) for i, image in enumerate(images)
         ]
 
-    def canvases(self, images: Tensor, seed: int = 0) -> Tensor:
+    @torch.no_grad()
+    def canvases(self, images: Tensor, seed: int | Sequence[int] = 0) -> Tensor:
         """Images ``b 3 h w`` in [0, 1] to canvases of the same size; padded to the stride inside, not stretched."""
         padded, (h, w) = pad_to_multiple(images, self.backbone.stride)
-        rng = torch.Generator().manual_seed(seed)
+        seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
+        rngs = [torch.Generator().manual_seed(s) for s in seeds]
         weights = next(self.backbone.parameters())
-        latent = self.backbone.encode((padded * 2 - 1).to(weights))
-        answer = self.protocol.solve(self.look, latent, rng)
-        return self.head(answer.x0, answer.features, self.backbone)[..., :h, :w].float().cpu()
+        drawn = rngs if self.protocol.encode == "sample" else None
+        latent = self.backbone.encode((padded * 2 - 1).to(weights), drawn)
+        answer = self.protocol.solve(self.look, latent, rngs, self.backbone.schedule)
+        z = self.backbone.latent_channels
+        x0 = answer.x0[:, self.reading.part * z : (self.reading.part + 1) * z]
+        canvas = self.head(x0, answer.features, self.backbone)[..., :h, :w].float().cpu()
+        return stretched(canvas) if self.reading.stretch else canvas
+
+    def _finish(self, canvases: list[Tensor], image: Tensor, about: dict[str, Any]) -> Prediction:
+        maps = torch.cat([self._map(canvas, image) for canvas in canvases])
+        uncertainty = None
+        found = maps[0]
+        if len(maps) > 1:
+            merged = self.task.merge(maps)
+            found, uncertainty = merged.map, merged.uncertainty
+        space = self.reading.space or self.task.space
+        return Prediction(self.task, found, image, about, space, self.task.frame, uncertainty)
 
     def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
-        """Canvas to map at the input's size; resized as a canvas, so that vectors are made unit after it."""
-        return self.task.decode(resize(canvas[None], (image.shape[-2], image.shape[-1])))[0]
+        """Canvas to map ``1 c h w`` at the input's size; resized as a canvas, so that vectors are unit after it."""
+        found = self.task.decode(resize(canvas[None], (image.shape[-2], image.shape[-1])))
+        if self.task.frame is None:
+            return found
+        return convert_frame(found, self.reading.frame, self.task.frame)
+
+    def replaced(self, **changes: Any) -> Predictor:
+        """The same networks asked with another protocol: ``replaced(steps=10)``."""
+        protocol = replace(self.protocol, **changes)
+        return Predictor(
+            self.backbone, self.task, protocol, self.head, self.reading, self.size, dict(self.about)
+        )
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The seed of an ensemble's member; its first is the seed itself."""
+    if member == 0:
+        return seed
+    digest = hashlib.sha256(f"{seed}/{member}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def stretched(canvas: Tensor) -> Tensor:
+    """Each image of ``b c h w``, averaged over channels, from its own smallest and largest value to [-1, 1]."""
+    grey = canvas.mean(1, keepdim=True)
+    low, high = grey.amin((1, 2, 3), keepdim=True), grey.amax((1, 2, 3), keepdim=True)
+    return ((grey - low) / (high - low).clamp(min=1e-8) * 2 - 1).expand_as(canvas)
+
+
+def _check_channels(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
+    shown, taken = protocol.channels(backbone.latent_channels), backbone.input_channels
+    if shown != taken:
+        raise ValueError(
+            f"the network takes {taken} channels, and this protocol shows it {shown} "
+            f"(condition={protocol.condition!r}, parts={protocol.parts}); they do not belong together"
+        )
 
 
 def _picture(image: Any) -> Tensor:

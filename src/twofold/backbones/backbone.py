@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from ..diffusion import Schedule
+from ..diffusion import Rngs, Schedule
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,20 @@ class Backbone(nn.Module, abc.ABC):
         schedule: the noise schedule the network was trained on, and what it predicts.
         stride: image pixels per latent cell, along one edge.
         latent_channels: channels of a latent.
+        input_channels: of what the denoising network is shown.
     """
 
     schedule: Schedule
     stride: int
     latent_channels: int
+    input_channels: int
 
     @abc.abstractmethod
-    def encode(self, canvas: Tensor) -> Tensor:
-        """``b 3 H W`` in [-1, 1] to scaled latents ``b z H/stride W/stride``; the mean, never a draw."""
+    def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:
+        """``b 3 H W`` in [-1, 1] to scaled latents ``b z H/stride W/stride``.
+
+        The mean of the posterior; a draw from it where generators are given, one or one an image.
+        """
 
     @abc.abstractmethod
     def decode(self, latent: Tensor) -> Tensor:
@@ -50,5 +55,7 @@ class Backbone(nn.Module, abc.ABC):
         """Prompts to ``b n d``. ``pad`` fills up to the tokenizer's length, as image generation does."""
 
     @abc.abstractmethod
-    def forward(self, x: Tensor, t: Tensor, text: Tensor, features: bool = False) -> Output:
-        """Look at ``x`` (``b z h w``), being told time steps ``t`` (``b``) and text ``b n d``."""
+    def forward(
+        self, x: Tensor, t: Tensor, text: Tensor, features: bool = False, class_labels: Tensor | None = None
+    ) -> Output:
+        """Look at ``x`` (``b c h w``), being told time steps ``t`` (``b``), text ``b n d`` and class labels."""

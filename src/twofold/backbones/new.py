@@ -106,7 +106,7 @@ def renew(backbone: StableDiffusion, parts: Collection[str], captions: Iterable[
         captions: for ``text``.
         seed: of the weights.
     """
-    shape: Any = backbone.text_encoder.config
+    shape: Any = backbone.text_encoder.config if backbone.text_encoder is not None else CLIPTextConfig()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         text, tokenizer = miniature_text(captions, shape.hidden_size, shape.num_hidden_layers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..diffusion import Schedule
+from ..diffusion import Rngs, Schedule, draw
 from .backbone import Backbone, Output
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
@@ -23,22 +23,27 @@ class StableDiffusion(Backbone):
     Args:
         unet: the denoising network.
         vae: ``AutoencoderKL`` or ``AutoencoderTiny``.
-        text_encoder: a ``CLIPTextModel``.
+        text_encoder: a ``CLIPTextModel``; None where ``texts`` is all the model is ever told.
         tokenizer: its ``CLIPTokenizer``.
         scheduler_config: the contents of diffusers' ``scheduler_config.json``.
+        texts: embeddings ``n d`` by prompt, used in place of a text encoder. The 2 tokens of the empty prompt are the
+            first 2 of its 77 padded ones, because CLIP looks back only.
     """
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
         vae: Autoencoder,
-        text_encoder: nn.Module,
+        text_encoder: nn.Module | None,
         tokenizer: Any,
-        scheduler_config: dict[str, Any],
+        scheduler_config: Mapping[str, Any],
+        texts: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.schedule = Schedule.from_config(scheduler_config)
+        self.texts = dict(texts or {})
+        self.input_channels = int(unet.config.in_channels)
         self.latent_channels = int(vae.config.latent_channels)
         self.stride = 2 ** (len(_widths(vae)) - 1)
 
@@ -52,24 +57,52 @@ class StableDiffusion(Backbone):
         """Floating-point type of the U-Net."""
         return next(self.unet.parameters()).dtype
 
-    def encode(self, canvas: Tensor) -> Tensor:
-        """See `Backbone.encode`."""
+    def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:
+        """See `Backbone.encode`; a tiny autoencoder has no posterior, and nothing is drawn."""
         out = self.vae.encode(canvas.to(self.vae.dtype))
-        latent = out.latents if isinstance(self.vae, AutoencoderTiny) else out.latent_dist.mean
-        return latent * self.vae.config.scaling_factor
+        if isinstance(self.vae, AutoencoderTiny):
+            latent = out.latents
+        else:
+            latent = out.latent_dist.mean
+            if rng is not None:
+                latent = latent + out.latent_dist.std * draw(latent.shape, rng, latent)
+        return (latent * self.vae.config.scaling_factor).to(self.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         """See `Backbone.decode`."""
         return self.vae.decode(latent.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
 
     def embed(self, prompts: Sequence[str], pad: bool = False) -> Tensor:
-        """See `Backbone.embed`; a prompt of no words is two tokens, BOS and EOS, when not padded."""
+        """See `Backbone.embed`; a prompt of no words is two tokens, BOS and EOS, when not padded.
+
+        Raises:
+            ValueError: the model came without a text encoder, and the prompt is not among its `texts`.
+        """
+        if self.text_encoder is None or self.tokenizer is None:
+            return torch.stack([self._remembered(p, pad) for p in prompts]).to(self.device, self.dtype)
         tokens = self.tokenizer(
             list(prompts), padding="max_length" if pad else True, truncation=True, return_tensors="pt"
         )
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
-    def forward(self, x: Tensor, t: Tensor, text: Tensor, features: bool = False) -> Output:
+    def _remembered(self, prompt: str, pad: bool) -> Tensor:
+        found = self.texts.get(prompt)
+        if found is None:
+            raise ValueError(
+                f"this model came without a text encoder and does not know the prompt {prompt!r}; give --base a "
+                "Stable Diffusion model that has one"
+            )
+        if not pad:
+            return found[:2] if prompt == "" else found
+        if len(found) < 77:
+            raise ValueError(
+                f"the remembered prompt {prompt!r} has {len(found)} tokens, and this model was trained with 77"
+            )
+        return found
+
+    def forward(
+        self, x: Tensor, t: Tensor, text: Tensor, features: bool = False, class_labels: Tensor | None = None
+    ) -> Output:
         """See `Backbone.forward`."""
         taps: list[Tensor] = []
         hooks = []
@@ -78,7 +111,9 @@ class StableDiffusion(Backbone):
                 b.register_forward_hook(lambda _m, _i, out: taps.append(out)) for b in self.unet.up_blocks
             ]
         try:
-            said = self.unet(x.to(self.dtype), t, encoder_hidden_states=text).sample
+            said = self.unet(
+                x.to(self.dtype), t, encoder_hidden_states=text, class_labels=class_labels
+            ).sample
         finally:
             for hook in hooks:
                 hook.remove()
@@ -86,7 +121,8 @@ class StableDiffusion(Backbone):
 
     def components(self) -> dict[str, nn.Module]:
         """The networks by the folder names of the diffusers layout."""
-        return {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        return {k: m for k, m in parts.items() if m is not None}
 
 
 def _widths(vae: Autoencoder) -> Sequence[int]:

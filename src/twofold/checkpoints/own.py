@@ -66,9 +66,8 @@ class Model:
         how = self.settings.tasks[name]
         about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
         head = self.heads.get(name, LatentHead())
-        return Predictor(
-            self.backbone, get_task(name), how.protocol, head, how.prompt, self.settings.size, about
-        )
+        asked = get_task(how.task or name)
+        return Predictor(self.backbone, asked, how.protocol, head, how.reading, self.settings.size, about)
 
 
 def load(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from ..protocol import OneStep
+from ..heads import HEADS
+from ..predictor import Reading
+from ..protocol import OneStep, Protocol
 from ..tasks import get_task
 
 
@@ -14,19 +16,38 @@ class TaskSettings(BaseModel):
     """How one task is asked of the network and what its answer means.
 
     Attributes:
+        task: its name where that is not the key it stands under: two keys may ask one task in two ways.
         protocol: how the answer is reached.
-        head: what reads it out; the weights of one that has any are in ``heads/<task>``.
-        prompt: the text the network was trained with for this task; tokens are not padded.
+        head: what reads it out; the weights of one that has any are in ``heads/<key>``.
+        prompt, pad, guidance, stretch, part: see `Reading`.
         space: what the numbers of the map are.
-        frame: of vectors; ``None`` where there are none.
+        frame: that vectors are painted in; ``None`` where there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    protocol: OneStep = OneStep()
-    head: Literal["latent", "light"] = "latent"
+    task: str = ""
+    protocol: Protocol = OneStep()
+    head: str = "latent"
     prompt: str = ""
+    pad: bool = False
+    guidance: float = 1.0
     space: str = ""
-    frame: Literal["RUB"] | None = None
+    frame: Literal["RUB", "LUB", "RDF"] | None = None
+    stretch: bool = False
+    part: int = 0
+
+    @field_validator("head")
+    @classmethod
+    def _known_head(cls, value: str) -> str:
+        if value not in HEADS:
+            raise ValueError(f"unknown head {value!r}; known: {', '.join(HEADS)}")
+        return value
+
+    @property
+    def reading(self) -> Reading:
+        """What a predictor has to know besides protocol and head."""
+        frame = self.frame or "RUB"
+        return Reading(self.prompt, self.pad, self.guidance, self.space, frame, self.stretch, self.part)
 
 
 class ModelSettings(BaseModel):
@@ -53,9 +74,7 @@ class ModelSettings(BaseModel):
     recipes: tuple[str, ...] = ()
     code_version: str = ""
 
-    def with_tasks(
-        self, names: list[str], timestep: int, recipe: str, head: Literal["latent", "light"] = "latent"
-    ) -> ModelSettings:
+    def with_tasks(self, names: list[str], timestep: int, recipe: str, head: str = "latent") -> ModelSettings:
         """The same settings after a run that taught one-step ``names`` at ``timestep`` through ``head``."""
         tasks = dict(self.tasks)
         for name in names:

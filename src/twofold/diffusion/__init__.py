@@ -1,6 +1,22 @@
 """Schedules and samplers."""
 
-from .sampler import ddim, walk
-from .schedule import Schedule, from_x0, per_image, to_x0
+from .draw import Rngs, draw
+from .sampler import ddim, euler, lcm, lcm_timesteps, walk
+from .schedule import BetaFamily, Parametrization, Schedule, Spacing, from_x0, per_image, to_x0
 
-__all__ = ["Schedule", "ddim", "from_x0", "per_image", "to_x0", "walk"]
+__all__ = [
+    "BetaFamily",
+    "Parametrization",
+    "Rngs",
+    "Schedule",
+    "Spacing",
+    "ddim",
+    "draw",
+    "euler",
+    "from_x0",
+    "lcm",
+    "lcm_timesteps",
+    "per_image",
+    "to_x0",
+    "walk",
+]

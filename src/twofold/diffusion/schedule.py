@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Parametrization = Literal["epsilon", "v", "x0", "flow"]
-BetaFamily = Literal["linear", "scaled_linear"]
+BetaFamily = Literal["linear", "scaled_linear", "power"]
 Spacing = Literal["leading", "trailing"]
 
 # diffusers' names for the same things, as they stand in scheduler_config.json
@@ -75,18 +75,31 @@ def from_x0(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, kind: Param
     raise ValueError(f"unknown parametrization {kind!r}; one of {', '.join(get_args(Parametrization))}")
 
 
-def betas(start: float, end: float, family: BetaFamily = "scaled_linear", steps: int = 1000) -> Tensor:
-    """``steps`` noise increments in float64; ``scaled_linear`` is linear in the square root (GenPercept eq. 5)."""
-    if family == "linear":
-        return torch.linspace(start, end, steps, dtype=torch.float64)
-    if family == "scaled_linear":
-        return torch.linspace(start**0.5, end**0.5, steps, dtype=torch.float64) ** 2
-    raise ValueError(f"unknown beta schedule {family!r}; one of {', '.join(get_args(BetaFamily))}")
+def betas(
+    start: float,
+    end: float,
+    family: BetaFamily = "scaled_linear",
+    steps: int = 1000,
+    exponent: float = 2.0,
+) -> Tensor:
+    """``steps`` noise increments in float64; ``scaled_linear`` is linear in the square root (GenPercept eq. 5).
+
+    ``power`` is linear in the ``exponent``-th root, of which ``linear`` and ``scaled_linear`` are the cases 1 and 2.
+    """
+    powers = {"linear": 1.0, "scaled_linear": 2.0, "power": exponent}
+    if family not in powers:
+        raise ValueError(f"unknown beta schedule {family!r}; one of {', '.join(get_args(BetaFamily))}")
+    p = powers[family]
+    return torch.linspace(start ** (1 / p), end ** (1 / p), steps, dtype=torch.float64) ** p
 
 
 def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
     """Shift and scale sqrt(alpha_bar) so that the last step is pure noise (Lin et al. 2024, algorithm 1)."""
     root = alpha_bar.sqrt()
+    if root[0] == root[-1]:
+        if root[0] == 0:
+            return alpha_bar  # beta = (1, 1): it is pure noise throughout
+        raise ValueError("a schedule that adds no noise cannot be rescaled to end in pure noise")
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
 
 
@@ -123,6 +136,26 @@ class Schedule:
             alpha_bar = zero_terminal_snr(alpha_bar)
         final = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
         return cls(alpha_bar, _FROM_DIFFUSERS[kind], final, dict(config))
+
+    @classmethod
+    def of(
+        cls,
+        start: float,
+        end: float,
+        family: BetaFamily = "scaled_linear",
+        steps: int = 1000,
+        *,
+        zero_snr: bool = False,
+        predicts: Parametrization = "v",
+        ends_clean: bool = False,
+        exponent: float = 2.0,
+    ) -> Schedule:
+        """From its numbers; see `betas` and `zero_terminal_snr`."""
+        alpha_bar = (1 - betas(start, end, family, steps, exponent)).cumprod(0)
+        if zero_snr:
+            alpha_bar = zero_terminal_snr(alpha_bar)
+        final = 1.0 if ends_clean else float(alpha_bar[0])
+        return cls(alpha_bar, predicts, final, {})
 
     @classmethod
     def flow(cls, steps: int = 1000) -> Schedule:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
-from ..diffusion import from_x0, to_x0
+from ..diffusion import from_x0
 from ..evaluate import score
 from ..heads import LatentHead, LightHead
 from ..predictor import Predictor
@@ -107,10 +107,11 @@ class DenoiserStage:
         """One-step perception: masked latent error, plus the task's own loss on the painted canvas."""
         task, recipe = TASKS[name], self.recipe
         batch = self.examples.labelled(name, rng, count)
-        query = self.protocol.prepare(batch.image, batch.image if batch.target is None else batch.target, rng)
+        target = batch.image if batch.target is None else batch.target
+        query = self.protocol.prepare(batch.image, target, rng, self.backbone.schedule)
         text = self.backbone.embed([task.prompt] * count)
         said = self.backbone(query.x, query.t, text, features=recipe.head == "light")
-        x0 = to_x0(said.prediction, query.x, query.alpha, query.sigma, self.backbone.schedule.predicts)
+        x0 = query.read(said.prediction)
         loss = torch.zeros(())
         if recipe.latent_weight and batch.target is not None and batch.mask is not None:
             keep = batch.mask.expand_as(x0)

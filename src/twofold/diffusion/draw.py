@@ -1,0 +1,23 @@
+"""Random numbers that belong to an image, not to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+Rngs = torch.Generator | Sequence[torch.Generator]
+
+
+def draw(shape: Sequence[int], rngs: Rngs, like: Tensor) -> Tensor:
+    """Standard normal numbers ``b ...`` in the dtype and on the device of ``like``.
+
+    With one generator an image, each image's numbers are its own, whatever stands beside it in the batch. They are
+    drawn on the CPU in float32, so that a seed means the same on every device.
+    """
+    if isinstance(rngs, torch.Generator):
+        return torch.randn(tuple(shape), generator=rngs).to(like)
+    if len(rngs) != shape[0]:
+        raise ValueError(f"{len(rngs)} generators for {shape[0]} images; give one, or one an image")
+    return torch.stack([torch.randn(tuple(shape[1:]), generator=rng) for rng in rngs]).to(like)

@@ -1,0 +1,149 @@
+"""A walk of several looks from noise, or from the image itself, to the answer."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
+from torch import Tensor
+
+from ..diffusion import Rngs, Schedule, Spacing, ddim, draw, lcm, lcm_timesteps
+from .noise import Noise, Strategy, multi_resolution
+from .query import Answer, Look, Query
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class MultiStep:
+    """Diffusion conditioned on an image: stochastic (Marigold), from zeros (E2E-FT), or from the image (DMP).
+
+    Attributes:
+        steps: looks, from noisy to clean.
+        start: of the walk: ``gaussian`` noise (GenPercept eq. 6-7), ``zeros``, or the ``image`` latent, which then is
+            the noise in training too (eq. 8-10).
+        condition: ``concat``: the network is shown image latent, then state; ``replace``: the state alone, for
+            ``start="image"``.
+        noise: the schedule; the network's own when None.
+        spacing: of the time steps, as diffusers spaces them. ``offset`` is added to ``leading`` ones.
+        timesteps: explicit ones, from noisy to clean, instead of ``steps`` and ``spacing``.
+        sampler: ``ddim``, which on rectified flow is Euler's step, or ``lcm``.
+        final: what leaves the walk: ``x0`` as last seen, or ``prev``, the state after the last step.
+        oracle: DDIM steps take the image latent for the noise instead of reading it from the state (DMP).
+        mixed: how coarser noise is mixed into training noise, if it is; its strength falls with the time step.
+        trained_at: the time step of training; a random one when None.
+        encode, class_labels, parts: as in `OneStep`.
+    """
+
+    steps: int = 4
+    start: Literal["gaussian", "zeros", "image"] = "gaussian"
+    condition: Literal["concat", "replace"] = "concat"
+    noise: Noise | None = None
+    spacing: Spacing = "trailing"
+    offset: int = 1
+    timesteps: tuple[int, ...] | None = None
+    sampler: Literal["ddim", "lcm"] = "ddim"
+    final: Literal["prev", "x0"] = "x0"
+    oracle: bool = False
+    mixed: Strategy | None = None
+    trained_at: int | None = None
+    encode: Literal["mode", "sample"] = "mode"
+    class_labels: tuple[float, ...] | None = None
+    parts: int = 1
+    kind: Literal["multi_step"] = "multi_step"
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.timesteps == ():
+            raise ValueError("a walk has at least one step")
+        if (self.start == "image") != (self.condition == "replace"):
+            raise ValueError(
+                f"start={self.start!r} does not go with condition={self.condition!r}: a walk from the image is shown "
+                "the state alone ('replace'), one from noise or zeros needs the image beside it ('concat')"
+            )
+        if self.parts != 1 and self.start == "image":
+            raise ValueError(f"{self.parts} parts cannot start from one image latent; use start='gaussian'")
+        leading_once = self.steps == 1 and self.spacing == "leading" and self.timesteps is None
+        if leading_once and self.start == "gaussian" and self.sampler == "ddim" and not self._only_noise:
+            raise ValueError(
+                "one leading-spaced step would show the network pure noise and tell it that nearly all noise is "
+                "gone (time step 0 or 1); use spacing='trailing', which starts at the last time step"
+            )
+
+    @property
+    def _only_noise(self) -> bool:
+        """At beta = (1, 1) every time step is pure noise, and which one is told does not matter."""
+        return self.noise is not None and self.noise.start == self.noise.end == 1
+
+    @property
+    def random(self) -> bool:
+        """Whether two seeds give two answers."""
+        drawn = self.sampler == "lcm" and len(self.timesteps or range(self.steps)) > 1
+        return self.encode == "sample" or self.start == "gaussian" or drawn
+
+    def channels(self, latent: int) -> int:
+        """What a network with latents of ``latent`` channels is shown."""
+        return latent * (1 + self.parts) if self.condition == "concat" else latent
+
+    def times(self, schedule: Schedule) -> list[int]:
+        """The time steps of the walk."""
+        if self.timesteps is not None:
+            return list(self.timesteps)
+        if self.sampler == "lcm":
+            return lcm_timesteps(self.steps, schedule.steps)
+        return schedule.timesteps(self.steps, self.spacing, self.offset if self.spacing == "leading" else 0)
+
+    def _show(self, image: Tensor, state: Tensor, t: Tensor, schedule: Schedule) -> Query:
+        alpha, sigma = schedule.scales_like(t, state)
+        x = torch.cat([image, state], 1) if self.condition == "concat" else state
+        return Query(x, t, state, alpha, sigma, schedule.predicts)
+
+    def _start(self, image: Tensor, rng: Rngs) -> Tensor:
+        if self.start == "image":
+            return image
+        shape = (len(image), image.shape[1] * self.parts, *image.shape[2:])
+        return draw(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
+
+    def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> Query:
+        """What to show the network in training, for latents of image (``b z h w``) and target."""
+        schedule = schedule if self.noise is None else self.noise.schedule
+        b = len(image)
+        if self.start == "zeros":  # there is nothing of the target in the state, in training as in use
+            t = torch.full((b,), self.times(schedule)[0], device=image.device)
+            return self._show(image, torch.zeros_like(target), t, schedule)
+        t = torch.randint(schedule.steps, (b,), generator=rng)
+        if self.trained_at is not None:
+            t = torch.full((b,), self.trained_at)
+        noise = image if self.start == "image" else draw(target.shape, rng, target)
+        if self.mixed is not None and self.start == "gaussian":
+            noise = multi_resolution(noise, rng, 0.9 * t.to(noise) / schedule.steps, self.mixed)
+        state, _, _ = schedule.noised(target, noise, t.to(image.device))
+        return self._show(image, state, t.to(image.device), schedule)
+
+    def solve(self, look: Look, image: Tensor, rng: Rngs, schedule: Schedule) -> Answer:
+        """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
+        schedule = schedule if self.noise is None else self.noise.schedule
+        state, times = self._start(image, rng), self.times(schedule)
+        answer = Answer(state)
+        for i, now in enumerate(times):
+            t = torch.full((len(state),), now, device=state.device)
+            query = self._show(image, state, t, schedule)
+            answer = look(query)
+            last = i + 1 == len(times)
+            there = schedule.end() if last else schedule.scales(torch.tensor([times[i + 1]]))
+            to = tuple(s.to(state).reshape(1, 1, 1, 1) for s in there)
+            if self.sampler == "lcm":
+                fresh = torch.zeros_like(state) if last else draw(state.shape, rng, state)
+                answer, state = _lcm(query, answer, now, to, fresh, last)
+            elif self.oracle:
+                state = to[0] * answer.x0 + to[1] * image
+            else:
+                state = ddim(state, answer.x0, (query.alpha, query.sigma), (to[0], to[1]))
+        return answer if self.final == "x0" else Answer(state, answer.features)
+
+
+def _lcm(
+    query: Query, answer: Answer, now: int, to: tuple[Tensor, ...], fresh: Tensor, last: bool
+) -> tuple[Answer, Tensor]:
+    clean = lcm(query.state, answer.x0, now)
+    state = clean if last else to[0] * clean + to[1] * fresh
+    return Answer(clean, answer.features), state

@@ -1,0 +1,125 @@
+"""Noise: how much at which time step, and of which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
+from torch import Tensor
+
+from ..diffusion import BetaFamily, Parametrization, Schedule
+
+Strategy = Literal["original", "every_layer", "power_of_two", "random_step"]
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class Noise:
+    """A noise schedule as a value: 1000 time steps (or ``steps``) of betas from ``start`` to ``end``.
+
+    Attributes:
+        start: first beta (Stable Diffusion: 0.00085).
+        end: last beta (Stable Diffusion: 0.012); ``start = end = 1`` is GenPercept's: nothing but the image is left.
+        family: ``scaled_linear`` is linear in the square root, ``power`` in the ``exponent``-th root.
+        exponent: of ``power``.
+        zero_snr: rescaled so that the last step is pure noise (Lin et al. 2024).
+        predicts: what the network says.
+        ends_clean: whether the last step of a walk goes to the clean latent, or to the first time step's level
+            (diffusers' ``set_alpha_to_one``).
+        steps: training time steps.
+    """
+
+    start: float = 0.00085
+    end: float = 0.012
+    family: BetaFamily = "scaled_linear"
+    exponent: float = 2.0
+    zero_snr: bool = False
+    predicts: Parametrization = "v"
+    ends_clean: bool = False
+    steps: int = 1000
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule with its table."""
+        return _schedule(self)
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Noise:
+        """From diffusers' ``scheduler_config.json``."""
+        predicts: dict[str, Parametrization] = {
+            "epsilon": "epsilon",
+            "v_prediction": "v",
+            "sample": "x0",
+            "flow_prediction": "flow",
+        }
+        kind = config.get("prediction_type", "epsilon")
+        if kind not in predicts:
+            raise ValueError(f"unknown prediction_type {kind!r}; one of {', '.join(predicts)}")
+        return cls(
+            start=config.get("beta_start", 1e-4),
+            end=config.get("beta_end", 0.02),
+            family=config.get("beta_schedule", "linear"),
+            zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
+            predicts=predicts[kind],
+            ends_clean=bool(config.get("set_alpha_to_one", True)),
+            steps=int(config.get("num_train_timesteps", 1000)),
+        )
+
+
+@lru_cache(maxsize=64)
+def _schedule(noise: Noise) -> Schedule:
+    if noise.predicts == "flow":
+        return Schedule.flow(noise.steps)
+    return Schedule.of(
+        noise.start,
+        noise.end,
+        noise.family,
+        noise.steps,
+        zero_snr=noise.zero_snr,
+        predicts=noise.predicts,
+        ends_clean=noise.ends_clean,
+        exponent=noise.exponent,
+    )
+
+
+def multi_resolution(
+    noise: Tensor,
+    rng: torch.Generator,
+    strength: float | Tensor = 0.9,
+    strategy: Strategy = "original",
+    levels: int = 10,
+) -> Tensor:
+    """Gaussian noise with coarser noise added, and unit variance again (Kasiopy 2023; used by Marigold's training).
+
+    Args:
+        noise: ``b c h w`` standard normal, the finest level.
+        rng: of the coarser levels.
+        strength: k; level i weighs k**i. ``b`` of them where it is annealed: Marigold's is ``0.9 * t / T``.
+        strategy: how a level's size follows from the one before: ``original`` divides it by r**i with r drawn from
+            [2, 4], so that it falls faster and faster; ``power_of_two`` does so with r = 2; ``random_step`` divides
+            by a new r each time; ``every_layer`` by 2.
+        levels: at most.
+
+    Returns:
+        ``b c h w``, divided by the standard deviation of the whole tensor, as the originals do.
+    """
+    b, c, h, w = noise.shape
+    weight = torch.as_tensor(strength, dtype=noise.dtype, device=noise.device).reshape(-1, 1, 1, 1)
+    if strategy == "every_layer":
+        levels = min(h, w).bit_length() - 1
+    out, (rows, columns) = noise, (h, w)
+    for i in range(levels):
+        r = 2.0
+        if strategy in ("original", "random_step"):
+            r += 2 * float(torch.rand((1,), generator=rng))
+        power = 1 if strategy in ("random_step", "every_layer") else i
+        rows, columns = max(1, int(rows / r**power)), max(1, int(columns / r**power))
+        coarse = torch.randn((b, c, rows, columns), generator=rng).to(noise)
+        out = out + F.interpolate(coarse, size=(h, w), mode="bilinear", align_corners=False) * weight**i
+        if rows == 1 or columns == 1:
+            break
+    return out / out.std()

@@ -1,0 +1,79 @@
+"""One look and done."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked
+from torch import Tensor
+
+from ..diffusion import Rngs, Schedule, draw
+from .query import Answer, Look, Query
+
+
+@checked(frozen=True, config=ConfigDict(extra="forbid"))
+class OneStep:
+    """One look at the clean image latent (GenPercept, eq. 11-12; Lotus).
+
+    This is deterministic multi-step diffusion with the image latent as the noise and beta = (1, 1): alpha is 0
+    and sigma is 1 at every time step, so a v-prediction is minus the answer, an x0-prediction the answer itself, and
+    ten steps are one. The labels are not touched in making the query, so an invalid label cannot leak.
+
+    Attributes:
+        timestep: what the network is told (GenPercept 1, Lotus 999).
+        predicts: ``v`` (GenPercept) or ``x0`` (Lotus).
+        condition: ``replace``: the network is shown the image latent alone; ``concat``: image latent, then a state.
+        start: the state where there is one: ``gaussian`` (Lotus-G) or ``zeros``.
+        taught: the time step told in training: the ``same``, or a ``random`` one (GenPercept's default).
+        encode: image latents are the posterior's ``mode``, or a ``sample`` of it (Lotus).
+        class_labels: numbers given to a network with a class embedding: Lotus' task switch.
+        parts: how many targets the network answers at once, each with the channels of a latent.
+    """
+
+    timestep: int = 1
+    predicts: Literal["v", "x0"] = "v"
+    condition: Literal["replace", "concat"] = "replace"
+    start: Literal["gaussian", "zeros"] = "gaussian"
+    taught: Literal["same", "random"] = "same"
+    encode: Literal["mode", "sample"] = "mode"
+    class_labels: tuple[float, ...] | None = None
+    parts: int = 1
+    kind: Literal["one_step"] = "one_step"
+
+    def __post_init__(self) -> None:
+        if self.condition == "replace" and self.parts != 1:
+            raise ValueError(
+                f"{self.parts} parts need condition='concat': the image latent is only one part's size"
+            )
+
+    @property
+    def random(self) -> bool:
+        """Whether two seeds give two answers."""
+        return self.encode == "sample" or (self.condition == "concat" and self.start == "gaussian")
+
+    def channels(self, latent: int) -> int:
+        """What a network with latents of ``latent`` channels is shown."""
+        return latent * (1 + self.parts) if self.condition == "concat" else latent
+
+    def _query(self, image: Tensor, t: Tensor, rng: Rngs) -> Query:
+        b, z, h, w = image.shape
+        zero = image.new_zeros(b, 1, 1, 1)
+        if self.condition == "replace":
+            return Query(image, t, image, zero, zero + 1, self.predicts)
+        shape = (b, z * self.parts, h, w)
+        state = draw(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
+        return Query(torch.cat([image, state], 1), t, state, zero, zero + 1, self.predicts)
+
+    def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> Query:
+        """What to show the network in training, for latents ``b z h w`` of image and target."""
+        t = torch.full((len(image),), self.timestep)
+        if self.taught == "random":
+            t = torch.randint(schedule.steps, (len(image),), generator=rng)
+        return self._query(image, t.to(image.device), rng)
+
+    def solve(self, look: Look, image: Tensor, rng: Rngs, schedule: Schedule) -> Answer:
+        """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
+        t = torch.full((len(image),), self.timestep, device=image.device)
+        return look(self._query(image, t, rng))

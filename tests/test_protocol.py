@@ -1,0 +1,327 @@
+"""Protocols: published numbers, equality with diffusers' pipelines, and laws."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    LCMScheduler,
+    MarigoldDepthPipeline,
+    MarigoldIntrinsicsPipeline,
+    MarigoldNormalsPipeline,
+    UNet2DConditionModel,
+)
+from pydantic import TypeAdapter
+
+import golden
+from twofold.backbones.stable_diffusion import StableDiffusion
+from twofold.heads import LatentHead
+from twofold.predictor import Predictor, Reading
+from twofold.protocol import Answer, MultiStep, Noise, OneStep, Protocol, multi_resolution
+from twofold.tasks import TASKS
+
+SD = {
+    "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction", "clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1,
+}  # fmt: skip
+
+
+# Published numbers: tests/golden.py says with which networks
+
+
+@pytest.fixture(scope="module")
+def net():
+    return golden.backbone()
+
+
+def doubled(net):
+    """The same network with 8 input channels, as Marigold begins: weights twice, halved; the bias once."""
+    config = dict(net.unet.config)
+    unet = UNet2DConditionModel.from_config({**config, "in_channels": 8}).double()
+    state = net.unet.state_dict()
+    weight = state["conv_in.weight"]
+    unet.load_state_dict({**state, "conv_in.weight": weight.repeat(1, 2, 1, 1) * 0.5})
+    return StableDiffusion(unet.eval(), net.vae, torch.nn.Identity(), None, golden.SCHEDULER)
+
+
+@torch.no_grad()
+def solve(net, protocol, monkeypatch=None, start=None):
+    """The answer to the golden image under the golden text."""
+
+    def look(query):
+        said = net(query.x, query.t, golden.text())
+        return Answer(query.read(said.prediction))
+
+    if start is not None:
+        monkeypatch.setattr("twofold.protocol.multi_step.draw", lambda shape, rng, like: start)
+    return protocol.solve(look, net.encode(golden.image()), torch.Generator(), net.schedule).x0
+
+
+def gaussian():
+    """The start of the published stochastic walks."""
+    return torch.sin(0.9 * torch.arange(384.0) + 0.2).reshape(1, 4, 8, 12).double()
+
+
+def walk(betas, steps=10, start="image"):
+    return MultiStep(
+        steps=steps, start=start, condition="replace" if start == "image" else "concat",
+        noise=Noise(*betas), spacing="leading", offset=1, final="x0",
+    )  # fmt: skip
+
+
+def close(x, expected, tolerance=1e-4):
+    assert golden.summary(x)[: len(expected)] == pytest.approx(expected, abs=tolerance)
+
+
+def test_published_numbers_of_walks_from_the_image(net):
+    close(
+        solve(net, walk((0.00085, 0.012))),
+        (0.004940, 0.387948, 1.464766, -0.043574, 0.261312),
+    )
+    close(solve(net, walk((0.1360, 0.192))), (0.000320, 0.325440, 1.118617))
+
+
+def test_published_numbers_of_walks_from_noise(net, monkeypatch):
+    wide = doubled(net)
+    found = solve(wide, walk((0.00085, 0.012), start="gaussian"), monkeypatch, gaussian())
+    close(found, (-0.007167, 0.681582, 1.851776, 0.260264, -0.256086))
+    found = solve(wide, walk((0.1360, 0.192), start="gaussian"), monkeypatch, gaussian())
+    close(found, (-0.018407, 0.431207, 1.407284))
+
+
+def test_at_beta_one_ten_steps_are_one(net, monkeypatch):
+    one, ten = (solve(net, walk((1, 1), steps)) for steps in (1, 10))
+    assert torch.equal(one, ten)
+    assert torch.equal(one, solve(net, OneStep(timestep=1)))
+    wide = doubled(net)
+    one, ten = (solve(wide, walk((1, 1), steps, "gaussian"), monkeypatch, gaussian()) for steps in (1, 10))
+    assert torch.equal(one, ten)
+    close(one, (-0.006239, 0.270796, 0.844440, 0.032404, 0.141343))
+
+
+# diffusers' pipelines
+
+
+def tiny_pipeline(kind, scheduler, parts=1, **options):
+    """A Marigold pipeline with random weights, without a text encoder; its empty prompt is a constant."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        in_channels=4 + 4 * parts, out_channels=4 * parts, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=(1, 2), cross_attention_dim=16, sample_size=8,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 32, 32, 32), norm_num_groups=8,
+    )  # fmt: skip
+    pipe = kind(
+        unet=unet.eval(), vae=vae.eval(), scheduler=scheduler, text_encoder=None, tokenizer=None, **options
+    )
+    pipe.set_progress_bar_config(disable=True)
+    pipe.empty_text_embedding = torch.sin(0.3 * torch.arange(32.0)).reshape(1, 2, 16)
+    config = {**scheduler.config}
+    net = StableDiffusion(unet, vae, None, None, config, {"": pipe.empty_text_embedding[0]})
+    return pipe, net
+
+
+def picture(h=64, w=96):
+    rng = torch.Generator().manual_seed(3)
+    return torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=rng), (h, w), mode="bilinear")[0]
+
+
+def schedulers():
+    trailing = {**SD, "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    for steps in (1, 4, 10):
+        yield f"trailing-{steps}", DDIMScheduler(**trailing), MultiStep(steps=steps, final="prev")
+    for steps in (4, 10):
+        protocol = MultiStep(steps=steps, spacing="leading", final="prev")
+        yield f"leading-{steps}", DDIMScheduler(**SD), protocol
+    yield "lcm-1", LCMScheduler(**SD), MultiStep(steps=1, sampler="lcm", final="prev")
+
+
+@pytest.mark.parametrize("name, scheduler, protocol", schedulers(), ids=[x[0] for x in schedulers()])
+@pytest.mark.parametrize("size", [(64, 96), (50, 70)])
+def test_depth_equals_diffusers(name, scheduler, protocol, size):
+    pipe, net = tiny_pipeline(
+        MarigoldDepthPipeline, scheduler, prediction_type="depth", scale_invariant=True, shift_invariant=True,
+        default_denoising_steps=1, default_processing_resolution=0,
+    )  # fmt: skip
+    image = picture(*size)
+    expected = pipe(
+        image, num_inference_steps=protocol.steps, generator=torch.Generator().manual_seed(5),
+        processing_resolution=0, match_input_resolution=True,
+    ).prediction  # fmt: skip
+    found = Predictor(net, TASKS["depth"], protocol, LatentHead(), Reading(prompt=""))(image, seed=5)
+    np.testing.assert_allclose(found.array, expected[0, ..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_consistency_walks_equal_diffusers(steps):
+    pipe, net = tiny_pipeline(
+        MarigoldDepthPipeline, LCMScheduler(**SD), prediction_type="depth", default_denoising_steps=1,
+        default_processing_resolution=0,
+    )  # fmt: skip
+    image = picture()
+    expected = pipe(
+        image, num_inference_steps=steps, generator=torch.Generator().manual_seed(5), processing_resolution=0
+    ).prediction
+    protocol = MultiStep(steps=steps, sampler="lcm", final="prev")
+    found = Predictor(net, TASKS["depth"], protocol, LatentHead(), Reading(prompt=""))(image, seed=5)
+    np.testing.assert_allclose(found.array, expected[0, ..., 0], atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 10])
+def test_normals_equal_diffusers(steps):
+    scheduler = DDIMScheduler(**SD, timestep_spacing="trailing", rescale_betas_zero_snr=True)
+    pipe, net = tiny_pipeline(
+        MarigoldNormalsPipeline, scheduler, use_full_z_range=True, default_denoising_steps=1,
+        default_processing_resolution=0,
+    )  # fmt: skip
+    image = picture()
+    expected = pipe(
+        image, num_inference_steps=steps, generator=torch.Generator().manual_seed(5), processing_resolution=0
+    ).prediction
+    protocol = MultiStep(steps=steps, final="prev")
+    found = Predictor(net, TASKS["normals"], protocol, LatentHead(), Reading(prompt=""))(image, seed=5)
+    np.testing.assert_allclose(found.array, expected[0], atol=1e-4)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_intrinsic_images_equal_diffusers(parts):
+    scheduler = DDIMScheduler(**SD, timestep_spacing="trailing", rescale_betas_zero_snr=True)
+    names = ["albedo", "shading", "residual"][:parts]
+    pipe, net = tiny_pipeline(
+        MarigoldIntrinsicsPipeline, scheduler, parts, default_denoising_steps=4, default_processing_resolution=0,
+        target_properties={"target_names": names, **{n: {"prediction_space": "srgb"} for n in names}},
+    )  # fmt: skip
+    image = picture()
+    expected = pipe(
+        image, num_inference_steps=4, generator=torch.Generator().manual_seed(5), processing_resolution=0
+    ).prediction
+    for part in range(parts):
+        predictor = Predictor(
+            net, TASKS["albedo"], MultiStep(parts=parts, final="prev"), LatentHead(), Reading("", part=part)
+        )
+        np.testing.assert_allclose(predictor(image, seed=5).array, expected[part], atol=1e-5)
+
+
+def test_the_value_before_the_last_step_is_another(net):
+    """What E2E-FT reads is x0; reading the state after the step would be another answer."""
+    before, after = (
+        solve(net, MultiStep(4, start="image", condition="replace", final=f, noise=Noise()))
+        for f in ("x0", "prev")
+    )
+    assert not torch.allclose(before, after, atol=1e-3)
+
+
+# Laws
+
+
+PROTOCOLS = {
+    "one step": OneStep(),
+    "one step beside noise": OneStep(condition="concat", predicts="x0", timestep=999),
+    "from noise": MultiStep(),
+    "from zeros": MultiStep(1, start="zeros"),
+    "from the image": MultiStep(5, start="image", condition="replace"),
+    "oracle": MultiStep(5, start="image", condition="replace", oracle=True),
+    "consistency": MultiStep(2, sampler="lcm"),
+    "three parts": MultiStep(parts=3),
+    "beta one": MultiStep(3, noise=Noise(1, 1), spacing="leading"),
+    "flow": MultiStep(3, noise=Noise(predicts="flow")),
+}
+
+
+@pytest.fixture(params=PROTOCOLS)
+def protocol(request):
+    return PROTOCOLS[request.param]
+
+
+def echo(query):
+    """A network that says something of what it is shown, and differs from image to image."""
+    said = torch.tanh(query.state * 1.3 + query.x.mean(1, keepdim=True))
+    return Answer(query.read(said))
+
+
+SCHEDULE = Noise(zero_snr=True).schedule
+
+
+def test_protocols_come_back_from_files(protocol):
+    adapter = TypeAdapter(Protocol)
+    assert adapter.validate_json(adapter.dump_json(protocol)) == protocol
+
+
+def test_an_answer_does_not_depend_on_its_neighbours(protocol):
+    image = torch.randn(4, 4, 6, 5, generator=torch.Generator().manual_seed(1))
+    rngs = [torch.Generator().manual_seed(s) for s in (7, 8, 9, 7)]
+    together = protocol.solve(echo, image, rngs, SCHEDULE).x0
+    assert together.shape == (4, 4 * protocol.parts, 6, 5)
+    assert together.isfinite().all()
+    for i, seed in enumerate((7, 8, 9, 7)):
+        alone = protocol.solve(echo, image[i : i + 1], [torch.Generator().manual_seed(seed)], SCHEDULE).x0
+        torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_only_a_random_protocol_depends_on_the_seed(protocol):
+    image = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(1))
+    first, second = (
+        protocol.solve(echo, image, [torch.Generator().manual_seed(s)], SCHEDULE).x0 for s in (1, 2)
+    )
+    assert torch.equal(first, second) != protocol.random
+
+
+def test_a_network_taught_perfectly_answers_perfectly(protocol):
+    """Shown what training shows and answering rightly, the network's word reads as the target."""
+    from twofold.diffusion import from_x0
+
+    rng = torch.Generator().manual_seed(1)
+    image = torch.randn(3, 4, 6, 5, generator=rng)
+    target = torch.randn(3, 4 * protocol.parts, 6, 5, generator=rng)
+    query = protocol.prepare(image, target, rng, SCHEDULE)
+    assert query.x.shape[1] == protocol.channels(4)
+    if getattr(protocol, "start", "") == "zeros" or isinstance(protocol, OneStep):
+        return  # nothing of the target is in the state: there is no noise to be right about
+    noise = (query.state - query.alpha * target) / query.sigma.clamp(min=1e-6)
+    said = from_x0(target, noise, query.alpha, query.sigma, query.predicts)
+    torch.testing.assert_close(query.read(said), target, rtol=1e-3, atol=1e-3)
+
+
+def test_training_at_one_step_does_not_look_at_labels():
+    """A label that is not a number cannot leak into what the network is shown."""
+    image, broken = torch.randn(2, 4, 6, 5), torch.full((2, 4, 6, 5), torch.nan)
+    query = OneStep(taught="random").prepare(image, broken, torch.Generator().manual_seed(0), SCHEDULE)
+    assert query.x.isfinite().all()
+    assert len(set(query.t.tolist())) == 2
+
+
+def test_one_leading_step_on_noise_is_refused():
+    with pytest.raises(ValueError, match="spacing='trailing'"):
+        MultiStep(1, spacing="leading")
+
+
+@pytest.mark.parametrize("wrong", [
+    {"start": "image"}, {"condition": "replace"}, {"start": "image", "condition": "replace", "parts": 2}, {"steps": 0},
+])  # fmt: skip
+def test_contradictions_are_refused(wrong):
+    with pytest.raises(ValueError, match="start|step|parts"):
+        MultiStep(**wrong)
+
+
+def test_a_network_of_other_channels_is_refused(net):
+    with pytest.raises(ValueError, match="takes 4 channels, and this protocol shows it 8"):
+        Predictor(net, TASKS["depth"], MultiStep(), LatentHead())
+
+
+@pytest.mark.parametrize("strategy", ["original", "every_layer", "power_of_two", "random_step"])
+def test_coarser_noise_keeps_unit_variance(strategy):
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(4, 4, 32, 32, generator=rng)
+    mixed = multi_resolution(noise, rng, 0.9, strategy)
+    assert mixed.std().item() == pytest.approx(1, abs=1e-5)
+    smooth = [x[..., 1:, :].sub(x[..., :-1, :]).std() for x in (mixed, noise)]
+    assert smooth[0] < 0.9 * smooth[1]  # neighbours have become alike
+    none = multi_resolution(noise, rng, 0.0, strategy)
+    if strategy in ("original", "power_of_two"):  # their first level is the full size again, at weight 1
+        assert none.std().item() == pytest.approx(1, abs=1e-5)
+    annealed = multi_resolution(noise, rng, torch.tensor([0.0, 0.3, 0.6, 0.9]), strategy)
+    assert annealed.std().item() == pytest.approx(1, abs=1e-5)
