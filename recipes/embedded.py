@@ -86,6 +86,6 @@ def more() -> Recipe:
         sources=(
             ROOMS, Source(path="data/rooms-2", share=2.0), Source(path="data/photos", share=1.0, limit=2400),
         ),
-        latent_weight=0.0, steps=3700, lr=6e-4, warmup=100, final_lr=0.02, ema=0.998, validate_every=500,
+        latent_weight=0.0, steps=3000, lr=6e-4, warmup=100, final_lr=0.02, ema=0.998, validate_every=500,
         validate_count=64, save_every=100,
     )  # fmt: skip

@@ -12,7 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
-from twofold.checkpoints import EMBEDDED, digest, open_model, save_model
+from twofold.checkpoints import EMBEDDED, digest, open_model, own_files, save_model
 
 LIMIT = 40 << 20
 TRAINED_ON = (
@@ -55,7 +55,7 @@ def main() -> None:
     save_model(model.backbone, settings, made, heads=model.heads)
     if asked.credits:
         (made / "CREDITS.md").write_text(credits(asked.credits))
-    (made / "digest.txt").write_text(digest(made) + "\n")
+    (made / "digest.txt").write_text(digest(own_files(made)) + "\n")
     card = EMBEDDED / "README.md"
     if card.exists():
         shutil.copy(card, made / "README.md")
@@ -64,7 +64,7 @@ def main() -> None:
         raise SystemExit(f"{made} holds {size / 2**20:.1f} MB; at most {LIMIT >> 20} MB are shipped")
     shutil.rmtree(EMBEDDED, ignore_errors=True)
     Path(made).rename(EMBEDDED)
-    print(f"{EMBEDDED}: {size / 2**20:.1f} MB, digest {digest(EMBEDDED)}")
+    print(f"{EMBEDDED}: {size / 2**20:.1f} MB, digest {digest(own_files(EMBEDDED))}")
 
 
 if __name__ == "__main__":

@@ -83,6 +83,10 @@ def test_a_missing_or_broken_json_is_named(folder, name):
     with pytest.raises(ModelError, match=path.name):
         open_model(str(folder))
     path.unlink()
+    if name == "twofold.json":  # what is left is a folder of diffusers: a generator, which says so
+        with pytest.raises(ModelError, match="predicts nothing yet"):
+            load(str(folder))
+        return
     with pytest.raises(ModelError, match=path.name):
         open_model(str(folder))
 
@@ -97,11 +101,13 @@ def test_missing_weights_and_tokenizer_are_named(folder):
         open_model(str(folder))
 
 
-def test_pickles_are_never_read(folder):
+def test_an_old_pickle_of_tensors_is_read(folder):
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
-    path.rename(folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"no \.safetensors weights"):
-        open_model(str(folder))
+    before = load_file(path)
+    path.unlink()
+    torch.save(before, folder / "unet" / "diffusion_pytorch_model.bin")
+    after = open_model(str(folder)).backbone.unet.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
 
 
 def test_an_unknown_setting_is_named(folder):

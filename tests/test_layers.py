@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "twofold"
 HOUSE = (
     ("environment", "image", "geometry"),
     ("sample",),
-    ("diffusion", "metrics", "show"),
+    ("diffusion", "ensemble", "metrics", "show"),
     ("tasks", "backbones"),
     ("heads", "protocol", "data"),
     ("prediction",),

@@ -38,7 +38,7 @@ def test_a_map_has_the_size_of_its_image_and_the_range_of_its_task(predictor):
         found = predictor(image).map
         assert found.shape == (predictor.task.channels, *image.shape[-2:])
         assert found.dtype == torch.float32
-        if predictor.task.channels == 1:
+        if predictor.task.frame is None:
             assert 0 <= found.min() <= found.max() <= 1
         else:
             torch.testing.assert_close(found.norm(dim=0), torch.ones(image.shape[-2:]), rtol=0, atol=1e-5)

@@ -303,7 +303,7 @@ def test_one_leading_step_on_noise_is_refused():
     {"start": "image"}, {"condition": "replace"}, {"start": "image", "condition": "replace", "parts": 2}, {"steps": 0},
 ])  # fmt: skip
 def test_contradictions_are_refused(wrong):
-    with pytest.raises(ValueError, match="start|step|parts"):
+    with pytest.raises(ValueError, match=r"start|step|parts"):
         MultiStep(**wrong)
 
 

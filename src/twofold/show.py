@@ -40,6 +40,34 @@ def color_depth(depth: Tensor, valid: Tensor | None = None, colormap: str = "Spe
     return torch.where(known, color, UNKNOWN)
 
 
+def color_disparity(disparity: Tensor, valid: Tensor | None = None, colormap: str = "Spectral") -> Tensor:
+    """Inverse depth *b 1 h w in [0, 1], 1 near, to the colours that `color_depth` gives: near is red, far is blue."""
+    return color_depth(1 - disparity, valid, colormap)
+
+
+def color_mask(mask: Tensor, valid: Tensor | None = None) -> Tensor:
+    """A mask or matte *b 1 h w in [0, 1] to grey *b 3 h w, the foreground white; NaN and not `valid` is UNKNOWN."""
+    if mask.shape[-3] != 1:
+        raise ValueError(f"a mask has 1 channel, this is {tuple(mask.shape)}")
+    return color_picture(mask.expand(*mask.shape[:-3], 3, -1, -1), valid)
+
+
+def color_picture(picture: Tensor, valid: Tensor | None = None, linear: bool = False) -> Tensor:
+    """A map *b 3 h w in [0, 1] that is a picture, as it is; `linear` light is brightened as sRGB is.
+
+    Values outside are clipped; NaN and what is not `valid` (bool *b 1 h w) is grey.
+    """
+    if picture.shape[-3] != 3:
+        raise ValueError(f"a picture has 3 channels, this is {tuple(picture.shape)}")
+    color = picture.float().nan_to_num(nan=math.nan, posinf=1.0, neginf=0.0).clamp(0, 1)
+    if linear:
+        color = torch.where(
+            color > 0.0031308, 1.055 * color.clamp(min=1e-3) ** (1 / 2.4) - 0.055, 12.92 * color
+        )
+    known = ~picture.isnan().any(-3, keepdim=True)
+    return torch.where(known if valid is None else valid & known, color, UNKNOWN)
+
+
 def scaled_depth(depth: Tensor, valid: Tensor) -> Tensor:
     """One image's depth in metres (1 h w) to [0, 1] for `color_depth`, by its 2nd and 98th percentiles.
 

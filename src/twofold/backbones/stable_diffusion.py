@@ -117,6 +117,9 @@ class StableDiffusion(Backbone):
         finally:
             for hook in hooks:
                 hook.remove()
+        if isinstance(self.unet.conv_out, nn.Identity):
+            # A network without its output layer says nothing: its features are read by a head.
+            said = x.new_zeros(len(x), self.latent_channels, *x.shape[2:])
         return Output(said, tuple(taps))
 
     def components(self) -> dict[str, nn.Module]:
@@ -140,7 +143,7 @@ def save_components(backbone: StableDiffusion, folder: Path, dtype: torch.dtype 
     # Copies: rounding the live weights to half precision and back would change them.
     parts: dict[str, Any] = {k: copy.deepcopy(m).to(dtype) for k, m in backbone.components().items()}
     pipeline = StableDiffusionPipeline(
-        **parts,
+        **{"text_encoder": None, **parts},
         tokenizer=backbone.tokenizer,
         scheduler=DDIMScheduler.from_config(dict(backbone.schedule.config)),  # type: ignore[arg-type]
         safety_checker=None,  # type: ignore[arg-type]

@@ -1,17 +1,23 @@
 """Checkpoints: reading strictly, writing whole."""
 
-from .own import EMBEDDED, Model, digest, load, open_model, save_model
+from .model import Model, digest, load, open_model
+from .own import EMBEDDED, own_files, save_model
+from .published import PUBLISHED, Published, find_published
 from .settings import ModelSettings, TaskSettings
 from .strict import ModelError
 
 __all__ = [
     "EMBEDDED",
+    "PUBLISHED",
     "Model",
     "ModelError",
     "ModelSettings",
+    "Published",
     "TaskSettings",
     "digest",
+    "find_published",
     "load",
     "open_model",
+    "own_files",
     "save_model",
 ]

@@ -57,6 +57,7 @@ class ModelSettings(BaseModel):
         schema_: version of this file's layout.
         name: of the model.
         size: longest edge, in pixels, that images are brought to; 0 is their own.
+        headless: whether the network has no output layer, because heads read its features.
         tasks: by name, in the order they are listed to users.
         licence: of the weights.
         trained_on: data sets and their licences, in words.
@@ -68,6 +69,7 @@ class ModelSettings(BaseModel):
     schema_: Literal["twofold-model/1"] = Field(default="twofold-model/1", alias="schema")
     name: str = "unnamed"
     size: int = 256
+    headless: bool = False
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
     licence: str = "unstated"
     trained_on: tuple[str, ...] = ()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+
+Tensors = dict[str, Tensor]
 
 
 class ModelError(ValueError):
@@ -28,41 +31,116 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of one component: a single file, or the shards its index lists.
+STEMS = ("diffusion_pytorch_model", "model")
+OLD = ("diffusion_pytorch_model.bin", "pytorch_model.bin")
+
+
+def weight_files(folder: Path, variant: str = "") -> list[Path]:
+    """The weight files of one component: a safetensors file, the shards its index lists, or an old pickle.
+
+    Args:
+        folder: of the component.
+        variant: of the files, such as ``fp16``; no other is taken in its place.
 
     Raises:
         ModelError: there are none, or a listed shard is missing.
     """
-    for stem in ("diffusion_pytorch_model", "model"):
-        index = folder / f"{stem}.safetensors.index.json"
-        if index.exists():
-            names = sorted(set(read_json(index).get("weight_map", {}).values()))
-            files = [folder / Path(name).name for name in names]
-            absent = [f.name for f in files if not f.exists()]
-            if absent:
-                raise ModelError(f"{folder} lacks the shard {absent[0]} that its index lists; fetch it again")
-            return files
-        if (folder / f"{stem}.safetensors").exists():
-            return [folder / f"{stem}.safetensors"]
-    raise ModelError(
-        f"{folder} has no .safetensors weights; fetch the checkpoint again, with its safetensors files"
-    )
+    dot = f".{variant}" if variant else ""
+    for stem in STEMS:
+        for index in (
+            folder / f"{stem}.safetensors.index{dot}.json",
+            folder / f"{stem}{dot}.safetensors.index.json",
+        ):
+            if index.exists():
+                return _shards(folder, index)
+        if (folder / f"{stem}{dot}.safetensors").exists():
+            return [folder / f"{stem}{dot}.safetensors"]
+    for name in OLD:
+        path = folder / (name.removesuffix(".bin") + f"{dot}.bin")
+        if path.exists():
+            return [path]
+    raise ModelError(f"{folder} has no .safetensors weights{_others(folder, variant)}")
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of one component by key."""
-    tensors: dict[str, Tensor] = {}
-    for path in weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:
-                tensors.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again") from error
+def _shards(folder: Path, index: Path) -> list[Path]:
+    names = sorted(set(read_json(index).get("weight_map", {}).values()))
+    files = [folder / Path(name).name for name in names]
+    absent = [f.name for f in files if not f.exists()]
+    if absent or not files:
+        lost = absent[0] if absent else "every shard"
+        raise ModelError(f"{folder} lacks the shard {lost} that its index lists; fetch it again")
+    return files
+
+
+def _others(folder: Path, variant: str) -> str:
+    there = sorted({p.name.split(".")[1] for p in folder.glob("*.*.safetensors") if p.name.count(".") == 2})
+    if variant:
+        return f" of the variant {variant!r}" + (f"; it has {', '.join(there)}" if there else "")
+    if there:
+        return f" of the plain variant, but {', '.join(there)}; ask for it with --variant {there[0]}"
+    return "; fetch the checkpoint again, with its safetensors files"
+
+
+def read_tensors(folder: Path, variant: str = "", **how: Any) -> Tensors:
+    """All tensors of one component by key; see `read_file`."""
+    tensors: Tensors = {}
+    for path in weight_files(folder, variant):
+        tensors.update(read_file(path, **how))
     return tensors
 
 
-def load_strictly(module: nn.Module, tensors: dict[str, Tensor], where: Path, dtype: torch.dtype) -> None:
+def read_file(path: Path, dtype: torch.dtype | None = None, meta: bool = False) -> Tensors:
+    """All tensors of one file by key.
+
+    Args:
+        path: ``.safetensors``, or an old pickle (``.bin``, ``.ckpt``, ``.pt``, ``.pth``), of which only tensors are
+            read: whatever else a pickle may hold is refused unread.
+        dtype: of floating-point tensors, which are cast as they are read; as they are stored when None.
+        meta: shapes only: nothing is read but the file's header.
+
+    Raises:
+        ModelError: the file is damaged, or holds code.
+    """
+    tensors = _safe(path, dtype, meta) if path.suffix == ".safetensors" else _pickled(path)
+    cast = {k: v if dtype is None or not v.is_floating_point() else v.to(dtype) for k, v in tensors.items()}
+    return {k: v.to("meta") for k, v in cast.items()} if meta else cast
+
+
+def _safe(path: Path, dtype: torch.dtype | None, meta: bool) -> Tensors:
+    try:
+        with safe_open(path, framework="pt") as file:
+            out = {}
+            for key in file.keys():  # noqa: SIM118
+                if meta:
+                    out[key] = torch.empty(file.get_slice(key).get_shape(), device="meta")
+                else:
+                    # Cast one by one: the file as it is and the model need not be in memory together.
+                    value = file.get_tensor(key)
+                    out[key] = value if dtype is None or not value.is_floating_point() else value.to(dtype)
+            return out
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again") from error
+
+
+def _pickled(path: Path) -> Tensors:
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} is a pickle that holds more than tensors, and was not run; ask its author for safetensors "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(
+            f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); fetch it again"
+        ) from error
+    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds a {type(found).__name__}, not a table of tensors")
+    return {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+
+
+def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch.dtype) -> None:
     """Put ``tensors`` into ``module``, cast to ``dtype``; no key may be missing, left over or misshapen.
 
     Raises:

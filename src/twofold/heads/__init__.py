@@ -2,9 +2,10 @@
 
 from torch import nn
 
+from .dpt import DPTHead
 from .latent import LatentHead
 from .light import LightHead
 
-HEADS: dict[str, type[nn.Module]] = {"latent": LatentHead, "light": LightHead}
+HEADS: dict[str, type[nn.Module]] = {"latent": LatentHead, "light": LightHead, "dpt": DPTHead}
 
-__all__ = ["HEADS", "LatentHead", "LightHead"]
+__all__ = ["DPTHead", "HEADS", "LatentHead", "LightHead"]

@@ -2,13 +2,17 @@
 
 from twofold.metrics.baselines import trivial_baselines
 from twofold.metrics.depth import DEPTH, affine_aligned, crop_mask, disparity_aligned
+from twofold.metrics.masks import MASKS
 from twofold.metrics.metric import Metric, mean_over_images, mean_over_pixels, skipped
 from twofold.metrics.normals import NORMALS, NORMALS_BY_IMAGE, angle
+from twofold.metrics.pictures import PICTURES
 
 __all__ = [
     "DEPTH",
+    "MASKS",
     "NORMALS",
     "NORMALS_BY_IMAGE",
+    "PICTURES",
     "Metric",
     "affine_aligned",
     "angle",

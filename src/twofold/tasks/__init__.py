@@ -1,10 +1,19 @@
 """Tasks by name."""
 
+from .albedo import albedo
 from .depth import depth
+from .disparity import disparity
+from .mask import mask
+from .material import material
+from .matting import matting
 from .normals import normals
+from .residual import residual
+from .segmentation import segmentation
+from .shading import shading
 from .task import Task
 
-TASKS: dict[str, Task] = {"depth": depth, "normals": normals}
+_ALL = (depth, normals, disparity, mask, matting, segmentation, albedo, shading, residual, material)
+TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
 def get_task(name: str) -> Task:
@@ -28,4 +37,18 @@ def get_task(name: str) -> Task:
     )
 
 
-__all__ = ["TASKS", "Task", "depth", "get_task", "normals"]
+__all__ = [
+    "TASKS",
+    "Task",
+    "albedo",
+    "depth",
+    "disparity",
+    "get_task",
+    "mask",
+    "material",
+    "matting",
+    "normals",
+    "residual",
+    "segmentation",
+    "shading",
+]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import show
+from ..ensemble import affine
 from ..metrics import DEPTH, affine_aligned
 from .task import Task, gradient, mse
 
@@ -79,7 +80,7 @@ depth = Task(
     weights={"mse": 1.0, "ssi": 0.5, "gradient": 2.0},
     flip=lambda d: d.flip(-1),
     distance=lambda a, b: (a - b).abs(),
-    merge=lambda many: many.median(0).values,
+    merge=affine,
     show=show.color_depth,
     align=align,
     metrics=(DEPTH["abs_rel"], DEPTH["delta1"], DEPTH["rmse"]),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import show
+from ..ensemble import closest
 from ..geometry import unit
 from ..metrics import NORMALS, angle
 from .task import Task, gradient, masked_mean, mse
@@ -47,7 +48,7 @@ normals = Task(
     weights={"angular": 1.0, "mse": 0.5},
     flip=flip,
     distance=lambda a, b: angle(a, b).unsqueeze(-3),
-    merge=lambda many: unit(many.mean(0)),
+    merge=closest,
     show=show.color_normals,
     align=lambda prediction, target, valid: prediction,
     metrics=(NORMALS["mean"], NORMALS["median"], NORMALS["below_11.25"]),

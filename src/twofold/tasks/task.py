@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from ..ensemble import Merged
 from ..metrics import Metric
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -33,7 +34,7 @@ class Task:
         weights: of the losses.
         flip: map or target -> its mirror image.
         distance: (map, map) -> ``b 1 h w`` disagreement.
-        merge: ``n c h w`` several maps of one image -> ``c h w``.
+        merge: ``n c h w`` several maps of one image -> one map with its uncertainty.
         show: map ``c h w`` -> ``3 h w`` in [0, 1], for eyes only.
         align: (map, target, valid) of one image -> the map as the metrics compare it.
         metrics: measured on aligned maps.
@@ -51,7 +52,7 @@ class Task:
     weights: Mapping[str, float]
     flip: Callable[[Tensor], Tensor]
     distance: Callable[[Tensor, Tensor], Tensor]
-    merge: Callable[[Tensor], Tensor]
+    merge: Callable[[Tensor], Merged]
     show: Callable[[Tensor], Tensor]
     align: Callable[[Tensor, Tensor, Tensor], Tensor]
     metrics: tuple[Metric, ...]

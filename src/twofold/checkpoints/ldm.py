@@ -1,0 +1,130 @@
+"""Stable Diffusion 1.x and 2.x in one file, as CompVis' and Stability's own code saves it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..backbones.new import SD21_SCHEDULER
+from .components import How
+from .names import modern_text, modern_vae, without
+from .strict import ModelError, Tensors, load_strictly, read_file
+
+_UNET, _VAE = "model.diffusion_model.", "first_stage_model."
+_CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
+# OpenCLIP's last layer is not used by SD 2.x, nor is its projection.
+_UNUSED = ("transformer.resblocks.23.", "text_projection", "logit_scale")
+
+
+def read_ldm(path: Path, how: How) -> dict[str, Any]:
+    """U-Net, autoencoder, text encoder and scheduler settings of one file, by the names of `StableDiffusion`.
+
+    The version is told by the width of the text the U-Net reads (768: 1.x, 1024: 2.x). What a 2.x network predicts
+    is not in its file: 768-pixel models predict v, which is assumed.
+
+    Raises:
+        ModelError: the file is not such a checkpoint, or does not fit.
+    """
+    tensors = read_file(path, how.dtype, how.meta)
+    probe = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    if probe not in tensors:
+        raise ModelError(f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: it lacks {probe}")
+    width = tensors[probe].shape[1]
+    if width not in (768, 1024):
+        raise ModelError(
+            f"{path}: its U-Net reads text of width {width}; Stable Diffusion 1.x has 768, 2.x 1024"
+        )
+    channels = tensors[f"{_UNET}input_blocks.0.0.weight"].shape[1]
+    second = width == 1024
+    parts = {
+        "unet": _unet(tensors, channels, second, path, how),
+        "vae": _vae(tensors, path, how),
+        "text_encoder": _text(tensors, second, path, how),
+    }
+    kind = "v_prediction" if second else "epsilon"
+    return {**parts, "tokenizer": None, "scheduler_config": {**SD21_SCHEDULER, "prediction_type": kind}}
+
+
+def unet_config(channels: int, second: bool) -> dict[str, Any]:
+    """A full-size U-Net of SD 1.x, or of 2.x."""
+    return {
+        "sample_size": 96 if second else 64,
+        "in_channels": channels,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "attention_head_dim": (5, 10, 20, 20) if second else 8,
+        "cross_attention_dim": 1024 if second else 768,
+        "use_linear_projection": second,
+    }
+
+
+def _unet(tensors: Tensors, channels: int, second: bool, path: Path, how: How) -> nn.Module:
+    from diffusers import UNet2DConditionModel
+    from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
+
+    with torch.device("meta"):
+        module = UNet2DConditionModel(**unet_config(channels, second))
+    mine = {k: v for k, v in tensors.items() if k.startswith(_UNET)}
+    renamed = convert_ldm_unet_checkpoint(mine, dict(module.config))
+    _nothing_left(mine, renamed, path, "U-Net")
+    load_strictly(module, renamed, path, how.dtype)
+    return module
+
+
+def _vae(tensors: Tensors, path: Path, how: How) -> nn.Module:
+    from diffusers import AutoencoderKL
+    from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
+
+    with torch.device("meta"):
+        module = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            sample_size=512,
+        )
+    mine = {k: v for k, v in tensors.items() if k.startswith(_VAE) and not k.startswith(f"{_VAE}loss.")}
+    renamed = modern_vae(convert_ldm_vae_checkpoint(mine, dict(module.config)))
+    _nothing_left(mine, renamed, path, "autoencoder")
+    load_strictly(module, renamed, path, how.dtype)
+    return module
+
+
+def _nothing_left(before: Tensors, after: Tensors, path: Path, what: str) -> None:
+    """The converter of diffusers takes what it knows; what it leaves behind must be nothing."""
+    if len(after) != len(before):
+        raise ModelError(
+            f"{path}: its {what} has {len(before)} tensors, of which only {len(after)} are known by name; is it a "
+            "Stable Diffusion 1.x or 2.x of the plain kind?"
+        )
+
+
+def _text(tensors: Tensors, second: bool, path: Path, how: How) -> nn.Module:
+    from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    config = CLIPTextConfig(
+        hidden_size=1024 if second else 768,
+        intermediate_size=4096 if second else 3072,
+        num_hidden_layers=23 if second else 12,
+        num_attention_heads=16 if second else 12,
+        hidden_act="gelu" if second else "quick_gelu",
+        projection_dim=1024 if second else 768,
+    )
+    if how.meta:
+        with torch.device("meta"):
+            module = CLIPTextModel(config)
+    else:
+        module = CLIPTextModel(config).to(how.dtype)
+    if second:
+        mine = {k: v for k, v in tensors.items() if k.startswith(_OPEN_CLIP)}
+        mine = without(mine, lambda k: k.removeprefix(_OPEN_CLIP).startswith(_UNUSED))
+        renamed = without(
+            convert_open_clip_checkpoint(module, mine), lambda k: k.startswith("text_projection")
+        )
+    else:
+        renamed = convert_ldm_clip_checkpoint({k: v for k, v in tensors.items() if k.startswith(_CLIP)})
+    load_strictly(module, modern_text(renamed, set(module.state_dict())), path, how.dtype)
+    return module

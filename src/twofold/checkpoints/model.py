@@ -1,0 +1,238 @@
+"""Opening a model by whatever name it goes: the embedded one, a folder, a file, a published name, a hub id."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..backbones.stable_diffusion import StableDiffusion
+from ..heads import LatentHead
+from ..predictor import Predictor
+from ..tasks import get_task
+from . import components
+from .components import How
+from .layouts import assemble, marigold_like
+from .ldm import read_ldm
+from .locate import fetch, looks_like_hub_id
+from .own import EMBEDDED, SETTINGS, Opened, open_own
+from .published import PUBLISHED, find_published
+from .settings import ModelSettings
+from .strict import ModelError, read_json, weight_files
+
+_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+_WHOLE = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+
+
+@dataclass(frozen=True)
+class Model:
+    """An opened checkpoint: one backbone, and the tasks it was trained for.
+
+    Attributes:
+        name: as it was asked for.
+        backbone: shared by all its predictors.
+        settings: the contents of ``twofold.json``, or what the table of published models says in its place.
+        heads: by task, those that have weights of their own.
+        files: that its weights were read from.
+    """
+
+    name: str
+    backbone: StableDiffusion
+    settings: ModelSettings
+    heads: Mapping[str, nn.Module] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over all weight files, for the record beside every result."""
+        return digest(self.files)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks it can be asked."""
+        return tuple(self.settings.tasks)
+
+    def predictor(self, task: str | None = None) -> Predictor:
+        """A predictor for ``task``, or for the model's first.
+
+        Raises:
+            ModelError: the model was not trained for the task.
+        """
+        if not self.tasks:
+            raise ModelError(
+                f"model {self.name} predicts nothing yet: it is a generator, or a base to be trained; 'twofold models' "
+                "lists what predicts"
+            )
+        name = task or self.tasks[0]
+        if name not in self.settings.tasks:
+            raise ModelError(
+                f"model {self.name} does not know the task {name!r}; it knows {', '.join(self.tasks)}"
+            )
+        how = self.settings.tasks[name]
+        about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
+        head = self.heads.get(name, LatentHead())
+        asked = get_task(how.task or name)
+        return Predictor(self.backbone, asked, how.protocol, head, how.reading, self.settings.size, about)
+
+
+def load(
+    name: str = "embedded",
+    task: str | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    method: str = "",
+    base: str = "",
+    revision: str | None = None,
+    variant: str = "",
+) -> Predictor:
+    """A ready predictor: ``twofold.load("embedded")("photo.jpg").show()``.
+
+    Args:
+        name: ``embedded``, a published name, a hub id, a folder or a file; see `open_model`.
+        task: one of the model's tasks; its first when not given.
+        device: where to put the weights.
+        dtype: floating-point type of the weights.
+        method: which published model it is, where its name does not say so.
+        base: model that completes the checkpoint.
+        revision: of a hub repository.
+        variant: of the weight files, such as ``fp16``.
+
+    Raises:
+        ModelError: no such model, a damaged checkpoint, or a task it does not know.
+    """
+    return open_model(name, device, dtype, method, base, revision, variant).predictor(task)
+
+
+def open_model(
+    name: str = "embedded",
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    method: str = "",
+    base: str = "",
+    revision: str | None = None,
+    variant: str = "",
+) -> Model:
+    """Open a model strictly: every tensor accounted for, nothing taken in another's place.
+
+    Args:
+        name: ``embedded``; a name of the table of published models (``twofold models``); a hub id; a folder in
+            twofold's layout, in a published one, or in diffusers'; or one file of Stable Diffusion 1.x or 2.x.
+        device: where to put the weights; ``meta`` checks every key and shape and reads no weight.
+        dtype: floating-point type of the weights.
+        method: which published model a folder or repository holds, where its name does not say so.
+        base: folder or hub id of the model whose autoencoder and text encoder complete the checkpoint.
+        revision: branch, tag or commit of a hub repository.
+        variant: of the weight files, such as ``fp16``.
+
+    Raises:
+        ModelError: no such model, or a damaged checkpoint.
+    """
+    if method and method not in PUBLISHED:
+        raise ModelError(f"no published model {method!r}; 'twofold models' lists them")
+    how = How(dtype, variant, device == "meta")
+    net, settings, heads, files = _open(name, how, method, base, revision)
+    _move(net, heads, device)
+    return Model(name, net, settings, heads, tuple(files))
+
+
+def _move(net: StableDiffusion, heads: Mapping[str, nn.Module], device: str) -> None:
+    for module in (net, *heads.values()):
+        module.eval().requires_grad_(False)
+        if device == "meta":
+            continue
+        try:
+            module.to(device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise ModelError(f"device {device!r} cannot be used ({reason}); try --device cpu") from error
+
+
+def _open(name: str, how: How, method: str, base: str, revision: str | None) -> Opened:
+    path = EMBEDDED if name == "embedded" else Path(name)
+    if path.is_file():
+        return _single(path, how)
+    if path.is_dir():
+        return _folder(path, how, method or find_published(path.resolve().name) or "", base)
+    key = method or find_published(name)
+    if key is not None and not PUBLISHED[key].source.startswith("http"):
+        row = PUBLISHED[key]
+        repo = name if looks_like_hub_id(name) else row.source
+        return assemble(key, fetch(repo, row.folders, revision, how.variant), how, base)
+    if key is not None:
+        raise ModelError(f"{key}: {PUBLISHED[key].note}")
+    if looks_like_hub_id(name):
+        several = [k for k, row in PUBLISHED.items() if row.source == name]
+        if several:
+            raise ModelError(f"{name} holds several models; choose one by its name: {', '.join(several)}")
+        return _folder(fetch(name, (*_WHOLE, "heads/*"), revision, how.variant), how, "", base)
+    raise ModelError(
+        f"no model {name!r}: it is neither 'embedded', a published name (twofold models lists them), a folder, a file, "
+        "nor a hub id (owner/name)"
+    )
+
+
+def _folder(folder: Path, how: How, key: str, base: str) -> Opened:
+    if (folder / SETTINGS).exists() or folder == EMBEDDED:
+        return open_own(folder, how)
+    if key:
+        return assemble(key, folder, how, base)
+    settings = marigold_like(folder)
+    if settings is None:
+        if not (folder / "model_index.json").exists():
+            raise ModelError(
+                f"{folder} has neither {SETTINGS} nor model_index.json, and its name is not a published model's; "
+                "say what it is with --method (twofold models lists the choices)"
+            )
+        settings = _base_settings(folder)
+    files = [f for part in _WHOLE[:2] for f in weight_files(folder / part, how.variant)]
+    return _plain(folder, how), settings, {}, files
+
+
+def _base_settings(folder: Path) -> ModelSettings:
+    kind = str(read_json(folder / "model_index.json").get("_class_name", ""))
+    # Anything but a plain text-to-image pipeline would be run with the wrong settings, and look plausible.
+    if kind not in ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"):
+        raise ModelError(
+            f"{folder / 'model_index.json'} names the pipeline {kind!r}; say which published model it is with --method "
+            "(twofold models lists the choices)"
+        )
+    return ModelSettings(name=folder.name, size=0)
+
+
+def _plain(folder: Path, how: How) -> StableDiffusion:
+    return StableDiffusion(
+        components.unet(folder / "unet", how),
+        components.vae(folder / "vae", how),
+        components.text_encoder(folder / "text_encoder", how),
+        components.tokenizer(folder / "tokenizer"),
+        read_json(folder / "scheduler" / "scheduler_config.json"),
+    )
+
+
+def _single(path: Path, how: How) -> Opened:
+    if path.suffix not in _SUFFIXES:
+        raise ModelError(f"{path} is no checkpoint; weights end in {', '.join(_SUFFIXES)}")
+    parts = read_ldm(path, how)
+    return StableDiffusion(**parts), ModelSettings(name=path.stem, size=0), {}, [path]
+
+
+def digest(files: Iterable[Path]) -> str:
+    """sha256 over the sha256 of weight files, in their order.
+
+    The hub's cache names a file by its sha256, which then need not be computed.
+    """
+    sha = hashlib.sha256()
+    for path in files:
+        real = path.resolve()
+        if real.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", real.name):
+            sha.update(bytes.fromhex(real.name))
+            continue
+        with path.open("rb") as file:
+            sha.update(hashlib.file_digest(file, "sha256").digest())
+    return sha.hexdigest()

@@ -1,0 +1,207 @@
+"""The published models of the field, one row each: where they are, and what nobody wrote into their files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..protocol import MultiStep, Noise, OneStep
+from .settings import TaskSettings
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published model.
+
+    Attributes:
+        source: hub id, or where its authors keep it.
+        method: as its paper calls it.
+        paper: arXiv number.
+        tasks: how each is asked and read.
+        licence: of the weights, as their page says; to be checked there before use.
+        size: longest edge the authors work at, 0 for the picture's own.
+        parts: folders of the repository that are read.
+        unet: its folder; ``vae`` likewise.
+        text: whether the repository has a text encoder.
+        base: the family whose parts complete it, where it is not whole.
+        headless: the network has no output layer, because a head reads its features.
+        lora: the file of low-rank weights it consists of.
+        head: the folder of a DPT head, and what it ends in.
+        note: what a user should know.
+    """
+
+    source: str
+    method: str
+    paper: str
+    tasks: Mapping[str, TaskSettings]
+    licence: str
+    size: int = 768
+    unet: str = "unet"
+    vae: str = "vae"
+    text: bool = True
+    base: Literal["", "sd21", "sd14", "sd15"] = ""
+    headless: bool = False
+    lora: str = ""
+    head: str = ""
+    head_ending: Literal["identity", "relu", "elu+1"] = "identity"
+    note: str = ""
+    parts: tuple[str, ...] = field(default=())
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """What has to be fetched of the repository."""
+        own = (self.unet, self.vae, "scheduler", self.head) if not self.lora else ()
+        text = ("text_encoder", "tokenizer") if self.text else ()
+        return tuple(p for p in (*own, *text, *self.parts) if p)
+
+
+def _task(protocol: OneStep | MultiStep, space: str, **more: object) -> TaskSettings:
+    frame = {"normals": "RUB"}.get(space)
+    return TaskSettings.model_validate({"protocol": protocol, "space": space, "frame": frame, **more})
+
+
+MARIGOLD = "CreativeML Open RAIL++-M"
+NON_COMMERCIAL = "code for non-commercial academic use; see the model's page"
+
+
+def _marigold(
+    repo: str, protocol: MultiStep, *targets: str, paper: str = "2312.02145", note: str = ""
+) -> Published:
+    tasks = {
+        name: _task(protocol, "normals" if name == "normals" else name, part=part)
+        for part, name in enumerate(targets)
+    }
+    return Published(f"prs-eth/{repo}", "Marigold", paper, tasks, MARIGOLD, note=note)
+
+
+_TRAILING = MultiStep(steps=4, spacing="trailing", final="prev")
+_LEADING = MultiStep(steps=10, spacing="leading", final="prev")
+_LCM = MultiStep(steps=1, sampler="lcm", final="prev")
+_JOURNAL = "2505.09358"
+
+
+def _e2e(repo: str, space: str) -> Published:
+    # Neither the zeros nor that x0 leaves the sampler stands in the checkpoint.
+    protocol = MultiStep(steps=1, start="zeros", spacing="trailing", final="x0", noise=Noise())
+    # The authors train with 77 padded tokens and predict with 2; what they predict with is what is measured.
+    frame = "LUB" if space == "normals" else None
+    tasks = {space: _task(protocol, space, frame=frame, stretch=space == "depth")}
+    return Published(f"GonzaloMG/{repo}", "E2E-FT", "2409.11355", tasks, "see the model's page")
+
+
+_GENPERCEPT_TASKS = {
+    "depth": "depth",
+    "disparity": "disparity",
+    "normal": "normals",
+    "dis": "mask",
+    "matting": "matting",
+    "seg": "segmentation",
+}
+
+
+def _genpercept(name: str, version: str = "v2", dpt: bool = False) -> Published:
+    task = _GENPERCEPT_TASKS[name]
+    old = version == "v1"
+    # v1 was trained with the empty prompt padded to 77 tokens; its depth is stretched to each image's range.
+    how = _task(
+        OneStep(timestep=1, taught="random"), task, pad=old, stretch=dpt or (old and task == "depth"),
+        head="dpt" if dpt else "latent",
+    )  # fmt: skip
+    unet = f"unet_{name}{'_dpt_head' if dpt else ''}_{version}"
+    first_home = old and name in ("depth", "normal")
+    return Published(
+        "guangkaixu/GenPercept" if first_home else "guangkaixu/genpercept-models", "GenPercept", "2403.06090",
+        {task: how}, NON_COMMERCIAL, unet=unet, text=False, base="sd21", headless=dpt,
+        head="dpt_head_identity" if dpt else "",
+        note="the x sign of its normals is not documented: try one picture" if task == "normals" else "",
+    )  # fmt: skip
+
+
+# The sine and cosine of (1, 0): "annotate", not "reconstruct".
+_ANNOTATE = (math.sin(1), math.sin(0), math.cos(1), math.cos(0))
+
+
+def _lotus(repo: str, space: str, generative: bool) -> Published:
+    protocol = OneStep(
+        timestep=999, predicts="x0", condition="concat" if generative else "replace", start="gaussian",
+        encode="sample", class_labels=_ANNOTATE,
+    )  # fmt: skip
+    frame = "LUB" if space == "normals" else None
+    tasks = {space: _task(protocol, space, frame=frame)}
+    return Published(f"jingheya/{repo}", "Lotus", "2409.18124", tasks, "Apache-2.0")
+
+
+def _dmp(space: str) -> Published:
+    # Trained and asked at 801, 601, ..., 1; the SD 1.4 weights below it were taught noise, this predicts v.
+    protocol = MultiStep(
+        steps=5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
+        noise=Noise(predicts="v"),
+    )  # fmt: skip
+    tasks = {space: _task(protocol, space, pad=True)}
+    return Published(
+        "https://github.com/shinying/dmp", "DMP", "2311.18832", tasks, "see the project's page", size=512,
+        base="sd14", lora="pytorch_lora_weights", text=False,
+        note="kept on a cloud drive: give the folder of the download; its paper adds a caption by BLIP-2",
+    )  # fmt: skip
+
+
+PUBLISHED: dict[str, Published] = {
+    "marigold-depth-v1-0": _marigold("marigold-depth-v1-0", _LEADING, "depth"),
+    "marigold-depth-v1-1": _marigold("marigold-depth-v1-1", _TRAILING, "depth", paper=_JOURNAL),
+    "marigold-depth-lcm-v1-0": _marigold("marigold-depth-lcm-v1-0", _LCM, "depth"),
+    "marigold-normals-v0-1": _marigold("marigold-normals-v0-1", _LEADING, "normals"),
+    "marigold-normals-lcm-v0-1": _marigold("marigold-normals-lcm-v0-1", _LCM, "normals"),
+    "marigold-normals-v1-1": _marigold("marigold-normals-v1-1", _TRAILING, "normals", paper=_JOURNAL),
+    "marigold-iid-appearance-v1-1": _marigold(
+        "marigold-iid-appearance-v1-1",
+        MultiStep(steps=4, final="prev", parts=2),
+        "albedo",
+        "material",
+        paper=_JOURNAL,
+        note="material: roughness, metallicity, 0",
+    ),
+    "marigold-iid-lighting-v1-1": _marigold(
+        "marigold-iid-lighting-v1-1",
+        MultiStep(steps=4, final="prev", parts=3),
+        "albedo",
+        "shading",
+        "residual",
+        paper=_JOURNAL,
+    ),
+    **{f"genpercept-{n}": _genpercept(n) for n in _GENPERCEPT_TASKS},
+    "genpercept-disparity-dpt-head": _genpercept("disparity", dpt=True),
+    **{f"genpercept-{n}-v1": _genpercept(n, "v1") for n in ("depth", "normal", "dis", "matting")},
+    "e2e-ft-marigold-depth": _e2e("marigold-e2e-ft-depth", "depth"),
+    "e2e-ft-marigold-normals": _e2e("marigold-e2e-ft-normals", "normals"),
+    "e2e-ft-sd-depth": _e2e("stable-diffusion-e2e-ft-depth", "depth"),
+    "e2e-ft-sd-normals": _e2e("stable-diffusion-e2e-ft-normals", "normals"),
+    "lotus-depth-g-v1-0": _lotus("lotus-depth-g-v1-0", "depth", True),
+    "lotus-depth-d-v1-0": _lotus("lotus-depth-d-v1-0", "depth", False),
+    "lotus-depth-g-v2-0-disparity": _lotus("lotus-depth-g-v2-0-disparity", "disparity", True),
+    "lotus-depth-g-v2-1-disparity": _lotus("lotus-depth-g-v2-1-disparity", "disparity", True),
+    "lotus-depth-d-v2-0-disparity": _lotus("lotus-depth-d-v2-0-disparity", "disparity", False),
+    "lotus-normal-g-v1-0": _lotus("lotus-normal-g-v1-0", "normals", True),
+    "lotus-normal-g-v1-1": _lotus("lotus-normal-g-v1-1", "normals", True),
+    "lotus-normal-d-v1-0": _lotus("lotus-normal-d-v1-0", "normals", False),
+    "lotus-normal-d-v1-1": _lotus("lotus-normal-d-v1-1", "normals", False),
+    "dmp-depth": _dmp("depth"),
+    "dmp-normals": _dmp("normals"),
+}
+
+
+def find_published(name: str) -> str | None:
+    """The row that ``name`` means: its own name, its hub id, or a folder called like either."""
+    last = name.rstrip("/").rsplit("/", 1)[-1]
+    for key, row in PUBLISHED.items():
+        if name in (key, row.source) or last in (key, row.source.rsplit("/", 1)[-1]):
+            # One repository of several models does not say which is meant.
+            if name != key and last != key and _shared(row):
+                continue
+            return key
+    return None
+
+
+def _shared(row: Published) -> bool:
+    return sum(other.source == row.source for other in PUBLISHED.values()) > 1

@@ -1,0 +1,25 @@
+"""Scores of pictures, numbers in [0, 1]: computed on one image over all channels, then averaged over images."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from twofold.metrics.metric import Metric, mean_over_images
+
+# A smaller mean squared error counts as this, 100 dB: one perfect image would make the mean infinite.
+SMALLEST_ERROR = 1e-10
+
+
+def _mse(p: Tensor, d: Tensor) -> Tensor:
+    return (p - d).square().mean()
+
+
+def _psnr(p: Tensor, d: Tensor) -> Tensor:
+    """10 log10 of the squared peak, 1, over the mean squared error."""
+    return -10 * _mse(p, d).clamp(min=SMALLEST_ERROR).log10()
+
+
+PICTURES: dict[str, Metric] = {
+    "mse": mean_over_images("mse", "", "lower", _mse),
+    "psnr": mean_over_images("psnr", "dB", "higher", _psnr),
+}

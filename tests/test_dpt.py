@@ -1,0 +1,175 @@
+"""The DPT head: the published layout, numbers of the original modules, and any size of image."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import golden
+from twofold.heads import HEADS, DPTHead
+
+
+def layout(width=256, channels=(320, 640, 1280, 1280), first=False):
+    """Every tensor of GenPercept's dpt_head_identity, by name."""
+    shapes = {}
+
+    def conv(name, out, into, kernel, bias):
+        shapes[f"{name}.weight"] = (out, into, kernel, kernel)
+        if bias:
+            shapes[f"{name}.bias"] = (out,)
+
+    conv("feature_upsample_0.conv", channels[0], channels[0], 3, True)
+    for i, c in enumerate(channels):
+        conv(f"neck.convs.{i}", width, c, 3, False)
+        layer = f"neck.fusion_stage.layers.{i}"
+        conv(f"{layer}.projection", width, width, 1, True)
+        for r in (1, 2) if i or first else (2,):
+            conv(f"{layer}.residual_layer{r}.convolution1", width, width, 3, False)
+            conv(f"{layer}.residual_layer{r}.convolution2", width, width, 3, False)
+    conv("head.projection", width, width, 3, True)
+    conv("head.head.0", width // 2, width, 3, True)
+    conv("head.head.2", 32, width // 2, 3, True)
+    conv("head.head.4", 1, 32, 1, True)
+    return shapes
+
+
+def shapes(head):
+    return {k: tuple(v.shape) for k, v in head.state_dict().items()}
+
+
+def tiny(**changes):
+    return golden.fill(DPTHead(channels=(32, 64, 64, 64), width=16, **changes)).double()
+
+
+def features(h, w, channels=(64, 64, 64, 32)):
+    """What a U-Net of four levels gives for a latent of h w: sides are halved up, and the last block keeps its size."""
+    rng = torch.Generator().manual_seed(0)
+    half, quarter = (-(-h // 2), -(-w // 2)), (-(-h // 4), -(-w // 4))
+    sizes = (quarter, half, (h, w), (h, w))
+    return tuple(
+        torch.randn(2, c, *size, generator=rng).double() for c, size in zip(channels, sizes, strict=True)
+    )
+
+
+STRIDE8 = SimpleNamespace(stride=8)
+
+
+def test_names_and_shapes_are_those_of_the_published_file():
+    with torch.device("meta"):
+        head = DPTHead()
+    assert shapes(head) == layout()
+    assert len(head.state_dict()) == 36
+    assert sum(p.numel() for p in head.parameters()) == 18_474_753
+
+
+def test_the_first_version_keeps_two_tensors_more():
+    with torch.device("meta"):
+        head = DPTHead(ending="elu+1", unused_first_residual=True)
+    assert shapes(head) == layout(first=True)
+    assert len(head.state_dict()) == 38
+
+
+@torch.no_grad()
+def test_published_numbers():
+    """The tiny networks' DPT head (GenPercept, computed with its own modules)."""
+    net = golden.backbone()
+    z = net.encode(golden.image())
+    taps = net(z, torch.tensor([1]), golden.text(), features=True).features
+    said = tiny()(z, taps, net)
+    assert said.shape == (1, 3, 64, 96)
+    expected = (-0.047081, 0.025277, 0.137880, -0.002655, -0.010863)
+    assert golden.summary(said[:, :1]) == pytest.approx(expected, abs=1.05e-5)
+    assert torch.equal(said[:, 0], said[:, 1])
+    assert torch.equal(said[:, 0], said[:, 2])
+
+
+@pytest.mark.parametrize("h, w", [(8, 12), (4, 20)])
+@torch.no_grad()
+def test_multiples_of_four_are_fused_as_the_original_fuses_them(h, w):
+    """The oracle is the DPT of transformers, whose modules GenPercept's head is made of."""
+    from transformers import DPTConfig
+    from transformers.models.dpt import modeling_dpt as dpt
+
+    config = DPTConfig(
+        neck_hidden_sizes=[32, 64, 64, 64], fusion_hidden_size=16, add_projection=True, head_in_index=-1,
+        use_bias_in_fusion_residual=False, use_batch_norm_in_fusion_residual=False,
+    )  # fmt: skip
+    head, taps = tiny(unused_first_residual=True, ending="relu"), features(h, w)
+    fuse, paint = dpt.DPTFeatureFusionStage(config).double(), dpt.DPTDepthEstimationHead(config).double()
+    fuse.load_state_dict(head.neck.fusion_stage.state_dict())
+    paint.load_state_dict(head.head.state_dict())
+    fine_first = [head.feature_upsample_0(taps[3]), *taps[2::-1]]
+    maps = [conv(tap) for conv, tap in zip(head.neck.convs, fine_first, strict=True)]
+    expected = paint(fuse(maps[::-1]))
+    said = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
+    torch.testing.assert_close(said[:, 0], expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("h, w", [(8, 12), (7, 9), (5, 6), (13, 10), (3, 2), (1, 1)])
+@torch.no_grad()
+def test_the_canvas_is_stride_times_the_latent(h, w):
+    said = tiny()(torch.zeros(2, 4, h, w), features(h, w), STRIDE8)
+    assert said.shape == (2, 3, 8 * h, 8 * w)
+    assert tiny()(torch.zeros(2, 4, h, w), features(h, w), SimpleNamespace(stride=4)).shape[-1] == 4 * w
+
+
+@torch.no_grad()
+def test_odd_latents_go_through_a_network():
+    net = golden.backbone()
+    taps = net(torch.zeros(1, 4, 7, 9).double(), torch.tensor([1]), golden.text(), features=True).features
+    assert tiny()(torch.zeros(1, 4, 7, 9), taps, net).shape == (1, 3, 56, 72)
+
+
+@torch.no_grad()
+def test_endings():
+    x0, taps = torch.zeros(2, 4, 4, 8), features(4, 8)
+    plain = tiny()(x0, taps, STRIDE8)
+    assert plain.min() < 0 < plain.max()
+    assert torch.equal(tiny(ending="relu")(x0, taps, STRIDE8), plain.clamp(min=0))
+    above = torch.where(plain > 0, plain, plain.exp() - 1) + 1
+    torch.testing.assert_close(tiny(ending="elu+1")(x0, taps, STRIDE8), above)
+
+
+@torch.no_grad()
+def test_the_unused_weights_are_not_used():
+    x0, taps = torch.zeros(2, 4, 4, 8), features(4, 8)
+    plain, first = tiny(), tiny(unused_first_residual=True)
+    found = first.load_state_dict(plain.state_dict(), strict=False)
+    assert all(k.startswith("neck.fusion_stage.layers.0.residual_layer1.") for k in found.missing_keys)
+    assert torch.equal(first(x0, taps, STRIDE8), plain(x0, taps, STRIDE8))
+
+
+@torch.no_grad()
+def test_three_channels_are_painted_each_on_its_own():
+    said = tiny(out=3)(torch.zeros(2, 4, 4, 8), features(4, 8), STRIDE8)
+    assert said.shape == (2, 3, 32, 64)
+    assert not torch.equal(said[:, 0], said[:, 1])
+
+
+@pytest.mark.parametrize("changes", [{}, {"ending": "elu+1", "unused_first_residual": True, "out": 3}])
+def test_a_head_is_made_again_from_its_config(changes, tmp_path):
+    import json
+
+    head = tiny(**changes)
+    again = HEADS["dpt"](**json.loads(json.dumps(head.config)))
+    again.load_state_dict(head.state_dict())
+    assert again.config == head.config
+
+
+def test_a_fresh_head_begins_near_zero_and_learns():
+    torch.manual_seed(0)
+    head = DPTHead(channels=(32, 64, 64, 64), width=16)
+    taps = tuple(f.float() for f in features(4, 4))
+    said = head(torch.zeros(2, 4, 4, 4), taps, STRIDE8)
+    assert said.abs().max() < 0.1
+    said.square().mean().backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
+def test_what_a_head_cannot_be_is_said():
+    with pytest.raises(ValueError, match="identity, relu"):
+        DPTHead(ending="softmax")  # ty: ignore[invalid-argument-type]
+    with pytest.raises(ValueError, match="1 or 3"):
+        DPTHead(channels=(8,), width=8, out=2)
+    with pytest.raises(ValueError, match="4 taps was given 2"):
+        tiny()(torch.zeros(2, 4, 4, 8), features(4, 8)[:2], STRIDE8)
