@@ -54,9 +54,11 @@ def prior() -> Recipe:
     """The denoiser on images under captions alone: what makes it a text-to-image model."""
     return Recipe(
         name="prior", stage="denoiser", start="runs/codec-white/checkpoint", reset=("unet", "text"),
-        sources=(Source(path="data/rooms-prior"), Source(path="data/photos", share=0.5, limit=2400)),
-        mix={"image": 1.0}, size=(144, 192), steps=500, batch=16, lr=6e-4, warmup=100,
-        final_lr=0.5, ema=0.99, save_every=100,
+        sources=(
+            ROOMS, Source(path="data/rooms-2", share=2.0), Source(path="data/photos", share=2.0, limit=2400),
+        ),
+        mix={"image": 1.0}, size=(144, 192), steps=800, batch=16, lr=6e-4, warmup=100, augment=True,
+        final_lr=0.1, ema=0.99, save_every=100,
     )  # fmt: skip
 
 
@@ -65,7 +67,7 @@ def joint() -> Recipe:
     return prior().replace(
         name="joint", start="runs/codec-white/checkpoint", validation="data/rooms-val",
         sources=(ROOMS, Source(path="data/photos", share=0.5, limit=2400)),
-        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2300, warmup=100, final_lr=0.03, ema=0.997,
+        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2300, warmup=100, augment=False, final_lr=0.03, ema=0.997,
         validate_every=400, validate_count=32,
     )  # fmt: skip
 
@@ -86,6 +88,6 @@ def more() -> Recipe:
         sources=(
             ROOMS, Source(path="data/rooms-2", share=2.0), Source(path="data/photos", share=1.0, limit=2400),
         ),
-        latent_weight=0.0, steps=3000, lr=6e-4, warmup=100, final_lr=0.02, ema=0.998, validate_every=500,
+        latent_weight=0.0, steps=2500, lr=6e-4, warmup=100, final_lr=0.02, ema=0.998, validate_every=500,
         validate_count=64, save_every=100,
     )  # fmt: skip

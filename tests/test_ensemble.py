@@ -189,6 +189,23 @@ def test_nothing_collapses() -> None:
         assert correlation(merged.map, smooth(seed)) > 0
 
 
+def test_no_member_is_stretched_beyond_reason() -> None:
+    """Mixtures of three patterns in any proportion and contrast: nothing is stretched to more than 1 / 0.3 of the
+    contrast of the anchor."""
+    patterns = torch.cat([smooth(seed) for seed in range(3)]).flatten(1)
+    for seed in range(200):
+        rng = generator(seed)
+        mixed = torch.randn(2 + seed % 6, 3, generator=rng) @ patterns
+        members = (mixed * 10 ** -torch.rand(len(mixed), 1, generator=rng)).view(-1, 1, 24, 32)
+        merged = affine(members)
+        scale = fitted(merged)
+        spread = members.double().flatten(1).std(1)
+        assert bool(((scale == 0) | (scale >= 1)).all())
+        assert int((scale == 1).sum()) == 1
+        assert bool((scale * spread <= spread[scale == 1] / 0.299).all())
+        assert (float(merged.map.min()), float(merged.map.max())) == (0, 1)
+
+
 @pytest.mark.parametrize("n", [3, 5, 10])
 def test_who_contradicts_is_left_out_of_the_map_but_not_of_the_uncertainty(n: int) -> None:
     truth = smooth(1)
@@ -200,6 +217,7 @@ def test_who_contradicts_is_left_out_of_the_map_but_not_of_the_uncertainty(n: in
         "flat": torch.full_like(truth, 0.3),
         "black": torch.zeros_like(truth),
         "nearly flat": 0.3 + 1e-6 * torch.rand(truth.shape, generator=generator(0)),
+        "with hardly any contrast": 0.3 + 1e-4 * truth,
         "unrelated": torch.rand(truth.shape, generator=generator(0)),
     }
     for what, odd in contrary.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -58,9 +58,11 @@ class Predictor(nn.Module):
         reading: what else the network was taught with.
         size: longest edge images are brought to before they are shown; 0 leaves them as they are.
         about: facts to carry in every prediction's settings.
+        ensemble: how many answers are drawn and merged when a call does not say.
 
     Raises:
-        ValueError: the network is not shown as many channels as the protocol makes.
+        ValueError: the network is not shown as many channels as the protocol makes, or an ensemble is asked of a
+            deterministic protocol.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Predictor(nn.Module):
         reading: Reading = Reading(),
         size: int = 0,
         about: Mapping[str, Any] | None = None,
+        ensemble: int = 1,
     ) -> None:
         super().__init__()
         _check_channels(backbone, protocol)
@@ -79,6 +82,8 @@ class Predictor(nn.Module):
             raise ValueError(f"part {reading.part} of an answer with {protocol.parts} part(s)")
         self.backbone, self.task, self.protocol, self.head = backbone, task, protocol, head
         self.reading, self.size, self.about = reading, size, dict(about or {})
+        self.ensemble = self._drawn(ensemble)
+        self.frame = "RUB"  # that maps of vectors leave in
         self.prompt = task.prompt if reading.prompt is None else reading.prompt
 
     def look(self, query: Query) -> Answer:
@@ -103,7 +108,7 @@ class Predictor(nn.Module):
         images: str | Path | PILImage | Tensor,
         size: Size = ...,
         seed: int = ...,
-        ensemble: int = ...,
+        ensemble: int | None = ...,
         batch: int = ...,
     ) -> Prediction: ...
     @overload
@@ -112,11 +117,11 @@ class Predictor(nn.Module):
         images: Sequence[Any],
         size: Size = ...,
         seed: int | Sequence[int] = ...,
-        ensemble: int = ...,
+        ensemble: int | None = ...,
         batch: int = ...,
     ) -> list[Prediction]: ...
     def __call__(
-        self, images: Any, size: Size = None, seed: Any = 0, ensemble: int = 1, batch: int = 8
+        self, images: Any, size: Size = None, seed: Any = 0, ensemble: int | None = None, batch: int = 8
     ) -> Any:
         """Predict one image, or a list of images of any sizes.
 
@@ -125,8 +130,8 @@ class Predictor(nn.Module):
             size: longest edge to work at; the model's own by default, 0 or ``"native"`` for the image's.
             seed: of whatever is random in the protocol; for a list one seed, or one an image. An image's answer does
                 not depend on the others, nor on their order.
-            ensemble: how many answers to draw and merge; then the prediction has an uncertainty. The first of them is
-                the answer without an ensemble.
+            ensemble: how many answers to draw and merge, the predictor's own number by default; with several, the
+                prediction has an uncertainty. The first of them is the answer without an ensemble.
             batch: how many images of one size go through the network at once.
 
         Returns:
@@ -142,14 +147,20 @@ class Predictor(nn.Module):
         seeds = [seed] * len(loaded) if isinstance(seed, int) else list(seed)
         if len(seeds) != len(loaded):
             raise ValueError(f"{len(seeds)} seeds for {len(loaded)} images; give one, or one an image")
-        if ensemble < 1 or batch < 1:
-            raise ValueError(f"ensemble {ensemble} and batch {batch} must be at least 1")
+        if batch < 1:
+            raise ValueError(f"a batch of {batch} images cannot go through the network")
+        count = self.ensemble if ensemble is None else self._drawn(ensemble)
+        found = self._predict(loaded, self._longest(size), seeds, count, batch)
+        return found if many else found[0]
+
+    def _drawn(self, ensemble: int) -> int:
+        if ensemble < 1:
+            raise ValueError(f"an ensemble of {ensemble} answers has nothing to merge")
         if ensemble > 1 and not self.protocol.random:
             raise ValueError(
                 f"this model's protocol is deterministic: {ensemble} answers would be {ensemble} times the same one"
             )
-        found = self._predict(loaded, self._longest(size), seeds, ensemble, batch)
-        return found if many else found[0]
+        return ensemble
 
     def _longest(self, size: Size) -> int:
         if size is None:
@@ -200,7 +211,8 @@ class Predictor(nn.Module):
             merged = self.task.merge(maps)
             found, uncertainty = merged.map, merged.uncertainty
         space = self.reading.space or self.task.space
-        return Prediction(self.task, found, image, about, space, self.task.frame, uncertainty)
+        made = Prediction(self.task, found, image, about, space, self.task.frame, uncertainty)
+        return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
 
     def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
         """Canvas to map ``1 c h w`` at the input's size; resized as a canvas, so that vectors are unit after it."""
@@ -209,12 +221,24 @@ class Predictor(nn.Module):
             return found
         return convert_frame(found, self.reading.frame, self.task.frame)
 
-    def replaced(self, **changes: Any) -> Predictor:
-        """The same networks asked with another protocol: ``replaced(steps=10)``."""
+    def asked(self, ensemble: int | None = None, **changes: Any) -> Predictor:
+        """The same networks, asked otherwise: ``asked(ensemble=10, steps=50)``; ``changes`` are of the protocol.
+
+        Raises:
+            ValueError: the protocol has no such setting, or does not allow the value.
+        """
+        known = {f.name for f in fields(self.protocol)}
+        for name in changes:
+            if name not in known:
+                raise ValueError(
+                    f"this model is asked in {self.protocol.kind}; that has no {name!r} to change"
+                )
         protocol = replace(self.protocol, **changes)
-        return Predictor(
-            self.backbone, self.task, protocol, self.head, self.reading, self.size, dict(self.about)
-        )
+        about = dict(self.about)
+        if "protocol" in about:
+            about["protocol"] = asdict(protocol)
+        count = self.ensemble if ensemble is None else ensemble
+        return Predictor(self.backbone, self.task, protocol, self.head, self.reading, self.size, about, count)
 
 
 def member_seed(seed: int, member: int) -> int:

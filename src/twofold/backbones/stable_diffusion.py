@@ -85,6 +85,19 @@ class StableDiffusion(Backbone):
         )
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
+    @torch.no_grad()
+    def remember(self, prompts: Sequence[str]) -> None:
+        """Keep the embeddings of ``prompts`` and let the text encoder go; the empty one is kept with all its tokens.
+
+        Raises:
+            ValueError: there is no text encoder, and one of the prompts is not known already.
+        """
+        kept = {
+            p: self.embed([p], pad=p == "" and self.tokenizer is not None)[0].float().cpu() for p in prompts
+        }
+        self.texts.update(kept)
+        self.text_encoder, self.tokenizer = None, None
+
     def _remembered(self, prompt: str, pad: bool) -> Tensor:
         found = self.texts.get(prompt)
         if found is None:

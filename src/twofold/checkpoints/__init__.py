@@ -1,7 +1,7 @@
 """Checkpoints: reading strictly, writing whole."""
 
 from .model import Model, digest, load, open_model
-from .own import EMBEDDED, own_files, save_model
+from .own import EMBEDDED, own_files, push_model, save_model
 from .published import PUBLISHED, Published, find_published
 from .settings import ModelSettings, TaskSettings
 from .strict import ModelError
@@ -19,5 +19,6 @@ __all__ = [
     "load",
     "open_model",
     "own_files",
+    "push_model",
     "save_model",
 ]

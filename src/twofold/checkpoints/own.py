@@ -88,6 +88,27 @@ def save_model(
     partial.rename(folder)
 
 
+def push_model(folder: Path, repo: str) -> str:
+    """Upload a checkpoint folder, its card included, to the hub repository ``repo``; gives the commit's address.
+
+    Raises:
+        ModelError: the folder is not in twofold's layout, or the hub refuses.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    _settings(folder)
+    try:
+        api = HfApi()
+        api.create_repo(repo, exist_ok=True)
+        return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="twofold checkpoint"))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(
+            f"could not upload {folder} to {repo} ({reason}); log in with 'hf auth login'"
+        ) from error
+
+
 def code_version() -> str:
     """The installed version of twofold."""
     try:

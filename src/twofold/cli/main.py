@@ -12,6 +12,7 @@ from twofold import __version__
 from twofold.cli.console import INTERRUPTED, NOTHING_STARTED, SOME_FAILED, Stop, complain
 from twofold.cli.doctor import doctor
 from twofold.cli.generate import generate
+from twofold.cli.models import convert_checkpoint, models
 from twofold.cli.predict import predict
 from twofold.cli.render import render
 from twofold.cli.train import train
@@ -24,8 +25,9 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 some of it failed, 2 nothing was started, 130 interrupted. "
     "TWOFOLD_TRACEBACK=1 shows where an error comes from.",
 )
-for command in (predict, render, train, generate, doctor):
+for command in (predict, models, render, train, generate, doctor):
     app.command()(command)
+app.command(name="convert-checkpoint")(convert_checkpoint)
 
 
 @app.callback(invoke_without_command=True)

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from twofold.cli.console import NOTHING_STARTED, OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
 
 if TYPE_CHECKING:
-    from twofold.job import Job, Problem
+    from twofold.job import Problem
+    from twofold.predictor import Predictor
+
+
+class Source(NamedTuple):
+    """Where a model comes from: see `checkpoints.open_model`."""
+
+    model: str
+    method: str = ""
+    base: str = ""
+    revision: str | None = None
+    variant: str = ""
 
 
 def predict(
@@ -22,7 +33,12 @@ def predict(
     task: Annotated[
         str, typer.Option(metavar="TASKS", help="Comma-separated; all the model knows by default.")
     ] = "",
-    model: Annotated[str, typer.Option(metavar="M", help="'embedded', or a checkpoint folder.")] = "embedded",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="M", help="'embedded', a name of 'twofold models', a hub id, a folder or a file."
+        ),
+    ] = "embedded",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where results are written.")] = Path(
         "predictions"
     ),
@@ -41,6 +57,20 @@ def predict(
         bool, typer.Option("--json", help="One JSON object a picture on standard output, and nothing else.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of whatever is random.")] = 0,
+    ensemble: Annotated[
+        int, typer.Option(min=1, max=100, help="Answers to draw and merge; adds NAME_TASK_uncertainty.npy.")
+    ] = 1,
+    steps: Annotated[int, typer.Option(min=0, help="Looks of a multi-step model; its own by default.")] = 0,
+    method: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another."),
+    ] = "",
+    base: Annotated[
+        str, typer.Option(metavar="DIR", help="Model that completes a checkpoint: its autoencoder, its text.")
+    ] = "",
+    revision: Annotated[str, typer.Option(help="Of a hub repository.")] = "",
+    variant: Annotated[str, typer.Option(help="Of the weight files, such as fp16.")] = "",
+    frame: Annotated[str, typer.Option(help="Of normals: RUB, LUB or RDF.")] = "RUB",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> int:
@@ -50,9 +80,10 @@ def predict(
     vectors, x right, y up, z to the viewer), NAME_TASK.png (lossless), NAME_TASK_color.png (for eyes), and a
     row in predictions.jsonl. What is there already is kept; a file that fails is reported and the rest done.
     """
-    from twofold.job import OutputError, find_inputs, predict_files
+    from twofold.job import Job, OutputError, find_inputs, predict_files
 
     longest = _longest(size)
+    one_of("--frame", frame, ("RUB", "LUB", "RDF"))
     one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
     found, problems = find_inputs(inputs, out)
     counts: Counter[str] = Counter()
@@ -60,7 +91,14 @@ def predict(
         counts["failed"] += 1
         _report_problem(problem, as_json)
     if found:
-        job = _job(model, task, out, longest, seed, _device(device), dtype, overwrite, side_by_side)
+        source = Source(model, method, base, revision or None, variant)
+        predictors = open_predictors(source, task, _device(device), dtype, ensemble, steps, frame)
+        about = {"seed": seed, "dtype": dtype, "device": _device(device)}
+        settings = {
+            name: {**p.about, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
+            for name, p in predictors.items()
+        }
+        job = Job(predictors, settings, out, longest, seed, overwrite, side_by_side)
         try:
             for row in track(predict_files(job, found), len(found), "predict", quiet=as_json):
                 counts[row["status"]] += 1
@@ -72,40 +110,46 @@ def predict(
     return SOME_FAILED if counts["failed"] else OK
 
 
-def _job(
-    model: str,
-    task: str,
-    out: Path,
-    size: int | None,
-    seed: int,
-    device: str,
-    dtype: str,
-    overwrite: bool,
-    side_by_side: bool,
-) -> Job:
-    """The model, opened, and all that is asked of it."""
+def open_predictors(
+    source: Source, task: str, device: str, dtype: str, ensemble: int = 1, steps: int = 0, frame: str = "RUB"
+) -> dict[str, Predictor]:
+    """The model, opened, and a predictor for each task that is asked."""
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
     import torch
 
     from twofold.checkpoints import open_model
-    from twofold.job import Job
 
-    opened = open_model(model, device, getattr(torch, dtype))
-    names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks)
-    predictors = {name: opened.predictor(name) for name in dict.fromkeys(names)}
-    settings = {
-        name: {
-            **p.about,
-            "size": p.size if size is None else size,
-            "seed": seed,
-            "dtype": dtype,
-            "device": device,
-        }
-        for name, p in predictors.items()
-    }
-    return Job(predictors, settings, out, size, seed, overwrite, side_by_side)
+    opened = open_model(
+        source.model,
+        device,
+        getattr(torch, dtype),
+        source.method,
+        source.base,
+        source.revision,
+        source.variant,
+    )
+    names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks) or [""]
+    changes = {"steps": steps} if steps else {}
+    out = {}
+    for name in dict.fromkeys(names):
+        predictor = opened.predictor(name or None)
+        if changes or ensemble > 1:
+            predictor = predictor.asked(ensemble, **changes)
+        predictor.frame = frame
+        out[name] = predictor
+    return out
+
+
+def _more(predictor: Predictor, frame: str) -> dict[str, Any]:
+    """What else decides the numbers, said only where it is not the default."""
+    more: dict[str, Any] = {}
+    if predictor.ensemble > 1:
+        more["ensemble"] = predictor.ensemble
+    if frame != "RUB" and predictor.task.frame is not None:
+        more["saved_frame"] = frame
+    return more
 
 
 def _longest(size: str) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,8 @@ from ..heads import LatentHead, LightHead
 from ..predictor import Predictor
 from ..protocol import OneStep
 from ..tasks import TASKS
-from .examples import Cached, Examples
+from .ahead import Ahead
+from .examples import Batch, Cached, Examples
 from .live import Live
 from .pixels import generator, pick
 from .recipe import IMAGE, Recipe
@@ -76,26 +78,39 @@ class DenoiserStage:
             else Cached(backbone, recipe, self.tasks, cache)
         )
         self.kinds = list(recipe.mix)
+        self.ahead = Ahead(self.draw)
         self.protocol = OneStep(timestep=recipe.timestep)
         self.validation = None if recipe.validation is None else Folder(recipe.validation)
 
     def loss(self, step: int) -> tuple[Tensor, Logs]:
         """Sum over the kinds in this batch, each weighted by its number of examples."""
-        rng = generator(self.recipe.seed, "denoiser", step)
-        drawn = pick(rng, list(self.recipe.mix.values()), self.recipe.batch)
         total, logs = torch.zeros(()), {}
-        for k, kind in enumerate(self.kinds):
-            count = drawn.count(k)
-            if not count:
-                continue
-            loss = self.image_loss(rng, count) if kind == IMAGE else self.perception_loss(kind, rng, count)
+        for kind, count, given, rng in self.ahead(step):
+            loss = self.image_loss(given, rng) if kind == IMAGE else self.perception_loss(kind, given, rng)
             logs[kind] = loss.item()
             total = total + loss * count / self.recipe.batch
         return total, logs
 
-    def image_loss(self, rng: torch.Generator, count: int) -> Tensor:
+    def draw(self, step: int) -> list[tuple[str, int, Any, torch.Generator]]:
+        """What step ``step`` is taught with, by kind: how many, the examples, and the randomness left for noise."""
+        shares = list(self.recipe.mix.values())
+        drawn = pick(generator(self.recipe.seed, "denoiser", step), shares, self.recipe.batch)
+        out = []
+        for k, kind in enumerate(self.kinds):
+            count, rng = drawn.count(k), generator(self.recipe.seed, "denoiser", step, kind)
+            if not count:
+                continue
+            given = (
+                self.examples.images(rng, count)
+                if kind == IMAGE
+                else self.examples.labelled(kind, rng, count)
+            )
+            out.append((kind, count, given, rng))
+        return out
+
+    def image_loss(self, given: tuple[Tensor, list[str]], rng: torch.Generator) -> Tensor:
         """Squared error of the prediction at uniformly random times, under captions (Salimans & Ho 2022)."""
-        x0, captions = self.examples.images(rng, count)
+        (x0, captions), count = given, len(given[1])
         schedule = self.backbone.schedule
         t = torch.randint(schedule.steps, (count,), generator=rng)
         noise = torch.randn(x0.shape, generator=rng)
@@ -103,13 +118,12 @@ class DenoiserStage:
         said = self.backbone(x, t, self.backbone.embed(captions, pad=True)).prediction
         return F.mse_loss(said, from_x0(x0, noise, alpha, sigma, schedule.predicts))
 
-    def perception_loss(self, name: str, rng: torch.Generator, count: int) -> Tensor:
+    def perception_loss(self, name: str, batch: Batch, rng: torch.Generator) -> Tensor:
         """One-step perception: masked latent error, plus the task's own loss on the painted canvas."""
         task, recipe = TASKS[name], self.recipe
-        batch = self.examples.labelled(name, rng, count)
         target = batch.image if batch.target is None else batch.target
         query = self.protocol.prepare(batch.image, target, rng, self.backbone.schedule)
-        text = self.backbone.embed([task.prompt] * count)
+        text = self.backbone.embed([task.prompt] * len(batch.image))
         said = self.backbone(query.x, query.t, text, features=recipe.head == "light")
         x0 = query.read(said.prediction)
         loss = torch.zeros(())

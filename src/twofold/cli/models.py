@@ -1,0 +1,152 @@
+"""`twofold models` and `twofold convert-checkpoint`: what can be opened, and one layout for all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twofold.cli.console import Stop, emit, line, one_of
+
+if TYPE_CHECKING:
+    from twofold.checkpoints import TaskSettings
+
+
+def models(
+    name: Annotated[str, typer.Argument(help="One of them, in full; all, a line each, by default.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on standard output.")] = False,
+) -> int:
+    """List the models that twofold knows: task, protocol, space, frame, steps, size, licence and source.
+
+    Any of the names can be given to --model. What is downloaded goes through the hub's own cache; nothing is
+    fetched by this command.
+    """
+    known = _embedded() | _published()
+    if name and name not in known:
+        from twofold.checkpoints import find_published
+
+        found = find_published(name)
+        if found is None:
+            raise Stop(f"no model {name!r} is known; 'twofold models' lists them")
+        name = found
+    if as_json:
+        for key in [name] if name else known:
+            emit({"name": key, **known[key]})
+    elif name:
+        _print_one(name, known[name])
+    else:
+        _print_all(known)
+    return 0
+
+
+def _print_all(known: dict[str, dict[str, Any]]) -> None:
+    width = max(map(len, known))
+    line(f"{'name':{width}}  {'method':10}  {'tasks':26}  {'steps':>5}  {'size':>6}  source")
+    for key, facts in known.items():
+        asked = facts["tasks"].values()
+        steps = max(t["steps"] for t in asked)
+        names = ", ".join(facts["tasks"])
+        line(
+            f"{key:{width}}  {facts['method']:10}  {names:26}  {steps:5}  {facts['size'] or 'native':>6}  "
+            f"{facts['source']}"
+        )
+    line("\n'twofold models NAME' prints one in full; 'twofold predict PICTURE --model NAME' runs it.")
+
+
+def _print_one(name: str, facts: dict[str, Any]) -> None:
+    line(name)
+    for key, value in facts.items():
+        if key != "tasks" and value:
+            line(f"  {key:9} {value}")
+    for task, asked in facts["tasks"].items():
+        line(f"  task {task}")
+        for key, value in asked.items():
+            line(f"    {key:10} {value}")
+
+
+def _asked(how: TaskSettings) -> dict[str, Any]:
+    protocol = how.protocol.__dict__
+    settings = {k: v for k, v in protocol.items() if k != "kind" and not k.startswith("__")}
+    return {
+        "protocol": how.protocol.kind,
+        "steps": getattr(how.protocol, "steps", 1),
+        "head": how.head,
+        "space": how.space,
+        "frame": how.frame or "none",
+        "prompt": repr(how.prompt) + (" padded to 77 tokens" if how.pad else ""),
+        "settings": ", ".join(f"{k}={v}" for k, v in settings.items()),
+    }
+
+
+def _embedded() -> dict[str, dict[str, Any]]:
+    from twofold.checkpoints.own import EMBEDDED
+    from twofold.checkpoints.settings import ModelSettings
+
+    settings = ModelSettings.model_validate_json((EMBEDDED / "twofold.json").read_text())
+    facts = {
+        "method": "twofold", "source": "in this package", "licence": settings.licence, "size": settings.size,
+        "paper": "", "note": "trained by twofold itself; no download",
+        "tasks": {t: _asked(how) for t, how in settings.tasks.items()},
+    }  # fmt: skip
+    return {"embedded": facts}
+
+
+def _published() -> dict[str, dict[str, Any]]:
+    from twofold.checkpoints import PUBLISHED
+
+    out = {}
+    for key, row in PUBLISHED.items():
+        out[key] = {
+            "method": row.method, "source": row.source, "licence": row.licence, "size": row.size,
+            "paper": f"arXiv {row.paper}", "note": row.note,
+            "tasks": {t: _asked(how) for t, how in row.tasks.items()},
+        }  # fmt: skip
+    return out
+
+
+def convert_checkpoint(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Anything that --model takes.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
+    method: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another."),
+    ] = "",
+    base: Annotated[
+        str, typer.Option(metavar="DIR", help="Model that completes a checkpoint: its autoencoder, its text.")
+    ] = "",
+    revision: Annotated[str, typer.Option(help="Of a hub repository.")] = "",
+    variant: Annotated[str, typer.Option(help="Of the weight files, such as fp16.")] = "",
+    dtype: Annotated[
+        str, typer.Option(help="float16, bfloat16 or float32: how weights are stored.")
+    ] = "float16",
+    drop_text: Annotated[
+        bool,
+        typer.Option(
+            "--drop-text",
+            help="Store the prompts' embeddings in place of the text encoder (340 M parameters).",
+        ),
+    ] = False,
+    push: Annotated[
+        str, typer.Option(metavar="REPO", help="Then upload the folder to this hub repository.")
+    ] = "",
+) -> int:
+    """Turn any readable checkpoint into twofold's own layout: one folder that says itself how it is to be asked."""
+    import torch
+
+    from twofold.checkpoints import open_model, push_model, save_model
+
+    one_of("--dtype", dtype, ("float16", "bfloat16", "float32"))
+    kind = getattr(torch, dtype)
+    if out.exists():
+        raise Stop(f"{out} exists; a checkpoint is not overwritten, choose another folder")
+    opened = open_model(source, "cpu", kind, method, base, revision or None, variant)
+    if drop_text:
+        opened.backbone.remember([how.prompt for how in opened.settings.tasks.values()])
+    heads = dict(opened.heads)
+    save_model(opened.backbone, opened.settings, out, kind, heads)
+    size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
+    line(f"{out}/  {size / 2**20:.0f} MB, tasks: {', '.join(opened.tasks) or 'none'}")
+    if push:
+        line(push_model(out, push))
+    return 0

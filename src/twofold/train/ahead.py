@@ -1,0 +1,37 @@
+"""The next step's examples, made while the network learns from this one's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Ahead(Generic[T]):
+    """``make(step)``, made one step ahead in a thread of its own.
+
+    What is made depends on the step alone, so asking in another order costs time and changes nothing.
+    """
+
+    def __init__(self, make: Callable[[int], T]) -> None:
+        self.make = make
+        # One thread, and one only inside its sums: the rest of the processor belongs to the network. torch keeps that
+        # number for each thread, so the network's own is not touched.
+        self.pool = ThreadPoolExecutor(1, "examples", initializer=torch.set_num_threads, initargs=(1,))
+        self.step, self.next = -1, None
+
+    step: int
+    next: Future[T] | None
+
+    def __call__(self, step: int) -> T:
+        """What ``make(step)`` gives; an error in it is raised here."""
+        future = (
+            self.next if self.next is not None and self.step == step else self.pool.submit(self.make, step)
+        )
+        made = future.result()
+        self.step, self.next = step + 1, self.pool.submit(self.make, step + 1)
+        return made
