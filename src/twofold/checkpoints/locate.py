@@ -48,7 +48,13 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
 
     dot = f".{variant}" if variant else ""
     weights = [f"{p}/*{dot}.safetensors" for p in parts] + [f"{p}/*.safetensors.index*.json" for p in parts]
-    small = [f"{p}/{x}" for p in parts for x in ("*.json", "*.txt", "*.npy")] + ["*.json", "*.npy", "*.md"]
+    small = [f"{p}/{x}" for p in parts for x in ("*.json", "*.txt", "*.npy")] + [
+        "*.json",
+        "*.npy",
+        "*.md",
+        "texts.safetensors",
+        "empty_text_embed.safetensors",
+    ]
     others = [] if variant else [f"{p}/*.{v}.safetensors" for p in parts for v in ("fp16", "non_ema", "bf16")]
     at = f" at revision {revision!r}" if revision else ""
     try:
