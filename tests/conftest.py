@@ -25,8 +25,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder of a model with every part real and nothing learned."""
     from twofold.backbones import new
     from twofold.checkpoints import ModelSettings, save_model
+    from twofold.protocol import OneStep
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    settings = ModelSettings(name="tiny", size=32).with_tasks(["depth", "normals"], 1, "none")
+    settings = ModelSettings(name="tiny", size=32).with_tasks(["depth", "normals"], OneStep(), "none")
     save_model(new.tiny(), settings, folder)
     return folder

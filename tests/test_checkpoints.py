@@ -8,13 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, load, open_model, save_model
+from twofold.protocol import OneStep
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A fresh checkpoint folder to be damaged."""
     settings = ModelSettings(name="tiny", size=32, licence="Apache-2.0").with_tasks(
-        ["depth", "normals"], 1, "none"
+        ["depth", "normals"], OneStep(), "none"
     )
     save_model(new.tiny(), settings, tmp_path / "model", torch.float32)
     return tmp_path / "model"

@@ -13,6 +13,7 @@ import layouts
 from twofold.backbones import new
 from twofold.checkpoints import PUBLISHED, ModelError, ModelSettings, find_published, open_model, save_model
 from twofold.checkpoints.names import modern_vae, with_old_lora
+from twofold.protocol import OneStep
 from twofold.tasks import TASKS
 
 
@@ -282,7 +283,7 @@ def test_the_empty_prompt_needs_no_text_encoder_once_it_is_stored(tmp_path):
     torch.testing.assert_close(net.embed([""])[0], two, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"'a chair'.*--base"):
         net.embed(["a chair"])
-    settings = ModelSettings(name="tiny", size=32).with_tasks(["depth"], 1, "none")
+    settings = ModelSettings(name="tiny", size=32).with_tasks(["depth"], OneStep(), "none")
     save_model(net, settings, tmp_path / "bare", torch.float32)
     assert not (tmp_path / "bare" / "text_encoder").exists()
     again = open_model(str(tmp_path / "bare"))

@@ -118,7 +118,7 @@ class Prediction:
         if self.task.channels == 1:
             write_map(paths["png"], (self.map.clamp(0, 1) * 65535).round())
         else:
-            write_image(paths["png"], self.map if self.frame is None else (self.map + 1) / 2)
+            write_image(paths["png"], self.map if self.task.frame is None else (self.map + 1) / 2)
         write_image(paths["color"], self.color)
         if self.uncertainty is not None:
             paths["uncertainty"] = base / f"{name}_uncertainty.npy"

@@ -32,12 +32,14 @@ class Backbone(nn.Module, abc.ABC):
         stride: image pixels per latent cell, along one edge.
         latent_channels: channels of a latent.
         input_channels: of what the denoising network is shown.
+        tap_channels: of the feature maps, coarse to fine.
     """
 
     schedule: Schedule
     stride: int
     latent_channels: int
     input_channels: int
+    tap_channels: tuple[int, ...]
 
     @abc.abstractmethod
     def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:

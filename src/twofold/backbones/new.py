@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .stable_diffusion import StableDiffusion
@@ -115,6 +116,50 @@ def renew(backbone: StableDiffusion, parts: Collection[str], captions: Iterable[
         backbone.text_encoder, backbone.tokenizer = text.eval(), tokenizer
     if "unet" in parts:
         backbone.unet = unet.eval()
+
+
+def widen(backbone: StableDiffusion, channels: int, parts: int = 1) -> None:
+    """Let a network take ``channels`` and answer ``parts`` latents at once, in place.
+
+    The first layer's weights are repeated and divided by how often, so that it says the same of copies as it said of
+    one; its bias stays (Marigold, sec. 3.2; GenPercept). The last layer's are repeated for every part.
+
+    Raises:
+        ValueError: the new number is not a multiple of the old.
+    """
+    unet = backbone.unet
+    if channels != backbone.input_channels:
+        times, rest = divmod(channels, backbone.input_channels)
+        if rest or not times:
+            raise ValueError(
+                f"a network of {backbone.input_channels} input channels cannot be widened to {channels}"
+            )
+        unet.conv_in = _repeated(unet.conv_in, times, incoming=True)
+        unet.register_to_config(in_channels=channels)
+        backbone.input_channels = channels
+    answers = int(unet.config["out_channels"])
+    if answers != parts * backbone.latent_channels:
+        times, rest = divmod(parts * backbone.latent_channels, answers)
+        if rest or not times:
+            raise ValueError(f"a network of {answers} output channels cannot answer {parts} latents")
+        unet.conv_out = _repeated(unet.conv_out, times, incoming=False)
+        unet.register_to_config(out_channels=answers * times)
+
+
+def _repeated(conv: nn.Conv2d, times: int, incoming: bool) -> nn.Conv2d:
+    kind = conv.weight
+    channels_in, channels_out = conv.in_channels, conv.out_channels
+    if incoming:
+        channels_in, weight, bias = channels_in * times, kind.repeat(1, times, 1, 1) / times, conv.bias
+    else:
+        channels_out, weight = channels_out * times, kind.repeat(times, 1, 1, 1)
+        bias = None if conv.bias is None else conv.bias.repeat(times)
+    wide = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias is not None).to(kind)
+    with torch.no_grad():
+        wide.weight.copy_(weight)
+        if bias is not None and wide.bias is not None:
+            wide.bias.copy_(bias)
+    return wide
 
 
 def tiny(seed: int = 0) -> StableDiffusion:

@@ -44,6 +44,7 @@ class StableDiffusion(Backbone):
         self.schedule = Schedule.from_config(scheduler_config)
         self.texts = dict(texts or {})
         self.input_channels = int(unet.config.in_channels)
+        self.tap_channels = tuple(reversed(unet.config.block_out_channels))
         self.latent_channels = int(vae.config.latent_channels)
         self.stride = 2 ** (len(_widths(vae)) - 1)
 

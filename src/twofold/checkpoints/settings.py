@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..heads import HEADS
 from ..predictor import Reading
-from ..protocol import OneStep, Protocol
+from ..protocol import MultiStep, OneStep, Protocol
 from ..tasks import get_task
 
 
@@ -76,13 +77,20 @@ class ModelSettings(BaseModel):
     recipes: tuple[str, ...] = ()
     code_version: str = ""
 
-    def with_tasks(self, names: list[str], timestep: int, recipe: str, head: str = "latent") -> ModelSettings:
-        """The same settings after a run that taught one-step ``names`` at ``timestep`` through ``head``."""
+    def with_tasks(
+        self,
+        names: Sequence[str],
+        protocol: OneStep | MultiStep,
+        recipe: str,
+        head: str = "latent",
+    ) -> ModelSettings:
+        """The same settings after a run that taught ``names`` in ``protocol`` through ``head``."""
         tasks = dict(self.tasks)
         for name in names:
             task = get_task(name)
-            tasks[name] = TaskSettings(
-                protocol=OneStep(timestep=timestep),
+            tasks[task.name] = TaskSettings(
+                task="" if task.name == name else name,
+                protocol=protocol,
                 head=head,
                 prompt=task.prompt,
                 space=task.space,

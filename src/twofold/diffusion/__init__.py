@@ -2,7 +2,7 @@
 
 from .draw import Rngs, draw
 from .sampler import ddim, euler, lcm, lcm_timesteps, walk
-from .schedule import BetaFamily, Parametrization, Schedule, Spacing, from_x0, per_image, to_x0
+from .schedule import BetaFamily, Parametrization, Schedule, Spacing, from_x0, per_image, to_x0, word_for
 
 __all__ = [
     "BetaFamily",
@@ -19,4 +19,5 @@ __all__ = [
     "per_image",
     "to_x0",
     "walk",
+    "word_for",
 ]

@@ -75,6 +75,20 @@ def from_x0(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, kind: Param
     raise ValueError(f"unknown parametrization {kind!r}; one of {', '.join(get_args(Parametrization))}")
 
 
+def word_for(x0: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
+    """What a network has to say of ``x`` to be read as ``x0``: the inverse of `to_x0`, where sigma is not 0."""
+    match kind:
+        case "x0":
+            return x0
+        case "v":
+            return (alpha * x - x0) / sigma
+        case "flow":
+            return (x - x0) / sigma
+        case "epsilon":
+            return (x - alpha * x0) / sigma
+    raise ValueError(f"unknown parametrization {kind!r}; one of {', '.join(get_args(Parametrization))}")
+
+
 def betas(
     start: float,
     end: float,

@@ -25,9 +25,9 @@ def added(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> dict[str, Ten
     return {name: total[name] + value if name in total else value for name, value in part.items()}
 
 
-def scorable(sample: Sample, task: str) -> bool:
-    """Whether a sample has a target of this task with at least one valid pixel."""
-    return task in sample.targets and bool(sample.valid[task].any())
+def scorable(sample: Sample, target: str) -> bool:
+    """Whether a sample has this target with at least one valid pixel."""
+    return target in sample.targets and bool(sample.valid[target].any())
 
 
 def score(predictor: Predictor, samples: Iterable[Sample]) -> Scores:
@@ -35,9 +35,9 @@ def score(predictor: Predictor, samples: Iterable[Sample]) -> Scores:
     task = predictor.task
     total: dict[str, Tensor] = {}
     for sample in samples:
-        if not scorable(sample, task.name):
+        if not scorable(sample, task.target):
             continue
-        target, valid = sample.targets[task.name], sample.valid[task.name]
+        target, valid = sample.targets[task.target], sample.valid[task.target]
         aligned = task.align(predictor(sample.image).map, target, valid)
         total = added(total, measured(task.metrics, aligned, target, valid))
     return {f"{task.name}/{m.name}": m.conclude(total[m.name]) for m in task.metrics if m.name in total}

@@ -1,11 +1,27 @@
 """What reads the answer out of the network. A head is called as ``head(x0, features, backbone)``."""
 
+from typing import Any
+
 from torch import nn
 
+from ..backbones.backbone import Backbone
 from .dpt import DPTHead
 from .latent import LatentHead
 from .light import LightHead
 
 HEADS: dict[str, type[nn.Module]] = {"latent": LatentHead, "light": LightHead, "dpt": DPTHead}
 
-__all__ = ["DPTHead", "HEADS", "LatentHead", "LightHead"]
+
+def make_head(kind: str, backbone: Backbone, channels: int) -> nn.Module:
+    """A fresh head for ``backbone`` and a map of ``channels``; random through torch's generator.
+
+    Raises:
+        ValueError: no head of that name.
+    """
+    if kind not in HEADS:
+        raise ValueError(f"unknown head {kind!r}; known: {', '.join(HEADS)}")
+    made: Any = HEADS[kind]
+    return made.made_for(backbone, channels)
+
+
+__all__ = ["HEADS", "DPTHead", "LatentHead", "LightHead", "make_head"]

@@ -60,6 +60,12 @@ class DPTHead(nn.Module):
         self.head = _Painter(width, ending, out)
         self.apply(_begin)
 
+    @classmethod
+    def made_for(cls, backbone: Backbone, channels: int) -> DPTHead:
+        """A fresh one as wide as 4/5 of the finest tap, GenPercept's proportion; see `heads.make_head`."""
+        taps = tuple(reversed(backbone.tap_channels))
+        return cls(taps, max(16, taps[0] * 4 // 5 // 8 * 8), out=1 if channels == 1 else 3)
+
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """Features (``b c h w`` each, coarse to fine) to a canvas ``b 3 h*stride w*stride``; the latent is not read.
 

@@ -12,6 +12,11 @@ class LatentHead(nn.Module):
 
     reads_features = False
 
+    @classmethod
+    def made_for(cls, backbone: Backbone, channels: int) -> LatentHead:
+        """A fresh one; see `heads.make_head`."""
+        return cls()
+
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """The clean latent ``b z h w`` to a canvas ``b 3 H W``, nominally in [-1, 1]."""
         return backbone.decode(x0)

@@ -34,6 +34,11 @@ class LightHead(nn.Module):
         self.blend = nn.Conv2d(fine, fine, 3, padding=1) if fine else None
         self.finish = _shuffled(fine, 3, 2) if fine else None
 
+    @classmethod
+    def made_for(cls, backbone: Backbone, channels: int) -> LightHead:
+        """A fresh one; see `heads.make_head`."""
+        return cls(backbone.tap_channels[-1], backbone.stride, fine=16)
+
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """Features (``b c h w``, the last) to a canvas ``b 3 h*stride w*stride``; the latent is not looked at."""
         hidden = F.silu(self.first(features[-1]))

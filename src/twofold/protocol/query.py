@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..diffusion import Parametrization, to_x0
+from ..diffusion import Parametrization, to_x0, word_for
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class Query:
     def read(self, prediction: Tensor) -> Tensor:
         """The network's word as a clean latent ``b z h w``."""
         return to_x0(prediction, self.state, self.alpha, self.sigma, self.predicts)
+
+    def wanted(self, answer: Tensor) -> Tensor:
+        """What the network has to say to be read as ``answer`` (``b z h w``): the target of a loss on latents."""
+        return word_for(answer, self.state, self.alpha, self.sigma, self.predicts)
 
 
 @dataclass(frozen=True)

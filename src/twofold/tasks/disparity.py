@@ -81,4 +81,5 @@ disparity = Task(
     show=show.color_disparity,
     align=align,
     metrics=(DEPTH["abs_rel"], DEPTH["delta1"], DEPTH["rmse"]),
+    source="depth",
 )

@@ -38,6 +38,7 @@ class Task:
         show: map ``c h w`` -> ``3 h w`` in [0, 1], for eyes only.
         align: (map, target, valid) of one image -> the map as the metrics compare it.
         metrics: measured on aligned maps.
+        source: name of the target in the data that it is learned from, where that is not its own.
     """
 
     name: str
@@ -56,12 +57,26 @@ class Task:
     show: Callable[[Tensor], Tensor]
     align: Callable[[Tensor, Tensor, Tensor], Tensor]
     metrics: tuple[Metric, ...]
+    source: str = ""
 
-    def loss(self, said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-        """The weighted sum of this task's losses on canvases."""
-        return sum(
-            (w * self.losses[k](said, wanted, mask) for k, w in self.weights.items()), said.new_zeros(())
-        )
+    @property
+    def target(self) -> str:
+        """What the data calls the target that this task is learned from."""
+        return self.source or self.name
+
+    def loss(
+        self, said: Tensor, wanted: Tensor, mask: Tensor, weights: Mapping[str, float] | None = None
+    ) -> Tensor:
+        """The sum of this task's losses on canvases, by ``weights`` or by its own.
+
+        Raises:
+            ValueError: a weight for a loss that the task does not have.
+        """
+        weights = self.weights if weights is None else weights
+        strange = sorted(set(weights) - set(self.losses))
+        if strange:
+            raise ValueError(f"{self.name} has no loss {strange[0]!r}; it has {', '.join(self.losses)}")
+        return sum((w * self.losses[k](said, wanted, mask) for k, w in weights.items()), said.new_zeros(()))
 
 
 def masked_mean(error: Tensor, mask: Tensor) -> Tensor:

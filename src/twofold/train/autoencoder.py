@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
-from ..tasks import TASKS
+from ..tasks import get_task
 from .pixels import Pictures, generator, pick, random_crop
 from .recipe import IMAGE, Recipe
 
@@ -103,12 +103,14 @@ def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
     for name in [k for k in recipe.mix if k != IMAGE]:
         pool: list[Tensor] = []
         for source in recipe.sources:
-            folder = Folder(source.path, targets=(name,))
-            if name not in (folder.header.get("targets") or {}):
+            learned = get_task(name)
+            folder = Folder(source.path, targets=(learned.target,))
+            if learned.target not in (folder.header.get("targets") or {}):
                 continue
             for i in tqdm(source.indices(len(folder)), desc=f"painting {name}", disable=None):
                 sample = folder[i]
-                canvas, _ = TASKS[name].encode(sample.targets[name][None], sample.valid[name][None])
+                target, valid = sample.targets[learned.target], sample.valid[learned.target]
+                canvas, _ = learned.encode(target[None], valid[None])
                 pool.append(((canvas[0] + 1) * 127.5).round().to(torch.uint8))
         painted[name] = pool
     return painted

@@ -18,10 +18,9 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..diffusion import from_x0
 from ..evaluate import score
-from ..heads import LatentHead, LightHead
+from ..heads import make_head
 from ..predictor import Predictor
-from ..protocol import OneStep
-from ..tasks import TASKS
+from ..tasks import get_task
 from .ahead import Ahead
 from .examples import Batch, Cached, Examples
 from .live import Live
@@ -32,28 +31,59 @@ Logs = dict[str, float]
 
 
 class Denoiser(nn.Module):
-    """The parts that learn, as one module with their own names: networks, and heads by task."""
+    """The parts that may learn, as one module with their own names; which do, their parameters say."""
 
     def __init__(self, backbone: StableDiffusion, heads: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.unet, self.text_encoder = backbone.unet, backbone.text_encoder
-        self.heads = nn.ModuleDict(dict(heads))
+        self.unet, self.vae = backbone.unet, backbone.vae
+        self.text_encoder = backbone.text_encoder
+        self.heads = nn.ModuleDict({_key(t): h for t, h in heads.items()})
+
+
+def _key(task: str) -> str:
+    """A task of somebody's own is called ``package.module:object``; torch does not like dots."""
+    return task.replace(".", "-")
 
 
 def make_heads(
     backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module]
 ) -> dict[str, nn.Module]:
-    """The heads a recipe trains: those of the model it starts from, or fresh ones."""
-    tasks = sorted(k for k in recipe.mix if k != IMAGE)
-    if recipe.head == "latent":
-        return {t: LatentHead() for t in tasks}
-    if recipe.image_weight <= 0:
-        raise ValueError("a light head learns from pixels alone: the recipe needs image_weight > 0")
-    channels = int(backbone.unet.config["block_out_channels"][0])
+    """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        fresh = {t: LightHead(channels, backbone.stride, fine=16) for t in tasks}
-    return {t: found.get(t, fresh[t]) for t in tasks}
+        fresh = {t: make_head(recipe.head, backbone, get_task(t).channels) for t in recipe.tasks}
+    return {t: found[t] if isinstance(found.get(t), type(h)) else h for t, h in fresh.items()}
+
+
+def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], recipe: Recipe) -> None:
+    """Say of every parameter whether it learns; low-rank additions are made here."""
+    backbone.requires_grad_(False)
+    if recipe.unet == "full":
+        backbone.unet.requires_grad_(True)
+    elif recipe.unet == "lora":
+        add_lora(backbone, recipe)
+    if backbone.text_encoder is not None:
+        backbone.text_encoder.requires_grad_(recipe.text == "full")
+    if recipe.decoder == "full":
+        backbone.vae.decoder.requires_grad_(True)
+        post = getattr(backbone.vae, "post_quant_conv", None)
+        if post is not None:
+            post.requires_grad_(True)
+    for head in heads.values():
+        head.requires_grad_(True)
+
+
+def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
+    """Low-rank additions to queries, keys, values and outputs of every attention (Hu et al. 2022)."""
+    from peft import LoraConfig
+
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        targets = ["to_q", "to_k", "to_v", "to_out.0"]
+        config = LoraConfig(
+            r=recipe.rank, lora_alpha=recipe.rank, init_lora_weights="gaussian", target_modules=targets
+        )
+        backbone.unet.add_adapter(config)
 
 
 class DenoiserStage:
@@ -68,10 +98,9 @@ class DenoiserStage:
     ) -> None:
         self.backbone, self.recipe = backbone, recipe
         self.heads = make_heads(backbone, recipe, heads or {})
+        set_learning(backbone, self.heads, recipe)
         self.module: nn.Module = Denoiser(backbone, self.heads)
-        self.module.requires_grad_(True)
-        backbone.vae.requires_grad_(False)
-        self.tasks = tuple(sorted(k for k in recipe.mix if k != IMAGE))
+        self.tasks = recipe.tasks
         self.examples: Examples = (
             Live(backbone, recipe, self.tasks)
             if recipe.augment
@@ -79,7 +108,7 @@ class DenoiserStage:
         )
         self.kinds = list(recipe.mix)
         self.ahead = Ahead(self.draw)
-        self.protocol = OneStep(timestep=recipe.timestep)
+        self.protocol = recipe.protocol
         self.validation = None if recipe.validation is None else Folder(recipe.validation)
 
     def loss(self, step: int) -> tuple[Tensor, Logs]:
@@ -119,23 +148,29 @@ class DenoiserStage:
         return F.mse_loss(said, from_x0(x0, noise, alpha, sigma, schedule.predicts))
 
     def perception_loss(self, name: str, batch: Batch, rng: torch.Generator) -> Tensor:
-        """One-step perception: masked latent error, plus the task's own loss on the painted canvas."""
-        task, recipe = TASKS[name], self.recipe
+        """Masked squared error of what the network says, plus the task's own losses on the painted canvas."""
+        task, recipe = get_task(name), self.recipe
         target = batch.image if batch.target is None else batch.target
         query = self.protocol.prepare(batch.image, target, rng, self.backbone.schedule)
-        text = self.backbone.embed([task.prompt] * len(batch.image))
-        said = self.backbone(query.x, query.t, text, features=recipe.head == "light")
-        x0 = query.read(said.prediction)
+        text = self.backbone.embed([task.prompt]).expand(len(batch.image), -1, -1)
+        taps = bool(getattr(self.heads[name], "reads_features", True))
+        said = self.backbone(query.x, query.t, text, taps, self._labels(len(batch.image)))
         loss = torch.zeros(())
         if recipe.latent_weight and batch.target is not None and batch.mask is not None:
-            keep = batch.mask.expand_as(x0)
-            error = ((x0 - batch.target).square() * keep).sum() / keep.sum().clamp(min=1)
-            loss = loss + recipe.latent_weight * error
+            keep = batch.mask.expand_as(said.prediction)
+            error = torch.where(keep, said.prediction - query.wanted(batch.target), 0).square()
+            loss = loss + recipe.latent_weight * error.sum() / keep.sum().clamp(min=1)
         if recipe.image_weight:
             assert batch.canvas is not None and batch.known is not None
-            painted = self.heads[name](x0, said.features, self.backbone)
-            loss = loss + recipe.image_weight * task.loss(painted, batch.canvas, batch.known)
+            painted = self.heads[name](query.read(said.prediction), said.features, self.backbone)
+            weights = recipe.losses.get(name)
+            loss = loss + recipe.image_weight * task.loss(painted, batch.canvas, batch.known, weights)
         return loss
+
+    def _labels(self, count: int) -> Tensor | None:
+        if self.protocol.class_labels is None:
+            return None
+        return torch.tensor(self.protocol.class_labels).expand(count, -1)
 
     @torch.no_grad()
     def validate(self) -> Logs:
@@ -147,9 +182,12 @@ class DenoiserStage:
         scores: Logs = {}
         for name in self.tasks:
             size = max(self.recipe.size)
-            predictor = Predictor(self.backbone, TASKS[name], self.protocol, self.heads[name], size=size)
+            predictor = Predictor(self.backbone, get_task(name), self.protocol, self.heads[name], size=size)
             scores.update(score(predictor, samples))
         return scores
 
     def finish(self) -> None:
-        """Nothing is left to measure."""
+        """Merge what was added beside the weights into them."""
+        if self.recipe.unet == "lora":
+            self.backbone.unet.fuse_lora()
+            self.backbone.unet.unload_lora()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..backbones.stable_diffusion import StableDiffusion
-from ..tasks import TASKS
+from ..tasks import get_task
 from .latents import Latents, encode_folder
 from .pixels import pick
 from .recipe import Recipe
@@ -107,7 +107,7 @@ class Cached:
         if canvas is not None and known is not None:
             canvas = canvas.float() / 127.5 - 1
             if side:
-                canvas, known = TASKS[task].flip(canvas), known.flip(-1)
+                canvas, known = get_task(task).flip(canvas), known.flip(-1)
             canvas, known = cut(canvas, self.stride), cut(known, self.stride)
         return cut(image), cut(target[side].float()), cut(mask[side]), canvas, known
 

@@ -6,6 +6,7 @@ Both mirror images are kept, because an encoder is not exactly equivariant to mi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..geometry import unit
 from ..image import atomic_write, resize, resize_map
-from ..sample import Sample
-from ..tasks import TASKS
+from ..sample import UNITS, Sample
+from ..tasks import get_task
 from .recipe import Source
 
 
@@ -62,6 +63,11 @@ def cell_mask(known: Tensor, stride: int) -> Tensor:
     return -F.max_pool2d(-known.float(), stride) > 0.5
 
 
+def target_names(tasks: Sequence[str]) -> tuple[str, ...]:
+    """What the data calls the targets of ``tasks``."""
+    return tuple(dict.fromkeys(get_task(t).target for t in tasks))
+
+
 def fitted(sample: Sample, size: tuple[int, int], stride: int) -> Sample:
     """A sample brought to training size: never stretched, cut to multiples of ``stride``.
 
@@ -76,7 +82,7 @@ def fitted(sample: Sample, size: tuple[int, int], stride: int) -> Sample:
     targets, valid = {}, {}
     for name, target in sample.targets.items():
         moved, known = resize_map(target, sample.valid[name], new)
-        if TASKS[name].frame:
+        if name in UNITS and UNITS[name].unit == "unit vector":
             moved = torch.where(known, unit(moved), 0)
         targets[name], valid[name] = moved[..., :h, :w], known[..., :h, :w]
     return replace(sample, image=image[..., :h, :w], targets=targets, valid=valid, camera=None)
@@ -91,7 +97,7 @@ def encode_folder(
     cache: Path,
 ) -> Latents:
     """The latents of a folder; kept under ``cache`` by what they depend on, and read from there the next time."""
-    folder = Folder(source.path, targets=tasks)
+    folder = Folder(source.path, targets=target_names(tasks))
     chosen = source.indices(len(folder))
     manifest = hashlib.sha256("\n".join(folder.ids[i] for i in chosen).encode()).hexdigest()
     key = "/".join((weights_digest(backbone.vae), str(folder.root), manifest, str(size), *tasks, str(pixels)))
@@ -123,13 +129,14 @@ def _encode(
         out.captions.append(str(sample.caption))
         out.images.append(_both(backbone, sample.image[None] * 2 - 1))
         for task in tasks:
-            if task not in sample.targets:
+            learned = get_task(task)
+            if learned.target not in sample.targets:
                 for table in (out.targets, out.masks, out.canvases, out.known):
                     table[task].append(None)  # type: ignore[union-attr]
                 continue
-            target, valid = sample.targets[task][None], sample.valid[task][None]
-            canvas, known = TASKS[task].encode(target, valid)
-            mirrored, _ = TASKS[task].encode(TASKS[task].flip(target), valid.flip(-1))
+            target, valid = sample.targets[learned.target][None], sample.valid[learned.target][None]
+            canvas, known = learned.encode(target, valid)
+            mirrored, _ = learned.encode(learned.flip(target), valid.flip(-1))
             out.targets[task].append(backbone.encode(torch.cat([canvas, mirrored])).half())
             out.masks[task].append(cell_mask(torch.cat([known, known.flip(-1)]), backbone.stride))
             out.canvases[task].append(((canvas[0] + 1) * 127.5).round().byte() if pixels else None)

@@ -14,10 +14,10 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..geometry import unit
 from ..image import resize, resize_map
-from ..tasks import TASKS
+from ..tasks import get_task
 from .augment import colours, zoom
 from .examples import Batch, caption, labelled_pool
-from .latents import cell_mask
+from .latents import cell_mask, target_names
 from .pixels import pick
 from .recipe import Recipe, Source
 
@@ -40,7 +40,8 @@ class Live:
         backbone.vae.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
         self.folders = [_read(s, tasks, min(recipe.size)) for s in recipe.sources]
         found = [
-            {t: [i for i, s in enumerate(folder) if t in s.targets] for t in tasks} for folder in self.folders
+            {t: [i for i, s in enumerate(folder) if get_task(t).target in s.targets] for t in tasks}
+            for folder in self.folders
         ]
         self.pools = {t: labelled_pool([f[t] for f in found], t, recipe, lambda f, i: True) for t in tasks}
 
@@ -59,12 +60,12 @@ class Live:
 
     def labelled(self, task: str, rng: torch.Generator, count: int) -> Batch:
         """Crops of the recipe's size, zoomed by up to two, with colours as another camera might have seen them."""
-        pool, size = self.pools[task], self.recipe.size
+        pool, size, learned = self.pools[task], self.recipe.size, get_task(task)
         images, canvases, masks = [], [], []
         for _ in range(count):
             f, i = pool[int(torch.randint(len(pool), (), generator=rng))]
             image, target, valid = cropped(self.folders[f][i], task, size, rng)
-            canvas, known = TASKS[task].encode(target[None], valid[None])
+            canvas, known = learned.encode(target[None], valid[None])
             images.append(colours(image, rng))
             canvases.append(canvas[0])
             masks.append(known[0])
@@ -87,11 +88,13 @@ def cropped(
     """A zoomed crop of one sample at ``size``, mirrored half the time: image in [0, 1], target and its mask."""
     box = zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng)
     image = resize(_cut(sample.image, box).float() / 255, size).clamp(0, 1)
-    target, valid = resize_map(_cut(sample.targets[task], box), _cut(sample.valid[task], box), size)
-    if TASKS[task].frame:
+    learned = get_task(task)
+    whole, where = sample.targets[learned.target], sample.valid[learned.target]
+    target, valid = resize_map(_cut(whole, box), _cut(where, box), size)
+    if learned.frame:
         target = torch.where(valid, unit(target), 0)
     if bool(torch.rand((), generator=rng) < 0.5):
-        image, target, valid = image.flip(-1), TASKS[task].flip(target), valid.flip(-1)
+        image, target, valid = image.flip(-1), learned.flip(target), valid.flip(-1)
     return image, target, valid
 
 
@@ -102,7 +105,7 @@ def _cut(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:
 
 def _read(source: Source, tasks: tuple[str, ...], short: int) -> list[Held]:
     """Unlabelled pictures are brought to a short edge a quarter above the crop's."""
-    folder = Folder(source.path, targets=tasks)
+    folder = Folder(source.path, targets=target_names(tasks))
     out = []
     for i in tqdm(source.indices(len(folder)), desc=f"reading {Path(source.path).name}", disable=None):
         sample = folder[i]

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..heads import HEADS
+from ..protocol import OneStep, Protocol
 
 # One example of a batch may teach one of these: a task's name, or
 IMAGE = "image"  # the denoising of images under their captions: what keeps the model able to generate
@@ -45,10 +48,17 @@ class Recipe(BaseModel):
         size: height and width of a training example, pixels; pictures are scaled to cover it and cropped.
         latent_weight: weight of the masked squared error between latents.
         image_weight: weight of each task's own loss on the decoded image; 0 spares the decoder.
-        head: what reads perception out: the frozen decoder (``latent``), or a small trained one (``light``), which
-            needs ``image_weight`` > 0.
+        head: what reads perception out: the autoencoder's decoder (``latent``), or one of `twofold.heads` that is
+            trained here, which needs ``image_weight`` > 0.
         augment: draw new crops, zooms and colours each step and encode them then, instead of windows from a cache.
-        timestep: what the network is told in one-step perception (GenPercept: 1).
+        protocol: what the network is shown of an image, and how the answer is reached (`twofold.protocol`). A network
+            that takes fewer channels is widened as Marigold widens it.
+        unet: what of the denoising network learns: all of it (``full``), nothing (``frozen``, for a head that reads its
+            features), or low-rank additions to its attention (``lora``), which are merged when the run is saved.
+        rank: of the low-rank additions; their scale is 1 (alpha = rank).
+        text: whether the text encoder learns too; it stays ``frozen`` where pretrained words are to keep their meaning.
+        decoder: whether the autoencoder's decoder learns as a latent head's last part.
+        losses: by task, weights of its losses in place of the task's own.
         drop_caption: how often the caption is empty, so that guidance has its unconditional half.
         labels: how many labelled samples may be used, 0 for all: the "few labels" setting.
     """
@@ -72,15 +82,49 @@ class Recipe(BaseModel):
     ema: float = 0.999
     latent_weight: float = 1.0
     image_weight: float = 0.0
-    head: Literal["latent", "light"] = "latent"
+    head: str = "latent"
     augment: bool = False
-    timestep: int = 1
+    protocol: Protocol = OneStep()
+    unet: Literal["full", "frozen", "lora"] = "full"
+    rank: int = 16
+    text: Literal["full", "frozen"] = "full"
+    decoder: Literal["frozen", "full"] = "frozen"
+    losses: dict[str, dict[str, float]] = Field(default_factory=dict)
     drop_caption: float = 0.1
     labels: int = 0
     seed: int = 0
     validate_every: int = 500
     validate_count: int = 64
     save_every: int = 250
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that are taught, sorted."""
+        return tuple(sorted(k for k in self.mix if k != IMAGE))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.head not in HEADS:
+            raise ValueError(f"unknown head {self.head!r}; known: {', '.join(HEADS)}")
+        if self.stage != "denoiser" or not self.tasks:
+            return self
+        if self.head != "latent" and self.image_weight <= 0:
+            raise ValueError(
+                f"a {self.head} head learns from pixels alone: the recipe needs image_weight > 0"
+            )
+        if self.decoder == "full" and (self.head != "latent" or self.image_weight <= 0):
+            raise ValueError(
+                "a decoder learns from pixels through a latent head: head='latent', image_weight > 0"
+            )
+        if self.unet == "frozen" and self.head == "latent" and self.decoder == "frozen":
+            raise ValueError(
+                "nothing of the network would learn: unet='frozen' needs a head or a decoder that does"
+            )
+        if self.protocol.kind == "multi_step" and self.image_weight > 0 and self.protocol.start != "zeros":
+            raise ValueError(
+                "losses on pixels need an answer in one look: a one-step protocol, or a walk that starts from zeros"
+            )
+        return self
 
     def replace(self, **changes: Any) -> Recipe:
         """The same recipe with some values changed, checked again."""

@@ -10,7 +10,7 @@ from torch import nn
 from ..backbones.stable_diffusion import StableDiffusion
 from ..checkpoints import ModelSettings, open_model, save_model
 from ..data.folder import Folder
-from ..tasks import TASKS
+from ..tasks import TASKS, get_task
 from .loop import Record, append_record, train
 from .recipe import IMAGE, Recipe
 
@@ -27,13 +27,17 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
     model = open_model(recipe.start)
     if recipe.reset:
         new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
+    if recipe.stage == "denoiser" and recipe.tasks:
+        new.widen(
+            model.backbone, recipe.protocol.channels(model.backbone.latent_channels), recipe.protocol.parts
+        )
     return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)
 
 
 def _texts(recipe: Recipe) -> list[str]:
     rows = [row for source in recipe.sources for row in Folder(source.path).rows]
     captions = [str(row.get("text") or row.get("caption") or "") for row in rows]
-    return captions + [task.prompt for task in TASKS.values()] * 10
+    return captions + [get_task(t).prompt for t in (*TASKS, *recipe.tasks)] * 10
 
 
 def run_recipe(recipe: Recipe, run: Path) -> Generator[Record, None, None]:
@@ -52,6 +56,7 @@ def run_recipe(recipe: Recipe, run: Path) -> Generator[Record, None, None]:
     tasks = [t for t in recipe.mix if t != IMAGE] if recipe.stage == "denoiser" else []
     if tasks:
         settings = settings.model_copy(update={"size": max(recipe.size)})
-    settings = settings.with_tasks(tasks, recipe.timestep, recipe.name, recipe.head)
-    kept = {t: h for t, h in heads.items() if settings.tasks[t].head != "latent"}
+    settings = settings.with_tasks(tasks, recipe.protocol, recipe.name, recipe.head)
+    kept = {get_task(t).name: h for t, h in heads.items()}
+    kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
     save_model(backbone, settings, run / "checkpoint", heads=kept)

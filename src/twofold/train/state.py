@@ -11,6 +11,18 @@ from torch import Tensor, nn
 from ..image.files import atomic_write
 
 
+def learning(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters that learn, by name."""
+    return [(k, p) for k, p in module.named_parameters() if p.requires_grad]
+
+
+def kept(module: nn.Module) -> dict[str, Tensor]:
+    """What of a module has to survive: the parameters that learn, and the buffers beside them."""
+    chosen = {k for k, _ in learning(module)}
+    frozen = {k for k, p in module.named_parameters() if not p.requires_grad}
+    return {k: v for k, v in module.state_dict().items() if k in chosen or k not in frozen}
+
+
 class Ema:
     """An exponential moving average of a module's parameters, with constant decay after a short ramp.
 
@@ -19,20 +31,20 @@ class Ema:
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module, self.decay, self.count = module, decay, 0
-        self.average = {k: p.detach().clone() for k, p in module.named_parameters()}
+        self.average = {k: p.detach().clone() for k, p in learning(module)}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average toward the parameters' present values."""
         self.count += 1
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        for name, value in self.module.named_parameters():
+        for name, value in learning(self.module):
             self.average[name].lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange average and parameters; call again to undo."""
-        for name, value in self.module.named_parameters():
+        for name, value in learning(self.module):
             held = value.clone()
             value.copy_(self.average[name])
             self.average[name].copy_(held)
@@ -42,7 +54,7 @@ def save_state(path: Path, step: int, module: nn.Module, ema: Ema, optimizer: to
     """Write the state after ``step`` steps. A kill at any moment leaves the previous file or this one."""
     state = {
         "step": step,
-        "weights": module.state_dict(),
+        "weights": kept(module),
         "ema": ema.average,
         "ema_count": ema.count,
         "optimizer": optimizer.state_dict(),
@@ -60,7 +72,11 @@ def load_state(path: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.O
     """
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     try:
-        module.load_state_dict(state["weights"])
+        wanted = kept(module)
+        if set(wanted) != set(state["weights"]):
+            strange = sorted(set(wanted) ^ set(state["weights"]))[0]
+            raise ValueError(f"{strange} is in one of the two only")
+        module.load_state_dict(state["weights"], strict=False)
         optimizer.load_state_dict(state["optimizer"])
         averages: dict[str, Tensor] = state["ema"]
         for name, value in ema.average.items():
