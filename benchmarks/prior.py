@@ -28,7 +28,7 @@ def arm(start: str, reset: bool, seed: int, steps: int, labels: int, data: str, 
     return Recipe(
         name=name, stage="denoiser", start=start, reset=("unet",) if reset else (), sources=(Source(path=data),),
         validation=validation, mix={"depth": 1.0, "normals": 1.0}, size=(144, 192), steps=steps, batch=16, lr=5e-4,
-        warmup=20, ema=0.97, labels=labels, seed=seed, validate_every=0, validate_count=100, save_every=50,
+        warmup=20, ema=0.97, labels=labels, seed=seed, validate_every=0, validate_count=64, save_every=50,
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ def prior() -> Recipe:
         sources=(
             ROOMS, Source(path="data/rooms-2", share=2.0), Source(path="data/photos", share=2.0, limit=2400),
         ),
-        mix={"image": 1.0}, size=(144, 192), steps=800, batch=16, lr=6e-4, warmup=100, augment=True,
+        mix={"image": 1.0}, size=(144, 192), steps=500, batch=16, lr=6e-4, warmup=100, augment=True,
         final_lr=0.1, ema=0.99, save_every=100,
     )  # fmt: skip
 

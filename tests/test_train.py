@@ -296,3 +296,19 @@ def test_a_task_of_ones_own_is_trained(recipe, tmp_path, monkeypatch):
 def test_recipes_that_cannot_learn_are_refused(recipe, wrong, message):
     with pytest.raises(ValueError, match=message):
         recipe.replace(**wrong)
+
+
+def test_what_stands_for_a_class_is_not_mixed_when_it_is_resized():
+    """A mask stays 0 and 1, whatever size it is brought to; a depth is interpolated."""
+    from dataclasses import replace
+
+    from twofold.train.latents import fitted
+
+    ball = world.sphere(3)
+    on = (ball.targets["depth"] < 1.9).float()
+    both = replace(
+        ball, targets={**ball.targets, "mask": on}, valid={**ball.valid, "mask": ball.valid["depth"]}
+    )
+    small = fitted(both, (40, 40), 8)
+    assert set(small.targets["mask"].unique().tolist()) == {0.0, 1.0}
+    assert len(small.targets["depth"].unique()) > 100

@@ -19,22 +19,32 @@ class Unit:
     channels: int
     unit: str
     meaning: str
+    mixes: bool = (
+        True  # whether halfway between two values is a value: not so for ids and for colours that are ids
+    )
 
 
 # Said once, here, for files, tasks, metrics and pictures alike.
 UNITS: dict[str, Unit] = {
     "depth": Unit(1, "m", "distance along the camera's z axis; +inf is the sky: known to be far, not valid"),
     "normals": Unit(3, "unit vector", "frame RUB: x right, y up, z to the viewer; zero where unknown"),
-    "mask": Unit(1, "0 or 1", "1 is the foreground"),
+    "mask": Unit(1, "0 or 1", "1 is the foreground", mixes=False),
     "matting": Unit(1, "0 to 1", "alpha: how much of the pixel is foreground"),
-    "semantic": Unit(1, "class id", "whole numbers; the classes are listed in the header of the folder"),
-    "instance": Unit(1, "object id", "whole numbers; 0 belongs to no object"),
-    "segmentation": Unit(3, "0 to 1", "sRGB: the colour that stands for the pixel's class"),
+    "semantic": Unit(
+        1, "class id", "whole numbers; the classes are listed in the header of the folder", False
+    ),
+    "instance": Unit(1, "object id", "whole numbers; 0 belongs to no object", False),
+    "segmentation": Unit(3, "0 to 1", "sRGB: the colour that stands for the pixel's class", False),
     "albedo": Unit(3, "0 to 1", "sRGB: what the surface reflects of white light"),
     "shading": Unit(3, "0 to 1", "linear light on the surface: picture = albedo * shading + residual"),
     "residual": Unit(3, "0 to 1", "linear light that albedo * shading does not explain"),
     "material": Unit(3, "0 to 1", "roughness, metalness, 0"),
 }
+
+
+def mixes(target: str) -> bool:
+    """Whether a target may be interpolated; one that the library does not know may."""
+    return target not in UNITS or UNITS[target].mixes
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ DEFAULT_CODECS: dict[str, dict[str, Any]] = {
     "depth": {"codec": "png16", "scale": 0.002, "kind": "z", "invalid": [0], "infinite": 65535, "unit": "m"},
     "normals": {"codec": "npy", "frame": "RUB", "invalid": "zero", "unit": "vector"},
     "mask": {"codec": "png8", "threshold": 128, "ignore": [128]},
+    "matting": {"codec": "png16", "scale": 1 / 65535},
     "semantic": {"codec": "png16", "ignore": [65535]},
     "instance": {"codec": "png16", "ignore": [65535]},
 }

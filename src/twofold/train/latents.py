@@ -19,7 +19,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..geometry import unit
 from ..image import atomic_write, resize, resize_map
-from ..sample import UNITS, Sample
+from ..sample import UNITS, Sample, mixes
 from ..tasks import get_task
 from .recipe import Source
 
@@ -81,7 +81,7 @@ def fitted(sample: Sample, size: tuple[int, int], stride: int) -> Sample:
     h, w = (n // stride * stride for n in new)
     targets, valid = {}, {}
     for name, target in sample.targets.items():
-        moved, known = resize_map(target, sample.valid[name], new)
+        moved, known = resize_map(target, sample.valid[name], new, nearest=not mixes(name))
         if name in UNITS and UNITS[name].unit == "unit vector":
             moved = torch.where(known, unit(moved), 0)
         targets[name], valid[name] = moved[..., :h, :w], known[..., :h, :w]

@@ -14,6 +14,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..geometry import unit
 from ..image import resize, resize_map
+from ..sample import mixes
 from ..tasks import get_task
 from .augment import colours, zoom
 from .examples import Batch, caption, labelled_pool
@@ -90,7 +91,8 @@ def cropped(
     image = resize(_cut(sample.image, box).float() / 255, size).clamp(0, 1)
     learned = get_task(task)
     whole, where = sample.targets[learned.target], sample.valid[learned.target]
-    target, valid = resize_map(_cut(whole, box), _cut(where, box), size)
+    nearest = not mixes(learned.target)
+    target, valid = resize_map(_cut(whole, box), _cut(where, box), size, nearest)
     if learned.frame:
         target = torch.where(valid, unit(target), 0)
     if bool(torch.rand((), generator=rng) < 0.5):
