@@ -15,6 +15,7 @@ import torch
 import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, load, open_model, save_model
+from twofold.image import read_image
 from twofold.protocol import MultiStep, Noise, OneStep
 from twofold.train.loop import learning_rate, train
 from twofold.train.recipe import Recipe, Source
@@ -93,6 +94,14 @@ def test_a_trained_checkpoint_predicts(recipe, tmp_path):
     assert {"depth/abs_rel", "depth/delta1", "normals/mean"} <= records[-1]["validation"].keys()
     predictor = load(str(tmp_path / "run" / "checkpoint"), "normals")
     assert predictor(world.sphere(9).image).map.shape == (3, 64, 64)
+    seen = sorted(p.name for p in (tmp_path / "run" / "pictures").iterdir())
+    assert seen == ["step-000003.png", "step-000006.png"]
+    # Four pictures of two tasks each, in rows of picture, truth, answer and error.
+    assert read_image(tmp_path / "run" / "pictures" / seen[0]).shape == (
+        3,
+        8 * (64 + 18 + 4) - 4,
+        4 * (64 + 4) - 4,
+    )
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 6
     assert Recipe.read(tmp_path / "run" / "recipe.json") == recipe

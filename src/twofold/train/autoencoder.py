@@ -10,11 +10,16 @@ from tqdm import tqdm
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
+from ..image import pad_to_multiple
+from ..show import sheet
 from ..tasks import get_task
 from .pixels import Pictures, generator, pick, random_crop
 from .recipe import IMAGE, Recipe
 
 Logs = dict[str, float]
+
+
+PREVIEWED = 4  # pictures
 
 
 class AutoencoderStage:
@@ -78,6 +83,16 @@ class AutoencoderStage:
         return {"psnr": torch.stack(scores).mean().item()}
 
     @torch.no_grad()
+    @torch.no_grad()
+    def preview(self) -> Tensor | None:
+        """Held-out pictures and what comes back of them."""
+        cells = []
+        for picture in self.held_out[:PREVIEWED]:
+            whole, (h, w) = pad_to_multiple(picture.float() / 127.5 - 1, self.stride)
+            back = self.vae.decode(self.vae.encode(whole[None]).latents).sample[0, :, :h, :w]
+            cells += [picture / 255, (back + 1) / 2]
+        return sheet(cells, 2, ["picture", "decoded"]) if cells else None
+
     def finish(self) -> None:
         """Measure the latents' standard deviation and set the scaling factor to its inverse."""
         rng = generator(self.recipe.seed, "scale")

@@ -25,9 +25,11 @@ from .ahead import Ahead
 from .examples import Batch, Cached, Examples
 from .live import Live
 from .pixels import generator, pick
+from .preview import preview
 from .recipe import IMAGE, Recipe
 
 Logs = dict[str, float]
+PREVIEWED = 4  # pictures
 
 
 class Denoiser(nn.Module):
@@ -174,17 +176,32 @@ class DenoiserStage:
 
     @torch.no_grad()
     def validate(self) -> Logs:
-        """The tasks' metrics on held-out samples, and the denoising loss on their images at fixed noise."""
+        """The tasks' metrics on held-out samples."""
         if self.validation is None:
             return {}
         count = min(self.recipe.validate_count, len(self.validation))
         samples = [self.validation[i] for i in range(count)]
         scores: Logs = {}
-        for name in self.tasks:
-            size = max(self.recipe.size)
-            predictor = Predictor(self.backbone, get_task(name), self.protocol, self.heads[name], size=size)
+        for predictor in self._predictors().values():
             scores.update(score(predictor, samples))
         return scores
+
+    def preview(self) -> Tensor | None:
+        """Truth, answer and error on the first held-out samples."""
+        if self.validation is None or not self.tasks:
+            return None
+        samples = [self.validation[i] for i in range(min(PREVIEWED, len(self.validation)))]
+        able = {
+            t: p for t, p in self._predictors().items() if any(p.task.target in s.targets for s in samples)
+        }
+        return preview(able, samples) if able else None
+
+    def _predictors(self) -> dict[str, Predictor]:
+        size = max(self.recipe.size)
+        return {
+            t: Predictor(self.backbone, get_task(t), self.protocol, self.heads[t], size=size)
+            for t in self.tasks
+        }
 
     def finish(self) -> None:
         """Merge what was added beside the weights into them."""

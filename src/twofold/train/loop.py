@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
-from ..image import atomic_write
+from ..image import atomic_write, write_image
 from .pixels import every
 from .recipe import Recipe
 from .state import Ema, load_state, save_state
@@ -32,6 +32,10 @@ class Stage(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Scores on held-out data with the weights as they stand."""
+        ...
+
+    def preview(self) -> Tensor | None:
+        """A picture ``3 h w`` of the same, for a person; None where there is nothing to see."""
         ...
 
     def finish(self) -> None:
@@ -103,7 +107,7 @@ def train(
         done = step + 1
         record: Record = {"step": done, "loss": loss.item(), "norm": norm.item(), **logs}
         if every(done, recipe.validate_every, recipe.steps):
-            record["validation"] = validate(stage, ema)
+            record["validation"] = validate(stage, ema, run / "pictures" / f"step-{done:06d}.png")
         if every(done, recipe.save_every, recipe.steps):
             save_state(state, done, stage.module, ema, optimizer)
         record["seconds"] = time.perf_counter() - began
@@ -115,13 +119,17 @@ def train(
         heads.update(getattr(stage, "heads", {}))
 
 
-def validate(stage: Stage, ema: Ema) -> dict[str, float]:
-    """Scores of the averaged weights."""
+def validate(stage: Stage, ema: Ema, picture: Path) -> dict[str, float]:
+    """Scores of the averaged weights, and a ``picture`` of what they answer."""
     ema.swap()
     stage.module.eval()
     scores = stage.validate()
+    seen = stage.preview()
     stage.module.train()
     ema.swap()
+    if seen is not None:
+        picture.parent.mkdir(exist_ok=True)
+        write_image(picture, seen)
     return scores
 
 
