@@ -1,5 +1,7 @@
 """Protocols: published numbers, equality with diffusers' pipelines, and laws."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from pydantic import TypeAdapter
 
 import golden
 from twofold.backbones.stable_diffusion import StableDiffusion
+from twofold.checkpoints import PUBLISHED
 from twofold.heads import LatentHead
 from twofold.predictor import Predictor, Reading
 from twofold.protocol import Answer, MultiStep, Noise, OneStep, Protocol, multi_resolution
@@ -132,7 +135,7 @@ def picture(h=64, w=96):
 
 def schedulers():
     trailing = {**SD, "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
-    for steps in (1, 4, 10):
+    for steps in (1, 3, 4, 7, 10):
         yield f"trailing-{steps}", DDIMScheduler(**trailing), MultiStep(steps=steps, final="prev")
     for steps in (4, 10):
         protocol = MultiStep(steps=steps, spacing="leading", final="prev")
@@ -141,8 +144,9 @@ def schedulers():
 
 
 @pytest.mark.parametrize("name, scheduler, protocol", schedulers(), ids=[x[0] for x in schedulers()])
-@pytest.mark.parametrize("size", [(64, 96), (50, 70)])
-def test_depth_equals_diffusers(name, scheduler, protocol, size):
+@pytest.mark.parametrize("size, working", [((64, 96), 0), ((50, 70), 0), ((50, 70), 88), ((90, 120), 64)])
+def test_depth_equals_diffusers(name, scheduler, protocol, size, working):
+    """At the picture's own size, enlarged, and made smaller, each brought back."""
     pipe, net = tiny_pipeline(
         MarigoldDepthPipeline, scheduler, prediction_type="depth", scale_invariant=True, shift_invariant=True,
         default_denoising_steps=1, default_processing_resolution=0,
@@ -150,9 +154,9 @@ def test_depth_equals_diffusers(name, scheduler, protocol, size):
     image = picture(*size)
     expected = pipe(
         image, num_inference_steps=protocol.steps, generator=torch.Generator().manual_seed(5),
-        processing_resolution=0, match_input_resolution=True,
+        processing_resolution=working, match_input_resolution=True,
     ).prediction  # fmt: skip
-    found = Predictor(net, TASKS["depth"], protocol, LatentHead(), Reading(prompt=""))(image, seed=5)
+    found = Predictor(net, TASKS["depth"], protocol, LatentHead(), Reading(prompt=""))(image, working, seed=5)
     np.testing.assert_allclose(found.array, expected[0, ..., 0], atol=1e-5)
 
 
@@ -204,6 +208,84 @@ def test_intrinsic_images_equal_diffusers(parts):
             net, TASKS["albedo"], MultiStep(parts=parts, final="prev"), LatentHead(), Reading("", part=part)
         )
         np.testing.assert_allclose(predictor(image, seed=5).array, expected[part], atol=1e-5)
+
+
+@torch.no_grad()
+def reference(image, net, protocol, sign, seed):
+    """One-step methods as their own code goes: encode, one look, decode. Returns the raw canvas."""
+    rng = torch.Generator().manual_seed(seed)
+    posterior = net.vae.encode(image[None] * 2 - 1).latent_dist
+    mean = posterior.mean
+    z = mean + posterior.std * torch.randn(mean.shape, generator=rng) if protocol.encode == "sample" else mean
+    z = z * net.vae.config.scaling_factor
+    shown = torch.cat([z, torch.randn(z.shape, generator=rng)], 1) if protocol.condition == "concat" else z
+    labels = torch.tensor([protocol.class_labels]) if protocol.class_labels else None
+    said = net.unet(
+        shown, protocol.timestep, encoder_hidden_states=net.texts[""][None], class_labels=labels
+    ).sample
+    return net.vae.decode(sign * said / net.vae.config.scaling_factor).sample
+
+
+@pytest.mark.parametrize("key, sign", [
+    ("genpercept-depth", -1), ("lotus-depth-d-v1-0", 1), ("lotus-depth-g-v1-0", 1), ("lotus-normal-d-v1-0", 1),
+    ("lotus-normal-g-v1-1", 1),
+])  # fmt: skip
+def test_rows_of_the_table_answer_as_their_own_code_does(key, sign):
+    """With its settings the predictor is the method: sign, noise, class numbers, order of channels, reading."""
+    (name, how), *_ = PUBLISHED[key].tasks.items()
+    net = tiny_one_step(how.protocol)
+    image = picture()
+    canvas = reference(image, net, how.protocol, sign, seed=5)
+    found = Predictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)(image, seed=5)
+    if name == "normals":
+        wanted = (
+            torch.nn.functional.normalize(canvas[0].clamp(-1, 1), dim=0)
+            * torch.tensor([-1.0, 1, 1])[:, None, None]
+        )
+        torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-4)
+    elif key.startswith("lotus"):  # x / 2 + 0.5, each channel held in range, then the mean
+        wanted = (canvas[0] / 2 + 0.5).clamp(0, 1).mean(0, keepdim=True)
+        torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
+    else:  # the mean, held in range
+        wanted = (canvas[0].mean(0, keepdim=True).clamp(-1, 1) + 1) / 2
+        torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
+    if how.protocol.encode == "sample":  # and not the posterior's mode
+        mode = replace(how.protocol, encode="mode")
+        other = Predictor(net, TASKS[name], mode, LatentHead(), how.reading)(image, seed=5)
+        assert not torch.allclose(other.map, found.map, atol=1e-3)
+
+
+def tiny_one_step(protocol):
+    """A small random network for a one-step protocol, with class numbers where it has them."""
+    torch.manual_seed(0)
+    labels = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4}
+    unet = UNet2DConditionModel(
+        in_channels=protocol.channels(4), out_channels=4, block_out_channels=(32, 64), layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        attention_head_dim=(1, 2), cross_attention_dim=16, sample_size=8, **(labels if protocol.class_labels else {}),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32, 32, 32, 32), norm_num_groups=8,
+    )  # fmt: skip
+    with torch.no_grad():  # so that channels differ and saturate, and a wrong reading shows
+        vae.decoder.conv_out.weight.mul_(6)
+    text = torch.sin(0.3 * torch.arange(32.0)).reshape(2, 16)
+    return StableDiffusion(unet.eval(), vae.eval(), None, None, SD, {"": text})
+
+
+def test_stretching_holds_the_mean_in_range_first():
+    """E2E-FT and GenPercept v1: the mean of the channels, clipped, and then to its own extremes."""
+    (name, how), *_ = PUBLISHED["genpercept-depth-v1"].tasks.items()
+    net = tiny_one_step(how.protocol)
+    image = picture()
+    grey = reference(image, net, how.protocol, -1, 5)[0].mean(0, keepdim=True)
+    assert grey.abs().max() > 1  # or else this test could not fail
+    wanted = grey.clamp(-1, 1)
+    wanted = (wanted - wanted.min()) / (wanted.max() - wanted.min())
+    reading = replace(how.reading, pad=False)
+    found = Predictor(net, TASKS[name], how.protocol, LatentHead(), reading)(image, seed=5)
+    torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
 
 
 def test_the_value_before_the_last_step_is_another(net):
@@ -297,6 +379,11 @@ def test_training_at_one_step_does_not_look_at_labels():
 def test_one_leading_step_on_noise_is_refused():
     with pytest.raises(ValueError, match="spacing='trailing'"):
         MultiStep(1, spacing="leading")
+
+
+def test_beta_one_and_the_state_after_the_step_are_refused():
+    with pytest.raises(ValueError, match="final='x0'"):
+        MultiStep(3, noise=Noise(1, 1), final="prev")
 
 
 @pytest.mark.parametrize("wrong", [

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import layouts
 from twofold.backbones import new
 from twofold.checkpoints import PUBLISHED, ModelError, ModelSettings, find_published, open_model, save_model
 from twofold.checkpoints.names import modern_vae, with_old_lora
-from twofold.protocol import OneStep
+from twofold.checkpoints.strict import read_file
+from twofold.protocol import MultiStep, Noise, OneStep
 from twofold.tasks import TASKS
 
 
@@ -29,6 +31,8 @@ def test_every_published_layout_opens_strictly(key, tmp_path):
 
 
 def test_the_table_is_found_by_every_name():
+    assert find_published("guangkaixu/genpercept-normal") == "genpercept-normal"
+    assert find_published("somebody/genpercept-normal") is None
     for key, row in PUBLISHED.items():
         assert find_published(key) == key
         if sum(r.source == row.source for r in PUBLISHED.values()) == 1:
@@ -68,9 +72,13 @@ def test_a_fine_tuned_decoder_replaces_the_base_s(tmp_path):
         layouts.sparse(run / part / "model.safetensors", chosen)
     open_model(str(run), device="meta", method="genpercept-depth", base=str(whole))
     layouts.sparse(run / "vae_post_quant_conv" / "model.safetensors", {"weight": (4, 4, 1, 1)})
-    open_model(str(run), device="meta", method="genpercept-depth", base=str(whole))  # its bias is the base's
-    layouts.sparse(run / "vae_post_quant_conv" / "model.safetensors", {"weigth": (4, 4, 1, 1)})
-    with pytest.raises(ModelError, match=r"unexpected tensor post_quant_conv\.weigth"):
+    with pytest.raises(
+        ModelError, match=r"lacks the tensor post_quant_conv\.bias; a trained part is taken whole"
+    ):
+        open_model(str(run), device="meta", method="genpercept-depth", base=str(whole))
+    both = {"weight": (4, 4, 1, 1), "bias": (4,), "more": (4,)}
+    layouts.sparse(run / "vae_post_quant_conv" / "model.safetensors", both)
+    with pytest.raises(ModelError, match=r"unexpected tensor post_quant_conv\.more"):
         open_model(str(run), device="meta", method="genpercept-depth", base=str(whole))
 
 
@@ -106,6 +114,13 @@ def test_lora_runs_in_peft_s_names_are_merged(tmp_path):
     )
     with pytest.raises(ModelError, match="lora_B"):
         open_model(str(folder), device="meta", base=base)
+    for kept in (lambda k: k != lost.replace("lora_B", "lora_A"), lambda k: ".lora_" not in k):
+        layouts.sparse(
+            folder / "unet_depth_v2" / "diffusion_pytorch_model.safetensors",
+            {k: v for k, v in names.items() if kept(k)},
+        )
+        with pytest.raises(ModelError, match=r"lora_A|no low-rank weights"):
+            open_model(str(folder), device="meta", base=base)
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["1.x", "2.x"])
@@ -122,6 +137,8 @@ def test_single_files_open_strictly(second, tmp_path):
         ({"model.diffusion_model.out.2.bias": None}, "tensors"),
         ({"model.diffusion_model.out.2.bias": (5,)}, r"conv_out\.bias has shape \(5,\)"),
         ({"model.diffusion_model.surplus.bias": (5,)}, "known by name"),
+        ({"control_model.middle.weight": (5,)}, r"unexpected tensor control_model\.middle\.weight"),
+        ({"model.diffusion_model.input_blocks.0.0.weight": (320, 8, 3, 3)}, "takes 8 channels.*--method"),
     ):
         broken = {k: v for k, v in {**names, **changed}.items() if v is not None}
         layouts.sparse(path, broken)
@@ -138,7 +155,75 @@ def ldm_shapes(second):
     vae = layouts.old_vae(layouts.shapes(layouts.vae()))
     out |= {f"first_stage_model.{ldm_names.vae(k)}": v for k, v in vae.items()}
     out |= ldm_names.text(layouts.shapes(layouts.text_encoder(second)), second)
+    out |= {"model_ema.decay": (1,), "first_stage_model.loss.logvar": (1,)}
     return out | {"betas": (1000,), "alphas_cumprod": (1000,)}
+
+
+def test_a_single_file_without_a_tokenizer_says_so(tmp_path, monkeypatch):
+    """It has none inside; a base gives one, and without a base the first prompt says what to do."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    path = tmp_path / "model.safetensors"
+    layouts.sparse(path, ldm_shapes(False))
+    model = open_model(str(path), device="meta")
+    with pytest.raises(ValueError, match=r"without a tokenizer.*--base"):
+        model.backbone.embed([""])
+    with pytest.raises(ModelError, match="without a tokenizer"):
+        save_model(model.backbone, model.settings, tmp_path / "out")
+    layouts.write_text(tmp_path / "base", second=False)
+    assert open_model(str(path), device="meta", base=str(tmp_path / "base")).backbone.tokenizer is not None
+
+
+# What the table says, once more and by hand: the tests above take it at its word.
+
+
+PINNED = {
+    "marigold-depth-v1-0": MultiStep(10, spacing="leading", offset=1, final="prev"),
+    "marigold-depth-v1-1": MultiStep(4, spacing="trailing", final="prev"),
+    "marigold-normals-lcm-v0-1": MultiStep(1, sampler="lcm", final="prev"),
+    "marigold-iid-lighting-v1-1": MultiStep(4, final="prev", parts=3),
+    "genpercept-seg": OneStep(1, "v", taught="random"),
+    "e2e-ft-sd-normals": MultiStep(1, start="zeros", spacing="trailing", final="x0", noise=Noise(0.00085, 0.012)),
+    "lotus-depth-g-v2-0-disparity": OneStep(
+        999, "x0", "concat", "gaussian", encode="sample", class_labels=(0.8414709848, 0.0, 0.5403023059, 1.0)
+    ),
+    "lotus-normal-d-v1-1": OneStep(
+        999, "x0", "replace", encode="sample", class_labels=(0.8414709848, 0.0, 0.5403023059, 1.0)
+    ),
+    "dmp-depth": MultiStep(
+        5, start="image", condition="replace", spacing="leading", final="prev", encode="sample", noise=Noise(predicts="v")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", PINNED)
+def test_the_table_s_protocols_are_those_of_the_papers(key):
+    for how in PUBLISHED[key].tasks.values():
+        told, wanted = how.protocol, PINNED[key]
+        labels = told.class_labels
+        if labels is not None:
+            assert labels == pytest.approx(wanted.class_labels, abs=1e-9)
+            told = replace(told, class_labels=wanted.class_labels)
+        assert told == wanted
+
+
+def test_the_table_s_readings_are_those_of_the_papers():
+    def of(what):
+        rows = {k: next(iter(row.tasks.values())) for k, row in PUBLISHED.items()}
+        return {k for k, how in rows.items() if what(how)}
+
+    padded = of(lambda how: how.pad)
+    assert padded == {k for k in PUBLISHED if k.endswith("-v1") or k.startswith("dmp")}
+    e2e = {"e2e-ft-marigold-depth", "e2e-ft-sd-depth"}
+    assert of(lambda how: how.stretch) == e2e | {"genpercept-disparity-dpt-head", "genpercept-depth-v1"}
+    lotus = {k for k in PUBLISHED if k.startswith("lotus")}
+    assert of(lambda how: how.clip == "channels") == lotus
+    left = {k for k in PUBLISHED if "normal" in k and k.startswith(("lotus", "e2e"))}
+    assert of(lambda how: how.frame == "LUB") == left
+    assert of(lambda how: how.space == "disparity") == {k for k in PUBLISHED if "disparity" in k}
+    assert of(lambda how: how.space == "linear") == {"marigold-iid-lighting-v1-1"}
+    assert {k for k, row in PUBLISHED.items() if row.edge == "shortest"} == {"dmp-depth", "dmp-normals"}
+    assert PUBLISHED["marigold-normals-v1-1"].source == "prs-eth/marigold-normals-v1-1"
+    assert PUBLISHED["e2e-ft-sd-depth"].source == "GonzaloMG/stable-diffusion-e2e-ft-depth"
 
 
 # Each way of being wrong
@@ -167,6 +252,133 @@ def test_a_network_for_another_protocol_is_refused(genpercept):
     layouts.write_unet(folder / "unet_depth_v2", layouts.unet(8))
     with pytest.raises(ModelError, match="takes 8 channels, genpercept-depth shows its network 4"):
         open_model(str(folder), device="meta", base=base)
+
+
+def test_weights_of_another_method_are_refused(tmp_path):
+    """diffusers would run each of these, and give a wrong answer."""
+    lotus, _ = layouts.write_published("lotus-depth-d-v1-0", tmp_path)
+    layouts.write_text(tmp_path / "base")
+    with pytest.raises(ModelError, match="takes 4 class numbers, genpercept-depth gives none"):
+        (lotus / "unet").rename(lotus / "unet_depth_v2")
+        open_model(str(lotus), device="meta", method="genpercept-depth", base=str(tmp_path / "base"))
+    plain = layouts.write_base(tmp_path / "plain")
+    with pytest.raises(ModelError, match="plain StableDiffusionPipeline"):
+        open_model(str(plain), device="meta", method="genpercept-depth")
+    with pytest.raises(ModelError, match="takes no class numbers"):
+        open_model(str(plain), device="meta", method="lotus-depth-d-v1-0")
+    with pytest.raises(ModelError, match="answers 4 channels, marigold-iid-lighting-v1-1 12"):
+        layouts.write_unet(plain / "unet", layouts.unet(16))
+        open_model(str(plain), device="meta", method="marigold-iid-lighting-v1-1")
+    with pytest.raises(ModelError, match="takes 16 channels, so it is no plain Stable Diffusion"):
+        open_model(str(plain), device="meta")
+
+
+def test_a_base_of_another_family_is_refused(tmp_path):
+    folder, _ = layouts.write_published("genpercept-depth", tmp_path)
+    first = layouts.write_base(tmp_path / "first", second=False)
+    with pytest.raises(ModelError, match=r"reads text of width 1024.*has 768.*--base"):
+        open_model(str(folder), device="meta", base=str(first))
+
+
+def test_a_walk_needs_its_schedule(tmp_path):
+    folder, _ = layouts.write_published("marigold-depth-v1-1", tmp_path)
+    (folder / "scheduler" / "scheduler_config.json").unlink()
+    (folder / "scheduler").rmdir()
+    with pytest.raises(ModelError, match="no folder scheduler"):
+        open_model(str(folder), device="meta")
+
+
+@pytest.mark.parametrize("said, task", [
+    ({"_class_name": "MarigoldPipeline", "use_full_z_range": True}, "normals"),
+    ({"_class_name": "MarigoldPipeline", "scale_invariant": True}, "depth"),
+    ({"_class_name": "MarigoldDepthPipeline", "prediction_type": "disparity"}, "disparity"),
+])  # fmt: skip
+def test_somebody_s_own_marigold_is_read_by_its_index(said, task, tmp_path):
+    folder, _ = layouts.write_published("marigold-depth-v1-0", tmp_path)
+    folder = folder.rename(tmp_path / "mine")
+    (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 7}))
+    model = open_model(str(folder), device="meta")
+    assert model.tasks == (task,)
+    assert model.settings.tasks[task].protocol.steps == 7
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "MarigoldPipeline"}))
+    with pytest.raises(ModelError, match="not what it predicts"):
+        open_model(str(folder), device="meta")
+    (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 1}))
+    with pytest.raises(ModelError, match=r"cannot be followed: one leading-spaced step"):
+        open_model(str(folder), device="meta")
+
+
+def test_a_path_that_is_not_there_fetches_nothing(tmp_path, monkeypatch):
+    """A mistyped folder whose last part is a published name is not that published model."""
+    monkeypatch.setattr("twofold.checkpoints.model.fetch", lambda *_: pytest.fail("went to the hub"))
+    for name in (str(tmp_path / "genpercept-depth"), "./weights/old/marigold-depth-v1-1", "x.safetensors"):
+        with pytest.raises(ModelError, match="no model"):
+            open_model(name, method="genpercept-depth")
+
+
+def test_a_repository_in_our_layout_is_read_as_it_says(tmp_path, monkeypatch):
+    settings = ModelSettings(name="mine", size=48).with_tasks(["normals"], OneStep(5), "none")
+    save_model(new.tiny(), settings, tmp_path / "mine", torch.float32)
+    monkeypatch.setattr("twofold.checkpoints.model.fetch", lambda *_: tmp_path / "mine")
+    assert open_model("somebody/genpercept-depth").settings.tasks["normals"].protocol.timestep == 5
+
+
+def test_files_of_low_rank_open_beside_their_base_and_whole_or_not_at_all(tmp_path):
+    folder, base = layouts.write_published("dmp-depth", tmp_path)
+    path = folder / "pytorch_lora_weights.safetensors"
+    assert open_model(str(path), device="meta", method="dmp-depth", base=base).tasks == ("depth",)
+    names = layouts.lora_shapes(layouts.unet(second=False))
+    one = next(k for k in names if k.endswith("down.weight"))
+    for kept in (
+        {},
+        {k: v for k, v in names.items() if "up.weight" in k},
+        {k: v for k, v in names.items() if k != one},
+    ):
+        layouts.sparse(path, kept)
+        with pytest.raises(ModelError, match=r"no low-rank weights|other half"):
+            open_model(str(folder), device="meta", base=base)
+    layouts.sparse(path, {**names, one: (8, 320)})
+    with pytest.raises(ModelError, match="cannot be added"):
+        open_model(str(folder), device="meta", base=base)
+    with pytest.raises(ModelError, match="made of folders"):
+        open_model(str(path), device="meta", method="lotus-depth-d-v1-0")
+
+
+def test_genpercept_s_other_habits_are_read(tmp_path):
+    """A class of its own name, a run without a config, an output layer that a head has no use for, a last ReLU."""
+    folder, base = layouts.write_published("genpercept-disparity-dpt-head", tmp_path)
+    unet = folder / "unet_disparity_dpt_head_v2"
+    config = json.loads((unet / "config.json").read_text())
+    (unet / "config.json").write_text(json.dumps({**config, "_class_name": "CustomUNet2DConditionModel"}))
+    layouts.sparse(unet / "diffusion_pytorch_model.safetensors", layouts.shapes(layouts.unet()))
+    (folder / "dpt_head_identity").rename(folder / "dpt_head")
+    model = open_model(str(folder), device="meta", base=base)
+    assert model.heads["disparity"].config["ending"] == "relu"
+    (unet / "config.json").unlink()
+    assert open_model(str(folder), device="meta", base=base).tasks == ("disparity",)
+
+
+def test_the_first_stable_diffusion_s_pickles_are_read(tmp_path):
+    """They carry a training callback and numpy's numbers along, which are not run and not needed."""
+    import sys
+    import types
+
+    lightning = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
+    kind = type("ModelCheckpoint", (), {"__module__": lightning.__name__})
+    lightning.ModelCheckpoint = kind
+    names = [lightning.__name__.rsplit(".", n)[0] for n in (2, 1, 0)]
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names[:-1]:
+            patch.setitem(sys.modules, name, types.ModuleType(name))
+        patch.setitem(sys.modules, names[-1], lightning)
+        torch.save(
+            {"state_dict": {"a": torch.ones(2)}, "callbacks": {kind: {"best": np.float64(3.0)}}},
+            tmp_path / "old.ckpt",
+        )
+    assert torch.equal(read_file(tmp_path / "old.ckpt")["a"], torch.ones(2))
+    (tmp_path / "empty.ckpt").write_bytes(b"")
+    with pytest.raises(ModelError, match="is empty"):
+        read_file(tmp_path / "empty.ckpt")
 
 
 def test_code_in_a_pickle_is_not_run(tmp_path):

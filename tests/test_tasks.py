@@ -10,8 +10,7 @@ from twofold.sample import UNITS
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.depth import scale_shift_invariant
 from twofold.tasks.disparity import encode_whole
-from twofold.tasks.normals import angular
-from twofold.tasks.task import gradient, mse
+from twofold.tasks.losses import gradient
 
 
 @pytest.fixture(params=TASKS)
@@ -220,23 +219,6 @@ def test_the_sky_is_painted_far_and_its_depth_never_measured():
     assert bool(mask.all())
     without, _ = TASKS["depth"].encode(torch.where(valid, depth, 0), valid)
     assert torch.equal(canvas[..., 2:, :], without[..., 2:, :])
-
-
-def test_published_losses():
-    """MSE, SSI by least squares and angular loss on closed-form maps (GenPercept; computed with its formulas)."""
-    b, y, x = torch.meshgrid(torch.arange(2.0), torch.arange(12.0), torch.arange(16.0), indexing="ij")
-    said = torch.sin(0.37 * y + 0.61 * x + 0.5 * b)[:, None]
-    wanted = torch.cos(0.23 * y - 0.41 * x + 0.3 * b)[:, None]
-    mask = (((3 * y + 5 * x + b) % 7) != 0)[:, None]
-    assert int(mask.sum()) == 329
-    assert mse(said, wanted, mask).item() == pytest.approx(0.847259, abs=1e-5)
-    three = said.expand(-1, 3, -1, -1), wanted.expand(-1, 3, -1, -1), mask
-    assert mse(*three).item() == pytest.approx(0.847259, abs=1e-5)
-    n = torch.stack(
-        [torch.sin(0.3 * y + 0.1 * x), torch.cos(0.2 * x - 0.1 * y), 1 + 0.5 * torch.sin(0.5 * x)], 1
-    )[:1]
-    g = unit(torch.stack([torch.cos(0.15 * y), torch.sin(0.2 * x), torch.ones_like(x)], 1)[:1])
-    assert angular(n, g, mask[:1]).item() == pytest.approx(0.525814, abs=1e-5)
 
 
 def test_scale_and_shift_do_not_matter_to_the_invariant_loss():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .geometry import convert_frame
 from .image import write_image, write_map
-from .show import side_by_side
+from .show import color_picture, side_by_side
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ class Prediction:
         """The map as a picture ``3 h w`` in [0, 1], for eyes only; vectors are shown in the frame RUB."""
         if self.frame not in (None, "RUB"):
             return self.in_frame("RUB").color
+        if self.space == "linear" and self.task.channels == 3:
+            return color_picture(self.map, linear=True)
         return self.task.show(self.map)
 
     def in_frame(self, frame: str) -> Prediction:

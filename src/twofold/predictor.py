@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from .backbones.backbone import Backbone
-from .geometry import convert_frame
+from .geometry import convert_frame, unit
 from .image import longest_edge_size, pad_to_multiple, read_image, resize
 from .prediction import Prediction
-from .protocol import Answer, MultiStep, OneStep, Query
+from .protocol import Answer, MultiStep, OneStep, Query, reason
+from .sample import mixes
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -35,6 +38,7 @@ class Reading:
         space: what a map's numbers are; the task's own when empty.
         frame: that vectors are painted in; they leave as RUB.
         stretch: whether each image's answer is stretched to fill the range (E2E-FT, GenPercept's DPT head).
+        clip: whether the mean of the painted channels is held in range, or each channel before it (Lotus).
         part: which target of a network that answers several.
     """
 
@@ -44,6 +48,7 @@ class Reading:
     space: str = ""
     frame: Literal["RUB", "LUB", "RDF"] = "RUB"
     stretch: bool = False
+    clip: Literal["mean", "channels"] = "mean"
     part: int = 0
 
 
@@ -59,6 +64,7 @@ class Predictor(nn.Module):
         size: longest edge images are brought to before they are shown; 0 leaves them as they are.
         about: facts to carry in every prediction's settings.
         ensemble: how many answers are drawn and merged when a call does not say.
+        edge: which edge ``size`` is about.
 
     Raises:
         ValueError: the network is not shown as many channels as the protocol makes, or an ensemble is asked of a
@@ -75,6 +81,7 @@ class Predictor(nn.Module):
         size: int = 0,
         about: Mapping[str, Any] | None = None,
         ensemble: int = 1,
+        edge: Literal["longest", "shortest"] = "longest",
     ) -> None:
         super().__init__()
         _check_channels(backbone, protocol)
@@ -83,6 +90,7 @@ class Predictor(nn.Module):
         self.backbone, self.task, self.protocol, self.head = backbone, task, protocol, head
         self.reading, self.size, self.about = reading, size, dict(about or {})
         self.ensemble = self._drawn(ensemble)
+        self.edge = edge
         self.frame = "RUB"  # that maps of vectors leave in
         self.prompt = task.prompt if reading.prompt is None else reading.prompt
 
@@ -170,7 +178,7 @@ class Predictor(nn.Module):
     def _predict(
         self, images: list[Tensor], longest: int, seeds: list[int], ensemble: int, batch: int
     ) -> list[Prediction]:
-        shown = [_shown(image, longest) for image in images]
+        shown = [_shown(image, longest, self.edge) for image in images]
         jobs = [(i, member_seed(seeds[i], k)) for i in range(len(images)) for k in range(ensemble)]
         # Images of one size go through together; the answer to each is its own.
         answers: dict[int, list[Tensor]] = {i: [] for i in range(len(images))}
@@ -201,7 +209,13 @@ class Predictor(nn.Module):
         z = self.backbone.latent_channels
         x0 = answer.x0[:, self.reading.part * z : (self.reading.part + 1) * z]
         canvas = self.head(x0, answer.features, self.backbone)[..., :h, :w].float().cpu()
-        return stretched(canvas) if self.reading.stretch else canvas
+        if self.reading.clip == "channels":
+            canvas = canvas.clamp(-1, 1)
+        if not self.reading.stretch:
+            return canvas
+        # What the decoder paints is held in range first; a head's numbers have no range but their own.
+        taps = bool(getattr(self.head, "reads_features", True))
+        return stretched(canvas if taps else canvas.mean(1, keepdim=True).clamp(-1, 1).expand_as(canvas))
 
     def _finish(self, canvases: list[Tensor], image: Tensor, about: dict[str, Any]) -> Prediction:
         maps = torch.cat([self._map(canvas, image) for canvas in canvases])
@@ -215,11 +229,16 @@ class Predictor(nn.Module):
         return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
 
     def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
-        """Canvas to map ``1 c h w`` at the input's size; resized as a canvas, so that vectors are unit after it."""
-        found = self.task.decode(resize(canvas[None], (image.shape[-2], image.shape[-1])))
+        """Canvas to map ``1 c h w`` at the input's size: decoded first, as the field does, vectors unit again after."""
+        found = self.task.decode(canvas[None])
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        if self.task.channels == 1 and not mixes(self.task.space):
+            return interpolate(found, size, mode="nearest-exact")
+        if tuple(found.shape[-2:]) != size:
+            found = interpolate(found, size, mode="bilinear", align_corners=False)
         if self.task.frame is None:
             return found
-        return convert_frame(found, self.reading.frame, self.task.frame)
+        return convert_frame(unit(found), self.reading.frame, self.task.frame)
 
     def asked(self, ensemble: int | None = None, **changes: Any) -> Predictor:
         """The same networks, asked otherwise: ``asked(ensemble=10, steps=50)``; ``changes`` are of the protocol.
@@ -233,7 +252,12 @@ class Predictor(nn.Module):
                 raise ValueError(
                     f"this model is asked in {self.protocol.kind}; that has no {name!r} to change"
                 )
-        protocol = replace(self.protocol, **changes)
+        if "steps" in changes and getattr(self.protocol, "timesteps", None) is not None:
+            changes = {"timesteps": None, **changes}
+        try:
+            protocol = replace(self.protocol, **changes)
+        except ValidationError as error:
+            raise ValueError(f"this model cannot be asked so: {reason(error)}") from None
         about = dict(self.about)
         if "protocol" in about:
             about["protocol"] = asdict(protocol)
@@ -273,7 +297,9 @@ def _picture(image: Any) -> Tensor:
     return read_image(image)
 
 
-def _shown(image: Tensor, longest: int) -> Tensor:
-    if not longest:
+def _shown(image: Tensor, edge: int, which: str) -> Tensor:
+    if not edge:
         return image
-    return resize(image, longest_edge_size(image.shape[-2], image.shape[-1], longest)).clamp(0, 1)
+    height, width = image.shape[-2:]
+    longest = edge if which == "longest" else edge * max(height, width) // min(height, width)
+    return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)

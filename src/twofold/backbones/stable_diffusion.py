@@ -54,6 +54,14 @@ class StableDiffusion(Backbone):
         return next(self.unet.parameters()).device
 
     @property
+    def text_width(self) -> int | None:
+        """Channels of an embedded prompt; None where there is no prompt to embed."""
+        shape: Any = getattr(self.text_encoder, "config", None)
+        if shape is not None:
+            return int(shape.hidden_size)
+        return next((int(v.shape[-1]) for v in self.texts.values()), None)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of the U-Net."""
         return next(self.unet.parameters()).dtype
@@ -79,6 +87,15 @@ class StableDiffusion(Backbone):
         Raises:
             ValueError: the model came without a text encoder, and the prompt is not among its `texts`.
         """
+        if (
+            self.text_encoder is not None
+            and self.tokenizer is None
+            and not all(p in self.texts for p in prompts)
+        ):
+            raise ValueError(
+                "this model came without a tokenizer, as single files do; give --base a Stable Diffusion folder or hub "
+                "id that has one"
+            )
         if self.text_encoder is None or self.tokenizer is None:
             return torch.stack([self._remembered(p, pad) for p in prompts]).to(self.device, self.dtype)
         tokens = self.tokenizer(
@@ -87,14 +104,17 @@ class StableDiffusion(Backbone):
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
     @torch.no_grad()
-    def remember(self, prompts: Sequence[str]) -> None:
-        """Keep the embeddings of ``prompts`` and let the text encoder go; the empty one is kept with all its tokens.
+    def remember(self, prompts: Sequence[str], padded: Sequence[str] = ()) -> None:
+        """Keep the embeddings of ``prompts`` and let the text encoder go.
+
+        The empty one, and those that are asked ``padded``, are kept with all their tokens.
 
         Raises:
             ValueError: there is no text encoder, and one of the prompts is not known already.
         """
         kept = {
-            p: self.embed([p], pad=p == "" and self.tokenizer is not None)[0].float().cpu() for p in prompts
+            p: self.embed([p], pad=(p == "" or p in padded) and self.tokenizer is not None)[0].float().cpu()
+            for p in prompts
         }
         self.texts.update(kept)
         self.text_encoder, self.tokenizer = None, None

@@ -37,16 +37,20 @@ class How:
 CLASSES = {"unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL", "AutoencoderTiny")}
 
 
-def diffusers_module(folder: Path, kind: str) -> nn.Module:
+def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = None) -> nn.Module:
     """The network that ``config.json`` describes, on the meta device; ``kind`` is ``unet`` or ``vae``.
+
+    ``config``: to be used in place of that file.
 
     Raises:
         ModelError: its class is not one that twofold reads.
     """
     import diffusers
 
-    config = read_json(folder / "config.json")
-    name = config.get("_class_name", "")
+    if config is None:
+        config = read_json(folder / "config.json")
+    # GenPercept's training code saves a subclass of its own under that name, with nothing added.
+    name = str(config.get("_class_name", "")).removeprefix("Custom")
     if name not in CLASSES[kind]:
         raise ModelError(
             f"{folder / 'config.json'} names the class {name!r}, which twofold does not read as a {kind}; it reads "
@@ -61,7 +65,9 @@ def diffusers_module(folder: Path, kind: str) -> nn.Module:
         raise ModelError(f"{folder / 'config.json'} describes no {name} ({error})") from error
 
 
-def unet(folder: Path, how: How, headless: bool = False, extra: Path | None = None) -> Any:
+def unet(
+    folder: Path, how: How, headless: bool = False, extra: Path | None = None, bare: bool = False
+) -> Any:
     """A denoising network.
 
     Args:
@@ -69,17 +75,31 @@ def unet(folder: Path, how: How, headless: bool = False, extra: Path | None = No
         how: they are read.
         headless: its last normalisation and convolution were deleted, because a head reads its features.
         extra: a file of low-rank weights in the old format of attention processors, to be added.
+        bare: a missing ``config.json`` means Stable Diffusion 2.1's, as the runs of GenPercept's trainer lack one.
     """
     from .names import with_old_lora
 
-    module: Any = diffusers_module(folder, "unet")
     tensors = merged(how.tensors(folder), folder)
+    assumed = _sd21(tensors) if bare and not (folder / "config.json").exists() else None
+    module: Any = diffusers_module(folder, "unet", assumed)
     if extra is not None:
         tensors = with_old_lora(tensors, read_file(extra, meta=how.meta), extra)
     if headless:
         module.conv_norm_out, module.conv_out = None, nn.Identity()
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
     load_strictly(module, tensors, folder, how.dtype)
     return module
+
+
+def _sd21(tensors: Tensors) -> dict[str, Any]:
+    """The config of a run that saved none: Stable Diffusion 2.1, with as many inputs as the first layer has."""
+    first = tensors.get("conv_in.weight")
+    channels = int(first.shape[1]) if first is not None else 4
+    return {
+        "_class_name": "UNet2DConditionModel", "sample_size": 96, "in_channels": channels, "out_channels": 4,
+        "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": (5, 10, 20, 20),
+        "cross_attention_dim": 1024, "use_linear_projection": True,
+    }  # fmt: skip
 
 
 def vae(folder: Path, how: How, decoder: Path | None = None) -> Any:
@@ -88,8 +108,16 @@ def vae(folder: Path, how: How, decoder: Path | None = None) -> Any:
     tensors = modern_vae(how.tensors(folder))
     if decoder is not None:
         for part, prefix in (("vae_decoder", "decoder."), ("vae_post_quant_conv", "post_quant_conv.")):
-            trained = modern_vae(how.tensors(decoder / part))
-            tensors.update({prefix + k: v for k, v in trained.items()})
+            trained = {prefix + k: v for k, v in how.tensors(decoder / part).items()}
+            trained = modern_vae(trained)
+            base = {k for k in tensors if k.startswith(prefix)}
+            if base != set(trained):
+                odd = sorted(base ^ set(trained))[0]
+                what = "lacks the tensor" if odd in base else "has the unexpected tensor"
+                raise ModelError(
+                    f"{decoder / part} {what} {odd}; a trained part is taken whole or not at all"
+                )
+            tensors.update(trained)
     load_strictly(module, tensors, folder, how.dtype)
     return module
 

@@ -12,7 +12,8 @@ from torch import nn
 from ..backbones.new import SD21_SCHEDULER
 from ..backbones.stable_diffusion import StableDiffusion
 from ..heads.dpt import DPTHead, Ending
-from ..protocol import MultiStep
+from ..protocol import MultiStep, OneStep, reason
+from ..tasks import TASKS
 from . import components
 from .components import How
 from .locate import fetch_base
@@ -62,16 +63,22 @@ def assemble(key: str, folder: Path, how: How, base: str = "") -> Assembled:
     tasks = dict(row.tasks)
     if row.head:
         assert place.head is not None
-        heads = {t: dpt_head(place.head, row.head_ending, how) for t in tasks}
-    for how_asked in tasks.values():
-        _check_channels(key, net, how_asked, place.unet)
-    settings = ModelSettings(name=key, size=row.size, tasks=tasks, licence=row.licence, trained_on=())
+        # The folder's name is all that tells the variant with a last ReLU from the released one.
+        ending = "relu" if place.head.name == "dpt_head" else row.head_ending
+        heads = {t: dpt_head(place.head, ending, how) for t in tasks}
+    for asked in tasks.values():
+        check_network(key, net, asked.protocol, place.unet)
+    settings = ModelSettings(name=key, size=row.size, edge=row.edge, tasks=tasks, licence=row.licence)
     return net, settings, heads, _files(place, how.variant)
 
 
 def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place:
     if row.lora:
-        lora = _first(folder, [f"{row.lora}{end}" for end in (".safetensors", ".bin")])
+        lora = (
+            folder
+            if folder.is_file()
+            else _first(folder, [f"{row.lora}{e}" for e in (".safetensors", ".bin")])
+        )
         if lora is None:
             raise ModelError(f"{folder} has no {row.lora}.safetensors or .bin, which {key} consists of")
         home = fetch_base(
@@ -96,8 +103,16 @@ def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place
         home = fetch_base(row.base, (*wanted, "tokenizer"), base, how.variant)
         vae, text = vae or home / "vae", text or home
     assert vae is not None
-    scheduler = folder / "scheduler"
-    return Place(folder, unet, vae, text, scheduler if scheduler.is_dir() else None, head, decoder)
+    scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else None
+    if scheduler is None and any(_needs_schedule(asked) for asked in row.tasks.values()):
+        raise ModelError(
+            f"{folder} has no folder scheduler, which says what {key} was trained on; fetch it again"
+        )
+    return Place(folder, unet, vae, text, scheduler, head, decoder)
+
+
+def _needs_schedule(asked: TaskSettings) -> bool:
+    return isinstance(asked.protocol, MultiStep) and asked.protocol.noise is None
 
 
 def _unet_folder(key: str, row: Published, folder: Path) -> Path:
@@ -105,15 +120,27 @@ def _unet_folder(key: str, row: Published, folder: Path) -> Path:
 
     The original code takes the untrained base where it finds nothing; here that is an error.
     """
-    if folder.name == row.unet and (folder / "config.json").exists():
+    if folder.name == row.unet and _has_network(folder):
         return folder
-    for name in dict.fromkeys((row.unet, "unet")):
-        if (folder / name / "config.json").exists():
-            return folder / name
+    if _has_network(folder / row.unet):
+        return folder / row.unet
+    run = folder / "unet"
+    if row.base and _has_network(run):
+        # A run of GenPercept's trainer holds this one folder; a whole pipeline beside it is the untrained base.
+        index = folder / "model_index.json"
+        if index.exists() and str(read_json(index).get("_class_name", "")).startswith("StableDiffusion"):
+            raise ModelError(
+                f"{folder} is a plain {read_json(index)['_class_name']}, the base that {key} was trained from"
+            )
+        return run
     raise ModelError(
         f"{folder} has neither {row.unet}/config.json nor unet/config.json, so it does not hold {key}; nothing else "
         "is used in its place"
     )
+
+
+def _has_network(folder: Path) -> bool:
+    return (folder / "config.json").exists() or any(folder.glob("diffusion_pytorch_model*.safetensors"))
 
 
 def _first(folder: Path, names: list[str], more: list[Path] | None = None) -> Path | None:
@@ -139,7 +166,7 @@ def _backbone(place: Place, row: Published, how: How) -> StableDiffusion:
     if place.scheduler is not None:
         scheduler = read_json(place.scheduler / "scheduler_config.json")
     return StableDiffusion(
-        components.unet(place.unet, how, row.headless, place.lora),
+        components.unet(place.unet, how, row.headless, place.lora, bare=row.method == "GenPercept"),
         components.vae(place.vae, how, place.decoder),
         encoder,
         tokens,
@@ -163,16 +190,42 @@ def dpt_head(folder: Path, ending: Ending, how: How) -> DPTHead:
     return head
 
 
-def _check_channels(key: str, net: StableDiffusion, task: TaskSettings, unet: Path) -> None:
-    shown = task.protocol.channels(net.latent_channels)
+def check_network(key: str, net: StableDiffusion, protocol: OneStep | MultiStep, unet: Path) -> None:
+    """Whether a network is made for a protocol: channels in and out, class labels, width of its text.
+
+    Raises:
+        ModelError: it is not; diffusers itself would run some of these, and give a wrong answer.
+    """
+    config, latent = net.unet.config, net.latent_channels
+    wrong = "is it another model?"
+    shown, said = protocol.channels(latent), protocol.parts * latent
     if shown != net.input_channels:
         raise ModelError(
-            f"{unet} takes {net.input_channels} channels, {key} shows its network {shown}; is it another model?"
+            f"{unet} takes {net.input_channels} channels, {key} shows its network {shown}; {wrong}"
+        )
+    if said != int(config["out_channels"]):
+        raise ModelError(f"{unet} answers {config['out_channels']} channels, {key} {said}; {wrong}")
+    given = None if protocol.class_labels is None else len(protocol.class_labels)
+    taken = config.get("projection_class_embeddings_input_dim") if config.get("class_embed_type") else None
+    if given != taken:
+        raise ModelError(
+            f"{unet} takes {taken or 'no'} class numbers, {key} gives {given or 'none'}; {wrong}"
+        )
+    width = int(config["cross_attention_dim"])
+    text = net.text_width
+    if text is not None and text != width:
+        raise ModelError(
+            f"{unet} reads text of width {width}, and the text encoder or stored prompt beside it has {text}; give "
+            "another --base"
         )
 
 
 def _files(place: Place, variant: str) -> list[Path]:
     parts = [place.unet, place.vae, *([place.head] if place.head else [])]
+    if place.decoder:
+        parts += [place.decoder / "vae_decoder", place.decoder / "vae_post_quant_conv"]
+    if place.text and (place.text / "text_encoder").is_dir():
+        parts.append(place.text / "text_encoder")
     files = [f for p in parts for f in weight_files(p, variant)]
     return files + ([place.lora] if place.lora else [])
 
@@ -193,33 +246,48 @@ def marigold_like(folder: Path) -> ModelSettings | None:
     if said.get("use_full_z_range") is False:
         raise ModelError(f"{index}: use_full_z_range=false is a scale of normals that twofold does not read")
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    names = _targets(said, kind)
-    protocol = _walk(said, scheduler, len(names))
+    names = _targets(said, kind, index)
+    protocol = _walk(said, scheduler, len(names), folder)
     tasks = {
-        name: TaskSettings(protocol=protocol, space=name, part=i, frame="RUB" if name == "normals" else None)
+        name: TaskSettings(
+            protocol=protocol,
+            space=name if name in ("depth", "disparity") else "",
+            part=i,
+            frame="RUB" if name == "normals" else None,
+        )
         for i, name in enumerate(names)
     }
     size = int(said.get("default_processing_resolution") or 0)
     return ModelSettings(name=folder.name, size=size, tasks=tasks)
 
 
-def _targets(said: Mapping[str, Any], kind: str) -> list[str]:
-    if kind == "MarigoldNormalsPipeline":
+def _targets(said: Mapping[str, Any], kind: str, index: Path) -> list[str]:
+    if kind == "MarigoldNormalsPipeline" or (kind == "MarigoldPipeline" and "use_full_z_range" in said):
         return ["normals"]
     if kind == "MarigoldIntrinsicsPipeline":
-        return list((said.get("target_properties") or {}).get("target_names") or ["albedo", "material"])
+        names = list((said.get("target_properties") or {}).get("target_names") or ["albedo", "material"])
+        unknown = [n for n in names if n not in TASKS]
+        if unknown:
+            raise ModelError(f"{index} names the target {unknown[0]!r}; known: {', '.join(TASKS)}")
+        return names
+    depth = {"scale_invariant", "shift_invariant", "prediction_type"}
+    if kind == "MarigoldPipeline" and not depth & set(said):
+        raise ModelError(f"{index} says MarigoldPipeline and not what it predicts; say so with --method")
     return ["disparity" if said.get("prediction_type") == "disparity" else "depth"]
 
 
-def _walk(said: Mapping[str, Any], scheduler: Mapping[str, Any], parts: int) -> MultiStep:
+def _walk(said: Mapping[str, Any], scheduler: Mapping[str, Any], parts: int, folder: Path) -> MultiStep:
     lcm = scheduler.get("_class_name") == "LCMScheduler"
     spacing = "trailing" if lcm else scheduler.get("timestep_spacing", "leading")
     steps = int(said.get("default_denoising_steps") or (1 if lcm else 10))
-    return MultiStep(
-        steps=steps,
-        spacing=spacing,
-        offset=int(scheduler.get("steps_offset", 0)),
-        sampler="lcm" if lcm else "ddim",
-        final="prev",
-        parts=parts,
-    )
+    try:
+        return MultiStep(
+            steps=steps,
+            spacing=spacing,
+            offset=int(scheduler.get("steps_offset", 0)),
+            sampler="lcm" if lcm else "ddim",
+            final="prev",
+            parts=parts,
+        )
+    except ValueError as error:
+        raise ModelError(f"{folder}: its settings cannot be followed: {reason(error)}") from error

@@ -28,7 +28,7 @@ def read_ldm(path: Path, how: How) -> dict[str, Any]:
     Raises:
         ModelError: the file is not such a checkpoint, or does not fit.
     """
-    tensors = read_file(path, how.dtype, how.meta)
+    tensors = _known(read_file(path, how.dtype, how.meta), path)
     probe = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     if probe not in tensors:
         raise ModelError(f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: it lacks {probe}")
@@ -46,6 +46,27 @@ def read_ldm(path: Path, how: How) -> dict[str, Any]:
     }
     kind = "v_prediction" if second else "epsilon"
     return {**parts, "tokenizer": None, "scheduler_config": {**SD21_SCHEDULER, "prediction_type": kind}}
+
+
+# The training schedule, the averages of training, and the loss networks: none of them is used to run the model.
+_SCHEDULE = (
+    "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
+    "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
+    "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "lvlb_weights", "scale_factor",
+    "logvar",
+)  # fmt: skip
+_IGNORED = ("model_ema.", "first_stage_model.loss.")
+
+
+def _known(tensors: Tensors, path: Path) -> Tensors:
+    """Without what only training used; ModelError for anything that belongs to another kind of model."""
+    kept = without(tensors, lambda k: k in _SCHEDULE or k.startswith(_IGNORED))
+    strange = [k for k in kept if not k.startswith((_UNET, _VAE, _CLIP, _OPEN_CLIP))]
+    if strange:
+        raise ModelError(
+            f"{path} has the unexpected tensor {strange[0]}; it is no plain Stable Diffusion 1.x or 2.x"
+        )
+    return kept
 
 
 def unet_config(channels: int, second: bool) -> dict[str, Any]:
@@ -85,7 +106,7 @@ def _vae(tensors: Tensors, path: Path, how: How) -> nn.Module:
             layers_per_block=2,
             sample_size=512,
         )
-    mine = {k: v for k, v in tensors.items() if k.startswith(_VAE) and not k.startswith(f"{_VAE}loss.")}
+    mine = {k: v for k, v in tensors.items() if k.startswith(_VAE)}
     renamed = modern_vae(convert_ldm_vae_checkpoint(mine, dict(module.config)))
     _nothing_left(mine, renamed, path, "autoencoder")
     load_strictly(module, renamed, path, how.dtype)

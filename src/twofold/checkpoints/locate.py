@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Sequence
@@ -47,7 +48,9 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
     )
 
     dot = f".{variant}" if variant else ""
-    weights = [f"{p}/*{dot}.safetensors" for p in parts] + [f"{p}/*.safetensors.index*.json" for p in parts]
+    weights = [f"{p}/*{dot}{end}" for p in parts for end in (".safetensors", "-*-of-*.safetensors")] + [
+        f"{p}/*.safetensors.index*.json" for p in parts
+    ]
     small = [f"{p}/{x}" for p in parts for x in ("*.json", "*.txt", "*.npy")] + [
         "*.json",
         "*.npy",
@@ -63,8 +66,14 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
                 repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
             )
         )
-        if not any(folder.glob("*/*.safetensors")):
-            pickles = [f"{p}/*{dot}.bin" for p in parts]
+        # Old pickles only for the parts that have nothing else.
+        lost = [
+            p
+            for p in parts
+            if (folder / p / "config.json").exists() and not any((folder / p).glob("*.safetensors"))
+        ]
+        if lost:
+            pickles = [f"{p}/*{dot}.bin" for p in lost]
             folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, *pickles]))
         return folder
     except GatedRepoError as error:
@@ -76,6 +85,13 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(f"no repository {repo!r} on the hub, or no access to it") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (
+            errno.ENOSPC,
+            errno.EDQUOT,
+            errno.EACCES,
+            errno.EROFS,
+        ):
+            raise ModelError(f"{repo} cannot be kept in the hub's cache ({error.strerror})") from error
         offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
         raise ModelError(
             f"{repo}{at} is not in the hub's cache and {offline}; fetch it where there is a connection, or give a "
@@ -98,9 +114,14 @@ def fetch_base(family: str, parts: Sequence[str], given: str = "", variant: str 
     reasons = []
     for repo in BASES[family]:
         try:
-            return fetch(repo, parts, None, variant)
+            found = fetch(repo, parts, None, variant)
         except ModelError as error:
             reasons.append(str(error).split(";")[0])
+            continue
+        absent = [p for p in parts if not (found / p).is_dir()]
+        if not absent:
+            return found
+        reasons.append(f"{repo} as it is in the cache lacks {', '.join(absent)}")
     raise ModelError(
         f"this checkpoint needs {', '.join(parts)} of {BASES[family][0].split('/')[1]}; tried: "
         f"{' | '.join(reasons)}; give --base a local folder that has them"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,11 +19,11 @@ from ..predictor import Predictor
 from ..tasks import get_task
 from . import components
 from .components import How
-from .layouts import assemble, marigold_like
+from .layouts import assemble, check_network, marigold_like
 from .ldm import read_ldm
-from .locate import fetch, looks_like_hub_id
+from .locate import fetch, fetch_base, looks_like_hub_id
 from .own import EMBEDDED, SETTINGS, Opened, open_own
-from .published import PUBLISHED, find_published
+from .published import PUBLISHED, find_by_folder, find_published
 from .settings import ModelSettings
 from .strict import ModelError, read_json, weight_files
 
@@ -78,7 +79,17 @@ class Model:
         about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
         head = self.heads.get(name, LatentHead())
         asked = get_task(how.task or name)
-        return Predictor(self.backbone, asked, how.protocol, head, how.reading, self.settings.size, about)
+        return Predictor(
+            self.backbone,
+            asked,
+            how.protocol,
+            head,
+            how.reading,
+            self.settings.size,
+            about,
+            1,
+            self.settings.edge,
+        )
 
 
 def load(
@@ -156,28 +167,32 @@ def _move(net: StableDiffusion, heads: Mapping[str, nn.Module], device: str) -> 
 def _open(name: str, how: How, method: str, base: str, revision: str | None) -> Opened:
     path = EMBEDDED if name == "embedded" else Path(name)
     if path.is_file():
-        return _single(path, how)
+        return _file(path, how, method, base)
     if path.is_dir():
-        return _folder(path, how, method or find_published(path.resolve().name) or "", base)
-    key = method or find_published(name)
-    if key is not None and not PUBLISHED[key].source.startswith("http"):
-        row = PUBLISHED[key]
-        repo = name if looks_like_hub_id(name) else row.source
-        return assemble(key, fetch(repo, row.folders, revision, how.variant), how, base)
-    if key is not None:
+        return _folder(path, how, method or find_by_folder(path.resolve().name) or "", base)
+    key = find_published(name)
+    several = [k for k, row in PUBLISHED.items() if row.source == name]
+    if method and (method in several or (looks_like_hub_id(name) and not key)):
+        key = method
+    if len(several) > 1 and key is None:
+        raise ModelError(f"{name} holds several models; choose one by its name: {', '.join(several)}")
+    if key is not None and PUBLISHED[key].source.startswith("http"):
         raise ModelError(f"{key}: {PUBLISHED[key].note}")
-    if looks_like_hub_id(name):
-        several = [k for k, row in PUBLISHED.items() if row.source == name]
-        if several:
-            raise ModelError(f"{name} holds several models; choose one by its name: {', '.join(several)}")
-        return _folder(fetch(name, (*_WHOLE, "heads/*"), revision, how.variant), how, "", base)
-    raise ModelError(
-        f"no model {name!r}: it is neither 'embedded', a published name (twofold models lists them), a folder, a file, "
-        "nor a hub id (owner/name)"
+    if key is None and not looks_like_hub_id(name):
+        raise ModelError(
+            f"no model {name!r}: it is neither 'embedded', a published name (twofold models lists them), a folder, a "
+            "file, nor a hub id (owner/name)"
+        )
+    # A repository in our own layout says itself what it is, whatever it is called.
+    row = PUBLISHED[key] if key else None
+    wanted = (*_WHOLE, "heads/*", *(row.folders if row else ()), "vae_decoder", "vae_post_quant_conv")
+    repo = name if looks_like_hub_id(name) or row is None else row.source
+    return _folder(
+        fetch(repo, tuple(dict.fromkeys(wanted)), revision, how.variant), how, key or "", base, repo
     )
 
 
-def _folder(folder: Path, how: How, key: str, base: str) -> Opened:
+def _folder(folder: Path, how: How, key: str, base: str, called: str = "") -> Opened:
     if (folder / SETTINGS).exists() or folder == EMBEDDED:
         return open_own(folder, how)
     if key:
@@ -190,8 +205,21 @@ def _folder(folder: Path, how: How, key: str, base: str) -> Opened:
                 "say what it is with --method (twofold models lists the choices)"
             )
         settings = _base_settings(folder)
-    files = [f for part in _WHOLE[:2] for f in weight_files(folder / part, how.variant)]
-    return _plain(folder, how), settings, {}, files
+    settings = settings.model_copy(update={"name": called or folder.name})
+    files = [f for part in _WHOLE[:3] for f in weight_files(folder / part, how.variant)]
+    net = _plain(folder, how)
+    for asked in settings.tasks.values():
+        check_network(settings.name, net, asked.protocol, folder / "unet")
+    _check_base(settings, net, folder)
+    return net, settings, {}, files
+
+
+def _check_base(settings: ModelSettings, net: StableDiffusion, where: Path) -> None:
+    if not settings.tasks and net.input_channels != net.latent_channels:
+        raise ModelError(
+            f"{where}: its network takes {net.input_channels} channels, so it is no plain Stable Diffusion; say which "
+            "published model it is with --method (twofold models lists the choices)"
+        )
 
 
 def _base_settings(folder: Path) -> ModelSettings:
@@ -215,11 +243,33 @@ def _plain(folder: Path, how: How) -> StableDiffusion:
     )
 
 
-def _single(path: Path, how: How) -> Opened:
+def _file(path: Path, how: How, method: str, base: str) -> Opened:
     if path.suffix not in _SUFFIXES:
         raise ModelError(f"{path} is no checkpoint; weights end in {', '.join(_SUFFIXES)}")
+    if method and PUBLISHED[method].lora:
+        return assemble(method, path, how, base)
+    if method and (path.parent / "config.json").exists():
+        return _folder(path.parent, how, method, base)
+    if method:
+        raise ModelError(
+            f"{path} is one file without a config.json beside it, and {method} is made of folders; give its folder"
+        )
     parts = read_ldm(path, how)
-    return StableDiffusion(**parts), ModelSettings(name=path.stem, size=0), {}, [path]
+    family = "sd21" if parts["text_encoder"].config.hidden_size == 1024 else "sd15"
+    net = StableDiffusion(**{**parts, "tokenizer": _foreign_tokenizer(family, base)})
+    settings = ModelSettings(name=path.stem, size=0)
+    _check_base(settings, net, path)
+    return net, settings, {}, [path]
+
+
+def _foreign_tokenizer(family: str, base: str) -> Any:
+    """A single file holds no tokenizer: that of ``base``, or of the family's home; None where neither is at hand."""
+    try:
+        return components.tokenizer(fetch_base(family, ("tokenizer",), base) / "tokenizer")
+    except ModelError:
+        if base:
+            raise
+        return None  # the first prompt says what to do
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -54,28 +54,48 @@ def merged(tensors: Tensors, where: Path) -> Tensors:
     """A U-Net saved with peft's names as a plain one: ``base + B A`` (GenPercept's LoRA runs: alpha = rank).
 
     Raises:
-        ModelError: one half of a pair is missing.
+        ModelError: one half of a pair is missing, or does not fit the other.
     """
-    if not any(".base_layer." in k for k in tensors):
+    if not any(".base_layer." in k or ".lora_A." in k or ".lora_B." in k for k in tensors):
         return tensors
-    out: Tensors = {}
-    for key, value in tensors.items():
-        if ".lora_A." in key or ".lora_B." in key:
-            continue
-        out[key.replace(".base_layer.", ".")] = value
-    for key in [k for k in tensors if ".lora_A." in k]:
-        other = key.replace(".lora_A.", ".lora_B.")
+    out = {
+        k.replace(".base_layer.", "."): v
+        for k, v in tensors.items()
+        if ".lora_A." not in k and ".lora_B." not in k
+    }
+    downs = {k for k in tensors if ".lora_A." in k}
+    _paired(downs, {k for k in tensors if ".lora_B." in k}, (".lora_A.", ".lora_B."), where)
+    for key in sorted(downs):
         target = re.sub(r"\.lora_A(\.\w+)?\.weight$", ".weight", key)
-        if other not in tensors or target not in out:
-            lost = other if other not in tensors else target
-            raise ModelError(f"{where} lacks the tensor {lost}, which belongs to {key}")
-        out[target] = add_product(out[target], tensors[other], tensors[key])
+        if target not in out:
+            raise ModelError(f"{where} lacks the tensor {target}, which belongs to {key}")
+        out[target] = _added(
+            out[target], tensors[key.replace(".lora_A.", ".lora_B.")], tensors[key], key, where
+        )
     return out
 
 
-def add_product(base: Tensor, up: Tensor, down: Tensor, scale: float = 1.0) -> Tensor:
-    """``base + scale * up @ down``, summed in float32."""
-    return (base.float() + scale * up.float() @ down.float()).to(base.dtype)
+def _paired(downs: set[str], ups: set[str], names: tuple[str, str], where: Path) -> None:
+    """Every low-rank pair whole, and at least one: else the base alone would be taken for the model."""
+    if not downs and not ups:
+        raise ModelError(f"{where} holds no low-rank weights; it would be nothing but its base")
+    lost = {k.replace(*names) for k in downs} - ups | {k.replace(names[1], names[0]) for k in ups} - downs
+    if lost:
+        raise ModelError(f"{where} lacks the tensor {sorted(lost)[0]}, the other half of a low-rank pair")
+
+
+def _added(base: Tensor, up: Tensor, down: Tensor, key: str, where: Path) -> Tensor:
+    """``base + up @ down``, summed in float32; ModelError where the shapes do not fit."""
+    made = (up.shape[0], down.shape[1])
+    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or made != tuple(base.shape):
+        raise ModelError(
+            f"{where}: {key} {tuple(down.shape)} and its other half {tuple(up.shape)} cannot be added to the base's "
+            f"{tuple(base.shape)}; is the base right?"
+        )
+    return (base.float() + up.float() @ down.float()).to(base.dtype)
+
+
+_OLD_LORA = re.compile(r"(?:unet\.)?(.+)\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight")
 
 
 def with_old_lora(tensors: Tensors, lora: Tensors, where: Path) -> Tensors:
@@ -87,39 +107,29 @@ def with_old_lora(tensors: Tensors, lora: Tensors, where: Path) -> Tensors:
         ModelError: a tensor is none of these, lacks its other half, or has nothing to be added to.
     """
     out = dict(tensors)
-    pattern = re.compile(r"(?:unet\.)?(.+)\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight")
-    for key, value in lora.items():
-        found = pattern.fullmatch(key)
-        if found is None:
-            raise ModelError(
-                f"{where} has the unexpected tensor {key}; it is not LoRA of an attention processor"
-            )
-        if found[3] == "up":
-            continue
-        other = key.replace("_lora.down.", "_lora.up.")
-        target = f"{found[1]}.to_out.0.weight" if found[2] == "out" else f"{found[1]}.to_{found[2]}.weight"
-        if other not in lora:
-            raise ModelError(f"{where} lacks the tensor {other}")
+    found = {key: _OLD_LORA.fullmatch(key) for key in lora}
+    strange = [k for k, m in found.items() if m is None]
+    if strange:
+        raise ModelError(
+            f"{where} has the unexpected tensor {strange[0]}; it is not LoRA of an attention processor"
+        )
+    downs = {k for k in lora if k.endswith("_lora.down.weight")}
+    _paired(downs, set(lora) - downs, ("_lora.down.", "_lora.up."), where)
+    for key in sorted(downs):
+        match = found[key]
+        assert match is not None
+        target = f"{match[1]}.to_out.0.weight" if match[2] == "out" else f"{match[1]}.to_{match[2]}.weight"
         if target not in out:
             raise ModelError(f"{where} has {key}, but the base model has no {target}; is the base right?")
-        up, base = lora[other], out[target]
-        if (up.shape[0], value.shape[1]) != tuple(base.shape[:2]):
-            raise ModelError(
-                f"{where}: {key} and its other half make {up.shape[0]}x{value.shape[1]}, the base's {target} is "
-                f"{tuple(base.shape)}; is the base right?"
-            )
-        out[target] = add_product(base, up, value)
+        out[target] = _added(
+            out[target], lora[key.replace("_lora.down.", "_lora.up.")], lora[key], key, where
+        )
     return out
 
 
 def without(tensors: Tensors, unwanted: Callable[[str], bool]) -> Tensors:
     """The tensors whose names are wanted."""
     return {k: v for k, v in tensors.items() if not unwanted(k)}
-
-
-def has_lora(tensors: Tensors) -> bool:
-    """Whether any tensor is a low-rank one."""
-    return any("lora" in k for k in tensors)
 
 
 def as_embedding(value: Tensor) -> Tensor:

@@ -74,6 +74,11 @@ def save_model(
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; a checkpoint is not overwritten, choose another folder")
+    if backbone.text_encoder is not None and backbone.tokenizer is None:
+        raise ModelError(
+            "this model came without a tokenizer, as single files do, and could not be read again; open it with "
+            "--base, a Stable Diffusion that has one"
+        )
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_components(backbone, partial, dtype)

@@ -21,7 +21,7 @@ class Published:
         paper: arXiv number.
         tasks: how each is asked and read.
         licence: of the weights, as their page says; to be checked there before use.
-        size: longest edge the authors work at, 0 for the picture's own.
+        size: edge the authors work at, 0 for the picture's own; ``edge`` says which.
         parts: folders of the repository that are read.
         unet: its folder; ``vae`` likewise.
         text: whether the repository has a text encoder.
@@ -38,6 +38,7 @@ class Published:
     tasks: Mapping[str, TaskSettings]
     licence: str
     size: int = 768
+    edge: Literal["longest", "shortest"] = "longest"
     unet: str = "unet"
     vae: str = "vae"
     text: bool = True
@@ -57,23 +58,25 @@ class Published:
         return tuple(p for p in (*own, *text, *self.parts) if p)
 
 
-def _task(protocol: OneStep | MultiStep, space: str, **more: object) -> TaskSettings:
-    frame = {"normals": "RUB"}.get(space)
+def _task(protocol: OneStep | MultiStep, name: str, **more: object) -> TaskSettings:
+    frame = "RUB" if name == "normals" else None
+    # Elsewhere the task's own word for its numbers holds.
+    space = name if name in ("depth", "disparity") else ""
     return TaskSettings.model_validate({"protocol": protocol, "space": space, "frame": frame, **more})
 
 
-MARIGOLD = "CreativeML Open RAIL++-M"
+# As their pages said when this was written; some change, so each is to be read there before use.
+APACHE, RAIL = "Apache-2.0 (see the model's page)", "CreativeML Open RAIL++-M (see the model's page)"
 NON_COMMERCIAL = "code for non-commercial academic use; see the model's page"
 
 
 def _marigold(
-    repo: str, protocol: MultiStep, *targets: str, paper: str = "2312.02145", note: str = ""
-) -> Published:
-    tasks = {
-        name: _task(protocol, "normals" if name == "normals" else name, part=part)
-        for part, name in enumerate(targets)
-    }
-    return Published(f"prs-eth/{repo}", "Marigold", paper, tasks, MARIGOLD, note=note)
+    repo: str, protocol: MultiStep, *targets: str, paper: str = "2312.02145", note: str = "", licence: str = RAIL,
+    linear: bool = False,
+) -> Published:  # fmt: skip
+    more = {"space": "linear"} if linear else {}
+    tasks = {name: _task(protocol, name, part=part, **more) for part, name in enumerate(targets)}
+    return Published(f"prs-eth/{repo}", "Marigold", paper, tasks, licence, note=note)
 
 
 _TRAILING = MultiStep(steps=4, spacing="trailing", final="prev")
@@ -111,11 +114,12 @@ def _genpercept(name: str, version: str = "v2", dpt: bool = False) -> Published:
     )  # fmt: skip
     unet = f"unet_{name}{'_dpt_head' if dpt else ''}_{version}"
     first_home = old and name in ("depth", "normal")
+    licence = "CC0-1.0 (see the model's page)" if first_home else NON_COMMERCIAL
+    source = "guangkaixu/GenPercept" if first_home else "guangkaixu/genpercept-models"
+    note = "the x sign of its normals is not documented: try one picture" if task == "normals" else ""
     return Published(
-        "guangkaixu/GenPercept" if first_home else "guangkaixu/genpercept-models", "GenPercept", "2403.06090",
-        {task: how}, NON_COMMERCIAL, unet=unet, text=False, base="sd21", headless=dpt,
-        head="dpt_head_identity" if dpt else "",
-        note="the x sign of its normals is not documented: try one picture" if task == "normals" else "",
+        source, "GenPercept", "2403.06090", {task: how}, licence, unet=unet, text=False, base="sd21", headless=dpt,
+        head="dpt_head_identity" if dpt else "", note=note,
     )  # fmt: skip
 
 
@@ -129,30 +133,35 @@ def _lotus(repo: str, space: str, generative: bool) -> Published:
         encode="sample", class_labels=_ANNOTATE,
     )  # fmt: skip
     frame = "LUB" if space == "normals" else None
-    tasks = {space: _task(protocol, space, frame=frame)}
+    tasks = {space: _task(protocol, space, frame=frame, clip="channels")}
     return Published(f"jingheya/{repo}", "Lotus", "2409.18124", tasks, "Apache-2.0")
 
 
 def _dmp(space: str) -> Published:
-    # Trained and asked at 801, 601, ..., 1; the SD 1.4 weights below it were taught noise, this predicts v.
+    # Asked at 801, 601, ..., 1; the SD 1.4 weights below it were taught noise, this predicts v.
     protocol = MultiStep(
         steps=5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
         noise=Noise(predicts="v"),
     )  # fmt: skip
     tasks = {space: _task(protocol, space, pad=True)}
+    facts = {
+        "depth": "its 1 is 8 metres",
+        "normals": "the x sign of its normals is not documented: try one picture",
+    }
     return Published(
         "https://github.com/shinying/dmp", "DMP", "2311.18832", tasks, "see the project's page", size=512,
-        base="sd14", lora="pytorch_lora_weights", text=False,
-        note="kept on a cloud drive: give the folder of the download; its paper adds a caption by BLIP-2",
+        edge="shortest", base="sd14", lora="pytorch_lora_weights", text=False,
+        note="kept on a cloud drive: give the folder of the download. These settings are of its *-notext checkpoints; "
+        f"the others want a caption by BLIP-2 and guidance 2. {facts[space][0].upper()}{facts[space][1:]}",
     )  # fmt: skip
 
 
 PUBLISHED: dict[str, Published] = {
-    "marigold-depth-v1-0": _marigold("marigold-depth-v1-0", _LEADING, "depth"),
+    "marigold-depth-v1-0": _marigold("marigold-depth-v1-0", _LEADING, "depth", licence=APACHE),
     "marigold-depth-v1-1": _marigold("marigold-depth-v1-1", _TRAILING, "depth", paper=_JOURNAL),
     "marigold-depth-lcm-v1-0": _marigold("marigold-depth-lcm-v1-0", _LCM, "depth"),
-    "marigold-normals-v0-1": _marigold("marigold-normals-v0-1", _LEADING, "normals"),
-    "marigold-normals-lcm-v0-1": _marigold("marigold-normals-lcm-v0-1", _LCM, "normals"),
+    "marigold-normals-v0-1": _marigold("marigold-normals-v0-1", _LEADING, "normals", licence=APACHE),
+    "marigold-normals-lcm-v0-1": _marigold("marigold-normals-lcm-v0-1", _LCM, "normals", licence=APACHE),
     "marigold-normals-v1-1": _marigold("marigold-normals-v1-1", _TRAILING, "normals", paper=_JOURNAL),
     "marigold-iid-appearance-v1-1": _marigold(
         "marigold-iid-appearance-v1-1",
@@ -169,6 +178,7 @@ PUBLISHED: dict[str, Published] = {
         "shading",
         "residual",
         paper=_JOURNAL,
+        linear=True,
     ),
     **{f"genpercept-{n}": _genpercept(n) for n in _GENPERCEPT_TASKS},
     "genpercept-disparity-dpt-head": _genpercept("disparity", dpt=True),
@@ -192,16 +202,19 @@ PUBLISHED: dict[str, Published] = {
 
 
 def find_published(name: str) -> str | None:
-    """The row that ``name`` means: its own name, its hub id, or a folder called like either."""
-    last = name.rstrip("/").rsplit("/", 1)[-1]
-    for key, row in PUBLISHED.items():
-        if name in (key, row.source) or last in (key, row.source.rsplit("/", 1)[-1]):
-            # One repository of several models does not say which is meant.
-            if name != key and last != key and _shared(row):
-                continue
-            return key
-    return None
+    """The row whose name or hub id is ``name``; None where there is none, or the repository holds several."""
+    if name in PUBLISHED:
+        return name
+    found = [key for key, row in PUBLISHED.items() if row.source == name]
+    if not found:  # GenPercept's authors also keep each task in a repository of its own
+        owner, _, last = name.partition("/")
+        found = [k for k, row in PUBLISHED.items() if k == last and row.source.partition("/")[0] == owner]
+    return found[0] if len(found) == 1 else None
 
 
-def _shared(row: Published) -> bool:
-    return sum(other.source == row.source for other in PUBLISHED.values()) > 1
+def find_by_folder(name: str) -> str | None:
+    """The row that a folder called ``name`` is a download of."""
+    if name in PUBLISHED:
+        return name
+    found = [key for key, row in PUBLISHED.items() if row.source.rsplit("/", 1)[-1] == name]
+    return found[0] if len(found) == 1 else None

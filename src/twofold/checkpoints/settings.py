@@ -20,7 +20,7 @@ class TaskSettings(BaseModel):
         task: its name where that is not the key it stands under: two keys may ask one task in two ways.
         protocol: how the answer is reached.
         head: what reads it out; the weights of one that has any are in ``heads/<key>``.
-        prompt, pad, guidance, stretch, part: see `Reading`.
+        prompt, pad, guidance, stretch, clip, part: see `Reading`.
         space: what the numbers of the map are.
         frame: that vectors are painted in; ``None`` where there are none.
     """
@@ -35,6 +35,7 @@ class TaskSettings(BaseModel):
     space: str = ""
     frame: Literal["RUB", "LUB", "RDF"] | None = None
     stretch: bool = False
+    clip: Literal["mean", "channels"] = "mean"
     part: int = 0
 
     @field_validator("head")
@@ -47,8 +48,16 @@ class TaskSettings(BaseModel):
     @property
     def reading(self) -> Reading:
         """What a predictor has to know besides protocol and head."""
-        frame = self.frame or "RUB"
-        return Reading(self.prompt, self.pad, self.guidance, self.space, frame, self.stretch, self.part)
+        return Reading(
+            prompt=self.prompt,
+            pad=self.pad,
+            guidance=self.guidance,
+            space=self.space,
+            frame=self.frame or "RUB",
+            stretch=self.stretch,
+            clip=self.clip,
+            part=self.part,
+        )
 
 
 class ModelSettings(BaseModel):
@@ -57,7 +66,8 @@ class ModelSettings(BaseModel):
     Attributes:
         schema_: version of this file's layout.
         name: of the model.
-        size: longest edge, in pixels, that images are brought to; 0 is their own.
+        size: edge, in pixels, that images are brought to; 0 is their own.
+        edge: which one: the longest, or the shortest.
         headless: whether the network has no output layer, because heads read its features.
         tasks: by name, in the order they are listed to users.
         licence: of the weights.
@@ -70,6 +80,7 @@ class ModelSettings(BaseModel):
     schema_: Literal["twofold-model/1"] = Field(default="twofold-model/1", alias="schema")
     name: str = "unnamed"
     size: int = 256
+    edge: Literal["longest", "shortest"] = "longest"
     headless: bool = False
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
     licence: str = "unstated"

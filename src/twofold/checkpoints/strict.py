@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,41 @@ def _safe(path: Path, dtype: torch.dtype | None, meta: bool) -> Tensors:
         raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again") from error
 
 
+class _Unread:
+    """Stands for the training callback that the first Stable Diffusion files carry along; nothing of it is run."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _harmless() -> list[Any]:
+    """What may stand in an old pickle beside tensors: that callback, and numpy's numbers."""
+    import _codecs
+
+    import numpy as np
+    from numpy._core import multiarray
+
+    kinds = [type(np.dtype(k)) for k in ("float64", "float32", "int64", "int32")]
+    lightning = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
+    return [
+        (_Unread, lightning),
+        multiarray.scalar,
+        (multiarray.scalar, "numpy.core.multiarray.scalar"),
+        np.dtype,
+        _codecs.encode,
+        *kinds,
+    ]
+
+
 def _pickled(path: Path) -> Tensors:
+    if not path.stat().st_size:
+        raise ModelError(f"{path} is empty; fetch it again")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with torch.serialization.safe_globals(_harmless()):
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{path} is a pickle that holds more than tensors, and was not run; ask its author for safetensors "

@@ -42,14 +42,18 @@ def models(
 
 def _print_all(known: dict[str, dict[str, Any]]) -> None:
     width = max(map(len, known))
-    line(f"{'name':{width}}  {'method':10}  {'tasks':26}  {'steps':>5}  {'size':>6}  source")
+    line(
+        f"{'name':{width}}  {'method':10}  {'tasks':26}  {'protocol':10}  {'steps':>5}  {'space':14}  {'frame':5}  "
+        f"{'size':>6}  {'licence':28}  source"
+    )
     for key, facts in known.items():
         asked = facts["tasks"].values()
         steps = max(t["steps"] for t in asked)
-        names = ", ".join(facts["tasks"])
+        names, first = ", ".join(facts["tasks"]), next(iter(asked))
+        frame = first["frame"] if first["frame"] != "none" else ""
         line(
-            f"{key:{width}}  {facts['method']:10}  {names:26}  {steps:5}  {facts['size'] or 'native':>6}  "
-            f"{facts['source']}"
+            f"{key:{width}}  {facts['method']:10}  {names:26}  {first['protocol']:10}  {steps:5}  {first['space']:14}  "
+            f"{frame:5}  {facts['size'] or 'native':>6}  {facts['licence'][:28]:28}  {facts['source']}"
         )
     line("\n'twofold models NAME' prints one in full; 'twofold predict PICTURE --model NAME' runs it.")
 
@@ -57,7 +61,7 @@ def _print_all(known: dict[str, dict[str, Any]]) -> None:
 def _print_one(name: str, facts: dict[str, Any]) -> None:
     line(name)
     for key, value in facts.items():
-        if key != "tasks" and value:
+        if key != "tasks" and value not in ("", None):
             line(f"  {key:9} {value}")
     for task, asked in facts["tasks"].items():
         line(f"  task {task}")
@@ -65,17 +69,27 @@ def _print_one(name: str, facts: dict[str, Any]) -> None:
             line(f"    {key:10} {value}")
 
 
-def _asked(how: TaskSettings) -> dict[str, Any]:
+def _asked(name: str, how: TaskSettings) -> dict[str, Any]:
+    from twofold.tasks import get_task
+
     protocol = how.protocol.__dict__
     settings = {k: v for k, v in protocol.items() if k != "kind" and not k.startswith("__")}
+    reading = {
+        "pad": how.pad,
+        "guidance": how.guidance,
+        "stretch": how.stretch,
+        "clip": how.clip,
+        "part": how.part,
+    }
     return {
         "protocol": how.protocol.kind,
         "steps": getattr(how.protocol, "steps", 1),
         "head": how.head,
-        "space": how.space,
+        "space": how.space or get_task(how.task or name).space,
         "frame": how.frame or "none",
         "prompt": repr(how.prompt) + (" padded to 77 tokens" if how.pad else ""),
         "settings": ", ".join(f"{k}={v}" for k, v in settings.items()),
+        "reading": ", ".join(f"{k}={v}" for k, v in reading.items()),
     }
 
 
@@ -87,7 +101,7 @@ def _embedded() -> dict[str, dict[str, Any]]:
     facts = {
         "method": "twofold", "source": "in this package", "licence": settings.licence, "size": settings.size,
         "paper": "", "note": "trained by twofold itself; no download",
-        "tasks": {t: _asked(how) for t, how in settings.tasks.items()},
+        "tasks": {t: _asked(t, how) for t, how in settings.tasks.items()},
     }  # fmt: skip
     return {"embedded": facts}
 
@@ -98,9 +112,9 @@ def _published() -> dict[str, dict[str, Any]]:
     out = {}
     for key, row in PUBLISHED.items():
         out[key] = {
-            "method": row.method, "source": row.source, "licence": row.licence, "size": row.size,
-            "paper": f"arXiv {row.paper}", "note": row.note,
-            "tasks": {t: _asked(how) for t, how in row.tasks.items()},
+            "method": row.method, "source": row.source, "licence": row.licence, "size": row.size, "edge": row.edge,
+            "paper": f"arXiv {row.paper}", "needs": row.base and f"autoencoder or text of {row.base}", "note": row.note,
+            "tasks": {t: _asked(t, how) for t, how in row.tasks.items()},
         }  # fmt: skip
     return out
 
@@ -142,7 +156,9 @@ def convert_checkpoint(
         raise Stop(f"{out} exists; a checkpoint is not overwritten, choose another folder")
     opened = open_model(source, "cpu", kind, method, base, revision or None, variant)
     if drop_text:
-        opened.backbone.remember([how.prompt for how in opened.settings.tasks.values()])
+        asked = opened.settings.tasks.values()
+        prompts = ["", *(how.prompt for how in asked)]
+        opened.backbone.remember(list(dict.fromkeys(prompts)), [how.prompt for how in asked if how.pad])
     heads = dict(opened.heads)
     save_model(opened.backbone, opened.settings, out, kind, heads)
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())

@@ -8,12 +8,18 @@ from ..backbones.backbone import Backbone
 from .dpt import DPTHead
 from .latent import LatentHead
 from .light import LightHead
+from .upernet import UperNetHead
 
-HEADS: dict[str, type[nn.Module]] = {"latent": LatentHead, "light": LightHead, "dpt": DPTHead}
+HEADS: dict[str, type[nn.Module]] = {
+    "latent": LatentHead,
+    "light": LightHead,
+    "dpt": DPTHead,
+    "upernet": UperNetHead,
+}
 
 
 def make_head(kind: str, backbone: Backbone, channels: int) -> nn.Module:
-    """A fresh head for ``backbone`` and a map of ``channels``; random through torch's generator.
+    """A fresh head for ``backbone`` and ``channels``, of the map or its class logits; random through torch's generator.
 
     Raises:
         ValueError: no head of that name.
@@ -24,4 +30,4 @@ def make_head(kind: str, backbone: Backbone, channels: int) -> nn.Module:
     return made.made_for(backbone, channels)
 
 
-__all__ = ["HEADS", "DPTHead", "LatentHead", "LightHead", "make_head"]
+__all__ = ["HEADS", "DPTHead", "LatentHead", "LightHead", "UperNetHead", "make_head"]

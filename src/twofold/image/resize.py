@@ -65,8 +65,9 @@ def longest_edge_size(height: int, width: int, longest: int) -> tuple[int, int]:
     """The (height, width) of the same shape whose longer edge is `longest`; no edge is below 1."""
     if min(height, width, longest) < 1:
         raise ValueError(f"sizes are at least 1 pixel, not {height}x{width} to {longest}")
-    scale = longest / max(height, width)
-    return max(1, round(height * scale)), max(1, round(width * scale))
+    # Rounded down, as every reference of the field does: another size is another latent, and another noise.
+    edge = max(height, width)
+    return max(1, height * longest // edge), max(1, width * longest // edge)
 
 
 def _check(x: Tensor, size: tuple[int, int]) -> None:

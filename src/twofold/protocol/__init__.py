@@ -2,12 +2,23 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from .multi_step import MultiStep
 from .noise import Noise, multi_resolution
 from .one_step import OneStep
 from .query import Answer, Look, Query
+
+
+def reason(error: ValueError) -> str:
+    """What is wrong with a protocol's settings, in one line, without pydantic's frame around it."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(x) for x in first["loc"])
+        said = str(first["msg"]).removeprefix("Value error, ")
+        return f"{where}: {said}" if where else said
+    return str(error)
+
 
 # Told apart in files by their ``kind``.
 Protocol = Annotated[OneStep | MultiStep, Field(discriminator="kind")]
@@ -21,4 +32,5 @@ __all__ = [
     "Protocol",
     "Query",
     "multi_resolution",
+    "reason",
 ]

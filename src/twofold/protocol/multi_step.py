@@ -62,6 +62,10 @@ class MultiStep:
             )
         if self.parts != 1 and self.start == "image":
             raise ValueError(f"{self.parts} parts cannot start from one image latent; use start='gaussian'")
+        if self._only_noise and self.final == "prev":
+            raise ValueError(
+                "at beta = (1, 1) the state after a step is the noise it began with; use final='x0'"
+            )
         leading_once = self.steps == 1 and self.spacing == "leading" and self.timesteps is None
         if leading_once and self.start == "gaussian" and self.sampler == "ddim" and not self._only_noise:
             raise ValueError(
@@ -119,6 +123,19 @@ class MultiStep:
         state, _, _ = schedule.noised(target, noise, t.to(image.device))
         return self._show(image, state, t.to(image.device), schedule)
 
+    def _there(self, schedule: Schedule, times: list[int], i: int) -> tuple[Tensor, Tensor]:
+        """Where step ``i`` leads to.
+
+        Evenly spaced DDIM goes back by T // n, as diffusers does: where n does not divide T that is not quite the next
+        time step, and the last step may stop short of the end.
+        """
+        if self.timesteps is None and self.sampler == "ddim" and schedule.predicts != "flow":
+            before = times[i] - schedule.steps // len(times)
+            return schedule.scales(torch.tensor([before])) if before >= 0 else schedule.end()
+        if i + 1 < len(times):
+            return schedule.scales(torch.tensor([times[i + 1]]))
+        return schedule.end()
+
     def solve(self, look: Look, image: Tensor, rng: Rngs, schedule: Schedule) -> Answer:
         """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
         schedule = schedule if self.noise is None else self.noise.schedule
@@ -129,7 +146,7 @@ class MultiStep:
             query = self._show(image, state, t, schedule)
             answer = look(query)
             last = i + 1 == len(times)
-            there = schedule.end() if last else schedule.scales(torch.tensor([times[i + 1]]))
+            there = self._there(schedule, times, i)
             to = tuple(s.to(state).reshape(1, 1, 1, 1) for s in there)
             if self.sampler == "lcm":
                 fresh = torch.zeros_like(state) if last else draw(state.shape, rng, state)

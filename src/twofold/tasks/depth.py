@@ -10,7 +10,8 @@ from torch import Tensor
 from .. import show
 from ..ensemble import affine
 from ..metrics import DEPTH, affine_aligned
-from .task import Task, gradient, mse
+from .losses import gradient, mse
+from .task import Task
 
 LOW, HIGH = 0.02, 0.98  # quantiles that become 0 and 1 (GenPercept, Marigold)
 

@@ -12,8 +12,9 @@ from ..ensemble import affine
 from ..metrics import DEPTH, disparity_aligned
 from .depth import decode, scale_shift_invariant
 from .depth import encode as encode_depth
+from .losses import gradient, mse
 from .pictures import distance, flip
-from .task import Task, gradient, mse
+from .task import Task
 
 
 def encode(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

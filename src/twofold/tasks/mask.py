@@ -5,8 +5,9 @@ from __future__ import annotations
 from .. import show
 from ..ensemble import median
 from ..metrics import MASKS
+from .losses import binary_cross_entropy, gradient, l1, mse, soft_iou
 from .pictures import decode_grey, distance, encode, flip, unaligned
-from .task import Task, gradient, l1, mse
+from .task import Task
 
 mask = Task(
     name="mask",
@@ -17,7 +18,7 @@ mask = Task(
     prompt="foreground mask",
     encode=encode,
     decode=decode_grey,
-    losses={"mse": mse, "l1": l1, "gradient": gradient},
+    losses={"mse": mse, "l1": l1, "gradient": gradient, "bce": binary_cross_entropy, "iou": soft_iou},
     weights={"mse": 1.0},
     flip=flip,
     distance=distance,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from .. import show
 from ..ensemble import median
 from ..metrics import MASKS
+from .losses import gradient, l1, mse
 from .pictures import decode_grey, distance, encode, flip, unaligned
-from .task import Task, gradient, l1, mse
+from .task import Task
 
 matting = Task(
     name="matting",

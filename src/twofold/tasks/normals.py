@@ -9,7 +9,8 @@ from .. import show
 from ..ensemble import closest
 from ..geometry import unit
 from ..metrics import NORMALS, angle
-from .task import Task, gradient, masked_mean, mse
+from .losses import gradient, masked_mean, mse
+from .task import Task
 
 
 def encode(normals: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor
 from .. import show
 from ..ensemble import median
 from ..metrics import PICTURES
-from .task import Task, gradient, l1, mse
+from .losses import gradient, l1, mse
+from .task import Task
 
 # Interpolation and half floats may leave [0, 1] by so much.
 SLACK = 1e-3

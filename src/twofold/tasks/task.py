@@ -77,34 +77,3 @@ class Task:
         if strange:
             raise ValueError(f"{self.name} has no loss {strange[0]!r}; it has {', '.join(self.losses)}")
         return sum((w * self.losses[k](said, wanted, mask) for k, w in weights.items()), said.new_zeros(()))
-
-
-def masked_mean(error: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``error`` (``b c h w``) where ``mask`` (``b 1 h w``) holds; 0 where it holds nowhere."""
-    mask = mask.expand_as(error)
-    return (error * mask).sum() / mask.sum().clamp(min=1)
-
-
-def mse(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Masked mean squared error of canvases."""
-    return masked_mean((said - wanted).square(), mask)
-
-
-def l1(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Masked mean absolute error of canvases."""
-    return masked_mean((said - wanted).abs(), mask)
-
-
-def gradient(said: Tensor, wanted: Tensor, mask: Tensor, scales: int = 4) -> Tensor:
-    """Multi-scale gradient matching (MiDaS, Ranftl et al. 2020, eq. 11), both directions, ``scales`` halvings."""
-    total = said.new_zeros(())
-    for k in range(scales):
-        step = 2**k
-        error, known = (said - wanted)[..., ::step, ::step], mask[..., ::step, ::step]
-        for dim in (-1, -2):
-            if error.shape[dim] < 2:
-                continue
-            n = error.shape[dim] - 1
-            both = known.narrow(dim, 1, n) & known.narrow(dim, 0, n)
-            total = total + masked_mean((error.narrow(dim, 1, n) - error.narrow(dim, 0, n)).abs(), both)
-    return total / scales

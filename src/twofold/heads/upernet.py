@@ -1,0 +1,149 @@
+"""UperNet: class logits from the four feature taps (Xiao et al. 2018, in the setting of GenPercept's paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..backbones.backbone import Backbone
+
+
+class UperNetHead(nn.Module):
+    """Features of a U-Net's decoding path to class logits.
+
+    The coarsest tap is pooled to grids of several sizes (Zhao et al. 2017), the others are added on the way down to
+    the finest, and all are read together. Unlike the other heads' it is no picture that comes out: one channel a class.
+
+    Args:
+        classes: how many logits.
+        channels: of the feature taps, fine to coarse.
+        width: of every inner map.
+        pools: edges of the grids the coarsest tap is pooled to.
+        dropout: share of inner channels left out in training, through torch's global generator.
+
+    Raises:
+        ValueError: fewer than 2 classes, no tap or no grid.
+    """
+
+    reads_features = True
+
+    def __init__(
+        self,
+        classes: int,
+        channels: Sequence[int] = (320, 640, 1280, 1280),
+        width: int = 512,
+        pools: Sequence[int] = (1, 2, 3, 6),
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if classes < 2:
+            raise ValueError(
+                f"a UperNet head tells classes apart, at least 2 of them; it was asked for {classes}"
+            )
+        if not channels or not pools:
+            raise ValueError(
+                f"a UperNet head needs taps and grids to pool them to, not {channels} and {pools}"
+            )
+        self.config = {
+            "classes": classes,
+            "channels": list(channels),
+            "width": width,
+            "pools": list(pools),
+            "dropout": dropout,
+        }
+        *fine, coarse = channels
+        self.pyramid = _Pyramid(coarse, width, pools)
+        self.laterals = nn.ModuleList(_Layer(c, width, 1) for c in fine)
+        self.smooth = nn.ModuleList(_Layer(width, width, 3) for _ in fine)
+        self.fuse = _Layer(width * len(channels), width, 3)
+        self.dropout = nn.Dropout2d(dropout)
+        self.classify = nn.Conv2d(width, classes, 1)
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.zeros_(cast(Tensor, self.classify.bias))
+
+    @classmethod
+    def made_for(cls, backbone: Backbone, channels: int) -> UperNetHead:
+        """A fresh one of ``channels`` classes, 2/5 as wide as the coarsest tap: 512 of SD's; see `heads.make_head`."""
+        taps = tuple(reversed(backbone.tap_channels))
+        return cls(channels, taps, max(16, taps[-1] * 2 // 5 // 8 * 8))
+
+    def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
+        """Features (``b c h w`` each, coarse to fine) to logits ``b classes h*stride w*stride``; no latent is read.
+
+        Raises:
+            ValueError: there are more or fewer features than the head was made for.
+        """
+        taps = list(features[::-1])
+        if len(taps) != len(self.laterals) + 1:
+            raise ValueError(
+                f"a UperNet head of {len(self.laterals) + 1} taps was given {len(taps)} features"
+            )
+        maps = [self.pyramid(taps.pop())]
+        for lateral, tap in zip(reversed(self.laterals), reversed(taps), strict=True):
+            found = lateral(tap)
+            maps.insert(0, found + _resized(maps[0], found.shape[-2:]))
+        size = maps[0].shape[-2:]
+        smooth = [layer(m) for layer, m in zip(self.smooth, maps[:-1], strict=True)]
+        fused = self.fuse(torch.cat([_resized(m, size) for m in (*smooth, maps[-1])], 1))
+        logits = self.classify(self.dropout(fused))
+        return _resized(logits, (size[0] * backbone.stride, size[1] * backbone.stride))
+
+
+class _Pyramid(nn.Module):
+    """A map beside what it is on average in the cells of several grids."""
+
+    def __init__(self, channels: int, width: int, pools: Sequence[int]) -> None:
+        super().__init__()
+        self.pools = tuple(pools)
+        self.stages = nn.ModuleList(_Layer(channels, width, 1) for _ in pools)
+        self.bottleneck = _Layer(channels + width * len(pools), width, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = [
+            _resized(stage(F.adaptive_avg_pool2d(x, cells)), x.shape[-2:])
+            for stage, cells in zip(self.stages, self.pools, strict=True)
+        ]
+        return self.bottleneck(torch.cat([x, *pooled], 1))
+
+
+class _Layer(nn.Module):
+    """Convolution, batch normalisation, ReLU."""
+
+    def __init__(self, channels: int, width: int, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
+        self.norm = _BatchNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class _BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) whose state is all of floats, so that it can be saved in half.
+
+    A single value a channel, the whole of one image, has no variance: it is normalised by the running ones, which it
+    leaves as they are.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        several = x.numel() > x.shape[1]
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training and several
+        )
+
+
+def _resized(x: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(x, size=list(size), mode="bilinear", align_corners=False)
