@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from twofold.backbones import new
 from twofold.backbones.stable_diffusion import save_components
@@ -53,7 +54,13 @@ def test_a_full_size_genpercept_predicts_in_bfloat16_under_6_gb(tmp_path):
     """Its layout on the hub, its base beside it, through the command line."""
     if shutil.disk_usage(tmp_path).free < NEEDED:
         pytest.skip("needs 8 GB of disk for the random weights")
-    save_components(new.sd21(dtype=torch.bfloat16), tmp_path / "base", torch.bfloat16)
+    net = new.sd21(dtype=torch.bfloat16)
+    shape = CLIPTextConfig.from_dict(
+        {**net.text_encoder.config.to_dict(), "num_hidden_layers": 23, "vocab_size": 49408}
+    )
+    net.text_encoder = CLIPTextModel(shape).bfloat16()  # as large as SD 2.1's own
+    save_components(net, tmp_path / "base", torch.bfloat16)
+    del net
     folder = tmp_path / "genpercept-depth"
     folder.mkdir()
     for part, name in (("unet", "unet_depth_v2"), ("vae", "vae")):

@@ -190,7 +190,8 @@ PINNED = {
         999, "x0", "replace", encode="sample", class_labels=(0.8414709848, 0.0, 0.5403023059, 1.0)
     ),
     "dmp-depth": MultiStep(
-        5, start="image", condition="replace", spacing="leading", final="prev", encode="sample", noise=Noise(predicts="v")
+        5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
+        noise=Noise(predicts="v"),
     ),
 }  # fmt: skip
 
