@@ -39,7 +39,7 @@ def test_a_map_has_the_size_of_its_image_and_the_range_of_its_task(predictor):
         assert found.shape == (predictor.task.channels, *image.shape[-2:])
         assert found.dtype == torch.float32
         if predictor.task.frame is None:
-            assert 0 <= found.min() <= found.max() <= 1
+            assert 0 <= found.min() <= found.max() <= max(1, len(predictor.task.classes) - 1)
         else:
             torch.testing.assert_close(found.norm(dim=0), torch.ones(image.shape[-2:]), rtol=0, atol=1e-5)
 
@@ -97,7 +97,9 @@ def test_saved_files_hold_the_map(predictor, tmp_path):
     stored = np.load(paths["npy"])
     assert stored.dtype == np.float32
     assert (stored == found.array).all()
-    if predictor.task.channels == 1:
+    if predictor.task.classes:
+        assert torch.equal(read_map(paths["png"]), found.map)
+    elif predictor.task.channels == 1:
         torch.testing.assert_close(read_map(paths["png"]) / 65535, found.map, rtol=0, atol=0.6 / 65535)
 
 

@@ -105,8 +105,8 @@ class Prediction:
     def save(self, folder: str | Path, stem: str) -> dict[str, Path]:
         """Write ``<stem>_<task>.npy`` (exact), ``.png`` (lossless) and ``_color.png`` (for eyes) into ``folder``.
 
-        The PNG of a one-channel map is 16-bit grey, 0 to 65535 for 0 to 1; that of vectors is 8-bit, (n + 1) / 2;
-        that of a picture is 8-bit. Where there is an uncertainty, it is ``<stem>_<task>_uncertainty.npy``.
+        The PNG of a one-channel map is 16-bit grey, 0 to 65535 for 0 to 1, or the ids of classes; that of vectors is
+        8-bit, (n + 1) / 2; that of a picture is 8-bit. Where there is an uncertainty, it is ``<stem>_<task>_uncertainty.npy``.
         """
         base = Path(folder)
         base.mkdir(parents=True, exist_ok=True)
@@ -117,8 +117,12 @@ class Prediction:
             "color": base / f"{name}_color.png",
         }
         write_map(paths["npy"], self.map)
-        if self.task.channels == 1:
+        if self.task.classes:
+            write_map(paths["png"], self.map)
+        elif self.task.channels == 1:
             write_map(paths["png"], (self.map.clamp(0, 1) * 65535).round())
+        elif self.task.channels != 3:
+            del paths["png"]  # heatmaps are no picture
         else:
             write_image(paths["png"], self.map if self.task.frame is None else (self.map + 1) / 2)
         write_image(paths["color"], self.color)

@@ -85,6 +85,8 @@ class Predictor(nn.Module):
     ) -> None:
         super().__init__()
         _check_channels(backbone, protocol)
+        if reading.stretch and task.outputs != 1:
+            raise ValueError(f"{task.name} is not one number a pixel, and cannot be stretched to its range")
         if not 0 <= reading.part < protocol.parts:
             raise ValueError(f"part {reading.part} of an answer with {protocol.parts} part(s)")
         self.backbone, self.task, self.protocol, self.head = backbone, task, protocol, head

@@ -6,6 +6,7 @@ from torch import nn
 
 from ..backbones.backbone import Backbone
 from .dpt import DPTHead
+from .keypoint import KeypointHead
 from .latent import LatentHead
 from .light import LightHead
 from .upernet import UperNetHead
@@ -15,6 +16,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "light": LightHead,
     "dpt": DPTHead,
     "upernet": UperNetHead,
+    "keypoint": KeypointHead,
 }
 
 
@@ -30,4 +32,4 @@ def make_head(kind: str, backbone: Backbone, channels: int) -> nn.Module:
     return made.made_for(backbone, channels)
 
 
-__all__ = ["HEADS", "DPTHead", "LatentHead", "LightHead", "UperNetHead", "make_head"]
+__all__ = ["HEADS", "DPTHead", "KeypointHead", "LatentHead", "LightHead", "UperNetHead", "make_head"]

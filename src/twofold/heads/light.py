@@ -18,34 +18,32 @@ class LightHead(nn.Module):
         channels: of the last feature map.
         stride: image pixels per latent cell.
         width: of the hidden layers at the latent's resolution.
-        fine: channels at half the image's resolution, where neighbouring cells are blended into each other; 0 paints
-            the pixels of each cell at once, and leaves its edges to be seen.
+        fine: channels at half the image's resolution, where neighbouring cells are blended into each other, so that
+            their edges are not to be seen.
     """
 
     reads_features = True
 
-    def __init__(self, channels: int, stride: int, width: int = 96, fine: int = 0) -> None:
+    def __init__(self, channels: int, stride: int, width: int = 96, fine: int = 16) -> None:
         super().__init__()
         self.config = {"channels": channels, "stride": stride, "width": width, "fine": fine}
-        self.coarse = stride // 2 if fine else stride
+        self.coarse = stride // 2
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
-        self.paint = _shuffled(width, fine or 3, self.coarse)
-        self.blend = nn.Conv2d(fine, fine, 3, padding=1) if fine else None
-        self.finish = _shuffled(fine, 3, 2) if fine else None
+        self.paint = _shuffled(width, fine, self.coarse)
+        self.blend = nn.Conv2d(fine, fine, 3, padding=1)
+        self.finish = _shuffled(fine, 3, 2)
 
     @classmethod
     def made_for(cls, backbone: Backbone, channels: int) -> LightHead:
         """A fresh one; see `heads.make_head`."""
-        return cls(backbone.tap_channels[-1], backbone.stride, fine=16)
+        return cls(backbone.tap_channels[-1], backbone.stride)
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """Features (``b c h w``, the last) to a canvas ``b 3 h*stride w*stride``; the latent is not looked at."""
         hidden = F.silu(self.first(features[-1]))
         hidden = hidden + F.silu(self.second(hidden))
         painted = F.pixel_shuffle(self.paint(hidden), self.coarse)
-        if self.blend is None or self.finish is None:
-            return painted
         painted = painted + F.silu(self.blend(painted))
         return F.pixel_shuffle(self.finish(painted), 2)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from .norm import BatchNorm
 
 
 class UperNetHead(nn.Module):
@@ -116,33 +117,10 @@ class _Layer(nn.Module):
     def __init__(self, channels: int, width: int, kernel: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2, bias=False)
-        self.norm = _BatchNorm(width)
+        self.norm = BatchNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)))
-
-
-class _BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) whose state is all of floats, so that it can be saved in half.
-
-    A single value a channel, the whole of one image, has no variance: it is normalised by the running ones, which it
-    leaves as they are.
-    """
-
-    running_mean: Tensor
-    running_var: Tensor
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
-        self.register_buffer("running_mean", torch.zeros(width))
-        self.register_buffer("running_var", torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        several = x.numel() > x.shape[1]
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training and several
-        )
 
 
 def _resized(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -2,13 +2,16 @@
 
 from twofold.metrics.baselines import trivial_baselines
 from twofold.metrics.depth import DEPTH, affine_aligned, crop_mask, disparity_aligned
+from twofold.metrics.keypoints import KEYPOINTS, peaks
 from twofold.metrics.masks import MASKS
 from twofold.metrics.metric import Metric, mean_over_images, mean_over_pixels, skipped
 from twofold.metrics.normals import NORMALS, NORMALS_BY_IMAGE, angle
 from twofold.metrics.pictures import PICTURES
+from twofold.metrics.semantic import semantic_metrics
 
 __all__ = [
     "DEPTH",
+    "KEYPOINTS",
     "MASKS",
     "NORMALS",
     "NORMALS_BY_IMAGE",
@@ -20,6 +23,8 @@ __all__ = [
     "disparity_aligned",
     "mean_over_images",
     "mean_over_pixels",
+    "peaks",
+    "semantic_metrics",
     "skipped",
     "trivial_baselines",
 ]

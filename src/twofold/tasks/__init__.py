@@ -9,10 +9,11 @@ from .matting import matting
 from .normals import normals
 from .residual import residual
 from .segmentation import segmentation
+from .semantic import semantic, semantic_logits_task, semantic_task
 from .shading import shading
 from .task import Task
 
-_ALL = (depth, normals, disparity, mask, matting, segmentation, albedo, shading, residual, material)
+_ALL = (depth, normals, disparity, mask, matting, segmentation, semantic, albedo, shading, residual, material)
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
@@ -50,5 +51,8 @@ __all__ = [
     "normals",
     "residual",
     "segmentation",
+    "semantic",
+    "semantic_logits_task",
+    "semantic_task",
     "shading",
 ]

@@ -16,7 +16,6 @@ _TRIED = 3  # lattices, of which the best one after all moves is taken
 _STEPS, _ROUNDS = (32, 16, 8, 4, 2, 1), 20
 
 
-@lru_cache(maxsize=32)
 def palette(n: int) -> Tensor:
     """``n`` colours, float32 ``n 3`` in [0, 1] and whole 255ths, whose least distance is as large as was found.
 
@@ -31,12 +30,17 @@ def palette(n: int) -> Tensor:
     """
     if not 1 <= n <= MOST:
         raise ValueError(f"a palette has 1 to {MOST} colours, not {n}")
+    return torch.from_numpy(_found(n).astype(np.float32)) / 255
+
+
+@lru_cache(maxsize=32)
+def _found(n: int) -> np.ndarray:
     if n == 1:
-        return torch.zeros(1, 3)
+        return np.zeros((1, 3))
     begun = sorted((_chosen(points, n) for points in _lattices(n)), key=_least, reverse=True)
     best = max(map(_settled, begun[:_TRIED]), key=_least)
     darkest = np.lexsort((*best.T, best.sum(1)))
-    return torch.from_numpy(_chosen(best[darkest], n).astype(np.float32)) / 255
+    return _chosen(best[darkest], n)
 
 
 def least_distance(colors: Tensor) -> float:

@@ -20,6 +20,7 @@ class Task:
 
     A *target* is what data holds (``b c h w`` with a ``valid`` mask ``b 1 h w``; units in ``sample.UNITS``), a *canvas*
     is the picture the network paints of it (``b 3 h w`` in [-1, 1]), a *map* is what a user gets (``b c h w``).
+    Where no picture is painted, of class logits and of heatmaps, a canvas has ``outputs`` channels of any numbers.
 
     Attributes:
         name: as in ``Sample.targets``.
@@ -39,6 +40,8 @@ class Task:
         align: (map, target, valid) of one image -> the map as the metrics compare it.
         metrics: measured on aligned maps.
         source: name of the target in the data that it is learned from, where that is not its own.
+        paints: channels that a head has to give, where those are not as many as a map has; 1 is repeated to three.
+        classes: names of the classes in the order of their ids, of a map of ids.
     """
 
     name: str
@@ -58,11 +61,18 @@ class Task:
     align: Callable[[Tensor, Tensor, Tensor], Tensor]
     metrics: tuple[Metric, ...]
     source: str = ""
+    paints: int = 0
+    classes: tuple[str, ...] = ()
 
     @property
     def target(self) -> str:
         """What the data calls the target that this task is learned from."""
         return self.source or self.name
+
+    @property
+    def outputs(self) -> int:
+        """Channels that a head is made for: ``paints`` where it is said, else those of a map."""
+        return self.paints or self.channels
 
     def loss(
         self, said: Tensor, wanted: Tensor, mask: Tensor, weights: Mapping[str, float] | None = None

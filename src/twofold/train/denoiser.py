@@ -20,7 +20,7 @@ from ..diffusion import from_x0
 from ..evaluate import score
 from ..heads import make_head
 from ..predictor import Predictor
-from ..tasks import get_task
+from ..tasks import Task, get_task
 from .ahead import Ahead
 from .examples import Batch, Cached, Examples
 from .live import Live
@@ -47,13 +47,27 @@ def _key(task: str) -> str:
     return task.replace(".", "-")
 
 
+def painted(name: str) -> Task:
+    """The task called ``name``, which must be painted as a picture: logits and heatmaps are not trained yet.
+
+    Raises:
+        ValueError: it is not.
+    """
+    task = get_task(name)
+    if task.outputs not in (1, 3):
+        raise ValueError(
+            f"{task.name} is {task.outputs} numbers a pixel, not a picture; such tasks cannot be trained yet"
+        )
+    return task
+
+
 def make_heads(
     backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module]
 ) -> dict[str, nn.Module]:
     """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones."""
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
-        fresh = {t: make_head(recipe.head, backbone, get_task(t).channels) for t in recipe.tasks}
+        fresh = {t: make_head(recipe.head, backbone, painted(t).outputs) for t in recipe.tasks}
     return {t: found[t] if isinstance(found.get(t), type(h)) else h for t, h in fresh.items()}
 
 

@@ -1,0 +1,34 @@
+"""Batch normalisation for heads."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) whose state is all of floats, so that it can be saved in half.
+
+    A single value a channel, the whole of one image, has no variance: it is normalised by the running ones, which it
+    leaves as they are.
+
+    Args:
+        width: channels of what is normalised, ``b width h w``.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``b width h w``, normalised over images and pixels, or by the running statistics in evaluation."""
+        several = x.numel() > x.shape[1]
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, self.training and several
+        )

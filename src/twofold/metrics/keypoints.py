@@ -1,0 +1,74 @@
+"""Where the joints are that heatmaps show, to a fraction of a pixel, and how many of them are found."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twofold.metrics.metric import Metric, mean
+
+# Below it the logarithm of a heatmap is noise.
+_LEAST = 1e-6
+# A joint is found within this share of the image's longer edge.
+NEAR = 0.05
+
+
+def peaks(heatmaps: Tensor) -> Tensor:
+    """The highest point of each heatmap, by the parabola through the logarithms around it (DARK, Zhang et al. 2020).
+
+    A Gaussian's logarithm is a parabola, so its centre is found exactly, whatever its width.
+
+    Args:
+        heatmaps: ``*b k h w``.
+
+    Returns:
+        ``*b k 3``: x and y in pixels from the left and upper edge (the first pixel's centre is at 0.5), and the value.
+    """
+    *lead, height, width = heatmaps.shape
+    flat = heatmaps.float().reshape(-1, 1, height, width)
+    value, at = flat.flatten(1).max(1)
+    row, column = at // width, at % width
+    logs = F.pad(flat.clamp(min=_LEAST).log(), (1, 1, 1, 1), mode="replicate")[:, 0]
+    i = torch.arange(len(logs), device=logs.device)
+    around = torch.stack(
+        [torch.stack([logs[i, row + 1 + dy, column + 1 + dx] for dx in (-1, 0, 1)], 1) for dy in (-1, 0, 1)],
+        1,
+    )
+    inside = (row > 0) & (row < height - 1) & (column > 0) & (column < width - 1) & (value > _LEAST)
+    moved = torch.where(inside[:, None], _top(around), 0)
+    place = torch.stack([column, row], 1) + 0.5 + moved
+    return torch.cat([place, value[:, None]], 1).reshape(*lead, 3)
+
+
+def _top(around: Tensor) -> Tensor:
+    """x and y (n 2), within a pixel, from the middle of ``n 3 3`` to where the parabola through them is highest."""
+    dx, dy = (around[:, 1, 2] - around[:, 1, 0]) / 2, (around[:, 2, 1] - around[:, 0, 1]) / 2
+    xx = around[:, 1, 2] - 2 * around[:, 1, 1] + around[:, 1, 0]
+    yy = around[:, 2, 1] - 2 * around[:, 1, 1] + around[:, 0, 1]
+    xy = (around[:, 2, 2] - around[:, 2, 0] - around[:, 0, 2] + around[:, 0, 0]) / 4
+    area = xx * yy - xy * xy
+    curved = (area > 1e-8) & (xx < 0)
+    area = torch.where(curved, area, 1)
+    step = torch.stack([xy * dy - yy * dx, xy * dx - xx * dy], 1) / area[:, None]
+    return torch.where(curved[:, None], step.clamp(-1, 1), 0)
+
+
+def _found(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """[joints found, joints labelled, images without any]; a joint is labelled where its heatmap is not negative."""
+    if prediction.shape != target.shape or valid.shape != (*target.shape[:-3], 1, *target.shape[-2:]):
+        raise ValueError(
+            f"heatmaps {tuple(prediction.shape)}, {tuple(target.shape)} and mask {tuple(valid.shape)} do not fit"
+        )
+    if not bool(prediction.isfinite().all()):
+        raise ValueError("a predicted heatmap is NaN or infinite and has no score")
+    said, true = (torch.where(valid, x, -1.0).reshape(-1, *x.shape[-3:]) for x in (prediction, target))
+    labelled = true.amax((-2, -1)) > 0
+    apart = (peaks(said) - peaks(true))[..., :2].norm(dim=-1)
+    near = (apart <= NEAR * max(target.shape[-2:])) & labelled
+    counts = [near.sum(), labelled.sum(), (~labelled.any(-1)).sum()]
+    return torch.stack(counts).double().cpu()
+
+
+# The share of labelled joints found within `NEAR` (after Yang & Ramanan 2013); an image is of one person.
+KEYPOINTS: dict[str, Metric] = {"pck": Metric("pck", "", "higher", _found, mean)}
