@@ -106,7 +106,7 @@ class Prediction:
         """Write ``<stem>_<task>.npy`` (exact), ``.png`` (lossless) and ``_color.png`` (for eyes) into ``folder``.
 
         The PNG of a one-channel map is 16-bit grey, 0 to 65535 for 0 to 1, or the ids of classes; that of vectors is
-        8-bit, (n + 1) / 2; that of a picture is 8-bit. Where there is an uncertainty, it is ``<stem>_<task>_uncertainty.npy``.
+        8-bit, (n + 1) / 2; that of a picture is 8-bit. An uncertainty is ``<stem>_<task>_uncertainty.npy``.
         """
         base = Path(folder)
         base.mkdir(parents=True, exist_ok=True)
