@@ -46,14 +46,12 @@ def test_mixed_sizes_together_are_each_alone(wide):
     assert not torch.allclose(predictor(images[0], seed=6).map, alone[0], atol=1e-3)
 
 
-def test_the_first_member_of_an_ensemble_is_the_answer_without_one(wide, monkeypatch):
+def test_the_first_member_of_an_ensemble_is_the_answer_without_one(wide):
     predictor = marigold(wide)
     image = pictures((48, 64))[0]
     seen = []
-    merge = TASKS["depth"].merge
-    task = TASKS["depth"]
-    watched = type(task)(**{**vars(task), "merge": lambda many: (seen.append(many), merge(many))[1]})
-    predictor.task = watched
+    merge = predictor.merge
+    predictor.merge = lambda many: (seen.append(many), merge(many))[1]
     found = predictor(image, seed=5, ensemble=4)
     assert found.uncertainty.shape == (1, 48, 64)
     assert found.uncertainty.min() >= 0
@@ -61,6 +59,23 @@ def test_the_first_member_of_an_ensemble_is_the_answer_without_one(wide, monkeyp
     assert seen[0].shape == (4, 1, 48, 64)
     torch.testing.assert_close(seen[0][0], predictor(image, seed=5).map, rtol=0, atol=1e-5)
     assert len({float(m.mean()) for m in seen[0]}) == 4
+
+
+def test_ensembles_are_merged_as_the_task_allows(wide):
+    """Another way is another map of the same members; one for another kind of map is refused."""
+    image = pictures((40, 48))[0]
+    depth = marigold(wide)
+    plain = depth(image, ensemble=3).map
+    for how in ("affine", "scale", "compat", "median"):
+        found = depth.asked(3, how)(image)
+        assert found.settings["merge"] == how
+        assert torch.equal(found.map, plain) == (how == "affine")
+    normals = marigold(wide, "normals")
+    assert torch.equal(normals.asked(3, "closest")(image).map, normals(image, ensemble=3).map)
+    assert normals.asked(3, "mean")(image).map.norm(dim=0).sub(1).abs().max() < 1e-5
+    for predictor, wrong in ((depth, "closest"), (normals, "affine"), (marigold(wide, "mask"), "affine")):
+        with pytest.raises(ValueError, match=f"not by '{wrong}'"):
+            predictor.asked(3, wrong)
 
 
 def test_an_ensemble_of_a_deterministic_protocol_is_refused():

@@ -309,6 +309,7 @@ PROTOCOLS = {
     "oracle": MultiStep(5, start="image", condition="replace", oracle=True),
     "consistency": MultiStep(2, sampler="lcm"),
     "three parts": MultiStep(parts=3),
+    "euler": MultiStep(3, sampler="euler", noise=Noise()),
     "beta one": MultiStep(3, noise=Noise(1, 1), spacing="leading"),
     "flow": MultiStep(3, noise=Noise(predicts="flow")),
 }
@@ -374,6 +375,18 @@ def test_training_at_one_step_does_not_look_at_labels():
     query = OneStep(taught="random").prepare(image, broken, torch.Generator().manual_seed(0), SCHEDULE)
     assert query.x.isfinite().all()
     assert len(set(query.t.tolist())) == 2
+
+
+def test_euler_s_step_is_ddim_s_in_other_coordinates():
+    image = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(1)).double()
+    times = (999, 700, 300, 40)
+    found = [
+        MultiStep(sampler=s, timesteps=times, noise=Noise()).solve(
+            echo, image, torch.Generator().manual_seed(2), SCHEDULE
+        )
+        for s in ("ddim", "euler")
+    ]
+    torch.testing.assert_close(found[0].x0, found[1].x0)
 
 
 def test_one_leading_step_on_noise_is_refused():

@@ -8,6 +8,7 @@ the anchor, is taken as it is, and the others are brought to it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -285,3 +286,14 @@ def _directions(members: Tensor) -> tuple[Tensor, Tensor]:
     mean = unit(torch.where((mean * mean).sum(0, keepdim=True) > CANCELLED, mean, viewer))
     apart, together = ((members + sign * mean).square().sum(1, keepdim=True).sqrt() for sign in (-1, 1))
     return mean, 2 * torch.atan2(apart, together)  # the arc cosine loses half the digits near 0
+
+
+# By the names that settings have for them.
+MERGES: dict[str, Callable[[Tensor], Merged]] = {
+    "affine": affine,
+    "scale": scale_only,
+    "compat": compat,
+    "closest": closest,
+    "mean": mean_direction,
+    "median": median,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from .backbones.backbone import Backbone
+from .ensemble import MERGES, Merged
 from .geometry import convert_frame, unit
 from .image import longest_edge_size, pad_to_multiple, read_image, resize
-from .prediction import Prediction
+from .prediction import SPACES, Prediction
 from .protocol import Answer, MultiStep, OneStep, Query, reason
 from .sample import mixes
 from .tasks import Task
@@ -93,6 +94,7 @@ class Predictor(nn.Module):
         self.reading, self.size, self.about = reading, size, dict(about or {})
         self.ensemble = self._drawn(ensemble)
         self.edge = edge
+        self.merge = task.merge  # of an ensemble's members
         self.frame = "RUB"  # that maps of vectors leave in
         self.prompt = task.prompt if reading.prompt is None else reading.prompt
 
@@ -224,7 +226,7 @@ class Predictor(nn.Module):
         uncertainty = None
         found = maps[0]
         if len(maps) > 1:
-            merged = self.task.merge(maps)
+            merged = self.merge(maps)
             found, uncertainty = merged.map, merged.uncertainty
         space = self.reading.space or self.task.space
         made = Prediction(self.task, found, image, about, space, self.task.frame, uncertainty)
@@ -242,11 +244,17 @@ class Predictor(nn.Module):
             return found
         return convert_frame(unit(found), self.reading.frame, self.task.frame)
 
-    def asked(self, ensemble: int | None = None, **changes: Any) -> Predictor:
-        """The same networks, asked otherwise: ``asked(ensemble=10, steps=50)``; ``changes`` are of the protocol.
+    def asked(self, ensemble: int | None = None, merge: str = "", **changes: Any) -> Predictor:
+        """The same networks, asked otherwise: ``asked(ensemble=10, steps=50)``.
+
+        Args:
+            ensemble: how many answers are drawn.
+            merge: how they become one, in place of the task's own way: ``affine``, ``scale``, ``compat`` or ``median``
+                for distances, ``closest`` or ``mean`` for vectors, ``median`` for anything else.
+            changes: of the protocol's settings.
 
         Raises:
-            ValueError: the protocol has no such setting, or does not allow the value.
+            ValueError: the protocol has no such setting or does not allow the value, or the task no such merging.
         """
         known = {f.name for f in fields(self.protocol)}
         for name in changes:
@@ -264,7 +272,29 @@ class Predictor(nn.Module):
         if "protocol" in about:
             about["protocol"] = asdict(protocol)
         count = self.ensemble if ensemble is None else ensemble
-        return Predictor(self.backbone, self.task, protocol, self.head, self.reading, self.size, about, count)
+        made = Predictor(
+            self.backbone, self.task, protocol, self.head, self.reading, self.size, about, count, self.edge
+        )
+        made.merge, made.frame = self.merge, self.frame
+        if merge:
+            made.merge = merging(merge, self.task)
+            made.about["merge"] = merge
+        return made
+
+
+def merging(name: str, task: Task) -> Callable[[Tensor], Merged]:
+    """The way of merging called ``name``.
+
+    Raises:
+        ValueError: it is not one for the task's kind of map.
+    """
+    if task.frame is not None:
+        able = ("closest", "mean")
+    else:
+        able = ("affine", "scale", "compat", "median") if task.space in SPACES else ("median",)
+    if name not in able:
+        raise ValueError(f"an ensemble of {task.name} is merged by {' or '.join(able)}, not by {name!r}")
+    return MERGES[name]
 
 
 def member_seed(seed: int, member: int) -> int:

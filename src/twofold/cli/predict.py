@@ -60,6 +60,12 @@ def predict(
     ensemble: Annotated[
         int, typer.Option(min=1, max=100, help="Answers to draw and merge; adds NAME_TASK_uncertainty.npy.")
     ] = 1,
+    merge: Annotated[
+        str,
+        typer.Option(
+            metavar="HOW", help="Of an ensemble: affine, scale, compat, closest, mean or median; by the task."
+        ),
+    ] = "",
     steps: Annotated[int, typer.Option(min=0, help="Looks of a multi-step model; its own by default.")] = 0,
     method: Annotated[
         str,
@@ -92,7 +98,7 @@ def predict(
         _report_problem(problem, as_json)
     if found:
         source = Source(model, method, base, revision or None, variant)
-        predictors = open_predictors(source, task, _device(device), dtype, ensemble, steps, frame)
+        predictors = open_predictors(source, task, _device(device), dtype, ensemble, steps, frame, merge)
         about = {"seed": seed, "dtype": dtype, "device": _device(device)}
         settings = {
             name: {**p.about, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
@@ -111,7 +117,14 @@ def predict(
 
 
 def open_predictors(
-    source: Source, task: str, device: str, dtype: str, ensemble: int = 1, steps: int = 0, frame: str = "RUB"
+    source: Source,
+    task: str,
+    device: str,
+    dtype: str,
+    ensemble: int = 1,
+    steps: int = 0,
+    frame: str = "RUB",
+    merge: str = "",
 ) -> dict[str, Predictor]:
     """The model, opened, and a predictor for each task that is asked."""
     from twofold.environment import require_sound_torchvision
@@ -136,7 +149,7 @@ def open_predictors(
     for name in dict.fromkeys(names):
         predictor = opened.predictor(name or None)
         if changes or ensemble > 1:
-            predictor = predictor.asked(ensemble, **changes)
+            predictor = predictor.asked(ensemble, merge, **changes)
         predictor.frame = frame
         out[name] = predictor
     return out
@@ -147,6 +160,8 @@ def _more(predictor: Predictor, frame: str) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if predictor.ensemble > 1:
         more["ensemble"] = predictor.ensemble
+    if "merge" in predictor.about:
+        more["merge"] = predictor.about["merge"]
     if frame != "RUB" and predictor.task.frame is not None:
         more["saved_frame"] = frame
     return more

@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
-from ..diffusion import Rngs, Schedule, Spacing, ddim, draw, lcm, lcm_timesteps
+from ..diffusion import Rngs, Schedule, Spacing, ddim, draw, euler, lcm, lcm_timesteps
 from .noise import Noise, Strategy, multi_resolution
 from .query import Answer, Look, Query
 
@@ -27,10 +27,11 @@ class MultiStep:
         noise: the schedule; the network's own when None.
         spacing: of the time steps, as diffusers spaces them. ``offset`` is added to ``leading`` ones.
         timesteps: explicit ones, from noisy to clean, instead of ``steps`` and ``spacing``.
-        sampler: ``ddim``, which on rectified flow is Euler's step, or ``lcm``.
+        sampler: ``ddim``; ``euler``, the same step in other coordinates; or ``lcm``.
         final: what leaves the walk: ``x0`` as last seen, or ``prev``, the state after the last step.
         oracle: DDIM steps take the image latent for the noise instead of reading it from the state (DMP).
-        mixed: how coarser noise is mixed into training noise, if it is; its strength falls with the time step.
+        mixed: how coarser noise is mixed into training noise, if it is.
+        mixed_strength: of that; it falls with the time step where ``annealed`` (Marigold).
         trained_at: the time step of training; a random one when None.
         encode, class_labels, parts: as in `OneStep`.
     """
@@ -42,10 +43,12 @@ class MultiStep:
     spacing: Spacing = "trailing"
     offset: int = 1
     timesteps: tuple[int, ...] | None = None
-    sampler: Literal["ddim", "lcm"] = "ddim"
+    sampler: Literal["ddim", "euler", "lcm"] = "ddim"
     final: Literal["prev", "x0"] = "x0"
     oracle: bool = False
     mixed: Strategy | None = None
+    mixed_strength: float = 0.9
+    annealed: bool = True
     trained_at: int | None = None
     encode: Literal["mode", "sample"] = "mode"
     class_labels: tuple[float, ...] | None = None
@@ -119,7 +122,8 @@ class MultiStep:
             t = torch.full((b,), self.trained_at)
         noise = image if self.start == "image" else draw(target.shape, rng, target)
         if self.mixed is not None and self.start == "gaussian":
-            noise = multi_resolution(noise, rng, 0.9 * t.to(noise) / schedule.steps, self.mixed)
+            share = t.to(noise) / schedule.steps if self.annealed else torch.ones(b)
+            noise = multi_resolution(noise, rng, self.mixed_strength * share, self.mixed)
         state, _, _ = schedule.noised(target, noise, t.to(image.device))
         return self._show(image, state, t.to(image.device), schedule)
 
@@ -153,6 +157,8 @@ class MultiStep:
                 answer, state = _lcm(query, answer, now, to, fresh, last)
             elif self.oracle:
                 state = to[0] * answer.x0 + to[1] * image
+            elif self.sampler == "euler":
+                state = euler(state, answer.x0, (query.alpha, query.sigma), (to[0], to[1]))
             else:
                 state = ddim(state, answer.x0, (query.alpha, query.sigma), (to[0], to[1]))
         return answer if self.final == "x0" else Answer(state, answer.features)
