@@ -67,8 +67,8 @@ def joint() -> Recipe:
     return prior().replace(
         name="joint", start="runs/codec-white/checkpoint", validation="data/rooms-val",
         sources=(ROOMS, Source(path="data/photos", share=0.5, limit=2400)),
-        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2300, warmup=100, augment=False, final_lr=0.03, ema=0.997,
-        validate_every=400, validate_count=32,
+        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2300, warmup=100, augment=False,
+        final_lr=0.03, ema=0.997, validate_every=400, validate_count=32,
     )  # fmt: skip
 
 

@@ -35,7 +35,9 @@ def unet(key: str) -> str:
             if part == "upsamplers":
                 return f"output_blocks.{3 * block + 2}.{2 if block else 1}.conv.{kind}"
         return f"{place}.{0 if part == 'resnets' else 1}.{_inner(part, rest)}"
-    part, index, rest = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", key).groups()
+    middle = re.fullmatch(r"mid_block\.(resnets|attentions)\.(\d)\.(.*)", key)
+    assert middle is not None, key
+    part, index, rest = middle.groups()
     return f"middle_block.{2 * int(index) if part == 'resnets' else 1}.{_inner(part, rest)}"
 
 
@@ -82,7 +84,9 @@ def text(names: Shapes, second: bool) -> Shapes:
         if key in table:
             out[prefix + table[key]] = shape
             continue
-        index, layer, kind = re.fullmatch(r"encoder\.layers\.(\d+)\.(.*)\.(weight|bias)", key).groups()
+        found = re.fullmatch(r"encoder\.layers\.(\d+)\.(.*)\.(weight|bias)", key)
+        assert found is not None, key
+        index, layer, kind = found.groups()
         block = f"{prefix}transformer.resblocks.{index}."
         if layer in inner:
             out[f"{block}{inner[layer]}.{kind}"] = shape

@@ -22,9 +22,9 @@ NEEDED = 8 << 30
 LIMIT = 6 << 30
 
 
-def peak_of(command: list[str], **more: object) -> tuple[int, int]:
+def peak_of(command: list[str], cwd: Path) -> tuple[int, int]:
     """Runs a command; its exit code and the largest memory it held, in bytes."""
-    child = subprocess.Popen(command, **more)  # type: ignore[call-overload]
+    child = subprocess.Popen(command, cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1"})
     seen = [0]
 
     def watch() -> None:
@@ -70,7 +70,7 @@ def test_a_full_size_genpercept_predicts_in_bfloat16_under_6_gb(tmp_path):
         sys.executable, "-W", "ignore", "-m", "twofold", "predict", "photo.png", "--model", str(folder),
         "--base", str(tmp_path / "base"), "--dtype", "bfloat16", "--size", "64", "--out", "out",
     ]  # fmt: skip
-    code, peak = peak_of(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    code, peak = peak_of(command, tmp_path)
     assert code == 0
     depth = np.load(tmp_path / "out" / "photo_depth.npy")
     assert depth.shape == (48, 64)

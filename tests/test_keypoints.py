@@ -64,6 +64,7 @@ def test_what_is_not_labelled_is_not_learned():
     wanted, mask = keypoints.encode(maps, torch.rand(2, 1, *SIZE) > 0.3)
     said = torch.full_like(wanted, 0.3, requires_grad=True)
     heatmap_mse(said, wanted, mask).backward()
+    assert said.grad is not None
     assert not said.grad.masked_select(~mask).any()
     assert not said.grad[~labelled].any()
     expected = (0.3 - wanted)[(mask & labelled[..., None, None]).expand_as(wanted)].square().mean()
@@ -82,8 +83,8 @@ def test_found_joints_are_counted():
     total = metric.measure(heatmaps(moved, labelled, SIZE).clamp(min=0), true, valid)
     assert metric.conclude(total) == pytest.approx(labelled[1].sum().item() / labelled.sum().item())
     assert skipped(total) == 1
-    assert torch.equal(total, sum(metric.measure(m, t, v) for m, t, v in zip(
-        heatmaps(moved, labelled, SIZE).clamp(min=0), true, valid, strict=True)))  # fmt: skip
+    parts = zip(heatmaps(moved, labelled, SIZE).clamp(min=0), true, valid, strict=True)
+    assert torch.equal(total, torch.stack([metric.measure(m, t, v) for m, t, v in parts]).sum(0))
     with pytest.raises(ValueError, match="NaN"):
         metric.measure(true * math.nan, true, valid)
 
@@ -91,7 +92,7 @@ def test_found_joints_are_counted():
 def test_it_is_a_task():
     assert get_task("twofold.tasks.keypoints:keypoints") is keypoints
     assert keypoints.outputs == 17
-    maps = heatmaps(*people(), SIZE)
+    maps = heatmaps(people()[0], people()[1], SIZE)
     picture = keypoints.show(maps[0])
     assert picture.shape == (3, *SIZE)
     assert 0 <= picture.min() <= picture.max() <= 1

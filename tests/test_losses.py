@@ -179,6 +179,7 @@ def test_cross_entropy_of_classes_sees_no_ignored_pixel():
     loss = cross_entropy(said, ids, mask)
     torch.testing.assert_close(loss, expected)
     loss.backward()
+    assert said.grad is not None
     assert not said.grad.masked_select(~mask).any()
     with pytest.raises(ValueError, match=r"no class 255.*0 to 4"):
         cross_entropy(said, ids, torch.ones_like(mask))
@@ -194,6 +195,7 @@ def test_nothing_known_costs_nothing_and_spoils_nothing(loss):
     cost = loss(said, torch.full((2, 3 if loss is not cross_entropy else 1, 1, 4), 9.0), said[:, :1] > 1)
     cost.backward()
     assert cost.item() == 0
+    assert said.grad is not None
     assert not said.grad.any()
 
 

@@ -56,7 +56,7 @@ def solve(net, protocol, monkeypatch=None, start=None):
         said = net(query.x, query.t, golden.text())
         return Answer(query.read(said.prediction))
 
-    if start is not None:
+    if start is not None and monkeypatch is not None:
         monkeypatch.setattr("twofold.protocol.multi_step.draw", lambda shape, rng, like: start)
     return protocol.solve(look, net.encode(golden.image()), torch.Generator(), net.schedule).x0
 

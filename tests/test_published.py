@@ -300,7 +300,7 @@ def test_somebody_s_own_marigold_is_read_by_its_index(said, task, tmp_path):
     (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 7}))
     model = open_model(str(folder), device="meta")
     assert model.tasks == (task,)
-    assert model.settings.tasks[task].protocol.steps == 7
+    assert getattr(model.settings.tasks[task].protocol, "steps", None) == 7
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "MarigoldPipeline"}))
     with pytest.raises(ModelError, match="not what it predicts"):
         open_model(str(folder), device="meta")
@@ -321,7 +321,7 @@ def test_a_repository_in_our_layout_is_read_as_it_says(tmp_path, monkeypatch):
     settings = ModelSettings(name="mine", size=48).with_tasks(["normals"], OneStep(5), "none")
     save_model(new.tiny(), settings, tmp_path / "mine", torch.float32)
     monkeypatch.setattr("twofold.checkpoints.model.fetch", lambda *_: tmp_path / "mine")
-    assert open_model("somebody/genpercept-depth").settings.tasks["normals"].protocol.timestep == 5
+    assert open_model("somebody/genpercept-depth").settings.tasks["normals"].protocol == OneStep(5)
 
 
 def test_files_of_low_rank_open_beside_their_base_and_whole_or_not_at_all(tmp_path):
@@ -354,7 +354,7 @@ def test_genpercept_s_other_habits_are_read(tmp_path):
     layouts.sparse(unet / "diffusion_pytorch_model.safetensors", layouts.shapes(layouts.unet()))
     (folder / "dpt_head_identity").rename(folder / "dpt_head")
     model = open_model(str(folder), device="meta", base=base)
-    assert model.heads["disparity"].config["ending"] == "relu"
+    assert getattr(model.heads["disparity"], "config", {})["ending"] == "relu"
     (unet / "config.json").unlink()
     assert open_model(str(folder), device="meta", base=base).tasks == ("disparity",)
 
@@ -366,7 +366,7 @@ def test_the_first_stable_diffusion_s_pickles_are_read(tmp_path):
 
     lightning = types.ModuleType("pytorch_lightning.callbacks.model_checkpoint")
     kind = type("ModelCheckpoint", (), {"__module__": lightning.__name__})
-    lightning.ModelCheckpoint = kind
+    setattr(lightning, "ModelCheckpoint", kind)  # noqa: B010
     names = [lightning.__name__.rsplit(".", n)[0] for n in (2, 1, 0)]
     with pytest.MonkeyPatch.context() as patch:
         for name in names[:-1]:

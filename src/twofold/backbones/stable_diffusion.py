@@ -40,7 +40,10 @@ class StableDiffusion(Backbone):
         texts: Mapping[str, Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
+        self.unet, self.vae = unet, vae
+        # None where prompts are remembered instead: see `texts`.
+        self.text_encoder: Any = text_encoder
+        self.tokenizer: Any = tokenizer
         self.schedule = Schedule.from_config(scheduler_config)
         self.texts = dict(texts or {})
         self.input_channels = int(unet.config.in_channels)

@@ -20,7 +20,7 @@ HEADS: dict[str, type[nn.Module]] = {
 }
 
 
-def make_head(kind: str, backbone: Backbone, channels: int) -> nn.Module:
+def make_head(kind: str, backbone: Backbone, channels: int) -> Any:
     """A fresh head for ``backbone`` and ``channels``, of the map or its class logits; random through torch's generator.
 
     Raises:
