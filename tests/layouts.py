@@ -15,7 +15,6 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from twofold.backbones import new
-from twofold.checkpoints.ldm import unet_config
 from twofold.checkpoints.published import PUBLISHED
 from twofold.heads.dpt import DPTHead
 
@@ -45,7 +44,7 @@ def unet(channels: int = 4, second: bool = True, labels: bool = False, out: int 
     """A full-size U-Net on the meta device."""
     more = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 4} if labels else {}
     with torch.device("meta"):
-        return UNet2DConditionModel(**{**unet_config(channels, second), **more, "out_channels": out})
+        return UNet2DConditionModel(**{**new.sd_unet_config(channels, second), **more, "out_channels": out})
 
 
 def vae() -> AutoencoderKL:

@@ -412,6 +412,28 @@ def test_a_network_of_other_channels_is_refused(net):
         Predictor(net, TASKS["depth"], MultiStep(), LatentHead())
 
 
+@pytest.mark.parametrize("strategy, sizes", [
+    ("power_of_two", [64, 32, 8, 1]),  # divided by 1, 2, 4, 8: faster and faster
+    ("every_layer", [32, 16, 8, 4, 2, 1]),
+    ("original", [64, (16, 32), (1, 8)]),  # by r ** i, r from 2 to 4
+    ("random_step", [(16, 32), (4, 16), (1, 8)]),  # by r
+])  # fmt: skip
+def test_each_strategy_has_its_own_levels(strategy, sizes, monkeypatch):
+    import twofold.protocol.noise as module
+
+    seen, enlarge = [], module.F.interpolate
+    monkeypatch.setattr(
+        module.F, "interpolate", lambda x, **k: (seen.append(x.shape[-1]), enlarge(x, **k))[1]
+    )
+    multi_resolution(torch.zeros(1, 1, 64, 64), torch.Generator().manual_seed(0), 0.9, strategy)
+    if isinstance(sizes[1], int):
+        assert seen == sizes
+    for found, wanted in zip(seen, sizes, strict=False):
+        low, high = (wanted, wanted) if isinstance(wanted, int) else wanted
+        assert low <= found <= high
+    assert len(seen) >= len(sizes)
+
+
 @pytest.mark.parametrize("strategy", ["original", "every_layer", "power_of_two", "random_step"])
 def test_coarser_noise_keeps_unit_variance(strategy):
     rng = torch.Generator().manual_seed(0)

@@ -244,13 +244,16 @@ class Predictor(nn.Module):
             return found
         return convert_frame(unit(found), self.reading.frame, self.task.frame)
 
-    def asked(self, ensemble: int | None = None, merge: str = "", **changes: Any) -> Predictor:
+    def asked(
+        self, ensemble: int | None = None, merge: str = "", frame: str = "", **changes: Any
+    ) -> Predictor:
         """The same networks, asked otherwise: ``asked(ensemble=10, steps=50)``.
 
         Args:
             ensemble: how many answers are drawn.
             merge: how they become one, in place of the task's own way: ``affine``, ``scale``, ``compat`` or ``median``
                 for distances, ``closest`` or ``mean`` for vectors, ``median`` for anything else.
+            frame: that maps of vectors leave in, in place of RUB.
             changes: of the protocol's settings.
 
         Raises:
@@ -275,7 +278,7 @@ class Predictor(nn.Module):
         made = Predictor(
             self.backbone, self.task, protocol, self.head, self.reading, self.size, about, count, self.edge
         )
-        made.merge, made.frame = self.merge, self.frame
+        made.merge, made.frame = self.merge, frame or self.frame
         if merge:
             made.merge = merging(merge, self.task)
             made.about["merge"] = merge

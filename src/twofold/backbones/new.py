@@ -174,23 +174,32 @@ def tiny(seed: int = 0) -> StableDiffusion:
     return StableDiffusion(unet, vae, text, tokenizer, MINIATURE_SCHEDULER).eval()
 
 
-def sd21_networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
-    """SD 2.1's U-Net (865.9 M parameters) and autoencoder (83.7 M) with random weights."""
-    unet = UNet2DConditionModel(
-        sample_size=96,
-        block_out_channels=(320, 640, 1280, 1280),
-        attention_head_dim=(5, 10, 20, 20),
-        cross_attention_dim=1024,
-        use_linear_projection=True,
-    )
-    vae = AutoencoderKL(
+def sd_unet_config(channels: int = 4, second: bool = True) -> dict[str, Any]:
+    """The full-size U-Net of Stable Diffusion 2.x (``second``) or 1.x, with ``channels`` inputs."""
+    return {
+        "sample_size": 96 if second else 64,
+        "in_channels": channels,
+        "block_out_channels": (320, 640, 1280, 1280),
+        "attention_head_dim": (5, 10, 20, 20) if second else 8,
+        "cross_attention_dim": 1024 if second else 768,
+        "use_linear_projection": second,
+    }
+
+
+def sd_autoencoder() -> AutoencoderKL:
+    """The autoencoder that Stable Diffusion 1.x and 2.x share (83.7 M parameters), with random weights."""
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         block_out_channels=(128, 256, 512, 512),
         layers_per_block=2,
         sample_size=768,
     )
-    return unet, vae
+
+
+def sd21_networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
+    """SD 2.1's U-Net (865.9 M parameters) and autoencoder with random weights."""
+    return UNet2DConditionModel(**sd_unet_config()), sd_autoencoder()
 
 
 def sd21(seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusion:

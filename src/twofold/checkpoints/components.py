@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..backbones.new import sd_unet_config
 from ..heads import HEADS
-from .names import as_embedding, merged, modern_text, modern_vae
+from .names import as_embedding, merged, modern_text, modern_vae, with_old_lora
 from .strict import ModelError, Tensors, load_strictly, read_file, read_json, read_tensors
 
 
@@ -77,8 +78,6 @@ def unet(
         extra: a file of low-rank weights in the old format of attention processors, to be added.
         bare: a missing ``config.json`` means Stable Diffusion 2.1's, as the runs of GenPercept's trainer lack one.
     """
-    from .names import with_old_lora
-
     tensors = merged(how.tensors(folder), folder)
     assumed = _sd21(tensors) if bare and not (folder / "config.json").exists() else None
     module: Any = diffusers_module(folder, "unet", assumed)
@@ -95,11 +94,7 @@ def _sd21(tensors: Tensors) -> dict[str, Any]:
     """The config of a run that saved none: Stable Diffusion 2.1, with as many inputs as the first layer has."""
     first = tensors.get("conv_in.weight")
     channels = int(first.shape[1]) if first is not None else 4
-    return {
-        "_class_name": "UNet2DConditionModel", "sample_size": 96, "in_channels": channels, "out_channels": 4,
-        "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": (5, 10, 20, 20),
-        "cross_attention_dim": 1024, "use_linear_projection": True,
-    }  # fmt: skip
+    return {"_class_name": CLASSES["unet"][0], **sd_unet_config(channels)}
 
 
 def vae(folder: Path, how: How, decoder: Path | None = None) -> Any:

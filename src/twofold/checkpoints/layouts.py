@@ -23,9 +23,6 @@ from .strict import ModelError, load_strictly, read_json, weight_files
 
 Assembled = tuple[StableDiffusion, ModelSettings, dict[str, nn.Module], list[Path]]
 
-# GenPercept's fusion layers deepest first, each a quarter of the neck.
-_TAPS = (320, 640, 1280, 1280)
-
 
 @dataclass(frozen=True)
 class Place:

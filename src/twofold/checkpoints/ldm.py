@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..backbones.new import SD21_SCHEDULER
+from ..backbones.new import SD21_SCHEDULER, sd_autoencoder, sd_unet_config
 from .components import How
 from .names import modern_text, modern_vae, without
 from .strict import ModelError, Tensors, load_strictly, read_file
@@ -69,24 +69,12 @@ def _known(tensors: Tensors, path: Path) -> Tensors:
     return kept
 
 
-def unet_config(channels: int, second: bool) -> dict[str, Any]:
-    """A full-size U-Net of SD 1.x, or of 2.x."""
-    return {
-        "sample_size": 96 if second else 64,
-        "in_channels": channels,
-        "block_out_channels": (320, 640, 1280, 1280),
-        "attention_head_dim": (5, 10, 20, 20) if second else 8,
-        "cross_attention_dim": 1024 if second else 768,
-        "use_linear_projection": second,
-    }
-
-
 def _unet(tensors: Tensors, channels: int, second: bool, path: Path, how: How) -> nn.Module:
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
     with torch.device("meta"):
-        module = UNet2DConditionModel(**unet_config(channels, second))
+        module = UNet2DConditionModel(**sd_unet_config(channels, second))
     mine = {k: v for k, v in tensors.items() if k.startswith(_UNET)}
     renamed = convert_ldm_unet_checkpoint(mine, dict(module.config))
     _nothing_left(mine, renamed, path, "U-Net")
@@ -95,17 +83,10 @@ def _unet(tensors: Tensors, channels: int, second: bool, path: Path, how: How) -
 
 
 def _vae(tensors: Tensors, path: Path, how: How) -> nn.Module:
-    from diffusers import AutoencoderKL
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     with torch.device("meta"):
-        module = AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512),
-            layers_per_block=2,
-            sample_size=512,
-        )
+        module = sd_autoencoder()
     mine = {k: v for k, v in tensors.items() if k.startswith(_VAE)}
     renamed = modern_vae(convert_ldm_vae_checkpoint(mine, dict(module.config)))
     _nothing_left(mine, renamed, path, "autoencoder")

@@ -147,11 +147,7 @@ def open_predictors(
     changes = {"steps": steps} if steps else {}
     out = {}
     for name in dict.fromkeys(names):
-        predictor = opened.predictor(name or None)
-        if changes or ensemble > 1:
-            predictor = predictor.asked(ensemble, merge, **changes)
-        predictor.frame = frame
-        out[name] = predictor
+        out[name] = opened.predictor(name or None).asked(ensemble, merge, frame, **changes)
     return out
 
 

@@ -145,11 +145,27 @@ class Schedule:
         else:
             start, end = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
             table = betas(start, end, config.get("beta_schedule", "linear"), steps)
+        return cls._built(
+            table,
+            bool(config.get("rescale_betas_zero_snr", False)),
+            _FROM_DIFFUSERS[kind],
+            bool(config.get("set_alpha_to_one", True)),
+            config,
+        )
+
+    @classmethod
+    def _built(
+        cls,
+        table: Tensor,
+        zero_snr: bool,
+        predicts: Parametrization,
+        ends_clean: bool,
+        config: Mapping[str, Any],
+    ) -> Schedule:
         alpha_bar = (1 - table).cumprod(0)
-        if config.get("rescale_betas_zero_snr", False):
+        if zero_snr:
             alpha_bar = zero_terminal_snr(alpha_bar)
-        final = 1.0 if config.get("set_alpha_to_one", True) else float(alpha_bar[0])
-        return cls(alpha_bar, _FROM_DIFFUSERS[kind], final, dict(config))
+        return cls(alpha_bar, predicts, 1.0 if ends_clean else float(alpha_bar[0]), dict(config))
 
     @classmethod
     def of(
@@ -165,11 +181,7 @@ class Schedule:
         exponent: float = 2.0,
     ) -> Schedule:
         """From its numbers; see `betas` and `zero_terminal_snr`."""
-        alpha_bar = (1 - betas(start, end, family, steps, exponent)).cumprod(0)
-        if zero_snr:
-            alpha_bar = zero_terminal_snr(alpha_bar)
-        final = 1.0 if ends_clean else float(alpha_bar[0])
-        return cls(alpha_bar, predicts, final, {})
+        return cls._built(betas(start, end, family, steps, exponent), zero_snr, predicts, ends_clean, {})
 
     @classmethod
     def flow(cls, steps: int = 1000) -> Schedule:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,28 +45,6 @@ class Noise:
     def schedule(self) -> Schedule:
         """The schedule with its table."""
         return _schedule(self)
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Noise:
-        """From diffusers' ``scheduler_config.json``."""
-        predicts: dict[str, Parametrization] = {
-            "epsilon": "epsilon",
-            "v_prediction": "v",
-            "sample": "x0",
-            "flow_prediction": "flow",
-        }
-        kind = config.get("prediction_type", "epsilon")
-        if kind not in predicts:
-            raise ValueError(f"unknown prediction_type {kind!r}; one of {', '.join(predicts)}")
-        return cls(
-            start=config.get("beta_start", 1e-4),
-            end=config.get("beta_end", 0.02),
-            family=config.get("beta_schedule", "linear"),
-            zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
-            predicts=predicts[kind],
-            ends_clean=bool(config.get("set_alpha_to_one", True)),
-            steps=int(config.get("num_train_timesteps", 1000)),
-        )
 
 
 @lru_cache(maxsize=64)
