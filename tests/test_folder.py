@@ -438,7 +438,11 @@ def test_rows_that_are_not_rows_are_refused(line, word, tmp_path):
     ("header", "word"),
     [
         ({"schema": "other/9"}, "other/9"),
-        ({"root": "/etc"}, "root"),
+        ({"root": "../elsewhere"}, "root"),
+        ({"root": "/data/../etc"}, "root"),
+        ({"root": "/"}, "root"),
+        ({"root": 3}, "root"),
+        ({"root": "/no/such/folder"}, "convert it again"),
         ({"targets": {"depth": 3}}, "targets"),
         ([], "object"),
     ],

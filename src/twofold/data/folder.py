@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from twofold.data.codecs import Descriptor, decode, stored_vectors
-from twofold.data.layout import FolderError, Row, inside, read_header, read_pending, read_rows
+from twofold.data.layout import (
+    FolderError,
+    Row,
+    files_root,
+    inside,
+    read_header,
+    read_pending,
+    read_rows,
+)
 from twofold.data.writer import FolderWriter
 from twofold.geometry import Camera, convert_frame
 from twofold.image import read_image, read_map
@@ -28,6 +36,7 @@ class Folder:
     ids     the id of each sample
     rows    what the manifest says of each
     header  what `dataset.json` says of all; {} when there is none
+    files   where the paths of the rows begin: the folder itself, or the header's `root`
 
     Files are opened when a sample is asked for, and only then. FolderError names the file that is wrong.
     """
@@ -39,6 +48,11 @@ class Folder:
         # Resolved once, so that each file can be held against it.
         self.root = Path(os.path.realpath(root))
         self.header: dict[str, Any] = read_header(self.root)
+        self.files = files_root(self.root, self.header)
+        if not self.files.is_dir():
+            raise FolderError(
+                f"{self.root} has its files in {self.files}, which is not there; convert it again"
+            )
         self.rows: tuple[Row, ...] = tuple(read_rows(self.root))
         self.targets = None if targets is None else tuple(targets)
         there = {name for row in self.rows for name in row.get("targets") or {}}
@@ -61,7 +75,7 @@ class Folder:
         """One sample, in the library's units and frames (`sample.UNITS`)."""
         row = self.rows[index]
         where = f"{self.root.name}, sample {row['id']!r}"
-        image = read_image(inside(self.root, row["file_name"], where))
+        image = read_image(inside(self.files, row["file_name"], where))
         height, width = image.shape[-2:]
         if row.get("size") not in (None, [height, width]):
             raise FolderError(
@@ -93,7 +107,7 @@ class Folder:
         return {**self.header.get("targets", {}).get(name, {}), **row["targets"][name]}
 
     def _target(self, row: Row, name: str, camera: Camera | None, where: str) -> tuple[Tensor, Tensor]:
-        path = inside(self.root, row["targets"][name]["path"], where)
+        path = inside(self.files, row["targets"][name]["path"], where)
         raw = read_map(path)
         try:
             return decode(name, raw, self.descriptor(row, name), camera)
@@ -223,7 +237,7 @@ def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
     if name != "normals":
         return []
     stored = stored_vectors(
-        read_map(folder.root / row["targets"][name]["path"]), folder.descriptor(row, name)
+        read_map(folder.files / row["targets"][name]["path"]), folder.descriptor(row, name)
     )
     length = torch.linalg.vector_norm(stored, dim=0, keepdim=True)[valid]
     doubts = []

@@ -4,13 +4,17 @@
     metadata.jsonl    one row a sample: id, file_name, text, size, targets, camera, provenance
     .rows/ID.json     rows of a writer that has not finished
 
-A manifest may come from anyone: its paths must stay inside the folder, and its rows must be what they say.
+The files lie in the folder itself, or below the header's `root`, an absolute path, where they are only read.
+A path may name a member of a tar file: `x.tar::./a/b.png`.
+
+A manifest may come from anyone: its paths must stay inside that root, and its rows must be what they say.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ SCHEMAS = (SCHEMA, "dp-manifest/1")
 HEADER = "dataset.json"
 MANIFESTS = ("metadata.jsonl", "manifest.jsonl")
 PENDING = ".rows"
+MEMBER = "::"  # between a tar file and the name of its member
 
 Row = dict[str, Any]
 
@@ -39,12 +44,23 @@ def read_header(root: Path) -> dict[str, Any]:
     header = _parse(path.read_bytes(), str(path))
     if header.get("schema", SCHEMA) not in SCHEMAS:
         raise FolderError(f"{path} has the schema {header['schema']!r}; this version reads {SCHEMA!r}")
-    if header.get("root", ".") != ".":
-        raise FolderError(f"{path} puts its files elsewhere ({header['root']!r}); its root must be '.'")
+    files_root(root, header)
     targets = header.get("targets", {})
     if not isinstance(targets, dict) or not all(isinstance(how, dict) for how in targets.values()):
         raise FolderError(f"{path}: 'targets' must give a descriptor (an object) for each name")
     return header
+
+
+def files_root(root: Path, header: dict[str, Any]) -> Path:
+    """Where the files of the folder `root` lie, links resolved: there, or below an absolute path it names."""
+    said = header.get("root", ".")
+    if said == ".":
+        return Path(os.path.realpath(root))
+    if not isinstance(said, str) or not said.isprintable() or not os.path.isabs(said):
+        raise FolderError(f"{root / HEADER}: its root {said!r} must be '.' or an absolute path")
+    if ".." in Path(said).parts or len(Path(said).parts) < 2:
+        raise FolderError(f"{root / HEADER}: its root {said!r} must be the plain path of one folder")
+    return Path(os.path.realpath(said))
 
 
 def read_rows(root: Path) -> list[Row]:
@@ -84,32 +100,49 @@ def check_row(row: Row, where: str) -> Row:
     for name, target in targets.items():
         if not isinstance(target, dict) or "path" not in target:
             raise FolderError(f"{where}: the target {name!r} has no 'path'")
-        check_relative(target["path"], where)
-    for key in ("camera", "provenance"):
+    for key in ("camera", "provenance", "image"):
         if not isinstance(row.get(key), dict | None):
             raise FolderError(f"{where}: {key!r} must be an object, not {row[key]!r}")
     size = row.get("size")
     if size is not None and not (isinstance(size, list) and len(size) == 2):
         raise FolderError(f"{where}: 'size' must be [height, width], not {size!r}")
+    for path in row_paths(row):
+        check_relative(path, where)
     return row
 
 
+def row_paths(row: Row) -> Iterator[Any]:
+    """Every path that a row names: of its picture, of its targets, of the masks that belong to them."""
+    yield row["file_name"]
+    for part in (row.get("image") or {}, *(row.get("targets") or {}).values()):
+        if "path" in part:
+            yield part["path"]
+        if isinstance(part.get("mask"), dict):
+            yield part["mask"].get("path")
+
+
 def check_relative(path: Any, where: str) -> None:
-    """FolderError unless `path` is text that names something below the folder."""
+    """FolderError unless `path` is text that names something below the folder, or a member of a tar there."""
     if not isinstance(path, str) or not path.isprintable() or not path:
         raise FolderError(f"{where}: {path!r} is not a path")
-    if path.startswith("/") or "\\" in path or ":" in path.split("/")[0] or ".." in path.split("/"):
-        raise FolderError(f"{where}: {path!r} leaves the folder; paths are relative to it, without '..'")
+    for part in path.split(MEMBER, 1):
+        steps = part.split("/")
+        if not part or part.startswith("/") or "\\" in part or ":" in steps[0] or ".." in steps:
+            raise FolderError(f"{where}: {path!r} leaves the folder; paths are relative to it, without '..'")
 
 
 def inside(root: Path, path: str, where: str) -> Path:
-    """The file `path` of the folder `root` (resolved before); FolderError when missing or linked away."""
-    real = os.path.realpath(root / path)
+    """The file `path` of the folder `root` (resolved before); FolderError when missing or linked away.
+
+    Of a member of a tar, the tar.
+    """
+    file = root / path.split(MEMBER, 1)[0]
+    real = os.path.realpath(file)
     if not real.startswith(str(root).rstrip(os.sep) + os.sep):
         raise FolderError(f"{where}: {path!r} is a link out of the folder; copy the file into it")
     if not Path(real).is_file():
-        raise FolderError(f"{where}: {shown(root / path)} does not exist; restore it, or drop the row")
-    return root / path
+        raise FolderError(f"{where}: {shown(file)} does not exist; restore it, or drop the row")
+    return file
 
 
 def write_text(path: Path, text: str) -> None:
