@@ -34,6 +34,9 @@ UNITS: dict[str, Unit] = {
         1, "class id", "whole numbers; the classes are listed in the header of the folder", False
     ),
     "instance": Unit(1, "object id", "whole numbers; 0 belongs to no object", False),
+    "parts": Unit(1, "part id", "whole numbers; the parts are listed in the header of the folder", False),
+    "trimap": Unit(1, "0, 0.5 or 1", "surely background, unknown, surely foreground", False),
+    "edge": Unit(1, "0 to 1", "how surely a boundary runs through the pixel"),
     "segmentation": Unit(3, "0 to 1", "sRGB: the colour that stands for the pixel's class", False),
     "albedo": Unit(3, "0 to 1", "sRGB: what the surface reflects of white light"),
     "shading": Unit(3, "0 to 1", "linear light on the surface: picture = albedo * shading + residual"),

@@ -11,7 +11,8 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
     frame        normals: RUB, LUB or RDF; must be said
     threshold    mask: foreground is above it (128)
     ignore       mask, semantic, instance: like `invalid`
-    label_offset semantic, instance: added to the stored id
+    label_offset semantic, instance, parts: added to the stored id
+    stored       semantic, instance, parts: the stored values in the order of their ids, from 0; others are invalid
 """
 
 from __future__ import annotations
@@ -167,17 +168,35 @@ def _encode_mask(mask: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
     return torch.where(valid, (mask > 0.5) * float(top), _ignored(valid, how))
 
 
+def _decode_matte(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+    # Channel 0, because mattes are often saved as grey RGB.
+    return _decode_plain(raw[:1], how, camera)
+
+
 def _decode_ids(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
     raw = _one_channel(raw, "map of ids")
     valid = ~_matches(raw, how.get("ignore")) & ~_matches(raw, how.get("invalid")) & ~raw.isnan()
+    if "stored" in how:
+        raw = _positions(raw, how["stored"])
+        valid &= raw >= 0
     return torch.where(valid, raw + float(how.get("label_offset", 0)), 0.0), valid
 
 
 def _encode_ids(ids: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
     raw = ids - float(how.get("label_offset", 0))
+    if "stored" in how:
+        raw = torch.tensor(how["stored"], dtype=torch.float32)[torch.where(valid, raw, 0).long()]
     if bool(_matches(torch.where(valid, raw, -1.0), how.get("ignore")).any()):
         raise ValueError(f"an id equals the ignored value {how.get('ignore')}; renumber the ids")
     return torch.where(valid, raw, _ignored(valid, how))
+
+
+def _positions(raw: Tensor, stored: Any) -> Tensor:
+    """The place of each value of `raw` in the list `stored`, -1 where it is not in it."""
+    table = torch.full((int(max(stored)) + 2,), -1.0)
+    table[torch.tensor(stored)] = torch.arange(len(stored), dtype=torch.float32)
+    known = (raw >= 0) & (raw < len(table) - 1) & (raw == raw.round())
+    return table[torch.where(known, raw, float(len(table) - 1)).long()]
 
 
 def _ignored(valid: Tensor, how: Descriptor) -> float:
@@ -206,8 +225,12 @@ _DECODERS: dict[str, Callable[[Tensor, Descriptor, Camera | None], tuple[Tensor,
     "depth": _decode_depth,
     "normals": _decode_normals,
     "mask": _decode_mask,
+    "matting": _decode_matte,
+    "trimap": _decode_matte,
+    "edge": _decode_matte,
     "semantic": _decode_ids,
     "instance": _decode_ids,
+    "parts": _decode_ids,
 }
 _ENCODERS: dict[str, Callable[[Tensor, Tensor, Descriptor], Tensor]] = {
     "depth": _encode_depth,
@@ -215,4 +238,5 @@ _ENCODERS: dict[str, Callable[[Tensor, Tensor, Descriptor], Tensor]] = {
     "mask": _encode_mask,
     "semantic": _encode_ids,
     "instance": _encode_ids,
+    "parts": _encode_ids,
 }
