@@ -42,6 +42,11 @@ UNITS: dict[str, Unit] = {
     "shading": Unit(3, "0 to 1", "linear light on the surface: picture = albedo * shading + residual"),
     "residual": Unit(3, "0 to 1", "linear light that albedo * shading does not explain"),
     "material": Unit(3, "0 to 1", "roughness, metalness, 0"),
+    # Heatmaps mix: of two sizes of one person the smaller has the narrower peaks, and -1 stays -1.
+    "keypoints": Unit(
+        17, "0 to 1", "likeness of each joint of COCO, 1 at its place; -1 all over where it is not labelled"
+    ),
+    "skeleton": Unit(3, "0 to 1", "sRGB: joints and limbs of people in fixed colours, on black"),
 }
 
 
