@@ -3,7 +3,7 @@
 from twofold.image.files import atomic_write
 from twofold.image.maps import MAP_SUFFIXES, read_map, write_map
 from twofold.image.pictures import MAX_PIXELS, ImageError, read_image, write_image
-from twofold.image.resize import longest_edge_size, pad_to_multiple, resize, resize_map
+from twofold.image.resize import longest_edge_size, pad_to_multiple, resize, resize_map, resize_nearest
 
 __all__ = [
     "MAP_SUFFIXES",
@@ -16,6 +16,7 @@ __all__ = [
     "read_map",
     "resize",
     "resize_map",
+    "resize_nearest",
     "write_image",
     "write_map",
 ]

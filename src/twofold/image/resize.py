@@ -20,7 +20,8 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return flat.reshape(*x.shape[:-2], *size)
 
 
-def _nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """*b c h w to `size` (height, width), each pixel that of the nearest centre; float32."""
     flat = interpolate(x.float().reshape(-1, *x.shape[-3:]), size=size, mode="nearest-exact")
     return flat.reshape(*x.shape[:-2], *size)
 
@@ -36,14 +37,14 @@ def resize_map(
     `geometry.unit`.
     """
     _check(x, size)
-    keep = _nearest(valid, size) > 0.5
+    keep = resize_nearest(valid, size) > 0.5
     if nearest:
-        value = _nearest(torch.where(valid, x, 0), size)
+        value = resize_nearest(torch.where(valid, x, 0), size)
     else:
         weight = resize(valid, size)
         value = resize(torch.where(valid, x, 0), size) / weight.clamp(min=1e-6)
         keep = keep & (weight > 1e-3)
-    far = _nearest(x == math.inf, size) > 0.5
+    far = resize_nearest(x == math.inf, size) > 0.5
     return torch.where(keep, value, torch.where(far, math.inf, 0.0)), keep
 
 
