@@ -4,9 +4,10 @@ Frames are named by where their three axes point, seen by the person who looks a
 
     RUB  x right, y up,   z to the viewer   (OpenGL; the frame of every normal inside the library)
     LUB  x left,  y up,   z to the viewer   (indoor normal data sets)
+    RDB  x right, y down, z to the viewer   (2D-3D-S and Omnidata; only read, in the files of some data sets)
     RDF  x right, y down, z forward         (OpenCV; the frame of points)
 
-A wall that faces the camera has the normal (0, 0, 1) in RUB and LUB, (0, 0, -1) in RDF.
+A wall that faces the camera has the normal (0, 0, 1) in RUB, LUB and RDB, (0, 0, -1) in RDF.
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from torch import Tensor
 EDGE = 0.01
 
 # Each frame's axes, as signs relative to RUB.
-FRAMES: dict[str, tuple[int, int, int]] = {"RUB": (1, 1, 1), "LUB": (-1, 1, 1), "RDF": (1, -1, -1)}
+FRAMES: dict[str, tuple[int, int, int]] = {
+    "RUB": (1, 1, 1),
+    "LUB": (-1, 1, 1),
+    "RDB": (1, -1, 1),
+    "RDF": (1, -1, -1),
+}
 
 
 @dataclass(frozen=True)
