@@ -2,13 +2,20 @@
 
 A descriptor is a plain dict: the header's `targets[name]`, with the row's own entries over it.
 
-    codec        png8, png16, npy, npz, exr or tiff (by default, what the suffix says)
+    codec        png8, png16, jpg8, npy, npz, exr, tiff, hdf5, mat or raw_f32 (by default, what the suffix says)
+    key, index, shape   which array of a file, which map of a stack, how large raw floats are: see `image.arrays`
+    masks        by name: other files that say where this target holds; each has a `path`, what its own codec
+                 needs, and either `valid` (stored values, or "nonzero") or `invalid` (stored values)
     scale        depth: metres per stored unit (with `offset` added); must be said for whole numbers
-    kind         depth: "z", or "euclidean" (distance from the camera's centre; needs the camera)
-    invalid      stored values without meaning: numbers, "nan", "inf", "zero" (all channels 0); one or a list
+    kind         depth: "z"; "euclidean" (distance from the camera's centre; needs the camera); "disparity":
+                 scale * stored + offset is in pixels, z is `baseline` (metres) * `focal` (pixels; by default
+                 the camera's) over it
+    invalid      stored values without meaning: one or a list of numbers, "nan", "inf", "zero" (all channels 0);
+                 within the list, a list is the colour of a pixel
     infinite     depth: the stored value that says "the sky"
     valid_range  depth: [least, most] in metres; valid is strictly between
     frame        normals: RUB, LUB or RDF; must be said
+    facing       normals: "camera" turns those around that face away (needs the camera)
     threshold    mask: foreground is above it (128)
     ignore       mask, semantic, instance: like `invalid`
     label_offset semantic, instance, parts: added to the stored id
@@ -26,12 +33,14 @@ import torch
 from torch import Tensor
 
 from twofold.geometry import Camera, convert_frame, unit
-from twofold.image import write_image, write_map
+from twofold.image import READ_CODECS, write_image, write_map
 
 Descriptor = Mapping[str, Any]
 
 SUFFIXES = {"png8": ".png", "png16": ".png", "npy": ".npy", "npz": ".npz", "exr": ".exr", "tiff": ".tiff"}
-_LEVELS = {"png8": 255, "png16": 65535}
+_LEVELS = {"png8": 255, "jpg8": 255, "png16": 65535}
+# Stored as whole numbers, which never are metres or vectors by themselves.
+_WHOLE = (*_LEVELS, "png")
 
 # What `FolderWriter` uses when the header does not say otherwise. Reading never falls back on these.
 DEFAULT_CODECS: dict[str, dict[str, Any]] = {
@@ -50,8 +59,10 @@ def decode(name: str, raw: Tensor, how: Descriptor, camera: Camera | None = None
     Targets the library does not know are read as scale * raw + offset. ValueError when the descriptor does
     not say enough, or the map has the wrong channels.
     """
-    if how.get("codec", "npy") not in SUFFIXES:
-        raise ValueError(f"the codec {how['codec']!r} is not one of {', '.join(SUFFIXES)}; convert it first")
+    if how.get("codec", "npy") not in READ_CODECS:
+        raise ValueError(
+            f"the codec {how['codec']!r} is not one of {', '.join(READ_CODECS)}; convert it first"
+        )
     return _DECODERS.get(name, _decode_plain)(raw, how, camera)
 
 
@@ -76,16 +87,34 @@ def write_target(stem: Path, name: str, target: Tensor, valid: Tensor, how: Desc
 
 
 def _matches(raw: Tensor, values: Any) -> Tensor:
-    """Where a pixel of c h w holds one of the stored `values`: bool 1 h w."""
+    """Where a pixel of c h w holds one of the stored `values`: bool 1 h w.
+
+    NaN and infinity in any channel, a number in all of them, a list of numbers channel by channel.
+    """
     found = torch.zeros_like(raw[:1], dtype=torch.bool)
     for value in values if isinstance(values, list | tuple) else [values]:
-        if value in ("zero", "zero_pixel"):
+        if isinstance(value, list | tuple):
+            found |= _is_color(raw, value)
+        elif value in ("zero", "zero_pixel"):
             found |= raw.abs().amax(0, keepdim=True) == 0
         elif value is not None:
             # float() reads "nan" and "inf" too.
             number = float(value)
-            found |= (raw.isnan() if math.isnan(number) else raw == number).any(0, keepdim=True)
+            if math.isfinite(number):
+                found |= (raw == number).all(0, keepdim=True)
+            else:
+                found |= (raw.isnan() if math.isnan(number) else raw == number).any(0, keepdim=True)
     return found
+
+
+def _is_color(raw: Tensor, color: Any) -> Tensor:
+    """Where the channels of c h w are those of `color`: bool 1 h w."""
+    if len(color) != raw.shape[0]:
+        raise ValueError(
+            f"{list(color)} has {len(color)} channels, the map {raw.shape[0]}; mend the descriptor"
+        )
+    wanted = raw.new_tensor([float(v) for v in color])[:, None, None]
+    return (raw == wanted).all(0, keepdim=True)
 
 
 def _one_channel(raw: Tensor, name: str) -> Tensor:
@@ -96,7 +125,7 @@ def _one_channel(raw: Tensor, name: str) -> Tensor:
 
 def _decode_depth(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
     raw = _one_channel(raw, "depth map")
-    if "scale" not in how and how.get("codec") in _LEVELS:
+    if "scale" not in how and how.get("codec") in _WHOLE:
         raise ValueError("a depth stored as whole numbers needs 'scale' (metres per unit) in its descriptor")
     z = raw * float(how.get("scale", 1.0)) + float(how.get("offset", 0.0))
     kind = how.get("kind", "z")
@@ -104,13 +133,23 @@ def _decode_depth(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[
         if camera is None:
             raise ValueError("a euclidean depth needs the camera's K in its row")
         z = z / torch.linalg.vector_norm(camera.rays(), dim=0, keepdim=True).float()
+    elif kind == "disparity":
+        z = _by_disparity(z, how, camera)
     elif kind != "z":
-        raise ValueError(f"depth of the kind {kind!r} is not read; convert it to 'z' or 'euclidean'")
+        raise ValueError(f"depth of the kind {kind!r} is not read; convert it to z, euclidean or disparity")
     unknown = _matches(raw, how.get("invalid"))
     far = _matches(raw, how.get("infinite", "inf")) & ~unknown
     least, most = how.get("valid_range") or (0.0, math.inf)
     valid = (z > float(least)) & (z < float(most)) & (z > 0) & ~unknown & ~far
     return torch.where(valid, z, torch.where(far, math.inf, 0.0)), valid
+
+
+def _by_disparity(pixels: Tensor, how: Descriptor, camera: Camera | None) -> Tensor:
+    """Disparity in pixels to metres along z; where it is not positive, 0."""
+    focal = how.get("focal", None if camera is None else camera.fx)
+    if not how.get("baseline") or focal is None:
+        raise ValueError("a disparity needs its 'baseline' (metres), and 'focal' (pixels) or the camera's K")
+    return torch.where(pixels > 0, float(how["baseline"]) * float(focal) / pixels, 0.0)
 
 
 def _encode_depth(z: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
@@ -133,6 +172,8 @@ def stored_vectors(raw: Tensor, how: Descriptor) -> Tensor:
     """Stored normals 3 h w as vectors in the file's own frame, of the length they were stored with."""
     if raw.shape[0] != 3:
         raise ValueError(f"a map of normals has 3 channels, this has {raw.shape[0]}")
+    if how.get("codec") == "png":
+        raise ValueError("normals in a PNG need the 'codec' png8 or png16 in their descriptor")
     levels = _LEVELS.get(how.get("codec", ""))
     return raw if levels is None else raw / levels * 2 - 1
 
@@ -144,7 +185,20 @@ def _decode_normals(raw: Tensor, how: Descriptor, camera: Camera | None) -> tupl
     square = (vectors * vectors).sum(0, keepdim=True)
     # A zero vector is no direction; NaN and infinity do not compare as inside either.
     valid = (square > 0.25) & (square < math.inf) & ~_matches(raw, how.get("invalid", "zero"))
-    return unit(convert_frame(torch.where(valid, vectors, 0.0), how["frame"], "RUB")), valid
+    normals = unit(convert_frame(torch.where(valid, vectors, 0.0), how["frame"], "RUB"))
+    if how.get("facing") == "camera":
+        if camera is None:
+            raise ValueError("normals to be turned to the camera need its K in their row")
+        normals = torch.where(facing(normals, camera), normals, -normals)
+    return normals, valid
+
+
+def facing(normals: Tensor, camera: Camera | None) -> Tensor:
+    """Where normals (3 h w, RUB) face the camera, bool 1 h w: against the pixel's ray, or the axis if unknown."""
+    if camera is None:
+        return normals[2:3] > 0
+    rays = convert_frame(camera.rays(), "RDF", "RUB")
+    return (normals * rays.to(normals)).sum(0, keepdim=True) < 0
 
 
 def _encode_normals(normals: Tensor, valid: Tensor, how: Descriptor) -> Tensor:

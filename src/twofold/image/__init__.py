@@ -1,13 +1,20 @@
 """Read, write and resize: pictures (what eyes see, sRGB in [0, 1]) and maps (raw numbers, never rescaled)."""
 
 from twofold.image.files import atomic_write
-from twofold.image.maps import MAP_SUFFIXES, read_map, write_map
+from twofold.image.maps import MAP_SUFFIXES, READ_CODECS, read_map, write_map
 from twofold.image.pictures import MAX_PIXELS, ImageError, read_image, write_image
-from twofold.image.resize import longest_edge_size, pad_to_multiple, resize, resize_map, resize_nearest
+from twofold.image.resize import (
+    longest_edge_size,
+    pad_to_multiple,
+    resize,
+    resize_map,
+    resize_nearest,
+)
 
 __all__ = [
     "MAP_SUFFIXES",
     "MAX_PIXELS",
+    "READ_CODECS",
     "ImageError",
     "atomic_write",
     "longest_edge_size",

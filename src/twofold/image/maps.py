@@ -2,54 +2,101 @@
 
 from __future__ import annotations
 
-import math
 import os
+import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from twofold.image.arrays import Ask, check_array, need, read_hdf5, read_mat, read_npy, read_npz, read_raw
 from twofold.image.files import atomic_write
-from twofold.image.pictures import (
-    DECODE_ERRORS,
-    MAX_PIXELS,
-    ImageError,
-    check_file,
-    check_size,
-    open_picture,
-    shown,
-)
+from twofold.image.pictures import DECODE_ERRORS, MAX_PIXELS, ImageError, check_size, open_picture
+from twofold.image.stored import Stored, find_stored
+
+# float32 holds every whole number up to here.
+_EXACT = 2**24
 
 
-def read_map(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Tensor:
-    """Raw values as stored: float32 c h w. The suffix names the format (MAP_SUFFIXES).
+def read_map(
+    path: str | os.PathLike[str],
+    max_pixels: int = MAX_PIXELS,
+    *,
+    codec: str = "",
+    key: str = "",
+    index: int | None = None,
+    shape: Sequence[int] | None = None,
+) -> Tensor:
+    """Raw values as stored: float32 c h w. See `read_stored` for the arguments and the errors."""
+    return as_map(read_stored(path, max_pixels, codec=codec, key=key, index=index, shape=shape), path)
 
-    Arrays are h w, h w c or c h w with at most 4 channels (h w c where both readings fit). Palettes give
-    their indices, grey of 1 to 16 bits its levels. The size is checked before decoding; pickles are never
-    read. ImageError for any file that is not such a map.
+
+def read_stored(
+    path: str | os.PathLike[str],
+    max_pixels: int = MAX_PIXELS,
+    *,
+    codec: str = "",
+    key: str = "",
+    index: int | None = None,
+    shape: Sequence[int] | None = None,
+) -> np.ndarray:
+    """The array of a map in the type it was stored with: h w, h w c or c h w, with at most 4 channels.
+
+    path    a file, or a member of a tar: `x.tar::a/b.png`
+    codec   one of READ_CODECS, by default what the suffix says. png8 and png16 must have that many bits
+    key, index, shape  see `arrays.Ask`
+
+    Palettes give their indices, grey of 1 to 16 bits its levels, colour its order in the file. The size is
+    checked before decoding; pickles are never read. ImageError for any file that is not such a map.
     """
-    file, name = check_file(path), shown(path)
-    read = _READERS.get(file.suffix.lower())
-    if read is None:
-        raise ImageError(f"{name} is not a map that can be read; maps are {', '.join(MAP_SUFFIXES)}")
-    if file.stat().st_size == 0:
-        raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
+    stored = find_stored(path)
+    kind = _kind(stored, codec)
+    ask = Ask(codec, key, index, None if shape is None else tuple(shape), max_pixels)
+    for what, kinds in _ONLY.items():
+        if getattr(ask, what) not in ("", None) and kind not in kinds:
+            raise ImageError(f"{stored.name}: '{what}' is for {', '.join(kinds)}, this is read as {kind}")
+    if stored.size == 0:
+        raise ImageError(f"{stored.name} is empty (0 bytes); copy or download it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            array = read(file, max_pixels)
+            return _READERS[kind](stored, ask)
     except ImageError:
         raise
     except (*DECODE_ERRORS, zipfile.BadZipFile, RuntimeError) as error:
         detail = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ImageError(f"{name} is damaged or cut short ({detail}); copy or make it again") from None
-    return torch.from_numpy(np.array(_channels_first(array), dtype=np.float32, order="C"))
+        raise ImageError(f"{stored.name} is damaged or cut short ({detail}); copy or make it again") from None
+
+
+def as_map(array: np.ndarray, name: str | os.PathLike[str]) -> Tensor:
+    """An array of `read_stored` as float32 c h w (h w c where both readings fit).
+
+    ImageError when float32 cannot hold its numbers: ids above 2^24 would come out as their neighbours, and
+    floats above 3e38 as infinity.
+    """
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1) if array.shape[2] <= 4 else array
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind in "iu" and size > 2 and array.size and max(int(array.max()), -int(array.min())) > _EXACT:
+        raise ImageError(f"{name} holds whole numbers up to {array.max()}; a map keeps them up to {_EXACT}")
+    with np.errstate(over="ignore"):
+        values = np.array(array, dtype=np.float32, order="C")
+    if kind == "f" and size > 4 and bool((np.isinf(values) & np.isfinite(array)).any()):
+        raise ImageError(f"{name} holds floats beyond 3e38, which 32 bits cannot; is it damaged?")
+    return torch.from_numpy(values)
+
+
+def codec_of(path: str | os.PathLike[str]) -> str:
+    """The codec that a suffix stands for; for PNG just "png", because the bits are in the file; "" for others."""
+    suffix = Path(path).suffix.lower()
+    return (
+        "tiff" if suffix == ".tif" else "hdf5" if suffix == ".h5" else suffix[1:] if suffix in _KINDS else ""
+    )
 
 
 def write_map(path: str | os.PathLike[str], x: Tensor) -> None:
@@ -71,110 +118,107 @@ def write_map(path: str | os.PathLike[str], x: Tensor) -> None:
         write(temporary, array[..., 0] if array.shape[2] == 1 else array, str(path))
 
 
-def _channels_first(array: np.ndarray) -> np.ndarray:
-    """h w, h w c or c h w to c h w."""
-    if array.ndim == 2:
-        return array[None]
-    if array.shape[2] <= 4:
-        return array.transpose(2, 0, 1)
-    return array
+def _kind(stored: Stored, codec: str) -> str:
+    """The reader that a codec, or else the suffix, asks for."""
+    if codec:
+        if codec not in READ_CODECS:
+            raise ImageError(f"{stored.name}: the codec {codec!r} is not one of {', '.join(READ_CODECS)}")
+        return READ_CODECS[codec]
+    if stored.suffix not in _KINDS:
+        raise ImageError(f"{stored.name} is not a map that can be read; maps are {', '.join(_KINDS)}")
+    return _KINDS[stored.suffix]
 
 
-def _check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: int) -> None:
-    """ImageError unless an array of this shape and type is a map of at most `max_pixels`."""
-    if dtype.kind not in "fiub":
-        raise ImageError(f"{name} holds {dtype}, not numbers; a map is an array of floats or integers")
-    if len(shape) == 2:
-        height, width = shape
-    elif len(shape) == 3 and shape[2] <= 4:
-        height, width, _ = shape
-    elif len(shape) == 3 and shape[0] <= 4:
-        _, height, width = shape
-    else:
-        raise ImageError(f"{name} has shape {shape}; a map is h w, h w c or c h w with at most 4 channels")
-    check_size(name, width, height if math.prod(shape) else 0, max_pixels)
+def _open(stored: Stored, ask: Ask, format: str) -> Image.Image:
+    """A picture file as a map: of one frame, as large as allowed, not turned by its camera."""
+    image = open_picture(stored.read() if stored.member else stored.path, stored.name, (format,))
+    check_size(stored.name, *image.size, ask.max_pixels)
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"{stored.name} holds several pictures; a map is one")
+    if format != "TIFF" and image.getexif().get(0x0112, 1) != 1:
+        raise ImageError(
+            f"{stored.name} says it is to be turned (EXIF); maps are stored upright, write it again"
+        )
+    return image
 
 
-def _need(module: str, name: str) -> ModuleType:
-    """An optional reader; ImageError saying how to get it when it is not installed."""
-    import importlib
-
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImageError(f"{name} needs the package {module}; run: pip install 'twofold[io]'") from None
-
-
-def _read_npy(path: Path, max_pixels: int) -> np.ndarray:
-    with open(path, "rb") as file:
-        return _read_array(file, str(path), max_pixels)
-
-
-def _read_array(file, name: str, max_pixels: int) -> np.ndarray:
-    """One .npy stream. Its header is judged before its data is read, and objects (pickles) are refused."""
-    start = np.lib.format.read_magic(file)
-    header = np.lib.format.read_array_header_1_0 if start == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = header(file)
-    _check_array(name, shape, dtype, max_pixels)
-    file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False)
-
-
-def _read_npz(path: Path, max_pixels: int) -> np.ndarray:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        if len(names) != 1:
+def _read_png(stored: Stored, ask: Ask) -> np.ndarray:
+    with stored.open() as file:
+        # Bytes 24 and 25 of every PNG: bits per sample, colour type. Pillow hides both.
+        bits, color = file.read(26)[24:26]
+    wanted = {"png8": 8, "png16": 16}.get(ask.codec)
+    with _open(stored, ask, "PNG") as image:
+        if wanted and (bits == 16) != (wanted == 16):
             raise ImageError(
-                f"{path} holds {len(names)} arrays ({', '.join(names)[:80]}); a map is one array"
+                f"{stored.name} has {bits} bits a sample, its codec says {ask.codec}; is it a preview?"
             )
-        with archive.open(names[0]) as file:
-            return _read_array(file, str(path), max_pixels)
-
-
-def _read_png(path: Path, max_pixels: int) -> np.ndarray:
-    with open_picture(path, str(path), ("PNG",)) as image:
-        check_size(str(path), *image.size, max_pixels)
-        with open(path, "rb") as file:
-            # Bytes 24 and 25 of every PNG: bits per sample, colour type. Pillow hides both.
-            bits, color = file.read(26)[24:26]
         if bits == 16 and color in (2, 4, 6):
-            return _read_png_wide(path)
+            return _read_png_wide(stored)
         image.load()
         array = np.asarray(image)
         # Pillow stretches grey of 2 and 4 bits to 0..255; back to the stored levels.
         return array // (255 // (2**bits - 1)) if color == 0 and bits in (2, 4) else array
 
 
-def _read_png_wide(path: Path) -> np.ndarray:
+def _read_png_wide(stored: Stored) -> np.ndarray:
     """16-bit colour, which Pillow would cut to 8 bits: h w c in the order of the file."""
-    cv2 = _need("cv2", f"{path}, a 16-bit colour PNG,")
-    array = cv2.imdecode(np.fromfile(path, dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    cv2: Any = need("cv2", f"{stored.name}, a 16-bit colour PNG,")
+    array = cv2.imdecode(np.frombuffer(stored.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16:
-        raise ImageError(f"{path} is damaged or cut short; copy or make it again")
+        raise ImageError(f"{stored.name} is damaged or cut short; copy or make it again")
     return array[..., [2, 1, 0, 3][: array.shape[2]]]
 
 
-def _read_tiff(path: Path, max_pixels: int) -> np.ndarray:
-    try:
-        image = open_picture(path, str(path), ("TIFF",))
-    except ImageError:
-        # Pillow knows no TIFF of several float channels.
-        tifffile = _need("tifffile", f"{path}, a TIFF of an uncommon kind,")
-        with tifffile.TiffFile(path) as file:
-            page = file.pages[0]
-            _check_array(str(path), page.shape, page.dtype, max_pixels)
-            return page.asarray()
-    with image:
-        check_size(str(path), *image.size, max_pixels)
+def _read_jpeg(stored: Stored, ask: Ask) -> np.ndarray:
+    """A map that was published as JPEG: its levels, near what they once were. Only where a codec says so."""
+    with _open(stored, ask, "JPEG") as image:
+        if image.mode not in ("L", "RGB"):
+            raise ImageError(f"{stored.name} is a JPEG of mode {image.mode}; a map is grey or RGB")
         image.load()
         return np.asarray(image)
 
 
-def _read_exr(path: Path, max_pixels: int) -> np.ndarray:
-    exr = _need("OpenEXR", f"{path}, an EXR file,")
-    low, high = exr.File(str(path), header_only=True).header()["dataWindow"]
-    check_size(str(path), int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), max_pixels)
+def _read_tiff(stored: Stored, ask: Ask) -> np.ndarray:
+    try:
+        image = _open(stored, ask, "TIFF")
+    except ImageError as error:
+        if "not a picture" not in str(error):
+            raise
+        # Pillow knows no TIFF of several float channels.
+        tifffile = need("tifffile", f"{stored.name}, a TIFF of an uncommon kind,")
+        with stored.open() as raw, tifffile.TiffFile(raw) as file:
+            page = file.pages[0]
+            check_array(stored.name, page.shape, page.dtype, ask.max_pixels)
+            return page.asarray()
+    with image:
+        image.load()
+        return np.asarray(image)
+
+
+def _read_exr(stored: Stored, ask: Ask) -> np.ndarray:
+    exr = need("OpenEXR", f"{stored.name}, an EXR file,")
+    if not stored.member:
+        return _exr_channels(exr, stored.path, stored.name, ask)
+    with tempfile.TemporaryDirectory() as folder:
+        # The library reads named files only.
+        copy = Path(folder) / "member.exr"
+        copy.write_bytes(stored.read())
+        return np.array(_exr_channels(exr, copy, stored.name, ask))
+
+
+def _exr_channels(exr: Any, path: Path, name: str, ask: Ask) -> np.ndarray:
+    header = exr.File(str(path), header_only=True).header()
+    low, high = header["dataWindow"]
+    if not all(
+        np.array_equal(a, b) for a, b in zip(header["dataWindow"], header["displayWindow"], strict=True)
+    ):
+        raise ImageError(f"{name} keeps only a window of its picture ({low} to {high}); write it whole")
+    check_size(name, int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), ask.max_pixels)
     channels = exr.File(str(path)).channels()
+    if ask.key:
+        if ask.key not in channels:
+            raise ImageError(f"{name} has no channel {ask.key!r}; it has {', '.join(channels)}")
+        return channels[ask.key].pixels
     for group in ("RGB", "RGBA"):
         if group in channels:
             return channels[group].pixels[..., :3]
@@ -182,7 +226,9 @@ def _read_exr(path: Path, max_pixels: int) -> np.ndarray:
         return next(iter(channels.values())).pixels
     if {"X", "Y", "Z"} <= set(channels):
         return np.stack([channels[c].pixels for c in "XYZ"], axis=-1)
-    raise ImageError(f"{path} has the channels {', '.join(channels)}; a map has RGB, XYZ or one channel")
+    raise ImageError(
+        f"{name} has the channels {', '.join(channels)}; say which by 'key', or store RGB or XYZ"
+    )
 
 
 def _write_npy(path: Path, array: np.ndarray, name: str) -> None:
@@ -206,11 +252,11 @@ def _write_tiff(path: Path, array: np.ndarray, name: str) -> None:
     if array.ndim == 2:
         Image.fromarray(array.astype(np.float32)).save(path, format="TIFF", compression="tiff_adobe_deflate")
     else:
-        _need("tifffile", f"{name}, a TIFF of several channels,").imwrite(path, array.astype(np.float32))
+        need("tifffile", f"{name}, a TIFF of several channels,").imwrite(path, array.astype(np.float32))
 
 
 def _write_exr(path: Path, array: np.ndarray, name: str) -> None:
-    exr = _need("OpenEXR", f"{name}, an EXR file,")
+    exr = need("OpenEXR", f"{name}, an EXR file,")
     if array.ndim == 3 and array.shape[2] != 3:
         raise ImageError(f"{name} cannot hold {array.shape[2]} channels; an EXR map has 1 or 3")
     group = "Y" if array.ndim == 2 else "RGB"
@@ -218,13 +264,36 @@ def _write_exr(path: Path, array: np.ndarray, name: str) -> None:
     exr.File(header, {group: np.ascontiguousarray(array, dtype=np.float32)}).write(str(path))
 
 
-_READERS: dict[str, Callable[[Path, int], np.ndarray]] = {
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".png": _read_png,
-    ".exr": _read_exr,
-    ".tif": _read_tiff,
-    ".tiff": _read_tiff,
+# The codecs that are read, and the reader of each.
+READ_CODECS: dict[str, str] = {
+    "png8": "png",
+    "png16": "png",
+    "png": "png",
+    "jpg8": "jpeg",
+    "npy": "npy",
+    "npz": "npz",
+    "exr": "exr",
+    "tiff": "tiff",
+    "hdf5": "hdf5",
+    "mat": "mat",
+    "raw_f32": "raw_f32",
+}
+_READERS: dict[str, Callable[[Stored, Ask], np.ndarray]] = {
+    "png": _read_png,
+    "jpeg": _read_jpeg,
+    "npy": read_npy,
+    "npz": read_npz,
+    "exr": _read_exr,
+    "tiff": _read_tiff,
+    "hdf5": read_hdf5,
+    "mat": read_mat,
+    "raw_f32": read_raw,
+}
+# What an argument other than the file is for.
+_ONLY = {
+    "key": ("npz", "hdf5", "mat", "exr"),
+    "index": ("npy", "hdf5", "mat"),
+    "shape": ("raw_f32",),
 }
 _WRITERS: dict[str, Callable[[Path, np.ndarray, str], None]] = {
     ".npy": _write_npy,
@@ -234,4 +303,17 @@ _WRITERS: dict[str, Callable[[Path, np.ndarray, str], None]] = {
     ".tif": _write_tiff,
     ".tiff": _write_tiff,
 }
-MAP_SUFFIXES: tuple[str, ...] = tuple(_READERS)
+# What is read by its suffix alone; a JPEG is a map, and raw floats are, only where a codec says so.
+_KINDS = {
+    ".npy": "npy",
+    ".npz": "npz",
+    ".png": "png",
+    ".exr": "exr",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".mat": "mat",
+}
+# Of the library's own maps.
+MAP_SUFFIXES: tuple[str, ...] = tuple(_WRITERS)

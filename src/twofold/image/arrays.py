@@ -1,0 +1,184 @@
+"""Arrays in files, in the type they were stored with: .npy, .npz, HDF5, MATLAB's .mat, raw floats.
+
+Pickles are never read, links out of an HDF5 file never followed, and the size of an array is judged by what
+the file says of it before its data is touched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import zipfile
+from dataclasses import dataclass
+from types import ModuleType
+from typing import IO, Any
+
+import numpy as np
+
+from twofold.image.pictures import ImageError, check_size
+from twofold.image.stored import Stored
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What of a file is wanted, and how much at most.
+
+    codec       the name of the encoding, for those whose suffix does not say it
+    key         of .npz, HDF5, MAT, EXR: which of its arrays (EXR: which channel or layer)
+    index       of .npy, HDF5, MAT: which map of a stack (the first axis; MATLAB's last)
+    shape       of raw floats: (height, width) or (height, width, channels)
+    max_pixels  of one map
+    """
+
+    codec: str = ""
+    key: str = ""
+    index: int | None = None
+    shape: tuple[int, ...] | None = None
+    max_pixels: int = 0
+
+
+def need(module: str, name: str) -> ModuleType:
+    """An optional reader; ImageError saying how to get it when it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ImageError(f"{name} needs the package {module}; run: pip install 'twofold[io]'") from None
+
+
+def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: int) -> None:
+    """ImageError unless an array of this shape and type is a map of at most `max_pixels`."""
+    if dtype.kind not in "fiub":
+        raise ImageError(f"{name} holds {dtype}, not numbers; a map is an array of floats or integers")
+    if len(shape) == 2:
+        height, width = shape
+    elif len(shape) == 3 and shape[2] <= 4:
+        height, width, _ = shape
+    elif len(shape) == 3 and shape[0] <= 4:
+        _, height, width = shape
+    else:
+        raise ImageError(f"{name} has shape {shape}; a map is h w, h w c or c h w with at most 4 channels")
+    check_size(name, width, height if math.prod(shape) else 0, max_pixels)
+
+
+def read_npy(stored: Stored, ask: Ask) -> np.ndarray:
+    """A .npy file; of a stack of maps, only the one asked for."""
+    if ask.index is None:
+        with stored.open() as file:
+            return _read_npy(file, stored.name, ask.max_pixels)
+    if stored.member:
+        raise ImageError(f"{stored.name} is a stack within a tar; unpack it first")
+    return _one_of(np.load(stored.path, mmap_mode="r", allow_pickle=False), stored.name, ask)
+
+
+def _read_npy(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
+    """One .npy stream. Its header is judged before its data is read, and objects (pickles) are refused."""
+    start = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if start == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = header(file)
+    check_array(name, shape, dtype, max_pixels)
+    file.seek(0)
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def read_npz(stored: Stored, ask: Ask) -> np.ndarray:
+    """The one array of a .npz file, or the one called `key`."""
+    with stored.open() as file, zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
+        wanted = [n for n in names if n.removesuffix(".npy") == ask.key] if ask.key else names
+        if len(wanted) != 1:
+            there = ", ".join(n.removesuffix(".npy") for n in names)[:80]
+            what = f"no array {ask.key!r}" if ask.key else f"{len(names)} arrays"
+            raise ImageError(f"{stored.name} has {what} (there: {there}); say which one by its 'key'")
+        with archive.open(wanted[0]) as array:
+            return _read_npy(array, stored.name, ask.max_pixels)
+
+
+def read_hdf5(stored: Stored, ask: Ask) -> np.ndarray:
+    """A dataset of an HDF5 file: the one called `key`, or the only one."""
+    h5py = need("h5py", f"{stored.name}, an HDF5 file,")
+    with stored.open() as raw, h5py.File(raw, "r") as file:
+        return np.asarray(_one_of(_dataset(h5py, file, stored.name, ask), stored.name, ask))
+
+
+def _dataset(h5py: Any, file: Any, name: str, ask: Ask) -> Any:
+    """The dataset asked for; nothing that lies in another file, or whose size is not its own."""
+    there = [key for key in file if not key.startswith("#")]
+    key = ask.key or (there[0] if len(there) == 1 else "")
+    if not key:
+        raise ImageError(f"{name} holds {', '.join(there)[:80]}; say which one by its 'key'")
+    found: Any = file
+    for part in key.strip("/").split("/"):
+        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
+        if link is None:
+            raise ImageError(f"{name} has no dataset {key!r}; it holds {', '.join(there)[:80]}")
+        if not isinstance(link, h5py.HardLink):
+            raise ImageError(f"{name}: {key!r} is a link; links of HDF5 files are not followed")
+        found = found.get(part)
+    if not isinstance(found, h5py.Dataset):
+        raise ImageError(f"{name}: {key!r} is a group of datasets; say which one by its 'key'")
+    if found.external or found.is_virtual:
+        raise ImageError(f"{name}: {key!r} keeps its data in other files; copy it into one")
+    if found.chunks and math.prod(found.chunks) > 4 * ask.max_pixels:
+        raise ImageError(
+            f"{name}: {key!r} is packed in pieces of {found.chunks}; write it again in smaller ones"
+        )
+    return found
+
+
+def _one_of(array: Any, name: str, ask: Ask) -> Any:
+    """The array, or the map `index` of a stack of them, judged before its data is read."""
+    if ask.index is None:
+        check_array(name, tuple(array.shape), np.dtype(array.dtype), ask.max_pixels)
+        return array[()]
+    if not array.ndim > 2 or not 0 <= ask.index < array.shape[0]:
+        raise ImageError(f"{name} has shape {tuple(array.shape)}, and no map {ask.index}")
+    check_array(name, tuple(array.shape[1:]), np.dtype(array.dtype), ask.max_pixels)
+    return array[ask.index]
+
+
+def read_mat(stored: Stored, ask: Ask) -> np.ndarray:
+    """A variable of a MATLAB file of any version, in MATLAB's order of axes: h w, h w c, and stacks last."""
+    with stored.open() as file:
+        if file.read(19).startswith(b"MATLAB 7.3 MAT-file"):
+            # HDF5 inside, where MATLAB's axes stand in reverse; so the last, that of a stack, comes first.
+            return read_hdf5(stored, ask).T
+        file.seek(0)
+        return _read_mat5(file, stored.name, ask)
+
+
+def _read_mat5(file: IO[bytes], name: str, ask: Ask) -> np.ndarray:
+    from scipy.io import loadmat, matlab, whosmat
+
+    try:
+        there = {variable: tuple(shape) for variable, shape, _ in whosmat(file)}
+        key = ask.key or (next(iter(there)) if len(there) == 1 else "")
+        if key not in there:
+            what = f"has no variable {key!r}" if key else "has several variables"
+            raise ImageError(f"{name} {what} (there: {', '.join(there)[:80]}); say which one by its 'key'")
+        stack = len(there[key]) - (ask.index is not None)
+        check_array(name, there[key][:stack], np.dtype("f8"), ask.max_pixels)
+        file.seek(0)
+        array = loadmat(file, variable_names=[key])[key]
+    except matlab.MatReadError as error:
+        raise ImageError(f"{name} is damaged or cut short ({error}); copy it again") from None
+    if ask.index is not None:
+        array = np.moveaxis(array, -1, 0)
+    return _one_of(array, name, ask)
+
+
+def read_raw(stored: Stored, ask: Ask) -> np.ndarray:
+    """Little-endian 32-bit floats, row by row, without a header; the descriptor says their `shape`."""
+    if not ask.shape:
+        raise ImageError(f"{stored.name} is raw floats; say their 'shape' [height, width]")
+    shape = tuple(int(n) for n in ask.shape)
+    if min(shape) < 1:
+        raise ImageError(f"{stored.name}: its shape {list(shape)} must be of positive numbers")
+    check_array(stored.name, shape, np.dtype("<f4"), ask.max_pixels)
+    if stored.size != 4 * math.prod(shape):
+        wanted = f"{4 * math.prod(shape)} for {'x'.join(map(str, shape))} floats"
+        raise ImageError(
+            f"{stored.name} has {stored.size} bytes, not {wanted}; copy it again, or mend the shape"
+        )
+    if stored.member:
+        return np.frombuffer(stored.read(), dtype="<f4").reshape(shape)
+    return np.memmap(stored.path, dtype="<f4", mode="r", shape=shape)
