@@ -22,6 +22,7 @@ from twofold.data.layout import (
     read_pending,
     read_rows,
 )
+from twofold.data.points import drawn, is_inline
 from twofold.data.writer import FolderWriter
 from twofold.geometry import Camera, convert_frame
 from twofold.image import read_image, read_map
@@ -82,7 +83,9 @@ class Folder:
                 f"{where}: the image is {height}x{width}, its row says {row['size']}; mend the row"
             )
         camera = _camera(row, width, height, where)
-        read = {name: self._target(row, name, camera, where) for name in self._names(row)}
+        image, cut, read = self._drawn(row, image, where)
+        read |= {n: self._target(row, n, camera, where) for n in self._names(row) if n not in read}
+        height, width = image.shape[-2:]
         for name, (target, _) in read.items():
             if target.shape[-2:] != image.shape[-2:]:
                 found = "x".join(str(n) for n in target.shape[-2:])
@@ -95,7 +98,7 @@ class Folder:
             valid={name: valid for name, (_, valid) in read.items()},
             caption=_caption(row),
             id=row["id"],
-            camera=camera,
+            camera=None if cut else camera,
             origin=_origin(row, where),
         )
 
@@ -105,6 +108,23 @@ class Folder:
     def descriptor(self, row: Row, name: str) -> Descriptor:
         """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
         return {**self.header.get("targets", {}).get(name, {}), **row["targets"][name]}
+
+    def _drawn(
+        self, row: Row, image: Tensor, where: str
+    ) -> tuple[Tensor, bool, dict[str, tuple[Tensor, Tensor]]]:
+        """The picture, whether it was cut to a part, and the targets that the row holds as numbers."""
+        inline = [n for n in self._names(row) if is_inline(row["targets"][n])]
+        try:
+            found, cut, read = drawn(image, {n: self.descriptor(row, n) for n in inline})
+        except ValueError as error:
+            raise FolderError(f"{where}: {error}") from None
+        others = [n for n in self._names(row) if n not in read]
+        if cut and others:
+            raise FolderError(
+                f"{where}: {inline[0]} cuts the picture to a box, {others[0]} is of the whole of it; "
+                f"ask for one of them: Folder(root, targets=({inline[0]!r},))"
+            )
+        return found, cut, read
 
     def _target(self, row: Row, name: str, camera: Camera | None, where: str) -> tuple[Tensor, Tensor]:
         path = inside(self.files, row["targets"][name]["path"], where)

@@ -28,6 +28,7 @@ HEADER = "dataset.json"
 MANIFESTS = ("metadata.jsonl", "manifest.jsonl")
 PENDING = ".rows"
 MEMBER = "::"  # between a tar file and the name of its member
+INLINE = ("points", "people")  # what a target has in place of a path; see `points`
 
 Row = dict[str, Any]
 
@@ -98,7 +99,7 @@ def check_row(row: Row, where: str) -> Row:
         raise FolderError(f"{where}: 'targets' must be an object of names, not {type(targets).__name__}")
     check_relative(row["file_name"], where)
     for name, target in targets.items():
-        if not isinstance(target, dict) or "path" not in target:
+        if not isinstance(target, dict) or not any(key in target for key in ("path", *INLINE)):
             raise FolderError(f"{where}: the target {name!r} has no 'path'")
     for key in ("camera", "provenance", "image"):
         if not isinstance(row.get(key), dict | None):

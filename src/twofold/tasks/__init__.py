@@ -3,17 +3,26 @@
 from .albedo import albedo
 from .depth import depth
 from .disparity import disparity
-from .mask import mask
+from .keypoints import keypoints
+from .log_depth import log_depth
+from .mask import mask, mask_task
 from .material import material
 from .matting import matting
 from .normals import normals
+from .parsing import parsing, parsing_logits
 from .residual import residual
+from .saliency import saliency
 from .segmentation import segmentation
-from .semantic import semantic, semantic_logits_task, semantic_task
+from .semantic import semantic, semantic_logits, semantic_logits_task, semantic_task
 from .shading import shading
+from .skeleton import skeleton
+from .sqrt_disparity import sqrt_disparity
 from .task import Task
 
-_ALL = (depth, normals, disparity, mask, matting, segmentation, semantic, albedo, shading, residual, material)
+_ALL = (
+    depth, normals, disparity, sqrt_disparity, log_depth, mask, saliency, matting, segmentation, semantic,
+    semantic_logits, parsing, parsing_logits, keypoints, skeleton, albedo, shading, residual, material,
+)  # fmt: skip
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
@@ -45,14 +54,23 @@ __all__ = [
     "depth",
     "disparity",
     "get_task",
+    "keypoints",
+    "log_depth",
     "mask",
+    "mask_task",
     "material",
     "matting",
     "normals",
+    "parsing",
+    "parsing_logits",
     "residual",
+    "saliency",
     "segmentation",
     "semantic",
+    "semantic_logits",
     "semantic_logits_task",
     "semantic_task",
     "shading",
+    "skeleton",
+    "sqrt_disparity",
 ]

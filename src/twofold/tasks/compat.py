@@ -1,6 +1,8 @@
 """GenPercept's encodings and losses with their quirks, to reproduce what was trained with them. No default is here.
 
-Each differs from the task of the same name as its docstring says. `genpercept` makes a task that has them all.
+Each differs from the task of the same name as its docstring says. `genpercept` makes a task that has them all. Two are
+about what is read before a task sees it: pictures are brought to size as `RESAMPLE` says in training (smoothly in
+prediction), and normals are those of `zeroed_normals`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,14 @@ from torch import Tensor
 
 from .depth import HIGH, LOW
 from .disparity import encode_whole
-from .losses import gradient_vertical
+from .losses import gradient_vertical, masked_mean
 from .task import Task
+
+# How its training pictures of every task but masks and mattes are resized: by `image.resize_nearest`.
+RESAMPLE = "nearest"
+# Its losses of depth are of canvases raised by so much, to be positive.
+RAISED = 2.0
+_TINY = 1e-6
 
 
 def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,11 +67,67 @@ def decode_normals(canvas: Tensor) -> Tensor:
     return canvas.float().clamp(-1, 1)
 
 
+def zeroed_normals(normals: Tensor, valid: Tensor, depth_valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Normals that are zero where depth is not valid, and count as known all the same.
+
+    Such a pixel has no direction, whatever is said: it adds a constant 90 degrees to the angular loss.
+
+    Args:
+        normals: ``*b 3 h w``.
+        valid: ``*b 1 h w`` bool, of the normals.
+        depth_valid: ``*b 1 h w`` bool, of the depth of the same picture.
+
+    Returns:
+        The vectors, zero where either is not valid, and ``valid``.
+    """
+    return torch.where(valid & depth_valid, normals, 0.0), valid
+
+
+def scale_shift_invariant(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """As `depth.scale_shift_invariant`, but an answer that fits upside down is brought to the truth's median.
+
+    Canvases are raised by `RAISED` first. Where least squares give no positive scale, the loss is that of the canvas
+    times the ratio of the two medians, the lower ones of even numbers.
+    """
+    p, g = said.mean(1) + RAISED, wanted.mean(1) + RAISED
+    known, total = mask[:, 0], said.new_zeros(())
+    for i in range(len(p)):
+        here, there, m = p[i], g[i], known[i].to(p)
+        a00, a01, a11 = (m * here * here).sum(), (m * here).sum(), m.sum()
+        b0, b1 = (m * here * there).sum(), (m * there).sum()
+        determinant = a00 * a11 - a01 * a01
+        scale, shift = here.new_zeros(()), here.new_zeros(())
+        if determinant > 0:
+            scale, shift = (a11 * b0 - a01 * b1) / determinant, (a00 * b1 - a01 * b0) / determinant
+        if scale > 0 or not known[i].any():
+            fitted = scale * here + shift
+        else:
+            fitted = here * (there[known[i]].median() / (here[known[i]].median() + 1e-8))
+        total = total + ((fitted - there).abs() * m).sum()
+    return total / known.sum().clamp(min=1)
+
+
+def median_scale_shift_invariant(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """L1 after each image's median became 0 and its mean deviation 1 (after MiDaS), which no released model used.
+
+    Medians, the lower ones of even numbers, and deviations are of all pixels, known or not; the deviations' sum is
+    divided by the number of known ones.
+    """
+    count = mask.flatten(1).sum(1).clamp(min=1)[:, None]
+
+    def standard(canvas: Tensor) -> Tensor:
+        flat = canvas.mean(1).flatten(1)
+        centred = flat - flat.median(1, keepdim=True).values
+        return centred / (centred.abs().sum(1, keepdim=True) / count + _TINY)
+
+    apart = (standard(said) - standard(wanted)).abs().reshape(len(said), 1, *said.shape[-2:])
+    return masked_mean(apart, mask)
+
+
 def genpercept(task: Task) -> Task:
     """``task`` with the quirks of GenPercept's release: its encoding or decoding, and its losses and their weights.
 
-    Two are not here, because no task sees them: pictures resized by nearest neighbour in training, and normals
-    that count as known where they were zeroed.
+    Of depth and disparity there is one loss more than it has weights for: ``median_ssi``.
 
     Raises:
         ValueError: a task that GenPercept does not have.
@@ -72,7 +136,12 @@ def genpercept(task: Task) -> Task:
         return replace(task, decode=decode_normals, weights={"angular": 1.0})
     if task.name in ("depth", "disparity"):
         encode = encode_depth if task.name == "depth" else encode_whole
-        return replace(task, encode=encode, losses={**task.losses, "gradient": gradient_vertical})
+        quirks = {
+            "ssi": scale_shift_invariant,
+            "gradient": gradient_vertical,
+            "median_ssi": median_scale_shift_invariant,
+        }
+        return replace(task, encode=encode, losses={**task.losses, **quirks})
     if task.name in ("mask", "matting", "segmentation"):
         return replace(task, encode=encode_stretched)
     raise ValueError(

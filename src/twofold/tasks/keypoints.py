@@ -85,4 +85,5 @@ keypoints = Task(
     show=show,
     align=unaligned,
     metrics=tuple(KEYPOINTS.values()),
+    painted=False,
 )

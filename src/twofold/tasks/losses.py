@@ -67,7 +67,7 @@ def binary_cross_entropy(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     than 1 and less than 0 is allowed. There, and below `LEAST_SHARE`, the logarithm is continued by its tangent on the
     wrong side and is 0 on the right one. A share between 0 and 1 costs its own entropy even where it is hit.
     """
-    p, g = _share(said), _share(wanted).clamp(0, 1)
+    p, g = share(said), share(wanted).clamp(0, 1)
     return masked_mean(g * _surprise(p) + (1 - g) * _surprise(1 - p), mask)
 
 
@@ -78,7 +78,7 @@ def soft_iou(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     where they are hit. An image without foreground in either costs nothing. There is no slope outside [-1, 1]; use it
     beside another loss.
     """
-    p, g = (_share(x).clamp(0, 1) * mask for x in (said, wanted))
+    p, g = (share(x).clamp(0, 1) * mask for x in (said, wanted))
     both, either = torch.minimum(p, g).flatten(1).sum(1), torch.maximum(p, g).flatten(1).sum(1)
     cost = torch.where(either > 0, 1 - both / torch.where(either > 0, either, 1), either * 0)
     return cost.sum() / mask.flatten(1).any(1).sum().clamp(min=1)
@@ -110,7 +110,8 @@ def _steps(error: Tensor, known: Tensor, dim: int) -> tuple[Tensor, Tensor]:
     return (error.narrow(dim, 1, n) - error.narrow(dim, 0, n)).abs(), both
 
 
-def _share(canvas: Tensor) -> Tensor:
+def share(canvas: Tensor) -> Tensor:
+    """What a canvas ``b c h w`` in [-1, 1] says of each pixel: ``b 1 h w`` in [0, 1], the mean over channels."""
     return (canvas.mean(1, keepdim=True) + 1) / 2
 
 

@@ -1,4 +1,4 @@
-"""The foreground of a picture, bright on dark (dichotomous segmentation: Qin et al. 2022, DIS)."""
+"""The foreground of a picture, bright on dark (dichotomous segmentation: Qin et al. 2022, DIS), and other masks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,35 @@ from .losses import binary_cross_entropy, gradient, l1, mse, soft_iou
 from .pictures import decode_grey, distance, encode, flip, unaligned
 from .task import Task
 
-mask = Task(
-    name="mask",
-    channels=1,
-    unit="0 background to 1 foreground",
-    space="mask",
-    frame=None,
-    prompt="foreground mask",
-    encode=encode,
-    decode=decode_grey,
-    losses={"mse": mse, "l1": l1, "gradient": gradient, "bce": binary_cross_entropy, "iou": soft_iou},
-    weights={"mse": 1.0},
-    flip=flip,
-    distance=distance,
-    merge=median,
-    show=show.color_mask,
-    align=unaligned,
-    metrics=(MASKS["mae"], MASKS["iou"]),
-)
+
+def mask_task(name: str, prompt: str, unit: str = "0 background to 1 foreground", source: str = "") -> Task:
+    """A task of one number a pixel, how surely it belongs to something.
+
+    Args:
+        name: of the task, and of its target where ``source`` is empty.
+        prompt: that asks for it.
+        unit: what 0 and 1 mean.
+        source: the target that it is learned from, where that has another name, such as ``mask``.
+    """
+    return Task(
+        name=name,
+        channels=1,
+        unit=unit,
+        space="mask",
+        frame=None,
+        prompt=prompt,
+        encode=encode,
+        decode=decode_grey,
+        losses={"mse": mse, "l1": l1, "gradient": gradient, "bce": binary_cross_entropy, "iou": soft_iou},
+        weights={"mse": 1.0},
+        flip=flip,
+        distance=distance,
+        merge=median,
+        show=show.color_mask,
+        align=unaligned,
+        metrics=(MASKS["mae"], MASKS["iou"]),
+        source="" if source == name else source,
+    )
+
+
+mask = mask_task("mask", "foreground mask")

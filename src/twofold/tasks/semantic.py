@@ -32,6 +32,7 @@ def semantic_task(
     ignore: tuple[int, ...] = (),
     name: str = "semantic",
     prompt: str = "semantic classes",
+    source: str = "semantic",
 ) -> Task:
     """Class ids as pictures: each class has its colour of `palette`, and a colour is read as the class nearest to it.
 
@@ -40,8 +41,9 @@ def semantic_task(
     Args:
         classes: how many there are, or their names in the order of their ids.
         ignore: ids in the data that are neither learned from nor scored, such as ``(255,)``.
-        name: of the task; the target it is learned from is ``semantic``.
+        name: of the task.
         prompt: that asks for it.
+        source: the target that it is learned from.
 
     Raises:
         ValueError: fewer than 2 classes, or more than `palette` has colours for.
@@ -65,7 +67,7 @@ def semantic_task(
         show=partial(show, classes=n),
         align=lambda prediction, target, valid: prediction,
         metrics=tuple(semantic_metrics(n, ignore).values()),
-        source="" if name == "semantic" else "semantic",
+        source="" if name == source else source,
         paints=3,
         classes=names,
     )
@@ -76,13 +78,14 @@ def semantic_logits_task(
     ignore: tuple[int, ...] = (),
     name: str = "semantic_logits",
     prompt: str = "semantic classes",
+    source: str = "semantic",
 ) -> Task:
     """Class ids as logits, one channel a class; arguments and errors are those of `semantic_task`.
 
     Its canvases are no pictures: what is wanted has one channel, the ids, and what is said has one a class. There is no
     latent of them, so only a head that paints ``Task.paints`` channels can learn them.
     """
-    drawn = semantic_task(classes, ignore, name, prompt)
+    drawn = semantic_task(classes, ignore, name, prompt, source)
     n = len(drawn.classes)
     return replace(
         drawn,
@@ -91,6 +94,7 @@ def semantic_logits_task(
         losses={"cross_entropy": cross_entropy},
         weights={"cross_entropy": 1.0},
         paints=n,
+        painted=False,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import Tensor
@@ -12,6 +12,8 @@ from ..ensemble import Merged
 from ..metrics import Metric
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+# One that looks at the picture as well: (canvas said, canvas wanted, mask, image ``b 3 h w`` in [0, 1]) -> scalar.
+PictureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Task:
         source: name of the target in the data that it is learned from, where that is not its own.
         paints: channels that a head has to give, where those are not as many as a map has; 1 is repeated to three.
         classes: names of the classes in the order of their ids, of a map of ids.
+        painted: whether canvases are pictures, which an autoencoder can encode and decode; False for ids wanted of
+            logits and for heatmaps, which only a head that reads features can give.
+        picture_losses: more losses, of names of their own, that also look at the picture.
     """
 
     name: str
@@ -63,6 +68,8 @@ class Task:
     source: str = ""
     paints: int = 0
     classes: tuple[str, ...] = ()
+    painted: bool = True
+    picture_losses: Mapping[str, PictureLoss] = field(default_factory=dict)
 
     @property
     def target(self) -> str:
@@ -74,16 +81,41 @@ class Task:
         """Channels that a head is made for: ``paints`` where it is said, else those of a map."""
         return self.paints or self.channels
 
+    @property
+    def loss_names(self) -> tuple[str, ...]:
+        """Of every loss that may be given a weight."""
+        return (*self.losses, *self.picture_losses)
+
     def loss(
-        self, said: Tensor, wanted: Tensor, mask: Tensor, weights: Mapping[str, float] | None = None
+        self,
+        said: Tensor,
+        wanted: Tensor,
+        mask: Tensor,
+        weights: Mapping[str, float] | None = None,
+        image: Tensor | None = None,
     ) -> Tensor:
         """The sum of this task's losses on canvases, by ``weights`` or by its own.
 
+        Args:
+            said: the canvas that the network paints, ``b c h w``.
+            wanted: the canvas that `encode` makes of the truth.
+            mask: ``b 1 h w`` bool, where it may be learned from.
+            weights: by name of the loss; the task's own when None.
+            image: the picture ``b 3 h w`` in [0, 1], for losses that look at it; none of the default ones does.
+
         Raises:
-            ValueError: a weight for a loss that the task does not have.
+            ValueError: a weight for a loss that the task does not have, or one that needs the picture without it.
         """
         weights = self.weights if weights is None else weights
-        strange = sorted(set(weights) - set(self.losses))
+        strange = sorted(set(weights) - set(self.loss_names))
         if strange:
-            raise ValueError(f"{self.name} has no loss {strange[0]!r}; it has {', '.join(self.losses)}")
-        return sum((w * self.losses[k](said, wanted, mask) for k, w in weights.items()), said.new_zeros(()))
+            raise ValueError(f"{self.name} has no loss {strange[0]!r}; it has {', '.join(self.loss_names)}")
+        total = said.new_zeros(())
+        for name, weight in weights.items():
+            if name in self.losses:
+                total = total + weight * self.losses[name](said, wanted, mask)
+            elif image is None:
+                raise ValueError(f"the loss {name!r} of {self.name} looks at the picture; pass image=")
+            else:
+                total = total + weight * self.picture_losses[name](said, wanted, mask, image)
+        return total
