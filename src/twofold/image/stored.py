@@ -72,7 +72,7 @@ def members(tar: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
     return _index(str(path), state.st_mtime_ns, state.st_size)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=1024)  # a packed data set has hundreds of tars, and is read in any order
 def _index(path: str, changed: int, size: int) -> dict[str, tuple[int, int]]:
     try:
         with tarfile.open(path, "r:") as archive:
