@@ -174,7 +174,7 @@ def test_a_fresh_head_begins_near_zero_and_learns():
 def test_what_a_head_cannot_be_is_said():
     with pytest.raises(ValueError, match="identity, relu"):
         DPTHead(ending="softmax")  # ty: ignore[invalid-argument-type]
-    with pytest.raises(ValueError, match="1 or 3"):
-        DPTHead(channels=(8,), width=8, out=2)
+    with pytest.raises(ValueError, match="at least 1 channel"):
+        DPTHead(channels=(8,), width=8, out=0)
     with pytest.raises(ValueError, match="4 taps was given 2"):
         tiny()(torch.zeros(2, 4, 4, 8), features(4, 8)[:2], STRIDE8)

@@ -1,5 +1,6 @@
 """What reads the answer out of the network. A head is called as ``head(x0, features, backbone)``."""
 
+import inspect
 from typing import Any
 
 from torch import nn
@@ -11,25 +12,55 @@ from .latent import LatentHead
 from .light import LightHead
 from .upernet import UperNetHead
 
+# By the names that recipes and checkpoints have for them. A checkpoint also holds the `config` of a head, so that
+# ``HEADS[name](**config)`` is one of the same shape, with the same ending.
 HEADS: dict[str, type[nn.Module]] = {
     "latent": LatentHead,
     "light": LightHead,
     "dpt": DPTHead,
+    "dpt-relu": DPTHead,
+    "dpt-elu": DPTHead,
     "upernet": UperNetHead,
     "keypoint": KeypointHead,
 }
 
+# What a name says beyond the class: that of GenPercept's first version is ``dpt-elu``.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "dpt-relu": {"ending": "relu"},
+    "dpt-elu": {"ending": "elu+1", "unused_first_residual": True},
+}
 
-def make_head(kind: str, backbone: Backbone, channels: int) -> Any:
-    """A fresh head for ``backbone`` and ``channels``, of the map or its class logits; random through torch's generator.
+
+def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> Any:
+    """A fresh head for ``backbone``; random through torch's global generator, in its weights and in dropout.
+
+    Args:
+        kind: one of `HEADS`.
+        backbone: whose features or latents it reads.
+        channels: that it paints, ``Task.outputs``: of the map, or its class logits.
+        options: of the head's class, in place of what fits the backbone: ``width``, ``ending``, ``dropout`` and so on.
 
     Raises:
-        ValueError: no head of that name.
+        ValueError: no head of that name, an option that it does not have, or channels that it cannot paint.
     """
     if kind not in HEADS:
         raise ValueError(f"unknown head {kind!r}; known: {', '.join(HEADS)}")
     made: Any = HEADS[kind]
-    return made.made_for(backbone, channels)
+    known = inspect.signature(made.__init__).parameters
+    strange = [name for name in options if name not in known]
+    if strange:
+        has = ", ".join(n for n in known if n not in ("self", "args", "kwargs")) or "none"
+        raise ValueError(f"a {kind} head has no option {strange[0]!r}; its options: {has}")
+    return made.made_for(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
 
 
-__all__ = ["HEADS", "DPTHead", "KeypointHead", "LatentHead", "LightHead", "UperNetHead", "make_head"]
+__all__ = [
+    "HEADS",
+    "OPTIONS",
+    "DPTHead",
+    "KeypointHead",
+    "LatentHead",
+    "LightHead",
+    "UperNetHead",
+    "make_head",
+]

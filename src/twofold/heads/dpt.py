@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,9 +23,11 @@ class DPTHead(nn.Module):
     Args:
         channels: of the feature taps, fine to coarse.
         width: of the fused maps.
-        ending: what is done to the last numbers; ``elu+1`` is that of GenPercept's first version.
+        ending: what is done to the last numbers; ``elu+1`` is that of GenPercept's first version. Neither it nor
+            ``relu`` reaches the darker half of a canvas, so such a head is taught by losses that fit scale and shift,
+            and read with its answer stretched (`predictor.Reading`).
         unused_first_residual: keep the weights that the coarsest fusion has no use for, as the first version did.
-        out: channels painted: 1, repeated to three, or 3.
+        out: channels painted; 1 is repeated to three.
 
     Raises:
         ValueError: an ending, a number of channels or of taps that there is not.
@@ -44,9 +46,9 @@ class DPTHead(nn.Module):
         super().__init__()
         if ending not in get_args(Ending):
             raise ValueError(f"unknown ending {ending!r} of a DPT head; one of {', '.join(get_args(Ending))}")
-        if out not in (1, 3) or not channels:
+        if out < 1 or not channels:
             raise ValueError(
-                f"a DPT head paints 1 or 3 channels from at least 1 tap, not {out} from {channels}"
+                f"a DPT head paints at least 1 channel from at least 1 tap, not {out} from {channels}"
             )
         self.config = {
             "channels": list(channels),
@@ -61,13 +63,18 @@ class DPTHead(nn.Module):
         self.apply(_begin)
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int) -> DPTHead:
+    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> DPTHead:
         """A fresh one as wide as 4/5 of the finest tap, GenPercept's proportion; see `heads.make_head`."""
         taps = tuple(reversed(backbone.tap_channels))
-        return cls(taps, max(16, taps[0] * 4 // 5 // 8 * 8), out=1 if channels == 1 else 3)
+        fitting: dict[str, Any] = {
+            "channels": taps,
+            "width": max(16, taps[0] * 4 // 5 // 8 * 8),
+            "out": channels,
+        }
+        return cls(**{**fitting, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """Features (``b c h w`` each, coarse to fine) to a canvas ``b 3 h*stride w*stride``; the latent is not read.
+        """Features (``b c h w`` each, coarse to fine) to a canvas ``b c h*stride w*stride``; the latent is not read.
 
         Raises:
             ValueError: there are more or fewer features than the head was made for.
@@ -78,7 +85,7 @@ class DPTHead(nn.Module):
         size = [n * backbone.stride for n in taps[0].shape[-2:]]
         taps[0] = self.feature_upsample_0(taps[0])
         painted = self.head(self.neck(taps), size)
-        return painted.expand(-1, 3, -1, -1)
+        return painted.expand(-1, 3, -1, -1) if painted.shape[1] == 1 else painted
 
 
 class _Upsample(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,10 +40,11 @@ class KeypointHead(nn.Module):
         nn.init.zeros_(self.paint.bias)  # ty: ignore[invalid-argument-type]
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int) -> KeypointHead:
+    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> KeypointHead:
         """A fresh one of ``channels`` joints, 1/5 as wide as its tap: 256 of SD's; see `heads.make_head`."""
         tap = backbone.tap_channels[-3]
-        return cls(channels, tap, max(16, tap // 5 // 8 * 8))
+        fitting: dict[str, Any] = {"joints": channels, "channels": tap, "width": max(16, tap // 5 // 8 * 8)}
+        return cls(**{**fitting, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """Features (``b c h w`` each, coarse to fine) to heatmaps ``b joints h*stride w*stride``; no latent is read.

@@ -14,7 +14,15 @@ class LatentHead(nn.Module):
 
     @classmethod
     def made_for(cls, backbone: Backbone, channels: int) -> LatentHead:
-        """A fresh one; see `heads.make_head`."""
+        """The only one there is; see `heads.make_head`.
+
+        Raises:
+            ValueError: more channels than a decoder paints.
+        """
+        if channels not in (1, 3):
+            raise ValueError(
+                f"a decoder paints pictures of 3 channels, not {channels}; use a head on features"
+            )
         return cls()
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,27 +22,33 @@ class LightHead(nn.Module):
         width: of the hidden layers at the latent's resolution.
         fine: channels at half the image's resolution, where neighbouring cells are blended into each other, so that
             their edges are not to be seen.
+        out: channels painted.
     """
 
     reads_features = True
 
-    def __init__(self, channels: int, stride: int, width: int = 96, fine: int = 16) -> None:
+    def __init__(self, channels: int, stride: int, width: int = 96, fine: int = 16, out: int = 3) -> None:
         super().__init__()
-        self.config = {"channels": channels, "stride": stride, "width": width, "fine": fine}
+        self.config = {"channels": channels, "stride": stride, "width": width, "fine": fine, "out": out}
         self.coarse = stride // 2
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.paint = _shuffled(width, fine, self.coarse)
         self.blend = nn.Conv2d(fine, fine, 3, padding=1)
-        self.finish = _shuffled(fine, 3, 2)
+        self.finish = _shuffled(fine, out, 2)
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int) -> LightHead:
-        """A fresh one; see `heads.make_head`."""
-        return cls(backbone.tap_channels[-1], backbone.stride)
+    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> LightHead:
+        """A fresh one, of three channels even where one is asked for; see `heads.make_head`."""
+        fitting: dict[str, Any] = {
+            "channels": backbone.tap_channels[-1],
+            "stride": backbone.stride,
+            "out": 3 if channels == 1 else channels,
+        }
+        return cls(**{**fitting, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """Features (``b c h w``, the last) to a canvas ``b 3 h*stride w*stride``; the latent is not looked at."""
+        """Features (``b c h w``, the last) to a canvas ``b out h*stride w*stride``; the latent is not looked at."""
         hidden = F.silu(self.first(features[-1]))
         hidden = hidden + F.silu(self.second(hidden))
         painted = F.pixel_shuffle(self.paint(hidden), self.coarse)

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) whose state is all of floats, so that it can be saved in half.
 
+    The running mean and variance, of momentum 0.1, are buffers: part of the state, saved and read with the weights, and
+    changed by every look in training mode, also of a head whose weights do not learn. Under gradient accumulation each
+    part of a batch is normalised on its own.
+
     A single value a channel, the whole of one image, has no variance: it is normalised by the running ones, which it
     leaves as they are.
 

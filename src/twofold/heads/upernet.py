@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -67,10 +67,15 @@ class UperNetHead(nn.Module):
         nn.init.zeros_(cast(Tensor, self.classify.bias))
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int) -> UperNetHead:
+    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> UperNetHead:
         """A fresh one of ``channels`` classes, 2/5 as wide as the coarsest tap: 512 of SD's; see `heads.make_head`."""
         taps = tuple(reversed(backbone.tap_channels))
-        return cls(channels, taps, max(16, taps[-1] * 2 // 5 // 8 * 8))
+        fitting: dict[str, Any] = {
+            "classes": channels,
+            "channels": taps,
+            "width": max(16, taps[-1] * 2 // 5 // 8 * 8),
+        }
+        return cls(**{**fitting, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """Features (``b c h w`` each, coarse to fine) to logits ``b classes h*stride w*stride``; no latent is read.

@@ -1,0 +1,125 @@
+"""What all heads have in common: names, options, sizes, one source of randomness, a state that holds everything."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from twofold.backbones import new
+from twofold.heads import HEADS, make_head
+from twofold.tasks import TASKS, get_task
+
+TAPS = (32, 24, 16, 8)
+LEARNED = [name for name in HEADS if name != "latent"]
+STRIDE8: Any = SimpleNamespace(stride=8, tap_channels=TAPS)
+
+
+def features(h, w, count=2):
+    """Coarse to fine, what a U-Net of four levels gives for a latent of h w."""
+    rng = torch.Generator().manual_seed(0)
+    half, quarter = (-(-h // 2), -(-w // 2)), (-(-h // 4), -(-w // 4))
+    sizes = zip(TAPS, (quarter, half, (h, w), (h, w)), strict=True)
+    return tuple(torch.randn(count, c, *size, generator=rng) for c, size in sizes)
+
+
+def made(kind, channels=3, **options):
+    torch.manual_seed(0)
+    return make_head(kind, STRIDE8, channels, **options)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("channels", [2, 3, 17])
+@pytest.mark.parametrize("h, w", [(4, 8), (5, 7), (1, 1)])
+@torch.no_grad()
+def test_every_head_paints_what_is_asked_at_any_size(kind, channels, h, w):
+    said = made(kind, channels).eval()(torch.zeros(2, 4, h, w), features(h, w), STRIDE8)
+    assert said.shape == (2, channels, 8 * h, 8 * w)
+    assert bool(said.isfinite().all())
+
+
+@pytest.mark.parametrize("kind", ["light", "dpt", "dpt-relu", "dpt-elu"])
+@torch.no_grad()
+def test_one_channel_is_painted_as_three(kind):
+    assert made(kind, 1)(torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8).shape == (2, 3, 32, 32)
+
+
+@torch.no_grad()
+def test_the_ending_is_in_the_name_and_in_the_config():
+    x0, taps = torch.zeros(2, 4, 4, 4), features(4, 4)
+    plain, relu = made("dpt"), made("dpt-relu")
+    assert [made(k).config["ending"] for k in ("dpt", "dpt-relu", "dpt-elu")] == ["identity", "relu", "elu+1"]
+    assert torch.equal(relu(x0, taps, STRIDE8), plain(x0, taps, STRIDE8).clamp(min=0))
+    assert made("dpt-elu")(x0, taps, STRIDE8).min() > 0
+    assert made("dpt-elu").config["unused_first_residual"]
+    assert torch.equal(made("dpt", ending="relu")(x0, taps, STRIDE8), relu(x0, taps, STRIDE8))
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@torch.no_grad()
+def test_a_head_is_its_config_and_its_state(kind):
+    head = made(kind, 5).train()
+    head(torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8)  # running statistics move
+    again = HEADS[kind](**json.loads(json.dumps(head.config)))
+    again.load_state_dict(head.state_dict())
+    inputs = torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8
+    assert torch.equal(again.eval()(*inputs), head.eval()(*inputs))
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_all_randomness_is_the_global_generator(kind):
+    """A trainer that seeds it each step repeats the step, whatever was drawn before."""
+    head, inputs = made(kind, 5).train(), (torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8)
+    state = {k: v.clone() for k, v in head.state_dict().items()}
+    said = []
+    for before in (0, 100):
+        head.load_state_dict(state)
+        torch.rand(before)
+        with torch.random.fork_rng():
+            torch.manual_seed(7)
+            said.append(head(*inputs))
+    assert torch.equal(*said)
+
+
+@torch.no_grad()
+def test_dropout_is_drawn_in_training_alone():
+    head = made("upernet", 5, dropout=0.5)
+    inputs = torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8
+    head.train()
+    assert not torch.equal(head(*inputs), head(*inputs))
+    head.eval()
+    assert torch.equal(head(*inputs), head(*inputs))
+
+
+@pytest.mark.parametrize("kind", ["upernet", "keypoint"])
+@torch.no_grad()
+def test_running_statistics_are_part_of_the_state(kind):
+    head = made(kind, 5).train()
+    before = {k: v.clone() for k, v in head.state_dict().items()}
+    head(torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8)
+    changed = {k for k, v in head.state_dict().items() if not torch.equal(v, before[k])}
+    assert changed == {k for k in before if "running" in k}
+    assert changed == {name for name, _ in head.named_buffers()}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_head_can_be_made_for_every_task(name):
+    task, net = get_task(name), new.tiny()
+    for kind in ("light", "dpt"):
+        head = make_head(kind, net, task.outputs)
+        assert head.config["out"] in ((1, 3) if task.outputs == 1 else (task.outputs,))
+    if task.painted:
+        make_head("latent", net, task.outputs)
+    elif task.outputs != 3:
+        with pytest.raises(ValueError, match=f"3 channels, not {task.outputs}"):
+            make_head("latent", net, task.outputs)
+
+
+def test_what_there_is_not_is_said():
+    with pytest.raises(ValueError, match=r"unknown head 'dpt-softmax'.*dpt-relu, dpt-elu"):
+        made("dpt-softmax")
+    with pytest.raises(ValueError, match="dpt head has no option 'depth'; its options: channels, width"):
+        made("dpt", depth=3)
+    with pytest.raises(ValueError, match="latent head has no option 'width'; its options: none"):
+        made("latent", width=3)
