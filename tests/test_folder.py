@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from twofold.data import Folder, FolderError, FolderWriter, validate
 from twofold.data.codecs import DEFAULT_CODECS, decode, write_target
-from twofold.data.folder import Folder, FolderError, FolderWriter, validate
 from twofold.geometry import Camera, convert_frame, unit
 from twofold.image import read_map, write_image
 from twofold.sample import Origin, Sample

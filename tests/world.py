@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from twofold.data.folder import FolderWriter
+from twofold.data.writer import FolderWriter
 from twofold.sample import Origin, Sample
 
 

@@ -1,7 +1,8 @@
 """Labelled pictures on disk: one layout for what is photographed, rendered and made up."""
 
-from twofold.data.folder import Folder, Report, validate
+from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
+from twofold.data.report import Report, validate
 from twofold.data.writer import FolderWriter
 
 __all__ = ["Folder", "FolderError", "FolderWriter", "Report", "validate"]

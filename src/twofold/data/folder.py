@@ -5,30 +5,21 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from twofold.data.codecs import Descriptor, decode, stored_vectors
-from twofold.data.layout import (
-    FolderError,
-    Row,
-    files_root,
-    inside,
-    read_header,
-    read_pending,
-    read_rows,
-)
+from twofold.data.codecs import Descriptor
+from twofold.data.layout import FolderError, Row, files_root, read_header, read_rows
+from twofold.data.pictures import read_picture
 from twofold.data.points import drawn, is_inline
-from twofold.data.writer import FolderWriter
-from twofold.geometry import Camera, convert_frame
-from twofold.image import read_image, read_map
+from twofold.data.targets import descriptor, read_target
+from twofold.geometry import Camera
 from twofold.sample import UNITS, Origin, Sample
 
-__all__ = ["Folder", "FolderError", "FolderWriter", "Report", "validate"]
+# KITTI's depth benchmark: the lowest 352 rows, the middle 1216 columns.
+_KITTI = (1216, 352)
 
 
 class Folder:
@@ -76,49 +67,56 @@ class Folder:
         """One sample, in the library's units and frames (`sample.UNITS`)."""
         row = self.rows[index]
         where = f"{self.root.name}, sample {row['id']!r}"
-        image = read_image(inside(self.files, row["file_name"], where))
-        height, width = image.shape[-2:]
+        whole = read_picture(self.files, self.header, row, where)
+        height, width = whole.shape[-2:]
+        camera = _camera(row, width, height, where)
+        read = {n: self._target(row, n, camera, (height, width), where) for n in self._names(row)}
+        left, top, width, height = _crop(row.get("crop") or self.header.get("crop"), height, width, where)
+        image = _cut(whole, left, top, width, height)
         if row.get("size") not in (None, [height, width]):
             raise FolderError(
                 f"{where}: the image is {height}x{width}, its row says {row['size']}; mend the row"
             )
-        camera = _camera(row, width, height, where)
-        image, cut, read = self._drawn(row, image, where)
-        read |= {n: self._target(row, n, camera, where) for n in self._names(row) if n not in read}
-        height, width = image.shape[-2:]
-        for name, (target, _) in read.items():
-            if target.shape[-2:] != image.shape[-2:]:
-                found = "x".join(str(n) for n in target.shape[-2:])
-                raise FolderError(
-                    f"{where}: {name} is {found}, the image {height}x{width}; make them one size"
-                )
+        if camera is not None:
+            camera = camera.cropped(left, top, width, height)
+        parts = {n: tuple(_cut(x, left, top, width, height) for x in read[n]) for n in read}
+        image, boxed, inline = self._drawn(row, image, where)
+        parts |= inline
         return Sample(
             image=image,
-            targets={name: target for name, (target, _) in read.items()},
-            valid={name: valid for name, (_, valid) in read.items()},
+            targets={name: part[0] for name, part in parts.items()},
+            valid={name: part[1] for name, part in parts.items()},
             caption=_caption(row),
             id=row["id"],
-            camera=None if cut else camera,
+            camera=None if boxed else camera,
             origin=_origin(row, where),
         )
 
-    def _names(self, row: Row) -> list[str]:
-        return [n for n in row.get("targets") or {} if self.targets is None or n in self.targets]
+    def _names(self, row: Row, inline: bool = False) -> list[str]:
+        """The targets of a row to be read: those in files, or those that the row holds as numbers."""
+        targets = row.get("targets") or {}
+        asked = [n for n in targets if self.targets is None or n in self.targets]
+        return [n for n in asked if is_inline(targets[n]) == inline]
 
     def descriptor(self, row: Row, name: str) -> Descriptor:
         """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
-        return {**self.header.get("targets", {}).get(name, {}), **row["targets"][name]}
+        return descriptor(self.header, row, name)
+
+    def window(self, x: Tensor, row: Row) -> Tensor:
+        """The part of a map (c h w, of the size of the row's picture file) that is the sample's."""
+        crop = row.get("crop") or self.header.get("crop")
+        return _cut(x, *_crop(crop, x.shape[-2], x.shape[-1], str(row["id"])))
 
     def _drawn(
         self, row: Row, image: Tensor, where: str
     ) -> tuple[Tensor, bool, dict[str, tuple[Tensor, Tensor]]]:
         """The picture, whether it was cut to a part, and the targets that the row holds as numbers."""
-        inline = [n for n in self._names(row) if is_inline(row["targets"][n])]
+        inline = self._names(row, inline=True)
         try:
             found, cut, read = drawn(image, {n: self.descriptor(row, n) for n in inline})
         except ValueError as error:
             raise FolderError(f"{where}: {error}") from None
-        others = [n for n in self._names(row) if n not in read]
+        others = self._names(row)
         if cut and others:
             raise FolderError(
                 f"{where}: {inline[0]} cuts the picture to a box, {others[0]} is of the whole of it; "
@@ -126,13 +124,17 @@ class Folder:
             )
         return found, cut, read
 
-    def _target(self, row: Row, name: str, camera: Camera | None, where: str) -> tuple[Tensor, Tensor]:
-        path = inside(self.files, row["targets"][name]["path"], where)
-        raw = read_map(path)
-        try:
-            return decode(name, raw, self.descriptor(row, name), camera)
-        except (ValueError, TypeError) as error:
-            raise FolderError(f"{path}: {error}") from None
+    def _target(
+        self, row: Row, name: str, camera: Camera | None, size: tuple[int, int], where: str
+    ) -> tuple[Tensor, Tensor]:
+        how = self.descriptor(row, name)
+        target, valid = read_target(self.files, name, how, camera, where)
+        if tuple(target.shape[-2:]) != size:
+            found = "x".join(str(n) for n in target.shape[-2:])
+            wanted = "x".join(str(n) for n in size)
+            path = self.files / how["path"]
+            raise FolderError(f"{where}: {name} is {found}, the image {wanted}; make them one size ({path})")
+        return target, valid
 
     def select(self, ids: Iterable[str]) -> Folder:
         """The same folder with these samples only, in this order. FolderError for an id it does not have."""
@@ -176,98 +178,20 @@ def _origin(row: Row, where: str) -> Origin:
         raise FolderError(f"{where}: {error}") from None
 
 
-@dataclass(frozen=True)
-class Report:
-    """What `validate` found: `problems`, one line each, and per target its number and extent."""
-
-    root: str
-    count: int
-    problems: tuple[str, ...]
-    targets: dict[str, dict[str, float]]
-
-    @property
-    def ok(self) -> bool:
-        """Whether nothing is wrong."""
-        return not self.problems
-
-    def __str__(self) -> str:
-        lines = [f"{self.root}: {self.count} samples, {len(self.problems) or 'no'} problems"]
-        for name, facts in sorted(self.targets.items()):
-            said = ", ".join(f"{key} {value:.4g}" for key, value in facts.items())
-            lines.append(f"  {name}: {said}")
-        return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
+def _crop(said: Any, height: int, width: int, where: str) -> tuple[int, int, int, int]:
+    """The window (left, top, width, height) that a row or a header names, of a picture of this size."""
+    if said is None:
+        return 0, 0, width, height
+    if said == "kitti-benchmark":
+        window = (int((width - _KITTI[0]) / 2), height - _KITTI[1], *_KITTI)
+    elif isinstance(said, list) and len(said) == 4 and all(isinstance(n, int) for n in said):
+        window = (said[0], said[1], said[2], said[3])
+    else:
+        raise FolderError(f"{where}: a crop is [left, top, width, height] or 'kitti-benchmark', not {said!r}")
+    if min(window[:2]) < 0 or window[0] + window[2] > width or window[1] + window[3] > height:
+        raise FolderError(f"{where}: the image is {height}x{width}, and has no window {list(window)}")
+    return window
 
 
-def validate(root: str | os.PathLike[str]) -> Report:
-    """Reads every file of a folder and reports all that is wrong, instead of stopping at the first.
-
-    Beyond what reading checks (files there, whole and of one size, ids unique): the count of the header, that
-    each target has a valid pixel, that stored normals have length 1 (within 0.02) and face the camera on
-    90 % of their pixels (or else the frame is wrong), and that no row waits to be merged.
-    """
-    try:
-        folder = Folder(root)
-        waiting = len(read_pending(folder.root))
-    except FolderError as error:
-        return Report(str(root), 0, (str(error),), {})
-    problems = [f"{waiting} rows wait to be merged; finish the writer"] if waiting else []
-    count = folder.header.get("count")
-    if count not in (None, len(folder)):
-        problems.append(f"the header counts {count} samples, the manifest has {len(folder)}")
-    facts: dict[str, list[dict[str, float]]] = {}
-    for index, row in enumerate(folder.rows):
-        try:
-            sample = folder[index]
-        except (ValueError, OSError) as error:
-            problems.append(str(error))
-            continue
-        for name, target in sample.targets.items():
-            facts.setdefault(name, []).append(_extent(target, sample.valid[name]))
-            problems += [f"{row['id']}: {what}" for what in _doubts(folder, row, name, sample)]
-    return Report(str(root), len(folder), tuple(problems), {n: _merge(f) for n, f in facts.items()})
-
-
-def _extent(target: Tensor, valid: Tensor) -> dict[str, float]:
-    values = target[valid.expand_as(target)]
-    low, high = (float(values.min()), float(values.max())) if values.numel() else (float("nan"),) * 2
-    return {"valid": float(valid.float().mean()), "least": low, "most": high}
-
-
-def _merge(extents: list[dict[str, float]]) -> dict[str, float]:
-    """The extents of many samples as one, with their number; `valid` is the mean share of valid pixels."""
-    table = torch.tensor([list(e.values()) for e in extents], dtype=torch.float64)
-    known = table[~table[:, 1].isnan()]
-    least, most = (float(known[:, 1].min()), float(known[:, 2].max())) if len(known) else (float("nan"),) * 2
-    return {"samples": len(extents), "valid": float(table[:, 0].mean()), "least": least, "most": most}
-
-
-def _facing(normals: Tensor, camera: object) -> Tensor:
-    """Where normals (3 h w, RUB) face the camera, bool 1 h w: against the pixel's ray, or the axis if unknown."""
-    if not isinstance(camera, Camera):
-        return normals[2:3] > 0
-    rays = convert_frame(camera.rays(), "RDF", "RUB")
-    return (normals * rays.to(normals)).sum(0, keepdim=True) < 0
-
-
-def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
-    """What is odd about one target of a sample that could be read."""
-    target, valid = sample.targets[name], sample.valid[name]
-    if not bool(valid.any()):
-        return [] if bool(target.isinf().any()) else [f"{name} has no valid pixel"]
-    if name != "normals":
-        return []
-    stored = stored_vectors(
-        read_map(folder.files / row["targets"][name]["path"]), folder.descriptor(row, name)
-    )
-    length = torch.linalg.vector_norm(stored, dim=0, keepdim=True)[valid]
-    doubts = []
-    if bool(((length - 1).abs() > 0.02).any()):
-        doubts.append(
-            f"normals have lengths from {float(length.min()):.3g} to {float(length.max()):.3g}, not 1"
-        )
-    toward = float(_facing(target, sample.camera)[valid].float().mean())
-    if toward <= 0.9:
-        doubts.append(
-            f"only {toward:.0%} of the normals face the camera; is the 'frame' of the header right?"
-        )
-    return doubts
+def _cut(x: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
+    return x[..., top : top + height, left : left + width]

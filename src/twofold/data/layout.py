@@ -107,6 +107,10 @@ def check_row(row: Row, where: str) -> Row:
     size = row.get("size")
     if size is not None and not (isinstance(size, list) and len(size) == 2):
         raise FolderError(f"{where}: 'size' must be [height, width], not {size!r}")
+    for part in (row.get("image") or {}, *targets.values()):
+        masks = part.get("masks", {})
+        if not isinstance(masks, dict) or not all(isinstance(mask, dict) for mask in masks.values()):
+            raise FolderError(f"{where}: 'masks' must be objects by name, not {masks!r}")
     for path in row_paths(row):
         check_relative(path, where)
     return row
@@ -118,8 +122,8 @@ def row_paths(row: Row) -> Iterator[Any]:
     for part in (row.get("image") or {}, *(row.get("targets") or {}).values()):
         if "path" in part:
             yield part["path"]
-        if isinstance(part.get("mask"), dict):
-            yield part["mask"].get("path")
+        for mask in (part.get("masks") or {}).values():
+            yield mask.get("path")
 
 
 def check_relative(path: Any, where: str) -> None:

@@ -1,0 +1,103 @@
+"""The picture of a row: a picture file of any kind, or an array of a renderer that must be tone-mapped.
+
+A descriptor (the header's `image`, with the row's own entries over it) is needed only for the second kind, and
+for photographs that their camera meant to be turned:
+
+    codec, key, index, shape   of an array; see `data.codecs`
+    tone      "hypersim": linear light to sRGB, as the makers of Hypersim do; the mask says which pixels count
+    scale     of an array without tone: stored * scale is in [0, 1]
+    masks     of "hypersim": by name, see `data.codecs`
+    exif      of a photograph with targets, whose EXIF block says "turn me": "apply", or "ignore" when the
+              targets lie as the file does. Without it such a photograph is refused: both are common
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from twofold.data.layout import FolderError, Row, inside
+from twofold.data.targets import merged, read_mask, read_values
+from twofold.image import ImageError, read_image
+from twofold.image.maps import as_map
+from twofold.image.pictures import DECODE_ERRORS
+from twofold.image.stored import find_stored
+
+_TURN = 0x0112  # EXIF: how the camera was held
+
+
+def read_picture(root: Path, header: Mapping[str, Any], row: Row, where: str) -> Tensor:
+    """The picture of a row: float32 3 h w, sRGB in [0, 1]. ImageError or FolderError naming its file."""
+    how = merged(header.get("image") or {}, row.get("image") or {})
+    path = inside(root, row["file_name"], where)
+    if "codec" not in how:
+        return _photograph(path, how.get("exif", "refuse" if row.get("targets") else "apply"))
+    raw = as_map(read_values(root, {**how, "path": row["file_name"]}, where), path)
+    if raw.shape[0] != 3:
+        raise FolderError(f"{path}: a picture has 3 channels, this array {raw.shape[0]}; mend the header")
+    if how.get("tone") == "hypersim":
+        valid = torch.ones_like(raw[:1], dtype=torch.bool)
+        for mask in how.get("masks", {}).values():
+            valid &= read_mask(root, mask, raw.shape[-2:], where)
+        return hypersim_tone(raw, valid)
+    picture = raw * float(how.get("scale", 1.0))
+    if "tone" in how or not (picture.min() >= 0 and picture.max() <= 1):
+        span = f"{float(picture.min()):g} to {float(picture.max()):g}"
+        raise FolderError(f"{path}: {span} is no picture in [0, 1]; say its 'tone' or 'scale' in the header")
+    return picture
+
+
+def hypersim_tone(light: Tensor, valid: Tensor) -> Tensor:
+    """Linear light (3 h w) to a picture in [0, 1], the exposure set by the pixels `valid` (bool 1 h w).
+
+    The 90th percentile of their brightness is brought to 0.8 after the gamma of 1/2.2 (Roberts et al. 2021).
+    """
+    light = light.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    weights = light.new_tensor([0.3, 0.59, 0.11])[:, None, None]
+    brightness = (light * weights).sum(0, keepdim=True)[valid].numpy()
+    exposure = 1.0
+    if brightness.size:
+        bright = float(np.percentile(brightness, 90))
+        # Darker than this there is nothing to expose for.
+        exposure = 0.8**2.2 / bright if bright >= 1e-4 else 0.0
+    return (light.clamp(min=0) * exposure).pow(1 / 2.2).clamp(max=1)
+
+
+def _photograph(path: Path, exif: str) -> Tensor:
+    """A picture file, or a member of a tar, turned as `exif` says: apply, ignore or refuse."""
+    stored = find_stored(path)
+    data = stored.read() if stored.member else None
+    try:
+        turned = _turned(data if data is not None else path)
+        if turned is not None and exif != "apply":
+            if exif != "ignore" or turned.format == "TIFF":  # Pillow turns those whatever one asks
+                raise FolderError(
+                    f"{path} says it is to be turned (EXIF), and its targets may lie either way; "
+                    "say 'exif': 'apply' or 'ignore' in the header's 'image'"
+                )
+            return read_image(turned)
+        return read_image(path if data is None else data)
+    except ImageError as error:
+        raise ImageError(str(error) if data is None else f"{stored.name}: {error}") from None
+
+
+def _turned(source: Path | bytes) -> Image.Image | None:
+    """The opened picture without its EXIF rotation, if it has one; None for all others, broken ones too."""
+    try:
+        file = io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)
+        image = Image.open(file, formats=("JPEG", "TIFF", "PNG", "WEBP"))
+        if image.getexif().get(_TURN, 1) == 1:
+            image.close()
+            return None
+        del image.getexif()[_TURN]
+    except (*DECODE_ERRORS, Image.DecompressionBombWarning):
+        return None  # `read_image` says what is wrong with it
+    return image

@@ -1,0 +1,145 @@
+"""Reading a whole data folder to say what is wrong with it, and what is in it."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twofold.data.codecs import facing
+from twofold.data.folder import Folder
+from twofold.data.layout import FolderError, Row, read_pending
+from twofold.data.points import is_inline
+from twofold.data.targets import stored_lengths
+from twofold.geometry import Camera
+from twofold.sample import UNITS, Sample
+
+# A depth beyond this, in metres, is no measurement of anything near: of what forgot its unit, most likely.
+_FARTHEST = 10_000.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `validate` found: `problems`, one line each, and per target its number and extent."""
+
+    root: str
+    count: int
+    problems: tuple[str, ...]
+    targets: dict[str, dict[str, float]]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def __str__(self) -> str:
+        lines = [f"{self.root}: {self.count} samples, {len(self.problems) or 'no'} problems"]
+        for name, facts in sorted(self.targets.items()):
+            said = ", ".join(f"{key} {value:.4g}" for key, value in facts.items())
+            lines.append(f"  {name}: {said}")
+        return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
+
+
+def validate(root: str | os.PathLike[str], limit: int = 0) -> Report:
+    """Reads every file of a folder and reports all that is wrong, instead of stopping at the first.
+
+    limit: if above 0, only so many samples, spread evenly over the manifest, are opened.
+
+    Beyond what reading checks (files there, whole, of one size and with the bits their codec says, ids unique):
+    the count of the header, that each target has a valid pixel, that stored normals have length 1 (within 0.02)
+    and face the camera on 90 % of their pixels (or else the frame is wrong), that depths are metres, shares
+    within [0, 1] and ids whole and not negative, that annotations of people have ids from 1 on (evaluation
+    takes 0 for "none"), and that no row waits to be merged.
+    """
+    try:
+        folder = Folder(root)
+        waiting = len(read_pending(folder.root))
+    except FolderError as error:
+        return Report(str(root), 0, (str(error),), {})
+    problems = [f"{waiting} rows wait to be merged; finish the writer"] if waiting else []
+    count = folder.header.get("count")
+    if count not in (None, len(folder)):
+        problems.append(f"the header counts {count} samples, the manifest has {len(folder)}")
+    facts: dict[str, list[dict[str, float]]] = {}
+    for index in _spread(len(folder), limit):
+        row = folder.rows[index]
+        problems += [f"{row['id']}: {what}" for what in _wrong_annotations(row)]
+        try:
+            sample = folder[index]
+            for name, target in sample.targets.items():
+                facts.setdefault(name, []).append(_extent(target, sample.valid[name]))
+                problems += [f"{row['id']}: {what}" for what in _doubts(folder, row, name, sample)]
+        except (ValueError, OSError) as error:
+            problems.append(str(error))
+    return Report(str(root), len(folder), tuple(problems), {n: _merge(f) for n, f in facts.items()})
+
+
+def _spread(count: int, limit: int) -> list[int]:
+    if not 0 < limit < count:
+        return list(range(count))
+    return [math.floor(i * count / limit) for i in range(limit)]
+
+
+def _extent(target: Tensor, valid: Tensor) -> dict[str, float]:
+    values = target[valid.expand_as(target)]
+    low, high = (float(values.min()), float(values.max())) if values.numel() else (float("nan"),) * 2
+    return {"valid": float(valid.float().mean()), "least": low, "most": high}
+
+
+def _merge(extents: list[dict[str, float]]) -> dict[str, float]:
+    """The extents of many samples as one, with their number; `valid` is the mean share of valid pixels."""
+    table = torch.tensor([list(e.values()) for e in extents], dtype=torch.float64)
+    known = table[~table[:, 1].isnan()]
+    least, most = (float(known[:, 1].min()), float(known[:, 2].max())) if len(known) else (float("nan"),) * 2
+    return {"samples": len(extents), "valid": float(table[:, 0].mean()), "least": least, "most": most}
+
+
+def _wrong_annotations(row: Row) -> list[str]:
+    """What is wrong about the ids of people in a row."""
+    ids = [(name, how.get("ann_id")) for name, how in (row.get("targets") or {}).items()]
+    wrong = [(name, id) for name, id in ids if id is not None and (not isinstance(id, int) or id < 1)]
+    return [f"{name} has the annotation id {id!r}; ids begin at 1, 0 would never match" for name, id in wrong]
+
+
+def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
+    """What is odd about one target of a sample that could be read."""
+    target, valid = sample.targets[name], sample.valid[name]
+    if is_inline(row["targets"][name]):
+        return []
+    path = folder.files / row["targets"][name]["path"]
+    if not bool(valid.any()):
+        return [] if bool(target.isinf().any()) else [f"{name} has no valid pixel ({path})"]
+    if name == "normals":
+        return [f"{what} ({path})" for what in _doubts_of_normals(folder, row, sample)]
+    values = target[valid.expand_as(target)]
+    low, high = float(values.min()), float(values.max())
+    unit = UNITS[name].unit if name in UNITS else ""
+    if name == "depth" and high > _FARTHEST:
+        return [f"depth reaches {high:g} m; is the 'scale' of the header right? ({path})"]
+    if unit == "0 to 1" and not (low >= 0 and high <= 1):
+        return [f"{name} goes from {low:g} to {high:g}, not 0 to 1; give its 'scale' ({path})"]
+    if unit.endswith(" id") and (low < 0 or bool((values != values.round()).any())):
+        return [f"{name} holds {low:g} to {high:g}, which are no ids ({path})"]
+    return []
+
+
+def _doubts_of_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
+    target, valid = sample.targets["normals"], sample.valid["normals"]
+    how = folder.descriptor(row, "normals")
+    length: Any = folder.window(stored_lengths(folder.files, how, str(row["id"])), row)[valid]
+    doubts = []
+    if bool(((length - 1).abs() > 0.02).any()):
+        doubts.append(
+            f"normals have lengths from {float(length.min()):.3g} to {float(length.max()):.3g}, not 1"
+        )
+    camera = sample.camera if isinstance(sample.camera, Camera) else None
+    toward = float(facing(target, camera)[valid].float().mean())
+    if toward <= 0.9:
+        doubts.append(
+            f"only {toward:.0%} of the normals face the camera; is the 'frame' of the header right?"
+        )
+    return doubts

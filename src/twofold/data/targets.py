@@ -1,0 +1,110 @@
+"""One target of a row, from its files: raw numbers, what they mean, and the masks that go with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twofold.data.codecs import Descriptor, decode, stored_vectors
+from twofold.data.layout import FolderError, Row, inside
+from twofold.geometry import Camera
+from twofold.image.maps import as_map, codec_of, read_stored
+from twofold.sample import UNITS
+
+
+def descriptor(header: Mapping[str, Any], row: Row, name: str) -> dict[str, Any]:
+    """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
+    return merged(header.get("targets", {}).get(name, {}), row["targets"][name])
+
+
+def merged(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A descriptor under a row's own entries; of their masks, those of one name too."""
+    masks = {**general.get("masks", {})}
+    for name, mask in own.get("masks", {}).items():
+        masks[name] = {**masks.get(name, {}), **mask}
+    return {**general, **own, **({"masks": masks} if masks else {})}
+
+
+def read_values(root: Path, how: Descriptor, where: str) -> np.ndarray:
+    """The array of a descriptor's file, in the type it was stored with. ImageError or FolderError naming it."""
+    if "path" not in how:
+        raise FolderError(
+            f"{where}: a mask that the header names has no 'path' in this row; convert it again"
+        )
+    return read_stored(
+        inside(root, how["path"], where),
+        codec=how.get("codec", ""),
+        key=how.get("key", ""),
+        index=how.get("index"),
+        shape=how.get("shape"),
+    )
+
+
+def read_target(
+    root: Path, name: str, how: Mapping[str, Any], camera: Camera | None, where: str
+) -> tuple[Tensor, Tensor]:
+    """The target `name` and where it holds: float32 c h w in its unit, bool 1 h w. Errors name the file."""
+    array = read_values(root, how, where)
+    path = root / how["path"]
+    how: dict[str, Any] = {"codec": codec_of(how["path"]), **how}
+    try:
+        if name == "depth" and array.dtype.kind in "iub" and "scale" not in how:
+            raise ValueError("a depth stored as whole numbers needs 'scale' (metres per unit)")
+        raw = as_map(array, path)
+        _check_camera(raw, how, camera)
+        target, valid = decode(name, raw, how, camera)
+    except (ValueError, TypeError, KeyError) as error:
+        what = str(error)
+        raise FolderError(what if str(path) in what else f"{path}: {what}") from None
+    if name in UNITS and target.shape[0] != UNITS[name].channels:
+        wanted = UNITS[name].channels
+        raise FolderError(f"{path}: {name} has {target.shape[0]} channels, not {wanted}; is it a preview?")
+    masks = [read_mask(root, m, target.shape[-2:], where) for m in how.get("masks", {}).values()]
+    if masks:
+        # A mask says "unknown" of the sky too; without one, +inf stays: known to be far.
+        valid = valid & torch.stack(masks).all(0)
+        target = torch.where(valid, target, 0.0)
+    return target, valid
+
+
+def _check_camera(raw: Tensor, how: Descriptor, camera: Camera | None) -> None:
+    """ValueError when a map that is read by the camera's rays has another size than the picture's camera."""
+    rays = how.get("kind") == "euclidean" or how.get("facing") == "camera"
+    if rays and camera is not None and raw.shape[-2:] != (camera.height, camera.width):
+        found = f"{raw.shape[-2]}x{raw.shape[-1]}"
+        raise ValueError(f"it is {found}, the image {camera.height}x{camera.width}; make them one size")
+
+
+def read_mask(root: Path, how: Descriptor, size: tuple[int, ...], where: str) -> Tensor:
+    """Where a mask's file says that its target holds: bool 1 h w.
+
+    `valid` (stored values, or "nonzero") or `invalid` (stored values) must be said; FolderError otherwise, and
+    when its size is not `size`.
+    """
+    if ("valid" in how) == ("invalid" in how):
+        raise FolderError(
+            f"{where}: the mask {how.get('path')!r} must say its 'valid' or its 'invalid' values"
+        )
+    raw = as_map(read_values(root, how, where), root / how["path"])
+    if raw.shape[0] != 1 or raw.shape[-2:] != tuple(size):
+        found, wanted = "x".join(map(str, raw.shape)), "x".join(map(str, (1, *size)))
+        raise FolderError(f"{root / how['path']}: a mask of {found} for a target of {wanted}; is it whole?")
+    said = how.get("valid", how.get("invalid"))
+    if said == "nonzero":
+        found = raw != 0
+    else:
+        values = said if isinstance(said, list | tuple) else [said]
+        found = torch.isin(raw, torch.tensor([float(v) for v in values]))
+    return found if "valid" in how else ~found
+
+
+def stored_lengths(root: Path, how: Descriptor, where: str) -> Tensor:
+    """The length that each normal was stored with: float32 1 h w."""
+    raw = as_map(read_values(root, how, where), root / how["path"])
+    vectors = stored_vectors(raw, {"codec": codec_of(how["path"]), **how})
+    return torch.linalg.vector_norm(vectors, dim=0, keepdim=True)
