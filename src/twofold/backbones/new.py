@@ -103,19 +103,24 @@ def renew(backbone: StableDiffusion, parts: Collection[str], captions: Iterable[
 
     Args:
         backbone: to change.
-        parts: ``unet``, and ``text``: the text encoder with its tokenizer, whose words are those of ``captions``.
+        parts: ``unet``; ``decoder``, the autoencoder's; and ``text``: the text encoder with its tokenizer, whose words
+            are those of ``captions``.
         captions: for ``text``.
         seed: of the weights.
     """
     shape: Any = backbone.text_encoder.config if backbone.text_encoder is not None else CLIPTextConfig()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        text, tokenizer = miniature_text(captions, shape.hidden_size, shape.num_hidden_layers)
-        unet = UNet2DConditionModel.from_config(backbone.unet.config)
-    if "text" in parts:
-        backbone.text_encoder, backbone.tokenizer = text.eval(), tokenizer
-    if "unet" in parts:
-        backbone.unet = unet.eval()
+        if "text" in parts:
+            text, tokenizer = miniature_text(captions, shape.hidden_size, shape.num_hidden_layers)
+            backbone.text_encoder, backbone.tokenizer = text.eval(), tokenizer
+        if "unet" in parts:
+            backbone.unet = UNet2DConditionModel.from_config(backbone.unet.config).eval()
+        if "decoder" in parts:
+            fresh = type(backbone.vae).from_config(backbone.vae.config).eval()
+            backbone.vae.decoder = fresh.decoder
+            if getattr(fresh, "post_quant_conv", None) is not None:
+                backbone.vae.post_quant_conv = fresh.post_quant_conv
 
 
 def widen(backbone: StableDiffusion, channels: int, parts: int = 1) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -94,8 +94,12 @@ class ModelSettings(BaseModel):
         protocol: OneStep | MultiStep,
         recipe: str,
         head: str = "latent",
+        prompts: Mapping[str, str] | None = None,
     ) -> ModelSettings:
-        """The same settings after a run that taught ``names`` in ``protocol`` through ``head``."""
+        """The same settings after a run that taught ``names`` in ``protocol`` through ``head``.
+
+        ``prompts`` are those that were not the tasks' own, by name.
+        """
         tasks = dict(self.tasks)
         for name in names:
             task = get_task(name)
@@ -103,7 +107,7 @@ class ModelSettings(BaseModel):
                 task="" if task.name == name else name,
                 protocol=protocol,
                 head=head,
-                prompt=task.prompt,
+                prompt=(prompts or {}).get(name, task.prompt),
                 space=task.space,
                 frame=task.frame,
             )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, Stop, emit, line
+from twofold.cli.console import OK, Stop, emit, line, track
 
 if TYPE_CHECKING:
     from twofold.train.recipe import Recipe
@@ -24,28 +24,54 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated."),
     ] = None,
+    skip_bad: Annotated[
+        bool,
+        typer.Option(
+            "--skip-bad", help="Leave out samples that cannot be read and list them in skipped.jsonl."
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
+    tracker: Annotated[
+        str,
+        typer.Option(help="auto (tensorboard if installed), none, or any that accelerate knows: wandb, ..."),
+    ] = "auto",
     every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print every record as JSON.")] = False,
 ) -> int:
     """Train a model as a recipe says, and save it to DIR/checkpoint.
 
-    Run again after a kill, the command goes on where the last saved state was, and ends in the same weights.
+    Run again after a kill, the command goes on where the last saved state was, and ends in the same weights. On several
+    GPUs: torchrun --nproc-per-node 4 -m twofold train RECIPE (or accelerate launch); the batch is shared.
     """
-    asked = _changed(find_recipe(recipe), settings or [])
+    asked = _changed(find_recipe(recipe), [*(settings or []), *(["skip_bad=true"] if skip_bad else [])])
     run = out or Path("runs") / asked.name
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
     from twofold.train.run import run_recipe
+    from twofold.train.team import Team
+    from twofold.train.track import chosen
 
-    for record in run_recipe(asked, run):
+    team = Team(device, chosen(tracker), str(run))
+    records = run_recipe(asked, run, team)
+    for record in track(records, asked.steps, asked.name, quiet=as_json or not team.first):
+        if not team.first:
+            continue
         if as_json:
             emit(record)
         elif "validation" in record or record["step"] % every == 0 or record["step"] == asked.steps:
             line(_words(record, asked.steps))
-    if not as_json:
+    if team.first and not as_json:
+        _tell_skipped(run / "skipped.jsonl")
         line(f"done: {run / 'checkpoint'} (try: twofold predict photo.jpg --model {run / 'checkpoint'})")
     return OK
+
+
+def _tell_skipped(listing: Path) -> None:
+    """Say how many samples were left out, and where they are listed."""
+    if listing.exists():
+        count = len(listing.read_text().splitlines())
+        line(f"left out {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
 
 
 def find_recipe(name: str) -> Recipe:
@@ -88,7 +114,7 @@ def _changed(recipe: Recipe, settings: list[str]) -> Recipe:
 
 
 def _words(record: dict[str, Any], steps: int) -> str:
-    scores = {k: v for k, v in record.items() if isinstance(v, float) and k not in ("seconds", "norm")}
+    scores = {k: v for k, v in record.items() if isinstance(v, float) and k not in ("seconds", "norm", "lr")}
     scores |= {f"val {k}": v for k, v in record.get("validation", {}).items()}
     told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
     return f"step {record['step']}/{steps}  {told}  {record['seconds']:.2f} s"

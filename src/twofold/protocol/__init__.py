@@ -7,7 +7,7 @@ from pydantic import Field, ValidationError
 from .multi_step import MultiStep
 from .noise import Noise, multi_resolution
 from .one_step import OneStep
-from .query import Answer, Look, Query
+from .query import Answer, Look, Query, joined
 
 
 def reason(error: ValueError) -> str:
@@ -31,6 +31,7 @@ __all__ = [
     "OneStep",
     "Protocol",
     "Query",
+    "joined",
     "multi_resolution",
     "reason",
 ]

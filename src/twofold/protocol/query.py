@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..diffusion import Parametrization, to_x0, word_for
@@ -37,6 +38,20 @@ class Query:
     def wanted(self, answer: Tensor) -> Tensor:
         """What the network has to say to be read as ``answer`` (``b z h w``): the target of a loss on latents."""
         return word_for(answer, self.state, self.alpha, self.sigma, self.predicts)
+
+
+def joined(queries: Sequence[Query]) -> Query:
+    """Queries of one protocol and one shape as a batch.
+
+    Raises:
+        ValueError: their answers are not read in the same way.
+    """
+    if len({q.predicts for q in queries}) != 1:
+        raise ValueError("queries whose answers are read differently cannot be one batch")
+    x, t, state, alpha, sigma = (
+        torch.cat([getattr(q, name) for q in queries]) for name in ("x", "t", "state", "alpha", "sigma")
+    )
+    return Query(x, t, state, alpha, sigma, queries[0].predicts)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderTiny
@@ -13,8 +15,11 @@ from ..data.folder import Folder
 from ..image import pad_to_multiple
 from ..show import sheet
 from ..tasks import get_task
-from .pixels import Pictures, generator, pick, random_crop
+from .order import generator
+from .pixels import Pictures, pick, random_crop
 from .recipe import IMAGE, Recipe
+from .step import Loss
+from .team import Team
 
 Logs = dict[str, float]
 
@@ -28,37 +33,51 @@ class AutoencoderStage:
     The last two are what a small codec loses first: sharpness, and colour.
     """
 
-    def __init__(self, backbone: StableDiffusion, recipe: Recipe) -> None:
+    def __init__(self, backbone: StableDiffusion, recipe: Recipe, team: Team) -> None:
+        if team.size > 1 or recipe.micro or recipe.precision != "fp32":
+            raise ValueError(
+                "the autoencoder is trained by one process, with whole batches and in fp32: its loss compares the "
+                "latents of a batch with each other"
+            )
         if not isinstance(backbone.vae, AutoencoderTiny):
             raise ValueError(
                 "the autoencoder stage trains AutoencoderTiny; full-size autoencoders stay frozen"
             )
         self.backbone, self.recipe = backbone, recipe
         self.vae, self.stride = backbone.vae, backbone.stride
-        self.module: nn.Module = backbone.vae.requires_grad_(True)
+        self.device = team.device
+        self.module: nn.Module = backbone.vae.requires_grad_(True).to(team.device)
         self.pictures = Pictures(recipe.sources, recipe.size)
         self.painted = _painted_targets(recipe)
         kinds = [k for k in recipe.mix if k == IMAGE or self.painted.get(k)]
         self.kinds, self.shares = kinds, [recipe.mix[k] for k in kinds]
         self.held_out = _held_out(recipe)
 
-    def loss(self, step: int) -> tuple[Tensor, Logs]:
-        """Loss of one batch; everything random in it comes from the recipe's seed and ``step``."""
+    def draw(self, step: int) -> list[int]:
+        """A batch is made from its number when it is used."""
+        return [step]
+
+    def loss(self, examples: Sequence[int]) -> Loss:
+        """Loss of one batch; everything random in it comes from the recipe's seed and the step."""
+        (step,) = examples
         rng = generator(self.recipe.seed, "autoencoder", step)
         kinds = pick(rng, self.shares, self.recipe.batch)
         parts = [self._draw(name, kinds.count(k), rng) for k, name in enumerate(self.kinds) if k in kinds]
-        batch = torch.cat(parts).contiguous(memory_format=torch.channels_last)
+        batch = torch.cat(parts).to(self.device).contiguous(memory_format=torch.channels_last)
         latent = self.vae.encode(batch).latents
-        noise = torch.randn(latent.shape, generator=rng)
+        noise = torch.randn(latent.shape, generator=rng).to(latent)
         back = self.vae.decode(latent + 0.02 * noise).sample
         pixel = F.l1_loss(back, batch)
         edges = sum(F.l1_loss(back.diff(dim=d), batch.diff(dim=d)) for d in (-1, -2))
         # Squared, because a colour that is wholly lost must cost more than many that are a little off.
         cells = F.mse_loss(F.avg_pool2d(back, self.stride), F.avg_pool2d(batch, self.stride))
         spread = whiteness(latent)
-        loss = pixel + edges + 8 * cells + 0.3 * spread
-        logs = {"pixel": pixel.item(), "edges": float(edges), "cells": cells.item(), "spread": spread.item()}
-        return loss, logs
+        loss = Loss(self.device, 1)
+        terms = {"pixel": (1.0, pixel), "edges": (1.0, edges), "cells": (8.0, cells), "spread": (0.3, spread)}
+        loss.add(
+            "codec", [f"batch {step}"], {k: (w, torch.as_tensor(v)[None]) for k, (w, v) in terms.items()}
+        )
+        return loss
 
     def _draw(self, kind: str, count: int, rng: torch.Generator) -> Tensor:
         """Random crops ``count 3 h w`` of pictures, or of painted targets."""
@@ -78,25 +97,26 @@ class AutoencoderStage:
             canvas = (image[None].float() / 127.5 - 1)[
                 ..., : image.shape[-2] // 8 * 8, : image.shape[-1] // 8 * 8
             ]
+            canvas = canvas.to(self.device)
             back = self.vae.decode(self.vae.encode(canvas).latents).sample.clamp(-1, 1)
             scores.append(-10 * torch.log10((back - canvas).square().mean() / 4))
         return {"psnr": torch.stack(scores).mean().item()}
 
-    @torch.no_grad()
     @torch.no_grad()
     def preview(self) -> Tensor | None:
         """Held-out pictures and what comes back of them."""
         cells = []
         for picture in self.held_out[:PREVIEWED]:
             whole, (h, w) = pad_to_multiple(picture.float() / 127.5 - 1, self.stride)
-            back = self.vae.decode(self.vae.encode(whole[None]).latents).sample[0, :, :h, :w]
+            latent = self.vae.encode(whole[None].to(self.device)).latents
+            back = self.vae.decode(latent).sample[0, :, :h, :w].cpu()
             cells += [picture / 255, (back + 1) / 2]
         return sheet(cells, 2, ["picture", "decoded"]) if cells else None
 
     def finish(self) -> None:
         """Measure the latents' standard deviation and set the scaling factor to its inverse."""
         rng = generator(self.recipe.seed, "scale")
-        latent = self.vae.encode(self.pictures.batch(rng, 256)).latents
+        latent = self.vae.encode(self.pictures.batch(rng, 256).to(self.device)).latents
         self.backbone.vae.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
 
 

@@ -1,4 +1,4 @@
-"""Training U-Net and text encoder: images under captions, and one-step perception, in any mixture.
+"""Training the denoising network: images under captions, and perception in any protocol, in any mixture.
 
 The image task is what makes the model able to generate; perception tasks are told apart by their prompts. Both are
 the same network reading the same latents, so either may come first, or both together (`Recipe.mix`).
@@ -6,200 +6,182 @@ the same network reading the same latents, so either may come first, or both tog
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..diffusion import from_x0
 from ..evaluate import score
-from ..heads import make_head
-from ..predictor import Predictor
-from ..tasks import Task, get_task
+from ..predictor import Predictor, Reading
+from ..protocol import joined
 from .ahead import Ahead
-from .examples import Batch, Cached, Examples
+from .encoder import Encoder
+from .examples import Example, Examples
+from .learn import Denoiser, make_heads, make_tasks, set_learning, settle
 from .live import Live
-from .pixels import generator, pick
 from .preview import preview
 from .recipe import IMAGE, Recipe
+from .sound import Readable
+from .step import Loss, Terms
+from .team import Team
+from .windows import Windows
 
-Logs = dict[str, float]
 PREVIEWED = 4  # pictures
 
 
-class Denoiser(nn.Module):
-    """The parts that may learn, as one module with their own names; which do, their parameters say."""
-
-    def __init__(self, backbone: StableDiffusion, heads: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self.unet, self.vae = backbone.unet, backbone.vae
-        self.text_encoder = backbone.text_encoder
-        self.heads = nn.ModuleDict({_key(t): h for t, h in heads.items()})
-
-
-def _key(task: str) -> str:
-    """A task of somebody's own is called ``package.module:object``; torch does not like dots."""
-    return task.replace(".", "-")
-
-
-def painted(name: str) -> Task:
-    """The task called ``name``, which must be painted as a picture: logits and heatmaps are not trained yet.
-
-    Raises:
-        ValueError: it is not.
-    """
-    task = get_task(name)
-    if task.outputs not in (1, 3):
-        raise ValueError(
-            f"{task.name} is {task.outputs} numbers a pixel, not a picture; such tasks cannot be trained yet"
-        )
-    return task
-
-
-def make_heads(
-    backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module]
-) -> dict[str, nn.Module]:
-    """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones."""
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        fresh = {t: make_head(recipe.head, backbone, painted(t).outputs) for t in recipe.tasks}
-    return {t: found[t] if isinstance(found.get(t), type(h)) else h for t, h in fresh.items()}
-
-
-def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], recipe: Recipe) -> None:
-    """Say of every parameter whether it learns; low-rank additions are made here."""
-    backbone.requires_grad_(False)
-    if recipe.unet == "full":
-        backbone.unet.requires_grad_(True)
-    elif recipe.unet == "lora":
-        add_lora(backbone, recipe)
-    if backbone.text_encoder is not None:
-        backbone.text_encoder.requires_grad_(recipe.text == "full")
-    if recipe.decoder == "full":
-        backbone.vae.decoder.requires_grad_(True)
-        post = getattr(backbone.vae, "post_quant_conv", None)
-        if post is not None:
-            post.requires_grad_(True)
-    for head in heads.values():
-        head.requires_grad_(True)
-
-
-def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
-    """Low-rank additions to queries, keys, values and outputs of every attention (Hu et al. 2022)."""
-    from peft import LoraConfig
-
-    with torch.random.fork_rng():
-        torch.manual_seed(recipe.seed)
-        targets = ["to_q", "to_k", "to_v", "to_out.0"]
-        config = LoraConfig(
-            r=recipe.rank, lora_alpha=recipe.rank, init_lora_weights="gaussian", target_modules=targets
-        )
-        backbone.unet.add_adapter(config)
-
-
 class DenoiserStage:
-    """Losses and scores of the denoiser; see `loop.Stage`."""
+    """Losses and scores of the denoiser; see `loop.Stage`.
+
+    A loss is computed for each example by itself and averaged over examples, so how a batch is split over
+    micro-batches and processes does not matter.
+    """
 
     def __init__(
         self,
         backbone: StableDiffusion,
         recipe: Recipe,
-        cache: Path,
-        heads: Mapping[str, nn.Module] | None = None,
+        run: Path,
+        heads: Mapping[str, nn.Module],
+        team: Team,
     ) -> None:
-        self.backbone, self.recipe = backbone, recipe
-        self.heads = make_heads(backbone, recipe, heads or {})
+        self.backbone, self.recipe, self.team = backbone, recipe, team
+        self.tasks = make_tasks(recipe)
+        self.heads = make_heads(backbone, recipe, heads, self.tasks)
         set_learning(backbone, self.heads, recipe)
-        self.module: nn.Module = Denoiser(backbone, self.heads)
-        self.tasks = recipe.tasks
-        self.examples: Examples = (
-            Live(backbone, recipe, self.tasks)
-            if recipe.augment
-            else Cached(backbone, recipe, self.tasks, cache)
-        )
-        self.kinds = list(recipe.mix)
-        self.ahead = Ahead(self.draw)
-        self.protocol = recipe.protocol
+        self.module: nn.Module = Denoiser(backbone, self.heads).to(team.device)
+        self.examples: Examples = self._examples(run)
+        self.ahead = Ahead(self._drawn)
+        self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
         self.validation = None if recipe.validation is None else Folder(recipe.validation)
 
-    def loss(self, step: int) -> tuple[Tensor, Logs]:
-        """Sum over the kinds in this batch, each weighted by its number of examples."""
-        total, logs = torch.zeros(()), {}
-        for kind, count, given, rng in self.ahead(step):
-            loss = self.image_loss(given, rng) if kind == IMAGE else self.perception_loss(kind, given, rng)
-            logs[kind] = loss.item()
-            total = total + loss * count / self.recipe.batch
-        return total, logs
+    def _examples(self, run: Path) -> Examples:
+        recipe, team = self.recipe, self.team
+        looks = any(
+            w and k in t.picture_losses for n, t in self.tasks.items() for k, w in self._weights(n).items()
+        )
+        encoder = Encoder(self.backbone, self.tasks, recipe.latent_weight > 0, recipe.image_weight > 0, looks)
+        readable = Readable(
+            list(self.tasks.values()),
+            recipe.skip_bad,
+            run / "skipped.jsonl",
+            (team.rank, team.size),
+            team.wait,
+        )
+        if not recipe.augment:
+            return Windows(encoder, recipe, self.tasks, run.parent / "latents", readable)
+        if any(n % encoder.stride for s in recipe.sources for n in s.size or recipe.size):
+            raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
+        return Live(encoder, recipe, self.tasks, readable)
 
-    def draw(self, step: int) -> list[tuple[str, int, Any, torch.Generator]]:
-        """What step ``step`` is taught with, by kind: how many, the examples, and the randomness left for noise."""
-        shares = list(self.recipe.mix.values())
-        drawn = pick(generator(self.recipe.seed, "denoiser", step), shares, self.recipe.batch)
-        out = []
-        for k, kind in enumerate(self.kinds):
-            count, rng = drawn.count(k), generator(self.recipe.seed, "denoiser", step, kind)
-            if not count:
-                continue
-            given = (
-                self.examples.images(rng, count)
-                if kind == IMAGE
-                else self.examples.labelled(kind, rng, count)
-            )
-            out.append((kind, count, given, rng))
-        return out
+    def draw(self, step: int) -> list[Example]:
+        """This process's examples of step ``step``."""
+        return self.ahead(step)
 
-    def image_loss(self, given: tuple[Tensor, list[str]], rng: torch.Generator) -> Tensor:
-        """Squared error of the prediction at uniformly random times, under captions (Salimans & Ho 2022)."""
-        (x0, captions), count = given, len(given[1])
-        schedule = self.backbone.schedule
-        t = torch.randint(schedule.steps, (count,), generator=rng)
-        noise = torch.randn(x0.shape, generator=rng)
-        x, alpha, sigma = schedule.noised(x0, noise, t)
-        said = self.backbone(x, t, self.backbone.embed(captions, pad=True)).prediction
-        return F.mse_loss(said, from_x0(x0, noise, alpha, sigma, schedule.predicts))
+    def _drawn(self, step: int) -> list[Example]:
+        batch = self.recipe.batch
+        return [self.examples(step * batch + n) for n in self.team.share(batch)]
 
-    def perception_loss(self, name: str, batch: Batch, rng: torch.Generator) -> Tensor:
-        """Masked squared error of what the network says, plus the task's own losses on the painted canvas."""
-        task, recipe = get_task(name), self.recipe
-        target = batch.image if batch.target is None else batch.target
-        query = self.protocol.prepare(batch.image, target, rng, self.backbone.schedule)
-        text = self.backbone.embed([task.prompt]).expand(len(batch.image), -1, -1)
-        taps = bool(getattr(self.heads[name], "reads_features", True))
-        said = self.backbone(query.x, query.t, text, taps, self._labels(len(batch.image)))
-        loss = torch.zeros(())
-        if recipe.latent_weight and batch.target is not None and batch.mask is not None:
-            keep = batch.mask.expand_as(said.prediction)
-            error = torch.where(keep, said.prediction - query.wanted(batch.target), 0).square()
-            loss = loss + recipe.latent_weight * error.sum() / keep.sum().clamp(min=1)
-        if recipe.image_weight:
-            assert batch.canvas is not None and batch.known is not None
-            painted = self.heads[name](query.read(said.prediction), said.features, self.backbone)
-            weights = recipe.losses.get(name)
-            loss = loss + recipe.image_weight * task.loss(painted, batch.canvas, batch.known, weights)
+    def loss(self, examples: Sequence[Example]) -> Loss:
+        """The examples' part of their batch's loss."""
+        groups: dict[tuple, list[Example]] = {}
+        for example in examples:
+            groups.setdefault((example.kind, example.shape), []).append(example)
+        loss = Loss(self.team.device, self.recipe.batch)
+        for (kind, _), group in groups.items():
+            with self.team.precision(self.recipe.precision):
+                terms = self.image_terms(group) if kind == IMAGE else self.perception_terms(kind, group)
+            loss.add(kind, [e.name for e in group], terms)
         return loss
 
+    def image_terms(self, examples: Sequence[Example]) -> Terms:
+        """Squared error of the prediction at uniformly random times, under captions (Salimans & Ho 2022)."""
+        schedule, device = self.backbone.schedule, self.team.device
+        x0 = torch.stack([e.image for e in examples])
+        t = torch.cat([torch.randint(schedule.steps, (1,), generator=e.rng) for e in examples])
+        noise = torch.stack([torch.randn(e.shape, generator=e.rng) for e in examples])
+        x, alpha, sigma = schedule.noised(x0, noise, t)
+        wanted = from_x0(x0, noise, alpha, sigma, schedule.predicts).to(device)
+        text = self.backbone.embed([e.caption for e in examples], pad=True)
+        said = self.backbone(x.to(device), t.to(device), text).prediction.float()
+        return {"noise": (1.0, (said - wanted).square().flatten(1).mean(1))}
+
+    def perception_terms(self, name: str, examples: Sequence[Example]) -> Terms:
+        """Masked squared error of what the network says, and the task's own losses on what the head paints."""
+        recipe, device = self.recipe, self.team.device
+        query = joined([self._query(e) for e in examples])
+        head = self.heads[name]
+        taps = bool(getattr(head, "reads_features", True))
+        text = self._prompted(name).expand(len(examples), -1, -1)
+        said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)))
+        terms: Terms = {}
+        if recipe.latent_weight:
+            target, mask = (
+                torch.stack([getattr(e, k) for e in examples]).to(device) for k in ("target", "mask")
+            )
+            keep = mask.expand_as(target)
+            error = torch.where(keep, said.prediction.float() - query.wanted(target), 0).square().flatten(1)
+            terms["latent"] = (recipe.latent_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))
+        if recipe.image_weight:
+            painted = head(query.read(said.prediction), said.features, self.backbone).float()
+            terms |= self._painted_terms(name, painted, examples)
+        return terms
+
+    def _query(self, example: Example):
+        image = example.image[None].to(self.team.device)
+        target = image if example.target is None else example.target[None].to(self.team.device)
+        return self.recipe.protocol.prepare(image, target, example.rng, self.backbone.schedule)
+
+    def _painted_terms(self, name: str, painted: Tensor, examples: Sequence[Example]) -> Terms:
+        task, device, terms = self.tasks[name], self.team.device, {}
+        told = [_told(example, device) for example in examples]
+        # Losses are sums over many pixels: never in half precision.
+        with torch.autocast(device.type, enabled=False):
+            for loss, weight in self._weights(name).items():
+                if weight:
+                    values = [
+                        task.loss(p[None], canvas, known, {loss: 1.0}, seen)
+                        for p, (canvas, known, seen) in zip(painted, told, strict=True)
+                    ]
+                    terms[loss] = (self.recipe.image_weight * weight, torch.stack(values))
+        return terms
+
+    def _weights(self, name: str) -> Mapping[str, float]:
+        return self.recipe.losses.get(name, self.tasks[name].weights)
+
+    def _prompt(self, name: str) -> str:
+        return self.recipe.prompts.get(name, self.tasks[name].prompt)
+
+    def _prompted(self, name: str) -> Tensor:
+        """A task's prompt, embedded; once, where the text encoder does not learn."""
+        prompt = self._prompt(name)
+        if self.recipe.text == "full" and self.backbone.text_encoder is not None:
+            return self.backbone.embed([prompt])
+        if prompt not in self.said:
+            with torch.no_grad():
+                self.said[prompt] = self.backbone.embed([prompt])
+        return self.said[prompt]
+
     def _labels(self, count: int) -> Tensor | None:
-        if self.protocol.class_labels is None:
-            return None
-        return torch.tensor(self.protocol.class_labels).expand(count, -1)
+        labels = self.recipe.protocol.class_labels
+        return None if labels is None else torch.tensor(labels, device=self.team.device).expand(count, -1)
 
     @torch.no_grad()
-    def validate(self) -> Logs:
+    def validate(self) -> dict[str, float]:
         """The tasks' metrics on held-out samples."""
         if self.validation is None:
             return {}
         count = min(self.recipe.validate_count, len(self.validation))
         samples = [self.validation[i] for i in range(count)]
-        scores: Logs = {}
+        scores: dict[str, float] = {}
         for predictor in self._predictors().values():
             scores.update(score(predictor, samples))
         return scores
 
+    @torch.no_grad()
     def preview(self) -> Tensor | None:
         """Truth, answer and error on the first held-out samples."""
         if self.validation is None or not self.tasks:
@@ -211,14 +193,21 @@ class DenoiserStage:
         return preview(able, samples) if able else None
 
     def _predictors(self) -> dict[str, Predictor]:
-        size = max(self.recipe.size)
+        size, protocol = max(self.recipe.size), self.recipe.protocol
         return {
-            t: Predictor(self.backbone, get_task(t), self.protocol, self.heads[t], size=size)
-            for t in self.tasks
+            t: Predictor(
+                self.backbone, task, protocol, self.heads[t], Reading(prompt=self._prompt(t)), size=size
+            )
+            for t, task in self.tasks.items()
         }
 
     def finish(self) -> None:
         """Merge what was added beside the weights into them."""
-        if self.recipe.unet == "lora":
-            self.backbone.unet.fuse_lora()
-            self.backbone.unet.unload_lora()
+        settle(self.backbone, self.recipe)
+
+
+def _told(example: Example, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Canvas, mask and picture of one example, each a batch of one."""
+    assert example.canvas is not None and example.known is not None
+    seen = None if example.picture is None else example.picture[None].to(device).float() / 255
+    return example.canvas[None].to(device), example.known[None].to(device), seen

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,9 +13,13 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..image import atomic_write, write_image
-from .pixels import every
+from .optimizer import learning_rate, make_optimizer, parameters, set_rate
+from .order import seed_of
 from .recipe import Recipe
-from .state import Ema, load_state, save_state
+from .room import room
+from .state import Ema, State
+from .step import Loss, means
+from .team import Team
 
 Record = dict[str, Any]
 
@@ -26,8 +29,12 @@ class Stage(Protocol):
 
     module: nn.Module
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, float]]:
-        """The loss of step ``step`` and what to log of it; random only through the recipe's seed and ``step``."""
+    def draw(self, step: int) -> Sequence[Any]:
+        """This process's examples of step ``step``; random only through the recipe's seed and ``step``."""
+        ...
+
+    def loss(self, examples: Sequence[Any]) -> Loss:
+        """What some of them add to the loss of their batch."""
         ...
 
     def validate(self) -> dict[str, float]:
@@ -39,35 +46,29 @@ class Stage(Protocol):
         ...
 
     def finish(self) -> None:
-        """Whatever is measured once, after the last step."""
+        """Whatever is done once, after the last step."""
         ...
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine from ``lr`` to ``final_lr * lr``; ``step`` counts from 0."""
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.lr * (
-        recipe.final_lr + (1 - recipe.final_lr) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    )
-
-
 def make_stage(
-    backbone: StableDiffusion, recipe: Recipe, run: Path, heads: Mapping[str, nn.Module] | None = None
+    backbone: StableDiffusion, recipe: Recipe, run: Path, heads: dict[str, nn.Module], team: Team
 ) -> Stage:
     """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
     if recipe.stage == "autoencoder":
         from .autoencoder import AutoencoderStage
 
-        return AutoencoderStage(backbone, recipe)
+        return AutoencoderStage(backbone, recipe, team)
     from .denoiser import DenoiserStage
 
-    return DenoiserStage(backbone, recipe, run.parent / "latents", heads)
+    return DenoiserStage(backbone, recipe, run, heads, team)
 
 
 def train(
-    backbone: StableDiffusion, recipe: Recipe, run: Path, heads: dict[str, nn.Module] | None = None
+    backbone: StableDiffusion,
+    recipe: Recipe,
+    run: Path,
+    heads: dict[str, nn.Module] | None = None,
+    team: Team | None = None,
 ) -> Generator[Record, None, None]:
     """Train ``backbone`` in place, yielding one record a step; resumes from ``run`` where a state is there.
 
@@ -76,65 +77,104 @@ def train(
     When the generator is exhausted the backbone holds the averaged (EMA) weights.
 
     Raises:
-        ValueError: ``run`` belongs to another recipe.
-        FloatingPointError: the loss is not finite; the last saved state is kept.
+        ValueError: ``run`` belongs to another recipe, or a sample cannot be used.
+        FloatingPointError: a loss is not finite; the message names the samples, and the last saved state is kept.
+        OSError: there is no room left to write; the last saved state is kept.
     """
-    stage = make_stage(backbone, recipe, run, heads)
-    ema = Ema(stage.module, recipe.ema)
-    parameters = [p for p in stage.module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, betas=(0.9, 0.99)
-    )
-    run.mkdir(parents=True, exist_ok=True)
-    _claim(run, recipe)
-    state = run / "state.pt"
-    start = load_state(state, stage.module, ema, optimizer) if state.exists() else 0
+    team = team or Team()
+    if team.first:
+        claim(run, recipe)
+    team.wait()
+    stage = make_stage(backbone, recipe, run, heads or {}, team)
+    optimizer, scaler = make_optimizer(recipe, stage.module), team.scaler(recipe.precision)
+    state = State(run / "state.pt", stage.module, Ema(stage.module, recipe.ema), optimizer, scaler)
+    start = state.load() if state.path.exists() else 0
     stage.module.train()
     for step in range(start, recipe.steps):
-        began = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        loss, logs = stage.loss(step)
-        if not bool(torch.isfinite(loss)):
-            raise FloatingPointError(
-                f"the loss of step {step} is {loss.item()}; {state} holds the last good state"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
-        optimizer.step()
-        ema.update()
-        done = step + 1
-        record: Record = {"step": done, "loss": loss.item(), "norm": norm.item(), **logs}
+        began, done = time.perf_counter(), step + 1
+        record: Record = {"step": done, **update(stage, recipe, step, state, team)}
         if every(done, recipe.validate_every, recipe.steps):
-            record["validation"] = validate(stage, ema, run / "pictures" / f"step-{done:06d}.png")
+            record["validation"] = validate(stage, state.ema, run / "pictures" / f"step-{done:06d}.png", team)
         if every(done, recipe.save_every, recipe.steps):
-            save_state(state, done, stage.module, ema, optimizer)
+            if team.first:
+                state.save(done)
+            team.wait()
         record["seconds"] = time.perf_counter() - began
         yield record
-    ema.swap()
+    state.ema.swap()
     stage.module.eval()
     stage.finish()
     if heads is not None:
         heads.update(getattr(stage, "heads", {}))
 
 
-def validate(stage: Stage, ema: Ema, picture: Path) -> dict[str, float]:
-    """Scores of the averaged weights, and a ``picture`` of what they answer."""
-    ema.swap()
-    stage.module.eval()
-    scores = stage.validate()
-    seen = stage.preview()
-    stage.module.train()
-    ema.swap()
-    if seen is not None:
-        picture.parent.mkdir(exist_ok=True)
-        write_image(picture, seen)
+def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) -> Record:
+    """One update of the weights from one batch; the losses, the gradient's norm and the learning rate."""
+    rate = learning_rate(recipe, step)
+    set_rate(state.optimizer, rate)
+    state.optimizer.zero_grad(set_to_none=True)
+    sums: dict[str, float] = {}
+    for place, examples in _micro(stage.draw(step), recipe.micro):
+        # What is random inside the network, such as dropout, belongs to the step as well.
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_of(recipe.seed, "inside", step, team.rank, place))
+            try:
+                loss = stage.loss(examples)
+            except FloatingPointError as error:
+                raise FloatingPointError(f"step {step + 1}: {error}; {state.kept}") from error
+            if loss.total.requires_grad:
+                state.scaler.scale(loss.total).backward()
+        for name, value in loss.sums.items():
+            sums[name] = sums.get(name, 0.0) + value
+    learned = list(parameters(state.optimizer))
+    team.add_gradients(learned)
+    state.scaler.unscale_(state.optimizer)
+    norm = nn.utils.clip_grad_norm_(learned, recipe.clip or float("inf")).item()
+    if not norm < float("inf") and recipe.precision != "fp16":
+        raise FloatingPointError(f"step {step + 1}: the gradient is not finite; {state.kept}")
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    state.ema.update()
+    return {**means(team.add(sums)), "norm": norm, "lr": rate}
+
+
+def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
+    """The examples in runs of at most ``size`` (0: all), each with its place."""
+    size = size or len(examples)
+    for place in range(0, len(examples), size):
+        yield place, examples[place : place + size]
+
+
+def validate(stage: Stage, ema: Ema, picture: Path, team: Team) -> dict[str, float]:
+    """Scores of the averaged weights, and a ``picture`` of what they answer; the first process does it."""
+    scores: dict[str, float] = {}
+    if team.first:
+        ema.swap()
+        stage.module.eval()
+        scores = stage.validate()
+        seen = stage.preview()
+        stage.module.train()
+        ema.swap()
+        if seen is not None:
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            with room(picture):
+                write_image(picture, seen)
+    team.wait()
     return scores
 
 
-def _claim(run: Path, recipe: Recipe) -> None:
-    """Write the recipe into its run folder, or check that it is the one already there."""
+def every(step: int, period: int, last: int) -> bool:
+    """Whether something periodic is due after ``step`` of ``last`` steps."""
+    return step == last or (period > 0 and step % period == 0)
+
+
+def claim(run: Path, recipe: Recipe) -> None:
+    """Write the recipe into its run folder, or check that it is the one already there.
+
+    Raises:
+        ValueError: another recipe is there.
+    """
+    run.mkdir(parents=True, exist_ok=True)
     path = run / "recipe.json"
     if path.exists():
         if Recipe.read(path) != recipe:
@@ -142,11 +182,11 @@ def _claim(run: Path, recipe: Recipe) -> None:
                 f"{run} holds another recipe (see {path}); choose another --out, or delete that folder"
             )
         return
-    with atomic_write(path) as file:
+    with room(path), atomic_write(path) as file:
         recipe.save(file)
 
 
 def append_record(path: Path, record: Record) -> None:
     """Add one line to ``metrics.jsonl``."""
-    with path.open("a") as file:
+    with room(path), path.open("a") as file:
         file.write(json.dumps(record) + "\n")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,12 +12,6 @@ from tqdm import tqdm
 from ..data.folder import Folder
 from ..image import resize
 from .recipe import Source
-
-
-def generator(*keys: int | str) -> torch.Generator:
-    """A generator seeded by its keys alone: the randomness of step n does not depend on how one got there."""
-    digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def pick(rng: torch.Generator, shares: Sequence[float], count: int) -> list[int]:
@@ -71,14 +64,3 @@ def random_crop(image: Tensor, size: tuple[int, int], rng: torch.Generator) -> T
     left = int(torch.randint(width - size[1] + 1, (), generator=rng))
     crop = image[:, top : top + size[0], left : left + size[1]].float() / 127.5 - 1
     return crop.flip(-1) if bool(torch.rand((), generator=rng) < 0.5) else crop
-
-
-def every(step: int, period: int, last: int) -> bool:
-    """Whether something periodic is due after ``step`` of ``last`` steps."""
-    return step == last or (period > 0 and step % period == 0)
-
-
-def chunks(items: Sequence[int], size: int) -> Iterator[Sequence[int]]:
-    """``items`` in runs of at most ``size``."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,19 +18,33 @@ IMAGE = "image"  # the denoising of images under their captions: what keeps the 
 class Source(BaseModel):
     """A data folder, its share of the examples drawn (relative to the others'), and how many of its samples to use.
 
-    ``limit`` 0 is all; otherwise the samples are taken evenly from the whole folder.
+    Attributes:
+        path: of the folder.
+        share: of the examples, relative to the other sources'; it is kept exactly, not on average.
+        limit: how many samples are used, taken evenly from the whole folder; 0 is all.
+        fraction: of the samples that are used, in place of ``limit`` (GenPercept, Table 12).
+        size: height and width of this folder's examples, in place of the recipe's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     path: str
-    share: float = 1.0
-    limit: int = 0
+    share: float = Field(1.0, ge=0)
+    limit: int = Field(0, ge=0)
+    fraction: float = Field(1.0, gt=0, le=1)
+    size: tuple[int, int] | None = None
+
+    @model_validator(mode="after")
+    def _one_limit(self) -> Source:
+        if self.limit and self.fraction != 1:
+            raise ValueError(f"{self.path}: give a limit or a fraction, not both")
+        return self
 
     def indices(self, count: int) -> list[int]:
         """Which of ``count`` samples to use."""
-        if not self.limit or self.limit >= count:
+        used = self.limit or max(1, round(Fraction(str(self.fraction)) * count))
+        if used >= count:
             return list(range(count))
-        return [i * count // self.limit for i in range(self.limit)]
+        return [i * count // used for i in range(used)]
 
 
 class Recipe(BaseModel):
@@ -38,60 +53,98 @@ class Recipe(BaseModel):
     Attributes:
         name: of the run; the folder is named after it unless told otherwise.
         stage: ``autoencoder`` trains the image codec; ``denoiser`` trains U-Net and text encoder, for the image
-            task (diffusion under captions), for perception tasks (one step), or for several at once.
-        start: folder of the model to start from, or ``new`` for random weights.
+            task (diffusion under captions), for perception tasks, or for several at once.
+        start: folder, published name or hub id of the model to start from, or ``new`` for random weights.
         reset: parts of ``start`` to replace by random weights again; ``text`` is the text encoder with its words,
-            ``heads`` the small trained heads.
+            ``decoder`` the autoencoder's, ``heads`` the small trained heads.
         sources: labelled or unlabelled data folders; a folder without a task's target serves the others.
         validation: data folder scored every ``validate_every`` steps.
-        mix: what an example teaches, by relative frequency: ``image`` and task names.
+        mix: what an example teaches, by relative frequency: ``image`` and task names. Kept exactly, as shares are.
+        together: how many examples in a row come from one source and teach one thing. 1 mixes example by example,
+            ``batch`` batch by batch; GenPercept mixes micro-batch by micro-batch.
         size: height and width of a training example, pixels; pictures are scaled to cover it and cropped.
+        resample: how pictures are brought to size: ``bilinear`` with antialiasing, or ``nearest`` (GenPercept's).
         latent_weight: weight of the masked squared error between latents.
-        image_weight: weight of each task's own loss on the decoded image; 0 spares the decoder.
+        image_weight: weight of each task's own losses on what the head paints; 0 spares the decoder.
+        losses: by task, weights of its losses in place of the task's own.
+        compat: ``genpercept`` teaches tasks with the quirks of that release (`twofold.tasks.compat`).
         head: what reads perception out: the autoencoder's decoder (``latent``), or one of `twofold.heads` that is
             trained here, which needs ``image_weight`` > 0.
-        augment: draw new crops, zooms and colours each step and encode them then, instead of windows from a cache.
+        head_options: of the head's class, such as ``{"width": 128}``.
+        augment: draw new crops, zooms and colours each step and encode them then, instead of windows.
+        cache: keep the latents of windows on disk; without, they are encoded when drawn, to the same numbers.
         protocol: what the network is shown of an image, and how the answer is reached (`twofold.protocol`). A network
             that takes fewer channels is widened as Marigold widens it.
+        prompts: by task, the words it is asked with in place of its own.
         unet: what of the denoising network learns: all of it (``full``), nothing (``frozen``, for a head that reads its
-            features), or low-rank additions to its attention (``lora``), which are merged when the run is saved.
-        rank: of the low-rank additions; their scale is 1 (alpha = rank).
+            features), or low-rank additions (``lora``), which are merged when the run is saved.
+        rank, alpha, targets: of the low-rank additions; alpha 0 is the rank, so that their scale is 1. Targets are
+            ends of the names of the layers they are added to.
         text: whether the text encoder learns too; it stays ``frozen`` where pretrained words are to keep their meaning.
         decoder: whether the autoencoder's decoder learns as a latent head's last part.
-        losses: by task, weights of its losses in place of the task's own.
         drop_caption: how often the caption is empty, so that guidance has its unconditional half.
         labels: how many labelled samples may be used, 0 for all: the "few labels" setting.
+        skip_bad: leave out samples that cannot be read and list them, instead of stopping at the first.
+        steps: updates of the weights.
+        batch: examples an update is made from, over all processes.
+        micro: examples shown to the network at once in each process; 0 is all of the process's share. The rest of the
+            share follows before the update (gradient accumulation).
+        optimizer: ``adamw`` or ``adam``, with ``betas``, ``eps`` and ``weight_decay``.
+        lr, head_lr: learning rates; heads and decoder have their own where ``head_lr`` is not 0.
+        schedule, warmup, decay, final_lr: of the learning rate, see `optimizer.learning_rate`.
+        clip: of the gradient's norm; 0 does not clip.
+        ema: decay of the averaged weights, which are what is validated and saved; 0 averages nothing.
+        precision: of the network's arithmetic; weights, losses and optimizer stay fp32.
+        checkpointing: recompute activations of the U-Net in the backward pass instead of keeping them.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: str
     stage: Literal["autoencoder", "denoiser"]
     start: str = "new"
-    reset: tuple[Literal["unet", "text", "heads"], ...] = ()
+    reset: tuple[Literal["unet", "text", "decoder", "heads"], ...] = ()
     sources: tuple[Source, ...]
     validation: str | None = None
     mix: dict[str, float] = Field(default_factory=lambda: {IMAGE: 1.0})
+    together: int = Field(1, ge=1)
     size: tuple[int, int] = (192, 256)
-    steps: int = 1000
-    batch: int = 16
-    lr: float = 1e-3
-    warmup: int = 100
-    final_lr: float = 0.05
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    ema: float = 0.999
+    resample: Literal["bilinear", "nearest"] = "bilinear"
     latent_weight: float = 1.0
     image_weight: float = 0.0
+    losses: dict[str, dict[str, float]] = Field(default_factory=dict)
+    compat: Literal["", "genpercept"] = ""
     head: str = "latent"
+    head_options: dict[str, Any] = Field(default_factory=dict)
     augment: bool = False
+    cache: bool = True
     protocol: Protocol = OneStep()
+    prompts: dict[str, str] = Field(default_factory=dict)
     unet: Literal["full", "frozen", "lora"] = "full"
-    rank: int = 16
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(0, ge=0)
+    targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     text: Literal["full", "frozen"] = "full"
     decoder: Literal["frozen", "full"] = "frozen"
-    losses: dict[str, dict[str, float]] = Field(default_factory=dict)
     drop_caption: float = 0.1
-    labels: int = 0
+    labels: int = Field(0, ge=0)
+    skip_bad: bool = False
+    steps: int = Field(1000, ge=1)
+    batch: int = Field(16, ge=1)
+    micro: int = Field(0, ge=0)
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    lr: float = 1e-3
+    head_lr: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-8
+    weight_decay: float = 0.01
+    schedule: Literal["cosine", "exponential", "linear", "constant"] = "cosine"
+    warmup: int = Field(100, ge=0)
+    decay: int = Field(0, ge=0)
+    final_lr: float = 0.05
+    clip: float = 1.0
+    ema: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    checkpointing: bool = False
     seed: int = 0
     validate_every: int = 500
     validate_count: int = 64
@@ -104,14 +157,25 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
+        if not any(s.share for s in self.sources):
+            raise ValueError("a recipe needs a source with a share above 0")
+        if not any(self.mix.values()) or min(self.mix.values()) < 0:
+            raise ValueError("mix needs frequencies of 0 or more, one of them above 0")
+        for name in {*self.losses, *self.prompts} - {*self.tasks}:
+            raise ValueError(f"losses or prompts name {name!r}, which mix does not teach")
         if self.head not in HEADS:
             raise ValueError(f"unknown head {self.head!r}; known: {', '.join(HEADS)}")
-        if self.stage != "denoiser" or not self.tasks:
-            return self
+        if self.stage == "denoiser" and self.tasks:
+            self._check_perception()
+        return self
+
+    def _check_perception(self) -> None:
         if self.head != "latent" and self.image_weight <= 0:
             raise ValueError(
                 f"a {self.head} head learns from pixels alone: the recipe needs image_weight > 0"
             )
+        if self.latent_weight <= 0 and self.image_weight <= 0:
+            raise ValueError("nothing is asked of the tasks: latent_weight or image_weight must be above 0")
         if self.decoder == "full" and (self.head != "latent" or self.image_weight <= 0):
             raise ValueError(
                 "a decoder learns from pixels through a latent head: head='latent', image_weight > 0"
@@ -124,7 +188,6 @@ class Recipe(BaseModel):
             raise ValueError(
                 "losses on pixels need an answer in one look: a one-step protocol, or a walk that starts from zeros"
             )
-        return self
 
     def replace(self, **changes: Any) -> Recipe:
         """The same recipe with some values changed, checked again."""
@@ -133,22 +196,30 @@ class Recipe(BaseModel):
     def override(self, settings: list[str]) -> Recipe:
         """Apply ``key=value`` strings; values are JSON, or plain text where they are not.
 
+        A dot goes into a value: ``losses.depth={"ssi": 1}``, ``protocol.timestep=500``.
+
         Raises:
             ValueError: a string without ``=``, or a key that the recipe does not have.
         """
         import json
 
-        changes: dict[str, Any] = {}
+        changes = self.model_dump(mode="json")
         for setting in settings:
-            key, found, value = setting.partition("=")
+            path, found, value = setting.partition("=")
+            key, *inner = path.split(".")
             if not found or key not in type(self).model_fields:
                 known = ", ".join(sorted(type(self).model_fields))
                 raise ValueError(f"--set {setting}: expected KEY=VALUE with a key among {known}")
+            place = changes
+            for name, below in zip([key, *inner], inner, strict=False):
+                place = place[name]
+                if not isinstance(place, dict):
+                    raise ValueError(f"--set {setting}: {name} has no {below!r} inside")
             try:
-                changes[key] = json.loads(value)
+                place[[key, *inner][-1]] = json.loads(value)
             except json.JSONDecodeError:
-                changes[key] = value
-        return self.replace(**changes)
+                place[[key, *inner][-1]] = value
+        return Recipe.model_validate(changes)
 
     def save(self, path: Path) -> None:
         """Write as JSON."""

@@ -11,12 +11,15 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..checkpoints import ModelSettings, open_model, save_model
 from ..data.folder import Folder
 from ..tasks import TASKS, get_task
-from .loop import Record, append_record, train
+from .loop import Record, train
 from .recipe import IMAGE, Recipe
+from .room import room
+from .team import Team
+from .track import Journal
 
 
 def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, nn.Module]]:
-    """The model a recipe starts from, a folder or a fresh miniature; parts it resets are random again.
+    """The model a recipe starts from, or a fresh miniature; parts it resets are random again.
 
     The words of a fresh tokenizer are those of the sources' captions and of the tasks' prompts.
     """
@@ -37,26 +40,44 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
 def _texts(recipe: Recipe) -> list[str]:
     rows = [row for source in recipe.sources for row in Folder(source.path).rows]
     captions = [str(row.get("text") or row.get("caption") or "") for row in rows]
-    return captions + [get_task(t).prompt for t in (*TASKS, *recipe.tasks)] * 10
+    asked = [get_task(t).prompt for t in (*TASKS, *recipe.tasks)] + list(recipe.prompts.values())
+    return captions + asked * 10
 
 
-def run_recipe(recipe: Recipe, run: Path) -> Generator[Record, None, None]:
-    """Train and save to ``run/checkpoint``; yields the loop's records, each also in ``run/metrics.jsonl``.
+def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator[Record, None, None]:
+    """Train and save to ``run/checkpoint``; yields the loop's records, which are written down in ``run`` as well.
 
-    A finished run yields nothing.
+    A finished run yields nothing. Every process of a team gets the records; the first one writes.
     """
     saved = run / "recipe.json"
     if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved) == recipe:
         return
+    team = team or Team()
     backbone, settings, heads = starting_point(recipe)
-    for record in train(backbone, recipe, run, heads):
-        if "validation" in record or record["step"] % 10 == 0:
-            append_record(run / "metrics.jsonl", record)
-        yield record
+    journal = Journal(run, recipe, team)
+    try:
+        for record in train(backbone, recipe, run, heads, team):
+            journal.write(record)
+            yield record
+    finally:
+        journal.end()
+    if team.first:
+        with room(run / "checkpoint"):
+            _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
+    team.wait()
+
+
+def _save(
+    backbone: StableDiffusion,
+    settings: ModelSettings,
+    heads: dict[str, nn.Module],
+    recipe: Recipe,
+    folder: Path,
+) -> None:
     tasks = [t for t in recipe.mix if t != IMAGE] if recipe.stage == "denoiser" else []
     if tasks:
         settings = settings.model_copy(update={"size": max(recipe.size)})
-    settings = settings.with_tasks(tasks, recipe.protocol, recipe.name, recipe.head)
-    kept = {get_task(t).name: h for t, h in heads.items()}
+    settings = settings.with_tasks(tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts)
+    kept = {get_task(t).name: h.cpu() for t, h in heads.items()}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
-    save_model(backbone, settings, run / "checkpoint", heads=kept)
+    save_model(backbone, settings, folder, heads=kept)

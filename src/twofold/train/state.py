@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..image.files import atomic_write
+from .room import room
 
 
 def learning(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -26,17 +27,20 @@ def kept(module: nn.Module) -> dict[str, Tensor]:
 class Ema:
     """An exponential moving average of a module's parameters, with constant decay after a short ramp.
 
-    The ramp ``(1 + n) / (10 + n)`` keeps the first random weights from lingering.
+    The ramp ``(1 + n) / (10 + n)`` keeps the first random weights from lingering. A decay of 0 averages nothing.
+    Buffers, such as the running statistics of batch normalisation, are averages already and stay as they are.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.module, self.decay, self.count = module, decay, 0
-        self.average = {k: p.detach().clone() for k, p in learning(module)}
+        self.average = {k: p.detach().clone() for k, p in learning(module)} if decay else {}
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average toward the parameters' present values."""
         self.count += 1
+        if not self.decay:
+            return
         decay = min(self.decay, (1 + self.count) / (10 + self.count))
         for name, value in learning(self.module):
             self.average[name].lerp_(value, 1 - decay)
@@ -44,47 +48,71 @@ class Ema:
     @torch.no_grad()
     def swap(self) -> None:
         """Exchange average and parameters; call again to undo."""
-        for name, value in learning(self.module):
+        for name, value in learning(self.module) if self.decay else ():
             held = value.clone()
             value.copy_(self.average[name])
             self.average[name].copy_(held)
 
 
-def save_state(path: Path, step: int, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> None:
-    """Write the state after ``step`` steps. A kill at any moment leaves the previous file or this one."""
-    state = {
-        "step": step,
-        "weights": kept(module),
-        "ema": ema.average,
-        "ema_count": ema.count,
-        "optimizer": optimizer.state_dict(),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        torch.save(state, file)
+class State:
+    """All of a run that must survive: step, weights that learn, their average, the optimizer's and the scaler's.
 
-
-def load_state(path: Path, module: nn.Module, ema: Ema, optimizer: torch.optim.Optimizer) -> int:
-    """Restore what `save_state` wrote and return its step.
-
-    Raises:
-        ValueError: the file belongs to a differently shaped run.
+    Args:
+        path: file it is kept in.
+        module, ema, optimizer, scaler: whose states they are.
     """
-    state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-    try:
-        wanted = kept(module)
-        if set(wanted) != set(state["weights"]):
-            strange = sorted(set(wanted) ^ set(state["weights"]))[0]
-            raise ValueError(f"{strange} is in one of the two only")
-        module.load_state_dict(state["weights"], strict=False)
-        optimizer.load_state_dict(state["optimizer"])
-        averages: dict[str, Tensor] = state["ema"]
-        for name, value in ema.average.items():
-            value.copy_(averages[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"{path} was written by another recipe ({reason}); choose another run folder"
-        ) from error
-    ema.count = int(state["ema_count"])
-    return int(state["step"])
+
+    def __init__(
+        self,
+        path: Path,
+        module: nn.Module,
+        ema: Ema,
+        optimizer: torch.optim.Optimizer,
+        scaler: torch.amp.GradScaler,
+    ) -> None:
+        self.path, self.module, self.ema, self.optimizer, self.scaler = path, module, ema, optimizer, scaler
+
+    @property
+    def kept(self) -> str:
+        """Where the last good state is, in words."""
+        return f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved yet"
+
+    def save(self, step: int) -> None:
+        """Write the state after ``step`` steps. A kill at any moment leaves the previous file or this one."""
+        state = {
+            "step": step,
+            "weights": kept(self.module),
+            "ema": self.ema.average,
+            "ema_count": self.ema.count,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with room(self.path), atomic_write(self.path) as file:
+            torch.save(state, file)
+
+    def load(self) -> int:
+        """Restore what `save` wrote and return its step.
+
+        Raises:
+            ValueError: the file belongs to a differently shaped run.
+        """
+        state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
+        try:
+            wanted = kept(self.module)
+            if set(wanted) != set(state["weights"]):
+                strange = sorted(set(wanted) ^ set(state["weights"]))[0]
+                raise ValueError(f"{strange} is in one of the two only")
+            self.module.load_state_dict(state["weights"], strict=False)
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            averages: dict[str, Tensor] = state["ema"]
+            for name, value in self.ema.average.items():
+                value.copy_(averages[name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{self.path} was written by another recipe ({reason}); choose another run folder"
+            ) from error
+        self.ema.count = int(state["ema_count"])
+        return int(state["step"])

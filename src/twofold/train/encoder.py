@@ -1,0 +1,167 @@
+"""From a sample to what the network learns of it: latents of the picture and of each painted target."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backbones.stable_diffusion import StableDiffusion
+from ..geometry import unit
+from ..image import resize, resize_map, resize_nearest
+from ..sample import UNITS, Sample, mixes
+from ..tasks import Task
+
+# Canvases in [-1, 1] are kept to this many steps a unit, in two bytes; class ids as they are.
+LEVELS = 32767
+
+
+class BadSample(ValueError):
+    """A sample that nothing can be learned from. One line: which, and why."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one task has to say of a picture.
+
+    Attributes:
+        target: latent ``z h w``, and ``mask`` ``1 h w`` bool, of the cells all of whose pixels are known; None without
+            a loss on latents.
+        canvas: ``c H W``, and ``known`` ``1 H W`` bool; None without a loss on pixels.
+    """
+
+    target: Tensor | None = None
+    mask: Tensor | None = None
+    canvas: Tensor | None = None
+    known: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture's latent ``z h w``, caption, parts by task, and bytes ``3 H W`` where a loss looks at them."""
+
+    image: Tensor
+    caption: str
+    parts: Mapping[str, Part] = field(default_factory=dict)
+    picture: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Encodes samples one by one, so that a latent depends on its picture and on nothing beside it.
+
+    Attributes:
+        backbone: whose autoencoder is asked.
+        tasks: by name, what is to be learned.
+        latent: whether targets are encoded, for a loss on latents.
+        pixels: whether canvases are kept, for a loss on pixels.
+        pictures: whether the picture itself is kept, for losses that look at it.
+    """
+
+    backbone: StableDiffusion
+    tasks: Mapping[str, Task]
+    latent: bool
+    pixels: bool
+    pictures: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Pixels a cell."""
+        return self.backbone.stride
+
+    def __call__(self, sample: Sample, mirrored: bool) -> Encoded:
+        """A sample whose sides are multiples of the stride, as it is or mirrored."""
+        image = sample.image.flip(-1) if mirrored else sample.image
+        parts = {
+            k: self.part(t, sample, mirrored) for k, t in self.tasks.items() if t.target in sample.targets
+        }
+        seen = (image * 255).round().clamp(0, 255).byte() if self.pictures else None
+        return Encoded(self.encode(image * 2 - 1), str(sample.caption), parts, seen)
+
+    def part(self, task: Task, sample: Sample, mirrored: bool) -> Part:
+        """What ``task`` has to say of a sample that has its target."""
+        canvas, known = painted(task, sample)
+        if mirrored:
+            canvas, known = task.flip(canvas), known.flip(-1)
+        kept = (canvas, known) if self.pixels else (None, None)
+        if not self.latent:
+            return Part(None, None, *kept)
+        return Part(self.encode(canvas), cell_mask(known[None], self.stride)[0], *kept)
+
+    def nothing(self, task: Task, size: tuple[int, int]) -> Part:
+        """A part of which nothing is known, at ``size`` pixels."""
+        h, w = size
+        cells = (h // self.stride, w // self.stride)
+        canvas = torch.zeros(3 if task.painted else max(1, task.channels), h, w)
+        unknown = torch.zeros(1, h, w, dtype=torch.bool)
+        kept = (canvas, unknown) if self.pixels else (None, None)
+        if not self.latent:
+            return Part(None, None, *kept)
+        z = self.backbone.latent_channels
+        return Part(torch.zeros(z, *cells), torch.zeros(1, *cells, dtype=torch.bool), *kept)
+
+    @torch.no_grad()
+    def encode(self, canvas: Tensor) -> Tensor:
+        """A canvas ``3 H W`` to its latent ``z h w``, on the CPU."""
+        x = canvas[None].to(self.backbone.device).contiguous(memory_format=torch.channels_last)
+        return self.backbone.encode(x)[0].float().cpu().contiguous()
+
+
+def painted(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
+    """A task's canvas ``c H W`` of a sample, in steps of 1 / `LEVELS`, and where it is known.
+
+    Raises:
+        BadSample: nothing is known, or what is known is no value of the task.
+    """
+    target, valid = sample.targets[task.target][None], sample.valid[task.target][None]
+    try:
+        canvas, known = task.encode(target, valid)
+    except ValueError as error:
+        raise BadSample(f"{sample.id}: {task.target}: {error}") from error
+    canvas, known = canvas[0].float(), known[0]
+    seen = canvas[known.expand_as(canvas)]
+    if not len(seen):
+        raise BadSample(f"{sample.id}: {task.target} has no valid pixel")
+    if not bool(seen.isfinite().all()):
+        raise BadSample(f"{sample.id}: {task.target} is NaN or infinite where it should be valid")
+    canvas = torch.where(known, canvas, canvas.nan_to_num(0.0, 0.0, 0.0))
+    if not task.painted:
+        return canvas, known
+    if float(seen.abs().max()) > 1.001:
+        raise BadSample(f"{sample.id}: {task.target} goes beyond the range of a {task.name}")
+    return (canvas.clamp(-1, 1) * LEVELS).round() / LEVELS, known
+
+
+def cell_mask(known: Tensor, stride: int) -> Tensor:
+    """``b 1 H W`` of pixels to ``b 1 h w`` of latent cells: a cell counts if every pixel of it is known."""
+    return -F.max_pool2d(-known.float(), stride) > 0.5
+
+
+def targets_of(tasks: Iterable[Task]) -> tuple[str, ...]:
+    """What the data calls the targets of ``tasks``."""
+    return tuple(dict.fromkeys(t.target for t in tasks))
+
+
+def fitted(sample: Sample, size: tuple[int, int], stride: int, resample: str = "bilinear") -> Sample:
+    """A sample brought to training size: never stretched, cut to multiples of ``stride``.
+
+    A labelled one is scaled to cover ``size`` (height, width), an unlabelled one so that its short edge is that of
+    ``size``: photographs come in both orientations.
+    """
+    h, w = sample.image.shape[-2:]
+    scale = max(size[0] / h, size[1] / w) if sample.targets else min(size) / min(h, w)
+    new = (max(stride, round(h * scale)), max(stride, round(w * scale)))
+    image = (
+        resize_nearest(sample.image, new) if resample == "nearest" else resize(sample.image, new).clamp(0, 1)
+    )
+    h, w = (n // stride * stride for n in new)
+    targets, valid = {}, {}
+    for name, target in sample.targets.items():
+        moved, known = resize_map(target, sample.valid[name], new, nearest=not mixes(name))
+        if name in UNITS and UNITS[name].unit == "unit vector":
+            moved = torch.where(known, unit(moved), 0)
+        targets[name], valid[name] = moved[..., :h, :w], known[..., :h, :w]
+    return replace(sample, image=image[..., :h, :w], targets=targets, valid=valid, camera=None)

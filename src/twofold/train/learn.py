@@ -1,0 +1,112 @@
+"""Which parts of a model learn: said of every parameter before a run begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from ..backbones.stable_diffusion import StableDiffusion
+from ..heads import make_head
+from ..tasks import Task, get_task
+from ..tasks.compat import genpercept
+from .recipe import Recipe
+
+
+class Denoiser(nn.Module):
+    """The parts that may learn, as one module with their own names; which do, their parameters say."""
+
+    def __init__(self, backbone: StableDiffusion, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.unet, self.vae = backbone.unet, backbone.vae
+        self.text_encoder = backbone.text_encoder
+        self.heads = nn.ModuleDict({_key(t): h for t, h in heads.items()})
+
+
+def _key(task: str) -> str:
+    """A task of somebody's own is called ``package.module:object``; torch does not like dots."""
+    return task.replace(".", "-")
+
+
+def make_tasks(recipe: Recipe) -> dict[str, Task]:
+    """The tasks of a recipe by the names it gives them.
+
+    Raises:
+        ValueError: a task that is no picture is to go through the autoencoder, or a loss that a task does not have.
+    """
+    tasks = {t: get_task(t) for t in recipe.tasks}
+    if recipe.compat == "genpercept":
+        tasks = {t: genpercept(task) for t, task in tasks.items()}
+    for name, task in tasks.items():
+        if not task.painted and (recipe.head == "latent" or recipe.latent_weight > 0):
+            raise ValueError(
+                f"{name} is not a picture that an autoencoder can paint: it needs a head that reads features, "
+                f"latent_weight=0 and image_weight=1 (the recipe has head={recipe.head!r}, "
+                f"latent_weight={recipe.latent_weight:g})"
+            )
+        for loss in set(recipe.losses.get(name, ())) - set(task.loss_names):
+            raise ValueError(f"{name} has no loss {loss!r}; it has {', '.join(task.loss_names)}")
+    return tasks
+
+
+def make_heads(
+    backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module], tasks: Mapping[str, Task]
+) -> dict[str, nn.Module]:
+    """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones."""
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        fresh = {
+            t: make_head(recipe.head, backbone, task.outputs, **recipe.head_options)
+            for t, task in tasks.items()
+        }
+    return {t: found[t] if _alike(found.get(t), h) else h for t, h in fresh.items()}
+
+
+def _alike(found: nn.Module | None, wanted: nn.Module) -> bool:
+    """Whether a head that is there is one as the recipe wants it."""
+    return type(found) is type(wanted) and getattr(found, "config", None) == getattr(wanted, "config", None)
+
+
+def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], recipe: Recipe) -> None:
+    """Say of every parameter whether it learns; low-rank additions are made here."""
+    backbone.requires_grad_(False)
+    if recipe.unet == "full":
+        backbone.unet.requires_grad_(True)
+    elif recipe.unet == "lora":
+        add_lora(backbone, recipe)
+    if backbone.text_encoder is not None:
+        backbone.text_encoder.requires_grad_(recipe.text == "full")
+    if recipe.decoder == "full":
+        backbone.vae.decoder.requires_grad_(True)
+        post = getattr(backbone.vae, "post_quant_conv", None)
+        if post is not None:
+            post.requires_grad_(True)
+    for head in heads.values():
+        head.requires_grad_(True)
+    if recipe.checkpointing:
+        backbone.unet.enable_gradient_checkpointing()
+
+
+def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
+    """Low-rank additions to layers of the U-Net (Hu et al. 2022); by default those of every attention."""
+    from peft import LoraConfig
+
+    with torch.random.fork_rng():
+        torch.manual_seed(recipe.seed)
+        config = LoraConfig(
+            r=recipe.rank,
+            lora_alpha=recipe.alpha or recipe.rank,
+            init_lora_weights="gaussian",
+            target_modules=list(recipe.targets),
+        )
+        backbone.unet.add_adapter(config)
+
+
+def settle(backbone: StableDiffusion, recipe: Recipe) -> None:
+    """After a run: merge what was added beside the weights into them."""
+    if recipe.unet == "lora":
+        backbone.unet.fuse_lora()
+        backbone.unet.unload_lora()
+    if recipe.checkpointing:
+        backbone.unet.disable_gradient_checkpointing()

@@ -1,0 +1,59 @@
+"""One step's losses: summed for the gradient, kept apart for the log, and known by the example they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+# By name: the weight of a term, and its value for each of several examples, ``b``.
+Terms = dict[str, tuple[float, Tensor]]
+
+
+class Loss:
+    """The part of a batch's loss that some of its examples have.
+
+    Args:
+        device: of the losses.
+        batch: examples of the whole batch, over which a loss is the mean.
+    """
+
+    def __init__(self, device: torch.device | str, batch: int) -> None:
+        self.total = torch.zeros((), device=device)
+        self.batch = batch
+        self.sums: dict[str, float] = {}
+
+    def add(self, kind: str, names: Sequence[str], terms: Mapping[str, tuple[float, Tensor]]) -> None:
+        """Add the terms of examples of one kind, called ``names``.
+
+        Raises:
+            FloatingPointError: a loss is not finite; the message names the samples.
+        """
+        total = sum((weight * value for weight, value in terms.values()), self.total.new_zeros(len(names)))
+        each = total.detach().tolist()
+        bad = [
+            name for name, value in zip(names, each, strict=True) if not -float("inf") < value < float("inf")
+        ]
+        if bad:
+            found = {k: v.detach().tolist() for k, (_, v) in terms.items()}
+            raise FloatingPointError(f"the {kind} loss of {', '.join(bad)} is not finite ({_told(found)})")
+        self.total = self.total + total.sum() / self.batch
+        self._note("loss", sum(each), len(each))
+        self._note(kind, sum(each), len(each))
+        if len(terms) > 1:
+            for term, (_, value) in terms.items():
+                self._note(f"{kind}/{term}", float(value.detach().sum()), len(each))
+
+    def _note(self, name: str, value: float, count: int) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + value
+        self.sums[f"{name}#"] = self.sums.get(f"{name}#", 0.0) + count
+
+
+def means(sums: Mapping[str, float]) -> dict[str, float]:
+    """What to log of added ``Loss.sums``: each term's mean over the examples that have it."""
+    return {k: v / sums[f"{k}#"] for k, v in sums.items() if not k.endswith("#")}
+
+
+def _told(found: Mapping[str, list[float]]) -> str:
+    return "; ".join(f"{k}: {', '.join(f'{x:.3g}' for x in v)}" for k, v in found.items())

@@ -1,0 +1,146 @@
+"""Encoded samples on disk: a frozen encoder need not be asked twice. One file a sample, whole or absent.
+
+Both mirror images are kept, because an encoder is not exactly equivariant to mirroring.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..data.folder import Folder
+from ..image import atomic_write
+from ..tasks import Task
+from .encoder import LEVELS, Encoded, Encoder, Part, fitted
+
+
+class Store:
+    """What an `Encoder` makes of a folder's samples, kept under ``cache`` by everything it depends on.
+
+    Args:
+        encoder: to ask where there is no file yet.
+        folder: of the samples.
+        size: they are brought to.
+        resample: how.
+        cache: folder of all stores.
+        spelled: what else the tasks depend on, such as a compat switch.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        folder: Folder,
+        size: tuple[int, int],
+        resample: str,
+        cache: Path,
+        spelled: str,
+    ) -> None:
+        self.encoder, self.folder, self.size, self.resample = encoder, folder, size, resample
+        depends = [
+            weights_digest(encoder.backbone.vae), str(folder.root), size, resample, sorted(encoder.tasks),
+            encoder.latent, encoder.pixels, encoder.pictures, spelled,
+        ]  # fmt: skip
+        self.root = cache / f"{folder.root.name}-{_short(json.dumps(depends))}"
+
+    def prepare(self, i: int) -> None:
+        """Encode sample ``i`` unless it is here already.
+
+        Raises:
+            ValueError: the sample cannot be read, or nothing can be learned from it.
+        """
+        path = self._path(i)
+        if path.exists():
+            return
+        sample = fitted(self.folder[i], self.size, self.encoder.stride, self.resample)
+        packed: dict[str, Tensor] = {}
+        for side in (0, 1):
+            packed |= _packed(self.encoder(sample, bool(side)), side)
+        self.root.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            save_file(packed, temporary, {"caption": str(sample.caption)})
+
+    def read(self, i: int, mirrored: bool) -> Encoded:
+        """Sample ``i``, as it is or mirrored."""
+        path = self._path(i)
+        if not path.exists():
+            self.prepare(i)
+        return _unpacked(load_file(path), int(mirrored), self.encoder.tasks, self._caption(i))
+
+    def _caption(self, i: int) -> str:
+        row = self.folder.rows[i]
+        return str(row.get("text") or row.get("caption") or "")
+
+    def _path(self, i: int) -> Path:
+        """Named by what the manifest says of the sample, and by when its files were last changed."""
+        row = self.folder.rows[i]
+        paths = [row["file_name"], *(t["path"] for t in (row.get("targets") or {}).values() if "path" in t)]
+        stats = [
+            (s.st_mtime_ns, s.st_size)
+            for s in (
+                (self.folder.root / p.partition("::")[0]).stat() for p in paths if _there(self.folder, p)
+            )
+        ]
+        return self.root / f"{_short(json.dumps([row, stats], sort_keys=True))}.safetensors"
+
+
+def _there(folder: Folder, path: str) -> bool:
+    return (folder.root / path.partition("::")[0]).exists()
+
+
+def weights_digest(module: nn.Module) -> str:
+    """sha256 over a module's parameters."""
+    sha = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(value.detach().float().cpu().contiguous().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def _packed(encoded: Encoded, side: int) -> dict[str, Tensor]:
+    """Tensors by name; canvases, which mirroring does not change otherwise, on side 0 only and in two bytes."""
+    out = {f"{side}/image": encoded.image}
+    if encoded.picture is not None and side == 0:
+        out["picture"] = encoded.picture
+    for name, part in encoded.parts.items():
+        if part.target is not None and part.mask is not None:
+            out |= {f"{side}/{name}/target": part.target, f"{side}/{name}/mask": part.mask}
+        if part.canvas is not None and part.known is not None and side == 0:
+            out |= {f"{name}/canvas": _small(part.canvas), f"{name}/known": part.known}
+    return {k: v.contiguous() for k, v in out.items()}
+
+
+def _small(canvas: Tensor) -> Tensor:
+    """Two bytes a number where that loses nothing, and one channel where all are equal."""
+    if len(canvas) == 3 and torch.equal(canvas[0], canvas[1]) and torch.equal(canvas[0], canvas[2]):
+        canvas = canvas[:1]
+    steps = (canvas * LEVELS).round()
+    fits = float(steps.abs().max()) <= LEVELS and torch.equal(steps / LEVELS, canvas)
+    return steps.short() if fits else canvas
+
+
+def _unpacked(found: dict[str, Tensor], side: int, tasks: Mapping[str, Task], caption: str) -> Encoded:
+    parts, picture = {}, found.get("picture")
+    for name, task in tasks.items():
+        target, mask = found.get(f"{side}/{name}/target"), found.get(f"{side}/{name}/mask")
+        canvas, known = found.get(f"{name}/canvas"), found.get(f"{name}/known")
+        if target is None and canvas is None:
+            continue
+        if canvas is not None and known is not None:
+            canvas = canvas.float() / LEVELS if canvas.dtype == torch.short else canvas
+            canvas = canvas.expand(3, -1, -1) if task.painted and len(canvas) == 1 else canvas
+            if side:
+                canvas, known = task.flip(canvas), known.flip(-1)
+        parts[name] = Part(target, mask, canvas, known)
+    if picture is not None and side:
+        picture = picture.flip(-1)
+    return Encoded(found[f"{side}/image"], caption, parts, picture)

@@ -1,0 +1,86 @@
+"""The processes that train together, one a device, each with its share of every batch.
+
+Gradients are summed here, not by a wrapper around the network: a batch may teach one process what it does not teach
+another, and then the networks in them differ in which of their weights were asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+Precision = Literal["fp32", "bf16", "fp16"]
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Team:
+    """This process and its fellows, as accelerate and its launchers set them up (``torchrun``, ``accelerate launch``).
+
+    Args:
+        device: ``cpu`` keeps off the accelerators there are.
+        tracker: where accelerate should log to as well, such as ``tensorboard`` or ``wandb``.
+        folder: for trackers that write files.
+    """
+
+    def __init__(self, device: str = "auto", tracker: str | None = None, folder: str = ".") -> None:
+        if device not in ("auto", "cpu"):
+            raise ValueError(
+                f"device {device!r}: training takes 'auto' or 'cpu'; CUDA_VISIBLE_DEVICES chooses among several GPUs"
+            )
+        alone = device == "cpu" or not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=alone, log_with=tracker, project_dir=folder)
+        self.device: torch.device = self.accelerator.device
+        self.rank: int = self.accelerator.process_index
+        self.size: int = self.accelerator.num_processes
+        self.first: bool = self.accelerator.is_main_process
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.accelerator.wait_for_everyone()
+
+    def share(self, batch: int) -> range:
+        """This process's examples of a batch, by number.
+
+        Raises:
+            ValueError: the batch cannot be shared evenly.
+        """
+        if batch % self.size:
+            raise ValueError(
+                f"a batch of {batch} cannot be shared by {self.size} processes; make it a multiple"
+            )
+        each = batch // self.size
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by the sum over processes; one that no process has stays away nowhere."""
+        if self.size == 1:
+            return
+        waiting = []
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            waiting.append(torch.distributed.all_reduce(parameter.grad, async_op=True))
+        for work in waiting:
+            work.wait()
+
+    def add(self, sums: Mapping[str, float]) -> dict[str, float]:
+        """Sums by name, added over processes, which may have different names."""
+        if self.size == 1:
+            return dict(sums)
+        all_of_them: list[dict[str, float]] = [{} for _ in range(self.size)]
+        torch.distributed.all_gather_object(all_of_them, dict(sums))
+        names = sorted({name for each in all_of_them for name in each})
+        return {n: sum(each.get(n, 0.0) for each in all_of_them) for n in names}
+
+    def precision(self, name: Precision) -> AbstractContextManager[object]:
+        """Arithmetic of this precision wherever it is safe (torch's autocast)."""
+        return nullcontext() if name == "fp32" else torch.autocast(self.device.type, _TYPES[name])
+
+    def scaler(self, name: Precision) -> torch.amp.GradScaler:
+        """Scales losses where small gradients would vanish: for fp16 only."""
+        return torch.amp.GradScaler(self.device.type, enabled=name == "fp16")

@@ -1,0 +1,106 @@
+"""Windows out of whole images, as they are or mirrored; encoded once and kept, or each time they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..data.folder import Folder
+from ..sample import Sample
+from ..tasks import Task
+from .encoder import Encoded, Encoder, fitted, targets_of
+from .examples import Example, dropped, example_rng, pools
+from .order import Order
+from .recipe import Recipe, Source
+from .sound import Readable, named, plain
+from .store import Store
+
+
+class Windows:
+    """Examples of a recipe without ``augment``; see `Examples`.
+
+    With and without a cache the same encoder is asked for the same pictures one by one, so the examples are equal bit
+    for bit; windows are cut out of the latents of whole pictures.
+    """
+
+    def __init__(
+        self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], cache: Path, readable: Readable
+    ) -> None:
+        self.recipe, self.stride = recipe, encoder.stride
+        self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.sources]
+        usable = [readable(shelf.folder, shelf.indices, shelf.prepare) for shelf in self.shelves]
+        self.order = Order(recipe, pools(recipe, tasks, [s.folder for s in self.shelves], usable))
+
+    def __call__(self, number: int) -> Example:
+        """See `Examples`."""
+        pick = self.order(number)
+        rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
+        encoded = shelf(pick.sample, bool(torch.randint(2, (), generator=rng)))
+        caption = dropped(encoded.caption, self.recipe, rng)
+        cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
+        name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
+        part = encoded.parts.get(pick.kind)
+        if part is None:
+            return Example(name, pick.kind, caption, rng, image)
+        told = (cut.cells(part.target), cut.cells(part.mask), cut.pixels(part.canvas), cut.pixels(part.known))
+        return Example(name, pick.kind, caption, rng, image, *told, cut.pixels(encoded.picture))
+
+
+class _Shelf:
+    """One source's samples, encoded."""
+
+    def __init__(self, encoder: Encoder, recipe: Recipe, source: Source, cache: Path) -> None:
+        self.encoder, self.resample = encoder, recipe.resample
+        self.size = source.size or recipe.size
+        self.folder = Folder(source.path, targets=targets_of(encoder.tasks.values()))
+        self.indices = source.indices(len(self.folder))
+        self.store = (
+            Store(encoder, self.folder, self.size, recipe.resample, cache, recipe.compat)
+            if recipe.cache
+            else None
+        )
+        self.prepare = None if self.store is None else self.store.prepare
+
+    def __call__(self, i: int, mirrored: bool) -> Encoded:
+        if self.store is not None:
+            return self.store.read(i, mirrored)
+        return self.encoder(fitted(self._sample(i), self.size, self.encoder.stride, self.resample), mirrored)
+
+    def _sample(self, i: int) -> Sample:
+        return plain(self.folder, i, self.encoder.tasks.values())
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A box of latent cells, and the pixels it stands for."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    stride: int
+
+    @classmethod
+    def random(cls, image: Tensor, size: list[int], stride: int, rng: torch.Generator) -> _Window:
+        """Somewhere inside ``c h w``, of at most ``size`` cells."""
+        h, w = (min(n, m) for n, m in zip(image.shape[-2:], size, strict=True))
+        top = int(torch.randint(image.shape[-2] - h + 1, (), generator=rng))
+        left = int(torch.randint(image.shape[-1] - w + 1, (), generator=rng))
+        return cls(top, left, h, w, stride)
+
+    def cells(self, x: Tensor | None) -> Tensor | None:
+        """The box of a latent ``c h w``."""
+        return None if x is None else self.cut(x, 1)
+
+    def pixels(self, x: Tensor | None) -> Tensor | None:
+        """The same box of a map ``c H W``."""
+        return None if x is None else self.cut(x, self.stride)
+
+    def cut(self, x: Tensor, scale: int) -> Tensor:
+        """The box at ``scale`` pixels a cell."""
+        top, left = self.top * scale, self.left * scale
+        return x[..., top : top + self.height * scale, left : left + self.width * scale]
