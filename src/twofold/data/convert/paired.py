@@ -1,0 +1,76 @@
+"""What most native trees share: pictures in one folder, targets of the same name in others, lists of names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from twofold.data.layout import FolderError
+
+PICTURES = (".jpg", ".jpeg", ".png")
+
+
+def first_folder(root: Path, *choices: str) -> Path:
+    """The first of the folders `choices` that is below `root`; FolderError naming them when none is."""
+    found = next((root / choice for choice in choices if (root / choice).is_dir()), None)
+    if found is None:
+        raise FolderError(f"{root} has no folder {' or '.join(choices)}; give the folder that holds it")
+    return found
+
+
+def by_stem(folder: Path, suffixes: Iterable[str] = PICTURES) -> dict[str, Path]:
+    """The files of `folder` by their names without suffix, sorted; hidden files and other kinds are left out.
+
+    FolderError when the folder is missing, or two files have one stem: which of them is meant is not known.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"{folder} does not exist; unpack the whole data set, or check the path")
+    wanted, found = tuple(suffixes), {}
+    for name in sorted(os.listdir(folder)):
+        stem, suffix = os.path.splitext(name)
+        if name.startswith(".") or suffix.lower() not in wanted:
+            continue
+        if stem in found:
+            raise FolderError(f"{folder} has both {found[stem].name} and {name}; remove one")
+        found[stem] = folder / name
+    return found
+
+
+def pairs(pictures: Path, targets: Path, suffixes: Iterable[str] = (".png",)) -> list[tuple[str, Path, Path]]:
+    """(stem, picture, target) of two folders, by stem, never by order; FolderError for one without the other."""
+    images, maps = by_stem(pictures), by_stem(targets, suffixes)
+    for stem in images:
+        if stem not in maps:
+            raise FolderError(
+                f"{images[stem]} has no partner in {targets}; restore it, or remove the picture"
+            )
+    for stem in maps:
+        if stem not in images:
+            raise FolderError(f"{maps[stem]} has no picture in {pictures}; restore it, or remove the map")
+    return [(stem, images[stem], maps[stem]) for stem in images]
+
+
+def names(path: Path) -> list[str]:
+    """The lines of a list of names, spaces within them kept; FolderError when it is missing or names nothing."""
+    if not path.is_file():
+        raise FolderError(f"{path} does not exist; it is the list of the split")
+    found = [line.rstrip("\r") for line in path.read_text(encoding="utf-8").split("\n")]
+    found = [line for line in found if line.strip()]
+    if not found:
+        raise FolderError(f"{path} is empty; copy or download it again")
+    return found
+
+
+def one_of(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
+    """The file `stem` of `folder` with the first of the suffixes that is there; FolderError when none is."""
+    tried = [folder / f"{stem}{suffix}" for suffix in suffixes]
+    found = next((path for path in tried if path.is_file()), None)
+    if found is None:
+        raise FolderError(f"{' or '.join(map(str, tried))} does not exist; restore it")
+    return found
+
+
+def under(root: Path, path: Path) -> str:
+    """The path as a row says it: relative to `root`, with '/'."""
+    return path.relative_to(root).as_posix()

@@ -1,0 +1,409 @@
+"""Converters of masks, mattes, classes, people and several tasks: each on a small tree in the native format."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from trees import matting, multi, people, seg
+from twofold.data import Folder, FolderError, validate
+from twofold.data.codecs import decode, write_target
+from twofold.data.convert import CONVERTERS, convert
+from twofold.data.convert.cityscapes import CLASSES
+from twofold.data.convert.composition import over
+from twofold.image import read_image, read_map
+
+
+def converted(name: str, tree: Path, split: str, **options) -> Folder:
+    """The folder, whose every sample can be read and has nothing wrong with it."""
+    out = convert(CONVERTERS[name], tree, split, tree.parent / f"{name}-{split}", **options)
+    report = validate(out)
+    assert report.ok, report
+    return Folder(out)
+
+
+def refused(name: str, tree: Path, split: str, words: str) -> None:
+    """The conversion, or else reading, stops with one line that names the file."""
+    out = tree.parent / "refused"
+    shutil.rmtree(out, ignore_errors=True)
+    with pytest.raises(ValueError, match=words) as error:
+        list(Folder(convert(CONVERTERS[name], tree, split, out)))
+    assert "\n" not in str(error.value)
+
+
+def test_every_converter_says_what_a_person_must_know():
+    for name, converter in CONVERTERS.items():
+        assert name == converter.name and name == name.lower() and " " not in name
+        assert converter.title and converter.licence and converter.access and converter.splits
+        assert json.loads(json.dumps(dict(converter.header))) == dict(converter.header)
+
+
+# ---- Cityscapes
+
+
+def test_cityscapes_counts_its_nineteen_classes(tmp_path):
+    folder = converted("cityscapes", seg.cityscapes(tmp_path / "cs"), "train")
+    assert folder.ids[0] == "train/aachen/aachen_000000_000019" and len(folder) == 4
+    assert folder.header["classes"][:2] == ["road", "sidewalk"] and len(folder.header["classes"]) == 19
+    stored = torch.from_numpy(seg.ids(19, 33)).float()[None]
+    sample = folder[0]
+    for id, label in enumerate(CLASSES.values()):
+        assert torch.equal(sample.targets["semantic"] == id, stored == label) or id == 0
+    scored = torch.isin(stored, torch.tensor([float(v) for v in CLASSES.values()]))
+    assert torch.equal(sample.valid["semantic"], scored) and (sample.targets["semantic"][~scored] == 0).all()
+
+
+def test_coarse_labels_are_the_extra_ones(tmp_path):
+    folder = converted("cityscapes", seg.cityscapes(tmp_path / "cs"), "train_extra", limit=1)
+    assert len(folder) == 1 and "gtCoarse" in folder.rows[0]["targets"]["semantic"]["path"]
+    with pytest.raises(FolderError, match="no split 'test'"):
+        convert(CONVERTERS["cityscapes"], tmp_path / "cs", "test", tmp_path / "out")
+
+
+def test_cityscapes_broken(tmp_path):
+    tree = seg.cityscapes(tmp_path / "cs")
+    labels = tree / "gtFine/val/frankfurt/frankfurt_000000_000019_gtFine_labelIds.png"
+    labels.unlink()
+    refused("cityscapes", tree, "val", f"{labels.name} does not exist")
+    shutil.rmtree(tree / "leftImg8bit/val")
+    refused("cityscapes", tree, "val", "leftImg8bit has no folder val")
+    picture = tree / "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"
+    picture.rename(picture.with_name("ulm_000000_000019_leftImg8bit.png"))
+    refused("cityscapes", tree, "train", "ulm_000000_000019_leftImg8bit.png does not begin with its city")
+
+
+# ---- ADE20K
+
+
+def test_ade20k_counts_from_one_and_reads_grey_and_cmyk(tmp_path):
+    folder = converted("ade20k", seg.ade20k(tmp_path / "ade"), "validation")
+    assert folder.ids == tuple(f"validation/ADE_val_{n:08d}" for n in (1, 2, 3))
+    assert folder.rows[0]["scene"] == "living_room"
+    assert len(folder.header["classes"]) == len(set(folder.header["classes"])) == 150
+    for number, sample in enumerate(folder, start=1):
+        stored = torch.from_numpy(seg.ids(number, 150)).float()[None]
+        assert torch.equal(sample.valid["semantic"], stored > 0)
+        assert torch.equal(sample.targets["semantic"][stored > 0], stored[stored > 0] - 1)
+        assert sample.image.shape == (3, *seg.SIZE)
+    # The folder itself is taken as well as the one that holds it.
+    inner = converted("ade20k", tmp_path / "ade" / "ADEChallengeData2016", "training")
+    assert len(inner) == 3
+
+
+def test_ade20k_broken(tmp_path):
+    tree = seg.ade20k(tmp_path / "ade")
+    base = tree / "ADEChallengeData2016"
+    (base / "images/training/ADE_train_00000002.jpg").unlink()
+    refused("ade20k", tree, "training", "ADE_train_00000002.png has no picture")
+    labels = base / "annotations/validation/ADE_val_00000001.png"
+    # The full ADE20K codes its classes in red and green.
+    seg.photo(labels)
+    refused("ade20k", tree, "validation", "ADE_val_00000001.png: a map of ids has 1 channel")
+    labels.unlink()
+    refused("ade20k", tree, "validation", "ADE_val_00000001.jpg has no partner")
+    (base / "objectInfo150.txt").rename(base / "images/validation/ADE_val_00000003.jpeg")
+    refused("ade20k", tree, "validation", "has both ADE_val_00000003.jpeg and ADE_val_00000003.jpg")
+    shutil.rmtree(base / "annotations")
+    refused("ade20k", tree, "validation", "no folder annotations/validation")
+
+
+# ---- DIS5K
+
+
+def test_dis5k_is_foreground_above_128(tmp_path):
+    folder = converted("dis5k", seg.dis5k(tmp_path / "d"), "DIS-TE1")
+    assert folder.ids[0] == "DIS-TE1/1#Accessories#1#Bag#252841"
+    for sample in folder:
+        mask = sample.targets["mask"][0]
+        assert mask[2, 3:9].sum() == 0 and (mask[3:6, 3:9] == 1).all() and mask.sum() == 18
+        assert sample.valid["mask"].all()
+    converted("dis5k", tmp_path / "d" / "DIS5K", "DIS-VD")
+
+
+def test_dis5k_broken(tmp_path):
+    tree = seg.dis5k(tmp_path / "d")
+    mask = tree / "DIS5K/DIS-TR/gt/1#Accessories#1#Bag#252841.png"
+    mask.write_bytes(mask.read_bytes()[:40])
+    refused("dis5k", tree, "DIS-TR", "Bag#252841.png is .*damaged")
+    seg.save(mask, np.zeros((3, 3)))
+    refused("dis5k", tree, "DIS-TR", "mask is 3x3")
+    mask.unlink()
+    refused("dis5k", tree, "DIS-TR", "Bag#252841.jpg has no partner")
+    refused("dis5k", tree, "DIS-TE4", "no folder DIS-TE4 or DIS5K/DIS-TE4")
+
+
+# ---- mattes
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("split", ["train", "P3M-500-P", "P3M-500-NP"])
+def test_p3m10k_in_both_layouts(tmp_path, zipped, split):
+    folder = converted("p3m10k", matting.p3m10k(tmp_path / "p3m", zipped), split)
+    assert folder.ids[0] == f"{split}/p_00000000" and len(folder) == (3 if split == "train" else 2)
+    for number, sample in enumerate(folder):
+        wanted = torch.from_numpy(matting.matte(number)).float()[None] / 255
+        assert (sample.targets["matting"] - wanted).abs().max() < 1e-6 and sample.valid["matting"].all()
+        assert ("trimap" in sample.targets) == (split != "train")
+        if split != "train":
+            assert sample.targets["trimap"][0, 0, :3].tolist() == pytest.approx([0, 128 / 255, 1])
+            assert "original" in folder.rows[number]["file_name"] or split == "P3M-500-P"
+
+
+def test_p3m10k_broken(tmp_path):
+    tree = matting.p3m10k(tmp_path / "p3m", False)
+    (tree / "validation1/trimap/p_00000001.png").unlink()
+    refused("p3m10k", tree, "P3M-500-P", "trimap/p_00000001.png does not exist")
+    (tree / "train/mask/p_00000002.png").unlink()
+    refused("p3m10k", tree, "train", "p_00000002.jpg has no partner in .*mask")
+    shutil.rmtree(tree / "validation2")
+    refused("p3m10k", tree, "P3M-500-NP", "no folder validation2 or validation/P3M-500-NP")
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_aim500_says_of_what_type_each_is(tmp_path, nested):
+    folder = converted("aim500", matting.aim500(tmp_path / "aim", nested), "validation")
+    assert [(row["type"], row["category"]) for row in folder.rows] == [
+        ("SO", "animal"), ("STM", "transparent"), ("NS", "plant"),
+    ]  # fmt: skip
+    assert set(folder[0].targets) == {"matting", "trimap"}
+
+
+def test_aim500_broken(tmp_path):
+    tree = matting.aim500(tmp_path / "aim", True)
+    told = tree / "aim_category_type.json"
+    told.write_text('{"p_00000000": {"type": "XX", "category": "animal"}}')
+    refused("aim500", tree, "validation", "aim_category_type.json has the type 'XX'")
+    told.write_text('["p_00000000"]')
+    refused("aim500", tree, "validation", "aim_category_type.json does not give")
+    told.unlink()
+    assert "type" not in converted("aim500", tree, "validation").rows[0]
+    seg.photo(tree / "validation/original/p_00000000.png")
+    refused("aim500", tree, "validation", r"has both p_00000000.jpg and p_00000000.png")
+
+
+def test_composition_lays_each_foreground_over_its_own_backgrounds(tmp_path):
+    tree = matting.composition1k(tmp_path / "dim", each=20)
+    folder = converted("composition1k", tree, "test")
+    assert len(folder) == 40 and "test/boy-0_0" in folder.ids and "test/boy-1_19" in folder.ids
+    sample = folder.select(["test/boy-1_3"])[0]
+    front = read_image(tree / "Combined_Dataset/Test_set/Other/fg/boy 1.png") * 255
+    behind = read_image(tree / "backgrounds/2008_000023.jpg")[:, :8, :12] * 255
+    alpha = torch.from_numpy(matting.matte(1)).float()[None] / 255
+    wanted = (alpha * front + (1 - alpha) * behind).numpy().astype(np.float64)
+    got = (sample.image * 255).round().numpy()
+    assert (got <= wanted + 0.02).all() and (wanted - got < 1.01).all()
+    assert sample.origin.generator["composed"]["background"] == "2008_000023.jpg"
+    assert (sample.targets["matting"] - alpha).abs().max() < 1e-6
+    assert set(sample.targets["trimap"].unique().mul(255).round().tolist()) <= {0, 128, 255}
+
+
+def test_a_composite_is_its_parts_where_the_matte_is_sure():
+    front, behind = torch.rand(3, 6, 8).mul(255).round() / 255, torch.rand(3, 9, 9).mul(255).round() / 255
+    assert torch.allclose(over(front, behind, torch.ones(1, 6, 8)), front, atol=1e-6)
+    assert torch.allclose(over(front, behind, torch.zeros(1, 6, 8)), behind[:, :6, :8], atol=1e-6)
+    # A background that is too small is enlarged, its shape kept.
+    flat = torch.full((3, 2, 4), 51 / 255)
+    assert torch.allclose(over(front, flat, torch.zeros(1, 6, 8)), torch.tensor(51 / 255), atol=1e-6)
+
+
+def test_composition_broken(tmp_path):
+    tree = matting.composition1k(tmp_path / "dim", each=20)
+    (tree / "backgrounds/2008_000001.jpg").unlink()
+    refused("composition1k", tree, "test", "2008_000001.jpg does not exist")
+    seg.save(tree / "Combined_Dataset/Test_set/Adobe-licensed images/alpha/boy 0.png", np.zeros((3, 3)))
+    refused("composition1k", tree, "test", "boy 0.png .* different sizes")
+    (tree / "Combined_Dataset/Test_set/test_fg_names.txt").write_text("girl.png\n")
+    refused("composition1k", tree, "test", "no foreground 'girl'")
+    (tree / "Combined_Dataset/Test_set/test_fg_names.txt").write_text("\n")
+    refused("composition1k", tree, "test", "test_fg_names.txt is empty")
+
+
+# ---- people
+
+
+def test_coco_gives_a_row_for_each_person_with_points(tmp_path):
+    out = convert(CONVERTERS["coco-keypoints"], people.coco(tmp_path / "coco"), "val2017", tmp_path / "out")
+    folder = Folder(out)
+    assert folder.ids == (
+        "val2017/000000000139/230831", "val2017/000000000139/233201", "val2017/000000000785/442619",
+    )  # fmt: skip
+    row = folder.rows[2]
+    said = row["targets"]["keypoints"]
+    assert row["size"] == [48, 64] and row["file_name"] == "val2017/000000000785.jpg"
+    assert said["ann_id"] == 442619 and said["image_id"] == 785
+    # As stored: nothing is shifted by half a pixel.
+    assert said["points"][0] == [10 + 44261.9, 20, 2] and said["points"][6] == [0, 0, 0]
+    assert said["box"] == [8.5, 15.25, 20.0, 30.5] and said["area"] == 401.5
+    assert len(said["points"]) == len(folder.header["keypoints"]) == 17
+
+
+def test_coco_broken(tmp_path):
+    tree = people.coco(tmp_path / "coco")
+    good = people.read(tree)
+    name = "person_keypoints_val2017.json"
+    for change, words in (
+        ({"id": 0}, f"{name}: annotation 0: ids begin at 1"),
+        ({"image_id": 5}, f"{name}: annotation 1 is of the image 5"),
+        ({"keypoints": [1, 2, 2]}, f"{name}: annotation 1 has 3 numbers"),
+        ({"keypoints": [7] * 51}, f"{name}: annotation 1 has points that are neither"),
+    ):
+        one = {**people.annotation(1, 139), **change}
+        people.write(tree, {**good, "annotations": [one]})
+        refused("coco-keypoints", tree, "val2017", words)
+    people.write(tree, {**good, "annotations": [{"id": 1, "image_id": 139, "bbox": [], "area": 1}]})
+    refused("coco-keypoints", tree, "val2017", "has no 'keypoints'; is it person_keypoints")
+    people.write(tree, {"images": []})
+    refused("coco-keypoints", tree, "val2017", "no list 'annotations'")
+    people.write(tree, {**good, "annotations": good["annotations"][3:]})
+    refused("coco-keypoints", tree, "val2017", "has no pictures")
+    people.write(tree, good)
+    (tree / "val2017/000000000785.jpg").unlink()
+    refused("coco-keypoints", tree, "val2017", "000000000785.jpg does not exist")
+    (tree / "annotations" / name).write_text("{")
+    refused("coco-keypoints", tree, "val2017", f"{name} is not JSON")
+    (tree / "annotations" / name).unlink()
+    refused("coco-keypoints", tree, "val2017", f"{name} does not exist")
+
+
+# ---- several tasks
+
+
+@pytest.mark.parametrize("mti", [False, True])
+@pytest.mark.parametrize("frame", ["LUB", "RUB", "RDB", "RDF"])
+def test_nyud_finds_the_frame_of_its_normals(tmp_path, frame, mti):
+    folder = converted("nyud-mt", multi.nyud_mt(tmp_path / "nyud", frame, mti), "train")
+    assert folder.ids == ("train/1", "train/2")
+    assert folder.rows[0]["targets"]["normals"]["frame"] == frame
+    sample = folder[0]
+    assert set(sample.targets) == {"semantic", "depth", "normals", "edge"}
+    z = torch.from_numpy(multi.depth(1))[None]
+    assert torch.equal(sample.valid["depth"], z > 0) and torch.equal(sample.targets["depth"], z)
+    assert sample.targets["normals"][2][sample.valid["normals"][0]].min() > -0.02
+    edge = sample.targets["edge"][0]
+    assert edge[10, 0] == pytest.approx(1) and edge[0, 20] == pytest.approx(100 / 255) and edge[0, 0] == 0
+    stored = read_map(tmp_path / "nyud/segmentation/1.png")
+    assert torch.equal(sample.valid["semantic"], stored > 0)
+    assert sample.targets["semantic"].max() <= 39
+
+
+def test_nyud_broken(tmp_path):
+    tree = multi.nyud_mt(tmp_path / "nyud")
+    for stem in ("1", "2"):
+        seg.save(tree / "normals" / f"{stem}.png", np.full((*multi.NYU, 3), (128, 128, 255)))
+    refused("nyud-mt", tree, "train", "normals: no frame clearly agrees with the depth")
+    seg.save(tree / "normals/3.png", np.zeros((3, 4, 3)))
+    refused("nyud-mt", tree, "val", "3.png does not fit .*3.npy")
+    (tree / "edge/3.png").unlink()
+    refused("nyud-mt", tree, "val", "edge/3.png or .*edge/3.npy does not exist")
+    (tree / "gt_sets/val.txt").write_text("")
+    refused("nyud-mt", tree, "val", "val.txt is empty")
+    (tree / "gt_sets/val.txt").unlink()
+    refused("nyud-mt", tree, "val", "val.txt does not exist")
+
+
+def test_pascal_draws_what_is_stored_in_matlab_files(tmp_path):
+    folder = converted("pascal-mt", multi.pascal_mt(tmp_path / "pascal"), "train")
+    with_people, without = folder[0], folder[1]
+    assert set(with_people.targets) == {"semantic", "mask", "normals", "edge", "parts"}
+    assert set(without.targets) == {"semantic", "mask", "normals", "edge"}
+    classes, valid = with_people.targets["semantic"][0], with_people.valid["semantic"][0]
+    assert not valid[0].any() and valid[1:].all() and (classes[5:15, 10:20] == 15).all()
+    # Hair is head, the right foot lower leg; the later person lies over the earlier one.
+    parts = with_people.targets["parts"][0]
+    assert (
+        (parts[5:8, 10:15] == 1).all()
+        and (parts[8:11, 10:15] == 3).all()
+        and (parts[11:14, 10:20] == 6).all()
+    )
+    assert parts[0:4, 0:4].sum() == 0, "a dog's head is no person's"
+    mask = with_people.targets["mask"][0]
+    assert mask[0, 0] == 0 and mask[0, 1] == 1 and mask[15].sum() == 0
+    # Nobody knows what the sky's normals are.
+    known = with_people.valid["normals"][0]
+    assert known[:12, :15].all() and not known[:12, 15:].any() and known[12:].all()
+    assert with_people.targets["normals"][2][known].min() > 0.99
+    edge = with_people.targets["edge"][0]
+    assert edge[5].sum() == 1 and edge[:, 3].sum() == 1 and set(edge.unique().tolist()) == {0, 1}
+    # Half-size maps are brought to the picture's.
+    assert without.targets["normals"].shape == (3, *multi.PASCAL) and without.targets["mask"][0, 2:10].all()
+
+
+def test_boundaries_are_those_of_the_published_loader(tmp_path):
+    """Where OpenCV's Laplacian of the labels is not 0, thinned: what every method on this set trains on."""
+    cv2, morphology = pytest.importorskip("cv2"), pytest.importorskip("skimage.morphology")
+    from twofold.data.convert.pascal_mt import _edges
+
+    labels = np.random.default_rng(0).integers(0, 4, (6, 8)).repeat(4, 0).repeat(4, 1)
+    wanted = morphology.thin(np.abs(cv2.Laplacian(labels.astype(np.uint16), cv2.CV_64F)) > 0)
+    assert np.array_equal(_edges(torch.from_numpy(labels)[None])[0][0].numpy() > 0, wanted)
+
+
+def test_pascal_broken(tmp_path):
+    tree = multi.pascal_mt(tmp_path / "pascal")
+    name = "2008_000002"
+
+    def broken(path: str, change, words: str) -> None:
+        file = tree / path
+        kept = file.read_bytes()
+        change(file)
+        refused("pascal-mt", tree, "train", words)
+        file.write_bytes(kept)
+
+    labels, parts = f"pascal-context/trainval/{name}.mat", f"human_parts/{name}.mat"
+    broken(labels, os.remove, f"{name}.mat does not exist")
+    broken(labels, lambda f: f.write_bytes(b"no matlab"), f"{name}.mat cannot be read as Matlab 5")
+    broken(labels, lambda f: f.write_bytes((tree / parts).read_bytes()), f"{name}.mat has no 'LabelMap'")
+    broken(parts, lambda f: multi.savemat(f, {"anno": np.zeros(3)}), f"{name}.mat is not an annotation")
+    horse = [multi._object("person", 15, (0, 0, 4, 4), [("hoof", (0, 0, 2, 2))])]
+    anno = multi._records(("imname", "objects"), [(name, multi._row(horse))])
+    broken(parts, lambda f: multi.savemat(f, {"anno": anno}), f"{name}.mat has a part .* 'hoof'")
+    broken(
+        f"semseg/VOC12/{name}.png",
+        lambda f: seg.save(f, np.full((20, 30), 21)),
+        f"{name}.png has the class 21",
+    )
+    broken(f"normals_distill/{name}.png", lambda f: seg.save(f, np.zeros((20, 30))), "normals have 3")
+    broken("ImageSets/Context/train.txt", os.remove, "train.txt does not exist")
+    for folder in ("VOC12", "pascal-context"):
+        (tree / "semseg" / folder / f"{name}.png").unlink()
+    refused("pascal-mt", tree, "train", f"no {name}.png in VOC12 or pascal-context")
+
+
+# ---- the codecs behind them
+
+
+@pytest.mark.parametrize("name", ["semantic", "parts"])
+def test_ids_stored_under_other_numbers_come_back(tmp_path, name):
+    ids = torch.randint(0, 19, (1, 9, 9)).float()
+    how = {"codec": "png8", "stored": list(CLASSES.values())}
+    whole = torch.ones(1, 9, 9, dtype=torch.bool)
+    raw = read_map(write_target(tmp_path / "a", name, ids, whole, how))
+    assert set(raw.unique().int().tolist()) <= set(CLASSES.values())
+    back, valid = decode(name, raw, how)
+    assert torch.equal(back, ids) and valid.all()
+    strange = torch.tensor([[[7.0, 6, 255, -1, 7.5, 33]]])
+    back, valid = decode(name, strange, how)
+    assert valid.flatten().tolist() == [True, False, False, False, False, True] and back[0, 0, -1] == 18
+
+
+def test_grey_mattes_of_three_channels_are_one():
+    raw = torch.tensor([0.0, 128, 255]).expand(3, 1, 3)
+    value, valid = decode("matting", raw, {"codec": "png8", "scale": 1 / 255})
+    assert (
+        value.shape == (1, 1, 3) and value[0, 0].tolist() == pytest.approx([0, 128 / 255, 1]) and valid.all()
+    )
+
+
+def test_pictures_of_the_trees_are_in_their_native_encodings(tmp_path):
+    """What the trees claim: grey and CMYK JPEGs are among them, and labels are 8-bit grey."""
+    base = seg.ade20k(tmp_path) / "ADEChallengeData2016"
+    modes = {Image.open(p).mode for p in (base / "images/training").iterdir()}
+    assert modes == {"RGB", "L", "CMYK"}
+    assert {Image.open(p).mode for p in (base / "annotations/training").iterdir()} == {"L"}
