@@ -1,30 +1,94 @@
-"""Scores that add: see `metric.Metric`. One file a family; a new one is a function and a line."""
+"""Scores that add: see `metric.Metric`. One file a family; a new one is a function and a line.
 
+Tables of metrics by name: DEPTH, DEPTH_POOLED, DEPTH_VARIANTS, BOUNDARIES, NORMALS, NORMALS_BY_IMAGE, MASKS, SALIENCY,
+HCE, MATTING, KEYPOINTS, PICTURES, EDGES, MULTITASK_POOLED, MULTITASK_BY_IMAGE, QUIRKS; of classes, `semantic_metrics`
+and `parsing_metrics`. Scores of a set that are no sums over images are functions: `keypoint_ap`, `fid`, `kid`.
+"""
+
+from twofold.metrics.alignment import ALIGNMENTS, CAPS, fit_grid, within_caps
 from twofold.metrics.baselines import trivial_baselines
-from twofold.metrics.depth import DEPTH, affine_aligned, crop_mask, disparity_aligned
+from twofold.metrics.boundaries import BOUNDARIES
+from twofold.metrics.depth import (
+    DEPTH,
+    DEPTH_POOLED,
+    DEPTH_VARIANTS,
+    affine_aligned,
+    crop_mask,
+    disparity_aligned,
+)
+from twofold.metrics.edges import EDGES, edge_metrics
+from twofold.metrics.generation import Features, Moments, diversity, fid, kid, kid_of_subsets, mean_distance
+from twofold.metrics.hce import HCE, correction_effort
 from twofold.metrics.keypoints import KEYPOINTS, peaks
+from twofold.metrics.many import measure_all
 from twofold.metrics.masks import MASKS
-from twofold.metrics.metric import Metric, mean_over_images, mean_over_pixels, skipped
+from twofold.metrics.matting import MATTING, matting_metrics, measure_in_trimap
+from twofold.metrics.metric import (
+    Metric,
+    Pair,
+    mean_over_images,
+    mean_over_pixels,
+    measure_many,
+    skipped,
+)
+from twofold.metrics.multitask import MULTITASK_BY_IMAGE, MULTITASK_POOLED, multitask_gain
 from twofold.metrics.normals import NORMALS, NORMALS_BY_IMAGE, angle
 from twofold.metrics.pictures import PICTURES
-from twofold.metrics.semantic import semantic_metrics
+from twofold.metrics.pose import keypoint_ap, oks
+from twofold.metrics.quirks import QUIRKS
+from twofold.metrics.saliency import SALIENCY, saliency_metrics
+from twofold.metrics.semantic import iou_by_class, parsing_metrics, semantic_metrics
 
 __all__ = [
+    "ALIGNMENTS",
+    "BOUNDARIES",
+    "CAPS",
     "DEPTH",
+    "DEPTH_POOLED",
+    "DEPTH_VARIANTS",
+    "EDGES",
+    "HCE",
     "KEYPOINTS",
     "MASKS",
+    "MATTING",
+    "MULTITASK_BY_IMAGE",
+    "MULTITASK_POOLED",
     "NORMALS",
     "NORMALS_BY_IMAGE",
     "PICTURES",
+    "QUIRKS",
+    "SALIENCY",
+    "Features",
     "Metric",
+    "Moments",
+    "Pair",
     "affine_aligned",
     "angle",
+    "correction_effort",
     "crop_mask",
     "disparity_aligned",
+    "diversity",
+    "edge_metrics",
+    "fid",
+    "fit_grid",
+    "iou_by_class",
+    "keypoint_ap",
+    "kid",
+    "kid_of_subsets",
+    "matting_metrics",
+    "mean_distance",
     "mean_over_images",
     "mean_over_pixels",
+    "measure_all",
+    "measure_in_trimap",
+    "measure_many",
+    "multitask_gain",
+    "oks",
+    "parsing_metrics",
     "peaks",
+    "saliency_metrics",
     "semantic_metrics",
     "skipped",
     "trivial_baselines",
+    "within_caps",
 ]

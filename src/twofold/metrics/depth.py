@@ -1,18 +1,24 @@
 """Scores of depth maps, and what a prediction known only up to scale and shift needs before it is scored.
 
-Each score is computed on one image's valid pixels and then averaged over images, as published for
+Those of `DEPTH` are computed on one image's valid pixels and then averaged over images, as published for
 affine-invariant depth (Ranftl et al. 2020; Ke et al. 2024). p is the prediction and d the truth, in metres.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from twofold.geometry import align_affine
-from twofold.metrics.metric import Metric, mean_over_images
+from twofold.metrics.metric import Metric, Pair, mean_over_images, mean_over_pixels, root_mean
+
+# A number for each valid pixel of an image.
+PixelValues = Callable[[Pair], Tensor]
 
 # Predictions are clipped to at least this many metres before any score with a logarithm or a ratio.
 SMALLEST_DEPTH = 1e-6
@@ -72,62 +78,125 @@ def disparity_aligned(
     return _clipped(1 / disparity, clip)
 
 
-def _log_error(p: Tensor, d: Tensor) -> Tensor:
+def _error(x: Pair) -> Tensor:
+    return x.p - x.d
+
+
+def _log_error(x: Pair) -> Tensor:
     """ln p - ln d; ValueError when one of them has no logarithm."""
-    if not (bool((p > 0).all()) and bool((d > 0).all())):
+    if not (float(x.p.min()) > 0 and float(x.d.min()) > 0):
         raise ValueError("a depth at a valid pixel is not positive; clip the prediction, mask the truth")
-    return p.log() - d.log()
+    return x.p.log() - x.d.log()
 
 
-def _abs_rel(p: Tensor, d: Tensor) -> Tensor:
-    return ((p - d).abs() / d).mean()
+def _squares(x: Pair) -> Tensor:
+    return x.once(_error).square()
 
 
-def _sq_rel(p: Tensor, d: Tensor) -> Tensor:
+def _log_squares(x: Pair) -> Tensor:
+    return x.once(_log_error).square()
+
+
+def _relative(x: Pair) -> Tensor:
+    return x.once(_error).abs() / x.d
+
+
+def _relative_squares(x: Pair) -> Tensor:
     # Over d, not d^2 (the KITTI development kit has the square).
-    return ((p - d) ** 2 / d).mean()
+    return x.once(_squares) / x.d
 
 
-def _rmse(p: Tensor, d: Tensor) -> Tensor:
-    return ((p - d) ** 2).mean().sqrt()
+def _decades(x: Pair) -> Tensor:
+    return x.once(_log_error).abs() / math.log(10)
 
 
-def _rmse_log(p: Tensor, d: Tensor) -> Tensor:
-    return (_log_error(p, d) ** 2).mean().sqrt()
+def _inverse_squares(x: Pair) -> Tensor:
+    return (1 / x.p - 1 / x.d).square_()
 
 
-def _log10(p: Tensor, d: Tensor) -> Tensor:
-    return _log_error(p, d).abs().mean() / math.log(10)
+def _ratio(x: Pair) -> Tensor:
+    """Prediction to truth, the larger over the smaller."""
+    return torch.maximum(x.p / x.d, x.d / x.p)
 
 
-def _silog(p: Tensor, d: Tensor) -> Tensor:
-    # Centred first: the mean of squares less the squared mean would lose its digits. Times 100, lambda = 1.
-    error = _log_error(p, d)
-    return 100 * ((error - error.mean()) ** 2).mean().sqrt()
+def _within(limit: float, x: Pair) -> Tensor:
+    return (x.once(_ratio) < limit).double()
 
 
-def _i_rmse(p: Tensor, d: Tensor) -> Tensor:
-    return ((1 / p - 1 / d) ** 2).mean().sqrt()
+def _mean_of(values: PixelValues, x: Pair) -> Tensor:
+    return x.once(values).mean()
 
 
-def _within(power: int) -> Metric:
-    """The share of pixels whose ratio to the truth, either way up, is strictly below 1.25^power."""
-
-    def share(p: Tensor, d: Tensor) -> Tensor:
-        return (torch.maximum(p / d, d / p) < 1.25**power).double().mean()
-
-    return mean_over_images(f"delta{power}", "", "higher", share)
+def _root_mean_of(values: PixelValues, x: Pair) -> Tensor:
+    return x.once(values).mean().sqrt()
 
 
+def _share_within(limit: float, x: Pair) -> float:
+    return float((x.once(_ratio) < limit).sum()) / x.count
+
+
+def _spread(weight: float, x: Pair) -> Tensor:
+    """The mean of squared log errors less `weight` times their squared mean."""
+    error = x.once(_log_error)
+    middle = error.mean()
+    # Centred first: the mean of squares less the squared mean would lose its digits.
+    return (error - middle).square_().mean() + (1 - weight) * middle**2
+
+
+def _silog(x: Pair) -> Tensor:
+    return 100 * _spread(1.0, x).sqrt()
+
+
+def _silog_half(x: Pair) -> Tensor:
+    return _spread(0.5, x).sqrt()
+
+
+def _silog_sample(x: Pair) -> Tensor:
+    return 100 * x.once(_log_error).std()
+
+
+# Each with what it says of one pixel; those called rms are the root of a mean of squares.
+_MEANS: tuple[tuple[str, str, PixelValues], ...] = (
+    ("abs_rel", "", _relative),
+    ("sq_rel", "m", _relative_squares),
+    ("log10", "", _decades),
+)
+_ROOTS: tuple[tuple[str, str, PixelValues], ...] = (
+    ("rmse", "m", _squares),
+    ("rmse_log", "", _log_squares),
+    ("i_rmse", "1/m", _inverse_squares),
+)
+# The share of pixels whose ratio to the truth, either way up, is strictly below 1.25^k; in print also a1, a2, a3.
+_LIMITS = tuple((f"delta{k}", 1.25**k) for k in (1, 2, 3))
+
+# Every image weighs the same.
 DEPTH: dict[str, Metric] = {
-    "abs_rel": mean_over_images("abs_rel", "", "lower", _abs_rel),
-    "sq_rel": mean_over_images("sq_rel", "m", "lower", _sq_rel),
-    "rmse": mean_over_images("rmse", "m", "lower", _rmse),
-    "rmse_log": mean_over_images("rmse_log", "", "lower", _rmse_log),
-    "log10": mean_over_images("log10", "", "lower", _log10),
-    "delta1": _within(1),
-    "delta2": _within(2),
-    "delta3": _within(3),
-    "silog": mean_over_images("silog", "x100", "lower", _silog),
-    "i_rmse": mean_over_images("i_rmse", "1/m", "lower", _i_rmse),
+    m.name: m
+    for m in (
+        *(mean_over_images(n, unit, "lower", partial(_mean_of, f)) for n, unit, f in _MEANS),
+        *(mean_over_images(n, unit, "lower", partial(_root_mean_of, f)) for n, unit, f in _ROOTS),
+        *(mean_over_images(n, "", "higher", partial(_share_within, limit)) for n, limit in _LIMITS),
+        mean_over_images("silog", "x100", "lower", _silog),
+    )
+}
+
+# Every pixel weighs the same, and a root is taken once, at the end (multi-task benchmarks: InvPT, MTI-Net).
+DEPTH_POOLED: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        *(mean_over_pixels(n, unit, "lower", f) for n, unit, f in _MEANS),
+        *(replace(mean_over_pixels(n, unit, "lower", f), conclude=root_mean) for n, unit, f in _ROOTS),
+        *(mean_over_pixels(n, "", "higher", partial(_within, limit)) for n, limit in _LIMITS),
+    )
+}
+
+# Scores that share a name with one of `DEPTH` in print and are another number.
+DEPTH_VARIANTS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        # lambda = 0.5 and not times 100: VPD, GLPDepth, Depth Anything V2.
+        mean_over_images("silog_half", "", "lower", _silog_half),
+        # The variance over n - 1, times 100: Diff-2-in-1. Undefined for one pixel.
+        mean_over_images("silog_sample", "x100", "lower", _silog_sample),
+    )
 }

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, mean
+from twofold.metrics.metric import Metric, Pair, mean, vector
 
 # Below it the logarithm of a heatmap is noise.
 _LEAST = 1e-6
@@ -54,20 +54,13 @@ def _top(around: Tensor) -> Tensor:
     return torch.where(curved[:, None], step.clamp(-1, 1), 0)
 
 
-def _found(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """[joints found, joints labelled, images without any]; a joint is labelled where its heatmap is not negative."""
-    if prediction.shape != target.shape or valid.shape != (*target.shape[:-3], 1, *target.shape[-2:]):
-        raise ValueError(
-            f"heatmaps {tuple(prediction.shape)}, {tuple(target.shape)} and mask {tuple(valid.shape)} do not fit"
-        )
-    if not bool(prediction.isfinite().all()):
-        raise ValueError("a predicted heatmap is NaN or infinite and has no score")
-    said, true = (torch.where(valid, x, -1.0).reshape(-1, *x.shape[-3:]) for x in (prediction, target))
+def _found(pair: Pair) -> Tensor:
+    """[joints found, joints labelled, no joint is]; a joint is labelled where its heatmap is not negative."""
+    said, true = pair.filled(-1.0)
     labelled = true.amax((-2, -1)) > 0
     apart = (peaks(said) - peaks(true))[..., :2].norm(dim=-1)
-    near = (apart <= NEAR * max(target.shape[-2:])) & labelled
-    counts = [near.sum(), labelled.sum(), (~labelled.any(-1)).sum()]
-    return torch.stack(counts).double().cpu()
+    near = (apart <= NEAR * max(true.shape[-2:])) & labelled
+    return vector(near.sum(), labelled.sum(), float(not bool(labelled.any())))
 
 
 # The share of labelled joints found within `NEAR` (after Yang & Ramanan 2013); an image is of one person.

@@ -1,25 +1,41 @@
-"""Scores of masks and mattes, numbers in [0, 1]: computed on one image, then averaged over images."""
+"""Scores of masks and mattes, numbers in [0, 1]: computed on one image, then averaged over images.
+
+As they are: nothing is stretched, so a mask that only says 0.4 and 0.6 has the error it has. The scores that the
+tables of dichotomous and salient segmentation print are in `saliency`.
+"""
 
 from __future__ import annotations
 
-import torch
+from dataclasses import replace
+
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, mean_over_images
+from twofold.metrics.metric import Metric, Pair, mean_over_images
+from twofold.metrics.saliency import saliency_metrics
 
 # Above it a pixel counts as foreground.
 THRESHOLD = 0.5
 
 
-def _iou(p: Tensor, d: Tensor) -> Tensor:
+def _mae(x: Pair) -> Tensor:
+    return (x.p - x.d).abs().mean()
+
+
+def _mse(x: Pair) -> Tensor:
+    return (x.p - x.d).square().mean()
+
+
+def _iou(x: Pair) -> float:
     """Intersection over union of the foregrounds; 1 where neither has any."""
-    said, there = p > THRESHOLD, d > THRESHOLD
-    union = (said | there).sum()
-    return (said & there).sum() / union if union > 0 else torch.ones(())
+    said, there = x.p > THRESHOLD, x.d > THRESHOLD
+    union = int((said | there).sum())
+    return int((said & there).sum()) / union if union > 0 else 1.0
 
 
 MASKS: dict[str, Metric] = {
-    "mae": mean_over_images("mae", "", "lower", lambda p, d: (p - d).abs().mean()),
-    "mse": mean_over_images("mse", "", "lower", lambda p, d: (p - d).square().mean()),
+    "mae": mean_over_images("mae", "", "lower", _mae),
+    "mse": mean_over_images("mse", "", "lower", _mse),
     "iou": mean_over_images("iou", "", "higher", _iou),
+    # The maximum of the images' mean F curve; it sums over images as a curve of 256 numbers.
+    "maxf": replace(saliency_metrics(stretch=False)["max_f"], name="maxf"),
 }

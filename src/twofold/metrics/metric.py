@@ -1,92 +1,183 @@
 """What a metric is: something measured on images that adds, and the number concluded from the sum.
 
 The sum of what was measured on the parts is what would be measured on the whole, so a score does not depend
-on how the data is split over batches, shards or machines. The last entry of every sum counts the images
-without a single valid pixel: they are reported, and never part of an average.
+on how the data is split over batches, shards or machines. The last entry of every sum counts the images that
+have no score, for want of a valid pixel: they are reported, and never part of an average.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property, partial
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-# One image at a time: the values at its n valid pixels, (n c) predicted and (n c) true, both float64.
-PixelFunction = Callable[[Tensor, Tensor], Tensor]
+Better = Literal["lower", "higher"]
+T = TypeVar("T")
+
+
+class Pair:
+    """One image's prediction and truth, and what several scores need of them, computed once.
+
+    prediction  c h w
+    target      c h w
+    valid       bool 1 h w: where the truth is known; nothing outside it ever matters
+    """
+
+    def __init__(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
+        self.prediction, self.target, self.valid = prediction, target, valid
+        self._kept: dict[Hashable, object] = {}
+
+    def once(self, of: Callable[[Pair], T]) -> T:
+        """``of(self)``, computed when it is first asked for."""
+        if of not in self._kept:
+            self._kept[of] = of(self)
+        return self._kept[of]  # ty: ignore[invalid-return-type]
+
+    @cached_property
+    def at(self) -> Tensor | None:
+        """The n valid places in a flattened image; None when all are."""
+        return None if bool(self.valid.all()) else self.valid.flatten().nonzero()[:, 0]
+
+    @cached_property
+    def p(self) -> Tensor:
+        """What was predicted at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
+        return self._values(self.prediction, "prediction")
+
+    @cached_property
+    def d(self) -> Tensor:
+        """What is true at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
+        return self._values(self.target, "target")
+
+    @cached_property
+    def count(self) -> int:
+        """The number of valid pixels."""
+        return self.valid.numel() if self.at is None else len(self.at)
+
+    def spread(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """Numbers of the valid pixels, c n, as an image, float64 c h w with `fill` where not valid."""
+        shape = (len(values), *self.valid.shape[-2:])
+        if self.at is None:
+            return values.double().reshape(shape)
+        flat = values.new_full((len(values), self.valid.numel()), fill, dtype=torch.float64)
+        return flat.index_copy(1, self.at, values.double()).reshape(shape)
+
+    def filled(self, fill: float = 0.0) -> tuple[Tensor, Tensor]:
+        """Prediction and truth as images, float64 c h w, both `fill` where not valid. ValueError like `p`."""
+        return self.spread(self.p, fill), self.spread(self.d, fill)
+
+    def _values(self, x: Tensor, what: str) -> Tensor:
+        flat = x.flatten(1)
+        values = (flat if self.at is None else flat.index_select(1, self.at)).double()
+        # One pass: a sum is finite exactly when its terms are, short of an overflow, which the second look settles.
+        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
+            raise ValueError(f"the {what} is NaN or infinite at a valid pixel and has no score")
+        return values
 
 
 @dataclass(frozen=True)
 class Metric:
     """A named score.
 
-    measure   (prediction *b c h w, target *b c h w, valid bool *b 1 h w) -> float64 vector that adds.
-              ValueError when the shapes differ or a prediction is NaN or infinite where valid.
-    conclude  the sum of such vectors -> the score; NaN when no image had a valid pixel.
+    part      one image -> float64 vector that adds; its last entry is 1 when the image has no score, else 0.
+    conclude  the sum of such vectors -> the score; NaN when no image had one.
+
+    A metric can be sent to other processes when both are functions of a module (or partials of such).
     """
 
     name: str
     unit: str
-    better: Literal["lower", "higher"]
-    measure: Callable[[Tensor, Tensor, Tensor], Tensor]
+    better: Better
+    part: Callable[[Pair], Tensor]
     conclude: Callable[[Tensor], float]
+
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """The sum of the images' parts.
+
+        Args:
+            prediction: ``*b c h w``.
+            target: ``*b c h w``.
+            valid: bool ``*b 1 h w``, where the target is known.
+
+        Raises:
+            ValueError: the shapes do not fit, or a number is NaN or infinite at a valid pixel.
+        """
+        return measure_many([self], prediction, target, valid)[self.name]
 
 
 def skipped(total: Tensor) -> int:
-    """How many of the measured images had no valid pixel."""
+    """How many of the measured images have no score."""
     return int(total[-1])
 
 
-def valid_pixels(prediction: Tensor, target: Tensor, valid: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Each image's pixels (n c) where `valid`, float64. ValueError as `Metric` says."""
+def pairs(prediction: Tensor, target: Tensor, valid: Tensor) -> Iterator[Pair]:
+    """The images of a batch of any shape. ValueError when the shapes do not fit, as `Metric.measure` says."""
     if prediction.shape != target.shape or valid.shape != (*target.shape[:-3], 1, *target.shape[-2:]):
         shapes = f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(valid.shape)}"
         raise ValueError(f"prediction, target and mask do not fit together: {shapes}")
-    pairs = []
-    images = zip(*(x.reshape(-1, *x.shape[-3:]) for x in (prediction, target, valid)), strict=True)
-    for p, d, v in images:
-        inside = (p.permute(1, 2, 0)[v[0]].double(), d.permute(1, 2, 0)[v[0]].double())
-        for what, x in zip(("prediction", "target"), inside, strict=True):
-            if not bool(x.isfinite().all()):
-                raise ValueError(f"the {what} is NaN or infinite at a valid pixel and has no score")
-        pairs.append(inside)
-    return pairs
+    images = (x.reshape(-1, *x.shape[-3:]) for x in (prediction, target, valid))
+    return (Pair(p, d, v) for p, d, v in zip(*images, strict=True))
 
 
-def mean_over_images(
-    name: str, unit: str, better: Literal["lower", "higher"], value: PixelFunction
-) -> Metric:
-    """One number an image, then the mean over images, each weighing the same: [sum, images, skipped]."""
+def measure_many(
+    metrics: Iterable[Metric], prediction: Tensor, target: Tensor, valid: Tensor
+) -> dict[str, Tensor]:
+    """What each metric's `measure` gives, by name; the work that they share is done once.
 
-    def measure(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        total = torch.zeros(3, dtype=torch.float64)
-        for p, d in valid_pixels(prediction, target, valid):
-            if len(p):
-                total += torch.tensor([float(value(p, d)), 1.0, 0.0], dtype=torch.float64)
-            else:
-                total[2] += 1
-        return total
+    ValueError as of `Metric.measure`, or when two metrics have one name.
+    """
+    metrics = tuple(metrics)
+    names = [m.name for m in metrics]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two metrics have one name among {', '.join(names)}; measure them apart")
+    total: dict[str, Tensor] = {}
+    for pair in pairs(prediction, target, valid):
+        # A copy, because metrics of one family may share what was kept.
+        part = {m.name: pair.once(m.part) for m in metrics}
+        total = {name: total[name] + x if name in total else x.clone() for name, x in part.items()}
+    if metrics and not total:
+        raise ValueError(f"a batch of no images, {tuple(target.shape)}, has no score")
+    return total
 
-    return Metric(name, unit, better, measure, mean)
 
-
-def mean_over_pixels(
-    name: str, unit: str, better: Literal["lower", "higher"], value: PixelFunction
-) -> Metric:
-    """A number (n) a pixel, then the mean over all pixels of all images: [sum, pixels, skipped]."""
-
-    def measure(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        total = torch.zeros(3, dtype=torch.float64)
-        for p, d in valid_pixels(prediction, target, valid):
-            empty = float(len(p) == 0)
-            total += torch.tensor([float(value(p, d).sum()), len(p), empty], dtype=torch.float64)
-        return total
-
-    return Metric(name, unit, better, measure, mean)
+def vector(*entries: float | Tensor) -> Tensor:
+    """Numbers and vectors, one after another, as a part: float64 on the CPU."""
+    return torch.cat([torch.as_tensor(x, dtype=torch.float64).cpu().reshape(-1) for x in entries])
 
 
 def mean(total: Tensor) -> float:
     """[sum, count, skipped] -> sum / count; NaN when nothing was counted."""
     return float(total[0] / total[1]) if total[1] > 0 else float("nan")
+
+
+def root_mean(total: Tensor) -> float:
+    """[sum, count, skipped] -> the root of sum / count; NaN when nothing was counted."""
+    return mean(total) ** 0.5
+
+
+def mean_over_images(name: str, unit: str, better: Better, value: Callable[[Pair], Tensor | float]) -> Metric:
+    """One number an image, then the mean over images, each weighing the same: [sum, images, skipped].
+
+    An image without a valid pixel, or whose value is NaN, is not part of the mean.
+    """
+    return Metric(name, unit, better, partial(_image, value), mean)
+
+
+def mean_over_pixels(name: str, unit: str, better: Better, value: Callable[[Pair], Tensor]) -> Metric:
+    """A number a valid pixel, then the mean over all pixels of all images: [sum, pixels, skipped]."""
+    return Metric(name, unit, better, partial(_pixels, value), mean)
+
+
+def _image(value: Callable[[Pair], Tensor | float], pair: Pair) -> Tensor:
+    number = float(value(pair)) if pair.count else float("nan")
+    return vector(0, 0, 1) if number != number else vector(number, 1, 0)
+
+
+def _pixels(value: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
+    if not pair.count:
+        return vector(0, 0, 1)
+    numbers = value(pair)
+    return vector(numbers.sum(), numbers.numel(), 0)

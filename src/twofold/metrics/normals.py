@@ -7,13 +7,21 @@ Neither vector needs to be of unit length, only both in one frame; a zero predic
 
 from __future__ import annotations
 
-import math
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from twofold.geometry import unit
-from twofold.metrics.metric import Metric, mean_over_images, mean_over_pixels, valid_pixels
+from twofold.metrics.metric import (
+    Metric,
+    Pair,
+    mean_over_images,
+    mean_over_pixels,
+    root_mean,
+    vector,
+)
 
 # Percentages are printed of the pixels strictly below each of these, in degrees.
 THRESHOLDS = (5.0, 7.5, 11.25, 22.5, 30.0)
@@ -33,25 +41,45 @@ def angle(a: Tensor, b: Tensor, dim: int = -3) -> Tensor:
     return torch.rad2deg(2 * torch.atan2(apart, together))
 
 
-def _angles(p: Tensor, n: Tensor) -> Tensor:
-    """The angles (n) of one image's valid pixels (n 3)."""
-    return angle(p, n, dim=-1)
+def _angles(x: Pair) -> Tensor:
+    """The angles (n) of one image's valid pixels."""
+    return angle(x.p, x.d, dim=0)
 
 
-def _median(p: Tensor, n: Tensor) -> Tensor:
+def _mean(x: Pair) -> Tensor:
+    return x.once(_angles).mean()
+
+
+def _median(x: Pair) -> Tensor:
     """The median angle; of an even number, halfway between the middle two."""
-    ordered = _angles(p, n).sort().values
+    ordered = x.once(_angles).sort().values
     return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
 
 
-def _count_angles(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-    """How many valid pixels have an angle in each bin of BIN degrees, then the skipped images."""
-    total = torch.zeros(_BINS + 1, dtype=torch.float64)
-    for p, n in valid_pixels(prediction, target, valid):
-        bins = (_angles(p, n) / BIN).long().clamp(max=_BINS - 1)
-        total[:-1] += torch.bincount(bins, minlength=_BINS)
-        total[-1] += len(p) == 0
-    return total
+def _squares(x: Pair) -> Tensor:
+    return x.once(_angles).square()
+
+
+def _rmse(x: Pair) -> Tensor:
+    return x.once(_squares).mean().sqrt()
+
+
+def _percent(threshold: float, x: Pair) -> Tensor:
+    return 100.0 * (x.once(_angles) < threshold)
+
+
+def _percent_below(threshold: float, x: Pair) -> float:
+    return 100 * float((x.once(_angles) < threshold).sum()) / x.count
+
+
+def _angles_once(x: Pair) -> Tensor:
+    return x.once(_angles)
+
+
+def _count_angles(x: Pair) -> Tensor:
+    """How many valid pixels have an angle in each bin of BIN degrees, then whether there is none."""
+    bins = (x.once(_angles) / BIN).long().clamp(max=_BINS - 1)
+    return vector(torch.bincount(bins, minlength=_BINS), float(x.count == 0))
 
 
 def _median_of_counts(total: Tensor) -> float:
@@ -66,42 +94,28 @@ def _median_of_counts(total: Tensor) -> float:
     return float(((bins + 0.5) * BIN).mean())
 
 
-def _root(total: Tensor) -> float:
-    return math.sqrt(total[0] / total[1]) if total[1] > 0 else float("nan")
-
-
 def _percent_name(threshold: float) -> str:
     return f"below_{threshold:g}"
 
 
-def _pooled() -> dict[str, Metric]:
-    squares = mean_over_pixels("rmse", "deg", "lower", lambda p, n: _angles(p, n).square())
-    return {
-        "mean": mean_over_pixels("mean", "deg", "lower", _angles),
-        "median": Metric("median", "deg", "lower", _count_angles, _median_of_counts),
-        "rmse": Metric("rmse", "deg", "lower", squares.measure, _root),
-        **{
-            _percent_name(t): mean_over_pixels(
-                _percent_name(t), "%", "higher", lambda p, n, t=t: 100.0 * (_angles(p, n) < t)
-            )
-            for t in THRESHOLDS
-        },
-    }
+# Every pixel of the set weighs the same.
+NORMALS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        mean_over_pixels("mean", "deg", "lower", _angles_once),
+        Metric("median", "deg", "lower", _count_angles, _median_of_counts),
+        replace(mean_over_pixels("rmse", "deg", "lower", _squares), conclude=root_mean),
+        *(mean_over_pixels(_percent_name(t), "%", "higher", partial(_percent, t)) for t in THRESHOLDS),
+    )
+}
 
-
-def _by_image() -> dict[str, Metric]:
-    return {
-        "mean": mean_over_images("mean", "deg", "lower", lambda p, n: _angles(p, n).mean()),
-        "median": mean_over_images("median", "deg", "lower", _median),
-        "rmse": mean_over_images("rmse", "deg", "lower", lambda p, n: _angles(p, n).square().mean().sqrt()),
-        **{
-            _percent_name(t): mean_over_images(
-                _percent_name(t), "%", "higher", lambda p, n, t=t: 100 * (_angles(p, n) < t).double().mean()
-            )
-            for t in THRESHOLDS
-        },
-    }
-
-
-NORMALS: dict[str, Metric] = _pooled()
-NORMALS_BY_IMAGE: dict[str, Metric] = _by_image()
+# Every image weighs the same; the median is the mean of the images' medians.
+NORMALS_BY_IMAGE: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        mean_over_images("mean", "deg", "lower", _mean),
+        mean_over_images("median", "deg", "lower", _median),
+        mean_over_images("rmse", "deg", "lower", _rmse),
+        *(mean_over_images(_percent_name(t), "%", "higher", partial(_percent_below, t)) for t in THRESHOLDS),
+    )
+}

@@ -5,63 +5,97 @@ As published (Everingham et al. 2015; Cordts et al. 2016): a class that few pixe
 
 from __future__ import annotations
 
+import math
+from functools import partial
+from typing import Literal
+
 import torch
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, valid_pixels
+from twofold.metrics.metric import Metric, Pair, vector
+
+Absent = Literal["skip", "zero"]
 
 
-def semantic_metrics(classes: int, ignore: tuple[int, ...] = ()) -> dict[str, Metric]:
+def semantic_metrics(
+    classes: int, ignore: tuple[int, ...] = (), absent: Absent = "skip", needs: tuple[int, ...] = ()
+) -> dict[str, Metric]:
     """The scores of maps of ids from 0 to ``classes - 1``, by name; pixels whose true id is in ``ignore`` do not count.
 
     miou       intersection over union of each class that is true or predicted anywhere, then the mean
     accuracy   share of the pixels
     mean_accuracy  share of each class's pixels, then the mean over the classes that are true anywhere
 
+    Args:
+        classes: how many there are.
+        ignore: true ids that do not count.
+        absent: whether a class that is neither true nor predicted anywhere is left out of ``miou`` (``skip``, as
+            mmsegmentation has it) or counts as 0 (``zero``: the ADE20K development kit, InvPT, TaskPrompter).
+        needs: ids of which a true one must be somewhere in an image for it to count; any image does when empty.
+
     Measuring raises ValueError for an id that is no class, or not a whole number.
     """
-
-    def measure(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        total = torch.zeros(classes**2 + 1, dtype=torch.float64)
-        for p, t in valid_pixels(prediction, target, valid):
-            keep = ~torch.isin(t, t.new_tensor(ignore))
-            said, true = (_ids(x[keep], classes, what) for x, what in ((p, "prediction"), (t, "target")))
-            total[:-1] += torch.bincount(true * classes + said, minlength=classes**2).cpu()
-            total[-1] += len(said) == 0
-        return total
-
-    def miou(total: Tensor) -> float:
-        confusion = _confusion(total, classes)
-        right = confusion.diagonal()
-        return _mean(right, confusion.sum(0) + confusion.sum(1) - right)
-
-    def mean_accuracy(total: Tensor) -> float:
-        confusion = _confusion(total, classes)
-        return _mean(confusion.diagonal(), confusion.sum(1))
-
-    def accuracy(total: Tensor) -> float:
-        confusion = _confusion(total, classes)
-        return float(confusion.diagonal().sum() / confusion.sum())
-
-    concluded = {"miou": miou, "accuracy": accuracy, "mean_accuracy": mean_accuracy}
-    return {name: Metric(name, "", "higher", measure, how) for name, how in concluded.items()}
+    count = partial(_count, classes, ignore, needs)
+    concluded = {"miou": partial(_miou, absent), "accuracy": _accuracy, "mean_accuracy": _mean_accuracy}
+    return {name: Metric(name, "", "higher", count, how) for name, how in concluded.items()}
 
 
-def _confusion(total: Tensor, classes: int) -> Tensor:
+def parsing_metrics(parts: int = 6, ignore: tuple[int, ...] = (255,)) -> dict[str, Metric]:
+    """The scores of body parts 1 to `parts` and the background, 0 (PASCAL-Person-Part, Chen et al. 2014).
+
+    Images that show no part do not count, so background is scored only where there are people (as multi-task
+    benchmarks have it); they are among the skipped.
+    """
+    return semantic_metrics(parts + 1, ignore, needs=tuple(range(1, parts + 1)))
+
+
+def iou_by_class(total: Tensor) -> Tensor:
+    """The intersection over union of each class, from the sum of any metric here; NaN for a class that is nowhere."""
+    confusion = _confusion(total)
+    right = confusion.diagonal()
+    return right / (confusion.sum(0) + confusion.sum(1) - right)
+
+
+def _count(classes: int, ignore: tuple[int, ...], needs: tuple[int, ...], pair: Pair) -> Tensor:
+    """The confusion matrix of one image, row by row, then whether nothing of it counts."""
+    said, true = pair.p.flatten(), pair.d.flatten()
+    for strange in ignore:
+        keep = true != strange
+        said, true = said[keep], true[keep]
+    said, true = _ids(said, classes, "prediction"), _ids(true, classes, "target")
+    if needs and not bool(torch.isin(true, true.new_tensor(needs)).any()):
+        said, true = said[:0], true[:0]
+    confusion = torch.bincount(true * classes + said, minlength=classes**2)
+    return vector(confusion, float(len(true) == 0))
+
+
+def _miou(absent: Absent, total: Tensor) -> float:
+    each = iou_by_class(total)
+    if absent == "zero" and bool(total[:-1].any()):
+        each = each.nan_to_num(nan=0.0)
+    return float(each.nanmean())
+
+
+def _accuracy(total: Tensor) -> float:
+    confusion = _confusion(total)
+    return float(confusion.diagonal().sum() / confusion.sum())
+
+
+def _mean_accuracy(total: Tensor) -> float:
+    confusion = _confusion(total)
+    return float((confusion.diagonal() / confusion.sum(1)).nanmean())
+
+
+def _confusion(total: Tensor) -> Tensor:
     """How many pixels of class (row) were said to be of class (column)."""
+    classes = math.isqrt(len(total) - 1)
     return total[:-1].reshape(classes, classes)
 
 
-def _mean(part: Tensor, whole: Tensor) -> float:
-    """The mean of part / whole over the classes that there are; NaN when there is none."""
-    there = whole > 0
-    return float((part[there] / whole[there]).mean())
-
-
 def _ids(x: Tensor, classes: int, what: str) -> Tensor:
-    ids = x.flatten().long()
-    strange = (ids != x.flatten()) | (ids < 0) | (ids >= classes)
+    ids = x.long()
+    strange = (ids != x) | (ids < 0) | (ids >= classes)
     if bool(strange.any()):
-        found = float(x.flatten()[strange][0])
+        found = float(x[strange][0])
         raise ValueError(f"the {what} has the id {found:g} at a valid pixel; classes are 0 to {classes - 1}")
     return ids

@@ -1,0 +1,101 @@
+"""How well a depth map's occluding contours are placed (Bochkovskii et al. 2024, Depth Pro, section 4).
+
+Two neighbouring pixels are a contour at t when the farther is more than t times as deep as the nearer: a ratio, so
+any positive scale of the prediction will do. Precision and recall count the neighbours that are a contour in
+both maps among those of the prediction and of the truth, for each of the four directions in which depth may step
+(right, left, down, up), and are averaged over them. F1 is averaged over ten t from 1.05 to 1.25, each weighing as t.
+Only neighbours that are both valid count. Truth has to be dense and sharp: rendered, or scanned without holes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from twofold.metrics.metric import Metric, Pair, vector
+
+STEPS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
+
+
+def _counts(pair: Pair) -> Tensor:
+    """Contours in both, in the prediction and in the truth: 3 4 10, by direction and step.
+
+    ValueError when a depth is not positive.
+    """
+    p, d = (x[0] for x in pair.filled(1.0))
+    if not (float(p.min()) > 0 and float(d.min()) > 0):
+        raise ValueError("a depth at a valid pixel is not positive; clip the prediction, mask the truth")
+    known = pair.valid[0]
+    found = []
+    for dim in (1, 0):
+        n = p.shape[dim] - 1
+        both_known = (known.narrow(dim, 0, n) & known.narrow(dim, 1, n)).flatten().nonzero()[:, 0]
+        p_ratio, d_ratio = (_ratio(x, dim).flatten()[both_known] for x in (p, d))
+        for said, true in ((p_ratio, d_ratio), (1 / p_ratio, 1 / d_ratio)):
+            # A pair is a contour of both up to the smaller of its two ratios.
+            found.append([_above(x) for x in (torch.minimum(said, true), said, true)])
+    return torch.stack([torch.stack(x) for x in found], 1)
+
+
+def _ratio(depth: Tensor, dim: int) -> Tensor:
+    n = depth.shape[dim] - 1
+    return depth.narrow(dim, 1, n) / depth.narrow(dim, 0, n)
+
+
+def _above(ratios: Tensor) -> Tensor:
+    """How many ratios are strictly above each step, 10."""
+    steps = STEPS.to(ratios.device)
+    large = ratios[ratios > steps[0]]
+    return torch.stack([(large > t).sum() for t in steps]).double().cpu()
+
+
+def _f1(counts: Tensor) -> Tensor:
+    """From counts (3 4 10) to the weighed F1; a share of nothing is 0."""
+    both, said, true = counts
+    precision, recall = ((both / x.clamp(min=1)).mean(0) for x in (said, true))
+    total = precision + recall
+    f1 = torch.where(total > 0, 2 * precision * recall / total, 0.0)
+    return (f1 * STEPS).sum() / STEPS.sum()
+
+
+def _image(published: bool, pair: Pair) -> Tensor:
+    """[F1, images, skipped]; a truth without a contour is skipped unless it counts 0, as published."""
+    counts = pair.once(_counts)
+    if not (pair.count and (published or bool(counts[2].any()))):
+        return vector(0, 0, 1)
+    return vector(_f1(counts), 1, 0)
+
+
+def _by_image(pair: Pair) -> Tensor:
+    return _image(False, pair)
+
+
+def _by_image_published(pair: Pair) -> Tensor:
+    return _image(True, pair)
+
+
+def _pooled(pair: Pair) -> Tensor:
+    """The counts, which add, and whether the image has no valid pixel."""
+    return vector(pair.once(_counts), float(pair.count == 0))
+
+
+def _conclude_pooled(total: Tensor) -> float:
+    counts = total[:-1].reshape(3, 4, len(STEPS))
+    return float(_f1(counts)) if bool(counts[2].any()) else float("nan")
+
+
+def _conclude(total: Tensor) -> float:
+    return float(total[0] / total[1]) if total[1] > 0 else float("nan")
+
+
+# boundary_f1            mean over images; one without a contour in its truth counts 0, as published
+# boundary_f1_there      mean over the images with a contour in their truth
+# boundary_f1_pooled     of the contours of all images together
+BOUNDARIES: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("boundary_f1", "", "higher", _by_image_published, _conclude),
+        Metric("boundary_f1_there", "", "higher", _by_image, _conclude),
+        Metric("boundary_f1_pooled", "", "higher", _pooled, _conclude_pooled),
+    )
+}

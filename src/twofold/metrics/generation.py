@@ -1,0 +1,169 @@
+"""How near generated pictures are to real ones, and how unlike each other, in the features of a network you give.
+
+A number means something only beside the name of the network, the size its pictures are brought to, and the number of
+pictures: published FID takes the 2048 numbers of Inception v3's last pooling, at 299 pixels, of 50,000 pictures.
+Features are measured part by part and added: `Moments` in any order and split, to rounding; `Features` are kept as a
+list, which KID and the mean distance need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# A row of features for each picture: b 3 h w in [0, 1] -> b d.
+Network = Callable[[Tensor], Tensor]
+# Pairs of pictures are looked at this many rows at a time, so that 50,000 need no matrix of 50,000 squared.
+ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Features:
+    """One row of d numbers a picture, float64 n d; two sets add to one of both."""
+
+    rows: Tensor
+
+    @classmethod
+    def of(cls, pictures: Iterable[Tensor], network: Network) -> Features:
+        """Of batches ``b 3 h w`` in [0, 1], through the network, without gradients.
+
+        Raises:
+            ValueError: there is no picture, a batch's features are not ``b d``, or one is NaN or infinite.
+        """
+        found = []
+        with torch.no_grad():
+            for batch in pictures:
+                rows = network(batch)
+                if rows.ndim != 2 or len(rows) != len(batch):
+                    raise ValueError(
+                        f"the network makes {tuple(rows.shape)} of {len(batch)} pictures; one row each is needed"
+                    )
+                found.append(rows.double().cpu())
+        if not found:
+            raise ValueError("there is no picture to measure")
+        return cls(torch.cat(found))
+
+    def __post_init__(self) -> None:
+        if self.rows.ndim != 2 or not bool(self.rows.isfinite().all()):
+            raise ValueError(f"features are finite numbers, n d; these are {tuple(self.rows.shape)}")
+
+    def __add__(self, other: Features) -> Features:
+        return Features(torch.cat([self.rows, other.rows]))
+
+    @property
+    def moments(self) -> Moments:
+        """What FID needs of them."""
+        rows = self.rows.double()
+        return Moments(len(rows), rows.sum(0), rows.T @ rows)
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over pictures that add: their number, the features (d) and the products of any two (d d), float64."""
+
+    count: int
+    total: Tensor
+    products: Tensor
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+
+    @property
+    def mean(self) -> Tensor:
+        """Of the features, d. ValueError without a picture."""
+        if self.count < 1:
+            raise ValueError("there is no picture to measure")
+        return self.total / self.count
+
+    @property
+    def covariance(self) -> Tensor:
+        """Of the features, d d, over n - 1. ValueError for fewer than two pictures."""
+        if self.count < 2:
+            raise ValueError(f"{self.count} pictures have no covariance; measure at least 2")
+        return (self.products - torch.outer(self.total, self.mean)) / (self.count - 1)
+
+
+def fid(real: Moments, made: Moments) -> float:
+    """Frechet distance of the two Gaussians with these moments (Heusel et al. 2017): 0 when they are the same.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Biased upwards, the more so the fewer pictures: compare equal numbers,
+    and more of them than the network has features.
+    """
+    c1, c2 = real.covariance, made.covariance
+    # The trace of a root of the product is that of the symmetric matrix similar to it, whose eigenvalues are real.
+    values, vectors = torch.linalg.eigh(c1)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    shared = torch.linalg.eigvalsh(root @ c2 @ root).clamp(min=0).sqrt().sum()
+    apart = (real.mean - made.mean).square().sum()
+    return float(apart + c1.trace() + c2.trace() - 2 * shared)
+
+
+def kid(real: Features, made: Features) -> float:
+    """Kernel distance (Binkowski et al. 2018): the unbiased estimate of MMD^2 from all pairs of all pictures.
+
+    The kernel of two rows of d numbers is (x.y / d + 1)^3. Its expectation is 0 for pictures of one kind, whatever
+    their number, so it may come out below. Published tables print the mean over random subsets of 1,000, an
+    estimate of the same number with more noise (`kid_of_subsets`).
+    """
+    n, m = len(real.rows), len(made.rows)
+    if min(n, m) < 2:
+        raise ValueError(
+            f"the kernel distance of {n} and {m} pictures is undefined; measure at least 2 of each"
+        )
+    within = _kernel_sum(real.rows, real.rows, False) / (n * (n - 1))
+    within += _kernel_sum(made.rows, made.rows, False) / (m * (m - 1))
+    return within - 2 * _kernel_sum(real.rows, made.rows, True) / (n * m)
+
+
+def kid_of_subsets(
+    real: Features, made: Features, subsets: int = 100, size: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Mean and standard deviation (over n) of `kid` over random subsets, as published tables have it.
+
+    Subsets are drawn without replacement, at most as large as the smaller set. The draw depends on the seed and on
+    the order of the features, so it is not the same for another split; `kid` is.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    size = min(size, len(real.rows), len(made.rows))
+    found = []
+    for _ in range(subsets):
+        some = [Features(x.rows[torch.randperm(len(x.rows), generator=rng)[:size]]) for x in (real, made)]
+        found.append(kid(*some))
+    values = torch.tensor(found, dtype=torch.float64)
+    return float(values.mean()), float(values.std(correction=0))
+
+
+def _kernel_sum(x: Tensor, y: Tensor, with_itself: bool) -> float:
+    """The kernel summed over all pairs, or over all pairs of different rows of one set."""
+    total = 0.0
+    for block in x.split(ROWS):
+        total += float((block @ y.T / x.shape[1] + 1).pow(3).sum())
+    return total if with_itself else total - float((x.square().sum(1) / x.shape[1] + 1).pow(3).sum())
+
+
+def diversity(moments: Moments) -> float:
+    """Diversity that adds: the root of the mean squared distance of two different pictures' features.
+
+    Twice the trace of the covariance is that mean. Its unit is the network's.
+    """
+    return math.sqrt(max(0.0, 2 * float(moments.covariance.trace())))
+
+
+def mean_distance(features: Features) -> float:
+    """Diversity: the mean Euclidean distance of two different pictures' features; at most `diversity`.
+
+    ValueError for fewer than two pictures.
+    """
+    n = len(features.rows)
+    if n < 2:
+        raise ValueError(f"{n} pictures are at no distance; measure at least 2")
+    rows = features.rows.double()
+    total = sum(
+        float(torch.cdist(b, rows, compute_mode="donot_use_mm_for_euclid_dist").sum())
+        for b in rows.split(ROWS)
+    )
+    return total / (n * (n - 1))

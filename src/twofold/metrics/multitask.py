@@ -1,0 +1,153 @@
+"""Scores of multi-task benchmarks (NYUD-MT, PASCAL-Context) as their programs have them, and what a task gains.
+
+Two families of programs are in print, and their numbers differ: InvPT's and TaskPrompter's, which pool the pixels of
+the set, and ASTMT's and MTI-Net's, which average some scores over images. Where a program has a mistake, the metric
+without it has the plain name and the one with it says so; nobody gets the mistake without asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from twofold.metrics.depth import DEPTH, DEPTH_POOLED
+from twofold.metrics.metric import Metric, Pair, mean, vector
+from twofold.metrics.normals import NORMALS
+from twofold.metrics.saliency import BETA2, f_score
+
+# Above it the (soft) truth of saliency is foreground.
+FOREGROUND = 0.5
+INVPT_THRESHOLDS = torch.arange(1, 20, dtype=torch.float64) / 20
+ASTMT_THRESHOLDS = torch.linspace(0.2, 0.9, 15, dtype=torch.float64)
+
+# The median over images comes from a histogram of their values: off by half a bin at most.
+BIN = 1e-4
+BINS = 100_000
+
+
+def multitask_gain(
+    scores: Mapping[str, float], baselines: Mapping[str, float], lower: Collection[str]
+) -> float:
+    """Delta_m, in percent: the mean over tasks of the relative gain over single-task models (Maninis et al. 2019).
+
+    Args:
+        scores: by task.
+        baselines: the same tasks, of models of one task with the same backbone.
+        lower: tasks whose score is better when it is lower.
+
+    Raises:
+        ValueError: the tasks are not the same, there is none, or a baseline is 0 or negative.
+    """
+    if not scores or set(scores) != set(baselines) or not set(lower) <= set(scores):
+        odd = set(scores) ^ set(baselines) | set(lower) - set(scores)
+        raise ValueError(
+            f"scores and baselines are not of the same tasks: {', '.join(sorted(odd)) or 'none'}"
+        )
+    if not all(baselines[k] > 0 for k in baselines):
+        raise ValueError("a gain is relative to its baseline, and one of them is not positive")
+    gains = [(-1 if k in lower else 1) * (scores[k] - baselines[k]) / baselines[k] for k in scores]
+    return 100 * sum(gains) / len(gains)
+
+
+def _counts(thresholds: Tensor, strict: bool, twice: bool, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+    """True positives, positives said (one each a threshold) and positives there are (1)."""
+    p = pair.p.flatten()
+    if twice:
+        # What is said to be a probability was one already, times 255 over 255.
+        p = p.sigmoid()
+    g = pair.d.flatten() > FOREGROUND
+    said, hit = p.sort().values, p[g].sort().values
+    t = thresholds.to(p.device)
+    side = "right" if strict else "left"
+    positives, true = (len(x) - torch.searchsorted(x, t, side=side) for x in (said, hit))
+    return true.double().cpu(), positives.double().cpu(), g.sum().double().cpu()[None]
+
+
+def _pooled_part(twice: bool, pair: Pair) -> Tensor:
+    """[true positives, positives said, positives, skipped], summed over pixels and images."""
+    return vector(*_counts(INVPT_THRESHOLDS, False, twice, pair), float(pair.count == 0))
+
+
+def _pooled_max_f(total: Tensor) -> float:
+    n = len(INVPT_THRESHOLDS)
+    true, said, there = total[:n], total[n : 2 * n], total[2 * n]
+    if not bool(there > 0):
+        return float("nan")
+    return float(f_score(true / said.clamp(min=1), true / there, BETA2).max())
+
+
+def _astmt_part(pair: Pair) -> Tensor:
+    """[precision and recall and Jaccard at each threshold, images, skipped]."""
+    if not pair.count:
+        return vector(torch.zeros(3 * len(ASTMT_THRESHOLDS)), 0, 1)
+    true, said, there = _counts(ASTMT_THRESHOLDS, False, False, pair)
+    union = said + there - true
+    # Nothing where there is nothing is right.
+    jaccard = torch.where(union > 0, true / union.clamp(min=1), 1.0)
+    return vector(true / said.clamp(min=1), true / there.clamp(min=1), jaccard, 1, 0)
+
+
+def _astmt_max_f(total: Tensor) -> float:
+    precision, recall, _ = (total[:-2] / total[-2]).chunk(3)
+    return float(f_score(precision, recall, 1.0).max())
+
+
+def _astmt_iou(total: Tensor) -> float:
+    return float((total[:-2] / total[-2]).chunk(3)[2].max())
+
+
+def _log_rmse_bin(pair: Pair) -> Tensor:
+    """A histogram of the image's one number, log-RMSE, by BIN, then whether it has none."""
+    total = torch.zeros(BINS + 1, dtype=torch.float64)
+    part = DEPTH["rmse_log"].part(pair)
+    if part[-1]:
+        total[-1] = 1
+    else:
+        total[min(int(part[0] / BIN), BINS - 1)] = 1
+    return total
+
+
+def _median_of_bins(total: Tensor) -> float:
+    below = total[:-1].cumsum(0)
+    count = int(below[-1])
+    if count == 0:
+        return float("nan")
+    ranks = torch.tensor([(count - 1) // 2, count // 2], dtype=torch.float64)
+    return float(((torch.searchsorted(below, ranks, right=True) + 0.5) * BIN).mean())
+
+
+def _unmasked(part: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
+    """A part of an image whose unknown depths, which are 0 there, count as a billionth of a metre."""
+    everywhere = torch.ones_like(pair.valid)
+    target = torch.where(pair.valid & (pair.target > 0), pair.target.double(), 1e-9)
+    return part(Pair(pair.prediction, target, everywhere))
+
+
+# InvPT, TaskPrompter: pixels of the set. saliency_max_f takes probabilities in [0, 1]; thresholds 0.05 to 0.95.
+MULTITASK_POOLED: dict[str, Metric] = {
+    "saliency_max_f": Metric("saliency_max_f", "", "higher", partial(_pooled_part, False), _pooled_max_f),
+    # The programs apply a sigmoid to what is a probability already, so that only five thresholds are left, in effect.
+    "saliency_max_f_twice": Metric(
+        "saliency_max_f_twice", "", "higher", partial(_pooled_part, True), _pooled_max_f
+    ),
+    "depth_rmse": replace(DEPTH_POOLED["rmse"], name="depth_rmse"),
+    "normals_mean": replace(NORMALS["mean"], name="normals_mean"),
+}
+
+# ASTMT, MTI-Net: F with beta = 1 of the images' mean precision and recall; thresholds 0.2 to 0.9.
+MULTITASK_BY_IMAGE: dict[str, Metric] = {
+    "saliency_max_f": Metric("saliency_max_f", "", "higher", _astmt_part, _astmt_max_f),
+    "saliency_iou": Metric("saliency_iou", "", "higher", _astmt_part, _astmt_iou),
+    "depth_rmse": replace(DEPTH["rmse"], name="depth_rmse"),
+    # The median over images, not the mean.
+    "depth_rmse_log": Metric("depth_rmse_log", "", "lower", _log_rmse_bin, _median_of_bins),
+    # Their mask leaves nothing out: unknown depth counts, as if it were 0.
+    "depth_rmse_unmasked": Metric(
+        "depth_rmse_unmasked", "m", "lower", partial(_unmasked, DEPTH["rmse"].part), mean
+    ),
+    "normals_mean": replace(NORMALS["mean"], name="normals_mean"),
+}

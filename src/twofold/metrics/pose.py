@@ -1,0 +1,167 @@
+"""Average precision of people's joints as COCO counts it (Lin et al. 2014; cocodataset.org, keypoint evaluation).
+
+People are found and missed over a whole set, ordered by score, so nothing adds but the lists of what was found:
+join those of all parts, in any order, and score once. Points are in COCO's own pixels.
+
+The score of a person is part of the method: published tables use (score of the box) x (mean score of the joints above
+0.2), boxes of a detector, flips, and a suppression of near duplicates. Say what yours is beside the number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+# How far annotators stray, joint by joint, as a share of the root of the person's area: half the width of OKS.
+SIGMAS = (
+    0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
+    0.089, 0.089,
+)  # fmt: skip
+# COCO's order. M are people of 32^2 to 96^2 pixels, L larger ones; smaller ones count only in the others.
+STATISTICS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
+
+
+def oks(
+    points: Tensor, truth: Tensor, visible: Tensor, area: Tensor, sigmas: Sequence[float] = SIGMAS
+) -> Tensor:
+    """Object keypoint similarity, in [0, 1]: the mean over labelled joints of exp(-e^2 / 2 area (2 sigma)^2).
+
+    Args:
+        points: ``*b k 2``, x and y predicted.
+        truth: ``*b k 2``.
+        visible: ``*b k``, above 0 where the joint is labelled.
+        area: ``*b``, of the person's *segmentation* in square pixels, not of the box.
+        sigmas: k of them.
+
+    Returns:
+        ``*b``, float64; NaN where no joint is labelled.
+    """
+    width = 2 * torch.as_tensor(sigmas, dtype=torch.float64, device=points.device)
+    # COCO's programs add the least float64, 2.2e-16, to the area.
+    scale = 2 * (area.double()[..., None] + 2.220446049250313e-16) * width.square()
+    alike = (-(points.double() - truth.double()).square().sum(-1) / scale).exp()
+    labelled = visible > 0
+    return torch.where(labelled, alike, 0.0).sum(-1) / labelled.sum(-1)
+
+
+def detection(image: int, points: Tensor, score: float, category: int = 1) -> dict[str, Any]:
+    """One person found, as COCO's results have it: points ``k 3``, x, y and a number that is not read."""
+    flat = [float(x) for x in points.reshape(-1)]
+    return {"image_id": image, "category_id": category, "keypoints": flat, "score": float(score)}
+
+
+def rescored(box: float, joints: Tensor, least: float = 0.2) -> float:
+    """The score of a box times the mean of its joints' scores above `least` (Xiao et al. 2018); 0 when none is."""
+    sure = joints[joints > least]
+    return box * float(sure.double().mean()) if len(sure) else 0.0
+
+
+def keypoint_ap(
+    truth: Mapping[str, Any] | Path | str,
+    found: Sequence[Mapping[str, Any]],
+    sigmas: Sequence[float] = SIGMAS,
+    program: Literal["pycocotools", "faster-coco-eval"] = "pycocotools",
+) -> dict[str, float]:
+    """The ten numbers of STATISTICS, in that order; NaN where no truth is of that size.
+
+    Args:
+        truth: COCO's annotations (``images``, ``annotations``, ``categories``), or a file of them.
+        found: people, as `detection` gives them; the 20 highest scores of an image count.
+        sigmas: as many as there are joints.
+        program: whose counting to use; both agree.
+
+    Raises:
+        ValueError: an annotation's id is below 1 or not its own, or a person was found in an image or of a
+            kind that the truth does not have, or has another number of joints, or a number that is not finite.
+        ImportError: with what to install, without the program.
+    """
+    annotations = json.loads(Path(truth).read_text()) if isinstance(truth, Path | str) else dict(truth)
+    _check_truth(annotations)
+    # The programs write into what they are given.
+    annotations["annotations"] = [dict(x) for x in annotations["annotations"]]
+    # People of equal score are matched in the order they come in: give them one that is their own.
+    found = sorted(found, key=lambda x: (x["image_id"], -x["score"], tuple(x["keypoints"])))
+    _check_found(annotations, found, len(sigmas))
+    coco_class, evaluation_class = _program(program)
+    # Both programs talk on the standard output.
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = coco_class()
+        coco.dataset = annotations
+        coco.createIndex()
+        # An empty list has no form that says what it is a list of, and the programs refuse it.
+        results = coco.loadRes([dict(x) for x in found]) if found else _nothing(coco_class, annotations)
+        evaluation = evaluation_class(coco, results, "keypoints")
+        evaluation.params.kpt_oks_sigmas = torch.tensor(sigmas, dtype=torch.float64).numpy()
+        for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+            step()
+    numbers = [float(x) for x in list(evaluation.stats)[: len(STATISTICS)]]
+    # They say -1 where there is nothing to find.
+    return {n: math.nan if x == -1 else x for n, x in zip(STATISTICS, numbers, strict=True)}
+
+
+def _nothing(coco_class: Any, annotations: dict[str, Any]) -> Any:
+    empty = coco_class()
+    empty.dataset = {**annotations, "annotations": []}
+    empty.createIndex()
+    return empty
+
+
+def _check_truth(annotations: Mapping[str, Any]) -> None:
+    missing = [key for key in ("images", "annotations", "categories") if key not in annotations]
+    if missing:
+        raise ValueError(f"the annotations have no {missing[0]!r}; this is not COCO's layout")
+    seen: set[int] = set()
+    for annotation in annotations["annotations"]:
+        number = annotation["id"]
+        if number < 1:
+            # 0 says "matched to nothing" in COCO's programs, so a person of that id is never found.
+            raise ValueError(f"an annotation has the id {number}; COCO counts from 1: renumber them")
+        if number in seen:
+            raise ValueError(f"two annotations have the id {number}; renumber them")
+        seen.add(number)
+        if "area" not in annotation:
+            raise ValueError(f"annotation {number} has no area (of its segmentation), which OKS needs")
+
+
+def _check_found(annotations: Mapping[str, Any], found: Sequence[Mapping[str, Any]], joints: int) -> None:
+    images = {image["id"] for image in annotations["images"]}
+    kinds = {kind["id"] for kind in annotations["categories"]}
+    for person in found:
+        if person["image_id"] not in images:
+            raise ValueError(
+                f"a person was found in image {person['image_id']}, which the truth does not have"
+            )
+        if person["category_id"] not in kinds:
+            raise ValueError(
+                f"the category {person['category_id']} of a person found is not one of the truth"
+            )
+        if len(person["keypoints"]) != 3 * joints:
+            raise ValueError(f"a person found has {len(person['keypoints'])} numbers, not 3 x {joints}")
+        if not all(math.isfinite(x) for x in (*person["keypoints"], person["score"])):
+            raise ValueError(
+                f"a person found in image {person['image_id']} has a number that is NaN or infinite"
+            )
+
+
+def _program(name: str) -> tuple[Any, Any]:
+    if name not in ("pycocotools", "faster-coco-eval"):
+        raise ValueError(f"no program is called {name!r}; there are pycocotools and faster-coco-eval")
+    try:
+        if name == "pycocotools":
+            from pycocotools.coco import COCO
+            from pycocotools.cocoeval import COCOeval
+
+            return COCO, COCOeval
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        return COCO, COCOeval_faster
+    except ImportError as error:
+        raise ImportError(f"average precision needs {name}; pip install 'twofold[pose]'") from error

@@ -1,0 +1,65 @@
+"""Numbers of published programs that are not the metric they are called by: only for comparing with those programs.
+
+None of them is used unless it is asked for by name.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from twofold.metrics.metric import Metric, Pair, mean, mean_over_pixels, vector
+from twofold.metrics.normals import NORMALS_BY_IMAGE, angle
+from twofold.metrics.saliency import f_score, foreground, stretched
+
+# IS-Net's valid() counts 255 bins from 0 to 255 where there are 256 levels, and adds this to each denominator.
+ISNET_BINS = 255
+ISNET_EPSILON = 1e-4
+
+
+def _short_pi(x: Pair) -> Tensor:
+    return angle(x.p, x.d, dim=0) * (math.pi / 3.14)
+
+
+def _at_most_right(x: Pair) -> Tensor:
+    return angle(x.p, x.d, dim=0).clamp(max=90)
+
+
+def _rounded(metric: Metric, x: Pair) -> Tensor:
+    part = metric.part(x)
+    return vector(round(float(part[0]), 4), *part[1:])
+
+
+def _isnet_part(x: Pair) -> Tensor:
+    """[precision and recall in each bin, images, skipped]."""
+    if not x.count:
+        return vector(torch.zeros(2 * ISNET_BINS), 0, 1)
+    level, g = x.once(stretched) * 255, x.once(foreground)
+    hit, false = (torch.histc(level[mask], ISNET_BINS, 0, 255).cpu().flip(0).cumsum(0) for mask in (g, ~g))
+    return vector(hit / (hit + false + ISNET_EPSILON), hit / (int(g.sum()) + ISNET_EPSILON), 1, 0)
+
+
+def _isnet_max_f(total: Tensor) -> float:
+    precision, recall = (total[:-2] / total[-2]).chunk(2)
+    below = 0.3 * precision + recall
+    return float((f_score(precision, recall) * below / (below + ISNET_EPSILON)).nan_to_num(0.0).max())
+
+
+QUIRKS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        # Diff-2-in-1 multiplies radians by 180 / 3.14: a right angle has 90.046 degrees.
+        mean_over_pixels("normals_mean_short_pi", "deg", "lower", _short_pi),
+        # DMP's evaluation clamps the cosine to [0, 1]: nothing is farther off than 90 degrees.
+        mean_over_pixels("normals_mean_at_most_90", "deg", "lower", _at_most_right),
+        # Marigold rounds each image's number to four digits before averaging.
+        *(
+            Metric(f"normals_{name}_rounded", "deg", "lower", partial(_rounded, NORMALS_BY_IMAGE[name]), mean)
+            for name in ("mean", "median")
+        ),
+        Metric("max_f_isnet", "", "higher", _isnet_part, _isnet_max_f),
+    )
+}

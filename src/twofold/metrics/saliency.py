@@ -1,0 +1,228 @@
+"""Scores of dichotomous and salient object segmentation, as the tables of that field print them.
+
+g is the true foreground (a grey level above 128 of 255), p in [0, 1] how surely a pixel is said to be of it. What is
+published was computed on predictions stretched, image by image, from their least and largest value to 0 and 1: a
+map that says 0.8 and 0.2 then has no error. Thresholds are the 256 grey levels, t / 255 for t = 0 .. 255, and a pixel
+is said to be foreground when p >= t / 255.
+
+A curve over thresholds is a sum over images like any other number, so the maximum of a mean curve needs no second
+look. Pixels that are not valid do not count; the scores that need an image (S, weighted F) see background that
+was rightly called so in their place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from twofold.metrics.metric import Metric, Pair, mean_over_images, vector
+from twofold.metrics.structure import TINY, s_measure, weighted_f
+
+# Precision weighs more than recall: beta squared (Achanta et al. 2009).
+BETA2 = 0.3
+LEVELS = 256
+# Between the grey levels 128 and 129, so that the rounding of float32 decides nothing.
+FOREGROUND = 128.5 / 255
+
+# How p (n) is read from the valid pixels of an image.
+Read = Callable[[Pair], Tensor]
+
+
+def saliency_metrics(stretch: bool = True) -> dict[str, Metric]:
+    """The scores by name, of predictions that are stretched as published or taken as they are.
+
+    max_f           maximum over thresholds of the images' mean F curve (PySODMetrics, Fan's toolbox)
+    max_f_of_means  F of the mean precision and the mean recall, its maximum over thresholds (IS-Net)
+    max_f_by_image  mean of the images' own maxima: larger than the others (some papers on high resolution)
+    mean_f          mean of F over thresholds and images
+    adaptive_f      F at twice the mean of p, at most 1
+    weighted_f      `structure.weighted_f`
+    mae             mean of |p - g|
+    s_measure       `structure.s_measure`
+    mean_e, max_e, adaptive_e  `e_curve`, as for F. A perfect map of n pixels has n / (n - 1), more than 1.
+    cc              Pearson's correlation with the truth as it is; an image where one is constant has none: skipped
+
+    Measuring raises ValueError when a prediction that is not stretched leaves [0, 1].
+    """
+    read = stretched if stretch else unstretched
+    counts = partial(_counts, read)
+    f, e = partial(_f_curve, counts), partial(_e_curve, counts)
+    rates = partial(_rates, counts)
+    found = (
+        Metric("max_f", "", "higher", partial(_curve, f, LEVELS), _highest),
+        Metric("max_f_of_means", "", "higher", partial(_curve, rates, 2 * LEVELS), _highest_f_of_means),
+        mean_over_images("max_f_by_image", "", "higher", partial(_max, f)),
+        mean_over_images("mean_f", "", "higher", partial(_mean, f)),
+        mean_over_images("adaptive_f", "", "higher", partial(_adaptive_f, read)),
+        mean_over_images("weighted_f", "", "higher", partial(_on_images, read, weighted_f)),
+        mean_over_images("mae", "", "lower", partial(_mae, read)),
+        mean_over_images("s_measure", "", "higher", partial(_on_images, read, s_measure)),
+        mean_over_images("mean_e", "", "higher", partial(_mean, e)),
+        Metric("max_e", "", "higher", partial(_curve, e, LEVELS), _highest),
+        mean_over_images("adaptive_e", "", "higher", partial(_adaptive_e, read)),
+        mean_over_images("cc", "", "higher", _correlation),
+    )
+    return {m.name: m for m in found}
+
+
+# ---- reading
+
+
+def stretched(pair: Pair) -> Tensor:
+    """p from its least and largest value in this image to 0 and 1; a constant map stays as it is."""
+    p = pair.once(_restored)
+    low, high = p.min(), p.max()
+    return _checked(p if low == high else (p - low) / (high - low))
+
+
+def unstretched(pair: Pair) -> Tensor:
+    """p as it is. ValueError when it is not in [0, 1]."""
+    return _checked(pair.once(_restored))
+
+
+def foreground(pair: Pair) -> Tensor:
+    """Which valid pixels are of the true foreground, bool n."""
+    return pair.d.flatten() > FOREGROUND
+
+
+def _restored(pair: Pair) -> Tensor:
+    """p in float64, where a grey level k / 255 that was rounded to float32 is k / 255 again.
+
+    Otherwise half of the levels would be a hair below their own threshold.
+    """
+    p = pair.p.flatten()
+    if pair.prediction.dtype == torch.float64:
+        return p
+    level = (p * 255).round() / 255
+    return torch.where(level.to(pair.prediction.dtype).double() == p, level, p)
+
+
+def _checked(p: Tensor) -> Tensor:
+    low, high = float(p.min()), float(p.max())
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"a mask is in [0, 1]; this one reaches from {low:g} to {high:g}")
+    return p
+
+
+# ---- curves over thresholds
+
+
+def _counts(read: Read, pair: Pair) -> tuple[Tensor, Tensor, int, int]:
+    """True and false positives (256 each) at p >= t / 255, then the number of pixels in and out of g."""
+    # Truncated: the level of p is the largest t that it reaches.
+    level = (pair.once(read) * 255).long()
+    g = pair.once(foreground)
+    both = torch.bincount(level + LEVELS * g.long(), minlength=2 * LEVELS).double().cpu()
+    false, true = (part.flip(0).cumsum(0).flip(0) for part in both.split(LEVELS))
+    inside = int(g.sum())
+    return true, false, inside, len(g) - inside
+
+
+def _rates(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
+    """Precision, then recall (512); 0 where there is no positive to speak of."""
+    true, false, inside, _ = pair.once(counts)
+    return torch.cat([true / (true + false).clamp(min=1), true / max(inside, 1)])
+
+
+def _f_curve(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
+    return f_score(*_rates(counts, pair).split(LEVELS))
+
+
+def f_score(precision: Tensor, recall: Tensor, beta2: float = BETA2) -> Tensor:
+    """The weighted harmonic mean of precision and recall; 0 where both are."""
+    below = beta2 * precision + recall
+    return torch.where(below > 0, (1 + beta2) * precision * recall / below, 0.0)
+
+
+def _e_curve(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
+    return e_curve(*pair.once(counts))
+
+
+def e_curve(true: Tensor, false: Tensor, inside: int, outside: int) -> Tensor:
+    """The enhanced-alignment measure (Fan et al. 2018) of binary maps, one for each entry.
+
+    Args:
+        true: ``t``, foreground pixels of the truth that were found.
+        false: ``t``, background pixels that were called foreground.
+        inside: foreground pixels of the truth.
+        outside: background pixels of the truth.
+    """
+    total = inside + outside
+    said = true + false
+    # Over n - 1, as the authors' own program has it.
+    scale = 1 / (total - 1 + TINY)
+    if inside == 0 or outside == 0:
+        return (said if outside == 0 else total - said) * scale
+    mean_p, mean_g = said / total, inside / total
+    parts = ((1, 1, true), (1, 0, false), (0, 1, inside - true), (0, 0, outside - false))
+    return scale * sum((count * _aligned(p - mean_p, g - mean_g) for p, g, count in parts), torch.zeros(()))
+
+
+def _aligned(a: Tensor, b: float) -> Tensor:
+    """From 0, opposite, to 1, alike: how two centred numbers align."""
+    return (2 * a * b / (a * a + b * b + TINY) + 1).square() / 4
+
+
+def _curve(of: Callable[[Pair], Tensor], length: int, pair: Pair) -> Tensor:
+    """[a curve, images, skipped]; curves add, threshold by threshold."""
+    return vector(pair.once(of), 1, 0) if pair.count else vector(torch.zeros(length), 0, 1)
+
+
+def _highest(total: Tensor) -> float:
+    return float((total[:-2] / total[-2]).max())
+
+
+def _highest_f_of_means(total: Tensor) -> float:
+    return float(f_score(*(total[:-2] / total[-2]).split(LEVELS)).max())
+
+
+def _max(curve: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
+    return pair.once(curve).max()
+
+
+def _mean(curve: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
+    return pair.once(curve).mean()
+
+
+# ---- numbers
+
+
+def _at_twice_the_mean(read: Read, pair: Pair) -> tuple[Tensor, Tensor, int, int]:
+    """The same as `_counts`, at the one threshold."""
+    p, g = pair.once(read), pair.once(foreground)
+    said = p >= min(2 * float(p.mean()), 1.0)
+    true, inside = (said & g).sum().double().cpu(), int(g.sum())
+    return true[None], said.sum().double().cpu()[None] - true, inside, len(g) - inside
+
+
+def _adaptive_f(read: Read, pair: Pair) -> Tensor:
+    true, false, inside, _ = _at_twice_the_mean(read, pair)
+    return f_score(true / (true + false).clamp(min=1), true / max(inside, 1))
+
+
+def _adaptive_e(read: Read, pair: Pair) -> Tensor:
+    return e_curve(*_at_twice_the_mean(read, pair))
+
+
+def _mae(read: Read, pair: Pair) -> Tensor:
+    return (pair.once(read) - pair.once(foreground).double()).abs().mean()
+
+
+def _on_images(read: Read, score: Callable, pair: Pair) -> float:
+    p = pair.spread(pair.once(read)[None])[0].cpu().numpy()
+    return score(p, pair.spread(pair.once(foreground)[None])[0].bool().cpu().numpy())
+
+
+def _correlation(pair: Pair) -> float:
+    maps = pair.p.flatten(), pair.d.flatten()
+    if any(float(x.min()) == float(x.max()) for x in maps):
+        return float("nan")
+    p, d = (x - x.mean() for x in maps)
+    return float((p * d).sum() / (p.square().sum() * d.square().sum()).sqrt())
+
+
+# As published: stretched.
+SALIENCY: dict[str, Metric] = saliency_metrics()
