@@ -20,6 +20,7 @@ from typing import Any
 
 from twofold.image.files import atomic_write
 from twofold.image.pictures import shown
+from twofold.image.stored import MEMBER
 
 SCHEMA = "twofold-data/1"
 # The second name is that of folders made before the library had one.
@@ -27,7 +28,6 @@ SCHEMAS = (SCHEMA, "dp-manifest/1")
 HEADER = "dataset.json"
 MANIFESTS = ("metadata.jsonl", "manifest.jsonl")
 PENDING = ".rows"
-MEMBER = "::"  # between a tar file and the name of its member
 INLINE = ("points", "people")  # what a target has in place of a path; see `points`
 
 Row = dict[str, Any]

@@ -1,0 +1,101 @@
+"""A native tree as converters look at it: a folder, or the tar that it was published in; and its lists."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from twofold.data.layout import FolderError
+from twofold.image import ImageError
+from twofold.image.stored import MEMBER, find_stored, members
+
+
+class Tree:
+    """The files of a native tree, by names relative to its root.
+
+    tar: where the root holds this file, and not the folder `unless`, the tree is read within it.
+    """
+
+    def __init__(self, root: Path, tar: str = "", unless: str = "") -> None:
+        self.root = root
+        self.tar = tar if tar and (root / tar).is_file() and not (unless and (root / unless).is_dir()) else ""
+        try:
+            self._names = sorted(members(root / tar)) if self.tar else None
+        except ImageError as error:
+            raise FolderError(str(error)) from None
+        self._known = frozenset(self._names or ())
+
+    def match(self, pattern: str) -> list[str]:
+        """The names that fit a pattern of `*` within one step, sorted; hidden ones are left out."""
+        if self._names is None:
+            found = [p for p in self.root.glob(pattern) if p.is_file() and not p.name.startswith(".")]
+            return sorted(p.relative_to(self.root).as_posix() for p in found)
+        wanted = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
+        return [n for n in self._names if wanted.fullmatch(n) and not n.rpartition("/")[2].startswith(".")]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return name in self._known if self.tar else (self.root / name).is_file()
+
+    def at(self, name: str) -> str:
+        """The name as a row says it. FolderError when there is no such file."""
+        if not self.has(name):
+            raise FolderError(f"{self.root / self.within(name)} does not exist; restore it, or mend the list")
+        return self.within(name)
+
+    def within(self, name: str) -> str:
+        """The name as a row says it, there or not."""
+        return f"{self.tar}{MEMBER}./{name}" if self.tar else name
+
+    def open(self, name: str) -> BinaryIO:
+        """The file, to be read. FolderError when there is none."""
+        return io.BytesIO(find_stored(self.root / self.at(name)).read()) if self.tar else self._plain(name)
+
+    def _plain(self, name: str) -> BinaryIO:
+        return open(self.root / self.at(name), "rb")
+
+
+def read_list(root: Path, names: Sequence[str], columns: int) -> list[list[str | None]] | None:
+    """The lines of the first of the list files `names` that lies in `root`, split at spaces; None without one.
+
+    "None" in a list, for what does not exist, becomes None. FolderError for a line of fewer than `columns`, or
+    of more than one above it (a path with a space cannot be said in such a list), and for an empty list.
+    """
+    path = next((root / name for name in names if (root / name).is_file()), None)
+    if path is None:
+        return None
+    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    for number, parts in enumerate(lines, start=1):
+        if not columns <= len(parts) <= columns + 1:
+            raise FolderError(
+                f"{path}:{number} has {len(parts)} columns, not {columns}: {' '.join(parts)[:80]}"
+            )
+    if not lines:
+        raise FolderError(f"{path} is empty; copy or download it again")
+    return [[None if part == "None" else part.removeprefix("./") for part in parts] for parts in lines]
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header; FolderError when it lacks one of the columns."""
+    with open(path, encoding="utf-8", newline="") as file:
+        table = csv.DictReader(file)
+        missing = [c for c in columns if c not in (table.fieldnames or ())]
+        if missing:
+            raise FolderError(f"{path} has no column {missing[0]!r}; is it the right file?")
+        return list(table)
+
+
+def swap(name: str, old: str, new: str) -> str:
+    """`name` with its ending `old` replaced; FolderError when it ends in something else."""
+    if not name.endswith(old):
+        raise FolderError(f"{name!r} does not end in {old!r}; is the list that of this data set?")
+    return name[: len(name) - len(old)] + new
+
+
+def pinhole(fx: float, fy: float, cx: float, cy: float) -> list[list[float]]:
+    """The intrinsic matrix as a row says it."""
+    return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
