@@ -11,10 +11,12 @@ import typer
 from twofold import __version__
 from twofold.cli.console import INTERRUPTED, NOTHING_STARTED, SOME_FAILED, Stop, complain
 from twofold.cli.doctor import doctor
+from twofold.cli.evaluate import evaluate
 from twofold.cli.generate import generate
 from twofold.cli.models import convert_checkpoint, models
 from twofold.cli.predict import predict
 from twofold.cli.render import render
+from twofold.cli.report import report
 from twofold.cli.train import train
 
 app = typer.Typer(
@@ -25,7 +27,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 some of it failed, 2 nothing was started, 130 interrupted. "
     "TWOFOLD_TRACEBACK=1 shows where an error comes from.",
 )
-for command in (predict, models, render, train, generate, doctor):
+for command in (predict, models, render, train, generate, evaluate, report, doctor):
     app.command()(command)
 app.command(name="convert-checkpoint")(convert_checkpoint)
 

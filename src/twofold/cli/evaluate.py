@@ -1,0 +1,190 @@
+"""`twofold evaluate`: scores by a published protocol, with a report."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twofold.cli.console import OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
+from twofold.cli.predict import Source, _device, _longest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from twofold.evaluate import About, Evaluation, Standard
+    from twofold.predictor import Predictor
+
+
+def evaluate(
+    benchmark: Annotated[
+        str, typer.Option(metavar="NAME", help="Published test set that --data holds; see --list.")
+    ] = "",
+    protocol: Annotated[
+        str, typer.Option(metavar="ID", help="How to score one's own data, or another way for a benchmark.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Data folder with truth ('twofold data' makes them).")
+    ] = None,
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="M", help="'embedded', a name of 'twofold models', a hub id, a folder or a file."
+        ),
+    ] = "embedded",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Score these files, ID.npy or a predictions.jsonl, instead of a model."
+        ),
+    ] = None,
+    task: Annotated[
+        str, typer.Option(help="Of the model; by default the one that the protocol scores.")
+    ] = "",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows and report are written.")] = Path(
+        "evaluation"
+    ),
+    count: Annotated[int, typer.Option(min=0, help="The first so many pictures; 0 for all.")] = 0,
+    size: Annotated[
+        str,
+        typer.Option(
+            metavar="N", help="Longest edge the model works at, or 'native'; the protocol's by default."
+        ),
+    ] = "",
+    seed: Annotated[
+        int | None, typer.Option(help="Of whatever is random; the protocol's by default.")
+    ] = None,
+    ensemble: Annotated[int, typer.Option(min=1, max=100, help="Answers to draw and merge.")] = 1,
+    steps: Annotated[int, typer.Option(min=0, help="Looks of a multi-step model; its own by default.")] = 0,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="What stored predictions are multiplied by, such as 0.001 for millimetres."),
+    ] = None,
+    frame: Annotated[str, typer.Option(help="Of stored normals: RUB, LUB or RDF.")] = "RUB",
+    shard: Annotated[
+        str, typer.Option(metavar="K/N", help="This process's share; start N of them with one --out.")
+    ] = "1/1",
+    allow_synthetic: Annotated[
+        bool, typer.Option("--allow-synthetic", help="Score rendered and generated pictures too.")
+    ] = False,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Examples in report.html.")
+    ] = True,
+    method: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another."),
+    ] = "",
+    base: Annotated[str, typer.Option(metavar="DIR", help="Model that completes a checkpoint.")] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The report on standard output, and nothing else.")
+    ] = False,
+    list_all: Annotated[
+        bool, typer.Option("--list", help="List benchmarks and protocols, and stop.")
+    ] = False,
+) -> int:
+    """Score a model, or any tool's predictions, by a published protocol.
+
+    Writes rows.jsonl (a row a picture), report.json, report.md and report.html, in which the numbers stand beside the
+    published ones. Killed and started again it goes on; what is missing or broken is named and never left out unsaid.
+    """
+    if list_all:
+        _list(as_json)
+        return OK
+    if data is None or not (benchmark or protocol):
+        raise Stop("say --data DIR and --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
+    one_of("--frame", frame, ("RUB", "LUB", "RDF"))
+    one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
+    from twofold.data.folder import Folder
+    from twofold.evaluate import Question, get_benchmark, get_standard, of_files, of_model
+
+    known = get_benchmark(benchmark) if benchmark else None
+    if known is None or protocol:
+        standards = [known.standard(protocol) if known else get_standard(protocol)]
+    else:
+        standards = [known.standard(name) for name in known.standards]
+    question = Question(Folder(data), standards[0], out, known, count, _shard(shard), allow_synthetic)
+    if predictions is not None:
+        if task or size or steps or ensemble > 1:
+            raise Stop(
+                "--task, --size, --steps and --ensemble are of a model, and --predictions are there already"
+            )
+        job, about = of_files(question, predictions, scale, frame)
+    else:
+        longest, where = _longest(size), _device(device)
+        asked = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
+        predictor, standard = _predictor(Source(model, method, base), task, standards, where, dtype, **asked)
+        question = replace(question, standard=standard)
+        job, about = of_model(question, predictor, longest, seed, dtype, model)
+        about = replace(about, device=where)
+    return _run(job, replace(about, command=["twofold", *sys.argv[1:]]), pictures, as_json)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    first, _, of = text.partition("/")
+    if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
+        raise Stop(f"--shard {text!r} is not K/N with K from 1 to N, for example 1/2")
+    return int(first), int(of)
+
+
+def _predictor(
+    source: Source, task: str, standards: Sequence[Standard], device: str, dtype: str, **asked: Any
+) -> tuple[Predictor, Standard]:
+    """The model's predictor, and the first of the standards that scores it."""
+    from twofold.environment import require_sound_torchvision
+
+    require_sound_torchvision()
+    import torch
+
+    from twofold.checkpoints import open_model
+    from twofold.evaluate import task_for
+
+    opened = open_model(source.model, device, getattr(torch, dtype), source.method, source.base)
+    name, standard = task_for(opened, standards, task)
+    return opened.predictor(name).asked(**asked), standard
+
+
+def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
+    from twofold.evaluate import finish, run
+    from twofold.evaluate.markdown import plain_table
+    from twofold.evaluate.tables import counted, score_table
+
+    total = len(about.selected)
+    kept = 0
+    for row in track(run(job, range(total)), -(-total // job.shard[1]), "evaluate", quiet=as_json):
+        kept += bool(row.get("kept"))
+        if row["status"] == "failed":
+            complain(f"{row['id']}: {row['error']}")
+    report, paths = finish(job, about, pictures)
+    if as_json:
+        emit(report)
+    else:
+        for text in plain_table(score_table(report)):
+            line(text)
+        for warning in report["warnings"]:
+            line(f"warning: {warning}")
+        line(f"{counted(report['counts'])}{f' ({kept} were there)' if kept else ''}; see {paths['html']}")
+    return SOME_FAILED if report["counts"]["failed"] else OK
+
+
+def _list(as_json: bool) -> None:
+    from twofold.evaluate import BENCHMARKS, STANDARDS
+
+    if as_json:
+        for b in BENCHMARKS.values():
+            said = {"title": b.title, "count": b.count, "converter": b.converter, "split": b.split}
+            emit({"benchmark": b.id, **said, "protocols": list(b.standards)})
+        for standard in STANDARDS.values():
+            emit({"protocol": standard.id, "title": standard.title, "target": standard.target})
+        return
+    line("benchmarks (--benchmark), their data, and the protocol they are scored by")
+    for benchmark in BENCHMARKS.values():
+        data = f"{benchmark.converter} {benchmark.split}, {benchmark.count} pictures"
+        line(f"  {benchmark.name:24} {benchmark.standards[0]:22} {data:44} {benchmark.title}")
+    line("protocols (--protocol), for one's own data too")
+    for standard in STANDARDS.values():
+        line(f"  {standard.id:24} {standard.target:10} {standard.title}")

@@ -1,0 +1,133 @@
+"""A report as one HTML file that needs nothing else: plain CSS, pictures inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from .pictures import Example
+from .tables import Table, facts, number, score_table, subject
+
+STYLE = """
+:root { color-scheme: light dark; --line: #d5d8dc; --soft: #f4f6f8; --ink: #1d2329; --dim: #5c6873; --mark: #0b6b53;
+  --warn: #8a4b00; --warnbg: #fff4e2; --page: #ffffff; }
+@media (prefers-color-scheme: dark) { :root { --line: #39424b; --soft: #20262c; --ink: #e4e8ec; --dim: #9aa7b2;
+  --mark: #63d3b1; --warn: #ffc57a; --warnbg: #33281a; --page: #15191d; } }
+* { box-sizing: border-box; }
+body { font: 15px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: var(--ink);
+  background: var(--page); margin: 0 auto; padding: 2rem 1.5rem 4rem; max-width: 1280px; }
+h1 { font-size: 1.55rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2.2rem 0 .7rem; }
+p { max-width: 78ch; } .dim { color: var(--dim); }
+.warn { background: var(--warnbg); color: var(--warn); border-left: 4px solid currentColor; padding: .5rem .8rem;
+  margin: .5rem 0; max-width: none; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .32rem .7rem; border-bottom: 1px solid var(--line); text-align: right; vertical-align: top;
+  white-space: nowrap; }
+th { color: var(--dim); font-weight: 600; font-size: .85rem; }
+td:first-child, th:first-child { text-align: left; padding-left: .4rem; }
+td.source { text-align: left; white-space: normal; min-width: 22rem; font-size: .8rem; color: var(--dim); }
+th.source { text-align: left; }
+tr.ours td { background: var(--soft); font-weight: 700; color: var(--mark); }
+tr.ours td.source { font-weight: 400; color: var(--dim); }
+tr.baseline td { color: var(--dim); font-size: .88rem; }
+.doubt { text-decoration: underline dotted; cursor: help; } .best { color: var(--mark); font-weight: 700; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 1rem 0; font-size: .9rem; }
+dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
+.example { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .6rem; margin: 0 0 1.4rem; }
+.example figure { margin: 0; } .example img { width: 100%; display: block; border-radius: 3px; background: #808080; }
+figcaption { font-size: .8rem; color: var(--dim); padding-top: .2rem; }
+h3 { font-size: .95rem; margin: 1rem 0 .4rem; font-weight: 600; overflow-wrap: anywhere; }
+code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .88em; }
+@media (max-width: 700px) { .example { grid-template-columns: repeat(2, minmax(0, 1fr)); }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
+"""
+
+
+def page(report: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
+    """The report as one HTML page, with pictures of examples."""
+    benchmark = report["benchmark"]
+    name = benchmark["title"] if benchmark else report["data"]["name"]
+    title = f"{subject(report)} on {name}"
+    notes = [report["protocol"]["notes"], benchmark["notes"] if benchmark else ""]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="dim">{escape(report["protocol"]["id"])}, {escape(report["made"])}</p>',
+        *(f'<p class="warn">{escape(_sentence(line))}</p>' for line in report["warnings"]),
+        "<h2>Scores</h2>",
+        html_table(score_table(report)),
+        *(f'<p class="dim">{escape(note)}</p>' for note in notes if note),
+        "<h2>What decided them</h2>",
+        fact_list(facts(report)),
+        *_pictures(report, examples),
+        *(_named(kind, report) for kind in ("failed", "skipped") if report[kind]),
+    ]
+    return document(title, body)
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """A whole page."""
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+    lines = "\n".join(body)
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n<title>{escape(title)}</title>\n'
+        f"<style>{STYLE}</style>\n</head>\n<body>\n{lines}\n</body>\n</html>\n"
+    )
+
+
+def html_table(table: Table) -> str:
+    """A table of scores; why a number is doubted is said when the pointer rests on it."""
+    head = "".join(f"<th>{escape(column)}</th>" for column in ("", *table.columns))
+    lines = []
+    for line in table.lines:
+        cells = "".join(_cell(cell.text, cell.mark, cell.why) for cell in line.cells)
+        source = f'<td class="source">{escape(line.source)}</td>'
+        lines.append(f'<tr class="{line.kind}"><td>{escape(line.name)}</td>{cells}{source}</tr>')
+    return (
+        f'<div class="scroll"><table><thead><tr>{head}<th class="source">source</th></tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _cell(text: str, mark: str, why: str) -> str:
+    if not mark:
+        return f"<td>{escape(text)}</td>"
+    told = f' title="{escape(why)}"' if why else ""
+    return f'<td><span class="{mark}"{told}>{escape(text)}{"?" if mark == "doubt" else ""}</span></td>'
+
+
+def fact_list(said: Sequence[tuple[str, str]]) -> str:
+    """Pairs of words."""
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in said) + "</dl>"
+
+
+def _pictures(report: Mapping[str, Any], examples: Sequence[Example]) -> list[str]:
+    if not examples:
+        return []
+    metric = report["examples"]["metric"]
+    unit = report["metrics"][metric]["unit"]
+    parts = ["<h2>Pictures</h2>", f'<p class="dim">By {escape(metric)} of each picture alone.</p>']
+    for one in examples:
+        figures = "".join(
+            f'<figure><img alt="{escape(name)}" src="{data}"><figcaption>{escape(name)}</figcaption></figure>'
+            for name, data in one.pictures
+        )
+        head = f"{one.which}: <code>{escape(one.id)}</code>, {escape(metric)} {number(one.value, unit)}"
+        parts.append(f'<h3>{head}</h3><div class="example">{figures}</div>')
+    return parts
+
+
+def _named(kind: str, report: Mapping[str, Any]) -> str:
+    total = sum(report["counts"][kind].values())
+    lines = "".join(
+        f"<li><code>{escape(one['id'])}</code>: {escape(one.get('error') or one['why'])}</li>"
+        for one in report[kind]
+    )
+    more = f"<li>and {total - len(report[kind])} more</li>" if total > len(report[kind]) else ""
+    return f"<h2>{kind.capitalize()}: {total}</h2><ul>{lines}{more}</ul>"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."

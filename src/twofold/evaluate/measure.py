@@ -1,0 +1,188 @@
+"""One picture under a standard: which of its truth counts, how its prediction is fitted, what is measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cache, partial
+
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ..geometry import convert_frame, unit
+from ..metrics import Metric, crop_mask, trivial_baselines
+from ..metrics.alignment import ALIGNMENTS, ANYTHING, fit_grid
+from ..metrics.depth import DEPTH, DEPTH_POOLED
+from ..metrics.hce import HCE
+from ..metrics.masks import MASKS
+from ..metrics.matting import MATTING
+from ..metrics.metric import measure_many
+from ..metrics.normals import NORMALS, NORMALS_BY_IMAGE
+from ..metrics.saliency import SALIENCY
+from ..metrics.semantic import parsing_metrics, semantic_metrics
+from ..sample import Sample, mixes
+from .standard import EvaluationError, Standard
+
+# What a standard may call its metrics' family.
+TABLES: dict[str, Mapping[str, Metric]] = {
+    "DEPTH": DEPTH,
+    "DEPTH_POOLED": DEPTH_POOLED,
+    "HCE": HCE,
+    "MASKS": MASKS,
+    "MATTING": MATTING,
+    "NORMALS": NORMALS,
+    "NORMALS_BY_IMAGE": NORMALS_BY_IMAGE,
+    "SALIENCY": SALIENCY,
+}
+_OF_IDS: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]]] = {
+    "semantic": semantic_metrics,
+    # A class that is nowhere counts as 0.
+    "semantic_zero": partial(semantic_metrics, absent="zero"),
+    "parsing": lambda classes, ignore: parsing_metrics(classes - 1, ignore),
+}
+# Windows cut out of image and truth: height and width, at the bottom, in the middle (KITTI's own benchmark).
+WINDOWS: dict[str, tuple[int, int]] = {"kitti_benchmark": (352, 1216)}
+# Above it a prediction of another shape than its picture is a prediction of another picture.
+SHAPE_SLACK = 0.02
+
+Parts = dict[str, Tensor]
+
+
+@cache
+def metrics_of(standard: Standard, classes: int = 0) -> tuple[Metric, ...]:
+    """The metrics of a standard, in its order; those of ids for so many classes.
+
+    Raises:
+        EvaluationError: one is not in `twofold.metrics`, or the number of classes is not known.
+    """
+    found = []
+    for name in standard.metrics:
+        family, _, metric = name.partition(".")
+        table = _family(family, standard.classes or classes, standard)
+        if metric not in table:
+            raise EvaluationError(f"{standard.id} needs the metric {name!r}, and twofold.metrics has none")
+        found.append(table[metric])
+    return tuple(found)
+
+
+def _family(name: str, classes: int, standard: Standard) -> Mapping[str, Metric]:
+    """A table of metrics by its name; those of ids are made for a number of classes."""
+    if name in TABLES:
+        return TABLES[name]
+    if name not in _OF_IDS:
+        return {}
+    if classes < 2:
+        raise EvaluationError(
+            f"{standard.id} needs to know how many classes there are; list them as 'classes' in the data's header"
+        )
+    return _OF_IDS[name](classes, standard.ignore)
+
+
+def windowed(sample: Sample, name: str) -> Sample:
+    """The sample cut to the window; one that already has its size stays as it is.
+
+    Raises:
+        EvaluationError: there is no such window, or the picture is smaller.
+    """
+    if not name:
+        return sample
+    if name not in WINDOWS:
+        raise EvaluationError(f"no window is called {name!r}; there are {', '.join(WINDOWS)}")
+    (h, w), (height, width) = WINDOWS[name], sample.image.shape[-2:]
+    if height < h or width < w:
+        raise EvaluationError(f"{sample.id}: {width}x{height} is smaller than the window {name}, {w}x{h}")
+    top, left = height - h, (width - w) // 2
+    rows, columns = slice(top, top + h), slice(left, left + w)
+    camera = sample.camera.cropped(left, top, w, h) if hasattr(sample.camera, "cropped") else None
+    return replace(
+        sample,
+        image=sample.image[:, rows, columns],
+        targets={k: v[:, rows, columns] for k, v in sample.targets.items()},
+        valid={k: v[:, rows, columns] for k, v in sample.valid.items()},
+        camera=camera,
+    )
+
+
+def truth(sample: Sample, standard: Standard) -> tuple[Tensor, Tensor]:
+    """What a prediction is held against: the target ``c h w``, and ``1 h w`` where it counts."""
+    target, valid = sample.targets[standard.target], sample.valid[standard.target]
+    if standard.valid_range is not None:
+        low, high = standard.valid_range
+        valid = valid & (target > low) & (target < high)
+    if standard.crop:
+        valid = valid & crop_mask(standard.crop, *target.shape[-2:])
+    return target, valid
+
+
+def fitted_size(prediction: Tensor, target: Tensor, name: str) -> Tensor:
+    """A prediction at its truth's size: bilinear, or the nearest where halfway between two values is none.
+
+    Raises:
+        EvaluationError: its number of channels or its shape is another, so it is of another picture or task.
+    """
+    (h, w), (height, width) = prediction.shape[-2:], target.shape[-2:]
+    if prediction.shape[0] != target.shape[0]:
+        raise EvaluationError(f"it has {prediction.shape[0]} channels, {name} has {target.shape[0]}")
+    if (h, w) == (height, width):
+        return prediction
+    if abs(math.log(w * height / (h * width))) > SHAPE_SLACK:
+        raise EvaluationError(f"it is {w}x{h}, its picture {width}x{height}; is it of another picture?")
+    how = "bilinear" if mixes(name) else "nearest-exact"
+    corners = False if how == "bilinear" else None
+    sized = interpolate(prediction[None].float(), (height, width), mode=how, align_corners=corners)[0]
+    return unit(sized) if name == "normals" else sized
+
+
+def aligned(prediction: Tensor, target: Tensor, valid: Tensor, standard: Standard) -> Tensor:
+    """A prediction as the metrics compare it; see ``Standard.align``.
+
+    Raises:
+        EvaluationError: it is NaN or infinite where truth counts, or cannot be fitted.
+    """
+    if not bool(prediction[valid.expand_as(prediction)].isfinite().all()):
+        raise EvaluationError("it is NaN or infinite where truth counts")
+    if standard.target != "depth":
+        return prediction
+    seen = valid
+    if standard.fit_columns:
+        seen = valid & fit_grid(*target.shape[-2:], standard.fit_columns, width_only=True)
+    try:
+        return ALIGNMENTS[standard.align](prediction, target, seen, standard.clip or ANYTHING)
+    except ValueError as error:
+        raise EvaluationError(f"it cannot be fitted: {error}") from None
+
+
+def measure(prediction: Tensor, sample: Sample, standard: Standard, classes: int = 0) -> tuple[Parts, Tensor]:
+    """One prediction's part of each score (parts add), and the prediction as it was compared.
+
+    Args:
+        prediction: ``c h w`` of the (windowed) sample, in a space of the standard.
+        sample: with truth that counts somewhere.
+        standard: how to score.
+        classes: how many, of ids.
+
+    Raises:
+        EvaluationError: the prediction has no score.
+    """
+    target, valid = truth(sample, standard)
+    compared = aligned(fitted_size(prediction, target, standard.target), target, valid, standard)
+    try:
+        parts = measure_many(metrics_of(standard, classes), compared, target, valid)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from None
+    return parts, compared
+
+
+def baselines(sample: Sample, standard: Standard) -> dict[str, Parts]:
+    """The parts of depth predictions that look at no picture, by name; none for other targets."""
+    if standard.target != "depth":
+        return {}
+    target, valid = truth(sample, standard)
+    guesses = trivial_baselines(target, valid, standard.clip or ANYTHING)
+    return {name: measure_many(metrics_of(standard), guess, target, valid) for name, guess in guesses.items()}
+
+
+def as_target(prediction: Tensor, frame: str | None) -> Tensor:
+    """A map of vectors in the frame of every target, RUB; any other map as it is."""
+    return prediction if frame in (None, "RUB") else unit(convert_frame(prediction, frame, "RUB"))

@@ -1,0 +1,193 @@
+"""What an evaluation says at its end: one record, written as JSON for programs and as two pages for people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..image import atomic_write
+from ..image.pictures import shown
+from .benchmarks import Benchmark
+from .html import page
+from .markdown import document
+from .measure import metrics_of
+from .pictures import Example
+from .published import published
+from .rows import Row
+from .run import Evaluation
+from .standard import EvaluationError
+from .summary import baseline_scores, counts, intervals, ranked, scores
+
+SCHEMA = "twofold-report/1"
+FILE = "report.json"
+# Failures named in a report; the rest are in the rows.
+NAMED = 20
+_PACKAGES = ("twofold", "torch", "diffusers", "transformers", "numpy")
+
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a report says beside the numbers.
+
+    Attributes:
+        of: what was evaluated: a model with its settings, or a folder of predictions.
+        benchmark: None for one's own data.
+        selected: ids that were to be evaluated.
+        deviations: where the run is not as the standard has it, a line each.
+        command: that was typed.
+        device: that the model ran on.
+    """
+
+    of: Mapping[str, Any]
+    benchmark: Benchmark | None
+    selected: Sequence[str]
+    deviations: Sequence[str] = ()
+    command: Sequence[str] = ()
+    device: str = ""
+    notes: Sequence[str] = field(default_factory=tuple)
+
+
+def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
+    """The record of an evaluation, from the rows of what was selected. JSON values only; None is no number."""
+    standard, metrics = job.standard, metrics_of(job.standard, job.classes)
+    chosen = [rows[id] for id in about.selected if id in rows]
+    done = sorted(row["id"] for row in chosen if row["status"] == "done")
+    spread = intervals(metrics, chosen)
+    benchmark = about.benchmark
+    return {
+        "schema": SCHEMA,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": list(about.command),
+        "benchmark": _benchmark(benchmark),
+        "protocol": {
+            "id": standard.id,
+            "fingerprint": standard.fingerprint,
+            "title": standard.title,
+            "source": standard.source,
+            "notes": standard.notes,
+            "settings": standard.settings,
+        },
+        "of": dict(about.of),
+        "data": {**job.identity["data"], "folder": shown(job.folder.root), "count": len(job.folder)},
+        "counts": counts(chosen, len(about.selected)),
+        "ids": hashlib.sha256("\n".join(done).encode()).hexdigest()[:12],
+        "scores": {name: _number(value) for name, value in scores(metrics, chosen).items()},
+        "intervals": {name: list(between) for name, between in spread.items()},
+        "metrics": {m.name: {"unit": m.unit, "better": m.better} for m in metrics},
+        "baselines": {
+            name: {k: _number(v) for k, v in found.items()}
+            for name, found in baseline_scores(metrics, chosen).items()
+        },
+        "published": published(benchmark.name) if benchmark else [],
+        "examples": _examples(metrics[0], chosen),
+        "failed": [_named(row) for row in chosen if row["status"] == "failed"][:NAMED],
+        "skipped": [_named(row) for row in chosen if row["status"] == "skipped"][:NAMED],
+        "warnings": _warnings(job, about, chosen),
+        "deviations": list(about.deviations),
+        "device": about.device,
+        "seconds": round(sum(row.get("seconds", 0.0) for row in chosen), 1),
+        "versions": versions(),
+    }
+
+
+def _benchmark(benchmark: Benchmark | None) -> dict[str, Any] | None:
+    if benchmark is None:
+        return None
+    said = {k: v for k, v in asdict(benchmark).items() if k in ("name", "title", "split", "count", "notes")}
+    return {"id": benchmark.id, **said, "converter": benchmark.converter}
+
+
+def _examples(metric: Any, rows: Sequence[Row]) -> dict[str, Any]:
+    """The ids of the best, the middle and the worst picture by the first metric, with their scores."""
+    order = ranked(metric, rows)
+    if not order:
+        return {"metric": metric.name}
+    places = {"best": 0, "median": (len(order) - 1) // 2, "worst": len(order) - 1}
+    found = {k: {"id": order[i]["id"], "value": order[i]["values"][metric.name]} for k, i in places.items()}
+    return {"metric": metric.name, **found}
+
+
+def _warnings(job: Evaluation, about: About, rows: Sequence[Row]) -> list[str]:
+    """What keeps these numbers from being the benchmark's."""
+    said = list(about.notes)
+    have = counts(rows, len(about.selected))
+    if about.benchmark is not None and len(job.folder) != about.benchmark.count:
+        said.append(
+            f"the folder has {len(job.folder)} pictures, and {about.benchmark.name} is over {about.benchmark.count}: "
+            "these numbers are not the benchmark's"
+        )
+    if len(about.selected) < len(job.folder):
+        said.append(f"only {len(about.selected)} of the folder's {len(job.folder)} pictures were asked for")
+    failed = sum(have["failed"].values())
+    if failed:
+        said.append(f"{failed} predictions are missing or broken and are in no score; they are listed below")
+    if have["waiting"]:
+        said.append(
+            f"{have['waiting']} pictures are not evaluated yet; run the command again, or its other shards"
+        )
+    if have["resized"]:
+        said.append(f"{have['resized']} predictions were brought to the size of their pictures")
+    return said
+
+
+def _named(row: Row) -> dict[str, str]:
+    return {key: row[key] for key in ("id", "why", "error") if key in row}
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def versions() -> dict[str, str]:
+    """Of what computes the numbers."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write(out: Path, report: Report, examples: Sequence[Example] = ()) -> dict[str, Path]:
+    """Writes ``report.json``, ``report.md`` and ``report.html``, each whole, and gives their paths."""
+    paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
+    texts = {
+        "json": json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n",
+        "md": document(report),
+        "html": page(report, examples),
+    }
+    for kind, path in paths.items():
+        with atomic_write(path) as temporary:
+            temporary.write_text(texts[kind], "utf-8")
+    return paths
+
+
+def read(path: Path) -> Report:
+    """The report of a folder, or of its ``report.json``.
+
+    Raises:
+        EvaluationError: there is none.
+    """
+    file = path / FILE if path.is_dir() else path
+    try:
+        report = json.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise EvaluationError(
+            f"{shown(file)} cannot be read ({error.strerror}); give a folder that twofold evaluate wrote"
+        ) from None
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise EvaluationError(f"{shown(file)} is no report of twofold evaluate")
+    return report

@@ -1,0 +1,141 @@
+"""`rows.jsonl`: what each picture adds to the scores, on the disk as soon as it is known.
+
+The first line says what was evaluated; the rest are rows, the newest of an id counts. Several processes share an
+evaluation by files of their own (`rows-1-of-2.jsonl`); all files of a folder are read together.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..image.pictures import shown
+from .standard import EvaluationError
+
+SCHEMA = "twofold-rows/1"
+# Sums longer than this (histograms, confusion matrices) are packed; shorter ones a person can read.
+READABLE = 8
+
+Row = dict[str, Any]
+
+
+def pack(part: Tensor) -> list[float] | str:
+    """A float64 vector as JSON, exact to the last bit: numbers, or base64 of the compressed bytes."""
+    if len(part) <= READABLE:
+        return part.tolist()
+    return base64.b64encode(zlib.compress(part.numpy().astype("<f8").tobytes())).decode()
+
+
+def unpack(said: list[float] | str) -> Tensor:
+    """The float64 vector that `pack` was given."""
+    if isinstance(said, str):
+        return torch.from_numpy(np.frombuffer(zlib.decompress(base64.b64decode(said)), "<f8").astype(float))
+    return torch.tensor(said, dtype=torch.float64)
+
+
+def file_name(shard: tuple[int, int]) -> str:
+    """Of the rows of process ``k`` of ``n``."""
+    return "rows.jsonl" if shard == (1, 1) else f"rows-{shard[0]}-of-{shard[1]}.jsonl"
+
+
+def read_all(out: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
+    """The rows of a folder by id, from every process's file; a row that is done beats one that failed.
+
+    Raises:
+        EvaluationError: a file is none of rows, or is of another evaluation than ``identity``.
+    """
+    found: dict[str, Row] = {}
+    for path in sorted(out.glob("rows*.jsonl")):
+        for row in _read(path, identity).values():
+            known = found.get(row["id"])
+            if known is None or known["status"] == "failed":
+                found[row["id"]] = row
+    return found
+
+
+def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    if len(lines) == 1:  # a kill left half a first line
+        return found
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line) if line.strip() else None
+        except ValueError:
+            row = ...
+        if number == 1 and row is not None:
+            _check(row, identity, path)
+        elif isinstance(row, dict) and "id" in row and "status" in row:
+            found[row["id"]] = row
+        elif row is not None and number < len(lines):  # the last line may be torn: a kill does that
+            raise EvaluationError(
+                f"{shown(path)}, line {number}, is no row of an evaluation; move the file away"
+            )
+    return found
+
+
+def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
+    if not isinstance(head, dict) or head.get("schema") != SCHEMA:
+        raise EvaluationError(f"{shown(path)} holds no rows of an evaluation; choose another --out")
+    mine, theirs = json.loads(json.dumps(identity)), head["identity"]
+    differ = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+    if differ:
+        raise EvaluationError(
+            f"{shown(path)} is of another evaluation (another {', '.join(differ)}); choose another --out"
+        )
+
+
+class Writer:
+    """Appends rows to one process's file, each flushed to the disk; a kill costs at most the line being written."""
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        """Opens the file, and mends a torn end. EvaluationError when another process writes there."""
+        self.path = path
+        self._file: TextIO = path.open("a+", encoding="utf-8", newline="\n")
+        _hold(self._file, path)
+        self._file.seek(0)
+        text = self._file.read()
+        if "\n" not in text:  # nothing, or half a first line
+            self._file.truncate(0)
+            self._line({"schema": SCHEMA, "identity": dict(identity)})
+        elif not text.endswith("\n"):
+            whole = text[: text.rindex("\n") + 1]
+            self._file.truncate(len(whole.encode()))
+
+    def put(self, row: Row) -> None:
+        """Adds a row. OSError when the disk does not take it."""
+        self._line(row)
+
+    def _line(self, value: Mapping[str, Any]) -> None:
+        self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._file.close()
+
+
+def _hold(file: TextIO, path: Path) -> None:
+    """Holds the file for this process; where the system has no such locks, nothing is held."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise EvaluationError(
+            f"another process writes {shown(path)}; wait for it, or share the work with --shard"
+        ) from None
+    except OSError:
+        return  # a file system without locks

@@ -1,0 +1,164 @@
+"""An evaluation: a folder of truth, what answers, a standard; a row a picture, and none is done twice."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..data.folder import Folder, FolderError
+from ..data.layout import HEADER, MANIFESTS
+from ..image import ImageError
+from ..sample import Sample
+from .measure import Parts, baselines, measure, metrics_of, truth, windowed
+from .predictions import MissingError, Source
+from .rows import Row, Writer, file_name, pack, read_all
+from .standard import EvaluationError, Standard
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated.
+
+    Attributes:
+        folder: samples with truth.
+        source: what answers.
+        standard: how it is scored.
+        out: folder of the results.
+        identity: all that decides the numbers (JSON values): rows of another identity are never mixed in.
+        classes: how many, of ids.
+        shard: this process's share ``(k, n)`` of the work: every n-th sample from the k-th, counted from 1.
+    """
+
+    folder: Folder
+    source: Source
+    standard: Standard
+    out: Path
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    classes: int = 0
+    shard: tuple[int, int] = (1, 1)
+
+    def sample(self, index: int) -> tuple[Sample, dict[str, Any]]:
+        """A sample, cut to the standard's window, and its row of the manifest with the picture's path."""
+        row = self.folder.rows[index]
+        sample = windowed(self.folder[index], self.standard.window)
+        return sample, self.described(row)
+
+    def described(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row of the manifest with the path of its picture."""
+        return {**row, "image_path": str(self.folder.root / row["file_name"])}
+
+
+def run(job: Evaluation, indices: Iterable[int] | None = None) -> Iterator[Row]:
+    """Evaluates samples (all, or those of ``indices``, in that order) and yields each row once it is on the disk.
+
+    A row's ``status`` is ``done``; ``skipped``, when the sample has no truth that counts; or ``failed``, with
+    ``error``, when its prediction is missing or broken: that is tried again by the next run. What is done is kept.
+    The same rows come out in any order, after any kill, and from any number of processes.
+
+    Raises:
+        EvaluationError: the folder of results holds another evaluation, or another process writes its rows.
+    """
+    chosen = range(len(job.folder)) if indices is None else list(indices)
+    chosen = [i for position, i in enumerate(chosen) if position % job.shard[1] == job.shard[0] - 1]
+    metrics_of(job.standard, job.classes)  # what cannot be measured is said before anything is predicted
+    job.out.mkdir(parents=True, exist_ok=True)
+    kept = read_all(job.out, job.identity)
+    with closing(Writer(job.out / file_name(job.shard), job.identity)) as writer:
+        for index in chosen:
+            row = _kept(job, index, kept)
+            if row is not None:
+                yield {**row, "kept": True}
+                continue
+            row = _row(job, index)
+            writer.put(row)
+            yield row
+
+
+def _kept(job: Evaluation, index: int, kept: Mapping[str, Row]) -> Row | None:
+    """The row of a sample that need not be done again: it was, with the same prediction."""
+    said = job.folder.rows[index]
+    row = kept.get(said["id"])
+    if row is None or row["status"] == "failed":
+        return None
+    try:
+        now = job.source.known(said["id"], job.described(said))
+    except (EvaluationError, OSError):
+        return None
+    return row if dict(now) == row.get("prediction", {}) or row["status"] == "skipped" else None
+
+
+def _row(job: Evaluation, index: int) -> Row:
+    """One sample, from files to a row; what is wrong with its files is said there."""
+    start = time.perf_counter()
+    row: Row = {"id": job.folder.rows[index]["id"]}
+    try:
+        sample, described = job.sample(index)
+    except (FolderError, ImageError, EvaluationError, OSError) as error:
+        return {**row, "status": "failed", "why": "broken data", "error": _line(error)}
+    row["size"] = list(sample.image.shape[-2:])
+    if job.standard.target not in sample.targets:
+        return {**row, "status": "skipped", "why": f"no {job.standard.target}"}
+    if not bool(truth(sample, job.standard)[1].any()):
+        return {**row, "status": "skipped", "why": "no valid pixel"}
+    try:
+        row["prediction"] = dict(job.source.known(row["id"], described))
+        answer = job.source(sample, described)
+        if answer.map.shape[-2:] != sample.image.shape[-2:]:
+            row["resized"] = list(answer.map.shape[-2:])
+        parts, _ = measure(answer.map, sample, job.standard, job.classes)
+    except MissingError as error:
+        return {**row, "status": "failed", "why": "missing prediction", "error": _line(error)}
+    except (EvaluationError, ImageError, OSError, RuntimeError, MemoryError) as error:
+        return {**row, "status": "failed", "why": "broken prediction", "error": _line(error)}
+    if not all(bool(part.isfinite().all()) for part in parts.values()):
+        return {**row, "status": "failed", "why": "broken prediction", "error": "its scores are not finite"}
+    seen = baselines(sample, job.standard)
+    return {
+        **row,
+        "status": "done",
+        "values": _values(job, parts),
+        "parts": _packed(parts),
+        **({"baselines": {name: _packed(p) for name, p in seen.items()}} if seen else {}),
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+
+
+def _packed(parts: Parts) -> dict[str, Any]:
+    return {name: pack(part) for name, part in parts.items()}
+
+
+def _values(job: Evaluation, parts: Parts) -> dict[str, float | None]:
+    """The scores of this picture alone, for people; None where there is none."""
+    found = {m.name: m.conclude(parts[m.name]) for m in metrics_of(job.standard, job.classes)}
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+
+
+def data_identity(folder: Folder) -> dict[str, Any]:
+    """What identifies a data folder: its name and the sha256 of its two small files."""
+    sha = hashlib.sha256()
+    for name in (HEADER, *MANIFESTS):
+        path = folder.root / name
+        if path.is_file():
+            sha.update(path.read_bytes())
+    return {"name": folder.header.get("name") or folder.root.name, "sha256": sha.hexdigest()}
+
+
+def origins(folder: Folder) -> dict[str, int]:
+    """How many samples are ``real``, ``rendered`` and ``synthetic``, as the manifest says."""
+    counts: dict[str, int] = {}
+    for row in folder.rows:
+        said = (row.get("provenance") or {}).get("origin")
+        kind = said or ("real" if row.get("real", True) else "rendered")
+        counts[kind] = counts.get(kind, 0) + 1
+    return counts
+
+
+def _line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

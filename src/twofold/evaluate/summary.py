@@ -1,0 +1,95 @@
+"""From rows to scores: summed in the order of ids, so that no order of work shows in the last digit."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..metrics import Metric
+from .rows import READABLE, Row, unpack
+
+# Of the intervals: resamples of the pictures, and what is left out at either end.
+RESAMPLES, TAIL = 1000, 0.025
+
+
+def scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, float]:
+    """The scores over the rows that are done, by metric; NaN where there is none."""
+    parts = [row["parts"] for row in _done(rows)]
+    return _concluded(metrics, parts)
+
+
+def baseline_scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, dict[str, float]]:
+    """The scores of predictions that look at no picture, over the same rows, by their names."""
+    done = [row for row in _done(rows) if "baselines" in row]
+    names = list(done[0]["baselines"]) if done else []
+    return {name: _concluded(metrics, [row["baselines"][name] for row in done]) for name in names}
+
+
+def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
+    """Where 95 % of the scores lie when the pictures are drawn anew (percentile bootstrap), by metric.
+
+    Says how far the choice of pictures moves a score; not how far another training, or another seed, would. Not given
+    for fewer than 3 pictures, nor for metrics whose sums are long.
+    """
+    done = _done(rows)
+    if len(done) < 3:
+        return {}
+    rng = torch.Generator().manual_seed(0)
+    drawn = torch.randint(len(done), (RESAMPLES, len(done)), generator=rng)
+    times = torch.zeros(RESAMPLES, len(done), dtype=torch.float64)
+    times.scatter_add_(1, drawn, torch.ones_like(times))
+    found = {}
+    for metric in metrics:
+        parts = torch.stack([unpack(row["parts"][metric.name]) for row in done])
+        if parts.shape[1] > READABLE:
+            continue
+        values = sorted(v for v in map(metric.conclude, times @ parts) if math.isfinite(v))
+        if values:
+            last = len(values) - 1
+            found[metric.name] = (values[round(TAIL * last)], values[round((1 - TAIL) * last)])
+    return found
+
+
+def counts(rows: Iterable[Row], selected: int) -> dict[str, Any]:
+    """How many of the selected pictures were evaluated, skipped and failed, and why."""
+    rows = list(rows)
+    by = Counter(row["status"] for row in rows)
+    return {
+        "selected": selected,
+        "evaluated": by["done"],
+        "skipped": _reasons(rows, "skipped"),
+        "failed": _reasons(rows, "failed"),
+        "waiting": selected - len(rows),
+        "resized": sum("resized" in row for row in rows if row["status"] == "done"),
+    }
+
+
+def _reasons(rows: Sequence[Row], status: str) -> dict[str, int]:
+    return dict(sorted(Counter(row["why"] for row in rows if row["status"] == status).items()))
+
+
+def ranked(metric: Metric, rows: Iterable[Row]) -> list[Row]:
+    """The rows that have a score of their own, the best first; equal ones by id."""
+    sign = 1 if metric.better == "lower" else -1
+    done = [row for row in _done(rows) if row["values"].get(metric.name) is not None]
+    return sorted(done, key=lambda row: (sign * row["values"][metric.name], row["id"]))
+
+
+def _done(rows: Iterable[Row]) -> list[Row]:
+    return sorted((row for row in rows if row["status"] == "done"), key=lambda row: row["id"])
+
+
+def _concluded(metrics: Sequence[Metric], parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    found = {}
+    for metric in metrics:
+        total: Tensor | None = None
+        for part in parts:
+            value = unpack(part[metric.name])
+            total = value if total is None else total + value
+        found[metric.name] = math.nan if total is None else metric.conclude(total)
+    return found

@@ -1,0 +1,223 @@
+"""A whole evaluation: put together, run, and reported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data.folder import Folder
+from ..image import ImageError
+from ..image.pictures import shown
+from ..predictor import Predictor
+from ..tasks import get_task
+from .benchmarks import Benchmark
+from .measure import measure
+from .pictures import Example, example
+from .predictions import FromFiles, FromModel, Source, check_model
+from .report import About, Report, assemble, write
+from .rows import read_all
+from .run import Evaluation, data_identity, origins, run
+from .standard import EvaluationError, Standard
+
+if TYPE_CHECKING:
+    from ..checkpoints import Model
+
+# A model's description says where it lies, which decides no number.
+_INCIDENTAL = ("model",)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked: which data, scored how, how much of it.
+
+    Attributes:
+        folder: samples with truth.
+        standard: how they are scored.
+        out: folder of the results.
+        benchmark: that the data are of; None for one's own.
+        count: the first so many samples; 0 for all.
+        shard: this process's share, see `run.Evaluation`.
+        allow_synthetic: whether pictures that no camera took may be scored.
+    """
+
+    folder: Folder
+    standard: Standard
+    out: Path
+    benchmark: Benchmark | None = None
+    count: int = 0
+    shard: tuple[int, int] = (1, 1)
+    allow_synthetic: bool = False
+
+
+def classes_of(folder: Folder, standard: Standard) -> int:
+    """How many classes there are: what the standard says, or as many as the data's header lists."""
+    return standard.classes or len(folder.header.get("classes") or ())
+
+
+def check_origin(question: Question) -> None:
+    """EvaluationError for pictures that no camera took, unless they are meant or allowed."""
+    meant = {"real", question.benchmark.origin if question.benchmark else "real"}
+    strange = {kind: n for kind, n in origins(question.folder).items() if kind not in meant}
+    if strange and not question.allow_synthetic:
+        found = " and ".join(f"{n} {kind}" for kind, n in sorted(strange.items()))
+        raise EvaluationError(
+            f"{shown(question.folder.root)} has {found} pictures, and scores are of photographs; "
+            "--allow-synthetic scores them all the same, and the report says so"
+        )
+
+
+def of_model(
+    question: Question,
+    predictor: Predictor,
+    size: int | None = None,
+    seed: int | None = None,
+    dtype: str = "float32",
+    name: str = "",
+) -> tuple[Evaluation, About]:
+    """An evaluation of a model.
+
+    Args:
+        question: what is asked.
+        predictor: the model's, with its ensemble.
+        size: longest edge it works at, in place of the standard's; 0 for the picture's own.
+        seed: in place of the standard's.
+        dtype: of its weights, for the record.
+        name: to call it by.
+
+    Raises:
+        EvaluationError: the standard does not score what the model predicts, or the pictures are no photographs.
+    """
+    standard = question.standard
+    check_model(predictor, standard)
+    longest = standard.size if size is None else size
+    used = {
+        "size": predictor.size if longest is None else longest,
+        "seed": standard.seed if seed is None else seed,
+    }
+    about = {k: v for k, v in predictor.about.items() if k not in _INCIDENTAL}
+    of = {
+        "kind": "model",
+        **about,
+        "task": predictor.task.name,
+        "dtype": dtype,
+        "ensemble": predictor.ensemble,
+    }
+    of |= used
+    deviations = [
+        f"{what} {used[what]} in place of {said}"
+        for what, said in (("size", standard.size), ("seed", standard.seed))
+        if said is not None and used[what] != said
+    ]
+    source = FromModel(predictor, used["size"], used["seed"], predictor.ensemble)
+    called = {"model": name or str(predictor.about.get("model", "model"))}
+    return _put_together(question, source, of, {**of, **called}, deviations)
+
+
+def of_files(
+    question: Question, root: Path, scale: float | None = None, frame: str = "RUB"
+) -> tuple[Evaluation, About]:
+    """An evaluation of stored predictions, see `predictions.FromFiles`. EvaluationError as there and of `of_model`."""
+    source = FromFiles(root, question.standard, scale, frame)
+    of = {"kind": "predictions", "scale": scale, "frame": frame}
+    said = {**of, "folder": shown(root)}
+    return _put_together(question, source, of, said, [])
+
+
+def _put_together(
+    question: Question,
+    source: Source,
+    of: Mapping[str, Any],
+    said: Mapping[str, Any],
+    deviations: Sequence[str],
+) -> tuple[Evaluation, About]:
+    check_origin(question)
+    folder, standard = question.folder, question.standard
+    ids = folder.ids[: question.count or None]
+    if not ids:
+        raise EvaluationError(f"{shown(folder.root)} has no pictures; there is nothing to evaluate")
+    identity = {
+        "protocol": standard.id,
+        "fingerprint": standard.fingerprint,
+        "data": data_identity(folder),
+        "of": dict(of),
+    }
+    notes = [
+        f"{n} of the pictures are {kind}, not photographs"
+        for kind, n in sorted(origins(folder).items())
+        if kind != "real" and (question.benchmark is None or kind != question.benchmark.origin)
+    ]
+    job = Evaluation(
+        folder, source, standard, question.out, identity, classes_of(folder, standard), question.shard
+    )
+    return job, About(said, question.benchmark, ids, deviations, notes=notes)
+
+
+def finish(job: Evaluation, about: About, pictures: bool = True) -> tuple[Report, dict[str, Path]]:
+    """Writes the report of an evaluation that has run: of the rows of every process so far.
+
+    Args:
+        job: what was evaluated, see `run.run`.
+        about: what the report says beside the numbers.
+        pictures: whether the best, the middle and the worst picture are drawn.
+
+    Returns:
+        The report, and the files it was written to.
+    """
+    report = assemble(job, about, read_all(job.out, job.identity))
+    if isinstance(job.source, FromFiles) and job.shard == (1, 1):
+        left = job.source.unpaired()
+        if left:
+            report["warnings"].append(
+                f"{len(left)} files among the predictions belong to no picture that was asked for, such as {left[0]}"
+            )
+    return report, write(job.out, report, examples(job, report) if pictures else [])
+
+
+def carry_out(job: Evaluation, about: About, pictures: bool = True) -> Report:
+    """Runs an evaluation to its end, or goes on with it, and gives its report; `run.run` and `finish` in one."""
+    for _ in run(job, range(len(about.selected))):
+        pass
+    return finish(job, about, pictures)[0]
+
+
+def task_for(model: Model, standards: Sequence[Standard], asked: str = "") -> tuple[str, Standard]:
+    """The model's task, and the first of the standards, that belong together; the task is ``asked`` if that is said.
+
+    Raises:
+        EvaluationError: none do.
+    """
+    tasks = {name: model.settings.tasks[name] for name in model.tasks if asked in ("", name)}
+    spaces = {}
+    for name, how in tasks.items():
+        task = get_task(how.task or name)
+        spaces[name] = (task.target, how.reading.space or task.space)
+    for standard in standards:
+        for name, (target, space) in spaces.items():
+            if target == standard.target and space in standard.spaces:
+                return name, standard
+    wanted = " or ".join(dict.fromkeys(s.id for s in standards))
+    known = ", ".join(f"{name} ({space})" for name, (_, space) in spaces.items()) or f"no {asked or 'task'}"
+    raise EvaluationError(
+        f"{wanted} scores {' or '.join(standards[0].spaces)}, and model {model.name} predicts {known}; choose another "
+        "--protocol or another --model"
+    )
+
+
+def examples(job: Evaluation, report: Report) -> list[Example]:
+    """The pictures of a report's examples; each is predicted, or read, once more."""
+    chosen = report["examples"]
+    places = {id: index for index, id in enumerate(job.folder.ids)}
+    drawn: list[Example] = []
+    for which in ("best", "median", "worst"):
+        if which not in chosen or any(one.id == chosen[which]["id"] for one in drawn):
+            continue
+        try:
+            sample, row = job.sample(places[chosen[which]["id"]])
+            answer = job.source(sample, row)
+            _, compared = measure(answer.map, sample, job.standard, job.classes)
+        except (EvaluationError, ImageError, OSError):
+            continue  # it was there a moment ago; its row says what it scored
+        drawn.append(example(which, chosen[which]["value"], sample, compared, job.standard, job.classes))
+    return drawn
