@@ -51,4 +51,5 @@ def _row(predictor: Predictor, sample: Sample) -> list[Tensor]:
 def _as_map(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     target, valid = sample.targets[task.target], sample.valid[task.target]
     canvas, mask = task.encode(target[None], valid[None])
-    return task.decode(canvas)[0], mask[0]
+    # Where no picture is painted, a canvas is the target, and what is decoded is something else: logits.
+    return (task.decode(canvas) if task.painted else canvas.float())[0], mask[0]
