@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from twofold.backbones import new
-from twofold.heads import LatentHead
+from twofold.heads import LatentHead, make_head
 from twofold.predictor import Predictor
 from twofold.protocol import OneStep
 from twofold.tasks import TASKS
@@ -15,7 +15,7 @@ def net():
     return new.tiny()
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(params=[name for name, task in TASKS.items() if task.painted])
 def predictor(request, net):
     return Predictor(net, TASKS[request.param], OneStep(), LatentHead(), size=96)
 
@@ -101,6 +101,25 @@ def test_saved_files_hold_the_map(predictor, tmp_path):
         assert torch.equal(read_map(paths["png"]), found.map)
     elif predictor.task.channels == 1:
         torch.testing.assert_close(read_map(paths["png"]) / 65535, found.map, rtol=0, atol=0.6 / 65535)
+
+
+def test_shares_are_resized_smoothly_and_ids_are_not(net):
+    """A mask says how surely a pixel belongs to it; halfway between two classes is no class."""
+    image = pictures((90, 120))[0]
+    for name in ("mask", "saliency", "semantic", "parsing"):
+        predictor = Predictor(net, TASKS[name], OneStep(), LatentHead(), size=40)
+        small = TASKS[name].decode(predictor.canvases(torch.nn.functional.interpolate(image[None], (30, 40))))
+        levels = set(predictor(image).map.unique().tolist())
+        assert (len(levels) > small.numel()) == (TASKS[name].classes == ())
+        if TASKS[name].classes:
+            assert all(level == round(level) for level in levels)
+
+
+def test_tasks_that_are_no_pictures_go_through_heads_that_read_features(net):
+    for name, head in (("keypoints", "keypoint"), ("keypoints", "light"), ("parsing_logits", "dpt")):
+        task = TASKS[name]
+        predictor = Predictor(net, task, OneStep(), make_head(head, net, task.outputs).eval(), size=48)
+        assert predictor(pictures((50, 70))[0]).map.shape == (task.channels, 50, 70)
 
 
 def test_bfloat16_is_close_to_float32():

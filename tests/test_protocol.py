@@ -187,7 +187,8 @@ def test_normals_equal_diffusers(steps):
         image, num_inference_steps=steps, generator=torch.Generator().manual_seed(5), processing_resolution=0
     ).prediction
     protocol = MultiStep(steps=steps, final="prev")
-    found = Predictor(net, TASKS["normals"], protocol, LatentHead(), Reading(prompt=""))(image, seed=5)
+    reading = Reading(prompt="", clip="channels")
+    found = Predictor(net, TASKS["normals"], protocol, LatentHead(), reading)(image, seed=5)
     np.testing.assert_allclose(found.array, expected[0], atol=1e-4)
 
 

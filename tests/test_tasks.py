@@ -5,77 +5,53 @@ import math
 import pytest
 import torch
 
-from twofold.geometry import unit
+from truths import ALL, known, perfect, told
 from twofold.sample import UNITS
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.depth import scale_shift_invariant
 from twofold.tasks.disparity import encode_whole
 from twofold.tasks.losses import gradient
+from twofold.tasks.matting import composition
+
+# What a loss costs where everything is right: the angle keeps its cosine off 1, which leaves acos(1 - 1e-4); the
+# likeness of a colour and a logit never reach 1; roots are of a little more than 0.
+FLOORS = {"angular": 0.0142, "colour": 0.01, "cross_entropy": 1e-4, "composition": 1.1e-6}
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(params=ALL)
 def task(request):
-    return TASKS[request.param]
+    return ALL[request.param]
 
 
-def metres(rng):
-    y, x = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
-    return (1 + 0.1 * y + 0.05 * x + 0.2 * torch.sin(x))[None, None].repeat(2, 1, 1, 1)
-
-
-def vectors(rng):
-    return unit(torch.randn(2, 3, 24, 32, generator=rng) + torch.tensor([0, 0, 1.5]).reshape(3, 1, 1))
-
-
-def shares(rng):
-    return torch.rand(2, 1, 24, 32, generator=rng)
-
-
-def pictures(rng):
-    return torch.rand(2, 3, 24, 32, generator=rng)
-
-
-TARGETS = {
-    "depth": metres,
-    "normals": vectors,
-    "disparity": metres,
-    "mask": lambda rng: (shares(rng) > 0.5).float(),
-    "matting": shares,
-    "segmentation": pictures,
-    "semantic": lambda rng: torch.randint(38, (2, 1, 24, 32), generator=rng).float(),
-    "albedo": pictures,
-    "shading": pictures,
-    "residual": pictures,
-    "material": pictures,
-}
-
-
-def known(task, seed=0):
-    """A batch of two targets with a hole in each."""
-    rng = torch.Generator().manual_seed(seed)
-    valid = torch.rand(2, 1, 24, 32, generator=rng) > 0.2
-    target = TARGETS[task.name](rng)
-    return torch.where(valid, target, torch.zeros_like(target)), valid
-
-
-def perfect(task, target):
-    """The map of a predictor that knows the target."""
-    return torch.where(target > 0, 1 / target, 0) if task.name == "disparity" else target
+def losses(task, said, wanted, mask, image=None):
+    """Each loss by its name, with a picture of middle grey where one is looked at."""
+    image = torch.full_like(wanted[:, :1], 0.5).expand(-1, 3, -1, -1) if image is None else image
+    return {name: task.loss(said, wanted, mask, {name: 1.0}, image) for name in task.loss_names}
 
 
 def test_what_is_encoded_can_be_decoded(task):
     target, valid = known(task)
     canvas, mask = task.encode(target, valid)
-    assert torch.equal(mask, valid)
-    assert canvas.shape == (2, 3, 24, 32)
-    assert canvas.abs().max() <= 1 + 1e-6
-    found = task.decode(canvas)
+    assert not bool((mask & ~valid).any())
+    assert canvas.shape == (2, 3 if task.painted else task.channels, 24, 32)
+    if task.painted:
+        assert canvas.abs().max() <= 1 + 1e-6
+    found = task.decode(told(task, canvas))
+    assert found.shape == (2, task.channels, 24, 32)
     for i in range(2):
         aligned = task.align(found[i], target[i], valid[i])
-        error = task.distance(aligned, target[i])[valid[i]]
+        error = task.distance(aligned, target[i].clamp(min=0) if task.name == "keypoints" else target[i])
+        error = error[mask[i]]
         # depth: the 2 % at each end are clipped by design, everything between comes back
         assert error.median() < 0.06
         assert error.quantile(0.9) < 0.15
+
+
+def test_what_is_ignored_is_all_that_is_not_learned(task):
+    target, valid = known(task)
+    _, mask = task.encode(target, valid)
+    ignored = torch.isin(target, torch.tensor([3.0])) if "region" in task.name else torch.zeros_like(valid)
+    assert torch.equal(mask, valid & ~ignored)
 
 
 def test_two_flips_are_none(task):
@@ -85,33 +61,75 @@ def test_two_flips_are_none(task):
 
 def test_encoding_a_mirror_image_mirrors_the_canvas(task):
     target, valid = known(task)
-    canvas, _ = task.encode(target, valid)
-    mirrored, _ = task.encode(task.flip(target), valid.flip(-1))
-    expected = canvas.flip(-1) if task.channels == 1 else task.flip(canvas)
-    torch.testing.assert_close(mirrored, expected)
+    canvas, mask = task.encode(target, valid)
+    mirrored, there = task.encode(task.flip(target), valid.flip(-1))
+    torch.testing.assert_close(mirrored, task.flip(canvas))
+    assert torch.equal(there, mask.flip(-1))
+
+
+def test_decoding_a_mirror_image_mirrors_the_map(task):
+    rng = torch.Generator().manual_seed(1)
+    canvas = torch.randn(2, 3 if task.painted else task.outputs, 24, 32, generator=rng)
+    torch.testing.assert_close(task.decode(task.flip(canvas)), task.flip(task.decode(canvas)))
 
 
 def test_the_right_canvas_costs_nothing(task):
+    target, valid = known(task)
+    canvas, mask = task.encode(target, valid)
+    if task.name == "hair":  # shares between 0 and 1 cost their own entropy
+        canvas = canvas.sign()
+    for name, loss in losses(task, told(task, canvas), canvas, mask).items():
+        assert 0 <= loss.item() <= FLOORS.get(name, 1e-6), name
+    assert task.loss(told(task, canvas), canvas, mask).item() <= 0.015
+
+
+def test_another_canvas_costs_more(task):
     canvas, mask = task.encode(*known(task))
-    # angular keeps the cosine off 1, which leaves acos(1 - 1e-4) = 0.0141 rad
-    assert task.loss(canvas, canvas, mask).item() == pytest.approx(0, abs=0.015)
+    said = told(task, canvas)
+    rng = torch.Generator().manual_seed(2)
+    wrong = said + 2 * torch.randn(said.shape, generator=rng) * said.abs().max()
+    for name, loss in losses(task, wrong, canvas, mask).items():
+        assert loss.item() > 0.02, name
+
+
+def test_every_loss_has_a_finite_slope(task):
+    """At the truth, near it, far from it, and where nothing is known."""
+    canvas, mask = task.encode(*known(task))
+    right, rng = told(task, canvas), torch.Generator().manual_seed(3)
+    for spread in (0.0, 0.1, 10.0):
+        for where in (mask, mask & False, mask & (torch.arange(2).reshape(2, 1, 1, 1) > 0)):
+            for name in task.loss_names:
+                said = (right + spread * torch.randn(right.shape, generator=rng)).requires_grad_(True)
+                loss = losses(task, said, canvas, where)[name]
+                loss.backward()
+                assert said.grad is not None
+                assert bool(loss.isfinite()), name
+                assert bool(said.grad.isfinite().all()), name
+                assert bool(where.any()) or (loss.item() == 0 and not bool(said.grad.any())), name
 
 
 def test_nothing_is_learned_where_nothing_is_known(task):
     canvas, mask = task.encode(*known(task))
-    said = canvas + 0.1
+    said, image = told(task, canvas) + 0.1, torch.full((2, 3, 24, 32), 0.5)
     spoiled = torch.where(mask, said, torch.full_like(said, 0.7))
-    for loss in task.losses.values():
-        torch.testing.assert_close(loss(said, canvas, mask), loss(spoiled, canvas, mask))
+    other, dark = torch.where(mask, canvas, torch.full_like(canvas, 0.4)), torch.where(mask, image, 0.1)
+    once, again = losses(task, said, canvas, mask, image), losses(task, spoiled, other, mask, dark)
+    for name in task.loss_names:
+        torch.testing.assert_close(once[name], again[name])
+        seen = said.clone().requires_grad_(True)
+        losses(task, seen, canvas, mask, image)[name].backward()
+        assert seen.grad is not None
+        assert not bool(seen.grad.masked_select(~mask).any()), name
 
 
 def test_an_image_without_any_truth_costs_nothing_and_spoils_nothing(task):
     target, valid = known(task)
-    canvas, mask = task.encode(target, torch.zeros_like(valid))
-    said = canvas.clone().requires_grad_(True)
+    canvas, mask = task.encode(torch.zeros_like(target), torch.zeros_like(valid))
+    said = told(task, canvas).clone().requires_grad_(True)
     loss = task.loss(said, canvas, mask)
     loss.backward()
     assert loss.item() == 0
+    assert said.grad is not None
     assert bool(said.grad.isfinite().all())
 
 
@@ -119,7 +137,7 @@ def test_a_perfect_prediction_scores_perfectly(task):
     target, valid = known(task)
     for metric in task.metrics:
         total = sum(
-            metric.measure(task.align(perfect(task, t), t, v), t, v)
+            metric.measure(task.align(perfect(task, t, v), t, v), t, v)
             for t, v in zip(target, valid, strict=True)
         )
         best = {"lower": 0.0, "higher": 100.0 if metric.unit in ("%", "dB") else 1.0}[metric.better]
@@ -128,7 +146,7 @@ def test_a_perfect_prediction_scores_perfectly(task):
 
 def test_merging_one_map_many_times_changes_nothing_that_is_scored(task):
     target, valid = known(task)
-    one = task.decode(task.encode(target, valid)[0])[0]
+    one = task.decode(told(task, task.encode(target, valid)[0]))[0]
     merged = task.merge(one.expand(4, -1, -1, -1))
     assert merged.map.shape == one.shape
     assert merged.uncertainty.shape == (1, 24, 32)
@@ -139,27 +157,40 @@ def test_merging_one_map_many_times_changes_nothing_that_is_scored(task):
 
 def test_show_is_a_picture(task):
     target, valid = known(task)
-    picture = task.show(task.decode(task.encode(target, valid)[0])[0])
+    picture = task.show(task.decode(told(task, task.encode(target, valid)[0]))[0])
     assert picture.shape == (3, 24, 32)
     assert 0 <= picture.min() <= picture.max() <= 1
+    assert picture.std() > 0.05
 
 
 def test_every_task_is_what_its_target_is_said_to_be(task):
-    assert TASKS[task.name] is task
     assert set(task.weights) <= set(task.losses)
-    # a disparity is made of depth, which is what data holds
-    assert UNITS["depth" if task.name == "disparity" else task.name].channels == task.channels
+    assert UNITS[task.target].channels == task.channels
+    assert not set(task.losses) & set(task.picture_losses)
+    with pytest.raises(ValueError, match=f"{task.name} has no loss 'beauty'; it has {task.loss_names[0]}"):
+        task.loss(*[torch.zeros(1, 3, 2, 2)] * 3, {"beauty": 1.0})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_found_by_its_name(name):
+    assert get_task(name) is TASKS[name]
+    assert TASKS[name].name == name
 
 
 def test_prompts_tell_tasks_apart():
-    assert len({t.prompt for t in TASKS.values()}) == len(TASKS)
+    """Logits are another answer to the question that colours are an answer to."""
+    prompts = [t.prompt for t in TASKS.values() if not t.name.endswith("_logits")]
+    assert len(set(prompts)) == len(prompts)
+    for name in ("semantic", "parsing"):
+        assert TASKS[name].prompt == TASKS[f"{name}_logits"].prompt
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in TASKS if TASKS[n].classes == () and n not in ("depth", "disparity", "normals")]
+    "name",
+    [n for n, t in ALL.items() if t.painted and not t.classes and t.target not in ("depth", "normals")],
 )
 def test_numbers_on_a_fixed_scale_come_back_as_they_were(name):
-    task = TASKS[name]
+    task = ALL[name]
     target, valid = known(task)
     found = task.decode(task.encode(target, valid)[0])
     torch.testing.assert_close(torch.where(valid, found, 0), target, rtol=0, atol=1e-6)
@@ -168,6 +199,64 @@ def test_numbers_on_a_fixed_scale_come_back_as_they_were(name):
     with pytest.raises(ValueError, match=r"to 25\d.*scale"):
         task.encode(target * 255, valid)
     task.encode(torch.where(valid, target, math.nan), valid)
+
+
+def test_normals_keep_their_direction_whatever_their_length():
+    rng = torch.Generator().manual_seed(0)
+    vectors = torch.randn(1, 3, 5, 6, generator=rng)
+    for length in (0.01, 1, 50):
+        torch.testing.assert_close(
+            TASKS["normals"].decode(vectors * length), vectors / vectors.norm(dim=1, keepdim=True)
+        )
+    assert TASKS["normals"].decode(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [0, 0, 1]
+
+
+def test_composition_is_the_difference_of_pictures_laid_on_black():
+    said, wanted = torch.tensor([0.0, 1, 0.25]), torch.tensor([1.0, 1, 0.75])
+    image = torch.tensor([[1.0, 0.5, 0], [0.2, 0.2, 0.2], [0.4, 0.8, 1.0]]).T.reshape(1, 3, 1, 3)
+    canvases = [(x * 2 - 1).reshape(1, 1, 1, 3).expand(-1, 3, -1, -1) for x in (said, wanted)]
+    expected = ((said - wanted).abs() * image[0, :, 0]).mean()
+    found = composition(*canvases, torch.ones(1, 1, 1, 3, dtype=torch.bool), image)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="'composition' of matting looks at the picture; pass image="):
+        TASKS["matting"].loss(*canvases, canvases[0][:, :1] < 9, {"composition": 1.0})
+
+
+@pytest.mark.parametrize("name, paint", [("sqrt_disparity", lambda d: -d.rsqrt()), ("log_depth", torch.log)])
+def test_the_other_spaces_are_painted_by_their_own_quantiles(name, paint):
+    depth = torch.linspace(1, 9, 64).reshape(1, 1, 8, 8).clone()
+    depth[..., 6:, :] = math.inf
+    depth[..., 0, 0] = 0
+    valid = depth.isfinite() & (depth > 0)
+    canvas, mask = TASKS[name].encode(depth, valid)
+    rising = paint(depth[valid])
+    low, high = torch.quantile(rising, torch.tensor([0.02, 0.98]))
+    expected = ((rising - low) / (high - low) * 2 - 1).clamp(-1, 1)
+    sign = -1 if name == "sqrt_disparity" else 1
+    torch.testing.assert_close(canvas[:, :1][valid], sign * expected, rtol=0, atol=1e-5)
+    assert bool((canvas[..., 6:, :] == sign).all())  # the sky
+    assert torch.equal(mask, valid | depth.isposinf())
+    assert not canvas[..., 0, 0].any()
+
+
+@pytest.mark.parametrize("name", ["sqrt_disparity", "log_depth"])
+def test_the_other_spaces_are_fitted_in_themselves(name):
+    """Any scale and shift of the true map is the truth again; what is far beyond it is a kilometre at most."""
+    task = TASKS[name]
+    target, valid = known(task)
+    right = perfect(task, target, valid)[0]
+    for scale, shift in ((1.0, 0.0), (-0.3, 7.0), (20.0, -1.0)):
+        found = task.align(scale * right + shift, target[0], valid[0])
+        torch.testing.assert_close(found[valid[0]].float(), target[0][valid[0]])
+    right[0, 0, 0] = -30 if name == "sqrt_disparity" else 30
+    hole = valid[0].clone()
+    hole[0, 0, 0] = False
+    assert task.align(right, target[0], hole)[0, 0, 0].item() == pytest.approx(1000)
+    flat = task.align(torch.full_like(right, 0.4), target[0], hole)
+    assert flat.std() < 1e-6
+    assert bool(flat.isfinite().all())
+    with pytest.raises(ValueError, match="no valid pixel"):
+        task.align(right, target[0], hole & False)
 
 
 def test_near_is_bright_in_disparity_and_the_sky_is_dark():

@@ -19,7 +19,6 @@ from .geometry import convert_frame, unit
 from .image import longest_edge_size, pad_to_multiple, read_image, resize
 from .prediction import SPACES, Prediction
 from .protocol import Answer, MultiStep, OneStep, Query, reason
-from .sample import mixes
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -39,7 +38,8 @@ class Reading:
         space: what a map's numbers are; the task's own when empty.
         frame: that vectors are painted in; they leave as RUB.
         stretch: whether each image's answer is stretched to fill the range (E2E-FT, GenPercept's DPT head).
-        clip: whether the mean of the painted channels is held in range, or each channel before it (Lotus).
+        clip: whether the mean of the painted channels is held in range, or each channel before it (Lotus, and all
+            published networks of normals).
         part: which target of a network that answers several.
     """
 
@@ -236,7 +236,7 @@ class Predictor(nn.Module):
         """Canvas to map ``1 c h w`` at the input's size: decoded first, as the field does, vectors unit again after."""
         found = self.task.decode(canvas[None])
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        if self.task.channels == 1 and not mixes(self.task.space):
+        if self.task.classes:  # ids do not mix; the share of a mask does
             return interpolate(found, size, mode="nearest-exact")
         if tuple(found.shape[-2:]) != size:
             found = interpolate(found, size, mode="bilinear", align_corners=False)

@@ -251,6 +251,7 @@ def marigold_like(folder: Path) -> ModelSettings | None:
             space=name if name in ("depth", "disparity") else "",
             part=i,
             frame="RUB" if name == "normals" else None,
+            clip="channels" if name == "normals" else "mean",
         )
         for i, name in enumerate(names)
     }

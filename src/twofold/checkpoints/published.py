@@ -62,7 +62,11 @@ def _task(protocol: OneStep | MultiStep, name: str, **more: object) -> TaskSetti
     frame = "RUB" if name == "normals" else None
     # Elsewhere the task's own word for its numbers holds.
     space = name if name in ("depth", "disparity") else ""
-    return TaskSettings.model_validate({"protocol": protocol, "space": space, "frame": frame, **more})
+    # All of them hold each number of a vector in range, which turns it a little, before they make it unit.
+    clip = "channels" if name == "normals" else "mean"
+    return TaskSettings.model_validate(
+        {"protocol": protocol, "space": space, "frame": frame, "clip": clip, **more}
+    )
 
 
 # As their pages said when this was written; some change, so each is to be read there before use.

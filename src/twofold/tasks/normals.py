@@ -19,8 +19,11 @@ def encode(normals: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decode(canvas: Tensor) -> Tensor:
-    """Canvas ``b 3 h w`` to unit vectors; a canvas of no direction faces the viewer."""
-    canvas = canvas.float().clamp(-1, 1)
+    """Canvas ``b 3 h w`` to unit vectors; a canvas of no direction faces the viewer.
+
+    Numbers beyond [-1, 1] are not clipped before: that would turn the vector, and its length means nothing.
+    """
+    canvas = canvas.float()
     towards = torch.tensor([0.0, 0.0, 1.0], device=canvas.device).reshape(1, 3, 1, 1)
     return unit(torch.where(canvas.norm(dim=1, keepdim=True) > 1e-4, canvas, towards))
 
