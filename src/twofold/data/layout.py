@@ -139,7 +139,7 @@ def check_relative(path: Any, where: str) -> None:
 def inside(root: Path, path: str, where: str) -> Path:
     """The file `path` of the folder `root` (resolved before); FolderError when missing or linked away.
 
-    Of a member of a tar, the tar.
+    Of a member of a tar, `x.tar::member`; whether the tar has it is found out when it is read.
     """
     file = root / path.split(MEMBER, 1)[0]
     real = os.path.realpath(file)
@@ -147,7 +147,7 @@ def inside(root: Path, path: str, where: str) -> Path:
         raise FolderError(f"{where}: {path!r} is a link out of the folder; copy the file into it")
     if not Path(real).is_file():
         raise FolderError(f"{where}: {shown(file)} does not exist; restore it, or drop the row")
-    return file
+    return root / path
 
 
 def write_text(path: Path, text: str) -> None:

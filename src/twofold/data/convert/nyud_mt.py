@@ -31,8 +31,8 @@ def rows(root: Path, split: str) -> Iterator[Row]:
     """One row a line of gt_sets/{split}.txt; the frame of the normals is found by holding them against the depth."""
     listed = names(root / "gt_sets" / f"{split}.txt")
     found = [_files(root, name) for name in listed]
-    frame = _frame(root, [files for _, files in found[:_LOOKED_AT]])
-    for name, files in zip(listed, [files for _, files in found], strict=True):
+    frame = _frame(root, found[:_LOOKED_AT])
+    for name, files in zip(listed, found, strict=True):
         targets: dict[str, dict[str, Any]] = {
             target: {"path": under(root, path)} for target, path in files.items() if target != "picture"
         }
@@ -43,9 +43,9 @@ def rows(root: Path, split: str) -> Iterator[Row]:
         yield {"id": f"{split}/{name}", "file_name": under(root, files["picture"]), "targets": targets}
 
 
-def _files(root: Path, name: str) -> tuple[str, dict[str, Path]]:
+def _files(root: Path, name: str) -> dict[str, Path]:
     """The files of one picture: png as ATRC repacked them, or jpg and npy as MTI-Net had them."""
-    return name, {
+    return {
         "picture": one_of(root / "images", name, (".png", ".jpg")),
         "semantic": one_of(root / "segmentation", name, (".png",)),
         "depth": one_of(root / "depth", name, (".npy",)),

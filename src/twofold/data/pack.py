@@ -1,0 +1,277 @@
+"""A data folder as tar files of a few hundred megabytes: for clusters, where a million small files are slow.
+
+    shard-00000.tar   00000000.image.jpg, 00000000.depth.png, 00000000.json (the row), 00000001.image.jpg, ...
+    metadata.jsonl    the rows, with paths such as shard-00000.tar::00000000.depth.png
+    dataset.json      the header
+
+The files keep their bytes. Tools that read such shards (webdataset) take what is before a name's *first* dot for the
+key of a sample; so the key is its number, never its id, which may have dots. Reading stays random: `Shards(out)[i]`
+seeks to its members; nothing is unpacked. The same folder gives the same bytes on any machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from twofold.data.folder import Folder
+from twofold.data.layout import (
+    HEADER,
+    MANIFESTS,
+    MEMBER,
+    FolderError,
+    Row,
+    check_relative,
+    inside,
+    read_header,
+    row_paths,
+    to_json,
+    write_text,
+)
+from twofold.image import atomic_write
+from twofold.image.files import remove_leftovers
+from twofold.image.stored import Stored, find_stored, tidy
+
+SHARD = 512 * 2**20
+# A picture or map is never larger; the format of the headers ends at 8 GB.
+MOST = 2 * 2**30
+_BLOCK, _RECORD = 512, 20 * 512
+_SLOT = re.compile(r"[A-Za-z0-9_-]+")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One shard: its file, how many samples and bytes it has, and whether it was there already."""
+
+    path: Path
+    samples: int
+    size: int
+    kept: bool
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """One sample of the plan: its members (name, where the bytes are), and its row with the new paths."""
+
+    members: tuple[tuple[str, Stored], ...]
+    row: Row
+
+    @property
+    def last(self) -> tuple[str, bytes]:
+        """The member that holds the row."""
+        key = self.row["file_name"].split(MEMBER)[1].partition(".")[0]
+        return f"{key}.json", (to_json(self.row, f"the row of {self.row['id']}") + "\n").encode()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the members with their headers."""
+        return sum(_padded(s) for s in (*(m.size for _, m in self.members), len(self.last[1])))
+
+
+def pack(folder: Folder, out: str | os.PathLike[str], shard_size: int = SHARD) -> Iterator[Packed]:
+    """Writes the samples of `folder`, in their order, to tar shards of at most `shard_size` bytes in `out`.
+
+    A generator of what was done: one record a shard. Each shard appears whole or not at all, and the manifest
+    comes last; the same call after a kill goes on where it was (a file that was changed in between, but not its
+    size, is not noticed). A sample larger than a shard has one of its own. Pictures that several rows name (one a
+    person, in COCO) are stored once for each.
+
+    FolderError when `out` holds something else, was begun from other samples or with another size, or a file
+    is missing or larger than `MOST`.
+    """
+    if shard_size < _RECORD:
+        raise FolderError(f"shards of {shard_size} bytes hold nothing; at least {_RECORD}")
+    target = Path(os.path.realpath(out))
+    if target == folder.root or target == folder.files:
+        raise FolderError(f"{out} is the folder itself; choose another for the shards")
+    shards = _plan(folder, shard_size)
+    if not shards:
+        raise FolderError(f"{folder.root} has no samples to pack")
+    header = _header(folder, shards, shard_size)
+    _begin(target, header)
+    for number, pieces in enumerate(shards):
+        yield _write(target / _name(number), pieces)
+    lines = [
+        to_json(piece.row, f"the row of {piece.row['id']}") + "\n" for pieces in shards for piece in pieces
+    ]
+    write_text(target / MANIFESTS[0], "".join(lines))
+
+
+class Shards(Folder):
+    """A packed folder, read in any order. Its tars are looked through first: see `check_shard`.
+
+    FolderError for a shard that is missing or unsafe, or a row whose member is not there.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], targets: Sequence[str] | None = None) -> None:
+        super().__init__(root, targets)
+        found: dict[str, set[str]] = {}
+        for row in self.rows:
+            where = f"{self.root.name}, sample {row['id']!r}"
+            for path in row_paths(row):
+                shard, mark, member = path.partition(MEMBER)
+                if not mark:
+                    raise FolderError(f"{where}: {path!r} is not in a shard; read this folder with Folder")
+                if shard not in found:
+                    found[shard] = check_shard(inside(self.files, shard, where))
+                if member not in found[shard]:
+                    raise FolderError(f"{where}: {shard} has no {member!r}; pack the folder again")
+
+
+def check_shard(path: str | os.PathLike[str]) -> set[str]:
+    """The names of a shard's members; FolderError for one that no honest packer writes.
+
+    That is: compressed or torn tars, anything but plain files (links, devices, folders), names that are absolute,
+    lead upwards, are not tidy or come twice, and members larger than `MOST`.
+    """
+    names: set[str] = set()
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                where = f"{path}: {member.name!r}"
+                if not member.isreg() or member.issparse():
+                    raise FolderError(f"{where} is not a plain file; a shard holds nothing else")
+                check_relative(member.name, str(path))
+                if tidy(member.name) != member.name or MEMBER in member.name:
+                    raise FolderError(f"{where} is not the plain name of a file")
+                if member.name in names:
+                    raise FolderError(f"{where} comes twice; which of them is meant is not known")
+                if member.size > MOST:
+                    raise FolderError(f"{where} has {member.size} bytes; a member has at most {MOST}")
+                if member.offset_data + member.size > os.path.getsize(path):
+                    raise FolderError(f"{where} is cut short; fetch the shard again")
+                names.add(member.name)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        detail = " ".join(str(error).split())[:80]
+        raise FolderError(f"{path} is not a whole, uncompressed tar ({detail}); fetch it again") from None
+    return names
+
+
+def _plan(folder: Folder, shard_size: int) -> list[list[_Piece]]:
+    """What each shard will hold. Sizes are looked up, nothing is read."""
+    shards: list[list[_Piece]] = []
+    filled = 0
+    for number, row in enumerate(folder.rows):
+        piece = _piece(folder, row, number, max(0, len(shards) - 1))
+        if not shards or _whole(filled + piece.size) > shard_size:
+            shards.append([])
+            piece, filled = _piece(folder, row, number, len(shards) - 1), 0
+        shards[-1].append(piece)
+        filled += piece.size
+    return shards
+
+
+def _piece(folder: Folder, row: Row, number: int, shard: int) -> _Piece:
+    where, key = f"{folder.root.name}, sample {row['id']!r}", f"{number:08d}"
+    members: dict[str, Stored] = {}
+
+    def moved(path: str, slot: str) -> str:
+        inside(folder.files, path, where)
+        stored = find_stored(folder.files / path)
+        if stored.size > MOST:
+            raise FolderError(f"{where}: {path} has {stored.size} bytes; a member has at most {MOST}")
+        name = f"{key}.{slot}{posixpath.splitext(path)[1].lower()}"
+        members[name] = stored
+        return f"{_name(shard)}{MEMBER}{name}"
+
+    new = copy.deepcopy(row)
+    new["file_name"] = moved(row["file_name"], "image")
+    for slot, part in {"about": new.get("image") or {}, **(new.get("targets") or {})}.items():
+        if not _SLOT.fullmatch(slot) or slot in ("image", "json"):
+            raise FolderError(
+                f"{where}: a target called {slot!r} cannot be packed; use letters, digits, _ and -"
+            )
+        _move(part, slot, moved)
+    left = [path for path in row_paths(new) if not str(path).startswith(f"{_name(shard)}{MEMBER}")]
+    if left:
+        raise FolderError(f"{where}: {left[0]!r} stands where no path is packed from; mend the row")
+    return _Piece(tuple(members.items()), new)
+
+
+def _move(part: dict[str, Any], slot: str, moved: Any) -> None:
+    """Renames each `path` within a part of a row, at any depth (masks have paths of their own)."""
+    if "index" in part:
+        # A copy of the whole stack for every sample would be what nobody means.
+        raise FolderError(
+            f"{slot} is one map of a stack; write its samples with FolderWriter, then pack them"
+        )
+    for key, value in part.items():
+        if isinstance(value, dict):
+            _move(value, f"{slot}.{key}", moved)
+        elif key == "path":
+            part[key] = moved(value, slot)
+
+
+def _header(folder: Folder, shards: list[list[_Piece]], shard_size: int) -> Row:
+    """The header of the packed folder; its plan tells it from that of other samples."""
+    count = sum(map(len, shards))
+    kept = {k: v for k, v in folder.header.items() if k not in ("root", "count", "packed")}
+    plan = hashlib.sha256(json.dumps([kept, shard_size], sort_keys=True).encode())
+    for pieces in shards:
+        for piece in pieces:
+            sizes = [(name, stored.size) for name, stored in piece.members]
+            plan.update(json.dumps([piece.row, sizes], sort_keys=True).encode())
+    packed = {"shards": len(shards), "shard_size": shard_size, "plan": plan.hexdigest()}
+    return {**kept, "packed": packed, "count": count}
+
+
+def _begin(target: Path, header: Row) -> None:
+    """Makes the folder and writes the header; FolderError when something else is there."""
+    if (target / HEADER).exists():
+        if read_header(target) != header:
+            raise FolderError(
+                f"{target} was begun from other samples or with another size; choose a new folder"
+            )
+    elif target.exists() and any(not name.startswith(".tmp-") for name in os.listdir(target)):
+        raise FolderError(f"{target} holds other files; choose a new folder")
+    target.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(target)
+    write_text(target / HEADER, to_json(header, "the header", indent=1) + "\n")
+
+
+def _write(path: Path, pieces: list[_Piece]) -> Packed:
+    """Writes one shard, or finds it done: being written whole, one of the planned size is."""
+    size = _whole(sum(piece.size for piece in pieces))
+    if path.is_file() and path.stat().st_size == size:
+        return Packed(path, len(pieces), size, True)
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        for piece in pieces:
+            for name, stored in piece.members:
+                _append(file, name, stored.read(), stored.size)
+            name, row = piece.last
+            _append(file, name, row, len(row))
+        file.write(bytes(size - file.tell()))
+    return Packed(path, len(pieces), size, False)
+
+
+def _append(file: BinaryIO, name: str, data: bytes, size: int) -> None:
+    """One member as POSIX ustar has it, without an owner or a date; FolderError when its size has changed."""
+    if len(data) != size:
+        raise FolderError(f"{name} changed from {size} to {len(data)} bytes while it was packed; try again")
+    item = tarfile.TarInfo(name)
+    item.size, item.mode = len(data), 0o644
+    file.write(item.tobuf(tarfile.USTAR_FORMAT))
+    file.write(data)
+    file.write(bytes(-len(data) % _BLOCK))
+
+
+def _name(number: int) -> str:
+    return f"shard-{number:05d}.tar"
+
+
+def _padded(size: int) -> int:
+    return _BLOCK + size + -size % _BLOCK
+
+
+def _whole(size: int) -> int:
+    """Of a tar with so many bytes of members: two empty blocks follow, and the last record is filled."""
+    return size + 2 * _BLOCK + -(size + 2 * _BLOCK) % _RECORD
