@@ -1,0 +1,176 @@
+"""GenPercept's quirks: each is there when asked for, with the original's number where there is one, and only then."""
+
+import math
+
+import pytest
+import torch
+
+from test_losses import plane, published
+from twofold.geometry import align_affine
+from twofold.image import resize, resize_nearest
+from twofold.metrics import DEPTH, affine_aligned
+from twofold.tasks import TASKS, compat
+from twofold.tasks.compat import genpercept, median_scale_shift_invariant, zeroed_normals
+
+NAMES = ("depth", "disparity", "normals", "mask", "matting", "segmentation")
+
+
+def test_published_loss_of_medians():
+    assert median_scale_shift_invariant(*published()).item() == pytest.approx(0.986824, abs=1e-6)
+    assert genpercept(TASKS["depth"]).losses["median_ssi"] is median_scale_shift_invariant
+    assert not [n for n in NAMES if "median_ssi" in TASKS[n].losses]
+
+
+def test_medians_are_of_unknown_pixels_too():
+    """So that, unlike with every other loss, what is said where nothing is known changes it."""
+    said, wanted, mask = published()
+    spoiled = torch.where(mask, said, said + 5)
+    assert abs(median_scale_shift_invariant(spoiled, wanted, mask).item() - 0.986824) > 0.05
+    for scale, shift in ((3.0, 0.0), (0.2, -1.0)):
+        found = median_scale_shift_invariant(scale * said + shift, wanted, mask).item()
+        assert found == pytest.approx(0.986824, abs=1e-5)
+
+
+def test_published_fit_upside_down():
+    """An answer that falls where the truth rises: brought to its median, not left as it is."""
+    wanted = torch.tensor([-1.0, -0.5, 0.0, 1.0]).reshape(1, 1, 1, 4).expand(-1, 3, -1, -1)
+    said, mask = -wanted, torch.ones(1, 1, 1, 4, dtype=torch.bool)
+    here, there = 2 - wanted[0, 0, 0], 2 + wanted[0, 0, 0]
+    # Sorted, the second of four: 2 + (-0.5) of the truth, 2 + 0 of what is said.
+    expected = (here * (1.5 / 2) - there).abs().mean()
+    torch.testing.assert_close(compat.scale_shift_invariant(said, wanted, mask), expected)
+    ours = TASKS["depth"].losses["ssi"](said, wanted, mask)
+    torch.testing.assert_close(ours, (said - wanted).abs().mean())
+    right = compat.scale_shift_invariant(0.3 * wanted - 0.1, wanted, mask)
+    assert right.item() == pytest.approx(0, abs=3e-5)
+
+
+@pytest.mark.parametrize("loss", [compat.scale_shift_invariant, median_scale_shift_invariant])
+def test_published_losses_have_finite_slopes(loss):
+    said, wanted, mask = published()
+    for said_, mask_ in ((said, mask), (said, mask & False), (said * 0, mask), (-wanted, mask)):
+        given = said_.clone().requires_grad_(True)
+        cost = loss(given, wanted, mask_)
+        cost.backward()
+        assert given.grad is not None
+        assert bool(cost.isfinite())
+        assert bool(given.grad.isfinite().all())
+        assert bool(mask_.any()) or cost.item() == 0
+
+
+def test_normals_that_were_zeroed_cost_ninety_degrees():
+    up = torch.tensor([0.0, 0.6, 0.8]).reshape(1, 3, 1, 1).repeat(1, 1, 1, 4)
+    valid = torch.tensor([True, True, True, False]).reshape(1, 1, 1, 4)
+    depth_valid = torch.tensor([True, False, True, True]).reshape(1, 1, 1, 4)
+    vectors, known = zeroed_normals(up, valid, depth_valid)
+    assert torch.equal(known, valid)
+    assert vectors.norm(dim=1).flatten().tolist() == pytest.approx([1, 0, 1, 0])
+    task = genpercept(TASKS["normals"])
+    canvas, mask = task.encode(vectors, known)
+    assert torch.equal(mask, valid)
+    said = up.clone().requires_grad_(True)
+    loss = task.loss(said, canvas, mask)
+    floor = math.acos(1 - 1e-4)
+    assert loss.item() == pytest.approx((2 * floor + math.pi / 2) / 3, abs=1e-4)
+    loss.backward()
+    assert said.grad is not None
+    assert not said.grad.any()  # a constant: nothing is learned from it
+    # Ours leaves them out, where the data says that nothing is known.
+    assert TASKS["normals"].losses["angular"](up, up, valid & depth_valid).item() == pytest.approx(
+        floor, abs=1e-4
+    )
+
+
+def test_pictures_were_resized_without_blending():
+    assert compat.RESAMPLE == "nearest"
+    stripes = (torch.arange(12) % 2).float().expand(3, 6, -1)
+    small = resize_nearest(stripes, (3, 4))
+    assert torch.equal(small, stripes[:, 1::2, 1::3])
+    assert set(small.unique().tolist()) == {0.0, 1.0}
+    blended = resize(stripes, (3, 4))
+    assert 0.2 < blended.min() <= blended.max() < 0.8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_default_has_no_quirk(name):
+    """Each property that a quirk breaks holds by default, and is broken when the quirk is asked for."""
+    ours, theirs = TASKS[name], genpercept(TASKS[name])
+    valid = torch.ones(1, 1, 12, 16, dtype=torch.bool)
+    if name in ("mask", "matting", "segmentation"):
+        full = torch.ones(1, ours.channels, 12, 16)
+        assert bool((ours.encode(full, valid)[0] == 1).all())
+        assert bool((theirs.encode(full, valid)[0] == -1).all())
+    elif name == "normals":
+        canvas = torch.tensor([2.0, 0.0, 1.0]).reshape(1, 3, 1, 1)
+        assert ours.decode(canvas).flatten().tolist() == pytest.approx([2 / 5**0.5, 0, 1 / 5**0.5])
+        assert theirs.decode(canvas).flatten().tolist() == [1, 0, 1]
+        # Their losses do not see how long a vector is.
+        assert theirs.loss(3 * canvas, canvas, valid[..., :1, :1]) == theirs.loss(
+            canvas, canvas, valid[..., :1, :1]
+        )
+        assert ours.loss(3 * canvas, canvas, valid[..., :1, :1]) > ours.loss(
+            canvas, canvas, valid[..., :1, :1]
+        )
+    else:
+        _, wanted, mask = published()
+        sideways = (wanted + torch.arange(16) * 0.1, wanted, mask & True)
+        assert theirs.losses["gradient"](*sideways).item() == pytest.approx(0, abs=1e-6)
+        assert ours.losses["gradient"](*sideways).item() > 0.05
+        depth, known = plane()
+        assert bool((theirs.encode(depth, known)[0][:, :1][depth == 0] == -1).all())
+        assert not ours.encode(depth, known)[0][:, :1][depth == 0].any()
+
+
+def test_one_near_pixel_darkens_published_disparity_and_not_ours():
+    depth = torch.linspace(2, 10, 400).reshape(1, 1, 20, 20).clone()
+    valid = torch.ones_like(depth, dtype=torch.bool)
+    near = depth.clone()
+    near[..., 0, 0] = 0.05
+    moved = [
+        (task.encode(near, valid)[0] - task.encode(depth, valid)[0])[..., 10:, :].abs().mean().item()
+        for task in (TASKS["disparity"], genpercept(TASKS["disparity"]))
+    ]
+    assert moved[0] < 0.02 < 0.1 < moved[1]
+
+
+def test_far_pixels_that_are_not_valid_lift_the_farthest_valid_one():
+    """Sky at 655 m beside depths of up to 80 m: -0.9635 in the original (numbers of its own code), -1 by default."""
+    depth = torch.cat([torch.linspace(1.4, 80, 63), torch.tensor([655.0])]).reshape(1, 1, 8, 8)
+    valid = depth <= 80
+    theirs, _ = genpercept(TASKS["disparity"]).encode(depth, valid)
+    expected = (1 / 80 - 1 / 655) / (1 / 1.4 - 1 / 655) * 2 - 1
+    assert theirs[0, 0][valid[0, 0]].min().item() == pytest.approx(expected, abs=1e-6)
+    assert expected > -0.98
+    assert TASKS["disparity"].encode(depth, valid)[0][0, 0][valid[0, 0]].min() == -1
+
+
+def test_published_scores():
+    """Scale, shift and scores of a closed-form map (numbers of the original's evaluation)."""
+    y, x = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
+    truth = (2 + 0.5 * y + 0.2 * x)[None]
+    said = (0.05 * y + 0.025 * x + 0.02 * torch.sin(x * y))[None]
+    said = (said - said.min()) / (said.max() - said.min())
+    valid = plane()[1][0]
+    assert align_affine(said, truth, valid) == pytest.approx((8.818457, 1.940009), abs=1e-6)
+    aligned = affine_aligned(said, truth, valid, (1e-3, 10))
+    wanted = {
+        "abs_rel": 0.033148, "sq_rel": 0.009193, "rmse": 0.235869, "rmse_log": 0.040181, "log10": 0.014360,
+        "delta1": 1.0, "i_rmse": 0.007966, "silog": 4.018064,
+    }  # fmt: skip
+    found = {n: DEPTH[n].conclude(DEPTH[n].measure(aligned, truth.double(), valid)) for n in wanted}
+    assert found == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_published_keeps_to_the_names(name):
+    task = genpercept(TASKS[name])
+    assert (task.name, task.target, task.space, task.outputs) == (
+        name, TASKS[name].target, TASKS[name].space, TASKS[name].outputs,
+    )  # fmt: skip
+    assert set(TASKS[name].losses) <= set(task.losses)
+
+
+@pytest.mark.parametrize("name", [n for n in TASKS if n not in NAMES])
+def test_other_tasks_are_not_genpercepts(name):
+    with pytest.raises(ValueError, match=f"no task '{name}'"):
+        genpercept(TASKS[name])
