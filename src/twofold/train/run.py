@@ -77,7 +77,16 @@ def _save(
     tasks = [t for t in recipe.mix if t != IMAGE] if recipe.stage == "denoiser" else []
     if tasks:
         settings = settings.model_copy(update={"size": max(recipe.size)})
+    if not _as_before(recipe):
+        # What the network was taught earlier was taught to other weights.
+        settings = settings.model_copy(update={"tasks": {}})
     settings = settings.with_tasks(tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts)
-    kept = {get_task(t).name: h.cpu() for t, h in heads.items()}
+    kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
     save_model(backbone, settings, folder, heads=kept)
+
+
+def _as_before(recipe: Recipe) -> bool:
+    """Whether tasks that the run did not teach are answered as they were: only new heads have learned."""
+    learned = "full" in (recipe.unet, recipe.text, recipe.decoder) or recipe.unet == "lora"
+    return recipe.stage == "denoiser" and not recipe.reset and not learned
