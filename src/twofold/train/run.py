@@ -80,6 +80,8 @@ def _save(
     if not _as_before(recipe):
         # What the network was taught earlier was taught to other weights.
         settings = settings.model_copy(update={"tasks": {}})
+    told = tuple(dict.fromkeys((*settings.trained_on, *_trained_on(recipe))))
+    settings = settings.model_copy(update={"name": recipe.name, "trained_on": told})
     settings = settings.with_tasks(tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts)
     kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
@@ -90,3 +92,15 @@ def _as_before(recipe: Recipe) -> bool:
     """Whether tasks that the run did not teach are answered as they were: only new heads have learned."""
     learned = "full" in (recipe.unet, recipe.text, recipe.decoder) or recipe.unet == "lora"
     return recipe.stage == "denoiser" and not recipe.reset and not learned
+
+
+def _trained_on(recipe: Recipe) -> list[str]:
+    """The run's sources, as a model's card tells them: name, how many samples, licence."""
+    lines = []
+    for source in recipe.sources:
+        folder = Folder(source.path)
+        licence = folder.header.get("license") or folder.header.get("licence") or "licence not stated"
+        licence = licence.get("id", "licence not stated") if isinstance(licence, dict) else licence
+        name = folder.header.get("name") or folder.root.name
+        lines.append(f"{name}: {len(source.indices(len(folder)))} samples ({licence}), in {recipe.name}")
+    return lines
