@@ -151,7 +151,7 @@ def _predictor(
 def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
     from twofold.evaluate import finish, run
     from twofold.evaluate.markdown import plain_table
-    from twofold.evaluate.tables import counted, score_table
+    from twofold.evaluate.tables import counted, own_table, published_table
 
     total = len(about.selected)
     kept = 0
@@ -163,8 +163,9 @@ def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
     if as_json:
         emit(report)
     else:
-        for text in plain_table(score_table(report)):
-            line(text)
+        for table in (own_table(report), published_table(report)[0]):
+            for text in plain_table(table) if table.lines else ():
+                line(text)
         for warning in report["warnings"]:
             line(f"warning: {warning}")
         line(f"{counted(report['counts'])}{f' ({kept} were there)' if kept else ''}; see {paths['html']}")

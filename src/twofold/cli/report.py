@@ -34,7 +34,7 @@ def report(
     if as_json:
         for path, one, row in zip(runs, reports, table.lines, strict=True):
             protocol = one["protocol"]["id"]
-            scores = {"scores": one["scores"], "note": row.source}
+            scores = {"scores": one["scores"], "note": row.note}
             emit(
                 {
                     "run": str(path),

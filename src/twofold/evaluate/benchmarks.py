@@ -138,7 +138,7 @@ _ALL = (
         "p3m-500-p", "P3M-10k, 500 portraits with blurred faces", "p3m10k", "P3M-500-P", ("matting/p3m-whole",), 500
     ),
     Benchmark(
-        "aim-500", "AIM-500, natural pictures", "aim500", "test", ("matting/p3m-whole",), 500,
+        "aim-500", "AIM-500, natural pictures", "aim500", "validation", ("matting/p3m-whole",), 500,
         notes="34 transparent objects decide the mean.",
     ),
     Benchmark(
@@ -155,20 +155,20 @@ _ALL = (
     Benchmark("nyud-mt-depth", "NYUD-MT, depth in metres", "nyud-mt", "val", ("mtl/invpt-depth",), 654),
     Benchmark("nyud-mt-normals", "NYUD-MT, normals", "nyud-mt", "val", ("mtl/invpt-normals",), 654),
     Benchmark(
-        "pascal-context-semseg", "PASCAL-Context (multi-task), 21 classes", "pascal-context", "val",
+        "pascal-context-semseg", "PASCAL-Context (multi-task), 21 classes", "pascal-mt", "val",
         ("mtl/invpt-semseg",), 5105, {"classes": 21},
     ),
     Benchmark(
-        "pascal-context-parts", "PASCAL-Context (multi-task), parts of people", "pascal-context", "val",
+        "pascal-context-parts", "PASCAL-Context (multi-task), parts of people", "pascal-mt", "val",
         ("mtl/invpt-parts",), 5105, {"classes": 7},
         notes="Pictures without people have no truth that counts: fewer are evaluated.",
     ),
     Benchmark(
-        "pascal-context-saliency", "PASCAL-Context (multi-task), saliency", "pascal-context", "val",
+        "pascal-context-saliency", "PASCAL-Context (multi-task), saliency", "pascal-mt", "val",
         ("mtl/invpt-saliency",), 5105, notes="The truth was distilled from a network.",
     ),
     Benchmark(
-        "pascal-context-normals", "PASCAL-Context (multi-task), normals", "pascal-context", "val",
+        "pascal-context-normals", "PASCAL-Context (multi-task), normals", "pascal-mt", "val",
         ("mtl/invpt-normals",), 5105, notes="The truth was distilled from a network.",
     ),
 )  # fmt: skip

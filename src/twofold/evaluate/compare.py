@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..image import atomic_write
-from .html import document, html_table
 from .markdown import markdown_table
+from .page import document, html_table
 from .report import Report
 from .standard import EvaluationError
 from .tables import OURS, PUBLISHED, Cell, Line, Table, heading, number, subject
@@ -62,9 +62,11 @@ def compare(reports: Sequence[Report]) -> tuple[Table, list[str]]:
     for report, why in zip(reports, apart, strict=True):
         cells = tuple(_cell(name, report, why, reports, apart) for name in names)
         mark = " ≠" if why else ""
-        settings = [*report["deviations"], *(f"WARNING: {w}" for w in report["warnings"])]
-        source = "; ".join([f"NOT COMPARABLE: {', '.join(why)}"] * bool(why) + settings)
-        lines.append(Line(subject(report) + mark, PUBLISHED if why else OURS, cells, source))
+        said = [f"not comparable: {', '.join(why)}"] * bool(why) + [
+            *report["deviations"],
+            *report["warnings"],
+        ]
+        lines.append(Line(subject(report) + mark, PUBLISHED if why else OURS, cells, note="; ".join(said)))
     notes = [
         f"{subject(report)}: not comparable with {subject(first)}: {', '.join(why)}"
         for report, why in zip(reports, apart, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .tables import OURS, Line, Table, facts, number, score_table, subject
+from .tables import OURS, Cell, Line, Table, facts, number, own_table, published_table, subject
 
 
 def document(report: Mapping[str, Any]) -> str:
@@ -15,11 +15,13 @@ def document(report: Mapping[str, Any]) -> str:
     parts = [f"# {subject(report)} on {name}", ""]
     parts += [f"> **Warning**: {line}." for line in report["warnings"]]
     parts += ["", "| | |", "|---|---|", *(f"| {k} | {escaped(v)} |" for k, v in facts(report)), ""]
-    table = score_table(report)
-    parts += ["## Scores", "", *markdown_table(table), "", *_doubts(table)]
-    parts += [f"{report['protocol']['notes']}", ""] if report["protocol"]["notes"] else []
-    if benchmark and benchmark["notes"]:
-        parts += [benchmark["notes"], ""]
+    parts += ["## Scores", "", *markdown_table(own_table(report)), ""]
+    for note in (report["protocol"]["notes"], benchmark["notes"] if benchmark else ""):
+        parts += [note, ""] if note else []
+    table, sources = published_table(report)
+    if table.lines:
+        parts += ["## Beside published numbers", "", *markdown_table(table), "", *_doubts(table)]
+        parts += [*(f"{n}. {source}" for n, source in enumerate(sources, 1)), ""]
     parts += _examples(report)
     for kind in ("failed", "skipped"):
         parts += _named(kind, report)
@@ -28,20 +30,24 @@ def document(report: Mapping[str, Any]) -> str:
 
 def markdown_table(table: Table) -> list[str]:
     """A table's lines; the run's own in bold, doubtful numbers with a question mark."""
-    head = f"| | {' | '.join(table.columns)} | source |"
-    rule = "|---|" + "---:|" * len(table.columns) + "---|"
-    return [head, rule, *map(_line, table.lines)]
+    last = any(line.source or line.note for line in table.lines)
+    head = f"| | {' | '.join(table.columns)} |{' source |' if last else ''}"
+    rule = "|---|" + "---:|" * len(table.columns) + ("---|" if last else "")
+    return [head, rule, *(_line(line, last) for line in table.lines)]
 
 
-def _line(line: Line) -> str:
-    bold = "**" if line.kind == OURS else ""
-    cells = (
-        f"{bold}{cell.text}{bold}{_MARKS.get(cell.mark, '')}" if cell.text else "" for cell in line.cells
-    )
-    return f"| {bold}{escaped(line.name.strip())}{bold} | {' | '.join(cells)} | {escaped(line.source)} |"
+def _line(line: Line, last: bool) -> str:
+    cells = (_cell(cell, line.kind == OURS) for cell in line.cells)
+    name = f"**{escaped(line.name)}**" if line.kind == OURS else escaped(line.name)
+    source = f" {escaped(' '.join(filter(None, (line.source, line.note))))} |" if last else ""
+    return f"| {name} | {' | '.join(cells)} |{source}"
 
 
-_MARKS = {"doubt": " (?)", "best": " ★"}
+def _cell(cell: Cell, bold: bool) -> str:
+    if not cell.text:
+        return ""
+    around = "**" if bold or cell.mark in ("own", "best") else ""
+    return f"{around}{cell.text}{around}{' (?)' if cell.mark == 'doubt' else ''}"
 
 
 def escaped(text: str) -> str:
@@ -62,7 +68,7 @@ def _doubts(table: Table) -> list[str]:
 def _examples(report: Mapping[str, Any]) -> list[str]:
     found = report["examples"]
     metric = found["metric"]
-    unit = report["metrics"][metric]["unit"]
+    unit = report["metrics"].get(metric, {}).get("unit", "")
     lines = [
         f"- {which}: `{found[which]['id']}`, {metric} {number(found[which]['value'], unit)}"
         for which in ("best", "median", "worst")
@@ -81,19 +87,17 @@ def _named(kind: str, report: Mapping[str, Any]) -> list[str]:
     return [f"## {kind.capitalize()}: {total}", "", *lines, *more, ""]
 
 
-def plain_table(table: Table, source: bool = False) -> list[str]:
+def plain_table(table: Table) -> list[str]:
     """A table for a terminal, in columns."""
-    head = ["", *table.columns, *(["source"] if source else [])]
+    head = ["", *table.columns]
     rows = [
-        [line.name, *(c.text + {"doubt": "?", "best": "*"}.get(c.mark, "") for c in line.cells)]
-        + ([line.source] if source else [])
+        [line.name, *(cell.text + {"doubt": "?", "best": "*"}.get(cell.mark, "") for cell in line.cells)]
         for line in table.lines
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [
         "  ".join(
-            cell.ljust(w) if i in (0, len(table.columns) + 1) else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in [head, *rows]
     ]

@@ -10,27 +10,42 @@ from functools import cache, partial
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..geometry import convert_frame, unit
-from ..metrics import Metric, crop_mask, trivial_baselines
-from ..metrics.alignment import ALIGNMENTS, ANYTHING, fit_grid
-from ..metrics.depth import DEPTH, DEPTH_POOLED
-from ..metrics.hce import HCE
-from ..metrics.masks import MASKS
-from ..metrics.matting import MATTING
-from ..metrics.metric import measure_many
-from ..metrics.normals import NORMALS, NORMALS_BY_IMAGE
-from ..metrics.saliency import SALIENCY
-from ..metrics.semantic import parsing_metrics, semantic_metrics
+from ..geometry import Camera, convert_frame, unit
+from ..metrics import (
+    ALIGNMENTS,
+    DEPTH,
+    DEPTH_POOLED,
+    HCE,
+    MASKS,
+    MATTING,
+    MULTITASK_BY_IMAGE,
+    MULTITASK_POOLED,
+    NORMALS,
+    NORMALS_BY_IMAGE,
+    SALIENCY,
+    Metric,
+    crop_mask,
+    fit_grid,
+    measure_many,
+    parsing_metrics,
+    semantic_metrics,
+    trivial_baselines,
+)
+from ..metrics.alignment import ANYTHING
 from ..sample import Sample, mixes
+from .pose import POSE
 from .standard import EvaluationError, Standard
 
 # What a standard may call its metrics' family.
 TABLES: dict[str, Mapping[str, Metric]] = {
+    "POSE": POSE,
     "DEPTH": DEPTH,
     "DEPTH_POOLED": DEPTH_POOLED,
     "HCE": HCE,
     "MASKS": MASKS,
     "MATTING": MATTING,
+    "MULTITASK_BY_IMAGE": MULTITASK_BY_IMAGE,
+    "MULTITASK_POOLED": MULTITASK_POOLED,
     "NORMALS": NORMALS,
     "NORMALS_BY_IMAGE": NORMALS_BY_IMAGE,
     "SALIENCY": SALIENCY,
@@ -94,7 +109,7 @@ def windowed(sample: Sample, name: str) -> Sample:
         raise EvaluationError(f"{sample.id}: {width}x{height} is smaller than the window {name}, {w}x{h}")
     top, left = height - h, (width - w) // 2
     rows, columns = slice(top, top + h), slice(left, left + w)
-    camera = sample.camera.cropped(left, top, w, h) if hasattr(sample.camera, "cropped") else None
+    camera = sample.camera.cropped(left, top, w, h) if isinstance(sample.camera, Camera) else None
     return replace(
         sample,
         image=sample.image[:, rows, columns],

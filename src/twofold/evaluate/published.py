@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class Number:
         method: as its source calls it.
         metric: as in the standard.
         value: in the metric's unit (shares as fractions, angles in degrees, shares of angles in %).
+        printed: the same with as many digits as were printed.
         source: key of `sources`.
         table: of the source.
         note: what one has to know of the row.
@@ -37,6 +39,7 @@ class Number:
     method: str
     metric: str
     value: float
+    printed: str
     source: str
     table: str
     note: str = ""
@@ -45,7 +48,8 @@ class Number:
 
 @cache
 def _contents() -> dict[str, Any]:
-    return json.loads(FILE.read_text("utf-8"))
+    # Decimals, because 0.060 says more than 0.06.
+    return json.loads(FILE.read_text("utf-8"), parse_float=Decimal)
 
 
 def sources() -> dict[str, dict[str, str]]:
@@ -66,12 +70,13 @@ def _of(table: dict[str, Any]) -> list[Number]:
             if value is None:
                 continue
             benchmark, metric = column.split()
-            # Ten digits: 11.7 * 0.01 is 0.117, and not what floating point makes of it.
-            scaled = round(value * table.get("scale", 1), 10)
+            scaled = value * table.get("scale", 1)
             doubt = _doubt(table, method, column)
             note = table.get("note", "")
             where = (table["source"], table["table"], note, doubt)
-            found.append(Number(benchmark, table["standard"], method, metric, scaled, *where))
+            found.append(
+                Number(benchmark, table["standard"], method, metric, float(scaled), f"{scaled}", *where)
+            )
     return found
 
 
@@ -84,8 +89,8 @@ def _doubt(table: dict[str, Any], method: str, column: str) -> str:
 def published(benchmark: str, standard: str = "") -> list[dict[str, Any]]:
     """The rows of a benchmark, a method each, as a report has them; of one standard, or of all.
 
-    Each has ``method``, ``standard``, ``scores`` by metric, ``source`` (title), ``url``, ``table``, ``read``, ``note``
-    and ``doubts`` by metric.
+    Each has ``method``, ``standard``, ``scores`` and ``printed`` by metric, ``source`` (title), ``url``, ``table``,
+    ``read``, ``note`` and ``doubts`` by metric.
     """
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for n in numbers():
@@ -98,6 +103,7 @@ def published(benchmark: str, standard: str = "") -> list[dict[str, Any]]:
                 "method": n.method,
                 "standard": n.standard,
                 "scores": {},
+                "printed": {},
                 "source": source["title"],
                 "url": source["url"],
                 "table": n.table,
@@ -106,7 +112,7 @@ def published(benchmark: str, standard: str = "") -> list[dict[str, Any]]:
                 "doubts": {},
             },
         )
-        row["scores"][n.metric] = n.value
+        row["scores"][n.metric], row["printed"][n.metric] = n.value, n.printed
         if n.doubt:
             row["doubts"][n.metric] = n.doubt
     return list(rows.values())

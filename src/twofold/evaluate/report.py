@@ -16,10 +16,11 @@ from typing import Any
 from ..image import atomic_write
 from ..image.pictures import shown
 from .benchmarks import Benchmark
-from .html import page
 from .markdown import document
 from .measure import metrics_of
+from .page import page
 from .pictures import Example
+from .pose import OWN, is_pose, pose_scores
 from .published import published
 from .rows import Row
 from .run import Evaluation
@@ -62,7 +63,9 @@ def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
     standard, metrics = job.standard, metrics_of(job.standard, job.classes)
     chosen = [rows[id] for id in about.selected if id in rows]
     done = sorted(row["id"] for row in chosen if row["status"] == "done")
-    spread = intervals(metrics, chosen)
+    pose = is_pose(standard)
+    said = pose_scores(job.folder, chosen, about.selected) if pose else scores(metrics, chosen)
+    spread = {} if pose else intervals(metrics, chosen)
     benchmark = about.benchmark
     return {
         "schema": SCHEMA,
@@ -81,7 +84,7 @@ def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
         "data": {**job.identity["data"], "folder": shown(job.folder.root), "count": len(job.folder)},
         "counts": counts(chosen, len(about.selected)),
         "ids": hashlib.sha256("\n".join(done).encode()).hexdigest()[:12],
-        "scores": {name: _number(value) for name, value in scores(metrics, chosen).items()},
+        "scores": {name: _number(value) for name, value in said.items()},
         "intervals": {name: list(between) for name, between in spread.items()},
         "metrics": {m.name: {"unit": m.unit, "better": m.better} for m in metrics},
         "baselines": {
@@ -89,7 +92,7 @@ def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
             for name, found in baseline_scores(metrics, chosen).items()
         },
         "published": published(benchmark.name) if benchmark else [],
-        "examples": _examples(metrics[0], chosen),
+        "examples": _examples(OWN if pose else metrics[0], chosen),
         "failed": [_named(row) for row in chosen if row["status"] == "failed"][:NAMED],
         "skipped": [_named(row) for row in chosen if row["status"] == "skipped"][:NAMED],
         "warnings": _warnings(job, about, chosen),

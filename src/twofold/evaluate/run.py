@@ -16,6 +16,7 @@ from ..data.layout import HEADER, MANIFESTS
 from ..image import ImageError
 from ..sample import Sample
 from .measure import Parts, baselines, measure, metrics_of, truth, windowed
+from .pose import OWN, FromResults, found, is_pose, likeness
 from .predictions import MissingError, Source
 from .rows import Row, Writer, file_name, pack, read_all
 from .standard import EvaluationError, Standard
@@ -108,6 +109,9 @@ def _row(job: Evaluation, index: int) -> Row:
         return {**row, "status": "skipped", "why": "no valid pixel"}
     try:
         row["prediction"] = dict(job.source.known(row["id"], described))
+        if is_pose(job.standard):
+            more = _person(job, sample, described)
+            return {**row, "status": "done", **more, "seconds": round(time.perf_counter() - start, 3)}
         answer = job.source(sample, described)
         if answer.map.shape[-2:] != sample.image.shape[-2:]:
             row["resized"] = list(answer.map.shape[-2:])
@@ -127,6 +131,15 @@ def _row(job: Evaluation, index: int) -> Row:
         **({"baselines": {name: _packed(p) for name, p in seen.items()}} if seen else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def _person(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
+    """Who is found in a row's picture, and how alike the person is whom the row is about."""
+    how = job.folder.descriptor(row, job.standard.target)
+    if isinstance(job.source, FromResults):
+        return {"found": job.source.people(row["id"]), "values": {}}
+    people = found(job.source(sample, row).map, how)
+    return {"found": people, "values": {OWN.name: likeness(people[0], how)}}
 
 
 def _packed(parts: Parts) -> dict[str, Any]:

@@ -159,6 +159,22 @@ _ALL = (
         "prediction without any opaque pixel costs nothing.",
     ),
     Standard(
+        name="pose/coco-kp",
+        version=1,
+        title="people's joints: COCO's average precision",
+        target="keypoints",
+        spaces=("keypoints",),
+        metrics=tuple(
+            f"POSE.{name}"
+            for name in ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
+        ),
+        average="set",
+        source="Lin et al. 2014; pycocotools counts",
+        notes="A model sees each person cut out by the true box, worth some two points over a detector's; a person's "
+        "score is the mean height of the joints' peaks above 0.2. Nothing is flipped and near duplicates stay. "
+        "The folder knows no crowds: whom a detector finds in one counts as wrong.",
+    ),
+    Standard(
         name="mtl/invpt-semseg",
         version=1,
         title="multi-task benchmarks: class ids",
@@ -177,6 +193,7 @@ _ALL = (
         spaces=("semantic",),
         metrics=("parsing.miou", "parsing.accuracy", "parsing.mean_accuracy"),
         average="set",
+        classes=7,
         ignore=(255,),
         source="Ye & Xu 2022 (InvPT), TaskPrompter",
         notes="Pictures that show no part of a person do not count.",
@@ -202,14 +219,49 @@ _ALL = (
         source="Ye & Xu 2022 (InvPT), TaskPrompter",
     ),
     Standard(
+        name="mtl/invpt-saliency",
+        version=1,
+        title="multi-task benchmarks: saliency, maximal F over the pixels of the set",
+        target="mask",
+        spaces=("mask", "saliency"),
+        metrics=("MULTITASK_POOLED.saliency_max_f", "MULTITASK_POOLED.saliency_max_f_twice"),
+        average="set",
+        source="Ye & Xu 2022 (InvPT), TaskPrompter",
+        notes="The published code squashes probabilities a second time before it compares them, which leaves five "
+        "thresholds: that is saliency_max_f_twice, and what its tables print.",
+    ),
+    Standard(
         name="mtl/astmt-depth",
         version=1,
         title="older multi-task benchmarks: metric depth, averaged over images",
         target="depth",
         spaces=("depth",),
-        metrics=("DEPTH.rmse", "DEPTH.abs_rel", "DEPTH.delta1"),
-        source="Maninis et al. 2019 (ASTMT)",
-        notes="Its logarithmic RMSE is a median over images of a mask that masks nothing, and is not given here.",
+        metrics=tuple(
+            f"MULTITASK_BY_IMAGE.{n}" for n in ("depth_rmse", "depth_rmse_log", "depth_rmse_unmasked")
+        ),
+        source="Maninis et al. 2019 (ASTMT), MTI-Net",
+        notes="RMSE is a mean over images, its logarithmic form a median. ASTMT's own mask leaves nothing out: "
+        "depth_rmse_unmasked.",
+    ),
+    Standard(
+        name="mtl/astmt-normals",
+        version=1,
+        title="older multi-task benchmarks: normals, every valid pixel of the set in one pool",
+        target="normals",
+        spaces=("normals",),
+        metrics=_POOLED,
+        average="pixels",
+        source="Maninis et al. 2019 (ASTMT), MTI-Net",
+        notes="They score predictions stored as 8-bit pictures; here they are as they are.",
+    ),
+    Standard(
+        name="mtl/astmt-saliency",
+        version=1,
+        title="older multi-task benchmarks: saliency, F of mean precision and recall",
+        target="mask",
+        spaces=("mask", "saliency"),
+        metrics=("MULTITASK_BY_IMAGE.saliency_max_f", "MULTITASK_BY_IMAGE.saliency_iou"),
+        source="Maninis et al. 2019 (ASTMT), MTI-Net",
     ),
 )
 

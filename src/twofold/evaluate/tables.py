@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ OURS, BASELINE, PUBLISHED = "ours", "baseline", "published"
 
 @dataclass(frozen=True)
 class Cell:
-    """A score as text; ``mark`` is ``doubt`` or ``best``, ``why`` what a reader is told of it."""
+    """A score as text; ``mark`` is ``own``, ``best`` or ``doubt``, ``why`` what a reader is told of it."""
 
     text: str = ""
     mark: str = ""
@@ -22,12 +23,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a table: who, what kind, cells by column, and where it is from."""
+    """A row of a table: who, what kind, cells by column, where it is from, and what one has to know."""
 
     name: str
     kind: str
     cells: tuple[Cell, ...]
     source: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,47 +61,69 @@ def subject(report: Mapping[str, Any]) -> str:
     return of["model"] if of["kind"] == "model" else f"predictions of {of['folder']}"
 
 
-def score_table(report: Mapping[str, Any]) -> Table:
-    """This run, the baselines that look at no picture, and what is published, a metric a column."""
+def own_table(report: Mapping[str, Any]) -> Table:
+    """This run: a metric a line; beside it the interval, and the baselines that look at no picture."""
+    metrics, spread, baselines = report["metrics"], report["intervals"], report["baselines"]
+    columns = ["this run", *(["95 % interval"] if spread else []), *(f"no picture: {n}" for n in baselines)]
+    lines = []
+    for name, metric in metrics.items():
+        unit = metric["unit"]
+        cells = [Cell(number(report["scores"][name], unit), "own")]
+        if spread:
+            low, high = spread.get(name) or (None, None)
+            cells.append(Cell("" if low is None else f"{number(low, unit)} – {number(high, unit)}"))
+        cells += [Cell(number(found[name], unit)) for found in baselines.values()]
+        lines.append(Line(heading(name, metric), BASELINE, tuple(cells)))
+    return Table(tuple(columns), tuple(lines))
+
+
+def published_table(report: Mapping[str, Any]) -> tuple[Table, list[str]]:
+    """This run among published rows, best first, of the metrics that any has; and the sources, by their numbers.
+
+    No line is there when nothing is published.
+    """
     metrics = report["metrics"]
-
-    def cells(scores: Mapping[str, Any]) -> tuple[Cell, ...]:
-        units = {name: metric["unit"] for name, metric in metrics.items()}
-        return tuple(Cell(number(scores[n], unit) if n in scores else "") for n, unit in units.items())
-
-    lines = [Line(f"this run: {subject(report)}", OURS, cells(report["scores"]), report["protocol"]["id"])]
-    spread = report["intervals"]
-    if spread:
-        texts = (spread.get(name) for name in metrics)
-        units = (metric["unit"] for metric in metrics.values())
-        between = tuple(
-            Cell("" if pair is None else f"{number(pair[0], unit)} – {number(pair[1], unit)}")
-            for pair, unit in zip(texts, units, strict=True)
-        )
-        lines.append(Line("  95 % over the choice of pictures", BASELINE, between))
-    lines += [
-        Line(f"no picture seen: {name}", BASELINE, cells(found))
-        for name, found in report["baselines"].items()
-    ]
-    lines += [
-        _published(row, report, cells) for row in report["published"] if set(row["scores"]) & set(metrics)
-    ]
-    return Table(tuple(heading(n, m) for n, m in metrics.items()), tuple(lines))
+    rows = [row for row in report["published"] if set(row["scores"]) & set(metrics)]
+    names = [name for name in metrics if any(name in row["scores"] for row in rows)]
+    sources = list(dict.fromkeys(_source(row) for row in rows))
+    first = next(iter(names), "")
+    worse = 1 if not first or metrics[first]["better"] == "lower" else -1
+    rows.sort(key=lambda row: (_other(row, report), worse * row["scores"].get(first, worse * math.inf)))
+    own = tuple(Cell(number(report["scores"][n], metrics[n]["unit"])) for n in names)
+    lines = [Line(f"this run: {subject(report)}", OURS, own)] if rows else []
+    for row in rows:
+        note = "; ".join(filter(None, (_other(row, report), row["note"])))
+        source = f"[{sources.index(_source(row)) + 1}]"
+        lines.append(Line(row["method"], PUBLISHED, _cells(row, names), source, note))
+    return Table(tuple(heading(n, metrics[n]) for n in names), tuple(lines)), sources
 
 
-def _published(row: Mapping[str, Any], report: Mapping[str, Any]) -> Line:
-    doubts, scores = row["doubts"], row["scores"]
-    # As many digits as were printed.
-    cells = tuple(
-        Cell(f"{scores[n]:g}", "doubt" if n in doubts else "", doubts.get(n, "")) if n in scores else Cell()
-        for n in report["metrics"]
+def _cells(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Cell, ...]:
+    """A published row's numbers, with as many digits as were printed."""
+    said, doubts = row["printed"], row["doubts"]
+    return tuple(
+        Cell(said[n], "doubt" if n in doubts else "", doubts.get(n, "")) if n in said else Cell()
+        for n in names
     )
-    other = "" if row["standard"] == report["protocol"]["settings"]["name"] else f"{row['standard']}; "
-    read = "" if row["read"] in ("paper", "repository") else f" ({row['read']})"
-    note = f"; {row['note']}" if row["note"] else ""
+
+
+def _other(row: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """That a published row is by another protocol; '' when it is not."""
+    return "" if row["standard"] == report["protocol"]["settings"]["name"] else f"by {row['standard']}"
+
+
+def _source(row: Mapping[str, Any]) -> str:
     table = f", table {row['table']}" if row["table"][0].isdigit() else ""
-    source = f"{other}{row['source']}{table}{read}{note}"
-    return Line(row["method"], PUBLISHED, cells, source)
+    return f"{row['source']}{table}. {row['url']}{_READ[row['read']]}"
+
+
+# How far to trust a copy of a number, for a reader.
+_READ = {
+    "paper": "",
+    "repository": "",
+    "figure": " (read off a figure)",
+    "quoted": " (not seen there, found quoted elsewhere: check before use)",
+}
 
 
 def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from ..tasks import get_task
 from .benchmarks import Benchmark
 from .measure import measure
 from .pictures import Example, example
+from .pose import FromResults, is_pose
 from .predictions import FromFiles, FromModel, Source, check_model
 from .report import About, Report, assemble, write
 from .rows import read_all
@@ -118,11 +119,17 @@ def of_model(
 def of_files(
     question: Question, root: Path, scale: float | None = None, frame: str = "RUB"
 ) -> tuple[Evaluation, About]:
-    """An evaluation of stored predictions, see `predictions.FromFiles`. EvaluationError as there and of `of_model`."""
-    source = FromFiles(root, question.standard, scale, frame)
+    """An evaluation of stored predictions, see `predictions.FromFiles`; of people, of a file of COCO's results.
+
+    EvaluationError as there and of `of_model`.
+    """
     of = {"kind": "predictions", "scale": scale, "frame": frame}
     said = {**of, "folder": shown(root)}
-    return _put_together(question, source, of, said, [])
+    if is_pose(question.standard):
+        results = FromResults(root, question.folder)
+        of["results"] = results.digest
+        return _put_together(question, results, of, said, [])
+    return _put_together(question, FromFiles(root, question.standard, scale, frame), of, said, [])
 
 
 def _put_together(
@@ -216,7 +223,9 @@ def examples(job: Evaluation, report: Report) -> list[Example]:
         try:
             sample, row = job.sample(places[chosen[which]["id"]])
             answer = job.source(sample, row)
-            _, compared = measure(answer.map, sample, job.standard, job.classes)
+            compared = answer.map
+            if not is_pose(job.standard):
+                _, compared = measure(answer.map, sample, job.standard, job.classes)
         except (EvaluationError, ImageError, OSError):
             continue  # it was there a moment ago; its row says what it scored
         drawn.append(example(which, chosen[which]["value"], sample, compared, job.standard, job.classes))

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from .pictures import Example
-from .tables import Table, facts, number, score_table, subject
+from .tables import Cell, Table, counted, facts, number, own_table, published_table, subject
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d5d8dc; --soft: #f4f6f8; --ink: #1d2329; --dim: #5c6873; --mark: #0b6b53;
@@ -28,11 +28,13 @@ th, td { padding: .32rem .7rem; border-bottom: 1px solid var(--line); text-align
   white-space: nowrap; }
 th { color: var(--dim); font-weight: 600; font-size: .85rem; }
 td:first-child, th:first-child { text-align: left; padding-left: .4rem; }
-td.source { text-align: left; white-space: normal; min-width: 22rem; font-size: .8rem; color: var(--dim); }
-th.source { text-align: left; }
+td.source { font-size: .8rem; color: var(--dim); white-space: normal; text-align: left; max-width: 30rem; }
+td:first-child { white-space: normal; min-width: 13rem; }
+.note { font-size: .78rem; color: var(--dim); font-weight: 400; }
 tr.ours td { background: var(--soft); font-weight: 700; color: var(--mark); }
+.own { font-weight: 700; color: var(--mark); }
 tr.ours td.source { font-weight: 400; color: var(--dim); }
-tr.baseline td { color: var(--dim); font-size: .88rem; }
+ol.sources { font-size: .82rem; max-width: 100ch; padding-left: 1.6rem; } a { color: inherit; }
 .doubt { text-decoration: underline dotted; cursor: help; } .best { color: var(--mark); font-weight: 700; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 1rem 0; font-size: .9rem; }
 dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
@@ -54,17 +56,41 @@ def page(report: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
     notes = [report["protocol"]["notes"], benchmark["notes"] if benchmark else ""]
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="dim">{escape(report["protocol"]["id"])}, {escape(report["made"])}</p>',
+        f'<p class="dim">{escape(_underline(report))}</p>',
         *(f'<p class="warn">{escape(_sentence(line))}</p>' for line in report["warnings"]),
         "<h2>Scores</h2>",
-        html_table(score_table(report)),
+        html_table(own_table(report)),
         *(f'<p class="dim">{escape(note)}</p>' for note in notes if note),
-        "<h2>What decided them</h2>",
-        fact_list(facts(report)),
         *_pictures(report, examples),
+        *_published(report),
+        "<h2>What decided the numbers</h2>",
+        fact_list(facts(report)),
         *(_named(kind, report) for kind in ("failed", "skipped") if report[kind]),
     ]
     return document(title, body)
+
+
+def _underline(report: Mapping[str, Any]) -> str:
+    said = [report["protocol"]["id"], counted(report["counts"]), report["made"][:10]]
+    return " · ".join(said)
+
+
+def _published(report: Mapping[str, Any]) -> list[str]:
+    table, sources = published_table(report)
+    if not table.lines:
+        return []
+    listed = "".join(f"<li>{_linked(source)}</li>" for source in sources)
+    return ["<h2>Beside published numbers</h2>", html_table(table), f'<ol class="dim sources">{listed}</ol>']
+
+
+def _linked(source: str) -> str:
+    """A source, its address made a link."""
+    before, address, after = source.partition("https://")
+    if not address:
+        return escape(source)
+    url, _, rest = after.partition(" ")
+    whole = escape(f"https://{url}")
+    return f'{escape(before)}<a href="{whole}">{whole}</a> {escape(rest)}'
 
 
 def document(title: str, body: Sequence[str]) -> str:
@@ -79,23 +105,26 @@ def document(title: str, body: Sequence[str]) -> str:
 
 def html_table(table: Table) -> str:
     """A table of scores; why a number is doubted is said when the pointer rests on it."""
-    head = "".join(f"<th>{escape(column)}</th>" for column in ("", *table.columns))
+    last = any(line.source for line in table.lines)
+    head = "".join(
+        f"<th>{escape(column)}</th>" for column in ("", *table.columns, *(["source"] if last else []))
+    )
     lines = []
     for line in table.lines:
-        cells = "".join(_cell(cell.text, cell.mark, cell.why) for cell in line.cells)
-        source = f'<td class="source">{escape(line.source)}</td>'
-        lines.append(f'<tr class="{line.kind}"><td>{escape(line.name)}</td>{cells}{source}</tr>')
-    return (
-        f'<div class="scroll"><table><thead><tr>{head}<th class="source">source</th></tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
+        note = f'<br><span class="note">{escape(line.note)}</span>' if line.note else ""
+        cells = "".join(map(_cell, line.cells))
+        source = f'<td class="source">{escape(line.source)}</td>' if last else ""
+        lines.append(f'<tr class="{line.kind}"><td>{escape(line.name)}{note}</td>{cells}{source}</tr>')
+    body = "".join(lines)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _cell(text: str, mark: str, why: str) -> str:
-    if not mark:
-        return f"<td>{escape(text)}</td>"
-    told = f' title="{escape(why)}"' if why else ""
-    return f'<td><span class="{mark}"{told}>{escape(text)}{"?" if mark == "doubt" else ""}</span></td>'
+def _cell(cell: Cell) -> str:
+    if not cell.mark:
+        return f"<td>{escape(cell.text)}</td>"
+    told = f' title="{escape(cell.why)}"' if cell.why else ""
+    question = "?" if cell.mark == "doubt" else ""
+    return f'<td><span class="{cell.mark}"{told}>{escape(cell.text)}{question}</span></td>'
 
 
 def fact_list(said: Sequence[tuple[str, str]]) -> str:
@@ -107,7 +136,7 @@ def _pictures(report: Mapping[str, Any], examples: Sequence[Example]) -> list[st
     if not examples:
         return []
     metric = report["examples"]["metric"]
-    unit = report["metrics"][metric]["unit"]
+    unit = report["metrics"].get(metric, {}).get("unit", "")
     parts = ["<h2>Pictures</h2>", f'<p class="dim">By {escape(metric)} of each picture alone.</p>']
     for one in examples:
         figures = "".join(
