@@ -28,13 +28,16 @@ def _counts(pair: Pair) -> Tensor:
     known = pair.valid[0]
     found = []
     for dim in (1, 0):
-        n = p.shape[dim] - 1
-        both_known = (known.narrow(dim, 0, n) & known.narrow(dim, 1, n)).flatten().nonzero()[:, 0]
-        p_ratio, d_ratio = (_ratio(x, dim).flatten()[both_known] for x in (p, d))
-        for said, true in ((p_ratio, d_ratio), (1 / p_ratio, 1 / d_ratio)):
-            # A pair is a contour of both up to the smaller of its two ratios.
+        ratios = torch.stack(_steep(*(_ratio(x, dim) for x in (p, d)), _both(known, dim)))
+        for said, true in (ratios, 1 / ratios):
+            # Two neighbours are a contour of both maps up to the smaller of their two ratios.
             found.append([_above(x) for x in (torch.minimum(said, true), said, true)])
     return torch.stack([torch.stack(x) for x in found], 1)
+
+
+def _both(known: Tensor, dim: int) -> Tensor:
+    n = known.shape[dim] - 1
+    return known.narrow(dim, 1, n) & known.narrow(dim, 0, n)
 
 
 def _ratio(depth: Tensor, dim: int) -> Tensor:
@@ -42,11 +45,20 @@ def _ratio(depth: Tensor, dim: int) -> Tensor:
     return depth.narrow(dim, 1, n) / depth.narrow(dim, 0, n)
 
 
+def _steep(p: Tensor, d: Tensor, known: Tensor) -> list[Tensor]:
+    """The ratios (n) of those known neighbours that may be a contour of either map: few, of most images."""
+    high = float(STEPS[0])
+    # A hair more than those: the ratio the other way round is rounded.
+    low = (1 + 1e-9) / high
+    mask = (((p > high) | (p < low)) | ((d > high) | (d < low))) & known
+    at = mask.flatten().nonzero()[:, 0]
+    return [x.flatten()[at] for x in (p, d)]
+
+
 def _above(ratios: Tensor) -> Tensor:
     """How many ratios are strictly above each step, 10."""
-    steps = STEPS.to(ratios.device)
-    large = ratios[ratios > steps[0]]
-    return torch.stack([(large > t).sum() for t in steps]).double().cpu()
+    ordered = ratios[ratios > STEPS[0]].sort().values
+    return (len(ordered) - torch.searchsorted(ordered, STEPS, right=True)).double()
 
 
 def _f1(counts: Tensor) -> Tensor:

@@ -7,20 +7,25 @@ have no score, for want of a valid pixel: they are reported, and never part of a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
+
+# Pixels that are looked at together: larger temporaries cost more to allocate than to compute.
+BLOCK = 16384
 
 Better = Literal["lower", "higher"]
 T = TypeVar("T")
 
 
 class Pair:
-    """One image's prediction and truth, and what several scores need of them, computed once.
+    """One image's prediction and truth, on the CPU, and what several scores need of them, computed once.
 
     prediction  c h w
     target      c h w
@@ -28,7 +33,7 @@ class Pair:
     """
 
     def __init__(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
-        self.prediction, self.target, self.valid = prediction, target, valid
+        self.prediction, self.target, self.valid = (x.detach().cpu() for x in (prediction, target, valid))
         self._kept: dict[Hashable, object] = {}
 
     def once(self, of: Callable[[Pair], T]) -> T:
@@ -38,44 +43,70 @@ class Pair:
         return self._kept[of]  # ty: ignore[invalid-return-type]
 
     @cached_property
+    def count(self) -> int:
+        """The number of valid pixels."""
+        return int(np.count_nonzero(self.valid.numpy()))
+
+    @cached_property
     def at(self) -> Tensor | None:
         """The n valid places in a flattened image; None when all are."""
-        return None if bool(self.valid.all()) else self.valid.flatten().nonzero()[:, 0]
+        return None if self.count == self.valid.numel() else self.valid.flatten().nonzero()[:, 0]
 
     @cached_property
     def p(self) -> Tensor:
         """What was predicted at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
-        return self._values(self.prediction, "prediction")
+        return _finite(self._pick(self.prediction), "prediction")
 
     @cached_property
     def d(self) -> Tensor:
         """What is true at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
-        return self._values(self.target, "target")
+        return _finite(self._pick(self.target), "target")
 
-    @cached_property
-    def count(self) -> int:
-        """The number of valid pixels."""
-        return self.valid.numel() if self.at is None else len(self.at)
+    def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """`p` and `d` in pieces that fit a processor's cache: several times faster where much is computed of them."""
+        p, d = (_array(x.flatten(1)) for x in (self.prediction, self.target))
+        valid = self.valid.flatten().numpy()
+        for start in range(0, len(valid), BLOCK):
+            piece = slice(start, start + BLOCK)
+            known = valid[piece]
+            n = np.count_nonzero(known)
+            if n:
+                # By numpy, whose masks are some five times faster than torch's.
+                pieces = (x[:, piece] if n == len(known) else _masked(x[:, piece], known) for x in (p, d))
+                said, true = (torch.from_numpy(x).double() for x in pieces)
+                yield _finite(said, "prediction"), _finite(true, "target")
 
     def spread(self, values: Tensor, fill: float = 0.0) -> Tensor:
         """Numbers of the valid pixels, c n, as an image, float64 c h w with `fill` where not valid."""
         shape = (len(values), *self.valid.shape[-2:])
         if self.at is None:
             return values.double().reshape(shape)
-        flat = values.new_full((len(values), self.valid.numel()), fill, dtype=torch.float64)
+        flat = torch.full((len(values), self.valid.numel()), fill, dtype=torch.float64)
         return flat.index_copy(1, self.at, values.double()).reshape(shape)
 
     def filled(self, fill: float = 0.0) -> tuple[Tensor, Tensor]:
         """Prediction and truth as images, float64 c h w, both `fill` where not valid. ValueError like `p`."""
         return self.spread(self.p, fill), self.spread(self.d, fill)
 
-    def _values(self, x: Tensor, what: str) -> Tensor:
+    def _pick(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
-        values = (flat if self.at is None else flat.index_select(1, self.at)).double()
-        # One pass: a sum is finite exactly when its terms are, short of an overflow, which the second look settles.
-        if not bool(values.sum().isfinite()) and not bool(values.isfinite().all()):
-            raise ValueError(f"the {what} is NaN or infinite at a valid pixel and has no score")
-        return values
+        return (flat if self.at is None else flat.index_select(1, self.at)).double()
+
+
+def _array(x: Tensor) -> np.ndarray:
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def _masked(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The columns of c n where the mask (n) is True."""
+    return np.stack([row[mask] for row in x]) if len(x) > 1 else x[0][mask][None]
+
+
+def _finite(values: Tensor, what: str) -> Tensor:
+    # One pass: a sum is finite exactly when its terms are, short of an overflow, which the second look settles.
+    if not math.isfinite(float(values.sum())) and not bool(values.isfinite().all()):
+        raise ValueError(f"the {what} is NaN or infinite at a valid pixel and has no score")
+    return values
 
 
 @dataclass(frozen=True)
@@ -144,8 +175,13 @@ def measure_many(
 
 
 def vector(*entries: float | Tensor) -> Tensor:
-    """Numbers and vectors, one after another, as a part: float64 on the CPU."""
-    return torch.cat([torch.as_tensor(x, dtype=torch.float64).cpu().reshape(-1) for x in entries])
+    """Numbers and vectors, one after another, as a part: float64."""
+    return torch.cat([torch.as_tensor(x, dtype=torch.float64).reshape(-1) for x in entries])
+
+
+def count(mask: Tensor) -> int:
+    """How many are True; torch's own sum is some ten times slower."""
+    return int(np.count_nonzero(mask.numpy()))
 
 
 def mean(total: Tensor) -> float:
@@ -171,6 +207,13 @@ def mean_over_pixels(name: str, unit: str, better: Better, value: Callable[[Pair
     return Metric(name, unit, better, partial(_pixels, value), mean)
 
 
+def sum_over_pixels(
+    name: str, unit: str, better: Better, total: Callable[[Pair], float], conclude: Callable = mean
+) -> Metric:
+    """The same as `mean_over_pixels` of what adds up to ``total(pair)``, a number an image."""
+    return Metric(name, unit, better, partial(_sum, total), conclude)
+
+
 def _image(value: Callable[[Pair], Tensor | float], pair: Pair) -> Tensor:
     number = float(value(pair)) if pair.count else float("nan")
     return vector(0, 0, 1) if number != number else vector(number, 1, 0)
@@ -181,3 +224,7 @@ def _pixels(value: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
         return vector(0, 0, 1)
     numbers = value(pair)
     return vector(numbers.sum(), numbers.numel(), 0)
+
+
+def _sum(total: Callable[[Pair], float], pair: Pair) -> Tensor:
+    return vector(total(pair), pair.count, 0) if pair.count else vector(0, 0, 1)

@@ -7,21 +7,16 @@ Neither vector needs to be of unit length, only both in one frame; a zero predic
 
 from __future__ import annotations
 
-from dataclasses import replace
+import math
+from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from twofold.geometry import unit
-from twofold.metrics.metric import (
-    Metric,
-    Pair,
-    mean_over_images,
-    mean_over_pixels,
-    root_mean,
-    vector,
-)
+from twofold.metrics.metric import Metric, Pair, count, mean_over_images, root_mean, sum_over_pixels, vector
 
 # Percentages are printed of the pixels strictly below each of these, in degrees.
 THRESHOLDS = (5.0, 7.5, 11.25, 22.5, 30.0)
@@ -42,38 +37,35 @@ def angle(a: Tensor, b: Tensor, dim: int = -3) -> Tensor:
 
 
 def _angles(x: Pair) -> Tensor:
-    """The angles (n) of one image's valid pixels."""
-    return angle(x.p, x.d, dim=0)
+    """The angles (n) of one image's valid pixels; none when it has none."""
+    return torch.cat([torch.zeros(0, dtype=torch.float64), *(angle(p, n, dim=0) for p, n in x.blocks())])
 
 
-def _mean(x: Pair) -> Tensor:
-    return x.once(_angles).mean()
+def _sum(x: Pair) -> float:
+    return float(x.once(_angles).sum())
 
 
-def _median(x: Pair) -> Tensor:
+def _squares(x: Pair) -> float:
+    angles = x.once(_angles)
+    return float(torch.dot(angles, angles))
+
+
+def _percent(threshold: float, x: Pair) -> float:
+    """100 for each angle strictly below."""
+    return 100.0 * count(x.once(_angles) < threshold)
+
+
+def _over(total: Callable[[Pair], float], x: Pair) -> float:
+    return total(x) / x.count
+
+
+def _rmse(x: Pair) -> float:
+    return math.sqrt(_squares(x) / x.count)
+
+
+def _median(x: Pair) -> float:
     """The median angle; of an even number, halfway between the middle two."""
-    ordered = x.once(_angles).sort().values
-    return (ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2
-
-
-def _squares(x: Pair) -> Tensor:
-    return x.once(_angles).square()
-
-
-def _rmse(x: Pair) -> Tensor:
-    return x.once(_squares).mean().sqrt()
-
-
-def _percent(threshold: float, x: Pair) -> Tensor:
-    return 100.0 * (x.once(_angles) < threshold)
-
-
-def _percent_below(threshold: float, x: Pair) -> float:
-    return 100 * float((x.once(_angles) < threshold).sum()) / x.count
-
-
-def _angles_once(x: Pair) -> Tensor:
-    return x.once(_angles)
+    return float(np.median(x.once(_angles).numpy()))
 
 
 def _count_angles(x: Pair) -> Tensor:
@@ -102,10 +94,10 @@ def _percent_name(threshold: float) -> str:
 NORMALS: dict[str, Metric] = {
     m.name: m
     for m in (
-        mean_over_pixels("mean", "deg", "lower", _angles_once),
+        sum_over_pixels("mean", "deg", "lower", _sum),
         Metric("median", "deg", "lower", _count_angles, _median_of_counts),
-        replace(mean_over_pixels("rmse", "deg", "lower", _squares), conclude=root_mean),
-        *(mean_over_pixels(_percent_name(t), "%", "higher", partial(_percent, t)) for t in THRESHOLDS),
+        sum_over_pixels("rmse", "deg", "lower", _squares, root_mean),
+        *(sum_over_pixels(_percent_name(t), "%", "higher", partial(_percent, t)) for t in THRESHOLDS),
     )
 }
 
@@ -113,9 +105,12 @@ NORMALS: dict[str, Metric] = {
 NORMALS_BY_IMAGE: dict[str, Metric] = {
     m.name: m
     for m in (
-        mean_over_images("mean", "deg", "lower", _mean),
+        mean_over_images("mean", "deg", "lower", partial(_over, _sum)),
         mean_over_images("median", "deg", "lower", _median),
         mean_over_images("rmse", "deg", "lower", _rmse),
-        *(mean_over_images(_percent_name(t), "%", "higher", partial(_percent_below, t)) for t in THRESHOLDS),
+        *(
+            mean_over_images(_percent_name(t), "%", "higher", partial(_over, partial(_percent, t)))
+            for t in THRESHOLDS
+        ),
     )
 }
