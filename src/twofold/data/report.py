@@ -18,6 +18,8 @@ from twofold.data.targets import stored_lengths
 from twofold.geometry import Camera
 from twofold.sample import UNITS, Sample
 
+# The frames of `geometry.FRAMES` that a mistaken 'frame' would be, beside the one that is said.
+_MIRRORED = {"x": (-1.0, 1.0, 1.0), "y": (1.0, -1.0, 1.0)}
 # A depth beyond this, in metres, is no measurement of anything near: of what forgot its unit, most likely.
 _FARTHEST = 10_000.0
 
@@ -51,7 +53,8 @@ def validate(root: str | os.PathLike[str], limit: int = 0) -> Report:
 
     Beyond what reading checks (files there, whole, of one size and with the bits their codec says, ids unique):
     the count of the header, that each target has a valid pixel, that stored normals have length 1 (within 0.02)
-    and face the camera on 90 % of their pixels (or else the frame is wrong), that depths are metres, shares
+    and face the camera on 90 % of their pixels (or else the frame is wrong), that no mirrored frame would let
+    nearly all normals face it, and more than do (floors and side walls tell), that depths are metres, shares
     within [0, 1] and ids whole and not negative, that annotations of people have ids from 1 on (evaluation
     takes 0 for "none"), and that no row waits to be merged.
     """
@@ -65,6 +68,7 @@ def validate(root: str | os.PathLike[str], limit: int = 0) -> Report:
     if count not in (None, len(folder)):
         problems.append(f"the header counts {count} samples, the manifest has {len(folder)}")
     facts: dict[str, list[dict[str, float]]] = {}
+    faced: list[Tensor] = []
     for index in _spread(len(folder), limit):
         row = folder.rows[index]
         problems += [f"{row['id']}: {what}" for what in _wrong_annotations(row)]
@@ -73,8 +77,10 @@ def validate(root: str | os.PathLike[str], limit: int = 0) -> Report:
             for name, target in sample.targets.items():
                 facts.setdefault(name, []).append(_extent(target, sample.valid[name]))
                 problems += [f"{row['id']}: {what}" for what in _doubts(folder, row, name, sample)]
+            faced += [_faced(sample)] if "normals" in sample.targets else []
         except (ValueError, OSError) as error:
             problems.append(str(error))
+    problems += _mirrored(faced)
     return Report(str(root), len(folder), tuple(problems), {n: _merge(f) for n, f in facts.items()})
 
 
@@ -143,3 +149,33 @@ def _doubts_of_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
             f"only {toward:.0%} of the normals face the camera; is the 'frame' of the header right?"
         )
     return doubts
+
+
+def _faced(sample: Sample) -> Tensor:
+    """Of a sample's normals: how many are valid, face the camera, would if x, if y pointed the other way."""
+    normals, valid = sample.targets["normals"], sample.valid["normals"]
+    height, width = normals.shape[-2:]
+    known = sample.camera if isinstance(sample.camera, Camera) else None
+    # Any common camera will do to tell left from right and up from down.
+    camera = known or Camera(width, width, (width - 1) / 2, (height - 1) / 2, width, height)
+    counts = [valid.sum(), (facing(normals, camera) & valid).sum()]
+    for signs in _MIRRORED.values():
+        mirrored = normals * normals.new_tensor(signs)[:, None, None]
+        counts.append((facing(mirrored, camera) & valid).sum())
+    return torch.stack(counts).double()
+
+
+def _mirrored(faced: list[Tensor]) -> list[str]:
+    """What is odd about the frame of all normals together."""
+    if not faced:
+        return []
+    valid, now, *others = torch.stack(faced).sum(0).tolist()
+    found = []
+    for axis, count in zip(_MIRRORED, others, strict=True):
+        # Nearly all, because an assumed camera is not the real one: of a long lens neither fits.
+        if count > 0.95 * valid and count - now > 0.02 * valid:
+            found.append(
+                f"{now / valid:.1%} of all normals face the camera, {count / valid:.1%} would if {axis} pointed the "
+                "other way; is the 'frame' of the header right?"
+            )
+    return found

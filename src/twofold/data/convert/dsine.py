@@ -15,7 +15,8 @@ import numpy as np
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.tree import Tree, read_list, swap
 from twofold.data.layout import FolderError, Row
-from twofold.image import ImageError, read_map
+from twofold.image import ImageError
+from twofold.image.maps import read_stored
 
 
 def rows(image: str, normal: str, listed: str, root: Path, split: str) -> Iterator[Row]:
@@ -38,12 +39,12 @@ def rows(image: str, normal: str, listed: str, root: Path, split: str) -> Iterat
 def intrinsics(path: Path) -> list[list[float]]:
     """A 3x3 matrix in a .npy file; FolderError when it is something else."""
     try:
-        matrix = read_map(path)[0].double()
+        matrix = read_stored(path)
     except ImageError as error:
         raise FolderError(str(error)) from None
-    if matrix.shape != (3, 3) or not bool(matrix.isfinite().all()):
-        raise FolderError(f"{path} holds {tuple(matrix.shape)}, no 3x3 matrix of a camera; copy it again")
-    return np.array(matrix).tolist()
+    if matrix.shape != (3, 3) or not bool(np.isfinite(matrix).all()):
+        raise FolderError(f"{path} holds {matrix.shape}, no 3x3 matrix of a camera; copy it again")
+    return matrix.astype(np.float64).tolist()
 
 
 def _converter(

@@ -1,0 +1,462 @@
+"""Converters of depth and normals: each on a small tree in the native format, read back, and broken on purpose."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trees import indoor, outdoor, room
+from twofold.data import Folder, FolderError, validate
+from twofold.data.convert import CONVERTERS, Converter, convert
+from twofold.geometry import Camera
+from twofold.sample import Origin
+
+
+def made(name: str, tree: Path, split: str, **options) -> Path:
+    return convert(CONVERTERS[name], tree, split, tree.parent / f"{name}-{split}", **options)
+
+
+def converted(name: str, tree: Path, split: str, **options) -> Folder:
+    """The folder, whose every sample can be read and has nothing wrong with it."""
+    out = made(name, tree, split, **options)
+    report = validate(out)
+    assert report.ok, report
+    return Folder(out)
+
+
+def near(found: torch.Tensor, wanted: np.ndarray, off: float) -> None:
+    """Equal up to `off` wherever `wanted` is a number."""
+    known = np.isfinite(wanted)
+    assert np.abs(found.numpy() - wanted)[known].max() <= off
+
+
+def degrees(found: torch.Tensor, valid: torch.Tensor, wanted: np.ndarray) -> float:
+    """The largest angle between normals in RUB (3 h w) and those wanted (h w 3, RDF), where valid."""
+    truth = torch.from_numpy(room.framed(wanted, "RUB")).permute(2, 0, 1)
+    cosine = (found.double() * truth).sum(0)[valid[0]].clamp(-1, 1)
+    return float(torch.rad2deg(torch.acos(cosine)).max())
+
+
+# ---- Hypersim
+
+
+@pytest.fixture(scope="module")
+def hypersim(tmp_path_factory) -> Path:
+    return indoor.hypersim(tmp_path_factory.mktemp("native") / "hypersim")
+
+
+def test_hypersim_s_distance_becomes_z_and_its_light_a_picture(hypersim, tmp_path):
+    folder = Folder(convert(CONVERTERS["hypersim"], hypersim, "train", tmp_path / "out"))
+    # One of the two frames is public, and the other scene of the table was not fetched.
+    assert folder.ids == ("ai_001_001/cam_00/0000",)
+    sample = folder[0]
+    assert sample.origin == Origin("rendered") and isinstance(sample.camera, Camera)
+    z, normals = room.seen(indoor.HYPERSIM)
+    depth, valid = sample.targets["depth"], sample.valid["depth"]
+    unknown = torch.zeros_like(valid)
+    unknown[:, -3:], unknown[:, 5, 5] = True, True  # no entity; NaN
+    assert torch.equal(valid, ~unknown) and (depth[unknown] == 0).all()
+    near(depth[0], np.where(unknown[0].numpy(), np.nan, z), 1e-5 * 4)
+    # The textbook's correction of the same: distance * f / sqrt(x^2 + y^2 + f^2).
+    row, column = 100, 900
+    ray = math.sqrt((column - 511.5) ** 2 + (row - 383.5) ** 2 + 886.81**2)
+    distance = z[row, column] * ray / 886.81
+    assert depth[0, row, column] == pytest.approx(distance * 886.81 / ray, rel=1e-6)
+    # Normals: unit, turned to the camera, none where they are zero.
+    assert degrees(sample.targets["normals"], sample.valid["normals"], normals) < 0.1
+    assert not sample.valid["normals"][:, :2].any() and sample.valid["normals"][:, 2:-3].all()
+    # NYU40: 2 is a floor, with the id 1; -1 is no label.
+    labels = sample.targets["semantic"][0]
+    assert labels[0, 1:4].tolist() == [0, 39, 1] and not sample.valid["semantic"][0, 0, 0]
+    assert folder.header["classes"][int(labels[5, 5])] == "floor"
+    # Exposure: of the pixels with geometry, brightness at the 90th percentile becomes 0.8.
+    brightness = np.linspace(0, 2, 1024).astype(np.float16) * (0.3 + 0.59 / 2 + 0.11 / 4)
+    where = int(np.argmin(np.abs(brightness - np.percentile(brightness, 90))))
+    linear = sample.image[:, 10, where].double() ** 2.2
+    weighted = float((linear * torch.tensor([0.3, 0.59, 0.11], dtype=torch.float64)).sum())
+    assert weighted ** (1 / 2.2) == pytest.approx(0.8, abs=2e-3)
+    assert sample.image.min() >= 0 and sample.image.max() <= 1
+    report = validate(folder.root)
+    assert len(report.problems) == 1 and "lengths from 0.7" in report.problems[0], report
+
+
+def test_hypersim_s_splits_need_its_table(hypersim, tmp_path):
+    assert len(Folder(convert(CONVERTERS["hypersim"], hypersim, "all", tmp_path / "all"))) == 2
+    with pytest.raises(FolderError, match="no pictures"):
+        convert(CONVERTERS["hypersim"], hypersim, "test", tmp_path / "test")
+    with pytest.raises(FolderError, match="has no split 'trian'"):
+        convert(CONVERTERS["hypersim"], hypersim, "trian", tmp_path / "out")
+    bare = tmp_path / "bare" / "ai_001_001"
+    bare.mkdir(parents=True)
+    with pytest.raises(FolderError, match=r"metadata_images_split_scene_v1\.csv does not exist"):
+        convert(CONVERTERS["hypersim"], bare.parent, "val", tmp_path / "val")
+
+
+def test_far_depths_of_hypersim_do_not_wrap(tmp_path):
+    """70 m as 16-bit millimetres would come back as 4.464 m; the native floats say 70 m."""
+    tree = indoor.hypersim(tmp_path / "native")
+    path = next(tree.rglob("frame.0000.depth_meters.hdf5"))
+    indoor.hdf5(path, np.full((768, 1024), 70.0, np.float32))
+    sample = Folder(made("hypersim", tree, "train"), targets=("depth",))[0]
+    assert sample.targets["depth"][0, 383, 511] == pytest.approx(70.0, abs=1e-3)
+
+
+# ---- indoors
+
+
+@pytest.mark.parametrize("tar", [False, True])
+def test_nyuv2_of_marigold_takes_raw_depth_by_list_or_all(tar, tmp_path):
+    tree = indoor.nyuv2_marigold(tmp_path / "nyu")
+    if tar:
+        indoor.packed(tree, "nyu_labeled_extracted.tar")
+    folder = converted("nyuv2-marigold", tree, "test")
+    assert folder.ids == ("test/office_0005/0009",)
+    z, _ = room.seen(room.camera(), 0.5)
+    sample = folder[0]
+    assert not sample.valid["depth"][:, :4, :4].any() and sample.valid["depth"].sum() == 24 * 32 - 16
+    near(sample.targets["depth"][0, 4:], z[4:], 0.0005 + 1e-6)
+    assert torch.allclose(sample.image[:, 1, 1], torch.tensor([23.0, 12, 4]) / 255)
+    filled = converted("nyuv2-marigold-filled", tree, "test")
+    assert filled[0].valid["depth"].all()
+    (tree / "filename_list_test.txt").unlink()
+    assert len(converted("nyuv2-marigold", tree, "test")) == 2
+    assert len(converted("nyuv2-marigold", tree, "train")) == 1
+
+
+@pytest.mark.parametrize("captions", [True, False])
+def test_nyuv2_of_bae_pairs_by_name(captions, tmp_path):
+    tree = indoor.nyuv2_bae(tmp_path / "nyu", captions)
+    folder = converted("nyuv2-bae", tree, "test")
+    assert folder.ids == ("test/000000", "test/000007", "test/001448")
+    for sample in folder:
+        stem = str(sample.id).split("/")[1]
+        assert sample.caption == (f"a room called {stem}" if captions else "")
+        _, normals = room.seen(room.camera(), int(stem) / 1000)
+        assert degrees(sample.targets["normals"], sample.valid["normals"], normals) < 0.5
+        assert not sample.valid["normals"][:, :3].any() and sample.valid["normals"][:, 3:].all()
+
+
+@pytest.mark.parametrize(("name", "off"), [("scannet", 0.0005), ("ibims", 50 / 65535 / 2)])
+def test_depth_in_whole_numbers_becomes_metres(name, off, tmp_path):
+    tree = getattr(indoor, name)(tmp_path / name)
+    folder = converted({"scannet": "scannet-marigold", "ibims": "ibims1"}[name], tree, "test")
+    z, _ = room.seen(room.camera())
+    assert len(folder) == 2
+    near(folder[1].targets["depth"][0, :, 2:], z[:, 2:], off + 1e-6)
+    # iBims' two masks hide a column each; a *positive* mask_invalid means valid.
+    valid = folder[1].valid["depth"][0]
+    assert valid[:, 2:].all() and bool(valid[:, :2].any()) == (name == "scannet")
+
+
+def test_a_list_of_scannet_chooses_and_orders(tmp_path):
+    tree = indoor.scannet(tmp_path / "scannet")
+    line = "scene0678_01/color/001300.jpg scene0678_01/depth/001300.png\n"
+    (tree / "scannet_val_sampled_list_800_1.txt").write_text(line)
+    assert converted("scannet-marigold", tree, "test").ids == ("scene0678_01/001300",)
+
+
+@pytest.mark.parametrize("within", ["", "val"])
+def test_diode_is_valid_where_its_mask_is_one(within, tmp_path):
+    tree = indoor.diode(tmp_path / "diode", within)
+    folder = converted("diode", tree, "val")
+    assert len(folder) == 2 and len(converted("diode", tree, "val-outdoor")) == 1
+    z, _ = room.seen(room.camera())
+    depth, valid = folder[0].targets["depth"], folder[0].valid["depth"]
+    assert not valid[:, :5].any() and (depth[:, :5] == 0).all() and valid[:, 5:].all()
+    near(depth[0, 5:], z[5:], 1e-6)
+
+
+@pytest.mark.parametrize("place", indoor.TASKONOMY)
+def test_taskonomy_misses_what_is_65535(place, tmp_path):
+    tree = indoor.taskonomy(tmp_path / "tasks", place)
+    folder = converted("taskonomy", tree, "val")
+    assert folder.ids == ("beechwood/point_3_view_12",) and len(converted("taskonomy", tree, "all")) == 2
+    depth, valid = folder[0].targets["depth"][0], folder[0].valid["depth"][0]
+    # Missing, and not known to be far: 65535 / 512 = 128 m.
+    assert not valid[2, 2] and depth[2, 2] == 0 and valid.sum() == 24 * 32 - 1
+    z, _ = room.seen(room.camera())
+    near(torch.where(valid, depth, math.nan), np.where(valid, z, np.nan), 0.5 / 512 + 1e-6)
+    (tree / "train_val_test_full.csv").write_text("id,train,val,test\n")
+    with pytest.raises(FolderError, match="must hold one"):
+        made("taskonomy", tree, "train")
+
+
+@pytest.mark.parametrize("name", indoor.DSINE)
+def test_dsine_s_normals_are_lub_of_any_depth_of_file(name, tmp_path):
+    folder = converted(f"dsine-{name}", indoor.dsine(tmp_path / name, name), "test")
+    sample = folder[0]
+    view = room.camera()
+    assert folder.ids == (indoor.DSINE[name],) and sample.camera == view
+    _, normals = room.seen(view)
+    most = {"ibims": 0.05, "sintel": 0.05, "vkitti": 0.05}.get(name, 0.5)
+    assert degrees(sample.targets["normals"], sample.valid["normals"], normals) < most
+    assert not sample.valid["normals"][:, :2].any() and sample.valid["normals"][:, 2:].all()
+
+
+@pytest.mark.parametrize("frame", ["RUB", "RDF", "RDB"])
+@pytest.mark.parametrize("name", ["ibims", "scannet"])
+def test_a_swapped_frame_is_noticed(name, frame, tmp_path):
+    report = validate(made(f"dsine-{name}", indoor.dsine(tmp_path / name, name, frame), "test"))
+    assert not report.ok and all("'frame'" in problem for problem in report.problems)
+
+
+def test_a_swapped_frame_is_noticed_without_cameras(tmp_path):
+    report = validate(made("nyuv2-bae", indoor.nyuv2_bae(tmp_path / "nyu", frame="RUB"), "test"))
+    assert not report.ok and "if x pointed the other way" in report.problems[-1], report
+
+
+# ---- outdoors
+
+
+@pytest.mark.parametrize("folders", [("vkitti_2.0.3_rgb", "vkitti_2.0.3_depth"), ("rgb", "depth"), ("", "")])
+def test_virtual_kitti_s_sky_is_far_not_missing(folders, tmp_path):
+    tree = outdoor.vkitti2(tmp_path / "vk", folders)
+    assert converted("vkitti2", tree, "marigold-train").ids == ("Scene20/15-deg-left/Camera_1/00003",)
+    assert converted("vkitti2", tree, "marigold-val").ids == ("Scene01/clone/Camera_0/00003",)
+    sample = converted("vkitti2", tree, "all")[0]
+    depth, valid = sample.targets["depth"][0], sample.valid["depth"][0]
+    assert depth[:3].isinf().all() and not valid[:3].any() and valid[3:].all()
+    assert depth[4, 4] == pytest.approx(655.34)
+    z, _ = room.seen(room.camera())
+    near(depth[5:], z[5:], 0.005 + 1e-6)
+
+
+@pytest.mark.parametrize("place", ["", "data_depth_annotated/val/"])
+def test_kitti_is_cut_to_its_benchmark_and_drops_what_has_no_truth(place, tmp_path):
+    tree = outdoor.kitti(tmp_path / "kitti", place)
+    folder = converted("kitti-eigen", tree, "test")
+    assert folder.ids == (f"{outdoor.DRIVE}/image_02/0000000069",)
+    sample = folder[0]
+    assert sample.image.shape == (3, 352, 1216) and sample.targets["depth"].shape == (1, 352, 1216)
+    # 1242 - 1216 = 26, so 13 columns on the left; all of the 23 rows above.
+    assert sample.targets["depth"][0, -1, 620 - 13] == pytest.approx(5 + 1 / 256)
+    assert (
+        sample.valid["depth"][0, 200 - 23, ::7].sum() == 0 and sample.valid["depth"][0, 200 - 23, 1::7].all()
+    )
+    assert isinstance(sample.camera, Camera)
+    assert sample.camera.cx == pytest.approx(609.5593 - 13) and sample.camera.cy == pytest.approx(
+        172.854 - 23
+    )
+    assert folder.ids == converted("kitti-eigen", tree, "all").ids
+    with pytest.raises(FolderError, match=r"eigen_train_files_with_gt\.txt does not exist"):
+        made("kitti-eigen", tree, "train")
+
+
+def test_a_kitti_picture_below_the_benchmark_s_size_is_refused(tmp_path):
+    tree = outdoor.kitti(tmp_path / "kitti", size=(300, 1242))
+    with pytest.raises(FolderError, match="300x1242, and has no window"):
+        Folder(made("kitti-eigen", tree, "test"))[0]
+
+
+@pytest.mark.parametrize("marigold", [False, True])
+def test_eth3d_s_infinity_is_no_data(marigold, tmp_path):
+    tree = outdoor.eth3d(tmp_path / "eth3d", marigold)
+    sample = converted("eth3d", tree, "train")[0]
+    depth, valid = sample.targets["depth"][0], sample.valid["depth"][0]
+    assert (
+        sample.id == "office/DSC_0219" and not valid[:3].any() and (depth[:3] == 0).all() and valid[3:].all()
+    )
+    near(depth[3:], room.seen(room.camera())[0][3:], 1e-6)
+    if marigold:
+        packed = converted("eth3d", indoor.packed(tree, "eth3d.tar"), "train")[0]
+        assert torch.equal(packed.targets["depth"][0], depth) and torch.equal(packed.image, sample.image)
+
+
+def test_cityscapes_disparity_becomes_depth_by_its_own_camera(tmp_path):
+    folder = converted("cityscapes-depth", outdoor.cityscapes(tmp_path / "cs"), "train")
+    depth, valid = folder[0].targets["depth"][0], folder[0].valid["depth"][0]
+    fb = 2262.52 * 0.209313
+    # Stored 0 is none, 1 a disparity of 0 pixels, 257 of 1, 1 + 256 * 30 of 30.
+    assert valid[0, :3].tolist() == [False, False, True] and valid.sum() == 24 * 32 - 2
+    assert depth[0, 2] == pytest.approx(fb, rel=1e-6) and depth[5, 5] == pytest.approx(fb / 30, rel=1e-6)
+    camera = folder[0].camera
+    assert isinstance(camera, Camera) and (camera.fx, camera.cx) == (2262.52, 1096.98)
+
+
+# ---- what is wrong with a tree is said, and where
+
+
+def cut(pattern: str) -> Callable[[Path], None]:
+    def change(tree: Path) -> None:
+        path = sorted(tree.rglob(pattern))[-1]
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    return change
+
+
+def lost(pattern: str) -> Callable[[Path], None]:
+    return lambda tree: sorted(tree.rglob(pattern))[-1].unlink()
+
+
+def grown(pattern: str) -> Callable[[Path], None]:
+    def change(tree: Path) -> None:
+        path = sorted(tree.rglob(pattern))[-1]
+        size = (30, 40)
+        if path.suffix == ".npy":
+            room.npy(path, np.ones((*size, 1), np.float32))
+        else:
+            room.png(path, np.full(size, 900, np.uint16))
+
+    return change
+
+
+def shallow(pattern: str) -> Callable[[Path], None]:
+    return lambda tree: indoor.grey(sorted(tree.rglob(pattern))[-1])
+
+
+def text(pattern: str, words: str) -> Callable[[Path], None]:
+    return lambda tree: (sorted(tree.rglob(pattern))[-1].write_text(words), None)[1]
+
+
+BROKEN: list[tuple[str, Callable[[Path], Path], str, Callable[[Path], None], str]] = [
+    ("hypersim", indoor.hypersim, "train", cut("*0000.depth_meters.hdf5"), r"0000\.depth_meters\.hdf5.*cut short"),
+    ("hypersim", indoor.hypersim, "train", cut("*0000.color.hdf5"), r"0000\.color\.hdf5.*cut short"),
+    ("hypersim", indoor.hypersim, "train", lost("*0000.render_entity_id.hdf5"), "render_entity_id.*does not exist"),
+    ("hypersim", indoor.hypersim, "train", text("*.csv", "scene,frame\n"), "csv has no column 'scene_name'"),
+    ("vkitti2", outdoor.vkitti2, "all", cut("depth_*.png"), "depth_00003.png is damaged"),
+    ("vkitti2", outdoor.vkitti2, "all", lost("depth_*.png"), "depth_00003.png does not exist"),
+    ("vkitti2", outdoor.vkitti2, "all", shallow("depth_*.png"), "depth_00003.png has 8 bits"),
+    ("vkitti2", outdoor.vkitti2, "all", grown("depth_*.png"), r"30x40, the image 24x32.*depth_00003\.png"),
+    ("nyuv2-marigold", indoor.nyuv2_marigold, "test", lost("depth_0009.png"), "depth_0009.png does not exist"),
+    ("nyuv2-marigold", indoor.nyuv2_marigold, "test", shallow("depth_0009.png"), "depth_0009.png has 8 bits"),
+    ("nyuv2-marigold", indoor.nyuv2_marigold, "test", cut("rgb_0009.png"), "rgb_0009.png is damaged"),
+    ("nyuv2-marigold", indoor.nyuv2_marigold, "test", text("filename*.txt", "a b.png\n"), "txt:1 has 2 columns"),
+    ("nyuv2-bae", indoor.nyuv2_bae, "test", lost("000007.txt"), "caption/000007.txt does not exist"),
+    ("nyuv2-bae", indoor.nyuv2_bae, "test", lost("img/000007.png"), "norm/000007.png has no picture"),
+    ("nyuv2-bae", indoor.nyuv2_bae, "test", lost("norm/000007.png"), "norm/000007.png does not exist"),
+    ("nyuv2-bae", indoor.nyuv2_bae, "test", grown("norm/000007.png"), "norm/000007.png has 16 bits"),
+    ("kitti-eigen", outdoor.kitti, "test", lost("image_02/0000000069.png"), "0000000069.png does not exist"),
+    ("kitti-eigen", outdoor.kitti, "test", grown("groundtruth/*/*.png"), "30x40, the image 375x1242.*69.png"),
+    ("kitti-eigen", outdoor.kitti, "test", text("eigen*.txt", "a.png None\n"), "txt:1 has 2 columns, not 3"),
+    ("kitti-eigen", outdoor.kitti, "test", text("calib*.txt", "P_rect_02: 1 2\n"), "calib_cam_to_cam.txt has no P_re"),
+    ("scannet-marigold", indoor.scannet, "test", shallow("001300.png"), "001300.png has 8 bits"),
+    ("scannet-marigold", indoor.scannet, "test", grown("001300.png"), r"30x40.*001300\.png"),
+    ("diode", indoor.diode, "val", lost("*_depth_mask.npy"), "_depth_mask.npy does not exist"),
+    ("diode", indoor.diode, "val", cut("*_depth.npy"), "_depth.npy is damaged"),
+    ("diode", indoor.diode, "val", grown("*_depth_mask.npy"), "_depth_mask.npy: a mask of 1x30x40"),
+    ("eth3d", outdoor.eth3d, "train", cut("ground_truth_depth/*/*.JPG"), "DSC_0219.JPG has 1536 bytes, not 3072"),
+    ("eth3d", outdoor.eth3d, "train", cut("images/*/*.JPG"), "DSC_0219.JPG"),
+    ("ibims1", indoor.ibims, "test", lost("mask_invalid/office_02.png"), "mask_invalid/office_02.png does not exist"),
+    ("ibims1", indoor.ibims, "test", shallow("depth/office_02.png"), "depth/office_02.png has 8 bits"),
+    ("taskonomy", indoor.taskonomy, "all", lost("*depth_zbuffer.png"), "_depth_zbuffer.png does not exist"),
+    ("taskonomy", indoor.taskonomy, "train", text("*.csv", "name,train\n"), "csv has no column 'id'"),
+    ("cityscapes-depth", outdoor.cityscapes, "train", lost("*_camera.json"), "_camera.json does not exist"),
+    ("cityscapes-depth", outdoor.cityscapes, "train", text("*_camera.json", '{"extrinsic": {}}'), "_camera.json is no"),
+    ("cityscapes-depth", outdoor.cityscapes, "train", shallow("*_disparity.png"), "_disparity.png has 8 bits"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "grow", "split", "change", "words"), BROKEN)
+def test_a_broken_tree_is_refused_by_the_name_of_its_file(name, grow, split, change, words, tmp_path):
+    tree = grow(tmp_path / "tree")
+    change(tree)
+    with pytest.raises(ValueError, match=words) as error:
+        list(Folder(made(name, tree, split)))
+    assert "\n" not in str(error.value) and str(tree) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [
+        ("ibims", cut("*_normal.exr"), "_normal.exr is damaged"),
+        ("sintel", lost("*_intrins.npy"), "_intrins.npy does not exist"),
+        ("vkitti", cut("*_normal.png"), "_normal.png is damaged"),
+        ("vkitti", shallow("*_normal.png"), "_normal.png has 8 bits"),
+        ("nyuv2", grown("*_normal.png"), "_normal.png has 16 bits"),
+        ("scannet", lambda tree: room.npy(next(tree.rglob("*.npy")), np.eye(4)), "no 3x3 matrix"),
+    ],
+)
+def test_a_broken_package_of_dsine_is_refused(name, change, words, tmp_path):
+    tree = indoor.dsine(tmp_path / name, name)
+    if change is not None and words == "_normal.png has 8 bits":
+        path = next(tree.rglob("*_normal.png"))
+        room.png(path, room.colors(room.seen(room.camera())[1], "LUB"))
+    else:
+        change(tree)
+    with pytest.raises(ValueError, match=words) as error:
+        list(Folder(made(f"dsine-{name}", tree, "test")))
+    assert str(tree) in str(error.value)
+
+
+# ---- converting itself
+
+
+def test_converting_writes_two_small_files_and_nothing_into_the_tree(tmp_path):
+    tree = indoor.scannet(tmp_path / "scannet")
+    before = sorted(tree.rglob("*"))
+    out = made("scannet-marigold", tree, "test")
+    assert sorted(p.name for p in out.iterdir()) == ["dataset.json", "metadata.jsonl"]
+    assert sorted(tree.rglob("*")) == before
+    header = json.loads((out / "dataset.json").read_text())
+    assert header["root"] == str(tree) and header["count"] == 2 and "redistribution" in header["licence"]
+    assert header["converter"] == {"name": "scannet-marigold", "version": 1}
+    assert len(Folder(made("scannet-marigold", tree, "test", limit=1))) == 1
+    with pytest.raises(FolderError, match="stays as it is"):
+        convert(CONVERTERS["scannet-marigold"], tree, "test", tree / "out")
+
+
+def test_another_s_folder_is_not_overwritten(tmp_path):
+    tree = indoor.scannet(tmp_path / "scannet")
+    out = made("scannet-marigold", tree, "test")
+    other = tmp_path / "other"
+    shutil.copytree(tree, other)
+    bytes_before = (out / "metadata.jsonl").read_bytes()
+    with pytest.raises(FolderError, match="already is a data folder"):
+        convert(CONVERTERS["scannet-marigold"], other, "test", out)
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose" / "metadata.jsonl").write_text("{}")
+    with pytest.raises(FolderError, match="without a header"):
+        convert(CONVERTERS["scannet-marigold"], tree, "test", tmp_path / "loose")
+    assert (out / "metadata.jsonl").read_bytes() == bytes_before
+
+
+def test_a_tree_that_was_moved_is_named(tmp_path):
+    tree = indoor.scannet(tmp_path / "scannet")
+    out = made("scannet-marigold", tree, "test")
+    tree.rename(tmp_path / "elsewhere")
+    with pytest.raises(FolderError, match=f"{tree}, which is not there; convert it again"):
+        Folder(out)
+
+
+def test_links_out_of_the_tree_are_not_followed(tmp_path):
+    tree = indoor.scannet(tmp_path / "scannet")
+    secret = tmp_path / "secret.png"
+    path = sorted(tree.rglob("depth/*.png"))[0]
+    path.rename(secret)
+    path.symlink_to(secret)
+    with pytest.raises(FolderError, match="link out of the folder"):
+        made("scannet-marigold", tree, "test")
+
+
+def test_a_row_that_lies_is_the_converter_s_error(tmp_path):
+    indoor.scannet(tmp_path / "tree")
+    lies = {"id": "a", "file_name": "../a.png", "targets": {}}
+    common: Any = {
+        "name": "x",
+        "title": "x",
+        "licence": "x",
+        "access": "x",
+        "splits": ("all",),
+        "targets": {},
+    }
+    with pytest.raises(FolderError, match=r"x, all, 'a'.*leaves the folder"):
+        convert(
+            Converter(rows=lambda root, split: iter([lies]), **common),
+            tmp_path / "tree",
+            "all",
+            tmp_path / "o",
+        )
+    good = {"id": "a", "file_name": "scene0314_00/color/000800.jpg"}
+    with pytest.raises(FolderError, match="comes twice"):
+        convert(Converter(rows=lambda root, split: iter([good, good]), **common), tmp_path / "tree", "all",
+                tmp_path / "o")  # fmt: skip
+    with pytest.raises(ValueError, match="rows or samples"):
+        Converter(**common)
