@@ -189,6 +189,18 @@ def test_aim500_broken(tmp_path):
     refused("aim500", tree, "validation", r"has both p_00000000.jpg and p_00000000.png")
 
 
+def test_pictures_lie_as_their_maps_do(tmp_path):
+    """The published loaders of these sets never turn a picture, so the maps were not drawn on turned ones."""
+    tree = matting.p3m10k(tmp_path / "p3m", False)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.zeros((*seg.SIZE, 3))
+    seg.save(tree / "train/blurred_image/p_00000000.jpg", pixels, exif=exif)
+    assert converted("p3m10k", tree, "train")[0].image.shape == (3, *seg.SIZE)
+    for name in ("p3m10k", "aim500", "dis5k", "ade20k", "coco-keypoints"):
+        assert CONVERTERS[name].header["image"] == {"exif": "ignore"}
+
+
 def test_composition_lays_each_foreground_over_its_own_backgrounds(tmp_path):
     tree = matting.composition1k(tmp_path / "dim", each=20)
     folder = converted("composition1k", tree, "test")

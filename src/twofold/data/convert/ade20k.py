@@ -63,5 +63,5 @@ ADE20K = Converter(
     rows=rows,
     notes="Stored 1 to 150 become ids 0 to 149; stored 0 (everything else) is not valid. Not the full ADE20K, "
     "which codes 3,000 classes in red and green. Some pictures are grey or CMYK; they are read as RGB.",
-    header={"classes": list(CLASSES)},
+    header={"classes": list(CLASSES), "image": {"exif": "ignore"}},
 )

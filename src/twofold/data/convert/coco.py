@@ -100,5 +100,5 @@ COCO_KEYPOINTS = Converter(
     notes="One row a person, so a picture comes several times. Numbers are COCO's, unchanged: a point is the "
     "number of its pixel counted from 0, so 0 is the middle of the first; a box is measured from the picture's "
     "edges. Half a pixel the wrong way costs AP75. Published scores use detected boxes, these are the true ones.",
-    header={"keypoints": list(POINTS)},
+    header={"keypoints": list(POINTS), "image": {"exif": "ignore"}},
 )

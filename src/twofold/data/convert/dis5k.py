@@ -33,4 +33,5 @@ DIS5K = Converter(
     rows=rows,
     notes="Masks have smoothed edges: foreground is above 128. Scores are taken at native size, and DIS-VD and "
     "DIS-TE1 to DIS-TE4 (ordered by complexity) are reported one by one. Names hold '#': escape it in URLs.",
+    header={"image": {"exif": "ignore"}},
 )

@@ -63,6 +63,8 @@ def _told(path: Path) -> dict[str, dict[str, str]]:
     return found
 
 
+# The authors' loaders read files as they lie, whatever EXIF says.
+_HEADER = {"image": {"exif": "ignore"}}
 _TARGETS = {"matting": {"codec": "png8", "scale": 1 / 255}, "trimap": {"codec": "png8", "scale": 1 / 255}}
 
 P3M10K = Converter(
@@ -75,6 +77,7 @@ P3M10K = Converter(
     rows=portraits,
     notes="Faces are blurred in train and P3M-500-P; P3M-500-NP are celebrities, not blurred. Mattes may have "
     "three equal channels. SAD grows with resolution: scores are taken at native size.",
+    header=_HEADER,
 )
 AIM500 = Converter(
     name="aim500",
@@ -86,4 +89,5 @@ AIM500 = Converter(
     rows=things,
     notes="For evaluation only: no method trains on it. See-through things (type STM) dominate SAD, so report "
     "each type too; it is in the rows when aim_category_type.json lies in the folder.",
+    header=_HEADER,
 )

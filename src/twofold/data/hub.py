@@ -1,0 +1,339 @@
+"""Data sets of the Hugging Face kind as data folders: columns become pictures, targets and captions.
+
+Three things are read: what `datasets` saved (`save_to_disk`), Parquet files, and by its name a data set of the hub,
+whose Parquet files are fetched first. The library `datasets` is not used, on purpose: its `Image` columns open
+pictures with Pillow, which makes 8 bits of 16-bit colour (normals, most often) without a word, and they open whatever
+file of this machine a row names. Here the stored bytes are taken as they are and read by the library's own readers,
+and no path is followed. No code of a repository is run. Needs the extra `data`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from twofold.data.codecs import DEFAULT_CODECS, decode
+from twofold.data.layout import FolderError
+from twofold.data.writer import FolderWriter
+from twofold.geometry import Camera
+from twofold.image import ImageError, read_image, read_map
+from twofold.sample import Origin, Sample
+
+# How each format begins, and the suffix by which the readers know it.
+_BEGINNINGS = {
+    b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tiff", b"MM\x00*": ".tiff", b"v/1\x01": ".exr",
+    b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"\x89HDF": ".hdf5",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what.
+
+    image    the picture: bytes of a file, or a struct of bytes and path, as `datasets.Image` stores it
+    targets  by target name: (column, descriptor). The column holds such bytes, or numbers h w or h w c; the
+             descriptor says what they mean, as in `data.codecs`
+    caption, id, camera  columns of text, of text or numbers, and of fx fy cx cy or a 3x3 matrix; "" for none.
+             Without ids, samples are numbered
+    """
+
+    image: str = "image"
+    targets: Mapping[str, tuple[str, Mapping[str, Any]]] = field(default_factory=dict)
+    caption: str = ""
+    id: str = ""
+    camera: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every column that is read."""
+        asked = (
+            self.image,
+            self.caption,
+            self.id,
+            self.camera,
+            *(column for column, _ in self.targets.values()),
+        )
+        return tuple(dict.fromkeys(name for name in asked if name))
+
+
+def import_table(
+    source: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    columns: Columns,
+    split: str = "",
+    licence: str = "",
+    kind: Literal["real", "rendered", "synthetic"] = "real",
+    limit: int = 0,
+    revision: str = "",
+) -> Iterator[tuple[str, bool]]:
+    """Writes the rows of a table as samples of the data folder `out`; yields (id, whether it was written now).
+
+    source   a folder that `datasets` saved, a Parquet or Arrow file, a folder of Parquet files, or the name of a
+             data set on the hub (`owner/name`, at `revision`)
+    split    must be said when there are several
+
+    A generator; run again after a kill it does what is left. A missing value of a target is a missing target.
+    FolderError for a source, split or column that is not there, and naming the row whose value is wrong.
+    """
+    files = _files(source, split, revision)
+    header = {
+        "name": Path(source).name,
+        "split": split,
+        "licence": licence or "not said",
+        "source": str(source),
+        "targets": {name: stored_as(name, how) for name, (_, how) in columns.targets.items()},
+    }
+    writer = FolderWriter(out, header)
+    with tempfile.TemporaryDirectory() as folder:
+        for number, row in enumerate(_rows(files, columns.names)):
+            if limit and number >= limit:
+                break
+            id = str(row[columns.id]) if columns.id else f"{number:06d}"
+            where = f"{source}, row {number}"
+            if writer.has(id):
+                yield id, False
+                continue
+            writer.write(_sample(row, id, columns, kind, Path(folder), where))
+            yield id, True
+    if not writer.finish():
+        raise FolderError(f"{source} has no rows")
+
+
+def stored_as(name: str, how: Mapping[str, Any]) -> dict[str, Any]:
+    """How a target is written that was read by the descriptor `how`: so that no number is lost.
+
+    Depths keep whole numbers and their scale if they had them, else they are float32; ids, masks and mattes are
+    the library's own 8 or 16 bits; normals its half floats; anything else is float32, or 8 bits if it was.
+    """
+    codec = how.get("codec", "")
+    keep = {key: how[key] for key in ("scale", "offset", "invalid", "infinite") if key in how}
+    if name == "depth":
+        # Every entry is said, because the writer's defaults would take the place of one that is not.
+        if codec == "png16" and how.get("kind", "z") == "z":
+            return {"codec": codec, "kind": "z", "unit": "m", "invalid": [], "infinite": None, **keep}
+        return {"codec": "npy", "kind": "z", "unit": "m", "scale": 1.0, "invalid": [], "infinite": "inf"}
+    if name in DEFAULT_CODECS:
+        return dict(DEFAULT_CODECS[name])
+    if name == "parts":
+        return dict(DEFAULT_CODECS["semantic"])
+    return {"codec": codec, **keep} if codec == "png8" else {"codec": "npy"}
+
+
+def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder: Path, where: str) -> Sample:
+    image = _picture(row[columns.image], f"{where}, column {columns.image!r}")
+    height, width = image.shape[-2:]
+    camera = _camera(row.get(columns.camera), width, height, where) if columns.camera else None
+    targets: dict[str, Tensor] = {}
+    valid: dict[str, Tensor] = {}
+    for name, (column, how) in columns.targets.items():
+        if row[column] is None:
+            continue
+        place = f"{where}, column {column!r}"
+        try:
+            targets[name], valid[name] = decode(name, _map(row[column], how, folder, place), how, camera)
+        except (ValueError, TypeError) as error:
+            raise FolderError(str(error) if place in str(error) else f"{place}: {error}") from None
+        if targets[name].shape[-2:] != image.shape[-2:]:
+            found = "x".join(map(str, targets[name].shape[-2:]))
+            raise FolderError(f"{place}: {name} is {found}, the picture {height}x{width}; make them one size")
+    caption = row[columns.caption] if columns.caption else ""
+    return Sample(image, targets, valid, caption or "", id, camera, Origin(kind))
+
+
+def _picture(value: Any, place: str) -> Tensor:
+    data = _bytes(value, place)
+    if data is None:
+        raise FolderError(f"{place} holds {type(value).__name__}; a picture is the bytes of a file")
+    try:
+        return read_image(data)
+    except ImageError as error:
+        raise FolderError(f"{place}: {error}") from None
+
+
+def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> Tensor:
+    """A stored map as float32 c h w, its numbers as they are."""
+    data = _bytes(value, place)
+    if data is None:
+        return _array(value, place)
+    suffix = next((s for begin, s in _BEGINNINGS.items() if data.startswith(begin)), "")
+    if not suffix:
+        raise FolderError(f"{place} begins with {data[:8]!r}, which no reader of maps knows")
+    path = folder / f"map{suffix}"
+    path.write_bytes(data)
+    try:
+        return read_map(path, codec=str(how.get("codec", "")), key=str(how.get("key", "")))
+    except ImageError as error:
+        raise FolderError(f"{place}: {str(error).replace(str(path), 'the file')}") from None
+
+
+def _bytes(value: Any, place: str) -> bytes | None:
+    """The bytes of a file in a cell; None for numbers. FolderError for a mere path: such files are not followed."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, dict) and "bytes" in value:
+        if value["bytes"] is None:
+            raise FolderError(
+                f"{place} names a file ({value.get('path')!r}) instead of holding it; save the data set with the "
+                "files in it (embed_external_files)"
+            )
+        return value["bytes"]
+    return None
+
+
+def _array(value: Any, place: str) -> Tensor:
+    """Nested lists h w, h w c or c h w of numbers as float32 c h w."""
+    try:
+        array = np.asarray(value)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub" or array.ndim not in (2, 3) or 0 in array.shape:
+        raise FolderError(f"{place} holds {array.dtype} {array.shape}; a map is numbers h w, h w c or c h w")
+    if array.ndim == 3 and min(array.shape[0], array.shape[2]) > 4:
+        raise FolderError(f"{place} has shape {array.shape}; a map has at most 4 channels")
+    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1) if array.shape[2] <= 4 else array
+    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+
+
+def _camera(value: Any, width: int, height: int, where: str) -> Camera | None:
+    if value is None:
+        return None
+    try:
+        numbers = np.asarray(value, dtype=np.float64)
+        if numbers.shape == (4,):
+            return Camera(*numbers.tolist(), width, height)
+        return Camera.from_matrix(numbers.tolist(), width, height)
+    except (ValueError, TypeError) as error:
+        raise FolderError(f"{where}: its camera is wrong: {error}") from None
+
+
+# ---- tables
+
+
+def _arrow(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise FolderError("tables need the package pyarrow; run: pip install 'twofold[data]'") from None
+
+
+def _rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The named columns of each row of the files, in order, a few rows at a time."""
+    for path in files:
+        try:
+            for batch in _batches(path, names):
+                for index in range(batch.num_rows):
+                    yield {name: batch.column(name)[index].as_py() for name in names}
+        except (_arrow("pyarrow").ArrowInvalid, OSError) as error:
+            detail = " ".join(str(error).split())[:120]
+            raise FolderError(f"{path} is damaged or cut short ({detail}); fetch it again") from None
+
+
+def _batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
+    if path.suffix == ".parquet":
+        parquet = _arrow("pyarrow.parquet")
+        with parquet.ParquetFile(path) as file:
+            _check_columns(path, file.schema_arrow.names, names)
+            yield from file.iter_batches(batch_size=8, columns=list(names))
+        return
+    arrow = _arrow("pyarrow")
+    with arrow.memory_map(str(path)) as mapped, arrow.ipc.open_stream(mapped) as stream:
+        _check_columns(path, stream.schema.names, names)
+        yield from stream
+
+
+def _check_columns(path: Path, found: Sequence[str], names: Sequence[str]) -> None:
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise FolderError(f"{path} has no column {missing[0]!r}; it has {', '.join(found)}")
+
+
+def _files(source: str | os.PathLike[str], split: str, revision: str) -> list[Path]:
+    """The files of a split, in order."""
+    path = Path(source)
+    if path.is_file():
+        if path.suffix not in (".parquet", ".arrow"):
+            raise FolderError(f"{path} is not a Parquet or Arrow file")
+        return [path]
+    if not path.exists() and str(source).count("/") == 1 and not str(source).startswith("."):
+        path = _fetch(str(source), revision)
+    if not path.is_dir():
+        raise FolderError(f"{source} does not exist; give a folder, a Parquet file, or owner/name on the hub")
+    if (path / "dataset_dict.json").is_file():
+        path = path / _chosen(_json(path / "dataset_dict.json").get("splits", []), split, path)
+    if (path / "state.json").is_file():
+        return _saved(path)
+    found = sorted(path.rglob("*.parquet"))
+    if not found:
+        raise FolderError(f"{path} holds neither a saved data set (state.json) nor Parquet files")
+    by_split: dict[str, list[Path]] = {}
+    for file in found:
+        by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
+    return by_split[_chosen(list(by_split), split, path)]
+
+
+def _split_of(path: Path) -> str:
+    """The split that a file's name says: train-00000-of-00002.parquet, train.parquet or train/0000.parquet."""
+    stem = path.stem.split("-")[0]
+    return path.parent.name if stem.isdigit() and path.parent.name else stem
+
+
+def _chosen(splits: Sequence[str], split: str, path: Path) -> str:
+    if split in splits:
+        return split
+    if split or len(splits) != 1:
+        told = f"no split {split!r}" if split else "several splits"
+        raise FolderError(f"{path} has {told}; say one of {', '.join(splits)}")
+    return splits[0]
+
+
+def _saved(path: Path) -> list[Path]:
+    """The Arrow files of what `save_to_disk` wrote."""
+    state = _json(path / "state.json")
+    if state.get("_indices_files"):
+        raise FolderError(
+            f"{path} is a selection of another data set; call flatten_indices() and save it again"
+        )
+    files = [path / str(entry.get("filename", "")) for entry in state.get("_data_files", [])]
+    for file in files:
+        if file.parent != path or not file.is_file():
+            raise FolderError(f"{file} does not exist; save the data set again")
+    if not files:
+        raise FolderError(f"{path / 'state.json'} names no files; save the data set again")
+    return files
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise FolderError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise FolderError(f"{path} is not a JSON object")
+    return found
+
+
+def _fetch(name: str, revision: str) -> Path:
+    """The Parquet files of a data set of the hub, from the cache or the network."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        found = snapshot_download(
+            name, repo_type="dataset", allow_patterns="*.parquet", revision=revision or None
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        detail = " ".join(str(error).split())[:160]
+        raise FolderError(f"{name} is no folder here, and could not be fetched: {detail}") from None
+    if not any(Path(found).rglob("*.parquet")):
+        raise FolderError(f"{name} has no Parquet files; try --revision refs/convert/parquet")
+    return Path(found)
