@@ -24,6 +24,8 @@ from twofold.metrics import peaks
 from twofold.tasks.keypoints import JOINTS, SIGMA, heatmaps
 from twofold.tasks.skeleton import draw
 
+# Targets that may be drawn from such numbers.
+DRAWN = ("keypoints", "skeleton")
 SIZE, ENLARGE = (256, 192), 1.25
 # From the edge of a pixel, where maps are measured from, to its centre, where COCO's numbers are.
 HALF = 0.5
@@ -119,6 +121,22 @@ def drawn(
     return image, crop is not None, {name: read_points(how, size, crop) for name, how in inline.items()}
 
 
+def check_joints(how: Mapping[str, Any]) -> Tensor:
+    """The joints of an inline target: ``17 3`` of ``points``, ``n 17 3`` of ``people``; x, y and v, float64.
+
+    Raises:
+        ValueError: the numbers are no joints, or its box is none.
+    """
+    crop_of(how)
+    if "people" not in how:
+        return _joints(how.get("points"), "'points'")
+    people = how["people"]
+    if not isinstance(people, list) or len(people) > MOST_PEOPLE:
+        raise ValueError(f"'people' is a list of at most {MOST_PEOPLE} persons")
+    nobody = torch.zeros(0, len(JOINTS), 3, dtype=torch.float64)
+    return torch.stack([_joints(p, "each of 'people'") for p in people]) if people else nobody
+
+
 def read_points(
     how: Mapping[str, Any], size: tuple[int, int], crop: Crop | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -136,16 +154,9 @@ def read_points(
     Raises:
         ValueError: the numbers are no joints.
     """
-    everywhere = torch.ones(1, *size, dtype=torch.bool)
+    found, everywhere = check_joints(how), torch.ones(1, *size, dtype=torch.bool)
     if "people" in how:
-        people = how["people"]
-        if not isinstance(people, list) or len(people) > MOST_PEOPLE:
-            raise ValueError(f"'people' is a list of at most {MOST_PEOPLE} persons")
-        found = torch.stack([_joints(p, "a person of 'people'") for p in people] or [torch.zeros(17, 3)])[
-            : len(people)
-        ]
         return draw(_placed(found, crop), found[..., 2] > 0, size), everywhere
-    found = _joints(how["points"], "'points'")
     places, sigma = _placed(found, crop), SIGMA * max(size) / max(SIZE)
     edges = places.new_tensor([size[1], size[0]])
     near = ((places > -3 * sigma) & (places < edges + 3 * sigma)).all(-1)

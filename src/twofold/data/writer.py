@@ -24,6 +24,7 @@ from twofold.data.layout import (
     to_json,
     write_text,
 )
+from twofold.data.points import DRAWN, check_joints
 from twofold.image import write_image
 from twofold.sample import Origin, Sample
 
@@ -76,13 +77,16 @@ class FolderWriter:
         """Whether the sample `id` is there, complete."""
         return id in self._merged or self._pending(id).is_file()
 
-    def write(self, sample: Sample) -> Row:
+    def write(self, sample: Sample, inline: Mapping[str, Mapping[str, Any]] | None = None) -> Row:
         """Stores one sample (not a batch) and gives its row.
 
+        inline: targets that the row holds as numbers, by name (see `points`): joints of the whole picture.
+
         FolderError when its id is taken or not a plain name, or when a target was not named in the header;
-        ValueError when a value does not fit its codec.
+        ValueError when a value does not fit its codec, or joints are none.
         """
-        id, row = self._describe(sample)
+        inline = dict(inline or {})
+        id, row = self._describe(sample, inline)
         picture = self.root / row["file_name"]
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_image(picture, sample.image)
@@ -91,11 +95,12 @@ class FolderWriter:
             stem.parent.mkdir(parents=True, exist_ok=True)
             path = write_target(stem, name, target, sample.valid[name], self.header["targets"][name])
             row["targets"][name] = {"path": path.relative_to(self.root).as_posix()}
+        row["targets"] |= {name: dict(how) for name, how in inline.items()}
         self._pending(id).parent.mkdir(parents=True, exist_ok=True)
         write_text(self._pending(id), to_json(row, f"the row of {id}"))
         return row
 
-    def _describe(self, sample: Sample) -> tuple[str, Row]:
+    def _describe(self, sample: Sample, inline: Mapping[str, Mapping[str, Any]]) -> tuple[str, Row]:
         """The id and the row, still without targets; everything about them is checked."""
         id, camera, origin = sample.id, sample.camera, sample.origin
         if not isinstance(id, str) or not isinstance(origin, Origin) or isinstance(camera, tuple):
@@ -104,7 +109,11 @@ class FolderWriter:
             raise FolderError(f"{id!r} cannot be an id: use letters, digits, '.', '_', '-' and '/'")
         if self.has(id):
             raise FolderError(f"{self.root} already has {id!r}; ask `has` before writing, or use another id")
-        unknown = set(sample.targets) - set(self.header["targets"])
+        for name, how in inline.items():
+            if name in sample.targets:
+                raise FolderError(f"{id} has {name} as a map and as numbers; give one of them")
+            check_joints({**self.header["targets"].get(name, {}), **how})
+        unknown = {*sample.targets, *inline} - set(self.header["targets"])
         if unknown:
             raise FolderError(f"{id} has targets that the header does not name: {', '.join(sorted(unknown))}")
         size = list(sample.image.shape[-2:])
@@ -153,7 +162,7 @@ def _complete(header: Mapping[str, Any], codecs: Mapping[str, Mapping[str, Any]]
         name: {**DEFAULT_CODECS.get(name, {}), **named[name], **codecs.get(name, {})} for name in named
     }
     for name, how in targets.items():
-        if "codec" not in how:
+        if "codec" not in how and name not in DRAWN:
             raise FolderError(f"the target {name!r} has no 'codec' in the header, and no default")
     complete = {"schema": SCHEMA, **{k: v for k, v in header.items() if k != "count"}, "targets": targets}
     return json.loads(to_json(complete, "the header"))
