@@ -21,6 +21,7 @@ from torch import Tensor
 
 from twofold.data.layout import INLINE
 from twofold.metrics import peaks
+from twofold.metrics.pose import rescored
 from twofold.tasks.keypoints import JOINTS, SIGMA, heatmaps
 from twofold.tasks.skeleton import draw
 
@@ -31,8 +32,6 @@ SIZE, ENLARGE = (256, 192), 1.25
 HALF = 0.5
 # More people than a picture has, larger cuts and boxes than there are: a manifest may come from anyone.
 MOST_PEOPLE, MOST_PIXELS, MOST_BOX = 4096, 2048, 20_000
-# Joints found with less say nothing about how sure a person is (as mmpose scores them).
-SURE = 0.2
 
 
 def is_inline(target: Mapping[str, Any]) -> bool:
@@ -173,17 +172,20 @@ def coco_result(found: Tensor, how: Mapping[str, Any], box_score: float = 1.0) -
 
     Returns:
         ``image_id``, ``category_id`` 1, 51 ``keypoints`` in pixels of the image, and the ``score``: that of the box
-        times the mean height of the peaks above `SURE`.
+        times the mean height of the surer peaks (`metrics.pose.rescored`).
     """
     crop = crop_of({**how, "size": list(found.shape[-2:])})
     places = peaks(found).double()
     at, height = places[:, :2], places[:, 2:]
     if crop is not None:
         at = crop.back(at)
-    sure = height[height > SURE]
-    score = box_score * (float(sure.mean()) if len(sure) else 0.0)
     flat = torch.cat([at - HALF, height], 1).flatten().tolist()
-    return {"image_id": how["image_id"], "category_id": 1, "keypoints": flat, "score": score}
+    return {
+        "image_id": how["image_id"],
+        "category_id": 1,
+        "keypoints": flat,
+        "score": rescored(box_score, height),
+    }
 
 
 def _placed(found: Tensor, crop: Crop | None) -> Tensor:
