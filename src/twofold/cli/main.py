@@ -10,6 +10,7 @@ import typer
 
 from twofold import __version__
 from twofold.cli.console import INTERRUPTED, NOTHING_STARTED, SOME_FAILED, Stop, complain
+from twofold.cli.data import data
 from twofold.cli.doctor import doctor
 from twofold.cli.evaluate import evaluate
 from twofold.cli.generate import generate
@@ -30,6 +31,7 @@ app = typer.Typer(
 for command in (predict, models, render, train, generate, evaluate, report, doctor):
     app.command()(command)
 app.command(name="convert-checkpoint")(convert_checkpoint)
+app.add_typer(data, name="data")
 
 
 @app.callback(invoke_without_command=True)

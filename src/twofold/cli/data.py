@@ -1,0 +1,284 @@
+"""`twofold data`: public data sets and one's own as data folders, checked, looked at, packed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twofold.cli.console import OK, SOME_FAILED, Stop, emit, line, one_of, track
+
+if TYPE_CHECKING:
+    from twofold.data import Report
+    from twofold.data.convert import Converter
+
+data = typer.Typer(
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, one object a line.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="The data folder, new or begun.")]
+
+
+@data.callback(invoke_without_command=True)
+def _data(context: typer.Context) -> None:
+    """Public data sets and one's own as data folders: list, convert, import, validate, pack."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@data.command(name="list")
+def list_converters(
+    name: Annotated[str, typer.Argument(help="One of them, in full; all, a line each, by default.")] = "",
+    as_json: Json = False,
+) -> int:
+    """List the public data sets that can be converted: splits, targets, licence, and how to get them.
+
+    Nothing is fetched by this command: licences differ, and most want to be agreed to in person.
+    """
+    from twofold.data.convert import CONVERTERS
+
+    chosen = [_converter(name)] if name else list(CONVERTERS.values())
+    if as_json:
+        for one in chosen:
+            emit(_facts(one))
+    elif name:
+        for key, value in _facts(chosen[0]).items():
+            line(f"{key:8}  {', '.join(value) if isinstance(value, list) else value}")
+    else:
+        width = max(len(one.name) for one in chosen)
+        line(f"{'name':{width}}  {'targets':34}  licence")
+        for one in chosen:
+            line(f"{one.name:{width}}  {', '.join(one.targets):34}  {one.licence}")
+            line(f"{'':{width}}  get it: {one.access}")
+        line("\n'twofold data list NAME' prints one in full: splits, access, and what to know of it.")
+    return OK
+
+
+@data.command()
+def convert(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of 'twofold data list'.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Where its files lie, as they came.")],
+    out: Out,
+    split: Annotated[str, typer.Option(help="One of the data set's own.")],
+    limit: Annotated[int, typer.Option(min=0, help="Only the first so many; 0 for all.")] = 0,
+    as_json: Json = False,
+) -> int:
+    """Make a data folder of a public data set that lies on this disk. Its files stay where and as they are.
+
+    The folder holds two small files: what there is, and how it is to be read. Only sets whose targets no
+    descriptor can read in place (see 'twofold data list NAME') are written anew.
+    """
+    from twofold.data import Folder
+    from twofold.data.convert import convert as convert_tree
+
+    known = _watched(_converter(name), limit, as_json)
+    folder = Folder(convert_tree(known, source, split, out, limit))
+    names = sorted({target for row in folder.rows for target in row.get("targets") or {}})
+    if as_json:
+        emit({"out": str(out), "name": name, "split": split, "samples": len(folder), "targets": names})
+    else:
+        line(f"{len(folder)} samples with {', '.join(names)}: {out}/ (now: twofold data validate {out})")
+    return OK
+
+
+@data.command()
+def validate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, packed or not.")],
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="PNG", help="Draw samples with their targets into this file.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many samples the sheet has.")] = 8,
+    limit: Annotated[int, typer.Option(min=0, help="Read so many, spread evenly; 0 for all.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> int:
+    """Read every file of a data folder, say what is wrong with it, and what is in it.
+
+    Ends with 1 when there is a problem. The sheet shows what numbers do not: look at it.
+    """
+    from twofold.data import validate as examine
+
+    if sheet is not None and sheet.suffix.lower() != ".png":
+        raise Stop(f"--sheet {sheet} must end in .png")
+    report = examine(folder, limit)
+    unsafe = _unsafe(folder)
+    if unsafe:
+        report = replace(report, problems=(*unsafe, *report.problems))
+    if sheet is not None and report.targets:
+        _draw(folder, sheet, count)
+    if as_json:
+        emit({**asdict(report), "ok": report.ok, "sheet": str(sheet) if sheet and report.targets else None})
+    else:
+        _print(report)
+    return OK if report.ok else SOME_FAILED
+
+
+@data.command()
+def pack(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The packed folder, new or begun.")],
+    shard_size: Annotated[int, typer.Option(min=1, metavar="MB", help="Most megabytes of a tar file.")] = 512,
+    as_json: Json = False,
+) -> int:
+    """Pack a data folder into tar files, for clusters. The result is a data folder too, read in any order.
+
+    Files keep their bytes. Run again after a kill, the command does what is left.
+    """
+    from twofold.data import Folder
+    from twofold.data.pack import pack as pack_folder
+
+    samples = size = shards = 0
+    for done in track(pack_folder(Folder(folder), out, shard_size * 2**20), 0, "pack", as_json):
+        samples, size, shards = samples + done.samples, size + done.size, shards + 1
+        if as_json:
+            emit({"shard": str(done.path), "samples": done.samples, "bytes": done.size, "kept": done.kept})
+    if not as_json:
+        line(f"{samples} samples in {shards} shards, {size / 2**20:.1f} MB: {out}/")
+    return OK
+
+
+@data.command(name="import")
+def import_(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="Saved data set, Parquet file or folder, or owner/name.")
+    ],
+    out: Out,
+    split: Annotated[str, typer.Option(help="Needed when there are several.")] = "",
+    image: Annotated[str, typer.Option(metavar="COLUMN", help="The picture.")] = "image",
+    target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=COLUMN[,KEY=VALUE...]",
+            help="A target and how it is stored: depth=depth,codec=png16,scale=0.001. Give it once for each.",
+        ),
+    ] = None,
+    caption: Annotated[str, typer.Option(metavar="COLUMN", help="Text of the picture.")] = "",
+    id: Annotated[str, typer.Option(metavar="COLUMN", help="Name of the sample; numbered by default.")] = "",
+    camera: Annotated[str, typer.Option(metavar="COLUMN", help="fx fy cx cy, or a 3x3 matrix.")] = "",
+    kind: Annotated[str, typer.Option(help="real, rendered or synthetic.")] = "real",
+    licence: Annotated[str, typer.Option(help="As its owner says.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="Only the first so many; 0 for all.")] = 0,
+    revision: Annotated[str, typer.Option(help="Of a data set of the hub.")] = "",
+    as_json: Json = False,
+) -> int:
+    """Make a data folder of a table of the Hugging Face kind: columns become pictures, targets and captions.
+
+    The bytes in the table are read as they are: 16-bit and float maps keep their numbers. No code of the data set
+    is run and no path in it is followed. Run again after a kill, it does what is left. Needs the extra 'data'.
+    """
+    from twofold.data.hub import Columns, import_table
+
+    one_of("--kind", kind, ("real", "rendered", "synthetic"))
+    targets = dict(map(_target, target or []))
+    columns = Columns(image, targets, caption, id, camera)
+    steps = import_table(source, out, columns, split, licence, kind, limit, revision)  # ty: ignore[invalid-argument-type]
+    written = kept = 0
+    for name, new in track(steps, limit, "import", as_json):
+        written, kept = written + new, kept + (not new)
+        if as_json:
+            emit({"id": name, "written": new})
+    if not as_json:
+        line(f"{written} samples imported, {kept} were there: {out}/ (now: twofold data validate {out})")
+    return OK
+
+
+def _converter(name: str) -> Converter:
+    from difflib import get_close_matches
+
+    from twofold.data.convert import CONVERTERS
+
+    if name not in CONVERTERS:
+        near = get_close_matches(name, CONVERTERS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else "'twofold data list' lists them"
+        raise Stop(f"no data set {name!r} can be converted; {hint}")
+    return CONVERTERS[name]
+
+
+def _facts(one: Converter) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "title": one.title,
+        "splits": list(one.splits),
+        "targets": list(one.targets),
+        "licence": one.licence,
+        "access": one.access,
+        "writes": "nothing but the manifest" if one.samples is None else "new files",
+        "notes": one.notes,
+    }
+
+
+def _watched(one: Converter, limit: int, quiet: bool) -> Converter:
+    """The converter with a progress bar."""
+
+    def watched(make: Any) -> Any:
+        def rows(root: Path, split: str) -> Iterator[Any]:
+            found: Iterable[Any] = make(root, split)
+            return track(found, limit, one.name, quiet)
+
+        return rows
+
+    if one.samples is not None:
+        return replace(one, samples=watched(one.samples))
+    return replace(one, rows=watched(one.rows))
+
+
+def _target(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
+    """'depth=column,codec=png16,scale=0.001' as (target, (column, descriptor)); values are JSON, or else text."""
+    name, mark, rest = text.partition("=")
+    # Commas within [ ] belong to a list.
+    column, *entries = re.split(r",(?![^\[]*\])", rest)
+    if not (name and mark and column):
+        raise Stop(f"--target {text!r} is not NAME=COLUMN, such as depth=depth,codec=png16,scale=0.001")
+    how: dict[str, Any] = {}
+    for entry in entries:
+        key, mark, value = entry.partition("=")
+        if not (key and mark):
+            raise Stop(f"--target {text!r}: {entry!r} is not KEY=VALUE, such as scale=0.001")
+        try:
+            how[key] = json.loads(value)
+        except ValueError:
+            how[key] = value
+    return name, (column, how)
+
+
+def _unsafe(folder: Path) -> tuple[str, ...]:
+    """What is wrong with the shards of a packed folder, beyond what reading it finds."""
+    from twofold.data import FolderError
+    from twofold.data.layout import read_header
+    from twofold.data.pack import Shards
+
+    try:
+        if "packed" in read_header(folder):
+            Shards(folder)
+    except FolderError as error:
+        return (str(error),)
+    return ()
+
+
+def _draw(folder: Path, path: Path, count: int) -> None:
+    from twofold.data import Folder
+    from twofold.data.sheet import contact_sheet
+    from twofold.image import write_image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, contact_sheet(Folder(folder), count))
+
+
+def _print(report: Report) -> None:
+    """The table of targets, then the problems."""
+    line(f"{report.root}: {report.count} samples")
+    if report.targets:
+        line(f"  {'target':14}{'samples':>8}{'valid':>8}{'least':>12}{'most':>12}")
+    for name, facts in sorted(report.targets.items()):
+        ends = f"{facts['least']:12.4g}{facts['most']:12.4g}"
+        line(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{ends}")
+    for problem in report.problems:
+        line(f"  ! {problem}")
+    line(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'}")
