@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from truths import ALL, known, perfect, told
+from twofold.prediction import Prediction
 from twofold.sample import UNITS
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.depth import scale_shift_invariant
@@ -257,6 +258,22 @@ def test_the_other_spaces_are_fitted_in_themselves(name):
     assert bool(flat.isfinite().all())
     with pytest.raises(ValueError, match="no valid pixel"):
         task.align(right, target[0], hole & False)
+
+
+@pytest.mark.parametrize("name", ["depth", "disparity", "sqrt_disparity", "log_depth"])
+def test_a_prediction_in_metres_is_what_is_scored(name):
+    """What metrics align and what a user converts with the same scale and shift are one map."""
+    task = TASKS[name]
+    target, valid = known(task)
+    right = perfect(task, target, valid)[0]
+    said = Prediction(task, 0.2 * right + 0.5, torch.zeros(3, 24, 32), space=task.space)
+    metres = said.in_space("depth", 5.0, -2.5)
+    assert metres.metric
+    there = valid[0]
+    torch.testing.assert_close(metres.map[there], target[0][there], rtol=1e-4, atol=1e-4)
+    scored = task.align(said.map, target[0], there)
+    torch.testing.assert_close(scored[there].float(), metres.map[there], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(metres.in_space(name).map[there], right[there], rtol=1e-4, atol=1e-4)
 
 
 def test_near_is_bright_in_disparity_and_the_sky_is_dark():
