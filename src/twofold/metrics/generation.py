@@ -94,12 +94,16 @@ def fid(real: Moments, made: Moments) -> float:
     and more of them than the network has features.
     """
     c1, c2 = real.covariance, made.covariance
-    # The trace of a root of the product is that of the symmetric matrix similar to it, whose eigenvalues are real.
-    values, vectors = torch.linalg.eigh(c1)
-    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    shared = torch.linalg.eigvalsh(root @ c2 @ root).clamp(min=0).sqrt().sum()
+    # The trace of the product's root is the sum of the singular values of the product of the roots: real, and without
+    # a root of rounding errors, which would be large where there are fewer pictures than features.
+    shared = torch.linalg.svdvals(_root(c1) @ _root(c2)).sum()
     apart = (real.mean - made.mean).square().sum()
-    return float(apart + c1.trace() + c2.trace() - 2 * shared)
+    return max(0.0, float(apart + c1.trace() + c2.trace() - 2 * shared))
+
+
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def kid(real: Features, made: Features) -> float:
