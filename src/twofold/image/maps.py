@@ -6,6 +6,7 @@ import os
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -152,12 +153,25 @@ def _read_png(stored: Stored, ask: Ask) -> np.ndarray:
             raise ImageError(
                 f"{stored.name} has {bits} bits a sample, its codec says {ask.codec}; is it a preview?"
             )
+        _check_sums(stored)
         if bits == 16 and color in (2, 4, 6):
             return _read_png_wide(stored)
         image.load()
         array = np.asarray(image)
         # Pillow stretches grey of 2 and 4 bits to 0..255; back to the stored levels.
         return array // (255 // (2**bits - 1)) if color == 0 and bits in (2, 4) else array
+
+
+def _check_sums(stored: Stored) -> None:
+    """ImageError unless every chunk of a PNG has its checksum; Pillow takes flipped bits of pixels for pixels."""
+    data, place, kind = memoryview(stored.read()), 8, b""
+    while kind != b"IEND":
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind = bytes(data[place + 4 : place + 8])
+        end = place + 8 + length
+        if len(kind) < 4 or data[end : end + 4] != zlib.crc32(data[place + 4 : end]).to_bytes(4, "big"):
+            raise ImageError(f"{stored.name} is damaged or cut short (a checksum is wrong); copy it again")
+        place = end + 4
 
 
 def _read_png_wide(stored: Stored) -> np.ndarray:
