@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,12 @@ def train(
             "--skip-bad", help="Leave out samples that cannot be read and list them in skipped.jsonl."
         ),
     ] = False,
+    lab: Annotated[
+        bool,
+        typer.Option(
+            "--lab", help="The recipe in miniature: on the embedded model and rendered scenes, in minutes."
+        ),
+    ] = False,
     device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
     tracker: Annotated[
         str,
@@ -43,7 +50,12 @@ def train(
     Run again after a kill, the command goes on where the last saved state was, and ends in the same weights. On several
     GPUs: torchrun --nproc-per-node 4 -m twofold train RECIPE (or accelerate launch); the batch is shared.
     """
-    asked = _changed(find_recipe(recipe), [*(settings or []), *(["skip_bad=true"] if skip_bad else [])])
+    found = _miniature(find_recipe(recipe)) if lab else find_recipe(recipe)
+    asked = _changed(found, [*(settings or []), *(["skip_bad=true"] if skip_bad else [])])
+    if lab:
+        from twofold.train.lab import require
+
+        require(asked)
     run = out or Path("runs") / asked.name
     from twofold.environment import require_sound_torchvision
 
@@ -86,19 +98,54 @@ def find_recipe(name: str) -> Recipe:
         raise Stop(f"no recipe {name!r}: neither a file nor a name in ./recipes ({known})")
     if path.suffix != ".py":
         return Recipe.read(path)
-    # A recipe is a program of the user's own, named by the user: running it is what is asked.
+    found = _defined(path)
+    made = found.get(function or path.stem.replace("-", "_"), None if function else found.get("recipe"))
+    value = made() if callable(made) and not _needed(made) else made
+    if not isinstance(value, Recipe):
+        known = [
+            n for n, f in found.items() if getattr(f, "__module__", "") == "<run_path>" and not _needed(f)
+        ]
+        raise Stop(
+            f"{path} has no function {function or path.stem} that returns a Recipe by itself; name one, "
+            f"{path}:FUNCTION, of: {', '.join(known) or 'none'}"
+        )
+    return value
+
+
+def _needed(function: Any) -> list[str]:
+    """The arguments that a function cannot be called without."""
+    import inspect
+
+    asked = inspect.signature(function).parameters.values()
+    return [
+        p.name
+        for p in asked
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+
+
+def _defined(path: Path) -> dict[str, Any]:
+    """What a file of recipes defines. It may import its neighbours, as any program may.
+
+    A recipe is a program of the user's own, named by the user: running it is what is asked.
+    """
     import runpy
 
+    beside = str(path.resolve().parent)
+    sys.path.insert(0, beside)
     try:
-        found = runpy.run_path(str(path))
+        return runpy.run_path(str(path))
     except SyntaxError as error:
         raise Stop(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
-    made = found.get(function or path.stem.replace("-", "_"), found.get("recipe"))
-    value = made() if callable(made) else made
-    if not isinstance(value, Recipe):
-        wanted = function or path.stem
-        raise Stop(f"{path} has no function {wanted} that returns a Recipe; name one: {path}:FUNCTION")
-    return value
+    finally:
+        sys.path.remove(beside)
+
+
+def _miniature(recipe: Recipe) -> Recipe:
+    """The recipe as the laboratory runs it."""
+    from twofold.train.lab import lab
+
+    return lab(recipe)
 
 
 def _changed(recipe: Recipe, settings: list[str]) -> Recipe:

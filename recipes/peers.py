@@ -1,0 +1,167 @@
+"""Training as the methods that twofold reads were trained: Marigold, E2E-FT, Lotus, DMP.
+
+Values are those of their released scripts where there are any; what this trainer does otherwise is in the docstrings and in
+docs/recipes.md. All begin from the copy of Stable Diffusion 2.1 that `genpercept.py` names, the authors from SD 2
+(Marigold, E2E-FT), SD 2 base (Lotus) and SD 1.4 (DMP): ``--set start=OWNER/NAME`` changes it.
+Half floats are bf16 here, fp16 there.
+"""
+
+from genpercept import HYPERSIM, VKITTI, ablation, taught
+
+from twofold.protocol import MultiStep, Noise, OneStep
+from twofold.train import Recipe
+
+MARIGOLD_NOISE = MultiStep(steps=10, spacing="leading", final="prev", noise=Noise(), mixed="original")
+MARIGOLD_TRAILING = MultiStep(
+    steps=4, spacing="trailing", final="prev", noise=Noise(zero_snr=True), mixed="original"
+)
+ZEROS = MultiStep(steps=1, start="zeros", noise=Noise())
+LOTUS_G = OneStep(timestep=999, predicts="x0", condition="concat", start="gaussian", encode="sample")
+LOTUS_D = OneStep(timestep=999, predicts="x0", encode="sample")
+
+
+def marigold_depth() -> Recipe:
+    """Marigold v1-0: depth by walks from noise into which coarser noise is mixed.
+
+    Published, ensembles of ten, 50 steps: KITTI .099 .916, NYUv2 .055 .964, ScanNet .064 .951, DIODE .308 .773,
+    ETH3D .065 .960 (AbsRel, delta 1).
+    """
+    return ablation(2).replace(name="marigold-depth", protocol=MARIGOLD_NOISE)
+
+
+def marigold_depth_v1_1() -> Recipe:
+    """Marigold v1-1: its schedule ends in pure noise, and four steps are enough.
+
+    Its authors published no table of it alone; others measured NYUv2 .0577 with ensembles of ten.
+    """
+    return ablation(2).replace(name="marigold-depth-v1-1", protocol=MARIGOLD_TRAILING)
+
+
+def marigold_normals() -> Recipe:
+    """Marigold's normals v1-1, at twice the rate.
+
+    The authors mix Hypersim, InteriorVerse and Sintel and blur and colour a third of the pictures each; here it is
+    Hypersim alone, mirrored.
+    """
+    return ablation(2).replace(
+        name="marigold-normals", protocol=MARIGOLD_TRAILING, lr=6e-5, mix={"normals": 1.0}, sources=(HYPERSIM,),
+        prompts={"normals": ""},
+    )  # fmt: skip
+
+
+def end_to_end(task: str, losses: dict[str, float], name: str) -> Recipe:
+    """What E2E-FT's four models share: one look beside zeros at the last time step, judged by the picture painted.
+
+    The authors train with the empty prompt filled up to 77 tokens and ask with two; this trains with two. Where the
+    first layer is doubled they halve its bias as well. Their answers are clipped before they are judged.
+    """
+    return taught(
+        ablation(2), task, losses, name=name, protocol=ZEROS, steps=20000, decay=20000, optimizer="adamw",
+        weight_decay=0.01, clip=1.0, precision="fp32", checkpointing=True,
+    )  # fmt: skip
+
+
+def e2e_ft_depth() -> Recipe:
+    """E2E-FT from Stable Diffusion, depth, by the error up to scale and shift.
+
+    Published, AbsRel: KITTI .096, NYUv2 .054, ScanNet .058, DIODE .303, ETH3D .064.
+    The authors fit to metres, this to the range of the picture, beyond which both hold depth.
+    """
+    return end_to_end("depth", {"ssi": 1.0}, "e2e-ft-depth")
+
+
+def e2e_ft_marigold_depth() -> Recipe:
+    """As `e2e_ft_depth`, from Marigold's weights.
+
+    Published, AbsRel: KITTI .096, NYUv2 .052, ScanNet .058, DIODE .302, ETH3D .062.
+    """
+    return e2e_ft_depth().replace(name="e2e-ft-marigold-depth", start="prs-eth/marigold-depth-v1-0")
+
+
+def e2e_ft_normals() -> Recipe:
+    """E2E-FT from Stable Diffusion, normals, by the angle.
+
+    Published, mean angle: NYUv2 16.5, ScanNet 15.3, iBims-1 16.1, Sintel 33.5.
+    The authors mix in VKITTI2 (10 %) with normals of their own making; this is Hypersim alone.
+    """
+    return end_to_end("normals", {"angular": 1.0}, "e2e-ft-normals").replace(sources=(HYPERSIM,))
+
+
+def e2e_ft_marigold_normals() -> Recipe:
+    """As `e2e_ft_normals`, from Marigold's weights.
+
+    Published, mean angle: NYUv2 16.2, ScanNet 14.7, iBims-1 15.8, Sintel 33.5.
+    The authors began from an older GonzaloMG/marigold-normals.
+    """
+    return e2e_ft_normals().replace(name="e2e-ft-marigold-normals", start="prs-eth/marigold-normals-v0-1")
+
+
+def lotus(protocol: OneStep, task: str, name: str) -> Recipe:
+    """What Lotus' models share: the answer itself by the squared error of latents, told time step 999.
+
+    The authors teach every picture twice, once to be annotated and once to be drawn again, told apart by a class
+    embedding ("detail preserver"); this teaches the annotation alone. They also draw the latents of pictures from
+    the encoder's posterior in training; here that is done in use only.
+    """
+    vkitti = VKITTI.model_copy(update={"size": (375, 1242)})
+    return ablation(16).replace(
+        name=name, protocol=protocol, mix={task: 1.0}, prompts={task: ""}, size=(576, 768), batch=128,
+        sources=(HYPERSIM, vkitti) if task != "normals" else (HYPERSIM,), steps=20000, optimizer="adamw",
+        weight_decay=0.01, clip=1.0, schedule="constant", warmup=0, decay=0, seed=42, checkpointing=True,
+    )  # fmt: skip
+
+
+def lotus_g_depth() -> Recipe:
+    """Lotus-G v1-0, depth, with noise beside the image. Its numbers were not checked here."""
+    return lotus(LOTUS_G, "depth", "lotus-g-depth")
+
+
+def lotus_d_depth() -> Recipe:
+    """Lotus-D v1-0, depth, of the image alone. Its numbers were not checked here."""
+    return lotus(LOTUS_D, "depth", "lotus-d-depth")
+
+
+def lotus_g_disparity() -> Recipe:
+    """Lotus-G v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Its numbers were not checked here."""
+    return lotus(LOTUS_G, "disparity", "lotus-g-disparity")
+
+
+def lotus_d_disparity() -> Recipe:
+    """Lotus-D v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Its numbers were not checked here."""
+    return lotus(LOTUS_D, "disparity", "lotus-d-disparity")
+
+
+def lotus_g_normals() -> Recipe:
+    """Lotus-G, normals. The authors mix in VKITTI2 (10 %) with normals of their own making. Its numbers were not checked here."""
+    return lotus(LOTUS_G, "normals", "lotus-g-normals")
+
+
+def lotus_d_normals() -> Recipe:
+    """Lotus-D, normals. Otherwise as `lotus_g_normals`."""
+    return lotus(LOTUS_D, "normals", "lotus-d-normals")
+
+
+def dmp(task: str) -> Recipe:
+    """DMP: walks from the image to the answer by low-rank additions, which predict v.
+
+    The authors published no training: rank, schedule and size are those of their weights and their use, everything
+    else is GenPercept's. They train on pictures made by Stable Diffusion, with captions.
+    """
+    protocol = MultiStep(
+        steps=5, start="image", condition="replace", spacing="leading", final="prev", noise=Noise(),
+        encode="sample",
+    )  # fmt: skip
+    return ablation(16).replace(
+        name=f"dmp-{task}", protocol=protocol, mix={task: 1.0}, prompts={task: ""}, unet="lora", rank=4,
+        size=(512, 512), sources=(HYPERSIM,),
+    )  # fmt: skip
+
+
+def dmp_depth() -> Recipe:
+    """DMP, depth. GenPercept's paper measured KITTI .240, NYUv2 .109, ScanNet .146, DIODE .361, ETH3D .128 (AbsRel)."""
+    return dmp("depth")
+
+
+def dmp_normals() -> Recipe:
+    """DMP, normals. No comparable numbers are known to us."""
+    return dmp("normals")

@@ -1,0 +1,63 @@
+"""GenPercept's table 3: what the network is told, in words and as a time step. Depth by latents, 480 x 640.
+
+The released files show two examples at a time in all rows but the first, which has sixteen.
+"""
+
+from genpercept import ablation
+
+from twofold.protocol import OneStep
+from twofold.train import Recipe
+
+
+def told(name: str, words: str = "", **protocol: object) -> Recipe:
+    """A row: other words, or other time steps."""
+    how = OneStep(**{"timestep": 1, "taught": "random", **protocol})
+    return ablation(2).replace(name=f"genpercept-{name}", prompts={"depth": words}, protocol=how)
+
+
+def baseline() -> Recipe:
+    """No words; random time steps in training, 1 in use.
+
+    Published: KITTI .100 .902, NYUv2 .053 .966, ScanNet .059 .961, DIODE .309 .768, ETH3D .068 .956 (AbsRel, delta 1).
+    """
+    return ablation(16).replace(name="genpercept-no-words")
+
+
+def prompt_sensible() -> Recipe:
+    """Words that fit.
+
+    Published: KITTI .101 .900, NYUv2 .053 .967, ScanNet .058 .964, DIODE .312 .762, ETH3D .070 .954 (AbsRel, delta 1).
+    """
+    return told("prompt-sensible", "A high quality RGB image")
+
+
+def prompt_random() -> Recipe:
+    """Characters that mean nothing.
+
+    Published: KITTI .099 .904, NYUv2 .054 .965, ScanNet .059 .963, DIODE .311 .763, ETH3D .069 .955 (AbsRel, delta 1).
+    """
+    return told("prompt-random", "F3@qV!k2*#Zp^n%1Lz")
+
+
+def time_step_1() -> Recipe:
+    """Time step 1 in training and in use.
+
+    Published: KITTI .100 .906, NYUv2 .054 .965, ScanNet .060 .961, DIODE .304 .769, ETH3D .069 .956 (AbsRel, delta 1).
+    """
+    return told("time-step-1", timestep=1, taught="same")
+
+
+def time_step_500() -> Recipe:
+    """Time step 500 in training and in use.
+
+    Published: KITTI .102 .897, NYUv2 .053 .966, ScanNet .059 .961, DIODE .307 .765, ETH3D .068 .956 (AbsRel, delta 1).
+    """
+    return told("time-step-500", timestep=500, taught="same")
+
+
+def time_step_900() -> Recipe:
+    """Time step 900 in training and in use.
+
+    Published: KITTI .105 .891, NYUv2 .054 .966, ScanNet .058 .964, DIODE .309 .762, ETH3D .068 .953 (AbsRel, delta 1).
+    """
+    return told("time-step-900", timestep=900, taught="same")

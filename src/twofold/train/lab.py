@@ -1,0 +1,135 @@
+"""Any perception recipe in miniature: the same idea on the embedded model and rendered scenes, in minutes on a CPU.
+
+What a recipe is about is kept: protocol, head, losses, what learns, what is random again, words, shares and fractions of
+the data, compat switches, the shape of the learning rate. What costs is made small. Numbers of such runs are comparable
+with each other, and not with a paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..data.folder import Folder
+from ..tasks import Task, get_task, matting
+from .recipe import IMAGE, Recipe, Source
+
+SIZE, STEPS, BATCH = (144, 192), 300, 16
+# The embedded network is a sixtieth of Stable Diffusion's and learns at ten times its rate.
+RATE = 10.0
+# Its widest matrices have 192 rows, Stable Diffusion's 1280: the rank is the same share of both.
+WIDEST, WIDEST_OF_SD = 192, 1280
+WARMUP = 10  # steps at least, where a recipe warms up at all
+
+# Rendered scenes have masks and no mattes: here a matte is as hard as a mask.
+matte: Task = replace(matting, source="mask")
+# Rendered scenes have classes of their own.
+STAND_INS = {
+    "matting": "twofold.train.lab:matte",
+    "twofold.data.labels:hypersim": "semantic",
+    "twofold.data.labels:hypersim_logits": "semantic_logits",
+    "twofold.data.labels:ade20k_logits": "semantic_logits",
+}
+# The folders of the examples, and how they are made.
+RENDERS = {
+    "rooms": "twofold render --count 1200 --seed 1 --spp 4 --out {}",
+    "rooms-2": "twofold render --count 4000 --seed 2 --spp 4 --out {}",
+    "rooms-val": "twofold render --count 300 --seed 9001 --out {}",
+    "rooms-dev": "twofold render --count 64 --seed 9002 --out {}",
+}
+T = TypeVar("T")
+
+
+def lab(
+    recipe: Recipe, data: str | Sequence[str] = "data/rooms", test: str = "data/rooms-dev", steps: int = STEPS
+) -> Recipe:
+    """``recipe`` in miniature. Nothing is read or written.
+
+    Args:
+        recipe: for the denoiser, of at least one task.
+        data: folder of rendered scenes in place of the recipe's sources; several replace them in turn. Sources that
+            become the same one are one, with their shares added.
+        test: folder that is scored at the end.
+        steps: updates; warm-up and decay keep their share of them.
+
+    Raises:
+        ValueError: the recipe trains no perception.
+    """
+    if recipe.stage != "denoiser" or not recipe.tasks:
+        raise ValueError(
+            f"{recipe.name} teaches no perception task: there is nothing to try in the laboratory"
+        )
+    share = steps / recipe.steps
+    return recipe.replace(
+        name=f"lab-{recipe.name}",
+        start="embedded",
+        reset=tuple(dict.fromkeys((*recipe.reset, "heads"))),
+        sources=_rendered(recipe.sources, [data] if isinstance(data, str) else data),
+        validation=test,
+        mix=_renamed(recipe.mix),
+        losses=_renamed(recipe.losses),
+        prompts=_renamed(recipe.prompts),
+        together=max(1, recipe.together * BATCH // recipe.batch),
+        size=SIZE,
+        head_options={k: v for k, v in recipe.head_options.items() if k not in ("width", "fine", "channels")},
+        rank=_ranked(recipe.rank),
+        alpha=_ranked(recipe.alpha) if recipe.alpha else 0,
+        steps=steps,
+        batch=BATCH,
+        micro=0,
+        lr=recipe.lr * RATE,
+        head_lr=recipe.head_lr * RATE,
+        warmup=min(steps, max(WARMUP, round(recipe.warmup * share))) if recipe.warmup else 0,
+        decay=round(recipe.decay * share),
+        cache=True,
+        precision="fp32",
+        checkpointing=False,
+        validate_every=0,
+        validate_count=64,
+        save_every=100,
+    )
+
+
+def require(recipe: Recipe) -> None:
+    """Look whether the folders of a laboratory recipe are there and have what it teaches.
+
+    Raises:
+        ValueError: a folder is missing, or none has a task's target; the message says how it is made.
+    """
+    wanted = [s.path for s in recipe.sources if s.share] + ([recipe.validation] if recipe.validation else [])
+    for path in wanted:
+        if not Path(path).is_dir():
+            how = RENDERS.get(Path(path).name, "twofold render --count 300 --seed 1 --out {}").format(path)
+            raise ValueError(
+                f"the laboratory needs rendered scenes in {path}, which is not there; run: {how}"
+            )
+    there: set[str] = set()
+    for source in recipe.sources:
+        if source.share:
+            there.update(name for row in Folder(source.path).rows for name in row.get("targets") or {})
+    for name, frequency in recipe.mix.items():
+        target = "" if name == IMAGE else get_task(name).target
+        if frequency and target and target not in there:
+            raise ValueError(
+                f"{recipe.name} teaches {target}, and {', '.join(s.path for s in recipe.sources)} has only "
+                f"{', '.join(sorted(there)) or 'pictures'}; give a folder that has it: --set 'sources=[{{\"path\": ...}}]'"
+            )
+
+
+def _rendered(sources: Sequence[Source], paths: Sequence[str]) -> tuple[Source, ...]:
+    """Sources of the same shares, each from the next of ``paths`` in turn; equal ones become one."""
+    shares: dict[Source, float] = {}
+    for i, source in enumerate(s for s in sources if s.share):
+        kept = source.model_copy(update={"path": paths[i % len(paths)], "share": 1.0, "size": None})
+        shares[kept] = shares.get(kept, 0.0) + source.share
+    return tuple(s.model_copy(update={"share": round(share, 9)}) for s, share in shares.items())
+
+
+def _renamed(by_task: Mapping[str, T]) -> dict[str, Any]:
+    return {STAND_INS.get(name, name): value for name, value in by_task.items()}
+
+
+def _ranked(rank: int) -> int:
+    return max(1, round(rank * WIDEST / WIDEST_OF_SD))
