@@ -15,7 +15,7 @@ from twofold.cli.predict import Source, _device, _longest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twofold.evaluate import About, Evaluation, Standard
+    from twofold.evaluate import About, Benchmark, Evaluation, Standard
     from twofold.predictor import Predictor
 
 
@@ -70,6 +70,10 @@ def evaluate(
     allow_synthetic: Annotated[
         bool, typer.Option("--allow-synthetic", help="Score rendered and generated pictures too.")
     ] = False,
+    group: Annotated[
+        str,
+        typer.Option(metavar="KEY", help="Scores apart by an entry of the manifest's rows, such as scene."),
+    ] = "",
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Examples in report.html.")
     ] = True,
@@ -95,24 +99,24 @@ def evaluate(
     if list_all:
         _list(as_json)
         return OK
-    if data is None or not (benchmark or protocol):
-        raise Stop("say --data DIR and --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
+    if data is None:
+        raise Stop(
+            "say --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
+        )
     one_of("--frame", frame, ("RUB", "LUB", "RDF"))
     one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
+    if predictions is not None and (task or size or steps or ensemble > 1):
+        raise Stop(
+            "--task, --size, --steps and --ensemble are of a model, and --predictions are there already"
+        )
     from twofold.data.folder import Folder
-    from twofold.evaluate import Question, get_benchmark, get_standard, of_files, of_model
+    from twofold.evaluate import Question, get_benchmark, of_files, of_model
 
+    folder = Folder(data)
     known = get_benchmark(benchmark) if benchmark else None
-    if known is None or protocol:
-        standards = [known.standard(protocol) if known else get_standard(protocol)]
-    else:
-        standards = [known.standard(name) for name in known.standards]
-    question = Question(Folder(data), standards[0], out, known, count, _shard(shard), allow_synthetic)
+    standards = _standards(known, protocol, folder.header)
+    question = Question(folder, standards[0], out, known, count, _shard(shard), allow_synthetic, group)
     if predictions is not None:
-        if task or size or steps or ensemble > 1:
-            raise Stop(
-                "--task, --size, --steps and --ensemble are of a model, and --predictions are there already"
-            )
         job, about = of_files(question, predictions, scale, frame)
     else:
         longest, where = _longest(size), _device(device)
@@ -122,6 +126,19 @@ def evaluate(
         job, about = of_model(question, predictor, longest, seed, dtype, model)
         about = replace(about, device=where)
     return _run(job, replace(about, command=["twofold", *sys.argv[1:]]), pictures, as_json)
+
+
+def _standards(benchmark: Benchmark | None, protocol: str, header: dict[str, Any]) -> list[Standard]:
+    """What may be scored by: the one asked for, else the benchmark's in its order, else the data's own."""
+    from twofold.evaluate import get_standard
+
+    if benchmark is not None:
+        return [benchmark.standard(name) for name in ([protocol] if protocol else benchmark.standards)]
+    said = header.get("eval")
+    named = protocol or (said.get("protocol", "") if isinstance(said, dict) else "")
+    if not named:
+        raise Stop("say --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
+    return [get_standard(named)]
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -151,7 +168,7 @@ def _predictor(
 def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
     from twofold.evaluate import finish, run
     from twofold.evaluate.markdown import plain_table
-    from twofold.evaluate.tables import counted, own_table, published_table
+    from twofold.evaluate.tables import counted, group_table, own_table, published_table
 
     total = len(about.selected)
     kept = 0
@@ -163,7 +180,7 @@ def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
     if as_json:
         emit(report)
     else:
-        for table in (own_table(report), published_table(report)[0]):
+        for table in (own_table(report), group_table(report), published_table(report)[0]):
             for text in plain_table(table) if table.lines else ():
                 line(text)
         for warning in report["warnings"]:

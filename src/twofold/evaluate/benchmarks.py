@@ -28,6 +28,7 @@ class Benchmark:
         rules: what the data decides of a standard, such as ``valid_range``, ``crop``, ``clip``, ``size``.
         origin: of its pictures; those of a renderer are meant to be.
         notes: what one has to know.
+        group: entry of the manifest's rows by which scores are given apart as well.
         version: of the record.
     """
 
@@ -40,6 +41,7 @@ class Benchmark:
     rules: Mapping[str, Any] = field(default_factory=dict)
     origin: Literal["real", "rendered"] = "real"
     notes: str = ""
+    group: str = ""
     version: int = 1
 
     @property
@@ -59,13 +61,22 @@ class Benchmark:
                 f"{self.name} is scored by {' or '.join(self.standards)}, not by {asked.name}; --protocol without "
                 "--benchmark scores any data by any protocol"
             )
-        return asked.with_rules(**self.rules)
+        # What is scored in metres as it is is not clipped either.
+        kept = {k: v for k, v in self.rules.items() if k != "clip" or asked.align != "none"}
+        return asked.with_rules(**kept)
 
 
 def _depth(
-    name: str, title: str, converter: str, split: str, count: int, notes: str = "", **rules: Any
+    name: str,
+    title: str,
+    converter: str,
+    split: str,
+    count: int,
+    notes: str = "",
+    group: str = "",
+    **rules: Any,
 ) -> Benchmark:
-    return Benchmark(name, title, converter, split, _DEPTH, count, rules, notes=notes)
+    return Benchmark(name, title, converter, split, _DEPTH, count, rules, notes=notes, group=group)
 
 
 def _normals(
@@ -100,7 +111,7 @@ _ALL = (
         valid_range=(1e-3, 10.0), clip=(1e-3, 10.0), size=0,
     ),
     _depth(
-        "diode-depth", "DIODE validation, indoor and outdoor", "diode", "val", 771, _DIODE,
+        "diode-depth", "DIODE validation, indoor and outdoor", "diode", "val", 771, _DIODE, "scene",
         clip=(0.6, 350.0), size=640,
     ),
     _depth(
@@ -139,7 +150,7 @@ _ALL = (
     ),
     Benchmark(
         "aim-500", "AIM-500, natural pictures", "aim500", "validation", ("matting/p3m-whole",), 500,
-        notes="34 transparent objects decide the mean.",
+        notes="34 transparent objects (type STM) decide the mean.", group="type",
     ),
     Benchmark(
         "ade20k", "ADE20K validation, 150 classes", "ade20k", "validation", ("seg/miou",), 2000, {"classes": 150}

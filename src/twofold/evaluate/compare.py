@@ -54,7 +54,7 @@ def compare(reports: Sequence[Report]) -> tuple[Table, list[str]]:
         raise EvaluationError("there is no report to show")
     first = reports[0]
     names = [n for n in first["metrics"] if all(n in r["metrics"] for r in reports)]
-    if not names:
+    if not names or len({r["protocol"]["settings"]["target"] for r in reports}) > 1:
         targets = ", ".join(sorted({r["protocol"]["id"] for r in reports}))
         raise EvaluationError(f"these reports have no score in common ({targets}); compare those of one task")
     apart = [differences(first, report) for report in reports]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .tables import OURS, Cell, Line, Table, facts, number, own_table, published_table, subject
+from .tables import OURS, Cell, Line, Table, facts, group_table, number, own_table, published_table, subject
 
 
 def document(report: Mapping[str, Any]) -> str:
@@ -18,6 +18,9 @@ def document(report: Mapping[str, Any]) -> str:
     parts += ["## Scores", "", *markdown_table(own_table(report)), ""]
     for note in (report["protocol"]["notes"], benchmark["notes"] if benchmark else ""):
         parts += [note, ""] if note else []
+    groups = group_table(report)
+    if groups.lines:
+        parts += [f"## By {report['group']}", "", *markdown_table(groups), ""]
     table, sources = published_table(report)
     if table.lines:
         parts += ["## Beside published numbers", "", *markdown_table(table), "", *_doubts(table)]

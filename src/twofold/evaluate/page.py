@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from .pictures import Example
-from .tables import Cell, Table, counted, facts, number, own_table, published_table, subject
+from .tables import Cell, Table, counted, facts, group_table, number, own_table, published_table, subject
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d5d8dc; --soft: #f4f6f8; --ink: #1d2329; --dim: #5c6873; --mark: #0b6b53;
@@ -61,6 +61,7 @@ def page(report: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
         "<h2>Scores</h2>",
         html_table(own_table(report)),
         *(f'<p class="dim">{escape(note)}</p>' for note in notes if note),
+        *_groups(report),
         *_pictures(report, examples),
         *_published(report),
         "<h2>What decided the numbers</h2>",
@@ -73,6 +74,11 @@ def page(report: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
 def _underline(report: Mapping[str, Any]) -> str:
     said = [report["protocol"]["id"], counted(report["counts"]), report["made"][:10]]
     return " · ".join(said)
+
+
+def _groups(report: Mapping[str, Any]) -> list[str]:
+    table = group_table(report)
+    return [f"<h2>By {escape(report['group'])}</h2>", html_table(table)] if table.lines else []
 
 
 def _published(report: Mapping[str, Any]) -> list[str]:

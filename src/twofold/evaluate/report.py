@@ -7,7 +7,7 @@ import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +31,7 @@ SCHEMA = "twofold-report/1"
 FILE = "report.json"
 # Failures named in a report; the rest are in the rows.
 NAMED = 20
+MOST_GROUPS = 40
 _PACKAGES = ("twofold", "torch", "diffusers", "transformers", "numpy")
 
 Report = dict[str, Any]
@@ -47,6 +48,8 @@ class About:
         deviations: where the run is not as the standard has it, a line each.
         command: that was typed.
         device: that the model ran on.
+        notes: warnings that are known before anything is scored.
+        group: entry of the manifest's rows by which scores are given apart as well.
     """
 
     of: Mapping[str, Any]
@@ -55,7 +58,8 @@ class About:
     deviations: Sequence[str] = ()
     command: Sequence[str] = ()
     device: str = ""
-    notes: Sequence[str] = field(default_factory=tuple)
+    notes: Sequence[str] = ()
+    group: str = ""
 
 
 def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
@@ -91,6 +95,8 @@ def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
             name: {k: _number(v) for k, v in found.items()}
             for name, found in baseline_scores(metrics, chosen).items()
         },
+        "group": about.group,
+        "groups": {} if pose else _groups(job, about, chosen),
         "published": published(benchmark.name) if benchmark else [],
         "examples": _examples(OWN if pose else metrics[0], chosen),
         "failed": [_named(row) for row in chosen if row["status"] == "failed"][:NAMED],
@@ -108,6 +114,25 @@ def _benchmark(benchmark: Benchmark | None) -> dict[str, Any] | None:
         return None
     said = {k: v for k, v in asdict(benchmark).items() if k in ("name", "title", "split", "count", "notes")}
     return {"id": benchmark.id, **said, "converter": benchmark.converter}
+
+
+def _groups(job: Evaluation, about: About, rows: Sequence[Row]) -> dict[str, Any]:
+    """The scores of each value of the manifest's entry ``about.group``: its pictures alone."""
+    if not about.group:
+        return {}
+    values = {row["id"]: str(row.get(about.group, "none said")) for row in job.folder.rows}
+    names = sorted({values[row["id"]] for row in rows})
+    if len(names) > MOST_GROUPS:
+        raise EvaluationError(
+            f"{about.group!r} has {len(names)} values in the manifest; group by another entry"
+        )
+    metrics = metrics_of(job.standard, job.classes)
+    found = {}
+    for name in names:
+        own = [row for row in rows if values[row["id"]] == name]
+        said = {k: _number(v) for k, v in scores(metrics, own).items()}
+        found[name] = {"evaluated": sum(row["status"] == "done" for row in own), "scores": said}
+    return found
 
 
 def _examples(metric: Any, rows: Sequence[Row]) -> dict[str, Any]:

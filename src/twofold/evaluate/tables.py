@@ -77,6 +77,16 @@ def own_table(report: Mapping[str, Any]) -> Table:
     return Table(tuple(columns), tuple(lines))
 
 
+def group_table(report: Mapping[str, Any]) -> Table:
+    """The scores of each group of pictures, a line each; no line when nothing was grouped."""
+    metrics = report["metrics"]
+    lines = []
+    for name, group in report["groups"].items():
+        cells = [Cell(number(group["scores"][n], metric["unit"])) for n, metric in metrics.items()]
+        lines.append(Line(name, BASELINE, (Cell(str(group["evaluated"])), *cells)))
+    return Table(("pictures", *(heading(n, m) for n, m in metrics.items())), tuple(lines))
+
+
 def published_table(report: Mapping[str, Any]) -> tuple[Table, list[str]]:
     """This run among published rows, best first, of the metrics that any has; and the sources, by their numbers.
 

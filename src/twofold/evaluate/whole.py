@@ -41,6 +41,7 @@ class Question:
         count: the first so many samples; 0 for all.
         shard: this process's share, see `run.Evaluation`.
         allow_synthetic: whether pictures that no camera took may be scored.
+        group: entry of the manifest's rows by which scores are given apart as well; the benchmark's own when empty.
     """
 
     folder: Folder
@@ -50,6 +51,7 @@ class Question:
     count: int = 0
     shard: tuple[int, int] = (1, 1)
     allow_synthetic: bool = False
+    group: str = ""
 
 
 def classes_of(folder: Folder, standard: Standard) -> int:
@@ -158,7 +160,12 @@ def _put_together(
     job = Evaluation(
         folder, source, standard, question.out, identity, classes_of(folder, standard), question.shard
     )
-    return job, About(said, question.benchmark, ids, deviations, notes=notes)
+    group = question.group or (question.benchmark.group if question.benchmark else "")
+    if question.group and not any(question.group in row for row in folder.rows):
+        raise EvaluationError(f"no row of {shown(folder.root)} has an entry {question.group!r} to group by")
+    if not any(group in row for row in folder.rows):
+        group = ""  # not every layout of a benchmark says it
+    return job, About(said, question.benchmark, ids, deviations, notes=notes, group=group)
 
 
 def finish(job: Evaluation, about: About, pictures: bool = True) -> tuple[Report, dict[str, Path]]:

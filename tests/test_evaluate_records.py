@@ -1,0 +1,212 @@
+"""The records of evaluation: frozen standards, benchmarks that can be had, published numbers with their sources."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from twofold.data.convert import CONVERTERS
+from twofold.evaluate import BENCHMARKS, STANDARDS, EvaluationError, get_benchmark, get_standard, published
+from twofold.evaluate.measure import WINDOWS, metrics_of
+from twofold.evaluate.published import FILE, numbers, sources
+from twofold.metrics import ALIGNMENTS
+from twofold.metrics.depth import CROPS
+from twofold.sample import UNITS
+
+# A standard that changes a number changes its fingerprint: then its version rises, and a line is added here.
+FROZEN = {
+    "depth/marigold-ls@1": "39875dfec0a9",
+    "depth/marigold-ls-disp@1": "0dabb6ae4863",
+    "depth/scale@1": "a05374722d97",
+    "depth/median@1": "2139bd8339ce",
+    "depth/vpd-metric@1": "6e79028b21b4",
+    "normal/dsine@1": "10a148d2f3c5",
+    "normal/bae@1": "3f752d4103e9",
+    "normal/marigold@1": "6ec9e77eaeda",
+    "seg/miou@1": "56fa0c1f6274",
+    "mask/plain@1": "b7455ea47975",
+    "dis/pysod@1": "7e30a11492f2",
+    "dis/hce@1": "eb18361ec837",
+    "matting/p3m-whole@1": "f3a119d8b715",
+    "pose/coco-kp@1": "fe538ed68e7d",
+    "mtl/invpt-semseg@1": "abe55cd1212b",
+    "mtl/invpt-parts@1": "a80d38aa99ea",
+    "mtl/invpt-depth@1": "af5935868482",
+    "mtl/invpt-normals@1": "0c146421cad3",
+    "mtl/invpt-saliency@1": "bf6186265572",
+    "mtl/astmt-depth@1": "e0cc3f0bce05",
+    "mtl/astmt-normals@1": "349b5c1de63c",
+    "mtl/astmt-saliency@1": "3b526abaaafe",
+}
+# Rules of data sets that decide numbers too: of each benchmark, by its own standard.
+FROZEN_BENCHMARKS = {
+    "nyuv2-depth@1": "290e6c53f70f",
+    "kitti-eigen-depth@1": "8df60213198d",
+    "kitti-garg-depth@1": "586fc24d69ab",
+    "scannet-depth@1": "978828462c4f",
+    "diode-depth@1": "bce940fe9822",
+    "eth3d-depth@1": "f3a10f68ce33",
+    "nyuv2-normals@1": "10a148d2f3c5",
+    "scannet-normals@1": "10a148d2f3c5",
+    "ibims-normals@1": "10a148d2f3c5",
+    "sintel-normals@1": "10a148d2f3c5",
+    "vkitti-normals@1": "10a148d2f3c5",
+    "nyuv2-normals-bae@1": "3f752d4103e9",
+    "dis5k-vd@1": "7e30a11492f2",
+    "dis5k-te1@1": "7e30a11492f2",
+    "dis5k-te2@1": "7e30a11492f2",
+    "dis5k-te3@1": "7e30a11492f2",
+    "dis5k-te4@1": "7e30a11492f2",
+    "p3m-500-np@1": "f3a119d8b715",
+    "p3m-500-p@1": "f3a119d8b715",
+    "aim-500@1": "f3a119d8b715",
+    "ade20k@1": "f81e4939102f",
+    "coco-keypoints@1": "fe538ed68e7d",
+    "nyud-mt-semseg@1": "c18d11a04ac8",
+    "nyud-mt-depth@1": "af5935868482",
+    "nyud-mt-normals@1": "0c146421cad3",
+    "pascal-context-semseg@1": "aac98a94b1b6",
+    "pascal-context-parts@1": "a80d38aa99ea",
+    "pascal-context-saliency@1": "bf6186265572",
+    "pascal-context-normals@1": "0c146421cad3",
+}
+# Published on data that nobody but its authors can put together.
+UNAVAILABLE = {"hypersim-semantic", "ade20k-subset"}
+
+
+def test_standards_are_frozen() -> None:
+    assert {s.id: s.fingerprint for s in STANDARDS.values()} == FROZEN
+
+
+def test_benchmarks_are_frozen() -> None:
+    assert {b.id: b.standard().fingerprint for b in BENCHMARKS.values()} == FROZEN_BENCHMARKS
+
+
+@pytest.mark.parametrize("name", STANDARDS)
+def test_a_standard_can_be_measured(name: str) -> None:
+    standard = get_standard(name)
+    assert standard.name == name and get_standard(standard.id) is standard
+    assert (
+        standard.align in ALIGNMENTS and standard.crop in ("", *CROPS) and standard.window in ("", *WINDOWS)
+    )
+    assert standard.target in UNITS
+    assert tuple(m.name for m in metrics_of(standard, 3)) == standard.names
+    assert standard.source and standard.title
+    json.dumps(standard.settings, allow_nan=False)
+
+
+def test_what_decides_no_number_does_not_change_a_fingerprint() -> None:
+    one = get_standard("depth/marigold-ls")
+    assert one.with_rules(notes="other words", title="x", source="y").fingerprint == one.fingerprint
+    changed = [
+        one.with_rules(**rule)
+        for rule in ({"clip": (1.0, 2.0)}, {"crop": "kitti_garg"}, {"size": 640}, {"seed": 1})
+    ]
+    assert len({s.fingerprint for s in (one, *changed)}) == 5
+
+
+def test_unknown_names_and_versions_are_refused() -> None:
+    for name in ("depth/marigold", "depth/marigold-ls@2", ""):
+        with pytest.raises(EvaluationError):
+            get_standard(name)
+    for name in ("nyu", "nyuv2-depth@9"):
+        with pytest.raises(EvaluationError):
+            get_benchmark(name)
+    with pytest.raises(EvaluationError, match="is scored by"):
+        get_benchmark("nyuv2-depth").standard("normal/bae")
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_a_benchmarks_data_can_be_made(name: str) -> None:
+    bench = get_benchmark(name)
+    converter = CONVERTERS[bench.converter]
+    assert bench.split in converter.splits
+    for standard in bench.standards:
+        made = bench.standard(standard)
+        assert made.target in converter.targets
+        if made.valid_range is not None:
+            low, high = made.valid_range
+            assert 0 < low < high
+        assert made.id == get_standard(standard).id
+
+
+def test_the_rules_of_marigolds_benchmarks() -> None:
+    """Counts, ranges, crops and sizes as its evaluation has them."""
+    table = {
+        "nyuv2-depth": (654, (1e-3, 10), (1e-3, 10), "nyu_eigen", 0),
+        "kitti-eigen-depth": (652, (1e-5, 80), (1e-5, 80), "kitti_eigen", 0),
+        "scannet-depth": (800, (1e-3, 10), (1e-3, 10), "", 0),
+        "diode-depth": (771, None, (0.6, 350), "", 640),
+        "eth3d-depth": (454, (1e-5, math.inf), (1e-5, math.inf), "", 756),
+    }
+    for name, row in table.items():
+        bench = get_benchmark(name)
+        s = bench.standard()
+        assert (bench.count, s.valid_range, s.clip, s.crop, s.size) == row
+        assert s.seed == 1234 and s.align == "affine"
+        # Metres are scored as they are.
+        assert bench.standard("depth/vpd-metric").clip is None
+
+
+def test_published_numbers_are_well_formed() -> None:
+    seen: set[tuple[str, ...]] = set()
+    for n in numbers():
+        assert n.source in sources()
+        assert n.standard in STANDARDS
+        if n.benchmark not in UNAVAILABLE:
+            assert n.standard in get_benchmark(n.benchmark).standards
+        assert n.metric in get_standard(n.standard).names
+        assert math.isfinite(n.value) and n.value > 0
+        assert float(n.printed) == n.value
+        key = (n.benchmark, n.standard, n.method, n.metric, n.source, n.table)
+        assert key not in seen, key
+        seen.add(key)
+    assert len(seen) > 400
+    for source in sources().values():
+        assert set(source) == {"title", "url", "read"}
+        assert source["url"].startswith("https://")
+        assert source["read"] in ("paper", "repository", "figure", "quoted")
+
+
+@pytest.mark.parametrize("metric, least, most", [
+    ("abs_rel", 0.01, 0.7), ("delta1", 0.05, 1), ("mean", 5, 60), ("median", 1, 60), ("miou", 0.2, 1),
+    ("max_f", 0.5, 1), ("mae", 0.01, 0.2), ("sad", 5, 200), ("hce", 100, 5000), ("AP", 0.5, 1),
+])  # fmt: skip
+def test_published_numbers_are_in_the_units_of_the_metrics(metric: str, least: float, most: float) -> None:
+    found = [n for n in numbers() if n.metric == metric]
+    assert found
+    for n in found:
+        assert least <= n.value <= most, n
+
+
+def test_known_misprints_are_flagged_and_nothing_else_is() -> None:
+    doubts = {(n.method, n.benchmark, n.metric) for n in numbers() if n.doubt}
+    said = json.loads(FILE.read_text())["doubts"]
+    assert len(said) == 4
+    assert ("GenPercept (depth)", "eth3d-depth", "delta1") in doubts
+    assert ("image blending, 10 steps, beta (0.000425, 0.006)", "nyuv2-depth", "delta1") in doubts
+    assert ("ViTAE-S", "aim-500", "conn") in doubts
+    # Every doubt hits something.
+    for doubt in said:
+        benchmark, metric = doubt["column"].split()
+        assert any((b, m) == (benchmark, metric) for _, b, m in doubts)
+
+
+def test_numbers_keep_the_digits_they_were_printed_with() -> None:
+    rows = {row["method"]: row for row in published("nyuv2-depth", "depth/marigold-ls")}
+    marigold = rows["Marigold, 50 steps, no ensemble"]
+    assert marigold["printed"]["abs_rel"] == "0.060" and marigold["scores"]["abs_rel"] == 0.06
+    assert rows["GenPercept (depth)"]["scores"] == {"abs_rel": 0.052, "delta1": 0.966}
+    assert all(row["standard"] == "depth/marigold-ls" for row in rows.values())
+    assert any(row["standard"] == "depth/marigold-ls-disp" for row in published("nyuv2-depth"))
+
+
+def test_the_mean_of_the_four_test_sets_is_the_published_one() -> None:
+    """DIS-TE in print is the plain mean over its four parts: a check of the copied rows."""
+    for method, whole in (("GenPercept (1024)", 1176), ("GenPercept (768)", 1364)):
+        parts = [
+            n.value for n in numbers() if n.method == method and n.metric == "hce" and "-te" in n.benchmark
+        ]
+        assert len(parts) == 4 and round(sum(parts) / 4) == whole

@@ -1,0 +1,374 @@
+"""Reports: everything that decides a number stands beside it, and what is not comparable is not compared."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.scored import Eyes, folder, guess, guesses, scored, stored
+
+from twofold.cli.main import run as command
+from twofold.data.folder import Folder
+from twofold.evaluate import (
+    EvaluationError,
+    Question,
+    carry_out,
+    compare,
+    get_benchmark,
+    get_standard,
+    of_files,
+    of_model,
+    read,
+)
+from twofold.evaluate.compare import comparison_markdown, comparison_page, differences, write_comparison
+from twofold.evaluate.pictures import WIDTH, data_url
+from twofold.evaluate.tables import own_table, published_table
+from twofold.image import write_image
+from twofold.tasks.keypoints import JOINTS, heatmaps
+
+LS = get_standard("depth/marigold-ls")
+VOID = {"meta", "img", "br"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("data") / "balls")
+
+
+@pytest.fixture(scope="module")
+def depths(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return guesses(data, tmp_path_factory.mktemp("guesses") / "depth", "depth")
+
+
+class Page(HTMLParser):
+    """Holds the text, the pictures and the links of a page, and its open tags."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[str] = []
+        self.loads: list[str] = []
+        self.words = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        said = dict(attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(str(said["src"]))
+        if tag in ("script", "link", "iframe", "object"):
+            self.loads.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+def model_report(data: Path, out: Path, **asked: Any) -> dict[str, Any]:
+    eyes: Any = Eyes()
+    job, about = of_model(Question(Folder(data), asked.pop("standard", LS), out), eyes, **asked)
+    return carry_out(job, replace(about, command=["twofold", "evaluate", "<&>"]))
+
+
+def test_a_page_needs_nothing_but_itself(data: Path, tmp_path: Path) -> None:
+    report = model_report(data, tmp_path)
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert not page.open and not page.loads
+    assert len(page.images) == 12 and all(src.startswith("data:image/jpeg;base64,") for src in page.images)
+    assert "url(" not in text and "@import" not in text
+    for wanted in (
+        "depth/marigold-ls@1",
+        LS.fingerprint,
+        "eyes",
+        "best",
+        "median",
+        "worst",
+        "twofold evaluate <&>",
+    ):
+        assert wanted in page.words
+    assert f"{report['scores']['abs_rel']:.4f}" in page.words
+
+
+def test_the_report_says_all_that_decides(data: Path, tmp_path: Path) -> None:
+    report = model_report(data, tmp_path)
+    assert report == read(tmp_path) == read(tmp_path / "report.json")
+    assert json.loads(
+        (tmp_path / "report.json").read_text(), parse_constant=lambda _: pytest.fail("NaN in JSON")
+    )
+    assert report["of"]["digest"] == "d" * 64 and report["of"]["seed"] == 1234
+    assert report["protocol"]["settings"] == LS.settings
+    assert set(report["versions"]) >= {"python", "torch", "numpy"}
+    assert report["counts"] == {
+        "selected": 5, "evaluated": 5, "skipped": {}, "failed": {}, "waiting": 0, "resized": 0,
+    }  # fmt: skip
+    order = [report["examples"][k]["value"] for k in ("best", "median", "worst")]
+    assert order == sorted(order)
+    for name, (low, high) in report["intervals"].items():
+        assert low <= report["scores"][name] <= high
+    for baseline in ("constant", "row", "disparity_row"):
+        assert report["baselines"][baseline]["abs_rel"] > 0
+
+
+@pytest.mark.parametrize("target, name", [
+    ("normals", "normal/dsine"), ("mask", "mask/plain"), ("matting", "matting/p3m-whole"), ("semantic", "seg/miou"),
+    ("parts", "mtl/invpt-parts"),
+])  # fmt: skip
+def test_every_kind_of_truth_is_drawn(target: str, name: str, data: Path, tmp_path: Path) -> None:
+    root = guesses(data, tmp_path / "guesses", target)
+    carry_out(*of_files(Question(Folder(data), get_standard(name), tmp_path / "out"), root))
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert len(page.images) == 12
+
+
+def test_markdown_tables_have_as_many_cells_in_every_line(data: Path, depths: Path, tmp_path: Path) -> None:
+    bench = get_benchmark("diode-depth")
+    scored(data, depths, bench.standard(), tmp_path, benchmark=bench)
+    text = (tmp_path / "report.md").read_text()
+    for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+    assert "GenPercept" in text and "**Warning**" in text and "arxiv.org/abs/2403.06090" in text
+
+
+def test_published_rows_of_the_same_protocol_come_first_and_best_first(
+    data: Path, depths: Path, tmp_path: Path
+) -> None:
+    bench = get_benchmark("eth3d-depth")
+    report = scored(data, depths, bench.standard(), tmp_path, benchmark=bench)
+    table, sources = published_table(report)
+    assert table.lines[0].kind == "ours" and len(own_table(report).lines) == 10
+    same = [line for line in table.lines[1:] if "by depth/" not in line.note]
+    assert table.lines[1 : 1 + len(same)] == tuple(same)
+    values = [float(line.cells[0].text) for line in same]
+    assert values == sorted(values)
+    doubt = next(line for line in same if line.name == "GenPercept (depth)").cells[1]
+    assert (doubt.text, doubt.mark) == ("0.957", "doubt") and "0.967" in doubt.why
+    assert {line.source for line in table.lines[1:]} == {f"[{n}]" for n in range(1, len(sources) + 1)}
+    assert any("quoted elsewhere" in source for source in sources)
+
+
+def test_groups_are_scored_alone(data: Path, depths: Path, tmp_path: Path) -> None:
+    copy = folder(tmp_path / "scenes")
+    path = copy / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    lines = (json.dumps({**row, "scene": "in" if i < 2 else "out"}) for i, row in enumerate(rows))
+    path.write_text("\n".join(lines) + "\n")
+    report = scored(copy, depths, LS, tmp_path / "out", group="scene")
+    assert {k: g["evaluated"] for k, g in report["groups"].items()} == {"in": 2, "out": 3}
+    first = scored(copy, depths, LS, tmp_path / "first", count=2)
+    assert report["groups"]["in"]["scores"] == first["scores"]
+    assert "By scene" in (tmp_path / "out" / "report.md").read_text()
+    with pytest.raises(EvaluationError, match="'town'"):
+        scored(copy, depths, LS, tmp_path / "none", group="town")
+
+
+# ---- side by side
+
+
+def test_comparable_runs_are_compared(data: Path, depths: Path, tmp_path: Path) -> None:
+    other = tmp_path / "better"
+    for one in Folder(data):
+        stored(other, str(one.id), one.targets["depth"])
+    reports = [scored(data, depths, LS, tmp_path / "a"), scored(data, other, LS, tmp_path / "b")]
+    table, notes = compare(reports)
+    assert not notes and not differences(*reports)
+    assert [line.kind for line in table.lines] == ["ours", "ours"]
+    assert {cell.mark for cell in table.lines[1].cells} == {"best"}
+    # No shift is needed of what is perfect, so nothing of the first run is best, save where both are.
+    assert table.lines[0].cells[0].mark == ""
+
+
+def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Path) -> None:
+    first = scored(data, depths, LS, tmp_path / "a")
+    others = {
+        "another protocol": scored(data, depths, get_standard("depth/scale"), tmp_path / "b"),
+        "another setting": scored(data, depths, LS.with_rules(clip=(1.0, 2.0)), tmp_path / "c"),
+        "other data": scored(folder(tmp_path / "four", 4), depths, LS, tmp_path / "d"),
+        "other pictures": scored(data, depths, LS, tmp_path / "e", count=2),
+    }
+    table, notes = compare([first, *others.values()])
+    assert len(notes) == 4
+    for line, (why, _), note in zip(table.lines[1:], others.items(), notes, strict=True):
+        assert why in note and why in line.note and line.kind == "published"
+        assert {cell.mark for cell in line.cells} == {"doubt"}
+    assert {cell.mark for cell in table.lines[0].cells} == {""}
+    reports = [first, *others.values()]
+    assert comparison_markdown(reports).count("**Warning**") == 4
+    page = Page(comparison_page(reports))
+    assert not page.open and page.words.count("not comparable") >= 8
+    paths = write_comparison(tmp_path / "side", reports)
+    assert all(path.is_file() for path in paths.values())
+    normals = guesses(data, tmp_path / "n", "normals")
+    with pytest.raises(EvaluationError, match="no score in common"):
+        compare([first, scored(data, normals, get_standard("normal/dsine"), tmp_path / "f")])
+
+
+def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(EvaluationError, match="cannot be read"):
+        read(tmp_path)
+    (tmp_path / "report.json").write_text("[]")
+    with pytest.raises(EvaluationError, match="is no report"):
+        read(tmp_path)
+
+
+def test_a_picture_becomes_a_small_jpeg() -> None:
+    import base64
+    import io
+
+    from PIL import Image
+
+    url = data_url(torch.rand(3, 100, 1000))
+    image = Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+    assert (image.format, image.size) == ("JPEG", (WIDTH, 42))
+
+
+# ---- people
+
+
+def people(root: Path, count: int = 3) -> Path:
+    """A folder in COCO's manner: people in pictures of their own, and one more in the first of them."""
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(count + 1):
+        image = i % count
+        points = [[float(x), float(y), 2] for x, y in rng.uniform(12, 52, (len(JOINTS), 2))]
+        target = {
+            "points": points,
+            "box": [8, 8, 48, 48],
+            "area": 2304.0,
+            "ann_id": i + 1,
+            "image_id": image + 1,
+        }
+        write_image(root / f"{image}.png", torch.full((3, 64, 64), 0.1 * (image + 1)))
+        rows.append({"id": f"p{i}", "file_name": f"{image}.png", "targets": {"keypoints": target}})
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (root / "dataset.json").write_text(
+        json.dumps({"name": "people", "targets": {"keypoints": {"unit": "px"}}})
+    )
+    return root
+
+
+class Knows(Eyes):
+    """Answers with the truth of a picture it is shown, which it finds again by its pixels."""
+
+    def __init__(self, samples: list[Any], wrong: tuple[int, ...] = ()) -> None:
+        super().__init__("keypoints")
+        self.answers = [one.targets["keypoints"].clamp(min=0) for one in samples]
+        self.turn, self.wrong = -1, wrong
+
+    def __call__(self, image: torch.Tensor, *_: Any, **__: Any) -> Any:
+        from twofold.prediction import Prediction
+
+        self.turn += 1
+        found = self.answers[self.turn % len(self.answers)]
+        if self.turn in self.wrong:
+            found = heatmaps(torch.full((17, 2), 3.0), torch.ones(17, dtype=torch.bool), found.shape[-2:])
+        return Prediction(self.task, found, image, {}, "keypoints", None)
+
+
+def test_people_are_counted_over_the_set(tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    source = Folder(people(tmp_path / "people"))
+    standard = get_standard("pose/coco-kp")
+    eyes: Any = Knows(list(source))
+    report = carry_out(*of_model(Question(source, standard, tmp_path / "all"), eyes), pictures=False)
+    assert report["scores"]["AP"] == pytest.approx(1, abs=0.02)
+    assert report["scores"]["AP_L"] is None
+    half: Any = Knows(list(source), wrong=(0, 1))
+    missed = carry_out(*of_model(Question(source, standard, tmp_path / "half"), half))
+    assert missed["scores"]["AR"] == pytest.approx(0.5, abs=0.02)
+    assert missed["examples"]["worst"]["value"] < 0.2 < 0.9 < missed["examples"]["best"]["value"]
+    # A detector's file of results, in any order, with somebody in a picture that the folder does not have.
+    rows = [json.loads(line) for line in (tmp_path / "half" / "rows.jsonl").read_text().splitlines()[1:]]
+    found = [person for row in rows for person in row["found"]]
+    (tmp_path / "results.json").write_text(json.dumps([*found[::-1], {**found[0], "image_id": 99}]))
+    job, about = of_files(Question(source, standard, tmp_path / "file"), tmp_path / "results.json")
+    assert carry_out(job, about)["scores"] == pytest.approx(missed["scores"], nan_ok=True)
+    assert job.source.left == 1  # ty: ignore[unresolved-attribute]
+
+
+# ---- the commands
+
+
+def say(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    code = command([str(w) for w in words])
+    out, error = capsys.readouterr()
+    return code, out, error
+
+
+@pytest.mark.timeout(300)
+def test_the_command_scores_a_model(
+    data: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = (
+        "evaluate",
+        "--model",
+        tiny_model,
+        "--data",
+        data,
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path,
+        "--count",
+        "2",
+    )
+    code, out, _ = say(capsys, *asked, "--protocol", "normal/dsine", "--json")
+    report = json.loads(out)
+    assert code == 0 and report["counts"]["evaluated"] == 2 and report["of"]["task"] == "normals"
+    assert report["of"]["size"] == 32  # the model's own: the protocol has none
+    code, out, error = say(capsys, *asked, "--protocol", "normal/dsine")
+    assert code == 0 and "(2 were there)" in out and "median" in out and not error
+    code, _, error = say(capsys, *asked, "--protocol", "normal/dsine", "--size", "16")
+    assert code == 2 and "another of" in error
+    code, _, error = say(capsys, *asked, "--protocol", "seg/miou")
+    assert code == 2 and "predicts depth (depth), normals (normals)" in error
+
+
+def test_the_commands(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = guesses(data, tmp_path / "guesses", "normals", count=2)
+    stored(root, str(Folder(data).ids[2]), torch.full((3, 48, 48), float("nan")))
+    scoring = ("evaluate", "--data", data, "--protocol", "normal/dsine", "--predictions", root)
+    code, out, error = say(capsys, *scoring, "--count", "3", "--out", tmp_path / "a")
+    assert code == 1 and "set/ball-2: it is NaN" in error and "1 failed (broken prediction)" in out
+    code, out, _ = say(capsys, *scoring, "--count", "2", "--out", tmp_path / "b", "--json")
+    assert code == 0 and json.loads(out)["counts"]["evaluated"] == 2
+    code, out, error = say(capsys, "report", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "side")
+    assert code == 0 and "≠" not in out and (tmp_path / "side" / "comparison.html").is_file()
+    say(capsys, *scoring, "--count", "1", "--out", tmp_path / "c")
+    code, out, _ = say(capsys, "report", tmp_path / "a", tmp_path / "c", "--json")
+    assert [json.loads(line)["comparable"] for line in out.splitlines()] == [True, False]
+    for words, message in (
+        (("evaluate",), "--data"),
+        (("evaluate", "--data", data), "--benchmark"),
+        (("evaluate", "--data", data, "--protocol", "x"), "no protocol"),
+        ((*scoring, "--shard", "3/2"), "K/N"),
+        ((*scoring, "--size", "64"), "are of a model"),
+        ((*scoring, "--benchmark", "nyuv2-depth"), "is scored by"),
+        (("report", tmp_path), "report"),
+    ):
+        code, out, error = say(capsys, *words, *(("--out", tmp_path / "z") if words[0] == "evaluate" else ()))
+        assert code == 2 and message in error and error.count("\n") == 1, words
+    assert not (tmp_path / "z").exists()
+    code, out, _ = say(capsys, "evaluate", "--list", "--json")
+    assert code == 0 and len(out.splitlines()) > 40
+    code, out, _ = say(capsys, "evaluate", "--list")
+    assert code == 0 and all(name in out for name in ("nyuv2-depth", "dis/pysod@1"))
+
+
+def test_guesses_are_guesses(data: Path) -> None:
+    """What the tests above compare with is neither perfect nor without sense."""
+    one = Folder(data)[0]
+    off = (guess(one, "depth") - one.targets["depth"]).abs().mean()
+    assert 0.01 < float(off) < 0.2
