@@ -14,11 +14,12 @@ T = TypeVar("T")
 class Ahead(Generic[T]):
     """``make(step)``, made one step ahead in a thread of its own.
 
-    What is made depends on the step alone, so asking in another order costs time and changes nothing.
+    What is made depends on the step alone, so asking in another order costs time and changes nothing. Nothing is made
+    ahead of step ``end`` and after.
     """
 
-    def __init__(self, make: Callable[[int], T]) -> None:
-        self.make = make
+    def __init__(self, make: Callable[[int], T], end: int) -> None:
+        self.make, self.end = make, end
         # One thread, and one only inside its sums: the rest of the processor belongs to the network. torch keeps that
         # number for each thread, so the network's own is not touched.
         self.pool = ThreadPoolExecutor(1, "examples", initializer=torch.set_num_threads, initargs=(1,))
@@ -33,5 +34,6 @@ class Ahead(Generic[T]):
             self.next if self.next is not None and self.step == step else self.pool.submit(self.make, step)
         )
         made = future.result()
-        self.step, self.next = step + 1, self.pool.submit(self.make, step + 1)
+        self.step = step + 1
+        self.next = self.pool.submit(self.make, self.step) if self.step < self.end else None
         return made

@@ -27,6 +27,7 @@ from .preview import preview
 from .recipe import IMAGE, Recipe
 from .sound import Readable
 from .step import Loss, Terms
+from .store import LATENTS
 from .team import Team
 from .windows import Windows
 
@@ -54,7 +55,7 @@ class DenoiserStage:
         set_learning(backbone, self.heads, recipe)
         self.module: nn.Module = Denoiser(backbone, self.heads).to(team.device)
         self.examples: Examples = self._examples(run)
-        self.ahead = Ahead(self._drawn)
+        self.ahead = Ahead(self._drawn, recipe.steps)
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
         self.validation = None if recipe.validation is None else Folder(recipe.validation)
 
@@ -72,7 +73,7 @@ class DenoiserStage:
             team.wait,
         )
         if not recipe.augment:
-            return Windows(encoder, recipe, self.tasks, run.parent / "latents", readable)
+            return Windows(encoder, recipe, self.tasks, run.parent / LATENTS, readable)
         if any(n % encoder.stride for s in recipe.sources for n in s.size or recipe.size):
             raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
         return Live(encoder, recipe, self.tasks, readable)

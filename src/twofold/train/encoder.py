@@ -72,11 +72,13 @@ class Encoder:
         """Pixels a cell."""
         return self.backbone.stride
 
-    def __call__(self, sample: Sample, mirrored: bool) -> Encoded:
-        """A sample whose sides are multiples of the stride, as it is or mirrored."""
+    def __call__(self, sample: Sample, mirrored: bool, only: str | None = None) -> Encoded:
+        """A sample whose sides are multiples of the stride, as it is or mirrored; of all tasks, or of ``only`` one."""
         image = sample.image.flip(-1) if mirrored else sample.image
         parts = {
-            k: self.part(t, sample, mirrored) for k, t in self.tasks.items() if t.target in sample.targets
+            k: self.part(t, sample, mirrored)
+            for k, t in self.tasks.items()
+            if t.target in sample.targets and only in (None, k)
         }
         seen = (image * 255).round().clamp(0, 255).byte() if self.pictures else None
         return Encoded(self.encode(image * 2 - 1), str(sample.caption), parts, seen)

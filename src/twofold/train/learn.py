@@ -54,7 +54,7 @@ def make_heads(
     backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module], tasks: Mapping[str, Task]
 ) -> dict[str, nn.Module]:
     """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         fresh = {
             t: make_head(recipe.head, backbone, task.outputs, **recipe.head_options)
@@ -92,7 +92,7 @@ def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
     """Low-rank additions to layers of the U-Net (Hu et al. 2022); by default those of every attention."""
     from peft import LoraConfig
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         config = LoraConfig(
             r=recipe.rank,

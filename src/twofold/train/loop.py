@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..image import atomic_write, write_image
+from ..image.files import remove_leftovers
 from .optimizer import learning_rate, make_optimizer, parameters, set_rate
 from .order import seed_of
 from .recipe import Recipe
 from .room import room
 from .state import Ema, State
 from .step import Loss, means
+from .store import LATENTS
 from .team import Team
 
 Record = dict[str, Any]
@@ -77,11 +79,12 @@ def train(
     When the generator is exhausted the backbone holds the averaged (EMA) weights.
 
     Raises:
-        ValueError: ``run`` belongs to another recipe, or a sample cannot be used.
+        ValueError: ``run`` belongs to another recipe, a sample cannot be used, or the batch cannot be shared.
         FloatingPointError: a loss is not finite; the message names the samples, and the last saved state is kept.
         OSError: there is no room left to write; the last saved state is kept.
     """
     team = team or Team()
+    team.share(recipe.batch)
     if team.first:
         claim(run, recipe)
     team.wait()
@@ -95,12 +98,13 @@ def train(
         record: Record = {"step": done, **update(stage, recipe, step, state, team)}
         if every(done, recipe.validate_every, recipe.steps):
             record["validation"] = validate(stage, state.ema, run / "pictures" / f"step-{done:06d}.png", team)
+        record["seconds"] = time.perf_counter() - began
+        # Before the state: a record without one is made again after a kill, a state without its record is not.
+        yield record
         if every(done, recipe.save_every, recipe.steps):
             if team.first:
                 state.save(done)
             team.wait()
-        record["seconds"] = time.perf_counter() - began
-        yield record
     state.ema.swap()
     stage.module.eval()
     stage.finish()
@@ -114,9 +118,10 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
+    names: list[str] = []
     for place, examples in _micro(stage.draw(step), recipe.micro):
         # What is random inside the network, such as dropout, belongs to the step as well.
-        with torch.random.fork_rng():
+        with team.own_randomness():
             torch.manual_seed(seed_of(recipe.seed, "inside", step, team.rank, place))
             try:
                 loss = stage.loss(examples)
@@ -124,6 +129,7 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
                 raise FloatingPointError(f"step {step + 1}: {error}; {state.kept}") from error
             if loss.total.requires_grad:
                 state.scaler.scale(loss.total).backward()
+        names += loss.names
         for name, value in loss.sums.items():
             sums[name] = sums.get(name, 0.0) + value
     learned = list(parameters(state.optimizer))
@@ -131,7 +137,8 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(learned, recipe.clip or float("inf")).item()
     if not norm < float("inf") and recipe.precision != "fp16":
-        raise FloatingPointError(f"step {step + 1}: the gradient is not finite; {state.kept}")
+        seen = ", ".join(dict.fromkeys(names))
+        raise FloatingPointError(f"step {step + 1}: the gradient of {seen} is not finite; {state.kept}")
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.ema.update()
@@ -169,12 +176,14 @@ def every(step: int, period: int, last: int) -> bool:
 
 
 def claim(run: Path, recipe: Recipe) -> None:
-    """Write the recipe into its run folder, or check that it is the one already there.
+    """Write the recipe into its run folder, or check that it is the one already there; clear up after a kill.
 
     Raises:
         ValueError: another recipe is there.
     """
     run.mkdir(parents=True, exist_ok=True)
+    for folder in (run, *(run.parent / LATENTS).glob("*/")):
+        remove_leftovers(folder)
     path = run / "recipe.json"
     if path.exists():
         if Recipe.read(path) != recipe:

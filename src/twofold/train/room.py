@@ -8,6 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What a disk has to have free for a failed write to have another reason, in bytes.
 SPARE = 1 << 20
@@ -22,7 +24,7 @@ def room(path: Path) -> Generator[None]:
     """
     try:
         yield
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         if _full(error, path):
             raise OSError(
                 getattr(error, "errno", None) or errno.ENOSPC,
@@ -35,8 +37,10 @@ def room(path: Path) -> Generator[None]:
 def _full(error: Exception, path: Path) -> bool:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in FULL
-    # torch and safetensors have errors of their own for a write that failed, which do not say why.
+    # torch tells of a file's error as the context of its own, safetensors in words.
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OSError) and cause.errno in FULL:
+        return True
+    if any(f"(os error {number})" in str(error) for number in FULL):
         return True
     return path.parent.exists() and shutil.disk_usage(path.parent).free < SPARE

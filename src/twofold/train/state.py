@@ -88,7 +88,8 @@ class State:
             "scaler": self.scaler.state_dict(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with room(self.path), atomic_write(self.path) as file:
+        # An open file: given a path, torch writes by itself, and does not say why it could not.
+        with room(self.path), atomic_write(self.path) as path, path.open("wb") as file:
             torch.save(state, file)
 
     def load(self) -> int:

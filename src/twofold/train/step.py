@@ -23,6 +23,7 @@ class Loss:
         self.total = torch.zeros((), device=device)
         self.batch = batch
         self.sums: dict[str, float] = {}
+        self.names: list[str] = []
 
     def add(self, kind: str, names: Sequence[str], terms: Mapping[str, tuple[float, Tensor]]) -> None:
         """Add the terms of examples of one kind, called ``names``.
@@ -30,6 +31,7 @@ class Loss:
         Raises:
             FloatingPointError: a loss is not finite; the message names the samples.
         """
+        self.names += names
         total = sum((weight * value for weight, value in terms.values()), self.total.new_zeros(len(names)))
         each = total.detach().tolist()
         bad = [

@@ -15,9 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..data.folder import Folder
+from ..data.layout import row_paths
 from ..image import atomic_write
+from ..image.stored import MEMBER
 from ..tasks import Task
 from .encoder import LEVELS, Encoded, Encoder, Part, fitted
+from .room import room
+
+# Folder of all stores, beside the runs.
+LATENTS = "latents"
 
 
 class Store:
@@ -43,7 +49,8 @@ class Store:
     ) -> None:
         self.encoder, self.folder, self.size, self.resample = encoder, folder, size, resample
         depends = [
-            weights_digest(encoder.backbone.vae), str(folder.root), size, resample, sorted(encoder.tasks),
+            weights_digest(encoder.backbone.vae), str(folder.root), size, resample,
+            sorted((k, t.name, t.target, t.outputs) for k, t in encoder.tasks.items()),
             encoder.latent, encoder.pixels, encoder.pictures, spelled,
         ]  # fmt: skip
         self.root = cache / f"{folder.root.name}-{_short(json.dumps(depends))}"
@@ -53,6 +60,7 @@ class Store:
 
         Raises:
             ValueError: the sample cannot be read, or nothing can be learned from it.
+            OSError: there is no room left to write.
         """
         path = self._path(i)
         if path.exists():
@@ -60,9 +68,9 @@ class Store:
         sample = fitted(self.folder[i], self.size, self.encoder.stride, self.resample)
         packed: dict[str, Tensor] = {}
         for side in (0, 1):
-            packed |= _packed(self.encoder(sample, bool(side)), side)
+            packed |= _packed(self.encoder(sample, bool(side)), side, self.encoder.tasks)
         self.root.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
+        with room(path), atomic_write(path) as temporary:
             save_file(packed, temporary, {"caption": str(sample.caption)})
 
     def read(self, i: int, mirrored: bool) -> Encoded:
@@ -77,20 +85,13 @@ class Store:
         return str(row.get("text") or row.get("caption") or "")
 
     def _path(self, i: int) -> Path:
-        """Named by what the manifest says of the sample, and by when its files were last changed."""
-        row = self.folder.rows[i]
-        paths = [row["file_name"], *(t["path"] for t in (row.get("targets") or {}).values() if "path" in t)]
-        stats = [
-            (s.st_mtime_ns, s.st_size)
-            for s in (
-                (self.folder.root / p.partition("::")[0]).stat() for p in paths if _there(self.folder, p)
-            )
-        ]
-        return self.root / f"{_short(json.dumps([row, stats], sort_keys=True))}.safetensors"
-
-
-def _there(folder: Folder, path: str) -> bool:
-    return (folder.root / path.partition("::")[0]).exists()
+        """Named by what manifest and header say of the sample, and by when its files were last changed."""
+        row, header = self.folder.rows[i], self.folder.header
+        targets = {t: header.get("targets", {}).get(t) for t in self.folder.targets or ()}
+        said = [row, targets, header.get("image"), header.get("crop")]
+        files = [self.folder.files / path.split(MEMBER, 1)[0] for path in row_paths(row)]
+        stats = [(s.st_mtime_ns, s.st_size) for s in (f.stat() for f in files if f.exists())]
+        return self.root / f"{_short(json.dumps([said, stats], sort_keys=True))}.safetensors"
 
 
 def weights_digest(module: nn.Module) -> str:
@@ -106,7 +107,7 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _packed(encoded: Encoded, side: int) -> dict[str, Tensor]:
+def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
     """Tensors by name; canvases, which mirroring does not change otherwise, on side 0 only and in two bytes."""
     out = {f"{side}/image": encoded.image}
     if encoded.picture is not None and side == 0:
@@ -115,13 +116,13 @@ def _packed(encoded: Encoded, side: int) -> dict[str, Tensor]:
         if part.target is not None and part.mask is not None:
             out |= {f"{side}/{name}/target": part.target, f"{side}/{name}/mask": part.mask}
         if part.canvas is not None and part.known is not None and side == 0:
-            out |= {f"{name}/canvas": _small(part.canvas), f"{name}/known": part.known}
+            out |= {f"{name}/canvas": _small(part.canvas, tasks[name].painted), f"{name}/known": part.known}
     return {k: v.contiguous() for k, v in out.items()}
 
 
-def _small(canvas: Tensor) -> Tensor:
-    """Two bytes a number where that loses nothing, and one channel where all are equal."""
-    if len(canvas) == 3 and torch.equal(canvas[0], canvas[1]) and torch.equal(canvas[0], canvas[2]):
+def _small(canvas: Tensor, painted: bool) -> Tensor:
+    """Two bytes a number where that loses nothing, and one channel of a picture whose three are equal."""
+    if painted and torch.equal(canvas[0], canvas[1]) and torch.equal(canvas[0], canvas[2]):
         canvas = canvas[:1]
     steps = (canvas * LEVELS).round()
     fits = float(steps.abs().max()) <= LEVELS and torch.equal(steps / LEVELS, canvas)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, InitProcessGroupKwargs
 from torch import nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# The others wait while the first validates or saves, or encodes what is left; a process that dies ends all at once.
+PATIENCE = timedelta(hours=24)
 
 
 class Team:
@@ -33,7 +36,10 @@ class Team:
                 f"device {device!r}: training takes 'auto' or 'cpu'; CUDA_VISIBLE_DEVICES chooses among several GPUs"
             )
         alone = device == "cpu" or not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=alone, log_with=tracker, project_dir=folder)
+        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        self.accelerator = Accelerator(
+            cpu=alone, log_with=tracker, project_dir=folder, kwargs_handlers=[patience]
+        )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.size: int = self.accelerator.num_processes
@@ -76,6 +82,12 @@ class Team:
         torch.distributed.all_gather_object(all_of_them, dict(sums))
         names = sorted({name for each in all_of_them for name in each})
         return {n: sum(each.get(n, 0.0) for each in all_of_them) for n in names}
+
+    def own_randomness(self) -> AbstractContextManager[object]:
+        """Inside, torch's global generators are seeded at will; outside they go on as if nothing had been."""
+        # Of this process's device only: asked for nothing, torch would take memory on all that the machine has.
+        devices = [] if self.device.type in ("cpu", "mps") else [self.device.index or 0]
+        return torch.random.fork_rng(devices)
 
     def precision(self, name: Precision) -> AbstractContextManager[object]:
         """Arithmetic of this precision wherever it is safe (torch's autocast)."""

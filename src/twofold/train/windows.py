@@ -39,7 +39,7 @@ class Windows:
         """See `Examples`."""
         pick = self.order(number)
         rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
-        encoded = shelf(pick.sample, bool(torch.randint(2, (), generator=rng)))
+        encoded = shelf(pick.sample, bool(torch.randint(2, (), generator=rng)), pick.kind)
         caption = dropped(encoded.caption, self.recipe, rng)
         cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
         name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
@@ -65,10 +65,11 @@ class _Shelf:
         )
         self.prepare = None if self.store is None else self.store.prepare
 
-    def __call__(self, i: int, mirrored: bool) -> Encoded:
+    def __call__(self, i: int, mirrored: bool, kind: str) -> Encoded:
         if self.store is not None:
             return self.store.read(i, mirrored)
-        return self.encoder(fitted(self._sample(i), self.size, self.encoder.stride, self.resample), mirrored)
+        sample = fitted(self._sample(i), self.size, self.encoder.stride, self.resample)
+        return self.encoder(sample, mirrored, kind)
 
     def _sample(self, i: int) -> Sample:
         return plain(self.folder, i, self.encoder.tasks.values())
