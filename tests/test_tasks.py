@@ -215,12 +215,13 @@ def test_normals_keep_their_direction_whatever_their_length():
 def test_composition_is_the_difference_of_pictures_laid_on_black():
     said, wanted = torch.tensor([0.0, 1, 0.25]), torch.tensor([1.0, 1, 0.75])
     image = torch.tensor([[1.0, 0.5, 0], [0.2, 0.2, 0.2], [0.4, 0.8, 1.0]]).T.reshape(1, 3, 1, 3)
-    canvases = [(x * 2 - 1).reshape(1, 1, 1, 3).expand(-1, 3, -1, -1) for x in (said, wanted)]
+    right, wrong = ((x * 2 - 1).reshape(1, 1, 1, 3).expand(-1, 3, -1, -1) for x in (wanted, said))
+    mask = torch.ones(1, 1, 1, 3, dtype=torch.bool)
     expected = ((said - wanted).abs() * image[0, :, 0]).mean()
-    found = composition(*canvases, torch.ones(1, 1, 1, 3, dtype=torch.bool), image)
+    found = composition(wrong, right, mask, image)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="'composition' of matting looks at the picture; pass image="):
-        TASKS["matting"].loss(*canvases, canvases[0][:, :1] < 9, {"composition": 1.0})
+        TASKS["matting"].loss(wrong, right, mask, {"composition": 1.0})
 
 
 @pytest.mark.parametrize("name, paint", [("sqrt_disparity", lambda d: -d.rsqrt()), ("log_depth", torch.log)])
