@@ -107,7 +107,7 @@ def validate(
 
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise Stop(f"--sheet {sheet} must end in .png")
-    report = examine(folder, limit)
+    report = examine(folder, limit, lambda indices: track(indices, len(indices), "validate", as_json))
     unsafe = _unsafe(folder)
     if unsafe:
         report = replace(report, problems=(*unsafe, *report.problems))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,10 +47,15 @@ class Report:
         return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
 
 
-def validate(root: str | os.PathLike[str], limit: int = 0) -> Report:
+def validate(
+    root: str | os.PathLike[str],
+    limit: int = 0,
+    watch: Callable[[list[int]], Iterable[int]] = iter,
+) -> Report:
     """Reads every file of a folder and reports all that is wrong, instead of stopping at the first.
 
     limit: if above 0, only so many samples, spread evenly over the manifest, are opened.
+    watch: is given the indices of what is opened and hands them back one by one: for a progress bar.
 
     Beyond what reading checks (files there, whole, of one size and with the bits their codec says, ids unique):
     the count of the header, that each target has a valid pixel, that stored normals have length 1 (within 0.02)
@@ -69,7 +75,7 @@ def validate(root: str | os.PathLike[str], limit: int = 0) -> Report:
         problems.append(f"the header counts {count} samples, the manifest has {len(folder)}")
     facts: dict[str, list[dict[str, float]]] = {}
     faced: list[Tensor] = []
-    for index in _spread(len(folder), limit):
+    for index in watch(_spread(len(folder), limit)):
         row = folder.rows[index]
         problems += [f"{row['id']}: {what}" for what in _wrong_annotations(row)]
         try:

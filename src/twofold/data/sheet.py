@@ -118,7 +118,7 @@ def _fit(picture: Tensor, size: tuple[int, int], smooth: bool = True) -> Tensor:
 
 def _short(id: str, width: int) -> str:
     """The end of an id, which tells samples apart, as long as a title of `width` pixels may be."""
-    most = max(8, width // 7)
+    most = max(8, width // 8)
     return id if len(id) <= most else f"…{id[1 - most :]}"
 
 

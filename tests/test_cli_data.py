@@ -1,0 +1,230 @@
+"""`twofold data` as a person meets it: what it prints, where, with which exit code; and the sheet it draws."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trees import matting, people, seg
+from twofold.cli.main import run
+from twofold.data import Folder, FolderWriter
+from twofold.data.convert import CONVERTERS, convert
+from twofold.data.sheet import contact_sheet, id_colors, target_picture
+from twofold.image import read_image, write_image
+from twofold.sample import Sample
+from twofold.show import UNKNOWN
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+    """The JSON lines of standard output, and nothing on standard error."""
+    said = capsys.readouterr()
+    assert not said.err
+    return [json.loads(line) for line in said.out.splitlines()]
+
+
+def toy(root: Path, count: int = 3) -> Path:
+    """A folder with a depth and a target that only one sample has."""
+    writer = FolderWriter(root, {"name": "toy", "targets": {"depth": {}, "semantic": {}}})
+    for i in range(count):
+        known = torch.ones(1, 6, 8, dtype=torch.bool)
+        known[:, 0] = False
+        targets = {"depth": torch.where(known, 2.0 + i, 0.0)}
+        if i == 0:
+            targets["semantic"] = torch.arange(48.0).reshape(1, 6, 8) * known
+        writer.write(
+            Sample(torch.full((3, 6, 8), i / 4), targets, dict.fromkeys(targets, known), "", f"s{i}")
+        )
+    writer.finish()
+    return root
+
+
+def test_list_says_licence_and_access_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["data", "list"]) == 0
+    said = capsys.readouterr().out
+    for one in CONVERTERS.values():
+        assert one.name in said and one.licence in said and one.access in said
+    assert run(["data", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in told(capsys)}
+    assert set(rows) == set(CONVERTERS)
+    assert rows["dis5k"]["splits"][0] == "DIS-TR" and "redistribution" in rows["dis5k"]["licence"]
+    assert run(["data", "list", "pascal-mt"]) == 0
+    said = capsys.readouterr().out
+    assert "new files" in said and "LUB is assumed" in said
+    assert run(["data"]) == 0 and "convert" in capsys.readouterr().out
+
+
+def test_from_a_native_tree_to_shards(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    matting.p3m10k(Path("p3m"), True)
+    command = ["data", "convert", "p3m10k", "p3m", "--split", "P3M-500-NP", "--out", "folder"]
+    assert run(command) == 0
+    assert "2 samples with matting, trimap: folder/" in capsys.readouterr().out
+    assert run([*command, "--json"]) == 0
+    assert told(capsys) == [
+        {
+            "out": "folder",
+            "name": "p3m10k",
+            "split": "P3M-500-NP",
+            "samples": 2,
+            "targets": ["matting", "trimap"],
+        }
+    ]
+    assert sorted(p.name for p in Path("folder").iterdir()) == ["dataset.json", "metadata.jsonl"]
+    assert run(["data", "validate", "folder"]) == 0
+    said = capsys.readouterr().out
+    assert "2 samples" in said and "no problems" in said and "matting" in said
+    assert run(["data", "pack", "folder", "packed"]) == 0
+    assert "2 samples in 1 shards" in capsys.readouterr().out
+    assert run(["data", "pack", "folder", "packed", "--json"]) == 0
+    assert [row["kept"] for row in told(capsys)] == [True]
+    assert run(["data", "validate", "packed", "--json"]) == 0
+    (report,) = told(capsys)
+    assert report["ok"] and report["count"] == 2 and report["targets"]["matting"]["samples"] == 2
+    for a, b in zip(Folder("folder"), Folder("packed"), strict=True):
+        assert torch.equal(a.image, b.image) and torch.equal(a.targets["matting"], b.targets["matting"])
+
+
+def test_one_line_more_takes_fewer(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    matting.composition1k(Path("dim"), each=20)
+    options = ["--split", "test", "--out", "folder", "--limit", "3"]
+    assert run(["data", "convert", "composition1k", "dim", *options]) == 0
+    assert len(Folder("folder")) == 3 and "3 samples" in capsys.readouterr().out
+
+
+def test_problems_end_with_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy(Path("folder"))
+    Path("folder/depth/s1.png").write_bytes(b"no picture")
+    assert run(["data", "validate", "folder", "--sheet", "deep/sheet.png"]) == 1
+    said = capsys.readouterr().out
+    assert "! " in said and "s1.png" in said and "1 problem" in said
+    # What can be read is shown all the same.
+    assert read_image("deep/sheet.png").shape[-1] > 600
+    assert run(["data", "validate", "folder", "--json"]) == 1
+    (report,) = told(capsys)
+    assert not report["ok"] and len(report["problems"]) == 1 and report["sheet"] is None
+    assert run(["data", "validate", "nowhere", "--sheet", "none.png"]) == 1
+    assert "nowhere is not a folder" in capsys.readouterr().out and not Path("none.png").exists()
+    assert run(["data", "validate", "folder", "--limit", "1"]) == 0
+
+
+def test_an_unsafe_shard_is_a_problem(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy(Path("folder"))
+    assert run(["data", "pack", "folder", "packed"]) == 0
+    shard = Path("packed/shard-00000.tar")
+    data = shard.read_bytes()
+    # The type of the first member: a symbolic link now.
+    header = bytearray(data[:512])
+    header[156:157] = b"2"
+    header[148:156] = b" " * 8
+    header[148:156] = f"{sum(header):06o}\0 ".encode()
+    shard.write_bytes(bytes(header) + data[512:])
+    capsys.readouterr()
+    assert run(["data", "validate", "packed"]) == 1
+    assert "is not a plain file" in capsys.readouterr().out
+
+
+def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    write_image("a.png", torch.rand(3, 6, 8))
+    depth = np.full((6, 8), 1500, np.uint16)
+    depth[0] = 7
+    from PIL import Image
+
+    Image.fromarray(depth).save("d.png")
+    cells = {key: [Path(f"{key}.png").read_bytes()] * 2 for key in ("a", "d")}
+    parquet.write_table(
+        pa.table({"photo": cells["a"], "z": cells["d"], "words": ["one", "two"]}), "t.parquet"
+    )
+    target = "depth=z,codec=png16,scale=0.001,invalid=[0,7]"
+    command = ["data", "import", "t.parquet", "--out", "folder", "--image", "photo", "--caption", "words"]
+    assert run([*command, "--target", target, "--licence", "CC0", "--json"]) == 0
+    assert [(row["id"], row["written"]) for row in told(capsys)] == [("000000", True), ("000001", True)]
+    sample = Folder("folder")[1]
+    assert sample.caption == "two" and not sample.valid["depth"][0, 0].any()
+    assert sample.targets["depth"][0, 1, 0].item() == pytest.approx(1.5)
+    assert run([*command, "--target", target, "--licence", "CC0"]) == 0
+    assert "0 samples imported, 2 were there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["convert", "citiscapes", ".", "--split", "val", "--out", "x"], "did you mean 'cityscapes'?"),
+        (["convert", "xyz", ".", "--split", "val", "--out", "x"], "'twofold data list' lists them"),
+        (["convert", "dis5k", "tree", "--split", "val", "--out", "x"], "no split 'val'; it has DIS-TR"),
+        (["convert", "dis5k", "nowhere", "--split", "DIS-VD", "--out", "x"], "nowhere is not a folder"),
+        (["convert", "dis5k", "tree", "--split", "DIS-VD", "--out", "tree/x"], "stays as it is"),
+        (["convert", "dis5k", "tree", "--split", "DIS-VD"], "--out"),
+        (["list", "xyz"], "no data set 'xyz'"),
+        (["validate", "tree", "--sheet", "a.jpg"], "must end in .png"),
+        (["pack", "tree", "x"], "tree is not a data folder"),
+        (["pack", "tree", "x", "--shard-size", "0"], "--shard-size"),
+        (["import", "tree", "--out", "x", "--target", "depth"], "is not NAME=COLUMN"),
+        (["import", "tree", "--out", "x", "--target", "depth=z,png16"], "'png16' is not KEY=VALUE"),
+        (["import", "tree", "--out", "x", "--kind", "painted"], "--kind 'painted'"),
+        (["import", "tree", "--out", "x"], "neither a saved data set"),
+        (["unpack"], "unpack"),
+    ],
+)
+def test_every_mistake_is_one_line_with_its_way_out(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    seg.dis5k(Path("tree"))
+    assert run(["data", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("twofold: ") and error.count("\n") == 1 and said in error
+    assert not Path("x/metadata.jsonl").exists()
+
+
+# ---- the sheet
+
+
+def test_a_sheet_has_a_row_a_sample_and_a_column_a_target(tmp_path: Path) -> None:
+    folder = Folder(toy(tmp_path / "toy"))
+    drawn = contact_sheet(folder, count=3, edge=80)
+    assert drawn.shape == (3, 3 * (60 + 18) + 2 * 4, 3 * 80 + 2 * 4)
+    assert drawn.min() >= 0 and drawn.max() <= 1
+    cell = drawn[:, 18 + 15 : 18 + 58, 2:78]
+    assert (cell == 0).all(), "the first picture is black"
+    # Where a target is not known its cell is grey, where a sample has none it is white.
+    assert (drawn[:, 18 : 18 + 9, 84 + 2 : 84 + 78] == UNKNOWN).all()
+    assert (drawn[:, 100:150, 170:240] == 1).all()
+    assert contact_sheet(folder, count=99, edge=80).shape == drawn.shape
+    assert contact_sheet(folder, count=1, edge=80).shape[-2] == 60 + 18
+
+
+def test_ids_that_are_near_look_different() -> None:
+    colors = id_colors(torch.arange(64.0).reshape(1, 8, 8)).flatten(1).T
+    assert colors[0].tolist() == [0, 0, 0] and colors.min() >= 0 and colors.max() <= 1
+    near = torch.stack([(colors[i] - colors[i + k]).abs().sum() for k in (1, 2, 3) for i in range(60)])
+    assert near.min() > 0.3
+
+
+@pytest.mark.parametrize("name", ["depth", "normals", "mask", "matting", "trimap", "edge", "semantic", "parts",
+                                  "instance", "albedo", "shading", "keypoints", "skeleton", "heat"])  # fmt: skip
+def test_every_target_can_be_drawn(name: str) -> None:
+    from twofold.sample import UNITS
+
+    channels = UNITS[name].channels if name in UNITS else 1
+    target, valid = torch.rand(channels, 8, 10), torch.ones(1, 8, 10, dtype=torch.bool)
+    valid[:, 0] = name == "keypoints"
+    drawn = target_picture(name, Sample(torch.rand(3, 8, 10), {name: target}, {name: valid}))
+    assert drawn.shape == (3, 8, 10) and drawn.min() >= 0 and drawn.max() <= 1 and not drawn.isnan().any()
+    if name != "keypoints":
+        assert (drawn[:, 0] == UNKNOWN).all()
+
+
+def test_people_are_drawn_over_their_picture(tmp_path: Path) -> None:
+    tree = people.coco(tmp_path / "coco")
+    sample = Folder(convert(CONVERTERS["coco-keypoints"], tree, "val2017", tmp_path / "c"))[0]
+    drawn = target_picture("keypoints", sample)
+    assert drawn.shape == sample.image.shape and not torch.equal(drawn, sample.image * 0.4 + 0.3)
