@@ -324,3 +324,50 @@ def test_wrong_annotations_of_people_are_found(tmp_path):
 def test_reading_needs_the_folder_only(tmp_path):
     with pytest.raises(FolderError, match="has no 'path'"):
         Folder(folder(tmp_path / "f", {}, {"targets": {"depth": {}}}))
+
+
+ODD: tuple[Any, ...] = (
+    None, True, -1, 1e308, "x", [], {}, [1, 2, 3], [-5, 0, 4, 4], [[1], [2, 3]], [None], {"m": {}},
+    {"m": {"path": "d.npy", "valid": {}}}, {"m": {"path": "d.npy", "valid": ["x"]}},
+)  # fmt: skip
+KEYS = (
+    "path codec key index shape masks scale offset kind baseline focal invalid infinite valid_range frame facing "
+    "threshold ignore label_offset stored"
+)
+
+
+def refused_or_read(root: Path, header: dict[str, Any], row: dict[str, Any]) -> bool:
+    """Whether the folder could be read; if not, one short line said why."""
+    try:
+        Folder(folder(root, header, row, photo=not (root / "a.png").exists()))[0]
+    except ValueError as error:
+        assert "\n" not in str(error) and len(str(error)) < 500, (header, row)
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("name", "channels"), [("depth", 1), ("normals", 3), ("semantic", 1)])
+def test_whatever_a_descriptor_says_it_reads_or_is_refused_in_one_line(name, channels, tmp_path):
+    """A manifest may come from anyone."""
+    root = tmp_path / "f"
+    room.npy(root / "d.npy", np.ones((*SIZE, channels), np.float32))
+    known = {"path": "d.npy", "codec": "npy", "frame": "RUB"}
+    camera = {"K": room.camera().matrix().tolist()}
+    read = 0
+    for key in KEYS.split():
+        for i, value in enumerate(ODD):
+            # In turn by the header and by the row: both are somebody's word.
+            said = {"targets": {name: {key: value} if i % 2 else {}}}
+            own = known if i % 2 else known | {key: value}
+            read += refused_or_read(root, said, {"targets": {name: own}, "camera": camera})
+    assert 50 < read < 200
+
+
+@pytest.mark.parametrize(
+    "key", ["image", "crop", "size", "camera", "targets", "text", "provenance", "file_name", "id"]
+)
+def test_whatever_a_row_says_it_reads_or_is_refused_in_one_line(key, tmp_path):
+    image = ("codec", "key", "shape", "tone", "scale", "masks", "exif") if key == "image" else ()
+    for i, value in enumerate([*ODD, *({k: odd} for k in image for odd in ODD)]):
+        own = {key: value}
+        refused_or_read(tmp_path / "f", own if i % 2 else {}, {} if i % 2 else own)

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from twofold.data.descriptors import check_descriptor
 from twofold.image.files import atomic_write
 from twofold.image.pictures import shown
 from twofold.image.stored import MEMBER
@@ -47,9 +48,18 @@ def read_header(root: Path) -> dict[str, Any]:
         raise FolderError(f"{path} has the schema {header['schema']!r}; this version reads {SCHEMA!r}")
     files_root(root, header)
     targets = header.get("targets", {})
-    if not isinstance(targets, dict) or not all(isinstance(how, dict) for how in targets.values()):
+    if not isinstance(targets, dict):
         raise FolderError(f"{path}: 'targets' must give a descriptor (an object) for each name")
+    for name, how in [*targets.items(), ("image", header.get("image") or {})]:
+        _check(how, f"{path}: the descriptor of {name!r}")
     return header
+
+
+def _check(how: Any, where: str) -> None:
+    try:
+        check_descriptor(how, where)
+    except ValueError as error:
+        raise FolderError(str(error)) from None
 
 
 def files_root(root: Path, header: dict[str, Any]) -> Path:
@@ -107,10 +117,8 @@ def check_row(row: Row, where: str) -> Row:
     size = row.get("size")
     if size is not None and not (isinstance(size, list) and len(size) == 2):
         raise FolderError(f"{where}: 'size' must be [height, width], not {size!r}")
-    for part in (row.get("image") or {}, *targets.values()):
-        masks = part.get("masks", {})
-        if not isinstance(masks, dict) or not all(isinstance(mask, dict) for mask in masks.values()):
-            raise FolderError(f"{where}: 'masks' must be objects by name, not {masks!r}")
+    for name, part in [*targets.items(), ("image", row.get("image") or {})]:
+        _check(part, f"{where}, {name!r}")
     for path in row_paths(row):
         check_relative(path, where)
     return row

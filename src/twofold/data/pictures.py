@@ -24,8 +24,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from twofold.data.descriptors import merged
 from twofold.data.layout import FolderError, Row, inside
-from twofold.data.targets import merged, read_mask, read_values
+from twofold.data.targets import read_mask, read_values
 from twofold.image import ImageError, read_image
 from twofold.image.maps import as_map
 from twofold.image.pictures import DECODE_ERRORS

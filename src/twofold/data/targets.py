@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twofold.data.codecs import Descriptor, decode, stored_vectors
+from twofold.data.descriptors import merged
 from twofold.data.layout import FolderError, Row, inside
 from twofold.geometry import Camera
 from twofold.image.maps import as_map, codec_of, read_stored
@@ -20,14 +21,6 @@ from twofold.sample import UNITS
 def descriptor(header: Mapping[str, Any], row: Row, name: str) -> dict[str, Any]:
     """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
     return merged(header.get("targets", {}).get(name, {}), row["targets"][name])
-
-
-def merged(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A descriptor under a row's own entries; of their masks, those of one name too."""
-    masks = {**general.get("masks", {})}
-    for name, mask in own.get("masks", {}).items():
-        masks[name] = {**masks.get(name, {}), **mask}
-    return {**general, **own, **({"masks": masks} if masks else {})}
 
 
 def read_values(root: Path, how: Descriptor, where: str) -> np.ndarray:
@@ -58,8 +51,8 @@ def read_target(
         raw = as_map(array, path)
         _check_camera(raw, how, camera)
         target, valid = decode(name, raw, how, camera)
-    except (ValueError, TypeError, KeyError) as error:
-        what = str(error)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        what = " ".join(str(error).split())
         raise FolderError(what if str(path) in what else f"{path}: {what}") from None
     if name in UNITS and target.shape[0] != UNITS[name].channels:
         wanted = UNITS[name].channels
@@ -98,8 +91,11 @@ def read_mask(root: Path, how: Descriptor, size: tuple[int, ...], where: str) ->
     if said == "nonzero":
         found = raw != 0
     else:
-        values = said if isinstance(said, list | tuple) else [said]
-        found = torch.isin(raw, torch.tensor([float(v) for v in values]))
+        try:
+            values = [float(v) for v in (said if isinstance(said, list | tuple) else [said])]
+        except (TypeError, ValueError):
+            raise FolderError(f"{where}: the mask {how['path']!r} names the values {said!r}") from None
+        found = torch.isin(raw, torch.tensor(values))
     return found if "valid" in how else ~found
 
 

@@ -1,0 +1,78 @@
+"""What a descriptor may say: checked where a manifest is read, so that the readers can trust its types.
+
+The meaning of the entries is in `codecs` (of targets) and `pictures` (of the picture).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_TEXTS = ("path", "codec", "key", "kind", "frame", "facing", "tone", "exif")
+_NUMBERS = ("scale", "offset", "baseline", "focal", "threshold", "label_offset")
+# Ids are kept in float32, which holds whole numbers up to here.
+_MOST_ID = 2**24
+
+
+def check_descriptor(how: Any, where: str) -> None:
+    """ValueError naming the first entry of a descriptor that cannot be what it should."""
+    if not isinstance(how, dict):
+        raise ValueError(f"{where} must be an object, not {_shown(how)}")
+    for name, value in how.items():
+        wanted = None if value is None else _wrong(name, value)
+        if wanted is not None:
+            raise ValueError(f"{where}: {name!r} must be {wanted}, not {_shown(value)}")
+    masks = how.get("masks")
+    for name, mask in ({} if masks is None else masks).items():
+        check_descriptor(mask, f"{where}, the mask {name!r}")
+
+
+def _wrong(name: str, value: Any) -> str | None:
+    """What the entry `name` must be, when `value` is not that."""
+    if name in _TEXTS:
+        return None if isinstance(value, str) else "text"
+    if name in _NUMBERS:
+        return None if _is_number(value) else "a finite number"
+    if name == "index":
+        return None if _is_whole(value) and value >= 0 else "a whole number from 0 on"
+    if name == "shape":
+        fits = isinstance(value, list) and 2 <= len(value) <= 3 and all(_is_whole(n) and n > 0 for n in value)
+        return None if fits else "[height, width] or [height, width, channels]"
+    if name == "stored":
+        fits = isinstance(value, list) and all(_is_whole(n) and 0 <= n <= _MOST_ID for n in value)
+        return None if fits and value else "a list of ids"
+    if name == "valid_range":
+        fits = isinstance(value, list) and len(value) == 2 and all(isinstance(n, int | float) for n in value)
+        return None if fits else "[least, most]"
+    if name == "masks":
+        return None if isinstance(value, dict) else "objects by name"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 60 else f"{text[:60]}..."
+
+
+def merged(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A header's descriptor under a row's own entries; of their masks, those of one name too.
+
+    What is null says nothing: tools that make tables of rows fill them up with it.
+    """
+    masks = dict(general.get("masks") or {})
+    for name, mask in (own.get("masks") or {}).items():
+        masks[name] = _said(masks.get(name, {})) | _said(mask)
+    return _said(general) | _said(own) | ({"masks": masks} if masks else {})
+
+
+def _said(how: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in how.items() if value is not None}
