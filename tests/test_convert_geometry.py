@@ -265,9 +265,6 @@ def test_eth3d_s_infinity_is_no_data(marigold, tmp_path):
         sample.id == "office/DSC_0219" and not valid[:3].any() and (depth[:3] == 0).all() and valid[3:].all()
     )
     near(depth[3:], room.seen(room.camera())[0][3:], 1e-6)
-    if marigold:
-        packed = converted("eth3d", indoor.packed(tree, "eth3d.tar"), "train")[0]
-        assert torch.equal(packed.targets["depth"][0], depth) and torch.equal(packed.image, sample.image)
 
 
 def test_cityscapes_disparity_becomes_depth_by_its_own_camera(tmp_path):
@@ -279,6 +276,34 @@ def test_cityscapes_disparity_becomes_depth_by_its_own_camera(tmp_path):
     assert depth[0, 2] == pytest.approx(fb, rel=1e-6) and depth[5, 5] == pytest.approx(fb / 30, rel=1e-6)
     camera = folder[0].camera
     assert isinstance(camera, Camera) and (camera.fx, camera.cx) == (2262.52, 1096.98)
+
+
+@pytest.mark.parametrize(
+    ("name", "grow", "split", "tar"),
+    [
+        ("nyuv2-marigold", indoor.nyuv2_marigold, "test", "nyu_labeled_extracted.tar"),
+        (
+            "nyuv2-marigold",
+            lambda root: indoor.nyuv2_marigold(root, False),
+            "test",
+            "nyu_labeled_extracted.tar",
+        ),
+        ("kitti-eigen", outdoor.kitti, "test", "kitti_eigen_split_test.tar"),
+        ("scannet-marigold", indoor.scannet, "test", "scannet_val_sampled_800_1.tar"),
+        ("diode", lambda root: indoor.diode(root, ""), "val", "diode_val.tar"),
+        ("eth3d", lambda root: outdoor.eth3d(root, True), "train", "eth3d.tar"),
+    ],
+)
+def test_a_published_tar_reads_as_what_it_unpacks_to(name, grow, split, tar, tmp_path):
+    plain = converted(name, grow(tmp_path / "tree"), split)
+    samples = list(plain)
+    shutil.rmtree(plain.root)
+    packed = converted(name, indoor.packed(tmp_path / "tree", tar), split)
+    assert packed.ids == plain.ids and all("::" in row["file_name"] for row in packed.rows)
+    for was, now in zip(samples, packed, strict=True):
+        assert torch.equal(was.image, now.image) and was.camera == now.camera
+        assert torch.equal(was.targets["depth"], now.targets["depth"])
+        assert torch.equal(was.valid["depth"], now.valid["depth"])
 
 
 # ---- what is wrong with a tree is said, and where

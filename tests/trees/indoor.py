@@ -84,7 +84,7 @@ def packed(tree: Path, tar: str) -> Path:
     """The folders of a tree as one tar beside its lists, whose members begin with `./`."""
     with tarfile.open(tree / tar, "w") as archive:
         for path in sorted(tree.rglob("*")):
-            if path.is_file() and path.suffix not in (".tar", ".txt"):
+            if path.is_file() and path.parent != tree:
                 archive.add(path, f"./{path.relative_to(tree).as_posix()}")
                 path.unlink()
     for path in sorted((p for p in tree.rglob("*") if p.is_dir()), reverse=True):

@@ -21,6 +21,7 @@ from twofold.data.layout import (
     FolderError,
     Row,
     check_row,
+    files_root,
     inside,
     read_header,
     row_paths,
@@ -88,6 +89,7 @@ def convert(
     if target == root or root in target.parents:
         raise FolderError(f"{out} lies within {source}, which stays as it is; choose a folder elsewhere")
     header = _header(converter, root, split)
+    files_root(target, header)
     _refuse_another(target, header)
     if converter.samples is not None:
         return _write_samples(target, header, converter.samples(root, split), limit)
@@ -131,7 +133,7 @@ def _checked(converter: Converter, root: Path, split: str, limit: int) -> list[R
     """The rows, each checked like one read from a manifest, with its files looked for."""
     assert converter.rows is not None
     rows: dict[str, Row] = {}
-    for row in islice(converter.rows(root, split), limit or None):
+    for row in islice(converter.rows(root, split), limit if limit > 0 else None):
         where = f"{converter.name}, {split}, {row.get('id')!r}"
         row = check_row(row, where)
         if row["id"] in rows:
@@ -146,7 +148,7 @@ def _checked(converter: Converter, root: Path, split: str, limit: int) -> list[R
 
 def _write_samples(out: Path, header: Row, samples: Iterator[Sample], limit: int) -> Path:
     writer = FolderWriter(out, header)
-    for sample in islice(samples, limit or None):
+    for sample in islice(samples, limit if limit > 0 else None):
         if not writer.has(str(sample.id)):
             writer.write(sample)
     if not writer.finish():

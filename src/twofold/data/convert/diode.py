@@ -18,7 +18,7 @@ def rows(root: Path, split: str) -> Iterator[Row]:
     """One row a picture of {indoors,outdoor}/scene_*/scan_*, in the root or in its folder `val`."""
     tree = Tree(root, TAR)
     lines = read_list(root, (f"diode_val_{_LISTS[split]}_filename_list.txt",), 3)
-    top = "val/" if (root / "val").is_dir() else ""
+    top = "val/" if not tree.tar and (root / "val").is_dir() else ""
     names = [n for part in _PARTS[split] for n in tree.match(f"{top}{part}/scene_*/scan_*/*.png")]
     for name in names if lines is None else [f"{top}{line[0]}" for line in lines]:
         stem = swap(name, ".png", "")
