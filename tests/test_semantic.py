@@ -221,3 +221,18 @@ def test_eight_pictures_are_learned(name):
     metric = next(m for m in task.metrics if m.name == "accuracy")
     assert metric.conclude(metric.measure(task.decode(said.detach()), target, everywhere(target))) > 0.85
     assert replace(task, paints=0).outputs == 1
+
+
+def test_classes_of_ones_own_are_named_in_brackets():
+    from twofold.tasks import get_task
+
+    own = get_task("semantic_logits[background, person]")
+    assert (own.name, own.classes, own.outputs, own.target) == (
+        "semantic_logits", ("background", "person"), 2, "semantic",
+    )  # fmt: skip
+    assert get_task("parsing[4]").target == "parts"
+    assert len(get_task("semantic[21]").classes) == 21
+    with pytest.raises(ValueError, match="each of another name"):
+        get_task("semantic[a,a]")
+    with pytest.raises(ValueError, match="unknown task 'depth\\[3\\]'"):
+        get_task("depth[3]")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from twofold.data.writer import FolderWriter
 from twofold.sample import Origin, Sample
+from twofold.tasks.keypoints import heatmaps
 
 
 def sphere(seed: int, size: int = 64) -> Sample:
@@ -35,5 +37,33 @@ def folder(root: Path, count: int = 6, size: int = 64) -> Path:
     writer = FolderWriter(root, {"name": "balls", "targets": {"depth": {}, "normals": {}}})
     for seed in range(count):
         writer.write(sphere(seed, size))
+    writer.finish()
+    return root
+
+
+def rich(seed: int, size: int = 64) -> Sample:
+    """A ball with a target for every task: what is foreground, what it belongs to, joints scattered over it."""
+    ball = sphere(seed, size)
+    depth, image = ball.targets["depth"], ball.image
+    on = (depth < 2).float()
+    at = torch.rand(17, 2, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.1
+    targets = {
+        **ball.targets, "mask": on, "matting": ((2 - depth) / 0.4).clamp(0, 1), "semantic": on * 3 + 1, "parts": on * 2,
+        "segmentation": image.round(), "albedo": image, "shading": image.flip(0), "residual": image * 0.2,
+        "material": image.roll(1, 0), "skeleton": (image > 0.5).float(),
+        "keypoints": heatmaps(at * size, torch.ones(17, dtype=torch.bool), (size, size), size / 10),
+    }  # fmt: skip
+    return replace(ball, targets=targets, valid=dict.fromkeys(targets, ball.valid["depth"]))
+
+
+def rich_folder(root: Path, count: int = 8, size: int = 64) -> Path:
+    """A data folder of that many balls with every target, as exact numbers."""
+    samples = [rich(seed, size) for seed in range(count)]
+    codecs = {name: {"codec": "npy"} for name in samples[0].targets}
+    codecs["normals"]["frame"] = "RUB"
+    codecs["mask"]["threshold"] = 0.5
+    writer = FolderWriter(root, {"name": "rich", "targets": codecs})
+    for sample in samples:
+        writer.write(sample)
     writer.finish()
     return root

@@ -1,5 +1,8 @@
 """Tasks by name."""
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from .albedo import albedo
 from .depth import depth
 from .disparity import disparity
@@ -26,14 +29,33 @@ _ALL = (
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 
+# Tasks of classes that may be given others: how each is made, and the target it is learned from.
+_OF_CLASSES: dict[str, tuple[Callable[..., Task], str]] = {
+    "semantic": (semantic_task, "semantic"),
+    "semantic_logits": (semantic_logits_task, "semantic"),
+    "parsing": (semantic_task, "parts"),
+    "parsing_logits": (semantic_logits_task, "parts"),
+}
+
+
 def get_task(name: str) -> Task:
-    """The task called ``name``, or ``package.module:object`` of one's own.
+    """A task by what recipes, checkpoints and commands call it.
+
+    Args:
+        name: one of `TASKS`; one of classes with one's own in brackets, their number or their names by id:
+            ``semantic[21]``, ``semantic_logits[background,person]``; or ``package.module:object``.
 
     Raises:
         ValueError: no such task; the message lists those there are.
     """
     if name in TASKS:
         return TASKS[name]
+    base, opened, inside = name.partition("[")
+    if opened and inside.endswith("]") and base in _OF_CLASSES:
+        make, source = _OF_CLASSES[base]
+        said = inside[:-1]
+        classes = int(said) if said.isdigit() else [part.strip() for part in said.split(",")]
+        return replace(make(classes, prompt=TASKS[base].prompt, source=source), name=base)
     module, found, attribute = name.partition(":")
     if found:
         from importlib import import_module
@@ -43,7 +65,8 @@ def get_task(name: str) -> Task:
             return task
         raise ValueError(f"{name} is a {type(task).__name__}, not a twofold Task")
     raise ValueError(
-        f"unknown task {name!r}; known: {', '.join(TASKS)}, or package.module:object of your own"
+        f"unknown task {name!r}; known: {', '.join(TASKS)}; with classes of your own, {' and '.join(_OF_CLASSES)}[...]; "
+        "or package.module:object of your own"
     )
 
 
