@@ -65,8 +65,8 @@ def get_task(name: str) -> Task:
             return task
         raise ValueError(f"{name} is a {type(task).__name__}, not a twofold Task")
     raise ValueError(
-        f"unknown task {name!r}; known: {', '.join(TASKS)}; with classes of your own, {' and '.join(_OF_CLASSES)}[...]; "
-        "or package.module:object of your own"
+        f"unknown task {name!r}; known: {', '.join(TASKS)}; {' and '.join(_OF_CLASSES)} with classes of your own "
+        "in brackets; or package.module:object"
     )
 
 
