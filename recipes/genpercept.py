@@ -4,9 +4,10 @@
     twofold train recipes/genpercept.py:depth
     twofold train recipes/genpercept.py:depth --lab      # the same idea in minutes, on the embedded model
 
-What is common to all of them is `ablation`; the others differ from it by `replace`. Numbers of published rows are in the
-docstrings, as the paper prints them. ``*_as_released`` has the quirks of the released code: its encodings and losses
-(`twofold.tasks.compat`), pictures resized to the nearest pixel, half floats. docs/recipes.md lists what still differs.
+What is common to all of them is `ablation`; the others differ from it by `replace`. Numbers of published rows are in
+the docstrings, as the paper prints them. ``*_as_released`` has the quirks of the released code: its encodings and
+losses (`twofold.tasks.compat`), pictures resized to the nearest pixel, half floats. docs/recipes.md lists what still
+differs.
 """
 
 from twofold.protocol import OneStep

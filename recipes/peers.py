@@ -1,8 +1,8 @@
 """Training as the methods that twofold reads were trained: Marigold, E2E-FT, Lotus, DMP.
 
-Values are those of their released scripts where there are any; what this trainer does otherwise is in the docstrings and in
-docs/recipes.md. All begin from the copy of Stable Diffusion 2.1 that `genpercept.py` names, the authors from SD 2
-(Marigold, E2E-FT), SD 2 base (Lotus) and SD 1.4 (DMP): ``--set start=OWNER/NAME`` changes it.
+Values are those of their released scripts where there are any; what this trainer does otherwise is in the docstrings
+and in docs/recipes.md. All begin from the copy of Stable Diffusion 2.1 that `genpercept.py` names, the authors from
+SD 2 (Marigold, E2E-FT), SD 2 base (Lotus) and SD 1.4 (DMP): ``--set start=OWNER/NAME`` changes it.
 Half floats are bf16 here, fp16 there.
 """
 
@@ -122,17 +122,17 @@ def lotus_d_depth() -> Recipe:
 
 
 def lotus_g_disparity() -> Recipe:
-    """Lotus-G v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Its numbers were not checked here."""
+    """Lotus-G v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Numbers: not checked."""
     return lotus(LOTUS_G, "disparity", "lotus-g-disparity")
 
 
 def lotus_d_disparity() -> Recipe:
-    """Lotus-D v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Its numbers were not checked here."""
+    """Lotus-D v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Numbers: not checked."""
     return lotus(LOTUS_D, "disparity", "lotus-d-disparity")
 
 
 def lotus_g_normals() -> Recipe:
-    """Lotus-G, normals. The authors mix in VKITTI2 (10 %) with normals of their own making. Its numbers were not checked here."""
+    """Lotus-G, normals. The authors mix in VKITTI2 (10 %) with normals of their own making. Numbers: not checked."""
     return lotus(LOTUS_G, "normals", "lotus-g-normals")
 
 

@@ -1,12 +1,12 @@
 """GenPercept's table 1: from diffusion to one step, by the noise and its schedule.
 
-All rows are depth by the squared error of latents. The network is shown the image beside Gaussian noise (``gaussian``, with
-coarser noise mixed in: ``gaussian_multires``), as Marigold shows it, or the image as the noise itself (``rgb_noise``), as
-DMP does. The betas grow until at (1, 1) nothing but noise is left: then ten steps are one, bit for bit, and
-``rgb_noise_beta_1`` is GenPercept. Names say the last beta.
+All rows are depth by the squared error of latents. The network is shown the image beside Gaussian noise (``gaussian``,
+with coarser noise mixed in: ``gaussian_multires``), as Marigold shows it, or the image as the noise itself
+(``rgb_noise``), as DMP does. The betas grow until at (1, 1) nothing but noise is left: then ten steps are one, bit for
+bit, and ``rgb_noise_beta_1`` is GenPercept. Names say the last beta.
 
-The two rows before each block's last do not go on in fours: 0.0136 and 0.0544 were surely meant as first betas, but what
-is printed is what the released files have. Which of the two Gaussian blocks had coarser noise is
+The two rows before each block's last do not go on in fours: 0.0136 and 0.0544 were surely meant as first betas, but
+what is printed is what the released files have. Which of the two Gaussian blocks had coarser noise is
 inferred from their numbers and from Marigold's own ablation.
 
 In the paper 480 x 640, 30000 updates of 32 examples, two at a time of one data set (16 in the last row).

@@ -1,7 +1,7 @@
 """GenPercept's table 4: how much of the U-Net learns. Depth in one step, 480 x 640.
 
-Low-rank additions are those of all attentions (to_q, to_k, to_v, to_out), with alpha = rank. From rank 160 on they have more
-numbers than the smallest of the matrices they are added to.
+Low-rank additions are those of all attentions (to_q, to_k, to_v, to_out), with alpha = rank. From rank 160 on they have
+more numbers than the smallest of the matrices they are added to.
 """
 
 from genpercept import ablation, taught

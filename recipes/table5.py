@@ -17,7 +17,7 @@ def taskonomy_cityscapes() -> Recipe:
     """Measured: Taskonomy (50 thousand pictures) and Cityscapes (40 thousand).
 
     Published: KITTI .123 .857, NYUv2 .055 .966, ScanNet .062 .958, DIODE .293 .762, ETH3D .074 .947 (AbsRel, delta 1).
-    Which of their pictures were taken was not published. The laboratory has one kind of data, so there it is the baseline.
+    Which of their pictures were taken was not published. The laboratory has one kind of data: there it is the baseline.
     """
     sources = (Source(path="data/taskonomy", share=0.9), Source(path="data/cityscapes-depth", share=0.1))
     return ablation(2).replace(name="genpercept-measured", sources=sources)

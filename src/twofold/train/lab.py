@@ -1,8 +1,8 @@
 """Any perception recipe in miniature: the same idea on the embedded model and rendered scenes, in minutes on a CPU.
 
-What a recipe is about is kept: protocol, head, losses, what learns, what is random again, words, shares and fractions of
-the data, compat switches, the shape of the learning rate. What costs is made small. Numbers of such runs are comparable
-with each other, and not with a paper's.
+What a recipe is about is kept: protocol, head, losses, what learns, what is random again, words, shares and fractions
+of the data, compat switches, the shape of the learning rate. What costs is made small. Numbers of such runs are
+comparable with each other, and not with a paper's.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def require(recipe: Recipe) -> None:
         if frequency and target and target not in there:
             raise ValueError(
                 f"{recipe.name} teaches {target}, and {', '.join(s.path for s in recipe.sources)} has only "
-                f"{', '.join(sorted(there)) or 'pictures'}; give a folder that has it: --set 'sources=[{{\"path\": ...}}]'"
+                f"{', '.join(sorted(there)) or 'pictures'}; give a folder that has it: "
+                """--set 'sources=[{"path": "DIR"}]'"""
             )
 
 
