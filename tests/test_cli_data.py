@@ -228,3 +228,60 @@ def test_people_are_drawn_over_their_picture(tmp_path: Path) -> None:
     sample = Folder(convert(CONVERTERS["coco-keypoints"], tree, "val2017", tmp_path / "c"))[0]
     drawn = target_picture("keypoints", sample)
     assert drawn.shape == sample.image.shape and not torch.equal(drawn, sample.image * 0.4 + 0.3)
+
+
+# ---- the page
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
+
+
+def test_the_page_knows_every_converter() -> None:
+    text = PAGE.read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    for name in CONVERTERS:
+        family, _, member = name.partition("-")
+        short = [f"`{name}`", f"`-{member}`", f"`-{name.rpartition('-')[2]}`"]
+        assert any(any(s in row for s in short) and family in row for row in rows), name
+
+
+def test_the_page_s_programs_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(2):
+        seg.photo(Path(f"mine/photos/{i}.jpg"), i)
+        seg.save(Path(f"mine/masks/{i}.png"), 255 * np.eye(*seg.SIZE))
+    programs = PAGE.read_text().split("```python\n")[1:]
+    assert len(programs) == 2
+    for program in programs:
+        exec(program.partition("```")[0], {})
+    assert run(["data", "validate", "mine"]) == 0
+    assert run(["data", "validate", "made"]) == 0
+    assert torch.equal(Folder("mine")[1].targets["mask"][0], torch.eye(*seg.SIZE))
+    for block in PAGE.read_text().split("```json\n")[1:]:
+        json.loads(block.partition("```")[0])
+
+
+def test_the_page_s_other_targets_read(here: Path) -> None:
+    """Each line of its table, as a folder."""
+    seg.photo(Path("a.jpg"))
+    seg.save(Path("grey.png"), seg.ids(0, 40))
+    from PIL import Image
+
+    Image.fromarray(np.full(seg.SIZE, 1500, np.uint16)).save("wide.png")
+    seg.save(Path("color.png"), np.full((*seg.SIZE, 3), (128, 128, 255)))
+    files = {"matting": "grey.png", "semantic": "grey.png", "depth": "wide.png", "normals": "color.png"}
+    points = [[float(i), 2.0, 2] for i in range(17)]
+    inline = {
+        "keypoints": {"points": points, "box": [0, 0, 5, 8], "area": 9, "ann_id": 1, "image_id": 1},
+        "skeleton": {"people": [points]},
+    }
+    text = PAGE.read_text().partition("| you have |")[2].partition("\n\n")[0]
+    lines = [line for line in text.splitlines()[2:] if line.startswith("|")]
+    assert len(lines) == 7
+    for line in lines:
+        header = json.loads(line.split("|")[2].split("`")[1])
+        (name,) = header
+        target = inline.get(name) or {"path": files[name]}
+        Path("dataset.json").write_text(json.dumps({"targets": header}))
+        Path("metadata.jsonl").write_text(json.dumps({"file_name": "a.jpg", "targets": {name: target}}))
+        sample = Folder(".")[0]
+        assert set(sample.targets) == {name} and sample.valid[name].any()
