@@ -131,6 +131,26 @@ def test_nyuv2_of_marigold_takes_raw_depth_by_list_or_all(tar, tmp_path):
     assert len(converted("nyuv2-marigold", tree, "train")) == 1
 
 
+def test_nyuv2_is_read_within_its_one_file(tmp_path):
+    tree = indoor.nyuv2_mat(tmp_path / "nyu")
+    assert converted("nyuv2-mat", tree, "train").ids == ("000000", "000002")
+    folder = converted("nyuv2-mat", tree, "test")
+    z, _ = room.seen(room.camera(), 1)
+    depth, valid = folder[0].targets["depth"][0], folder[0].valid["depth"][0]
+    assert folder.ids == ("000001",) and not valid[2, 3] and valid.sum() == 24 * 32 - 1
+    near(torch.where(valid, depth, math.nan), np.where(valid, z, np.nan), 1e-6)
+    images = np.random.default_rng(0).integers(0, 256, (*room.SIZE, 3, 3), dtype=np.uint8)
+    assert torch.allclose(folder[0].image, torch.from_numpy(images[..., 1]).permute(2, 0, 1) / 255)
+    (tree / "splits.mat").unlink()
+    assert len(converted("nyuv2-mat", tree, "all")) == 3
+    with pytest.raises(FolderError, match=r"splits\.mat does not exist"):
+        made("nyuv2-mat", tree, "test")
+    whole = (tree / "nyu_depth_v2_labeled.mat").read_bytes()
+    (tree / "nyu_depth_v2_labeled.mat").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FolderError, match=r"nyu_depth_v2_labeled\.mat is damaged or cut short"):
+        made("nyuv2-mat", tree, "all")
+
+
 @pytest.mark.parametrize("captions", [True, False])
 def test_nyuv2_of_bae_pairs_by_name(captions, tmp_path):
     tree = indoor.nyuv2_bae(tmp_path / "nyu", captions)

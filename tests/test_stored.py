@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from trees import room
+from trees import indoor, room
 from twofold.image import ImageError, read_map
 from twofold.image.maps import as_map, codec_of, read_stored
 from twofold.image.stored import find_stored, members
@@ -97,18 +97,6 @@ def test_hdf5_is_judged_before_it_is_read(tmp_path):
 # ---- MATLAB
 
 
-def mat73(path: Path, **arrays) -> Path:
-    """As MATLAB writes version 7.3: HDF5 behind a block of 512 bytes, axes in reverse."""
-    with h5py.File(path, "w", userblock_size=512) as file:
-        for name, array in arrays.items():
-            file[name] = array.T
-    with open(path, "r+b") as file:
-        file.write(
-            b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Tue Jan  1".ljust(124) + b"\x00\x02IM"
-        )
-    return path
-
-
 @pytest.mark.parametrize("version", [5, 7.3])
 def test_mat_files_of_both_kinds_read_as_matlab_shows_them(version, tmp_path):
     color = np.random.default_rng(0).random((6, 8, 3)).astype(np.float32)
@@ -118,7 +106,7 @@ def test_mat_files_of_both_kinds_read_as_matlab_shows_them(version, tmp_path):
     if version == 5:
         savemat(path, arrays, do_compression=True)
     else:
-        mat73(path, **arrays)
+        indoor.mat73(path, **arrays)
     assert np.array_equal(read_stored(path, key="depth"), FLOATS)
     assert np.array_equal(read_stored(path, key="color"), color)
     for index in range(5):

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import torch
 from PIL import Image
+from scipy.io import savemat
 
 from trees.room import SIZE, camera, colors, framed, levels, npy, photo, png, seen
 from twofold.geometry import Camera
@@ -23,6 +24,29 @@ def hdf5(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         file["dataset"] = array
+
+
+def mat73(path: Path, **arrays: np.ndarray) -> Path:
+    """As MATLAB writes version 7.3: HDF5 behind a block of 512 bytes, axes in reverse."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, array in arrays.items():
+            file[name] = array.T
+    with open(path, "r+b") as file:
+        file.write(
+            b"MATLAB 7.3 MAT-file, Platform: GLNXA64, Created on: Tue Jan  1".ljust(124) + b"\x00\x02IM"
+        )
+    return path
+
+
+def nyuv2_mat(root: Path) -> Path:
+    """The authors' file with three pictures, in MATLAB's order of axes, and the split, counted from 1."""
+    images = np.random.default_rng(0).integers(0, 256, (*SIZE, 3, 3), dtype=np.uint8)
+    raw = np.stack([seen(camera(), i)[0] for i in range(3)], -1).astype(np.float32)
+    raw[2, 3] = 0
+    mat73(root / "nyu_depth_v2_labeled.mat", images=images, rawDepths=raw, depths=raw + 1, labels=raw > 3)
+    savemat(root / "splits.mat", {"trainNdxs": np.array([[1], [3]]), "testNdxs": np.array([[2]])})
+    return root
 
 
 def hypersim(root: Path) -> Path:

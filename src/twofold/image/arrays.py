@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import math
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import IO, Any
@@ -95,9 +97,24 @@ def read_npz(stored: Stored, ask: Ask) -> np.ndarray:
 
 def read_hdf5(stored: Stored, ask: Ask) -> np.ndarray:
     """A dataset of an HDF5 file: the one called `key`, or the only one."""
-    h5py = need("h5py", f"{stored.name}, an HDF5 file,")
-    with stored.open() as raw, h5py.File(raw, "r") as file:
+    with _opened_hdf5(stored) as (h5py, file):
         return np.asarray(_one_of(_dataset(h5py, file, stored.name, ask), stored.name, ask))
+
+
+@contextmanager
+def _opened_hdf5(stored: Stored) -> Generator[tuple[ModuleType, Any]]:
+    h5py: Any = need("h5py", f"{stored.name}, an HDF5 file,")
+    with stored.open() as raw, h5py.File(raw, "r") as file:
+        yield h5py, file
+
+
+def count_hdf5(stored: Stored, ask: Ask) -> int:
+    """How many maps a stack in an HDF5 file, or a MAT file of version 7.3, holds."""
+    with _opened_hdf5(stored) as (h5py, file):
+        found = _dataset(h5py, file, stored.name, ask)
+        if found.ndim < 3:
+            raise ImageError(f"{stored.name} has shape {tuple(found.shape)}, which is no stack of maps")
+        return int(found.shape[0])
 
 
 def _dataset(h5py: Any, file: Any, name: str, ask: Ask) -> Any:

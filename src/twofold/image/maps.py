@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from twofold.image.arrays import Ask, check_array, need, read_hdf5, read_mat, read_npy, read_npz, read_raw
+from twofold.image.arrays import (
+    Ask,
+    count_hdf5,
+    need,
+    read_hdf5,
+    read_mat,
+    read_npy,
+    read_npz,
+    read_raw,
+)
 from twofold.image.files import atomic_write
-from twofold.image.pictures import DECODE_ERRORS, MAX_PIXELS, ImageError, check_size, open_picture
+from twofold.image.pictures import DECODE_ERRORS, MAX_PIXELS, ImageError
+from twofold.image.rasters import read_exr, read_jpeg, read_png, read_tiff
 from twofold.image.stored import Stored, find_stored
 
 # float32 holds every whole number up to here.
@@ -62,12 +70,26 @@ def read_stored(
     for what, kinds in _ONLY.items():
         if getattr(ask, what) not in ("", None) and kind not in kinds:
             raise ImageError(f"{stored.name}: '{what}' is for {', '.join(kinds)}, this is read as {kind}")
+    with _told(stored):
+        return _READERS[kind](stored, ask)
+
+
+def stack_size(path: str | os.PathLike[str], key: str) -> int:
+    """How many maps the array `key` of an HDF5 file, or of a MAT file of version 7.3, is a stack of."""
+    stored = find_stored(path)
+    with _told(stored):
+        return count_hdf5(stored, Ask(key=key, max_pixels=MAX_PIXELS))
+
+
+@contextmanager
+def _told(stored: Stored) -> Generator[None]:
+    """What readers raise on damaged files, as an ImageError that names the file."""
     if stored.size == 0:
         raise ImageError(f"{stored.name} is empty (0 bytes); copy or download it again")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return _READERS[kind](stored, ask)
+            yield
     except ImageError:
         raise
     except (*DECODE_ERRORS, zipfile.BadZipFile, RuntimeError) as error:
@@ -130,121 +152,6 @@ def _kind(stored: Stored, codec: str) -> str:
     return _KINDS[stored.suffix]
 
 
-def _open(stored: Stored, ask: Ask, format: str) -> Image.Image:
-    """A picture file as a map: of one frame, as large as allowed, not turned by its camera."""
-    image = open_picture(stored.read() if stored.member else stored.path, stored.name, (format,))
-    check_size(stored.name, *image.size, ask.max_pixels)
-    if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"{stored.name} holds several pictures; a map is one")
-    if format != "TIFF" and image.getexif().get(0x0112, 1) != 1:
-        raise ImageError(
-            f"{stored.name} says it is to be turned (EXIF); maps are stored upright, write it again"
-        )
-    return image
-
-
-def _read_png(stored: Stored, ask: Ask) -> np.ndarray:
-    with stored.open() as file:
-        # Bytes 24 and 25 of every PNG: bits per sample, colour type. Pillow hides both.
-        bits, color = file.read(26)[24:26]
-    wanted = {"png8": 8, "png16": 16}.get(ask.codec)
-    with _open(stored, ask, "PNG") as image:
-        if wanted and (bits == 16) != (wanted == 16):
-            raise ImageError(
-                f"{stored.name} has {bits} bits a sample, its codec says {ask.codec}; is it a preview?"
-            )
-        _check_sums(stored)
-        if bits == 16 and color in (2, 4, 6):
-            return _read_png_wide(stored)
-        image.load()
-        array = np.asarray(image)
-        # Pillow stretches grey of 2 and 4 bits to 0..255; back to the stored levels.
-        return array // (255 // (2**bits - 1)) if color == 0 and bits in (2, 4) else array
-
-
-def _check_sums(stored: Stored) -> None:
-    """ImageError unless every chunk of a PNG has its checksum; Pillow takes flipped bits of pixels for pixels."""
-    data, place, kind = memoryview(stored.read()), 8, b""
-    while kind != b"IEND":
-        length = int.from_bytes(data[place : place + 4], "big")
-        kind = bytes(data[place + 4 : place + 8])
-        end = place + 8 + length
-        if len(kind) < 4 or data[end : end + 4] != zlib.crc32(data[place + 4 : end]).to_bytes(4, "big"):
-            raise ImageError(f"{stored.name} is damaged or cut short (a checksum is wrong); copy it again")
-        place = end + 4
-
-
-def _read_png_wide(stored: Stored) -> np.ndarray:
-    """16-bit colour, which Pillow would cut to 8 bits: h w c in the order of the file."""
-    cv2: Any = need("cv2", f"{stored.name}, a 16-bit colour PNG,")
-    array = cv2.imdecode(np.frombuffer(stored.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if array is None or array.dtype != np.uint16:
-        raise ImageError(f"{stored.name} is damaged or cut short; copy or make it again")
-    return array[..., [2, 1, 0, 3][: array.shape[2]]]
-
-
-def _read_jpeg(stored: Stored, ask: Ask) -> np.ndarray:
-    """A map that was published as JPEG: its levels, near what they once were. Only where a codec says so."""
-    with _open(stored, ask, "JPEG") as image:
-        if image.mode not in ("L", "RGB"):
-            raise ImageError(f"{stored.name} is a JPEG of mode {image.mode}; a map is grey or RGB")
-        image.load()
-        return np.asarray(image)
-
-
-def _read_tiff(stored: Stored, ask: Ask) -> np.ndarray:
-    try:
-        image = _open(stored, ask, "TIFF")
-    except ImageError as error:
-        if "not a picture" not in str(error):
-            raise
-        # Pillow knows no TIFF of several float channels.
-        tifffile = need("tifffile", f"{stored.name}, a TIFF of an uncommon kind,")
-        with stored.open() as raw, tifffile.TiffFile(raw) as file:
-            page = file.pages[0]
-            check_array(stored.name, page.shape, page.dtype, ask.max_pixels)
-            return page.asarray()
-    with image:
-        image.load()
-        return np.asarray(image)
-
-
-def _read_exr(stored: Stored, ask: Ask) -> np.ndarray:
-    exr = need("OpenEXR", f"{stored.name}, an EXR file,")
-    if not stored.member:
-        return _exr_channels(exr, stored.path, stored.name, ask)
-    with tempfile.TemporaryDirectory() as folder:
-        # The library reads named files only.
-        copy = Path(folder) / "member.exr"
-        copy.write_bytes(stored.read())
-        return np.array(_exr_channels(exr, copy, stored.name, ask))
-
-
-def _exr_channels(exr: Any, path: Path, name: str, ask: Ask) -> np.ndarray:
-    header = exr.File(str(path), header_only=True).header()
-    low, high = header["dataWindow"]
-    if not all(
-        np.array_equal(a, b) for a, b in zip(header["dataWindow"], header["displayWindow"], strict=True)
-    ):
-        raise ImageError(f"{name} keeps only a window of its picture ({low} to {high}); write it whole")
-    check_size(name, int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), ask.max_pixels)
-    channels = exr.File(str(path)).channels()
-    if ask.key:
-        if ask.key not in channels:
-            raise ImageError(f"{name} has no channel {ask.key!r}; it has {', '.join(channels)}")
-        return channels[ask.key].pixels
-    for group in ("RGB", "RGBA"):
-        if group in channels:
-            return channels[group].pixels[..., :3]
-    if len(channels) == 1:
-        return next(iter(channels.values())).pixels
-    if {"X", "Y", "Z"} <= set(channels):
-        return np.stack([channels[c].pixels for c in "XYZ"], axis=-1)
-    raise ImageError(
-        f"{name} has the channels {', '.join(channels)}; say which by 'key', or store RGB or XYZ"
-    )
-
-
 def _write_npy(path: Path, array: np.ndarray, name: str) -> None:
     np.save(path, array, allow_pickle=False)
 
@@ -293,12 +200,12 @@ READ_CODECS: dict[str, str] = {
     "raw_f32": "raw_f32",
 }
 _READERS: dict[str, Callable[[Stored, Ask], np.ndarray]] = {
-    "png": _read_png,
-    "jpeg": _read_jpeg,
+    "png": read_png,
+    "jpeg": read_jpeg,
     "npy": read_npy,
     "npz": read_npz,
-    "exr": _read_exr,
-    "tiff": _read_tiff,
+    "exr": read_exr,
+    "tiff": read_tiff,
     "hdf5": read_hdf5,
     "mat": read_mat,
     "raw_f32": read_raw,

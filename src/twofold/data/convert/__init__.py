@@ -18,6 +18,7 @@ from twofold.data.convert.kitti_eigen import KITTI_EIGEN
 from twofold.data.convert.mattes import AIM500, P3M10K
 from twofold.data.convert.nyud_mt import NYUD_MT
 from twofold.data.convert.nyuv2 import NYUV2_BAE, NYUV2_MARIGOLD, NYUV2_MARIGOLD_FILLED
+from twofold.data.convert.nyuv2_mat import NYUV2_MAT
 from twofold.data.convert.pascal_mt import PASCAL_MT
 from twofold.data.convert.scannet import SCANNET_MARIGOLD
 from twofold.data.convert.taskonomy import TASKONOMY
@@ -30,6 +31,7 @@ CONVERTERS: dict[str, Converter] = {
         VKITTI2,
         TASKONOMY,
         CITYSCAPES_DEPTH,
+        NYUV2_MAT,
         NYUV2_MARIGOLD,
         NYUV2_MARIGOLD_FILLED,
         NYUV2_BAE,

@@ -1,0 +1,133 @@
+"""Picture files that hold numbers: PNG, JPEG, TIFF and OpenEXR, in the type they were stored with."""
+
+from __future__ import annotations
+
+import tempfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from twofold.image.arrays import Ask, check_array, need
+from twofold.image.pictures import ImageError, check_size, open_picture
+from twofold.image.stored import Stored
+
+
+def _open(stored: Stored, ask: Ask, format: str) -> Image.Image:
+    """A picture file as a map: of one frame, as large as allowed, not turned by its camera."""
+    image = open_picture(stored.read() if stored.member else stored.path, stored.name, (format,))
+    check_size(stored.name, *image.size, ask.max_pixels)
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"{stored.name} holds several pictures; a map is one")
+    if format != "TIFF" and image.getexif().get(0x0112, 1) != 1:
+        raise ImageError(
+            f"{stored.name} says it is to be turned (EXIF); maps are stored upright, write it again"
+        )
+    return image
+
+
+def read_png(stored: Stored, ask: Ask) -> np.ndarray:
+    """Levels of 1 to 16 bits, or the indices of a palette; of exactly the bits that the codec says, if it does."""
+    with stored.open() as file:
+        # Bytes 24 and 25 of every PNG: bits per sample, colour type. Pillow hides both.
+        bits, color = file.read(26)[24:26]
+    wanted = {"png8": 8, "png16": 16}.get(ask.codec)
+    with _open(stored, ask, "PNG") as image:
+        if wanted and (bits == 16) != (wanted == 16):
+            raise ImageError(
+                f"{stored.name} has {bits} bits a sample, its codec says {ask.codec}; is it a preview?"
+            )
+        _check_sums(stored)
+        if bits == 16 and color in (2, 4, 6):
+            return _read_png_wide(stored)
+        image.load()
+        array = np.asarray(image)
+        # Pillow stretches grey of 2 and 4 bits to 0..255; back to the stored levels.
+        return array // (255 // (2**bits - 1)) if color == 0 and bits in (2, 4) else array
+
+
+def _check_sums(stored: Stored) -> None:
+    """ImageError unless every chunk of a PNG has its checksum; Pillow takes flipped bits of pixels for pixels."""
+    data, place, kind = memoryview(stored.read()), 8, b""
+    while kind != b"IEND":
+        length = int.from_bytes(data[place : place + 4], "big")
+        kind = bytes(data[place + 4 : place + 8])
+        end = place + 8 + length
+        if len(kind) < 4 or data[end : end + 4] != zlib.crc32(data[place + 4 : end]).to_bytes(4, "big"):
+            raise ImageError(f"{stored.name} is damaged or cut short (a checksum is wrong); copy it again")
+        place = end + 4
+
+
+def _read_png_wide(stored: Stored) -> np.ndarray:
+    """16-bit colour, which Pillow would cut to 8 bits: h w c in the order of the file."""
+    cv2: Any = need("cv2", f"{stored.name}, a 16-bit colour PNG,")
+    array = cv2.imdecode(np.frombuffer(stored.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if array is None or array.dtype != np.uint16:
+        raise ImageError(f"{stored.name} is damaged or cut short; copy or make it again")
+    return array[..., [2, 1, 0, 3][: array.shape[2]]]
+
+
+def read_jpeg(stored: Stored, ask: Ask) -> np.ndarray:
+    """A map that was published as JPEG: its levels, near what they once were. Only where a codec says so."""
+    with _open(stored, ask, "JPEG") as image:
+        if image.mode not in ("L", "RGB"):
+            raise ImageError(f"{stored.name} is a JPEG of mode {image.mode}; a map is grey or RGB")
+        image.load()
+        return np.asarray(image)
+
+
+def read_tiff(stored: Stored, ask: Ask) -> np.ndarray:
+    """Numbers of any type, of one page."""
+    try:
+        image = _open(stored, ask, "TIFF")
+    except ImageError as error:
+        if "not a picture" not in str(error):
+            raise
+        # Pillow knows no TIFF of several float channels.
+        tifffile = need("tifffile", f"{stored.name}, a TIFF of an uncommon kind,")
+        with stored.open() as raw, tifffile.TiffFile(raw) as file:
+            page = file.pages[0]
+            check_array(stored.name, page.shape, page.dtype, ask.max_pixels)
+            return page.asarray()
+    with image:
+        image.load()
+        return np.asarray(image)
+
+
+def read_exr(stored: Stored, ask: Ask) -> np.ndarray:
+    """RGB, XYZ or the only channel, or the one called `key`; the picture must be there whole."""
+    exr = need("OpenEXR", f"{stored.name}, an EXR file,")
+    if not stored.member:
+        return _exr_channels(exr, stored.path, stored.name, ask)
+    with tempfile.TemporaryDirectory() as folder:
+        # The library reads named files only.
+        copy = Path(folder) / "member.exr"
+        copy.write_bytes(stored.read())
+        return np.array(_exr_channels(exr, copy, stored.name, ask))
+
+
+def _exr_channels(exr: Any, path: Path, name: str, ask: Ask) -> np.ndarray:
+    header = exr.File(str(path), header_only=True).header()
+    low, high = header["dataWindow"]
+    if not all(
+        np.array_equal(a, b) for a, b in zip(header["dataWindow"], header["displayWindow"], strict=True)
+    ):
+        raise ImageError(f"{name} keeps only a window of its picture ({low} to {high}); write it whole")
+    check_size(name, int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), ask.max_pixels)
+    channels = exr.File(str(path)).channels()
+    if ask.key:
+        if ask.key not in channels:
+            raise ImageError(f"{name} has no channel {ask.key!r}; it has {', '.join(channels)}")
+        return channels[ask.key].pixels
+    for group in ("RGB", "RGBA"):
+        if group in channels:
+            return channels[group].pixels[..., :3]
+    if len(channels) == 1:
+        return next(iter(channels.values())).pixels
+    if {"X", "Y", "Z"} <= set(channels):
+        return np.stack([channels[c].pixels for c in "XYZ"], axis=-1)
+    raise ImageError(
+        f"{name} has the channels {', '.join(channels)}; say which by 'key', or store RGB or XYZ"
+    )
