@@ -312,6 +312,14 @@ def test_nyud_broken(tmp_path):
     for stem in ("1", "2"):
         seg.save(tree / "normals" / f"{stem}.png", np.full((*multi.NYU, 3), (128, 128, 255)))
     refused("nyud-mt", tree, "train", "normals: no frame clearly agrees with the depth")
+    # In a frame that no one uses (x left, y down) each axis agrees, but their signs name nothing.
+    shutil.rmtree(tree)
+    multi.nyud_mt(tree, "LUB")
+    for path in (tree / "normals").iterdir():
+        levels = np.asarray(Image.open(path))
+        turned = np.stack([levels[..., 0], 255 - levels[..., 1], levels[..., 2]], -1)
+        seg.save(path, np.where(levels.any(-1, keepdims=True), turned, 0))
+    refused("nyud-mt", tree, "train", "no frame clearly agrees .*x -1.00, y -1.00")
     seg.save(tree / "normals/3.png", np.zeros((3, 4, 3)))
     refused("nyud-mt", tree, "val", "3.png does not fit .*3.npy")
     (tree / "edge/3.png").unlink()

@@ -224,6 +224,7 @@ def test_an_import_goes_on_where_it_was(tmp_path):
         ({"heat": pa.array([np.zeros((5, 5, 5)).tolist()])}, "at most 4 channels"),
         ({"K": pa.array([[1.0, 2.0]])}, "row 0: its camera is wrong"),
         ({"key": pa.array(["../a"])}, "cannot be an id"),
+        ({"text": pa.array([["one", "two"]])}, "column 'text' holds list"),
     ],
 )  # fmt: skip
 def test_broken_cells_are_named(tmp_path, changes, words):
@@ -231,6 +232,12 @@ def test_broken_cells_are_named(tmp_path, changes, words):
     with pytest.raises(ValueError, match=words) as error:
         list(import_table(source, tmp_path / "out", COLUMNS))
     assert "\n" not in str(error.value) and "/tmp/tmp" not in str(error.value)
+
+
+def test_two_rows_of_one_id_are_not_one(tmp_path):
+    source = write_parquet(tmp_path / "x.parquet", table(3, key=pa.array(["a", "b", "a"])))
+    with pytest.raises(FolderError, match="row 2 repeats the id 'a'"):
+        list(import_table(source, tmp_path / "out", COLUMNS))
 
 
 def test_pickles_are_not_read(tmp_path):

@@ -94,12 +94,16 @@ def import_table(
         "targets": {name: stored_as(name, how) for name, (_, how) in columns.targets.items()},
     }
     writer = FolderWriter(out, header)
+    seen: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         for number, row in enumerate(_rows(files, columns.names)):
             if limit and number >= limit:
                 break
             id = str(row[columns.id]) if columns.id else f"{number:06d}"
             where = f"{source}, row {number}"
+            if id in seen:
+                raise FolderError(f"{where} repeats the id {id!r}; take another column, or none")
+            seen.add(id)
             if writer.has(id):
                 yield id, False
                 continue
@@ -147,6 +151,10 @@ def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder
             found = "x".join(map(str, targets[name].shape[-2:]))
             raise FolderError(f"{place}: {name} is {found}, the picture {height}x{width}; make them one size")
     caption = row[columns.caption] if columns.caption else ""
+    if not isinstance(caption, str | None):
+        raise FolderError(
+            f"{where}, column {columns.caption!r} holds {type(caption).__name__}; a caption is text"
+        )
     return Sample(image, targets, valid, caption or "", id, camera, Origin(kind))
 
 

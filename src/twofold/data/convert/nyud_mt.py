@@ -12,7 +12,7 @@ from torch import Tensor
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.paired import names, one_of, under
 from twofold.data.layout import FolderError, Row
-from twofold.geometry import FRAMES, Camera, convert_frame, normals_from_depth
+from twofold.geometry import FRAMES, Camera, normals_from_depth
 from twofold.image import read_map
 
 # NYUv2's 40 classes (Gupta et al. 2013), by their ids less one: 0 in the files is unlabelled.
@@ -24,7 +24,7 @@ CLASSES = (
     "other prop",
 )  # fmt: skip
 _LOOKED_AT = 5  # pictures, to find the frame of the normals
-_CERTAIN = 8.0  # degrees by which the right frame must beat the others
+_CERTAIN = 0.3  # agreement of each axis, of which 1 is the most
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
@@ -57,36 +57,39 @@ def _files(root: Path, name: str) -> dict[str, Path]:
 def _frame(root: Path, files: list[dict[str, Path]]) -> str:
     """The frame in which the stored normals agree with the depth; FolderError when none clearly does.
 
-    No publication says which it is. In the wrong one walls lean the wrong way by tens of degrees.
+    No publication says which it is. Axis by axis, because most of a room looks the same in a mirror: x and y by how
+    they vary together with those of the depth, z by its sign, since all that is seen faces the camera.
     """
-    errors = {frame: [] for frame in FRAMES}
-    for one in files:
-        depth, normals = read_map(one["depth"]), read_map(one["normals"])
-        if depth.shape[-2:] != normals.shape[-2:] or depth.shape[0] != 1 or normals.shape[0] != 3:
-            raise FolderError(
-                f"{one['normals']} does not fit {one['depth']}; they must be h w 3 and h w of one size"
-            )
-        vectors = normals / 255 * 2 - 1 if one["normals"].suffix == ".png" else normals
-        expected, valid = normals_from_depth(depth.clamp(min=0), _camera(*depth.shape[-2:]))
-        valid = valid & (depth > 0) & (torch.linalg.vector_norm(vectors, dim=0, keepdim=True) > 0.5)
-        for frame, found in errors.items():
-            found.append(_degrees(convert_frame(vectors, frame, "RUB"), expected, valid))
-    said = sorted((float(torch.cat(found).median()), frame) for frame, found in errors.items())
-    if not said or said[0][0] != said[0][0] or said[1][0] - said[0][0] < _CERTAIN:
-        told = ", ".join(f"{frame} {degrees:.0f} degrees off" for degrees, frame in said)
-        raise FolderError(f"{root / 'normals'}: no frame clearly agrees with the depth ({told})")
-    return said[0][1]
+    pairs = [_vectors(one) for one in files]
+    stored, expected = (torch.cat(side, 1) for side in zip(*pairs, strict=True))
+    both = [torch.corrcoef(torch.stack([stored[k], expected[k]]))[0, 1] for k in (0, 1)]
+    told = [float(agreement.nan_to_num(nan=0.0)) for agreement in (*both, stored[2].sign().mean())]
+    signs = tuple(1 if agreement > 0 else -1 for agreement in told)
+    frame = next((name for name, axes in FRAMES.items() if axes == signs), None)
+    if frame is None or min(map(abs, told)) < _CERTAIN:
+        said = ", ".join(f"{axis} {agreement:+.2f}" for axis, agreement in zip("xyz", told, strict=True))
+        raise FolderError(
+            f"{root / 'normals'}: no frame clearly agrees with the depth ({said}; 1 is agreement)"
+        )
+    return frame
+
+
+def _vectors(one: dict[str, Path]) -> tuple[Tensor, Tensor]:
+    """Normals as stored, and those of the depth in RUB, where both are known: float64 3 n each."""
+    depth, normals = read_map(one["depth"]), read_map(one["normals"])
+    if depth.shape[-2:] != normals.shape[-2:] or depth.shape[0] != 1 or normals.shape[0] != 3:
+        raise FolderError(
+            f"{one['normals']} does not fit {one['depth']}; they must be h w 3 and h w of one size"
+        )
+    vectors = normals / 255 * 2 - 1 if one["normals"].suffix == ".png" else normals
+    expected, valid = normals_from_depth(depth, _camera(*depth.shape[-2:]))
+    known = valid[0] & (torch.linalg.vector_norm(vectors, dim=0) > 0.5)
+    return vectors[:, known].double(), expected[:, known].double()
 
 
 def _camera(height: int, width: int) -> Camera:
     """NYUv2's colour camera about this cut of the 640x480 picture: exact enough to tell frames apart."""
     return Camera(518.86, 519.47, (width - 1) / 2, (height - 1) / 2, width, height)
-
-
-def _degrees(a: Tensor, b: Tensor, valid: Tensor) -> Tensor:
-    """Angles between vectors 3 h w where `valid` (1 h w): 1-dimensional."""
-    cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).clamp(-1, 1)
-    return torch.rad2deg(cosine.acos())[valid[0]]
 
 
 NYUD_MT = Converter(

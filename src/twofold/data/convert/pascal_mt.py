@@ -195,8 +195,8 @@ PASCAL_MT = Converter(
     },
     samples=samples,
     notes="Writes files, about as large as the archive. Saliency (mask) and normals are predictions of networks, "
-    "not measured. The frame of the normals was never published: LUB is assumed, so look at the contact sheet "
-    "and change 'frame' in dataset.json if floors look wrong. 21 classes, not 59. Pictures without people have "
-    "no parts. Boundaries are drawn from the 459 classes.",
+    "not measured. The frame of the normals was never published: LUB is assumed. Validate, look at the sheet, and "
+    "change 'frame' in dataset.json if floors or side walls are wrong. 21 classes, not 59. Pictures without people "
+    "have no parts. Boundaries are drawn from the 459 classes.",
     header={"classes": list(CLASSES), "parts": list(PARTS)},
 )
