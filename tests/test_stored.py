@@ -369,6 +369,14 @@ def test_a_tar_is_whole_uncompressed_and_indexed_anew_when_it_changes(tmp_path):
     assert np.array_equal(read_stored(f"{tar}::2.npy"), FLOATS + 1)
 
 
+def test_what_is_too_large_to_hold_is_not_read(tmp_path, monkeypatch):
+    tar = tarred(tmp_path / "a.tar", {"x.npy": as_bytes(tmp_path, "b.npy", FLOATS)})
+    room.png(tmp_path / "a.png", LEVELS)
+    monkeypatch.setattr("twofold.image.stored._MOST_BYTES", 100)
+    refuses(f"{tar}::x.npy", "too many to read at once")
+    refuses(tmp_path / "a.png", "too many to read at once")
+
+
 def test_a_folder_may_be_called_like_a_tar(tmp_path):
     (tmp_path / "x.tar::y").mkdir()
     np.save(tmp_path / "x.tar::y" / "a.npy", FLOATS)

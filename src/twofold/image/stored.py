@@ -18,6 +18,8 @@ from typing import BinaryIO
 from twofold.image.pictures import ImageError, check_file, shown
 
 MEMBER = "::"  # between a tar file and the name of its member
+# Larger ones are not held in memory.
+_MOST_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,11 @@ class Stored:
         return posixpath.splitext(self.name)[1].lower()
 
     def read(self) -> bytes:
-        """All of them."""
+        """All of them; ImageError when they are too many to hold."""
+        if self.size > _MOST_BYTES:
+            raise ImageError(
+                f"{self.name} has {self.size} bytes, too many to read at once; unpack it, or make it smaller"
+            )
         with open(self.path, "rb") as file:
             file.seek(self.offset)
             return file.read(self.size)

@@ -37,7 +37,7 @@ def _triples(tree: Tree) -> Iterator[tuple[str, str, str]]:
     """(photograph, scene, depth): of the list, where it lies in the tree, else of all that have depth."""
     lines = read_list(tree.root, ("eth3d_filename_list.txt",), 2)
     if lines is not None:
-        for name, depth in (line[:2] for line in lines):
+        for name, depth in lines:
             yield str(name), str(name).split("/")[1], str(depth)
         return
     for name in tree.match("rgb/*/images/dslr_images/*.JPG"):

@@ -45,7 +45,7 @@ def _pairs(tree: Tree, split: str) -> Iterator[tuple[str, str]]:
     lines = read_list(tree.root, (name, f"data_split/kitti/{name}", f"kitti/{name}"), 3)
     if lines is None:
         raise FolderError(f"{tree.root / name} does not exist; it is the list of the split. Or convert 'all'")
-    for picture, depth, _ in (line[:3] for line in lines):
+    for picture, depth, _ in lines:
         if picture is not None and depth is not None:
             found = next((f"{p}{depth}" for p in _PLACES if tree.has(f"{p}{depth}")), depth)
             yield picture, found

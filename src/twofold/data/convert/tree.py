@@ -62,15 +62,15 @@ class Tree:
 def read_list(root: Path, names: Sequence[str], columns: int) -> list[list[str | None]] | None:
     """The lines of the first of the list files `names` that lies in `root`, split at spaces; None without one.
 
-    "None" in a list, for what does not exist, becomes None. FolderError for a line of fewer than `columns`, or
-    of more than one above it (a path with a space cannot be said in such a list), and for an empty list.
+    "None" in a list, for what does not exist, becomes None. FolderError for a line of another number of columns
+    (a path with a space cannot be said in such a list), and for an empty list.
     """
     path = next((root / name for name in names if (root / name).is_file()), None)
     if path is None:
         return None
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     for number, parts in enumerate(lines, start=1):
-        if not columns <= len(parts) <= columns + 1:
+        if len(parts) != columns:
             raise FolderError(
                 f"{path}:{number} has {len(parts)} columns, not {columns}: {' '.join(parts)[:80]}"
             )
@@ -81,7 +81,7 @@ def read_list(root: Path, names: Sequence[str], columns: int) -> list[list[str |
 
 def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file with a header; FolderError when it lacks one of the columns."""
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file)
         missing = [c for c in columns if c not in (table.fieldnames or ())]
         if missing:
