@@ -65,13 +65,7 @@ class DenoiserStage:
             w and k in t.picture_losses for n, t in self.tasks.items() for k, w in self._weights(n).items()
         )
         encoder = Encoder(self.backbone, self.tasks, recipe.latent_weight > 0, recipe.image_weight > 0, looks)
-        readable = Readable(
-            list(self.tasks.values()),
-            recipe.skip_bad,
-            run / "skipped.jsonl",
-            (team.rank, team.size),
-            team.wait,
-        )
+        readable = Readable(recipe.skip_bad, run / "skipped.jsonl", team)
         if not recipe.augment:
             return Windows(encoder, recipe, self.tasks, run.parent / LATENTS, readable)
         if any(n % encoder.stride for s in recipe.sources for n in s.size or recipe.size):

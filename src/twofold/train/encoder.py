@@ -23,6 +23,10 @@ class BadSample(ValueError):
     """A sample that nothing can be learned from. One line: which, and why."""
 
 
+class Unknown(BadSample):
+    """Nothing is known of it."""
+
+
 @dataclass(frozen=True)
 class Part:
     """What one task has to say of a picture.
@@ -116,7 +120,8 @@ def painted(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     """A task's canvas ``c H W`` of a sample, in steps of 1 / `LEVELS`, and where it is known.
 
     Raises:
-        BadSample: nothing is known, or what is known is no value of the task.
+        Unknown: no pixel of the target is known.
+        BadSample: what is known is no value of the task.
     """
     target, valid = sample.targets[task.target][None], sample.valid[task.target][None]
     try:
@@ -126,7 +131,7 @@ def painted(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     canvas, known = canvas[0].float(), known[0]
     seen = canvas[known.expand_as(canvas)]
     if not len(seen):
-        raise BadSample(f"{sample.id}: {task.target} has no valid pixel")
+        raise Unknown(f"{sample.id}: {task.target} has no valid pixel")
     if not bool(seen.isfinite().all()):
         raise BadSample(f"{sample.id}: {task.target} is NaN or infinite where it should be valid")
     canvas = torch.where(known, canvas, canvas.nan_to_num(0.0, 0.0, 0.0))
@@ -135,6 +140,17 @@ def painted(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     if float(seen.abs().max()) > 1.001:
         raise BadSample(f"{sample.id}: {task.target} goes beyond the range of a {task.name}")
     return (canvas.clamp(-1, 1) * LEVELS).round() / LEVELS, known
+
+
+def check(sample: Sample, tasks: Iterable[Task]) -> None:
+    """That each of ``tasks`` whose target a sample has can be learned from it.
+
+    Raises:
+        BadSample: one cannot.
+    """
+    for task in tasks:
+        if task.target in sample.targets:
+            painted(task, sample)
 
 
 def cell_mask(known: Tensor, stride: int) -> Tensor:

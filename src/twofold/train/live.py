@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,11 +15,11 @@ from ..image import resize, resize_map, resize_nearest
 from ..sample import Sample, mixes
 from ..tasks import Task
 from .augment import colours, zoom
-from .encoder import Encoder, targets_of
+from .encoder import Encoder, Unknown, check, targets_of
 from .examples import Example, dropped, example_rng, pools
 from .order import Order, Pick
 from .recipe import IMAGE, Recipe, Source
-from .sound import Readable, named, plain
+from .sound import Readable, named, plain, usable
 
 # Samples are kept in memory once they have been read, up to so many bytes of them all.
 MEMORY = 12 << 30
@@ -48,11 +49,11 @@ class Live:
         self.encoder, self.recipe, self.tasks = encoder, recipe, tasks
         encoder.backbone.vae.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
         self.folders = [Folder(s.path, targets=targets_of(tasks.values())) for s in recipe.sources]
-        usable = [
-            readable(folder, source.indices(len(folder)), None)
+        kept = [
+            readable(folder, source.indices(len(folder)), partial(self._read, folder), always=False)
             for folder, source in zip(self.folders, recipe.sources, strict=True)
         ]
-        self.order = Order(recipe, pools(recipe, tasks, self.folders, usable))
+        self.order = Order(recipe, pools(recipe, tasks, self.folders, kept))
         self.held: dict[tuple[int, int], Held] = {}
         self.room = MEMORY
 
@@ -62,9 +63,10 @@ class Live:
         rng = example_rng(self.recipe, pick)
         source = self.recipe.sources[pick.source]
         size = source.size or self.recipe.size
-        if pick.kind == IMAGE:
-            return self._image(pick, min(size), rng)
-        return self._labelled(pick, size, rng)
+        with usable(self.folders[pick.source], pick.sample):
+            if pick.kind == IMAGE:
+                return self._image(pick, min(size), rng)
+            return self._labelled(pick, size, rng)
 
     def _image(self, pick: Pick, side: int, rng: torch.Generator) -> Example:
         """A square crop of a picture in its own colours: these are what is to be generated."""
@@ -83,12 +85,10 @@ class Live:
             colours(image, rng), {task.target: target}, {task.target: valid}, sample.caption, self._name(pick)
         )
         latent = self.encoder.encode(seen.image * 2 - 1)
-        if not bool(
-            valid.any()
-        ):  # the crop shows nothing that is known: the picture is seen, nothing is learned
-            part = self.encoder.nothing(task, size)
-        else:
+        try:
             part = self.encoder.part(task, seen, False)
+        except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
+            part = self.encoder.nothing(task, size)
         picture = (seen.image * 255).round().byte() if self.encoder.pictures else None
         told = (part.target, part.mask, part.canvas, part.known, picture)
         return Example(str(seen.id), pick.kind, sample.caption, rng, latent, *told)
@@ -100,15 +100,17 @@ class Live:
         key = (pick.source, pick.sample)
         if key in self.held:
             return self.held[key]
-        held = _read(
-            plain(self.folders[pick.source], pick.sample, self.tasks.values()),
-            self.recipe.sources[pick.source],
-            min(self.recipe.size),
-        )
+        sample = self._read(self.folders[pick.source], pick.sample)
+        held = _held(sample, self.recipe.sources[pick.source], min(self.recipe.size))
         if held.size <= self.room:
             self.room -= held.size
             self.held[key] = held
         return held
+
+    def _read(self, folder: Folder, i: int) -> Sample:
+        sample = plain(folder, i)
+        check(sample, self.tasks.values())
+        return sample
 
 
 def cropped(
@@ -132,7 +134,7 @@ def _cut(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:
     return x[..., top : top + height, left : left + width]
 
 
-def _read(sample: Sample, source: Source, short: int) -> Held:
+def _held(sample: Sample, source: Source, short: int) -> Held:
     """Unlabelled pictures are brought to a short edge a quarter above the crop's."""
     image = sample.image
     h, w = image.shape[-2:]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -11,8 +12,9 @@ from tqdm import tqdm
 from ..data.folder import Folder
 from ..image import atomic_write
 from ..sample import Sample
-from ..tasks import Task
-from .encoder import BadSample, painted
+from .encoder import BadSample
+from .room import room
+from .team import Team
 
 
 def named(folder: Folder, i: int) -> str:
@@ -20,8 +22,8 @@ def named(folder: Folder, i: int) -> str:
     return f"{folder.root.name}/{folder.ids[i]}"
 
 
-def plain(folder: Folder, i: int, tasks: Iterable[Task]) -> Sample:
-    """A sample of a folder with the targets that ``tasks`` need.
+def plain(folder: Folder, i: int) -> Sample:
+    """A sample of a folder.
 
     Raises:
         BadSample: it cannot be read.
@@ -32,75 +34,83 @@ def plain(folder: Folder, i: int, tasks: Iterable[Task]) -> Sample:
         raise BadSample(f"{named(folder, i)} cannot be used: {error}") from error
 
 
+@contextmanager
+def usable(folder: Folder, i: int) -> Generator[None]:
+    """Around what is made of a sample: an error names it, and says what can be done.
+
+    Raises:
+        BadSample: nothing can be made of it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise BadSample(
+            f"{_why(folder, i, error)}; mend or remove it, or leave such samples out with --skip-bad"
+        ) from error
+
+
 class Readable:
     """Goes through a folder before training, so that nothing broken is met in the middle of it.
 
     Args:
-        tasks: that the samples have to teach.
         skip: whether broken samples are left out; otherwise the first stops the run.
         listing: file that those left out are listed in.
-        turn: rank and number of the processes that share the work; each looks at its own samples first.
-        wait: waits for the others.
+        team: the processes that share the work; each looks at its own samples.
     """
 
-    def __init__(
-        self,
-        tasks: Sequence[Task],
-        skip: bool,
-        listing: Path,
-        turn: tuple[int, int] = (0, 1),
-        wait: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.tasks, self.skip, self.listing, self.turn, self.wait = tasks, skip, listing, turn, wait
+    def __init__(self, skip: bool, listing: Path, team: Team) -> None:
+        self.skip, self.listing, self.team = skip, listing, team
         self.bad: list[dict[str, str]] = []
+        if team.first:
+            listing.unlink(missing_ok=True)  # of a run that was interrupted; it may have been mended since
 
     def __call__(
-        self, folder: Folder, indices: Sequence[int], prepare: Callable[[int], None] | None
+        self, folder: Folder, indices: Sequence[int], look: Callable[[int], object], always: bool
     ) -> list[int]:
-        """The samples that can be used; ``prepare`` is done to each of them.
+        """The samples that can be used: ``look`` raises ValueError of the others.
 
-        Without ``prepare`` and without ``skip`` nothing is read here, and a broken sample is met when it is drawn.
+        Unless it is ``always`` done, or broken ones are skipped, nothing is looked at here, and a broken sample is met
+        when it is drawn.
 
         Raises:
-            BadSample: the first that cannot be used, unless they are skipped.
+            BadSample: the first that cannot be used, unless they are skipped; or none can be.
         """
-        if prepare is None and not self.skip:
+        if not always and not self.skip:
             return list(indices)
-        look = prepare or self._look(folder)
-        rank, size = self.turn
-        what = f"{'reading' if prepare is None else 'encoding'} {folder.root.name}"
-        for i in tqdm(indices[rank::size], desc=what, disable=None if rank == 0 else True, leave=False):
-            self._try(folder, i, look, note=False)
-        self.wait()
-        # What others have prepared is found at once; what is broken for them is broken here.
-        return [i for i in indices if self._try(folder, i, look, note=rank == 0)]
+        rank, size = self.team.rank, self.team.size
+        what = f"{'encoding' if always else 'reading'} {folder.root.name}"
+        own = tqdm(indices[rank::size], desc=what, disable=None if rank == 0 else True, leave=False)
+        found = {i: why for i in own if (why := self._broken(folder, i, look))}
+        broken = self.team.together(found)
+        for i in sorted(broken):
+            self.bad.append({"sample": named(folder, i), "why": broken[i]})
+        if broken and self.team.first:
+            self._list()
+        if broken and len(broken) == len(indices):
+            raise BadSample(
+                f"no sample of {folder.root} can be used ({self.listing} says why), such as {broken[indices[0]]}"
+            )
+        return [i for i in indices if i not in broken]
 
-    def _look(self, folder: Folder) -> Callable[[int], None]:
-        def look(i: int) -> None:
-            sample = plain(folder, i, self.tasks)
-            for task in self.tasks:
-                if task.target in sample.targets:
-                    painted(task, sample)
-
-        return look
-
-    def _try(self, folder: Folder, i: int, look: Callable[[int], None], note: bool) -> bool:
+    def _broken(self, folder: Folder, i: int, look: Callable[[int], object]) -> str:
+        """Why a sample cannot be used; nothing where it can."""
+        if not self.skip:
+            with usable(folder, i):
+                look(i)
+            return ""
         try:
             look(i)
         except ValueError as error:
-            name = named(folder, i)
-            why = str(error) if name in str(error) else f"{name} cannot be used: {error}"
-            if not self.skip:
-                raise BadSample(
-                    f"{why}; mend or remove it, or leave such samples out with --skip-bad"
-                ) from error
-            if note:
-                self.bad.append({"sample": name, "why": why})
-                self._list()
-            return False
-        return True
+            return _why(folder, i, error)
+        return ""
 
     def _list(self) -> None:
         self.listing.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(self.listing) as file:
+        with room(self.listing), atomic_write(self.listing) as file:
             file.write_text("".join(json.dumps(row) + "\n" for row in self.bad))
+
+
+def _why(folder: Folder, i: int, error: ValueError) -> str:
+    """One line that names the sample."""
+    name, said = named(folder, i), " ".join(str(error).split())
+    return said if name in said else f"{name} cannot be used: {said}"

@@ -21,6 +21,7 @@ from ..image.stored import MEMBER
 from ..tasks import Task
 from .encoder import LEVELS, Encoded, Encoder, Part, fitted
 from .room import room
+from .sound import plain
 
 # Folder of all stores, beside the runs.
 LATENTS = "latents"
@@ -65,7 +66,7 @@ class Store:
         path = self._path(i)
         if path.exists():
             return
-        sample = fitted(self.folder[i], self.size, self.encoder.stride, self.resample)
+        sample = fitted(plain(self.folder, i), self.size, self.encoder.stride, self.resample)
         packed: dict[str, Tensor] = {}
         for side in (0, 1):
             packed |= _packed(self.encoder(sample, bool(side)), side, self.encoder.tasks)

@@ -74,6 +74,14 @@ class Team:
         for work in waiting:
             work.wait()
 
+    def together(self, found: Mapping[int, str]) -> dict[int, str]:
+        """What all processes have found, in one; they wait for each other."""
+        if self.size == 1:
+            return dict(found)
+        all_of_them: list[dict[int, str]] = [{} for _ in range(self.size)]
+        torch.distributed.all_gather_object(all_of_them, dict(found))
+        return {i: said for each in all_of_them for i, said in each.items()}
+
     def add(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Sums by name, added over processes, which may have different names."""
         if self.size == 1:

@@ -12,11 +12,11 @@ from torch import Tensor
 from ..data.folder import Folder
 from ..sample import Sample
 from ..tasks import Task
-from .encoder import Encoded, Encoder, fitted, targets_of
+from .encoder import Encoded, Encoder, check, fitted, targets_of
 from .examples import Example, dropped, example_rng, pools
 from .order import Order
 from .recipe import Recipe, Source
-from .sound import Readable, named, plain
+from .sound import Readable, named, plain, usable
 from .store import Store
 
 
@@ -32,14 +32,16 @@ class Windows:
     ) -> None:
         self.recipe, self.stride = recipe, encoder.stride
         self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.sources]
-        usable = [readable(shelf.folder, shelf.indices, shelf.prepare) for shelf in self.shelves]
-        self.order = Order(recipe, pools(recipe, tasks, [s.folder for s in self.shelves], usable))
+        kept = [readable(s.folder, s.indices, s.look, always=recipe.cache) for s in self.shelves]
+        self.order = Order(recipe, pools(recipe, tasks, [s.folder for s in self.shelves], kept))
 
     def __call__(self, number: int) -> Example:
         """See `Examples`."""
         pick = self.order(number)
         rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
-        encoded = shelf(pick.sample, bool(torch.randint(2, (), generator=rng)), pick.kind)
+        mirrored = bool(torch.randint(2, (), generator=rng))
+        with usable(shelf.folder, pick.sample):
+            encoded = shelf(pick.sample, mirrored, pick.kind)
         caption = dropped(encoded.caption, self.recipe, rng)
         cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
         name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
@@ -63,16 +65,25 @@ class _Shelf:
             if recipe.cache
             else None
         )
-        self.prepare = None if self.store is None else self.store.prepare
 
     def __call__(self, i: int, mirrored: bool, kind: str) -> Encoded:
         if self.store is not None:
             return self.store.read(i, mirrored)
-        sample = fitted(self._sample(i), self.size, self.encoder.stride, self.resample)
-        return self.encoder(sample, mirrored, kind)
+        return self.encoder(self._sample(i), mirrored, kind)
+
+    def look(self, i: int) -> None:
+        """Keep what is made of a sample, or see at least that it can be made.
+
+        Raises:
+            BadSample: it cannot.
+        """
+        if self.store is not None:
+            self.store.prepare(i)
+        else:
+            check(self._sample(i), self.encoder.tasks.values())
 
     def _sample(self, i: int) -> Sample:
-        return plain(self.folder, i, self.encoder.tasks.values())
+        return fitted(plain(self.folder, i), self.size, self.encoder.stride, self.resample)
 
 
 @dataclass(frozen=True)

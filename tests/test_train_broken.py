@@ -1,0 +1,151 @@
+"""Broken samples: the run stops with one line that names the first, or leaves them out and says so."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import world
+from twofold.backbones import new
+from twofold.cli.main import run
+from twofold.data.writer import FolderWriter
+from twofold.train.loop import train
+from twofold.train.recipe import Recipe, Source
+
+SOUND = ("ball-0", "ball-7")
+# How each of the others is broken, and what is to be said of it.
+BROKEN = {
+    "ball-1": "image",
+    "ball-2": "does not exist",
+    "ball-3": "16x24, the image 16x16",
+    "ball-4": "depth has no valid pixel",
+    "ball-5": "classes are 0 to 37",
+    "ball-6": "normals has no valid pixel",
+}
+MODES = {"kept": {}, "not kept": {"cache": False}, "augmented": {"augment": True}}
+
+
+def break_them(root: Path) -> None:
+    """Each of `BROKEN` in its own way."""
+    picture = root / "image" / "ball-1.png"
+    picture.write_bytes(picture.read_bytes()[:200])
+    (root / "depth" / "ball-2.npy").unlink()
+    np.save(root / "depth" / "ball-3.npy", np.ones((16, 24), np.float32))
+    np.save(root / "depth" / "ball-4.npy", np.zeros((16, 16), np.float32))
+    np.save(root / "semantic" / "ball-5.npy", np.full((16, 16), 77, np.int32))
+    np.save(root / "normals" / "ball-6.npy", np.full((16, 16, 3), np.nan, np.float32))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("broken") / "balls"
+    codecs = {"codec": "npy"}
+    named = {"depth": codecs, "normals": {**codecs, "frame": "RUB"}, "semantic": codecs}
+    writer = FolderWriter(root, {"name": "balls", "targets": named})
+    for seed in range(8):
+        ball = world.sphere(seed, 16)
+        targets = {**ball.targets, "semantic": (ball.targets["depth"] < 1.9).float()}
+        writer.write(replace(ball, targets=targets, valid=dict.fromkeys(targets, ball.valid["depth"])))
+    writer.finish()
+    break_them(root)
+    return root
+
+
+def part(data: Path, folder: Path, *ids: str) -> Source:
+    """A folder of some of the samples, whose files stay where they are."""
+    folder.mkdir()
+    header = json.loads((data / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**header, "root": str(data)}))
+    lines = (data / "metadata.jsonl").read_text().splitlines(keepends=True)
+    (folder / "metadata.jsonl").write_text("".join(x for x in lines if json.loads(x)["id"] in ids))
+    return Source(path=str(folder))
+
+
+@pytest.fixture
+def recipe(data, tiny_model) -> Recipe:
+    return Recipe(
+        name="broken", stage="denoiser", start=str(tiny_model), sources=(Source(path=str(data)),), steps=3, batch=3,
+        size=(16, 16), mix={"depth": 1.0, "normals": 1.0, "semantic": 1.0}, validate_every=0, warmup=0,
+    )  # fmt: skip
+
+
+def trained(recipe: Recipe, folder: Path, *options: str) -> int:
+    """`twofold train`, as a person calls it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe.save(folder / "recipe.json")
+    return run(
+        ["train", str(folder / "recipe.json"), "--out", str(folder / "run"), "--tracker", "none", *options]
+    )
+
+
+def one_line(capsys) -> str:
+    """What was said on standard error, besides progress bars."""
+    said = [x for x in capsys.readouterr().err.replace("\r", "\n").splitlines() if x.startswith("twofold: ")]
+    assert len(said) == 1
+    return said[0]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("id", BROKEN)
+def test_a_broken_sample_stops_the_run_by_its_name(recipe, data, mode, id, tmp_path, capsys):
+    """Among sound ones, in every way of making examples; nothing is trained on what is left of it."""
+    plan = recipe.replace(sources=(part(data, tmp_path / "balls", id, *SOUND),), **MODES[mode])
+    assert trained(plan, tmp_path) == 2
+    said = one_line(capsys)
+    assert id in said
+    assert BROKEN[id] in said
+    assert "--skip-bad" in said
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_broken_samples_are_left_out_and_listed_where_that_is_asked(recipe, mode, tmp_path, capsys):
+    assert trained(recipe.replace(**MODES[mode]), tmp_path, "--skip-bad") == 0
+    out = capsys.readouterr().out
+    assert f"left out {len(BROKEN)} samples that cannot be used: {tmp_path / 'run' / 'skipped.jsonl'}" in out
+    listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert [row["sample"] for row in listed] == [f"balls/{id}" for id in BROKEN]
+    for row in listed:
+        assert BROKEN[row["sample"].split("/")[1]] in row["why"]
+        assert "\n" not in row["why"]
+    assert (tmp_path / "run" / "checkpoint").is_dir()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_folder_of_broken_samples_alone_is_an_error_that_says_so(recipe, data, mode, tmp_path, capsys):
+    plan = recipe.replace(sources=(part(data, tmp_path / "balls", *BROKEN),), **MODES[mode])
+    assert trained(plan, tmp_path, "--skip-bad") == 2
+    assert re.search(r"no sample of .*balls can be used", one_line(capsys))
+
+
+def test_a_list_of_an_interrupted_run_does_not_outlive_the_repair(recipe, data, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "skipped.jsonl").write_text(
+        '{"sample": "balls/ball-0", "why": "it was broken once"}\n'
+    )
+    plan = recipe.replace(sources=(Source(path=str(data), limit=1),), steps=1, batch=1)
+    assert trained(plan, tmp_path, "--skip-bad") == 0
+    assert "left out" not in capsys.readouterr().out
+
+
+def test_a_crop_of_which_nothing_is_known_teaches_nothing(recipe, tmp_path):
+    """A sample that is known in one corner only is sound, whichever part of it is drawn."""
+    ball = world.sphere(0, 64)
+    corner = torch.zeros(1, 64, 64, dtype=torch.bool)
+    corner[:, :6, :6] = True
+    writer = FolderWriter(tmp_path / "corner", {"name": "corner", "targets": {"depth": {}, "semantic": {}}})
+    targets = {"depth": torch.where(corner, ball.targets["depth"], 0), "semantic": corner.float()}
+    writer.write(replace(ball, targets=targets, valid={"depth": corner, "semantic": corner}))
+    writer.finish()
+    plan = recipe.replace(
+        sources=(Source(path=str(tmp_path / "corner")),), start="new", augment=True, image_weight=1.0, steps=8,
+        batch=1, mix={"depth": 1.0, "semantic": 1.0},
+    )  # fmt: skip
+    losses = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "run")]
+    assert min(losses) == 0 < max(losses)
