@@ -163,6 +163,10 @@ def test_a_kill_costs_one_shard(tmp_path, monkeypatch):
     assert done[0].kept and not any(d.kept for d in done[1:]) and first.path.stat().st_mtime_ns == written
     assert all(same(a, b) for a, b in zip(Shards(out), folder, strict=True))
     assert all(d.kept for d in small(folder, out)) and not list(out.glob(".tmp-*"))
+    # A file that changed, even if it is as long as before, goes into its shard again.
+    image = folder.root / folder.rows[6]["file_name"]
+    image.write_bytes(image.read_bytes())
+    assert [d.kept for d in small(folder, out)].count(False) == 1
     # A shard that was cut short is written again.
     done[1].path.write_bytes(done[1].path.read_bytes()[:-512])
     assert [d.kept for d in small(folder, out)].count(False) == 1

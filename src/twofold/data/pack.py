@@ -81,9 +81,8 @@ def pack(folder: Folder, out: str | os.PathLike[str], shard_size: int = SHARD) -
     """Writes the samples of `folder`, in their order, to tar shards of at most `shard_size` bytes in `out`.
 
     A generator of what was done: one record a shard. Each shard appears whole or not at all, and the manifest
-    comes last; the same call after a kill goes on where it was (a file that was changed in between, but not its
-    size, is not noticed). A sample larger than a shard has one of its own. Pictures that several rows name (one a
-    person, in COCO) are stored once for each.
+    comes last; the same call after a kill goes on where it was. A sample larger than a shard has one of its own.
+    Pictures that several rows name (one a person, in COCO) are stored once for each.
 
     FolderError when `out` holds something else, was begun from other samples or with another size, or a file
     is missing or larger than `MOST`.
@@ -239,9 +238,10 @@ def _begin(target: Path, header: Row) -> None:
 
 
 def _write(path: Path, pieces: list[_Piece]) -> Packed:
-    """Writes one shard, or finds it done: being written whole, one of the planned size is."""
+    """Writes one shard, or finds it done: of the planned size, and not older than any file that is in it."""
     size = _whole(sum(piece.size for piece in pieces))
-    if path.is_file() and path.stat().st_size == size:
+    changed = max(stored.path.stat().st_mtime_ns for piece in pieces for _, stored in piece.members)
+    if path.is_file() and path.stat().st_size == size and path.stat().st_mtime_ns >= changed:
         return Packed(path, len(pieces), size, True)
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         for piece in pieces:
