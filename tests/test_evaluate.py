@@ -31,6 +31,7 @@ from twofold.evaluate import (
 )
 from twofold.evaluate.measure import aligned, fitted_size, measure, metrics_of, truth, windowed
 from twofold.evaluate.rows import pack, unpack
+from twofold.geometry import convert_frame
 from twofold.job import Input, Job, predict_files
 from twofold.metrics import crop_mask
 from twofold.predictor import Reading
@@ -308,6 +309,22 @@ def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Pa
     (root / "predictions.jsonl").write_text('{"name": 1}\n')
     with pytest.raises(EvaluationError, match="line 1, is no prediction"):
         scored(data, root, LS, tmp_path / "broken-list")
+
+
+def test_vectors_in_another_frame_are_suspected(data: Path, tmp_path: Path) -> None:
+    standard = get_standard("normal/dsine")
+    root = tmp_path / "lub"
+    for one in Folder(data):
+        stored(root, str(one.id), convert_frame(guess(one, "normals"), "RUB", "LUB"))
+    wrong = scored(data, root, standard, tmp_path / "wrong")
+    assert any("LUB in place of RUB" in line for line in wrong["warnings"])
+    job, about = of_files(Question(Folder(data), standard, tmp_path / "right"), root, frame="LUB")
+    right = carry_out(job, about, pictures=False)
+    assert right["scores"]["mean"] < wrong["scores"]["mean"] - 5 and not right["warnings"]
+    # A list may say it of each.
+    rows = (json.dumps({"id": id, "path": f"{id}.npy", "frame": "LUB"}) for id in Folder(data).ids)
+    (root / "predictions.jsonl").write_text("\n".join(rows))
+    assert scored(data, root, standard, tmp_path / "listed")["scores"] == right["scores"]
 
 
 def test_a_list_cannot_lead_out_of_its_folder(data: Path, roots: dict[str, Path], tmp_path: Path) -> None:

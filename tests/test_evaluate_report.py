@@ -180,34 +180,37 @@ def test_comparable_runs_are_compared(data: Path, depths: Path, tmp_path: Path) 
     for one in Folder(data):
         stored(other, str(one.id), one.targets["depth"])
     reports = [scored(data, depths, LS, tmp_path / "a"), scored(data, other, LS, tmp_path / "b")]
-    table, notes = compare(reports)
-    assert not notes and not differences(*reports)
-    assert [line.kind for line in table.lines] == ["ours", "ours"]
-    assert {cell.mark for cell in table.lines[1].cells} == {"best"}
-    # No shift is needed of what is perfect, so nothing of the first run is best, save where both are.
-    assert table.lines[0].cells[0].mark == ""
+    found = compare(reports)
+    assert not found.warnings() and not differences(*reports)
+    assert found.table.columns == ("A", "B") and all(run.comparable for run in found.runs)
+    assert {line.cells[1].mark for line in found.table.lines} == {"best"}
+    assert found.table.lines[0].cells[0].mark == ""
+    # How a model was asked is told where it is another.
+    small = model_report(data, tmp_path / "c"), model_report(data, tmp_path / "d", size=24)
+    assert "size 24" in compare(small).legend()[1][1] and not compare(small).warnings()
 
 
 def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Path) -> None:
     first = scored(data, depths, LS, tmp_path / "a")
     others = {
         "another protocol": scored(data, depths, get_standard("depth/scale"), tmp_path / "b"),
-        "another setting": scored(data, depths, LS.with_rules(clip=(1.0, 2.0)), tmp_path / "c"),
+        "clip [1.0, 2.0] instead of none": scored(
+            data, depths, LS.with_rules(clip=(1.0, 2.0)), tmp_path / "c"
+        ),
         "other data": scored(folder(tmp_path / "four", 4), depths, LS, tmp_path / "d"),
-        "other pictures": scored(data, depths, LS, tmp_path / "e", count=2),
+        "other pictures (2 evaluated instead of 5)": scored(data, depths, LS, tmp_path / "e", count=2),
     }
-    table, notes = compare([first, *others.values()])
-    assert len(notes) == 4
-    for line, (why, _), note in zip(table.lines[1:], others.items(), notes, strict=True):
-        assert why in note and why in line.note and line.kind == "published"
-        assert {cell.mark for cell in line.cells} == {"doubt"}
-    assert {cell.mark for cell in table.lines[0].cells} == {""}
-    reports = [first, *others.values()]
-    assert comparison_markdown(reports).count("**Warning**") == 4
-    page = Page(comparison_page(reports))
-    assert not page.open and page.words.count("not comparable") >= 8
-    paths = write_comparison(tmp_path / "side", reports)
-    assert all(path.is_file() for path in paths.values())
+    found = compare([first, *others.values()])
+    assert found.table.columns == ("A", "B ≠", "C ≠", "D ≠", "E ≠")
+    for place, (why, said) in enumerate(zip(others, found.warnings(), strict=True), 1):
+        assert why in said and not found.runs[place].comparable
+        assert {line.cells[place].mark for line in found.table.lines} == {"doubt"}
+    # Nothing is best where there is nothing to compare with.
+    assert {line.cells[0].mark for line in found.table.lines} == {""}
+    assert comparison_markdown(found).count("**Warning**") == 4
+    page = Page(comparison_page(found))
+    assert not page.open and page.words.count("not comparable") == 4
+    assert all(path.is_file() for path in write_comparison(tmp_path / "side", found).values())
     normals = guesses(data, tmp_path / "n", "normals")
     with pytest.raises(EvaluationError, match="no score in common"):
         compare([first, scored(data, normals, get_standard("normal/dsine"), tmp_path / "f")])

@@ -26,31 +26,29 @@ def report(
     Runs of another protocol, other data or other pictures are marked: their numbers say nothing about which is better.
     """
     from twofold.evaluate import compare, read
-    from twofold.evaluate.compare import write_comparison
-    from twofold.evaluate.markdown import plain_table
+    from twofold.evaluate.compare import comparison_text, write_comparison
 
     reports = [read(path) for path in runs]
-    table, notes = compare(reports)
+    found = compare(reports)
     if as_json:
-        for path, one, row in zip(runs, reports, table.lines, strict=True):
-            protocol = one["protocol"]["id"]
-            scores = {"scores": one["scores"], "note": row.note}
+        for path, one, run in zip(runs, reports, found.runs, strict=True):
+            said = {"comparable": run.comparable, "apart": run.apart, "notes": run.notes}
             emit(
                 {
                     "run": str(path),
-                    "name": row.name,
-                    "comparable": row.kind == "ours",
-                    "protocol": protocol,
-                    **scores,
+                    "name": run.name,
+                    "protocol": one["protocol"]["id"],
+                    "scores": one["scores"],
+                    **said,
                 }
             )
     else:
-        for text in plain_table(table):
+        for text in comparison_text(found):
             line(text)
-        for note in notes:
-            line(f"warning: {note}")
+        for warning in found.warnings():
+            line(f"warning: {warning}")
     if out is not None:
-        written = write_comparison(out, reports)
+        written = write_comparison(out, found)
         if not as_json:
             line(f"see {written['html']}")
     return OK

@@ -3,123 +3,166 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+from string import ascii_uppercase
 from typing import Any
 
 from ..image import atomic_write
-from .markdown import markdown_table
-from .page import document, html_table
+from .markdown import markdown_table, plain_table
+from .page import document, fact_list, html_table
 from .report import Report
 from .standard import EvaluationError
-from .tables import OURS, PUBLISHED, Cell, Line, Table, heading, number, subject
+from .tables import BASELINE, Cell, Line, Table, counted, heading, number, subject
+
+
+@dataclass(frozen=True)
+class Run:
+    """One of the reports: its column, its name, why it may not be compared with the first, and what else to know."""
+
+    column: str
+    name: str
+    apart: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def comparable(self) -> bool:
+        """With the first."""
+        return not self.apart
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores, a metric a line and a run a column, and who the runs are."""
+
+    title: str
+    table: Table
+    runs: tuple[Run, ...]
+
+    def legend(self) -> list[tuple[str, str]]:
+        """Each column and what it is, in words."""
+        return [(run.column, "; ".join([run.name, *run.notes])) for run in self.runs]
+
+    def warnings(self) -> list[str]:
+        """What may not be compared, a line each."""
+        return [
+            f"{run.column} is not comparable with {self.runs[0].column}: {', '.join(run.apart)}"
+            for run in self.runs
+            if run.apart
+        ]
 
 
 def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """Why the numbers of two reports may not be compared; nothing when they may."""
     said = []
-    if first["protocol"]["fingerprint"] != other["protocol"]["fingerprint"]:
-        mine, theirs = first["protocol"], other["protocol"]
-        changed = _changed(mine["settings"], theirs["settings"])
-        said.append(
-            f"another protocol ({theirs['id']} instead of {mine['id']})"
-            if mine["id"] != theirs["id"]
-            else f"another setting of {mine['id']} ({changed})"
-        )
+    mine, theirs = first["protocol"], other["protocol"]
+    if mine["id"] != theirs["id"]:
+        said.append(f"another protocol ({theirs['id']} instead of {mine['id']})")
+    elif mine["fingerprint"] != theirs["fingerprint"]:
+        said.append(f"another setting of {mine['id']} ({_changed(mine['settings'], theirs['settings'])})")
     if first["data"]["sha256"] != other["data"]["sha256"]:
         said.append(f"other data ({other['data']['name']} instead of {first['data']['name']})")
     elif first["ids"] != other["ids"]:
-        mine, theirs = first["counts"]["evaluated"], other["counts"]["evaluated"]
-        said.append(
-            f"other pictures ({theirs} evaluated instead of {mine})" if mine != theirs else "other pictures"
-        )
+        n, m = other["counts"]["evaluated"], first["counts"]["evaluated"]
+        said.append("other pictures" + (f" ({n} evaluated instead of {m})" if n != m else ""))
     return said
 
 
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    return ", ".join(
-        f"{k} {b.get(k)} instead of {a.get(k)}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)
-    )
+    differ = sorted(k for k in {*a, *b} if a.get(k) != b.get(k))
+    return ", ".join(f"{k} {_word(k, b.get(k))} instead of {_word(k, a.get(k))}" for k in differ)
 
 
-def compare(reports: Sequence[Report]) -> tuple[Table, list[str]]:
-    """One table of several reports, a line each, and what keeps some from being compared with the first.
+def _word(key: str, value: Any) -> str:
+    if key == "size":
+        return {None: "the model's own", 0: "native"}.get(value, str(value))
+    return "none" if value in (None, "", []) else str(value)
 
-    The best number of a column is marked among the runs that may be compared; the others are marked as not comparable.
+
+def compare(reports: Sequence[Report]) -> Comparison:
+    """Several reports in one table; the best number of each metric is marked among those comparable with the first.
 
     Raises:
-        EvaluationError: no report, or they have no score in common.
+        EvaluationError: no report, or they are of different kinds of truth.
     """
     if not reports:
         raise EvaluationError("there is no report to show")
     first = reports[0]
     names = [n for n in first["metrics"] if all(n in r["metrics"] for r in reports)]
     if not names or len({r["protocol"]["settings"]["target"] for r in reports}) > 1:
-        targets = ", ".join(sorted({r["protocol"]["id"] for r in reports}))
-        raise EvaluationError(f"these reports have no score in common ({targets}); compare those of one task")
-    apart = [differences(first, report) for report in reports]
-    lines = []
-    for report, why in zip(reports, apart, strict=True):
-        cells = tuple(_cell(name, report, why, reports, apart) for name in names)
-        mark = " ≠" if why else ""
-        said = [f"not comparable: {', '.join(why)}"] * bool(why) + [
-            *report["deviations"],
-            *report["warnings"],
-        ]
-        lines.append(Line(subject(report) + mark, PUBLISHED if why else OURS, cells, note="; ".join(said)))
+        ids = ", ".join(sorted({r["protocol"]["id"] for r in reports}))
+        raise EvaluationError(f"these reports have no score in common ({ids}); compare those of one task")
+    runs = tuple(_run(i, report, reports) for i, report in enumerate(reports))
+    lines = tuple(_line(name, first["metrics"][name], reports, runs) for name in names)
+    columns = tuple(run.column if run.comparable else f"{run.column} ≠" for run in runs)
+    where = first["benchmark"]["title"] if first["benchmark"] else first["data"]["name"]
+    return Comparison(
+        f"{len(reports)} runs on {where}, {first['protocol']['id']}", Table(columns, lines), runs
+    )
+
+
+def _run(place: int, report: Report, reports: Sequence[Report]) -> Run:
+    column = ascii_uppercase[place] if place < len(ascii_uppercase) else f"{place + 1}"
+    apart = differences(reports[0], report)
     notes = [
-        f"{subject(report)}: not comparable with {subject(first)}: {', '.join(why)}"
-        for report, why in zip(reports, apart, strict=True)
-        if why
+        *_settings(report, reports),
+        counted(report["counts"]),
+        *report["deviations"],
+        *report["warnings"],
     ]
-    return Table(tuple(heading(n, first["metrics"][n]) for n in names), tuple(lines)), notes
+    return Run(column, subject(report), tuple(apart), tuple(notes))
 
 
-def _cell(
-    name: str, report: Report, why: Sequence[str], reports: Sequence[Report], apart: Sequence[Sequence[str]]
-) -> Cell:
-    metric, value = report["metrics"][name], report["scores"][name]
-    text = number(value, metric["unit"])
-    if why:
-        return Cell(text, "doubt", f"not comparable: {', '.join(why)}")
-    known = [
-        r["scores"][name]
-        for r, d in zip(reports, apart, strict=True)
-        if not d and r["scores"][name] is not None
-    ]
-    best = (min if metric["better"] == "lower" else max)(known, default=None)
-    return Cell(text, "best" if value is not None and len(known) > 1 and value == best else "")
+def _settings(report: Report, reports: Sequence[Report]) -> list[str]:
+    """What tells a run's model, or how it was asked, from the others'."""
+    told = ("task", "size", "seed", "ensemble", "dtype", "digest", "protocol", "frame", "scale")
+    differ = (k for k in told if len({str(r["of"].get(k)) for r in reports}) > 1 and k in report["of"])
+    return [f"{k} {str(report['of'][k])[:16] if k == 'digest' else report['of'][k]}" for k in differ]
 
 
-def comparison_markdown(reports: Sequence[Report]) -> str:
-    """The table as a Markdown page."""
-    table, notes = compare(reports)
-    lines = [f"# {_title(reports)}", "", *(f"> **Warning**: {note}." for note in notes), ""]
-    return "\n".join([*lines, *markdown_table(table)]) + "\n"
+def _line(name: str, metric: Mapping[str, str], reports: Sequence[Report], runs: Sequence[Run]) -> Line:
+    values = [report["scores"][name] for report in reports]
+    known = [v for v, run in zip(values, runs, strict=True) if run.comparable and v is not None]
+    best = (min if metric["better"] == "lower" else max)(known) if len(known) > 1 else None
+    cells = []
+    for value, run in zip(values, runs, strict=True):
+        mark = "best" if value is not None and value == best else ""
+        why = "" if run.comparable else f"not comparable: {', '.join(run.apart)}"
+        cells.append(Cell(number(value, metric["unit"]), "doubt" if why else mark, why))
+    return Line(heading(name, metric), BASELINE, tuple(cells))
 
 
-def comparison_page(reports: Sequence[Report]) -> str:
-    """The table as an HTML page."""
-    table, notes = compare(reports)
+def comparison_text(found: Comparison) -> list[str]:
+    """For a terminal."""
+    return [*plain_table(found.table), *(f"{column}: {said}" for column, said in found.legend())]
+
+
+def comparison_markdown(found: Comparison) -> str:
+    """As a Markdown page."""
+    lines = [f"# {found.title}", "", *(f"> **Warning**: {said}." for said in found.warnings()), ""]
+    legend = [f"- {column}: {said}" for column, said in found.legend()]
+    return "\n".join([*lines, *markdown_table(found.table), "", *legend]) + "\n"
+
+
+def comparison_page(found: Comparison) -> str:
+    """As an HTML page."""
     body = [
-        f"<h1>{_title(reports)}</h1>",
-        *(f'<p class="warn">{escape(note)}.</p>' for note in notes),
-        html_table(table),
+        f"<h1>{escape(found.title)}</h1>",
+        *(f'<p class="warn">{escape(said)}.</p>' for said in found.warnings()),
+        html_table(found.table),
+        "<h2>Runs</h2>",
+        fact_list(found.legend()),
     ]
-    return document(_title(reports), body)
+    return document(found.title, body)
 
 
-def write_comparison(out: Path, reports: Sequence[Report]) -> dict[str, Path]:
+def write_comparison(out: Path, found: Comparison) -> dict[str, Path]:
     """Writes ``comparison.md`` and ``comparison.html``, each whole, and gives their paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = {kind: out / f"comparison.{kind}" for kind in ("md", "html")}
-    texts = {"md": comparison_markdown(reports), "html": comparison_page(reports)}
+    texts = {"md": comparison_markdown(found), "html": comparison_page(found)}
     for kind, path in paths.items():
         with atomic_write(path) as temporary:
             temporary.write_text(texts[kind], "utf-8")
     return paths
-
-
-def _title(reports: Sequence[Report]) -> str:
-    benchmark = reports[0]["benchmark"]
-    return f"{len(reports)} runs on {benchmark['name'] if benchmark else reports[0]['data']['name']}"

@@ -10,7 +10,7 @@ from functools import cache, partial
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..geometry import Camera, convert_frame, unit
+from ..geometry import FRAMES, Camera, convert_frame, unit
 from ..metrics import (
     ALIGNMENTS,
     DEPTH,
@@ -24,6 +24,7 @@ from ..metrics import (
     NORMALS_BY_IMAGE,
     SALIENCY,
     Metric,
+    angle,
     crop_mask,
     fit_grid,
     measure_many,
@@ -196,6 +197,19 @@ def baselines(sample: Sample, standard: Standard) -> dict[str, Parts]:
     target, valid = truth(sample, standard)
     guesses = trivial_baselines(target, valid, standard.clip or ANYTHING)
     return {name: measure_many(metrics_of(standard), guess, target, valid) for name, guess in guesses.items()}
+
+
+def by_frame(prediction: Tensor, sample: Sample, standard: Standard) -> dict[str, float]:
+    """The mean angle to the truth, in degrees, were a prediction of vectors in each frame; {} of anything else.
+
+    Vectors in the wrong frame are some 30 to 90 degrees off and look like those of a bad model.
+    """
+    if standard.target != "normals":
+        return {}
+    target, valid = truth(sample, standard)
+    said = fitted_size(prediction, target, standard.target)
+    apart = (angle(convert_frame(said, frame, "RUB"), target)[valid[0]].mean() for frame in FRAMES)
+    return {frame: round(float(degrees), 3) for frame, degrees in zip(FRAMES, apart, strict=True)}
 
 
 def as_target(prediction: Tensor, frame: str | None) -> Tensor:

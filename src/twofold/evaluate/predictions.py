@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from ..image import MAP_SUFFIXES, read_map
 from ..image.pictures import shown
 from ..predictor import Predictor
 from ..sample import Sample
+from ..tasks import TASKS
 from .measure import as_target
 from .standard import EvaluationError, Standard
 
@@ -32,10 +33,9 @@ class MissingError(EvaluationError):
 
 @dataclass(frozen=True)
 class Answer:
-    """A prediction ``c h w`` as the standard's target has it, and what its row says of it."""
+    """A prediction ``c h w`` as the standard's target has it."""
 
     map: Tensor
-    about: Mapping[str, Any]
 
 
 class Source(Protocol):
@@ -62,7 +62,7 @@ class FromModel:
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
         """The model's answer to the sample's image."""
         made = self.predictor(sample.image, size=self.size, seed=self.seed, ensemble=self.ensemble)
-        return Answer(as_target(made.map, made.frame), {})
+        return Answer(as_target(made.map, made.frame))
 
     def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Nothing: a model's identity is that of the evaluation."""
@@ -105,17 +105,19 @@ class FromFiles:
             raise EvaluationError(f"{shown(root)} is not a folder; give the one that holds the predictions")
         self.root, self.standard, self.scale, self.frame = root, standard, scale, frame
         self.used: set[Path] = set()
-        self._listed = read_list(root, standard.target) if (root / LIST).is_file() else {}
+        self._listed = read_list(root, standard) if (root / LIST).is_file() else {}
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
         """The stored prediction of the sample's id."""
-        path = self._path(str(sample.id), row)
-        found = decoded(path, self.standard.target, self.scale)
-        return Answer(as_target(found, self.frame if self.standard.target == "normals" else None), {})
+        path, said = self._path(str(sample.id), row)
+        found = decoded(path, self.standard.target, said.scale or self.scale)
+        return Answer(
+            as_target(found, (said.frame or self.frame) if self.standard.target == "normals" else None)
+        )
 
     def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file and its sha256."""
-        path = self._path(id, row)
+        path, _ = self._path(id, row)
         self.used.add(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -128,50 +130,56 @@ class FromFiles:
         files = (p for p in self.root.rglob("*") if p.suffix.lower() in MAP_SUFFIXES)
         return sorted(p.relative_to(self.root).as_posix() for p in files if p not in self.used)
 
-    def _path(self, id: str, row: Mapping[str, Any]) -> Path:
+    def _path(self, id: str, row: Mapping[str, Any]) -> tuple[Path, Listed]:
         if self._listed:
             listed = self._listed.get(id) or self._listed.get(_image_digest(row))
             if listed is None:
                 raise MissingError(f"{LIST} lists no prediction of {id!r}")
-            return _inside(self.root, listed)
+            return _inside(self.root, listed.path), listed
         for suffix in _ORDER:
             path = self.root / f"{id}{suffix}"
             if path.is_file():
-                return _inside(self.root, f"{id}{suffix}")
+                return _inside(self.root, f"{id}{suffix}"), Listed(f"{id}{suffix}")
         raise MissingError(f"there is no {id}.npy (or {', '.join(_ORDER[1:])}) among the predictions")
 
 
-def read_list(root: Path, target: str) -> dict[str, str]:
-    """The paths that a folder's ``predictions.jsonl`` lists, by id.
+class Listed(NamedTuple):
+    """What a list says of one prediction; its frame and scale where it says them."""
 
-    Rows are ``{"id": ..., "path": ...}``, or those that ``twofold predict`` writes: these name a picture, and hold the
-    sha256 of its file, by which it is known whatever its id is.
+    path: str
+    frame: str = ""
+    scale: float | None = None
+
+
+def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
+    """What a folder's ``predictions.jsonl`` lists, by id.
+
+    Rows are ``{"id": ..., "path": ...}``, with a ``frame`` or ``scale`` of their own if need be, or those that
+    ``twofold predict`` writes: these name a picture, and hold the sha256 of its file, by which it is known whatever its
+    id is.
 
     Raises:
         EvaluationError: a line is neither.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Listed] = {}
+    names = [t.name for t in TASKS.values() if t.target == standard.target and t.space in standard.spaces]
     for number, line in enumerate((root / LIST).read_text("utf-8").splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             if "path" in row:
-                found[str(row["id"])] = row["path"]
+                found[str(row["id"])] = Listed(str(row["path"]), str(row.get("frame", "")), row.get("scale"))
                 continue
-            task = next((t for t in _tasks_of(target) if t in row["tasks"]), None)
+            task = next((t for t in names if t in row["tasks"]), None)
             if task is not None:
-                path = row["tasks"][task]["files"]["npy"]["path"]
-                found[str(row["name"])] = path
-                found[f"sha256:{row['input_sha256']}"] = path
+                made = row["tasks"][task]
+                listed = Listed(made["files"]["npy"]["path"], made["settings"].get("saved_frame", ""))
+                found[str(row["name"])] = found[f"sha256:{row['input_sha256']}"] = listed
         except (ValueError, KeyError, TypeError):
             where = f"{shown(root / LIST)}, line {number},"
             raise EvaluationError(f"{where} is no prediction; a row has an 'id' and a 'path'") from None
     return found
-
-
-def _tasks_of(target: str) -> tuple[str, ...]:
-    return ("depth", "disparity") if target == "depth" else (target,)
 
 
 def _image_digest(row: Mapping[str, Any]) -> str:

@@ -32,6 +32,8 @@ FILE = "report.json"
 # Failures named in a report; the rest are in the rows.
 NAMED = 20
 MOST_GROUPS = 40
+# Degrees by which another frame must fit better before it is suspected.
+FRAME_DOUBT = 5.0
 _PACKAGES = ("twofold", "torch", "diffusers", "transformers", "numpy")
 
 Report = dict[str, Any]
@@ -159,6 +161,7 @@ def _warnings(job: Evaluation, about: About, rows: Sequence[Row]) -> list[str]:
     failed = sum(have["failed"].values())
     if failed:
         said.append(f"{failed} predictions are missing or broken and are in no score; they are listed below")
+    said += _frame(rows)
     if have["waiting"]:
         said.append(
             f"{have['waiting']} pictures are not evaluated yet; run the command again, or its other shards"
@@ -166,6 +169,21 @@ def _warnings(job: Evaluation, about: About, rows: Sequence[Row]) -> list[str]:
     if have["resized"]:
         said.append(f"{have['resized']} predictions were brought to the size of their pictures")
     return said
+
+
+def _frame(rows: Sequence[Row]) -> list[str]:
+    """That vectors fit the truth much better in another frame than in the one they are said to be in."""
+    tried = [row["frames"] for row in rows if row["status"] == "done" and "frames" in row]
+    if not tried:
+        return []
+    means = {frame: sum(one[frame] for one in tried) / len(tried) for frame in tried[0]}
+    best = min(means, key=lambda frame: means[frame])
+    if means["RUB"] - means[best] < FRAME_DOUBT:
+        return []
+    return [
+        f"with other signs ({best} in place of RUB) the vectors are {means[best]:.1f} degrees off on average, not "
+        f"{means['RUB']:.1f}: is their frame right?"
+    ]
 
 
 def _named(row: Row) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from ..data.folder import Folder, FolderError
 from ..data.layout import HEADER, MANIFESTS
 from ..image import ImageError
 from ..sample import Sample
-from .measure import Parts, baselines, measure, metrics_of, truth, windowed
+from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
 from .pose import OWN, FromResults, found, is_pose, likeness
 from .predictions import MissingError, Source
 from .rows import Row, Writer, file_name, pack, read_all
@@ -55,7 +55,7 @@ class Evaluation:
         return {**row, "image_path": str(self.folder.root / row["file_name"])}
 
 
-def run(job: Evaluation, indices: Iterable[int] | None = None) -> Iterator[Row]:
+def run(job: Evaluation, indices: Iterable[int] | None = None) -> Generator[Row]:
     """Evaluates samples (all, or those of ``indices``, in that order) and yields each row once it is on the disk.
 
     A row's ``status`` is ``done``; ``skipped``, when the sample has no truth that counts; or ``failed``, with
@@ -123,11 +123,13 @@ def _row(job: Evaluation, index: int) -> Row:
     if not all(bool(part.isfinite().all()) for part in parts.values()):
         return {**row, "status": "failed", "why": "broken prediction", "error": "its scores are not finite"}
     seen = baselines(sample, job.standard)
+    frames = by_frame(answer.map, sample, job.standard)
     return {
         **row,
         "status": "done",
         "values": _values(job, parts),
         "parts": _packed(parts),
+        **({"frames": frames} if frames else {}),
         **({"baselines": {name: _packed(p) for name, p in seen.items()}} if seen else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }
@@ -162,13 +164,14 @@ def data_identity(folder: Folder) -> dict[str, Any]:
     return {"name": folder.header.get("name") or folder.root.name, "sha256": sha.hexdigest()}
 
 
-def origins(folder: Folder) -> dict[str, int]:
-    """How many samples are ``real``, ``rendered`` and ``synthetic``, as the manifest says."""
+def origins(folder: Folder, ids: Collection[str]) -> dict[str, int]:
+    """How many of the samples are ``real``, ``rendered`` and ``synthetic``, as the manifest says."""
     counts: dict[str, int] = {}
     for row in folder.rows:
-        said = (row.get("provenance") or {}).get("origin")
-        kind = said or ("real" if row.get("real", True) else "rendered")
-        counts[kind] = counts.get(kind, 0) + 1
+        if row["id"] in ids:
+            said = (row.get("provenance") or {}).get("origin")
+            kind = said or ("real" if row.get("real", True) else "rendered")
+            counts[kind] = counts.get(kind, 0) + 1
     return counts
 
 

@@ -53,6 +53,11 @@ class Question:
     allow_synthetic: bool = False
     group: str = ""
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Of the samples that are asked for."""
+        return self.folder.ids[: self.count or None]
+
 
 def classes_of(folder: Folder, standard: Standard) -> int:
     """How many classes there are: what the standard says, or as many as the data's header lists."""
@@ -62,7 +67,9 @@ def classes_of(folder: Folder, standard: Standard) -> int:
 def check_origin(question: Question) -> None:
     """EvaluationError for pictures that no camera took, unless they are meant or allowed."""
     meant = {"real", question.benchmark.origin if question.benchmark else "real"}
-    strange = {kind: n for kind, n in origins(question.folder).items() if kind not in meant}
+    strange = {
+        kind: n for kind, n in origins(question.folder, set(question.ids)).items() if kind not in meant
+    }
     if strange and not question.allow_synthetic:
         found = " and ".join(f"{n} {kind}" for kind, n in sorted(strange.items()))
         raise EvaluationError(
@@ -143,7 +150,7 @@ def _put_together(
 ) -> tuple[Evaluation, About]:
     check_origin(question)
     folder, standard = question.folder, question.standard
-    ids = folder.ids[: question.count or None]
+    ids = question.ids
     if not ids:
         raise EvaluationError(f"{shown(folder.root)} has no pictures; there is nothing to evaluate")
     identity = {
@@ -154,7 +161,7 @@ def _put_together(
     }
     notes = [
         f"{n} of the pictures are {kind}, not photographs"
-        for kind, n in sorted(origins(folder).items())
+        for kind, n in sorted(origins(folder, set(ids)).items())
         if kind != "real" and (question.benchmark is None or kind != question.benchmark.origin)
     ]
     job = Evaluation(
