@@ -371,3 +371,14 @@ def test_whatever_a_row_says_it_reads_or_is_refused_in_one_line(key, tmp_path):
     for i, value in enumerate([*ODD, *({k: odd} for k in image for odd in ODD)]):
         own = {key: value}
         refused_or_read(tmp_path / "f", own if i % 2 else {}, {} if i % 2 else own)
+
+
+@pytest.mark.parametrize(("frame", "ok"), [("RUB", True), ("LUB", False), ("RDB", False), ("RDF", False)])
+@pytest.mark.parametrize("known", [True, False])
+def test_validate_tells_the_right_frame_from_its_mirrors(frame, ok, known, tmp_path):
+    """Most of a room's walls look sideways: neither the axis alone nor the picture's middle may judge them."""
+    room.npy(tmp_path / "f" / "n.npy", room.framed(NORMALS, "RUB").astype(np.float32))
+    row = {"targets": {"normals": {"path": "n.npy", "frame": frame}}}
+    camera = {"camera": {"K": room.camera().matrix().tolist()}} if known else {}
+    report = validate(folder(tmp_path / "f", {}, {**row, **camera}))
+    assert report.ok == ok, report

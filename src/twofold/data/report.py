@@ -148,8 +148,9 @@ def _doubts_of_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
         doubts.append(
             f"normals have lengths from {float(length.min()):.3g} to {float(length.max()):.3g}, not 1"
         )
-    camera = sample.camera if isinstance(sample.camera, Camera) else None
-    toward = float(facing(target, camera)[valid].float().mean())
+    # Without a camera, the kinder of two guesses: a long lens, and a common one.
+    views = [sample.camera] if isinstance(sample.camera, Camera) else [None, _view(sample)]
+    toward = max(float(facing(target, view)[valid].float().mean()) for view in views)
     if toward <= 0.9:
         doubts.append(
             f"only {toward:.0%} of the normals face the camera; is the 'frame' of the header right?"
@@ -157,13 +158,18 @@ def _doubts_of_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
     return doubts
 
 
+def _view(sample: Sample) -> Camera:
+    """The sample's camera, or, to tell left from right and up from down, a common one."""
+    if isinstance(sample.camera, Camera):
+        return sample.camera
+    height, width = sample.image.shape[-2:]
+    return Camera(width, width, (width - 1) / 2, (height - 1) / 2, width, height)
+
+
 def _faced(sample: Sample) -> Tensor:
     """Of a sample's normals: how many are valid, face the camera, would if x, if y pointed the other way."""
     normals, valid = sample.targets["normals"], sample.valid["normals"]
-    height, width = normals.shape[-2:]
-    known = sample.camera if isinstance(sample.camera, Camera) else None
-    # Any common camera will do to tell left from right and up from down.
-    camera = known or Camera(width, width, (width - 1) / 2, (height - 1) / 2, width, height)
+    camera = _view(sample)
     counts = [valid.sum(), (facing(normals, camera) & valid).sum()]
     for signs in _MIRRORED.values():
         mirrored = normals * normals.new_tensor(signs)[:, None, None]
