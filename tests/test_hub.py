@@ -274,6 +274,28 @@ def test_sources_that_are_none(tmp_path, monkeypatch):
     refused(write_parquet(tmp_path / "none.parquet", table().slice(0, 0)), "has no rows")
 
 
+def test_of_the_hub_only_the_split_is_fetched(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def fetch(name: str, **options: Any) -> str:
+        asked.append((name, options))
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    write_parquet(tmp_path / "cache" / "default" / "train" / "0000.parquet", table(2))
+    folder = imported("someone/rooms", tmp_path / "out", split="train", revision="refs/convert/parquet")
+    assert (
+        len(folder) == 2 and folder.header["source"] == "someone/rooms" and folder.header["name"] == "rooms"
+    )
+    wanted = {"repo_type": "dataset", "allow_patterns": "*train*.parquet", "revision": "refs/convert/parquet"}
+    assert asked == [("someone/rooms", wanted)]
+    with pytest.raises(FolderError, match="someone/else has no Parquet files of val"):
+        (tmp_path / "cache" / "default" / "train" / "0000.parquet").unlink()
+        list(import_table("someone/else", tmp_path / "more", COLUMNS, split="val"))
+
+
 @pytest.mark.slow
 def test_what_the_library_saves_is_read(tmp_path):
     """The real writer's files; and what its own reader makes of 16-bit colour, which is why it is not used."""

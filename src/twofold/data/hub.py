@@ -273,7 +273,7 @@ def _files(source: str | os.PathLike[str], split: str, revision: str) -> list[Pa
             raise FolderError(f"{path} is not a Parquet or Arrow file")
         return [path]
     if not path.exists() and str(source).count("/") == 1 and not str(source).startswith("."):
-        path = _fetch(str(source), revision)
+        path = _fetch(str(source), split, revision)
     if not path.is_dir():
         raise FolderError(f"{source} does not exist; give a folder, a Parquet file, or owner/name on the hub")
     if (path / "dataset_dict.json").is_file():
@@ -330,18 +330,20 @@ def _json(path: Path) -> dict[str, Any]:
     return found
 
 
-def _fetch(name: str, revision: str) -> Path:
-    """The Parquet files of a data set of the hub, from the cache or the network."""
+def _fetch(name: str, split: str, revision: str) -> Path:
+    """The Parquet files of a data set of the hub, of one split if it is said, from the cache or the network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         found = snapshot_download(
-            name, repo_type="dataset", allow_patterns="*.parquet", revision=revision or None
+            name, repo_type="dataset", allow_patterns=f"*{split}*.parquet", revision=revision or None
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         detail = " ".join(str(error).split())[:160]
         raise FolderError(f"{name} is no folder here, and could not be fetched: {detail}") from None
     if not any(Path(found).rglob("*.parquet")):
-        raise FolderError(f"{name} has no Parquet files; try --revision refs/convert/parquet")
+        raise FolderError(
+            f"{name} has no Parquet files of {split or 'any split'}; try --revision refs/convert/parquet"
+        )
     return Path(found)
