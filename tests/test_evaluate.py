@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,7 @@ from twofold.evaluate import (
 )
 from twofold.evaluate.measure import aligned, fitted_size, measure, metrics_of, truth, windowed
 from twofold.evaluate.rows import pack, unpack
+from twofold.evaluate.run import data_identity
 from twofold.geometry import convert_frame
 from twofold.job import Input, Job, predict_files
 from twofold.metrics import crop_mask
@@ -253,6 +255,15 @@ def test_the_folder_keeps_one_evaluation(data: Path, roots: dict[str, Path], tmp
     (tmp_path / "rows.jsonl").write_text("hello\nyou\n")
     with pytest.raises(EvaluationError, match=r"rows\.jsonl holds no rows"):
         scored(data, roots["depth"], LS, tmp_path)
+
+
+def test_a_folder_is_the_same_wherever_it_lies(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / "moved")
+    header = json.loads((data / "dataset.json").read_text())
+    (tmp_path / "moved" / "dataset.json").write_text(json.dumps({**header, "root": str(data.resolve())}))
+    assert data_identity(Folder(tmp_path / "moved")) == data_identity(Folder(data))
+    (tmp_path / "moved" / "dataset.json").write_text(json.dumps({**header, "classes": ["one"]}))
+    assert data_identity(Folder(tmp_path / "moved")) != data_identity(Folder(data))
 
 
 def test_two_processes_do_not_write_one_file(data: Path, roots: dict[str, Path], tmp_path: Path) -> None:

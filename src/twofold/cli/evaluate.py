@@ -27,7 +27,8 @@ def evaluate(
         str, typer.Option(metavar="ID", help="How to score one's own data, or another way for a benchmark.")
     ] = "",
     data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Data folder with truth ('twofold data' makes them).")
+        Path | None,
+        typer.Option(metavar="DIR", help="Data folder with truth; 'twofold data convert' makes them."),
     ] = None,
     model: Annotated[
         str,
@@ -63,7 +64,7 @@ def evaluate(
         float | None,
         typer.Option(help="What stored predictions are multiplied by, such as 0.001 for millimetres."),
     ] = None,
-    frame: Annotated[str, typer.Option(help="Of stored normals: RUB, LUB or RDF.")] = "RUB",
+    frame: Annotated[str, typer.Option(help="Of stored normals: RUB, LUB, RDB or RDF.")] = "RUB",
     shard: Annotated[
         str, typer.Option(metavar="K/N", help="This process's share; start N of them with one --out.")
     ] = "1/1",
@@ -103,7 +104,7 @@ def evaluate(
         raise Stop(
             "say --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
         )
-    one_of("--frame", frame, ("RUB", "LUB", "RDF"))
+    one_of("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
     one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
     if predictions is not None and (task or size or steps or ensemble > 1):
         raise Stop(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 from collections.abc import Collection, Generator, Iterable, Mapping
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ..data.folder import Folder, FolderError
-from ..data.layout import HEADER, MANIFESTS
 from ..image import ImageError
 from ..sample import Sample
 from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
@@ -20,6 +20,9 @@ from .pose import OWN, FromResults, found, is_pose, likeness
 from .predictions import MissingError, Source
 from .rows import Row, Writer, file_name, pack, read_all
 from .standard import EvaluationError, Standard
+
+# Of a header: where the files lie on this machine.
+_PLACES = ("root", "source")
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Evaluation:
 
     def described(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of the manifest with the path of its picture."""
-        return {**row, "image_path": str(self.folder.root / row["file_name"])}
+        return {**row, "image_path": str(self.folder.files / row["file_name"])}
 
 
 def run(job: Evaluation, indices: Iterable[int] | None = None) -> Generator[Row]:
@@ -155,12 +158,12 @@ def _values(job: Evaluation, parts: Parts) -> dict[str, float | None]:
 
 
 def data_identity(folder: Folder) -> dict[str, Any]:
-    """What identifies a data folder: its name and the sha256 of its two small files."""
-    sha = hashlib.sha256()
-    for name in (HEADER, *MANIFESTS):
-        path = folder.root / name
-        if path.is_file():
-            sha.update(path.read_bytes())
+    """What identifies a data folder wherever it lies: its name, and the sha256 of its header and its rows.
+
+    Pictures and maps are not read for it: files that change under the same names are not noticed.
+    """
+    header = {key: value for key, value in folder.header.items() if key not in _PLACES}
+    sha = hashlib.sha256(json.dumps([header, folder.rows], sort_keys=True).encode())
     return {"name": folder.header.get("name") or folder.root.name, "sha256": sha.hexdigest()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -149,7 +150,8 @@ def _put_together(
     deviations: Sequence[str],
 ) -> tuple[Evaluation, About]:
     check_origin(question)
-    folder, standard = question.folder, question.standard
+    folder, standard = copy(question.folder), question.standard
+    folder.targets = (standard.target,)  # the others need not be read
     ids = question.ids
     if not ids:
         raise EvaluationError(f"{shown(folder.root)} has no pictures; there is nothing to evaluate")
