@@ -15,10 +15,10 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-import py_sod_metrics as sod
+import py_sod_metrics as sod  # ty: ignore[import-not-found]
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from blobs import blobs
+from blobs import blobs  # ty: ignore[import-not-found]
 
 SINGLE, SET = 6, 50
 

@@ -131,6 +131,11 @@ def grey(x) -> Tensor:
     return torch.as_tensor(np.asarray(x, dtype=np.uint8))[None] / 255
 
 
+def of_blobs(seed: int) -> tuple[Tensor, Tensor]:
+    p, g = blobs(seed)
+    return grey(p), grey(g)
+
+
 def known(x: Tensor) -> Tensor:
     return torch.ones_like(x, dtype=torch.bool)
 
@@ -150,7 +155,7 @@ def square(top: int = 30, bottom: int = 70, left: int = 30, right: int = 70) -> 
 
 @pytest.mark.parametrize("seed", GOLDEN)
 def test_scores_of_one_image_are_those_of_the_published_library(seed):
-    p, g = (grey(x) for x in blobs(seed))
+    p, g = of_blobs(seed)
     parts = measure_many(SALIENCY.values(), p, g, known(g))
     for name, expected in GOLDEN[seed].items():
         if name in SALIENCY:
@@ -158,7 +163,7 @@ def test_scores_of_one_image_are_those_of_the_published_library(seed):
 
 
 def test_scores_of_a_set_are_those_of_the_published_library():
-    images = [tuple(grey(x) for x in blobs(seed)) for seed in range(50)]
+    images = [of_blobs(seed) for seed in range(50)]
     for name, expected in GOLDEN_SET.items():
         if name in SALIENCY:
             assert score(SALIENCY[name], *images) == pytest.approx(expected, abs=1e-12), name
@@ -167,7 +172,7 @@ def test_scores_of_a_set_are_those_of_the_published_library():
 def test_correction_efforts_are_those_of_the_published_library():
     pytest.importorskip("cv2")
     pytest.importorskip("skimage")
-    images = [tuple(grey(x) for x in blobs(seed)) for seed in range(50)]
+    images = [of_blobs(seed) for seed in range(50)]
     for seed, row in GOLDEN.items():
         assert score(HCE["hce_stretched"], images[seed]) == row["hce_stretched"]
     assert score(HCE["hce_stretched"], *images) == pytest.approx(GOLDEN_SET["hce_stretched"], abs=1e-12)

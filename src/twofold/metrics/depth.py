@@ -67,7 +67,8 @@ def disparity_aligned(
     Scale and shift are fitted to 1 / target where `valid` and both are positive (as published); the aligned
     disparity is clipped to at least SMALLEST_DISPARITY and inverted, then clipped like `affine_aligned`.
     """
-    fit = valid & (prediction > 0) & (target > 0)
+    # Not "above 0", so that a NaN takes part and is refused.
+    fit = valid & ~(prediction <= 0) & ~(target <= 0)
     inverse = 1 / torch.where(fit, target, 1.0).double()
     scale, shift = _fit(prediction, inverse, fit)
     disparity = _line(prediction, scale, shift).clamp_(min=SMALLEST_DISPARITY)

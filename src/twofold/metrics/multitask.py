@@ -26,7 +26,7 @@ ASTMT_THRESHOLDS = torch.linspace(0.2, 0.9, 15, dtype=torch.float64)
 
 # The median over images comes from a histogram of their values: off by half a bin at most.
 BIN = 1e-4
-BINS = 100_000
+BINS = 50_000
 
 
 def multitask_gain(

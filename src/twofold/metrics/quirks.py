@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twofold.metrics.metric import Metric, Pair, mean, mean_over_pixels, vector
 from twofold.metrics.normals import NORMALS_BY_IMAGE, angle
-from twofold.metrics.saliency import f_score, foreground, stretched
+from twofold.metrics.saliency import BETA2, foreground, stretched
 
 # IS-Net's valid() counts 255 bins from 0 to 255 where there are 256 levels, and adds this to each denominator.
 ISNET_BINS = 255
@@ -44,8 +44,7 @@ def _isnet_part(x: Pair) -> Tensor:
 
 def _isnet_max_f(total: Tensor) -> float:
     precision, recall = (total[:-2] / total[-2]).chunk(2)
-    below = 0.3 * precision + recall
-    return float((f_score(precision, recall) * below / (below + ISNET_EPSILON)).nan_to_num(0.0).max())
+    return float(((1 + BETA2) * precision * recall / (BETA2 * precision + recall + ISNET_EPSILON)).max())
 
 
 QUIRKS: dict[str, Metric] = {

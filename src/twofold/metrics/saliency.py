@@ -132,9 +132,9 @@ def _f_curve(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
 
 
 def f_score(precision: Tensor, recall: Tensor, beta2: float = BETA2) -> Tensor:
-    """The weighted harmonic mean of precision and recall; 0 where both are."""
+    """The weighted harmonic mean of precision and recall; 0 where both are, NaN where they are."""
     below = beta2 * precision + recall
-    return torch.where(below > 0, (1 + beta2) * precision * recall / below, 0.0)
+    return torch.where(below == 0, 0.0, (1 + beta2) * precision * recall / below)
 
 
 def _e_curve(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
@@ -176,7 +176,8 @@ def _highest(total: Tensor) -> float:
 
 
 def _highest_f_of_means(total: Tensor) -> float:
-    return float(f_score(*(total[:-2] / total[-2]).split(LEVELS)).max())
+    precision, recall = (total[:-2] / total[-2]).chunk(2)
+    return float(f_score(precision, recall).max())
 
 
 def _max(curve: Callable[[Pair], Tensor], pair: Pair) -> Tensor:

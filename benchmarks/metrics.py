@@ -1,0 +1,176 @@
+"""What scoring costs: milliseconds an image of predictions that are there already, on one core and on several.
+
+    python benchmarks/metrics.py --processes 2 --out metrics.json
+
+Depth is fitted (scale and shift) and given all scores of `DEPTH`, inside the window of NYUv2; the rest is of 480 x 640
+pixels too. Every family is timed with one process and one thread: the least of several rounds, of processor time, so
+that another program's share does not count. HCE is also timed by the clock, of larger images, alone and spread over a
+pool, with the time to start its processes apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from twofold.geometry import unit
+from twofold.metrics import (
+    BOUNDARIES,
+    DEPTH,
+    HCE,
+    MATTING,
+    NORMALS,
+    SALIENCY,
+    affine_aligned,
+    crop_mask,
+    measure_all,
+    measure_many,
+    semantic_metrics,
+)
+
+SIZE = (480, 640)
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+def scene(seed: int, size: tuple[int, int] = SIZE) -> Triple:
+    """Depths of a wall, a floor and some things before it: prediction, truth (metres) and mask."""
+    rng = torch.Generator().manual_seed(seed)
+    truth = 8 - 5 * torch.linspace(0, 1, size[0])[:, None].expand(size).contiguous()
+    truth = torch.where(_blobs(rng, size) > 0.6, 2.0, truth)[None]
+    prediction = 0.3 * truth * (1 + 0.05 * torch.randn(truth.shape, generator=rng)) - 0.1
+    return prediction, truth, crop_mask("nyu_eigen", *size) & (truth > 1e-3) & (truth < 10)
+
+
+def vectors(seed: int) -> Triple:
+    """Normals: prediction, truth and mask."""
+    rng = torch.Generator().manual_seed(seed)
+    truth = unit(torch.randn(3, *SIZE, generator=rng))
+    return (
+        truth + 0.3 * torch.randn(truth.shape, generator=rng),
+        truth,
+        torch.ones(1, *SIZE, dtype=torch.bool),
+    )
+
+
+def mask(seed: int, size: tuple[int, int] = SIZE) -> Triple:
+    """A foreground of round things with rough edges: prediction in [0, 1], truth and mask."""
+    rng = torch.Generator().manual_seed(seed)
+    field = _blobs(rng, size)
+    noise = torch.nn.functional.interpolate(
+        torch.randn(1, 1, size[0] // 6, size[1] // 6, generator=rng), size, mode="bilinear"
+    )[0, 0]
+    said = torch.sigmoid(12 * (field - 0.6 + 0.15 * noise))[None]
+    return said, (field > 0.6).float()[None], torch.ones(1, *size, dtype=torch.bool)
+
+
+def matte(seed: int) -> Triple:
+    """A foreground with soft edges: prediction, truth and mask."""
+    rng = torch.Generator().manual_seed(seed)
+    truth = torch.sigmoid(12 * (_blobs(rng, SIZE) - 0.6))[None]
+    said = (truth + 0.1 * torch.randn(truth.shape, generator=rng)).clamp(0, 1)
+    return said, truth, torch.ones(1, *SIZE, dtype=torch.bool)
+
+
+def ids(seed: int, classes: int = 40) -> Triple:
+    """Classes: prediction, truth and mask."""
+    rng = torch.Generator().manual_seed(seed)
+    truth = (
+        torch.randint(0, classes, (1, 12, 16), generator=rng)
+        .repeat_interleave(40, 1)
+        .repeat_interleave(40, 2)
+    )
+    wrong = torch.rand(1, *SIZE, generator=rng) < 0.2
+    said = torch.where(wrong, torch.randint(0, classes, (1, *SIZE), generator=rng), truth)
+    return said, truth, torch.ones(1, *SIZE, dtype=torch.bool)
+
+
+def _blobs(rng: torch.Generator, size: tuple[int, int], count: int = 25) -> Tensor:
+    y, x = (torch.linspace(0, 1, n) for n in size)
+    total = torch.zeros(size)
+    for row, column, a, b in torch.rand(count, 4, generator=rng).tolist():
+        across = (-(((x - column) / (0.02 + 0.08 * b)) ** 2)).exp()
+        total += (-(((y - row) / (0.02 + 0.08 * a)) ** 2)).exp()[:, None] * across
+    return total
+
+
+def least(work: Callable[[], object], rounds: int) -> float:
+    """Milliseconds of processor time, the least of some rounds after one that does not count."""
+    work()
+    found = []
+    for _ in range(rounds):
+        start = time.process_time()
+        work()
+        found.append(time.process_time() - start)
+    return 1000 * min(found)
+
+
+def depth_scores(prediction: Tensor, truth: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """The fit and all scores."""
+    return measure_many(DEPTH.values(), affine_aligned(prediction, truth, valid, (1e-3, 10.0)), truth, valid)
+
+
+def alone(rounds: int) -> dict[str, float]:
+    """Milliseconds an image on one core, by family."""
+    depth, normals, masks, mattes, classes = scene(0), vectors(0), mask(0), matte(0), ids(0)
+    fitted = affine_aligned(*depth, (1e-3, 10.0))
+    semantic = semantic_metrics(40)
+    return {
+        "depth, fitted": least(lambda: depth_scores(*depth), rounds),
+        "depth, boundaries": least(lambda: measure_many(BOUNDARIES.values(), fitted, *depth[1:]), rounds),
+        "normals": least(lambda: measure_many(NORMALS.values(), *normals), rounds),
+        "masks": least(lambda: measure_many(SALIENCY.values(), *masks), rounds),
+        "semantic": least(lambda: measure_many(semantic.values(), *classes), rounds),
+        "matting": least(lambda: measure_many(MATTING.values(), *mattes), rounds),
+        "hce": least(lambda: measure_many([HCE["hce"]], *masks), rounds),
+    }
+
+
+def hce_items(seed: int) -> Triple:
+    """Made in the process that measures it, as files would be read there."""
+    return mask(seed, (1024, 1024))
+
+
+def pooled(images: int, processes: int) -> dict[str, float]:
+    """Milliseconds an image of 1024 x 1024 by the clock, alone and in a pool, and what starting the pool takes."""
+    metrics = [HCE["hce"]]
+    measure_all(metrics, [0], hce_items)
+
+    def clock(count: int, workers: int) -> float:
+        start = time.perf_counter()
+        measure_all(metrics, range(count), hce_items, workers)
+        return 1000 * (time.perf_counter() - start)
+
+    started = clock(processes, processes)
+    return {
+        "hce 1024, one process": clock(images, 0) / images,
+        f"hce 1024, {processes} processes": max(0.0, clock(images + processes, processes) - started) / images,
+        f"starting {processes} processes": started,
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--images", type=int, default=20, help="of the pool's comparison; 0 leaves it out")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=None)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    found = alone(asked.rounds)
+    if asked.images:
+        found |= pooled(asked.images, asked.processes)
+    for name, milliseconds in found.items():
+        print(f"{name:28} {milliseconds:9.1f} ms")
+    if asked.out:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
