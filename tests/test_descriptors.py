@@ -14,7 +14,7 @@ from PIL import Image
 
 from trees import indoor, room
 from twofold.data import Folder, FolderError, validate
-from twofold.data.codecs import decode
+from twofold.data.codecs import decode, write_target
 from twofold.data.pictures import hypersim_tone
 from twofold.geometry import Camera, convert_frame
 from twofold.image import ImageError, read_image
@@ -117,6 +117,33 @@ def test_a_colour_is_invalid_only_as_a_whole():
     assert decode("normals", raw, grey)[1].flatten().tolist() == [False, True, True]
     with pytest.raises(ValueError, match="2 channels, the map 3"):
         decode("normals", raw, {**how, "invalid": [[127, 127]]})
+
+
+# ---- colours that are ids
+
+
+def test_colours_become_the_ids_of_their_palette(tmp_path):
+    palette = [[0, 0, 0], [255, 0, 1], [128, 64, 128], [1, 0, 255]]
+    ids = np.random.default_rng(0).integers(0, 4, SIZE)
+    room.png(tmp_path / "f" / "s.png", np.array(palette, np.uint8)[ids])
+    row = {"targets": {"semantic": {"path": "s.png"}}}
+
+    def said(**how) -> Path:
+        return folder(tmp_path / "f", {"targets": {"semantic": {"codec": "png8", **how}}}, row)
+
+    sample = Folder(said(palette=palette))[0]
+    assert torch.equal(sample.targets["semantic"][0], torch.from_numpy(ids).float())
+    assert sample.valid["semantic"].all()
+    part = Folder(said(palette=palette[1:], ignore=[palette[0]], label_offset=10))[0]
+    assert torch.equal(part.valid["semantic"][0], torch.from_numpy(ids) > 0)
+    assert torch.equal(part.targets["semantic"][0], torch.from_numpy(np.where(ids > 0, ids + 9, 0)).float())
+    refused(said(palette=palette[:3]), r"s\.png: the colour \[1, 0, 255\] is not in the palette")
+    refused(said(), "1 channel")
+    for wrong in ([], [[0, 0]], [[0, 0, 300]], [["a", 0, 0]]):
+        refused(said(palette=wrong), "a list of colours")
+    with pytest.raises(ValueError, match="not written"):
+        write_target(tmp_path / "s", "semantic", torch.zeros(1, 2, 2), torch.ones(1, 2, 2) > 0,
+                     {"codec": "png8", "palette": palette})  # fmt: skip
 
 
 # ---- masks
@@ -332,7 +359,7 @@ ODD: tuple[Any, ...] = (
 )  # fmt: skip
 KEYS = (
     "path codec key index shape masks scale offset kind baseline focal invalid infinite valid_range frame facing "
-    "threshold ignore label_offset stored"
+    "threshold ignore label_offset stored palette"
 )
 
 

@@ -19,6 +19,7 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
     threshold    mask: foreground is above it (128)
     ignore       mask, semantic, instance: like `invalid`
     label_offset semantic, instance, parts: added to the stored id
+    palette      semantic, instance, parts: the colours [r, g, b] in the order of their ids, from 0; only read
     stored       semantic, instance, parts: the stored values in the order of their ids, from 0; others are invalid
 """
 
@@ -228,8 +229,9 @@ def _decode_matte(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[
 
 
 def _decode_ids(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-    raw = _one_channel(raw, "map of ids")
-    valid = ~_matches(raw, how.get("ignore")) & ~_matches(raw, how.get("invalid")) & ~raw.isnan()
+    unknown = _matches(raw, how.get("ignore")) | _matches(raw, how.get("invalid"))
+    raw = _by_color(raw, how["palette"], unknown) if "palette" in how else _one_channel(raw, "map of ids")
+    valid = ~unknown & ~raw.isnan()
     if "stored" in how:
         raw = _positions(raw, how["stored"])
         valid &= raw >= 0
@@ -237,12 +239,33 @@ def _decode_ids(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Te
 
 
 def _encode_ids(ids: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
+    if "palette" in how:
+        raise ValueError("ids in the colours of a palette are read, not written; leave 'palette' out")
     raw = ids - float(how.get("label_offset", 0))
     if "stored" in how:
         raw = torch.tensor(how["stored"], dtype=torch.float32)[torch.where(valid, raw, 0).long()]
     if bool(_matches(torch.where(valid, raw, -1.0), how.get("ignore")).any()):
         raise ValueError(f"an id equals the ignored value {how.get('ignore')}; renumber the ids")
     return torch.where(valid, raw, _ignored(valid, how))
+
+
+def _by_color(raw: Tensor, palette: Any, unknown: Tensor) -> Tensor:
+    """The place in `palette` of each pixel's colour; ValueError for one that is neither there nor `unknown`."""
+    if raw.shape[0] != 3:
+        raise ValueError(
+            f"ids in colours need 3 channels, this map has {raw.shape[0]}; is it stored by a palette?"
+        )
+    colors = torch.tensor(palette, dtype=torch.long)
+    packed, keys = (x[0] * 65536 + x[1] * 256 + x[2] for x in (raw.long(), colors.T))
+    keys, order = keys.sort()
+    place = torch.searchsorted(keys, packed).clamp(max=len(keys) - 1)
+    strange = (keys[place] != packed)[None] & ~unknown
+    if bool(strange.any()):
+        color = raw[:, strange[0]][:, 0].long().tolist()
+        raise ValueError(
+            f"the colour {color} is not in the palette, nor named by 'ignore'; mend the descriptor"
+        )
+    return order[place][None].float()
 
 
 def _positions(raw: Tensor, stored: Any) -> Tensor:

@@ -42,6 +42,9 @@ def _wrong(name: str, value: Any) -> str | None:
     if name == "stored":
         fits = isinstance(value, list) and all(_is_whole(n) and 0 <= n <= _MOST_ID for n in value)
         return None if fits and value else "a list of ids"
+    if name == "palette":
+        fits = isinstance(value, list) and all(isinstance(c, list) and _is_color(c) for c in value)
+        return None if fits and value else "a list of colours [r, g, b]"
     if name == "valid_range":
         fits = isinstance(value, list) and len(value) == 2 and all(isinstance(n, int | float) for n in value)
         return None if fits else "[least, most]"
@@ -56,6 +59,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_color(value: list[Any]) -> bool:
+    return len(value) == 3 and all(_is_whole(n) and 0 <= n <= 255 for n in value)
 
 
 def _shown(value: Any) -> str:

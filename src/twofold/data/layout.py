@@ -51,7 +51,7 @@ def read_header(root: Path) -> dict[str, Any]:
     if not isinstance(targets, dict):
         raise FolderError(f"{path}: 'targets' must give a descriptor (an object) for each name")
     for name, how in [*targets.items(), ("image", header.get("image") or {})]:
-        _check(how, f"{path}: the descriptor of {name!r}")
+        _check(how, f"{path}: {name!r} of its targets" if name != "image" else f"{path}: 'image'")
     return header
 
 
