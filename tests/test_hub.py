@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,14 @@ def test_sources_that_are_none(tmp_path, monkeypatch):
     (saved / "state.json").write_text("[]")
     refused(saved, "is not a JSON object")
     refused(write_parquet(tmp_path / "none.parquet", table().slice(0, 0)), "has no rows")
+
+
+def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
+    source = write_parquet(tmp_path / "x.parquet", table(1))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(FolderError, match=r"pip install 'twofold\[data\]'"):
+        list(import_table(source, tmp_path / "out", COLUMNS))
 
 
 def test_of_the_hub_only_the_split_is_fetched(tmp_path, monkeypatch):

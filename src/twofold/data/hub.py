@@ -9,11 +9,9 @@ and no path is followed. No code of a repository is run. Needs the extra `data`.
 
 from __future__ import annotations
 
-import importlib
-import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from twofold.data.codecs import DEFAULT_CODECS, decode
 from twofold.data.layout import FolderError
+from twofold.data.tables import files_of, rows_of
 from twofold.data.writer import FolderWriter
 from twofold.geometry import Camera
 from twofold.image import ImageError, read_image, read_map
@@ -85,7 +84,7 @@ def import_table(
     A generator; run again after a kill it does what is left. A missing value of a target is a missing target.
     FolderError for a source, split or column that is not there, and naming the row whose value is wrong.
     """
-    files = _files(source, split, revision)
+    files = files_of(source, split, revision)
     header = {
         "name": Path(source).name,
         "split": split,
@@ -96,7 +95,7 @@ def import_table(
     writer = FolderWriter(out, header)
     seen: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
-        for number, row in enumerate(_rows(files, columns.names)):
+        for number, row in enumerate(rows_of(files, columns.names)):
             if limit and number >= limit:
                 break
             id = str(row[columns.id]) if columns.id else f"{number:06d}"
@@ -222,128 +221,3 @@ def _camera(value: Any, width: int, height: int, where: str) -> Camera | None:
         return Camera.from_matrix(numbers.tolist(), width, height)
     except (ValueError, TypeError) as error:
         raise FolderError(f"{where}: its camera is wrong: {error}") from None
-
-
-# ---- tables
-
-
-def _arrow(module: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise FolderError("tables need the package pyarrow; run: pip install 'twofold[data]'") from None
-
-
-def _rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The named columns of each row of the files, in order, a few rows at a time."""
-    for path in files:
-        try:
-            for batch in _batches(path, names):
-                for index in range(batch.num_rows):
-                    yield {name: batch.column(name)[index].as_py() for name in names}
-        except (_arrow("pyarrow").ArrowInvalid, OSError) as error:
-            detail = " ".join(str(error).split())[:120]
-            raise FolderError(f"{path} is damaged or cut short ({detail}); fetch it again") from None
-
-
-def _batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
-    if path.suffix == ".parquet":
-        parquet = _arrow("pyarrow.parquet")
-        with parquet.ParquetFile(path) as file:
-            _check_columns(path, file.schema_arrow.names, names)
-            yield from file.iter_batches(batch_size=8, columns=list(names))
-        return
-    arrow = _arrow("pyarrow")
-    with arrow.memory_map(str(path)) as mapped, arrow.ipc.open_stream(mapped) as stream:
-        _check_columns(path, stream.schema.names, names)
-        yield from stream
-
-
-def _check_columns(path: Path, found: Sequence[str], names: Sequence[str]) -> None:
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise FolderError(f"{path} has no column {missing[0]!r}; it has {', '.join(found)}")
-
-
-def _files(source: str | os.PathLike[str], split: str, revision: str) -> list[Path]:
-    """The files of a split, in order."""
-    path = Path(source)
-    if path.is_file():
-        if path.suffix not in (".parquet", ".arrow"):
-            raise FolderError(f"{path} is not a Parquet or Arrow file")
-        return [path]
-    if not path.exists() and str(source).count("/") == 1 and not str(source).startswith("."):
-        path = _fetch(str(source), split, revision)
-    if not path.is_dir():
-        raise FolderError(f"{source} does not exist; give a folder, a Parquet file, or owner/name on the hub")
-    if (path / "dataset_dict.json").is_file():
-        path = path / _chosen(_json(path / "dataset_dict.json").get("splits", []), split, path)
-    if (path / "state.json").is_file():
-        return _saved(path)
-    found = sorted(path.rglob("*.parquet"))
-    if not found:
-        raise FolderError(f"{path} holds neither a saved data set (state.json) nor Parquet files")
-    by_split: dict[str, list[Path]] = {}
-    for file in found:
-        by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
-    return by_split[_chosen(list(by_split), split, path)]
-
-
-def _split_of(path: Path) -> str:
-    """The split that a file's name says: train-00000-of-00002.parquet, train.parquet or train/0000.parquet."""
-    stem = path.stem.split("-")[0]
-    return path.parent.name if stem.isdigit() and path.parent.name else stem
-
-
-def _chosen(splits: Sequence[str], split: str, path: Path) -> str:
-    if split in splits:
-        return split
-    if split or len(splits) != 1:
-        told = f"no split {split!r}" if split else "several splits"
-        raise FolderError(f"{path} has {told}; say one of {', '.join(splits)}")
-    return splits[0]
-
-
-def _saved(path: Path) -> list[Path]:
-    """The Arrow files of what `save_to_disk` wrote."""
-    state = _json(path / "state.json")
-    if state.get("_indices_files"):
-        raise FolderError(
-            f"{path} is a selection of another data set; call flatten_indices() and save it again"
-        )
-    files = [path / str(entry.get("filename", "")) for entry in state.get("_data_files", [])]
-    for file in files:
-        if file.parent != path or not file.is_file():
-            raise FolderError(f"{file} does not exist; save the data set again")
-    if not files:
-        raise FolderError(f"{path / 'state.json'} names no files; save the data set again")
-    return files
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FolderError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise FolderError(f"{path} is not a JSON object")
-    return found
-
-
-def _fetch(name: str, split: str, revision: str) -> Path:
-    """The Parquet files of a data set of the hub, of one split if it is said, from the cache or the network."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        found = snapshot_download(
-            name, repo_type="dataset", allow_patterns=f"*{split}*.parquet", revision=revision or None
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        detail = " ".join(str(error).split())[:160]
-        raise FolderError(f"{name} is no folder here, and could not be fetched: {detail}") from None
-    if not any(Path(found).rglob("*.parquet")):
-        raise FolderError(
-            f"{name} has no Parquet files of {split or 'any split'}; try --revision refs/convert/parquet"
-        )
-    return Path(found)
