@@ -125,7 +125,7 @@ def clothing(asked: argparse.Namespace) -> None:
                 name=f"{start}-{seed}", stage="denoiser", start="embedded", reset=reset,
                 sources=(Source(path=str(teach)),), mix={"mask": 1.0}, size=(192, 128), head="light",
                 latent_weight=0.0, image_weight=1.0, losses={"mask": {"bce": 1.0, "iou": 1.0}}, steps=asked.steps,
-                batch=16, lr=5e-4, warmup=30, ema=0.98, seed=seed, validate_every=0, save_every=50,
+                batch=16, lr=1e-3, warmup=10, ema=0.95, seed=seed, validate_every=0, save_every=50,
             )  # fmt: skip
             found[start].append(
                 scores("mask", finished(recipe, asked.out / recipe.name), samples, MASK_METRICS)
@@ -159,7 +159,7 @@ def rooms(asked: argparse.Namespace) -> None:
                 recipe = Recipe(
                     name=f"{start}-{knob.replace(' ', '')}-{seed}", stage="denoiser", start="embedded", reset=reset,
                     sources=(Source(path=str(asked.data)),), mix={"depth": 1.0, "normals": 1.0}, size=(144, 192),
-                    steps=asked.steps, batch=16, lr=3e-4, warmup=20, ema=0.97, seed=seed, validate_every=0,
+                    steps=asked.steps, batch=8, lr=3e-4, warmup=20, ema=0.97, seed=seed, validate_every=0,
                     save_every=50,
                 ).replace(**changes)  # fmt: skip
                 checkpoint = finished(recipe, asked.out / recipe.name)
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("study", choices=("clothing", "rooms"))
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--test", type=Path, default=Path("data/rooms-dev"))
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)

@@ -21,9 +21,13 @@ CORE = (
 )  # fmt: skip
 # By extra: the modules it brings.
 EXTRAS = {
-    "io": ("cv2", "OpenEXR", "tifffile"),
+    "io": ("cv2", "OpenEXR", "tifffile", "h5py"),
+    "data": ("pyarrow",),
+    "metrics": ("cv2", "skimage"),
+    "pose": ("pycocotools",),
     "render": ("mitsuba", "mitsuba_oidn"),
     "samples": ("skimage",),
+    "train": ("tensorboard",),
 }
 
 
