@@ -1,0 +1,218 @@
+"""Every published recipe in miniature: it trains, is saved and predicts; and what the miniature keeps of it."""
+
+import importlib.util
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import world
+from twofold.backbones import new
+from twofold.checkpoints import ModelSettings, open_model, save_model
+from twofold.data.labels import NYU40_COLOURS, decode_drawn, encode_drawn
+from twofold.data.writer import FolderWriter
+from twofold.predictor import Predictor, Reading
+from twofold.protocol import Noise
+from twofold.sample import Sample
+from twofold.tasks import get_task
+from twofold.tasks.keypoints import JOINTS
+from twofold.train.lab import lab, require
+from twofold.train.loop import train
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe
+
+ROOT = Path(__file__).parents[1]
+FILES = ("genpercept", "table1", "table2", "table3", "table4", "table5", "table12", "peers")
+SIDE = 32
+DATA_SETS = re.compile(r"(KITTI|NYUv2|ScanNet|DIODE|ETH3D) (\.\d{3})")
+
+
+def functions(name: str) -> dict:
+    """The recipes of a file: its own functions that need no argument."""
+    path = ROOT / "recipes" / f"{name}.py"
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec = importlib.util.spec_from_file_location(f"recipes_{name}", path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return {
+        key: function
+        for key, function in vars(module).items()
+        if inspect.isfunction(function)
+        and function.__module__ == module.__name__
+        and all(p.default is not p.empty for p in inspect.signature(function).parameters.values())
+    }
+
+
+RECIPES = {f"{name}:{key}": f for name in FILES for key, f in functions(name).items()}
+
+
+def ball(seed: int) -> Sample:
+    """A ball before a wall, with the mask of the ball and two classes."""
+    sample = world.sphere(seed, SIDE)
+    on = (sample.targets["depth"] < 1.999).float()
+    known = sample.valid["depth"]
+    targets = {**sample.targets, "mask": on, "semantic": on * 17 + 1}
+    return Sample(
+        sample.image, targets, dict.fromkeys(targets, known), sample.caption, sample.id, None, sample.origin
+    )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny random model, and a folder of balls with every target that a recipe asks for in the laboratory."""
+    root = tmp_path_factory.mktemp("lab")
+    save_model(new.tiny(), ModelSettings(name="tiny", size=SIDE), root / "model", torch.float32)
+    names = ("depth", "normals", "mask", "semantic")
+    writer = FolderWriter(root / "balls", {"name": "balls", "targets": {n: {} for n in names}})
+    for seed in range(3):
+        writer.write(ball(seed))
+    writer.finish()
+    manifest = root / "balls" / "metadata.jsonl"
+    rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for row in rows:
+        row["targets"]["keypoints"] = {"points": [[3 + k, 28 - k, 2] for k in range(len(JOINTS))]}
+    manifest.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def small(place: Path, name: str) -> Recipe:
+    """A recipe in the laboratory, once more in miniature: one step of two balls."""
+    recipe = lab(RECIPES[name](), data=str(place / "balls"), test=str(place / "balls"))
+    require(recipe)
+    return recipe.replace(
+        start=str(place / "model"),
+        size=(SIDE, SIDE),
+        steps=1,
+        warmup=0,
+        batch=2,
+        validation=None,
+        save_every=0,
+    )
+
+
+def way(recipe: Recipe) -> tuple:
+    """What decides how a run is saved and opened again."""
+    protocol = recipe.protocol
+    state = (protocol.kind, protocol.start if protocol.condition == "concat" else "")
+    return tuple(recipe.mix), recipe.head, recipe.unet, recipe.decoder, state
+
+
+# One recipe of each way goes through files; the others differ by numbers, and are asked where they were trained.
+KINDS = {way(f()): name for name, f in reversed(RECIPES.items())}
+
+
+@pytest.mark.parametrize("name", KINDS.values())
+def test_every_kind_of_recipe_trains_is_saved_and_predicts(place, tmp_path, name):
+    recipe = small(place, name)
+    assert 0 < list(run_recipe(recipe, place / tmp_path.name))[-1]["loss"] < 100
+    model = open_model(str(place / tmp_path.name / "checkpoint"))
+    (task,) = model.tasks
+    how = model.settings.tasks[task]
+    assert (how.protocol, how.head, how.prompt) == (
+        recipe.protocol,
+        recipe.head,
+        next(iter(recipe.prompts.values())),
+    )
+    assert sound(model.predictor(task)(ball(7).image).map)
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n not in KINDS.values()])
+def test_every_other_recipe_trains_and_predicts(place, tmp_path, name):
+    recipe, heads = small(place, name), {}
+    net = new.tiny()
+    new.renew(net, [part for part in recipe.reset if part != "heads"], [""], 0)
+    new.widen(net, recipe.protocol.channels(net.latent_channels))
+    assert 0 < list(train(net, recipe, place / tmp_path.name, heads))[-1]["loss"] < 100
+    (task,) = recipe.tasks
+    answer = Predictor(net, get_task(task), recipe.protocol, heads[task], Reading(recipe.prompts[task]))
+    assert sound(answer(ball(7).image).map)
+
+
+def sound(answer: torch.Tensor) -> bool:
+    return answer.shape[-2:] == (SIDE, SIDE) and bool(answer.isfinite().all())
+
+
+def test_every_recipe_has_a_docstring_and_a_name_of_its_own():
+    made = {name: f() for name, f in RECIPES.items()}
+    assert all(f.__doc__ for f in RECIPES.values())
+    names = [r.name for r in made.values()]
+    assert len(set(names)) == len(names)
+    for name, function in RECIPES.items():
+        if name.startswith("table"):
+            assert [x for x, _ in DATA_SETS.findall(function.__doc__)] == [
+                "KITTI", "NYUv2", "ScanNet", "DIODE", "ETH3D",
+            ]  # fmt: skip
+
+
+def test_the_page_lists_every_recipe_with_its_numbers():
+    page = (ROOT / "docs" / "recipes.md").read_text()
+    for name, function in RECIPES.items():
+        file, _, key = name.partition(":")
+        row = next((line for line in page.splitlines() if f"`{file}.py:{key}`" in line), "")
+        assert row, f"docs/recipes.md does not list {name}"
+        for data, number in DATA_SETS.findall(function.__doc__ if file.startswith("table") else ""):
+            assert number in row, f"{name}: docs/recipes.md lacks {data} {number}"
+
+
+def test_the_laboratory_keeps_what_a_recipe_is_about():
+    recipe = RECIPES["table4:lora_1024"]().replace(labels=50, alpha=2048, decay=25000)
+    small = lab(recipe, data=["a", "b"], test="c")
+    assert small.sources == (Source(path="a", share=0.9), Source(path="b", share=0.1))
+    assert (small.start, small.reset, small.validation) == ("embedded", ("heads",), "c")
+    assert (small.rank, small.alpha, small.labels) == (154, 307, 50)
+    assert (small.steps, small.warmup, small.decay, small.final_lr) == (300, 10, 250, 0.01)
+    assert (small.lr, small.seed, small.optimizer) == (pytest.approx(3e-4), 2024, "adam")
+    assert (small.together, small.micro, small.precision) == (1, 0, "fp32")
+    ranks = [lab(RECIPES[f"table4:lora_{r}"]()).rank for r in (4, 16, 64, 256, 1024)]
+    assert ranks == sorted(set(ranks))
+    # One folder for two sources is one source of all the examples, thinned as they were.
+    thin = lab(RECIPES["table12:data_11k"](), data="a")
+    assert thin.sources == (Source(path="a", share=1.0, fraction=0.125),)
+
+
+def test_every_beta_of_table_1_is_walked_at_its_own():
+    walks = [f().protocol for name, f in RECIPES.items() if name.startswith("table1:")]
+    noises = {(p.noise.start, p.noise.end) for p in walks if p.kind == "multi_step"}
+    assert noises == {
+        (0.0002125, 0.003), (0.000425, 0.006), (0.00085, 0.012), (0.0034, 0.048), (0.136, 0.192), (0.544, 0.768),
+        (1.0, 1.0),
+    }  # fmt: skip
+    assert all(p.times(Noise().schedule) in ([901 - 100 * i for i in range(10)], [1]) for p in walks[:-1])
+
+
+def test_what_the_laboratory_lacks_is_said(place, tmp_path):
+    recipe = lab(RECIPES["table1:rgb_noise_beta_1"](), data=str(tmp_path / "rooms"))
+    with pytest.raises(ValueError, match=r"twofold render --count 1200 --seed 1 --spp 4 --out .*rooms$"):
+        require(recipe)
+    with pytest.raises(ValueError, match="has only depth, keypoints, mask, normals, semantic"):
+        require(
+            recipe.replace(
+                sources=(Source(path=str(place / "balls")),), mix={"albedo": 1.0}, prompts={}, validation=None
+            )
+        )
+    with pytest.raises(ValueError, match="nothing to try"):
+        lab(recipe.replace(mix={"image": 1.0}, losses={}, prompts={}))
+
+
+def test_hypersim_drawn_as_released_is_stretched_and_read_by_the_nearest_colour():
+    ids = torch.arange(40).reshape(1, 1, 5, 8)
+    canvas, known = encode_drawn(ids, ids < 40)
+    assert (float(canvas.min()), float(canvas.max())) == (-1.0, 1.0)
+    assert known.all()
+    # Colours of the whole palette go from 19 to 255: stretched by 8 percent, most are still nearest to themselves.
+    assert (decode_drawn(canvas) == ids).float().mean() > 0.9
+    # A picture of one class alone has no range but its own.
+    one, _ = encode_drawn(torch.full((1, 1, 4, 4), 4), torch.ones(1, 1, 4, 4, dtype=torch.bool))
+    red, green, blue = (one[0, :, 0, 0] + 1).tolist()
+    r, g, b = NYU40_COLOURS[4]
+    assert (red, blue) == (pytest.approx(2 * (r - b) / (g - b)), 0.0)
+    assert green == 2.0
+    with pytest.raises(ValueError, match="classes are 0 to 39"):
+        encode_drawn(torch.full((1, 1, 2, 2), 40), torch.ones(1, 1, 2, 2, dtype=torch.bool))
