@@ -197,7 +197,7 @@ class Predictor(nn.Module):
         if ensemble > 1:
             about["ensemble"] = ensemble
         return [
-            self._finish(answers[i], image, {**about, "seed": seeds[i]}) for i, image in enumerate(images)
+            self.finished(answers[i], image, {**about, "seed": seeds[i]}) for i, image in enumerate(images)
         ]
 
     @torch.no_grad()
@@ -209,7 +209,12 @@ class Predictor(nn.Module):
         weights = next(self.backbone.parameters())
         drawn = rngs if self.protocol.encode == "sample" else None
         latent = self.backbone.encode((padded * 2 - 1).to(weights), drawn)
-        answer = self.protocol.solve(self.look, latent, rngs, self.backbone.schedule)
+        return self.painted(self.protocol.solve(self.look, latent, rngs, self.backbone.schedule), (h, w))
+
+    @torch.no_grad()
+    def painted(self, answer: Answer, size: tuple[int, int]) -> Tensor:
+        """What the head makes of an answer: canvases ``b c h w`` on the CPU, cut to ``size`` (height, width)."""
+        h, w = size
         z = self.backbone.latent_channels
         x0 = answer.x0[:, self.reading.part * z : (self.reading.part + 1) * z]
         canvas = self.head(x0, answer.features, self.backbone)[..., :h, :w].float().cpu()
@@ -221,7 +226,8 @@ class Predictor(nn.Module):
         taps = bool(getattr(self.head, "reads_features", True))
         return stretched(canvas if taps else canvas.mean(1, keepdim=True).clamp(-1, 1).expand_as(canvas))
 
-    def _finish(self, canvases: list[Tensor], image: Tensor, about: dict[str, Any]) -> Prediction:
+    def finished(self, canvases: list[Tensor], image: Tensor, about: dict[str, Any]) -> Prediction:
+        """The prediction of one image (``3 h w``) from the canvas ``c h w`` of each answer, ``about`` its settings."""
         maps = torch.cat([self._map(canvas, image) for canvas in canvases])
         uncertainty = None
         found = maps[0]
