@@ -1,0 +1,241 @@
+"""Killed at any moment, or out of room on the disk: the same command again ends in the same bits.
+
+Killed runs are forked off this process, so that nothing is imported again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import world
+from twofold.cli.main import run as command
+from twofold.data.writer import FolderWriter
+from twofold.train import run as running
+from twofold.train import state as states
+from twofold.train import store as stores
+from twofold.train import track
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
+
+PIXELS = {"latent_weight": 0.0, "image_weight": 1.0}
+PLANS: dict[str, dict[str, Any]] = {
+    "a mixture": {"mix": {"image": 1.0, "depth": 1.0}},
+    "dropout and batch norm": {
+        "mix": {"semantic_logits": 1.0},
+        "head": "upernet",
+        "text": "frozen",
+        **PIXELS,
+    },
+    "low rank": {"unet": "lora", "rank": 2, "text": "frozen"},
+    "a learning decoder": {"decoder": "full", "text": "frozen", **PIXELS},
+    "no average": {"ema": 0.0, "cache": False},
+    "augmented": {"augment": True, "micro": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("interrupted") / "balls"
+    writer = FolderWriter(root, {"name": "balls", "targets": {"depth": {}, "semantic": {}}})
+    for seed in range(4):
+        ball = world.sphere(seed, 16)
+        depth, known = ball.targets["depth"], ball.valid["depth"]
+        targets = {"depth": depth, "semantic": (depth < 1.9).float()}
+        writer.write(replace(ball, targets=targets, valid=dict.fromkeys(targets, known)))
+    writer.finish()
+    return root
+
+
+@pytest.fixture
+def recipe(data, tiny_model, monkeypatch) -> Recipe:
+    monkeypatch.setattr(track, "EVERY", 1)  # every step leaves a record
+    return Recipe(
+        name="interrupted", stage="denoiser", start=str(tiny_model), sources=(Source(path=str(data)),), size=(16, 16),
+        mix={"depth": 1.0}, steps=3, batch=2, lr=1e-2, warmup=0, ema=0.5, validate_every=0, save_every=2,
+    )  # fmt: skip
+
+
+def whole(recipe: Recipe, folder: Path) -> float:
+    """The run that nothing befalls; the seconds it takes."""
+    began = time.monotonic()
+    for _ in run_recipe(recipe, folder):
+        pass
+    return time.monotonic() - began
+
+
+def child(work: Callable[[], Any]) -> int:
+    """``work`` in a process of its own; its number."""
+    number = os.fork()
+    if number == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return number
+
+
+def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[tuple[int, float]], dict[str, bytes]]:
+    """All tensors of the last state, steps and losses as they are written down, and the checkpoint's files."""
+    state = torch.load(folder / "state.pt", weights_only=True)
+    assert state["step"] == 3
+    told = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    files = {
+        str(p.relative_to(folder)): p.read_bytes() for p in (folder / "checkpoint").rglob("*.safetensors")
+    }
+    return dict(tensors(state)), [(r["step"], r["loss"]) for r in told], files
+
+
+def tensors(found: Any, name: str = ""):
+    """Every tensor in nested dicts and lists, by where it is."""
+    inner = found.items() if isinstance(found, dict) else enumerate(found) if isinstance(found, list) else ()
+    for key, value in inner:
+        yield from tensors(value, f"{name}/{key}")
+    if isinstance(found, torch.Tensor):
+        yield name, found
+
+
+def assert_same(a: Path, b: Path) -> None:
+    """Two runs ended alike, and left nothing behind."""
+    (state, told, files), (state_, told_, files_) = outcome(a), outcome(b)
+    assert state.keys() == state_.keys()
+    assert [k for k in state if not torch.equal(state[k], state_[k])] == []
+    assert told == told_
+    assert [step for step, _ in told] == [1, 2, 3]
+    assert files
+    assert files == files_
+    assert not list(b.parent.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_a_run_killed_at_random_moments_ends_in_the_same_bits(recipe, plan, tmp_path):
+    recipe = recipe.replace(**PLANS[plan])
+    seconds = whole(recipe, tmp_path / "a" / "whole")
+    dice = random.Random(plan)
+    for _ in range(2):
+        number = child(lambda: whole(recipe, tmp_path / "b" / "killed"))
+        time.sleep(dice.uniform(0.05, 1) * seconds)
+        os.kill(number, signal.SIGKILL)
+        os.waitpid(number, 0)
+    whole(recipe, tmp_path / "b" / "killed")
+    assert_same(tmp_path / "a" / "whole", tmp_path / "b" / "killed")
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_run_killed_before_or_after_any_of_its_files_is_written(recipe, after, tmp_path):
+    """Latents, recipe, records, states: every file becomes itself at one moment; around some, the run is killed."""
+    whole(recipe, tmp_path / "a" / "whole")
+    become, begun = os.replace, [0]
+
+    def killed(wanted: int) -> None:
+        def replaced(*names: Any) -> None:
+            begun[0] += 1
+            if begun[0] == wanted and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            become(*names)
+            if begun[0] == wanted:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = replaced
+        whole(recipe, tmp_path / "b" / "killed")
+
+    for wanted in (2, 5, 2, 1):
+        _, status = os.waitpid(child(lambda wanted=wanted: killed(wanted)), 0)
+        assert os.WIFSIGNALED(status) or status == 0
+    whole(recipe, tmp_path / "b" / "killed")
+    assert_same(tmp_path / "a" / "whole", tmp_path / "b" / "killed")
+
+
+def limited(bytes_: int) -> None:
+    """From here on this process cannot write files larger than that, as if the disk were full."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, resource.RLIM_INFINITY))
+
+
+def full_at_latents() -> None:
+    """The disk is full at the third sample."""
+    save, calls = stores.save_file, []
+
+    def saved(*args: Any) -> None:
+        calls.append(1)
+        if len(calls) == 3:
+            limited(100)
+        save(*args)
+
+    stores.save_file = saved
+
+
+def full_at_state() -> None:
+    """The disk is full at the second state, the last."""
+    save = states.State.save
+
+    def saved(self: states.State, step: int) -> None:
+        if step == 3:
+            limited(100_000)
+        save(self, step)
+
+    states.State.save = saved
+
+
+def full_at_checkpoint() -> None:
+    """The disk is full when all is learned."""
+    save = running.save_model
+
+    def saved(*args: Any, **how: Any) -> None:
+        limited(10_000)
+        save(*args, **how)
+
+    running.save_model = saved
+
+
+@pytest.mark.parametrize("full, kept", [(full_at_latents, 0), (full_at_state, 2), (full_at_checkpoint, 3)])
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(recipe, full, kept, tmp_path):
+    whole(recipe, tmp_path / "a" / "whole")
+    folder = tmp_path / "b" / "full"
+    recipe.save(tmp_path / "recipe.json")
+    ear, mouth = os.pipe()
+
+    def told() -> None:
+        sys.stderr = os.fdopen(mouth, "w", buffering=1)
+        full()
+        asked = [
+            "train",
+            str(tmp_path / "recipe.json"),
+            "--out",
+            str(folder),
+            "--tracker",
+            "none",
+            "--device",
+            "cpu",
+        ]
+        assert command(asked) == 1
+
+    number = child(told)
+    os.close(mouth)
+    with os.fdopen(ear) as said:
+        lines = [x for x in said.read().replace("\r", "\n").splitlines() if x.startswith("twofold:")]
+    assert os.waitpid(number, 0)[1] == 0
+    assert len(lines) == 1
+    assert "no room left to write this" in lines[0]
+    assert str(tmp_path / "b") in lines[0]
+    if kept:
+        assert torch.load(folder / "state.pt", weights_only=True)["step"] == kept
+    assert not (folder / "checkpoint").exists()
+    whole(recipe, folder)
+    assert_same(tmp_path / "a" / "whole", folder)
