@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.world import sphere
 from torch import Tensor
 
 from twofold.data.folder import Folder
@@ -19,6 +18,7 @@ from twofold.prediction import Prediction
 from twofold.predictor import Reading
 from twofold.sample import Origin, Sample
 from twofold.tasks import TASKS
+from world import sphere
 
 SIZE = 48
 CLASSES = ("nothing", "ball", "wall")

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.scored import Eyes, folder, guess, guesses, scored, stored
 
+from scored import Eyes, folder, guess, guesses, scored, stored
 from twofold.cli.main import run as command
 from twofold.data.folder import Folder
 from twofold.evaluate import (

@@ -42,6 +42,24 @@ def unpack(said: list[float] | str) -> Tensor:
     return torch.tensor(said, dtype=torch.float64)
 
 
+def pack_all(parts: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Vectors by name; a long one that equals an earlier one (several scores of one confusion) names it: '=miou'."""
+    found: dict[str, Any] = {}
+    for name, part in parts.items():
+        alike = (k for k in found if len(part) > READABLE and torch.equal(parts[k], part))
+        same = next(alike, "")
+        found[name] = f"={same}" if same else pack(part)
+    return found
+
+
+def unpack_from(parts: Mapping[str, Any], name: str) -> Tensor:
+    """One of the vectors that `pack_all` was given."""
+    said = parts[name]
+    if isinstance(said, str) and said.startswith("="):
+        said = parts[said[1:]]
+    return unpack(said)
+
+
 def file_name(shard: tuple[int, int]) -> str:
     """Of the rows of process ``k`` of ``n``."""
     return "rows.jsonl" if shard == (1, 1) else f"rows-{shard[0]}-of-{shard[1]}.jsonl"

@@ -18,7 +18,7 @@ from ..sample import Sample
 from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
 from .pose import OWN, FromResults, found, is_pose, likeness
 from .predictions import MissingError, Source
-from .rows import Row, Writer, file_name, pack, read_all
+from .rows import Row, Writer, file_name, pack_all, read_all
 from .standard import EvaluationError, Standard
 
 # Of a header: where the files lie on this machine.
@@ -131,9 +131,9 @@ def _row(job: Evaluation, index: int) -> Row:
         **row,
         "status": "done",
         "values": _values(job, parts),
-        "parts": _packed(parts),
+        "parts": pack_all(parts),
         **({"frames": frames} if frames else {}),
-        **({"baselines": {name: _packed(p) for name, p in seen.items()}} if seen else {}),
+        **({"baselines": {name: pack_all(p) for name, p in seen.items()}} if seen else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }
 
@@ -145,10 +145,6 @@ def _person(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, A
         return {"found": job.source.people(row["id"]), "values": {}}
     people = found(job.source(sample, row).map, how)
     return {"found": people, "values": {OWN.name: likeness(people[0], how)}}
-
-
-def _packed(parts: Parts) -> dict[str, Any]:
-    return {name: pack(part) for name, part in parts.items()}
 
 
 def _values(job: Evaluation, parts: Parts) -> dict[str, float | None]:

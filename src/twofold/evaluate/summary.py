@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import Metric
-from .rows import READABLE, Row, unpack
+from .rows import READABLE, Row, unpack_from
 
 # Of the intervals: resamples of the pictures, and what is left out at either end.
 RESAMPLES, TAIL = 1000, 0.025
@@ -45,9 +45,9 @@ def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple
     times.scatter_add_(1, drawn, torch.ones_like(times))
     found = {}
     for metric in metrics:
-        parts = torch.stack([unpack(row["parts"][metric.name]) for row in done])
-        if parts.shape[1] > READABLE:
+        if len(unpack_from(done[0]["parts"], metric.name)) > READABLE:
             continue
+        parts = torch.stack([unpack_from(row["parts"], metric.name) for row in done])
         values = sorted(v for v in map(metric.conclude, times @ parts) if math.isfinite(v))
         if values:
             last = len(values) - 1
@@ -89,7 +89,7 @@ def _concluded(metrics: Sequence[Metric], parts: Sequence[Mapping[str, Any]]) ->
     for metric in metrics:
         total: Tensor | None = None
         for part in parts:
-            value = unpack(part[metric.name])
+            value = unpack_from(part, metric.name)
             total = value if total is None else total + value
         found[metric.name] = math.nan if total is None else metric.conclude(total)
     return found
