@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -210,3 +212,22 @@ def test_the_mean_of_the_four_test_sets_is_the_published_one() -> None:
             n.value for n in numbers() if n.method == method and n.metric == "hce" and "-te" in n.benchmark
         ]
         assert len(parts) == 4 and round(sum(parts) / 4) == whole
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "evaluate.md"
+
+
+def test_the_page_names_every_record_and_its_code_is_code() -> None:
+    text = PAGE.read_text()
+    for standard in STANDARDS:
+        assert standard in text or (standard.startswith("mtl/") and standard.split("-")[0] + "-*" in text), (
+            standard
+        )
+    for bench in BENCHMARKS.values():
+        short = "-" + bench.name.split("-")[-1]
+        assert bench.name in text or f"`{short}`" in text, bench.name
+        assert str(bench.count) in text and bench.converter.split("-")[0] in text
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", text, re.S)):
+        code = compile(block, f"{PAGE.name}, block {number}", "exec")
+        if "open_model" not in block:
+            exec(code, {})
