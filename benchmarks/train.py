@@ -1,0 +1,154 @@
+"""What a training step costs: kept latents, recomputed activations, examples shown at once.
+
+    twofold render --count 12 --size 192x144 --out DIR
+    python benchmarks/train.py --data DIR
+
+Each number is of a process of its own that trains a few steps, of which the first two are not counted; variants of one
+comparison take turns, and ratios are of medians. Processor time is that of all threads: what a step costs, whatever
+else the machine does. Memory is the process's largest resident set, less what it held before the first step, on a CPU,
+and `torch.cuda.max_memory_allocated` on a GPU. ``embedded`` is the shipped network, at its own size; ``medium`` is one
+of random weights with the layout of SD 2.1 at a quarter of its width (53 M), at 256 x 256.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+WARM = 2  # steps that are not counted
+Result = dict[str, float]
+
+
+def recipe(data: Path, model: str, out: Path, steps: int, changes: Mapping[str, Any]):
+    """A short run of one-step depth by the squared error of latents."""
+    from twofold.train import Recipe, Source
+
+    size = (144, 192) if model == "embedded" else (256, 256)
+    return Recipe(
+        name="cost", stage="denoiser", start="embedded", reset=("heads",), sources=(Source(path=str(data)),),
+        mix={"depth": 1.0}, size=size, steps=steps + WARM + 1, batch=8, text="frozen", validate_every=0,
+        validate_count=0, save_every=0, ema=0.0,
+    ).replace(**changes)  # fmt: skip
+
+
+def medium():
+    """A network of random weights: SD 2.1's layout at a quarter of its width, beside the embedded autoencoder."""
+    import torch
+
+    from twofold.backbones import new
+    from twofold.checkpoints import open_model
+
+    net = open_model("embedded").backbone
+    config = {
+        **new.sd_unet_config(), "block_out_channels": (80, 160, 320, 320), "attention_head_dim": (2, 4, 8, 8),
+        "cross_attention_dim": net.text_width, "norm_num_groups": 16,
+    }  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net.unet = type(net.unet)(**config)
+    net.tap_channels = tuple(reversed(config["block_out_channels"]))
+    return net
+
+
+def measure(asked: argparse.Namespace) -> Result:
+    """In a process of its own: seconds a step, and megabytes that steps add."""
+    import torch
+
+    from twofold.checkpoints import open_model
+    from twofold.train.loop import train
+
+    torch.set_num_threads(asked.threads)
+    net = open_model("embedded").backbone if asked.model == "embedded" else medium()
+    plan = recipe(asked.data, asked.model, asked.out, asked.steps, json.loads(asked.changes))
+    began, seconds, used = memory(), [], []
+    for record in train(net, plan, asked.out / "run"):
+        seconds.append(record["seconds"])
+        used.append(time.process_time())
+        if record["step"] == plan.steps - 1:  # the last step saves the run's state as well
+            break
+    held = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else memory() - began
+    spent = (used[-1] - used[WARM - 1]) / (len(used) - WARM)
+    return {"seconds": median(seconds[WARM:]), "processor": spent, "megabytes": held}
+
+
+def memory() -> float:
+    """The largest resident set so far, in MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def run(asked: argparse.Namespace, model: str, changes: Mapping[str, Any], out: Path) -> Result:
+    """`measure` in another process."""
+    command = [
+        sys.executable, __file__, "--inside", "--data", str(asked.data), "--model", model, "--out", str(out),
+        "--steps", str(asked.steps), "--threads", str(asked.threads), "--changes", json.dumps(changes),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"{command} failed")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def compare(
+    asked: argparse.Namespace, title: str, model: str, variants: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """A Markdown table: the variants side by side, as ratios to the first."""
+    found: dict[str, list[Result]] = {name: [] for name in variants}
+    with tempfile.TemporaryDirectory() as folder:
+        for turn in range(asked.turns):
+            for name, changes in variants.items():
+                out = Path(folder) / name.replace(" ", "-") / str(turn)
+                found[name].append(run(asked, model, changes, out))
+    told = {name: {k: median(r[k] for r in results) for k in results[0]} for name, results in found.items()}
+    first = next(iter(told.values()))
+    head = "| | s a step | ratio | processor s a step | ratio | MiB | ratio |"
+    lines = [f"\n{title} ({model})\n", head, "|---|---|---|---|---|---|---|"]
+    forms = {"seconds": ".3f", "processor": ".3f", "megabytes": ".0f"}
+    for name, one in told.items():
+        cells = [f"{one[k]:{form}} | {one[k] / first[k]:.2f}" for k, form in forms.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    print("\n".join(lines), flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=("cache", "checkpointing", "micro"))
+    parser.add_argument("--model", choices=("embedded", "medium"), default="embedded", help=argparse.SUPPRESS)
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--changes", default="{}", help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, default=Path("."), help=argparse.SUPPRESS)
+    asked = parser.parse_args(arguments)
+    if asked.inside:
+        print(json.dumps(measure(asked)))
+        return
+    if asked.only in (None, "cache"):
+        compare(asked, "Latents", "embedded", {"kept": {}, "encoded each time": {"cache": False}})
+    if asked.only in (None, "checkpointing"):
+        variants = {"activations kept": {}, "recomputed": {"checkpointing": True}}
+        compare(asked, "Activations", "medium", variants)
+    if asked.only in (None, "micro"):
+        variants = {
+            "8 at once": {},
+            "4 at once": {"micro": 4},
+            "2 at once": {"micro": 2},
+            "1 at once": {"micro": 1},
+        }
+        compare(asked, "Examples shown at once, of a batch of 8", "medium", variants)
+
+
+if __name__ == "__main__":
+    main()
