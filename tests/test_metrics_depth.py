@@ -310,3 +310,8 @@ def test_images_without_a_contour_count_nothing_or_not_at_all():
 def test_depths_that_are_not_positive_have_no_contour():
     with pytest.raises(ValueError, match="not positive"):
         BOUNDARIES["boundary_f1"].measure(-step(1.5), step(1.5), known(step(1.5)))
+
+
+def test_a_map_of_several_channels_is_no_depth():
+    with pytest.raises(ValueError, match="1 channel"):
+        DEPTH["rmse"].measure(torch.ones(3, 4, 4), torch.ones(3, 4, 4), torch.ones(1, 4, 4, dtype=torch.bool))

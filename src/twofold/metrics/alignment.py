@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from twofold.metrics.depth import SMALLEST_DEPTH, affine_aligned, disparity_aligned
+from twofold.metrics.depth import SMALLEST_DEPTH, affine_aligned, clipped, disparity_aligned
 
 Clip = tuple[float, float]
 ANYTHING: Clip = (SMALLEST_DEPTH, math.inf)
@@ -34,15 +34,10 @@ def within_caps(depth: Tensor, caps: Clip) -> Tensor:
     return (depth > caps[0]) & (depth < caps[1])
 
 
-def clipped(depth: Tensor, clip: Clip = ANYTHING) -> Tensor:
-    """Metres, float64, in `clip` and no less than SMALLEST_DEPTH."""
-    return depth.double().clamp(*clip).clamp(min=SMALLEST_DEPTH)
-
-
 def unaligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = ANYTHING) -> Tensor:
     """A prediction in metres as it is, clipped."""
     _known(prediction, target, valid)
-    return clipped(prediction, clip)
+    return clipped(prediction.double(), clip)
 
 
 def scale_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = ANYTHING) -> Tensor:

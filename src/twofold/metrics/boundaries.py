@@ -9,10 +9,12 @@ Only neighbours that are both valid count. Truth has to be dense and sharp: rend
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, vector
+from twofold.metrics.metric import Metric, Pair, mean, vector
 
 STEPS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
 
@@ -78,14 +80,6 @@ def _image(published: bool, pair: Pair) -> Tensor:
     return vector(_f1(counts), 1, 0)
 
 
-def _by_image(pair: Pair) -> Tensor:
-    return _image(False, pair)
-
-
-def _by_image_published(pair: Pair) -> Tensor:
-    return _image(True, pair)
-
-
 def _pooled(pair: Pair) -> Tensor:
     """The counts, which add, and whether the image has no valid pixel."""
     return vector(pair.once(_counts), float(pair.count == 0))
@@ -96,18 +90,14 @@ def _conclude_pooled(total: Tensor) -> float:
     return float(_f1(counts)) if bool(counts[2].any()) else float("nan")
 
 
-def _conclude(total: Tensor) -> float:
-    return float(total[0] / total[1]) if total[1] > 0 else float("nan")
-
-
 # boundary_f1            mean over images; one without a contour in its truth counts 0, as published
 # boundary_f1_there      mean over the images with a contour in their truth
 # boundary_f1_pooled     of the contours of all images together
 BOUNDARIES: dict[str, Metric] = {
     m.name: m
     for m in (
-        Metric("boundary_f1", "", "higher", _by_image_published, _conclude),
-        Metric("boundary_f1_there", "", "higher", _by_image, _conclude),
+        Metric("boundary_f1", "", "higher", partial(_image, True), mean),
+        Metric("boundary_f1_there", "", "higher", partial(_image, False), mean),
         Metric("boundary_f1_pooled", "", "higher", _pooled, _conclude_pooled),
     )
 }

@@ -42,7 +42,8 @@ def crop_mask(name: str, height: int, width: int) -> Tensor:
     return mask
 
 
-def _clipped(depth: Tensor, clip: tuple[float, float]) -> Tensor:
+def clipped(depth: Tensor, clip: tuple[float, float] = (SMALLEST_DEPTH, math.inf)) -> Tensor:
+    """Metres in `clip`, and no less than SMALLEST_DEPTH."""
     return depth.clamp(max(clip[0], SMALLEST_DEPTH), max(clip[1], SMALLEST_DEPTH))
 
 
@@ -56,7 +57,7 @@ def affine_aligned(
     ValueError when no pixel is valid.
     """
     scale, shift = _fit(prediction, target, valid)
-    return _clipped(_line(prediction, scale, shift), clip)
+    return clipped(_line(prediction, scale, shift), clip)
 
 
 def disparity_aligned(
@@ -72,7 +73,7 @@ def disparity_aligned(
     inverse = 1 / torch.where(fit, target, 1.0).double()
     scale, shift = _fit(prediction, inverse, fit)
     disparity = _line(prediction, scale, shift).clamp_(min=SMALLEST_DISPARITY)
-    return _clipped(disparity.reciprocal_(), clip)
+    return clipped(disparity.reciprocal_(), clip)
 
 
 def _fit(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[float, float]:
@@ -115,7 +116,12 @@ LIMITS = (1.25, 1.25**2, 1.25**3)
 
 
 def _sums(x: Pair) -> dict[str, float]:
-    """All that the scores of an image are made of, by one look at its pixels; NaN where a logarithm has none."""
+    """All that the scores of an image are made of, by one look at its pixels; NaN where a logarithm has none.
+
+    ValueError when the maps have more channels than one.
+    """
+    if len(x.prediction) != 1:
+        raise ValueError(f"a depth map has 1 channel, this one {len(x.prediction)}")
     blocks = np.array([_sums_of_block(p[0], d[0]) for p, d in x.blocks()])
     sizes, means = blocks[:, -2], blocks[:, -1]
     total = dict(zip(_ENTRIES, blocks[:, : len(_ENTRIES)].sum(0).tolist(), strict=True))

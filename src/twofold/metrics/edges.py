@@ -70,7 +70,7 @@ def _part(reach: float, thresholds: int, pair: Pair) -> Tensor:
         from skimage.morphology import thin
     except ImportError as error:
         raise ImportError(f"scores of edges need {error.name}; pip install 'twofold[metrics]'") from error
-    p, d = (x[0].cpu().numpy() for x in pair.filled())
+    p, d = (x[0].numpy() for x in pair.filled())
     true = d > EDGE
     right, said = [], []
     for k in range(1, thresholds + 1):

@@ -3,8 +3,8 @@
 What is within a few pixels of right is forgiven. Of the rest, each stretch of boundary that has to be redrawn counts
 the corners of the polygon that draws it, and each region that touches nothing right counts one click.
 
-Needs OpenCV and scikit-image (the extra ``metrics``). Some 0.1 s for an image of half a megapixel and seconds for
-a photograph at full size: `many.measure_all` spreads images over processes.
+Needs OpenCV and scikit-image (the extra ``metrics``). Some 0.1 s a megapixel, most of it for the skeleton of the truth,
+and more for wilder shapes: `many.measure_all` spreads images over processes.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ def _libraries() -> tuple:
 
 
 def _hce(read: Read, threshold: float, pair: Pair) -> int:
-    p = pair.spread((pair.once(read) > threshold)[None])[0].bool().cpu().numpy()
-    return correction_effort(p, pair.spread(pair.once(foreground)[None])[0].bool().cpu().numpy())
+    p = pair.spread((pair.once(read) > threshold)[None])[0].bool().numpy()
+    return correction_effort(p, pair.spread(pair.once(foreground)[None])[0].bool().numpy())
 
 
 # A mean over images of clicks. ``hce`` takes a mask as said above level 128 of 255, as the authors' program does;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -45,9 +46,11 @@ def measure_all(
             ``if __name__ == "__main__":``.
 
     Raises:
-        ValueError: as of `Metric.measure`.
+        ValueError: as of `Metric.measure`, or metrics or `load` cannot be sent to other processes.
     """
     one = partial(_measure, tuple(metrics), load)
+    if processes > 0:
+        _check_sendable(one)
     total: dict[str, Tensor] = {}
     for part in map(one, items) if processes <= 0 else _spread(one, items, processes):
         arrays = {name: torch.as_tensor(x) for name, x in part.items()}
@@ -70,6 +73,15 @@ def _spread(one: Callable, items: Iterable[Any], processes: int) -> Iterator[dic
         while waiting:
             yield waiting.pop(0).result()
             waiting += [pool.submit(one, _sendable(x)) for x in islice(rest, 1)]
+
+
+def _check_sendable(one: Callable) -> None:
+    try:
+        pickle.dumps(one)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"a metric or loader cannot be sent to other processes ({error}); make it a function of a module"
+        ) from error
 
 
 def _sendable(item: Any) -> Any:

@@ -88,7 +88,7 @@ def _mse(x: Pair) -> Tensor:
 
 
 def _on_images(score: Callable[[Map, Map], float], x: Pair) -> float:
-    p, a = (m[0].cpu().numpy() for m in x.filled())
+    p, a = (m[0].numpy() for m in x.filled())
     return score(p, a)
 
 

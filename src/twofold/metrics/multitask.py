@@ -61,10 +61,9 @@ def _counts(thresholds: Tensor, strict: bool, twice: bool, pair: Pair) -> tuple[
         p = p.sigmoid()
     g = pair.d.flatten() > FOREGROUND
     said, hit = p.sort().values, p[g].sort().values
-    t = thresholds.to(p.device)
     side = "right" if strict else "left"
-    positives, true = (len(x) - torch.searchsorted(x, t, side=side) for x in (said, hit))
-    return true.double().cpu(), positives.double().cpu(), g.sum().double().cpu()[None]
+    positives, true = (len(x) - torch.searchsorted(x, thresholds, side=side) for x in (said, hit))
+    return true.double(), positives.double(), g.sum().double()[None]
 
 
 def _pooled_part(twice: bool, pair: Pair) -> Tensor:

@@ -38,7 +38,7 @@ def _isnet_part(x: Pair) -> Tensor:
     if not x.count:
         return vector(torch.zeros(2 * ISNET_BINS), 0, 1)
     level, g = x.once(stretched) * 255, x.once(foreground)
-    hit, false = (torch.histc(level[mask], ISNET_BINS, 0, 255).cpu().flip(0).cumsum(0) for mask in (g, ~g))
+    hit, false = (torch.histc(level[mask], ISNET_BINS, 0, 255).flip(0).cumsum(0) for mask in (g, ~g))
     return vector(hit / (hit + false + ISNET_EPSILON), hit / (int(g.sum()) + ISNET_EPSILON), 1, 0)
 
 

@@ -115,7 +115,7 @@ def _counts(read: Read, pair: Pair) -> tuple[Tensor, Tensor, int, int]:
     # Truncated: the level of p is the largest t that it reaches.
     level = (pair.once(read) * 255).long()
     g = pair.once(foreground)
-    both = torch.bincount(level + LEVELS * g.long(), minlength=2 * LEVELS).double().cpu()
+    both = torch.bincount(level + LEVELS * g.long(), minlength=2 * LEVELS).double()
     false, true = (part.flip(0).cumsum(0).flip(0) for part in both.split(LEVELS))
     inside = int(g.sum())
     return true, false, inside, len(g) - inside
@@ -195,8 +195,8 @@ def _at_twice_the_mean(read: Read, pair: Pair) -> tuple[Tensor, Tensor, int, int
     """The same as `_counts`, at the one threshold."""
     p, g = pair.once(read), pair.once(foreground)
     said = p >= min(2 * float(p.mean()), 1.0)
-    true, inside = (said & g).sum().double().cpu(), int(g.sum())
-    return true[None], said.sum().double().cpu()[None] - true, inside, len(g) - inside
+    true, inside = (said & g).sum().double(), int(g.sum())
+    return true[None], said.sum().double()[None] - true, inside, len(g) - inside
 
 
 def _adaptive_f(read: Read, pair: Pair) -> Tensor:
@@ -213,8 +213,8 @@ def _mae(read: Read, pair: Pair) -> Tensor:
 
 
 def _on_images(read: Read, score: Callable, pair: Pair) -> float:
-    p = pair.spread(pair.once(read)[None])[0].cpu().numpy()
-    return score(p, pair.spread(pair.once(foreground)[None])[0].bool().cpu().numpy())
+    p = pair.spread(pair.once(read)[None])[0].numpy()
+    return score(p, pair.spread(pair.once(foreground)[None])[0].bool().numpy())
 
 
 def _correlation(pair: Pair) -> float:
