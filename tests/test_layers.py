@@ -22,6 +22,7 @@ HOUSE = (
     ("predictor", "synthesizer"),
     ("checkpoints",),
     ("evaluate", "job"),
+    ("create",),
     ("train",),
     ("__init__",),  # of the package: it gives the names of what lies below
     ("cli",),

@@ -10,6 +10,7 @@ import typer
 
 from twofold import __version__
 from twofold.cli.console import INTERRUPTED, NOTHING_STARTED, SOME_FAILED, Stop, complain
+from twofold.cli.create import create
 from twofold.cli.data import data
 from twofold.cli.doctor import doctor
 from twofold.cli.evaluate import evaluate
@@ -28,7 +29,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 some of it failed, 2 nothing was started, 130 interrupted. "
     "TWOFOLD_TRACEBACK=1 shows where an error comes from.",
 )
-for command in (predict, models, render, train, generate, evaluate, report, doctor):
+for command in (predict, models, render, train, generate, create, evaluate, report, doctor):
     app.command()(command)
 app.command(name="convert-checkpoint")(convert_checkpoint)
 app.add_typer(data, name="data")

@@ -1,0 +1,240 @@
+"""`twofold create`: labelled pictures to new labelled pictures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twofold.cli.console import OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
+
+if TYPE_CHECKING:
+    from twofold.checkpoints import Model
+    from twofold.create import Creator
+    from twofold.data.folder import Folder
+
+
+def create(
+    data: Annotated[
+        Path,
+        typer.Argument(metavar="DATA", help="A data folder, or one with img/ and norm/ or caption/ inside."),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="The data folder of what is created, new or begun.")
+    ],
+    model: Annotated[
+        str, typer.Option(metavar="M", help="'embedded', a folder, or another model that draws and predicts.")
+    ] = "embedded",
+    task: Annotated[
+        str, typer.Option(metavar="TASKS", help="Labels, comma-separated; all the model knows by default.")
+    ] = "",
+    strength: Annotated[
+        str, typer.Option(metavar="S[,S]", help="How far a source is noised: near 0 little, 1 wholly.")
+    ] = "0.6",
+    per_image: Annotated[int, typer.Option(min=1, help="Samples of each source at each strength.")] = 1,
+    count: Annotated[int, typer.Option(min=0, help="Only the first so many sources; 0 is all.")] = 0,
+    steps: Annotated[int, typer.Option(min=0, help="Looks at each sample; 30, or 50 with --compat.")] = 0,
+    sampler: Annotated[str, typer.Option(help="ddim, euler or lcm.")] = "ddim",
+    guidance: Annotated[
+        float,
+        typer.Option(help="How strictly to follow the caption; 1 is not at all more. 3, or 1 with --compat."),
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    size: Annotated[int, typer.Option(min=0, help="Longest edge created at; 0 is the source's own.")] = 0,
+    label_mode: Annotated[
+        str, typer.Option(help="reencode: predicted from the new picture; denoise: read off its drawing.")
+    ] = "",
+    mask: Annotated[str, typer.Option(help="Where labels hold: where the source's own do, or all.")] = "",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCORE<N", help="Keep what meets it, such as 'drift<20'; may be repeated."),
+    ] = None,
+    scoring: Annotated[
+        str, typer.Option(help="all, or free: only scores that need no further look of the network.")
+    ] = "all",
+    captioner: Annotated[
+        str, typer.Option(metavar="HUB_ID", help="BLIP or BLIP-2, for sources without a caption.")
+    ] = "",
+    template: Annotated[
+        str, typer.Option(help="Caption of sources without one; {classes} names what is in them.")
+    ] = "a photograph",
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Do the I-th of N parts, such as 1/4; the others elsewhere.")
+    ] = "1/1",
+    batch: Annotated[int, typer.Option(min=0, help="Samples drawn together; 0: 1 on a CPU, 8 on a GPU.")] = 0,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="PICTURE", help="Also write a contact sheet of the first sources.")
+    ] = None,
+    compat: Annotated[str, typer.Option(help="'official': the walk of Diff-2-in-1's released code.")] = "",
+    layout: Annotated[
+        str, typer.Option(help="'official' writes nyu_nyu_T600/train/{img,norm,caption} beside, in 8 bits.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a sample on standard output.")
+    ] = False,
+) -> int:
+    """Create labelled pictures: each source is partly drowned in noise and drawn anew, then labelled by the model.
+
+    Every sample's row says what it was made of and how, and how good it seems. Run again after a kill, the command
+    does what is left; several processes may share it by --shard.
+    """
+    settings = _settings(strength, steps, sampler, guidance, seed, size, label_mode, mask, scoring, compat)
+    strengths, part = _strengths(strength), _shard(shard)
+    if layout:
+        one_of("--layout", layout, ("twofold", "official"))
+    if not data.is_dir():
+        raise Stop(f"{data} is no folder; give a data folder")
+    if out.resolve() == data.resolve():
+        raise Stop(f"--out {out} is the folder of the sources; choose another")
+    from twofold.create.job import Job
+    from twofold.create.job import create as created
+    from twofold.create.scores import Keep
+
+    thresholds = tuple(Keep.read(text) for text in keep or [])
+    sources = _sources(data, out)
+    opened = _open(model, device)
+    creator = _creator(opened, sources, task, settings, template, captioner)
+    together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 1)
+    job = Job(strengths, per_image, thresholds, together, part, count)
+    total = len(strengths) * per_image * min(len(sources), count or len(sources))
+    counts: Counter[str] = Counter()
+    for event in track(created(creator, sources, out, job), -(-total // part[1]), "create", as_json):
+        counts[event["status"]] += 1
+        _report(event, as_json)
+    if not as_json:
+        words = ("created", "there", "rejected", "failed")
+        line(
+            ", ".join(f"{counts[w]} {w}" for w in words if counts[w])
+            + f": {out}/ (metadata.jsonl lists them)"
+        )
+        if counts["rejected"]:
+            line(f"why samples were rejected, and how to make them again: {out}/rejected.jsonl")
+    if sheet is not None:
+        _write_sheet(sheet, out, sources, creator, as_json)
+    if layout == "official":
+        _write_official(out, sources, creator, strengths, as_json)
+    return SOME_FAILED if counts["failed"] else OK
+
+
+def _settings(
+    strength: str,
+    steps: int,
+    sampler: str,
+    guidance: float,
+    seed: int,
+    size: int,
+    label_mode: str,
+    mask: str,
+    scoring: str,
+    compat: str,
+) -> Any:
+    from dataclasses import replace
+
+    from pydantic import ValidationError
+
+    from twofold.create.settings import OFFICIAL, Settings
+    from twofold.protocol import reason
+
+    one_of("--compat", compat or "none", ("none", "official"))
+    one_of("--label-mode", label_mode or "reencode", ("reencode", "denoise"))
+    one_of("--sampler", sampler, ("ddim", "euler", "lcm"))
+    one_of("--mask", mask or "source", ("source", "all"))
+    one_of("--scoring", scoring, ("all", "free"))
+    asked = {"steps": steps, "guidance": guidance, "size": size, "label_mode": label_mode, "mask": mask}
+    said: dict[str, Any] = {k: v for k, v in asked.items() if v}
+    base = OFFICIAL if compat == "official" else Settings()
+    try:
+        return replace(
+            base, strength=_strengths(strength)[0], sampler=sampler, seed=seed, scoring=scoring, **said
+        )
+    except ValidationError as error:
+        raise Stop(reason(error)) from error
+
+
+def _strengths(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < s <= 1 for s in found):
+        raise Stop(
+            f"--strength {text!r} is not one number above 0 and at most 1, or several joined by commas"
+        )
+    return found
+
+
+def _shard(text: str) -> tuple[int, int]:
+    i, _, n = text.partition("/")
+    if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
+        raise Stop(f"--shard {text!r} is not a part such as 1/4")
+    return int(i) - 1, int(n)
+
+
+def _sources(data: Path, out: Path) -> Folder:
+    from twofold.create.official import index_official, is_official
+    from twofold.data.folder import Folder
+
+    return index_official(data, out / ".sources") if is_official(data) else Folder(data)
+
+
+def _open(model: str, device: str) -> Model:
+    from twofold.environment import require_sound_torchvision
+
+    require_sound_torchvision()
+    import torch
+
+    from twofold.checkpoints import open_model
+
+    return open_model(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+
+
+def _creator(
+    opened: Model, sources: Folder, task: str, settings: Any, template: str, captioner: str
+) -> Creator:
+    from twofold.create import creator_of
+
+    names = [name.strip() for name in task.split(",") if name.strip()]
+    classes = sources.header.get("classes") or ()
+    if isinstance(classes, dict):
+        classes = classes.get("semantic") or ()
+    return creator_of(opened, names, settings, template, captioner, [str(c) for c in classes])
+
+
+def _report(event: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        emit(event)
+    if event["status"] == "failed":
+        complain(event["error"])
+    elif not as_json and event["status"] != "there":
+        scores = event["row"]["provenance"]["generator"]["scores"]
+        told = " ".join(f"{name} {value:.3g}" for name, value in scores.items())
+        line(f"{event['id']}  {event['status']}  {'; '.join(event.get('why', [])) or told}")
+
+
+def _write_sheet(path: Path, out: Path, sources: Folder, creator: Creator, quiet: bool) -> None:
+    from twofold.create.sheet import contact_sheet
+    from twofold.data.folder import Folder
+    from twofold.image import write_image
+
+    tasks = {name: p.task for name, p in creator.predictors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, contact_sheet(Folder(out), sources, tasks))
+    if not quiet:
+        line(f"all together: {path}")
+
+
+def _write_official(
+    out: Path, sources: Folder, creator: Creator, strengths: tuple[float, ...], quiet: bool
+) -> None:
+    from twofold.create.official import export_official
+    from twofold.data.folder import Folder
+
+    labelled = any("normals" in (row.get("targets") or {}) for row in sources.rows)
+    for strength in strengths:
+        start = creator.at(strength).path.start
+        where = export_official(Folder(out), out, start, real=sources if labelled else None)
+        if not quiet:
+            line(f"as the released code reads it: {where}")

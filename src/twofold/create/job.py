@@ -1,0 +1,326 @@
+"""Creation over a whole folder: every sample whole, its row after it; by one process or many, killed or not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..data.folder import Folder
+from ..data.layout import FolderError, Row, read_pending, read_rows, to_json, write_text
+from ..data.writer import FolderWriter
+from ..image import ImageError
+from ..image.files import remove_leftovers
+from ..image.stored import find_stored
+from ..sample import Origin, Sample
+from .creator import Creator
+from .labels import descriptors
+from .record import sample_id
+from .scores import Keep
+from .walk import start_step
+
+REJECTED, REJECTS = ".rejected", "rejected.jsonl"
+
+
+class CreateError(ValueError):
+    """A folder of created samples that cannot be gone on with. One line: what is wrong, and the way out."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is created of a folder.
+
+    Attributes:
+        strengths: of each source, one sample or ``per_image`` at each; they go over `Settings.strength`.
+        per_image: samples of each source at each strength.
+        keep: thresholds; a sample that misses one is listed in ``rejected.jsonl`` with its row, and not stored.
+        batch: samples that go through the network together. Which ones does not depend on what is there already, nor on
+            shards, so that a killed job ends with the same files to the last bit.
+        shard: (i, n): this process takes the i-th of n parts, from 0.
+        count: how many sources, the first of the folder; 0 is all.
+    """
+
+    strengths: tuple[float, ...] = (0.6,)
+    per_image: int = 1
+    keep: tuple[Keep, ...] = ()
+    batch: int = 1
+    shard: tuple[int, int] = (0, 1)
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.strengths or self.per_image < 1 or self.batch < 1 or self.count < 0:
+            raise ValueError("a job has a strength, one sample a picture or more, and batches of one or more")
+        if not 0 <= self.shard[0] < self.shard[1]:
+            raise ValueError(f"there is no part {self.shard[0] + 1} of {self.shard[1]}")
+
+
+STANDARD_JOB = Job()
+
+
+@dataclass(frozen=True)
+class _Item:
+    """One sample to be created, its key, and the row of its source."""
+
+    key: str
+    source: int
+    strength: float
+    index: int
+
+
+def create(
+    creator: Creator, folder: Folder, out: str | os.PathLike[str], job: Job = STANDARD_JOB
+) -> Iterator[Row]:
+    """Create samples of a folder into another, and yield what became of each, once it is on the disk.
+
+    Args:
+        creator: draws and labels; its settings' strength is replaced by each of the job's.
+        folder: the sources.
+        out: a data folder, new, or begun with the same settings.
+        job: what is created.
+
+    Yields:
+        ``{"id", "source", "strength", "status"}``: ``created`` with its ``row``; ``there``, from before; ``rejected``
+        with ``why`` and ``row``; ``failed`` with ``error``, where a source cannot be read.
+
+    Raises:
+        CreateError: the folder was begun with other settings, or a source has changed since.
+    """
+    root = Path(out)
+    items = plan(creator, folder, job)
+    try:
+        writer = FolderWriter(root, header(creator, folder, job))
+    except FolderError as error:
+        if "other settings" not in str(error):
+            raise
+        raise CreateError(_conflict(root, header(creator, folder, job))) from error
+    known = _known(root)
+    _sweep(root)
+    chunks = batches(items, job.batch)
+    makers = {strength: creator.at(strength) for strength in job.strengths}
+    for chunk in chunks[job.shard[0] :: job.shard[1]]:
+        yield from _chunk(makers[chunk[0].strength], folder, writer, chunk, known, job)
+    finish(writer)
+
+
+def plan(creator: Creator, folder: Folder, job: Job) -> list[_Item]:
+    """Every sample of a job in the order of strengths, source ids and indices, whatever the order of the folder's rows.
+
+    Raises:
+        ValueError: two strengths that are one time step.
+    """
+    rows = list(range(len(folder)))[: job.count or None]
+    rows.sort(key=lambda i: folder.rows[i]["id"])
+    items: list[_Item] = []
+    for strength in job.strengths:
+        start = start_step(strength, creator.backbone.schedule)
+        part = [
+            _Item(sample_id(folder.rows[row]["id"], start, index), row, strength, index)
+            for row in rows
+            for index in range(job.per_image)
+        ]
+        items += part
+    if len({item.key for item in items}) < len(items):
+        raise ValueError("two of the strengths are one time step; name each once")
+    return items
+
+
+def batches(items: Sequence[_Item], size: int) -> list[list[_Item]]:
+    """Items as batches of at most ``size``, each of one strength."""
+    found: list[list[_Item]] = []
+    for strength in dict.fromkeys(item.strength for item in items):
+        part = [item for item in items if item.strength == strength]
+        found += [part[i : i + size] for i in range(0, len(part), size)]
+    return found
+
+
+def header(creator: Creator, folder: Folder, job: Job) -> dict[str, Any]:
+    """What ``dataset.json`` says: all that one folder's samples have in common."""
+    targets = descriptors(creator.predictors)
+    common = {k: v for k, v in creator.settings.record.items() if k != "strength"}
+    classes = next((p.task.classes for p in creator.predictors.values() if p.task.classes), ())
+    said: dict[str, Any] = {
+        "name": f"{folder.header.get('name') or folder.root.name}-created",
+        "licence": folder.header.get("licence", "that of its sources and of the model"),
+        "targets": targets,
+        "created": {
+            **common,
+            "weights": creator.weights,
+            "tasks": list(creator.predictors),
+            "template": creator.template,
+            "captioner": creator.captioner,
+            "keep": [str(k) for k in job.keep],
+        },
+    }
+    if classes:
+        said["classes"] = list(classes)
+    return json.loads(to_json(said, "the header"))
+
+
+def _conflict(root: Path, wanted: Mapping[str, Any]) -> str:
+    found = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    mine, theirs = dict(wanted.get("created") or {}), dict(found.get("created") or {})
+    keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k)) or ["sources or targets"]
+    return f"{root} was begun with other settings ({', '.join(keys)}); use another --out"
+
+
+def _known(root: Path) -> dict[str, Row]:
+    """Every sample that is there, or was rejected, by key."""
+    rows = read_rows(root) if (root / "metadata.jsonl").exists() else []
+    rows += list(read_pending(root).values())
+    rows += _rejected(root) + list(_pending_rejected(root).values())
+    return {row["id"]: row for row in rows}
+
+
+def _chunk(
+    maker: Creator,
+    folder: Folder,
+    writer: FolderWriter,
+    chunk: Sequence[_Item],
+    known: Mapping[str, Row],
+    job: Job,
+) -> Iterator[Row]:
+    """The samples of one batch. All are made when one is missing: a batch is always the same batch."""
+    told = {item.key: _event(folder, item) for item in chunk}
+    sources: list[tuple[_Item, Sample, str]] = []
+    for item in chunk:
+        try:
+            sha = _file_digest(folder, item.source)
+            _check_source(known.get(item.key), sha, folder, item)
+            if all(i.key in known for i in chunk):
+                continue
+            sources.append((item, folder[item.source], sha))
+        except (FolderError, ImageError, OSError) as error:
+            told[item.key] |= {"status": "failed", "error": " ".join(str(error).split())}
+    if sources:
+        samples = maker.make([s for _, s, _ in sources], [i.index for i, _, _ in sources], job.batch)
+        for (item, _, sha), sample in zip(sources, samples, strict=True):
+            told[item.key] |= _store(writer, _with_file(sample, folder, item, sha), known, job.keep)
+    for item in chunk:
+        event = told[item.key]
+        yield event if "status" in event else {**event, "status": "there"}
+
+
+def _event(folder: Folder, item: _Item) -> Row:
+    return {"id": item.key, "source": folder.rows[item.source]["id"], "strength": item.strength}
+
+
+def _store(writer: FolderWriter, sample: Sample, known: Mapping[str, Row], keep: Sequence[Keep]) -> Row:
+    """Writes one sample, or its row among the rejected."""
+    key = str(sample.id)
+    origin = _origin(sample)
+    why = [reason for k in keep if (reason := k.missed(origin.generator["scores"]))]
+    if key in known:
+        return {"status": "there"}
+    with _held(writer.root, shared=True):
+        if writer.has(key):
+            return {"status": "there"}
+        if not why:
+            return {"status": "created", "row": writer.write(sample)}
+        row: Row = {
+            "id": key,
+            "why": why,
+            "text": sample.caption,
+            "provenance": {
+                "origin": "synthetic",
+                "parents": list(origin.parents),
+                "generator": dict(origin.generator),
+            },
+        }
+        path = writer.root / REJECTED / f"{key}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, to_json(row, f"the row of {key}"))
+        return {"status": "rejected", "why": why, "row": row}
+
+
+def finish(writer: FolderWriter) -> int:
+    """Merges the rows that wait, of created samples and of rejected ones, and gives the number of the former.
+
+    May be called by each of several processes: one after the other merges what is there by then.
+    """
+    root = writer.root
+    with _held(root, shared=False):
+        pending = _pending_rejected(root)
+        rows = {row["id"]: row for row in [*_rejected(root), *pending.values()]}
+        if rows:
+            lines = [to_json(rows[key], f"the row of {key}") + "\n" for key in sorted(rows)]
+            write_text(root / REJECTS, "".join(lines))
+        for path in pending:
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            (root / REJECTED).rmdir()
+        return writer.finish()
+
+
+def _rejected(root: Path) -> list[Row]:
+    path = root / REJECTS
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines() if line] if path.exists() else []
+    )
+
+
+def _pending_rejected(root: Path) -> dict[Path, Row]:
+    paths = sorted(p for p in (root / REJECTED).rglob("*.json") if not p.name.startswith("."))
+    return {path: json.loads(path.read_text("utf-8")) for path in paths}
+
+
+def _origin(sample: Sample) -> Origin:
+    """Of one sample."""
+    assert isinstance(sample.origin, Origin)
+    return sample.origin
+
+
+def _with_file(sample: Sample, folder: Folder, item: _Item, sha: str) -> Sample:
+    """The sample, its origin saying also which file its source was."""
+    origin = _origin(sample)
+    source = {"folder": str(folder.header.get("name") or folder.root.name), "file_sha256": sha}
+    told = {**origin.generator, "source": {**origin.generator["source"], **source}}
+    return replace(sample, origin=replace(origin, generator=told))
+
+
+def _file_digest(folder: Folder, index: int) -> str:
+    stored = find_stored(folder.files / folder.rows[index]["file_name"])
+    return hashlib.sha256(stored.read()).hexdigest()
+
+
+def _check_source(row: Row | None, sha: str, folder: Folder, item: _Item) -> None:
+    """CreateError when a sample was made of another state of its source than is there now."""
+    if row is None:
+        return
+    made = row["provenance"]["generator"]
+    changed = made["source"].get("file_sha256") != sha and "picture"
+    if made["caption"]["from"] == "row":
+        text = folder.rows[item.source].get("text") or folder.rows[item.source].get("caption") or ""
+        changed = changed or (made["caption"]["text"] != text and "caption")
+    if changed:
+        raise CreateError(
+            f"the {changed} of source {folder.rows[item.source]['id']!r} has changed since {item.key} was created; "
+            "use another --out"
+        )
+
+
+def _sweep(root: Path) -> None:
+    """Takes away what killed processes left half written."""
+    for folder in {p.parent for p in root.rglob(".tmp-*")}:
+        remove_leftovers(folder)
+
+
+@contextmanager
+def _held(root: Path, shared: bool) -> Generator[None]:
+    """Keeps merging and writing apart, between processes; where the system has no such locks, nothing is held."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

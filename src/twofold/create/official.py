@@ -1,0 +1,138 @@
+"""The folders of the released code of Diff-2-in-1: ``nyu/{train,test}/{img,norm,caption}``, read and written.
+
+Pictures, normals and captions are paired there by their order in each folder alone, and a picture whose file name
+begins with ``r`` is taken for a created one. Normals are 8-bit colours in the frame LUB, black where unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..data.folder import Folder
+from ..data.layout import SCHEMA, FolderError, write_text
+from ..geometry import convert_frame
+from ..image import atomic_write, write_image
+
+PARTS = ("img", "norm", "caption")
+_HOW = {"codec": "png8", "frame": "LUB", "invalid": "zero"}
+
+
+def is_official(root: Path) -> bool:
+    """Whether a folder is laid out so: pictures beside normals or captions, and no manifest."""
+    return (
+        (root / "img").is_dir()
+        and any((root / p).is_dir() for p in ("norm", "caption"))
+        and not (root / "metadata.jsonl").exists()
+    )
+
+
+def index_official(root: Path, out: Path) -> Folder:
+    """A data folder at ``out`` that names the files of an official one, without copying them.
+
+    Args:
+        root: with ``img`` and, each with as many files, ``norm`` and ``caption`` if it has them.
+        out: of ``dataset.json`` and ``metadata.jsonl``; written anew.
+
+    Raises:
+        FolderError: the folders do not have as many files each, so that nobody could say what belongs together.
+    """
+    files = {part: _sorted(root / part) for part in PARTS if (root / part).is_dir()}
+    counts = {part: len(found) for part, found in files.items()}
+    if len(set(counts.values())) != 1 or not counts.get("img"):
+        told = ", ".join(f"{n} in {part}" for part, n in counts.items())
+        raise FolderError(f"{root} pairs files by their order, and has {told}; give each picture its own")
+    out.mkdir(parents=True, exist_ok=True)
+    said: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
+    said |= {"root": str(root.resolve()), "targets": {"normals": _HOW} if "norm" in files else {}}
+    rows = []
+    for i, picture in enumerate(files["img"]):
+        row: dict[str, Any] = {"id": picture.stem, "file_name": f"img/{picture.name}", "targets": {}}
+        row["provenance"] = {"origin": "synthetic" if picture.name.startswith("r") else "real"}
+        if "norm" in files:
+            row["targets"]["normals"] = {"path": f"norm/{files['norm'][i].name}"}
+        if "caption" in files:
+            row["text"] = " ".join(files["caption"][i].read_text("utf-8").split())
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(out / "dataset.json", json.dumps(said, indent=1) + "\n")
+    write_text(out / "metadata.jsonl", "".join(rows))
+    return Folder(out)
+
+
+def official_name(start: int) -> str:
+    """What the released code calls NYU pictures created of NYU at a time step: ``nyu_nyu_T600``."""
+    return f"nyu_nyu_T{start}"
+
+
+def export_official(
+    created: Folder, out: Path, start: int, split: str = "train", real: Folder | None = None
+) -> Path:
+    """Write created samples, and the real ones they are to be learned beside, as the released code reads them.
+
+    Labels are rounded to 8 bits here, and only here. Real files are called ``a_real_...`` and created ones
+    ``rgb_syn_K``, ``sn_syn_K``: in each folder the real come first, so that the order pairs them.
+
+    Args:
+        created: with normals; of its rows those noised to ``start``, in order of their ids.
+        out: parent of ``nyu_nyu_T<start>/<split>/{img,norm,caption}``, which is replaced.
+        start: time step.
+        split: ``train`` or ``test``.
+        real: with normals.
+
+    Returns:
+        The folder of the split.
+
+    Raises:
+        FolderError: a sample has no normals, or none was created from ``start``.
+    """
+    chosen = [i for i, row in enumerate(created.rows) if _start_of(row) == start]
+    if not chosen:
+        raise FolderError(f"{created.root} has no sample created from time step {start}")
+    final = out / official_name(start) / split
+    work = final.with_name(f".{split}-{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    for part in PARTS:
+        (work / part).mkdir(parents=True)
+    try:
+        for k in range(len(real) if real is not None else 0):
+            assert real is not None
+            _write(work, real, k, f"a_real_{k + 1:05d}", f"a_real_{k + 1:05d}")
+        for k, index in enumerate(chosen, 1):
+            _write(work, created, index, f"rgb_syn_{k}", f"sn_syn_{k}")
+        shutil.rmtree(final, ignore_errors=True)
+        work.rename(final)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return final
+
+
+def _write(root: Path, folder: Folder, index: int, picture: str, normals: str) -> None:
+    sample = folder[index]
+    if "normals" not in sample.targets:
+        raise FolderError(
+            f"{sample.id} of {folder.root} has no normals; the official layout is of normals only"
+        )
+    write_image(root / "img" / f"{picture}.png", sample.image)
+    write_image(root / "norm" / f"{normals}.png", rounded(sample.targets["normals"], sample.valid["normals"]))
+    with atomic_write(root / "caption" / f"{picture}.txt") as temporary:
+        temporary.write_text(f"{sample.caption}\n", "utf-8")
+
+
+def rounded(normals: Tensor, valid: Tensor) -> Tensor:
+    """Normals ``3 h w`` (RUB) as the original's 8-bit colours in [0, 1], half to even; black where not ``valid``."""
+    levels = ((convert_frame(normals, "RUB", "LUB").clamp(-1, 1) + 1) / 2 * 255).round()
+    return levels * valid / 255
+
+
+def _start_of(row: dict[str, Any]) -> int | None:
+    return ((row.get("provenance") or {}).get("generator") or {}).get("start")
+
+
+def _sorted(folder: Path) -> Sequence[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
