@@ -124,6 +124,18 @@ def test_a_folder_of_broken_samples_alone_is_an_error_that_says_so(recipe, data,
     assert re.search(r"no sample of .*balls can be used", one_line(capsys))
 
 
+def test_broken_samples_for_validation_are_met_before_training(recipe, data, tmp_path, capsys):
+    """Not when the first validation comes."""
+    sound = part(data, tmp_path / "sound", *SOUND)
+    held = part(data, tmp_path / "held", "ball-0", "ball-2")
+    plan = recipe.replace(sources=(sound,), validation=held.path, validate_every=1, steps=1)
+    assert trained(plan, tmp_path) == 2
+    assert "ball-2" in one_line(capsys)
+    assert not (tmp_path / "run" / "state.pt").exists()
+    assert trained(plan, tmp_path / "again", "--skip-bad") == 0
+    assert "left out 1 sample that" in capsys.readouterr().out
+
+
 def test_a_list_of_an_interrupted_run_does_not_outlive_the_repair(recipe, data, tmp_path, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "skipped.jsonl").write_text(

@@ -7,7 +7,9 @@ the same network reading the same latents, so either may come first, or both tog
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..diffusion import from_x0
 from ..evaluate import score
+from ..heads import text_of
 from ..predictor import Predictor, Reading
 from ..protocol import joined
 from .ahead import Ahead
@@ -25,7 +28,7 @@ from .learn import Denoiser, make_heads, make_tasks, set_learning, settle
 from .live import Live
 from .preview import preview
 from .recipe import IMAGE, Recipe
-from .sound import Readable
+from .sound import Readable, plain
 from .step import Loss, Terms
 from .store import LATENTS
 from .team import Team
@@ -54,18 +57,26 @@ class DenoiserStage:
         self.heads = make_heads(backbone, recipe, heads, self.tasks)
         set_learning(backbone, self.heads, recipe)
         self.module: nn.Module = Denoiser(backbone, self.heads).to(team.device)
-        self.examples: Examples = self._examples(run)
+        readable = Readable(recipe.skip_bad, run / "skipped.jsonl", team)
+        self.validation, self.scored = self._held_out(readable)
+        self.examples: Examples = self._examples(run, readable)
         self.ahead = Ahead(self._drawn, recipe.steps)
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
-        self.validation = None if recipe.validation is None else Folder(recipe.validation)
 
-    def _examples(self, run: Path) -> Examples:
-        recipe, team = self.recipe, self.team
+    def _held_out(self, readable: Readable) -> tuple[Folder | None, list[int]]:
+        """The samples that are scored, looked at now: a broken one must not end a run at its first validation."""
+        if self.recipe.validation is None:
+            return None, []
+        folder = Folder(self.recipe.validation)
+        first = range(min(self.recipe.validate_count, len(folder)))
+        return folder, readable(folder, first, partial(plain, folder), always=True)
+
+    def _examples(self, run: Path, readable: Readable) -> Examples:
+        recipe = self.recipe
         looks = any(
             w and k in t.picture_losses for n, t in self.tasks.items() for k, w in self._weights(n).items()
         )
         encoder = Encoder(self.backbone, self.tasks, recipe.latent_weight > 0, recipe.image_weight > 0, looks)
-        readable = Readable(recipe.skip_bad, run / "skipped.jsonl", team)
         if not recipe.augment:
             return Windows(encoder, recipe, self.tasks, run.parent / LATENTS, readable)
         if any(n % encoder.stride for s in recipe.sources for n in s.size or recipe.size):
@@ -109,8 +120,8 @@ class DenoiserStage:
         recipe, device = self.recipe, self.team.device
         query = joined([self._query(e) for e in examples])
         head = self.heads[name]
-        taps = bool(getattr(head, "reads_features", True))
-        text = self._prompted(name).expand(len(examples), -1, -1)
+        taps = getattr(head, "reads_features", True)
+        text = text_of(head, lambda: self._prompted(name)).expand(len(examples), -1, -1)
         said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)))
         terms: Terms = {}
         if recipe.latent_weight:
@@ -121,9 +132,17 @@ class DenoiserStage:
             error = torch.where(keep, said.prediction.float() - query.wanted(target), 0).square().flatten(1)
             terms["latent"] = (recipe.latent_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))
         if recipe.image_weight:
-            painted = head(query.read(said.prediction), said.features, self.backbone).float()
-            terms |= self._painted_terms(name, painted, examples)
+            shown = query.read(said.prediction), said.features, self.backbone
+            if hasattr(head, "loss") and name not in recipe.losses:
+                return terms | self._own_terms(head, shown, examples)
+            terms |= self._painted_terms(name, head(*shown).float(), examples)
         return terms
+
+    def _own_terms(self, head: Any, shown: tuple[Any, ...], examples: Sequence[Example]) -> Terms:
+        """Losses that a head brings along, in place of its task's: what it says of itself can be part of them."""
+        canvas, known, _ = zip(*(_told(e, self.team.device) for e in examples), strict=True)
+        found = head.loss(*shown, torch.cat(canvas), torch.cat(known), [e.rng for e in examples])
+        return {loss: (self.recipe.image_weight, value) for loss, value in found.items()}
 
     def _query(self, example: Example):
         image = example.image[None].to(self.team.device)
@@ -167,10 +186,9 @@ class DenoiserStage:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The tasks' metrics on held-out samples."""
-        if self.validation is None:
+        if self.validation is None or not self.scored:
             return {}
-        count = min(self.recipe.validate_count, len(self.validation))
-        samples = [self.validation[i] for i in range(count)]
+        samples = [self.validation[i] for i in self.scored]
         scores: dict[str, float] = {}
         for predictor in self._predictors().values():
             scores.update(score(predictor, samples))
@@ -181,7 +199,7 @@ class DenoiserStage:
         """Truth, answer and error on the first held-out samples."""
         if self.validation is None or not self.tasks:
             return None
-        samples = [self.validation[i] for i in range(min(PREVIEWED, len(self.validation)))]
+        samples = [self.validation[i] for i in self.scored[:PREVIEWED]]
         able = {
             t: p for t, p in self._predictors().items() if any(p.task.target in s.targets for s in samples)
         }

@@ -78,8 +78,12 @@ class Readable:
         if not always and not self.skip:
             return list(indices)
         rank, size = self.team.rank, self.team.size
-        what = f"{'encoding' if always else 'reading'} {folder.root.name}"
-        own = tqdm(indices[rank::size], desc=what, disable=None if rank == 0 else True, leave=False)
+        own = tqdm(
+            indices[rank::size],
+            desc=f"preparing {folder.root.name}",
+            disable=None if rank == 0 else True,
+            leave=False,
+        )
         found = {i: why for i in own if (why := self._broken(folder, i, look))}
         broken = self.team.together(found)
         for i in sorted(broken):

@@ -1,0 +1,34 @@
+"""One of the processes of `test_train_team`: trains what it is given, and writes down what it saw."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from twofold.train.recipe import Recipe
+from twofold.train.run import run_recipe
+from twofold.train.team import Team
+
+
+def main(folder: Path) -> None:
+    """Every recipe ``NAME.json`` of the folder, into ``folder/runs/NAME``."""
+    team = Team("cpu")
+    become, written = os.replace, []
+
+    def replaced(source, target) -> None:
+        written.append(str(target))
+        become(source, target)
+
+    os.replace = replaced
+    records = {
+        path.stem: list(run_recipe(Recipe.read(path), folder / "runs" / path.stem, team))
+        for path in sorted((folder / "recipes").glob("*.json"))
+    }
+    seen = {"size": team.size, "rank": team.rank, "records": records, "written": written}
+    (folder / f"seen-{team.rank}.json").write_text(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

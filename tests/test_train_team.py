@@ -1,0 +1,140 @@
+"""Two processes train as one does: the same weights, rates and records, and one of them writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import world
+from twofold.train import track
+from twofold.train.loop import train
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe
+from twofold.train.team import Team
+
+# Two processes have to import everything once more.
+pytestmark = pytest.mark.timeout(900)
+
+HERE = Path(__file__).parent
+STEPS = 3
+# Sums of gradients in another order differ by rounding, 1e-7 of them; Adam divides by their size, which eps keeps from
+# making more of it.
+CLOSE = 1e-5
+
+
+def plan(start: Path, data: Path, **changes) -> Recipe:
+    recipe = Recipe(
+        name="team", stage="denoiser", start=str(start), sources=(Source(path=str(data)),), validation=str(data),
+        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, size=(16, 16), head="light", image_weight=1.0, steps=STEPS,
+        batch=4, micro=1, lr=1e-3, eps=1e-3, warmup=2, ema=0.5, validate_every=2, validate_count=1, save_every=2,
+        skip_bad=True,
+    )  # fmt: skip
+    return recipe.replace(**changes)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_model) -> Path:
+    """The same recipe, by one process and by two; and by two after one of them was left by one process."""
+    root = tmp_path_factory.mktemp("team")
+    data = world.folder(root / "balls", 5, 16)
+    (data / "image" / "ball-3.png").write_bytes(b"no picture")
+    every, track.EVERY = track.EVERY, 1
+    (root / "recipes").mkdir()
+    plan(tiny_model, data).save(root / "recipes" / "two.json")
+    resumed = plan(tiny_model, data, micro=2, name="resumed")
+    resumed.save(root / "recipes" / "resumed.json")
+    list(run_recipe(plan(tiny_model, data, micro=2), root / "runs" / "one"))
+    begun = run_recipe(resumed, root / "runs" / "resumed")
+    for _ in range(3):
+        next(begun)
+    begun.close()
+    track.EVERY = every
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(HERE / "team_of_two.py"), str(root)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return root
+
+
+def seen(runs: Path) -> list[dict]:
+    return [json.loads((runs / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def state(folder: Path) -> dict:
+    return torch.load(folder / "state.pt", weights_only=True)
+
+
+def test_there_are_two_processes(runs):
+    """Or everything below would hold of one."""
+    assert [(s["size"], s["rank"]) for s in seen(runs)] == [(2, 0), (2, 1)]
+    told = json.loads((runs / "runs" / "two" / "environment.json").read_text())
+    assert told["processes"] == 2
+
+
+@pytest.mark.parametrize("name", ["two", "resumed"])
+def test_two_processes_end_where_one_does(runs, name):
+    """Also those that go on from one's state; each shows the network half of what one shows it at once."""
+    one, two = state(runs / "runs" / "one"), state(runs / "runs" / name)
+    assert one["step"] == two["step"] == STEPS
+    for part in ("weights", "ema"):
+        assert one[part].keys() == two[part].keys()
+        for key, value in one[part].items():
+            torch.testing.assert_close(two[part][key], value, rtol=0, atol=CLOSE)
+    assert (runs / "runs" / name / "checkpoint" / "twofold.json").exists()
+
+
+def test_records_are_those_of_one_process_and_reach_both(runs):
+    lines = (runs / "runs" / "one" / "metrics.jsonl").read_text().splitlines()
+    one = {record["step"]: record for record in map(json.loads, lines)}
+    first, second = ({r["step"]: r for r in s["records"]["two"]} for s in seen(runs))
+    assert [*first] == [*second] == [*one] == [1, 2, 3]
+    for step, record in one.items():
+        for other in (first[step], second[step]):
+            told = {k for k, v in record.items() if isinstance(v, float)} - {"seconds"}
+            assert {"loss", "lr", "norm"} < told <= other.keys()
+            assert other["lr"] == record["lr"], "a rate for each update, however many processes there are"
+            for key in told:
+                assert other[key] == pytest.approx(record[key], rel=1e-4)
+    assert first[2]["validation"].keys() == one[2]["validation"].keys() != set()
+
+
+def test_one_process_writes_what_both_have_found(runs):
+    first, second = (s["written"] for s in seen(runs))
+    assert {Path(p).name for p in first} >= {"state.pt", "recipe.json", "environment.json", "skipped.jsonl"}
+    assert all(Path(p).parent.parent.name == "latents" for p in second), "latents are shared work"
+    listed = (runs / "runs" / "two" / "skipped.jsonl").read_text().splitlines()
+    assert [json.loads(line)["sample"] for line in listed] == ["balls/ball-3"]
+    lines = (runs / "runs" / "two" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [2, 3], "those with a validation, and once"
+
+
+def test_a_batch_that_cannot_be_shared_is_refused_before_anything_is_encoded(tmp_path, tiny_model):
+    from twofold.backbones import new
+
+    team = Team("cpu")
+    assert (team.rank, team.size, team.first) == (0, 1, True)
+    team.size = 3
+    recipe = plan(tiny_model, world.folder(tmp_path / "balls", 2, 16))
+    with pytest.raises(ValueError, match="a batch of 4 cannot be shared by 3 processes"):
+        next(train(new.tiny(), recipe, tmp_path / "run", team=team))
+    assert not (tmp_path / "latents").exists()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 6])
+def test_processes_share_a_batch_without_overlap(size):
+    team = Team("cpu")
+    team.size, shares = size, []
+    for team.rank in range(size):
+        shares += team.share(6)
+    assert shares == [0, 1, 2, 3, 4, 5]
