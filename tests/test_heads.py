@@ -13,15 +13,25 @@ from twofold.tasks import TASKS, get_task
 
 TAPS = (32, 24, 16, 8)
 LEARNED = [name for name in HEADS if name != "latent"]
-STRIDE8: Any = SimpleNamespace(stride=8, tap_channels=TAPS)
+LEVELS = ((32, 32, 24), (24, 16, 16), (16, 8, 8), (8, 8, 8, 8))
+STRIDE8: Any = SimpleNamespace(stride=8, tap_channels=TAPS, levels=LEVELS, look_levels=(1, 2))
+ALL = ("bae", "fpn")  # read every block's map
 
 
-def features(h, w, count=2):
+def features(h, w, kind="", count=2):
     """Coarse to fine, what a U-Net of four levels gives for a latent of h w."""
     rng = torch.Generator().manual_seed(0)
-    half, quarter = (-(-h // 2), -(-w // 2)), (-(-h // 4), -(-w // 4))
+    eighth, quarter, half = ((-(-h // k), -(-w // k)) for k in (8, 4, 2))
+    if kind in ALL:
+        sizes = zip(LEVELS, (eighth, quarter, half, (h, w)), strict=True)
+        return tuple(torch.randn(count, c, *size, generator=rng) for level, size in sizes for c in level)
     sizes = zip(TAPS, (quarter, half, (h, w), (h, w)), strict=True)
     return tuple(torch.randn(count, c, *size, generator=rng) for c, size in sizes)
+
+
+def able(kind, channels):
+    """As many channels as asked for, or 3 where a head paints nothing else."""
+    return 3 if kind == "bae" else channels
 
 
 def made(kind, channels=3, **options):
@@ -34,7 +44,8 @@ def made(kind, channels=3, **options):
 @pytest.mark.parametrize("h, w", [(4, 8), (5, 7), (1, 1)])
 @torch.no_grad()
 def test_every_head_paints_what_is_asked_at_any_size(kind, channels, h, w):
-    said = made(kind, channels).eval()(torch.zeros(2, 4, h, w), features(h, w), STRIDE8)
+    channels = able(kind, channels)
+    said = made(kind, channels).eval()(torch.zeros(2, 4, h, w), features(h, w, kind), STRIDE8)
     assert said.shape == (2, channels, 8 * h, 8 * w)
     assert bool(said.isfinite().all())
 
@@ -59,18 +70,19 @@ def test_the_ending_is_in_the_name_and_in_the_config():
 @pytest.mark.parametrize("kind", LEARNED)
 @torch.no_grad()
 def test_a_head_is_its_config_and_its_state(kind):
-    head = made(kind, 5).train()
-    head(torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8)  # running statistics move
+    head = made(kind, able(kind, 5)).train()
+    head(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)  # running statistics move
     again = HEADS[kind](**json.loads(json.dumps(head.config)))
     again.load_state_dict(head.state_dict())
-    inputs = torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8
+    inputs = torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8
     assert torch.equal(again.eval()(*inputs), head.eval()(*inputs))
 
 
 @pytest.mark.parametrize("kind", LEARNED)
 def test_all_randomness_is_the_global_generator(kind):
     """A trainer that seeds it each step repeats the step, whatever was drawn before."""
-    head, inputs = made(kind, 5).train(), (torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8)
+    head = made(kind, able(kind, 5)).train()
+    inputs = torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8
     state = {k: v.clone() for k, v in head.state_dict().items()}
     said = []
     for before in (0, 100):
@@ -92,12 +104,12 @@ def test_dropout_is_drawn_in_training_alone():
     assert torch.equal(head(*inputs), head(*inputs))
 
 
-@pytest.mark.parametrize("kind", ["upernet", "keypoint"])
+@pytest.mark.parametrize("kind", ["upernet", "keypoint", "fpn"])
 @torch.no_grad()
 def test_running_statistics_are_part_of_the_state(kind):
     head = made(kind, 5).train()
     before = {k: v.clone() for k, v in head.state_dict().items()}
-    head(torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8)
+    head(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
     changed = {k for k, v in head.state_dict().items() if not torch.equal(v, before[k])}
     assert changed == {k for k in before if "running" in k}
     assert changed == {name for name, _ in head.named_buffers()}
@@ -121,5 +133,7 @@ def test_what_there_is_not_is_said():
         made("dpt-softmax")
     with pytest.raises(ValueError, match="dpt head has no option 'depth'; its options: channels, width"):
         made("dpt", depth=3)
+    with pytest.raises(ValueError, match="unit vectors of 3 channels, not 1"):
+        made("bae", 1)
     with pytest.raises(ValueError, match="latent head has no option 'width'; its options: none"):
         made("latent", width=3)

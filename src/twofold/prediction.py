@@ -34,7 +34,8 @@ class Prediction:
         space: what the numbers are: ``depth``, ``disparity``, ``sqrt_disparity`` or ``log_depth`` for distances
             (up to scale and shift unless ``metric``), else the task's own.
         frame: of vectors (RUB, LUB or RDF); None for anything else.
-        uncertainty: ``1 h w``, how much the members of an ensemble disagree; None without an ensemble.
+        uncertainty: ``1 h w``, how much the members of an ensemble disagree; of one answer, how far off its head
+            expects it to be, and None where it does not say. Of vectors, a share of 180 degrees.
         metric: whether distances are in metres.
     """
 

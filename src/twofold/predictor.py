@@ -16,7 +16,9 @@ from torch.nn.functional import interpolate
 from .backbones.backbone import Backbone
 from .ensemble import MERGES, Merged
 from .geometry import convert_frame, unit
+from .heads import text_of
 from .image import longest_edge_size, pad_to_multiple, read_image, resize
+from .image.squeeze import squeezed
 from .prediction import SPACES, Prediction
 from .protocol import Answer, MultiStep, OneStep, Query, reason
 from .tasks import Task
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
 
 Size = int | Literal["native"] | None
+Edge = Literal["longest", "shortest", "both"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Predictor(nn.Module):
         size: longest edge images are brought to before they are shown; 0 leaves them as they are.
         about: facts to carry in every prediction's settings.
         ensemble: how many answers are drawn and merged when a call does not say.
-        edge: which edge ``size`` is about.
+        edge: which edge ``size`` is about; ``both`` squeezes every picture into a square, as some were trained.
 
     Raises:
         ValueError: the network is not shown as many channels as the protocol makes, or an ensemble is asked of a
@@ -82,7 +85,7 @@ class Predictor(nn.Module):
         size: int = 0,
         about: Mapping[str, Any] | None = None,
         ensemble: int = 1,
-        edge: Literal["longest", "shortest"] = "longest",
+        edge: Edge = "longest",
     ) -> None:
         super().__init__()
         _check_channels(backbone, protocol)
@@ -100,12 +103,13 @@ class Predictor(nn.Module):
 
     def look(self, query: Query) -> Answer:
         """Show the network a query and read its word as a clean latent."""
-        taps = bool(getattr(self.head, "reads_features", True))
+        taps = getattr(self.head, "reads_features", True)
         labels = None
         if self.protocol.class_labels is not None:
             numbers = torch.tensor(self.protocol.class_labels, device=query.x.device, dtype=query.x.dtype)
             labels = numbers.expand(len(query.x), -1)
-        text = self.backbone.embed([self.prompt], self.reading.pad).expand(len(query.x), -1, -1)
+        prompt = text_of(self.head, lambda: self.backbone.embed([self.prompt], self.reading.pad))
+        text = prompt.expand(len(query.x), -1, -1)
         said = self.backbone(query.x, query.t, text, features=taps, class_labels=labels)
         word = said.prediction
         if self.reading.guidance != 1:
@@ -186,38 +190,55 @@ class Predictor(nn.Module):
         jobs = [(i, member_seed(seeds[i], k)) for i in range(len(images)) for k in range(ensemble)]
         # Images of one size go through together; the answer to each is its own.
         answers: dict[int, list[Tensor]] = {i: [] for i in range(len(images))}
+        doubts: dict[int, Tensor | None] = {}
         for shape in dict.fromkeys(x.shape for x in shown):
             group = [job for job in jobs if shown[job[0]].shape == shape]
             for start in range(0, len(group), batch):
                 part = group[start : start + batch]
-                canvases = self.canvases(torch.stack([shown[i] for i, _ in part]), [s for _, s in part])
-                for (i, _), canvas in zip(part, canvases, strict=True):
-                    answers[i].append(canvas)
+                answer, cut = self._asked(torch.stack([shown[i] for i, _ in part]), [s for _, s in part])
+                canvases, doubt = self.painted_surely(answer, cut)
+                for k, (i, _) in enumerate(part):
+                    answers[i].append(canvases[k])
+                    doubts.setdefault(i, None if doubt is None else doubt[k])
         about = {**self.about, "size": longest}
         if ensemble > 1:
             about["ensemble"] = ensemble
         return [
-            self.finished(answers[i], image, {**about, "seed": seeds[i]}) for i, image in enumerate(images)
+            self.finished(answers[i], image, {**about, "seed": seeds[i]}, doubts[i])
+            for i, image in enumerate(images)
         ]
 
-    @torch.no_grad()
     def canvases(self, images: Tensor, seed: int | Sequence[int] = 0) -> Tensor:
         """Images ``b 3 h w`` in [0, 1] to canvases of the same size; padded to the stride inside, not stretched."""
-        padded, (h, w) = pad_to_multiple(images, self.backbone.stride)
+        return self.painted(*self._asked(images, seed))
+
+    @torch.no_grad()
+    def _asked(self, images: Tensor, seed: int | Sequence[int]) -> tuple[Answer, tuple[int, int]]:
+        padded, size = pad_to_multiple(images, self.backbone.stride)
         seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
         rngs = [torch.Generator().manual_seed(s) for s in seeds]
         weights = next(self.backbone.parameters())
         drawn = rngs if self.protocol.encode == "sample" else None
         latent = self.backbone.encode((padded * 2 - 1).to(weights), drawn)
-        return self.painted(self.protocol.solve(self.look, latent, rngs, self.backbone.schedule), (h, w))
+        return self.protocol.solve(self.look, latent, rngs, self.backbone.schedule), size
 
-    @torch.no_grad()
     def painted(self, answer: Answer, size: tuple[int, int]) -> Tensor:
         """What the head makes of an answer: canvases ``b c h w`` on the CPU, cut to ``size`` (height, width)."""
+        return self.painted_surely(answer, size)[0]
+
+    @torch.no_grad()
+    def painted_surely(self, answer: Answer, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+        """As `painted`, and how far off the head expects each pixel to be, ``b 1 h w``, where it says so."""
         h, w = size
         z = self.backbone.latent_channels
         x0 = answer.x0[:, self.reading.part * z : (self.reading.part + 1) * z]
-        canvas = self.head(x0, answer.features, self.backbone)[..., :h, :w].float().cpu()
+        sure: Any = getattr(self.head, "with_uncertainty", None)
+        shown = x0, answer.features, self.backbone
+        said, doubt = (self.head(*shown), None) if sure is None else sure(*shown)
+        canvas = self._in_range(said[..., :h, :w].float().cpu())
+        return canvas, None if doubt is None else doubt[..., :h, :w].float().cpu()
+
+    def _in_range(self, canvas: Tensor) -> Tensor:
         if self.reading.clip == "channels":
             canvas = canvas.clamp(-1, 1)
         if not self.reading.stretch:
@@ -226,14 +247,22 @@ class Predictor(nn.Module):
         taps = bool(getattr(self.head, "reads_features", True))
         return stretched(canvas if taps else canvas.mean(1, keepdim=True).clamp(-1, 1).expand_as(canvas))
 
-    def finished(self, canvases: list[Tensor], image: Tensor, about: dict[str, Any]) -> Prediction:
-        """The prediction of one image (``3 h w``) from the canvas ``c h w`` of each answer, ``about`` its settings."""
+    def finished(
+        self, canvases: list[Tensor], image: Tensor, about: dict[str, Any], doubt: Tensor | None = None
+    ) -> Prediction:
+        """The prediction of one image (``3 h w``) from the canvas ``c h w`` of each answer, ``about`` its settings.
+
+        ``doubt`` (``1 h w``) is the uncertainty of one answer; several have their disagreement.
+        """
         maps = torch.cat([self._map(canvas, image) for canvas in canvases])
         uncertainty = None
         found = maps[0]
         if len(maps) > 1:
             merged = self.merge(maps)
             found, uncertainty = merged.map, merged.uncertainty
+        elif doubt is not None:
+            size = (int(image.shape[-2]), int(image.shape[-1]))
+            uncertainty = interpolate(doubt[None], size, mode="bilinear", align_corners=False)[0]
         space = self.reading.space or self.task.space
         made = Prediction(self.task, found, image, about, space, self.task.frame, uncertainty)
         return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
@@ -341,6 +370,8 @@ def _picture(image: Any) -> Tensor:
 def _shown(image: Tensor, edge: int, which: str) -> Tensor:
     if not edge:
         return image
+    if which == "both":
+        return squeezed(image, edge).clamp(0, 1)
     height, width = image.shape[-2:]
     longest = edge if which == "longest" else edge * max(height, width) // min(height, width)
     return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..diffusion import Rngs, Schedule
+from .taps import Taps
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,9 @@ class Output:
 
     Attributes:
         prediction: ``b z h w``; ``diffusion.to_x0`` reads it.
-        features: maps of the decoding path, coarse to fine; empty unless asked for.
+        features: maps, coarse to fine; empty unless asked for. One a level, of the decoding path; or, of ``all``, those
+            of every block in the order of `Backbone.levels`; or these and, of ``attention``, how much each place looked
+            at each word, ``b n h w``, a map a level but the finest.
     """
 
     prediction: Tensor
@@ -33,6 +36,8 @@ class Backbone(nn.Module, abc.ABC):
         latent_channels: channels of a latent.
         input_channels: of what the denoising network is shown.
         tap_channels: of the feature maps, coarse to fine.
+        levels: channels of every block's map by level, coarse to fine.
+        look_levels: those of them, counted from the coarsest, of which it is known where the network looked.
     """
 
     schedule: Schedule
@@ -40,6 +45,8 @@ class Backbone(nn.Module, abc.ABC):
     latent_channels: int
     input_channels: int
     tap_channels: tuple[int, ...]
+    levels: tuple[tuple[int, ...], ...]
+    look_levels: tuple[int, ...]
 
     @abc.abstractmethod
     def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:
@@ -58,6 +65,6 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(
-        self, x: Tensor, t: Tensor, text: Tensor, features: bool = False, class_labels: Tensor | None = None
+        self, x: Tensor, t: Tensor, text: Tensor, features: Taps = False, class_labels: Tensor | None = None
     ) -> Output:
         """Look at ``x`` (``b c h w``), being told time steps ``t`` (``b``), text ``b n d`` and class labels."""

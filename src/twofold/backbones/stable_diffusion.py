@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..diffusion import Rngs, Schedule, draw
 from .backbone import Backbone, Output
+from .taps import Taps, look_levels, points, tapped
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
 
@@ -48,6 +49,8 @@ class StableDiffusion(Backbone):
         self.texts = dict(texts or {})
         self.input_channels = int(unet.config.in_channels)
         self.tap_channels = tuple(reversed(unet.config.block_out_channels))
+        self.levels = tuple(tuple(p.channels for p in level) for level in points(unet))
+        self.look_levels = look_levels(unet)
         self.latent_channels = int(vae.config.latent_channels)
         self.stride = 2 ** (len(_widths(vae)) - 1)
 
@@ -138,26 +141,17 @@ class StableDiffusion(Backbone):
         return found
 
     def forward(
-        self, x: Tensor, t: Tensor, text: Tensor, features: bool = False, class_labels: Tensor | None = None
+        self, x: Tensor, t: Tensor, text: Tensor, features: Taps = False, class_labels: Tensor | None = None
     ) -> Output:
         """See `Backbone.forward`."""
-        taps: list[Tensor] = []
-        hooks = []
-        if features:
-            hooks = [
-                b.register_forward_hook(lambda _m, _i, out: taps.append(out)) for b in self.unet.up_blocks
-            ]
-        try:
+        with tapped(self.unet, features) as taps:
             said = self.unet(
                 x.to(self.dtype), t, encoder_hidden_states=text, class_labels=class_labels
             ).sample
-        finally:
-            for hook in hooks:
-                hook.remove()
         if isinstance(self.unet.conv_out, nn.Identity):
             # A network without its output layer says nothing: its features are read by a head.
             said = x.new_zeros(len(x), self.latent_channels, *x.shape[2:])
-        return Output(said, tuple(taps))
+        return Output(said, taps.features(self.unet, features))
 
     def components(self) -> dict[str, nn.Module]:
         """The networks by the folder names of the diffusers layout."""

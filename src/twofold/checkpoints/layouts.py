@@ -14,7 +14,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..heads.dpt import DPTHead, Ending
 from ..protocol import MultiStep, OneStep, reason
 from ..tasks import TASKS
-from . import components
+from . import components, diff2in1
 from .components import How
 from .locate import fetch_base
 from .published import PUBLISHED, Published
@@ -54,19 +54,26 @@ def assemble(key: str, folder: Path, how: How, base: str = "") -> Assembled:
             the checkpoint should have had itself.
     """
     row = PUBLISHED[key]
+    if row.method == "Diff-2-in-1":
+        net, heads, files = diff2in1.assemble(folder, how, base, tuple(row.tasks))
+        for asked in row.tasks.values():
+            check_network(key, net, asked.protocol, folder)
+        return net, _settings(key, row), heads, files
     place = _place(key, row, folder, base, how)
     net = _backbone(place, row, how)
-    heads: dict[str, nn.Module] = {}
-    tasks = dict(row.tasks)
+    heads = {}
     if row.head:
         assert place.head is not None
         # The folder's name is all that tells the variant with a last ReLU from the released one.
         ending = "relu" if place.head.name == "dpt_head" else row.head_ending
-        heads = {t: dpt_head(place.head, ending, how) for t in tasks}
-    for asked in tasks.values():
+        heads = {t: dpt_head(place.head, ending, how) for t in row.tasks}
+    for asked in row.tasks.values():
         check_network(key, net, asked.protocol, place.unet)
-    settings = ModelSettings(name=key, size=row.size, edge=row.edge, tasks=tasks, licence=row.licence)
-    return net, settings, heads, _files(place, how.variant)
+    return net, _settings(key, row), heads, _files(place, how.variant)
+
+
+def _settings(key: str, row: Published) -> ModelSettings:
+    return ModelSettings(name=key, size=row.size, edge=row.edge, tasks=dict(row.tasks), licence=row.licence)
 
 
 def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place:

@@ -17,7 +17,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import LatentHead
 from ..predictor import Predictor
 from ..tasks import get_task
-from . import components
+from . import components, diff2in1
 from .components import How
 from .layouts import assemble, check_network, marigold_like
 from .ldm import read_ldm
@@ -198,6 +198,8 @@ def _folder(folder: Path, how: How, key: str, base: str, called: str = "") -> Op
     if key:
         return assemble(key, folder, how, base)
     settings = marigold_like(folder)
+    if settings is None and diff2in1.is_one(folder):
+        return assemble("diff2in1-normals", folder, how, base)
     if settings is None:
         if not (folder / "model_index.json").exists():
             raise ModelError(

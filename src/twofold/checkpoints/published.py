@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from ..predictor import Edge
 from ..protocol import MultiStep, Noise, OneStep
 from .settings import TaskSettings
 
@@ -38,7 +39,7 @@ class Published:
     tasks: Mapping[str, TaskSettings]
     licence: str
     size: int = 768
-    edge: Literal["longest", "shortest"] = "longest"
+    edge: Edge = "longest"
     unet: str = "unet"
     vae: str = "vae"
     text: bool = True
@@ -160,6 +161,15 @@ def _dmp(space: str) -> Published:
     )  # fmt: skip
 
 
+def _diff2in1(protocol: OneStep, size: int, edge: Edge) -> Published:
+    asked = TaskSettings(protocol=protocol, head="bae", prompt="", pad=True, space="normals", frame="LUB")
+    return Published(
+        "https://huggingface.co/ShuhongZheng/diff-2-in-1", "Diff-2-in-1", "2411.05005", {"normals": asked}, "none stated",
+        size=size, edge=edge, text=False, base="sd15",
+        note="fetch its two files by hand (sn_ckpt and bae_ckpt) into one folder, and give that folder with --method",
+    )  # fmt: skip
+
+
 PUBLISHED: dict[str, Published] = {
     "marigold-depth-v1-0": _marigold("marigold-depth-v1-0", _LEADING, "depth", licence=APACHE),
     "marigold-depth-v1-1": _marigold("marigold-depth-v1-1", _TRAILING, "depth", paper=_JOURNAL),
@@ -202,6 +212,9 @@ PUBLISHED: dict[str, Published] = {
     "lotus-normal-d-v1-1": _lotus("lotus-normal-d-v1-1", "normals", False),
     "dmp-depth": _dmp("depth"),
     "dmp-normals": _dmp("normals"),
+    "diff2in1-normals": _diff2in1(OneStep(timestep=0), 640, "longest"),
+    # As its program asks it: squeezed into a square, a draw of the latent, and the noise of the first time step on it.
+    "diff2in1-normals-official": _diff2in1(OneStep(timestep=0, encode="sample", noised=True), 512, "both"),
 }
 
 

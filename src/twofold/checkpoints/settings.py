@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..heads import HEADS
-from ..predictor import Reading
+from ..predictor import Edge, Reading
 from ..protocol import MultiStep, OneStep, Protocol
 from ..tasks import get_task
 
@@ -67,7 +67,7 @@ class ModelSettings(BaseModel):
         schema_: version of this file's layout.
         name: of the model.
         size: edge, in pixels, that images are brought to; 0 is their own.
-        edge: which one: the longest, or the shortest.
+        edge: which one: the longest, the shortest, or both, which squeezes pictures into a square.
         headless: whether the network has no output layer, because heads read its features.
         tasks: by name, in the order they are listed to users.
         licence: of the weights.
@@ -80,7 +80,7 @@ class ModelSettings(BaseModel):
     schema_: Literal["twofold-model/1"] = Field(default="twofold-model/1", alias="schema")
     name: str = "unnamed"
     size: int = 256
-    edge: Literal["longest", "shortest"] = "longest"
+    edge: Edge = "longest"
     headless: bool = False
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
     licence: str = "unstated"

@@ -167,7 +167,9 @@ def _pickled(path: Path) -> Tensors:
         raise ModelError(
             f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); fetch it again"
         ) from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    for name in ("state_dict", "model"):  # Lightning's files, and Bae's
+        if isinstance(found, dict) and isinstance(found.get(name), dict):
+            found = found[name]
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}, not a table of tensors")
     return {str(k): v for k, v in found.items() if isinstance(v, Tensor)}

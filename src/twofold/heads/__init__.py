@@ -1,12 +1,21 @@
-"""What reads the answer out of the network. A head is called as ``head(x0, features, backbone)``."""
+"""What reads the answer out of the network. A head is called as ``head(x0, features, backbone)``.
+
+What it may say of itself beside: ``reads_features``, which maps of the network it wants (`backbones.taps.Taps`; True
+when not said); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, how far off
+it expects to be, as `BaeHead.with_uncertainty`; ``text``, what the network is told in place of a prompt, as
+`FPNHead.text`.
+"""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from .bae import BaeHead
 from .dpt import DPTHead
+from .fpn import FPNHead
 from .keypoint import KeypointHead
 from .latent import LatentHead
 from .light import LightHead
@@ -22,6 +31,8 @@ HEADS: dict[str, type[nn.Module]] = {
     "dpt-elu": DPTHead,
     "upernet": UperNetHead,
     "keypoint": KeypointHead,
+    "bae": BaeHead,
+    "fpn": FPNHead,
 }
 
 # What a name says beyond the class: that of GenPercept's first version is ``dpt-elu``.
@@ -54,13 +65,23 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
     return made.made_for(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
 
 
+def text_of(head: nn.Module, prompt: Callable[[], Tensor]) -> Tensor:
+    """What the network is told, ``1 n d``: a head's own words where it has any, else the embedded prompt."""
+    own: Any = getattr(head, "text", None)
+    said = None if own is None else own()
+    return prompt() if said is None else said
+
+
 __all__ = [
     "HEADS",
     "OPTIONS",
+    "BaeHead",
     "DPTHead",
+    "FPNHead",
     "KeypointHead",
     "LatentHead",
     "LightHead",
     "UperNetHead",
     "make_head",
+    "text_of",
 ]

@@ -19,20 +19,25 @@ class BatchNorm(nn.Module):
 
     Args:
         width: channels of what is normalised, ``b width h w``.
+        eps: added to the variance.
+        affine: whether a gain and an offset are learned.
     """
 
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, eps: float = 1e-5, affine: bool = True) -> None:
         super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(width)) if affine else None
         self.register_buffer("running_mean", torch.zeros(width))
         self.register_buffer("running_var", torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
         """``b width h w``, normalised over images and pixels, or by the running statistics in evaluation."""
         several = x.numel() > x.shape[1]
+        batch = self.training and several
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training and several
+            x, self.running_mean, self.running_var, self.weight, self.bias, batch, 0.1, self.eps
         )

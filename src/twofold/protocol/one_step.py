@@ -30,6 +30,8 @@ class OneStep:
         encode: image latents are the posterior's ``mode``, or a ``sample`` of it (Lotus).
         class_labels: numbers given to a network with a class embedding: Lotus' task switch.
         parts: how many targets the network answers at once, each with the channels of a latent.
+        noised: whether the image latent is shown with the noise of the time step told (Diff-2-in-1's release, at 0);
+            where features are read, and not the answer.
     """
 
     timestep: int = 1
@@ -40,6 +42,7 @@ class OneStep:
     encode: Literal["mode", "sample"] = "mode"
     class_labels: tuple[float, ...] | None = None
     parts: int = 1
+    noised: bool = False
     kind: Literal["one_step"] = "one_step"
 
     def __post_init__(self) -> None:
@@ -47,19 +50,27 @@ class OneStep:
             raise ValueError(
                 f"{self.parts} parts need condition='concat': the image latent is only one part's size"
             )
+        if self.noised and self.condition != "replace":
+            raise ValueError("noised is about the image latent alone: it needs condition='replace'")
 
     @property
     def random(self) -> bool:
         """Whether two seeds give two answers."""
-        return self.encode == "sample" or (self.condition == "concat" and self.start == "gaussian")
+        return (
+            self.noised
+            or self.encode == "sample"
+            or (self.condition == "concat" and self.start == "gaussian")
+        )
 
     def channels(self, latent: int) -> int:
         """What a network with latents of ``latent`` channels is shown."""
         return latent * (1 + self.parts) if self.condition == "concat" else latent
 
-    def _query(self, image: Tensor, t: Tensor, rng: Rngs) -> Query:
+    def _query(self, image: Tensor, t: Tensor, rng: Rngs, schedule: Schedule) -> Query:
         b, z, h, w = image.shape
         zero = image.new_zeros(b, 1, 1, 1)
+        if self.noised:
+            image, _, _ = schedule.noised(image, draw(image.shape, rng, image), t)
         if self.condition == "replace":
             return Query(image, t, image, zero, zero + 1, self.predicts)
         shape = (b, z * self.parts, h, w)
@@ -71,9 +82,9 @@ class OneStep:
         t = torch.full((len(image),), self.timestep)
         if self.taught == "random":
             t = torch.randint(schedule.steps, (len(image),), generator=rng)
-        return self._query(image, t.to(image.device), rng)
+        return self._query(image, t.to(image.device), rng, schedule)
 
     def solve(self, look: Look, image: Tensor, rng: Rngs, schedule: Schedule) -> Answer:
         """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
         t = torch.full((len(image),), self.timestep, device=image.device)
-        return look(self._query(image, t, rng))
+        return look(self._query(image, t, rng, schedule))
