@@ -7,8 +7,8 @@
 
 Every row of the file is run by `twofold.train.lab`, on the embedded model and rendered scenes, and scored by AbsRel on
 all of the test folder. Beside it stands the published AbsRel of a data set (``--beside``), read from the row's
-docstring, and the rank of both among the rows; the last line is Spearman's correlation of the ranks. Data, network and steps are
-not those of the paper, so only the order can be compared, and only as far as seeds agree on it.
+docstring, and the rank of both among the rows; the last line is Spearman's correlation of the ranks. Data, network and
+steps are not those of the paper, so only the order can be compared, and only as far as seeds agree on it.
 
 Runs already finished in ``--out`` are not run again; a killed one goes on.
 """
@@ -16,11 +16,8 @@ Runs already finished in ``--out`` are not run again; a killed one goes on.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -28,27 +25,12 @@ from statistics import mean, stdev
 import torch
 
 from twofold.train import Recipe
+from twofold.train.find import recipes
 from twofold.train.lab import STEPS, lab, require
 from twofold.train.run import run_recipe
 
 SETS = ("KITTI", "NYUv2", "ScanNet", "DIODE", "ETH3D")
 METRIC = "depth/abs_rel"
-
-
-def rows(path: Path) -> dict[str, Callable[[], Recipe]]:
-    """The recipes of a file by name: its own functions that need no argument."""
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(f"lab_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {
-        name: function
-        for name, function in vars(module).items()
-        if inspect.isfunction(function)
-        and function.__module__ == module.__name__
-        and all(p.default is not p.empty for p in inspect.signature(function).parameters.values())
-    }
 
 
 def published(function: Callable[[], Recipe], beside: str) -> float | None:
@@ -112,7 +94,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    all_rows = rows(asked.file)
+    all_rows = recipes(asked.file)
     strange = set(asked.rows or ()) - set(all_rows)
     if strange:
         parser.error(f"{asked.file} has no row {', '.join(sorted(strange))}; it has {', '.join(all_rows)}")

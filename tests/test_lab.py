@@ -1,10 +1,7 @@
 """Every published recipe in miniature: it trains, is saved and predicts; and what the miniature keeps of it."""
 
-import importlib.util
-import inspect
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +13,11 @@ from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.data.labels import NYU40_COLOURS, decode_drawn, encode_drawn
 from twofold.data.writer import FolderWriter
 from twofold.predictor import Predictor, Reading
-from twofold.protocol import Noise
+from twofold.protocol import MultiStep, Noise
 from twofold.sample import Sample
 from twofold.tasks import get_task
 from twofold.tasks.keypoints import JOINTS
+from twofold.train.find import recipes
 from twofold.train.lab import lab, require
 from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source
@@ -31,26 +29,9 @@ SIDE = 32
 DATA_SETS = re.compile(r"(KITTI|NYUv2|ScanNet|DIODE|ETH3D) (\.\d{3})")
 
 
-def functions(name: str) -> dict:
-    """The recipes of a file: its own functions that need no argument."""
-    path = ROOT / "recipes" / f"{name}.py"
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec = importlib.util.spec_from_file_location(f"recipes_{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return {
-        key: function
-        for key, function in vars(module).items()
-        if inspect.isfunction(function)
-        and function.__module__ == module.__name__
-        and all(p.default is not p.empty for p in inspect.signature(function).parameters.values())
-    }
-
-
-RECIPES = {f"{name}:{key}": f for name in FILES for key, f in functions(name).items()}
+RECIPES = {
+    f"{name}:{key}": f for name in FILES for key, f in recipes(ROOT / "recipes" / f"{name}.py").items()
+}
 
 
 def ball(seed: int) -> Sample:
@@ -146,7 +127,7 @@ def test_every_recipe_has_a_docstring_and_a_name_of_its_own():
     assert len(set(names)) == len(names)
     for name, function in RECIPES.items():
         if name.startswith("table"):
-            assert [x for x, _ in DATA_SETS.findall(function.__doc__)] == [
+            assert [x for x, _ in DATA_SETS.findall(function.__doc__ or "")] == [
                 "KITTI", "NYUv2", "ScanNet", "DIODE", "ETH3D",
             ]  # fmt: skip
 
@@ -157,7 +138,7 @@ def test_the_page_lists_every_recipe_with_its_numbers():
         file, _, key = name.partition(":")
         row = next((line for line in page.splitlines() if f"`{file}.py:{key}`" in line), "")
         assert row, f"docs/recipes.md does not list {name}"
-        for data, number in DATA_SETS.findall(function.__doc__ if file.startswith("table") else ""):
+        for data, number in DATA_SETS.findall(function.__doc__ or "" if file.startswith("table") else ""):
             assert number in row, f"{name}: docs/recipes.md lacks {data} {number}"
 
 
@@ -178,13 +159,15 @@ def test_the_laboratory_keeps_what_a_recipe_is_about():
 
 
 def test_every_beta_of_table_1_is_walked_at_its_own():
-    walks = [f().protocol for name, f in RECIPES.items() if name.startswith("table1:")]
-    noises = {(p.noise.start, p.noise.end) for p in walks if p.kind == "multi_step"}
-    assert noises == {
+    protocols = [f().protocol for name, f in RECIPES.items() if name.startswith("table1:")]
+    walks = [p for p in protocols if isinstance(p, MultiStep)]
+    assert len(walks) == len(protocols) - 1 == 23
+    assert {(p.noise.start, p.noise.end) for p in walks if p.noise} == {
         (0.0002125, 0.003), (0.000425, 0.006), (0.00085, 0.012), (0.0034, 0.048), (0.136, 0.192), (0.544, 0.768),
         (1.0, 1.0),
     }  # fmt: skip
-    assert all(p.times(Noise().schedule) in ([901 - 100 * i for i in range(10)], [1]) for p in walks[:-1])
+    tens = [901 - 100 * i for i in range(10)]
+    assert all(p.times(Noise().schedule) in (tens, [1]) for p in walks)
 
 
 def test_what_the_laboratory_lacks_is_said(place, tmp_path):

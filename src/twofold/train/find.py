@@ -1,0 +1,50 @@
+"""Recipes in files of Python: functions that return one, and need nothing for it."""
+
+from __future__ import annotations
+
+import inspect
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .recipe import Recipe
+
+_NAME = "<recipes>"
+
+
+def defined(path: Path) -> dict[str, Any]:
+    """What a file of recipes defines. It may import its neighbours, as any program may.
+
+    A recipe is a program of the user's own, named by the user: running it is what is asked.
+
+    Raises:
+        SyntaxError: it is not Python; otherwise whatever it raises.
+    """
+    beside = str(path.resolve().parent)
+    sys.path.insert(0, beside)
+    try:
+        return runpy.run_path(str(path), run_name=_NAME)
+    finally:
+        sys.path.remove(beside)
+
+
+def alone(function: Any) -> bool:
+    """Whether something can be called without arguments."""
+    if not callable(function):
+        return False
+    asked = inspect.signature(function).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in asked)
+
+
+def recipes(path: Path) -> dict[str, Callable[[], Recipe]]:
+    """The recipes of a file by name, in its order: its own functions that need no argument."""
+    return {
+        name: value
+        for name, value in defined(path).items()
+        if inspect.isfunction(value)
+        and value.__module__ == _NAME
+        and not name.startswith("_")
+        and alone(value)
+    }
