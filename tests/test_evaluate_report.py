@@ -334,7 +334,7 @@ def test_the_command_scores_a_model(
     code, out, error = say(capsys, *asked, "--protocol", "normal/dsine")
     assert code == 0 and "(2 were there)" in out and "median" in out and not error
     code, _, error = say(capsys, *asked, "--protocol", "normal/dsine", "--size", "16")
-    assert code == 2 and "another of" in error
+    assert code == 2 and "another of.size" in error
     code, _, error = say(capsys, *asked, "--protocol", "seg/miou")
     assert code == 2 and "predicts depth (depth), normals (normals)" in error
 

@@ -104,12 +104,20 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
 def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
     if not isinstance(head, dict) or head.get("schema") != SCHEMA:
         raise EvaluationError(f"{shown(path)} holds no rows of an evaluation; choose another --out")
-    mine, theirs = json.loads(json.dumps(identity)), head["identity"]
+    mine, theirs = _flat(json.loads(json.dumps(identity))), _flat(head["identity"])
     differ = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
     if differ:
         raise EvaluationError(
             f"{shown(path)} is of another evaluation (another {', '.join(differ)}); choose another --out"
         )
+
+
+def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The entries of nested objects by their dotted names, to say which of them differs."""
+    found: dict[str, Any] = {}
+    for key, one in value.items():
+        found |= {f"{key}.{k}": v for k, v in _flat(one).items()} if isinstance(one, dict) else {key: one}
+    return found
 
 
 class Writer:
