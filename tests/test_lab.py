@@ -170,6 +170,18 @@ def test_every_beta_of_table_1_is_walked_at_its_own():
     assert all(p.times(Noise().schedule) in (tens, [1]) for p in walks)
 
 
+def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tmp_path):
+    """At beta = (1, 1) ten looks at the image are one, in training and in use, and need no schedule."""
+    losses, answers = [], []
+    for name in ("rgb_noise_beta_1", "rgb_noise_beta_1_in_one"):
+        recipe, heads, net = small(place, f"table1:{name}").replace(together=1), {}, new.tiny()
+        losses += [r["loss"] for r in train(net, recipe, place / f"{tmp_path.name}-{name}", heads)]
+        predictor = Predictor(net, get_task("depth"), recipe.protocol, heads["depth"], Reading(""))
+        answers.append(predictor(ball(7).image).map)
+    assert losses[0] == losses[1]
+    assert torch.equal(*answers)
+
+
 def test_what_the_laboratory_lacks_is_said(place, tmp_path):
     recipe = lab(RECIPES["table1:rgb_noise_beta_1"](), data=str(tmp_path / "rooms"))
     with pytest.raises(ValueError, match=r"twofold render --count 1200 --seed 1 --spp 4 --out .*rooms$"):
