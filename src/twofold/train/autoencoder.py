@@ -45,7 +45,7 @@ class AutoencoderStage:
             )
         self.backbone, self.recipe = backbone, recipe
         self.vae, self.stride = backbone.vae, backbone.stride
-        self.device = team.device
+        self.device, self.teacher = team.device, None
         self.module: nn.Module = backbone.vae.requires_grad_(True).to(team.device)
         self.pictures = Pictures(recipe.sources, recipe.size)
         self.painted = _painted_targets(recipe)

@@ -7,6 +7,7 @@ the same network reading the same latents, so either may come first, or both tog
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,11 @@ from .encoder import Encoder
 from .examples import Example, Examples
 from .learn import Denoiser, make_heads, make_tasks, set_learning, settle
 from .live import Live
+from .order import generator
 from .preview import preview
 from .recipe import IMAGE, Recipe
 from .sound import Readable, plain
+from .state import Ema
 from .step import Loss, Terms
 from .store import LATENTS
 from .team import Team
@@ -62,6 +65,7 @@ class DenoiserStage:
         self.examples: Examples = self._examples(run, readable)
         self.ahead = Ahead(self._drawn, recipe.steps)
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
+        self.teacher: Ema | None = None
 
     def _held_out(self, readable: Readable) -> tuple[Folder | None, list[int]]:
         """The samples that are scored, looked at now: a broken one must not end a run at its first validation."""
@@ -97,6 +101,9 @@ class DenoiserStage:
         for example in examples:
             groups.setdefault((example.kind, example.shape), []).append(example)
         loss = Loss(self.team.device, self.recipe.batch)
+        if not self.shares_looks:
+            # All of them before the student's first: the teacher takes the place of weights that are still needed then.
+            groups = {k: self._answered(k[0], g) for k, g in groups.items()}
         for (kind, _), group in groups.items():
             with self.team.precision(self.recipe.precision):
                 terms = self.image_terms(group) if kind == IMAGE else self.perception_terms(kind, group)
@@ -123,6 +130,9 @@ class DenoiserStage:
         taps = getattr(head, "reads_features", True)
         text = text_of(head, lambda: self._prompted(name)).expand(len(examples), -1, -1)
         said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)))
+        if self.shares_looks and any(e.taught for e in examples):
+            shown = query.read(said.prediction), said.features, self.backbone
+            examples = self._relabelled(name, examples, self._teacher().answer(head, shown), None)
         terms: Terms = {}
         if recipe.latent_weight:
             target, mask = (
@@ -137,6 +147,53 @@ class DenoiserStage:
                 return terms | self._own_terms(head, shown, examples)
             terms |= self._painted_terms(name, head(*shown).float(), examples)
         return terms
+
+    @property
+    def shares_looks(self) -> bool:
+        """Whether teacher and student see the same features, so that one look serves both: only heads learn."""
+        recipe, how = self.recipe, self.recipe.protocol
+        steady = how.kind == "one_step" and not how.random and how.taught == "same"
+        return steady and recipe.unet == "frozen" and recipe.text == "frozen" and not recipe.latent_weight
+
+    def _teacher(self) -> Ema:
+        if self.teacher is None:
+            raise ValueError("labels='teacher' needs a run with averaged weights (`loop.train`)")
+        return self.teacher
+
+    def _answered(self, name: str, examples: list[Example]) -> list[Example]:
+        """The examples with the teacher's answers, reached as they are in use, in place of what was stored."""
+        asked = [e for e in examples if e.taught]
+        if not asked:
+            return examples
+        image = torch.stack([e.image for e in asked]).to(self.team.device)
+        # Noise of its own: what the student is shown must not depend on who says what is to be learned.
+        rngs = [generator(self.recipe.seed, "teacher", e.rng.initial_seed()) for e in asked]
+        predictor = self._predictors()[name]
+        with self._teacher().teaching():
+            answer = self.recipe.protocol.solve(predictor.look, image, rngs, self.backbone.schedule)
+            painted = None
+            if self.recipe.image_weight:
+                painted = self.heads[name](answer.x0, answer.features, self.backbone)
+        return self._relabelled(name, examples, painted, answer.x0)
+
+    def _relabelled(
+        self, name: str, examples: Sequence[Example], painted: Tensor | None, latent: Tensor | None
+    ) -> list[Example]:
+        """The examples that are taught with these canvases and latents, one for each of them or for each of all."""
+        task, out, place = self.tasks[name], [], 0
+        every = painted is not None and len(painted) == len(examples)
+        for i, example in enumerate(examples):
+            if not example.taught:
+                out.append(example)
+                continue
+            at = i if every else place
+            place += 1
+            canvas = None if painted is None else painted[at : at + 1].float()
+            if canvas is not None:
+                canvas = (canvas.clamp(-1, 1) if task.painted else task.decode(canvas))[0]
+            target = example.target if latent is None else latent[at].float()
+            out.append(replace(example, canvas=canvas, target=target))
+        return out
 
     def _own_terms(self, head: Any, shown: tuple[Any, ...], examples: Sequence[Example]) -> Terms:
         """Losses that a head brings along, in place of its task's: what it says of itself can be part of them."""

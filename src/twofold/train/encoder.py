@@ -97,17 +97,17 @@ class Encoder:
             return Part(None, None, *kept)
         return Part(self.encode(canvas), cell_mask(known[None], self.stride)[0], *kept)
 
-    def nothing(self, task: Task, size: tuple[int, int]) -> Part:
-        """A part of which nothing is known, at ``size`` pixels."""
+    def nothing(self, task: Task, size: tuple[int, int], known: bool = False) -> Part:
+        """A part at ``size`` pixels of which nothing is known, or that somebody else will say all of (``known``)."""
         h, w = size
         cells = (h // self.stride, w // self.stride)
         canvas = torch.zeros(3 if task.painted else max(1, task.channels), h, w)
-        unknown = torch.zeros(1, h, w, dtype=torch.bool)
-        kept = (canvas, unknown) if self.pixels else (None, None)
+        where = torch.full((1, h, w), known)
+        kept = (canvas, where) if self.pixels else (None, None)
         if not self.latent:
             return Part(None, None, *kept)
         z = self.backbone.latent_channels
-        return Part(torch.zeros(z, *cells), torch.zeros(1, *cells, dtype=torch.bool), *kept)
+        return Part(torch.zeros(z, *cells), torch.full((1, *cells), known), *kept)
 
     @torch.no_grad()
     def encode(self, canvas: Tensor) -> Tensor:

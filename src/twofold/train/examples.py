@@ -27,6 +27,7 @@ class Example:
         image: latent ``z h w``.
         target, mask, canvas, known: as in `encoder.Part`.
         picture: ``3 H W`` bytes, where a loss looks at it.
+        taught: whether the teacher says what is to be learned, in place of target and canvas.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Example:
     canvas: Tensor | None = None
     known: Tensor | None = None
     picture: Tensor | None = None
+    taught: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -71,7 +73,10 @@ def pools(
     found: dict[str, list[list[int]]] = {IMAGE: [list(u) for u in usable]}
     for name, task in tasks.items():
         left, found[name] = recipe.labels or None, []
-        for folder, indices in zip(folders, usable, strict=True):
+        for source, folder, indices in zip(recipe.sources, folders, usable, strict=True):
+            if source.labels == "teacher":
+                found[name].append(list(indices))
+                continue
             pool = having(folder, task, indices)[:left]
             left = None if left is None else left - len(pool)
             found[name].append(pool)

@@ -80,18 +80,27 @@ class Live:
     def _labelled(self, pick: Pick, size: tuple[int, int], rng: torch.Generator) -> Example:
         """A crop of the recipe's size, zoomed by up to two, with colours as another camera might have seen them."""
         sample, task = self._sample(pick), self.tasks[pick.kind]
+        taught = self.recipe.sources[pick.source].labels == "teacher"
+        blank = task.target not in sample.targets
+        if blank:  # for a crop that is cut like any other; the teacher says the rest
+            everywhere = torch.ones(1, *sample.image.shape[-2:], dtype=torch.bool)
+            nothing = torch.zeros_like(sample.image, dtype=torch.float32)
+            sample = Held(sample.image, {task.target: nothing}, {task.target: everywhere}, sample.caption)
         image, target, valid = cropped(sample, task, size, rng, self.recipe.resample)
-        seen = Sample(
-            colours(image, rng), {task.target: target}, {task.target: valid}, sample.caption, self._name(pick)
-        )
+        told = {} if blank else {task.target: target}
+        seen = Sample(colours(image, rng), told, dict.fromkeys(told, valid), sample.caption, self._name(pick))
         latent = self.encoder.encode(seen.image * 2 - 1)
         try:
-            part = self.encoder.part(task, seen, False)
+            part = (
+                self.encoder.nothing(task, size, known=True)
+                if blank
+                else self.encoder.part(task, seen, False)
+            )
         except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
             part = self.encoder.nothing(task, size)
         picture = (seen.image * 255).round().byte() if self.encoder.pictures else None
         told = (part.target, part.mask, part.canvas, part.known, picture)
-        return Example(str(seen.id), pick.kind, sample.caption, rng, latent, *told)
+        return Example(str(seen.id), pick.kind, sample.caption, rng, latent, *told, taught)
 
     def _name(self, pick: Pick) -> str:
         return named(self.folders[pick.source], pick.sample)

@@ -30,6 +30,7 @@ class Stage(Protocol):
     """What the loop needs to know of what it trains."""
 
     module: nn.Module
+    teacher: Ema | None  # the averaged weights, which may say what is to be learned
 
     def draw(self, step: int) -> Sequence[Any]:
         """This process's examples of step ``step``; random only through the recipe's seed and ``step``."""
@@ -90,7 +91,10 @@ def train(
     team.wait()
     stage = make_stage(backbone, recipe, run, heads or {}, team)
     optimizer, scaler = make_optimizer(recipe, stage.module), team.scaler(recipe.precision)
-    state = State(run / "state.pt", stage.module, Ema(stage.module, recipe.ema), optimizer, scaler)
+    state = State(
+        run / "state.pt", stage.module, Ema(stage.module, recipe.ema, recipe.ema_every), optimizer, scaler
+    )
+    stage.teacher = state.ema
     start = state.load() if state.path.exists() else 0
     stage.module.train()
     for step in range(start, recipe.steps):
@@ -141,7 +145,7 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
         raise FloatingPointError(f"step {step + 1}: the gradient of {seen} is not finite; {state.kept}")
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    state.ema.update()
+    state.ema.update(recipe.batch)
     return {**means(team.add(sums)), "norm": norm, "lr": rate}
 
 

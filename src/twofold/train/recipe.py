@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..heads import HEADS
 from ..protocol import OneStep, Protocol
 
 # One example of a batch may teach one of these: a task's name, or
 IMAGE = "image"  # the denoising of images under their captions: what keeps the model able to generate
+
+Pixels = Annotated[int, Field(ge=1)]
+Size = tuple[Pixels, Pixels]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Source(BaseModel):
@@ -24,14 +28,18 @@ class Source(BaseModel):
         limit: how many samples are used, taken evenly from the whole folder; 0 is all.
         fraction: of the samples that are used, in place of ``limit`` (GenPercept, Table 12).
         size: height and width of this folder's examples, in place of the recipe's.
+        labels: what its examples are told: what is ``stored`` with them, or what the ``teacher``, the averaged weights
+            as they are at that step, answers. Stored labels then only say where there is something to be learned; a
+            sample without any is learned from all over.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     path: str
     share: float = Field(1.0, ge=0)
     limit: int = Field(0, ge=0)
     fraction: float = Field(1.0, gt=0, le=1)
-    size: tuple[int, int] | None = None
+    size: Size | None = None
+    labels: Literal["stored", "teacher"] = "stored"
 
     @model_validator(mode="after")
     def _one_limit(self) -> Source:
@@ -94,11 +102,13 @@ class Recipe(BaseModel):
         schedule, warmup, decay, final_lr: of the learning rate, see `optimizer.learning_rate`.
         clip: of the gradient's norm; 0 does not clip.
         ema: decay of the averaged weights, which are what is validated and saved; 0 averages nothing.
+        ema_every: examples between two steps of the average; 0 steps it with every update, and faster at first.
+            Diff-2-in-1's teacher has a decay of 0.998 every 40 examples.
         precision: of the network's arithmetic; weights, losses and optimizer stay fp32.
         checkpointing: recompute activations of the U-Net in the backward pass instead of keeping them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
     stage: Literal["autoencoder", "denoiser"]
     start: str = "new"
@@ -107,10 +117,10 @@ class Recipe(BaseModel):
     validation: str | None = None
     mix: dict[str, float] = Field(default_factory=lambda: {IMAGE: 1.0})
     together: int = Field(1, ge=1)
-    size: tuple[int, int] = (192, 256)
+    size: Size = (192, 256)
     resample: Literal["bilinear", "nearest"] = "bilinear"
-    latent_weight: float = 1.0
-    image_weight: float = 0.0
+    latent_weight: float = Field(1.0, ge=0)
+    image_weight: float = Field(0.0, ge=0)
     losses: dict[str, dict[str, float]] = Field(default_factory=dict)
     compat: Literal["", "genpercept"] = ""
     head: str = "latent"
@@ -125,30 +135,31 @@ class Recipe(BaseModel):
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     text: Literal["full", "frozen"] = "full"
     decoder: Literal["frozen", "full"] = "frozen"
-    drop_caption: float = 0.1
+    drop_caption: float = Field(0.1, ge=0, le=1)
     labels: int = Field(0, ge=0)
     skip_bad: bool = False
     steps: int = Field(1000, ge=1)
     batch: int = Field(16, ge=1)
     micro: int = Field(0, ge=0)
     optimizer: Literal["adamw", "adam"] = "adamw"
-    lr: float = 1e-3
-    head_lr: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.99)
-    eps: float = 1e-8
-    weight_decay: float = 0.01
+    lr: float = Field(1e-3, ge=0)
+    head_lr: float = Field(0.0, ge=0)
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    eps: float = Field(1e-8, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
     schedule: Literal["cosine", "exponential", "linear", "constant"] = "cosine"
     warmup: int = Field(100, ge=0)
     decay: int = Field(0, ge=0)
-    final_lr: float = 0.05
-    clip: float = 1.0
+    final_lr: float = Field(0.05, ge=0)
+    clip: float = Field(1.0, ge=0)
     ema: float = Field(0.999, ge=0, lt=1)
+    ema_every: int = Field(0, ge=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     checkpointing: bool = False
     seed: int = 0
-    validate_every: int = 500
-    validate_count: int = 64
-    save_every: int = 250
+    validate_every: int = Field(500, ge=0)
+    validate_count: int = Field(64, ge=1)
+    save_every: int = Field(250, ge=0)
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -165,11 +176,30 @@ class Recipe(BaseModel):
             raise ValueError(f"losses or prompts name {name!r}, which mix does not teach")
         if self.head not in HEADS:
             raise ValueError(f"unknown head {self.head!r}; known: {', '.join(HEADS)}")
+        if self.head_lr and not self.lr:
+            raise ValueError(
+                "head_lr is told beside lr, which is 0: nothing would be learned; unet='frozen' spares it"
+            )
+        if self.stage == "denoiser":
+            self._check_denoiser()
         if self.stage == "denoiser" and self.tasks:
             self._check_perception()
         return self
 
+    def _check_denoiser(self) -> None:
+        if IMAGE in self.mix and self.unet == self.text == "frozen":
+            raise ValueError(
+                "the image task teaches nothing where unet and text are frozen; take it out of mix"
+            )
+        if IMAGE in self.mix and self.tasks and self.protocol.channels(1) != 1:
+            raise ValueError(
+                f"the image task is shown one latent, and this protocol shows {self.protocol.channels(1)} "
+                f"(condition={self.protocol.condition!r}); take it out of mix, or use condition='replace'"
+            )
+
     def _check_perception(self) -> None:
+        if any(s.labels == "teacher" for s in self.sources) and not self.ema:
+            raise ValueError("labels='teacher' needs averaged weights: ema must be above 0")
         if self.head != "latent" and self.image_weight <= 0:
             raise ValueError(
                 f"a {self.head} head learns from pixels alone: the recipe needs image_weight > 0"
@@ -190,16 +220,23 @@ class Recipe(BaseModel):
             )
 
     def replace(self, **changes: Any) -> Recipe:
-        """The same recipe with some values changed, checked again."""
-        return Recipe.model_validate({**self.model_dump(), **changes})
+        """The same recipe with some values changed, checked again.
+
+        Raises:
+            ValueError: a value does not fit, or a key is none; one line.
+        """
+        try:
+            return Recipe.model_validate({**self.model_dump(), **changes})
+        except ValidationError as error:
+            raise ValueError(wrong(error)) from None
 
     def override(self, settings: list[str]) -> Recipe:
         """Apply ``key=value`` strings; values are JSON, or plain text where they are not.
 
-        A dot goes into a value: ``losses.depth={"ssi": 1}``, ``protocol.timestep=500``.
+        A dot goes into a value: ``losses.depth.ssi=1``, ``protocol.timestep=500``, ``sources.0.share=2``.
 
         Raises:
-            ValueError: a string without ``=``, or a key that the recipe does not have.
+            ValueError: a string without ``=``, a key that the recipe does not have, or a value that does not fit.
         """
         import json
 
@@ -210,16 +247,18 @@ class Recipe(BaseModel):
             if not found or key not in type(self).model_fields:
                 known = ", ".join(sorted(type(self).model_fields))
                 raise ValueError(f"--set {setting}: expected KEY=VALUE with a key among {known}")
-            place = changes
-            for name, below in zip([key, *inner], inner, strict=False):
-                place = place[name]
-                if not isinstance(place, dict):
-                    raise ValueError(f"--set {setting}: {name} has no {below!r} inside")
             try:
-                place[[key, *inner][-1]] = json.loads(value)
+                meant = json.loads(value)
             except json.JSONDecodeError:
-                place[[key, *inner][-1]] = value
-        return Recipe.model_validate(changes)
+                meant = value
+            try:
+                _put(changes, [key, *inner], meant)
+            except ValueError as error:
+                raise ValueError(f"--set {setting}: {error}") from None
+        try:
+            return Recipe.model_validate(changes)
+        except ValidationError as error:
+            raise ValueError(f"--set {' '.join(settings)}: {wrong(error)}") from None
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -227,5 +266,46 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> Recipe:
-        """Read what `save` wrote."""
-        return cls.model_validate_json(path.read_text())
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: the file is not JSON, or a value does not fit; one line.
+        """
+        try:
+            return cls.model_validate_json(path.read_text())
+        except ValidationError as error:
+            raise ValueError(f"{path}: {wrong(error)}") from None
+
+
+def _put(place: Any, keys: list[str], value: Any) -> None:
+    """Put a value where ``keys`` lead, through lists and objects; objects are made where there are none.
+
+    Raises:
+        ValueError: there is no such place.
+    """
+    name, *rest = keys
+    if isinstance(place, dict):
+        if not rest:
+            place[name] = value
+        else:
+            _put(place.setdefault(name, {}), rest, value)
+    elif isinstance(place, list) and name.isdigit() and int(name) < len(place):
+        if not rest:
+            place[int(name)] = value
+        else:
+            _put(place[int(name)], rest, value)
+    else:
+        raise ValueError(f"there is no {name!r} inside {place!r}")
+
+
+def wrong(error: ValidationError) -> str:
+    """What is wrong with a recipe in one line, without pydantic's frame around it."""
+    first = error.errors()[0]
+    where = ".".join(str(x) for x in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"a recipe has no {where}"
+    said = str(first["msg"]).removeprefix("Value error, ")
+    if not where or first["type"] == "value_error":
+        return said
+    found = first.get("input")
+    return f"{where}: {said}" + (f", not {found!r}" if isinstance(found, str | int | float) else "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,29 @@ class Ema:
 
     The ramp ``(1 + n) / (10 + n)`` keeps the first random weights from lingering. A decay of 0 averages nothing.
     Buffers, such as the running statistics of batch normalisation, are averages already and stay as they are.
+
+    Args:
+        module: whose parameters that learn are averaged.
+        decay: how much of the average stays.
+        every: examples between two steps of the average, exactly, whatever the size of batches, and then without a
+            ramp: the teacher of Diff-2-in-1 (Zheng et al. 2025). 0: one step an update.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
-        self.module, self.decay, self.count = module, decay, 0
+    def __init__(self, module: nn.Module, decay: float, every: int = 0) -> None:
+        self.module, self.decay, self.every, self.count = module, decay, every, 0
         self.average = {k: p.detach().clone() for k, p in learning(module)} if decay else {}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the average toward the parameters' present values."""
-        self.count += 1
+    def update(self, examples: int = 1) -> None:
+        """Move the average toward the parameters' present values, after an update from so many examples."""
+        before = self.count
+        self.count += examples if self.every else 1
         if not self.decay:
             return
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        if self.every:
+            decay = self.decay ** (self.count // self.every - before // self.every)
+        else:
+            decay = min(self.decay, (1 + self.count) / (10 + self.count))
         for name, value in learning(self.module):
             self.average[name].lerp_(value, 1 - decay)
 
@@ -52,6 +64,33 @@ class Ema:
             held = value.clone()
             value.copy_(self.average[name])
             self.average[name].copy_(held)
+
+    @torch.no_grad()
+    def answer(self, part: nn.Module, shown: tuple[Any, ...]) -> Tensor:
+        """What ``part`` of the module says with the averaged weights, which do not take the place of its own."""
+        own = {id(p): k for k, p in learning(self.module)}
+        average = {k: self.average[own[id(p)]] for k, p in part.named_parameters() if id(p) in own}
+        training = {m: m.training for m in part.modules()}
+        part.eval()
+        try:
+            return torch.func.functional_call(part, average, shown)
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+
+    @contextmanager
+    def teaching(self) -> Generator[None]:
+        """Inside, the module has the averaged weights and nothing is learned; to be left before what learns begins."""
+        self.swap()
+        training = {m: m.training for m in self.module.modules()}
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+            self.swap()
 
 
 class State:

@@ -15,7 +15,7 @@ from ..tasks import Task
 from .encoder import Encoded, Encoder, check, fitted, targets_of
 from .examples import Example, dropped, example_rng, pools
 from .order import Order
-from .recipe import Recipe, Source
+from .recipe import IMAGE, Recipe, Source
 from .sound import Readable, named, plain, usable
 from .store import Store
 
@@ -46,10 +46,14 @@ class Windows:
         cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
         name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
         part = encoded.parts.get(pick.kind)
+        taught = self.recipe.sources[pick.source].labels == "teacher" and pick.kind != IMAGE
+        if part is None and taught:
+            h, w = (n * self.stride for n in encoded.image.shape[-2:])
+            part = shelf.encoder.nothing(shelf.encoder.tasks[pick.kind], (h, w), known=True)
         if part is None:
             return Example(name, pick.kind, caption, rng, image)
         told = (cut.cells(part.target), cut.cells(part.mask), cut.pixels(part.canvas), cut.pixels(part.known))
-        return Example(name, pick.kind, caption, rng, image, *told, cut.pixels(encoded.picture))
+        return Example(name, pick.kind, caption, rng, image, *told, cut.pixels(encoded.picture), taught)
 
 
 class _Shelf:

@@ -1,0 +1,125 @@
+"""A teacher that follows its student: who says what is learned, and how often the teacher moves."""
+
+import pytest
+import torch
+from torch import nn
+
+import world
+from twofold.backbones import new
+from twofold.checkpoints import ModelSettings, save_model
+from twofold.data import Folder, FolderWriter
+from twofold.protocol import MultiStep, Noise
+from twofold.sample import Sample
+from twofold.train.denoiser import DenoiserStage
+from twofold.train.loop import train
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe
+from twofold.train.state import Ema
+from twofold.train.team import Team
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A tiny model, four balls with labels, and the same pictures without."""
+    root = tmp_path_factory.mktemp("teacher")
+    save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
+    world.folder(root / "balls", 4, 32)
+    writer = FolderWriter(root / "bare", {"name": "bare", "targets": {}})
+    for ball in Folder(root / "balls"):
+        writer.write(Sample(ball.image, id=f"bare-{ball.id}"))
+    writer.finish()
+    return root
+
+
+def recipe(root, **changes):
+    made = Recipe(
+        name="improve", stage="denoiser", start=str(root / "model"), mix={"depth": 1.0, "normals": 1.0}, size=(32, 32),
+        sources=(Source(path=str(root / "balls")), Source(path=str(root / "bare"), labels="teacher")), steps=3,
+        batch=4, unet="frozen", text="frozen", head="light", latent_weight=0.0, image_weight=1.0, ema=0.9, ema_every=4, warmup=0,
+        validate_every=0,
+    )  # fmt: skip
+    return made.replace(**changes)
+
+
+@pytest.mark.parametrize("batches", [[1] * 200, [4] * 50, [8] * 25, [80, 7, 80, 33]])
+def test_the_teacher_moves_once_every_forty_examples_whatever_the_batch(batches):
+    """In closed form: with a student that stands still, n moves leave decay ** n of the distance."""
+    module = nn.Linear(2, 2)
+    ema = Ema(module, 0.998, 40)
+    first = ema.average["weight"].clone()
+    with torch.no_grad():
+        module.weight += 1
+    for size in batches:
+        ema.update(size)
+    expected = first + 1 - 0.998 ** (sum(batches) // 40)
+    assert torch.allclose(ema.average["weight"], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("change", ["shared", "own look", "walk", "latent"])
+def test_the_teacher_says_what_is_learned(root, change, tmp_path):
+    """Examples of such a source hold what the averaged weights answer now, without a gradient; others what is stored."""
+    changes = {
+        "shared": {},
+        "own look": {"unet": "full"},
+        "walk": {"unet": "full", "protocol": MultiStep(1, start="zeros", noise=Noise())},
+        "latent": {"unet": "full", "head": "latent", "latent_weight": 1.0, "image_weight": 0.0},
+    }
+    made = recipe(root, **changes[change])
+    net = new.tiny()
+    if change == "walk":
+        new.widen(net, 8)
+    stage = DenoiserStage(net, made, tmp_path / "run", {}, Team("cpu"))
+    stage.teacher = Ema(stage.module, 0.9, 4)
+    told = {}
+
+    def seen(name, painted, examples):
+        told[name] = list(examples)
+        return original(name, painted, examples)
+
+    original, stage._painted_terms = stage._painted_terms, seen  # type: ignore[method-assign]
+    examples = stage.draw(0)
+    assert [e.taught for e in examples] == [False, False, True, True]
+    before = stage.loss(examples).total.item()
+    for group in told.values():
+        for e in group:
+            stored = next(x for x in examples if x.name == e.name and x.kind == e.kind)
+            assert e.canvas is not None and not e.canvas.requires_grad
+            assert torch.equal(e.canvas, stored.canvas) != e.taught
+    with torch.no_grad():  # another teacher, another lesson, though nothing that is stored has changed
+        for value in stage.teacher.average.values():
+            value.mul_(1.5)
+    assert stage.loss(stage.examples and [stage.examples(n) for n in range(4)]).total.item() != pytest.approx(
+        before
+    )
+
+
+def test_only_the_student_learns_and_the_teacher_is_what_is_kept(root, tmp_path):
+    """The decay says how far: a teacher that keeps all of itself ends where it began, its student does not."""
+    made = recipe(root, ema=0.999999)
+    heads: dict = {}
+    net = new.tiny()
+    frozen = {k: v.clone() for k, v in net.state_dict().items()}
+    list(train(net, made, tmp_path / "run", heads))
+    state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
+    moved = [(state["weights"][k] - v).abs().max().item() for k, v in state["ema"].items()]
+    assert max(moved) > 1e-4
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in frozen.items())
+    assert all(p.requires_grad for h in heads.values() for p in h.parameters())
+
+
+def test_an_improving_run_that_is_interrupted_ends_in_the_same_weights(root, tmp_path):
+    made = recipe(root, steps=5, save_every=2)
+    list(run_recipe(made, tmp_path / "whole"))
+    records = run_recipe(made, tmp_path / "parts")
+    for _ in range(4):
+        next(records)
+    records.close()
+    list(run_recipe(made, tmp_path / "parts"))
+    a, b = (torch.load(tmp_path / n / "state.pt", weights_only=True) for n in ("whole", "parts"))
+    for part in ("weights", "ema"):
+        assert all(torch.equal(a[part][k], b[part][k]) for k in a[part])
+
+
+def test_a_teacher_needs_an_average(root):
+    with pytest.raises(ValueError, match="needs averaged weights"):
+        recipe(root, ema=0.0)
