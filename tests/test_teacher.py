@@ -35,8 +35,8 @@ def recipe(root, **changes):
     made = Recipe(
         name="improve", stage="denoiser", start=str(root / "model"), mix={"depth": 1.0, "normals": 1.0}, size=(32, 32),
         sources=(Source(path=str(root / "balls")), Source(path=str(root / "bare"), labels="teacher")), steps=3,
-        batch=4, unet="frozen", text="frozen", head="light", latent_weight=0.0, image_weight=1.0, ema=0.9, ema_every=4, warmup=0,
-        validate_every=0,
+        batch=4, unet="frozen", text="frozen", head="light", latent_weight=0.0, image_weight=1.0, ema=0.9, ema_every=4,
+        warmup=0, validate_every=0,
     )  # fmt: skip
     return made.replace(**changes)
 
@@ -57,7 +57,7 @@ def test_the_teacher_moves_once_every_forty_examples_whatever_the_batch(batches)
 
 @pytest.mark.parametrize("change", ["shared", "own look", "walk", "latent"])
 def test_the_teacher_says_what_is_learned(root, change, tmp_path):
-    """Examples of such a source hold what the averaged weights answer now, without a gradient; others what is stored."""
+    """Examples of such a source hold what the averaged weights answer now, with no gradient; others what is stored."""
     changes = {
         "shared": {},
         "own look": {"unet": "full"},

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from ..metrics import Metric, trivial_baselines
+from ..metrics import Metric, measure_many, trivial_baselines
 from ..predictor import Predictor
 from ..sample import Sample
 
@@ -17,7 +17,7 @@ def measured(
     metrics: Iterable[Metric], prediction: Tensor, target: Tensor, valid: Tensor
 ) -> dict[str, Tensor]:
     """One image's part of each score; parts add."""
-    return {m.name: m.measure(prediction, target, valid) for m in metrics}
+    return measure_many(metrics, prediction, target, valid)
 
 
 def added(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> dict[str, Tensor]:

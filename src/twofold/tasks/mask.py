@@ -35,7 +35,7 @@ def mask_task(name: str, prompt: str, unit: str = "0 background to 1 foreground"
         merge=median,
         show=show.color_mask,
         align=unaligned,
-        metrics=(MASKS["mae"], MASKS["iou"]),
+        metrics=(MASKS["mae"], MASKS["iou"], MASKS["maxf"]),
         source="" if source == name else source,
     )
 
