@@ -1,0 +1,145 @@
+"""Self-improving: a model makes labelled samples from the few it has, and learns from both (Zheng et al. 2025).
+
+In each round the model as it is creates samples; then its student learns from real labels, and from what the teacher, an
+average of students, says of created pictures at that moment. The teacher of one round creates for the next.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..checkpoints import open_model
+from ..create import Job, Settings, create, creator_of
+from ..data.folder import Folder
+from ..image import atomic_write
+from ..tasks import get_task
+from .recipe import Recipe, Source
+from .run import run_recipe
+from .team import Team
+
+# Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
+DECAY, EVERY = 0.998, 40
+
+
+class Improvement(BaseModel):
+    """Everything self-improving depends on.
+
+    Attributes:
+        recipe: of the training of a round: it starts from the warmed-up model, its sources have real labels, and its
+            averaged weights are the teacher.
+        create: how samples are created; each round draws with another seed.
+        per_image: created samples of each real one.
+        share: examples from created samples, relative to all the real ones.
+        labels: who labels created pictures in training: the ``teacher`` as it is at that step, or what was ``stored``
+            when they were created.
+        rounds: how often the pictures are made anew.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    recipe: Recipe
+    create: Settings = Settings()
+    per_image: int = Field(1, ge=1)
+    share: float = Field(1.0, ge=0)
+    labels: Literal["teacher", "stored"] = "teacher"
+    rounds: int = Field(1, ge=1)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Improvement:
+        if not self.recipe.tasks or self.recipe.start == "new":
+            raise ValueError(
+                "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
+            )
+        if self.labels == "teacher" and not self.recipe.ema:
+            raise ValueError("the teacher is the average of students: ema must be above 0")
+        return self
+
+    @classmethod
+    def of(cls, recipe: Recipe, **settings: Any) -> Improvement:
+        """A recipe's improvement, with the published teacher where the recipe has none of its own."""
+        if not recipe.ema_every:
+            recipe = recipe.replace(ema=DECAY, ema_every=EVERY)
+        return cls(recipe=recipe, **settings)
+
+
+def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator[dict[str, Any]]:
+    """Go through the rounds, and yield what happens: rows of creation and records of training, each with its round.
+
+    ``run/round-N`` holds what a round created and trained, ``run/checkpoint`` the last teacher; the ``state.pt`` of a
+    round's training has the student too. Killed at any moment, the same call goes on and ends in the same files.
+
+    Raises:
+        ValueError: ``run`` belongs to another plan; what `create` and `run_recipe` raise.
+    """
+    team = team or Team()
+    if team.first:
+        _claim(run, plan)
+    start = plan.recipe.start
+    for number in range(1, plan.rounds + 1):
+        place = run / f"round-{number}"
+        if team.first:
+            yield from ({"round": number, **row} for row in _created(plan, start, number, place))
+        team.wait()
+        recipe = _training(plan, start, number, place)
+        yield from ({"round": number, **record} for record in run_recipe(recipe, place / "training", team))
+        start = str(place / "training" / "checkpoint")
+    if team.first and not (run / "checkpoint").exists():
+        partial = run / ".checkpoint"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(start, partial)
+        partial.rename(run / "checkpoint")
+    team.wait()
+
+
+def _created(plan: Improvement, start: str, number: int, place: Path) -> Iterator[dict[str, Any]]:
+    """Create what is not there yet from every source with labels; the model is opened only where there is work."""
+    settings = replace(plan.create, seed=plan.create.seed + number - 1)
+    for index, folder in enumerate(_real(plan.recipe)):
+        out = place / f"created-{index}"
+        if (out / "done").exists():
+            continue
+        creator = creator_of(open_model(start), [get_task(t).name for t in plan.recipe.tasks], settings)
+        yield from create(creator, folder, out, Job((settings.strength,), plan.per_image))
+        with atomic_write(out / "done") as file:
+            file.write_text("")
+
+
+def _real(recipe: Recipe) -> Iterator[Folder]:
+    """The samples of each source that the recipe may use, few labels included."""
+    left = recipe.labels or None
+    for source in recipe.sources:
+        folder = Folder(source.path)
+        ids = [folder.ids[i] for i in source.indices(len(folder))][:left]
+        left = None if left is None else left - len(ids)
+        yield folder.select(ids)
+
+
+def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe:
+    """The recipe of a round: the plan's, from where the last round ended, with what was created."""
+    real = plan.recipe.sources
+    share = plan.share * sum(s.share for s in real) / len(real)
+    made = tuple(
+        Source(path=str(place / f"created-{i}"), share=share, labels=plan.labels) for i in range(len(real))
+    )
+    return plan.recipe.replace(
+        name=f"{plan.recipe.name}-round-{number}",
+        start=start,
+        sources=[s.model_dump() for s in (*real, *made)],
+    )
+
+
+def _claim(run: Path, plan: Improvement) -> None:
+    run.mkdir(parents=True, exist_ok=True)
+    path = run / "improvement.json"
+    if not path.exists():
+        with atomic_write(path) as file:
+            file.write_text(plan.model_dump_json(indent=2) + "\n")
+    elif Improvement.model_validate_json(path.read_text()) != plan:
+        raise ValueError(
+            f"{run} holds another plan (see {path}); choose another --out, or delete that folder"
+        )

@@ -1,0 +1,86 @@
+"""Self-improving from end to end: create, learn from both, again; killed at any moment, the same files."""
+
+import pytest
+import torch
+
+import world
+from twofold.backbones import new
+from twofold.checkpoints import ModelSettings, open_model, save_model
+from twofold.create import Settings
+from twofold.data import Folder
+from twofold.train.improve import DECAY, EVERY, Improvement, improve
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A tiny model warmed up for two steps on four balls."""
+    root = tmp_path_factory.mktemp("improve")
+    save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
+    world.folder(root / "balls", 4, 32)
+    recipe = Recipe(
+        name="warm", stage="denoiser", start=str(root / "model"), mix={"depth": 1.0, "normals": 1.0}, size=(32, 32),
+        sources=(Source(path=str(root / "balls")),), steps=2, batch=4, unet="frozen", text="frozen", head="light",
+        latent_weight=0.0, image_weight=1.0, ema=0.9, warmup=0, validate_every=0, save_every=1,
+    )  # fmt: skip
+    list(run_recipe(recipe, root / "warm"))
+    return recipe.replace(name="better", start=str(root / "warm" / "checkpoint"), labels=3)
+
+
+def plan(warm, **changes):
+    settings = Settings(strength=0.5, steps=2, guidance=1.0, scoring="free")
+    return Improvement.of(warm, create=settings, **{"rounds": 2, "per_image": 2, **changes})
+
+
+def weights(folder):
+    model = open_model(str(folder))
+    return {f"{t}.{k}": v for t, h in model.heads.items() for k, v in h.state_dict().items()}
+
+
+def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_path):
+    made = plan(warm)
+    assert (made.recipe.ema, made.recipe.ema_every) == (DECAY, EVERY)
+    events = list(improve(made, tmp_path / "run"))
+    created = [e for e in events if e.get("status") == "created"]
+    # Two of each of the three labelled samples, in both rounds; the fourth is not to be used.
+    assert [e["round"] for e in created] == [1] * 6 + [2] * 6
+    sources = {e["source"] for e in created}
+    assert len(sources) == 3
+    first, second = (Folder(tmp_path / "run" / f"round-{n}" / "created-0") for n in (1, 2))
+    assert not torch.equal(first[0].image, second[0].image)
+    assert all(s.origin.kind == "synthetic" and s.origin.parents for s in first)
+    names = {e["round"] for e in events if "loss" in e}
+    assert names == {1, 2}
+    assert set(open_model(str(tmp_path / "run" / "checkpoint")).tasks) == {"depth", "normals"}
+
+
+def test_a_run_that_is_interrupted_anywhere_ends_in_the_same_files(warm, tmp_path):
+    made = plan(warm, rounds=1)
+    whole = list(improve(made, tmp_path / "whole"))
+    for stop in (2, len(whole) - 1):  # in the middle of creating, and of training
+        events = improve(made, tmp_path / "parts")
+        for _ in range(min(stop, 3)):
+            if next(events, None) is None:
+                break
+        events.close()
+    list(improve(made, tmp_path / "parts"))
+    a, b = (weights(tmp_path / n / "checkpoint") for n in ("whole", "parts"))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    one, other = (tmp_path / n / "round-1" / "created-0" for n in ("whole", "parts"))
+    files = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
+    assert all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
+
+
+def test_what_cannot_improve_is_refused(warm):
+    with pytest.raises(ValueError, match="not from 'new'"):
+        Improvement.of(warm.replace(start="new"))
+    with pytest.raises(ValueError, match="average of students"):
+        Improvement(recipe=warm.replace(ema=0.0))
+
+
+def test_a_folder_belongs_to_one_plan(warm, tmp_path):
+    next(improve(plan(warm), tmp_path / "run"))
+    with pytest.raises(ValueError, match="another plan"):
+        next(improve(plan(warm, share=2.0), tmp_path / "run"))
