@@ -15,11 +15,18 @@ from ..protocol import Answer
 from ..sample import Sample
 from . import relative
 
-# How targets are stored whose default would round them, or which have none.
+# How targets are stored whose default would round them, or which have none; over the entries of the default.
 _EXACT: dict[str, dict[str, Any]] = {
-    "depth": {"codec": "npy", "kind": "z", "unit": "relative"},
+    "depth": {
+        "codec": "npy",
+        "kind": "z",
+        "scale": 1.0,
+        "invalid": [0],
+        "infinite": None,
+        "unit": "relative",
+    },
     "parts": {"codec": "png16", "ignore": [65535]},
-    "matting": {"codec": "npy"},
+    "matting": {"codec": "npy", "scale": 1.0},
 }
 
 

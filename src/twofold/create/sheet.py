@@ -81,7 +81,7 @@ def _cell(
             if wanted
             else torch.zeros(1, *size, dtype=torch.bool)
         )
-        return held.float().expand(3, -1, -1)
+        return (held * 0.75).expand(3, -1, -1)  # not white, which the sheet is
     task = tasks[kind]
     if task.target not in small.targets:
         return torch.full((3, *size), 0.5)

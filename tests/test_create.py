@@ -1,0 +1,261 @@
+"""Laws of creation: a sample is a function of its source, its index and the settings; its row says all of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from twofold.backbones import new
+from twofold.create import Creator, Keep, Settings, sample_id
+from twofold.create.captions import caption_of
+from twofold.create.fit import fitted, squeezed
+from twofold.create.labels import check_predictors
+from twofold.create.relative import from_depth, to_depth
+from twofold.heads import LatentHead, make_head
+from twofold.predictor import Predictor
+from twofold.protocol import OneStep
+from twofold.sample import Sample
+from twofold.tasks import TASKS
+from world import sphere
+
+QUICK = Settings(steps=2, guidance=2.0)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return new.tiny()
+
+
+@pytest.fixture(scope="module")
+def predictors(net):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        heads = {name: make_head("light", net, TASKS[name].outputs).eval() for name in ("depth", "normals")}
+    return {name: Predictor(net, TASKS[name], OneStep(), head, size=32) for name, head in heads.items()}
+
+
+@pytest.fixture(scope="module")
+def creator(net, predictors):
+    return Creator(net, predictors, QUICK, {"made": "here"}, "tiny")
+
+
+def balls(count=3, size=32):
+    return [sphere(seed, size) for seed in range(count)]
+
+
+def same(a: Sample, b: Sample, atol: float = 0.0):
+    """Pictures within ``atol`` levels of 256, labels within as little."""
+    assert a.id == b.id
+    torch.testing.assert_close(a.image * 255, b.image * 255, rtol=0, atol=atol)
+    for name in a.targets:
+        torch.testing.assert_close(a.targets[name], b.targets[name], rtol=0, atol=0.02 * atol)
+        assert torch.equal(a.valid[name], b.valid[name])
+
+
+def test_a_sample_depends_on_nothing_beside_it(creator):
+    together = creator.make([*balls(), sphere(9, 48)], [0, 1, 2, 0], batch=4)
+    for i, ball in enumerate(balls()):
+        alone = creator.make([ball], i)[0]
+        assert torch.equal(creator.make([ball], i, batch=1)[0].image, alone.image)
+        # Of another size of batch, as much as rounding: a pixel may fall into the next of 256 levels.
+        same(alone, together[i], atol=1.01)
+    backwards = creator.make([*balls()[::-1], sphere(9, 48)], [2, 1, 0, 0], batch=4)
+    for mine, theirs in zip(together[:3], backwards[2::-1], strict=True):
+        same(mine, theirs, atol=1.01)
+
+
+def test_another_index_seed_or_strength_is_another_sample(creator, net, predictors):
+    ball = sphere(0, 32)
+    first = creator.make([ball])[0]
+    other = creator.make([ball], 1)[0]
+    strong = creator.at(0.9).make([ball])[0]
+    seeded = Creator(net, predictors, replace(QUICK, seed=1), {}, "").make([ball])[0]
+    pictures = [first, other, strong, seeded]
+    assert [s.id for s in pictures] == ["ball-0-T600-0", "ball-0-T600-1", "ball-0-T900-0", "ball-0-T600-0"]
+    for i in range(4):
+        for j in range(i):
+            assert not torch.equal(pictures[i].image, pictures[j].image)
+
+
+def test_a_label_is_what_the_predictor_says_of_the_stored_picture(creator, predictors):
+    made = creator.make([sphere(0, 40)])[0]
+    assert torch.equal((made.image * 255).round() / 255, made.image)
+    depth, normals = (predictors[n](made.image).map for n in ("depth", "normals"))
+    torch.testing.assert_close(from_depth(made.targets["depth"], "depth"), depth, rtol=0, atol=1e-6)
+    torch.testing.assert_close(made.targets["normals"], normals, rtol=0, atol=1e-6)
+
+
+def test_a_label_can_be_read_off_the_last_look(net, predictors):
+    """At the last time step the network sees the state before it; a head on its features paints from there."""
+    ball = sphere(0, 32)
+    settings = replace(QUICK, label_mode="denoise", guidance=1.0, scoring="free", steps=1, strength=0.001)
+    made = Creator(net, predictors, settings, {}).make([ball])[0]
+    reencoded = Creator(net, predictors, replace(settings, label_mode="reencode"), {}).make([ball])[0]
+    assert torch.equal(made.image, reencoded.image)
+    assert not torch.equal(made.targets["normals"], reencoded.targets["normals"])
+    # The same by hand: one look at the source, noised to time step 1.
+    with torch.no_grad():
+        clean = net.encode(ball.image[None] * 2 - 1)
+        rng = torch.Generator().manual_seed(made.origin.generator["draw_seed"])
+        noise = torch.randn(clean.shape[1:], generator=rng)[None]
+        x, _, _ = net.schedule.noised(clean, noise, torch.tensor([1]))
+        said = net(x, torch.tensor([1]), net.embed([ball.caption], pad=True), features=True)
+        canvas = predictors["normals"].head(x, said.features, net)
+    wanted = TASKS["normals"].decode(canvas)[0]
+    torch.testing.assert_close(
+        made.targets["normals"], torch.nn.functional.normalize(wanted, dim=0), rtol=0, atol=1e-4
+    )
+
+
+def test_what_cannot_label_so_is_refused(net, predictors):
+    plain = Predictor(net, TASKS["depth"], OneStep(), LatentHead())
+    with pytest.raises(ValueError, match="the head of depth reads none"):
+        check_predictors({"depth": plain}, "denoise")
+    check_predictors({"depth": plain}, "reencode")
+    with pytest.raises(ValueError, match="both stored as depth"):
+        check_predictors(
+            {n: Predictor(net, TASKS[n], OneStep(), LatentHead()) for n in ("depth", "disparity")}, "reencode"
+        )
+
+
+def test_hardly_noised_the_source_comes_back_as_the_autoencoder_has_it(creator, net):
+    ball = sphere(0, 32)
+    with torch.no_grad():
+        kept = ((net.decode(net.encode(ball.image[None] * 2 - 1)).clamp(-1, 1) + 1) / 2)[0]
+    near, far = (creator.at(s).make([ball])[0].image for s in (0.001, 0.9))
+    assert float((near - kept).abs().mean()) < 0.01
+    assert float((near - kept).abs().mean()) < float((far - kept).abs().mean())
+
+
+def test_labels_hold_where_those_of_the_source_do(creator, net, predictors):
+    ball = sphere(0, 32)
+    half = torch.zeros(1, 32, 32, dtype=torch.bool)
+    half[..., :16] = True
+    part = replace(ball, targets={"depth": ball.targets["depth"]}, valid={"depth": half})
+    made = creator.make([part])[0]
+    assert torch.equal(made.valid["depth"], half)
+    assert bool((made.targets["depth"][~half] == 0).all())
+    assert bool(made.valid["normals"].all())
+    assert made.origin.generator["masks"] == {"depth": "source", "normals": "all"}
+    whole = Creator(net, predictors, replace(QUICK, mask="all"), {}).make([part])[0]
+    assert bool(whole.valid["depth"].all())
+
+
+def test_a_source_is_brought_to_size_without_mixing_in_the_unknown():
+    ball = sphere(0, 64)
+    hole = ball.valid["depth"].clone()
+    hole[..., 20:40, 20:40] = False
+    spoilt = torch.where(hole, ball.targets["depth"], 1e6)
+    small = fitted(Sample(ball.image, {"depth": spoilt}, {"depth": hole}), 32)
+    assert small.image.shape == (3, 32, 32)
+    assert float(small.targets["depth"].max()) < 2.1
+    assert not bool(small.valid["depth"][..., 11:19, 11:19].any())
+    assert fitted(ball, 64) is ball
+
+
+def test_squeezed_as_the_original_squeezes():
+    """Numbers of the original's own resizing: a test picture, and a mask of rows 45-470 and columns 41-600."""
+    x, y = torch.arange(640)[None, :], torch.arange(480)[:, None]
+    image = (
+        torch.stack([(x * 255 // 639).expand(480, -1), (y * 255 // 479).expand(-1, 640), (x + y) % 256]) / 255
+    )
+    known = torch.zeros(1, 480, 640, dtype=torch.bool)
+    known[:, 45:471, 41:601] = True
+    normals = torch.tensor([0.6, 0.0, 0.8])[:, None, None] * known
+    found = squeezed(Sample(image, {"normals": normals}, {"normals": known}), 512)
+    assert float((found.image.double() * 2 - 1).mean()) == pytest.approx(-0.00094515, abs=2e-7)
+    pixel = torch.tensor([-0.22254902, -0.61004902, -0.31102941])
+    torch.testing.assert_close(found.image[:, 100, 200] * 2 - 1, pixel, rtol=0, atol=1e-6)
+    assert int(found.valid["normals"].sum()) == 202491
+    inside = found.targets["normals"][:, found.valid["normals"][0]]
+    torch.testing.assert_close(
+        inside, torch.tensor([0.6, 0.0, 0.8])[:, None].expand_as(inside), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("name", ["depth", "disparity", "sqrt_disparity", "log_depth"])
+def test_relative_depth_is_learned_exactly_by_the_task_of_its_space(name):
+    task = TASKS[name]
+    d = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
+    valid = torch.ones_like(d, dtype=torch.bool)
+    stored = to_depth(d, task.space)
+    assert float(stored.min()) > 0
+    torch.testing.assert_close(from_depth(stored, task.space), d, rtol=0, atol=1e-6)
+    canvas, _ = task.encode(stored, valid)
+    low, high = torch.quantile(d, torch.tensor([0.02, 0.98]))
+    wanted = ((d - low) / (high - low) * 2 - 1).clamp(-1, 1)
+    torch.testing.assert_close(canvas[:, :1], wanted, rtol=0, atol=1e-4)
+
+
+def test_scores_know_a_copy_and_a_drift(creator):
+    ball = sphere(0, 32)
+    near, far = (creator.at(s).make([ball])[0].origin.generator["scores"] for s in (0.001, 0.95))
+    assert set(near) == {
+        "rms_pixels", "rms_latents", "drift.depth", "drift.normals", "flip.depth", "flip.normals",
+        "agreement.depth", "agreement.normals",
+    }  # fmt: skip
+    assert near["rms_latents"] < far["rms_latents"]
+    assert all(value >= 0 for value in (*near.values(), *far.values()))
+
+
+def test_drift_is_the_angle_to_the_normals_of_the_source(creator, predictors):
+    """A source whose normals are what the predictor will say of the created picture has not drifted."""
+    ball = sphere(0, 32)
+    made = creator.make([ball])[0]
+    told = replace(ball, targets=dict(made.targets), valid=dict(made.valid))
+    again = creator.make([told])[0]
+    assert torch.equal(again.image, made.image)
+    scores = again.origin.generator["scores"]
+    assert scores["drift.normals"] < 0.05
+    # Its quantiles are cut off where a target is painted, so a little is left.
+    assert scores["drift.depth"] < 2
+    turned = replace(told, targets={**told.targets, "normals": -told.targets["normals"]})
+    assert creator.make([turned])[0].origin.generator["scores"]["drift.normals"] == pytest.approx(
+        180, abs=0.1
+    )
+
+
+def test_thresholds_are_read_and_met():
+    scores = {"drift.depth": 10.0, "drift.normals": 30.0, "rms_pixels": 0.1}
+    assert Keep.read(" drift.depth < 20").missed(scores) == ""
+    assert Keep.read("drift<20").missed(scores) == "drift<20: drift.normals is 30"
+    assert Keep.read("rms_pixels>0.02").missed(scores) == ""
+    assert "no such score" in Keep.read("flip<20").missed(scores)
+    for text in ("drift.normals<=1e1", "rms_pixels>=0.5"):
+        assert str(Keep.read(str(Keep.read(text)))) == str(Keep.read(text))
+    for wrong in ("drift", "drift<x", "beauty<3", "rms_pixels.depth<1", "drift<nan", "drift==3"):
+        with pytest.raises(ValueError, match=r"threshold|score"):
+            Keep.read(wrong)
+
+
+def test_captions_come_from_the_row_or_the_template():
+    ball = sphere(0, 16)
+    assert caption_of(ball) == ("a ball before a wall", "row")
+    mute = replace(ball, caption="")
+    assert caption_of(mute) == ("a photograph", "template:a photograph")
+    ids = torch.zeros(1, 16, 16)
+    ids[..., :3] = 2
+    told = replace(mute, targets={"semantic": ids}, valid={"semantic": ids > -1})
+    assert (
+        caption_of(told, "a photo of {classes}", classes=["wall", "cup", "ball"])[0]
+        == "a photo of wall, ball"
+    )
+    assert caption_of(mute, "a photo of {classes}")[0] == "a photo of things"
+
+
+def test_ids_of_two_sources_are_never_one():
+    sources = ["a/b", "a b", "a-b", "ä", "ö", "x" * 300, "x" * 301, "../a", "a/.b"]
+    ids = [sample_id(source, 600, 0) for source in sources]
+    assert len(set(ids)) == len(ids)
+    assert ids[0] == "a/b-T600-0"
+
+
+def test_networks_that_draw_no_pictures_are_refused(net, predictors):
+    class Two(torch.nn.Module):
+        input_channels, latent_channels = 8, 4
+
+    with pytest.raises(ValueError, match="shown 8 channels draws no pictures"):
+        Creator(Two(), {}, QUICK, {})
+    assert Creator(net, {}, QUICK, {}).make([sphere(0, 32)])[0].targets == {}
