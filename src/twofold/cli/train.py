@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +50,7 @@ def train(
     GPUs: torchrun --nproc-per-node 4 -m twofold train RECIPE (or accelerate launch); the batch is shared.
     """
     found = _miniature(find_recipe(recipe)) if lab else find_recipe(recipe)
-    asked = _changed(found, [*(settings or []), *(["skip_bad=true"] if skip_bad else [])])
+    asked = found.override([*(settings or []), *(["skip_bad=true"] if skip_bad else [])])
     if lab:
         from twofold.train.lab import require
 
@@ -87,8 +86,11 @@ def _tell_skipped(listing: Path) -> None:
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe a person named. Stop when there is none, or the file holds none."""
-    from twofold.train.recipe import Recipe
+    """The recipe a person named. Stop when there is none, or the file holds none that can be run."""
+    from pydantic import ValidationError
+
+    from twofold.train.find import alone, defined, recipes
+    from twofold.train.recipe import Recipe, wrong
 
     text, _, function = name.partition(":")
     candidates = [Path(text), Path("recipes", f"{text}.py"), Path("recipes", f"{text}.json")]
@@ -98,47 +100,20 @@ def find_recipe(name: str) -> Recipe:
         raise Stop(f"no recipe {name!r}: neither a file nor a name in ./recipes ({known})")
     if path.suffix != ".py":
         return Recipe.read(path)
-    found = _defined(path)
-    made = found.get(function or path.stem.replace("-", "_"), None if function else found.get("recipe"))
-    value = made() if callable(made) and not _needed(made) else made
-    if not isinstance(value, Recipe):
-        known = [
-            n for n, f in found.items() if getattr(f, "__module__", "") == "<run_path>" and not _needed(f)
-        ]
-        raise Stop(
-            f"{path} has no function {function or path.stem} that returns a Recipe by itself; name one, "
-            f"{path}:FUNCTION, of: {', '.join(known) or 'none'}"
-        )
-    return value
-
-
-def _needed(function: Any) -> list[str]:
-    """The arguments that a function cannot be called without."""
-    import inspect
-
-    asked = inspect.signature(function).parameters.values()
-    return [
-        p.name
-        for p in asked
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
-
-
-def _defined(path: Path) -> dict[str, Any]:
-    """What a file of recipes defines. It may import its neighbours, as any program may.
-
-    A recipe is a program of the user's own, named by the user: running it is what is asked.
-    """
-    import runpy
-
-    beside = str(path.resolve().parent)
-    sys.path.insert(0, beside)
     try:
-        return runpy.run_path(str(path))
+        found = defined(path)
+        made = found.get(function or path.stem.replace("-", "_"), None if function else found.get("recipe"))
+        value = made() if alone(made) else made
     except SyntaxError as error:
         raise Stop(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
-    finally:
-        sys.path.remove(beside)
+    except ValidationError as error:
+        raise Stop(f"{path}: {wrong(error)}") from error
+    if not isinstance(value, Recipe):
+        raise Stop(
+            f"{path} has no function {function or path.stem} that returns a Recipe by itself; name one, "
+            f"{path}:FUNCTION, of: {', '.join(recipes(path)) or 'none'}"
+        )
+    return value
 
 
 def _miniature(recipe: Recipe) -> Recipe:
@@ -146,18 +121,6 @@ def _miniature(recipe: Recipe) -> Recipe:
     from twofold.train.lab import lab
 
     return lab(recipe)
-
-
-def _changed(recipe: Recipe, settings: list[str]) -> Recipe:
-    """The recipe with the values of --set. Stop for a value that does not fit."""
-    from pydantic import ValidationError
-
-    try:
-        return recipe.override(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Stop(f"--set {where}: {first['msg']}, not {first['input']!r}") from error
 
 
 def _words(record: dict[str, Any], steps: int) -> str:

@@ -89,7 +89,11 @@ def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], reci
 
 
 def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
-    """Low-rank additions to layers of the U-Net (Hu et al. 2022); by default those of every attention."""
+    """Low-rank additions to layers of the U-Net (Hu et al. 2022); by default those of every attention.
+
+    Raises:
+        ValueError: there are no such layers.
+    """
     from peft import LoraConfig
 
     with torch.random.fork_rng(devices=[]):
@@ -100,7 +104,13 @@ def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
             init_lora_weights="gaussian",
             target_modules=list(recipe.targets),
         )
-        backbone.unet.add_adapter(config)
+        try:
+            backbone.unet.add_adapter(config)
+        except ValueError as error:
+            raise ValueError(
+                f"low-rank additions to {', '.join(recipe.targets)}: a target is the end of a layer's name in the "
+                f"U-Net, such as to_q ({error})"
+            ) from error
 
 
 def settle(backbone: StableDiffusion, recipe: Recipe) -> None:

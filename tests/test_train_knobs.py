@@ -1,0 +1,433 @@
+"""What each setting of a recipe does, and what is said of one that cannot be."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import world
+from twofold.backbones import new
+from twofold.backbones.stable_diffusion import StableDiffusion
+from twofold.checkpoints import open_model
+from twofold.cli.main import run as command
+from twofold.heads import LightHead
+from twofold.tasks import depth
+from twofold.tasks.losses import gradient_vertical
+from twofold.train import track
+from twofold.train.denoiser import DenoiserStage
+from twofold.train.encoder import fitted, painted
+from twofold.train.learn import add_lora, make_tasks
+from twofold.train.live import Held, cropped
+from twofold.train.loop import make_stage, train
+from twofold.train.optimizer import learning_rate, make_optimizer, set_rate
+from twofold.train.order import generator
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe, starting_point
+from twofold.train.team import Team
+
+
+BOTH = {"mix": {"image": 1.0, "depth": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return world.folder(tmp_path_factory.mktemp("knobs") / "balls", 3, 16)
+
+
+@pytest.fixture
+def recipe(data, tiny_model) -> Recipe:
+    return Recipe(
+        name="knobs", stage="denoiser", start=str(tiny_model), sources=(Source(path=str(data)),), size=(16, 16),
+        mix={"depth": 1.0}, head="light", image_weight=1.0, steps=1, batch=2, lr=1e-3, warmup=0, text="frozen",
+        validate_every=0,
+    )  # fmt: skip
+
+
+def stage_of(recipe: Recipe, folder: Path) -> DenoiserStage:
+    stage = make_stage(new.tiny(), recipe, folder / "run", {}, Team("cpu"))
+    assert isinstance(stage, DenoiserStage)
+    return stage
+
+
+def trained(recipe: Recipe, folder: Path) -> tuple[StableDiffusion, dict[str, Any], list[dict]]:
+    """Network, heads and records after a run."""
+    net, heads = new.tiny(), {}
+    records = list(train(net, recipe, folder / "run", heads))
+    return net, heads, records
+
+
+def apart(a: torch.nn.Module, b: torch.nn.Module) -> float:
+    """The largest difference of their parameters."""
+    return max(
+        float((p - q).detach().abs().max()) for p, q in zip(a.parameters(), b.parameters(), strict=True)
+    )
+
+
+def test_recomputed_activations_give_the_same_weights(recipe, tmp_path, monkeypatch):
+    kept, _, _ = trained(recipe, tmp_path / "kept")
+    asked, checkpoint = [], torch.utils.checkpoint.checkpoint
+
+    def counted(*args, **how):
+        asked.append(1)
+        return checkpoint(*args, **how)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
+    again, _, _ = trained(recipe.replace(checkpointing=True), tmp_path / "again")
+    assert asked
+    assert apart(kept.unet, again.unet) < 1e-6
+    assert apart(kept.unet, new.tiny().unet) > 1e-4
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_arithmetic_in_half_leaves_weights_whole(recipe, precision, tmp_path):
+    """fp16 needs its loss scaled, by a scale that is part of the state."""
+    plan = recipe.replace(steps=2)
+    _, _, whole = trained(plan, tmp_path / "fp32")
+    net, heads, half = trained(plan.replace(precision=precision), tmp_path / precision)
+    assert {p.dtype for p in [*net.parameters(), *heads["depth"].parameters()]} == {torch.float32}
+    for a, b in zip(whole, half, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=0.03)
+    assert [r["loss"] for r in half] != [r["loss"] for r in whole]
+    state = torch.load(tmp_path / precision / "run" / "state.pt", weights_only=True)
+    assert all(v.dtype == torch.float32 for v in state["weights"].values())
+    assert bool(state["scaler"]) == (precision == "fp16")
+
+
+def rates(recipe: Recipe, *steps: int) -> list[float]:
+    return [learning_rate(recipe, step) for step in steps]
+
+
+def test_rates_of_genpercept_are_its_own(recipe):
+    plan = recipe.replace(schedule="exponential", lr=1.0, warmup=100, decay=25000, final_lr=0.01, steps=30000)
+    found = rates(plan, 0, 50, 100, 1000, 10000, 20000, 25000, 29999)
+    assert found == pytest.approx([0, 0.5, 1, 0.84666, 0.16026, 0.02521, 0.01, 0.01], abs=5e-6)
+
+
+def test_rates_fall_as_their_names_say(recipe):
+    plan = recipe.replace(lr=2.0, warmup=4, final_lr=0.1, steps=104)
+    assert rates(plan.replace(schedule="constant"), 0, 3, 4, 50, 103) == pytest.approx([0.5, 2, 2, 2, 2])
+    assert rates(plan.replace(schedule="linear"), 1, 4, 54) == pytest.approx([1.0, 2.0, 1.1])
+    assert rates(plan.replace(schedule="cosine"), 4, 54) == pytest.approx([2.0, 1.1])
+    for name in ("cosine", "linear", "exponential"):
+        fallen = rates(plan.replace(schedule=name, decay=50), *range(4, 104))
+        assert fallen == sorted(fallen, reverse=True)
+        assert fallen[-1] == pytest.approx(0.2)
+
+
+def test_heads_and_decoder_have_a_rate_of_their_own(recipe, tmp_path):
+    """Adam's first step is of the size of the rate, in every number that has a gradient."""
+    plan = recipe.replace(lr=1e-4, head_lr=1e-3, clip=0, weight_decay=0, ema=0)
+    net, heads, _ = trained(plan, tmp_path)
+    fresh = stage_of(plan, tmp_path / "fresh")
+    assert apart(net.unet, new.tiny().unet) == pytest.approx(1e-4, rel=0.02)
+    assert apart(heads["depth"], fresh.heads["depth"]) == pytest.approx(1e-3, rel=0.02)
+    optimizer = make_optimizer(plan, fresh.module)
+    set_rate(optimizer, 0.5e-4)
+    assert [g["lr"] for g in optimizer.param_groups] == pytest.approx([0.5e-4, 0.5e-3])
+
+
+def test_decay_of_weights_is_the_optimizer_s(recipe, tmp_path):
+    """AdamW takes it off the weights, Adam adds it to the gradient, where it is one gradient among others."""
+    parameter = torch.nn.Parameter(torch.tensor([4.0]))
+    module = torch.nn.ParameterDict({"unet": parameter})
+    for name, wanted in (("adamw", 4 - 0.1 - 0.1 * 0.5 * 4), ("adam", 4 - 0.1)):
+        optimizer = make_optimizer(recipe.replace(optimizer=name, weight_decay=0.5, lr=0.1), module)
+        parameter.data.fill_(4.0)
+        parameter.grad = torch.tensor([1.0])
+        optimizer.step()
+        assert parameter.item() == pytest.approx(wanted, rel=1e-5)
+    (group,) = make_optimizer(recipe.replace(betas=(0.8, 0.95), eps=1e-5), module).param_groups
+    assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-5)
+
+
+def test_a_decoder_is_random_again_where_that_is_asked(recipe):
+    kept, _, _ = starting_point(recipe)
+    renewed, _, _ = starting_point(recipe.replace(reset=("decoder",)))
+    assert apart(kept.vae.encoder, renewed.vae.encoder) == 0
+    assert apart(kept.vae.decoder, renewed.vae.decoder) > 0
+    assert apart(kept.unet, renewed.unet) == 0
+
+
+def test_low_rank_is_added_where_and_as_strongly_as_said(recipe):
+    net = new.tiny()
+    net.requires_grad_(False)
+    add_lora(net, recipe.replace(unet="lora", rank=2, alpha=6, targets=("to_q", "ff.net.2")))
+    learns = {k for k, p in net.unet.named_parameters() if p.requires_grad}
+    assert learns
+    assert all(re.search(r"(to_q|ff\.net\.2)\.lora_[AB]", k) for k in learns)
+    assert {re.search(r"(to_q|ff\.net\.2)", k)[0] for k in learns} == {"to_q", "ff.net.2"}
+    scales = {m.scaling["default"] for m in net.unet.modules() if hasattr(m, "scaling")}
+    assert scales == {3.0}
+    with pytest.raises(ValueError, match="to_nothing"):
+        add_lora(new.tiny(), recipe.replace(unet="lora", targets=("to_nothing",)))
+
+
+@pytest.mark.parametrize("change, learns", [
+    ({"unet": "frozen"}, r"heads\."), ({}, r"heads\.|unet\."), ({"text": "full"}, r"heads\.|unet\.|text_encoder\."),
+    ({"head": "latent", "decoder": "full"}, r"vae\.(decoder|post_quant)|unet\."),
+    ({"unet": "lora", "head": "latent"}, r"lora_"),
+])  # fmt: skip
+def test_what_does_not_learn_has_no_gradient_and_no_graph(recipe, change, learns, tmp_path, monkeypatch):
+    seen, forward = [], LightHead.forward
+
+    def looked(self, x0, features, backbone, *more):
+        seen.append(any(f.requires_grad for f in features))
+        return forward(self, x0, features, backbone, *more)
+
+    monkeypatch.setattr(LightHead, "forward", looked)
+    net = new.tiny()
+    stages: list[DenoiserStage] = []
+    made = DenoiserStage.__init__
+
+    def kept(self, *args):
+        made(self, *args)
+        stages.append(self)
+
+    monkeypatch.setattr(DenoiserStage, "__init__", kept)
+    next(train(net, recipe.replace(**change), tmp_path / "run"))
+    found = {k: p.grad is not None for k, p in stages[0].module.named_parameters()}
+    assert {k for k, has in found.items() if has} <= {k for k in found if re.match(f".*({learns})", k)}
+    assert sum(found.values()) > 3
+    if recipe.replace(**change).head == "light":
+        assert seen == [change.get("unet") != "frozen"], "a frozen network leaves nothing to go back through"
+
+
+def test_prompts_of_a_recipe_are_taught_saved_and_asked(recipe, tmp_path, monkeypatch):
+    said, embed = set(), StableDiffusion.embed
+
+    def heard(self, prompts, *more, **how):
+        said.update(prompts)
+        return embed(self, prompts, *more, **how)
+
+    monkeypatch.setattr(StableDiffusion, "embed", heard)
+    list(run_recipe(recipe.replace(prompts={"depth": "how far"}), tmp_path / "run"))
+    assert said == {"how far"}
+    said.clear()
+    model = open_model(str(tmp_path / "run" / "checkpoint"))
+    assert model.settings.tasks["depth"].prompt == "how far"
+    model.predictor("depth")(world.sphere(3, 16).image)
+    assert said == {"how far"}
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
+    """Examples of several sizes are one batch all the same."""
+    other = world.folder(tmp_path / "others", 2, 16)
+    sources = (Source(path=str(data)), Source(path=str(other), size=(16, 8)))
+    plan = recipe.replace(sources=sources, augment=augment, batch=4, mix={"depth": 1.0, "image": 1.0})
+    stage = stage_of(plan, tmp_path)
+    # A crop of a picture alone, which is to be generated, is square.
+    wanted = {("balls", "depth"): (4, 2, 2), ("others", "depth"): (4, 2, 1), ("balls", "image"): (4, 2, 2)}
+    for example in [*stage.draw(0), *stage.draw(1)]:
+        source = example.name.split("/")[0]
+        if (source, example.kind) in wanted:
+            assert example.shape == wanted[source, example.kind]
+    assert {e.name.split("/")[0] for e in stage.draw(0)} == {"balls", "others"}
+    assert torch.isfinite(stage.loss(stage.draw(0)).total)
+
+
+def test_nearest_pixels_are_pixels_of_the_picture():
+    ball = world.sphere(2, 40)
+    there = set(ball.image.unique().tolist())
+    assert set(fitted(ball, (24, 24), 8, "nearest").image.unique().tolist()) <= there
+    assert not set(fitted(ball, (24, 24), 8).image.unique().tolist()) <= there
+    held = Held((ball.image * 255).round().byte(), ball.targets, ball.valid, "")
+    levels = set((held.image.float() / 255).unique().tolist())
+    for name, only in (("nearest", True), ("bilinear", False)):
+        image, _, _ = cropped(held, depth, (24, 24), generator(1), name)
+        assert (set(image.unique().tolist()) <= levels) == only
+
+
+def test_quirks_of_genpercept_are_taught_where_that_is_asked(recipe, tmp_path):
+    """Holes are painted too, its gradient is vertical, and it has no other tasks than its own."""
+    plan = recipe.replace(compat="genpercept", resample="nearest")
+    task = make_tasks(plan)["depth"]
+    assert task.losses["gradient"] is gradient_vertical
+    ball = world.sphere(0, 16)
+    known = ball.valid["depth"].clone()
+    known[:, :4] = False
+    holed = replace(
+        ball, targets={"depth": torch.where(known, ball.targets["depth"], 0)}, valid={"depth": known}
+    )
+    assert painted(task, holed)[0][:, :4].unique().tolist() == [-1.0], "a hole of 0 m is near"
+    assert painted(depth, holed)[0][:, :4].unique().tolist() == [0.0]
+    _, _, records = trained(plan, tmp_path)
+    assert records[0]["loss"] < 100
+    with pytest.raises(ValueError, match="GenPercept has no task 'albedo'"):
+        make_tasks(recipe.replace(compat="genpercept", mix={"albedo": 1.0}))
+
+
+def test_records_hold_every_term_and_their_sum(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(track, "EVERY", 1)
+    losses = {"depth": {"l1": 2.0, "ssi": 0.5, "gradient": 0.0}}
+    plan = recipe.replace(
+        mix={"depth": 1.0, "normals": 2.0, "image": 1.0}, batch=8, latent_weight=3.0, image_weight=0.25, losses=losses
+    )  # fmt: skip
+    list(run_recipe(plan, tmp_path / "run"))
+    (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    said = json.loads(line)
+    assert said["depth"] == pytest.approx(
+        3 * said["depth/latent"] + 0.25 * (2 * said["depth/l1"] + 0.5 * said["depth/ssi"]), rel=1e-5
+    )
+    angles = said["normals/angular"] + 0.5 * said["normals/mse"]
+    assert said["normals"] == pytest.approx(3 * said["normals/latent"] + 0.25 * angles, rel=1e-5)
+    assert said["loss"] == pytest.approx(
+        (2 * said["depth"] + 4 * said["normals"] + 2 * said["image"]) / 8, rel=1e-5
+    )
+    assert "depth/gradient" not in said
+    assert (said["step"], said["lr"]) == (1, 1e-3)
+
+
+def test_tensorboard_is_told_what_the_journal_is(recipe, tmp_path, capsys):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe.replace(steps=10).save(tmp_path / "recipe.json")
+    out = tmp_path / "run"
+    asked = [
+        "train",
+        str(tmp_path / "recipe.json"),
+        "--out",
+        str(out),
+        "--tracker",
+        "tensorboard",
+        "--device",
+        "cpu",
+    ]
+    assert command(asked) == 0, capsys.readouterr().err
+    found = [EventAccumulator(str(path)).Reload() for path in out.rglob("events.out.tfevents*")]
+    told = [
+        scalar for events in found if "loss" in events.Tags()["scalars"] for scalar in events.Scalars("loss")
+    ]
+    last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
+    assert [(x.step, x.value) for x in told] == [(10, pytest.approx(last["loss"], rel=1e-6))]
+
+
+def test_settings_are_changed_deep_inside(recipe):
+    changed = recipe.override([
+        "losses.depth.ssi=1", "protocol.timestep=500", "sources.0.share=2.5", "prompts.depth=how far", "mix.image=3",
+        "text=full", "head_options.width=8", "betas=[0.5, 0.6]", "validation=null",
+    ])  # fmt: skip
+    assert changed.losses == {"depth": {"ssi": 1.0}}
+    assert changed.protocol.timestep == 500
+    assert changed.sources[0].share == 2.5
+    assert changed.prompts == {"depth": "how far"}
+    assert changed.mix == {"depth": 1.0, "image": 3.0}
+    assert (changed.head_options, changed.betas, changed.validation) == ({"width": 8}, (0.5, 0.6), None)
+
+
+@pytest.mark.parametrize("setting, said", [
+    ("lr=-1", "lr: .* greater than or equal to 0, not -1"), ("lr=nan", "lr: .*finite"), ("lr=fast", "lr: .*'fast'"),
+    ("steps=0", "steps: .*not 0"), ("size=[0, 3]", "size.0"), ("head=ghost", "unknown head 'ghost'"),
+    ("sources=[]", "a source with a share above 0"), ("mix={}", "one of them above 0"), ("mix.depth=-1", "0 or more"),
+    ("mix.depth=Infinity", "mix.depth: .*finite"), ("protocol.kind=walk", "protocol: .*'walk'"),
+    ("protocol.timestp=3", "protocol.*timestp"), ("betas=[0.9, 1]", "betas.1"), ("lerning=3", "a key among"),
+    ("lr", "expected KEY=VALUE"), ("losses.normals.l1=1", "'normals', which mix does not teach"),
+    ("sources.0.limit=-1", "sources.0.limit"), ("sources.1.limit=1", "no '1' inside"), ("lr.x=1", "no 'x' inside"),
+    ("optimizer=sgd", "optimizer: .*'sgd'"), ("drop_caption=2", "drop_caption"), ("clip=-1", "clip"),
+    ('protocol={"kind": "multi_step"}', "one look"), ("image_weight=0", "learns from pixels alone"),
+    ("validate_count=0", "validate_count"),
+])  # fmt: skip
+def test_a_setting_that_cannot_be_is_one_line_that_says_why(recipe, setting, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        recipe.override([setting])
+    assert "\n" not in str(caught.value)
+    assert "pydantic" not in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"mix": {"image": 1.0}, "unet": "frozen"}, "teaches nothing where unet and text are frozen"),
+    ({**BOTH, "protocol": {"kind": "multi_step"}, "image_weight": 0.0, "head": "latent"}, "shown one"),
+    ({"lr": 0.0, "head_lr": 1e-3}, "head_lr is told beside lr"),
+    ({"sources": [{"path": "a", "limit": 3, "fraction": 0.5}]}, "a limit or a fraction"),
+])  # fmt: skip
+def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        recipe.replace(**change)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change, said", [
+    ({"mix": {"depht": 1.0}}, "unknown task 'depht'"),
+    ({"mix": {"semantic_logits": 1.0}, "head": "latent"}, "not a picture that an autoencoder can paint"),
+    ({"mix": {"albedo": 1.0}}, "no source teaches albedo"),
+    ({"losses": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),
+    ({"head_options": {"widht": 3}}, "no option 'widht'"),
+    ({"sources": [{"path": "/nowhere/at/all"}]}, "/nowhere/at/all is not a folder"),
+    ({"validation": "/nowhere/at/all"}, "/nowhere/at/all is not a folder"),
+    ({"start": "/nowhere/at/all"}, "/nowhere/at/all"),
+    ({"augment": True, "size": (20, 16)}, "multiples of 8"),
+    ({"unet": "lora", "targets": ("to_nothing",)}, "to_nothing"),
+    ({"stage": "autoencoder", "micro": 2}, "one process, with whole batches"),
+])  # fmt: skip
+def test_a_recipe_that_cannot_run_is_one_line_at_the_start(recipe, change, said, tmp_path, capsys):
+    recipe.replace(**change).save(tmp_path / "recipe.json")
+    out = str(tmp_path / "run")
+    assert (
+        command(
+            ["train", str(tmp_path / "recipe.json"), "--out", out, "--tracker", "none", "--device", "cpu"]
+        )
+        == 2
+    )
+    found = [x for x in capsys.readouterr().err.replace("\r", "\n").splitlines() if x.startswith("twofold: ")]
+    assert len(found) == 1
+    assert re.search(said, found[0])
+    assert len(found[0]) < 500
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_recipe_in_python_that_cannot_be_is_one_line(tmp_path, capsys):
+    (tmp_path / "wrong.py").write_text(
+        "from twofold.train import Recipe, Source\n"
+        "def wrong():\n    return Recipe(name='x', stage='denoiser', sources=(Source(path='a'),), lr=-1)\n"
+    )
+    (tmp_path / "wrong.json").write_text(
+        '{"name": "x", "stage": "denoiser", "sources": [{"path": "a"}], "steps": 0}'
+    )
+    (tmp_path / "torn.json").write_text('{"name": "x"')
+    for name, said in (("wrong.py", "lr: "), ("wrong.json", "steps: "), ("torn.json", "Invalid JSON")):
+        assert command(["train", str(tmp_path / name)]) == 2
+        error = capsys.readouterr().err.strip()
+        assert error.startswith(f"twofold: {tmp_path / name}: {said}")
+        assert "pydantic" not in error
+        assert "\n" not in error
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(recipe, tmp_path, monkeypatch):
+    """The loss may be a number and its slope none. The message names step and samples."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "steep.py").write_text(
+        "from dataclasses import replace\nfrom twofold.tasks import depth\n"
+        "edge = lambda said, wanted, mask: (said - said.detach()).abs().sum().sqrt()\n"
+        "steep = replace(depth, name='steep', source='depth', losses={'edge': edge}, weights={'edge': 1.0})\n"
+    )
+    net, start = new.tiny(), new.tiny()
+    with pytest.raises(
+        FloatingPointError, match=r"step 1: the gradient of balls/ball-\d.* is not finite; nothing was"
+    ):
+        next(train(net, recipe.replace(mix={"steep:steep": 1.0}), tmp_path / "run"))
+    assert apart(net.unet, start.unet) == 0
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(recipe, tmp_path):
+    """At its second step, after a state that is kept and named."""
+    plan = recipe.replace(steps=3, save_every=1)
+    net = new.tiny()
+    records = train(net, plan, tmp_path / "run")
+    next(records)
+    before = [p.detach().clone() for p in net.unet.parameters()]
+    with torch.no_grad():
+        net.unet.conv_in.bias.fill_(float("nan"))
+    with pytest.raises(
+        FloatingPointError, match=r"step 2: the depth loss of balls/ball-\d.* not finite.*state\.pt holds"
+    ):
+        next(records)
+    after = [p for k, p in net.unet.named_parameters()]
+    assert sum(not torch.equal(p, q) for p, q in zip(after, before, strict=True)) == 1
