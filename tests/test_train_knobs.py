@@ -31,7 +31,6 @@ from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe, starting_point
 from twofold.train.team import Team
 
-
 BOTH = {"mix": {"image": 1.0, "depth": 1.0}}
 
 
