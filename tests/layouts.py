@@ -14,6 +14,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+import ldm_names
+import official
 from twofold.backbones import new
 from twofold.checkpoints.published import PUBLISHED
 from twofold.heads.dpt import DPTHead
@@ -134,6 +136,8 @@ def write_published(key: str, root: Path) -> tuple[Path, str]:
     """The folder of a published model, and the base it needs ('' if none)."""
     row = PUBLISHED[key]
     folder = root / key
+    if row.method == "Diff-2-in-1":
+        return write_diff2in1(folder), ""
     if row.lora:
         base = write_base(root / "base", second=False)
         sparse(folder / f"{row.lora}.safetensors", lora_shapes(unet(second=False)))
@@ -174,3 +178,23 @@ def lora_shapes(module: nn.Module, rank: int = 4) -> Shapes:
                 out[f"{stem}.processor.to_{name}_lora.down.weight"] = (rank, shape[1])
                 out[f"{stem}.processor.to_{name}_lora.up.weight"] = (shape[0], rank)
     return out
+
+
+def write_diff2in1(folder: Path) -> Path:
+    """Diff-2-in-1's two files, of tensors that take no room, and Stable Diffusion 1.5 as CompVis' code saves it."""
+    folder.mkdir(parents=True)
+    for name, table in (
+        ("checkpoint_45", official.fusion(dead=True)),
+        ("checkpoint_bae_45", official.decoder()),
+    ):
+        torch.save(
+            {
+                k: torch.zeros(1, dtype=torch.float16).expand(v) if v else torch.tensor(0)
+                for k, v in table.items()
+            },
+            folder / f"{name}.pth",
+        )
+    names = {f"model.diffusion_model.{ldm_names.unet(k)}": v for k, v in shapes(unet(second=False)).items()}
+    names |= {f"first_stage_model.{ldm_names.vae(k)}": v for k, v in old_vae(shapes(vae())).items()}
+    sparse(folder / "model.safetensors", names | ldm_names.text(shapes(text_encoder(second=False)), False))
+    return folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -131,6 +131,22 @@ class Prediction:
             paths["uncertainty"] = base / f"{name}_uncertainty.npy"
             write_map(paths["uncertainty"], self.uncertainty)
         return paths
+
+
+class Sees(Protocol):
+    """Whatever answers pictures with predictions of one task: a `Predictor`, or any network of one's own.
+
+    A single tensor ``3 h w`` in [0, 1] gives a `Prediction`, a list of them a list.
+    """
+
+    @property
+    def task(self) -> Task:
+        """What it predicts."""
+        ...
+
+    def __call__(self, images: Any, /) -> Any:
+        """One prediction, or a list of them for a list."""
+        ...
 
 
 def _metres(x: Tensor, space: str) -> Tensor:

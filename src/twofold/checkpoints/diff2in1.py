@@ -89,6 +89,8 @@ def read_pair(fusion: Path, decoder: Path, how: How | None = None) -> Pair:
     levels = [first[f"fusion.join.{i}.weight"].shape[1] for i in range(4)]
     with torch.device("meta"):
         head = BaeHead(levels, widths)
+    for names, tensors, path in ((FUSION, first, fusion), (DECODER, second, decoder)):
+        _check_shapes(head, tensors, names, path)
     load_strictly(head, {**first, **second}, fusion, how.dtype)
     dead = tuple(k for k in (*dropped, *more) if not _NOTES.fullmatch(k))
     if dead:
@@ -113,6 +115,7 @@ def put_bae_decoder(head: BaeHead, path: Path) -> None:
         ModelError: the file holds no such decoder, or one of other widths.
     """
     tensors, _ = _ours(decoder_tensors(read_file(path)), DECODER, path)
+    _check_shapes(head, tensors, DECODER, path)
     like = next(head.decoder.parameters()).dtype
     load_strictly(head.decoder, {k.removeprefix("decoder."): v for k, v in tensors.items()}, path, like)
 
@@ -134,6 +137,14 @@ def _ours(theirs: Tensors, names: Mapping[str, str], where: Path) -> tuple[Tenso
         # Their networks of single pixels are convolutions of one dimension.
         out[ours] = value[..., None] if ".refine." in ours and value.ndim == 3 else value
     return out, dropped
+
+
+def _check_shapes(head: BaeHead, tensors: Tensors, names: Mapping[str, str], where: Path) -> None:
+    wanted = head.state_dict()
+    for ours, theirs in names.items():
+        found, asked = tuple(tensors[ours].shape), tuple(wanted[ours].shape)
+        if found != asked:
+            raise ModelError(f"{where}: tensor {theirs} has shape {found}, where the head has {asked}")
 
 
 def official_tensors(head: BaeHead, completed_by: Tensors | None = None) -> tuple[Tensors, Tensors]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from ..metrics import Metric, measure_many, trivial_baselines
-from ..predictor import Predictor
+from ..prediction import Sees
 from ..sample import Sample
 
 Scores = dict[str, float]
@@ -30,8 +30,11 @@ def scorable(sample: Sample, target: str) -> bool:
     return target in sample.targets and bool(sample.valid[target].any())
 
 
-def score(predictor: Predictor, samples: Iterable[Sample]) -> Scores:
-    """The task's metrics over the samples that have its target, by ``task/metric``."""
+def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
+    """The task's metrics over the samples that have its target, by ``task/metric``.
+
+    ``predictor`` is a `Predictor`, or anything that answers pictures as one does.
+    """
     task = predictor.task
     total: dict[str, Tensor] = {}
     for sample in samples:

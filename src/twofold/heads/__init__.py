@@ -1,8 +1,8 @@
 """What reads the answer out of the network. A head is called as ``head(x0, features, backbone)``.
 
 What it may say of itself beside: ``reads_features``, which maps of the network it wants (`backbones.taps.Taps`; True
-when not said); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, how far off
-it expects to be, as `BaeHead.with_uncertainty`; ``text``, what the network is told in place of a prompt, as
+when not said); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, how far
+off it expects to be, as `BaeHead.with_uncertainty`; ``text``, what the network is told in place of a prompt, as
 `FPNHead.text`.
 """
 

@@ -81,7 +81,8 @@ class BaeHead(nn.Module):
         part = max(map(max, backbone.levels)) / 1280
         deep = max(128, round(SD_WIDTHS[0] * part / 128) * 128)
         widths = [deep, *(max(8, round(w * part / 8) * 8) for w in SD_WIDTHS[1:])]
-        return cls(**{"levels": levels, "widths": widths, **options})
+        fitting: dict[str, Any] = {"levels": levels, "widths": widths}
+        return cls(**{**fitting, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """All maps (``b c h w``, as `Output.features` of ``all``) to unit vectors ``b 3 h*8 w*8``."""
@@ -237,10 +238,10 @@ class StandardConv(nn.Conv2d):
         self.folded = self.folded and not mode
         return super().train(mode)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """``b channels h w`` to ``b out h w``."""
         weight = self.weight if self.folded else self.standardised().to(self.weight.dtype)
-        return F.conv2d(x, weight, self.bias, padding=self.padding)
+        return F.conv2d(input, weight, self.bias, padding=self.padding)
 
 
 class _Up(nn.Module):
