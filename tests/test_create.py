@@ -109,6 +109,19 @@ def test_a_label_can_be_read_off_the_last_look(net, predictors):
     )
 
 
+def test_a_head_that_knows_how_sure_it_is_is_asked(net):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = make_head("bae", net, 3).eval()
+    predictors = {"normals": Predictor(net, TASKS["normals"], OneStep(), head, size=64)}
+    ball = sphere(0, 64)
+    for mode in ("reencode", "denoise"):
+        settings = replace(QUICK, label_mode=mode, scoring="free", steps=1, guidance=1.0)
+        scores = Creator(net, predictors, settings, {}).make([ball])[0].origin.generator["scores"]
+        assert 0 < scores["uncertainty.normals"] < 90
+        assert Keep.read("uncertainty.normals<0").missed(scores)
+
+
 def test_what_cannot_label_so_is_refused(net, predictors):
     plain = Predictor(net, TASKS["depth"], OneStep(), LatentHead())
     with pytest.raises(ValueError, match="the head of depth reads none"):

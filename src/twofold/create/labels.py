@@ -35,7 +35,7 @@ def check_predictors(predictors: Mapping[str, Predictor], label_mode: str) -> No
 
     Raises:
         ValueError: two of them are stored as one target; or one is to read the features of the denoising walk, and has
-            a head that reads none, or a protocol that shows the network more than a noisy picture.
+            a head that reads none or needs words of its own, or a network that is shown more than a noisy picture.
     """
     seen: dict[str, str] = {}
     for name, predictor in predictors.items():
@@ -48,10 +48,16 @@ def check_predictors(predictors: Mapping[str, Predictor], label_mode: str) -> No
         seen[target] = name
         if label_mode != "denoise":
             continue
-        if not getattr(predictor.head, "reads_features", True):
+        reads = getattr(predictor.head, "reads_features", True)
+        if not reads:
             raise ValueError(
                 f"label_mode 'denoise' reads the features of the last look, and the head of {name} reads none: it "
                 "decodes a latent; use label_mode 'reencode', or a model with a head on features"
+            )
+        if reads == "attention":
+            raise ValueError(
+                f"label_mode 'denoise' shows the network a picture's caption, and the head of {name} reads how it "
+                "looks at words of its own; use label_mode 'reencode'"
             )
         if predictor.protocol.condition != "replace":
             raise ValueError(
@@ -69,8 +75,11 @@ def read_walk(
     prompt of its own, as those of the embedded model were, is asked outside of what it knows.
     """
     h, w = images.shape[-2:]
-    canvases = predictor.painted(answer, (int(h), int(w)))
-    return [predictor.finished([c], image, about) for c, image in zip(canvases, images, strict=True)]
+    canvases, doubts = predictor.painted_surely(answer, (int(h), int(w)))
+    return [
+        predictor.finished([canvas], images[i], about, None if doubts is None else doubts[i])
+        for i, canvas in enumerate(canvases)
+    ]
 
 
 def ask(predictor: Predictor, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
