@@ -2,6 +2,7 @@
 
 import json
 import re
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,12 @@ def ball(seed: int) -> Sample:
     return Sample(
         sample.image, targets, dict.fromkeys(targets, known), sample.caption, sample.id, None, sample.origin
     )
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The network that runs without files begin with; to be copied."""
+    return new.tiny()
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +112,9 @@ def test_every_kind_of_recipe_trains_is_saved_and_predicts(place, tmp_path, name
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n not in KINDS.values()])
-def test_every_other_recipe_trains_and_predicts(place, tmp_path, name):
+def test_every_other_recipe_trains_and_predicts(place, tiny, tmp_path, name):
     recipe, heads = small(place, name), {}
-    net = new.tiny()
+    net = deepcopy(tiny)
     new.renew(net, [part for part in recipe.reset if part != "heads"], [""], 0)
     new.widen(net, recipe.protocol.channels(net.latent_channels))
     assert 0 < list(train(net, recipe, place / tmp_path.name, heads))[-1]["loss"] < 100
@@ -170,11 +177,11 @@ def test_every_beta_of_table_1_is_walked_at_its_own():
     assert all(p.times(Noise().schedule) in (tens, [1]) for p in walks)
 
 
-def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tmp_path):
+def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tiny, tmp_path):
     """At beta = (1, 1) ten looks at the image are one, in training and in use, and need no schedule."""
     losses, answers = [], []
     for name in ("rgb_noise_beta_1", "rgb_noise_beta_1_in_one"):
-        recipe, heads, net = small(place, f"table1:{name}").replace(together=1), {}, new.tiny()
+        recipe, heads, net = small(place, f"table1:{name}").replace(together=1), {}, deepcopy(tiny)
         losses += [r["loss"] for r in train(net, recipe, place / f"{tmp_path.name}-{name}", heads)]
         predictor = Predictor(net, get_task("depth"), recipe.protocol, heads["depth"], Reading(""))
         answers.append(predictor(ball(7).image).map)
