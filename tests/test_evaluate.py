@@ -149,6 +149,8 @@ def perfect(standard: Any, one: Sample) -> torch.Tensor:
     free = {
         "affine": lambda d: 2 - 0.3 * d,
         "disparity": lambda d: 2 / d.clamp(min=0.1) + 0.1,
+        "sqrt_disparity": lambda d: 2 / d.clamp(min=0.1).sqrt() + 0.1,
+        "log_depth": lambda d: 0.3 * d.clamp(min=0.1).log() - 1,
         "scale": lambda d: 3 * d,
         "median": lambda d: 3 * d,
     }
@@ -317,6 +319,9 @@ def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Pa
     stored(more, "set/nobody", torch.ones(1, 48, 48))
     found = scored(data, more, LS, tmp_path / "out")
     assert any("1 files" in line and "set/nobody.npy" in line for line in found["warnings"])
+    # Those of pictures whose truth counts nowhere are not nobody's.
+    nowhere = scored(data, roots["depth"], LS.with_rules(valid_range=(50.0, 60.0)), tmp_path / "nowhere")
+    assert not any("belong to no picture" in line for line in nowhere["warnings"])
     (root / "predictions.jsonl").write_text('{"name": 1}\n')
     with pytest.raises(EvaluationError, match="line 1, is no prediction"):
         scored(data, root, LS, tmp_path / "broken-list")
@@ -431,6 +436,8 @@ def test_a_model_is_not_scored_by_what_it_does_not_predict(data: Path, tmp_path:
     assert task_for(model, [get_standard("normal/bae")])[0] == "normals"
     disparity = get_standard("depth/marigold-ls-disp")
     assert task_for(model, [disparity, LS]) == ("depth", LS)
+    garg = get_benchmark("kitti-garg-depth")
+    assert task_for(model, [garg.standard(n) for n in garg.standards])[1].name == "depth/median"
     for name in ("depth/marigold-ls-disp", "seg/miou"):
         with pytest.raises(EvaluationError, match="predicts depth"):
             task_for(model, [get_standard(name)])

@@ -10,7 +10,8 @@ from typing import Any, Literal
 from .standard import EvaluationError, Standard
 from .standards import get_standard
 
-_DEPTH = ("depth/marigold-ls", "depth/marigold-ls-disp", "depth/scale", "depth/median", "depth/vpd-metric")
+_SPACES = ("depth/marigold-ls", "depth/marigold-ls-disp", "depth/ls-sqrt-disp", "depth/ls-log")
+_DEPTH = (*_SPACES, "depth/scale", "depth/median", "depth/vpd-metric")
 _NORMALS = ("normal/dsine", "normal/marigold")
 
 
@@ -102,7 +103,7 @@ _ALL = (
     ),
     Benchmark(
         "kitti-garg-depth", "KITTI, Eigen's split with improved truth, cut to 352x1216, Garg's crop", "kitti-eigen",
-        "test", ("depth/vpd-metric", "depth/median", "depth/scale", "depth/marigold-ls", "depth/marigold-ls-disp"),
+        "test", ("depth/vpd-metric", "depth/median", "depth/scale", *_SPACES),
         652, {"valid_range": (1e-3, 80.0), "clip": (1e-3, 80.0), "window": "kitti_benchmark", "crop": "kitti_garg",
               "size": 0},
     ),

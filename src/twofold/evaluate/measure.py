@@ -32,8 +32,9 @@ from ..metrics import (
     semantic_metrics,
     trivial_baselines,
 )
-from ..metrics.alignment import ANYTHING
+from ..metrics.alignment import ANYTHING, clipped
 from ..sample import Sample, mixes
+from ..tasks import TASKS
 from .pose import POSE
 from .standard import EvaluationError, Standard
 
@@ -164,6 +165,8 @@ def aligned(prediction: Tensor, target: Tensor, valid: Tensor, standard: Standar
     if standard.fit_columns:
         seen = valid & fit_grid(*target.shape[-2:], standard.fit_columns, width_only=True)
     try:
+        if standard.align not in ALIGNMENTS:
+            return clipped(TASKS[standard.align].align(prediction, target, seen), standard.clip or ANYTHING)
         return ALIGNMENTS[standard.align](prediction, target, seen, standard.clip or ANYTHING)
     except ValueError as error:
         raise EvaluationError(f"it cannot be fitted: {error}") from None

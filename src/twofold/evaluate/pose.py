@@ -74,10 +74,6 @@ class FromResults:
         """The file's sha256."""
         return {"file": self.path.name, "sha256": self.digest}
 
-    def unpaired(self) -> list[str]:
-        """Nothing: see ``left``."""
-        return []
-
 
 def found(prediction: Tensor, how: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Who one prediction finds: a person, as a line of COCO's results.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -104,7 +105,6 @@ class FromFiles:
         if not root.is_dir():
             raise EvaluationError(f"{shown(root)} is not a folder; give the one that holds the predictions")
         self.root, self.standard, self.scale, self.frame = root, standard, scale, frame
-        self.used: set[Path] = set()
         self._listed = read_list(root, standard) if (root / LIST).is_file() else {}
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
@@ -118,17 +118,20 @@ class FromFiles:
     def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file and its sha256."""
         path, _ = self._path(id, row)
-        self.used.add(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"file": path.relative_to(self.root).as_posix(), "sha256": digest}
 
-    def unpaired(self) -> list[str]:
-        """Files that are of no sample asked for so far, where there is no list."""
+    def unpaired(self, asked: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Files that are of none of these rows of the manifest, where there is no list."""
         if self._listed:
             return []
+        used = set()
+        for row in asked:
+            with suppress(EvaluationError):
+                used.add(self._path(row["id"], row)[0])
         files = (p for p in self.root.rglob("*") if p.suffix.lower() in MAP_SUFFIXES)
-        return sorted(p.relative_to(self.root).as_posix() for p in files if p not in self.used)
+        return sorted(p.relative_to(self.root).as_posix() for p in files if p not in used)
 
     def _path(self, id: str, row: Mapping[str, Any]) -> tuple[Path, Listed]:
         if self._listed:

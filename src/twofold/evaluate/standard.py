@@ -7,7 +7,9 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-Align = Literal["none", "affine", "disparity", "scale", "median", "moments", "l1"]
+Align = Literal[
+    "none", "affine", "disparity", "sqrt_disparity", "log_depth", "scale", "median", "moments", "l1"
+]
 
 # Say where a record comes from; they decide no number.
 _WORDS = ("title", "source", "notes")
@@ -30,7 +32,8 @@ class Standard:
         title: in words.
         target: as in ``Sample.targets``.
         spaces: what the numbers of a prediction may be (``Task.space``).
-        align: how depth is fitted before it is measured, image by image: a name of `metrics.alignment.ALIGNMENTS`.
+        align: how depth is fitted before it is measured, image by image: a name of `metrics.ALIGNMENTS`, or
+            of a task that fits in its own space.
         metrics: ``family.name`` of `twofold.metrics`; examples are ordered by the first.
         average: how numbers of pixels become one, in words: over ``images``, ``pixels``, or the whole ``set``.
         valid_range: metres; truth counts strictly between.

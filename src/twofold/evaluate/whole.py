@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,8 @@ def _put_together(
     deviations: Sequence[str],
 ) -> tuple[Evaluation, About]:
     check_origin(question)
+    if is_pose(question.standard) and find_spec("pycocotools") is None:
+        raise ImportError("average precision needs pycocotools; pip install 'twofold[pose]'")
     folder, standard = copy(question.folder), question.standard
     folder.targets = (standard.target,)  # the others need not be read
     ids = question.ids
@@ -189,8 +192,9 @@ def finish(job: Evaluation, about: About, pictures: bool = True) -> tuple[Report
         The report, and the files it was written to.
     """
     report = assemble(job, about, read_all(job.out, job.identity))
-    if isinstance(job.source, FromFiles) and job.shard == (1, 1):
-        left = job.source.unpaired()
+    if isinstance(job.source, FromFiles):
+        asked = set(about.selected)
+        left = job.source.unpaired(row for row in map(job.described, job.folder.rows) if row["id"] in asked)
         if left:
             report["warnings"].append(
                 f"{len(left)} files among the predictions belong to no picture that was asked for, such as {left[0]}"
@@ -216,7 +220,9 @@ def task_for(model: Model, standards: Sequence[Standard], asked: str = "") -> tu
     for name, how in tasks.items():
         task = get_task(how.task or name)
         spaces[name] = (task.target, how.reading.space or task.space)
-    for standard in standards:
+    # Of several, one that fits comes before one that wants metres, which no model here predicts.
+    able = [s for s in standards if not (s.target == "depth" and s.align == "none")] or standards
+    for standard in able:
         for name, (target, space) in spaces.items():
             if target == standard.target and space in standard.spaces:
                 return name, standard
