@@ -11,6 +11,7 @@ import torch
 import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
+from twofold.cli.main import run
 from twofold.data.labels import NYU40_COLOURS, decode_drawn, encode_drawn
 from twofold.data.writer import FolderWriter
 from twofold.predictor import Predictor, Reading
@@ -201,6 +202,30 @@ def test_what_the_laboratory_lacks_is_said(place, tmp_path):
         )
     with pytest.raises(ValueError, match="nothing to try"):
         lab(recipe.replace(mix={"image": 1.0}, losses={}, prompts={}))
+
+
+def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, capsys):
+    """By file and function; --set changes what the laboratory made of it, and what is missing is one line."""
+    monkeypatch.chdir(tmp_path)
+    file = ROOT / "recipes" / "table2.py"
+    assert run(["train", f"{file}:image_mse", "--lab"]) == 2
+    said = capsys.readouterr().err
+    assert "rendered scenes in data/rooms, which is not there; run: twofold render --count 1200" in said
+    balls = str(place / "balls")
+    changes = {
+        "start": str(place / "model"), "sources": json.dumps([{"path": balls}]), "validation": balls, "steps": 1,
+        "size": [SIDE, SIDE], "batch": 2, "validate_count": 1,
+    }  # fmt: skip
+    settings = [x for key, value in changes.items() for x in ("--set", f"{key}={value}")]
+    assert (
+        run(["train", f"{file}:image_mse", "--lab", "--device", "cpu", "--tracker", "none", *settings]) == 0
+    )
+    assert "val depth/abs_rel" in capsys.readouterr().out
+    assert Recipe.read(tmp_path / "runs/lab-genpercept-image-mse/recipe.json").losses == {
+        "depth": {"mse": 1.0}
+    }
+    assert run(["train", f"{file}:taught", "--lab"]) == 2
+    assert "of: baseline, unet_from_scratch, decoder_from_scratch" in capsys.readouterr().err
 
 
 def test_hypersim_drawn_as_released_is_stretched_and_read_by_the_nearest_colour():
