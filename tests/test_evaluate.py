@@ -318,7 +318,7 @@ def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Pa
     more = guesses(data, tmp_path / "more", "depth")
     stored(more, "set/nobody", torch.ones(1, 48, 48))
     found = scored(data, more, LS, tmp_path / "out")
-    assert any("1 files" in line and "set/nobody.npy" in line for line in found["warnings"])
+    assert any("1 belong to no picture" in line and "set/nobody.npy" in line for line in found["warnings"])
     # Those of pictures whose truth counts nowhere are not nobody's.
     nowhere = scored(data, roots["depth"], LS.with_rules(valid_range=(50.0, 60.0)), tmp_path / "nowhere")
     assert not any("belong to no picture" in line for line in nowhere["warnings"])

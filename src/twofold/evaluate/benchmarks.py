@@ -86,9 +86,7 @@ def _normals(
     return Benchmark(name, title, converter, split, _NORMALS, count, origin=origin, notes=notes)
 
 
-_DIODE = (
-    "Always report indoor and outdoor apart as well: outdoor decides the mean. Edges of the truth are noisy."
-)
+_DIODE = "Outdoor decides the mean: read indoors and outdoor apart. Edges of the truth are noisy."
 
 _ALL = (
     _depth(

@@ -140,7 +140,9 @@ def comparison_text(found: Comparison) -> list[str]:
 
 def comparison_markdown(found: Comparison) -> str:
     """As a Markdown page."""
-    lines = [f"# {found.title}", "", *(f"> **Warning**: {said}." for said in found.warnings()), ""]
+    lines = [f"# {found.title}", ""]
+    for said in found.warnings():
+        lines += [f"> **Warning**: {said}.", ""]
     legend = [f"- {column}: {said}" for column, said in found.legend()]
     return "\n".join([*lines, *markdown_table(found.table), "", *legend]) + "\n"
 

@@ -13,8 +13,9 @@ def document(report: Mapping[str, Any]) -> str:
     benchmark = report["benchmark"]
     name = benchmark["name"] if benchmark else report["data"]["name"]
     parts = [f"# {subject(report)} on {name}", ""]
-    parts += [f"> **Warning**: {line}." for line in report["warnings"]]
-    parts += ["", "| | |", "|---|---|", *(f"| {k} | {escaped(v)} |" for k, v in facts(report)), ""]
+    for line in report["warnings"]:
+        parts += [f"> **Warning**: {line}.", ""]
+    parts += ["| | |", "|---|---|", *(f"| {k} | {escaped(v)} |" for k, v in facts(report)), ""]
     parts += ["## Scores", "", *markdown_table(own_table(report)), ""]
     for note in (report["protocol"]["notes"], benchmark["notes"] if benchmark else ""):
         parts += [note, ""] if note else []

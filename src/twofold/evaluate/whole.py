@@ -197,7 +197,8 @@ def finish(job: Evaluation, about: About, pictures: bool = True) -> tuple[Report
         left = job.source.unpaired(row for row in map(job.described, job.folder.rows) if row["id"] in asked)
         if left:
             report["warnings"].append(
-                f"{len(left)} files among the predictions belong to no picture that was asked for, such as {left[0]}"
+                f"of the files among the predictions, {len(left)} belong to no picture that was asked for, such as "
+                f"{left[0]}"
             )
     return report, write(job.out, report, examples(job, report) if pictures else [])
 
