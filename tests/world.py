@@ -46,24 +46,33 @@ def rich(seed: int, size: int = 64) -> Sample:
     ball = sphere(seed, size)
     depth, image = ball.targets["depth"], ball.image
     on = (depth < 2).float()
-    at = torch.rand(17, 2, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.1
     targets = {
         **ball.targets, "mask": on, "matting": ((2 - depth) / 0.4).clamp(0, 1), "semantic": on * 3 + 1, "parts": on * 2,
         "segmentation": image.round(), "albedo": image, "shading": image.flip(0), "residual": image * 0.2,
         "material": image.roll(1, 0), "skeleton": (image > 0.5).float(),
-        "keypoints": heatmaps(at * size, torch.ones(17, dtype=torch.bool), (size, size), size / 10),
+        "keypoints": heatmaps(joints(seed, size), torch.ones(17, dtype=torch.bool), (size, size)),
     }  # fmt: skip
     return replace(ball, targets=targets, valid=dict.fromkeys(targets, ball.valid["depth"]))
 
 
+def joints(seed: int, size: int) -> torch.Tensor:
+    """17 places in pixels from the edges, the seed's own."""
+    return (torch.rand(17, 2, generator=torch.Generator().manual_seed(seed)) * 0.8 + 0.1) * size
+
+
 def rich_folder(root: Path, count: int = 8, size: int = 64) -> Path:
-    """A data folder of that many balls with every target, as exact numbers."""
+    """A data folder of that many balls with every target, as exact numbers; joints stand in the rows."""
     samples = [rich(seed, size) for seed in range(count)]
-    codecs = {name: {"codec": "npy"} for name in samples[0].targets}
+    codecs = {name: {"codec": "npy"} for name in samples[0].targets if name != "keypoints"}
     codecs["normals"]["frame"] = "RUB"
     codecs["mask"]["threshold"] = 0.5
+    codecs["keypoints"] = {}
     writer = FolderWriter(root, {"name": "rich", "targets": codecs})
-    for sample in samples:
-        writer.write(sample)
+    for seed, sample in enumerate(samples):
+        # COCO counts from the centre of the first pixel.
+        points = [[x - 0.5, y - 0.5, 2] for x, y in joints(seed, size).tolist()]
+        maps = {k: v for k, v in sample.targets.items() if k != "keypoints"}
+        held = replace(sample, targets=maps, valid={k: sample.valid[k] for k in maps})
+        writer.write(held, inline={"keypoints": {"points": points}})
     writer.finish()
     return root

@@ -1,7 +1,7 @@
 """Self-improving: a model makes labelled samples from the few it has, and learns from both (Zheng et al. 2025).
 
-In each round the model as it is creates samples; then its student learns from real labels, and from what the teacher, an
-average of students, says of created pictures at that moment. The teacher of one round creates for the next.
+In each round the model as it is creates samples; then its student learns from real labels, and from what the teacher,
+an average of students, says of created pictures at that moment. The teacher of one round creates for the next.
 """
 
 from __future__ import annotations
