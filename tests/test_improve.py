@@ -84,3 +84,28 @@ def test_a_folder_belongs_to_one_plan(warm, tmp_path):
     next(improve(plan(warm), tmp_path / "run"))
     with pytest.raises(ValueError, match="another plan"):
         next(improve(plan(warm, share=2.0), tmp_path / "run"))
+
+
+def test_the_command_improves_what_a_recipe_file_says(warm, tmp_path, capsys):
+    from twofold.cli.main import run
+
+    file = tmp_path / "recipe.json"
+    warm.save(file)
+    asked = [
+        "improve",
+        str(file),
+        "--out",
+        str(tmp_path / "run"),
+        "--strength",
+        "0.4",
+        "--looks",
+        "2",
+        "--set",
+        "labels=2",
+    ]
+    assert run([*asked, "--guidance", "1", "--every", "1", "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "round 1/1  step 2/2" in said
+    assert (tmp_path / "run" / "checkpoint" / "twofold.json").exists()
+    assert run([*asked, "--guidance", "2"]) == 2  # another plan
+    assert "another plan" in capsys.readouterr().err

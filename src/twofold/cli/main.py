@@ -15,6 +15,7 @@ from twofold.cli.data import data
 from twofold.cli.doctor import doctor
 from twofold.cli.evaluate import evaluate
 from twofold.cli.generate import generate
+from twofold.cli.improve import improve
 from twofold.cli.models import convert_checkpoint, models
 from twofold.cli.predict import predict
 from twofold.cli.render import render
@@ -29,7 +30,7 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 some of it failed, 2 nothing was started, 130 interrupted. "
     "TWOFOLD_TRACEBACK=1 shows where an error comes from.",
 )
-for command in (predict, models, render, train, generate, create, evaluate, report, doctor):
+for command in (predict, models, render, train, generate, create, improve, evaluate, report, doctor):
     app.command()(command)
 app.command(name="convert-checkpoint")(convert_checkpoint)
 app.add_typer(data, name="data")

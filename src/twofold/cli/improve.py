@@ -1,0 +1,78 @@
+"""`twofold improve`: a model that makes data for itself and learns from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twofold.cli.console import OK, emit, line, one_of, track
+from twofold.cli.train import find_recipe
+
+
+def improve(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="FILE.py:FUNCTION, FILE.json or a name in ./recipes; it starts from a warmed-up model."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/NAME-improved by default.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated."),
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(help="How far a source is noised: near 0 little, 1 wholly.")
+    ] = 0.6,
+    guidance: Annotated[
+        float, typer.Option(help="How strictly to follow captions; 1 is not at all more.")
+    ] = 3.0,
+    looks: Annotated[int, typer.Option(min=1, help="Looks of the network at each created picture.")] = 30,
+    per_image: Annotated[int, typer.Option(min=1, help="Created pictures of each real one, each round.")] = 1,
+    share: Annotated[
+        float, typer.Option(min=0.0, help="Examples from created pictures, relative to all the real ones.")
+    ] = 1.0,
+    labels: Annotated[
+        str, typer.Option(help="teacher: labelled anew at every step; stored: as labelled when created.")
+    ] = "teacher",
+    rounds: Annotated[int, typer.Option(min=1, help="How often pictures are made anew.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is created.")] = 0,
+    device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
+    every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every event as JSON.")] = False,
+) -> int:
+    """Create labelled pictures from the few there are, and learn from both (Diff-2-in-1).
+
+    A student learns; its teacher, which follows it slowly (decay 0.998 every 40 examples where the recipe says nothing
+    else), labels the created pictures at every step and is what is kept. Run again after a kill, the command goes on.
+    """
+    one_of("--labels", labels, ("teacher", "stored"))
+    asked = find_recipe(recipe).override(settings or [])
+    from twofold.create import Settings
+    from twofold.train.improve import Improvement
+    from twofold.train.improve import improve as run_improvement
+    from twofold.train.team import Team
+
+    made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, scoring="free")
+    plan = Improvement.of(asked, create=made, per_image=per_image, share=share, labels=labels, rounds=rounds)
+    run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
+    events = run_improvement(plan, run, team)
+    for event in track(events, 0, asked.name, quiet=as_json or not team.first):
+        if not team.first:
+            continue
+        if as_json:
+            emit(event)
+        elif "validation" in event or ("loss" in event and event["step"] % every == 0):
+            scores = {"loss": event["loss"], **event.get("validation", {})}
+            told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+            line(f"round {event['round']}/{rounds}  step {event['step']}/{asked.steps}  {told}")
+        elif event.get("status") in ("rejected", "failed"):
+            why = event.get("why") or event.get("error")
+            line(f"round {event['round']}/{rounds}  {event['id']} {event['status']}: {why}")
+    if team.first and not as_json:
+        line(f"done: {run / 'checkpoint'} (try: twofold predict photo.jpg --model {run / 'checkpoint'})")
+    return OK
