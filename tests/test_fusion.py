@@ -224,4 +224,5 @@ def test_too_few_maps_or_levels_are_refused():
     with pytest.raises(ValueError, match=r"has no loss 'l3'; it has angular_vmf, vmf"):
         head(loss="l3")
     with pytest.raises(ValueError, match="cells have 16"):
-        BaeHead.made_for(SimpleNamespace(stride=16, levels=LEVELS), 3)  # type: ignore[arg-type]
+        wide: Any = SimpleNamespace(stride=16, levels=LEVELS)
+        BaeHead.made_for(wide, 3)

@@ -181,6 +181,13 @@ def test_normals_as_some_programs_have_them():
     )
     assert score(QUIRKS["normals_mean_at_most_90"], (tilted(180, 30), tilted(0, 0))) == pytest.approx(60)
     assert score(NORMALS["mean"], (tilted(180, 30), tilted(0, 0))) == pytest.approx(105)
+    all_around = torch.randn(3, 40, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    all_around = all_around / all_around.norm(dim=0)
+    stored = score(QUIRKS["normals_mean_of_bytes"], (all_around, all_around))
+    assert stored == pytest.approx(0.17, abs=0.01)  # what three bytes cost
+    for name in ("mean", "median", "rmse"):
+        wide = score(QUIRKS[f"normals_{name}_of_bytes"], (tilted(120), tilted(0)))
+        assert wide == pytest.approx(120 * 1.000507, abs=0.4)
     images = [(tilted(1 / 3), tilted(0)), (tilted(2 / 3), tilted(0))]
     assert score(QUIRKS["normals_mean_rounded"], *images) == pytest.approx((0.3333 + 0.6667) / 2, abs=1e-12)
     assert score(NORMALS_BY_IMAGE["mean"], *images) == pytest.approx(0.5, abs=1e-12)

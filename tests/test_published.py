@@ -213,17 +213,18 @@ def test_the_table_s_readings_are_those_of_the_papers():
         return {k for k, how in rows.items() if what(how)}
 
     padded = of(lambda how: how.pad)
-    assert padded == {k for k in PUBLISHED if k.endswith("-v1") or k.startswith("dmp")}
+    assert padded == {k for k in PUBLISHED if k.endswith("-v1") or k.startswith(("dmp", "diff2in1"))}
     e2e = {"e2e-ft-marigold-depth", "e2e-ft-sd-depth"}
     assert of(lambda how: how.stretch) == e2e | {"genpercept-disparity-dpt-head", "genpercept-depth-v1"}
     lotus = {k for k in PUBLISHED if k.startswith("lotus")}
     normals = {k for k in PUBLISHED if "normal" in k}
     assert of(lambda how: how.clip == "channels") == lotus | normals
-    left = {k for k in PUBLISHED if "normal" in k and k.startswith(("lotus", "e2e"))}
+    left = {k for k in PUBLISHED if "normal" in k and k.startswith(("lotus", "e2e", "diff2in1"))}
     assert of(lambda how: how.frame == "LUB") == left
     assert of(lambda how: how.space == "disparity") == {k for k in PUBLISHED if "disparity" in k}
     assert of(lambda how: how.space == "linear") == {"marigold-iid-lighting-v1-1"}
     assert {k for k, row in PUBLISHED.items() if row.edge == "shortest"} == {"dmp-depth", "dmp-normals"}
+    assert {k for k, row in PUBLISHED.items() if row.edge == "both"} == {"diff2in1-normals-official"}
     assert PUBLISHED["marigold-normals-v1-1"].source == "prs-eth/marigold-normals-v1-1"
     assert PUBLISHED["e2e-ft-sd-depth"].source == "GonzaloMG/stable-diffusion-e2e-ft-depth"
 

@@ -162,7 +162,7 @@ def _dmp(space: str) -> Published:
 
 
 def _diff2in1(protocol: OneStep, size: int, edge: Edge) -> Published:
-    asked = TaskSettings(protocol=protocol, head="bae", prompt="", pad=True, space="normals", frame="LUB")
+    asked = _task(protocol, "normals", head="bae", pad=True, frame="LUB")
     return Published(
         "https://huggingface.co/ShuhongZheng/diff-2-in-1", "Diff-2-in-1", "2411.05005", {"normals": asked},
         "none stated", size=size, edge=edge, text=False, base="sd15",

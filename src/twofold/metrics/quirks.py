@@ -12,16 +12,28 @@ import torch
 from torch import Tensor
 
 from twofold.metrics.metric import Metric, Pair, mean, mean_over_pixels, vector
-from twofold.metrics.normals import NORMALS_BY_IMAGE, angle
+from twofold.metrics.normals import NORMALS, NORMALS_BY_IMAGE, angle
 from twofold.metrics.saliency import BETA2, foreground, stretched
 
 # IS-Net's valid() counts 255 bins from 0 to 255 where there are 256 levels, and adds this to each denominator.
 ISNET_BINS = 255
 ISNET_EPSILON = 1e-4
+# Degrees that are radians times 180 / 3.14, in degrees.
+LONGER = math.pi / 3.14
 
 
 def _short_pi(x: Pair) -> Tensor:
-    return angle(x.p, x.d, dim=0) * (math.pi / 3.14)
+    return angle(x.p, x.d, dim=0) * LONGER
+
+
+def _of_bytes(metric: Metric, x: Pair) -> Tensor:
+    """A metric's part of vectors as they are after three bytes each, and of errors longer by `LONGER`."""
+    stored = ((x.prediction.double() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+    return metric.part(Pair(stored, x.target, x.valid))
+
+
+def _longer(metric: Metric, total: Tensor) -> float:
+    return metric.conclude(total) * LONGER
 
 
 def _at_most_right(x: Pair) -> Tensor:
@@ -52,6 +64,14 @@ QUIRKS: dict[str, Metric] = {
     for m in (
         # Diff-2-in-1 multiplies radians by 180 / 3.14: a right angle has 90.046 degrees.
         mean_over_pixels("normals_mean_short_pi", "deg", "lower", _short_pi),
+        # And it scores what it has written as pictures of bytes.
+        *(
+            Metric(
+                f"normals_{name}_of_bytes", "deg", "lower", partial(_of_bytes, whole), partial(_longer, whole)
+            )
+            for name, whole in NORMALS.items()
+            if name in ("mean", "median", "rmse")
+        ),
         # DMP's evaluation clamps the cosine to [0, 1]: nothing is farther off than 90 degrees.
         mean_over_pixels("normals_mean_at_most_90", "deg", "lower", _at_most_right),
         # Marigold rounds each image's number to four digits before averaging.

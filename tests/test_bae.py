@@ -1,0 +1,296 @@
+"""Normals with how sure they are: losses, which pixels are learned from, and the head in training and in use."""
+
+import math
+
+import pytest
+import torch
+
+import world
+from test_fusion import BACKBONE, features, head
+from twofold.backbones import new
+from twofold.ensemble import closest
+from twofold.evaluate import score
+from twofold.heads import make_head
+from twofold.heads.points import at, counts, sample
+from twofold.predictor import Predictor, Reading
+from twofold.protocol import OneStep
+from twofold.tasks import TASKS
+from twofold.tasks.directions import COSTS, expected_angle, mean_cost
+from twofold.train.loop import train
+from twofold.train.recipe import Recipe, Source
+
+
+def at_angle(*degrees):
+    """Vectors ``1 3 n`` so far from straight ahead."""
+    t = torch.tensor(degrees, dtype=torch.float64)
+    return torch.stack([t.sin(), 0 * t, t.cos()])[None]
+
+
+def ahead(n, length=1.0):
+    return torch.tensor([0, 0, length], dtype=torch.float64).reshape(1, 3, 1).expand(1, 3, n)
+
+
+def known(n):
+    return torch.ones(1, 1, n, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    ("kappa", "off", "wanted"),
+    [(0.01, 0.5, 0.68246259), (1, 0.5, -0.15084093), (5, 0.2, -2.25809639), (30, 0.1, -3.80350526)],
+)
+def test_published_numbers_of_the_angular_loss(kappa, off, wanted):
+    k = torch.full((1, 1, 1), kappa, dtype=torch.float64)
+    for length in (1.0, 0.3):  # the truth need not be of unit length
+        assert mean_cost("angular_vmf", at_angle(off), k, ahead(1, length), known(1)).item() == pytest.approx(
+            wanted, abs=1e-8
+        )
+
+
+def test_published_numbers_of_the_expected_angle():
+    kappa = torch.tensor([0.01, 0.5, 1, 2, 5, 10, 30], dtype=torch.float64)
+    degrees = [89.73220, 76.81515, 64.75207, 46.17214, 22.03687, 11.34570, 3.81548]
+    assert expected_angle(kappa).tolist() == pytest.approx(degrees, abs=1e-5)
+
+
+@pytest.mark.parametrize("kappa", [0.3, 2.0, 9.0])
+def test_the_densities_are_densities_and_the_expected_angle_is_their_mean(kappa):
+    """Integrated over the sphere: e^-loss / 2 pi is a density, and what it says of angles is `expected_angle`."""
+    t = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000 * math.pi
+    k = torch.full((1, 1, len(t)), kappa, dtype=torch.float64)
+    ring = t.sin() * math.pi / 20000
+    for name in ("angular_vmf", "vmf"):
+        cost, counts_ = COSTS[name](at_angle(*t.tolist()), k, ahead(len(t)))
+        inside = counts_[0, 0] | (t > 1)  # those at the ends are held, which is less than a thousandth here
+        assert inside.float().mean() > 0.95
+        density = (-cost[0, 0]).exp()
+        assert (density * ring).sum().item() == pytest.approx(1, abs=0.02)
+        if name == "angular_vmf":
+            mean = torch.rad2deg((density * ring * t).sum())
+            assert mean.item() == pytest.approx(expected_angle(torch.tensor(kappa)).item(), rel=0.02)
+
+
+def test_nothing_is_learned_within_2_56_degrees_of_the_axis():
+    off = [0.0, 0.04, 0.0447, 0.0448, 0.3, math.pi - 0.01]
+    said = at_angle(*off).requires_grad_()
+    kappa = torch.full((1, 1, 6), 2.0, dtype=torch.float64, requires_grad=True)
+    mean_cost("angular_vmf", said, kappa, ahead(6), known(6)).sum().backward()
+    assert said.grad is not None and kappa.grad is not None
+    moved = said.grad[0].abs().sum(0) > 0
+    assert moved.tolist() == [False, False, False, True, True, False]
+    assert (kappa.grad[0, 0] != 0).tolist() == moved.tolist()
+
+
+def test_the_plain_losses_are_what_they_are_called():
+    said, k = torch.tensor([[[0.6], [0.0], [0.8]]]).double(), torch.ones(1, 1, 1).double()
+    assert mean_cost("l1", said, k, ahead(1), known(1)).item() == pytest.approx(0.8)
+    assert mean_cost("l2", said, k, ahead(1), known(1)).item() == pytest.approx(0.4)
+    assert mean_cost("angle", said, k, ahead(1), known(1)).item() == pytest.approx(math.acos(0.8))
+    vmf = -math.log(1) - 1 * (0.8 - 1) + math.log(1 - math.exp(-2))
+    assert mean_cost("vmf", said, k, ahead(1), known(1)).item() == pytest.approx(vmf)
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_what_is_not_known_does_not_matter_and_nothing_known_costs_nothing(name):
+    rng = torch.Generator().manual_seed(0)
+    said = torch.randn(2, 3, 9, generator=rng, requires_grad=True)
+    kappa = torch.rand(2, 1, 9, generator=rng) + 0.1
+    wanted = torch.randn(2, 3, 9, generator=rng)
+    mask = torch.rand(2, 1, 9, generator=rng) > 0.5
+    mask[1] = False
+    wrong = torch.where(mask, wanted, torch.nan)
+    costs = mean_cost(name, said, kappa, wrong, mask)
+    assert torch.equal(costs, mean_cost(name, said, kappa, torch.where(mask, wanted, 0), mask))
+    assert costs[1] == 0
+    costs.sum().backward()
+    assert said.grad is not None
+    assert said.grad.isfinite().all()
+    assert not said.grad[1].any()
+
+
+@pytest.mark.parametrize(
+    ("edge", "wanted"),
+    [(128, (6553, 4587, 1966)), (256, (26214, 18349, 7865)), (512, (104857, 73399, 31458))],
+)
+def test_published_counts_of_pixels(edge, wanted):
+    assert counts(edge * edge) == wanted
+
+
+def drawn(seeds, mask, seed=0):
+    kappa = torch.rand(len(seeds), 1, 40, 50, generator=torch.Generator().manual_seed(seed)) + 0.01
+    return kappa, sample(kappa, mask, [torch.Generator().manual_seed(s) for s in seeds])
+
+
+def test_the_unsurest_known_pixels_come_first_then_others_at_random():
+    mask = torch.ones(2, 1, 40, 50, dtype=torch.bool)
+    mask[..., :12, :] = False
+    kappa, where = drawn([1, 2], mask)
+    taken, unsure, rest = counts(2000)
+    assert where.shape == (2, taken)
+    for k, m, w in zip(kappa.flatten(1), mask.flatten(1), where, strict=True):
+        assert m[w].all()
+        assert len(w.unique()) == taken
+        order = torch.where(m, k, torch.inf).argsort()[:unsure]
+        assert set(w[:unsure].tolist()) == set(order.tolist())
+        # The others are spread over all that is left, not only over what is nearly as unsure.
+        assert k[w[unsure:]].mean() > k[m].mean()
+        assert len(w[unsure:]) == rest
+
+
+def test_where_little_is_known_all_of_it_is_taken():
+    mask = torch.zeros(1, 1, 40, 50, dtype=torch.bool)
+    mask[..., :3, :] = True
+    _, where = drawn([1], mask)
+    assert mask.flatten()[where[0]].sum() == 150
+
+
+def test_an_image_s_pixels_are_its_own_generator_s():
+    mask = torch.ones(2, 1, 40, 50, dtype=torch.bool)
+    kappa, where = drawn([1, 2], mask)
+    alone = sample(kappa[1:], mask[1:], [torch.Generator().manual_seed(2)])
+    assert torch.equal(where[1:], alone)
+    assert not torch.equal(where[0, 560:], drawn([5, 2], mask)[1][0, 560:])
+
+
+def test_a_raster_is_laid_corner_on_corner():
+    x = torch.arange(12.0).reshape(1, 1, 3, 4)
+    everywhere = torch.arange(12)[None]
+    assert torch.equal(at(x, everywhere, (3, 4))[0, 0, 0], x.flatten())
+    double = torch.nn.functional.interpolate(x, size=(6, 8), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(at(x, torch.arange(48)[None], (6, 8))[0, 0, 0], double.flatten())
+    corners = torch.tensor([[0, 7, 40, 47]])
+    assert at(x, corners, (6, 8), "nearest").flatten().tolist() == [0, 3, 8, 11]
+    assert at(torch.ones(1, 1, 1, 1), torch.tensor([[0, 1]]), (1, 2)).flatten().tolist() == [1, 1]
+
+
+def truth(h, w, count=2):
+    rng = torch.Generator().manual_seed(3)
+    canvas = torch.nn.functional.normalize(torch.randn(count, 3, 8 * h, 8 * w, generator=rng), dim=1)
+    return canvas, torch.rand(count, 1, 8 * h, 8 * w, generator=rng) > 0.3
+
+
+def rngs(*seeds):
+    return [torch.Generator().manual_seed(s) for s in seeds]
+
+
+@pytest.mark.parametrize("share", [0.4, 1.0])
+def test_four_losses_teach_every_weight_that_is_used(share):
+    net, (canvas, mask) = head(share=share).train(), truth(4, 5)
+    losses = net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+    assert list(losses) == ["eighth", "quarter", "half", "whole"]
+    assert all(v.shape == (2,) for v in losses.values())
+    sum(v.sum() for v in losses.values()).backward()
+    silent = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not silent
+
+
+def test_losses_are_each_example_s_own():
+    """In evaluation, where no statistics of the batch are taken."""
+    net, (canvas, mask) = head(), truth(4, 5)
+    taps = features(4, 5)
+    with torch.no_grad():
+        both = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))
+        one = net.loss(torch.zeros(0), tuple(t[1:] for t in taps), BACKBONE, canvas[1:], mask[1:], rngs(1))
+        other = net.loss(torch.zeros(0), tuple(t[1:] for t in taps), BACKBONE, canvas[1:], mask[1:], rngs(9))
+        nothing = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask & False, rngs(0, 1))
+    for name in both:
+        torch.testing.assert_close(both[name][1:], one[name], rtol=1e-4, atol=1e-5)
+        assert not nothing[name].any()
+    assert other["eighth"] == one["eighth"]
+    assert other["whole"] != one["whole"]
+
+
+def test_learning_from_all_pixels_is_the_dense_answer_s_loss():
+    net, (canvas, mask) = head(share=1.0), truth(4, 5)
+    taps = features(4, 5)
+    with torch.no_grad():
+        losses = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))
+        said, doubt = net.with_uncertainty(torch.zeros(0), taps, BACKBONE)
+    angles = mean_cost("angle", said, doubt, canvas, mask)
+    assert torch.equal(said, net(torch.zeros(0), taps, BACKBONE))
+    dense = head(share=1.0, loss="angle")
+    with torch.no_grad():
+        found = dense.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))["whole"]
+    torch.testing.assert_close(found, angles)
+    assert not torch.equal(found, losses["whole"])
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return world.folder(tmp_path_factory.mktemp("balls") / "data", 4, 32)
+
+
+def asked(net, made):
+    return Predictor(net, TASKS["normals"], OneStep(timestep=0), made, Reading(prompt=""), size=0)
+
+
+def test_a_run_of_the_trainer_teaches_the_head_and_leaves_the_network_alone(data, tmp_path):
+    net = new.tiny()
+    recipe = Recipe(
+        name="warm", stage="denoiser", sources=(Source(path=str(data)),), validation=str(data), mix={"normals": 1.0},
+        size=(32, 32), head="bae", unet="frozen", text="frozen", latent_weight=0.0, image_weight=1.0,
+        protocol=OneStep(timestep=0), prompts={"normals": ""}, steps=30, batch=4, lr=2e-3, warmup=2, ema=0.0,
+        weight_decay=0.0, save_every=0, validate_every=0, validate_count=2,
+    )  # fmt: skip
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    heads: dict[str, torch.nn.Module] = {}
+    records = list(train(net, recipe, tmp_path / "run", heads))
+    assert {"normals/eighth", "normals/quarter", "normals/half", "normals/whole"} < set(records[0])
+    assert all(math.isfinite(r["loss"]) for r in records)
+    assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+    # Most of a picture is the wall: what is random is 90 degrees off on average.
+    taught = score(asked(net, heads["normals"].eval()), [world.sphere(0, 32)])["normals/mean"]
+    assert taught < 10
+    assert records[-1]["validation"]["normals/mean"] < 15
+
+
+def test_losses_are_summed_in_single_precision_whatever_the_network_runs_in():
+    net, (canvas, mask) = head().train(), truth(4, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+    assert all(v.dtype == torch.float32 and v.isfinite().all() for v in losses.values())
+    sum(v.sum() for v in losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_a_prediction_holds_how_far_off_it_may_be_and_many_their_disagreement():
+    net = new.tiny()
+    torch.manual_seed(0)
+    made = make_head("bae", net, 3).eval()
+    noisy = OneStep(timestep=0, noised=True)
+    predictor = Predictor(net, TASKS["normals"], noisy, made, size=0)
+    pictures = [torch.rand(3, 30, 44, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
+    one, two = predictor(pictures)
+    assert one.uncertainty is not None
+    assert one.uncertainty.shape == (1, 30, 44)
+    assert 0 < one.uncertainty.min() <= one.uncertainty.max() <= 0.5
+    assert two.uncertainty is not None
+    torch.testing.assert_close(predictor(pictures[1]).uncertainty, two.uncertainty, rtol=1e-4, atol=1e-5)
+    merged = predictor(pictures[0], ensemble=3)
+    assert merged.uncertainty is not None
+    assert not torch.allclose(merged.uncertainty, one.uncertainty)
+    assert predictor.merge is closest
+
+
+def test_noise_of_the_first_time_step_is_small_drawn_from_the_seed_and_off_unless_asked():
+    net = new.tiny()
+    z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    seen = []
+
+    def look(query):
+        seen.append(query.x)
+        raise StopIteration
+
+    for protocol, seed in (
+        (OneStep(timestep=0), 0),
+        *((OneStep(timestep=0, noised=True), s) for s in (1, 1, 2)),
+    ):
+        with pytest.raises(StopIteration):
+            protocol.solve(look, z, torch.Generator().manual_seed(seed), net.schedule)
+    assert torch.equal(seen[0], z)
+    assert torch.equal(seen[1], seen[2])
+    assert not torch.equal(seen[1], seen[3])
+    assert (seen[1] - z).std() == pytest.approx(0.02915, rel=0.4)
+    assert OneStep(noised=True).random
+    assert not OneStep().random
+    with pytest.raises(ValueError, match="noised is about the image latent alone"):
+        OneStep(noised=True, condition="concat")

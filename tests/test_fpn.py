@@ -1,0 +1,144 @@
+"""Classes from features and from where a network looked for their names; networks of one's own in its place."""
+
+import pytest
+import torch
+from torch import nn
+
+import world
+from twofold.backbones import new
+from twofold.checkpoints import ModelSettings, open_model, save_model
+from twofold.evaluate import score
+from twofold.heads import FPNHead, make_head
+from twofold.prediction import Prediction, Sees
+from twofold.predictor import Predictor
+from twofold.protocol import OneStep
+from twofold.tasks import TASKS, Task, get_task
+from twofold.train.loop import train
+from twofold.train.recipe import Recipe, Source
+
+CLASSES = ["wall", "ball"]
+
+
+@pytest.fixture(scope="module")
+def net():
+    return new.tiny()
+
+
+def made(net, **options):
+    torch.manual_seed(0)
+    return make_head("fpn", net, 3, **options).eval()
+
+
+def shown(net, head, h=5, w=7):
+    z = torch.randn(2, 4, h, w, generator=torch.Generator().manual_seed(0))
+    text = head.text()
+    text = net.embed([""]) if text is None else text
+    with torch.no_grad():
+        return net(z, torch.tensor([1, 1]), text.expand(2, -1, -1), features=head.reads_features).features
+
+
+@torch.no_grad()
+def test_with_names_of_classes_it_reads_where_the_network_looked(net):
+    head = made(net, prompts=["a red chair", "a depth map", "surface normals", "a wall"])
+    assert head.reads_features == "attention"
+    assert head.config["looked"] == list(net.look_levels) == [1, 2]
+    features = shown(net, head)
+    looks = features[-2:]
+    assert [look.shape[1] for look in looks] == [4, 4]  # one a name, not one a token
+    widths = [layer.in_channels for layer in head.laterals]
+    plain = [level[-1] for level in reversed(net.levels)]
+    assert widths == [plain[0], plain[1] + 4, plain[2] + 4, plain[3]]
+    before = head(torch.zeros(0), features, net)
+    assert before.shape == (2, 3, 40, 56)
+    changed = (*features[:-1], features[-1].flip(-1))
+    assert not torch.allclose(head(torch.zeros(0), changed, net), before)
+    with pytest.raises(ValueError, match="reads 2 maps of attention, and was given 0"):
+        head(torch.zeros(0), features[:-2], net)
+
+
+def test_of_stable_diffusion_it_has_the_published_widths():
+    with torch.device("meta"):
+        head = FPNHead(150, prompts=["x"] * 150)
+    assert [layer.in_channels for layer in head.laterals] == [320, 790, 1430, 1280]
+    assert [len(list(scale.get_submodule("convs").children())) for scale in head.scales] == [1, 1, 2, 3]
+
+
+@torch.no_grad()
+def test_it_begins_by_saying_the_names_as_they_were_embedded(net):
+    head = made(net, prompts=["a red chair", "a depth map"])
+    wanted = torch.stack([net.embed([p])[0, -1] for p in head.config["prompts"]])
+    torch.testing.assert_close(head.text()[0], wanted, rtol=0, atol=1e-3)
+    assert made(net).text() is None
+
+
+def test_the_names_are_learned_through_the_network(net):
+    head = made(net, prompts=["a red chair", "a depth map"]).train()
+    z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    features = net(z, torch.tensor([1]), head.text(), features="attention").features
+    head(z, features, net).square().sum().backward()
+    assert head.words.gain.grad.abs().max() > 0
+    assert all(p.grad is not None for p in head.parameters())
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return world.rich_folder(tmp_path_factory.mktemp("rich") / "data", 4, 32)
+
+
+def test_a_run_of_the_trainer_and_its_checkpoint(data, tmp_path):
+    """A ball (class 1) on a wall (class 4), told by name."""
+    net = new.tiny()
+    recipe = Recipe(
+        name="seg", stage="denoiser", sources=(Source(path=str(data)),), mix={"semantic_logits": 1.0}, size=(32, 32),
+        head="fpn", head_options={"prompts": ["a wall", "a red chair"], "dropout": 0.0}, unet="frozen", text="frozen",
+        latent_weight=0.0, image_weight=1.0, steps=16, batch=4, lr=1e-2, warmup=2, ema=0.0, save_every=0,
+        validate_every=0,
+    )  # fmt: skip
+    heads: dict[str, nn.Module] = {}
+    losses = [r["loss"] for r in train(net, recipe, tmp_path / "run", heads)]
+    assert losses[-1] < 0.5 * losses[0]
+    settings = ModelSettings(size=32).with_tasks(["semantic_logits"], OneStep(), "seg", "fpn")
+    save_model(net, settings, tmp_path / "model", torch.float32, heads)
+    task = get_task("semantic_logits")
+    ours = Predictor(net, task, OneStep(), heads["semantic_logits"].eval(), size=32)
+    read = open_model(str(tmp_path / "model")).predictor()
+    picture = world.sphere(0, 32).image
+    assert torch.equal(read(picture).map, ours(picture).map)
+
+
+class Plain(nn.Module):
+    """A network of somebody's own: pictures to normals, without any diffusion model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, 3, 5, padding=2))
+
+    @property
+    def task(self) -> Task:
+        return TASKS["normals"]
+
+    def forward(self, images):
+        if isinstance(images, list):
+            return [self(image) for image in images]
+        found = self.task.decode(self.layers(images[None]))[0]
+        return Prediction(self.task, found, images, space="normals", frame="RUB")
+
+
+def test_anything_that_sees_is_scored_as_a_predictor_is(data):
+    network = Plain()
+    sees: Sees = network
+    balls = [world.sphere(seed, 32) for seed in range(3)]
+    with torch.no_grad():
+        before = score(sees, balls)["normals/mean"]
+    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
+    for step in range(60):
+        ball = balls[step % 3]
+        said = network.layers(ball.image[None])
+        known = ball.valid["normals"][None]
+        optimizer.zero_grad()
+        network.task.loss(said, ball.targets["normals"][None], known).backward()
+        optimizer.step()
+    with torch.no_grad():
+        after = score(sees, balls)["normals/mean"]
+    assert after < 0.5 * before
