@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from twofold.backbones import new
-from twofold.create import Creator, Keep, Settings, sample_id
+from twofold.create import OFFICIAL, Creator, Keep, Settings, sample_id
 from twofold.create.captions import caption_of
 from twofold.create.fit import fitted, squeezed
 from twofold.create.labels import check_predictors
@@ -120,6 +120,25 @@ def test_a_head_that_knows_how_sure_it_is_is_asked(net):
         scores = Creator(net, predictors, settings, {}).make([ball])[0].origin.generator["scores"]
         assert 0 < scores["uncertainty.normals"] < 90
         assert Keep.read("uncertainty.normals<0").missed(scores)
+
+
+def test_as_the_official_code_creates(net, predictors):
+    """Squeezed to a square, labels all over; the look that is read is told 1."""
+    ball = sphere(0, 48)
+    wide = replace(
+        ball,
+        image=ball.image[:, :32],
+        targets={n: x[:, :32] for n, x in ball.targets.items()},
+        valid={n: torch.zeros_like(x[:, :32]) for n, x in ball.valid.items()},
+    )
+    settings = replace(OFFICIAL, steps=2, size=32, scoring="free")
+    maker = Creator(net, predictors, settings, {})
+    made = maker.make([wide])[0]
+    assert maker.path.times == (301, 1)
+    assert made.image.shape == (3, 32, 32)
+    assert all(bool(v.all()) for v in made.valid.values())
+    assert made.origin.generator["compat"] == "official"
+    assert not [name for name in made.origin.generator["scores"] if name.startswith("drift")]
 
 
 def test_what_cannot_label_so_is_refused(net, predictors):
@@ -256,6 +275,39 @@ def test_captions_come_from_the_row_or_the_template():
         == "a photo of wall, ball"
     )
     assert caption_of(mute, "a photo of {classes}")[0] == "a photo of things"
+
+
+def test_a_captioner_speaks_where_the_row_does_not(tmp_path):
+    """A BLIP of a few thousand random weights: what it says means nothing, and is the same every time."""
+    from transformers import (
+        BertTokenizer,
+        BlipConfig,
+        BlipForConditionalGeneration,
+        BlipImageProcessor,
+        BlipProcessor,
+    )
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "room", "with", "chair", "table"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"vocab_size": len(words), "encoder_hidden_size": 16, "bos_token_id": 5, "eos_token_id": 3}
+    text |= {"sep_token_id": 3, "pad_token_id": 0}
+    config = BlipConfig(text_config=small | text, vision_config=small | {"image_size": 32, "patch_size": 16})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        BlipForConditionalGeneration(config).save_pretrained(tmp_path / "blip")
+    pixels = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(pixels, BertTokenizer(str(tmp_path / "vocab.txt"))).save_pretrained(tmp_path / "blip")
+    name = str(tmp_path / "blip")
+    mute = replace(sphere(0, 40), caption="")
+    said, told = caption_of(mute, name=name)
+    assert said
+    assert set(said.split()) <= set(words)
+    assert told == f"captioner:{name}"
+    assert caption_of(mute, name=name)[0] == said
+    assert caption_of(sphere(0, 40), name=name)[1] == "row"
+    with pytest.raises(ValueError, match="cannot be opened"):
+        caption_of(mute, name=str(tmp_path / "absent"))
 
 
 def test_ids_of_two_sources_are_never_one():

@@ -22,6 +22,7 @@ from twofold.data.layout import FolderError
 from twofold.data.writer import FolderWriter
 from twofold.image import read_image, write_image
 from twofold.tasks import TASKS
+from twofold.train.encoder import painted
 from world import folder as balls
 from world import sphere
 
@@ -76,6 +77,10 @@ def test_what_is_created_is_a_data_folder(creator, sources, whole):
         assert learnable(TASKS["normals"], found, i)
         assert not learnable(TASKS["disparity"], found, i)
         assert float(from_depth(sample.targets["depth"], "depth").max()) <= 1
+        for name in ("depth", "normals"):
+            canvas, known = painted(TASKS[name], sample)  # as training does
+            assert torch.equal(known, sample.valid[name])
+            assert float(canvas.std()) > 0
     assert relative_space(sources, 0) == ""
     assert learnable(TASKS["disparity"], sources, 0)
 
@@ -346,3 +351,10 @@ def test_a_writer_of_another_kind_is_not_gone_on_with(creator, sources, tmp_path
     FolderWriter(tmp_path / "out", {"name": "mine", "targets": {"depth": {}}})
     with pytest.raises(CreateError, match="other settings"):
         list(create(creator, sources, tmp_path / "out"))
+
+
+def test_the_program_of_the_page_runs():
+    page = (Path(__file__).parents[1] / "docs" / "create.md").read_text()
+    programs = page.split("```python\n")[1:]
+    assert len(programs) == 1
+    exec(compile(programs[0].split("```")[0], "docs/create.md", "exec"), {})

@@ -63,7 +63,7 @@ def create(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Do the I-th of N parts, such as 1/4; the others elsewhere.")
     ] = "1/1",
-    batch: Annotated[int, typer.Option(min=0, help="Samples drawn together; 0: 1 on a CPU, 8 on a GPU.")] = 0,
+    batch: Annotated[int, typer.Option(min=0, help="Samples drawn together; 0: 4 on a CPU, 8 on a GPU.")] = 0,
     sheet: Annotated[
         Path | None, typer.Option(metavar="PICTURE", help="Also write a contact sheet of the first sources.")
     ] = None,
@@ -97,7 +97,7 @@ def create(
     sources = _sources(data, out)
     opened = _open(model, device)
     creator = _creator(opened, sources, task, settings, template, captioner)
-    together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 1)
+    together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 4)
     job = Job(strengths, per_image, thresholds, together, part, count)
     total = len(strengths) * per_image * min(len(sources), count or len(sources))
     counts: Counter[str] = Counter()
