@@ -117,6 +117,16 @@ def test_broken_samples_are_left_out_and_listed_where_that_is_asked(recipe, mode
     assert (tmp_path / "run" / "checkpoint").is_dir()
 
 
+def test_a_run_that_was_stopped_goes_on_without_the_broken(recipe, data, tmp_path, capsys):
+    """In the same folder, as the line says."""
+    plan = recipe.replace(sources=(part(data, tmp_path / "balls", "ball-2", *SOUND),), steps=1)
+    assert trained(plan, tmp_path) == 2
+    assert trained(plan, tmp_path, "--skip-bad") == 0
+    assert "left out 1 sample that" in capsys.readouterr().out
+    assert trained(plan.replace(steps=2), tmp_path, "--skip-bad") == 2
+    assert "another recipe" in one_line(capsys)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_of_broken_samples_alone_is_an_error_that_says_so(recipe, data, mode, tmp_path, capsys):
     plan = recipe.replace(sources=(part(data, tmp_path / "balls", *BROKEN),), **MODES[mode])

@@ -146,7 +146,8 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.ema.update(recipe.batch)
-    return {**means(team.add(sums)), "norm": norm, "lr": rate}
+    # Of a step that fp16 has left out, the norm is infinite, which JSON has no word for.
+    return {**means(team.add(sums)), "norm": norm if norm < float("inf") else None, "lr": rate}
 
 
 def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -190,11 +191,14 @@ def claim(run: Path, recipe: Recipe) -> None:
         remove_leftovers(folder)
     path = run / "recipe.json"
     if path.exists():
-        if Recipe.read(path) != recipe:
+        found = Recipe.read(path)
+        if found != recipe and not (run / "state.pt").exists():
+            # What a run that a broken sample stopped before its first state is told to try next.
+            found = found.replace(skip_bad=recipe.skip_bad)
+        if found != recipe:
             raise ValueError(
                 f"{run} holds another recipe (see {path}); choose another --out, or delete that folder"
             )
-        return
     with room(path), atomic_write(path) as file:
         recipe.save(file)
 

@@ -63,11 +63,14 @@ class Team:
         return range(self.rank * each, (self.rank + 1) * each)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by the sum over processes; one that no process has stays away nowhere."""
+        """Replace every gradient by the sum over processes. One that no process has stays away, as in one process."""
         if self.size == 1:
             return
+        learned = list(parameters)
+        asked = torch.tensor([p.grad is not None for p in learned], dtype=torch.int32, device=self.device)
+        torch.distributed.all_reduce(asked)
         waiting = []
-        for parameter in parameters:
+        for parameter in (p for p, processes in zip(learned, asked.tolist(), strict=True) if processes):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             waiting.append(torch.distributed.all_reduce(parameter.grad, async_op=True))

@@ -23,8 +23,9 @@ from .store import Store
 class Windows:
     """Examples of a recipe without ``augment``; see `Examples`.
 
-    With and without a cache the same encoder is asked for the same pictures one by one, so the examples are equal bit
-    for bit; windows are cut out of the latents of whole pictures.
+    With and without a cache the same encoder is asked for the same pictures one by one, so the examples are equal: bit
+    for bit, except that several threads of a processor may round a sum otherwise than the one that examples are drawn
+    by. Windows are cut out of the latents of whole pictures.
     """
 
     def __init__(
