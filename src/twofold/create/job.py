@@ -98,8 +98,9 @@ def create(
         if "other settings" not in str(error):
             raise
         raise CreateError(_conflict(root, header(creator, folder, job))) from error
-    known = _known(root)
-    _sweep(root)
+    with _held(root, shared=True):  # another process may be merging its rows
+        known = _known(root)
+        _sweep(root)
     chunks = batches(items, job.batch)
     makers = {strength: creator.at(strength) for strength in job.strengths}
     for chunk in chunks[job.shard[0] :: job.shard[1]]:
