@@ -317,6 +317,18 @@ def test_ids_of_two_sources_are_never_one():
     assert ids[0] == "a/b-T600-0"
 
 
+def test_what_is_no_number_is_not_taken_for_a_sample(net, predictors):
+    class Broken(torch.nn.Module):
+        reads_features = True
+
+        def forward(self, x0, features, backbone):
+            return torch.full((len(x0), 3, x0.shape[2] * 8, x0.shape[3] * 8), float("nan"))
+
+    broken = Predictor(net, TASKS["depth"], OneStep(), Broken(), size=32)
+    with pytest.raises(RuntimeError, match="created of ball-0 is not a number"):
+        Creator(net, {"depth": broken}, QUICK, {}).make([sphere(0, 32)])
+
+
 def test_networks_that_draw_no_pictures_are_refused(net, predictors):
     class Two(torch.nn.Module):
         input_channels, latent_channels = 8, 4

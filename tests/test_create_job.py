@@ -326,7 +326,8 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
         (["--strength", "2"], "--strength"), (["--shard", "3/2"], "--shard"), (["--keep", "fun<3"], "no score"),
         (["--compat", "official", "--guidance", "2"], "guidance=1"), (["--label-mode", "guess"], "--label-mode"),
         (["--label-mode", "denoise"], "reads none"), (["--task", "albedo"], "does not know"),
-        (["--seed", "5"], "begun with other settings (seed)"),
+        (["--seed", "5"], "begun with other settings (seed)"), (["--keep", "flip<5"], "scoring 'all'"),
+        (["--dtype", "bfloat16"], "begun with other settings (dtype"),
     ):  # fmt: skip
         assert run([*command, *wrong]) == 2
         error = capsys.readouterr().err

@@ -72,6 +72,7 @@ def create(
         str, typer.Option(help="'official' writes nyu_nyu_T600/train/{img,norm,caption} beside, in 8 bits.")
     ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a sample on standard output.")
     ] = False,
@@ -95,15 +96,21 @@ def create(
 
     thresholds = tuple(Keep.read(text) for text in keep or [])
     sources = _sources(data, out)
-    opened = _open(model, device)
+    opened = _open(model, device, one_of("--dtype", dtype, ("float32", "bfloat16", "float16")))
     creator = _creator(opened, sources, task, settings, template, captioner)
     together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 4)
     job = Job(strengths, per_image, thresholds, together, part, count)
     total = len(strengths) * per_image * min(len(sources), count or len(sources))
     counts: Counter[str] = Counter()
-    for event in track(created(creator, sources, out, job), -(-total // part[1]), "create", as_json):
-        counts[event["status"]] += 1
-        _report(event, as_json)
+    try:
+        for event in track(created(creator, sources, out, job), -(-total // part[1]), "create", as_json):
+            counts[event["status"]] += 1
+            _report(event, as_json)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise Stop(
+            f"{reason}; what was created is whole, try a smaller --batch or --size and run again", SOME_FAILED
+        ) from error
     if not as_json:
         words = ("created", "there", "rejected", "failed")
         line(
@@ -180,7 +187,7 @@ def _sources(data: Path, out: Path) -> Folder:
     return index_official(data, out / ".sources") if is_official(data) else Folder(data)
 
 
-def _open(model: str, device: str) -> Model:
+def _open(model: str, device: str, dtype: str) -> Model:
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
@@ -188,7 +195,8 @@ def _open(model: str, device: str) -> Model:
 
     from twofold.checkpoints import open_model
 
-    return open_model(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return open_model(model, where, getattr(torch, dtype))
 
 
 def _creator(

@@ -107,6 +107,10 @@ class Creator:
         Returns:
             In the order of ``sources``: pictures in 256 levels, a target and its mask for each task, and an origin that
             says how each was made, its scores included. Ids are `sample_id`'s. No camera: it is not known.
+
+        Raises:
+            ValueError: another number of indices than of sources, or a caption that the model cannot be told.
+            RuntimeError: a network that gives no numbers.
         """
         numbers = [indices] * len(sources) if isinstance(indices, int) else list(indices)
         if len(numbers) != len(sources):
@@ -137,6 +141,7 @@ class Creator:
         images = torch.stack([s.image for s in brought])
         drawn = self._draw(images, [text for text, _ in captions], seeds)
         found = self._label(drawn, seeds)
+        _check_numbers(drawn, found, sources)
         valid = [masks(s, self.predictors, self.settings.mask) for s in brought]
         scores = self._scores(drawn, brought, found, [v for v, _ in valid], seeds)
         common = {
@@ -276,6 +281,16 @@ def _digests(backbone: Backbone, predictors: Mapping[str, Predictor]) -> dict[st
 def _reads(predictor: Predictor) -> Any:
     """The kind of features that a predictor's head reads."""
     return getattr(predictor.head, "reads_features", True)
+
+
+def _check_numbers(drawn: _Drawn, found: Mapping[str, list[Prediction]], sources: Sequence[Sample]) -> None:
+    """RuntimeError naming the source of a sample that holds something else than numbers, as half floats may give."""
+    for i, source in enumerate(sources):
+        maps = [drawn.images[i], *(predictions[i].map for predictions in found.values())]
+        if not all(bool(x.isfinite().all()) for x in maps):
+            raise RuntimeError(
+                f"what was created of {source.id} is not a number everywhere; use --dtype float32"
+            )
 
 
 def _targets(found: Mapping[str, Prediction], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:

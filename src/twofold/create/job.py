@@ -20,7 +20,7 @@ from ..image.stored import find_stored
 from ..sample import Origin, Sample
 from .creator import Creator
 from .labels import descriptors
-from .record import sample_id
+from .record import sample_id, versions
 from .scores import Keep
 from .walk import start_step
 
@@ -89,8 +89,12 @@ def create(
 
     Raises:
         CreateError: the folder was begun with other settings, or a source has changed since.
+        ValueError: a threshold on a score that is not computed.
     """
     root = Path(out)
+    for keep in job.keep:
+        if keep.score in ("flip", "agreement") and creator.settings.scoring == "free":
+            raise ValueError(f"'{keep}' needs scoring 'all': {keep.score} takes further looks of the network")
     items = plan(creator, folder, job)
     try:
         writer = FolderWriter(root, header(creator, folder, job))
@@ -151,6 +155,7 @@ def header(creator: Creator, folder: Folder, job: Job) -> dict[str, Any]:
         "created": {
             **common,
             "weights": creator.weights,
+            "dtype": versions(creator.backbone)["dtype"],
             "tasks": list(creator.predictors),
             "template": creator.template,
             "captioner": creator.captioner,
