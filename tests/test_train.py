@@ -1,12 +1,7 @@
 """Training: what a run ends in depends on its recipe alone, not on how often it was interrupted."""
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -65,29 +60,6 @@ def test_an_interrupted_run_ends_in_the_same_weights(recipe, stage, tmp_path):
     assert [r["step"] for r in resumed] == [3, 4, 5, 6]
     assert resumed[-1]["loss"] == whole[-1]["loss"]
     assert same(weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "parts" / "checkpoint"))
-
-
-def test_a_killed_process_resumes_to_the_same_weights(recipe, tmp_path):
-    """kill -9 in the middle of a run of another process; then the same run again."""
-    recipe = recipe.replace(steps=40, validate_every=0)
-    list(run_recipe(recipe, tmp_path / "whole"))
-    (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
-    code = (
-        "import sys, torch; from pathlib import Path; torch.set_num_threads(1);"
-        "from twofold.train.recipe import Recipe; from twofold.train.run import run_recipe, starting_point;"
-        f"[None for _ in run_recipe(Recipe.read(Path(r'{tmp_path}/recipe.json')), Path(r'{tmp_path}/killed'))]"
-    )
-    child = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "killed" / "state.pt").exists() and child.poll() is None:
-        assert time.monotonic() < deadline, "the run saved nothing in a minute"
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    list(run_recipe(recipe, tmp_path / "killed"))
-    assert same(weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "killed" / "checkpoint"))
 
 
 def test_a_trained_checkpoint_predicts(recipe, tmp_path):

@@ -61,18 +61,18 @@ class DenoiserStage:
         set_learning(backbone, self.heads, recipe)
         self.module: nn.Module = Denoiser(backbone, self.heads).to(team.device)
         readable = Readable(recipe.skip_bad, run / "skipped.jsonl", team)
-        self.validation, self.scored = self._held_out(readable)
+        self.validation, self.held_out = self._held_out(readable)
         self.examples: Examples = self._examples(run, readable)
         self.ahead = Ahead(self._drawn, recipe.steps)
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
         self.teacher: Ema | None = None
 
     def _held_out(self, readable: Readable) -> tuple[Folder | None, list[int]]:
-        """The samples that are scored, looked at now: a broken one must not end a run at its first validation."""
+        """The samples to be scored and shown, looked at now: a broken one must not end a run at its first score."""
         if self.recipe.validation is None:
             return None, []
         folder = Folder(self.recipe.validation)
-        first = range(min(self.recipe.validate_count, len(folder)))
+        first = range(min(max(self.recipe.validate_count, PREVIEWED), len(folder)))
         return folder, readable(folder, first, partial(plain, folder), always=True)
 
     def _examples(self, run: Path, readable: Readable) -> Examples:
@@ -243,9 +243,9 @@ class DenoiserStage:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """The tasks' metrics on held-out samples."""
-        if self.validation is None or not self.scored:
+        if self.validation is None:
             return {}
-        samples = [self.validation[i] for i in self.scored]
+        samples = [self.validation[i] for i in self.held_out[: self.recipe.validate_count]]
         scores: dict[str, float] = {}
         for predictor in self._predictors().values():
             scores.update(score(predictor, samples))
@@ -256,7 +256,7 @@ class DenoiserStage:
         """Truth, answer and error on the first held-out samples."""
         if self.validation is None or not self.tasks:
             return None
-        samples = [self.validation[i] for i in self.scored[:PREVIEWED]]
+        samples = [self.validation[i] for i in self.held_out[:PREVIEWED]]
         able = {
             t: p for t, p in self._predictors().items() if any(p.task.target in s.targets for s in samples)
         }

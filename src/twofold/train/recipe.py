@@ -180,10 +180,10 @@ class Recipe(BaseModel):
             raise ValueError(
                 "head_lr is told beside lr, which is 0: nothing would be learned; unet='frozen' spares it"
             )
-        if self.stage == "denoiser":
-            self._check_denoiser()
         if self.stage == "denoiser" and self.tasks:
             self._check_perception()
+        if self.stage == "denoiser":
+            self._check_denoiser()
         return self
 
     def _check_denoiser(self) -> None:

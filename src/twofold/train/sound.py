@@ -86,8 +86,8 @@ class Readable:
         )
         found = {i: why for i in own if (why := self._broken(folder, i, look))}
         broken = self.team.together(found)
-        for i in sorted(broken):
-            self.bad.append({"sample": named(folder, i), "why": broken[i]})
+        rows = [{"sample": named(folder, i), "why": broken[i]} for i in sorted(broken)]
+        self.bad += [row for row in rows if row not in self.bad]  # of two sources that are one folder, once
         if broken and self.team.first:
             self._list()
         if broken and len(broken) == len(indices):
