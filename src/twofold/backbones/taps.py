@@ -8,7 +8,7 @@ U-Net of the family has them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -109,7 +109,7 @@ class Tapped:
 
 
 @contextmanager
-def tapped(unet: Any, taps: Taps) -> Iterator[Tapped]:
+def tapped(unet: Any, taps: Taps) -> Generator[Tapped]:
     """Read what ``taps`` says of the calls made inside; no hook is left behind, whatever happens."""
     found, hooks = Tapped(), []
 

@@ -55,13 +55,13 @@ def assemble(key: str, folder: Path, how: How, base: str = "") -> Assembled:
     """
     row = PUBLISHED[key]
     if row.method == "Diff-2-in-1":
-        net, heads, files = diff2in1.assemble(folder, how, base, tuple(row.tasks))
+        net, found, files = diff2in1.assemble(folder, how, base, tuple(row.tasks))
         for asked in row.tasks.values():
             check_network(key, net, asked.protocol, folder)
-        return net, _settings(key, row), heads, files
+        return net, _settings(key, row), found, files
     place = _place(key, row, folder, base, how)
     net = _backbone(place, row, how)
-    heads = {}
+    heads: dict[str, nn.Module] = {}
     if row.head:
         assert place.head is not None
         # The folder's name is all that tells the variant with a last ReLU from the released one.

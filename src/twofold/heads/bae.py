@@ -202,10 +202,12 @@ class BaeDecoder(nn.Module):
         """
         first, *rest = self.refine[stage]  # ty: ignore[not-iterable]
         seen = first(torch.cat([level, coarse.to(level)], 1))
-        x = _stretched(seen, size) if where is None else points.at(seen, where, size)
-        for layer in rest:
-            x = layer(x)
-        return normalised(x)
+        behind = nn.Sequential(*rest)
+        if where is not None:
+            return normalised(behind(points.at(seen, where, size)))
+        # Image by image where nothing is kept for a gradient: the largest maps of all are made here.
+        parts = (seen,) if torch.is_grad_enabled() else seen.split(1)
+        return torch.cat([normalised(behind(_stretched(part, size))) for part in parts])
 
 
 def normalised(x: Tensor) -> Tensor:
