@@ -317,6 +317,16 @@ def test_ids_of_two_sources_are_never_one():
     assert ids[0] == "a/b-T600-0"
 
 
+def test_a_network_in_training_mode_is_refused(net, predictors):
+    head = predictors["normals"].head
+    head.train()
+    try:
+        with pytest.raises(ValueError, match="normals is in training mode"):
+            Creator(net, predictors, QUICK, {}).make([sphere(0, 32)])
+    finally:
+        head.eval()
+
+
 def test_what_is_no_number_is_not_taken_for_a_sample(net, predictors):
     class Broken(torch.nn.Module):
         reads_features = True

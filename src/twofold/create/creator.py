@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
 from ..checkpoints import Model
@@ -109,7 +109,8 @@ class Creator:
             says how each was made, its scores included. Ids are `sample_id`'s. No camera: it is not known.
 
         Raises:
-            ValueError: another number of indices than of sources, or a caption that the model cannot be told.
+            ValueError: another number of indices than of sources, a caption that the model cannot be told, or a network
+                in training mode.
             RuntimeError: a network that gives no numbers.
         """
         numbers = [indices] * len(sources) if isinstance(indices, int) else list(indices)
@@ -117,6 +118,7 @@ class Creator:
             raise ValueError(f"{len(numbers)} indices for {len(sources)} sources; give one, or one a source")
         if batch < 1:
             raise ValueError(f"a batch of {batch} samples cannot go through the network")
+        _check_modes({"the backbone": self.backbone, **{n: p.head for n, p in self.predictors.items()}})
         brought = [self._brought(source) for source in sources]
         made: dict[int, Sample] = {}
         for shape in dict.fromkeys(s.image.shape for s in brought):
@@ -281,6 +283,17 @@ def _digests(backbone: Backbone, predictors: Mapping[str, Predictor]) -> dict[st
 def _reads(predictor: Predictor) -> Any:
     """The kind of features that a predictor's head reads."""
     return getattr(predictor.head, "reads_features", True)
+
+
+def _check_modes(networks: Mapping[str, nn.Module]) -> None:
+    """ValueError for one in training mode, whose batch statistics would make a sample depend on those beside it."""
+    for name, network in networks.items():
+        for module in network.modules():
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            if module.training and own:
+                raise ValueError(
+                    f"{name} is in training mode, where a sample would depend on others; call .eval()"
+                )
 
 
 def _check_numbers(drawn: _Drawn, found: Mapping[str, list[Prediction]], sources: Sequence[Sample]) -> None:
