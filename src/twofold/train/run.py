@@ -31,10 +31,23 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
     if recipe.reset:
         new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
     if recipe.stage == "denoiser" and recipe.tasks:
+        _check_protocol(recipe, model.backbone)
         new.widen(
             model.backbone, recipe.protocol.channels(model.backbone.latent_channels), recipe.protocol.parts
         )
     return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)
+
+
+def _check_protocol(recipe: Recipe, backbone: StableDiffusion) -> None:
+    """Refuse what would be left out in silence.
+
+    Raises:
+        ValueError: class numbers for a network that cannot hear them.
+    """
+    if recipe.protocol.class_labels is not None and backbone.unet.config.get("class_embed_type") is None:
+        raise ValueError(
+            "the protocol tells class_labels, and this network has no class embedding to hear them; leave them out"
+        )
 
 
 def _texts(recipe: Recipe) -> list[str]:
