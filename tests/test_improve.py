@@ -109,3 +109,17 @@ def test_the_command_improves_what_a_recipe_file_says(warm, tmp_path, capsys):
     assert (tmp_path / "run" / "checkpoint" / "twofold.json").exists()
     assert run([*asked, "--guidance", "2"]) == 2  # another plan
     assert "another plan" in capsys.readouterr().err
+
+
+def test_relative_depth_teaches_tasks_of_its_own_space_only_and_is_no_truth(warm, tmp_path):
+    from twofold.cli.main import run
+    from twofold.tasks import get_task
+    from twofold.train.examples import having
+
+    list(improve(plan(warm, rounds=1), tmp_path / "run"))
+    made = Folder(tmp_path / "run" / "round-1" / "created-0")
+    indices = list(range(len(made)))
+    assert having(made, get_task("depth"), indices) == indices
+    assert having(made, get_task("disparity"), indices) == []
+    asked = ["evaluate", "--protocol", "depth/marigold-ls", "--data", str(made.root), "--allow-synthetic"]
+    assert run([*asked, "--out", str(tmp_path / "report")]) == 2

@@ -78,6 +78,15 @@ def check_origin(question: Question) -> None:
             f"{shown(question.folder.root)} has {found} pictures, and scores are of photographs; "
             "--allow-synthetic scores them all the same, and the report says so"
         )
+    folder, asked = question.folder, set(question.ids)
+    # What `twofold create` stores of a predicted depth: its numbers are no metres.
+    depths = [r for r in folder.rows if r["id"] in asked and "depth" in (r.get("targets") or {})]
+    relative = next((r["id"] for r in depths if folder.descriptor(r, "depth").get("relative")), None)
+    if relative is not None:
+        raise EvaluationError(
+            f"{shown(folder.root)}: the depth of {relative} is a prediction, known up to scale and shift, and nothing "
+            "can be measured against it"
+        )
 
 
 def of_model(

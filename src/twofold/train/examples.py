@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..create.relative import learnable
 from ..data.folder import Folder
 from ..tasks import Task
 from .order import Pick, generator
@@ -62,8 +63,9 @@ def example_rng(recipe: Recipe, pick: Pick) -> torch.Generator:
 
 
 def having(folder: Folder, task: Task, indices: Sequence[int]) -> list[int]:
-    """Those of ``indices`` whose samples have a task's target."""
-    return [i for i in indices if task.target in (folder.rows[i].get("targets") or {})]
+    """Those of ``indices`` whose samples have a task's target, in a space that the task can learn from."""
+    there = [i for i in indices if task.target in (folder.rows[i].get("targets") or {})]
+    return [i for i in there if learnable(task, folder, i)]
 
 
 def pools(

@@ -82,8 +82,8 @@ class Recipe(BaseModel):
         augment: draw new crops, zooms and colours each step and encode them then, instead of windows.
         cache: keep the latents of windows on disk; without, they are encoded when drawn, to the same numbers.
         protocol: what the network is shown of an image, and how the answer is reached (`twofold.protocol`). A network
-            that takes fewer channels is widened as Marigold widens it. Latents that are learned from are always the mean
-            of their posterior; ``encode`` is about use.
+            that takes fewer channels is widened as Marigold widens it. Latents that are learned from are always the
+            mean of their posterior; ``encode`` is about use.
         prompts: by task, the words it is asked with in place of its own.
         unet: what of the denoising network learns: all of it (``full``), nothing (``frozen``, for a head that reads its
             features), or low-rank additions (``lora``), which are merged when the run is saved.
