@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 from twofold.train.recipe import Recipe
 from twofold.train.run import run_recipe
@@ -15,17 +16,18 @@ from twofold.train.team import Team
 def main(folder: Path) -> None:
     """Every recipe ``NAME.json`` of the folder, into ``folder/runs/NAME``."""
     team = Team("cpu")
-    become, written = os.replace, []
+    become = os.replace
+    written: list[str] = []
 
-    def replaced(source, target) -> None:
+    def replaced(source: str | Path, target: str | Path) -> None:
         written.append(str(target))
         become(source, target)
 
-    os.replace = replaced
-    records = {
-        path.stem: list(run_recipe(Recipe.read(path), folder / "runs" / path.stem, team))
-        for path in sorted((folder / "recipes").glob("*.json"))
-    }
+    with mock.patch.object(os, "replace", replaced):
+        records = {
+            path.stem: list(run_recipe(Recipe.read(path), folder / "runs" / path.stem, team))
+            for path in sorted((folder / "recipes").glob("*.json"))
+        }
     seen = {"size": team.size, "rank": team.rank, "records": records, "written": written}
     (folder / f"seen-{team.rank}.json").write_text(json.dumps(seen))
 

@@ -18,7 +18,7 @@ from twofold.predictor import Predictor
 from twofold.protocol import OneStep
 from twofold.sample import Sample
 from twofold.tasks import TASKS
-from world import sphere
+from world import origin_of, sphere
 
 QUICK = Settings(steps=2, guidance=2.0)
 
@@ -98,7 +98,7 @@ def test_a_label_can_be_read_off_the_last_look(net, predictors):
     # The same by hand: one look at the source, noised to time step 1.
     with torch.no_grad():
         clean = net.encode(ball.image[None] * 2 - 1)
-        rng = torch.Generator().manual_seed(made.origin.generator["draw_seed"])
+        rng = torch.Generator().manual_seed(origin_of(made).generator["draw_seed"])
         noise = torch.randn(clean.shape[1:], generator=rng)[None]
         x, _, _ = net.schedule.noised(clean, noise, torch.tensor([1]))
         said = net(x, torch.tensor([1]), net.embed([ball.caption], pad=True), features=True)
@@ -117,7 +117,8 @@ def test_a_head_that_knows_how_sure_it_is_is_asked(net):
     ball = sphere(0, 64)
     for mode in ("reencode", "denoise"):
         settings = replace(QUICK, label_mode=mode, scoring="free", steps=1, guidance=1.0)
-        scores = Creator(net, predictors, settings, {}).make([ball])[0].origin.generator["scores"]
+        made = Creator(net, predictors, settings, {}).make([ball])[0]
+        scores = origin_of(made).generator["scores"]
         assert 0 < scores["uncertainty.normals"] < 90
         assert Keep.read("uncertainty.normals<0").missed(scores)
 
@@ -137,8 +138,8 @@ def test_as_the_official_code_creates(net, predictors):
     assert maker.path.times == (301, 1)
     assert made.image.shape == (3, 32, 32)
     assert all(bool(v.all()) for v in made.valid.values())
-    assert made.origin.generator["compat"] == "official"
-    assert not [name for name in made.origin.generator["scores"] if name.startswith("drift")]
+    assert origin_of(made).generator["compat"] == "official"
+    assert not [name for name in origin_of(made).generator["scores"] if name.startswith("drift")]
 
 
 def test_what_cannot_label_so_is_refused(net, predictors):
@@ -344,5 +345,5 @@ def test_networks_that_draw_no_pictures_are_refused(net, predictors):
         input_channels, latent_channels = 8, 4
 
     with pytest.raises(ValueError, match="shown 8 channels draws no pictures"):
-        Creator(Two(), {}, QUICK, {})
+        Creator(Two(), {}, QUICK, {})  # ty: ignore[invalid-argument-type]
     assert Creator(net, {}, QUICK, {}).make([sphere(0, 32)])[0].targets == {}

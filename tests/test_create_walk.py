@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
@@ -67,10 +70,10 @@ def test_the_official_walk_is_that_of_the_released_code():
     way = path(OFFICIAL, SD)
     assert way.start == 600
     assert way.times == tuple(range(589, 0, -12))
-    assert path(Settings(**{**OFFICIAL.record, "strength": 0.1}), SD).times[:2] == (99, 97)
-    assert path(Settings(**{**OFFICIAL.record, "strength": 1.0}), SD).times[:2] == (981, 961)
+    assert path(replace(OFFICIAL, strength=0.1), SD).times[:2] == (99, 97)
+    assert path(replace(OFFICIAL, strength=1.0), SD).times[:2] == (981, 961)
     with pytest.raises(ValueError, match="takes 50 steps below time step 40"):
-        path(Settings(**{**OFFICIAL.record, "strength": 0.04}), SD)
+        path(replace(OFFICIAL, strength=0.04), SD)
 
 
 def test_the_official_walk_gives_the_numbers_of_the_original():
@@ -147,10 +150,11 @@ def test_a_rectified_flow_walks_too_but_not_officially():
 
 
 def test_settings_that_mean_nothing_are_refused():
-    for wrong in (
+    refused: list[dict[str, Any]] = [
         {"strength": 0.0}, {"strength": 1.1}, {"steps": 0}, {"size": -1}, {"compat": "official"},
         {"sampler": "heun"}, {"label_mode": "guess"}, {"colour": 1},
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for wrong in refused:
         with pytest.raises((ValueError, TypeError)):
             Settings(**wrong)
 

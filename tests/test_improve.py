@@ -49,7 +49,7 @@ def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_p
     assert len(sources) == 3
     first, second = (Folder(tmp_path / "run" / f"round-{n}" / "created-0") for n in (1, 2))
     assert not torch.equal(first[0].image, second[0].image)
-    assert all(s.origin.kind == "synthetic" and s.origin.parents for s in first)
+    assert all(world.origin_of(s).kind == "synthetic" and world.origin_of(s).parents for s in first)
     names = {e["round"] for e in events if "loss" in e}
     assert names == {1, 2}
     assert set(open_model(str(tmp_path / "run" / "checkpoint")).tasks) == {"depth", "normals"}

@@ -84,13 +84,12 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
         for e in group:
             stored = next(x for x in examples if x.name == e.name and x.kind == e.kind)
             assert e.canvas is not None and not e.canvas.requires_grad
+            assert stored.canvas is not None
             assert torch.equal(e.canvas, stored.canvas) != e.taught
     with torch.no_grad():  # another teacher, another lesson, though nothing that is stored has changed
         for value in stage.teacher.average.values():
             value.mul_(1.5)
-    assert stage.loss(stage.examples and [stage.examples(n) for n in range(4)]).total.item() != pytest.approx(
-        before
-    )
+    assert stage.loss([stage.examples(n) for n in range(4)]).total.item() != pytest.approx(before)
 
 
 def test_only_the_student_learns_and_the_teacher_is_what_is_kept(root, tmp_path):

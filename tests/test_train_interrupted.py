@@ -152,7 +152,7 @@ def test_a_run_killed_before_or_after_any_of_its_files_is_written(recipe, tmp_pa
             if begun[0] == wanted:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        os.replace = replaced
+        pytest.MonkeyPatch().setattr(os, "replace", replaced)  # of a process that is killed
         whole(recipe, tmp_path / "b" / "killed")
 
     # Of the first: the recipe and four latents. Of those after it: the recipe, what is left, the records, a state.
@@ -179,7 +179,7 @@ def full_at_latents() -> None:
             limited(100)
         save(*args)
 
-    stores.save_file = saved
+    pytest.MonkeyPatch().setattr(stores, "save_file", saved)
 
 
 def full_at_state() -> None:
@@ -191,7 +191,7 @@ def full_at_state() -> None:
             limited(100_000)
         save(self, step)
 
-    states.State.save = saved
+    pytest.MonkeyPatch().setattr(states.State, "save", saved)
 
 
 def full_at_checkpoint() -> None:
@@ -202,7 +202,7 @@ def full_at_checkpoint() -> None:
         limited(10_000)
         save(*args, **how)
 
-    running.save_model = saved
+    pytest.MonkeyPatch().setattr(running, "save_model", saved)
 
 
 @pytest.mark.parametrize("full, kept", [(full_at_latents, 0), (full_at_state, 2), (full_at_checkpoint, 3)])

@@ -44,7 +44,8 @@ def runs(tmp_path_factory, tiny_model) -> Path:
     root = tmp_path_factory.mktemp("team")
     data = world.folder(root / "balls", 5, 16)
     (data / "image" / "ball-3.png").write_bytes(b"no picture")
-    every, track.EVERY = track.EVERY, 1
+    patch = pytest.MonkeyPatch()
+    patch.setattr(track, "EVERY", 1)
     (root / "recipes").mkdir()
     plan(tiny_model, data).save(root / "recipes" / "two.json")
     resumed = plan(tiny_model, data, micro=2, name="resumed")
@@ -58,7 +59,7 @@ def runs(tmp_path_factory, tiny_model) -> Path:
     for _ in range(3):
         next(begun)
     begun.close()
-    track.EVERY = every
+    patch.undo()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, str(HERE / "team_of_two.py"), str(root)],

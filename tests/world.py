@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,6 +31,12 @@ def sphere(seed: int, size: int = 64) -> Sample:
         image, {"depth": depth, "normals": normal}, {"depth": known, "normals": known},
         "a ball before a wall", f"ball-{seed}", None, Origin("rendered"),
     )  # fmt: skip
+
+
+def origin_of(sample: Sample) -> Origin:
+    """The one origin of a sample that is not a batch."""
+    assert isinstance(sample.origin, Origin)
+    return sample.origin
 
 
 def folder(root: Path, count: int = 6, size: int = 64) -> Path:
@@ -63,7 +70,9 @@ def joints(seed: int, size: int) -> torch.Tensor:
 def rich_folder(root: Path, count: int = 8, size: int = 64) -> Path:
     """A data folder of that many balls with every target, as exact numbers; joints stand in the rows."""
     samples = [rich(seed, size) for seed in range(count)]
-    codecs = {name: {"codec": "npy"} for name in samples[0].targets if name != "keypoints"}
+    codecs: dict[str, dict[str, Any]] = {
+        name: {"codec": "npy"} for name in samples[0].targets if name != "keypoints"
+    }
     codecs["normals"]["frame"] = "RUB"
     codecs["mask"]["threshold"] = 0.5
     codecs["keypoints"] = {}
