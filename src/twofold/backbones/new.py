@@ -91,7 +91,7 @@ def miniature_text(captions: Iterable[str], width: int = 128, layers: int = 3) -
 
 def miniature(captions: Iterable[str], seed: int = 0) -> StableDiffusion:
     """A whole Stable Diffusion in miniature with random weights: the start of the embedded model's training."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text, tokenizer = miniature_text(captions)
         net = StableDiffusion(miniature_unet(), miniature_autoencoder(), text, tokenizer, MINIATURE_SCHEDULER)
@@ -109,7 +109,7 @@ def renew(backbone: StableDiffusion, parts: Collection[str], captions: Iterable[
         seed: of the weights.
     """
     shape: Any = backbone.text_encoder.config if backbone.text_encoder is not None else CLIPTextConfig()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if "text" in parts:
             text, tokenizer = miniature_text(captions, shape.hidden_size, shape.num_hidden_layers)
@@ -169,7 +169,7 @@ def _repeated(conv: nn.Conv2d, times: int, incoming: bool) -> nn.Conv2d:
 
 def tiny(seed: int = 0) -> StableDiffusion:
     """A backbone of a few thousand parameters for tests: every module real, nothing learned."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text, tokenizer = miniature_text(
             ["a red chair", "a depth map", "surface normals"], width=32, layers=1
@@ -210,7 +210,7 @@ def sd21_networks() -> tuple[UNet2DConditionModel, AutoencoderKL]:
 def sd21(seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusion:
     """SD 2.1 at full size with random weights, and a one-layer text encoder of its width (1024)."""
     before = torch.get_default_dtype()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         torch.set_default_dtype(dtype)
         try:
