@@ -31,7 +31,7 @@ from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.timeout(600),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked"),
 ]
 

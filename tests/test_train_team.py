@@ -19,7 +19,7 @@ from twofold.train.run import run_recipe
 from twofold.train.team import Team
 
 # Two processes have to import everything once more.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 HERE = Path(__file__).parent
 STEPS = 3
