@@ -36,7 +36,7 @@ def recipe(data: Path, model: str, out: Path, steps: int, changes: Mapping[str, 
     return Recipe(
         name="cost", stage="denoiser", start="embedded", reset=("heads",), sources=(Source(path=str(data)),),
         mix={"depth": 1.0}, size=size, steps=steps + WARM + 1, batch=8, text="frozen", validate_every=0,
-        validate_count=0, save_every=0, ema=0.0,
+        save_every=0, ema=0.0,
     ).replace(**changes)  # fmt: skip
 
 

@@ -26,7 +26,7 @@ DPT = {
     "depth": 0.25, "disparity": 0.25, "sqrt_disparity": 0.25, "log_depth": 0.25, "normals": 0.4, "mask": 0.2,
     "saliency": 0.2, "matting": 0.15, "segmentation": 0.3, "skeleton": 0.3, "semantic": 0.15, "parsing": 0.15,
     "semantic_logits": 0.6, "parsing_logits": 0.15, "albedo": 0.06, "shading": 0.06, "residual": 0.1, "material": 0.06,
-    "keypoints": 0.002,
+    "keypoints": 0.001,
 }  # fmt: skip
 QUICK = {("depth", "latent"), ("normals", "dpt"), ("semantic_logits", "upernet")}
 CASES = [
