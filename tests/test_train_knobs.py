@@ -348,6 +348,7 @@ def test_a_setting_that_cannot_be_is_one_line_that_says_why(recipe, setting, sai
     ({**BOTH, "protocol": {"kind": "multi_step"}, "image_weight": 0.0, "head": "latent"}, "shown one"),
     ({"lr": 0.0, "head_lr": 1e-3}, "head_lr is told beside lr"),
     ({"sources": [{"path": "a", "limit": 3, "fraction": 0.5}]}, "a limit or a fraction"),
+    ({"mix": {"depht": 1.0}}, "unknown task 'depht'"),
 ])  # fmt: skip
 def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
     with pytest.raises(ValueError, match=said) as caught:
@@ -356,7 +357,6 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"mix": {"depht": 1.0}}, "unknown task 'depht'"),
     ({"mix": {"semantic_logits": 1.0}, "head": "latent"}, "not a picture that an autoencoder can paint"),
     ({"mix": {"albedo": 1.0}}, "no source teaches albedo"),
     ({"losses": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),

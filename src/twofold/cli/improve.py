@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.console import OK, emit, line, one_of, track
+from twofold.cli.console import OK, Stop, emit, line, one_of, track
 from twofold.cli.train import find_recipe
 
 
@@ -53,11 +53,15 @@ def improve(
     one_of("--labels", labels, ("teacher", "stored"))
     asked = find_recipe(recipe).override(settings or [])
     from twofold.create import Settings
+    from twofold.protocol import reason
     from twofold.train.improve import Improvement
     from twofold.train.improve import improve as run_improvement
     from twofold.train.team import Team
 
-    made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, scoring="free")
+    try:
+        made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, scoring="free")
+    except ValueError as error:
+        raise Stop(reason(error)) from error
     plan = Improvement.of(asked, create=made, per_image=per_image, share=share, labels=labels, rounds=rounds)
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
     events = run_improvement(plan, run, team)

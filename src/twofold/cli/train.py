@@ -64,10 +64,14 @@ def train(
     from twofold.train.track import chosen
 
     team = Team(device, chosen(tracker), str(run))
-    records = run_recipe(asked, run, team)
+    records, begun = run_recipe(asked, run, team), None
     for record in track(records, asked.steps, asked.name, quiet=as_json or not team.first):
         if not team.first:
             continue
+        if begun is None:
+            begun = record["step"]
+            if begun > 1 and not as_json:
+                line(f"going on from step {begun - 1}")
         if as_json:
             emit(record)
         elif "validation" in record or record["step"] % every == 0 or record["step"] == asked.steps:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..checkpoints import open_model
+from ..checkpoints import Model, open_model
 from ..create import Job, Settings, create, creator_of
 from ..data.folder import Folder
 from ..image import atomic_write
@@ -103,10 +103,28 @@ def _created(plan: Improvement, start: str, number: int, place: Path) -> Iterato
         out = place / f"created-{index}"
         if (out / "done").exists():
             continue
-        creator = creator_of(open_model(start), [get_task(t).name for t in plan.recipe.tasks], settings)
+        creator = creator_of(
+            _able(start, plan.recipe), [get_task(t).name for t in plan.recipe.tasks], settings
+        )
         yield from create(creator, folder, out, Job((settings.strength,), plan.per_image))
         with atomic_write(out / "done") as file:
             file.write_text("")
+
+
+def _able(start: str, recipe: Recipe) -> Model:
+    """The model that a round starts from.
+
+    Raises:
+        ValueError: it has not learned the recipe's tasks yet.
+    """
+    model = open_model(start)
+    missing = [t for t in recipe.tasks if get_task(t).name not in model.tasks]
+    if missing:
+        raise ValueError(
+            f"{start} does not know {missing[0]} yet (it knows {', '.join(model.tasks) or 'no task'}); train it first, "
+            "and start from that: --set start=runs/NAME/checkpoint"
+        )
+    return model
 
 
 def _real(recipe: Recipe) -> Iterator[Folder]:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..heads import HEADS
 from ..protocol import OneStep, Protocol
+from ..tasks import get_task
 
 # One example of a batch may teach one of these: a task's name, or
 IMAGE = "image"  # the denoising of images under their captions: what keeps the model able to generate
@@ -173,6 +174,9 @@ class Recipe(BaseModel):
             raise ValueError("a recipe needs a source with a share above 0")
         if not any(self.mix.values()) or min(self.mix.values()) < 0:
             raise ValueError("mix needs frequencies of 0 or more, one of them above 0")
+        for name in self.tasks:
+            if ":" not in name:  # one's own is looked for when it is needed
+                get_task(name)
         for name in {*self.losses, *self.prompts} - {*self.tasks}:
             raise ValueError(f"losses or prompts name {name!r}, which mix does not teach")
         if self.head not in HEADS:
