@@ -11,6 +11,7 @@ differs.
 """
 
 from twofold.protocol import OneStep
+from twofold.tasks.compat import RESAMPLE
 from twofold.train import Recipe, Source
 
 # The authors began from stabilityai/stable-diffusion-2-1, which its owner has taken away since; this is a copy.
@@ -50,7 +51,7 @@ def taught(recipe: Recipe, task: str, losses: dict[str, float], **changes: objec
     return recipe.replace(image_weight=1.0, latent_weight=0.0, **{**about, **changes})
 
 
-def as_released(recipe: Recipe, resample: str = "nearest") -> Recipe:
+def as_released(recipe: Recipe, resample: str = RESAMPLE) -> Recipe:
     """``recipe`` with the quirks of the released code."""
     return recipe.replace(
         name=f"{recipe.name}-as-released", compat="genpercept", resample=resample, precision="fp16"
@@ -173,7 +174,7 @@ def semantic_colours() -> Recipe:
 def semantic_colours_as_released() -> Recipe:
     """As `semantic_colours`, in ScanNet's colours, which each picture stretches to its own range."""
     return semantic_colours().replace(
-        name="genpercept-semantic-as-released", resample="nearest", precision="fp16", mix={HYPERSIM_DRAWN: 1.0},
+        name="genpercept-semantic-as-released", resample=RESAMPLE, precision="fp16", mix={HYPERSIM_DRAWN: 1.0},
         prompts={HYPERSIM_DRAWN: ""}, losses={HYPERSIM_DRAWN: {"mse": 1.0}},
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ the same network reading the same latents, so either may come first, or both tog
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -130,9 +130,12 @@ class DenoiserStage:
         taps = getattr(head, "reads_features", True)
         text = text_of(head, lambda: self._prompted(name)).expand(len(examples), -1, -1)
         said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)))
+        shown = query.read(said.prediction), said.features, self.backbone
         if self.shares_looks and any(e.taught for e in examples):
-            shown = query.read(said.prediction), said.features, self.backbone
-            examples = self._relabelled(name, examples, self._teacher().answer(head, shown), None)
+            painted = self._teacher().answer(head, shown)
+            examples = self._relabelled(
+                name, examples, [p for p, e in zip(painted, examples, strict=True) if e.taught]
+            )
         terms: Terms = {}
         if recipe.latent_weight:
             target, mask = (
@@ -142,7 +145,6 @@ class DenoiserStage:
             error = torch.where(keep, said.prediction.float() - query.wanted(target), 0).square().flatten(1)
             terms["latent"] = (recipe.latent_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))
         if recipe.image_weight:
-            shown = query.read(said.prediction), said.features, self.backbone
             if hasattr(head, "loss") and name not in recipe.losses:
                 return terms | self._own_terms(head, shown, examples)
             terms |= self._painted_terms(name, head(*shown).float(), examples)
@@ -171,28 +173,33 @@ class DenoiserStage:
         predictor = self._predictors()[name]
         with self._teacher().teaching():
             answer = self.recipe.protocol.solve(predictor.look, image, rngs, self.backbone.schedule)
-            painted = None
-            if self.recipe.image_weight:
-                painted = self.heads[name](answer.x0, answer.features, self.backbone)
+            painted = (
+                self.heads[name](answer.x0, answer.features, self.backbone)
+                if self.recipe.image_weight
+                else ()
+            )
         return self._relabelled(name, examples, painted, answer.x0)
 
     def _relabelled(
-        self, name: str, examples: Sequence[Example], painted: Tensor | None, latent: Tensor | None
+        self,
+        name: str,
+        examples: Sequence[Example],
+        painted: Iterable[Tensor],
+        latents: Iterable[Tensor] = (),
     ) -> list[Example]:
-        """The examples that are taught with these canvases and latents, one for each of them or for each of all."""
-        task, out, place = self.tasks[name], [], 0
-        every = painted is not None and len(painted) == len(examples)
-        for i, example in enumerate(examples):
-            if not example.taught:
-                out.append(example)
-                continue
-            at = i if every else place
-            place += 1
-            canvas = None if painted is None else painted[at : at + 1].float()
-            if canvas is not None:
-                canvas = (canvas.clamp(-1, 1) if task.painted else task.decode(canvas))[0]
-            target = example.target if latent is None else latent[at].float()
-            out.append(replace(example, canvas=canvas, target=target))
+        """The examples with what the teacher ``painted`` and its ``latents``: none, or one for each that is taught."""
+        task, canvases, targets = self.tasks[name], iter(painted), iter(latents)
+        out = []
+        for example in examples:
+            if example.taught:
+                canvas, target = next(canvases, None), next(targets, None)
+                if canvas is not None:
+                    canvas = canvas.float()
+                    canvas = canvas.clamp(-1, 1) if task.painted else task.decode(canvas[None])[0]
+                    example = replace(example, canvas=canvas)
+                if target is not None:
+                    example = replace(example, target=target.float())
+            out.append(example)
         return out
 
     def _own_terms(self, head: Any, shown: tuple[Any, ...], examples: Sequence[Example]) -> Terms:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..create import weights_digest
 from ..data.folder import Folder
 from ..data.layout import row_paths
 from ..image import atomic_write
@@ -93,15 +94,6 @@ class Store:
         files = [self.folder.files / path.split(MEMBER, 1)[0] for path in row_paths(row)]
         stats = [(s.st_mtime_ns, s.st_size) for s in (f.stat() for f in files if f.exists())]
         return self.root / f"{_short(json.dumps([said, stats], sort_keys=True))}.safetensors"
-
-
-def weights_digest(module: nn.Module) -> str:
-    """sha256 over a module's parameters."""
-    sha = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        sha.update(name.encode())
-        sha.update(value.detach().float().cpu().contiguous().numpy().tobytes())
-    return sha.hexdigest()
 
 
 def _short(text: str) -> str:
