@@ -123,3 +123,35 @@ def test_relative_depth_teaches_tasks_of_its_own_space_only_and_is_no_truth(warm
     assert having(made, get_task("disparity"), indices) == []
     asked = ["evaluate", "--protocol", "depth/marigold-ls", "--data", str(made.root), "--allow-synthetic"]
     assert run([*asked, "--out", str(tmp_path / "report")]) == 2
+
+
+def test_the_student_is_kept_beside_the_teacher(warm, tmp_path):
+    made = plan(warm, rounds=1)
+    list(improve(made, tmp_path / "run"))
+    teacher, student, before = (
+        weights(p) for p in (tmp_path / "run" / "checkpoint", tmp_path / "run" / "student", made.recipe.start)
+    )
+    state = torch.load(tmp_path / "run" / "round-1" / "training" / "state.pt", weights_only=True)
+    moved = [k for k in student if not torch.equal(student[k], before[k])]
+    assert moved
+    for key in moved:
+        task, _, name = key.partition(".")
+        # Checkpoints hold half floats.
+        assert torch.equal(
+            student[key], state["weights"][f"heads.{task}.{name}"].half().to(student[key].dtype)
+        )
+    # Two updates of four examples are no forty: the teacher has not moved.
+    assert all(torch.equal(teacher[k], before[k]) for k in teacher if "num_batches" not in k)
+
+
+def test_rounds_end_with_the_first_that_is_no_better(warm, tmp_path):
+    """A learning rate that ruins the model: what was there before is the best of the first round, and is kept."""
+    recipe = warm.replace(
+        lr=1.0, ema=0.5, ema_every=1, best="depth/abs_rel", validation=warm.sources[0].path, validate_every=1
+    )
+    events = list(improve(plan(recipe, rounds=3), tmp_path / "run"))
+    assert {e["round"] for e in events} == {1}
+    records = [e for e in events if "validation" in e]
+    assert [r["step"] for r in records] == [0, 1, 2] and records[-1]["best"]["step"] == 0
+    kept, before = weights(tmp_path / "run" / "checkpoint"), weights(recipe.start)
+    assert all(torch.equal(kept[k], before[k]) for k in kept)

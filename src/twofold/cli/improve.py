@@ -71,7 +71,7 @@ def improve(
         if as_json:
             emit(event)
         elif "validation" in event or ("loss" in event and event["step"] % every == 0):
-            scores = {"loss": event["loss"], **event.get("validation", {})}
+            scores = {k: event[k] for k in ("loss",) if k in event} | event.get("validation", {})
             told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
             line(f"round {event['round']}/{rounds}  step {event['step']}/{asked.steps}  {told}")
         elif event.get("status") in ("rejected", "failed"):

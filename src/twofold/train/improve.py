@@ -19,8 +19,9 @@ from ..create import Job, Settings, create, creator_of
 from ..data.folder import Folder
 from ..image import atomic_write
 from ..tasks import get_task
+from .best import found
 from .recipe import Recipe, Source
-from .run import run_recipe
+from .run import run_recipe, save_student
 from .team import Team
 
 # Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
@@ -70,8 +71,9 @@ class Improvement(BaseModel):
 def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator[dict[str, Any]]:
     """Go through the rounds, and yield what happens: rows of creation and records of training, each with its round.
 
-    ``run/round-N`` holds what a round created and trained, ``run/checkpoint`` the last teacher; the ``state.pt`` of a
-    round's training has the student too. Killed at any moment, the same call goes on and ends in the same files.
+    ``run/round-N`` holds what a round created and trained, ``run/checkpoint`` the last teacher and ``run/student`` its
+    student. Where the recipe says which score is ``best``, the first round that does not better it is the last, and the
+    teacher before it is kept. Killed at any moment, the same call goes on and ends in the same files.
 
     Raises:
         ValueError: ``run`` belongs to another plan; what `create` and `run_recipe` raise.
@@ -79,7 +81,7 @@ def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator
     team = team or Team()
     if team.first:
         _claim(run, plan)
-    start = plan.recipe.start
+    start, last = plan.recipe.start, plan.recipe
     for number in range(1, plan.rounds + 1):
         place = run / f"round-{number}"
         if team.first:
@@ -87,7 +89,12 @@ def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator
         team.wait()
         recipe = _training(plan, start, number, place)
         yield from ({"round": number, **record} for record in run_recipe(recipe, place / "training", team))
-        start = str(place / "training" / "checkpoint")
+        none_better = bool(recipe.best) and found(place / "training" / "best.pt")[0] == 0
+        if number == 1 or not none_better:
+            start, last = str(place / "training" / "checkpoint"), recipe
+        if none_better:
+            break
+    save_student(last, Path(start).parent, run / "student", team)
     if team.first and not (run / "checkpoint").exists():
         partial = run / ".checkpoint"
         shutil.rmtree(partial, ignore_errors=True)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..backbones.stable_diffusion import StableDiffusion
 from ..image import atomic_write, write_image
 from ..image.files import remove_leftovers
+from .best import Best
 from .optimizer import learning_rate, make_optimizer, parameters, set_rate
 from .order import seed_of
 from .recipe import Recipe
@@ -72,12 +73,14 @@ def train(
     run: Path,
     heads: dict[str, nn.Module] | None = None,
     team: Team | None = None,
+    averaged: bool = True,
 ) -> Generator[Record, None, None]:
     """Train ``backbone`` in place, yielding one record a step; resumes from ``run`` where a state is there.
 
     ``heads`` are those of the model it starts from, by task; those that were trained are put into it.
 
-    When the generator is exhausted the backbone holds the averaged (EMA) weights.
+    When the generator is exhausted the backbone holds the averaged (EMA) weights, the best of them where the recipe
+    says what is best; where they are not to be ``averaged``, those that the last step left.
 
     Raises:
         ValueError: ``run`` belongs to another recipe, a sample cannot be used, or the batch cannot be shared.
@@ -89,6 +92,7 @@ def train(
     if team.first:
         claim(run, recipe)
     team.wait()
+    best = Best(run / "best.pt", recipe) if recipe.best else None
     stage = make_stage(backbone, recipe, run, heads or {}, team)
     optimizer, scaler = make_optimizer(recipe, stage.module), team.scaler(recipe.precision)
     state = State(
@@ -97,19 +101,26 @@ def train(
     stage.teacher = state.ema
     start = state.load() if state.path.exists() else 0
     stage.module.train()
+    if best and start == 0:
+        yield {"step": 0, **_looked(stage, recipe, 0, run, state, best, team)}
     for step in range(start, recipe.steps):
+        if best and best.waited(step):
+            break
         began, done = time.perf_counter(), step + 1
         record: Record = {"step": done, **update(stage, recipe, step, state, team)}
         if every(done, recipe.validate_every, recipe.steps):
-            record["validation"] = validate(stage, state.ema, run / "pictures" / f"step-{done:06d}.png", team)
+            record |= _looked(stage, recipe, done, run, state, best, team)
         record["seconds"] = time.perf_counter() - began
         # Before the state: a record without one is made again after a kill, a state without its record is not.
         yield record
-        if every(done, recipe.save_every, recipe.steps):
+        if every(done, recipe.save_every, recipe.steps) or (best and best.waited(done)):
             if team.first:
                 state.save(done)
             team.wait()
-    state.ema.swap()
+    if averaged and best:
+        best.restore(stage.module)
+    elif averaged:
+        state.ema.swap()
     stage.module.eval()
     stage.finish()
     if heads is not None:
@@ -157,8 +168,23 @@ def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[A
         yield place, examples[place : place + size]
 
 
+def _looked(
+    stage: Stage, recipe: Recipe, step: int, run: Path, state: State, best: Best | None, team: Team
+) -> Record:
+    """What a validation after so many steps adds to the record; the best weights are kept."""
+    began = time.perf_counter()
+    scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", team)
+    record: Record = {"validation": scores, "seconds": time.perf_counter() - began}
+    if best is None:
+        return record
+    if recipe.best not in scores:
+        raise ValueError(f"{recipe.validation} has nothing to take best={recipe.best!r} from")
+    best.seen(step, scores, stage.module, state.ema, team.first)
+    return {**record, "best": {"step": best.step, "score": best.score}}
+
+
 def validate(stage: Stage, ema: Ema, picture: Path, team: Team) -> dict[str, float]:
-    """Scores of the averaged weights, and a ``picture`` of what they answer; the first process does it."""
+    """Scores of the averaged weights, and a ``picture`` of what they answer; the first process takes them for all."""
     scores: dict[str, float] = {}
     if team.first:
         ema.swap()
@@ -172,7 +198,7 @@ def validate(stage: Stage, ema: Ema, picture: Path, team: Team) -> dict[str, flo
             with room(picture):
                 write_image(picture, seen)
     team.wait()
-    return scores
+    return team.add(scores)
 
 
 def every(step: int, period: int, last: int) -> bool:

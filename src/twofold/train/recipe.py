@@ -104,6 +104,9 @@ class Recipe(BaseModel):
         schedule, warmup, decay, final_lr: of the learning rate, see `optimizer.learning_rate`.
         clip: of the gradient's norm; 0 does not clip.
         ema: decay of the averaged weights, which are what is validated and saved; 0 averages nothing.
+        best: the score on ``validation``, such as ``normals/mean``, by which the best averaged weights are kept, those
+            before the first step included; empty keeps the last.
+        patience: validations in a row without a better one after which the run ends; 0 goes to the last step.
         ema_every: examples between two steps of the average; 0 steps it with every update, and faster at first.
             Diff-2-in-1's teacher has a decay of 0.998 every 40 examples.
         precision: of the network's arithmetic; weights, losses and optimizer stay fp32.
@@ -161,6 +164,8 @@ class Recipe(BaseModel):
     seed: int = 0
     validate_every: int = Field(500, ge=0)
     validate_count: int = Field(64, ge=1)
+    best: str = ""
+    patience: int = Field(0, ge=0)
     save_every: int = Field(250, ge=0)
 
     @property
@@ -185,6 +190,12 @@ class Recipe(BaseModel):
             raise ValueError(
                 "head_lr is told beside lr, which is 0: nothing would be learned; unet='frozen' spares it"
             )
+        if self.patience and not self.best:
+            raise ValueError(
+                "patience waits for a better score; best says which, such as best='normals/mean'"
+            )
+        if self.best and not (self.validation and self.validate_every and self.tasks):
+            raise ValueError(f"best={self.best!r} needs a task, validation data, and validate_every above 0")
         if self.stage == "denoiser" and self.tasks:
             self._check_perception()
         if self.stage == "denoiser":

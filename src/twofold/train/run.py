@@ -80,6 +80,23 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
     team.wait()
 
 
+def save_student(recipe: Recipe, run: Path, folder: Path, team: Team | None = None) -> None:
+    """The weights that the last step of a finished run left, before any averaging, as a checkpoint in ``folder``.
+
+    Of a run with a teacher, its student. Nothing is done where the folder is there already.
+    """
+    if folder.exists():
+        return
+    team = team or Team()
+    backbone, settings, heads = starting_point(recipe)
+    for _ in train(backbone, recipe, run, heads, team, averaged=False):
+        raise ValueError(f"{run} is not finished; train to its end first")
+    if team.first:
+        with room(folder):
+            _save(backbone.cpu(), settings, heads, recipe, folder)
+    team.wait()
+
+
 def _save(
     backbone: StableDiffusion,
     settings: ModelSettings,

@@ -1,0 +1,81 @@
+"""The best weights of a run so far, by a score on held-out data, and when to stop waiting for better ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..image.files import atomic_write
+from ..tasks import get_task
+from .recipe import Recipe
+from .room import room
+from .state import Ema, kept
+
+
+def lower_is_better(recipe: Recipe) -> bool:
+    """Which way ``recipe.best`` is meant.
+
+    Raises:
+        ValueError: none of the recipe's tasks has such a score.
+    """
+    tasks = [get_task(name) for name in recipe.tasks]
+    known = {f"{task.name}/{m.name}": m.better for task in tasks for m in task.metrics}
+    if recipe.best not in known:
+        raise ValueError(f"best={recipe.best!r} is no score of this recipe; its scores: {', '.join(known)}")
+    return known[recipe.best] == "lower"
+
+
+class Best:
+    """The averaged weights at the validation with the best score, kept in one file that is whole or absent.
+
+    All that decides is in that file and in the step, so a run that goes on after a kill stops where it would have
+    stopped. That holds for a file from the future as well, written after the state that the run goes on from: on the
+    way there nothing is better than it, and waiting for it cannot have ended before it.
+
+    Args:
+        path: of the file.
+        recipe: says which score, how often it is taken and how long to wait.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe) -> None:
+        self.path, self.recipe = path, recipe
+        self.lower = lower_is_better(recipe)
+        self.step, self.score = 0, float("nan")
+        if path.exists():
+            self.step, self.score = found(path)
+
+    def seen(self, step: int, scores: Mapping[str, float], module: nn.Module, ema: Ema, writes: bool) -> None:
+        """Keep the averaged weights where they are the best so far; the first process ``writes``."""
+        score = scores[self.recipe.best]
+        worse = score >= self.score if self.lower else score <= self.score
+        if worse or score != score:
+            return
+        self.step, self.score = step, score
+        if writes:
+            ema.swap()
+            weights = {k: v.detach().cpu() for k, v in kept(module).items()}
+            ema.swap()
+            with room(self.path), atomic_write(self.path) as path, path.open("wb") as file:
+                torch.save({"step": step, "score": score, "weights": weights}, file)
+
+    def waited(self, step: int) -> bool:
+        """Whether so many validations in a row were no better that the run is over."""
+        recipe = self.recipe
+        return 0 < recipe.patience * recipe.validate_every <= step - self.step
+
+    def restore(self, module: nn.Module) -> None:
+        """Put the best weights into ``module``; where no score was a number, nothing."""
+        if self.path.exists():
+            weights: dict[str, Tensor] = torch.load(self.path, weights_only=True, map_location="cpu")[
+                "weights"
+            ]
+            module.load_state_dict(weights, strict=False)
+
+
+def found(path: Path) -> tuple[int, float]:
+    """Step and score of a file that `Best` wrote."""
+    state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    return int(state["step"]), float(state["score"])

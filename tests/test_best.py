@@ -1,0 +1,86 @@
+"""The best weights of a run are those that are kept, and waiting for better ones ends."""
+
+import pytest
+import torch
+
+import world
+from twofold.backbones import new
+from twofold.checkpoints import ModelSettings, open_model, save_model
+from twofold.data import Folder
+from twofold.evaluate import score
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe, save_student
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """Normals of four balls by a tiny network under a light head, scored on the same after every step."""
+    root = tmp_path_factory.mktemp("best")
+    save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
+    world.folder(root / "balls", 4, 32)
+    return Recipe(
+        name="kept", stage="denoiser", start=str(root / "model"), mix={"normals": 1.0}, size=(32, 32),
+        sources=(Source(path=str(root / "balls")),), validation=str(root / "balls"), steps=8, batch=4, lr=0.02,
+        unet="frozen", text="frozen", head="light", latent_weight=0.0, image_weight=1.0, ema=0.0, warmup=0,
+        validate_every=1, validate_count=4, save_every=3, best="normals/mean",
+    )  # fmt: skip
+
+
+def weights(folder):
+    return open_model(str(folder)).heads["normals"].state_dict()
+
+
+def scores(records):
+    return [r["validation"]["normals/mean"] for r in records]
+
+
+def worse_later(recipe):
+    """A run that ruins itself: good steps, then steps far too long."""
+    return recipe.replace(lr=1.5, schedule="linear", warmup=8)
+
+
+def test_the_checkpoint_is_the_best_of_all_that_were_scored(recipe, tmp_path):
+    records = list(run_recipe(worse_later(recipe), tmp_path / "run"))
+    found = scores(records)
+    assert [r["step"] for r in records] == list(range(9))
+    best = found.index(min(found))
+    assert 0 < best < 8, found  # or the test says nothing
+    assert records[-1]["best"] == {"step": best, "score": found[best]}
+    model = open_model(str(tmp_path / "run" / "checkpoint"))
+    again = score(model.predictor("normals"), list(Folder(recipe.validation)))["normals/mean"]
+    # The checkpoint holds half floats.
+    assert again == pytest.approx(found[best], abs=0.05)
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_that_waits_ends_where_one_that_was_killed_ends(recipe, tmp_path, stop):
+    asked = worse_later(recipe).replace(patience=2)
+    whole = list(run_recipe(asked, tmp_path / "whole"))
+    best = whole[-1]["best"]["step"]
+    assert whole[-1]["step"] == best + 2 < 8
+    records = run_recipe(asked, tmp_path / "parts")
+    for _ in range(stop):
+        next(records)
+    records.close()
+    rest = list(run_recipe(asked, tmp_path / "parts"))
+    assert rest[-1]["step"] == whole[-1]["step"] and rest[-1]["best"] == whole[-1]["best"]
+    a, b = weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "parts" / "checkpoint")
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_the_last_weights_can_be_had_as_well(recipe, tmp_path):
+    asked = worse_later(recipe).replace(patience=2)
+    records = list(run_recipe(asked, tmp_path / "run"))
+    save_student(asked, tmp_path / "run", tmp_path / "last")
+    model = open_model(str(tmp_path / "last"))
+    again = score(model.predictor("normals"), list(Folder(recipe.validation)))["normals/mean"]
+    assert again == pytest.approx(scores(records)[-1], abs=0.05)
+
+
+def test_a_score_that_is_none_is_refused(recipe, tmp_path):
+    with pytest.raises(ValueError, match="its scores: normals/mean"):
+        list(run_recipe(recipe.replace(best="normals/meen"), tmp_path / "run"))
+    with pytest.raises(ValueError, match="patience waits"):
+        recipe.replace(best="", patience=3)
+    with pytest.raises(ValueError, match="needs a task, validation data"):
+        recipe.replace(validation=None)
