@@ -15,7 +15,7 @@ TAPS = (32, 24, 16, 8)
 LEARNED = [name for name in HEADS if name != "latent"]
 LEVELS = ((32, 32, 24), (24, 16, 16), (16, 8, 8), (8, 8, 8, 8))
 STRIDE8: Any = SimpleNamespace(stride=8, tap_channels=TAPS, levels=LEVELS, look_levels=(1, 2))
-ALL = ("bae", "fpn")  # read every block's map
+ALL = ("bae", "fpn", "multitask")  # read every block's map
 
 
 def features(h, w, kind="", count=2):
@@ -50,10 +50,11 @@ def test_every_head_paints_what_is_asked_at_any_size(kind, channels, h, w):
     assert bool(said.isfinite().all())
 
 
-@pytest.mark.parametrize("kind", ["light", "dpt", "dpt-relu", "dpt-elu"])
+@pytest.mark.parametrize("kind", ["light", "dpt", "dpt-relu", "dpt-elu", "multitask"])
 @torch.no_grad()
 def test_one_channel_is_painted_as_three(kind):
-    assert made(kind, 1)(torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8).shape == (2, 3, 32, 32)
+    said = made(kind, 1)(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
+    assert said.shape == (2, 3, 32, 32)
 
 
 @torch.no_grad()

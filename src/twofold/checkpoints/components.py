@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.new import sd_unet_config
-from ..heads import HEADS
 from .names import as_embedding, merged, modern_text, modern_vae, with_old_lora
 from .strict import ModelError, Tensors, load_strictly, read_file, read_json, read_tensors
 
@@ -143,17 +142,6 @@ def tokenizer(folder: Path) -> Any:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no readable tokenizer ({str(error).splitlines()[0]})") from error
-
-
-def head(folder: Path, kind: str, how: How) -> nn.Module:
-    """A head in twofold's own layout: the arguments in ``config.json``, the weights beside them."""
-    config = read_json(folder / "config.json")
-    try:
-        module = HEADS[kind](**config)
-    except TypeError as error:
-        raise ModelError(f"{folder / 'config.json'} does not describe a {kind} head ({error})") from error
-    load_strictly(module, how.tensors(folder), folder, how.dtype)
-    return module
 
 
 # What GenPercept v1 calls its stored embedding of the empty prompt, and what twofold writes.

@@ -18,6 +18,7 @@ from ..backbones.stable_diffusion import StableDiffusion, save_components
 from . import components
 from .card import model_card
 from .components import How
+from .heads import open_heads, save_heads
 from .settings import ModelSettings
 from .strict import ModelError, read_json, weight_files
 
@@ -49,7 +50,7 @@ def open_own(folder: Path, how: How) -> Opened:
         scheduler,
         texts,
     )
-    heads = {t: components.head(folder / "heads" / t, kind, how) for t, kind in weighty.items()}
+    heads = open_heads(folder / "heads", weighty, how)
     return net, settings, heads, own_files(folder)
 
 
@@ -82,8 +83,7 @@ def save_model(
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     save_components(backbone, partial, dtype)
-    for task, head in (heads or {}).items():
-        _save_head(head, partial / "heads" / task, dtype)
+    save_heads(heads or {}, partial / "heads", dtype)
     if backbone.texts:
         _save_texts(backbone.texts, partial / TEXTS)
     headless = isinstance(backbone.unet.conv_out, nn.Identity)
@@ -130,14 +130,6 @@ def _settings(folder: Path) -> ModelSettings:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise ModelError(f"{folder / SETTINGS}: {where}: {first['msg']}") from error
-
-
-def _save_head(head: nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(getattr(head, "config", {}), indent=2) + "\n")
-    save_file(
-        {k: v.to(dtype).contiguous() for k, v in head.state_dict().items()}, folder / "model.safetensors"
-    )
 
 
 def _save_texts(texts: Mapping[str, Tensor], path: Path) -> None:

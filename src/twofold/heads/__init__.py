@@ -3,7 +3,8 @@
 What it may say of itself beside: ``reads_features``, which maps of the network it wants (`backbones.taps.Taps`; True
 when not said); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, how far
 off it expects to be, as `BaeHead.with_uncertainty`; ``text``, what the network is told in place of a prompt, as
-`FPNHead.text`.
+`FPNHead.text`; ``shares``, which of its parts it has together with the heads of a run's other tasks, as
+`MultiTaskHead.shares`.
 """
 
 import inspect
@@ -19,6 +20,8 @@ from .fpn import FPNHead
 from .keypoint import KeypointHead
 from .latent import LatentHead
 from .light import LightHead
+from .multitask import MultiTaskHead
+from .shared import share, shared_parts
 from .upernet import UperNetHead
 
 # By the names that recipes and checkpoints have for them. A checkpoint also holds the `config` of a head, so that
@@ -33,6 +36,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "keypoint": KeypointHead,
     "bae": BaeHead,
     "fpn": FPNHead,
+    "multitask": MultiTaskHead,
 }
 
 # What a name says beyond the class: that of GenPercept's first version is ``dpt-elu``.
@@ -81,7 +85,10 @@ __all__ = [
     "KeypointHead",
     "LatentHead",
     "LightHead",
+    "MultiTaskHead",
     "UperNetHead",
     "make_head",
+    "share",
+    "shared_parts",
     "text_of",
 ]

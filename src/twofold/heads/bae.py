@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..backbones.backbone import Backbone
 from ..tasks.directions import COSTS, expected_angle, mean_cost
 from . import points
-from .fusion import SD_LEVELS, SD_WIDTHS, Fusion, SpectralConv, by_level
+from .fusion import SD_LEVELS, SD_WIDTHS, Fusion, SpectralConv, by_level, fitting
 
 LEAST_KAPPA = 0.01
 _HIDDEN = 128  # of the networks that see one pixel
@@ -77,12 +77,9 @@ class BaeHead(nn.Module):
             raise ValueError(
                 f"a bae head paints 8 pixels a cell, and this model's cells have {backbone.stride}"
             )
-        levels = [sum(level) for level in backbone.levels]
-        part = max(map(max, backbone.levels)) / 1280
-        deep = max(128, round(SD_WIDTHS[0] * part / 128) * 128)
-        widths = [deep, *(max(8, round(w * part / 8) * 8) for w in SD_WIDTHS[1:])]
-        fitting: dict[str, Any] = {"levels": levels, "widths": widths}
-        return cls(**{**fitting, **options})
+        levels, widths = fitting(backbone)
+        fitted: dict[str, Any] = {"levels": levels, "widths": widths}
+        return cls(**{**fitted, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
         """All maps (``b c h w``, as `Output.features` of ``all``) to unit vectors ``b 3 h*8 w*8``."""

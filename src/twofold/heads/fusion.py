@@ -67,6 +67,17 @@ class Fusion(nn.Module):
         return [*pyramid, twice, self.norms[2](self.grow[1](around))]
 
 
+def fitting(backbone: Backbone, least: int = 8) -> tuple[list[int], list[int]]:
+    """Levels and widths of a `Fusion` for ``backbone``, as wide beside its maps as Stable Diffusion's.
+
+    ``least``: channels of the finer maps at least, a multiple of 8.
+    """
+    part = max(map(max, backbone.levels)) / 1280
+    deep = max(128, round(SD_WIDTHS[0] * part / 128) * 128)
+    widths = [deep, *(max(least, round(w * part / 8) * 8) for w in SD_WIDTHS[1:])]
+    return [sum(level) for level in backbone.levels], widths
+
+
 def by_level(features: Sequence[Tensor], backbone: Backbone) -> list[tuple[Tensor, ...]]:
     """The flat maps of `Output.features` as they belong to `Backbone.levels`; what follows them is left out.
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
-from ..heads import make_head
+from ..heads import make_head, share
 from ..tasks import Task, get_task
 from ..tasks.compat import genpercept
 from .recipe import Recipe
@@ -53,14 +53,25 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
 def make_heads(
     backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module], tasks: Mapping[str, Task]
 ) -> dict[str, nn.Module]:
-    """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones."""
+    """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones.
+
+    ``found`` are by the names that a recipe has for tasks, or by those that a checkpoint has.
+
+    Raises:
+        ValueError: heads of which several share a part were learned with one each.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         fresh = {
             t: make_head(recipe.head, backbone, task.outputs, **recipe.head_options)
             for t, task in tasks.items()
         }
-    return {t: found[t] if _alike(found.get(t), h) else h for t, h in fresh.items()}
+    called = {t: t if t in found else task.name for t, task in tasks.items()}
+    learned = {t: found[called[t]] for t, h in fresh.items() if _alike(found.get(called[t]), h)}
+    heads = {**fresh, **learned}
+    taken = {id(h) for h in learned.values()}
+    share(heads, learned, [h for h in found.values() if id(h) not in taken])
+    return heads
 
 
 def _alike(found: nn.Module | None, wanted: nn.Module) -> bool:

@@ -20,10 +20,12 @@ def learning(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
 
 
 def kept(module: nn.Module) -> dict[str, Tensor]:
-    """What of a module has to survive: the parameters that learn, and the buffers beside them."""
-    chosen = {k for k, _ in learning(module)}
-    frozen = {k for k, p in module.named_parameters() if not p.requires_grad}
-    return {k: v for k, v in module.state_dict().items() if k in chosen or k not in frozen}
+    """What of a module has to survive: the parameters that learn, and the buffers beside them.
+
+    What several of its parts have together is there once, by the first name it has.
+    """
+    chosen = {k for k, _ in learning(module)} | {k for k, _ in module.named_buffers()}
+    return {k: v for k, v in module.state_dict().items() if k in chosen}
 
 
 class Ema:

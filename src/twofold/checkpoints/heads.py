@@ -1,0 +1,96 @@
+"""Heads in files: a folder a task, and one more for each part that several of them have together.
+
+``heads/<task>/`` holds the arguments in ``config.json`` and the weights. A part that heads share is kept once, in
+``heads/<task>+<task>/``, and ``shared.json`` beside each of these tasks' own weights says which part is to be found
+where, such as ``{"fusion": "depth+normals"}``. It is one module again when it is read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from ..heads import HEADS, shared_parts
+from .components import How
+from .strict import ModelError, Tensors, load_strictly, read_json
+
+SHARED = "shared.json"
+
+
+def save_heads(heads: Mapping[str, nn.Module], folder: Path, dtype: torch.dtype) -> None:
+    """Write ``heads``, by task, below ``folder``, which has none of them yet."""
+    elsewhere: dict[str, dict[str, str]] = {task: {} for task in heads}
+    for part, module, tasks in shared_parts(heads):
+        name = "+".join(tasks)
+        elsewhere |= {task: {**elsewhere[task], part: name} for task in tasks}
+        found = {f"{part}.{k}": v for k, v in module.state_dict().items()}
+        _save(found, folder / name, dtype)
+    for task, head in heads.items():
+        own = {
+            k: v
+            for k, v in head.state_dict().items()
+            if not k.startswith(tuple(f"{p}." for p in elsewhere[task]))
+        }
+        _save(own, folder / task, dtype)
+        (folder / task / "config.json").write_text(json.dumps(getattr(head, "config", {}), indent=2) + "\n")
+        if elsewhere[task]:
+            (folder / task / SHARED).write_text(json.dumps(elsewhere[task], indent=2) + "\n")
+
+
+def _save(tensors: Tensors, folder: Path, dtype: torch.dtype) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.to(dtype).contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
+
+
+def open_heads(folder: Path, kinds: Mapping[str, str], how: How) -> dict[str, nn.Module]:
+    """Heads by task, of the ``kinds`` told, from what `save_heads` wrote; parts that are shared are one module.
+
+    Raises:
+        ModelError: something is missing or does not fit.
+    """
+    heads: dict[str, nn.Module] = {}
+    parts: dict[tuple[str, str], nn.Module] = {}
+    for task, kind in kinds.items():
+        made = _described(folder / task, kind)
+        tensors = how.tensors(folder / task)
+        shared = _shared(folder / task, made)
+        for part, name in shared.items():
+            if (part, name) not in parts:
+                tensors |= how.tensors(folder / name)
+            else:
+                tensors |= {f"{part}.{k}": v for k, v in parts[part, name].state_dict().items()}
+        load_strictly(made, tensors, folder / task, how.dtype)
+        for part, name in shared.items():
+            setattr(made, part, parts.setdefault((part, name), made.get_submodule(part)))
+        heads[task] = made
+    return heads
+
+
+def _described(folder: Path, kind: str) -> nn.Module:
+    """A head as its ``config.json`` says, with random weights."""
+    config = read_json(folder / "config.json")
+    try:
+        return HEADS[kind](**config)
+    except TypeError as error:
+        raise ModelError(f"{folder / 'config.json'} does not describe a {kind} head ({error})") from error
+
+
+def _shared(folder: Path, head: nn.Module) -> dict[str, str]:
+    """Which parts of a head are kept elsewhere, and the folders beside its own that they are in."""
+    path = folder / SHARED
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = read_json(path)
+    for part, name in found.items():
+        if part not in getattr(head, "shares", ()) or not isinstance(name, str) or Path(name).name != name:
+            raise ModelError(
+                f"{path} says that {part!r} is in {name!r}: this head shares {', '.join(getattr(head, 'shares', ()))}, "
+                "and a name is that of a folder beside its own"
+            )
+    return found
