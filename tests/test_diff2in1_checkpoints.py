@@ -99,7 +99,7 @@ def test_a_folder_opens_by_itself_in_the_state_of_its_last_epoch_s_teacher(folde
     assert (found.fusion.name, found.decoder.name) == ("checkpoint_45.pth", "checkpoint_bae_45.pth")
     model = open_model(str(folder / "run"), base=str(folder / "base"))
     assert model.tasks == ("normals",)
-    assert model.settings.tasks["normals"].frame == "LUB"
+    assert model.settings.tasks["normals"].frame == "RUB"
     assert model.heads["normals"].get_parameter("fusion.norms.0.bias")[0] > 40
     with torch.no_grad():
         said = model.predictor()(torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(0)), size=0)
@@ -111,13 +111,26 @@ def test_a_folder_opens_by_itself_in_the_state_of_its_last_epoch_s_teacher(folde
 
 
 def test_vectors_are_turned_from_left_to_right(folder):
-    """They are painted with x to the left."""
-    model = open_model(str(folder / "run"), base=str(folder / "base"))
-    picture = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
-    ours = model.predictor()
-    raw = ours.canvases(picture[None])[0]
-    flipped = raw * torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
-    torch.testing.assert_close(ours(picture, size=0).map, flipped)
+    """The files paint x to the left. A head of their numbers as they stand says what ours says, with x turned."""
+    run = folder / "run"
+    turned = read_pair(run / "checkpoint_45.pth", run / "checkpoint_bae_45.pth").head
+    plain = BaeHead(**turned.config).eval()
+    tables = {**torch.load(run / "checkpoint_45.pth"), **torch.load(run / "checkpoint_bae_45.pth")}
+    state = plain.state_dict()
+    plain.load_state_dict({k: tables[n].view_as(state[k]) for k, n in (FUSION | DECODER).items()})
+    net, _ = small()
+    rng = torch.Generator().manual_seed(0)
+    maps = [torch.rand(1, c, 4 * 2**k, 4 * 2**k, generator=rng) for k, l in enumerate(net.levels) for c in l]
+    with torch.no_grad():
+        ours, theirs = (head.with_uncertainty(torch.empty(0), tuple(maps), net) for head in (turned, plain))
+    torch.testing.assert_close(ours[0], theirs[0] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None])
+    torch.testing.assert_close(ours[1], theirs[1])
+    assert theirs[0][:, 0].abs().mean() > 0.05
+    model = open_model(str(run), base=str(folder / "base"))
+    picture = torch.rand(3, 32, 32, generator=rng)
+    torch.testing.assert_close(
+        model.predictor().canvases(picture[None])[0], model.predictor()(picture, size=0).map
+    )
 
 
 def test_as_its_program_asks_it_pictures_are_squeezed_and_noise_is_drawn(folder):

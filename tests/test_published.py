@@ -219,7 +219,7 @@ def test_the_table_s_readings_are_those_of_the_papers():
     lotus = {k for k in PUBLISHED if k.startswith("lotus")}
     normals = {k for k in PUBLISHED if "normal" in k}
     assert of(lambda how: how.clip == "channels") == lotus | normals
-    left = {k for k in PUBLISHED if "normal" in k and k.startswith(("lotus", "e2e", "diff2in1"))}
+    left = {k for k in PUBLISHED if "normal" in k and k.startswith(("lotus", "e2e"))}
     assert of(lambda how: how.frame == "LUB") == left
     assert of(lambda how: how.space == "disparity") == {k for k in PUBLISHED if "disparity" in k}
     assert of(lambda how: how.space == "linear") == {"marigold-iid-lighting-v1-1"}

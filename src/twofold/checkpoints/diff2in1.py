@@ -2,6 +2,8 @@
 
 The authors' programs save ``sn_ckpt`` (``checkpoint_<epoch>.pth``) and ``bae_ckpt`` (``checkpoint_bae_<epoch>.pth``);
 together they are one `BaeHead`. A third of the first is of parts that are never run; they are left out and named.
+They paint vectors with x to the left, our heads with x to the right (RUB), as tasks are taught: the two differ by the
+sign of a few weights, which are turned as files are read and written.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ from .locate import fetch_base
 from .strict import ModelError, Tensors, load_strictly, read_file, read_json, weight_files
 
 _LOG = logging.getLogger(__name__)
+
+# Weights that give the x of a vector (a row), or read it (a column).
+_GIVES = re.compile(r"decoder\.(paint|refine\.\d\.6)\.(weight|bias)")
+_READS = re.compile(r"decoder\.refine\.\d\.0\.weight")
 
 _LEVELS = ("low", "mid", "high", "highest")
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -136,7 +142,18 @@ def _ours(theirs: Tensors, names: Mapping[str, str], where: Path) -> tuple[Tenso
         value = theirs[name]
         # Their networks of single pixels are convolutions of one dimension.
         out[ours] = value[..., None] if ".refine." in ours and value.ndim == 3 else value
-    return out, dropped
+    return {k: _turned(k, v) for k, v in out.items()}, dropped
+
+
+def _turned(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of the decoder for vectors whose x points the other way, which is exact; any other as it is."""
+    if not (_GIVES.fullmatch(name) or _READS.fullmatch(name)):
+        return tensor
+    tensor = tensor.clone()
+    # What is read of the last answer, its vector and kappa, stands behind the map's own channels.
+    x = tensor[:1] if _GIVES.fullmatch(name) else tensor[:, -4]
+    x.neg_()
+    return tensor
 
 
 def _check_shapes(head: BaeHead, tensors: Tensors, names: Mapping[str, str], where: Path) -> None:
@@ -148,14 +165,14 @@ def _check_shapes(head: BaeHead, tensors: Tensors, names: Mapping[str, str], whe
 
 
 def official_tensors(head: BaeHead, completed_by: Tensors | None = None) -> tuple[Tensors, Tensors]:
-    """A head as the authors' two tables: of the fusion network and of the decoder.
+    """A head, which paints in the frame RUB, as the authors' two tables: of the fusion network and of the decoder.
 
     Args:
         head: of any widths.
         completed_by: a table of theirs, from which the parts that are never run are taken: their program insists on
             them. Without, the first table has all that is ever used, and their program says what it misses.
     """
-    state = {k: v.detach().cpu() for k, v in head.state_dict().items()}
+    state = {k: _turned(k, v.detach().cpu()) for k, v in head.state_dict().items()}
     fusion = {theirs: state[ours].clone() for ours, theirs in FUSION.items()}
     fusion |= {f"bn_up{i}.num_batches_tracked": torch.tensor(0) for i in range(3)}
     for name in [k for k in fusion if k.endswith(".u0")]:

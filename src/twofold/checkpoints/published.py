@@ -162,7 +162,8 @@ def _dmp(space: str) -> Published:
 
 
 def _diff2in1(protocol: OneStep, size: int, edge: Edge) -> Published:
-    asked = _task(protocol, "normals", head="bae", pad=True, frame="LUB")
+    # Its files paint LUB; they are turned as they are read.
+    asked = _task(protocol, "normals", head="bae", pad=True)
     return Published(
         "https://huggingface.co/ShuhongZheng/diff-2-in-1", "Diff-2-in-1", "2411.05005", {"normals": asked},
         "none stated", size=size, edge=edge, text=False, base="sd15",
