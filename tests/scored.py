@@ -15,7 +15,6 @@ from twofold.data.writer import FolderWriter
 from twofold.evaluate import Question, Standard, carry_out, of_files
 from twofold.geometry import unit
 from twofold.prediction import Prediction
-from twofold.predictor import Reading
 from twofold.sample import Origin, Sample
 from twofold.tasks import TASKS
 from world import sphere
@@ -92,7 +91,7 @@ class Eyes:
     """Stands for a predictor whose answer depends on picture, size and seed, without any network."""
 
     def __init__(self, task: str = "depth") -> None:
-        self.task, self.reading = TASKS[task], Reading()
+        self.task, self.space = TASKS[task], TASKS[task].space
         self.about, self.size, self.ensemble = {"model": "eyes", "digest": "d" * 64}, 0, 1
 
     def __call__(

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from twofold.job import Input, Job, Ledger, LedgerError, OutputError, predict_files
-from twofold.predictor import Prediction
+from twofold.prediction import Prediction
 from twofold.tasks import TASKS
 
 

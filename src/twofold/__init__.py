@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from twofold.checkpoints import Model, ModelError, load, open_model
+    from twofold.checkpoints import Model, ModelError, load, open_model, open_network
     from twofold.data.folder import Folder
     from twofold.data.writer import FolderWriter
     from twofold.geometry import Camera
@@ -38,6 +38,7 @@ _HOMES = {
     "Task": "twofold.tasks",
     "load": "twofold.checkpoints",
     "open_model": "twofold.checkpoints",
+    "open_network": "twofold.checkpoints",
     "read_image": "twofold.image",
     "read_map": "twofold.image",
 }
@@ -58,6 +59,7 @@ __all__ = [
     "__version__",
     "load",
     "open_model",
+    "open_network",
     "read_image",
     "read_map",
 ]

@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from .backbones.backbone import Backbone
 from .ensemble import MERGES, Merged
-from .geometry import convert_frame, unit
 from .heads import text_of
-from .image import longest_edge_size, pad_to_multiple, read_image, resize
-from .image.squeeze import squeezed
-from .prediction import SPACES, Prediction
+from .image import pad_to_multiple
+from .painter import Edge, Painter
+from .prediction import SPACES
 from .protocol import Answer, MultiStep, OneStep, Query, reason
 from .tasks import Task
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-Size = int | Literal["native"] | None
-Edge = Literal["longest", "shortest", "both"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +46,7 @@ class Reading:
     part: int = 0
 
 
-class Predictor(nn.Module):
+class Predictor(Painter):
     """A diffusion model asked one dense task.
 
     Args:
@@ -87,19 +77,20 @@ class Predictor(nn.Module):
         ensemble: int = 1,
         edge: Edge = "longest",
     ) -> None:
-        super().__init__()
+        super().__init__(task, size, about, edge, reading.space, reading.frame)
         _check_channels(backbone, protocol)
         if reading.stretch and task.outputs != 1:
             raise ValueError(f"{task.name} is not one number a pixel, and cannot be stretched to its range")
         if not 0 <= reading.part < protocol.parts:
             raise ValueError(f"part {reading.part} of an answer with {protocol.parts} part(s)")
-        self.backbone, self.task, self.protocol, self.head = backbone, task, protocol, head
-        self.reading, self.size, self.about = reading, size, dict(about or {})
+        self.backbone, self.protocol, self.head, self.reading = backbone, protocol, head, reading
         self.ensemble = self._drawn(ensemble)
-        self.edge = edge
-        self.merge = task.merge  # of an ensemble's members
-        self.frame = "RUB"  # that maps of vectors leave in
         self.prompt = task.prompt if reading.prompt is None else reading.prompt
+
+    @property
+    def random(self) -> bool:
+        """Whether answers with other seeds are others."""
+        return self.protocol.random
 
     def look(self, query: Query) -> Answer:
         """Show the network a query and read its word as a clean latent."""
@@ -118,99 +109,13 @@ class Predictor(nn.Module):
             word = torch.lerp(plain, word, self.reading.guidance)
         return Answer(query.read(word), said.features)
 
-    @overload
-    def __call__(
-        self,
-        images: str | Path | PILImage | Tensor,
-        size: Size = ...,
-        seed: int = ...,
-        ensemble: int | None = ...,
-        batch: int = ...,
-    ) -> Prediction: ...
-    @overload
-    def __call__(
-        self,
-        images: Sequence[Any],
-        size: Size = ...,
-        seed: int | Sequence[int] = ...,
-        ensemble: int | None = ...,
-        batch: int = ...,
-    ) -> list[Prediction]: ...
-    def __call__(
-        self, images: Any, size: Size = None, seed: Any = 0, ensemble: int | None = None, batch: int = 8
-    ) -> Any:
-        """Predict one image, or a list of images of any sizes.
-
-        Args:
-            images: a path, PIL image, tensor ``3 h w`` in [0, 1], or a list of those; a tensor ``b 3 h w`` is a list.
-            size: longest edge to work at; the model's own by default, 0 or ``"native"`` for the image's.
-            seed: of whatever is random in the protocol; for a list one seed, or one an image. An image's answer does
-                not depend on the others, nor on their order.
-            ensemble: how many answers to draw and merge, the predictor's own number by default; with several, the
-                prediction has an uncertainty. The first of them is the answer without an ensemble.
-            batch: how many images of one size go through the network at once.
-
-        Returns:
-            A `Prediction`, or a list of them for a list.
-
-        Raises:
-            ValueError: an ensemble of a deterministic protocol, whose answers would all be the same.
-        """
-        if isinstance(images, Tensor) and images.ndim == 4:
-            images = list(images)
-        many = isinstance(images, list | tuple)
-        loaded = [_picture(image) for image in (images if many else [images])]
-        seeds = [seed] * len(loaded) if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(loaded):
-            raise ValueError(f"{len(seeds)} seeds for {len(loaded)} images; give one, or one an image")
-        if batch < 1:
-            raise ValueError(f"a batch of {batch} images cannot go through the network")
-        count = self.ensemble if ensemble is None else self._drawn(ensemble)
-        found = self._predict(loaded, self._longest(size), seeds, count, batch)
-        return found if many else found[0]
-
-    def _drawn(self, ensemble: int) -> int:
-        if ensemble < 1:
-            raise ValueError(f"an ensemble of {ensemble} answers has nothing to merge")
-        if ensemble > 1 and not self.protocol.random:
-            raise ValueError(
-                f"this model's protocol is deterministic: {ensemble} answers would be {ensemble} times the same one"
-            )
-        return ensemble
-
-    def _longest(self, size: Size) -> int:
-        if size is None:
-            return self.size
-        return 0 if size == "native" else size
-
-    def _predict(
-        self, images: list[Tensor], longest: int, seeds: list[int], ensemble: int, batch: int
-    ) -> list[Prediction]:
-        shown = [_shown(image, longest, self.edge) for image in images]
-        jobs = [(i, member_seed(seeds[i], k)) for i in range(len(images)) for k in range(ensemble)]
-        # Images of one size go through together; the answer to each is its own.
-        answers: dict[int, list[Tensor]] = {i: [] for i in range(len(images))}
-        doubts: dict[int, Tensor | None] = {}
-        for shape in dict.fromkeys(x.shape for x in shown):
-            group = [job for job in jobs if shown[job[0]].shape == shape]
-            for start in range(0, len(group), batch):
-                part = group[start : start + batch]
-                answer, cut = self._asked(torch.stack([shown[i] for i, _ in part]), [s for _, s in part])
-                canvases, doubt = self.painted_surely(answer, cut)
-                for k, (i, _) in enumerate(part):
-                    answers[i].append(canvases[k])
-                    doubts.setdefault(i, None if doubt is None else doubt[k])
-        about = {**self.about, "size": longest}
-        if ensemble > 1:
-            about["ensemble"] = ensemble
-        return [
-            self.finished(answers[i], image, {**about, "seed": seeds[i]}, doubts[i])
-            for i, image in enumerate(images)
-        ]
-
     def canvases(self, images: Tensor, seed: int | Sequence[int] = 0) -> Tensor:
         """Images ``b 3 h w`` in [0, 1] to canvases of the same size; padded to the stride inside, not stretched."""
         return self.painted(*self._asked(images, seed))
+
+    def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """See `Painter`: padded to the stride inside, not stretched."""
+        return self.painted_surely(*self._asked(images, seeds))
 
     @torch.no_grad()
     def _asked(self, images: Tensor, seed: int | Sequence[int]) -> tuple[Answer, tuple[int, int]]:
@@ -246,38 +151,6 @@ class Predictor(nn.Module):
         # What the decoder paints is held in range first; a head's numbers have no range but their own.
         taps = bool(getattr(self.head, "reads_features", True))
         return stretched(canvas if taps else canvas.mean(1, keepdim=True).clamp(-1, 1).expand_as(canvas))
-
-    def finished(
-        self, canvases: list[Tensor], image: Tensor, about: dict[str, Any], doubt: Tensor | None = None
-    ) -> Prediction:
-        """The prediction of one image (``3 h w``) from the canvas ``c h w`` of each answer, ``about`` its settings.
-
-        ``doubt`` (``1 h w``) is the uncertainty of one answer; several have their disagreement.
-        """
-        maps = torch.cat([self._map(canvas, image) for canvas in canvases])
-        uncertainty = None
-        found = maps[0]
-        if len(maps) > 1:
-            merged = self.merge(maps)
-            found, uncertainty = merged.map, merged.uncertainty
-        elif doubt is not None:
-            size = (int(image.shape[-2]), int(image.shape[-1]))
-            uncertainty = interpolate(doubt[None], size, mode="bilinear", align_corners=False)[0]
-        space = self.reading.space or self.task.space
-        made = Prediction(self.task, found, image, about, space, self.task.frame, uncertainty)
-        return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
-
-    def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
-        """Canvas to map ``1 c h w`` at the input's size: decoded first, as the field does, vectors unit again after."""
-        found = self.task.decode(canvas[None])
-        size = (int(image.shape[-2]), int(image.shape[-1]))
-        if self.task.classes:  # ids do not mix; the share of a mask does
-            return interpolate(found, size, mode="nearest-exact")
-        if tuple(found.shape[-2:]) != size:
-            found = interpolate(found, size, mode="bilinear", align_corners=False)
-        if self.task.frame is None:
-            return found
-        return convert_frame(unit(found), self.reading.frame, self.task.frame)
 
     def asked(
         self, ensemble: int | None = None, merge: str = "", frame: str = "", **changes: Any
@@ -335,14 +208,6 @@ def merging(name: str, task: Task) -> Callable[[Tensor], Merged]:
     return MERGES[name]
 
 
-def member_seed(seed: int, member: int) -> int:
-    """The seed of an ensemble's member; its first is the seed itself."""
-    if member == 0:
-        return seed
-    digest = hashlib.sha256(f"{seed}/{member}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
 def stretched(canvas: Tensor) -> Tensor:
     """Each image of ``b c h w``, averaged over channels, from its own smallest and largest value to [-1, 1]."""
     grey = canvas.mean(1, keepdim=True)
@@ -357,21 +222,3 @@ def _check_channels(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
             f"the network takes {taken} channels, and this protocol shows it {shown} "
             f"(condition={protocol.condition!r}, parts={protocol.parts}); they do not belong together"
         )
-
-
-def _picture(image: Any) -> Tensor:
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"an image tensor is 3 h w in [0, 1], not {tuple(image.shape)}")
-        return image.float().cpu()
-    return read_image(image)
-
-
-def _shown(image: Tensor, edge: int, which: str) -> Tensor:
-    if not edge:
-        return image
-    if which == "both":
-        return squeezed(image, edge).clamp(0, 1)
-    height, width = image.shape[-2:]
-    longest = edge if which == "longest" else edge * max(height, width) // min(height, width)
-    return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)

@@ -1,6 +1,7 @@
 """Checkpoints: reading strictly, writing whole."""
 
 from .model import Model, digest, load, open_model
+from .network import Network, NetworkSettings, open_network, save_network
 from .own import EMBEDDED, own_files, push_model, save_model
 from .published import PUBLISHED, Published, find_published
 from .settings import ModelSettings, TaskSettings
@@ -12,13 +13,17 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelSettings",
+    "Network",
+    "NetworkSettings",
     "Published",
     "TaskSettings",
     "digest",
     "find_published",
     "load",
     "open_model",
+    "open_network",
     "own_files",
     "push_model",
     "save_model",
+    "save_network",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..image import MAP_SUFFIXES, read_map
 from ..image.pictures import shown
-from ..predictor import Predictor
+from ..painter import Painter
 from ..sample import Sample
 from ..tasks import TASKS
 from .measure import as_target
@@ -55,7 +55,7 @@ class Source(Protocol):
 class FromModel:
     """A model, asked with fixed settings."""
 
-    predictor: Predictor
+    predictor: Painter
     size: int | None = None
     seed: int = 0
     ensemble: int | None = None
@@ -70,9 +70,9 @@ class FromModel:
         return {}
 
 
-def check_model(predictor: Predictor, standard: Standard) -> None:
+def check_model(predictor: Painter, standard: Standard) -> None:
     """EvaluationError unless the predictor's numbers are what the standard scores."""
-    space = predictor.reading.space or predictor.task.space
+    space = predictor.space
     if predictor.task.target != standard.target or space not in standard.spaces:
         raise EvaluationError(
             f"{standard.id} scores {' or '.join(standard.spaces)}; this model's {predictor.task.name} is {space!r}; "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.folder import Folder
 from ..image import ImageError
 from ..image.pictures import shown
-from ..predictor import Predictor
+from ..painter import Painter
 from ..tasks import get_task
 from .benchmarks import Benchmark
 from .measure import measure
@@ -91,7 +91,7 @@ def check_origin(question: Question) -> None:
 
 def of_model(
     question: Question,
-    predictor: Predictor,
+    predictor: Painter,
     size: int | None = None,
     seed: int | None = None,
     dtype: str = "float32",

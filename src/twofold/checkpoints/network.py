@@ -1,0 +1,201 @@
+"""Networks of somebody's own on disk: weights, and the name of the code that makes what they belong to.
+
+A folder holds ``network.json`` and ``model.safetensors``. The code itself is not in it, and is never run because a
+folder names it: who opens it says which code is meant.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..network import NetworkPredictor
+from ..tasks import get_task
+from .code import made
+from .model import digest
+from .own import code_version
+from .strict import ModelError, read_file, read_json
+
+NETWORK, WEIGHTS = "network.json", "model.safetensors"
+
+
+class NetworkSettings(BaseModel):
+    """The whole of ``network.json``.
+
+    Attributes:
+        schema_: version of this file's layout.
+        name: of the model.
+        network: the code that makes it, ``package.module:make`` or ``file.py:make``.
+        options: that ``make`` was called with.
+        size: longest edge, in pixels, that images are brought to; 0 is their own.
+        tasks: it was taught, by the names that recipes give them.
+        licence: of the weights.
+        trained_on: data sets and their licences, in words.
+        recipes: names of the runs that made the weights, first to last.
+        code_version: of twofold when saved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    schema_: Literal["twofold-network/1"] = Field(default="twofold-network/1", alias="schema")
+    name: str = "unnamed"
+    network: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    size: int = 0
+    tasks: tuple[str, ...] = ()
+    licence: str = "unstated"
+    trained_on: tuple[str, ...] = ()
+    recipes: tuple[str, ...] = ()
+    code_version: str = ""
+
+
+@dataclass(frozen=True)
+class Network:
+    """An opened network of somebody's own, and the tasks it was taught.
+
+    Attributes:
+        name: as it was asked for.
+        module: the network, in evaluation mode.
+        settings: the contents of ``network.json``.
+        files: that its weights were read from.
+    """
+
+    name: str
+    module: nn.Module
+    settings: NetworkSettings
+    files: tuple[Path, ...] = ()
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 over all weight files, for the record beside every result."""
+        return digest(self.files)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks it can be asked."""
+        return tuple(get_task(t).name for t in self.settings.tasks)
+
+    def predictor(self, task: str | None = None) -> NetworkPredictor:
+        """A predictor for ``task``, or for the network's first.
+
+        Raises:
+            ModelError: it was not taught the task.
+        """
+        known = {get_task(t).name: t for t in self.settings.tasks} | {t: t for t in self.settings.tasks}
+        asked = self.settings.tasks[0] if task is None else known.get(task)
+        if asked is None:
+            raise ModelError(f"{self.name} does not know the task {task!r}; it knows {', '.join(self.tasks)}")
+        about = {"model": self.name, "digest": self.digest, "network": self.settings.network}
+        return NetworkPredictor(self.module, get_task(asked), asked, self.settings.size, about)
+
+
+def open_network(
+    folder: str | Path, network: str | nn.Module | Callable[..., nn.Module] | None = None, device: str = "cpu"
+) -> Network:
+    """Open a network of somebody's own.
+
+    Args:
+        folder: that holds ``network.json`` and the weights.
+        network: the code that makes it, ``package.module:make`` or ``file.py:make``, which is run; or a function or
+            class, called with the stored options; or the network itself, into which the weights are read. The folder
+            names what it was made by, and that is not run without being said here.
+        device: where to put the weights.
+
+    Raises:
+        ModelError: there is no such folder, no ``network``, or the weights do not fit it.
+    """
+    where = Path(folder)
+    settings = read_settings(where)
+    if network is None:
+        raise ModelError(
+            f"{where} belongs to a network made by {settings.network}: code of its author, which is not run unasked; "
+            f"where you trust it, say network={settings.network!r}"
+        )
+    if not isinstance(network, nn.Module):
+        network = made(network, settings.options)
+    path = where / WEIGHTS
+    _fill(network, read_file(path), path)
+    network.eval().requires_grad_(False)
+    return Network(str(folder), network.to(device), settings, (path,))
+
+
+def read_settings(folder: Path) -> NetworkSettings:
+    """What a folder says of its network.
+
+    Raises:
+        ModelError: it holds none, or the file is damaged.
+    """
+    if not (folder / NETWORK).exists():
+        raise ModelError(
+            f"{folder} holds no {NETWORK}; give the folder of a network that was trained by twofold"
+        )
+    try:
+        return NetworkSettings.model_validate(read_json(folder / NETWORK))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ModelError(f"{folder / NETWORK}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def save_network(network: nn.Module, settings: NetworkSettings, folder: Path) -> None:
+    """Write a folder: whole, or not at all. Weights are kept in the types they have.
+
+    Raises:
+        FileExistsError: something is already there; a checkpoint is never overwritten.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; a checkpoint is not overwritten, choose another folder")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state = network.state_dict()
+    kept = {k: state[k].detach().cpu().contiguous() for k, first in _tied(state).items() if k == first}
+    save_file(kept, partial / WEIGHTS)
+    stamped = settings.model_copy(update={"code_version": code_version()})
+    (partial / NETWORK).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
+    partial.rename(folder)
+
+
+def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
+    """By name, the first name of the same memory: weights that are shared are stored once."""
+    firsts: dict[tuple[Any, ...], str] = {}
+    return {
+        k: firsts.setdefault(
+            (v.device, v.data_ptr(), v.dtype, tuple(v.shape), v.stride()) if v.numel() else (k,), k
+        )
+        for k, v in state.items()
+    }
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Put stored weights into a network; none may be missing, left over or misshapen.
+
+    Raises:
+        ModelError: names the first that does not fit.
+    """
+    state = network.state_dict()
+    wanted = {k for k, first in _tied(state).items() if k == first}
+    strange = sorted(wanted ^ set(tensors))
+    if strange:
+        lacks = strange[0] in wanted
+        raise ModelError(
+            f"{path} {'lacks' if lacks else 'also holds'} {strange[0]}"
+            f"{f' (and {len(strange) - 1} more)' if len(strange) > 1 else ''}; it belongs to another network than this "
+            f"{type(network).__name__}, or to other options"
+        )
+    for name, value in tensors.items():
+        if value.shape != state[name].shape:
+            raise ModelError(
+                f"{path}: {name} is {tuple(value.shape)}, and of this {type(network).__name__} "
+                f"{tuple(state[name].shape)}; it belongs to another network, or to other options"
+            )
+    with torch.no_grad():
+        for name, value in tensors.items():
+            state[name].copy_(value)

@@ -1,0 +1,215 @@
+"""Painter: pictures in, predictions out. What predictors have in common, whatever it is that paints."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from .geometry import convert_frame, unit
+from .image import longest_edge_size, read_image, resize
+from .image.squeeze import squeezed
+from .prediction import Prediction
+from .tasks import Task
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+Size = int | Literal["native"] | None
+Edge = Literal["longest", "shortest", "both"]
+
+
+class Painter(nn.Module, abc.ABC):
+    """Something asked one dense task, that paints canvases of pictures.
+
+    Args:
+        task: what is asked.
+        size: longest edge images are brought to before they are shown; 0 leaves them as they are.
+        about: facts to carry in every prediction's settings.
+        edge: which edge ``size`` is about; ``both`` squeezes every picture into a square, as some were trained.
+        space: what a map's numbers are.
+        painted_frame: that vectors are painted in.
+
+    Attributes:
+        ensemble: how many answers are drawn and merged when a call does not say.
+        merge: how the members of an ensemble become one.
+        frame: that maps of vectors leave in.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        size: int = 0,
+        about: Mapping[str, Any] | None = None,
+        edge: Edge = "longest",
+        space: str = "",
+        painted_frame: str = "RUB",
+    ) -> None:
+        super().__init__()
+        self.task, self.size, self.about, self.edge = task, size, dict(about or {}), edge
+        self.space, self.painted_frame = space or task.space, painted_frame
+        self.ensemble, self.merge, self.frame = 1, task.merge, "RUB"
+
+    @property
+    def random(self) -> bool:
+        """Whether answers with other seeds are others."""
+        return False
+
+    @abc.abstractmethod
+    def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """Canvases ``b c h w`` of images ``b 3 h w`` in [0, 1], and how far off each pixel may be, ``b 1 h w``.
+
+        On the CPU, at the size of the images; no uncertainty where none is known.
+        """
+
+    @overload
+    def __call__(
+        self,
+        images: str | Path | PILImage | Tensor,
+        size: Size = ...,
+        seed: int = ...,
+        ensemble: int | None = ...,
+        batch: int = ...,
+    ) -> Prediction: ...
+    @overload
+    def __call__(
+        self,
+        images: Sequence[Any],
+        size: Size = ...,
+        seed: int | Sequence[int] = ...,
+        ensemble: int | None = ...,
+        batch: int = ...,
+    ) -> list[Prediction]: ...
+    def __call__(
+        self, images: Any, size: Size = None, seed: Any = 0, ensemble: int | None = None, batch: int = 8
+    ) -> Any:
+        """Predict one image, or a list of images of any sizes.
+
+        Args:
+            images: a path, PIL image, tensor ``3 h w`` in [0, 1], or a list of those; a tensor ``b 3 h w`` is a list.
+            size: longest edge to work at; the model's own by default, 0 or ``"native"`` for the image's.
+            seed: of whatever is random in the protocol; for a list one seed, or one an image. An image's answer does
+                not depend on the others, nor on their order.
+            ensemble: how many answers to draw and merge, the predictor's own number by default; with several, the
+                prediction has an uncertainty. The first of them is the answer without an ensemble.
+            batch: how many images of one size go through the network at once.
+
+        Returns:
+            A `Prediction`, or a list of them for a list.
+
+        Raises:
+            ValueError: an ensemble of a deterministic model, whose answers would all be the same.
+        """
+        if isinstance(images, Tensor) and images.ndim == 4:
+            images = list(images)
+        many = isinstance(images, list | tuple)
+        loaded = [_picture(image) for image in (images if many else [images])]
+        seeds = [seed] * len(loaded) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(loaded):
+            raise ValueError(f"{len(seeds)} seeds for {len(loaded)} images; give one, or one an image")
+        if batch < 1:
+            raise ValueError(f"a batch of {batch} images cannot go through the network")
+        count = self.ensemble if ensemble is None else self._drawn(ensemble)
+        found = self._predict(loaded, self._longest(size), seeds, count, batch)
+        return found if many else found[0]
+
+    def _drawn(self, ensemble: int) -> int:
+        if ensemble < 1:
+            raise ValueError(f"an ensemble of {ensemble} answers has nothing to merge")
+        if ensemble > 1 and not self.random:
+            raise ValueError(
+                f"this model is deterministic: {ensemble} answers would be {ensemble} times the same one"
+            )
+        return ensemble
+
+    def _longest(self, size: Size) -> int:
+        if size is None:
+            return self.size
+        return 0 if size == "native" else size
+
+    def _predict(
+        self, images: list[Tensor], longest: int, seeds: list[int], ensemble: int, batch: int
+    ) -> list[Prediction]:
+        shown = [_shown(image, longest, self.edge) for image in images]
+        jobs = [(i, member_seed(seeds[i], k)) for i in range(len(images)) for k in range(ensemble)]
+        # Images of one size go through together; the answer to each is its own.
+        answers: dict[int, list[Tensor]] = {i: [] for i in range(len(images))}
+        doubts: dict[int, Tensor | None] = {}
+        for shape in dict.fromkeys(x.shape for x in shown):
+            group = [job for job in jobs if shown[job[0]].shape == shape]
+            for start in range(0, len(group), batch):
+                part = group[start : start + batch]
+                canvases, doubt = self.paint(torch.stack([shown[i] for i, _ in part]), [s for _, s in part])
+                for k, (i, _) in enumerate(part):
+                    answers[i].append(canvases[k])
+                    doubts.setdefault(i, None if doubt is None else doubt[k])
+        about = {**self.about, "size": longest}
+        if ensemble > 1:
+            about["ensemble"] = ensemble
+        return [
+            self.finished(answers[i], image, {**about, "seed": seeds[i]}, doubts[i])
+            for i, image in enumerate(images)
+        ]
+
+    def finished(
+        self, canvases: list[Tensor], image: Tensor, about: dict[str, Any], doubt: Tensor | None = None
+    ) -> Prediction:
+        """The prediction of one image (``3 h w``) from the canvas ``c h w`` of each answer, ``about`` its settings.
+
+        ``doubt`` (``1 h w``) is the uncertainty of one answer; several have their disagreement.
+        """
+        maps = torch.cat([self._map(canvas, image) for canvas in canvases])
+        uncertainty = None
+        found = maps[0]
+        if len(maps) > 1:
+            merged = self.merge(maps)
+            found, uncertainty = merged.map, merged.uncertainty
+        elif doubt is not None:
+            size = (int(image.shape[-2]), int(image.shape[-1]))
+            uncertainty = interpolate(doubt[None], size, mode="bilinear", align_corners=False)[0]
+        made = Prediction(self.task, found, image, about, self.space, self.task.frame, uncertainty)
+        return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
+
+    def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
+        """Canvas to map ``1 c h w`` at the input's size: decoded first, as the field does, vectors unit again after."""
+        found = self.task.decode(canvas[None])
+        size = (int(image.shape[-2]), int(image.shape[-1]))
+        if self.task.classes:  # ids do not mix; the share of a mask does
+            return interpolate(found, size, mode="nearest-exact")
+        if tuple(found.shape[-2:]) != size:
+            found = interpolate(found, size, mode="bilinear", align_corners=False)
+        if self.task.frame is None:
+            return found
+        return convert_frame(unit(found), self.painted_frame, self.task.frame)
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The seed of an ensemble's member; its first is the seed itself."""
+    if member == 0:
+        return seed
+    digest = hashlib.sha256(f"{seed}/{member}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def _picture(image: Any) -> Tensor:
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3:
+            raise ValueError(f"an image tensor is 3 h w in [0, 1], not {tuple(image.shape)}")
+        return image.float().cpu()
+    return read_image(image)
+
+
+def _shown(image: Tensor, edge: int, which: str) -> Tensor:
+    if not edge:
+        return image
+    if which == "both":
+        return squeezed(image, edge).clamp(0, 1)
+    height, width = image.shape[-2:]
+    longest = edge if which == "longest" else edge * max(height, width) // min(height, width)
+    return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)
