@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, Stop, emit, line, size_pair, track
+from twofold.cli.console import OK, Stop, emit, line, one_of, size_pair, track
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,7 @@ def generate(
         ),
     ] = "256x192",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 40,
+    sampler: Annotated[str, typer.Option(help="ddim, or dpm, which needs a third of the steps.")] = "ddim",
     guidance: Annotated[
         float, typer.Option(help="How strictly to follow the caption; 1 is not at all more.")
     ] = 3.0,
@@ -51,6 +52,7 @@ def generate(
     """
     if not 0 < strength <= 1:
         raise Stop(f"--strength {strength:g} is not above 0 and at most 1")
+    one_of("--sampler", sampler, ("ddim", "dpm"))
     height, width = size_pair(size)
     if max(height, width) > 2048:
         raise Stop(f"--size {size} is larger than 2048 pixels; draw smaller")
@@ -68,11 +70,12 @@ def generate(
         raise Stop(f"{out} cannot be written ({error.strerror}); choose another --out") from error
 
     opened = _open(model, device)
-    about: dict[str, Any] = {"model": model, "digest": opened.digest, "steps": steps, "guidance": guidance}
+    about: dict[str, Any] = {"model": model, "digest": opened.digest, "sampler": sampler}
+    about |= {"steps": steps, "guidance": guidance}
     if like is not None:
         about |= {"like": like.as_posix(), "strength": strength}
     drawn = []
-    records = _draw(opened, plan, (height, width), start, strength, steps, guidance)
+    records = _draw(opened, plan, (height, width), start, strength, steps, guidance, sampler)
     for path, (caption, number), picture in zip(
         paths, plan, track(records, len(plan), "draw", as_json), strict=True
     ):
@@ -123,11 +126,12 @@ def _draw(
     strength: float,
     steps: int,
     guidance: float,
+    sampler: Any,
 ):
     """One picture 3 h w after the other; one at a time, so that memory does not grow with their number."""
     from twofold.synthesizer import Synthesizer
 
-    synthesizer = Synthesizer(opened.backbone, steps, guidance)
+    synthesizer = Synthesizer(opened.backbone, steps, guidance, sampler)
     for caption, seed in plan:
         yield synthesizer([caption], size, start, strength if start is not None else 1.0, seed)[0]
 

@@ -22,7 +22,6 @@ from .creator import Creator
 from .labels import descriptors
 from .record import sample_id, versions
 from .scores import Keep
-from .walk import start_step
 
 REJECTED, REJECTS = ".rejected", "rejected.jsonl"
 
@@ -122,7 +121,7 @@ def plan(creator: Creator, folder: Folder, job: Job) -> list[_Item]:
     rows.sort(key=lambda i: folder.rows[i]["id"])
     items: list[_Item] = []
     for strength in job.strengths:
-        start = start_step(strength, creator.backbone.schedule)
+        start = creator.backbone.schedule.step_at(strength)
         part = [
             _Item(sample_id(folder.rows[row]["id"], start, index), row, strength, index)
             for row in rows

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion import Rngs, Schedule, ddim, draw, euler, lcm, lcm_timesteps
+from ..diffusion import Rngs, Schedule, ddim, dpm, dpm_timesteps, draw, euler, lcm, lcm_timesteps
 from ..protocol import Answer
 from .settings import Settings
 
@@ -36,15 +36,16 @@ class Path:
 def path(settings: Settings, schedule: Schedule) -> Path:
     """The walk that the settings ask for.
 
-    Its first time step is exactly the one noised to and its last is 1, nearly clean, evenly spaced between; a
-    consistency model's are those it was distilled on, from the nearest at or below.
+    Its first time step is exactly the one noised to and its last is 1, nearly clean, evenly spaced between, for ``dpm``
+    in the logarithm of signal to noise; a consistency model's are those it was distilled on, from the nearest at or
+    below.
 
     Raises:
         ValueError: more steps than there are time steps on the way.
     """
     if settings.compat == "official":
         return official_path(settings.strength, settings.steps, schedule)
-    start = start_step(settings.strength, schedule)
+    start = schedule.step_at(settings.strength)
     if settings.sampler == "lcm":
         taught = [t for t in lcm_timesteps(50, schedule.steps) if t <= start]
         if settings.steps > len(taught):
@@ -54,16 +55,12 @@ def path(settings: Settings, schedule: Schedule) -> Path:
             )
         count = settings.steps
         return Path(start, tuple(taught[i * len(taught) // count] for i in range(count)))
+    if settings.sampler == "dpm":
+        return Path(start, tuple(dpm_timesteps(schedule, start, settings.steps)))
     if settings.steps == 1 or start == 1:
         return Path(start, (start,))
     count = min(settings.steps, start)
     return Path(start, tuple(start - round(i * (start - 1) / (count - 1)) for i in range(count)))
-
-
-def start_step(strength: float, schedule: Schedule) -> int:
-    """The time step that ``strength`` stands for: 0.6 is 600 of 1000, 1 the last one there is."""
-    last = schedule.steps if schedule.predicts == "flow" else schedule.steps - 1
-    return min(max(1, round(strength * schedule.steps)), last)
 
 
 def official_path(strength: float, steps: int, schedule: Schedule) -> Path:
@@ -98,7 +95,7 @@ def run(
 
     Args:
         way: the walk.
-        sampler: ``ddim``, ``euler`` or ``lcm``.
+        sampler: ``ddim``, ``euler``, ``dpm`` or ``lcm``.
         denoise: what the network sees in a state; its answer's features are kept of the last look only.
         x: the start.
         schedule: gives the scales at each time step.
@@ -108,6 +105,7 @@ def run(
         The last state, and the answer of the last look.
     """
     answer = Answer(x)
+    before: tuple[Tensor, tuple[Tensor, Tensor]] | None = None
     for i, now in enumerate(way.times):
         last = i + 1 == len(way.times)
         t = torch.full((len(x),), now, device=x.device)
@@ -123,6 +121,8 @@ def run(
         if sampler == "lcm":
             clean = lcm(x, answer.x0, now)
             x = clean if last else there[0] * clean + there[1] * draw(x.shape, rngs, x)
+        elif sampler == "dpm":
+            x, before = dpm(x, answer.x0, here, there, None if last else before), (answer.x0, here)
         else:
             x = (euler if sampler == "euler" else ddim)(x, answer.x0, here, there)
     return x, answer

@@ -1,7 +1,7 @@
 """Schedules and samplers."""
 
 from .draw import Rngs, draw
-from .sampler import ddim, euler, lcm, lcm_timesteps, walk
+from .sampler import Solver, ddim, dpm, dpm_timesteps, euler, lcm, lcm_timesteps, walk
 from .schedule import BetaFamily, Parametrization, Schedule, Spacing, from_x0, per_image, to_x0, word_for
 
 __all__ = [
@@ -9,8 +9,11 @@ __all__ = [
     "Parametrization",
     "Rngs",
     "Schedule",
+    "Solver",
     "Spacing",
     "ddim",
+    "dpm",
+    "dpm_timesteps",
     "draw",
     "euler",
     "from_x0",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +11,10 @@ from torch import Tensor
 from .schedule import Schedule
 
 Scales = tuple[Tensor, Tensor]
+Solver = Literal["ddim", "dpm"]
+
+# log(alpha / sigma) below which a latent is as good as noise: signal a 55th of it.
+ALL_NOISE = -4.0
 
 
 def ddim(x: Tensor, x0: Tensor, here: Scales, there: Scales) -> Tensor:
@@ -42,6 +47,55 @@ def euler(x: Tensor, x0: Tensor, here: Scales, there: Scales) -> Tensor:
     return to_alpha * (x / alpha + (to_sigma / to_alpha - sigma / alpha) * slope)
 
 
+def dpm(
+    x: Tensor, x0: Tensor, here: Scales, there: Scales, before: tuple[Tensor, Scales] | None = None
+) -> Tensor:
+    """One deterministic step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
+
+    It is DDIM's step towards where ``x0`` will be half of the way: the straight line through what was seen ``before``
+    and what is seen now, in the logarithm of alpha / sigma. So nothing but ``x0`` is needed, of any parametrization.
+
+    Args:
+        x: ``b c h w`` at ``here``.
+        x0: ``b c h w``, the clean latent the network sees in it.
+        here: alpha and sigma of ``x``, each ``b 1 1 1``.
+        there: alpha and sigma to go to.
+        before: the clean latent seen at the step before, and its scales. Without it the step is `ddim`'s, as it is
+            wherever one of the three levels is pure noise or clean: infinitely far away.
+    """
+    if before is None:
+        return ddim(x, x0, here, there)
+    seen, since = before
+    now = _log_ratio(here)
+    share = (_log_ratio(there) - now) / (now - _log_ratio(since))
+    share = torch.where(share.isfinite(), share, torch.zeros_like(share)).to(x0)
+    return ddim(x, x0 + share / 2 * (x0 - seen), here, there)
+
+
+def _log_ratio(scales: Scales) -> Tensor:
+    """``log(alpha / sigma)`` in float64: minus infinity for pure noise, infinity for clean."""
+    alpha, sigma = scales
+    return alpha.double().log() - sigma.double().log()
+
+
+def dpm_timesteps(schedule: Schedule, start: int, count: int) -> list[int]:
+    """``count`` time steps from ``start`` to 1, evenly spaced in ``log(alpha / sigma)`` (Lu et al. 2022, sec. 6).
+
+    There are fewer where there are no more. Pure noise, infinitely far away, stands for `ALL_NOISE`.
+    """
+    count = min(count, start)
+    if count <= 1:
+        return [start] * count
+    alpha, sigma = schedule.scales(torch.arange(1, start + 1))
+    levels = (alpha.log() - sigma.log()).clamp(ALL_NOISE, -5 * ALL_NOISE)  # of 1, 2, ... start
+    wanted = torch.linspace(float(levels[-1]), float(levels[0]), count, dtype=torch.float64)
+    times = [start]
+    for i in range(1, count):
+        nearest = int((levels - wanted[i]).abs().argmin()) + 1
+        times.append(max(min(nearest, times[-1] - 1), count - i))  # each its own, and room for the rest
+    return times
+
+
 def lcm(x: Tensor, x0: Tensor, t: float, scaling: float = 10.0, data_std: float = 0.5) -> Tensor:
     """The clean latent as a consistency model gives it: ``x0`` and ``x`` by boundary weights (Luo et al. 2023, sec. 4).
 
@@ -66,22 +120,40 @@ def lcm_timesteps(count: int, total: int = 1000, original: int = 50) -> list[int
 
 
 def walk(
-    denoise: Callable[[Tensor, Tensor], Tensor], x: Tensor, schedule: Schedule, times: Sequence[float]
+    denoise: Callable[[Tensor, Tensor], Tensor],
+    x: Tensor,
+    schedule: Schedule,
+    times: Sequence[float],
+    solver: Solver = "ddim",
 ) -> Tensor:
-    """Walk ``x`` (``b c h w``, at ``times[0]``) through ``times`` to the schedule's end with DDIM steps.
+    """Walk ``x`` (``b c h w``, at ``times[0]``) through ``times`` to the end.
 
     Args:
         denoise: ``(x, t) -> x0`` with ``t`` of shape ``b``.
         x: the start.
         schedule: gives the scales at each time.
         times: time steps from noisy to clean.
+        solver: ``ddim``, which ends where the schedule says; or ``dpm``, which ends clean, with a step of first order.
+
+    Raises:
+        ValueError: there is no such solver.
     """
+    if solver not in get_args(Solver):
+        raise ValueError(f"unknown solver {solver!r}; one of {', '.join(get_args(Solver))}")
+    before: tuple[Tensor, Scales] | None = None
     for i, now in enumerate(times):
         t = torch.full((len(x),), now, device=x.device)
-        if i + 1 < len(times):
+        here, last = schedule.scales_like(t, x), i + 1 == len(times)
+        if not last:
             there = schedule.scales_like(torch.full_like(t, times[i + 1]), x)
+        elif solver == "dpm":
+            there = x.new_ones(1, 1, 1, 1), x.new_zeros(1, 1, 1, 1)
         else:
             alpha, sigma = schedule.end()
             there = alpha.to(x), sigma.to(x)
-        x = ddim(x, denoise(x, t), schedule.scales_like(t, x), there)
+        x0 = denoise(x, t)
+        if solver == "dpm":
+            x, before = dpm(x, x0, here, there, None if last else before), (x0, here)
+        else:
+            x = ddim(x, x0, here, there)
     return x

@@ -217,6 +217,11 @@ class Schedule:
         alpha, sigma = self.scales_like(t, x0)
         return alpha * x0 + sigma * noise, alpha, sigma
 
+    def step_at(self, strength: float) -> int:
+        """The time step that a share of the schedule stands for: 0.6 is 600 of 1000, 1 the last one there is."""
+        last = self.steps if self.predicts == "flow" else self.steps - 1
+        return min(max(1, round(strength * self.steps)), last)
+
     def timesteps(self, count: int, spacing: Spacing = "trailing", offset: int = 0) -> list[int]:
         """``count`` integer time steps from noisy to clean, spaced as diffusers spaces them.
 

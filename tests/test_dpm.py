@@ -1,0 +1,233 @@
+"""DPM-Solver++(2M) against diffusers' own, against the solution in closed form, and against DDIM."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+from diffusers import DPMSolverMultistepScheduler
+from torch import Tensor
+
+from twofold.backbones import new
+from twofold.create.settings import Settings
+from twofold.create.walk import path, run
+from twofold.diffusion import Schedule, ddim, dpm, dpm_timesteps, from_x0, to_x0, walk
+from twofold.protocol import Answer
+from twofold.synthesizer import Synthesizer
+
+KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
+SCHEDULES = {
+    **{
+        f"{kind}, {'to pure noise' if pure else 'as ever'}": Schedule.of(
+            0.00085, 0.012, zero_snr=pure, predicts=kind
+        )
+        for kind in ("epsilon", "v", "x0")
+        for pure in (False, True)
+        if not (pure and kind == "epsilon")
+    },
+    "flow": Schedule.flow(),
+}
+SPREAD = 0.5  # of the Gaussian below
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Conv2d(4, 4, 3, padding=1).double().requires_grad_(False)
+
+
+@pytest.fixture
+def start() -> Tensor:
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1)).double()
+
+
+def exact(schedule: Schedule):
+    """What a perfect network sees in latents that are normally distributed around 0.3, read through `to_x0`."""
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = schedule.scales_like(t, x)
+        gain = alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
+        x0 = 0.3 + gain * (x - alpha * 0.3)
+        said = from_x0(x0, (x - alpha * x0) / sigma, alpha, sigma, schedule.predicts)
+        return to_x0(said, x, alpha, sigma, schedule.predicts)
+
+    return denoise
+
+
+def solution(x: Tensor, schedule: Schedule, t: int) -> Tensor:
+    """What any walk from ``x`` at ``t`` comes to in the end: the probability-flow equation to time step 1, and a look.
+
+    The equation keeps the quantile.
+    """
+    (alpha, sigma), (to_alpha, to_sigma) = (schedule.scales(torch.tensor([at])) for at in (t, 1))
+    wider = (to_alpha**2 * SPREAD**2 + to_sigma**2).sqrt() / (alpha**2 * SPREAD**2 + sigma**2).sqrt()
+    return exact(schedule)(to_alpha * 0.3 + (x - alpha * 0.3) * wider, torch.ones(len(x), dtype=torch.long))
+
+
+def off(found: Tensor, wanted: Tensor) -> float:
+    return float((found - wanted).square().mean().sqrt())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5, 10, 14, 15, 25])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_equals_diffusers(network, start, kind, spacing, steps):
+    config = {
+        "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+        "prediction_type": kind, "timestep_spacing": spacing, "steps_offset": int(spacing == "leading"),
+    }  # fmt: skip
+    oracle = DPMSolverMultistepScheduler(
+        **config, algorithm_type="dpmsolver++", solver_order=2, solver_type="midpoint", lower_order_final=True
+    )
+    oracle.set_timesteps(steps)
+    ours = Schedule.from_config(config)
+    expected = start
+    for t in oracle.timesteps:
+        expected = oracle.step(network(expected), t, expected).prev_sample
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return to_x0(network(x), x, *ours.scales_like(t, x), ours.predicts)
+
+    found = walk(denoise, start, ours, oracle.timesteps.tolist(), "dpm")
+    # diffusers keeps its tables in float32.
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("steps", [1, 3, 10])
+def test_on_a_rectified_flow_it_equals_diffusers(network, start, steps):
+    """There the scales are given by hand: diffusers asks for levels that are no time steps of 1000."""
+    oracle = DPMSolverMultistepScheduler(
+        algorithm_type="dpmsolver++", use_flow_sigmas=True, prediction_type="flow_prediction"
+    )
+    oracle.set_timesteps(steps)
+    ours = Schedule.flow()
+    expected = start
+    for t in oracle.timesteps:
+        expected = oracle.step(network(expected), t, expected).prev_sample
+
+    def denoise(x: Tensor, t: Tensor) -> Tensor:
+        return to_x0(network(x), x, *ours.scales_like(t, x), "flow")
+
+    found = walk(denoise, start, ours, (oracle.sigmas[:-1].double() * 1000).tolist(), "dpm")
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_first_step_is_that_of_ddim_and_so_is_one_next_to_pure_noise(name, network, start):
+    schedule = SCHEDULES[name]
+    t = torch.full((2,), 700)
+    here, there = (schedule.scales_like(t - d, start) for d in (0, 100))
+    x0 = network(start)
+    assert torch.equal(dpm(start, x0, here, there), ddim(start, x0, here, there))
+    ones, zeros = torch.ones(2, 1, 1, 1).double(), torch.zeros(2, 1, 1, 1).double()
+    pure, clean = (zeros, ones), (ones, zeros)
+    for before, aim in ((pure, there), (here, there), (schedule.scales_like(t + 50, start), clean)):
+        found = dpm(start, x0, here, aim, (x0 + 1, before))
+        assert torch.equal(found, ddim(start, x0, here, aim))
+    second = dpm(start, x0, here, there, (x0 + 1, schedule.scales_like(t + 50, start)))
+    assert not torch.equal(second, ddim(start, x0, here, there))
+    one = walk(exact(schedule), start, schedule, [600], "dpm")
+    assert torch.equal(one, exact(schedule)(start, torch.full((2,), 600)))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_network_that_knows_the_clean_latent_is_believed_in_any_number_of_steps(name, start):
+    schedule = SCHEDULES[name]
+    clean, noise = start[:1], start[1:]
+    for begin in (schedule.step_at(1.0), 600, 7):
+        x, _, _ = schedule.noised(clean, noise, torch.tensor([begin]))
+        for steps in (1, 2, 3, 8, 50):
+            times = dpm_timesteps(schedule, begin, steps)
+            found = walk(lambda x, t: clean, x, schedule, times, "dpm")
+            torch.testing.assert_close(found, clean, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_it_comes_to_where_ddim_comes_and_sooner(name, start):
+    schedule = SCHEDULES[name]
+    denoise, wanted = exact(schedule), solution(start, schedule, 600)
+    far = {}
+    for steps in (8, 16, 32, 64):
+        times = dpm_timesteps(schedule, 600, steps)
+        far[steps] = [off(walk(denoise, start, schedule, times, how), wanted) for how in ("ddim", "dpm")]
+        print(name, steps, far[steps])
+    assert all(second < first / 3 for first, second in far.values())
+    # Twice the steps: half of DDIM's distance, a quarter of a second order's, but for rounded time steps.
+    assert far[64][0] == pytest.approx(far[16][0] / 4, rel=0.4)
+    assert far[64][1] < far[16][1] / 8
+    even = [600 - round(i * 599 / 7) for i in range(8)]
+    assert far[8][1] < off(walk(denoise, start, schedule, even), wanted) / 3
+
+
+def test_time_steps_begin_and_end_exactly_and_are_even_in_the_log_of_signal_to_noise():
+    for schedule in SCHEDULES.values():
+        for begin in (1, 2, 9, 300, 600, schedule.step_at(1.0)):
+            for steps in (1, 2, 7, 50, 1000):
+                times = dpm_timesteps(schedule, begin, steps)
+                assert len(times) == min(steps, begin)
+                assert times[0] == begin
+                assert times[-1] == 1 or len(times) == 1
+                assert all(a > b for a, b in pairwise(times))
+    alpha, sigma = SCHEDULES["v, as ever"].scales(
+        torch.tensor(dpm_timesteps(SCHEDULES["v, as ever"], 900, 9))
+    )
+    gaps = (alpha / sigma).log().diff()
+    torch.testing.assert_close(gaps, gaps.mean().expand(8), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_creation_begins_exactly_where_the_source_was_noised_to(name, start):
+    schedule = SCHEDULES[name]
+    for strength in (0.001, 0.1, 0.6, 1.0):
+        way = path(Settings(strength=strength, steps=9, sampler="dpm"), schedule)
+        assert way.start == way.times[0] == schedule.step_at(strength)
+        assert way.end == (1.0, 0.0)
+        denoise = exact(schedule)
+
+        def answered(x: Tensor, t: Tensor, last: bool, denoise=denoise) -> Answer:
+            return Answer(denoise(x, t))
+
+        found, _ = run(way, "dpm", answered, start, schedule, torch.Generator())
+        assert torch.equal(found, walk(denoise, start, schedule, way.times, "dpm"))
+
+
+def test_images_do_not_see_their_neighbours(start):
+    schedule = SCHEDULES["v, to pure noise"]
+    denoise, times = exact(schedule), dpm_timesteps(schedule, 999, 6)
+    together = walk(denoise, start, schedule, times, "dpm")
+    for i in range(2):
+        assert torch.equal(walk(denoise, start[i : i + 1], schedule, times, "dpm")[0], together[i])
+
+
+def test_the_synthesizer_draws_with_it():
+    net = new.tiny()
+    like = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    captions = ["a chair"]
+    drawn = {how: Synthesizer(net, 4, 2.0, sampler=how)(captions, size=(32, 32)) for how in ("ddim", "dpm")}
+    assert drawn["dpm"].shape == (1, 3, 32, 32)
+    assert not torch.equal(drawn["ddim"], drawn["dpm"])
+    with torch.no_grad():
+        kept = (net.decode(net.encode(like * 2 - 1)).clamp(-1, 1) + 1) / 2
+    near, far = (
+        off(Synthesizer(net, 4, 1.0, sampler="dpm")(captions, like=like, strength=s), kept)
+        for s in (0.002, 0.9)
+    )
+    assert near < far
+    with pytest.raises(ValueError, match="unknown solver 'heun'; one of ddim, dpm"):
+        Synthesizer(net, 4, sampler="heun")(captions, size=(32, 32))  # type: ignore[arg-type]
+
+
+def test_the_commands_know_it_and_write_it_down(tiny_model, tmp_path, capsys):
+    from PIL import Image
+
+    from twofold.cli.main import run as command
+
+    asked = ["generate", "a chair", "--model", str(tiny_model), "--size", "32x32", "--steps", "2"]
+    assert command([*asked, "--out", str(tmp_path / "a"), "--sampler", "dpm", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (row["sampler"], row["steps"]) == ("dpm", 2)
+    assert json.loads(Image.open(row["path"]).text["twofold"])["sampler"] == "dpm"  # type: ignore[attr-defined]
+    assert command([*asked, "--out", str(tmp_path / "b"), "--sampler", "lcm"]) == 2
+    assert "--sampler 'lcm' is unknown; choose ddim or dpm" in capsys.readouterr().err
