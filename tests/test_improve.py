@@ -8,7 +8,7 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.create import Settings
 from twofold.data import Folder
-from twofold.train.improve import DECAY, EVERY, Improvement, improve
+from twofold.train.improve import DECAY, EVERY, Improvement, gains, improve
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
@@ -153,5 +153,7 @@ def test_rounds_end_with_the_first_that_is_no_better(warm, tmp_path):
     assert {e["round"] for e in events} == {1}
     records = [e for e in events if "validation" in e]
     assert [r["step"] for r in records] == [0, 1, 2] and records[-1]["best"]["step"] == 0
+    first = records[0]["validation"]["depth/abs_rel"]
+    assert gains(tmp_path / "run", recipe.best) == [(first, first, 0)]
     kept, before = weights(tmp_path / "run" / "checkpoint"), weights(recipe.start)
     assert all(torch.equal(kept[k], before[k]) for k in kept)

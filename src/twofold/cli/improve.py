@@ -54,7 +54,7 @@ def improve(
     asked = find_recipe(recipe).override(settings or [])
     from twofold.create import Settings
     from twofold.protocol import reason
-    from twofold.train.improve import Improvement
+    from twofold.train.improve import Improvement, gains
     from twofold.train.improve import improve as run_improvement
     from twofold.train.team import Team
 
@@ -78,5 +78,16 @@ def improve(
             why = event.get("why") or event.get("error")
             line(f"round {event['round']}/{rounds}  {event['id']} {event['status']}: {why}")
     if team.first and not as_json:
+        if asked.best:
+            line(_helped(asked.best, gains(run, asked.best)))
         line(f"done: {run / 'checkpoint'} (try: twofold predict photo.jpg --model {run / 'checkpoint'})")
     return OK
+
+
+def _helped(score: str, rounds: list[tuple[float, float, int]]) -> str:
+    """Whether it helped, in one line: the score before, and the best of each round."""
+    reached = [
+        f"round {n}: {best:.4g} at step {step}" if step else f"round {n}: no better"
+        for n, (_, best, step) in enumerate(rounds, 1)
+    ]
+    return f"{score} on held-out samples: {rounds[0][0]:.4g} before; {'; '.join(reached)}"

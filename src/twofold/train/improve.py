@@ -6,6 +6,7 @@ an average of students, says of created pictures at that moment. The teacher of 
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -101,6 +102,19 @@ def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator
         shutil.copytree(start, partial)
         partial.rename(run / "checkpoint")
     team.wait()
+
+
+def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
+    """By round of a finished run whose recipe calls ``score`` the best: held-out, before and at its best, and that step."""
+    found = []
+    for place in sorted(run.glob("round-*"), key=lambda p: int(p.name.removeprefix("round-"))):
+        records = [
+            json.loads(line) for line in (place / "training" / "metrics.jsonl").read_text().splitlines()
+        ]
+        told = [r for r in records if "best" in r]
+        best = told[-1]["best"]
+        found.append((told[0]["validation"][score], best["score"], best["step"]))
+    return found
 
 
 def _created(plan: Improvement, start: str, number: int, place: Path) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,276 @@
+"""Does self-improving help? A few labels; then more training on them alone, or on them and on created pictures.
+
+    twofold render --count 300 --seed 3 --spp 4 --out data/rooms-few
+    twofold render --count 300 --seed 9003 --out data/rooms-test
+    python benchmarks/improve.py --data data/rooms-few --test data/rooms-test --views data/rgbd --out runs/improve
+
+For every seed: a warm-up on ``--labelled`` rendered scenes; then, for the same number of steps from there, each arm of
+``ARMS``. The network is frozen and a head learns depth and normals. Scores are of the averaged weights, which are the
+teacher where there is one, and of the last step's, the student. Runs that are finished in ``--out`` are not run again;
+a killed one goes on. Prints Markdown tables: scores, and differences to the continued warm-up of the same seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twofold.checkpoints import open_model
+from twofold.create import Settings
+from twofold.data import Folder
+from twofold.evaluate.score import added, measured
+from twofold.geometry import Camera, normals_from_depth
+from twofold.image import resize_map
+from twofold.metrics import DEPTH, NORMALS
+from twofold.sample import Sample
+from twofold.train import Recipe, Source
+from twofold.train.improve import Improvement, improve
+from twofold.train.run import run_recipe, save_student
+
+Scores = dict[str, float]
+METRICS = {"depth": (DEPTH["abs_rel"],), "normals": (NORMALS["mean"],)}
+SHOWN = ("test depth AbsRel", "test normals", "views depth AbsRel", "views normals")
+WEIGHTS = ("averaged", "last")
+CREATE = {"strength": 0.4, "steps": 15, "guidance": 3.0, "size": 192, "scoring": "free"}
+COARSER = 8  # times: depth of a sensor is averaged before its slope says anything about surfaces
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is done after the warm-up.
+
+    Attributes:
+        labels: of created pictures: ``teacher``, ``stored``, or none for real pictures alone.
+        create: changes to how they are created.
+        plan: changes to the plan, such as ``share``.
+        recipe: changes to the training.
+        data_of: the arm whose created pictures are used; the arm's own where empty.
+    """
+
+    labels: str = "teacher"
+    create: Mapping[str, Any] = field(default_factory=dict)
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    data_of: str = ""
+
+
+ARMS: dict[str, Arm] = {
+    "continued warm-up": Arm(labels=""),
+    "self-improving": Arm(),
+    "stored labels, no teacher": Arm(
+        labels="stored", recipe={"ema": 0.0, "ema_every": 0}, data_of="self-improving"
+    ),
+}
+SWEEP: dict[str, Arm] = {
+    "strength 0.2": Arm(create={"strength": 0.2}),
+    "strength 0.6": Arm(create={"strength": 0.6}),
+    "strength 0.8": Arm(create={"strength": 0.8}),
+    "decay 0.998, as published": Arm(recipe={"ema": 0.998}, data_of="self-improving"),
+    "three pictures of each": Arm(plan={"per_image": 3}),
+    "one created in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
+    "labels read off the drawing": Arm(labels="stored", create={"label_mode": "denoise"}),
+    "labels hold all over": Arm(create={"mask": "all"}),
+    "drift filter": Arm(plan={"keep": ("drift.normals<30",)}),
+}  # fmt: skip
+
+
+def warm_up(asked: argparse.Namespace, seed: int) -> Recipe:
+    """A head on the frozen network, from few labels."""
+    return Recipe(
+        name=f"warm-{seed}", stage="denoiser", start=asked.start, reset=("heads",),
+        sources=(Source(path=str(asked.data), limit=asked.labelled),), mix={"depth": 1.0, "normals": 1.0},
+        size=(144, 192), unet="frozen", text="frozen", head=asked.head, latent_weight=0.0, image_weight=1.0,
+        steps=asked.warm, batch=8, lr=asked.lr, schedule="constant", warmup=10, ema=0.97, seed=seed,
+        validate_every=0, save_every=100,
+    )  # fmt: skip
+
+
+def after(asked: argparse.Namespace, seed: int, warm: Path) -> Recipe:
+    """What every arm does from there: the same steps at a rate that falls.
+
+    The published teacher keeps 4 % of the warm-up (0.998 every 40 of some 65,000 examples); so does this one, of fewer.
+    """
+    moves = asked.steps * 8 // 40
+    return warm_up(asked, seed).replace(
+        name=f"after-{seed}", start=str(warm), reset=(), steps=asked.steps, schedule="cosine",
+        ema=round(0.04 ** (1 / moves), 4), ema_every=40,
+    )  # fmt: skip
+
+
+def trained(recipe: Recipe, run: Path) -> Path:
+    """The run's folder, trained first where it is not finished."""
+    for record in run_recipe(recipe, run):
+        if record["step"] % 100 == 0:
+            print(f"# {run} {record['step']}/{recipe.steps} loss {record['loss']:.4f}", flush=True)
+    return run
+
+
+def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm: Path) -> Path:
+    """The folder of an arm's finished training, which has ``checkpoint`` and ``student``."""
+    place = asked.out / f"{slug(name)}-{seed}"
+    recipe = after(asked, seed, warm / "checkpoint").replace(**arm.recipe)
+    options: dict[str, Any] = {**CREATE, "seed": seed, **arm.create}
+    if not arm.labels:
+        return kept(recipe, trained(recipe, place))
+    if arm.data_of:
+        share = arm.plan.get("share", 1.0)
+        created = asked.out / f"{slug(arm.data_of)}-{seed}" / "round-1" / "created-0"
+        source = {"path": str(created), "share": share, "labels": arm.labels}
+        recipe = recipe.replace(sources=[*(s.model_dump() for s in recipe.sources), source])
+        return kept(recipe, trained(recipe, place))
+    plan = Improvement.of(recipe, create=Settings(**options), labels=arm.labels, **arm.plan)
+    for event in improve(plan, place):
+        if event.get("step", 1) % 100 == 0 or event.get("status") in ("rejected", "failed"):
+            print(f"# {place} {event.get('step') or event}", flush=True)
+    return place
+
+
+def kept(recipe: Recipe, run: Path) -> Path:
+    """The run's folder, with the last step's weights beside the averaged ones."""
+    save_student(recipe, run, run / "student")
+    return run
+
+
+def slug(name: str) -> str:
+    """A name as a folder."""
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def views(folder: Path) -> list[Sample]:
+    """Real pictures with depth of a sensor, and the normals of its surface where neighbours agree."""
+    found = []
+    for sample in Folder(folder):
+        depth, valid = sample.targets["depth"], sample.valid["depth"]
+        size = (depth.shape[-2] // COARSER, depth.shape[-1] // COARSER)
+        coarse, sure = resize_map(depth, valid, size, True)
+        assert isinstance(sample.camera, Camera)
+        camera = sample.camera.resized(size[1], size[0])
+        normals, held = normals_from_depth(torch.where(sure, coarse, 0), camera)
+        full, hold = resize_map(normals, held, (depth.shape[-2], depth.shape[-1]), False)
+        found.append(
+            replace(
+                sample,
+                targets={"depth": depth, "normals": full},
+                valid={"depth": valid, "normals": hold & (full.norm(dim=0, keepdim=True) > 0.5)},
+            )
+        )
+    return found
+
+
+def score(checkpoint: Path, sets: Mapping[str, Sequence[Sample]]) -> Scores:
+    """Scores of a checkpoint on every set, kept beside it."""
+    file = checkpoint.parent / f"scores-{checkpoint.name}.json"
+    if file.exists():
+        return json.loads(file.read_text())
+    model, found = open_model(str(checkpoint)), {}
+    for title, samples in sets.items():
+        for task, metrics in METRICS.items():
+            predictor, total = model.predictor(task), {}
+            answers = predictor([s.image for s in samples])
+            for sample, answer in zip(samples, answers, strict=True):
+                target, valid = sample.targets[predictor.task.target], sample.valid[predictor.task.target]
+                aligned = predictor.task.align(answer.map, target, valid)
+                total = added(total, measured(metrics, aligned, target, valid))
+            named = "depth AbsRel" if task == "depth" else task
+            found[f"{title} {named}"] = metrics[0].conclude(total[metrics[0].name])
+    file.write_text(json.dumps(found))
+    return found
+
+
+def facing(sets: Mapping[str, Sequence[Sample]]) -> Scores:
+    """Of normals that all face the camera, which look at no picture."""
+    found = {}
+    for title, samples in sets.items():
+        total: dict[str, Tensor] = {}
+        for sample in samples:
+            target = sample.targets["normals"]
+            guess = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand_as(target)
+            total = added(total, measured(METRICS["normals"], guess, target, sample.valid["normals"]))
+        found[f"{title} normals"] = METRICS["normals"][0].conclude(total["mean"])
+    return found
+
+
+def row(name: str, runs: Sequence[Scores], signed: bool = False) -> str:
+    """A line of a table: mean and standard deviation over seeds; AbsRel with four digits, degrees with two."""
+    cells = []
+    for key in SHOWN:
+        values, digits = [r[key] for r in runs if key in r], 2 if "normals" in key else 4
+        told = f"{mean(values):{'+' if signed else ''}.{digits}f}" if values else ""
+        cells.append(told + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""))
+    return f"| {name} | {len(runs)} | " + " | ".join(cells) + " |"
+
+
+def head(first: str) -> str:
+    """The head of a table."""
+    return f"\n| {first} | seeds | " + " | ".join(SHOWN) + " |\n|---|---|---|---|---|---|"
+
+
+def arms_of(asked: argparse.Namespace) -> dict[str, Arm]:
+    """The arms asked for, in order."""
+    known = ARMS | SWEEP
+    return {name: known[name] for name in (asked.arms or (*ARMS, *(SWEEP if asked.sweep else ())))}
+
+
+def run(asked: argparse.Namespace, sets: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[str, int, Scores]]:
+    """Every arm's scores by seed, as they are there."""
+    for seed in range(asked.seeds):
+        warm = trained(warm_up(asked, seed), asked.out / f"warm-{seed}")
+        yield "warm-up", seed, score(warm / "checkpoint", sets)
+        for name, arm in arms_of(asked).items():
+            place = trained_arm(name, arm, asked, seed, warm)
+            for weights, folder in zip(WEIGHTS, ("checkpoint", "student"), strict=True):
+                yield f"{name}, {weights}", seed, score(place / folder, sets)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--test", type=Path, required=True)
+    parser.add_argument("--views", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--start", default="embedded")
+    parser.add_argument("--head", default="dpt")
+    parser.add_argument("--labelled", type=int, default=100)
+    parser.add_argument("--warm", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--lr", type=float, default=1e-3)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--count", type=int, default=0, help="test scenes; 0 is all")
+    parser.add_argument("--arms", nargs="+", choices=(*ARMS, *SWEEP))
+    parser.add_argument("--sweep", action="store_true")
+    parser.add_argument("--threads", type=int, default=1)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    test = Folder(asked.test)
+    sets = {"test": [test[i] for i in range(asked.count or len(test))]}
+    if asked.views:
+        sets["views"] = views(asked.views)
+    found: dict[str, dict[int, Scores]] = {}
+    for name, seed, scores in run(asked, sets):
+        found.setdefault(name, {})[seed] = scores
+        print(row(f"{name}, seed {seed}", [scores]), flush=True)
+    print(
+        f"\n{', '.join(f'{title}: {len(samples)}' for title, samples in sets.items())}\n{head('arm, weights')}"
+    )
+    for name, by_seed in found.items():
+        print(row(name, list(by_seed.values())))
+    print(row("normals facing the camera", [facing(sets)]))
+    print(head("against the continued warm-up's averaged weights"))
+    base = found.get("continued warm-up, averaged", {})
+    for name, by_seed in found.items():
+        pairs = [(scores, base[seed]) for seed, scores in by_seed.items() if seed in base]
+        if pairs and by_seed is not base:
+            print(row(name, [{k: a[k] - b[k] for k in a} for a, b in pairs], signed=True))
+
+
+if __name__ == "__main__":
+    main()
