@@ -11,6 +11,7 @@ from twofold.tasks import TASKS
 from twofold.tasks.compat import decode_normals, encode_depth, encode_stretched, genpercept
 from twofold.tasks.depth import scale_shift_invariant
 from twofold.tasks.losses import (
+    balanced_binary_cross_entropy,
     binary_cross_entropy,
     cross_entropy,
     gradient,
@@ -21,6 +22,7 @@ from twofold.tasks.losses import (
     soft_iou,
 )
 from twofold.tasks.normals import angular
+from twofold.tasks.normals import l1 as l1_of_vectors
 
 EVERYWHERE = torch.ones(1, 1, 1, 4, dtype=torch.bool)
 
@@ -144,6 +146,29 @@ def test_cross_entropy_of_shares():
     assert binary_cross_entropy(right * 3, right, EVERYWHERE).item() == 0
 
 
+def test_balanced_cross_entropy_is_of_two_classes_weighted_by_each_other():
+    """Torch's own, of two logits, with the weights that the programs of multi-task benchmarks give it."""
+    rng = torch.Generator().manual_seed(0)
+    logits = torch.randn(1, 2, 5, 7, generator=rng)
+    ids = (torch.rand(1, 1, 5, 7, generator=rng) > 0.8).float()
+    known = torch.rand(1, 1, 5, 7, generator=rng) > 0.3
+    front = ids[known].mean()
+    every = F.cross_entropy(logits, ids[:, 0].long(), torch.stack([front, 1 - front]), reduction="none")
+    said = logits.softmax(1)[:, 1:].expand(-1, 3, -1, -1) * 2 - 1
+    cost = balanced_binary_cross_entropy(said, ids.expand(-1, 3, -1, -1) * 2 - 1, known)
+    torch.testing.assert_close(cost, every[known[:, 0]].mean())
+    # One kind alone has nothing to be weighed against.
+    assert balanced_binary_cross_entropy(said, torch.ones_like(said), known).item() == 0
+
+
+def test_vectors_are_made_unit_before_their_numbers_are_compared():
+    wanted = unit(torch.tensor([[3.0, 0, 4], [0, 1, 0]]), dim=-1).T.reshape(1, 3, 1, 2)
+    said = torch.tensor([[0.0, 0, 9], [0, -2, 0]]).T.reshape(1, 3, 1, 2)
+    both = torch.ones(1, 1, 1, 2, dtype=torch.bool)
+    assert l1_of_vectors(said, wanted, both).item() == pytest.approx((0.6 + 0.2 + 2) / 2)
+    assert l1_of_vectors(wanted * 7, wanted, both).item() == pytest.approx(0, abs=1e-6)
+
+
 def test_an_answer_far_on_the_wrong_side_is_pulled_back():
     said = line(-0.5, 1.5, 0.005, 3.0).clone().requires_grad_(True)
     loss = binary_cross_entropy(said, line(1, 0, 1, 0.5), EVERYWHERE)
@@ -188,8 +213,12 @@ def test_cross_entropy_of_classes_sees_no_ignored_pixel():
 
 
 @pytest.mark.parametrize(
-    "loss", [mse, l1, gradient, gradient_vertical, binary_cross_entropy, soft_iou, cross_entropy]
-)
+    "loss",
+    [
+        mse, l1, l1_of_vectors, gradient, gradient_vertical, binary_cross_entropy, balanced_binary_cross_entropy,
+        soft_iou, cross_entropy,
+    ],
+)  # fmt: skip
 def test_nothing_known_costs_nothing_and_spoils_nothing(loss):
     said = torch.full((2, 3, 1, 4), 0.3, requires_grad=True)
     cost = loss(said, torch.full((2, 3 if loss is not cross_entropy else 1, 1, 4), 9.0), said[:, :1] > 1)

@@ -15,6 +15,8 @@ from ..tasks.compat import encode_stretched
 from ..tasks.semantic import encode_ids
 from .convert.ade20k import CLASSES
 from .convert.hypersim import NYU40
+from .convert.nyud_mt import CLASSES as NYUD_MT
+from .convert.pascal_mt import CLASSES as PASCAL_MT
 
 # Of NYU's 40 classes, as ScanNet and Hypersim draw them (Dai et al. 2017), in bytes.
 NYU40_COLOURS = (
@@ -71,3 +73,5 @@ hypersim_drawn: Task = replace(
     losses={name: hypersim.losses[name] for name in ("mse", "l1")},
 )
 ade20k_logits: Task = semantic_logits_task(CLASSES)
+nyud_mt_logits: Task = semantic_logits_task(NYUD_MT)
+pascal_mt_logits: Task = semantic_logits_task(PASCAL_MT)

@@ -71,6 +71,18 @@ def binary_cross_entropy(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(g * _surprise(p) + (1 - g) * _surprise(1 - p), mask)
 
 
+def balanced_binary_cross_entropy(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """`binary_cross_entropy` in which foreground and background of a picture weigh the same (Xie & Tu 2015, HED).
+
+    Each pixel's cost is weighted by the part of the picture's known pixels that is of the other kind, so a picture of
+    one kind only costs nothing, as in the multi-task benchmarks' programs (ASTMT, Maninis et al. 2019; InvPT).
+    """
+    p, g = share(said), share(wanted).clamp(0, 1)
+    known = mask.expand_as(g).to(g)
+    front = (g * known).sum((1, 2, 3), keepdim=True) / known.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    return masked_mean((1 - front) * g * _surprise(p) + front * (1 - g) * _surprise(1 - p), mask)
+
+
 def soft_iou(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     """1 minus intersection over union of shares, a mean over the images with a known pixel, in [0, 1].
 

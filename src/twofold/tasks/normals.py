@@ -34,6 +34,14 @@ def angular(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     return masked_mean(torch.acos(cosine.clamp(-1 + 1e-4, 1 - 1e-4)), mask)
 
 
+def l1(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+    """Mean over pixels of the three numbers' absolute differences, added, what is said being made unit first.
+
+    The loss of multi-task benchmarks (ATRC, Bruggemann et al. 2021; InvPT, Ye & Xu 2022).
+    """
+    return masked_mean((unit(said) - wanted).abs().sum(1, keepdim=True), mask)
+
+
 def flip(normals: Tensor) -> Tensor:
     """The mirror image: columns reversed and x negated."""
     return normals.flip(-1) * normals.new_tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
@@ -48,7 +56,7 @@ normals = Task(
     prompt="surface normals",
     encode=encode,
     decode=decode,
-    losses={"angular": angular, "mse": mse, "gradient": gradient},
+    losses={"angular": angular, "mse": mse, "gradient": gradient, "l1": l1},
     weights={"angular": 1.0, "mse": 0.5},
     flip=flip,
     distance=lambda a, b: angle(a, b).unsqueeze(-3),

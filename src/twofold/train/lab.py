@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..data.folder import Folder
-from ..tasks import Task, get_task, matting
+from ..tasks import Task, get_task, matting, semantic_logits
 from .recipe import IMAGE, Recipe, Source
 
 SIZE, STEPS, BATCH = (144, 192), 300, 16
@@ -25,12 +25,17 @@ WARMUP = 10  # steps at least, where a recipe warms up at all
 
 # Rendered scenes have masks and no mattes: here a matte is as hard as a mask.
 matte: Task = replace(matting, source="mask")
+# Nor people: here the parts are the classes of the scene once more.
+parts: Task = replace(semantic_logits, name="parsing_logits")
 # Rendered scenes have classes of their own.
 STAND_INS = {
     "matting": "twofold.train.lab:matte",
     "twofold.data.labels:hypersim": "semantic",
     "twofold.data.labels:hypersim_logits": "semantic_logits",
     "twofold.data.labels:ade20k_logits": "semantic_logits",
+    "twofold.data.labels:nyud_mt_logits": "semantic_logits",
+    "twofold.data.labels:pascal_mt_logits": "semantic_logits",
+    "parsing_logits": "twofold.train.lab:parts",
 }
 # The folders of the examples, and how they are made.
 RENDERS = {

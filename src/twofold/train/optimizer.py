@@ -16,7 +16,8 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
     Then, over ``decay`` steps from the first one (0: all steps of the run), to ``final_lr * lr``:
 
-    - ``cosine`` and ``linear``: along that curve;
+    - ``cosine`` and ``linear``: along that curve; ``poly``: as the rest of the way to the power of 0.9 (DeepLab's, Chen
+      et al. 2018, and of multi-task benchmarks);
     - ``exponential``: GenPercept's ``IterExponential``, whose very first step has a rate of 0;
     - ``constant``: not at all.
     """
@@ -29,7 +30,12 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if step < recipe.warmup:
         return recipe.lr * (step + 1) / recipe.warmup
     done = min(1.0, (step - recipe.warmup) / max(1, last - recipe.warmup))
-    left = {"cosine": 0.5 * (1 + math.cos(math.pi * done)), "linear": 1 - done, "constant": 1.0}
+    left = {
+        "cosine": 0.5 * (1 + math.cos(math.pi * done)),
+        "linear": 1 - done,
+        "poly": (1 - done) ** 0.9,
+        "constant": 1.0,
+    }
     return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * left[recipe.schedule])
 
 

@@ -152,7 +152,7 @@ class Recipe(BaseModel):
     betas: tuple[Share, Share] = (0.9, 0.99)
     eps: float = Field(1e-8, ge=0)
     weight_decay: float = Field(0.01, ge=0)
-    schedule: Literal["cosine", "exponential", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "exponential", "linear", "poly", "constant"] = "cosine"
     warmup: int = Field(100, ge=0)
     decay: int = Field(0, ge=0)
     final_lr: float = Field(0.05, ge=0)
