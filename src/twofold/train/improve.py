@@ -105,7 +105,7 @@ def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator
 
 
 def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
-    """By round of a finished run whose recipe calls ``score`` the best: held-out, before and at its best, and that step."""
+    """By round of a finished run whose recipe calls ``score`` the best: before, at its best, and the step of that."""
     found = []
     for place in sorted(run.glob("round-*"), key=lambda p: int(p.name.removeprefix("round-"))):
         records = [
