@@ -14,7 +14,7 @@ from twofold.train.denoiser import DenoiserStage
 from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
-from twofold.train.state import Ema
+from twofold.train.state import Ema, State
 from twofold.train.team import Team
 
 
@@ -122,3 +122,32 @@ def test_an_improving_run_that_is_interrupted_ends_in_the_same_weights(root, tmp
 def test_a_teacher_needs_an_average(root):
     with pytest.raises(ValueError, match="needs averaged weights"):
         recipe(root, ema=0.0)
+
+
+def test_a_teacher_s_running_statistics_follow_as_its_weights_do(tmp_path):
+    """And are its own while it answers; of a plain average the student's are taken."""
+    module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    teacher, plain = Ema(module, 0.5, 4), Ema(module, 0.5)
+    x = torch.rand(8, 2, generator=torch.Generator().manual_seed(0)) + 5
+    optimizer = torch.optim.SGD(module.parameters(), 0.0)
+    state = State(tmp_path / "state.pt", module, teacher, optimizer, torch.amp.GradScaler(enabled=False))
+    module(x)  # moves the statistics, and nothing else
+    mean = module[1].get_buffer("running_mean").clone()
+    with torch.no_grad():
+        module[0].weight += 1
+    for _ in range(3):
+        teacher.update(4)
+        plain.update()
+    before = {k: v.clone() for k, v in module.state_dict().items()}
+    with teacher.teaching():
+        torch.testing.assert_close(module[1].get_buffer("running_mean"), mean * (1 - 0.5**3))
+        said = module(x)
+    torch.testing.assert_close(teacher.answer(module, (x,)), said)
+    with plain.teaching():
+        assert torch.equal(module[1].get_buffer("running_mean"), mean)
+    assert all(torch.equal(v, module.state_dict()[k]) for k, v in before.items())
+    assert int(module[1].get_buffer("num_batches_tracked")) == 1
+    state.save(3)
+    teacher.beside["1.running_mean"].zero_()
+    assert state.load() == 3
+    torch.testing.assert_close(teacher.beside["1.running_mean"], mean * (1 - 0.5**3))

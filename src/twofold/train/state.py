@@ -32,7 +32,8 @@ class Ema:
     """An exponential moving average of a module's parameters, with constant decay after a short ramp.
 
     The ramp ``(1 + n) / (10 + n)`` keeps the first random weights from lingering. A decay of 0 averages nothing.
-    Buffers, such as the running statistics of batch normalisation, are averages already and stay as they are.
+    Buffers, such as the running statistics of batch normalisation, are averages already and stay as they are; those of
+    a teacher follow as its parameters do, because statistics of other weights are none of its own.
 
     Args:
         module: whose parameters that learn are averaged.
@@ -44,6 +45,18 @@ class Ema:
     def __init__(self, module: nn.Module, decay: float, every: int = 0) -> None:
         self.module, self.decay, self.every, self.count = module, decay, every, 0
         self.average = {k: p.detach().clone() for k, p in learning(module)} if decay else {}
+        self.beside = {k: b.detach().clone() for k, b in self._buffers()} if decay else {}
+
+    def _buffers(self) -> list[tuple[str, Tensor]]:
+        """A teacher's buffers that are averaged, by name: those of real numbers that survive."""
+        there = kept(self.module) if self.every else {}
+        named = self.module.named_buffers() if self.every else ()
+        return [(k, b) for k, b in named if k in there and b.is_floating_point()]
+
+    def _pairs(self) -> list[tuple[Tensor, Tensor]]:
+        """What is averaged, and its average."""
+        pairs: list[tuple[Tensor, Tensor]] = [(p, self.average[k]) for k, p in learning(self.module)]
+        return pairs + [(b, self.beside[k]) for k, b in self._buffers()]
 
     @torch.no_grad()
     def update(self, examples: int = 1) -> None:
@@ -56,22 +69,23 @@ class Ema:
             decay = self.decay ** (self.count // self.every - before // self.every)
         else:
             decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        for name, value in learning(self.module):
-            self.average[name].lerp_(value, 1 - decay)
+        for value, average in self._pairs():
+            average.lerp_(value, 1 - decay)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange average and parameters; call again to undo."""
-        for name, value in learning(self.module) if self.decay else ():
+        """Exchange averages and what they are of; call again to undo."""
+        for value, average in self._pairs() if self.decay else ():
             held = value.clone()
-            value.copy_(self.average[name])
-            self.average[name].copy_(held)
+            value.copy_(average)
+            average.copy_(held)
 
     @torch.no_grad()
-    def answer(self, part: nn.Module, shown: tuple[Any, ...]) -> Tensor:
+    def answer(self, part: nn.Module, shown: tuple[Any, ...]) -> Any:
         """What ``part`` of the module says with the averaged weights, which do not take the place of its own."""
-        own = {id(p): k for k, p in learning(self.module)}
-        average = {k: self.average[own[id(p)]] for k, p in part.named_parameters() if id(p) in own}
+        own = {id(value): average for value, average in self._pairs()}
+        named = [*part.named_parameters(), *part.named_buffers()]
+        average = {k: own[id(value)] for k, value in named if id(value) in own}
         training = {m: m.training for m in part.modules()}
         part.eval()
         try:
@@ -123,7 +137,7 @@ class State:
         state = {
             "step": step,
             "weights": kept(self.module),
-            "ema": self.ema.average,
+            "ema": self.ema.average | self.ema.beside,
             "ema_count": self.ema.count,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -149,7 +163,7 @@ class State:
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             averages: dict[str, Tensor] = state["ema"]
-            for name, value in self.ema.average.items():
+            for name, value in (self.ema.average | self.ema.beside).items():
                 value.copy_(averages[name])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
