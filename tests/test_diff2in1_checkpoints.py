@@ -120,7 +120,11 @@ def test_vectors_are_turned_from_left_to_right(folder):
     plain.load_state_dict({k: tables[n].view_as(state[k]) for k, n in (FUSION | DECODER).items()})
     net, _ = small()
     rng = torch.Generator().manual_seed(0)
-    maps = [torch.rand(1, c, 4 * 2**k, 4 * 2**k, generator=rng) for k, l in enumerate(net.levels) for c in l]
+    maps = [
+        torch.rand(1, c, 4 * 2**k, 4 * 2**k, generator=rng)
+        for k, level in enumerate(net.levels)
+        for c in level
+    ]
     with torch.no_grad():
         ours, theirs = (head.with_uncertainty(torch.empty(0), tuple(maps), net) for head in (turned, plain))
     torch.testing.assert_close(ours[0], theirs[0] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None])

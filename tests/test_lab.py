@@ -26,7 +26,7 @@ from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
 ROOT = Path(__file__).parents[1]
-FILES = ("genpercept", "table1", "table2", "table3", "table4", "table5", "table12", "peers")
+FILES = ("genpercept", "table1", "table2", "table3", "table4", "table5", "table12", "peers", "diff2in1")
 SIDE = 32
 DATA_SETS = re.compile(r"(KITTI|NYUv2|ScanNet|DIODE|ETH3D) (\.\d{3})")
 
@@ -80,7 +80,7 @@ def small(place: Path, name: str) -> Recipe:
         size=(SIDE, SIDE),
         steps=1,
         warmup=0,
-        batch=2,
+        batch=2 * len(recipe.tasks),
         validation=None,
         save_every=0,
     )
@@ -90,7 +90,8 @@ def way(recipe: Recipe) -> tuple:
     """What decides how a run is saved and opened again."""
     protocol = recipe.protocol
     state = (protocol.kind, protocol.start if protocol.condition == "concat" else "")
-    return tuple(recipe.mix), recipe.head, recipe.unet, recipe.decoder, state
+    taught = any(s.labels == "teacher" for s in recipe.sources)
+    return tuple(recipe.mix), recipe.head, recipe.unet, recipe.decoder, state, taught
 
 
 # One recipe of each way goes through files; the others differ by numbers, and are asked where they were trained.
@@ -102,14 +103,12 @@ def test_every_kind_of_recipe_trains_is_saved_and_predicts(place, tmp_path, name
     recipe = small(place, name)
     assert 0 < list(run_recipe(recipe, place / tmp_path.name))[-1]["loss"] < 100
     model = open_model(str(place / tmp_path.name / "checkpoint"))
-    (task,) = model.tasks
-    how = model.settings.tasks[task]
-    assert (how.protocol, how.head, how.prompt) == (
-        recipe.protocol,
-        recipe.head,
-        next(iter(recipe.prompts.values())),
-    )
-    assert sound(model.predictor(task)(ball(7).image).map)
+    asked = {get_task(t).name: recipe.prompts[t] for t in recipe.tasks}
+    assert set(model.tasks) == set(asked)
+    for task, prompt in asked.items():
+        how = model.settings.tasks[task]
+        assert (how.protocol, how.head, how.prompt) == (recipe.protocol, recipe.head, prompt)
+        assert sound(model.predictor(task)(ball(7).image).map)
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n not in KINDS.values()])
@@ -119,9 +118,9 @@ def test_every_other_recipe_trains_and_predicts(place, tiny, tmp_path, name):
     new.renew(net, [part for part in recipe.reset if part != "heads"], [""], 0)
     new.widen(net, recipe.protocol.channels(net.latent_channels))
     assert 0 < list(train(net, recipe, place / tmp_path.name, heads))[-1]["loss"] < 100
-    (task,) = recipe.tasks
-    answer = Predictor(net, get_task(task), recipe.protocol, heads[task], Reading(recipe.prompts[task]))
-    assert sound(answer(ball(7).image).map)
+    for task in recipe.tasks:
+        answer = Predictor(net, get_task(task), recipe.protocol, heads[task], Reading(recipe.prompts[task]))
+        assert sound(answer(ball(7).image).map)
 
 
 def sound(answer: torch.Tensor) -> bool:

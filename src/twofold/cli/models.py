@@ -10,7 +10,7 @@ import typer
 from twofold.cli.console import Stop, emit, line, one_of
 
 if TYPE_CHECKING:
-    from twofold.checkpoints import TaskSettings
+    from twofold.checkpoints import Model, TaskSettings
 
 
 def models(
@@ -144,6 +144,17 @@ def convert_checkpoint(
     push: Annotated[
         str, typer.Option(metavar="REPO", help="Then upload the folder to this hub repository.")
     ] = "",
+    layout: Annotated[
+        str,
+        typer.Option(help="twofold; or diff2in1: that program's two files of a normals head, in float32."),
+    ] = "twofold",
+    completed_by: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="With diff2in1: a sn_ckpt of its authors, whose parts that are never run its program insists on.",
+        ),
+    ] = None,
 ) -> int:
     """Turn any readable checkpoint into twofold's own layout: one folder that says itself how it is to be asked."""
     import torch
@@ -151,9 +162,17 @@ def convert_checkpoint(
     from twofold.checkpoints import open_model, push_model, save_model
 
     one_of("--dtype", dtype, ("float16", "bfloat16", "float32"))
+    one_of("--layout", layout, ("twofold", "diff2in1"))
+    if completed_by is not None and layout != "diff2in1":
+        raise Stop("--completed-by is about --layout diff2in1")
+    if push and layout != "twofold":
+        raise Stop("--push uploads twofold's own layout; leave out --layout")
     kind = getattr(torch, dtype)
     if out.exists():
         raise Stop(f"{out} exists; a checkpoint is not overwritten, choose another folder")
+    if layout == "diff2in1":
+        opened = open_model(source, "cpu", torch.float32, method, base, revision or None, variant)
+        return _as_diff2in1(opened, out, completed_by)
     opened = open_model(source, "cpu", kind, method, base, revision or None, variant)
     if drop_text:
         asked = opened.settings.tasks.values()
@@ -165,4 +184,25 @@ def convert_checkpoint(
     line(f"{out}/  {size / 2**20:.0f} MB, tasks: {', '.join(opened.tasks) or 'none'}")
     if push:
         line(push_model(out, push))
+    return 0
+
+
+def _as_diff2in1(opened: Model, out: Path, completed_by: Path | None) -> int:
+    """The two files of a model's head of normals, as Diff-2-in-1's programs read them."""
+    from twofold.checkpoints.diff2in1 import write_pair
+    from twofold.heads import BaeHead
+
+    head = opened.heads.get("normals")
+    if not isinstance(head, BaeHead):
+        raise Stop(
+            f"{opened.name} has no bae head for normals, which is all that Diff-2-in-1's files hold "
+            f"(its tasks: {', '.join(opened.tasks) or 'none'})"
+        )
+    out.mkdir(parents=True)
+    write_pair(head, out / "checkpoint_0.pth", out / "checkpoint_bae_0.pth", completed_by)
+    line(f"{out}/checkpoint_0.pth (--sn_ckpt) and {out}/checkpoint_bae_0.pth (--bae_ckpt)")
+    if completed_by is None:
+        line(
+            "its program also insists on parts that are never run: --completed-by takes them from a file of its own"
+        )
     return 0

@@ -9,19 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..data.convert.diff2in1 import HOW, PARTS, paired_rows
 from ..data.folder import Folder
 from ..data.layout import SCHEMA, FolderError, write_text
 from ..geometry import convert_frame
 from ..image import atomic_write, write_image
-
-PARTS = ("img", "norm", "caption")
-_HOW = {"codec": "png8", "frame": "LUB", "invalid": "zero"}
 
 
 def is_official(root: Path) -> bool:
@@ -43,23 +40,12 @@ def index_official(root: Path, out: Path) -> Folder:
     Raises:
         FolderError: the folders do not have as many files each, so that nobody could say what belongs together.
     """
-    files = {part: _sorted(root / part) for part in PARTS if (root / part).is_dir()}
-    counts = {part: len(found) for part, found in files.items()}
-    if len(set(counts.values())) != 1 or not counts.get("img"):
-        told = ", ".join(f"{n} in {part}" for part, n in counts.items())
-        raise FolderError(f"{root} pairs files by their order, and has {told}; give each picture its own")
+    found = list(paired_rows(root))
     out.mkdir(parents=True, exist_ok=True)
+    labelled = (root / "norm").is_dir()
     said: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
-    said |= {"root": str(root.resolve()), "targets": {"normals": _HOW} if "norm" in files else {}}
-    rows = []
-    for i, picture in enumerate(files["img"]):
-        row: dict[str, Any] = {"id": picture.stem, "file_name": f"img/{picture.name}", "targets": {}}
-        row["provenance"] = {"origin": "synthetic" if picture.name.startswith("r") else "real"}
-        if "norm" in files:
-            row["targets"]["normals"] = {"path": f"norm/{files['norm'][i].name}"}
-        if "caption" in files:
-            row["text"] = " ".join(files["caption"][i].read_text("utf-8").split())
-        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    said |= {"root": str(root.resolve()), "targets": {"normals": HOW} if labelled else {}}
+    rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in found]
     write_text(out / "dataset.json", json.dumps(said, indent=1) + "\n")
     write_text(out / "metadata.jsonl", "".join(rows))
     return Folder(out)
@@ -132,7 +118,3 @@ def rounded(normals: Tensor, valid: Tensor) -> Tensor:
 
 def _start_of(row: dict[str, Any]) -> int | None:
     return ((row.get("provenance") or {}).get("generator") or {}).get("start")
-
-
-def _sorted(folder: Path) -> Sequence[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from twofold.data.codecs import Descriptor
 from twofold.data.layout import FolderError, Row, files_root, read_header, read_rows
@@ -16,7 +18,8 @@ from twofold.data.pictures import read_picture
 from twofold.data.points import drawn, is_inline
 from twofold.data.targets import descriptor, read_target
 from twofold.geometry import Camera
-from twofold.sample import UNITS, Origin, Sample
+from twofold.image.squeeze import squeezed, squeezed_map
+from twofold.sample import UNITS, Origin, Sample, mixes
 
 # KITTI's depth benchmark: the lowest 352 rows, the middle 1216 columns.
 _KITTI = (1216, 352)
@@ -82,6 +85,9 @@ class Folder:
         parts = {n: tuple(_cut(x, left, top, width, height) for x in read[n]) for n in read}
         image, boxed, inline = self._drawn(row, image, where)
         parts |= inline
+        edge = self._squeeze(where)
+        if edge:
+            image, parts, boxed = squeezed(image.double(), edge).float(), _squeezed(parts, edge), True
         return Sample(
             image=image,
             targets={name: part[0] for name, part in parts.items()},
@@ -98,6 +104,15 @@ class Folder:
         asked = [n for n in targets if self.targets is None or n in self.targets]
         return [n for n in asked if is_inline(targets[n]) == inline]
 
+    def _squeeze(self, where: str) -> int:
+        """The edge of the square that the header wants pictures squeezed into; 0 where it says nothing."""
+        edge = self.header.get("squeeze", 0)
+        if not isinstance(edge, int) or edge < 0:
+            raise FolderError(
+                f"{where}: the header's squeeze is an edge in pixels, such as 512, not {edge!r}"
+            )
+        return edge
+
     def descriptor(self, row: Row, name: str) -> Descriptor:
         """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
         return descriptor(self.header, row, name)
@@ -105,7 +120,9 @@ class Folder:
     def window(self, x: Tensor, row: Row) -> Tensor:
         """The part of a map (c h w, of the size of the row's picture file) that is the sample's."""
         crop = row.get("crop") or self.header.get("crop")
-        return _cut(x, *_crop(crop, x.shape[-2], x.shape[-1], str(row["id"])))
+        x = _cut(x, *_crop(crop, x.shape[-2], x.shape[-1], str(row["id"])))
+        edge = self._squeeze(str(row["id"]))
+        return squeezed(x.double(), edge).to(x.dtype) if edge else x
 
     def _drawn(
         self, row: Row, image: Tensor, where: str
@@ -191,6 +208,19 @@ def _crop(said: Any, height: int, width: int, where: str) -> tuple[int, int, int
     if min(window[:2]) < 0 or window[0] + window[2] > width or window[1] + window[3] > height:
         raise FolderError(f"{where}: the image is {height}x{width}, and has no window {list(window)}")
     return window
+
+
+def _squeezed(parts: dict[str, tuple[Tensor, ...]], edge: int) -> dict[str, tuple[Tensor, ...]]:
+    """Targets and their masks in the same square; ids are those of the nearest pixel."""
+    out: dict[str, tuple[Tensor, ...]] = {}
+    for name, (target, valid) in parts.items():
+        moved, known = squeezed_map(target.double(), valid, edge)
+        if not mixes(name):
+            moved, known = (
+                interpolate(x[None].float(), (edge, edge), mode="nearest")[0] for x in (target, valid)
+            )
+        out[name] = (torch.where(known.bool(), moved, 0).to(target.dtype), known.bool())
+    return out
 
 
 def _cut(x: Tensor, left: int, top: int, width: int, height: int) -> Tensor:

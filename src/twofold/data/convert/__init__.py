@@ -8,6 +8,7 @@ from twofold.data.convert.cityscapes_depth import CITYSCAPES_DEPTH
 from twofold.data.convert.coco import COCO_KEYPOINTS
 from twofold.data.convert.composition import COMPOSITION1K
 from twofold.data.convert.converter import Converter, convert
+from twofold.data.convert.diff2in1 import DIFF2IN1, DIFF2IN1_SQUEEZED
 from twofold.data.convert.diode import DIODE
 from twofold.data.convert.dis5k import DIS5K
 from twofold.data.convert.dsine import DSINE_IBIMS, DSINE_NYUV2, DSINE_SCANNET, DSINE_SINTEL, DSINE_VKITTI
@@ -35,6 +36,8 @@ CONVERTERS: dict[str, Converter] = {
         NYUV2_MARIGOLD,
         NYUV2_MARIGOLD_FILLED,
         NYUV2_BAE,
+        DIFF2IN1,
+        DIFF2IN1_SQUEEZED,
         KITTI_EIGEN,
         SCANNET_MARIGOLD,
         DIODE,
