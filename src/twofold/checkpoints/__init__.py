@@ -1,5 +1,6 @@
 """Checkpoints: reading strictly, writing whole."""
 
+from .code import made
 from .model import Model, digest, load, open_model
 from .network import Network, NetworkSettings, open_network, save_network
 from .own import EMBEDDED, own_files, push_model, save_model
@@ -20,6 +21,7 @@ __all__ = [
     "digest",
     "find_published",
     "load",
+    "made",
     "open_model",
     "open_network",
     "own_files",

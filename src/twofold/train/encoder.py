@@ -45,7 +45,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture's latent ``z h w``, caption, parts by task, and bytes ``3 H W`` where a loss looks at them."""
+    """A picture's latent ``z h w`` or itself, caption, parts by task; bytes ``3 H W`` where a loss looks at them."""
 
     image: Tensor
     caption: str
@@ -58,14 +58,14 @@ class Encoder:
     """Encodes samples one by one, so that a latent depends on its picture and on nothing beside it.
 
     Attributes:
-        backbone: whose autoencoder is asked.
+        backbone: whose autoencoder is asked; None leaves pictures as they are, for networks that look at pictures.
         tasks: by name, what is to be learned.
         latent: whether targets are encoded, for a loss on latents.
         pixels: whether canvases are kept, for a loss on pixels.
         pictures: whether the picture itself is kept, for losses that look at it.
     """
 
-    backbone: StableDiffusion
+    backbone: StableDiffusion | None
     tasks: Mapping[str, Task]
     latent: bool
     pixels: bool
@@ -74,7 +74,7 @@ class Encoder:
     @property
     def stride(self) -> int:
         """Pixels a cell."""
-        return self.backbone.stride
+        return 1 if self.backbone is None else self.backbone.stride
 
     def __call__(self, sample: Sample, mirrored: bool, only: str | None = None) -> Encoded:
         """A sample whose sides are multiples of the stride, as it is or mirrored; of all tasks, or of ``only`` one."""
@@ -85,7 +85,7 @@ class Encoder:
             if t.target in sample.targets and only in (None, k)
         }
         seen = (image * 255).round().clamp(0, 255).byte() if self.pictures else None
-        return Encoded(self.encode(image * 2 - 1), str(sample.caption), parts, seen)
+        return Encoded(self.picture(image), str(sample.caption), parts, seen)
 
     def part(self, task: Task, sample: Sample, mirrored: bool) -> Part:
         """What ``task`` has to say of a sample that has its target."""
@@ -106,12 +106,18 @@ class Encoder:
         kept = (canvas, where) if self.pixels else (None, None)
         if not self.latent:
             return Part(None, None, *kept)
+        assert self.backbone is not None
         z = self.backbone.latent_channels
         return Part(torch.zeros(z, *cells), torch.full((1, *cells), known), *kept)
+
+    def picture(self, image: Tensor) -> Tensor:
+        """What an example shows of an image ``3 H W`` in [0, 1]: its latent ``z h w``, or itself."""
+        return image if self.backbone is None else self.encode(image * 2 - 1)
 
     @torch.no_grad()
     def encode(self, canvas: Tensor) -> Tensor:
         """A canvas ``3 H W`` to its latent ``z h w``, on the CPU."""
+        assert self.backbone is not None
         x = canvas[None].to(self.backbone.device).contiguous(memory_format=torch.channels_last)
         return self.backbone.encode(x)[0].float().cpu().contiguous()
 

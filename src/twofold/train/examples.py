@@ -12,7 +12,7 @@ from torch import Tensor
 from ..create.relative import learnable
 from ..data.folder import Folder
 from ..tasks import Task
-from .order import Pick, generator
+from .order import Order, Pick, generator
 from .recipe import IMAGE, Recipe
 
 
@@ -25,7 +25,7 @@ class Example:
         kind: what it teaches.
         caption: of the image.
         rng: what else is random about it is drawn from this.
-        image: latent ``z h w``.
+        image: latent ``z h w``; for a network that looks at pictures, the picture ``3 h w`` in [0, 1].
         target, mask, canvas, known: as in `encoder.Part`.
         picture: ``3 H W`` bytes, where a loss looks at it.
         taught: whether the teacher says what is to be learned, in place of target and canvas.
@@ -45,15 +45,21 @@ class Example:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the latent: examples of one shape are shown to the network together."""
+        """Of ``image``: examples of one shape are shown to the network together."""
         return tuple(self.image.shape)
 
 
 class Examples(Protocol):
-    """Examples by number."""
+    """Examples by number, or by pick: one of another kind has the same window and colours."""
+
+    order: Order
 
     def __call__(self, number: int) -> Example:
         """The example of that number."""
+        ...
+
+    def of(self, pick: Pick) -> Example:
+        """The example of a pick."""
         ...
 
 

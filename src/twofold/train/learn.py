@@ -39,7 +39,11 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
     if recipe.compat == "genpercept":
         tasks = {t: genpercept(task) for t, task in tasks.items()}
     for name, task in tasks.items():
-        if not task.painted and (recipe.head == "latent" or recipe.latent_weight > 0):
+        if (
+            recipe.stage == "denoiser"
+            and not task.painted
+            and (recipe.head == "latent" or recipe.latent_weight > 0)
+        ):
             raise ValueError(
                 f"{name} is not a picture that an autoencoder can paint: it needs a head that reads features, "
                 f"latent_weight=0 and image_weight=1 (the recipe has head={recipe.head!r}, "

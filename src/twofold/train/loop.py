@@ -55,9 +55,15 @@ class Stage(Protocol):
 
 
 def make_stage(
-    backbone: StableDiffusion, recipe: Recipe, run: Path, heads: dict[str, nn.Module], team: Team
+    backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, nn.Module], team: Team
 ) -> Stage:
     """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
+    if recipe.stage == "network":
+        from .network import NetworkStage
+
+        return NetworkStage(backbone, recipe, run, team)
+    if not isinstance(backbone, StableDiffusion):
+        raise TypeError(f"the stage {recipe.stage} trains a StableDiffusion, not a {type(backbone).__name__}")
     if recipe.stage == "autoencoder":
         from .autoencoder import AutoencoderStage
 
@@ -68,7 +74,7 @@ def make_stage(
 
 
 def train(
-    backbone: StableDiffusion,
+    backbone: nn.Module,
     recipe: Recipe,
     run: Path,
     heads: dict[str, nn.Module] | None = None,
@@ -76,6 +82,8 @@ def train(
     averaged: bool = True,
 ) -> Generator[Record, None, None]:
     """Train ``backbone`` in place, yielding one record a step; resumes from ``run`` where a state is there.
+
+    It is a `StableDiffusion`, or, where the recipe says so, a network of one's own.
 
     ``heads`` are those of the model it starts from, by task; those that were trained are put into it.
 

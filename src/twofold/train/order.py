@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 
@@ -87,6 +87,7 @@ class Order:
         for kind in self.kinds:
             if not any(self.shares[kind]):
                 raise ValueError(f"no source teaches {kind}: none that has a share has its target")
+        self.members = {k: [set(pool) for pool in pools[k]] for k in self.kinds}
         self.permuted = lru_cache(maxsize=256)(self._permuted)
 
     def __call__(self, number: int) -> Pick:
@@ -98,6 +99,10 @@ class Order:
         pool = self.pools[kind][source]
         round_, at = divmod(turn * self.recipe.together + place, len(pool))
         return Pick(number, kind, source, pool[self.permuted(kind, source, round_)[at]])
+
+    def all_of(self, pick: Pick) -> list[Pick]:
+        """The sample of a pick, once for each kind that it can teach."""
+        return [replace(pick, kind=k) for k in self.kinds if pick.sample in self.members[k][pick.source]]
 
     def _permuted(self, kind: str, source: int, round_: int) -> list[int]:
         rng = generator(self.recipe.seed, "order", kind, source, round_)

@@ -20,6 +20,13 @@ Size = tuple[Pixels, Pixels]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+# What says nothing to a network of one's own, and must not be said in vain.
+_OF_DIFFUSION = (
+    "reset", "latent_weight", "image_weight", "head", "head_options", "protocol", "prompts", "unet", "rank", "alpha",
+    "targets", "text", "decoder", "drop_caption", "head_lr", "checkpointing",
+)  # fmt: skip
+
+
 class Source(BaseModel):
     """A data folder, its share of the examples drawn (relative to the others'), and how many of its samples to use.
 
@@ -62,13 +69,19 @@ class Recipe(BaseModel):
     Attributes:
         name: of the run; the folder is named after it unless told otherwise.
         stage: ``autoencoder`` trains the image codec; ``denoiser`` trains U-Net and text encoder, for the image
-            task (diffusion under captions), for perception tasks, or for several at once.
-        start: folder, published name or hub id of the model to start from, or ``new`` for random weights.
+            task (diffusion under captions), for perception tasks, or for several at once; ``network`` trains a network
+            of one's own on tasks.
+        network: of that stage, the code that makes it, ``package.module:make`` or ``file.py:make``, which is run; see
+            `twofold.network` for what it makes. What of it learns, its parameters say.
+        network_options: that ``make`` is called with.
+        start: folder, published name or hub id of the model to start from, or ``new`` for random weights; for a network
+            of one's own the folder of a checkpoint, or ``new`` for the weights that it is made with.
         reset: parts of ``start`` to replace by random weights again; ``text`` is the text encoder with its words,
             ``decoder`` the autoencoder's, ``heads`` the small trained heads.
         sources: labelled or unlabelled data folders; a folder without a task's target serves the others.
         validation: data folder scored every ``validate_every`` steps.
-        mix: what an example teaches, by relative frequency: ``image`` and task names. Kept exactly, as shares are.
+        mix: what an example teaches, by relative frequency: ``image`` and task names. Kept exactly, as shares are. To a
+            network of one's own, a picture that is drawn for one task teaches all that it has labels for.
         together: how many examples in a row come from one source and teach one thing. 1 mixes example by example,
             ``batch`` batch by batch; GenPercept mixes micro-batch by micro-batch.
         size: height and width of a training example, pixels; pictures are scaled to cover it and cropped.
@@ -81,7 +94,8 @@ class Recipe(BaseModel):
             trained here, which needs ``image_weight`` > 0.
         head_options: of the head's class, such as ``{"width": 128}``.
         augment: draw new crops, zooms and colours each step and encode them then, instead of windows.
-        cache: keep the latents of windows on disk; without, they are encoded when drawn, to the same numbers.
+        cache: keep the latents of windows on disk; without, they are encoded when drawn, to the same numbers. A network
+            of one's own has none to keep.
         protocol: what the network is shown of an image, and how the answer is reached (`twofold.protocol`). A network
             that takes fewer channels is widened as Marigold widens it. Latents that are learned from are always the
             mean of their posterior; ``encode`` is about use.
@@ -115,7 +129,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     name: str
-    stage: Literal["autoencoder", "denoiser"]
+    stage: Literal["autoencoder", "denoiser", "network"]
+    network: str = ""
+    network_options: dict[str, Any] = Field(default_factory=dict)
     start: str = "new"
     reset: tuple[Literal["unet", "text", "decoder", "heads"], ...] = ()
     sources: tuple[Source, ...]
@@ -196,11 +212,31 @@ class Recipe(BaseModel):
             )
         if self.best and not (self.validation and self.validate_every and self.tasks):
             raise ValueError(f"best={self.best!r} needs a task, validation data, and validate_every above 0")
+        if bool(self.network) != (self.stage == "network"):
+            raise ValueError(
+                "stage='network' and network='file.py:make' belong together; give both or neither"
+            )
+        if self.stage != "autoencoder" and any(s.labels == "teacher" for s in self.sources) and not self.ema:
+            raise ValueError("labels='teacher' needs averaged weights: ema must be above 0")
+        if self.stage == "network":
+            self._check_network()
         if self.stage == "denoiser" and self.tasks:
             self._check_perception()
         if self.stage == "denoiser":
             self._check_denoiser()
         return self
+
+    def _check_network(self) -> None:
+        if IMAGE in self.mix:
+            raise ValueError(
+                "a network of one's own draws no pictures: mix names its tasks, such as {'depth': 1}"
+            )
+        fields = type(self).model_fields
+        for name in _OF_DIFFUSION:
+            if getattr(self, name) != fields[name].get_default(call_default_factory=True):
+                raise ValueError(
+                    f"{name} is about diffusion models, and this is a network of one's own; leave it out"
+                )
 
     def _check_denoiser(self) -> None:
         if IMAGE in self.mix and self.unet == self.text == "frozen":
@@ -214,8 +250,6 @@ class Recipe(BaseModel):
             )
 
     def _check_perception(self) -> None:
-        if any(s.labels == "teacher" for s in self.sources) and not self.ema:
-            raise ValueError("labels='teacher' needs averaged weights: ema must be above 0")
         if self.head != "latent" and self.image_weight <= 0:
             raise ValueError(
                 f"a {self.head} head learns from pixels alone: the recipe needs image_weight > 0"

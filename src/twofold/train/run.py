@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Generator
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
-from ..checkpoints import ModelSettings, open_model, save_model
+from ..checkpoints import (
+    ModelSettings,
+    NetworkSettings,
+    made,
+    open_model,
+    open_network,
+    save_model,
+    save_network,
+)
 from ..data.folder import Folder
 from ..tasks import TASKS, get_task
 from .loop import Record, train
@@ -36,6 +45,25 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
             model.backbone, recipe.protocol.channels(model.backbone.latent_channels), recipe.protocol.parts
         )
     return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)
+
+
+def _begun(recipe: Recipe) -> tuple[nn.Module, ModelSettings | NetworkSettings, dict[str, nn.Module]]:
+    """What a recipe's stage begins with."""
+    return (*_network(recipe), {}) if recipe.stage == "network" else starting_point(recipe)
+
+
+def _network(recipe: Recipe) -> tuple[nn.Module, NetworkSettings]:
+    """The network of one's own that a recipe names, with the weights that it is to start from."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = made(recipe.network, recipe.network_options)
+    if recipe.start == "new":
+        return network, NetworkSettings(network=recipe.network)
+    wanted = [p.requires_grad for p in network.parameters()]
+    opened = open_network(recipe.start, network)
+    for parameter, learns in zip(network.parameters(), wanted, strict=True):
+        parameter.requires_grad_(learns)
+    return network, opened.settings
 
 
 def _check_protocol(recipe: Recipe, backbone: StableDiffusion) -> None:
@@ -66,7 +94,7 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
     if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved) == recipe:
         return
     team = team or Team()
-    backbone, settings, heads = starting_point(recipe)
+    backbone, settings, heads = _begun(recipe)
     journal = Journal(run, recipe, team)
     try:
         for record in train(backbone, recipe, run, heads, team):
@@ -88,7 +116,7 @@ def save_student(recipe: Recipe, run: Path, folder: Path, team: Team | None = No
     if folder.exists():
         return
     team = team or Team()
-    backbone, settings, heads = starting_point(recipe)
+    backbone, settings, heads = _begun(recipe)
     for _ in train(backbone, recipe, run, heads, team, averaged=False):
         raise ValueError(f"{run} is not finished; train to its end first")
     if team.first:
@@ -98,24 +126,35 @@ def save_student(recipe: Recipe, run: Path, folder: Path, team: Team | None = No
 
 
 def _save(
-    backbone: StableDiffusion,
-    settings: ModelSettings,
+    backbone: nn.Module,
+    settings: ModelSettings | NetworkSettings,
     heads: dict[str, nn.Module],
     recipe: Recipe,
     folder: Path,
 ) -> None:
+    told = tuple(dict.fromkeys((*settings.trained_on, *_trained_on(recipe))))
+    settings = settings.model_copy(update={"name": recipe.name, "trained_on": told})
+    if isinstance(settings, NetworkSettings):
+        save_network(backbone, _taught(settings, recipe), folder)
+        return
+    assert isinstance(backbone, StableDiffusion)
     tasks = [t for t in recipe.mix if t != IMAGE] if recipe.stage == "denoiser" else []
     if tasks:
         settings = settings.model_copy(update={"size": max(recipe.size)})
     if not _as_before(recipe):
         # What the network was taught earlier was taught to other weights.
         settings = settings.model_copy(update={"tasks": {}})
-    told = tuple(dict.fromkeys((*settings.trained_on, *_trained_on(recipe))))
-    settings = settings.model_copy(update={"name": recipe.name, "trained_on": told})
     settings = settings.with_tasks(tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts)
     kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
     save_model(backbone, settings, folder, heads=kept)
+
+
+def _taught(settings: NetworkSettings, recipe: Recipe) -> NetworkSettings:
+    """What a network's checkpoint says after the run; what it was taught before was taught to other weights."""
+    update = {"network": recipe.network, "options": recipe.network_options, "size": max(recipe.size)}
+    runs = (*settings.recipes, recipe.name)
+    return settings.model_copy(update={**update, "tasks": recipe.tasks, "recipes": runs})
 
 
 def _as_before(recipe: Recipe) -> bool:

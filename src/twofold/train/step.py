@@ -25,8 +25,20 @@ class Loss:
         self.sums: dict[str, float] = {}
         self.names: list[str] = []
 
-    def add(self, kind: str, names: Sequence[str], terms: Mapping[str, tuple[float, Tensor]]) -> None:
+    def add(
+        self,
+        kind: str,
+        names: Sequence[str],
+        terms: Mapping[str, tuple[float, Tensor]],
+        fresh: int | None = None,
+    ) -> None:
         """Add the terms of examples of one kind, called ``names``.
+
+        Args:
+            kind: what they teach.
+            names: of the samples.
+            terms: of the loss, a value for each example.
+            fresh: how many of the examples were not counted yet, where one is added for each task that it teaches.
 
         Raises:
             FloatingPointError: a loss is not finite; the message names the samples.
@@ -41,7 +53,7 @@ class Loss:
             found = {k: v.detach().tolist() for k, (_, v) in terms.items()}
             raise FloatingPointError(f"the {kind} loss of {', '.join(bad)} is not finite ({_told(found)})")
         self.total = self.total + total.sum() / self.batch
-        self._note("loss", sum(each), len(each))
+        self._note("loss", sum(each), len(each) if fresh is None else fresh)
         self._note(kind, sum(each), len(each))
         if len(terms) > 1:
             for term, (_, value) in terms.items():

@@ -51,7 +51,7 @@ class Store:
     ) -> None:
         self.encoder, self.folder, self.size, self.resample = encoder, folder, size, resample
         depends = [
-            weights_digest(encoder.backbone.vae), str(folder.root), size, resample,
+            weights_digest(encoder.backbone.vae) if encoder.backbone else "", str(folder.root), size, resample,
             sorted((k, t.name, t.target, t.outputs) for k, t in encoder.tasks.items()),
             encoder.latent, encoder.pixels, encoder.pictures, spelled,
         ]  # fmt: skip

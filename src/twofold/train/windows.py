@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from ..sample import Sample
 from ..tasks import Task
 from .encoder import Encoded, Encoder, check, fitted, targets_of
 from .examples import Example, dropped, example_rng, pools
-from .order import Order
+from .order import Order, Pick
 from .recipe import IMAGE, Recipe, Source
 from .sound import Readable, named, plain, usable
 from .store import Store
@@ -26,19 +27,34 @@ class Windows:
     With and without a cache the same encoder is asked for the same pictures one by one, so the examples are equal: bit
     for bit, except that several threads of a processor may round a sum otherwise than the one that examples are drawn
     by. Windows are cut out of the latents of whole pictures.
+
+    Args:
+        encoder: what examples are made with.
+        recipe: of the run.
+        tasks: that are taught, by name.
+        cache: folder of all stores; None keeps nothing.
+        readable: says which samples can be used.
     """
 
     def __init__(
-        self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], cache: Path, readable: Readable
+        self,
+        encoder: Encoder,
+        recipe: Recipe,
+        tasks: Mapping[str, Task],
+        cache: Path | None,
+        readable: Readable,
     ) -> None:
         self.recipe, self.stride = recipe, encoder.stride
         self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.sources]
-        kept = [readable(s.folder, s.indices, s.look, always=recipe.cache) for s in self.shelves]
+        kept = [readable(s.folder, s.indices, s.look, always=cache is not None) for s in self.shelves]
         self.order = Order(recipe, pools(recipe, tasks, [s.folder for s in self.shelves], kept))
 
     def __call__(self, number: int) -> Example:
         """See `Examples`."""
-        pick = self.order(number)
+        return self.of(self.order(number))
+
+    def of(self, pick: Pick) -> Example:
+        """See `Examples`."""
         rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
         mirrored = bool(torch.randint(2, (), generator=rng))
         with usable(shelf.folder, pick.sample):
@@ -60,21 +76,24 @@ class Windows:
 class _Shelf:
     """One source's samples, encoded."""
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, source: Source, cache: Path) -> None:
+    def __init__(self, encoder: Encoder, recipe: Recipe, source: Source, cache: Path | None) -> None:
         self.encoder, self.resample = encoder, recipe.resample
         self.size = source.size or recipe.size
         self.folder = Folder(source.path, targets=targets_of(encoder.tasks.values()))
         self.indices = source.indices(len(self.folder))
         self.store = (
             Store(encoder, self.folder, self.size, recipe.resample, cache, recipe.compat)
-            if recipe.cache
+            if cache is not None
             else None
         )
+        self.sample = lru_cache(maxsize=1)(
+            self._sample
+        )  # of one picture several things may be asked in a row
 
     def __call__(self, i: int, mirrored: bool, kind: str) -> Encoded:
         if self.store is not None:
             return self.store.read(i, mirrored)
-        return self.encoder(self._sample(i), mirrored, kind)
+        return self.encoder(self.sample(i), mirrored, kind)
 
     def look(self, i: int) -> None:
         """Keep what is made of a sample, or see at least that it can be made.

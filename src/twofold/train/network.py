@@ -1,0 +1,108 @@
+"""Training a network of somebody's own: pictures in, canvases out, and no diffusion model inside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..network import NetworkPredictor, Painted, padded, read
+from .encoder import Encoder
+from .examples import Example
+from .learn import make_tasks
+from .perception import PerceptionStage, look_at_pictures
+from .recipe import Recipe
+from .step import Loss, Terms
+from .team import Team
+
+# One picture: by task that it teaches, an example of it. All of them show the same window in the same colours.
+Lesson = dict[str, Example]
+
+
+class NetworkStage(PerceptionStage):
+    """Losses and scores of a network as `twofold.network` says it has to be; see `loop.Stage`.
+
+    A picture teaches every task that something is known of it for, by one look of the network. Losses are those of the
+    tasks, of each picture by itself: a sum over its tasks, averaged over pictures. What a network does by batch, such
+    as batch normalisation, it does over the pictures that are shown at once (``Recipe.micro``) in each process.
+
+    Where a source is labelled by the teacher, that is the average of the whole network (`state.Ema`), in evaluation
+    mode. Running statistics are averages already: the teacher has those of the student.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, run: Path, team: Team) -> None:
+        self.module = network.to(team.device)
+        if not any(p.requires_grad for p in network.parameters()):
+            raise ValueError(
+                f"{recipe.network} makes a network of which nothing learns: no parameter wants a gradient"
+            )
+        tasks = make_tasks(recipe)
+        encoder = Encoder(None, tasks, latent=False, pixels=True, pictures=look_at_pictures(recipe, tasks))
+        super().__init__(recipe, run, team, tasks, encoder, None)
+
+    def _drawn(self, step: int) -> Sequence[Lesson]:
+        order, batch = self.examples.order, self.recipe.batch
+        picks = [order(step * batch + n) for n in self.team.share(batch)]
+        return [{p.kind: self.examples.of(p) for p in order.all_of(pick)} for pick in picks]
+
+    def loss(self, examples: Sequence[Lesson]) -> Loss:
+        """The lessons' part of their batch's loss."""
+        groups: dict[tuple[int, ...], list[Lesson]] = {}
+        for lesson in examples:
+            groups.setdefault(next(iter(lesson.values())).shape, []).append(lesson)
+        loss = Loss(self.team.device, self.recipe.batch)
+        for group in groups.values():
+            self._add(loss, group)
+        return loss
+
+    def _add(self, loss: Loss, group: Sequence[Lesson]) -> None:
+        """Add the loss of lessons whose pictures have one size."""
+        images = torch.stack([next(iter(lesson.values())).image for lesson in group]).to(self.team.device)
+        kinds = [k for k in self.tasks if any(k in lesson for lesson in group)]
+        answers = self._answers(group, images, kinds)
+        painted = self._painted(images, kinds)
+        fresh = set(range(len(group)))
+        for kind in kinds:
+            places = [i for i, lesson in enumerate(group) if kind in lesson]
+            taught = self._relabelled(
+                kind, [group[i][kind] for i in places], [answers[i][kind] for i in places if i in answers]
+            )
+            terms = self._terms(kind, [canvas[places] for canvas in painted[kind]], taught)
+            loss.add(kind, [e.name for e in taught], terms, len(fresh.intersection(places)))
+            fresh.difference_update(places)
+
+    def _terms(self, kind: str, canvases: Sequence[Tensor], examples: Sequence[Example]) -> Terms:
+        """The task's losses on its canvas, and on every further one that the network gives while it learns."""
+        found = [self._painted_terms(kind, canvas, examples) for canvas in canvases]
+        return {
+            name: (weight, torch.stack([terms[name][1] for terms in found]).sum(0))
+            for name, (weight, _) in found[0].items()
+        }
+
+    def _painted(self, images: Tensor, kinds: Sequence[str]) -> Painted:
+        shown, size = padded(self.module, images)
+        with self.team.precision(self.recipe.precision):
+            said = self.module(shown)
+        return read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
+
+    def _answers(
+        self, group: Sequence[Lesson], images: Tensor, kinds: Sequence[str]
+    ) -> Mapping[int, Mapping[str, Tensor]]:
+        """By place in the group, what the teacher paints of a picture that it labels."""
+        asked = [i for i, lesson in enumerate(group) if any(e.taught for e in lesson.values())]
+        if not asked:
+            return {}
+        shown, size = padded(self.module, images[asked])
+        with self.team.precision(self.recipe.precision):
+            said = self._teacher().answer(self.module, (shown,))
+        painted = read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
+        return {place: {k: painted[k][0][n] for k in kinds} for n, place in enumerate(asked)}
+
+    def _predictors(self) -> dict[str, NetworkPredictor]:
+        size = max(self.recipe.size)
+        return {name: NetworkPredictor(self.module, task, name, size) for name, task in self.tasks.items()}
+
+    def finish(self) -> None:
+        """Nothing is left to be done."""

@@ -1,0 +1,181 @@
+"""What every stage has in common that teaches tasks: examples, the tasks' losses, the teacher's answers, scores."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.folder import Folder
+from ..evaluate import score
+from ..prediction import Sees
+from ..tasks import Task
+from .ahead import Ahead
+from .encoder import Encoder
+from .examples import Example, Examples
+from .live import Live
+from .preview import preview
+from .recipe import Recipe
+from .sound import Readable, plain
+from .state import Ema
+from .step import Loss, Terms
+from .team import Team
+from .windows import Windows
+
+PREVIEWED = 4  # pictures
+
+
+class PerceptionStage(abc.ABC):
+    """A stage of `loop.train` that teaches a network tasks; what the network is, its kinds say.
+
+    Args:
+        recipe: of the run.
+        run: its folder.
+        team: its processes.
+        tasks: by the names that the recipe gives them.
+        encoder: what examples are made with.
+        cache: folder to keep encoded examples in; None keeps none.
+    """
+
+    module: nn.Module
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        run: Path,
+        team: Team,
+        tasks: Mapping[str, Task],
+        encoder: Encoder,
+        cache: Path | None,
+    ) -> None:
+        self.recipe, self.team, self.tasks = recipe, team, tasks
+        readable = Readable(recipe.skip_bad, run / "skipped.jsonl", team)
+        self.validation, self.held_out = self._held_out(readable)
+        self.examples: Examples = self._examples(encoder, cache, readable)
+        self.ahead = Ahead(self._drawn, recipe.steps)
+        self.teacher: Ema | None = None
+
+    @abc.abstractmethod
+    def loss(self, examples: Sequence[Any]) -> Loss:
+        """The examples' part of their batch's loss."""
+
+    @abc.abstractmethod
+    def _predictors(self) -> Mapping[str, Sees]:
+        """By task, what answers pictures with the weights as they stand."""
+
+    @abc.abstractmethod
+    def finish(self) -> None:
+        """Whatever is done once, after the last step."""
+
+    def _held_out(self, readable: Readable) -> tuple[Folder | None, list[int]]:
+        """The samples to be scored and shown, looked at now: a broken one must not end a run at its first score."""
+        if self.recipe.validation is None:
+            return None, []
+        folder = Folder(self.recipe.validation)
+        first = range(min(max(self.recipe.validate_count, PREVIEWED), len(folder)))
+        return folder, readable(folder, first, partial(plain, folder), always=True)
+
+    def _examples(self, encoder: Encoder, cache: Path | None, readable: Readable) -> Examples:
+        recipe = self.recipe
+        if not recipe.augment:
+            return Windows(encoder, recipe, self.tasks, cache, readable)
+        if any(n % encoder.stride for s in recipe.sources for n in s.size or recipe.size):
+            raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
+        return Live(encoder, recipe, self.tasks, readable)
+
+    def draw(self, step: int) -> Sequence[Any]:
+        """This process's examples of step ``step``."""
+        return self.ahead(step)
+
+    def _drawn(self, step: int) -> Sequence[Any]:
+        batch = self.recipe.batch
+        return [self.examples(step * batch + n) for n in self.team.share(batch)]
+
+    def _teacher(self) -> Ema:
+        if self.teacher is None:
+            raise ValueError("labels='teacher' needs a run with averaged weights (`loop.train`)")
+        return self.teacher
+
+    def _relabelled(
+        self,
+        name: str,
+        examples: Sequence[Example],
+        painted: Iterable[Tensor],
+        latents: Iterable[Tensor] = (),
+    ) -> list[Example]:
+        """The examples with what the teacher ``painted`` and its ``latents``: none, or one for each that is taught."""
+        task, canvases, targets = self.tasks[name], iter(painted), iter(latents)
+        out = []
+        for example in examples:
+            if example.taught:
+                canvas, target = next(canvases, None), next(targets, None)
+                if canvas is not None:
+                    canvas = canvas.float()
+                    canvas = canvas.clamp(-1, 1) if task.painted else task.decode(canvas[None])[0]
+                    example = replace(example, canvas=canvas)
+                if target is not None:
+                    example = replace(example, target=target.float())
+            out.append(example)
+        return out
+
+    def _painted_terms(self, name: str, painted: Tensor, examples: Sequence[Example]) -> Terms:
+        task, device, terms = self.tasks[name], self.team.device, {}
+        wanted = [told(example, device) for example in examples]
+        # Losses are sums over many pixels: never in half precision.
+        with torch.autocast(device.type, enabled=False):
+            for loss, weight in weights_of(self.recipe, name, task).items():
+                if weight:
+                    values = [
+                        task.loss(p[None], canvas, known, {loss: 1.0}, seen)
+                        for p, (canvas, known, seen) in zip(painted, wanted, strict=True)
+                    ]
+                    # A network of one's own has no other loss for this weight to be told from.
+                    terms[loss] = ((self.recipe.image_weight or 1.0) * weight, torch.stack(values))
+        return terms
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """The tasks' metrics on held-out samples."""
+        if self.validation is None:
+            return {}
+        samples = [self.validation[i] for i in self.held_out[: self.recipe.validate_count]]
+        scores: dict[str, float] = {}
+        for predictor in self._predictors().values():
+            scores.update(score(predictor, samples))
+        return scores
+
+    @torch.no_grad()
+    def preview(self) -> Tensor | None:
+        """Truth, answer and error on the first held-out samples."""
+        if self.validation is None or not self.tasks:
+            return None
+        samples = [self.validation[i] for i in self.held_out[:PREVIEWED]]
+        able = {
+            t: p for t, p in self._predictors().items() if any(p.task.target in s.targets for s in samples)
+        }
+        return preview(able, samples) if able else None
+
+
+def weights_of(recipe: Recipe, name: str, task: Task) -> Mapping[str, float]:
+    """Of a task's losses: the recipe's, or its own."""
+    return recipe.losses.get(name, task.weights)
+
+
+def look_at_pictures(recipe: Recipe, tasks: Mapping[str, Task]) -> bool:
+    """Whether a loss looks at the picture."""
+    return any(
+        w and k in t.picture_losses for n, t in tasks.items() for k, w in weights_of(recipe, n, t).items()
+    )
+
+
+def told(example: Example, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Canvas, mask and picture of one example, each a batch of one."""
+    assert example.canvas is not None and example.known is not None
+    seen = None if example.picture is None else example.picture[None].to(device).float() / 255
+    return example.canvas[None].to(device), example.known[None].to(device), seen
