@@ -26,7 +26,18 @@ from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
 ROOT = Path(__file__).parents[1]
-FILES = ("genpercept", "table1", "table2", "table3", "table4", "table5", "table12", "peers", "diff2in1")
+FILES = (
+    "genpercept",
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "table5",
+    "table12",
+    "peers",
+    "diff2in1",
+    "multitask",
+)
 SIDE = 32
 DATA_SETS = re.compile(r"(KITTI|NYUv2|ScanNet|DIODE|ETH3D) (\.\d{3})")
 

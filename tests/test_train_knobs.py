@@ -114,6 +114,7 @@ def test_rates_fall_as_their_names_say(recipe):
     assert rates(plan.replace(schedule="constant"), 0, 3, 4, 50, 103) == pytest.approx([0.5, 2, 2, 2, 2])
     assert rates(plan.replace(schedule="linear"), 1, 4, 54) == pytest.approx([1.0, 2.0, 1.1])
     assert rates(plan.replace(schedule="cosine"), 4, 54) == pytest.approx([2.0, 1.1])
+    assert rates(plan.replace(schedule="poly"), 4, 54) == pytest.approx([2.0, 0.2 + 1.8 * 0.5**0.9])
     for name in ("cosine", "linear", "exponential"):
         fallen = rates(plan.replace(schedule=name, decay=50), *range(4, 104))
         assert fallen == sorted(fallen, reverse=True)
