@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,3 +234,9 @@ def test_the_commands_know_it_and_write_it_down(tiny_model, tmp_path, capsys):
     assert json.loads(Image.open(row["path"]).info["twofold"])["sampler"] == "dpm"
     assert command([*asked, "--out", str(tmp_path / "b"), "--sampler", "lcm"]) == 2
     assert "--sampler 'lcm' is unknown; choose ddim or dpm" in capsys.readouterr().err
+
+
+def test_the_program_of_the_page_runs():
+    page = (Path(__file__).parents[1] / "docs" / "generate.md").read_text()
+    (program,) = page.split("```python\n")[1:]
+    exec(compile(program.split("```")[0], "docs/generate.md", "exec"), {})
