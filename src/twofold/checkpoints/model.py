@@ -22,7 +22,7 @@ from .components import How
 from .layouts import assemble, check_network, marigold_like
 from .ldm import read_ldm
 from .locate import fetch, fetch_base, looks_like_hub_id
-from .own import EMBEDDED, SETTINGS, Opened, open_own
+from .own import EMBEDDED, NETWORK, SETTINGS, Opened, open_own
 from .published import PUBLISHED, find_by_folder, find_published
 from .settings import ModelSettings
 from .strict import ModelError, read_json, weight_files
@@ -195,6 +195,10 @@ def _open(name: str, how: How, method: str, base: str, revision: str | None) -> 
 def _folder(folder: Path, how: How, key: str, base: str, called: str = "") -> Opened:
     if (folder / SETTINGS).exists() or folder == EMBEDDED:
         return open_own(folder, how)
+    if (folder / NETWORK).exists():
+        raise ModelError(
+            f"{folder} belongs to a network of its author's own; open_network, or --network file.py:make, opens it"
+        )
     if key:
         return assemble(key, folder, how, base)
     settings = marigold_like(folder)

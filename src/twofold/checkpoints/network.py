@@ -22,10 +22,10 @@ from ..network import NetworkPredictor
 from ..tasks import get_task
 from .code import made
 from .model import digest
-from .own import code_version
+from .own import NETWORK, code_version
 from .strict import ModelError, read_file, read_json
 
-NETWORK, WEIGHTS = "network.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
 
 
 class NetworkSettings(BaseModel):

@@ -23,6 +23,8 @@ from .settings import ModelSettings
 from .strict import ModelError, read_json, weight_files
 
 SETTINGS, TEXTS = "twofold.json", "texts.safetensors"
+# In place of SETTINGS, in the folder of a network of somebody's own.
+NETWORK = "network.json"
 EMBEDDED = Path(__file__).parents[1] / "backbones" / "embedded"
 
 Opened = tuple[StableDiffusion, ModelSettings, dict[str, nn.Module], list[Path]]

@@ -40,6 +40,12 @@ def improve(
         str, typer.Option(help="teacher: labelled anew at every step; stored: as labelled when created.")
     ] = "teacher",
     rounds: Annotated[int, typer.Option(min=1, help="How often pictures are made anew.")] = 1,
+    creator: Annotated[
+        str,
+        typer.Option(
+            metavar="M", help="The model that draws, where the recipe's does not: 'embedded', a folder."
+        ),
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of what is created.")] = 0,
     device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
     every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
@@ -62,7 +68,9 @@ def improve(
         made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, scoring="free")
     except ValueError as error:
         raise Stop(reason(error)) from error
-    plan = Improvement.of(asked, create=made, per_image=per_image, share=share, labels=labels, rounds=rounds)
+    plan = Improvement.of(
+        asked, create=made, per_image=per_image, share=share, labels=labels, rounds=rounds, creator=creator
+    )
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
     events = run_improvement(plan, run, team)
     for event in track(events, 0, asked.name, quiet=as_json or not team.first):

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
-from ..checkpoints import Model
+from ..checkpoints import Model, Network
 from ..diffusion import to_x0
 from ..image import pad_to_multiple
+from ..painter import Painter
 from ..prediction import Prediction
 from ..predictor import Predictor
 from ..protocol import Answer
@@ -44,7 +45,8 @@ class Creator:
 
     Args:
         backbone: that draws.
-        predictors: by task, that label; any that share ``backbone``, or others. None: pictures without labels.
+        predictors: by task, that label: any that share ``backbone``, or others, networks of one's own included. None:
+            pictures without labels.
         settings: everything else that decides the numbers.
         weights: what tells the weights apart, for the record of each sample: such as digests, or a step of training.
             When None, a sha256 of what backbone and heads hold now.
@@ -61,7 +63,7 @@ class Creator:
     def __init__(
         self,
         backbone: Backbone,
-        predictors: Mapping[str, Predictor],
+        predictors: Mapping[str, Painter],
         settings: Settings = STANDARD,
         weights: Mapping[str, Any] | None = None,
         model: str = "",
@@ -118,7 +120,7 @@ class Creator:
             raise ValueError(f"{len(numbers)} indices for {len(sources)} sources; give one, or one a source")
         if batch < 1:
             raise ValueError(f"a batch of {batch} samples cannot go through the network")
-        _check_modes({"the backbone": self.backbone, **{n: p.head for n, p in self.predictors.items()}})
+        _check_modes({"the backbone": self.backbone, **{n: _labeller(p) for n, p in self.predictors.items()}})
         brought = [self._brought(source) for source in sources]
         made: dict[int, Sample] = {}
         for shape in dict.fromkeys(s.image.shape for s in brought):
@@ -168,6 +170,7 @@ class Creator:
                         caption={"text": captions[i][0], "from": captions[i][1]},
                         start=self.path.start,
                         looks=len(self.path.times),
+                        label_source="image" if self.settings.label_mode == "reencode" else "features",
                         pixels=list(brought[i].image.shape[-2:]),
                         index=indices[i],
                         draw_seed=seeds[i],
@@ -223,6 +226,7 @@ class Creator:
         return {
             name: read_walk(p, drawn.looks[_reads(p)], drawn.images, {"label_mode": "denoise"})
             for name, p in self.predictors.items()
+            if isinstance(p, Predictor)  # or it was refused
         }
 
     def _scores(
@@ -256,33 +260,49 @@ class Creator:
 
 
 def creator_of(
-    model: Model,
+    model: Model | Network,
     tasks: Sequence[str] = (),
     settings: Settings = STANDARD,
     template: str = TEMPLATE,
     captioner: str = "",
     classes: Sequence[str] = (),
+    drawing: Model | None = None,
 ) -> Creator:
     """A creator by an opened model, labelling ``tasks``, or all that it knows; none where it knows none.
 
+    ``drawing`` is the model that draws, where that is not the one that labels: one that draws no pictures, such as a
+    network of one's own.
+
     Raises:
         ModelError: a task that it does not know.
-        ValueError: see `Creator`.
+        ValueError: see `Creator`; or nobody draws.
     """
-    predictors = {name: model.predictor(name) for name in tasks or model.tasks}
-    heads = {name: weights_digest(p.head) for name, p in predictors.items()}
-    weights = {"model": model.digest, "heads": heads}
-    return Creator(model.backbone, predictors, settings, weights, model.name, template, captioner, classes)
+    predictors: dict[str, Painter] = {name: model.predictor(name) for name in tasks or model.tasks}
+    heads = {n: weights_digest(p.head) for n, p in predictors.items() if isinstance(p, Predictor)}
+    weights: dict[str, Any] = {"model": model.digest, "heads": heads}
+    if drawing is None and isinstance(model, Network):
+        raise ValueError(f"{model.name} draws no pictures; say which model does, such as 'embedded'")
+    if drawing is not None:
+        weights["drawing"] = drawing.digest
+    draws = drawing or model
+    assert isinstance(draws, Model)
+    name = f"{model.name}, drawn by {drawing.name}" if drawing else model.name
+    return Creator(draws.backbone, predictors, settings, weights, name, template, captioner, classes)
 
 
-def _digests(backbone: Backbone, predictors: Mapping[str, Predictor]) -> dict[str, Any]:
-    heads = {name: weights_digest(p.head) for name, p in predictors.items()}
+def _digests(backbone: Backbone, predictors: Mapping[str, Painter]) -> dict[str, Any]:
+    heads = {name: weights_digest(_labeller(p)) for name, p in predictors.items()}
     return {"backbone": weights_digest(backbone), "heads": heads}
 
 
-def _reads(predictor: Predictor) -> Any:
+def _labeller(predictor: Painter) -> nn.Module:
+    """What of a predictor labels and need not draw: a head, or all of it."""
+    return predictor.head if isinstance(predictor, Predictor) else predictor
+
+
+def _reads(predictor: Painter) -> Any:
     """The kind of features that a predictor's head reads."""
-    return getattr(predictor.head, "reads_features", True)
+    return getattr(_labeller(predictor), "reads_features", True)
 
 
 def _check_modes(networks: Mapping[str, nn.Module]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.codecs import DEFAULT_CODECS
+from ..painter import Painter
 from ..prediction import SPACES, Prediction
 from ..predictor import Predictor
 from ..protocol import Answer
@@ -30,12 +31,13 @@ _EXACT: dict[str, dict[str, Any]] = {
 }
 
 
-def check_predictors(predictors: Mapping[str, Predictor], label_mode: str) -> None:
+def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None:
     """That the predictors' answers can be stored side by side as labels of created pictures.
 
     Raises:
         ValueError: two of them are stored as one target; or one is to read the features of the denoising walk, and has
-            a head that reads none or needs words of its own, or a network that is shown more than a noisy picture.
+            a head that reads none or needs words of its own, or a network that is shown more than a noisy picture, or
+            nothing of the walk at all.
     """
     seen: dict[str, str] = {}
     for name, predictor in predictors.items():
@@ -48,6 +50,11 @@ def check_predictors(predictors: Mapping[str, Predictor], label_mode: str) -> No
         seen[target] = name
         if label_mode != "denoise":
             continue
+        if not isinstance(predictor, Predictor):
+            raise ValueError(
+                f"label_mode 'denoise' reads the features of the network that draws, and {name} is said by one that "
+                "looks at pictures; use label_mode 'reencode'"
+            )
         reads = getattr(predictor.head, "reads_features", True)
         if not reads:
             raise ValueError(
@@ -82,7 +89,7 @@ def read_walk(
     ]
 
 
-def ask(predictor: Predictor, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
+def ask(predictor: Painter, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
     """What the predictor says of pictures ``b 3 h w``, each with its own seed, all in one batch."""
     return predictor(list(images), seed=list(seeds), batch=len(images))
 
@@ -96,20 +103,20 @@ def as_target(prediction: Prediction) -> Tensor:
     return prediction.map
 
 
-def descriptors(predictors: Mapping[str, Predictor]) -> dict[str, dict[str, Any]]:
+def descriptors(predictors: Mapping[str, Painter]) -> dict[str, dict[str, Any]]:
     """How the labels are stored, by target: exactly, normals as half floats (0.03 degrees at most)."""
     found = {}
     for predictor in predictors.values():
         task = predictor.task
         how = dict(_EXACT.get(task.target, DEFAULT_CODECS.get(task.target, {"codec": "npy"})))
         if task.target == "depth":
-            how[relative.KEY] = predictor.reading.space or task.space
+            how[relative.KEY] = predictor.space
         found[task.target] = how
     return found
 
 
 def masks(
-    source: Sample, predictors: Mapping[str, Predictor], policy: str
+    source: Sample, predictors: Mapping[str, Painter], policy: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """By target, where a created label holds (bool ``1 h w``), and which policy that came of.
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..environment import installed
+from ..painter import Painter
 from ..predictor import Predictor
 from .settings import Settings
 
@@ -41,16 +42,16 @@ def weights_digest(module: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def asked(predictor: Predictor) -> dict[str, Any]:
+def asked(predictor: Painter) -> dict[str, Any]:
     """How a task is asked, as JSON values."""
-    task = predictor.task
+    common = {"target": predictor.task.target, "space": predictor.space, "size": predictor.size}
+    if not isinstance(predictor, Predictor):
+        return {**common, **predictor.about}
     return {
-        "target": task.target,
-        "space": predictor.reading.space or task.space,
+        **common,
         "prompt": predictor.prompt,
         "protocol": asdict(predictor.protocol),
         "head": type(predictor.head).__name__,
-        "size": predictor.size,
     }
 
 

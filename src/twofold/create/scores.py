@@ -24,8 +24,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import align_affine
+from ..painter import Painter
 from ..prediction import SPACES, Prediction
-from ..predictor import Predictor
 from ..sample import Sample
 from ..tasks import Task
 from .labels import ask
@@ -118,7 +118,7 @@ def free_scores(
 
 
 def asked_scores(
-    predictor: Predictor,
+    predictor: Painter,
     name: str,
     images: Tensor,
     seeds: Sequence[int],

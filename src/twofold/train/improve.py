@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..checkpoints import Model, open_model
+from ..checkpoints import Model, Network, made, open_model, open_network
 from ..create import Job, Settings, create, creator_of
 from ..data.folder import Folder
 from ..image import atomic_write
@@ -41,6 +41,8 @@ class Improvement(BaseModel):
         labels: who labels created pictures in training: the ``teacher`` as it is at that step, or what was ``stored``
             when they were created.
         rounds: how often the pictures are made anew.
+        creator: the model that draws, as `open_model` knows it, where that is not the recipe's own: which a network of
+            one's own, that labels and learns, always needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,12 +52,21 @@ class Improvement(BaseModel):
     share: float = Field(1.0, ge=0)
     labels: Literal["teacher", "stored"] = "teacher"
     rounds: int = Field(1, ge=1)
+    creator: str = ""
 
     @model_validator(mode="after")
     def _possible(self) -> Improvement:
         if not self.recipe.tasks or self.recipe.start == "new":
             raise ValueError(
                 "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
+            )
+        if self.recipe.stage == "network" and not self.creator:
+            raise ValueError(
+                "a network of one's own draws no pictures; say which model does, such as creator='embedded'"
+            )
+        if self.creator and self.create.label_mode == "denoise":
+            raise ValueError(
+                "label_mode 'denoise' reads the features of what draws, and here another network labels; use 'reencode'"
             )
         if self.labels == "teacher" and not self.recipe.ema:
             raise ValueError("the teacher is the average of students: ema must be above 0")
@@ -125,20 +136,26 @@ def _created(plan: Improvement, start: str, number: int, place: Path) -> Iterato
         if (out / "done").exists():
             continue
         creator = creator_of(
-            _able(start, plan.recipe), [get_task(t).name for t in plan.recipe.tasks], settings
+            _able(start, plan.recipe),
+            [get_task(t).name for t in plan.recipe.tasks],
+            settings,
+            drawing=open_model(plan.creator) if plan.creator else None,
         )
         yield from create(creator, folder, out, Job((settings.strength,), plan.per_image))
         with atomic_write(out / "done") as file:
             file.write_text("")
 
 
-def _able(start: str, recipe: Recipe) -> Model:
+def _able(start: str, recipe: Recipe) -> Model | Network:
     """The model that a round starts from.
 
     Raises:
         ValueError: it has not learned the recipe's tasks yet.
     """
-    model = open_model(start)
+    if recipe.stage == "network":
+        model = open_network(start, made(recipe.network, recipe.network_options))
+    else:
+        model = open_model(start)
     missing = [t for t in recipe.tasks if get_task(t).name not in model.tasks]
     if missing:
         raise ValueError(
