@@ -188,6 +188,16 @@ def test_normals_as_some_programs_have_them():
     for name in ("mean", "median", "rmse"):
         wide = score(QUIRKS[f"normals_{name}_of_bytes"], (tilted(120), tilted(0)))
         assert wide == pytest.approx(120 * 1.000507, abs=0.4)
+    other = torch.nn.functional.normalize(
+        all_around
+        + 0.3 * torch.randn(3, 40, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1)),
+        dim=0,
+    )
+    stored = ((other + 1) / 2 * 255).round() / 255 * 2 - 1
+    apart = torch.acos(torch.cosine_similarity(stored, all_around, dim=0)) * 180 / 3.14
+    for threshold in (11.25, 22.5, 30.0):
+        found = score(QUIRKS[f"normals_below_{threshold:g}_of_bytes"], (other, all_around))
+        assert found == pytest.approx(100 * float((apart < threshold).double().mean()))
     images = [(tilted(1 / 3), tilted(0)), (tilted(2 / 3), tilted(0))]
     assert score(QUIRKS["normals_mean_rounded"], *images) == pytest.approx((0.3333 + 0.6667) / 2, abs=1e-12)
     assert score(NORMALS_BY_IMAGE["mean"], *images) == pytest.approx(0.5, abs=1e-12)

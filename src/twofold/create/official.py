@@ -61,8 +61,9 @@ def export_official(
 ) -> Path:
     """Write created samples, and the real ones they are to be learned beside, as the released code reads them.
 
-    Labels are rounded to 8 bits here, and only here. Real files are called ``a_real_...`` and created ones
-    ``rgb_syn_K``, ``sn_syn_K``: in each folder the real come first, so that the order pairs them.
+    Labels are rounded to 8 bits here, and only here; real files that are of that kind already are copied as they are.
+    Real files are called ``a_real_...`` and created ones ``rgb_syn_K``, ``sn_syn_K``: in each folder the real come
+    first, so that the order pairs them.
 
     Args:
         created: with normals; of its rows those noised to ``start``, in order of their ids.
@@ -104,10 +105,27 @@ def _write(root: Path, folder: Folder, index: int, picture: str, normals: str) -
         raise FolderError(
             f"{sample.id} of {folder.root} has no normals; the official layout is of normals only"
         )
-    write_image(root / "img" / f"{picture}.png", sample.image)
-    write_image(root / "norm" / f"{normals}.png", rounded(sample.targets["normals"], sample.valid["normals"]))
+    to = root / "img" / f"{picture}.png", root / "norm" / f"{normals}.png"
+    same = _alike(folder, folder.rows[index])
+    if same:
+        for source, target in zip(same, to, strict=True):
+            shutil.copyfile(source, target)
+    else:
+        write_image(to[0], sample.image)
+        write_image(to[1], rounded(sample.targets["normals"], sample.valid["normals"]))
     with atomic_write(root / "caption" / f"{picture}.txt") as temporary:
         temporary.write_text(f"{sample.caption}\n", "utf-8")
+
+
+def _alike(folder: Folder, row: dict[str, Any]) -> tuple[Path, Path] | None:
+    """The files of a row's picture and normals where they are such as the released code reads; else None."""
+    if any(key in said for key in ("crop", "squeeze", "image") for said in (row, folder.header)):
+        return None
+    how = folder.descriptor(row, "normals")
+    if any(how.get(key) != value for key, value in HOW.items()) or how.get("masks"):
+        return None
+    files = folder.files / row["file_name"], folder.files / how["path"]
+    return files if all(f.suffix == ".png" and f.is_file() for f in files) else None
 
 
 def rounded(normals: Tensor, valid: Tensor) -> Tensor:

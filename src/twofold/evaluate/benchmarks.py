@@ -128,7 +128,7 @@ _ALL = (
     _normals("vkitti-normals", "Virtual KITTI 2, DSINE's package", "dsine-vkitti", "test", 1000, "rendered"),
     Benchmark(
         "nyuv2-normals-bae", "NYUv2 test, normals of Bae's package (Ladicky, GeoNet)", "nyuv2-bae", "test",
-        ("normal/bae", "normal/marigold"), 654,
+        ("normal/bae", "normal/marigold", "normal/diff2in1-script"), 654,
         notes="Only the centre crop of the truth is defined. Other truth than nyuv2-normals in files, not in kind.",
     ),
     *(

@@ -22,6 +22,7 @@ from ..metrics import (
     MULTITASK_POOLED,
     NORMALS,
     NORMALS_BY_IMAGE,
+    QUIRKS,
     SALIENCY,
     Metric,
     angle,
@@ -50,6 +51,7 @@ TABLES: dict[str, Mapping[str, Metric]] = {
     "MULTITASK_POOLED": MULTITASK_POOLED,
     "NORMALS": NORMALS,
     "NORMALS_BY_IMAGE": NORMALS_BY_IMAGE,
+    "QUIRKS": QUIRKS,
     "SALIENCY": SALIENCY,
 }
 _OF_IDS: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]]] = {

@@ -120,6 +120,21 @@ _ALL = (
         "predictions stored as 8-bit pictures of 512x512; none of that is done here.",
     ),
     Standard(
+        name="normal/diff2in1-script",
+        version=1,
+        title="surface normals as Diff-2-in-1's own script scores them: after 8 bits, with 3.14 for pi",
+        target="normals",
+        spaces=("normals",),
+        metrics=tuple(
+            f"QUIRKS.normals_{name}_of_bytes"
+            for name in ("mean", "median", "rmse", "below_11.25", "below_22.5", "below_30")
+        ),
+        average="pixels",
+        source="evaluation.py of Diff-2-in-1's released code",
+        notes="To compare with what that script prints, whose shares are fractions. It rounds at 512x512 and enlarges "
+        "then; here what is scored is rounded.",
+    ),
+    Standard(
         name="normal/marigold",
         version=1,
         title="surface normals, averaged over each image first",

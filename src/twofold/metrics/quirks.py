@@ -26,10 +26,18 @@ def _short_pi(x: Pair) -> Tensor:
     return angle(x.p, x.d, dim=0) * LONGER
 
 
+def _bytes(vectors: Tensor) -> Tensor:
+    """Vectors as they are after three bytes each."""
+    return ((vectors.double() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+
+
 def _of_bytes(metric: Metric, x: Pair) -> Tensor:
     """A metric's part of vectors as they are after three bytes each, and of errors longer by `LONGER`."""
-    stored = ((x.prediction.double() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-    return metric.part(Pair(stored, x.target, x.valid))
+    return metric.part(Pair(_bytes(x.prediction), x.target, x.valid))
+
+
+def _below_of_bytes(threshold: float, x: Pair) -> Tensor:
+    return 100.0 * (angle(_bytes(x.p), x.d, dim=0) * LONGER < threshold)
 
 
 def _longer(metric: Metric, total: Tensor) -> float:
@@ -71,6 +79,12 @@ QUIRKS: dict[str, Metric] = {
             )
             for name, whole in NORMALS.items()
             if name in ("mean", "median", "rmse")
+        ),
+        *(
+            mean_over_pixels(
+                f"normals_below_{threshold:g}_of_bytes", "%", "higher", partial(_below_of_bytes, threshold)
+            )
+            for threshold in (11.25, 22.5, 30.0)
         ),
         # DMP's evaluation clamps the cosine to [0, 1]: nothing is farther off than 90 degrees.
         mean_over_pixels("normals_mean_at_most_90", "deg", "lower", _at_most_right),

@@ -1,0 +1,309 @@
+"""The four commands of Diff-2-in-1's released code, as ours, in its folders: warm-up, creation, second stage, test."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import world
+from twofold.backbones import new
+from twofold.backbones.stable_diffusion import save_components
+from twofold.checkpoints import open_model
+from twofold.checkpoints.diff2in1 import DECODER, FUSION
+from twofold.cli.main import run
+from twofold.create.official import index_official, rounded
+from twofold.data.folder import Folder
+from twofold.data.layout import FolderError
+from twofold.image import read_image, write_image
+from twofold.image.squeeze import official_canvas, official_normals
+from twofold.train import Recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "diff2in1.py"
+WEIGHTS = "TWOFOLD_DIFF2IN1"  # a folder with weights/ and nyu/
+TRAIN, TEST = ("000002", "000003", "000004", "001439"), ("000000", "001448")
+H, W = 48, 64
+
+
+def split_of_nyu(folder: Path, names: tuple[str, ...]) -> None:
+    """Pictures, normals (8 bits, x to the left, black along the border) and captions, as Bae's package has them."""
+    for part in ("img", "norm", "caption"):
+        (folder / part).mkdir(parents=True)
+    for seed, name in enumerate(names):
+        ball = world.sphere(seed, W)
+        known = torch.zeros(1, H, W, dtype=torch.bool)
+        known[:, 3:-3, 4:-4] = True
+        write_image(folder / "img" / f"{name}.png", ball.image[:, 8:-8])
+        write_image(folder / "norm" / f"{name}.png", rounded(ball.targets["normals"][:, 8:-8], known))
+        (folder / "caption" / f"{name}.txt").write_text(f"a ball\n of {name}\n")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """The tree as the readme has it, a tiny Stable Diffusion, and what each of our commands left."""
+    root = tmp_path_factory.mktemp("diff2in1")
+    split_of_nyu(root / "dataset" / "nyu" / "train", TRAIN)
+    split_of_nyu(root / "dataset" / "nyu" / "test", TEST)
+    save_components(new.tiny(), root / "sd", torch.float32)
+    nyu = str(root / "dataset" / "nyu")
+    convert(root, "diff2in1", nyu, "train", "nyu")
+    convert(root, "nyuv2-bae", nyu, "test", "nyu-test")
+    # 1. training_1st_stage.py
+    train(root, "warm_up", "warm", start=str(root / "sd"), sources=[{"path": str(root / "data" / "nyu")}])
+    # 2. data_creation.py
+    assert run([*created(root), "--compat", "official", "--layout", "official"]) == 0
+    # By hand, as the readme says; and as one folder of real and created samples that is read by its names.
+    merged_by_hand(root)
+    for kind in ("real", "created"):
+        convert(root, "diff2in1", str(root / "dataset" / "nyu_nyu_T600"), f"train-{kind}", f"merged-{kind}")
+    # 3. training_2nd_stage.py
+    sources = [
+        {"path": str(root / "data" / "merged-real"), "share": 4},
+        {"path": str(root / "data" / "merged-created"), "share": 4, "labels": "teacher"},
+    ]
+    train(root, "second_stage", "second", start=str(root / "runs" / "warm" / "checkpoint"), sources=sources)
+    # 4. test.py and evaluation.py
+    assert run([*evaluated(root, "report"), "--model", str(root / "runs" / "second" / "checkpoint")]) == 0
+    return root
+
+
+def convert(root: Path, name: str, tree: str, split: str, out: str) -> None:
+    assert run(["data", "convert", name, tree, "--split", split, "--out", str(root / "data" / out)]) == 0
+
+
+def train(root: Path, recipe: str, out: str, **changes) -> None:
+    changes |= {"size": [H, W], "steps": 2, "batch": 4, "save_every": 1}
+    settings = [x for k, v in changes.items() for x in ("--set", f"{k}={json.dumps(v)}")]
+    command = ["train", f"{RECIPES}:{recipe}", "--out", str(root / "runs" / out), *settings]
+    assert run([*command, "--device", "cpu", "--tracker", "none"]) == 0
+
+
+def created(root: Path) -> list[str]:
+    model = str(root / "runs" / "warm" / "checkpoint")
+    out = str(root / "created")
+    source = str(root / "dataset" / "nyu" / "train")
+    small = ["--steps", "4", "--size", "64", "--scoring", "free"]
+    return ["create", source, "--model", model, "--task", "normals", "--out", out, *small]
+
+
+def merged_by_hand(root: Path) -> None:
+    """What is created beside what is real, each under the name it has."""
+    real, made = root / "dataset" / "nyu" / "train", root / "created" / "nyu_nyu_T600" / "train"
+    out = root / "dataset" / "nyu_nyu_T600" / "train"
+    for part in ("img", "norm", "caption"):
+        shutil.copytree(real / part, out / part)
+        for path in (made / part).glob("*syn_*"):
+            shutil.copy(path, out / part)
+
+
+def evaluated(root: Path, out: str) -> list[str]:
+    data = str(root / "data" / "nyu-test")
+    return [
+        "evaluate",
+        "--benchmark",
+        "nyuv2-normals-bae",
+        "--data",
+        data,
+        "--out",
+        str(root / out),
+        "--no-pictures",
+    ]
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {k: v.clone() for k, v in model.heads["normals"].state_dict().items()}
+
+
+def test_the_tree_is_read_in_its_own_encodings(place):
+    folder = Folder(place / "data" / "nyu")
+    assert folder.ids == tuple(f"train/{name}" for name in TRAIN)
+    truth = world.sphere(1, W).targets["normals"][:, 8:-8]
+    sample = folder[1]
+    assert sample.caption == "a ball of 000003"
+    known = sample.valid["normals"]
+    assert int(known.sum()) == (H - 6) * (W - 8)
+    off = torch.rad2deg(torch.acos((sample.targets["normals"] * truth).sum(0).clamp(-1, 1)))[known[0]]
+    assert off.max() < 1  # 8 bits, and x turned back to the right
+    assert [s.image.shape for s in Folder(place / "data" / "nyu-test")] == [(3, H, W)] * 2
+
+
+def test_the_warm_up_leaves_a_head_on_a_network_that_is_as_it_was(place):
+    model = open_model(str(place / "runs" / "warm" / "checkpoint"))
+    how = model.settings.tasks["normals"]
+    assert (how.head, how.prompt, how.protocol.timestep, how.frame) == ("bae", "", 0, "RUB")
+    before = open_model(str(place / "sd")).backbone.unet.state_dict()
+    after = model.backbone.unet.state_dict()
+    assert all(torch.equal(after[k].half(), before[k].half()) for k in before)
+
+
+def test_what_is_created_lies_in_its_folders_and_is_read_back_equal(place):
+    made = Folder(place / "created")
+    assert [s.image.shape for s in made] == [(3, 64, 64)] * 4
+    again = index_official(place / "created" / "nyu_nyu_T600" / "train", place / "index")
+    assert [Path(row["file_name"]).name[0] == "r" for row in again.rows] == [False] * 4 + [True] * 4
+    real = Folder(place / "data" / "nyu")
+    for i, sample in enumerate((*real, *made)):
+        back = again[i]
+        assert torch.equal(back.image, sample.image)
+        assert back.caption == sample.caption
+        assert torch.equal(back.valid["normals"], sample.valid["normals"])
+        known = sample.valid["normals"][0]
+        apart = (back.targets["normals"] - sample.targets["normals"]).norm(dim=0)[known]
+        assert apart.max() < 0.01  # half a level in each of three numbers
+    # As that code has it: no mask but the whole picture.
+    assert all(bool(s.valid["normals"].all()) for s in made)
+
+
+def test_merged_by_hand_or_by_us_is_the_same_folder(place):
+    """And the first letter of a picture's name says who made it, in either."""
+    ours = index_official(place / "created" / "nyu_nyu_T600" / "train", place / "index-2")
+    theirs = index_official(place / "dataset" / "nyu_nyu_T600" / "train", place / "index-3")
+    assert len(ours) == len(theirs) == 8
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a.image, b.image)
+        assert torch.equal(a.targets["normals"], b.targets["normals"])
+        assert (a.caption, world.origin_of(a).kind) == (b.caption, world.origin_of(b).kind)
+    real, new_ones = (Folder(place / "data" / f"merged-{k}") for k in ("real", "created"))
+    assert real.ids == tuple(f"train/{name}" for name in TRAIN)
+    assert new_ones.ids == tuple(f"train/rgb_syn_{k}" for k in (1, 2, 3, 4))
+    assert {world.origin_of(s).kind for s in new_ones} == {"synthetic"}
+    assert new_ones.rows[2]["targets"]["normals"]["path"] == "train/norm/sn_syn_3.png"
+
+
+def test_a_folder_in_which_the_order_pairs_nothing_is_refused(place, tmp_path):
+    shutil.copytree(place / "dataset" / "nyu_nyu_T600", tmp_path / "nyu_nyu_T600")
+    out = ["--split", "train", "--out", str(tmp_path / "out")]
+    (tmp_path / "nyu_nyu_T600" / "train" / "caption" / "rgb_syn_2.txt").unlink()
+    with pytest.raises(FolderError, match="8 in img, 8 in norm, 7 in caption"):
+        index_official(tmp_path / "nyu_nyu_T600" / "train", tmp_path / "index")
+    assert run(["data", "convert", "diff2in1", str(tmp_path / "nyu_nyu_T600"), *out]) == 2
+    (tmp_path / "nyu_nyu_T600" / "train" / "caption" / "rgb_syn_2.png").touch()
+    with pytest.raises(FolderError, match=r"rgb_syn_2\.png is no \.txt file"):
+        index_official(tmp_path / "nyu_nyu_T600" / "train", tmp_path / "index")
+
+
+def test_the_second_stage_keeps_the_teacher_beside_its_student(place):
+    warm, kept = (weights(open_model(str(place / "runs" / n / "checkpoint"))) for n in ("warm", "second"))
+    state = torch.load(place / "runs" / "second" / "state.pt", weights_only=True)
+    moved = max(float((v - state["weights"][k]).abs().max()) for k, v in state["ema"].items())
+    assert moved > 1e-5  # the student has learned
+    assert warm.keys() == kept.keys()  # and 8 pictures do not move a teacher who moves every 40
+    assert all(torch.equal(warm[k], kept[k]) for k in warm)
+    assert [s.labels for s in Recipe.read(place / "runs" / "second" / "recipe.json").sources] == [
+        "stored",
+        "teacher",
+    ]
+
+
+def test_the_test_scores_by_bae_s_rules_beside_the_published_rows(place):
+    report = json.loads((place / "report" / "report.json").read_text())
+    assert report["counts"]["evaluated"] == 2
+    assert report["protocol"]["id"].startswith("normal/bae@")
+    assert 0 < report["scores"]["mean"] < 180
+    assert 0 <= report["scores"]["below_30"] <= 100
+    told = (place / "report" / "report.md").read_text()
+    assert "500 synthetic pictures" in told and "12.7" in told
+
+
+@pytest.fixture(scope="module")
+def pair(place):
+    """The warmed-up head as sn_ckpt and bae_ckpt, in ``pair``; and from there in our layout again, in ``back``."""
+    ours = str(place / "runs" / "warm" / "checkpoint")
+    assert run(["convert-checkpoint", ours, str(place / "pair"), "--layout", "diff2in1"]) == 0
+    command = ["convert-checkpoint", str(place / "pair"), str(place / "back"), "--base", str(place / "sd")]
+    assert run([*command, "--dtype", "float32", "--method", "diff2in1-normals-official"]) == 0
+    return place
+
+
+def test_a_head_goes_out_in_two_files_and_is_the_same_when_it_comes_back(pair, capsys):
+    """With x to the left in the files."""
+    ours = open_model(str(pair / "runs" / "warm" / "checkpoint"))
+    first, second = (
+        torch.load(pair / "pair" / f"checkpoint_{n}.pth", weights_only=True) for n in ("0", "bae_0")
+    )
+    assert set(FUSION.values()) < set(first)
+    assert set(DECODER.values()) == set(second)
+    painted = ours.heads["normals"].get_parameter("decoder.paint.bias")
+    assert torch.equal(second["out_conv_res8.bias"], painted * torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+    for name in ("pair", "back"):
+        found = weights(open_model(str(pair / name), base=str(pair / "sd") if name == "pair" else ""))
+        assert all(torch.equal(v, found[k]) for k, v in weights(ours).items())
+    assert open_model(str(pair / "back")).settings.edge == "both"
+    assert run(["convert-checkpoint", str(pair / "sd"), str(pair / "none"), "--layout", "diff2in1"]) == 2
+    assert "no bae head for normals" in capsys.readouterr().err
+
+
+def test_what_only_its_program_misses_is_taken_from_a_file_of_its_own(pair, capsys):
+    table = torch.load(pair / "pair" / "checkpoint_0.pth", weights_only=True) | {
+        "to_k.weight": torch.ones(2, 3)
+    }
+    torch.save(table, pair / "theirs.pth")
+    command = ["convert-checkpoint", str(pair / "back"), str(pair / "whole"), "--layout", "diff2in1"]
+    assert run([*command, "--completed-by", str(pair / "theirs.pth")]) == 0
+    assert "also insists" not in capsys.readouterr().out
+    found = torch.load(pair / "whole" / "checkpoint_0.pth", weights_only=True)
+    assert found.keys() == table.keys()
+    assert all(torch.equal(found[k], v) for k, v in table.items())
+    for wrong, said in (
+        (["--layout", "twofold"], "is about --layout diff2in1"),
+        (["--push", "a/b"], "leave out"),
+    ):
+        command = ["convert-checkpoint", str(pair / "back"), str(pair / "wrong"), "--layout", "diff2in1"]
+        assert run([*command, "--completed-by", str(pair / "theirs.pth"), *wrong]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_training_goes_on_from_the_two_files(pair):
+    """--sn_ckpt and --bae_ckpt of the second stage: their head, and not a fresh one, is where it starts."""
+    sources = [{"path": str(pair / "data" / "nyu")}]
+    train(pair, "second_stage", "from-pair", start=str(pair / "back"), sources=sources)
+    before, after = (weights(open_model(str(pair / n))) for n in ("back", "runs/from-pair/checkpoint"))
+    assert all(
+        torch.equal(before[k].half(), after[k].half()) for k in before
+    )  # the teacher has not moved yet
+
+
+def test_as_its_programs_see_it_pictures_are_squeezed(place):
+    """The converter's numbers are those of its own way of reading a file, tested against it elsewhere."""
+    tree = place / "dataset" / "nyu"
+    convert(place, "diff2in1-squeezed", str(tree), "train", "squeezed")
+    sample, native = Folder(place / "data" / "squeezed")[0], Folder(place / "data" / "nyu")[0]
+    rgb = (native.image * 255).round().byte()
+    torch.testing.assert_close(sample.image.double(), (official_canvas(rgb) + 1) / 2, rtol=0, atol=1e-6)
+    normals, valid = official_normals(
+        (read_image(tree / "train" / "norm" / "000002.png") * 255).round().byte()
+    )
+    assert torch.equal(sample.valid["normals"], valid)
+    apart = (sample.targets["normals"] * torch.tensor([-1.0, 1, 1])[:, None, None] - normals).abs()[
+        :, valid[0]
+    ]
+    assert apart.max() < 0.01
+    assert run(["data", "validate", str(place / "data" / "squeezed")]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_published_numbers_with_the_published_weights(tmp_path):
+    """Only where somebody has them: the two files and model.ckpt in weights/, Bae's package in nyu/."""
+    root, nyu = Path(os.environ.get(WEIGHTS, "")), str(tmp_path / "nyu")
+    if not os.environ.get(WEIGHTS):
+        pytest.skip(
+            f"{WEIGHTS} names no folder with weights/ and nyu/: the published numbers are not checked"
+        )
+    assert run(["data", "convert", "nyuv2-bae", str(root / "nyu"), "--split", "test", "--out", nyu]) == 0
+    command = [
+        "evaluate",
+        "--benchmark",
+        "nyuv2-normals-bae",
+        "--data",
+        str(tmp_path / "nyu"),
+        "--no-pictures",
+    ]
+    model = ["--model", str(root / "weights"), "--method", "diff2in1-normals-official"]
+    assert run([*command, *model, "--out", str(tmp_path / "report")]) == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["counts"]["evaluated"] == 654
+    found = {k: report["scores"][k] for k in ("mean", "median", "rmse", "below_30")}
+    assert found == pytest.approx({"mean": 12.7, "median": 6.0, "rmse": 21.6, "below_30": 88.2}, abs=0.2)
