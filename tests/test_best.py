@@ -84,3 +84,13 @@ def test_a_score_that_is_none_is_refused(recipe, tmp_path):
         recipe.replace(best="", patience=3)
     with pytest.raises(ValueError, match="needs a task, validation data"):
         recipe.replace(validation=None)
+
+
+def test_two_commands_do_not_write_into_one_run(recipe, tmp_path):
+    pytest.importorskip("fcntl")
+    records = run_recipe(recipe, tmp_path / "run")
+    next(records)
+    with pytest.raises(ValueError, match="another command trains in"):
+        next(run_recipe(recipe, tmp_path / "run"))
+    records.close()
+    assert next(run_recipe(recipe, tmp_path / "run"))["step"] == 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from twofold.cli.main import run
@@ -255,3 +256,20 @@ def test_render_makes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[st
     assert sample.image.shape == (3, 32, 48)
     assert run(command) == 0
     assert "0 scenes rendered, 1 were there" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("device", "told"), [("gpu", "choose auto, cpu, cuda"), ("cuda:x", "unknown"), ("cuda:1", "finds no cuda")]
+)
+def test_devices_that_are_none_are_told_in_a_line(
+    here: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    device: str,
+    told: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    picture("a.png")
+    assert run(["predict", "a.png", "--model", str(tiny_model), "--device", device]) == 2
+    assert told in one_line(capsys.readouterr().err)

@@ -62,3 +62,25 @@ def one_of(option: str, value: str, choices: Iterable[str]) -> str:
     if value not in choices:
         raise Stop(f"{option} {value!r} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}")
     return value
+
+
+def device_of(device: str) -> str:
+    """The device meant: ``auto`` is CUDA where there is any, else the CPU. Stop for an unknown or missing one."""
+    import torch
+
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "xpu": torch.xpu.is_available(),
+    }
+    if device == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    kind, _, number = device.partition(":")
+    if kind not in there or (number and not number.isdigit()):
+        raise Stop(f"--device {device!r} is unknown; choose auto, cpu, cuda, cuda:1 or mps")
+    if not there[kind]:
+        raise Stop(
+            f"--device {device}: torch finds no {kind} here; see `twofold doctor`, or take --device cpu"
+        )
+    return device

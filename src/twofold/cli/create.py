@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
+from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, one_of, track
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model
@@ -195,8 +195,7 @@ def _open(model: str, device: str, dtype: str) -> Model:
 
     from twofold.checkpoints import open_model
 
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return open_model(model, where, getattr(torch, dtype))
+    return open_model(model, device_of(device), getattr(torch, dtype))
 
 
 def _creator(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
-from twofold.cli.predict import Source, _device, _longest
+from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, one_of, track
+from twofold.cli.predict import Source, _longest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,7 +120,7 @@ def evaluate(
     if predictions is not None:
         job, about = of_files(question, predictions, scale, frame)
     else:
-        longest, where = _longest(size), _device(device)
+        longest, where = _longest(size), device_of(device)
         asked = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
         predictor, standard = _predictor(Source(model, method, base), task, standards, where, dtype, **asked)
         question = replace(question, standard=standard)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, Stop, emit, line, one_of, size_pair, track
+from twofold.cli.console import OK, Stop, device_of, emit, line, one_of, size_pair, track
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,11 +111,9 @@ def _open(model: str, device: str) -> Model:
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
-    import torch
-
     from twofold.checkpoints import open_model
 
-    return open_model(model, ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    return open_model(model, device_of(device))
 
 
 def _draw(

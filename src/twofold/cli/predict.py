@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from twofold.cli.console import NOTHING_STARTED, OK, SOME_FAILED, Stop, complain, emit, line, one_of, track
+from twofold.cli.console import (
+    NOTHING_STARTED,
+    OK,
+    SOME_FAILED,
+    Stop,
+    complain,
+    device_of,
+    emit,
+    line,
+    one_of,
+    track,
+)
 
 if TYPE_CHECKING:
     from twofold.job import Problem
@@ -98,8 +109,8 @@ def predict(
         _report_problem(problem, as_json)
     if found:
         source = Source(model, method, base, revision or None, variant)
-        predictors = open_predictors(source, task, _device(device), dtype, ensemble, steps, frame, merge)
-        about = {"seed": seed, "dtype": dtype, "device": _device(device)}
+        predictors = open_predictors(source, task, device_of(device), dtype, ensemble, steps, frame, merge)
+        about = {"seed": seed, "dtype": dtype, "device": device_of(device)}
         settings = {
             name: {**p.about, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
             for name, p in predictors.items()
@@ -169,14 +180,6 @@ def _longest(size: str) -> int | None:
     if not size.isdigit() or not 8 <= int(size) <= 8192:
         raise Stop(f"--size {size!r} is not a number of pixels from 8 to 8192, or 'native'")
     return int(size)
-
-
-def _device(device: str) -> str:
-    if device != "auto":
-        return device
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _report_problem(problem: Problem, as_json: bool) -> None:

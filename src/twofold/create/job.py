@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..data.folder import Folder
 from ..data.layout import FolderError, Row, read_pending, read_rows, to_json, write_text
 from ..data.writer import FolderWriter
 from ..image import ImageError
-from ..image.files import remove_leftovers
+from ..image.files import held, remove_leftovers
 from ..image.stored import find_stored
 from ..sample import Origin, Sample
 from .creator import Creator
@@ -101,7 +101,7 @@ def create(
         if "other settings" not in str(error):
             raise
         raise CreateError(_conflict(root, header(creator, folder, job))) from error
-    with _held(root, shared=True):  # another process may be merging its rows
+    with held(root, shared=True, wait=True):  # another process may be merging its rows
         known = _known(root)
         _sweep(root)
     chunks = batches(items, job.batch)
@@ -221,7 +221,7 @@ def _store(writer: FolderWriter, sample: Sample, known: Mapping[str, Row], keep:
     why = [reason for k in keep if (reason := k.missed(origin.generator["scores"]))]
     if key in known:
         return {"status": "there"}
-    with _held(writer.root, shared=True):
+    with held(writer.root, shared=True, wait=True):
         if writer.has(key):
             return {"status": "there"}
         if not why:
@@ -248,7 +248,7 @@ def finish(writer: FolderWriter) -> int:
     May be called by each of several processes: one after the other merges what is there by then.
     """
     root = writer.root
-    with _held(root, shared=False):
+    with held(root, wait=True):
         pending = _pending_rejected(root)
         rows = {row["id"]: row for row in [*_rejected(root), *pending.values()]}
         if rows:
@@ -312,20 +312,3 @@ def _sweep(root: Path) -> None:
     """Takes away what killed processes left half written."""
     for folder in {p.parent for p in root.rglob(".tmp-*")}:
         remove_leftovers(folder)
-
-
-@contextmanager
-def _held(root: Path, shared: bool) -> Generator[None]:
-    """Keeps merging and writing apart, between processes; where the system has no such locks, nothing is held."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)

@@ -48,3 +48,30 @@ def _lives(pid: int) -> bool:
     except (PermissionError, OverflowError):
         pass
     return True
+
+
+@contextmanager
+def held(path: str | os.PathLike[str], shared: bool = False, wait: bool = False) -> Generator[None]:
+    """Holds a folder or file for this process, or with others that share it, until the block ends or the process does.
+
+    Where the system has no such locks (Windows, some network file systems), nothing is held.
+
+    Raises:
+        BlockingIOError: another holds it, and this one does not ``wait``.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)

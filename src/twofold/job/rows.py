@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from twofold.image import atomic_write
+from twofold.image.files import held
 from twofold.image.pictures import shown
 
 FILE = "predictions.jsonl"
@@ -89,20 +90,10 @@ def sole_writer(folder: Path) -> Generator[None]:
     The system lets go of it when the process ends, however it ends. Where it has no such locks (Windows),
     nothing is held.
     """
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            stack.enter_context(held(folder))
         except BlockingIOError:
             error = f"another twofold writes to {shown(folder)}; wait for it, or choose another --out"
             raise LedgerError(error) from None
-        except OSError:
-            pass  # a file system without locks
         yield
-    finally:
-        os.close(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from ..checkpoints import (
     save_network,
 )
 from ..data.folder import Folder
+from ..image.files import held
 from ..tasks import TASKS, get_task
 from .loop import Record, train
 from .recipe import IMAGE, Recipe
@@ -94,18 +96,40 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
     if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved) == recipe:
         return
     team = team or Team()
-    backbone, settings, heads = _begun(recipe)
-    journal = Journal(run, recipe, team)
-    try:
-        for record in train(backbone, recipe, run, heads, team):
-            journal.write(record)
-            yield record
-    finally:
-        journal.end()
-    if team.first:
-        with room(run / "checkpoint"):
-            _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
-    team.wait()
+    with _alone(run, team):
+        backbone, settings, heads = _begun(recipe)
+        journal = Journal(run, recipe, team)
+        try:
+            for record in train(backbone, recipe, run, heads, team):
+                journal.write(record)
+                yield record
+        finally:
+            journal.end()
+        if team.first:
+            with room(run / "checkpoint"):
+                _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
+        team.wait()
+
+
+@contextmanager
+def _alone(run: Path, team: Team) -> Generator[None]:
+    """Holds the run's folder, so that no second command writes into it.
+
+    Raises:
+        ValueError: another does.
+    """
+    if not team.first:
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(run))
+        except BlockingIOError:
+            raise ValueError(
+                f"another command trains in {run}; wait for it, or choose another --out"
+            ) from None
+        yield
 
 
 def save_student(recipe: Recipe, run: Path, folder: Path, team: Team | None = None) -> None:
