@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..checkpoints import Model, Network, made, open_model, open_network
 from ..create import Job, Settings, create, creator_of
@@ -21,7 +21,7 @@ from ..data.folder import Folder
 from ..image import atomic_write
 from ..tasks import get_task
 from .best import found
-from .recipe import Recipe, Source
+from .recipe import Recipe, Source, wrong
 from .run import run_recipe, save_student
 from .team import Team
 
@@ -74,10 +74,17 @@ class Improvement(BaseModel):
 
     @classmethod
     def of(cls, recipe: Recipe, **settings: Any) -> Improvement:
-        """A recipe's improvement, with the published teacher where the recipe has none of its own."""
+        """A recipe's improvement, with the published teacher where the recipe has none of its own.
+
+        Raises:
+            ValueError: it cannot improve; one line.
+        """
         if not recipe.ema_every:
             recipe = recipe.replace(ema=DECAY, ema_every=EVERY)
-        return cls(recipe=recipe, **settings)
+        try:
+            return cls(recipe=recipe, **settings)
+        except ValidationError as error:
+            raise ValueError(wrong(error)) from None
 
 
 def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator[dict[str, Any]]:

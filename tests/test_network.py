@@ -1,0 +1,445 @@
+"""Networks of somebody's own, as student, as teacher and as what labels; and what else goes through the same loop."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import world
+from plain import Plain, Tied
+from twofold.backbones import new
+from twofold.checkpoints import ModelError, ModelSettings, open_model, open_network, save_model
+from twofold.create import Settings, creator_of
+from twofold.data import Folder, FolderWriter
+from twofold.evaluate import Question, carry_out, get_standard, of_model, score
+from twofold.network import NetworkPredictor, padded, read
+from twofold.prediction import Sees
+from twofold.sample import Sample
+from twofold.tasks import TASKS
+from twofold.train import loop
+from twofold.train.improve import Improvement, improve
+from twofold.train.loop import train
+from twofold.train.network import NetworkStage
+from twofold.train.recipe import Recipe, Source
+from twofold.train.run import run_recipe, save_student
+from twofold.train.state import Ema
+from twofold.train.team import Team
+
+FILE = Path(__file__).with_name("plain.py")
+PLAIN = f"{FILE}:Plain"
+TWO = {"depth": TASKS["depth"], "normals": TASKS["normals"]}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A tiny model that draws, eight balls with every label, and four pictures without any."""
+    root = tmp_path_factory.mktemp("network")
+    save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
+    world.rich_folder(root / "rich", 8, 32)
+    writer = FolderWriter(root / "bare", {"name": "bare", "targets": {}})
+    for seed in range(4):
+        writer.write(Sample(world.sphere(seed, 32).image, id=f"bare-{seed}"))
+    writer.finish()
+    return root
+
+
+def recipe(root: Path, **changes: Any) -> Recipe:
+    made = Recipe(
+        name="own", stage="network", network=PLAIN, sources=(Source(path=str(root / "rich")),),
+        mix=dict.fromkeys(TWO, 1.0), size=(32, 32), steps=4, batch=4, lr=1e-2, warmup=0, weight_decay=0.0,
+        ema=0.0, validate_every=0, save_every=2,
+    )  # fmt: skip
+    return made.replace(**changes)
+
+
+def made(**options: Any) -> Plain:
+    torch.manual_seed(0)
+    return Plain(**options)
+
+
+def state(run: Path) -> dict[str, Any]:
+    return torch.load(run / "state.pt", weights_only=True)
+
+
+# ---- what a network has to be
+
+
+def test_one_channel_is_three_and_a_small_canvas_becomes_as_large_as_the_picture():
+    shown, size = padded(made(), torch.rand(2, 3, 5, 7))
+    assert (tuple(shown.shape), size) == ((2, 3, 6, 8), (5, 7))
+    said = {
+        "depth": torch.rand(2, 1, 3, 4),
+        "normals": torch.rand(2, 3, 6, 8),
+        "normals/early": torch.rand(2, 3, 6, 8),
+    }
+    found = read(said, TWO, shown.shape, size)
+    assert [c.shape for c in found["depth"]] == [(2, 3, 5, 7)]
+    assert torch.equal(found["depth"][0][:, 0], found["depth"][0][:, 2])
+    assert torch.equal(found["normals"][0], said["normals"][..., :5, :7])
+    assert torch.equal(found["normals"][1], said["normals/early"][..., :5, :7])
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (torch.rand(1, 3, 4, 4), "a mapping from tasks to canvases, and this one a Tensor; return {'depth': ..."),
+        ({"depth": torch.rand(1, 1, 4, 4)}, "says nothing of normals; it speaks of depth"),
+        ({"depth": torch.rand(1, 2, 4, 4), "normals": torch.rand(1, 3, 4, 4)}, "is (1, 2, 4, 4); a canvas of 1"),
+        ({"depth": torch.rand(4, 4), "normals": torch.rand(1, 3, 4, 4)}, "is (1, 1 or 3, h, w)"),
+    ],
+)  # fmt: skip
+def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
+    with pytest.raises(ValueError, match=re.escape(why)):
+        read(said, TWO, (1, 3, 4, 4), (4, 4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"mix": {"image": 1.0}}, "draws no pictures"),
+        ({"unet": "frozen"}, "unet is about diffusion models"),
+        ({"image_weight": 1.0}, "image_weight is about diffusion models"),
+        ({"network": ""}, "belong together"),
+        ({"stage": "denoiser"}, "belong together"),
+        ({"sources": [{"path": "x", "labels": "teacher"}]}, "needs averaged weights"),
+    ],
+)
+def test_a_recipe_says_nothing_in_vain(root, changes, why):
+    with pytest.raises(ValueError, match=why):
+        recipe(root, **changes)
+
+
+@pytest.mark.parametrize(
+    ("network", "why"),
+    [
+        ("Plain", "names no network"), (f"{FILE}:Nobody", "has no 'Nobody'"), (f"{FILE}:nothing", "makes a str"),
+        ("nowhere.py:make", "there is no file nowhere.py"), ("nowhere:make", "no module 'nowhere' to import"),
+    ],
+)  # fmt: skip
+def test_code_that_makes_no_network_is_told(root, network, why, tmp_path):
+    with pytest.raises(ValueError, match=why):
+        next(run_recipe(recipe(root, network=network), tmp_path / "run", Team("cpu")))
+
+
+# ---- learning
+
+
+@pytest.mark.parametrize("kinds", ["pictures", "classes"])
+def test_eight_balls_are_learned_by_heart(root, kinds, tmp_path):
+    outputs = (
+        {"depth": 1, "normals": 3}
+        if kinds == "pictures"
+        else {"semantic_logits": TASKS["semantic_logits"].outputs}
+    )
+    asked = recipe(
+        root, mix=dict.fromkeys(outputs, 1.0), network_options={"outputs": outputs}, steps=60, batch=8,
+        validation=str(root / "rich"), validate_count=2,
+    )  # fmt: skip
+    records = list(run_recipe(asked, tmp_path / "run", Team("cpu")))
+    losses, scores = [r["loss"] for r in records], records[-1]["validation"]
+    assert sum(losses[-4:]) / 4 < 0.35 * losses[0]
+    if kinds == "pictures":
+        assert (
+            scores["normals/mean"] < 12
+        )  # half of the pictures is the wall; what is random is 90 degrees off
+        assert scores["depth/abs_rel"] < 0.02
+    else:
+        assert scores["semantic_logits/miou"] > 0.8
+    assert (tmp_path / "run" / "pictures").exists()
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_one_look_at_a_picture_teaches_all_that_is_known_of_it(root, augment, tmp_path):
+    network = made()
+    stage = NetworkStage(
+        network, recipe(root, augment=augment, batch=6, size=(24, 26)), tmp_path / "run", Team("cpu")
+    )
+    lessons = list(stage.draw(0))
+    assert [set(lesson) for lesson in lessons] == [{"depth", "normals"}] * 6
+    for lesson in lessons:
+        depth, normals = lesson["depth"], lesson["normals"]
+        assert torch.equal(depth.image, normals.image)
+        assert 0 <= depth.image.min() <= depth.image.max() <= 1
+        assert depth.canvas is not None and normals.canvas is not None
+        assert not torch.equal(depth.canvas, normals.canvas)
+    network.shown.clear()
+    loss = stage.loss(lessons)
+    assert network.shown == [(6, 3, 24, 26)]
+    alone = [stage.loss([{kind: lesson[kind]}]).total.item() for lesson in lessons for kind in lesson]
+    assert loss.total.item() == pytest.approx(sum(alone), rel=1e-5)
+    assert loss.sums["loss#"] == 6
+    assert loss.sums["loss"] / 6 == pytest.approx(loss.total.item())
+
+
+def test_a_further_canvas_learns_and_is_no_answer(root, tmp_path):
+    plain = NetworkStage(made(early=True), recipe(root), tmp_path / "run", Team("cpu"))
+    assert isinstance(plain.module, Plain)
+    lessons = list(plain.draw(0))
+    plain.loss(lessons).total.backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in plain.module.early.parameters())
+    assert set(plain.module.eval()(torch.rand(1, 3, 4, 4))) == {"depth", "normals"}
+
+
+def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
+    ends = []
+    for micro in (0, 1, 3):
+        network = made()
+        list(train(network, recipe(root, micro=micro, eps=1e-3), tmp_path / str(micro), team=Team("cpu")))
+        ends.append(network.state_dict())
+    for other in ends[1:]:
+        for name, value in ends[0].items():
+            torch.testing.assert_close(other[name], value, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, augment, tmp_path):
+    sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
+    asked = recipe(
+        root, sources=sources, augment=augment, steps=5, ema=0.9, ema_every=4, network_options={"norm": True}
+    )
+    list(run_recipe(asked, tmp_path / "whole", Team("cpu")))
+    records = run_recipe(asked, tmp_path / "parts", Team("cpu"))
+    for _ in range(4):
+        next(records)
+    records.close()
+    list(run_recipe(asked, tmp_path / "parts", Team("cpu")))
+    a, b = (state(tmp_path / n) for n in ("whole", "parts"))
+    for part in ("weights", "ema"):
+        assert a[part] and all(torch.equal(a[part][k], b[part][k]) for k in a[part])
+    ends = [open_network(tmp_path / n / "checkpoint", PLAIN).digest for n in ("whole", "parts")]
+    assert ends[0] == ends[1]
+    assert list(run_recipe(asked, tmp_path / "parts", Team("cpu"))) == []
+
+
+# ---- the teacher
+
+
+def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_path, monkeypatch):
+    """It is the average of the whole network, looking as it does in use, at the very crop that the student sees."""
+    sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
+    network = made(norm=True).train()
+    asked = recipe(root, sources=sources, ema=0.9, ema_every=4, augment=True)
+    stage = NetworkStage(network, asked, tmp_path / "run", Team("cpu"))
+    stage.teacher = Ema(network, 0.9, 4)
+    with torch.no_grad():
+        for value in stage.teacher.average.values():
+            value.mul_(1.5)
+    lessons = list(stage.draw(0))
+    taught = [any(e.taught for e in lesson.values()) for lesson in lessons]
+    assert sorted(taught) == [False, False, True, True]
+    told: dict[str, list] = {}
+    original = stage._painted_terms
+
+    def seen(name, painted, examples):
+        told[name] = list(examples)
+        return original(name, painted, examples)
+
+    monkeypatch.setattr(stage, "_painted_terms", seen)
+    images = torch.stack([lesson["depth"].image for lesson in lessons])
+    with stage.teacher.teaching():
+        said = read(network(images), TWO, images.shape, (32, 32))
+    stage.loss(lessons)
+    for kind, examples in told.items():
+        for i, example in enumerate(examples):
+            stored, canvas = lessons[i][kind].canvas, example.canvas
+            assert canvas is not None and stored is not None and not canvas.requires_grad
+            if taught[i]:
+                torch.testing.assert_close(canvas, said[kind][0][i].clamp(-1, 1), rtol=0, atol=1e-6)
+            else:
+                assert torch.equal(canvas, stored)
+    assert network.training
+
+
+def test_only_the_student_learns_and_what_does_not_learn_stays(root, tmp_path):
+    torch.manual_seed(0)
+    network = Tied()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    asked = recipe(root, network=f"{FILE}:Tied", mix={"normals": 1.0}, ema=0.999999, ema_every=1)
+    list(train(network, asked, tmp_path / "run", team=Team("cpu")))
+    moved = state(tmp_path / "run")["weights"]
+    assert not torch.allclose(moved["one.weight"], before["one.weight"])
+    # What is left in the network is the teacher, which keeps all of itself.
+    assert all(torch.allclose(v, before[k], atol=1e-5) for k, v in network.state_dict().items())
+    assert "still.weight" not in moved
+
+
+# ---- its checkpoint
+
+
+@pytest.fixture(scope="module")
+def warm(root):
+    """A run of two steps, with statistics of its own."""
+    asked = recipe(root, steps=2, ema=0.9, network_options={"norm": True}, labels=3)
+    list(run_recipe(asked, root / "warm", Team("cpu")))
+    return asked
+
+
+def test_a_folder_runs_no_code_that_nobody_asked_for(warm, root, tmp_path):
+    folder = root / "warm" / "checkpoint"
+    with pytest.raises(ModelError, match=re.escape(f"say network={PLAIN!r}")):
+        open_network(folder)
+    with pytest.raises(ModelError, match="network of its author's own"):
+        open_model(str(folder))
+    with pytest.raises(ModelError, match=r"holds no network\.json"):
+        open_network(tmp_path)
+    opened = [open_network(folder, how).module for how in (PLAIN, "plain:Plain", Plain, made(norm=True))]
+    picture = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    answers = [net(picture)["normals"] for net in opened]
+    assert all(torch.equal(answers[0], other) for other in answers[1:])
+    assert not any(p.requires_grad or net.training for net in opened for p in net.parameters())
+
+
+def test_weights_of_another_network_are_refused(warm, root):
+    folder = root / "warm" / "checkpoint"
+    with pytest.raises(ModelError, match=r"also holds first\.2\.bias .*and 4 more"):
+        open_network(folder, made(norm=False))
+    with pytest.raises(ModelError, match=r"heads\.depth\.bias is \(1,\), and of this Plain \(2,\)"):
+        open_network(folder, made(norm=True, outputs={"depth": 2, "normals": 3}))
+    with pytest.raises(ModelError, match=r"lacks early\.depth\.bias"):
+        open_network(folder, made(norm=True, early=True))
+    with pytest.raises(ModelError, match="does not know the task 'mask'; it knows depth, normals"):
+        open_network(folder, PLAIN).predictor("mask")
+
+
+def test_shared_weights_are_stored_once_and_shared_again(root, tmp_path):
+    asked = recipe(root, network=f"{FILE}:Tied", mix={"normals": 1.0}, steps=1)
+    list(run_recipe(asked, tmp_path / "run", Team("cpu")))
+    read_again = open_network(tmp_path / "run" / "checkpoint", Tied).module
+    assert isinstance(read_again, Tied)
+    assert read_again.one.weight is read_again.other.weight
+    torch.testing.assert_close(read_again.one.weight.data, state(tmp_path / "run")["weights"]["one.weight"])
+
+
+def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root, tmp_path):
+    opened = open_network(root / "warm" / "checkpoint", PLAIN)
+    predictor = opened.predictor("normals")
+    sees: Sees = predictor
+    pictures = [
+        torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
+        for size in ((31, 47), (20, 64), (31, 47))
+    ]
+    found = predictor(pictures)
+    assert [p.map.shape for p in found] == [(3, 31, 47), (3, 20, 64), (3, 31, 47)]
+    for one, picture in zip(found, pictures, strict=True):
+        torch.testing.assert_close(predictor(picture).map, one.map, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one.map.norm(dim=0), torch.ones(picture.shape[1:]), rtol=0, atol=1e-5)
+    assert found[0].settings["digest"] == opened.digest
+    with pytest.raises(ValueError, match="3 answers would be 3 times the same one"):
+        predictor(pictures[0], ensemble=3)
+    with pytest.raises(ValueError, match="no 'steps'"):
+        predictor.asked(steps=4)
+    assert torch.equal(predictor.asked(frame="LUB")(pictures[0]).map[0], -found[0].map[0])
+    data = Folder(root / "rich")
+    question = Question(
+        data, get_standard("normal/dsine"), tmp_path / "report", count=3, allow_synthetic=True
+    )
+    report = carry_out(*of_model(question, predictor, size=0), pictures=False)
+    plain = NetworkPredictor(opened.module, TASKS["normals"])
+    for metric, value in score(plain, [data[i] for i in range(3)]).items():
+        assert report["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-5)
+    assert score(sees, [data[0]]).keys() == score(plain, [data[0]]).keys()
+
+
+# ---- self-improving: another model draws
+
+
+def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
+    better = warm.replace(name="better", start=str(root / "warm" / "checkpoint"))
+    settings = Settings(strength=0.5, steps=2, guidance=1.0, scoring="free")
+    asked = {"create": settings, "rounds": 2, "creator": str(root / "model"), **changes}
+    return Improvement.of(better, **asked)
+
+
+def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp_path):
+    events = list(improve(plan(warm, root), tmp_path / "run", Team("cpu")))
+    assert [e["round"] for e in events if e.get("status") == "created"] == [1] * 3 + [2] * 3
+    rows = [e["row"]["provenance"]["generator"] for e in events if e.get("status") == "created"]
+    first = open_network(root / "warm" / "checkpoint", PLAIN)
+    assert {row["label_source"] for row in rows} == {"image"}
+    assert rows[0]["weights"] == {
+        "model": first.digest,
+        "heads": {},
+        "drawing": open_model(str(root / "model")).digest,
+    }
+    assert rows[0]["labels"]["normals"]["digest"] == first.digest != rows[3]["weights"]["model"]
+    made = Folder(tmp_path / "run" / "round-1" / "created-0")
+    for i in range(len(made)):  # a label can be made again from the stored picture alone
+        again = first.predictor("normals")(made[i].image).map
+        torch.testing.assert_close(made[i].targets["normals"], again, rtol=0, atol=2e-3)
+    teacher = open_network(tmp_path / "run" / "checkpoint", PLAIN)
+    student = open_network(tmp_path / "run" / "student", PLAIN)
+    assert teacher.tasks == student.tasks == ("depth", "normals")
+    assert len({teacher.digest, student.digest, first.digest}) == 3
+    assert teacher.settings.recipes == ("own", "better-round-1", "better-round-2")
+    with pytest.raises(ValueError, match="not finished"):
+        save_student(warm.replace(steps=9), tmp_path / "other", tmp_path / "none", Team("cpu"))
+
+
+def test_who_draws_has_to_be_said(warm, root):
+    with pytest.raises(ValueError, match="draws no pictures; say which model does"):
+        plan(warm, root, creator="")
+    with pytest.raises(ValueError, match="another network labels"):
+        plan(warm, root, create=Settings(label_mode="denoise"))
+    opened, drawing = open_network(root / "warm" / "checkpoint", PLAIN), open_model(str(root / "model"))
+    with pytest.raises(ValueError, match="draws no pictures"):
+        creator_of(opened)
+    with pytest.raises(ValueError, match="depth is said by one that looks at pictures"):
+        creator_of(opened, settings=Settings(label_mode="denoise"), drawing=drawing)
+
+
+def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
+    from twofold.cli.main import run
+
+    better = warm.replace(name="better", start=str(root / "warm" / "checkpoint"))
+    better.save(tmp_path / "recipe.json")
+    asked = [
+        "improve",
+        str(tmp_path / "recipe.json"),
+        "--out",
+        str(tmp_path / "run"),
+        "--looks",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    assert run(asked) == 2
+    assert "creator='embedded'" in capsys.readouterr().err
+    assert run([*asked, "--creator", str(root / "model"), "--guidance", "1", "--set", "labels=1"]) == 0
+    assert (tmp_path / "run" / "checkpoint" / "network.json").exists()
+
+
+# ---- one loop for all
+
+
+@pytest.mark.parametrize("kind", ["bae", "fpn", "own"])
+def test_one_loop_drives_heads_on_features_and_networks_of_one_s_own(root, kind, tmp_path):
+    """Heads of one task on a frozen diffusion model, and a plain network of several; all lower their loss."""
+    if kind == "own":
+        asked, network = recipe(root, steps=16), made()
+    else:
+        task = {"bae": "normals", "fpn": "semantic_logits"}[kind]
+        asked = Recipe(
+            name=kind, stage="denoiser", head=kind, sources=(Source(path=str(root / "rich")),), mix={task: 1.0},
+            size=(32, 32), unet="frozen", text="frozen", latent_weight=0.0, image_weight=1.0, steps=16, batch=4,
+            lr=5e-3, warmup=0, weight_decay=0.0, ema=0.0, validate_every=0, save_every=0,
+        )  # fmt: skip
+        network = new.tiny()
+    losses = [r["loss"] for r in train(network, asked, tmp_path / "run", {}, Team("cpu"))]
+    assert sum(losses[-3:]) / 3 < losses[0] - 0.3 * abs(losses[0])
+
+
+def test_the_loop_knows_no_task():
+    assert loop.__file__ is not None
+    words = set(re.findall(r"[a-z_]+", Path(loop.__file__).read_text()))
+    assert not words & set(TASKS)
+
+
+def test_nothing_to_learn_is_told(root, tmp_path):
+    still = nn.Conv2d(3, 3, 1).requires_grad_(False)
+    with pytest.raises(ValueError, match="no parameter wants a gradient"):
+        NetworkStage(still, recipe(root), tmp_path / "run", Team("cpu"))
