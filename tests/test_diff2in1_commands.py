@@ -2,26 +2,33 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from typer.main import get_command
 
+import official
 import world
 from twofold.backbones import new
 from twofold.backbones.stable_diffusion import save_components
 from twofold.checkpoints import open_model
-from twofold.checkpoints.diff2in1 import DECODER, FUSION
-from twofold.cli.main import run
+from twofold.checkpoints.diff2in1 import DECODER, FUSION, official_tensors
+from twofold.cli.main import app, run
 from twofold.create.official import index_official, rounded
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
+from twofold.heads import make_head
 from twofold.image import read_image, write_image
 from twofold.image.squeeze import official_canvas, official_normals
 from twofold.train import Recipe
+from twofold.train.find import recipes
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "diff2in1.py"
+PAGE = Path(__file__).parents[1] / "docs" / "diff2in1.md"
 WEIGHTS = "TWOFOLD_DIFF2IN1"  # a folder with weights/ and nyu/
 TRAIN, TEST = ("000002", "000003", "000004", "001439"), ("000000", "001448")
 H, W = 48, 64
@@ -281,6 +288,48 @@ def test_as_its_programs_see_it_pictures_are_squeezed(place):
     ]
     assert apart.max() < 0.01
     assert run(["data", "validate", str(place / "data" / "squeezed")]) == 0
+
+
+def test_the_page_s_program_begins_from_bae_s_decoder(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(place / "sd", "sd15")
+    like = make_head("bae", open_model("sd15").backbone, 3)
+    table = official.filled(official.decoder(like.config["widths"]))
+    torch.save({"model": {f"module.decoder.{k}": v for k, v in table.items()}, "iter": 3}, "nyu.pt")
+    (program,) = PAGE.read_text().split("```python\n")[1:]
+    exec(program.partition("```")[0], {})
+    _, found = official_tensors(open_model("sd15-bae").heads["normals"])
+    assert all(torch.equal(found[k], v.half().float()) for k, v in table.items())
+    sources = [{"path": str(place / "data" / "nyu")}]
+    train(place, "warm_up", "from-bae", start=str(tmp_path / "sd15-bae"), sources=sources, lr=1e-9)
+    _, after = official_tensors(open_model(str(place / "runs" / "from-bae" / "checkpoint")).heads["normals"])
+    assert all(torch.allclose(after[k], v, atol=1e-3) for k, v in found.items())
+
+
+def test_the_page_s_commands_have_the_options_it_gives_them():
+    commands = get_command(app)
+    lines = [
+        line
+        for block in PAGE.read_text().split("```sh\n")[1:]
+        for line in block.partition("```")[0].splitlines()
+    ]
+    seen = 0
+    for line in (x for x in lines if x.startswith("twofold")):
+        command, words = commands, shlex.split(line.partition("#")[0])[1:]
+        while getattr(command, "commands", {}).get(words[0]):
+            command = command.commands[words.pop(0)]
+        known = {option for parameter in command.params for option in parameter.opts}
+        asked = {word for word in words if word.startswith("--")}
+        assert command is not commands and asked <= known, line
+        seen += 1
+    assert seen > 10
+    text = PAGE.read_text()
+    recipe = set(Recipe.model_fields)
+    for setting in re.findall(r"--set '?(\w+)=", text):
+        assert setting in recipe
+    for name in re.findall(r"diff2in1\.py:(\w+)", text):
+        assert name in recipes(RECIPES)
+    assert {name for name in recipes(RECIPES) if f"`{name}`" not in text and f":{name}`" not in text} == set()
 
 
 @pytest.mark.slow
