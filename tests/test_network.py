@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,35 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
     for metric, value in score(plain, [data[i] for i in range(3)]).items():
         assert report["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-5)
     assert score(sees, [data[0]]).keys() == score(plain, [data[0]]).keys()
+
+
+def test_the_commands_look_through_it_where_its_code_is_named(warm, root, tmp_path, capsys):
+    from twofold.cli.main import run
+
+    data, model = root / "rich", ["--model", str(root / "warm" / "checkpoint")]
+    picture = str(next((data / "image").glob("*")))
+    asked = ["predict", picture, *model, "--out", str(tmp_path / "maps"), "--device", "cpu"]
+    assert run(asked) == 2
+    assert "--network file.py:make" in capsys.readouterr().err
+    assert run([*asked, "--network", PLAIN]) == 0
+    assert len(list((tmp_path / "maps").glob("*_normals.npy"))) == 1
+    asked = [
+        "evaluate",
+        "--data",
+        str(data),
+        "--protocol",
+        "normal/dsine",
+        "--allow-synthetic",
+        "--count",
+        "2",
+        "--json",
+    ]
+    assert (
+        run([*asked, *model, "--network", PLAIN, "--out", str(tmp_path / "report"), "--device", "cpu"]) == 0
+    )
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["counts"]["evaluated"] == 2
+    assert report["of"]["network"] == PLAIN
 
 
 # ---- self-improving: another model draws

@@ -98,7 +98,10 @@ class Network:
 
 
 def open_network(
-    folder: str | Path, network: str | nn.Module | Callable[..., nn.Module] | None = None, device: str = "cpu"
+    folder: str | Path,
+    network: str | nn.Module | Callable[..., nn.Module] | None = None,
+    device: str = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> Network:
     """Open a network of somebody's own.
 
@@ -108,6 +111,7 @@ def open_network(
             class, called with the stored options; or the network itself, into which the weights are read. The folder
             names what it was made by, and that is not run without being said here.
         device: where to put the weights.
+        dtype: floating-point type of the weights; as they are made when None.
 
     Raises:
         ModelError: there is no such folder, no ``network``, or the weights do not fit it.
@@ -124,7 +128,7 @@ def open_network(
     path = where / WEIGHTS
     _fill(network, read_file(path), path)
     network.eval().requires_grad_(False)
-    return Network(str(folder), network.to(device), settings, (path,))
+    return Network(str(folder), network.to(device, dtype), settings, (path,))
 
 
 def read_settings(folder: Path) -> NetworkSettings:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, one_of, track
-from twofold.cli.predict import Source, _longest
+from twofold.cli.predict import Source, _longest, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twofold.evaluate import About, Benchmark, Evaluation, Standard
-    from twofold.predictor import Predictor
+    from twofold.painter import Painter
 
 
 def evaluate(
@@ -83,6 +83,13 @@ def evaluate(
         typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another."),
     ] = "",
     base: Annotated[str, typer.Option(metavar="DIR", help="Model that completes a checkpoint.")] = "",
+    network: Annotated[
+        str,
+        typer.Option(
+            metavar="CODE",
+            help="Of a network of your own, the code that makes it: FILE.py:NAME, which is run.",
+        ),
+    ] = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     as_json: Annotated[
@@ -122,7 +129,9 @@ def evaluate(
     else:
         longest, where = _longest(size), device_of(device)
         asked = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
-        predictor, standard = _predictor(Source(model, method, base), task, standards, where, dtype, **asked)
+        predictor, standard = _predictor(
+            Source(model, method, base, network=network), task, standards, where, dtype, **asked
+        )
         question = replace(question, standard=standard)
         job, about = of_model(question, predictor, longest, seed, dtype, model)
         about = replace(about, device=where)
@@ -151,17 +160,11 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _predictor(
     source: Source, task: str, standards: Sequence[Standard], device: str, dtype: str, **asked: Any
-) -> tuple[Predictor, Standard]:
+) -> tuple[Painter, Standard]:
     """The model's predictor, and the first of the standards that scores it."""
-    from twofold.environment import require_sound_torchvision
-
-    require_sound_torchvision()
-    import torch
-
-    from twofold.checkpoints import open_model
     from twofold.evaluate import task_for
 
-    opened = open_model(source.model, device, getattr(torch, dtype), source.method, source.base)
+    opened = open_source(source, device, dtype)
     name, standard = task_for(opened, standards, task)
     return opened.predictor(name).asked(**asked), standard
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from twofold.cli.console import OK, Stop, emit, line, one_of, track
-from twofold.cli.train import find_recipe
+from twofold.cli.train import done, find_recipe
 
 
 def improve(
@@ -88,7 +88,7 @@ def improve(
     if team.first and not as_json:
         if asked.best:
             line(_helped(asked.best, gains(run, asked.best)))
-        line(f"done: {run / 'checkpoint'} (try: twofold predict photo.jpg --model {run / 'checkpoint'})")
+        line(done(run / "checkpoint", asked))
     return OK
 
 

@@ -22,7 +22,10 @@ from twofold.cli.console import (
 )
 
 if TYPE_CHECKING:
+    from twofold.checkpoints import Model, Network
     from twofold.job import Problem
+    from twofold.network import NetworkPredictor
+    from twofold.painter import Painter
     from twofold.predictor import Predictor
 
 
@@ -34,6 +37,7 @@ class Source(NamedTuple):
     base: str = ""
     revision: str | None = None
     variant: str = ""
+    network: str = ""
 
 
 def predict(
@@ -87,6 +91,13 @@ def predict(
     ] = "",
     revision: Annotated[str, typer.Option(help="Of a hub repository.")] = "",
     variant: Annotated[str, typer.Option(help="Of the weight files, such as fp16.")] = "",
+    network: Annotated[
+        str,
+        typer.Option(
+            metavar="CODE",
+            help="Of a network of your own, the code that makes it: FILE.py:NAME, which is run.",
+        ),
+    ] = "",
     frame: Annotated[str, typer.Option(help="Of normals: RUB, LUB or RDF.")] = "RUB",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
@@ -108,7 +119,7 @@ def predict(
         counts["failed"] += 1
         _report_problem(problem, as_json)
     if found:
-        source = Source(model, method, base, revision or None, variant)
+        source = Source(model, method, base, revision or None, variant, network)
         predictors = open_predictors(source, task, device_of(device), dtype, ensemble, steps, frame, merge)
         about = {"seed": seed, "dtype": dtype, "device": device_of(device)}
         settings = {
@@ -127,6 +138,22 @@ def predict(
     return SOME_FAILED if counts["failed"] else OK
 
 
+def open_source(source: Source, device: str, dtype: str) -> Model | Network:
+    """The model, or the network of somebody's own where the code that makes it is said."""
+    from twofold.environment import require_sound_torchvision
+
+    require_sound_torchvision()
+    import torch
+
+    from twofold.checkpoints import open_model, open_network
+
+    kind = getattr(torch, dtype)
+    if source.network:
+        return open_network(source.model, source.network, device, kind)
+    model, method, base, revision, variant, _ = source
+    return open_model(model, device, kind, method, base, revision, variant)
+
+
 def open_predictors(
     source: Source,
     task: str,
@@ -136,33 +163,18 @@ def open_predictors(
     steps: int = 0,
     frame: str = "RUB",
     merge: str = "",
-) -> dict[str, Predictor]:
+) -> dict[str, Predictor | NetworkPredictor]:
     """The model, opened, and a predictor for each task that is asked."""
-    from twofold.environment import require_sound_torchvision
-
-    require_sound_torchvision()
-    import torch
-
-    from twofold.checkpoints import open_model
-
-    opened = open_model(
-        source.model,
-        device,
-        getattr(torch, dtype),
-        source.method,
-        source.base,
-        source.revision,
-        source.variant,
-    )
+    opened = open_source(source, device, dtype)
     names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks) or [""]
     changes = {"steps": steps} if steps else {}
-    out = {}
+    out: dict[str, Predictor | NetworkPredictor] = {}
     for name in dict.fromkeys(names):
         out[name] = opened.predictor(name or None).asked(ensemble, merge, frame, **changes)
     return out
 
 
-def _more(predictor: Predictor, frame: str) -> dict[str, Any]:
+def _more(predictor: Painter, frame: str) -> dict[str, Any]:
     """What else decides the numbers, said only where it is not the default."""
     more: dict[str, Any] = {}
     if predictor.ensemble > 1:

@@ -78,8 +78,14 @@ def train(
             line(_words(record, asked.steps))
     if team.first and not as_json:
         _tell_skipped(run / "skipped.jsonl")
-        line(f"done: {run / 'checkpoint'} (try: twofold predict photo.jpg --model {run / 'checkpoint'})")
+        line(done(run / "checkpoint", asked))
     return OK
+
+
+def done(checkpoint: Path, recipe: Recipe) -> str:
+    """Where a run's weights are, and how they are looked at."""
+    code = f" --network {recipe.network}" if recipe.network else ""
+    return f"done: {checkpoint} (try: twofold predict photo.jpg --model {checkpoint}{code})"
 
 
 def _tell_skipped(listing: Path) -> None:

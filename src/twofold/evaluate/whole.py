@@ -25,7 +25,7 @@ from .run import Evaluation, data_identity, origins, run
 from .standard import EvaluationError, Standard
 
 if TYPE_CHECKING:
-    from ..checkpoints import Model
+    from ..checkpoints import Model, Network
 
 # A model's description says where it lies, which decides no number.
 _INCIDENTAL = ("model",)
@@ -219,17 +219,13 @@ def carry_out(job: Evaluation, about: About, pictures: bool = True) -> Report:
     return finish(job, about, pictures)[0]
 
 
-def task_for(model: Model, standards: Sequence[Standard], asked: str = "") -> tuple[str, Standard]:
+def task_for(model: Model | Network, standards: Sequence[Standard], asked: str = "") -> tuple[str, Standard]:
     """The model's task, and the first of the standards, that belong together; the task is ``asked`` if that is said.
 
     Raises:
         EvaluationError: none do.
     """
-    tasks = {name: model.settings.tasks[name] for name in model.tasks if asked in ("", name)}
-    spaces = {}
-    for name, how in tasks.items():
-        task = get_task(how.task or name)
-        spaces[name] = (task.target, how.reading.space or task.space)
+    spaces = {name: _says(model, name) for name in model.tasks if asked in ("", name)}
     # Of several, one that fits comes before one that wants metres, which no model here predicts.
     able = [s for s in standards if not (s.target == "depth" and s.align == "none")] or standards
     for standard in able:
@@ -242,6 +238,18 @@ def task_for(model: Model, standards: Sequence[Standard], asked: str = "") -> tu
         f"{wanted} scores {' or '.join(standards[0].spaces)}, and model {model.name} predicts {known}; choose another "
         "--protocol or another --model"
     )
+
+
+def _says(model: Model | Network, name: str) -> tuple[str, str]:
+    """Target and space of a model's task."""
+    from ..checkpoints import Network
+
+    if isinstance(model, Network):
+        predictor = model.predictor(name)
+        return predictor.task.target, predictor.space
+    how = model.settings.tasks[name]
+    task = get_task(how.task or name)
+    return task.target, how.reading.space or task.space
 
 
 def examples(job: Evaluation, report: Report) -> list[Example]:
