@@ -469,6 +469,19 @@ def test_the_loop_knows_no_task():
     assert not words & set(TASKS)
 
 
+def test_the_page_s_network_is_one(root):
+    """The first program of the section, as it stands."""
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    program = page.split("## A network of your own")[1].split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {"__file__": "mine.py", "__name__": "page"}
+    exec(compile(program, "docs/training.md", "exec"), names)
+    asked = names["mine"]()
+    network = names["Small"](**asked.network_options)
+    found = NetworkPredictor(network.eval(), TASKS["normals"])(torch.rand(3, 9, 13))
+    assert found.map.shape == (3, 9, 13)
+    assert asked.network == "mine.py:Small"
+
+
 def test_nothing_to_learn_is_told(root, tmp_path):
     still = nn.Conv2d(3, 3, 1).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter wants a gradient"):

@@ -38,6 +38,16 @@ def plan(start: Path, data: Path, **changes) -> Recipe:
     return recipe.replace(**changes)
 
 
+def own(data: Path, **changes) -> Recipe:
+    """A network of somebody's own, with a teacher for half of the pictures; it shows nothing to a batch as a whole."""
+    recipe = Recipe(
+        name="own", stage="network", network=f"{HERE / 'plain.py'}:Plain", mix={"depth": 1.0, "normals": 1.0},
+        sources=(Source(path=str(data)), Source(path=str(data), labels="teacher")), size=(16, 16), steps=STEPS, batch=4,
+        micro=1, lr=1e-3, eps=1e-3, warmup=2, ema=0.5, ema_every=4, validate_every=0, save_every=2, skip_bad=True,
+    )  # fmt: skip
+    return recipe.replace(**changes)
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_model) -> Path:
     """The same recipe, by one process and by two; and by two after one of them was left by one process."""
@@ -54,6 +64,8 @@ def runs(tmp_path_factory, tiny_model) -> Path:
     apart = {"together": 4, "weight_decay": 0.5, "steps": 4, "validate_every": 0}
     plan(tiny_model, data, **apart).save(root / "recipes" / "apart.json")
     list(run_recipe(plan(tiny_model, data, **apart, micro=2), root / "runs" / "one-apart"))
+    own(data).save(root / "recipes" / "own.json")
+    list(run_recipe(own(data, micro=2), root / "runs" / "one-own"))
     list(run_recipe(plan(tiny_model, data, micro=2), root / "runs" / "one"))
     begun = run_recipe(resumed, root / "runs" / "resumed")
     for _ in range(3):
@@ -87,7 +99,9 @@ def test_there_are_two_processes(runs):
     assert told["processes"] == 2
 
 
-@pytest.mark.parametrize("name, alone", [("two", "one"), ("resumed", "one"), ("apart", "one-apart")])
+@pytest.mark.parametrize(
+    "name, alone", [("two", "one"), ("resumed", "one"), ("apart", "one-apart"), ("own", "one-own")]
+)
 def test_two_processes_end_where_one_does(runs, name, alone):
     """Also those that go on from one's state; each shows the network half of what one shows it at once."""
     one, two = state(runs / "runs" / alone), state(runs / "runs" / name)
@@ -96,7 +110,8 @@ def test_two_processes_end_where_one_does(runs, name, alone):
         assert one[part].keys() == two[part].keys()
         for key, value in one[part].items():
             torch.testing.assert_close(two[part][key], value, rtol=0, atol=CLOSE)
-    assert (runs / "runs" / name / "checkpoint" / "twofold.json").exists()
+    settings = "network.json" if name == "own" else "twofold.json"
+    assert (runs / "runs" / name / "checkpoint" / settings).exists()
 
 
 def test_records_are_those_of_one_process_and_reach_both(runs):
