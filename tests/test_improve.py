@@ -157,3 +157,25 @@ def test_rounds_end_with_the_first_that_is_no_better(warm, tmp_path):
     assert gains(tmp_path / "run", recipe.best) == [(first, first, 0)]
     kept, before = weights(tmp_path / "run" / "checkpoint"), weights(recipe.start)
     assert all(torch.equal(kept[k], before[k]) for k in kept)
+
+
+def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
+    """What meets a threshold is the same sample as without it; what does not is listed with its row."""
+    events = {"all": list(improve(plan(warm, rounds=1), tmp_path / "all"))}
+    rows = Folder(tmp_path / "all" / "round-1" / "created-0")
+    drifts = sorted(world.origin_of(s).generator["scores"]["drift.normals"] for s in rows)
+    keep = (f"drift.normals<{(drifts[2] + drifts[3]) / 2}",)
+    events["some"] = list(improve(plan(warm, rounds=1, keep=keep), tmp_path / "some"))
+    created = {n: {e["id"] for e in found if e.get("status") == "created"} for n, found in events.items()}
+    rejected = {e["id"] for e in events["some"] if e.get("status") == "rejected"}
+    assert created["some"] and rejected and created["all"] == created["some"] | rejected
+    every, some = (Folder(tmp_path / n / "round-1" / "created-0") for n in ("all", "some"))
+    for i, key in enumerate(some.ids):
+        assert torch.equal(some[i].image, every[every.ids.index(key)].image)
+    with pytest.raises(ValueError, match="no threshold"):
+        plan(warm, keep=("drift?",))
+
+
+def test_a_round_that_keeps_nothing_says_so(warm, tmp_path):
+    with pytest.raises(ValueError, match="nothing that was created"):
+        list(improve(plan(warm, rounds=1, keep=("drift.normals<0.001",)), tmp_path / "run"))

@@ -39,6 +39,12 @@ def improve(
     labels: Annotated[
         str, typer.Option(help="teacher: labelled anew at every step; stored: as labelled when created.")
     ] = "teacher",
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SCORE<N", help="Keep created pictures that meet it, such as 'drift<20'; may be repeated."
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often pictures are made anew.")] = 1,
     creator: Annotated[
         str,
@@ -64,13 +70,21 @@ def improve(
     from twofold.train.improve import improve as run_improvement
     from twofold.train.team import Team
 
+    scoring = "all" if any(k.startswith(("flip", "agreement")) for k in keep or ()) else "free"
     try:
-        made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, scoring="free")
+        made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, scoring=scoring)
+        plan = Improvement.of(
+            asked,
+            create=made,
+            per_image=per_image,
+            share=share,
+            labels=labels,
+            keep=tuple(keep or ()),
+            rounds=rounds,
+            creator=creator,
+        )
     except ValueError as error:
         raise Stop(reason(error)) from error
-    plan = Improvement.of(
-        asked, create=made, per_image=per_image, share=share, labels=labels, rounds=rounds, creator=creator
-    )
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
     events = run_improvement(plan, run, team)
     for event in track(events, 0, asked.name, quiet=as_json or not team.first):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..checkpoints import Model, Network, made, open_model, open_network
-from ..create import Job, Settings, create, creator_of
+from ..create import Job, Keep, Settings, create, creator_of
 from ..data.folder import Folder
 from ..image import atomic_write
 from ..tasks import get_task
@@ -40,6 +40,7 @@ class Improvement(BaseModel):
         share: examples from created samples, relative to all the real ones.
         labels: who labels created pictures in training: the ``teacher`` as it is at that step, or what was ``stored``
             when they were created.
+        keep: thresholds on the scores of created samples, such as ``drift.normals<20`` (`create.Keep`).
         rounds: how often the pictures are made anew.
         creator: the model that draws, as `open_model` knows it, where that is not the recipe's own: which a network of
             one's own, that labels and learns, always needs.
@@ -51,11 +52,14 @@ class Improvement(BaseModel):
     per_image: int = Field(1, ge=1)
     share: float = Field(1.0, ge=0)
     labels: Literal["teacher", "stored"] = "teacher"
+    keep: tuple[str, ...] = ()
     rounds: int = Field(1, ge=1)
     creator: str = ""
 
     @model_validator(mode="after")
     def _possible(self) -> Improvement:
+        for threshold in self.keep:
+            Keep.read(threshold)
         if not self.recipe.tasks or self.recipe.start == "new":
             raise ValueError(
                 "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
@@ -148,9 +152,13 @@ def _created(plan: Improvement, start: str, number: int, place: Path) -> Iterato
             settings,
             drawing=open_model(plan.creator) if plan.creator else None,
         )
-        yield from create(creator, folder, out, Job((settings.strength,), plan.per_image))
+        yield from create(creator, folder, out, _job(plan))
         with atomic_write(out / "done") as file:
             file.write_text("")
+
+
+def _job(plan: Improvement) -> Job:
+    return Job((plan.create.strength,), plan.per_image, tuple(Keep.read(k) for k in plan.keep))
 
 
 def _able(start: str, recipe: Recipe) -> Model | Network:
@@ -186,9 +194,13 @@ def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe
     """The recipe of a round: the plan's, from where the last round ended, with what was created."""
     real = plan.recipe.sources
     share = plan.share * sum(s.share for s in real) / len(real)
-    made = tuple(
-        Source(path=str(place / f"created-{i}"), share=share, labels=plan.labels) for i in range(len(real))
-    )
+    folders = [place / f"created-{i}" for i in range(len(real))]
+    there = [f for f in folders if (f / "metadata.jsonl").exists() and (f / "metadata.jsonl").stat().st_size]
+    if not there:
+        raise ValueError(
+            f"nothing that was created in {place} meets {', '.join(plan.keep)}; rejected.jsonl there has the scores"
+        )
+    made = tuple(Source(path=str(f), share=share, labels=plan.labels) for f in there)
     return plan.recipe.replace(
         name=f"{plan.recipe.name}-round-{number}",
         start=start,
