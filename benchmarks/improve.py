@@ -51,7 +51,8 @@ class Arm:
         create: changes to how they are created.
         plan: changes to the plan, such as ``share``.
         recipe: changes to the training.
-        data_of: the arm whose created pictures are used; the arm's own where empty.
+        data_of: the arm whose created pictures are used; the arm's own where empty. ``real``: other pictures of the
+            same folder, as many as are labelled, in their place: what a perfect generator would draw.
     """
 
     labels: str = "teacher"
@@ -69,11 +70,13 @@ ARMS: dict[str, Arm] = {
     ),
 }
 SWEEP: dict[str, Arm] = {
+    "other real pictures, teacher": Arm(data_of="real"),
+    "other real pictures, true labels": Arm(labels="stored", recipe={"ema": 0.0, "ema_every": 0}, data_of="real"),
     "strength 0.4": Arm(create={"strength": 0.4}),
     "strength 0.6": Arm(create={"strength": 0.6}),
     "no guidance": Arm(create={"guidance": 1.0}),
     "decay 0.998, as published": Arm(recipe={"ema": 0.998}, data_of="self-improving"),
-    "three pictures of each": Arm(plan={"per_image": 3}),
+    "ten pictures of each": Arm(plan={"per_image": 10}),
     "a created one in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
     "labels read off the drawing": Arm(labels="stored", create={"label_mode": "denoise"}),
     "labels hold all over": Arm(create={"mask": "all"}),
@@ -99,7 +102,8 @@ def after(asked: argparse.Namespace, seed: int, warm: Path) -> Recipe:
     """
     moves = asked.steps * 8 // 40
     return warm_up(asked, seed).replace(
-        name=f"after-{seed}", start=str(warm), reset=(), steps=asked.steps, schedule="cosine",
+        name=f"after-{seed}", start=str(warm), reset=(), steps=asked.steps, schedule="cosine", unet=asked.unet,
+        lr=asked.lr if asked.unet == "frozen" else asked.lr / 4,
         ema=round(0.04 ** (1 / moves), 4), ema_every=40,
     )  # fmt: skip
 
@@ -122,6 +126,8 @@ def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm:
     if arm.data_of:
         share = arm.plan.get("share", 1.0)
         created = asked.out / f"{slug(arm.data_of)}-{seed}" / "round-1" / "created-0"
+        if arm.data_of == "real":
+            created = others(asked)
         source = {"path": str(created), "share": share, "labels": arm.labels}
         recipe = recipe.replace(sources=[*(s.model_dump() for s in recipe.sources), source])
         return kept(recipe, trained(recipe, place))
@@ -129,6 +135,21 @@ def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm:
     for event in improve(plan, place):
         if event.get("step", 1) % 100 == 0 or event.get("status") in ("rejected", "failed"):
             print(f"# {place} {event.get('step') or event}", flush=True)
+    return place
+
+
+def others(asked: argparse.Namespace) -> Path:
+    """A data folder of as many pictures as are labelled, none of which is, read in place."""
+    folder, place = Folder(asked.data), asked.out / "others"
+    used = set(Source(path=str(asked.data), limit=asked.labelled).indices(len(folder)))
+    rest = [row for i, row in enumerate(folder.rows) if i not in used]
+    if len(rest) < asked.labelled:
+        raise SystemExit(f"{asked.data} has {len(rest)} pictures beside the labelled ones; render more")
+    rest = [rest[i * len(rest) // asked.labelled] for i in range(asked.labelled)]
+    place.mkdir(parents=True, exist_ok=True)
+    header = {**folder.header, "name": "others", "root": str(folder.root.resolve()), "count": len(rest)}
+    (place / "dataset.json").write_text(json.dumps(header, indent=1))
+    (place / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rest))
     return place
 
 
@@ -239,6 +260,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--start", default="embedded")
     parser.add_argument("--head", default="light")
+    parser.add_argument(
+        "--unet", choices=("frozen", "full"), default="frozen", help="what of it learns afterwards"
+    )
     parser.add_argument("--labelled", type=int, default=100)
     parser.add_argument("--warm", type=int, default=200)
     parser.add_argument("--steps", type=int, default=300)
