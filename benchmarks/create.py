@@ -1,26 +1,47 @@
-"""How many labelled samples a minute are created, alone and in batches, and where the time goes.
+"""How many labelled samples a minute are created, and what a step of learning from them costs.
 
     python benchmarks/create.py --model embedded --size 256x192 --steps 30 --batches 1 4
+    python benchmarks/create.py --model embedded --size 256x192 --step --heads bae dpt --batches 4
 
 Prints, for each batch, samples a minute and the shares of encoder, denoiser, decoder, and of labels with their scores.
+
+With ``--step``: the processor time (on a GPU, the time) of one self-improving step, in which half of the batch is
+labelled by the teacher, beside what the original's order of things would make of the same step. There teacher and
+student each encode the pictures and each ask the frozen network; here latents are kept on disk, and both read one look.
+Steps of the two kinds take turns; they have the same weights, batch, head, losses, optimizer and average. So the ratio
+says what keeping and sharing save, and nothing about how fast either program is otherwise.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
+from torch import Tensor
 
-from twofold.checkpoints import open_model
+from twofold.backbones.stable_diffusion import StableDiffusion
+from twofold.checkpoints import Model, open_model
 from twofold.create import Creator, Settings, creator_of
+from twofold.data.writer import FolderWriter
 from twofold.sample import Sample
+from twofold.train.denoiser import DenoiserStage
+from twofold.train.examples import Example
+from twofold.train.loop import update
+from twofold.train.optimizer import make_optimizer
+from twofold.train.recipe import Recipe, Source
+from twofold.train.state import Ema, State
+from twofold.train.step import Loss
+from twofold.train.team import Team
 
 
 class Clock:
@@ -63,6 +84,91 @@ def watched(creator: Creator, clock: Clock) -> Creator:
     return creator
 
 
+class Twice(DenoiserStage):
+    """The original's order of things: a step as it is here, and before it all that is done there once more.
+
+    That is: the batch's pictures are encoded for the teacher and again for the student, and the frozen network is asked
+    for the teacher alone.
+    """
+
+    pixels: Tensor  # ``b 3 h w``, in place of the batch's pictures
+    spent: dict[str, list[float]]
+
+    def loss(self, examples: Sequence[Example]) -> Loss:
+        """The same loss, later."""
+        began = spent(self.team)
+        with torch.no_grad():
+            for _ in range(2):
+                self.backbone.encode(self.pixels * 2 - 1)
+            encoded = spent(self.team)
+            query = [self._query(e) for e in examples]
+            x, t = torch.cat([q.x for q in query]), torch.cat([q.t for q in query])
+            taps = self.heads["normals"].reads_features
+            self.backbone(x, t, self._prompted("normals").expand(len(x), -1, -1), taps)
+        self.spent["encode"].append(encoded - began)
+        self.spent["look"].append(spent(self.team) - encoded)
+        return super().loss(examples)
+
+
+def spent(team: Team) -> float:
+    """Seconds of all processors of this process; on a GPU, of the clock, once the GPU has done what it was asked."""
+    if team.device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def step_costs(
+    net: StableDiffusion, head: str, batch: int, size: tuple[int, int], device: str, turns: int
+) -> None:
+    """Print what steps of both kinds cost."""
+    team = Team(device)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = _plan(Path(folder), head, batch, size)
+        told: dict[str, list[float]] = {"ours": [], "twice": []}
+        stages = {"ours": DenoiserStage, "twice": Twice}
+        made: dict[str, tuple[Any, State]] = {}
+        for name, kind in stages.items():
+            stage: Any = kind(net, recipe, Path(folder) / name, {}, team)
+            stage.pixels, stage.spent = torch.rand(batch, 3, *size, device=team.device), defaultdict(list)
+            optimizer = make_optimizer(recipe, stage.module)
+            stage.teacher = Ema(stage.module, recipe.ema, recipe.ema_every)
+            state = State(Path(folder) / name, stage.module, stage.teacher, optimizer, team.scaler("fp32"))
+            stage.module.train()
+            made[name] = stage, state
+        for turn in range(turns + 1):
+            for name, (stage, state) in made.items():
+                began = spent(team)
+                update(stage, recipe, turn, state, team)
+                if turn:  # the first is not counted
+                    told[name].append(spent(team) - began)
+    ours, twice = (median(told[name]) for name in ("ours", "twice"))
+    encode, look = (median(made["twice"][0].spent[part][1:]) for part in ("encode", "look"))
+    print(
+        f"{head}, batch {batch}, {size[1]}x{size[0]}: a step {ours:.3f} s; encoding twice and looking twice "
+        f"{twice:.3f} s ({encode:.3f} s in two encodings, {look:.3f} s in the second look); ratio {twice / ours:.2f}"
+    )
+
+
+def _plan(folder: Path, head: str, batch: int, size: tuple[int, int]) -> Recipe:
+    """Two sources of pictures with nothing to see in them: with normals, and for the teacher to label."""
+    rng = torch.Generator().manual_seed(0)
+    known = torch.ones(1, *size, dtype=torch.bool)
+    towards = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, *size)
+    for name, targets in (("real", {"normals": towards}), ("made", {})):
+        writer = FolderWriter(folder / name, {"name": name, "targets": {k: {} for k in targets}})
+        for i in range(batch):
+            valid = dict.fromkeys(targets, known)
+            writer.write(Sample(torch.rand(3, *size, generator=rng), targets, valid, "", f"{name}-{i}"))
+        writer.finish()
+    real, made = Source(path=str(folder / "real")), Source(path=str(folder / "made"), labels="teacher")
+    return Recipe(
+        name="cost", stage="denoiser", start="embedded", reset=("heads",), sources=(real, made), mix={"normals": 1.0},
+        size=size, steps=1000, batch=batch, unet="frozen", text="frozen", head=head, latent_weight=0.0,
+        image_weight=1.0, ema=0.998, ema_every=40, warmup=0, validate_every=0, save_every=0,
+    )  # fmt: skip
+
+
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -74,6 +180,9 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--step", action="store_true", help="measure a step of learning, not creation")
+    parser.add_argument("--heads", nargs="+", default=["bae", "dpt"])
+    parser.add_argument("--turns", type=int, default=5, help="steps of each kind, with --step")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     width, height = map(int, asked.size.split("x"))
@@ -82,7 +191,12 @@ def main() -> None:
         Sample(torch.rand(3, height, width, generator=rng), caption="a room", id=f"s{i}")
         for i in range(asked.samples)
     ]
-    model = open_model(asked.model, asked.device)
+    model: Model = open_model(asked.model, asked.device)
+    if asked.step:
+        for head in asked.heads:
+            for batch in asked.batches:
+                step_costs(model.backbone, head, batch, (height, width), asked.device, asked.turns)
+        return
     clock = Clock(asked.device)
     creator = watched(creator_of(model, (), Settings(steps=asked.steps, guidance=asked.guidance)), clock)
     creator.make(samples[:1])  # not counted
