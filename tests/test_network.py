@@ -20,6 +20,7 @@ from twofold.data import Folder, FolderWriter
 from twofold.evaluate import Question, carry_out, get_standard, of_model, score
 from twofold.network import NetworkPredictor, padded, read
 from twofold.prediction import Sees
+from twofold.protocol import OneStep
 from twofold.sample import Sample
 from twofold.tasks import TASKS
 from twofold.train import loop
@@ -420,6 +421,20 @@ def test_who_draws_has_to_be_said(warm, root):
         creator_of(opened)
     with pytest.raises(ValueError, match="depth is said by one that looks at pictures"):
         creator_of(opened, settings=Settings(label_mode="denoise"), drawing=drawing)
+
+
+def test_one_diffusion_model_labels_what_another_draws(root):
+    settings = ModelSettings(name="sees", size=32).with_tasks(["normals"], OneStep(), "x")
+    save_model(new.tiny(7), settings, root / "sees", torch.float32)
+    labels, drawing = open_model(str(root / "sees")), open_model(str(root / "model"))
+    how = Settings(strength=0.5, steps=2, guidance=1.0, mask="all", scoring="free")
+    ball = Folder(root / "rich")[0]
+    own, others = (creator_of(labels, settings=how, drawing=d).make([ball])[0] for d in (None, drawing))
+    assert torch.equal(others.image, creator_of(drawing, settings=how).make([ball])[0].image)
+    assert not torch.equal(others.image, own.image)
+    torch.testing.assert_close(
+        others.targets["normals"], labels.predictor()(others.image).map, rtol=0, atol=1e-5
+    )
 
 
 def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):

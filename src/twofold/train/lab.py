@@ -64,7 +64,7 @@ def lab(
     """
     if recipe.stage != "denoiser" or not recipe.tasks:
         raise ValueError(
-            f"{recipe.name} teaches no perception task: there is nothing to try in the laboratory"
+            f"{recipe.name} teaches a diffusion model no perception task: there is nothing to try in the laboratory"
         )
     share = steps / recipe.steps
     return recipe.replace(
