@@ -2,6 +2,7 @@
 
 import json
 import os
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -114,7 +115,7 @@ def test_vectors_are_turned_from_left_to_right(folder):
     """The files paint x to the left. A head of their numbers as they stand says what ours says, with x turned."""
     run = folder / "run"
     turned = read_pair(run / "checkpoint_45.pth", run / "checkpoint_bae_45.pth").head
-    plain = BaeHead(**turned.config).eval()
+    plain = deepcopy(turned)
     tables = {**torch.load(run / "checkpoint_45.pth"), **torch.load(run / "checkpoint_bae_45.pth")}
     state = plain.state_dict()
     plain.load_state_dict({k: tables[n].view_as(state[k]) for k, n in (FUSION | DECODER).items()})

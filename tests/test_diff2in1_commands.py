@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +16,18 @@ import official
 import world
 from twofold.backbones import new
 from twofold.backbones.stable_diffusion import save_components
-from twofold.checkpoints import open_model
+from twofold.checkpoints import Model, open_model
 from twofold.checkpoints.diff2in1 import DECODER, FUSION, official_tensors
 from twofold.cli.main import app, run
 from twofold.create.official import index_official, rounded
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
-from twofold.heads import make_head
+from twofold.data.writer import FolderWriter
+from twofold.heads import BaeHead, make_head
 from twofold.image import read_image, write_image
 from twofold.image.squeeze import official_canvas, official_normals
+from twofold.protocol import OneStep
+from twofold.sample import Sample
 from twofold.train import Recipe
 from twofold.train.find import recipes
 
@@ -119,6 +123,12 @@ def evaluated(root: Path, out: str) -> list[str]:
     ]
 
 
+def head_of(model: Model) -> BaeHead:
+    head = model.heads["normals"]
+    assert isinstance(head, BaeHead)
+    return head
+
+
 def weights(model) -> dict[str, torch.Tensor]:
     return {k: v.clone() for k, v in model.heads["normals"].state_dict().items()}
 
@@ -139,7 +149,7 @@ def test_the_tree_is_read_in_its_own_encodings(place):
 def test_the_warm_up_leaves_a_head_on_a_network_that_is_as_it_was(place):
     model = open_model(str(place / "runs" / "warm" / "checkpoint"))
     how = model.settings.tasks["normals"]
-    assert (how.head, how.prompt, how.protocol.timestep, how.frame) == ("bae", "", 0, "RUB")
+    assert (how.head, how.prompt, how.protocol, how.frame) == ("bae", "", OneStep(timestep=0), "RUB")
     before = open_model(str(place / "sd")).backbone.unet.state_dict()
     after = model.backbone.unet.state_dict()
     assert all(torch.equal(after[k].half(), before[k].half()) for k in before)
@@ -290,6 +300,23 @@ def test_as_its_programs_see_it_pictures_are_squeezed(place):
     assert run(["data", "validate", str(place / "data" / "squeezed")]) == 0
 
 
+def test_ids_are_squeezed_without_being_mixed_and_a_header_that_says_nonsense_is_refused(tmp_path):
+    ids = torch.tensor([[1.0, 1, 9, 9], [1, 1, 9, 9]])[None]
+    writer = FolderWriter(tmp_path, {"name": "ids", "squeeze": 6, "targets": {"semantic": {"codec": "npy"}}})
+    writer.write(Sample(torch.rand(3, 2, 4), {"semantic": ids}, {"semantic": ids < 9}, id="one"))
+    writer.finish()
+    sample = Folder(tmp_path)[0]
+    assert sample.image.shape == (3, 6, 6)
+    wanted = torch.tensor([True, True, True, False, False, False]).expand(1, 6, 6)
+    assert torch.equal(sample.valid["semantic"], wanted)
+    assert torch.equal(sample.targets["semantic"], wanted.to(sample.targets["semantic"].dtype))
+    header = json.loads((tmp_path / "dataset.json").read_text())
+    for wrong in ("small", -1, 1.5):
+        (tmp_path / "dataset.json").write_text(json.dumps({**header, "squeeze": wrong}))
+        with pytest.raises(FolderError, match="squeeze is an edge in pixels, such as 512, not"):
+            Folder(tmp_path)[0]
+
+
 def test_the_page_s_program_begins_from_bae_s_decoder(place, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(place / "sd", "sd15")
@@ -298,16 +325,16 @@ def test_the_page_s_program_begins_from_bae_s_decoder(place, tmp_path, monkeypat
     torch.save({"model": {f"module.decoder.{k}": v for k, v in table.items()}, "iter": 3}, "nyu.pt")
     (program,) = PAGE.read_text().split("```python\n")[1:]
     exec(program.partition("```")[0], {})
-    _, found = official_tensors(open_model("sd15-bae").heads["normals"])
+    _, found = official_tensors(head_of(open_model("sd15-bae")))
     assert all(torch.equal(found[k], v.half().float()) for k, v in table.items())
     sources = [{"path": str(place / "data" / "nyu")}]
     train(place, "warm_up", "from-bae", start=str(tmp_path / "sd15-bae"), sources=sources, lr=1e-9)
-    _, after = official_tensors(open_model(str(place / "runs" / "from-bae" / "checkpoint")).heads["normals"])
+    _, after = official_tensors(head_of(open_model(str(place / "runs" / "from-bae" / "checkpoint"))))
     assert all(torch.allclose(after[k], v, atol=1e-3) for k, v in found.items())
 
 
 def test_the_page_s_commands_have_the_options_it_gives_them():
-    commands = get_command(app)
+    commands: Any = get_command(app)
     lines = [
         line
         for block in PAGE.read_text().split("```sh\n")[1:]
@@ -315,8 +342,9 @@ def test_the_page_s_commands_have_the_options_it_gives_them():
     ]
     seen = 0
     for line in (x for x in lines if x.startswith("twofold")):
-        command, words = commands, shlex.split(line.partition("#")[0])[1:]
-        while getattr(command, "commands", {}).get(words[0]):
+        command: Any = commands
+        words = shlex.split(line.partition("#")[0])[1:]
+        while words[0] in getattr(command, "commands", {}):
             command = command.commands[words.pop(0)]
         known = {option for parameter in command.params for option in parameter.opts}
         asked = {word for word in words if word.startswith("--")}

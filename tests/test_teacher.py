@@ -134,7 +134,7 @@ def test_a_teacher_s_running_statistics_follow_as_its_weights_do(tmp_path):
     module(x)  # moves the statistics, and nothing else
     mean = module[1].get_buffer("running_mean").clone()
     with torch.no_grad():
-        module[0].weight += 1
+        module[0].get_parameter("weight").add_(1)
     for _ in range(3):
         teacher.update(4)
         plain.update()
