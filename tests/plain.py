@@ -53,5 +53,15 @@ class Tied(nn.Module):
 
 
 def nothing() -> str:
-    """No network."""
-    return "nothing"
+    """No network, and nobody calls it."""
+    raise AssertionError("called")
+
+
+def narrow(norm: bool = False) -> Plain:
+    """A function that makes one."""
+    return Plain(norm=norm)
+
+
+def liar() -> nn.Module:
+    """Says that it makes one."""
+    return "nothing"  # ty: ignore[invalid-return-type]

@@ -119,7 +119,8 @@ def test_a_recipe_says_nothing_in_vain(root, changes, why):
 @pytest.mark.parametrize(
     ("network", "why"),
     [
-        ("Plain", "names no network"), (f"{FILE}:Nobody", "has no 'Nobody'"), (f"{FILE}:nothing", "makes a str"),
+        ("Plain", "names no network"), (f"{FILE}:Nobody", "has no 'Nobody'"), (f"{FILE}:nothing", "neither a class"),
+        ("subprocess:run", "neither a class of networks"), ("os:system", "neither"), (f"{FILE}:liar", "makes a str"),
         ("nowhere.py:make", "there is no file nowhere.py"), ("nowhere:make", "no module 'nowhere' to import"),
     ],
 )  # fmt: skip
@@ -289,7 +290,10 @@ def test_a_folder_runs_no_code_that_nobody_asked_for(warm, root, tmp_path):
         open_model(str(folder))
     with pytest.raises(ModelError, match=r"holds no network\.json"):
         open_network(tmp_path)
-    opened = [open_network(folder, how).module for how in (PLAIN, "plain:Plain", Plain, made(norm=True))]
+    opened = [
+        open_network(folder, how).module
+        for how in (PLAIN, "plain:Plain", f"{FILE}:narrow", Plain, made(norm=True))
+    ]
     picture = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
     answers = [net(picture)["normals"] for net in opened]
     assert all(torch.equal(answers[0], other) for other in answers[1:])

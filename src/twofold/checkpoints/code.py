@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -30,10 +30,26 @@ def made(network: str | Callable[..., nn.Module], options: Mapping[str, Any]) ->
             module = _file(Path(where)) if where.endswith(".py") else _module(where)
             if not hasattr(module, name):
                 raise ValueError(f"{where} has no {name!r} that makes a network")
-            found = getattr(module, name)(**options)
+            make = getattr(module, name)
+            if not _makes_networks(make):
+                raise ValueError(
+                    f"{network} is neither a class of networks nor a function that says that it makes one: "
+                    f"def {name}(...) -> nn.Module"
+                )
+            found = make(**options)
     if not isinstance(found, nn.Module):
         raise ValueError(f"{network} makes a {type(found).__name__}, not a torch.nn.Module")
     return found
+
+
+def _makes_networks(make: Any) -> bool:
+    """Whether something says that it makes networks: names in a file must not call whatever they like."""
+    if not isinstance(make, type):
+        try:
+            make = get_type_hints(make).get("return")
+        except (NameError, TypeError):
+            return False
+    return isinstance(make, type) and issubclass(make, nn.Module)
 
 
 @contextmanager

@@ -71,8 +71,8 @@ class Recipe(BaseModel):
         stage: ``autoencoder`` trains the image codec; ``denoiser`` trains U-Net and text encoder, for the image
             task (diffusion under captions), for perception tasks, or for several at once; ``network`` trains a network
             of one's own on tasks.
-        network: of that stage, the code that makes it, ``package.module:make`` or ``file.py:make``, which is run; see
-            `twofold.network` for what it makes. What of it learns, its parameters say.
+        network: of that stage, the code that makes it, ``package.module:make`` or ``file.py:make``, which is run: a
+            class, or a function that says ``-> nn.Module``; see `twofold.network`. What learns, its parameters say.
         network_options: that ``make`` is called with.
         start: folder, published name or hub id of the model to start from, or ``new`` for random weights; for a network
             of one's own the folder of a checkpoint, or ``new`` for the weights that it is made with.
