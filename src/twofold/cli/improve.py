@@ -32,6 +32,7 @@ def improve(
         float, typer.Option(help="How strictly to follow captions; 1 is not at all more.")
     ] = 3.0,
     looks: Annotated[int, typer.Option(min=1, help="Looks of the network at each created picture.")] = 30,
+    sampler: Annotated[str, typer.Option(help="ddim, dpm (in a third of the looks), euler or lcm.")] = "ddim",
     per_image: Annotated[int, typer.Option(min=1, help="Created pictures of each real one, each round.")] = 1,
     share: Annotated[
         float, typer.Option(min=0.0, help="Examples from created pictures, relative to all the real ones.")
@@ -63,6 +64,7 @@ def improve(
     else), labels the created pictures at every step and is what is kept. Run again after a kill, the command goes on.
     """
     one_of("--labels", labels, ("teacher", "stored"))
+    one_of("--sampler", sampler, ("ddim", "dpm", "euler", "lcm"))
     asked = find_recipe(recipe).override(settings or [])
     from twofold.create import Settings
     from twofold.protocol import reason
@@ -72,7 +74,9 @@ def improve(
 
     scoring = "all" if any(k.startswith(("flip", "agreement")) for k in keep or ()) else "free"
     try:
-        made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, scoring=scoring)
+        made = Settings(
+            strength=strength, steps=looks, sampler=sampler, guidance=guidance, seed=seed, scoring=scoring
+        )
         plan = Improvement.of(
             asked,
             create=made,
