@@ -52,12 +52,12 @@ def marigold_normals() -> Recipe:
 def end_to_end(task: str, losses: dict[str, float], name: str) -> Recipe:
     """What E2E-FT's four models share: one look beside zeros at the last time step, judged by the picture painted.
 
-    The authors train with the empty prompt filled up to 77 tokens and ask with two; this trains with two. Where the
-    first layer is doubled they halve its bias as well. Their answers are clipped before they are judged.
+    The empty prompt is filled up to 77 tokens. The authors then ask with two of them; this asks as it was taught. Where
+    the first layer is doubled they halve its bias as well. Their answers are clipped before they are judged.
     """
     return taught(
         ablation(2), task, losses, name=name, protocol=ZEROS, steps=20000, decay=20000, optimizer="adamw",
-        weight_decay=0.01, clip=1.0, precision="fp32", checkpointing=True,
+        weight_decay=0.01, clip=1.0, precision="fp32", checkpointing=True, pad=True,
     )  # fmt: skip
 
 

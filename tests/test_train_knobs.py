@@ -433,3 +433,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(recip
         next(records)
     after = [p for k, p in net.unet.named_parameters()]
     assert sum(not torch.equal(p, q) for p, q in zip(after, before, strict=True)) == 1
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_mirroring_can_be_left_out_and_changes_nothing_else(recipe, tmp_path, augment):
+    drawn = {}
+    for mirror in (True, False):
+        stage = stage_of(
+            recipe.replace(batch=4, size=(32, 32), mirror=mirror, augment=augment), tmp_path / str(mirror)
+        )
+        drawn[mirror] = [e for step in range(6) for e in stage.draw(step)]
+    same = [torch.equal(a.canvas, b.canvas) for a, b in zip(drawn[True], drawn[False], strict=True)]
+    assert 4 < sum(same) < 20, "half of them are as they were"
+    for a, b in zip(drawn[True], drawn[False], strict=True):
+        assert a.name == b.name and (
+            torch.equal(a.canvas, b.canvas) or torch.equal(a.canvas.flip(-1), b.canvas)
+        )
+
+
+def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
+    asked = {pad: recipe.replace(name=f"pad-{pad}", pad=pad) for pad in (True, False)}
+    records = {pad: list(run_recipe(asked[pad], tmp_path / str(pad))) for pad in asked}
+    assert records[True][0]["loss"] != records[False][0]["loss"]
+    for pad in asked:
+        predictor = open_model(str(tmp_path / str(pad) / "checkpoint")).predictor("depth")
+        assert predictor.reading.pad == pad
+        stage = stage_of(asked[pad], tmp_path / f"again-{pad}")
+        assert stage._prompted("depth").shape[1] == predictor.backbone.embed([predictor.prompt], pad).shape[1]

@@ -95,10 +95,11 @@ class ModelSettings(BaseModel):
         recipe: str,
         head: str = "latent",
         prompts: Mapping[str, str] | None = None,
+        pad: bool = False,
     ) -> ModelSettings:
         """The same settings after a run that taught ``names`` in ``protocol`` through ``head``.
 
-        ``prompts`` are those that were not the tasks' own, by name.
+        ``prompts`` are those that were not the tasks' own, by name; ``pad`` says whether they were filled up.
         """
         tasks = dict(self.tasks)
         for name in names:
@@ -108,6 +109,7 @@ class ModelSettings(BaseModel):
                 protocol=protocol,
                 head=head,
                 prompt=(prompts or {}).get(name, task.prompt),
+                pad=pad,
                 space=task.space,
                 frame=task.frame,
             )

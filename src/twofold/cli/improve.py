@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -74,9 +74,8 @@ def improve(
 
     scoring = "all" if any(k.startswith(("flip", "agreement")) for k in keep or ()) else "free"
     try:
-        made = Settings(
-            strength=strength, steps=looks, sampler=sampler, guidance=guidance, seed=seed, scoring=scoring
-        )
+        drawn: dict[str, Any] = {"sampler": sampler, "scoring": scoring}
+        made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, **drawn)
         plan = Improvement.of(
             asked,
             create=made,

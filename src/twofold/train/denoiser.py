@@ -154,10 +154,10 @@ class DenoiserStage(PerceptionStage):
         """A task's prompt, embedded; once, where the text encoder does not learn."""
         prompt = self._prompt(name)
         if self.recipe.text == "full" and self.backbone.text_encoder is not None:
-            return self.backbone.embed([prompt])
+            return self.backbone.embed([prompt], self.recipe.pad)
         if prompt not in self.said:
             with torch.no_grad():
-                self.said[prompt] = self.backbone.embed([prompt])
+                self.said[prompt] = self.backbone.embed([prompt], self.recipe.pad)
         return self.said[prompt]
 
     def _labels(self, count: int) -> Tensor | None:
@@ -168,7 +168,12 @@ class DenoiserStage(PerceptionStage):
         size, protocol = max(self.recipe.size), self.recipe.protocol
         return {
             t: Predictor(
-                self.backbone, task, protocol, self.heads[t], Reading(prompt=self._prompt(t)), size=size
+                self.backbone,
+                task,
+                protocol,
+                self.heads[t],
+                Reading(prompt=self._prompt(t), pad=self.recipe.pad),
+                size=size,
             )
             for t, task in self.tasks.items()
         }

@@ -75,7 +75,7 @@ class Live:
         sample = self._sample(pick)
         box = zoom(sample.image.shape[-2:], (side, side), (0.8, 1.0), rng)
         crop = resize(_cut(sample.image, box).float() / 255, (side, side))
-        crop = crop.flip(-1) if bool(torch.rand((), generator=rng) < 0.5) else crop
+        crop = crop.flip(-1) if _mirrored(rng, self.recipe.mirror) else crop
         caption = dropped(sample.caption, self.recipe, rng)
         return Example(self._name(pick), IMAGE, caption, rng, self.encoder.picture(crop))
 
@@ -88,7 +88,7 @@ class Live:
             everywhere = torch.ones(1, *sample.image.shape[-2:], dtype=torch.bool)
             nothing = torch.zeros_like(sample.image, dtype=torch.float32)
             sample = Held(sample.image, {task.target: nothing}, {task.target: everywhere}, sample.caption)
-        image, target, valid = cropped(sample, task, size, rng, self.recipe.resample)
+        image, target, valid = cropped(sample, task, size, rng, self.recipe.resample, self.recipe.mirror)
         told = {} if blank else {task.target: target}
         seen = Sample(colours(image, rng), told, dict.fromkeys(told, valid), sample.caption, self._name(pick))
         latent = self.encoder.picture(seen.image)
@@ -125,9 +125,14 @@ class Live:
 
 
 def cropped(
-    sample: Held, task: Task, size: tuple[int, int], rng: torch.Generator, resample: str = "bilinear"
+    sample: Held,
+    task: Task,
+    size: tuple[int, int],
+    rng: torch.Generator,
+    resample: str = "bilinear",
+    mirror: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A zoomed crop of one sample at ``size``, mirrored half the time: image in [0, 1], target and its mask."""
+    """A zoomed crop of one sample at ``size``, half the time mirrored: image in [0, 1], target and its mask."""
     box = zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng)
     sized = resize_nearest if resample == "nearest" else resize
     image = sized(_cut(sample.image, box).float() / 255, size).clamp(0, 1)
@@ -135,9 +140,14 @@ def cropped(
     target, valid = resize_map(_cut(whole, box), _cut(where, box), size, not mixes(task.target))
     if task.frame:
         target = torch.where(valid, unit(target), 0)
-    if bool(torch.rand((), generator=rng) < 0.5):
+    if _mirrored(rng, mirror):
         image, target, valid = image.flip(-1), task.flip(target), valid.flip(-1)
     return image, target, valid
+
+
+def _mirrored(rng: torch.Generator, mirror: bool) -> bool:
+    """Half the time, where it is asked for; drawn in either case, so that what else is random stays the same."""
+    return bool(torch.rand((), generator=rng) < 0.5) and mirror
 
 
 def _cut(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:

@@ -22,8 +22,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 # What says nothing to a network of one's own, and must not be said in vain.
 _OF_DIFFUSION = (
-    "reset", "latent_weight", "image_weight", "head", "head_options", "protocol", "prompts", "unet", "rank", "alpha",
-    "targets", "text", "decoder", "drop_caption", "head_lr", "checkpointing",
+    "reset", "latent_weight", "image_weight", "head", "head_options", "protocol", "prompts", "pad", "unet", "rank",
+    "alpha", "targets", "text", "decoder", "drop_caption", "head_lr", "checkpointing",
 )  # fmt: skip
 
 
@@ -93,6 +93,7 @@ class Recipe(BaseModel):
         head: what reads perception out: the autoencoder's decoder (``latent``), or one of `twofold.heads` that is
             trained here, which needs ``image_weight`` > 0.
         head_options: of the head's class, such as ``{"width": 128}``.
+        mirror: show half of the examples mirrored.
         augment: draw new crops, zooms and colours each step and encode them then, instead of windows.
         cache: keep the latents of windows on disk; without, they are encoded when drawn, to the same numbers. A network
             of one's own has none to keep.
@@ -100,6 +101,7 @@ class Recipe(BaseModel):
             that takes fewer channels is widened as Marigold widens it. Latents that are learned from are always the
             mean of their posterior; ``encode`` is about use.
         prompts: by task, the words it is asked with in place of its own.
+        pad: whether these words are filled up to the tokenizer's length (77), as some networks were taught.
         unet: what of the denoising network learns: all of it (``full``), nothing (``frozen``, for a head that reads its
             features), or low-rank additions (``lora``), which are merged when the run is saved.
         rank, alpha, targets: of the low-rank additions; alpha 0 is the rank, so that their scale is 1. Targets are
@@ -146,10 +148,12 @@ class Recipe(BaseModel):
     compat: Literal["", "genpercept"] = ""
     head: str = "latent"
     head_options: dict[str, Any] = Field(default_factory=dict)
+    mirror: bool = True
     augment: bool = False
     cache: bool = True
     protocol: Protocol = OneStep()
     prompts: dict[str, str] = Field(default_factory=dict)
+    pad: bool = False
     unet: Literal["full", "frozen", "lora"] = "full"
     rank: int = Field(16, ge=1)
     alpha: int = Field(0, ge=0)

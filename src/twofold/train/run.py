@@ -168,7 +168,9 @@ def _save(
     if not _as_before(recipe):
         # What the network was taught earlier was taught to other weights.
         settings = settings.model_copy(update={"tasks": {}})
-    settings = settings.with_tasks(tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts)
+    settings = settings.with_tasks(
+        tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts, recipe.pad
+    )
     kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
     save_model(backbone, settings, folder, heads=kept)

@@ -56,7 +56,7 @@ class Windows:
     def of(self, pick: Pick) -> Example:
         """See `Examples`."""
         rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
-        mirrored = bool(torch.randint(2, (), generator=rng))
+        mirrored = bool(torch.randint(2, (), generator=rng)) and self.recipe.mirror
         with usable(shelf.folder, pick.sample):
             encoded = shelf(pick.sample, mirrored, pick.kind)
         caption = dropped(encoded.caption, self.recipe, rng)
