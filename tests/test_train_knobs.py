@@ -15,7 +15,7 @@ import torch.utils.checkpoint
 import world
 from twofold.backbones import new
 from twofold.backbones.stable_diffusion import StableDiffusion
-from twofold.checkpoints import open_model
+from twofold.checkpoints import open_model, save_model
 from twofold.cli.main import run as command
 from twofold.heads import LightHead
 from twofold.tasks import depth
@@ -460,3 +460,14 @@ def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
         assert predictor.reading.pad == pad
         stage = stage_of(asked[pad], tmp_path / f"again-{pad}")
         assert stage._prompted("depth").shape[1] == predictor.backbone.embed([predictor.prompt], pad).shape[1]
+
+
+def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):
+    """Lotus and E2E-FT paint x to the left; nothing turns their weights."""
+    model = open_model(recipe.start)
+    how = model.settings.tasks["normals"].model_copy(update={"frame": "LUB"})
+    settings = model.settings.model_copy(update={"tasks": {**model.settings.tasks, "normals": how}})
+    save_model(model.backbone, settings, tmp_path / "left")
+    asked = recipe.replace(start=str(tmp_path / "left"), mix={"normals": 1.0}, losses={})
+    with pytest.warns(UserWarning, match="paints normals in LUB and is taught RUB"):
+        starting_point(asked)

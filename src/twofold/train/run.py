@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -42,6 +43,7 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
     if recipe.reset:
         new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
     if recipe.stage == "denoiser" and recipe.tasks:
+        _warn_of_frames(recipe, model.settings)
         _check_protocol(recipe, model.backbone)
         new.widen(
             model.backbone, recipe.protocol.channels(model.backbone.latent_channels), recipe.protocol.parts
@@ -66,6 +68,15 @@ def _network(recipe: Recipe) -> tuple[nn.Module, NetworkSettings]:
     for parameter, learns in zip(network.parameters(), wanted, strict=True):
         parameter.requires_grad_(learns)
     return network, opened.settings
+
+
+def _warn_of_frames(recipe: Recipe, settings: ModelSettings) -> None:
+    """Say where the start paints vectors in another frame than they are taught in here."""
+    for task in map(get_task, recipe.tasks):
+        known = settings.tasks.get(task.name)
+        if known and task.frame and known.frame not in (None, task.frame) and "unet" not in recipe.reset:
+            before, now = f"{recipe.start} paints {task.name} in {known.frame}", f"is taught {task.frame}"
+            warnings.warn(f"{before} and {now}: it begins by unlearning", stacklevel=2)
 
 
 def _check_protocol(recipe: Recipe, backbone: StableDiffusion) -> None:
