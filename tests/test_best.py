@@ -8,8 +8,10 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.data import Folder
 from twofold.evaluate import score
+from twofold.train.best import Best
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe, save_student
+from twofold.train.state import Ema
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,31 @@ def test_the_checkpoint_is_the_best_of_all_that_were_scored(recipe, tmp_path):
     again = score(model.predictor("normals"), list(Folder(recipe.validation)))["normals/mean"]
     # The checkpoint holds half floats.
     assert again == pytest.approx(found[best], abs=0.05)
+
+
+def test_what_is_kept_is_the_average_that_was_scored(recipe, tmp_path):
+    """Not the weights it is an average of, which the module has again when the file is written."""
+    module = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(module.weight)
+    ema = Ema(module, 0.9)
+    torch.nn.init.ones_(module.weight)
+    ema.update()
+    average = ema.average["weight"].item()
+    assert 0 < average < 1
+    best = Best(tmp_path / "best.pt", recipe)
+    best.seen(1, {"normals/mean": 3.0}, module, ema, writes=True)
+    assert (module.weight.item(), ema.average["weight"].item()) == (1.0, average)
+    best.seen(2, {"normals/mean": 3.0}, module, ema, writes=True)
+    again = Best(tmp_path / "best.pt", recipe)
+    assert (again.step, again.score) == (1, 3.0), "a tie is not better"
+    assert again.restore(module) and module.weight.item() == average
+
+
+def test_a_score_that_is_no_number_is_never_the_best(recipe, tmp_path):
+    best = Best(tmp_path / "best.pt", recipe)
+    module = torch.nn.Linear(1, 1)
+    best.seen(1, {"normals/mean": float("nan")}, module, Ema(module, 0.9), writes=True)
+    assert not best.restore(module)
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])

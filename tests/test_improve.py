@@ -1,5 +1,7 @@
 """Self-improving from end to end: create, learn from both, again; killed at any moment, the same files."""
 
+import json
+
 import pytest
 import torch
 
@@ -40,7 +42,9 @@ def weights(folder):
 
 def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_path):
     made = plan(warm)
-    assert (made.recipe.ema, made.recipe.ema_every) == (DECAY, EVERY)
+    assert (made.recipe.ema, made.recipe.ema_every) == (0.9, EVERY), "what the recipe says is kept"
+    unsaid = Improvement.of(warm.replace(ema=Recipe.model_fields["ema"].default))
+    assert (unsaid.recipe.ema, unsaid.recipe.ema_every) == (DECAY, EVERY)
     events = list(improve(made, tmp_path / "run"))
     created = [e for e in events if e.get("status") == "created"]
     # Two of each of the three labelled samples, in both rounds; the fourth is not to be used.
@@ -71,6 +75,29 @@ def test_a_run_that_is_interrupted_anywhere_ends_in_the_same_files(warm, tmp_pat
     files = sorted(p.relative_to(one) for p in one.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(other) for p in other.rglob("*") if p.is_file())
     assert all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
+
+
+def test_pictures_are_drawn_from_labelled_ones_alone(warm, tmp_path):
+    """Unlabelled pictures, a source without a share and one that the teacher labels are nobody's model."""
+    world.folder(tmp_path / "more", 5, 32)
+    rows = (tmp_path / "more" / "metadata.jsonl").read_text().splitlines(keepends=True)
+    bare = [
+        json.dumps({k: v for k, v in json.loads(row).items() if k != "targets"}) + "\n" for row in rows[:3]
+    ]
+    (tmp_path / "more" / "metadata.jsonl").write_text("".join(bare + rows[3:]))
+    more, balls = Source(path=str(tmp_path / "more")), warm.sources[0]
+    sources = (
+        more,
+        more.model_copy(update={"labels": "teacher"}),
+        balls.model_copy(update={"share": 0.0}),
+        balls,
+    )
+    recipe = warm.replace(sources=[s.model_dump() for s in sources], labels=4)
+    events = list(improve(plan(recipe, rounds=1, per_image=1, share=0.5), tmp_path / "run"))
+    drawn = [e["source"] for e in events if e.get("status") == "created"]
+    assert len(drawn) == 4 and len({str(d) for d in drawn[:2]}) == 2
+    taught = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json").sources[len(sources) :]
+    assert sum(s.share for s in taught) == pytest.approx(0.5 * sum(s.share for s in sources))
 
 
 def test_what_cannot_improve_is_refused(warm):

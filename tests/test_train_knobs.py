@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -471,3 +472,31 @@ def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):
     asked = recipe.replace(start=str(tmp_path / "left"), mix={"normals": 1.0}, losses={})
     with pytest.warns(UserWarning, match="paints normals in LUB and is taught RUB"):
         starting_point(asked)
+
+
+def test_two_tasks_of_one_name_are_refused(recipe):
+    both = {"semantic_logits[4]": 1.0, "semantic_logits[5]": 1.0}
+    with pytest.raises(ValueError, match="both called semantic_logits"):
+        make_tasks(recipe.replace(mix=both, latent_weight=0.0))
+
+
+def test_options_are_as_they_are_read_again(recipe, tmp_path):
+    asked = recipe.replace(head_options={"width": 8, "several": (1, 2)})
+    asked.save(tmp_path / "recipe.json")
+    assert Recipe.read(tmp_path / "recipe.json") == asked
+
+
+def test_a_checkpoint_imports_nothing_by_itself(recipe, tmp_path, monkeypatch):
+    """A task of one's own is asked for by its whole name, or by code that has imported it."""
+    (tmp_path / "sneaky.py").write_text("from twofold.tasks import depth as blue\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = open_model(recipe.start)
+    how = model.settings.tasks["depth"].model_copy(update={"task": "sneaky:blue"})
+    save_model(model.backbone, model.settings.model_copy(update={"tasks": {"depth": how}}), tmp_path / "told")
+    opened = open_model(str(tmp_path / "told"))
+    with pytest.raises(ValueError, match="a checkpoint runs no code"):
+        opened.predictor("depth")
+    assert "sneaky" not in sys.modules
+    assert opened.predictor("sneaky:blue").task is depth
+    assert opened.predictor("depth").task is depth
+    del sys.modules["sneaky"]

@@ -70,7 +70,9 @@ class Model:
                 f"model {self.name} predicts nothing yet: it is a generator, or a base to be trained; 'twofold models' "
                 "lists what predicts"
             )
-        name = task or self.tasks[0]
+        # A task of one's own is known by its short name, and may be asked for by the whole.
+        whole = {how.task: name for name, how in self.settings.tasks.items() if how.task}
+        name = whole.get(task or "", task or self.tasks[0])
         if name not in self.settings.tasks:
             raise ModelError(
                 f"model {self.name} does not know the task {name!r}; it knows {', '.join(self.tasks)}"
@@ -78,7 +80,7 @@ class Model:
         how = self.settings.tasks[name]
         about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
         head = self.heads.get(name, LatentHead())
-        asked = get_task(how.task or name)
+        asked = get_task(how.task or name, trusted=task == how.task)
         return Predictor(
             self.backbone,
             asked,

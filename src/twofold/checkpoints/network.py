@@ -81,7 +81,7 @@ class Network:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks it can be asked."""
-        return tuple(get_task(t).name for t in self.settings.tasks)
+        return tuple(get_task(t, trusted=False).name for t in self.settings.tasks)
 
     def predictor(self, task: str | None = None) -> NetworkPredictor:
         """A predictor for ``task``, or for the network's first.
@@ -89,12 +89,16 @@ class Network:
         Raises:
             ModelError: it was not taught the task.
         """
-        known = {get_task(t).name: t for t in self.settings.tasks} | {t: t for t in self.settings.tasks}
-        asked = self.settings.tasks[0] if task is None else known.get(task)
+        asked = task if task in self.settings.tasks else None
+        if asked is None:
+            known = dict(zip(self.tasks, self.settings.tasks, strict=True))
+            asked = self.settings.tasks[0] if task is None else known.get(task)
         if asked is None:
             raise ModelError(f"{self.name} does not know the task {task!r}; it knows {', '.join(self.tasks)}")
         about = {"model": self.name, "digest": self.digest, "network": self.settings.network}
-        return NetworkPredictor(self.module, get_task(asked), asked, self.settings.size, about)
+        return NetworkPredictor(
+            self.module, get_task(asked, trusted=asked == task), asked, self.settings.size, about
+        )
 
 
 def open_network(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +86,7 @@ def _asked(name: str, how: TaskSettings) -> dict[str, Any]:
         "protocol": how.protocol.kind,
         "steps": getattr(how.protocol, "steps", 1),
         "head": how.head,
-        "space": how.space or get_task(how.task or name).space,
+        "space": how.space or get_task(how.task or name, trusted=False).space,
         "frame": how.frame or "none",
         "prompt": repr(how.prompt) + (" padded to 77 tokens" if how.pad else ""),
         "settings": ", ".join(f"{k}={v}" for k, v in settings.items()),
@@ -198,8 +199,14 @@ def _as_diff2in1(opened: Model, out: Path, completed_by: Path | None) -> int:
             f"{opened.name} has no bae head for normals, which is all that Diff-2-in-1's files hold "
             f"(its tasks: {', '.join(opened.tasks) or 'none'})"
         )
-    out.mkdir(parents=True)
-    write_pair(head, out / "checkpoint_0.pth", out / "checkpoint_bae_0.pth", completed_by)
+    frame = opened.settings.tasks["normals"].frame
+    if frame not in (None, "RUB"):
+        raise Stop(f"{opened.name} paints normals in {frame}; convert it from the original files again")
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write_pair(head, partial / "checkpoint_0.pth", partial / "checkpoint_bae_0.pth", completed_by)
+    partial.rename(out)
     line(f"{out}/checkpoint_0.pth (--sn_ckpt) and {out}/checkpoint_bae_0.pth (--bae_ckpt)")
     if completed_by is None:
         line(

@@ -248,7 +248,7 @@ def _says(model: Model | Network, name: str) -> tuple[str, str]:
         predictor = model.predictor(name)
         return predictor.task.target, predictor.space
     how = model.settings.tasks[name]
-    task = get_task(how.task or name)
+    task = get_task(how.task or name, trusted=False)
     return task.target, how.reading.space or task.space
 
 

@@ -1,5 +1,6 @@
 """Tasks by name."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -38,12 +39,13 @@ _OF_CLASSES: dict[str, tuple[Callable[..., Task], str]] = {
 }
 
 
-def get_task(name: str) -> Task:
+def get_task(name: str, trusted: bool = True) -> Task:
     """A task by what recipes, checkpoints and commands call it.
 
     Args:
         name: one of `TASKS`; one of classes with one's own in brackets, their number or their names by id:
             ``semantic[21]``, ``semantic_logits[background,person]``; or ``package.module:object``.
+        trusted: whether a person said it. What a checkpoint says imports no module that is not there already.
 
     Raises:
         ValueError: no such task; the message lists those there are.
@@ -60,6 +62,15 @@ def get_task(name: str) -> Task:
     if found:
         from importlib import import_module
 
+        if (
+            not trusted
+            and module not in sys.modules
+            and module.partition(".")[0] != __name__.partition(".")[0]
+        ):
+            raise ValueError(
+                f"{name} is a task of somebody's own, and a checkpoint runs no code: ask for it by this whole name, or "
+                f"import {module} first"
+            )
         task = getattr(import_module(module), attribute)
         if isinstance(task, Task):
             return task

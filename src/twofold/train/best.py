@@ -56,7 +56,8 @@ class Best:
         self.step, self.score = step, score
         if writes:
             ema.swap()
-            weights = {k: v.detach().cpu() for k, v in kept(module).items()}
+            # Copies, also on a processor: swapping back changes the module's own in place.
+            weights = {k: v.detach().cpu().clone() for k, v in kept(module).items()}
             ema.swap()
             with room(self.path), atomic_write(self.path) as path, path.open("wb") as file:
                 torch.save({"step": step, "score": score, "weights": weights}, file)
@@ -66,16 +67,19 @@ class Best:
         recipe = self.recipe
         return 0 < recipe.patience * recipe.validate_every <= step - self.step
 
-    def restore(self, module: nn.Module) -> None:
-        """Put the best weights into ``module``; where no score was a number, nothing."""
-        if self.path.exists():
-            weights: dict[str, Tensor] = torch.load(self.path, weights_only=True, map_location="cpu")[
-                "weights"
-            ]
-            module.load_state_dict(weights, strict=False)
+    def restore(self, module: nn.Module) -> bool:
+        """Put the best weights into ``module``; False where there are none, because no score was a number."""
+        if not self.path.exists():
+            return False
+        state = torch.load(self.path, weights_only=True, map_location="cpu")
+        weights: dict[str, Tensor] = state["weights"]
+        module.load_state_dict(weights, strict=False)
+        return True
 
 
 def found(path: Path) -> tuple[int, float]:
-    """Step and score of a file that `Best` wrote."""
+    """Step and score of a file that `Best` wrote; step 0 where there is none."""
+    if not path.exists():
+        return 0, float("nan")
     state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     return int(state["step"]), float(state["score"])

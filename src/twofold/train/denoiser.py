@@ -100,7 +100,7 @@ class DenoiserStage(PerceptionStage):
         terms: Terms = {}
         if recipe.latent_weight:
             target, mask = (
-                torch.stack([getattr(e, k) for e in examples]).to(device) for k in ("target", "mask")
+                torch.stack([getattr(e, k).to(device) for e in examples]) for k in ("target", "mask")
             )
             keep = mask.expand_as(target)
             error = torch.where(keep, said.prediction.float() - query.wanted(target), 0).square().flatten(1)

@@ -21,8 +21,10 @@ from ..data.folder import Folder
 from ..image import atomic_write
 from ..tasks import get_task
 from .best import found
+from .examples import pools
+from .learn import make_tasks
 from .recipe import Recipe, Source, wrong
-from .run import run_recipe, save_student
+from .run import alone, run_recipe, save_student
 from .team import Team
 
 # Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
@@ -78,13 +80,14 @@ class Improvement(BaseModel):
 
     @classmethod
     def of(cls, recipe: Recipe, **settings: Any) -> Improvement:
-        """A recipe's improvement, with the published teacher where the recipe has none of its own.
+        """A recipe's improvement; where it does not say how its teacher follows, as published.
 
         Raises:
             ValueError: it cannot improve; one line.
         """
         if not recipe.ema_every:
-            recipe = recipe.replace(ema=DECAY, ema_every=EVERY)
+            unsaid = recipe.ema == Recipe.model_fields["ema"].default
+            recipe = recipe.replace(ema=DECAY if unsaid else recipe.ema, ema_every=EVERY)
         try:
             return cls(recipe=recipe, **settings)
         except ValidationError as error:
@@ -102,13 +105,19 @@ def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator
         ValueError: ``run`` belongs to another plan; what `create` and `run_recipe` raise.
     """
     team = team or Team()
+    with alone(run, team):
+        yield from _rounds(plan, run, team)
+
+
+def _rounds(plan: Improvement, run: Path, team: Team) -> Generator[dict[str, Any]]:
     if team.first:
         _claim(run, plan)
     start, last = plan.recipe.start, plan.recipe
     for number in range(1, plan.rounds + 1):
         place = run / f"round-{number}"
         if team.first:
-            yield from ({"round": number, **row} for row in _created(plan, start, number, place))
+            device = str(team.device)
+            yield from ({"round": number, **row} for row in _created(plan, start, number, place, device))
         team.wait()
         recipe = _training(plan, start, number, place)
         yield from ({"round": number, **record} for record in run_recipe(recipe, place / "training", team))
@@ -139,7 +148,9 @@ def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
     return found
 
 
-def _created(plan: Improvement, start: str, number: int, place: Path) -> Iterator[dict[str, Any]]:
+def _created(
+    plan: Improvement, start: str, number: int, place: Path, device: str
+) -> Iterator[dict[str, Any]]:
     """Create what is not there yet from every source with labels; the model is opened only where there is work."""
     settings = replace(plan.create, seed=plan.create.seed + number - 1)
     for index, folder in enumerate(_real(plan.recipe)):
@@ -147,10 +158,10 @@ def _created(plan: Improvement, start: str, number: int, place: Path) -> Iterato
         if (out / "done").exists():
             continue
         creator = creator_of(
-            _able(start, plan.recipe),
+            _able(start, plan.recipe, device),
             [get_task(t).name for t in plan.recipe.tasks],
             settings,
-            drawing=open_model(plan.creator) if plan.creator else None,
+            drawing=open_model(plan.creator, device) if plan.creator else None,
         )
         yield from create(creator, folder, out, _job(plan))
         with atomic_write(out / "done") as file:
@@ -161,16 +172,16 @@ def _job(plan: Improvement) -> Job:
     return Job((plan.create.strength,), plan.per_image, tuple(Keep.read(k) for k in plan.keep))
 
 
-def _able(start: str, recipe: Recipe) -> Model | Network:
+def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
     """The model that a round starts from.
 
     Raises:
         ValueError: it has not learned the recipe's tasks yet.
     """
     if recipe.stage == "network":
-        model = open_network(start, made(recipe.network, recipe.network_options))
+        model = open_network(start, made(recipe.network, recipe.network_options), device)
     else:
-        model = open_model(start)
+        model = open_model(start, device)
     missing = [t for t in recipe.tasks if get_task(t).name not in model.tasks]
     if missing:
         raise ValueError(
@@ -181,25 +192,31 @@ def _able(start: str, recipe: Recipe) -> Model | Network:
 
 
 def _real(recipe: Recipe) -> Iterator[Folder]:
-    """The samples of each source that the recipe may use, few labels included."""
-    left = recipe.labels or None
-    for source in recipe.sources:
-        folder = Folder(source.path)
-        ids = [folder.ids[i] for i in source.indices(len(folder))][:left]
-        left = None if left is None else left - len(ids)
-        yield folder.select(ids)
+    """Of each source, the samples whose labels the recipe may use; of those that have none, nothing is drawn."""
+    tasks = make_tasks(recipe)
+    folders = [Folder(source.path) for source in recipe.sources]
+    usable = [
+        source.indices(len(folder)) if source.share and source.labels == "stored" else []
+        for source, folder in zip(recipe.sources, folders, strict=True)
+    ]
+    found = pools(recipe, tasks, folders, usable)
+    for number, folder in enumerate(folders):
+        labelled = sorted({i for name in tasks for i in found[name][number]})
+        if labelled:
+            yield folder.select([folder.ids[i] for i in labelled])
 
 
 def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe:
     """The recipe of a round: the plan's, from where the last round ended, with what was created."""
     real = plan.recipe.sources
-    share = plan.share * sum(s.share for s in real) / len(real)
-    folders = [place / f"created-{i}" for i in range(len(real))]
+    folders = sorted(place.glob("created-*"), key=lambda p: int(p.name.removeprefix("created-")))
     there = [f for f in folders if (f / "metadata.jsonl").exists() and (f / "metadata.jsonl").stat().st_size]
     if not there:
         raise ValueError(
-            f"nothing that was created in {place} meets {', '.join(plan.keep)}; rejected.jsonl there has the scores"
+            f"nothing that was created in {place} can be learned from: no source has labels, or none of its pictures "
+            f"meets {', '.join(plan.keep) or 'what is asked'} (rejected.jsonl there has the scores)"
         )
+    share = plan.share * sum(s.share for s in real) / len(there)
     made = tuple(Source(path=str(f), share=share, labels=plan.labels) for f in there)
     return plan.recipe.replace(
         name=f"{plan.recipe.name}-round-{number}",

@@ -36,6 +36,13 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
         ValueError: a task that is no picture is to go through the autoencoder, or a loss that a task does not have.
     """
     tasks = {t: get_task(t) for t in recipe.tasks}
+    called = {task.name: name for name, task in tasks.items()}
+    for name, task in tasks.items():
+        if called[task.name] != name:
+            raise ValueError(
+                f"{name} and {called[task.name]} are both called {task.name}, by which heads and scores are kept; "
+                "teach one of them, or give one another name (Task.name)"
+            )
     if recipe.compat == "genpercept":
         tasks = {t: genpercept(task) for t, task in tasks.items()}
     for name, task in tasks.items():

@@ -125,9 +125,7 @@ def train(
             if team.first:
                 state.save(done)
             team.wait()
-    if averaged and best:
-        best.restore(stage.module)
-    elif averaged:
+    if averaged and not (best and best.restore(stage.module)):
         state.ema.swap()
     stage.module.eval()
     stage.finish()

@@ -29,7 +29,8 @@ class NetworkStage(PerceptionStage):
     as batch normalisation, it does over the pictures that are shown at once (``Recipe.micro``) in each process.
 
     Where a source is labelled by the teacher, that is the average of the whole network (`state.Ema`), in evaluation
-    mode. Running statistics are averages already: the teacher has those of the student.
+    mode. Its running statistics follow those of the student as its weights do where ``ema_every`` is told, and are the
+    student's own otherwise.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, run: Path, team: Team) -> None:

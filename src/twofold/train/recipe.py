@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..heads import HEADS
 from ..protocol import OneStep, Protocol
@@ -193,6 +194,12 @@ class Recipe(BaseModel):
         """The tasks that are taught, sorted."""
         return tuple(sorted(k for k in self.mix if k != IMAGE))
 
+    @field_validator("head_options", "network_options")
+    @classmethod
+    def _as_read_again(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """Options as they are in the file of the recipe, whose tuples are lists."""
+        return json.loads(json.dumps(options))
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         if not any(s.share for s in self.sources):
@@ -292,8 +299,6 @@ class Recipe(BaseModel):
         Raises:
             ValueError: a string without ``=``, a key that the recipe does not have, or a value that does not fit.
         """
-        import json
-
         changes = self.model_dump(mode="json")
         for setting in settings:
             path, found, value = setting.partition("=")

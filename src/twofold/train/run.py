@@ -107,7 +107,7 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
     if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved) == recipe:
         return
     team = team or Team()
-    with _alone(run, team):
+    with alone(run, team):
         backbone, settings, heads = _begun(recipe)
         journal = Journal(run, recipe, team)
         try:
@@ -123,7 +123,7 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
 
 
 @contextmanager
-def _alone(run: Path, team: Team) -> Generator[None]:
+def alone(run: Path, team: Team) -> Generator[None]:
     """Holds the run's folder, so that no second command writes into it.
 
     Raises:

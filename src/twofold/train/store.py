@@ -90,7 +90,7 @@ class Store:
         """Named by what manifest and header say of the sample, and by when its files were last changed."""
         row, header = self.folder.rows[i], self.folder.header
         targets = {t: header.get("targets", {}).get(t) for t in self.folder.targets or ()}
-        said = [row, targets, header.get("image"), header.get("crop")]
+        said = [row, targets, *(header.get(k) for k in ("image", "crop", "squeeze"))]
         files = [self.folder.files / path.split(MEMBER, 1)[0] for path in row_paths(row)]
         stats = [(s.st_mtime_ns, s.st_size) for s in (f.stat() for f in files if f.exists())]
         return self.root / f"{_short(json.dumps([said, stats], sort_keys=True))}.safetensors"
