@@ -259,7 +259,8 @@ def test_render_makes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("device", "told"), [("gpu", "choose auto, cpu, cuda"), ("cuda:x", "unknown"), ("cuda:1", "finds no cuda")]
+    ("device", "told"),
+    [("gpu", "choose auto, cpu, cuda"), ("cuda:x", "unknown"), ("cuda:1", "finds no cuda")],
 )
 def test_devices_that_are_none_are_told_in_a_line(
     here: Path,

@@ -1,6 +1,7 @@
 """Self-improving from end to end: create, learn from both, again; killed at any moment, the same files."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -201,6 +202,20 @@ def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
         assert torch.equal(some[i].image, every[every.ids.index(key)].image)
     with pytest.raises(ValueError, match="no threshold"):
         plan(warm, keep=("drift?",))
+
+
+def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
+    for wrong, message in (
+        (warm.replace(start="embedded", mix={"mask": 1.0}), "does not know mask"),
+        (warm.replace(best="normals/foo", validation=warm.sources[0].path, validate_every=1), "no score"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            list(improve(plan(wrong, rounds=1), tmp_path / "run"))
+        assert not (tmp_path / "run" / "improvement.json").exists()
+    with pytest.raises(ValueError, match=r"is about mask; this recipe teaches depth, normals"):
+        plan(warm, keep=("drift.mask<20",))
+    with pytest.raises(ValueError, match="holds a training run"):
+        list(improve(plan(warm, rounds=1), Path(warm.start).parent))
 
 
 def test_a_round_that_keeps_nothing_says_so(warm, tmp_path):

@@ -15,7 +15,7 @@ def improve(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="FILE.py:FUNCTION, FILE.json or a name in ./recipes; it starts from a warmed-up model."
+            help="FILE.py[:FUNCTION], FILE.json or a name in ./recipes; it starts from a warmed-up model."
         ),
     ],
     out: Annotated[
@@ -89,18 +89,22 @@ def improve(
     except ValueError as error:
         raise Stop(reason(error)) from error
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
-    events = run_improvement(plan, run, team)
+    events, drawing = run_improvement(plan, run, team), 0
     for event in track(events, 0, asked.name, quiet=as_json or not team.first):
         if not team.first:
             continue
         if as_json:
             emit(event)
+        elif event.get("status") == "created" and event["round"] > drawing:
+            drawing = event["round"]
+            line(f"round {drawing}/{rounds}  drawing")
         elif "validation" in event or ("loss" in event and event["step"] % every == 0):
             scores = {k: event[k] for k in ("loss",) if k in event} | event.get("validation", {})
             told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
             line(f"round {event['round']}/{rounds}  step {event['step']}/{asked.steps}  {told}")
         elif event.get("status") in ("rejected", "failed"):
-            why = event.get("why") or event.get("error")
+            found = event.get("why") or event.get("error")
+            why = "; ".join(found) if isinstance(found, list) else found
             line(f"round {event['round']}/{rounds}  {event['id']} {event['status']}: {why}")
     if team.first and not as_json:
         if asked.best:

@@ -16,6 +16,9 @@ from ..tasks import Task
 from .fit import fitted
 from .relative import from_depth, relative_space
 
+# What a row shows beside labels, which are called as their tasks are; no task has such a name.
+PICTURE, HELD = "the picture", "labels hold"
+
 
 def contact_sheet(
     created: Folder, sources: Folder, tasks: Mapping[str, Task], most: int = 4, edge: int = 160
@@ -59,9 +62,9 @@ def contact_sheet(
             space = "" if at is None else relative_space(created, at)
             columns.append((f"T = {start}", None if at is None else created[at], space))
         size = longest_edge_size(*(int(n) for n in source.image.shape[-2:]), edge)
-        for kind in ("picture", *tasks, "mask"):
+        for kind in (PICTURE, *tasks, HELD):
             for title, sample, space in columns:
-                titles.append(title if kind == "picture" else kind)
+                titles.append(title if kind == PICTURE else kind)
                 cells.append(_cell(sample, kind, tasks, space, size))
     return sheet(cells, len(starts) + 1, titles)
 
@@ -71,11 +74,11 @@ def _cell(
 ) -> Tensor:
     if sample is None:
         return torch.ones(3, *size)
-    if kind == "picture":
+    if kind == PICTURE:
         return resize(sample.image, size).clamp(0, 1)
     small = fitted(sample, max(size))
     wanted = [t.target for t in tasks.values() if t.target in small.valid]
-    if kind == "mask":
+    if kind == HELD:
         held = (
             torch.stack([small.valid[t] for t in wanted]).all(0)
             if wanted

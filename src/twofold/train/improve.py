@@ -20,7 +20,7 @@ from ..create import Job, Keep, Settings, create, creator_of
 from ..data.folder import Folder
 from ..image import atomic_write
 from ..tasks import get_task
-from .best import found
+from .best import found, lower_is_better
 from .examples import pools
 from .learn import make_tasks
 from .recipe import Recipe, Source, wrong
@@ -29,6 +29,7 @@ from .team import Team
 
 # Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
 DECAY, EVERY = 0.998, 40
+PLAN = "improvement.json"
 
 
 class Improvement(BaseModel):
@@ -60,15 +61,19 @@ class Improvement(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Improvement:
+        tasks = [get_task(t).name for t in self.recipe.tasks]
         for threshold in self.keep:
-            Keep.read(threshold)
+            named = Keep.read(threshold).task
+            if named and named not in tasks:
+                raise ValueError(f"{threshold!r} is about {named}; this recipe teaches {', '.join(tasks)}")
         if not self.recipe.tasks or self.recipe.start == "new":
             raise ValueError(
                 "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
             )
         if self.recipe.stage == "network" and not self.creator:
             raise ValueError(
-                "a network of one's own draws no pictures; say which model does, such as creator='embedded'"
+                "a network of one's own draws no pictures; say which model does, such as creator='embedded' "
+                "(--creator embedded)"
             )
         if self.creator and self.create.label_mode == "denoise":
             raise ValueError(
@@ -111,6 +116,8 @@ def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator
 
 def _rounds(plan: Improvement, run: Path, team: Team) -> Generator[dict[str, Any]]:
     if team.first:
+        if not (run / PLAN).exists():  # or a mistake would claim the folder
+            _check(plan, run, str(team.device))
         _claim(run, plan)
     start, last = plan.recipe.start, plan.recipe
     for number in range(1, plan.rounds + 1):
@@ -133,6 +140,19 @@ def _rounds(plan: Improvement, run: Path, team: Team) -> Generator[dict[str, Any
         shutil.copytree(start, partial)
         partial.rename(run / "checkpoint")
     team.wait()
+
+
+def _check(plan: Improvement, run: Path, device: str) -> None:
+    """What can be known to be wrong before anything is written.
+
+    Raises:
+        ValueError: ``run`` is that of something else, the start does not know the tasks, or ``best`` is no score.
+    """
+    if (run / "recipe.json").exists() or (run / "checkpoint").exists():
+        raise ValueError(f"{run} holds a training run; choose another --out")
+    if plan.recipe.best:
+        lower_is_better(plan.recipe)
+    _able(plan.recipe.start, plan.recipe, device)
 
 
 def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
@@ -214,7 +234,7 @@ def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe
     if not there:
         raise ValueError(
             f"nothing that was created in {place} can be learned from: no source has labels, or none of its pictures "
-            f"meets {', '.join(plan.keep) or 'what is asked'} (rejected.jsonl there has the scores)"
+            f"meets {', '.join(plan.keep) or 'what is asked'} (created-*/rejected.jsonl has the scores)"
         )
     share = plan.share * sum(s.share for s in real) / len(there)
     made = tuple(Source(path=str(f), share=share, labels=plan.labels) for f in there)
@@ -227,7 +247,7 @@ def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe
 
 def _claim(run: Path, plan: Improvement) -> None:
     run.mkdir(parents=True, exist_ok=True)
-    path = run / "improvement.json"
+    path = run / PLAN
     if not path.exists():
         with atomic_write(path) as file:
             file.write_text(plan.model_dump_json(indent=2) + "\n")
