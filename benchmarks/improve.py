@@ -80,7 +80,7 @@ SWEEP: dict[str, Arm] = {
     "a created one in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
     "labels read off the drawing": Arm(labels="stored", create={"label_mode": "denoise"}),
     "labels hold all over": Arm(create={"mask": "all"}),
-    "drift filter": Arm(plan={"keep": ("drift.normals<30",)}),
+    "drift filter": Arm(plan={"keep": ("drift.normals<18",)}),
 }  # fmt: skip
 
 
