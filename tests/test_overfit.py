@@ -13,6 +13,8 @@ from twofold.tasks import TASKS
 from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source
 
+pytestmark = pytest.mark.timeout(600)  # half a minute of processor time, on a busy machine more
+
 # By task, the squared error of latents. They are those of the embedded model's codec, which gives canvases of black and
 # white much larger ones than pictures.
 LATENT = {
