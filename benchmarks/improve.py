@@ -125,9 +125,11 @@ def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm:
         return kept(recipe, trained(recipe, place))
     if arm.data_of:
         share = arm.plan.get("share", 1.0)
-        created = asked.out / f"{slug(arm.data_of)}-{seed}" / "round-1" / "created-0"
         if arm.data_of == "real":
             created = others(asked)
+        else:
+            drawn = trained_arm(arm.data_of, ARMS[arm.data_of], asked, seed, warm)
+            created = drawn / "round-1" / "created-0"
         source = {"path": str(created), "share": share, "labels": arm.labels}
         recipe = recipe.replace(sources=[*(s.model_dump() for s in recipe.sources), source])
         return kept(recipe, trained(recipe, place))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, one_of, track
-from twofold.cli.predict import Source, _longest, open_source
+from twofold.cli.predict import Method, NetworkCode, Source, _longest, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,18 +78,9 @@ def evaluate(
     pictures: Annotated[
         bool, typer.Option("--pictures/--no-pictures", help="Examples in report.html.")
     ] = True,
-    method: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another."),
-    ] = "",
+    method: Method = "",
     base: Annotated[str, typer.Option(metavar="DIR", help="Model that completes a checkpoint.")] = "",
-    network: Annotated[
-        str,
-        typer.Option(
-            metavar="CODE",
-            help="Of a network of your own, the code that makes it: FILE.py:NAME, which is run.",
-        ),
-    ] = "",
+    network: NetworkCode = "",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     as_json: Annotated[

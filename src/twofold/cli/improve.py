@@ -66,14 +66,14 @@ def improve(
     one_of("--labels", labels, ("teacher", "stored"))
     one_of("--sampler", sampler, ("ddim", "dpm", "euler", "lcm"))
     asked = find_recipe(recipe).override(settings or [])
-    from twofold.create import Settings
+    from twofold.create import Keep, Settings
     from twofold.protocol import reason
     from twofold.train.improve import Improvement, gains
     from twofold.train.improve import improve as run_improvement
     from twofold.train.team import Team
 
-    scoring = "all" if any(k.startswith(("flip", "agreement")) for k in keep or ()) else "free"
     try:
+        scoring = "all" if any(Keep.read(k).looks for k in keep or ()) else "free"
         drawn: dict[str, Any] = {"sampler": sampler, "scoring": scoring}
         made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, **drawn)
         plan = Improvement.of(

@@ -40,6 +40,18 @@ class Source(NamedTuple):
     network: str = ""
 
 
+# Options that commands share which open a model.
+Method = Annotated[
+    str, typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another.")
+]
+NetworkCode = Annotated[
+    str,
+    typer.Option(
+        metavar="CODE", help="Of a network of your own, the code that makes it: FILE.py:NAME, which is run."
+    ),
+]
+
+
 def predict(
     inputs: Annotated[
         list[str],
@@ -82,22 +94,13 @@ def predict(
         ),
     ] = "",
     steps: Annotated[int, typer.Option(min=0, help="Looks of a multi-step model; its own by default.")] = 0,
-    method: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another."),
-    ] = "",
+    method: Method = "",
     base: Annotated[
         str, typer.Option(metavar="DIR", help="Model that completes a checkpoint: its autoencoder, its text.")
     ] = "",
     revision: Annotated[str, typer.Option(help="Of a hub repository.")] = "",
     variant: Annotated[str, typer.Option(help="Of the weight files, such as fp16.")] = "",
-    network: Annotated[
-        str,
-        typer.Option(
-            metavar="CODE",
-            help="Of a network of your own, the code that makes it: FILE.py:NAME, which is run.",
-        ),
-    ] = "",
+    network: NetworkCode = "",
     frame: Annotated[str, typer.Option(help="Of normals: RUB, LUB or RDF.")] = "RUB",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",

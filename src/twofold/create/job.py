@@ -92,7 +92,7 @@ def create(
     """
     root = Path(out)
     for keep in job.keep:
-        if keep.score in ("flip", "agreement") and creator.settings.scoring == "free":
+        if keep.looks and creator.settings.scoring == "free":
             raise ValueError(f"'{keep}' needs scoring 'all': {keep.score} takes further looks of the network")
     items = plan(creator, folder, job)
     try:
@@ -101,7 +101,7 @@ def create(
         if "other settings" not in str(error):
             raise
         raise CreateError(_conflict(root, header(creator, folder, job))) from error
-    with held(root, shared=True, wait=True):  # another process may be merging its rows
+    with held(root, shared=True):  # another process may be merging its rows
         known = _known(root)
         _sweep(root)
     chunks = batches(items, job.batch)
@@ -221,7 +221,7 @@ def _store(writer: FolderWriter, sample: Sample, known: Mapping[str, Row], keep:
     why = [reason for k in keep if (reason := k.missed(origin.generator["scores"]))]
     if key in known:
         return {"status": "there"}
-    with held(writer.root, shared=True, wait=True):
+    with held(writer.root, shared=True):
         if writer.has(key):
             return {"status": "there"}
         if not why:
@@ -248,7 +248,7 @@ def finish(writer: FolderWriter) -> int:
     May be called by each of several processes: one after the other merges what is there by then.
     """
     root = writer.root
-    with held(root, wait=True):
+    with held(root):
         pending = _pending_rejected(root)
         rows = {row["id"]: row for row in [*_rejected(root), *pending.values()]}
         if rows:

@@ -74,6 +74,11 @@ class Keep:
             raise ValueError(f"{text!r} is about no score; scores: {', '.join((*_WHOLE, *_PER_TASK))}")
         return cls(found[1], found[2] or "", found[3], limit)
 
+    @property
+    def looks(self) -> bool:
+        """Whether its score takes further looks of the network: it is not among those that are free."""
+        return self.score in ("flip", "agreement")
+
     def __str__(self) -> str:
         return f"{self.score}{'.' if self.task else ''}{self.task}{self.sign}{self.limit:g}"
 

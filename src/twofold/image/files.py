@@ -51,13 +51,13 @@ def _lives(pid: int) -> bool:
 
 
 @contextmanager
-def held(path: str | os.PathLike[str], shared: bool = False, wait: bool = False) -> Generator[None]:
+def held(
+    path: str | os.PathLike[str], shared: bool = False, busy: Exception | None = None
+) -> Generator[None]:
     """Holds a folder or file for this process, or with others that share it, until the block ends or the process does.
 
-    Where the system has no such locks (Windows, some network file systems), nothing is held.
-
-    Raises:
-        BlockingIOError: another holds it, and this one does not ``wait``.
+    Where another holds it, ``busy`` is raised, or without one this process waits. Where the system has no such locks
+    (Windows, some network file systems), nothing is held.
     """
     try:
         import fcntl
@@ -67,9 +67,10 @@ def held(path: str | os.PathLike[str], shared: bool = False, wait: bool = False)
     handle = os.open(path, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if busy else 0))
         except BlockingIOError:
-            raise
+            assert busy is not None
+            raise busy from None
         except OSError:
             pass  # a file system without locks
         yield

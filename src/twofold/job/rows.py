@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,6 @@ def sole_writer(folder: Path) -> Generator[None]:
     The system lets go of it when the process ends, however it ends. Where it has no such locks (Windows),
     nothing is held.
     """
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(held(folder))
-        except BlockingIOError:
-            error = f"another twofold writes to {shown(folder)}; wait for it, or choose another --out"
-            raise LedgerError(error) from None
+    error = f"another twofold writes to {shown(folder)}; wait for it, or choose another --out"
+    with held(folder, busy=LedgerError(error)):
         yield

@@ -157,15 +157,15 @@ def _check(plan: Improvement, run: Path, device: str) -> None:
 
 def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
     """By round of a finished run whose recipe calls ``score`` the best: before, at its best, and the step of that."""
-    found = []
+    rounds = []
     for place in sorted(run.glob("round-*"), key=lambda p: int(p.name.removeprefix("round-"))):
         records = [
             json.loads(line) for line in (place / "training" / "metrics.jsonl").read_text().splitlines()
         ]
         told = [r for r in records if "best" in r]
         best = told[-1]["best"]
-        found.append((told[0]["validation"][score], best["score"], best["step"]))
-    return found
+        rounds.append((told[0]["validation"][score], best["score"], best["step"]))
+    return rounds
 
 
 def _created(
@@ -183,13 +183,10 @@ def _created(
             settings,
             drawing=open_model(plan.creator, device) if plan.creator else None,
         )
-        yield from create(creator, folder, out, _job(plan))
+        thresholds = tuple(Keep.read(k) for k in plan.keep)
+        yield from create(creator, folder, out, Job((settings.strength,), plan.per_image, thresholds))
         with atomic_write(out / "done") as file:
             file.write_text("")
-
-
-def _job(plan: Improvement) -> Job:
-    return Job((plan.create.strength,), plan.per_image, tuple(Keep.read(k) for k in plan.keep))
 
 
 def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
@@ -219,9 +216,9 @@ def _real(recipe: Recipe) -> Iterator[Folder]:
         source.indices(len(folder)) if source.share and source.labels == "stored" else []
         for source, folder in zip(recipe.sources, folders, strict=True)
     ]
-    found = pools(recipe, tasks, folders, usable)
+    able = pools(recipe, tasks, folders, usable)
     for number, folder in enumerate(folders):
-        labelled = sorted({i for name in tasks for i in found[name][number]})
+        labelled = sorted({i for name in tasks for i in able[name][number]})
         if labelled:
             yield folder.select([folder.ids[i] for i in labelled])
 
@@ -237,11 +234,11 @@ def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe
             f"meets {', '.join(plan.keep) or 'what is asked'} (created-*/rejected.jsonl has the scores)"
         )
     share = plan.share * sum(s.share for s in real) / len(there)
-    made = tuple(Source(path=str(f), share=share, labels=plan.labels) for f in there)
+    created = [Source(path=str(f), share=share, labels=plan.labels) for f in there]
     return plan.recipe.replace(
         name=f"{plan.recipe.name}-round-{number}",
         start=start,
-        sources=[s.model_dump() for s in (*real, *made)],
+        sources=[s.model_dump() for s in (*real, *created)],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -133,13 +133,8 @@ def alone(run: Path, team: Team) -> Generator[None]:
         yield
         return
     run.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(held(run))
-        except BlockingIOError:
-            raise ValueError(
-                f"another command trains in {run}; wait for it, or choose another --out"
-            ) from None
+    error = f"another command trains in {run}; wait for it, or choose another --out"
+    with held(run, busy=ValueError(error)):
         yield
 
 
