@@ -28,7 +28,7 @@ REFUSED = {
     "é" * 128: "256 bytes",
     "a\\b": "characters",
     "C:x": "absolute",
-    "a:b": "characters",
+    "ab:c": "characters",
     "what?": "characters",
     "CON": "reserved",
     "nul.txt": "reserved",

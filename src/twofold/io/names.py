@@ -6,6 +6,7 @@ from; `check_name` is its first half, for names that are known before the folder
 
 from __future__ import annotations
 
+import errno
 import os
 import unicodedata
 from pathlib import Path
@@ -65,11 +66,9 @@ def safe_output_path(
     """
     checked = check_name(name, what, nested=nested, portable=portable)
     path = Path(folder, checked)
-    root = os.path.realpath(folder)
-    try:
-        real = os.path.realpath(path)
-    except (OSError, ValueError) as error:
-        raise UnsafeNameError(f"{what} {quoted(checked)} is not a path ({error}); rename it") from None
+    root, real = os.path.realpath(folder), os.path.realpath(path)
+    if _loops(path):
+        raise UnsafeNameError(f"{what} {quoted(checked)} is a link to itself; remove the link")
     if not real.startswith(root.rstrip(os.sep) + os.sep):
         raise UnsafeNameError(
             f"{what} {quoted(checked)} leads out of {quoted(folder)} through a link; remove the link"
@@ -79,6 +78,14 @@ def safe_output_path(
             f"{what} {quoted(checked)} gives a path over {MAX_PATH_BYTES} bytes; shorten it"
         )
     return path
+
+
+def _loops(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def _problem(name: str, nested: bool, portable: bool) -> str:
