@@ -214,6 +214,22 @@ def test_the_second_stage_keeps_the_teacher_beside_its_student(place):
     ]
 
 
+def test_the_documented_improve_command_runs_from_the_warm_up(place, tmp_path):
+    """The warm-up recipe keeps no average (ema=0); self-improving adds the published EMA teacher."""
+    command = re.search(r"`(twofold improve recipes/diff2in1\.py:warm_up [^`]*)`", PAGE.read_text())
+    assert command
+    words = shlex.split(command[1])[1:]
+    words[1] = f"{RECIPES}:warm_up"
+    words[words.index("start=runs/diff2in1-warm-up/checkpoint")] = f"start={place / 'runs/warm/checkpoint'}"
+    words[words.index("--looks") + 1] = "2"
+    sources = json.dumps([{"path": str(place / "data" / "nyu")}])
+    small = {"size": [H, W], "steps": 2, "batch": 4, "save_every": 1, "sources": sources}
+    settings = [x for k, v in small.items() for x in ("--set", f"{k}={v}")]
+    assert run([*words, *settings, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
+    plan = json.loads((tmp_path / "run" / "improvement.json").read_text())
+    assert (plan["recipe"]["ema"], plan["recipe"]["ema_every"]) == (0.998, 40)
+
+
 def test_the_test_scores_by_bae_s_rules_beside_the_published_rows(place):
     report = json.loads((place / "report" / "report.json").read_text())
     assert report["counts"]["evaluated"] == 2

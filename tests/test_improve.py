@@ -108,6 +108,15 @@ def test_what_cannot_improve_is_refused(warm):
         Improvement(recipe=warm.replace(ema=0.0))
 
 
+def test_a_recipe_without_an_average_improves_with_the_published_teacher(warm):
+    assert Improvement.of(warm.replace(ema=0.0)).recipe == warm.replace(ema=DECAY, ema_every=EVERY)
+    paced = Improvement.of(warm.replace(ema=0.0, ema_every=80)).recipe
+    assert (paced.ema, paced.ema_every) == (DECAY, 80)
+    # Stored labels need no teacher: then no average stays no average.
+    stored = Improvement.of(warm.replace(ema=0.0), labels="stored").recipe
+    assert (stored.ema, stored.ema_every) == (0.0, 0)
+
+
 def test_a_folder_belongs_to_one_plan(warm, tmp_path):
     next(improve(plan(warm), tmp_path / "run"))
     with pytest.raises(ValueError, match="another plan"):

@@ -85,12 +85,19 @@ class Improvement(BaseModel):
 
     @classmethod
     def of(cls, recipe: Recipe, **settings: Any) -> Improvement:
-        """A recipe's improvement; where it does not say how its teacher follows, as published.
+        """A recipe's improvement, with the published EMA teacher where the recipe configures none.
+
+        A warm-up has no teacher, so its recipe may keep no average at all (``ema=0``, as Diff-2-in-1's does). Whoever is
+        labelled by a teacher needs one: then an ``ema`` of 0, or the default one without ``ema_every``, is replaced by
+        the published decay and period.
 
         Raises:
             ValueError: it cannot improve; one line.
         """
-        if not recipe.ema_every:
+        teacher = settings.get("labels", cls.model_fields["labels"].default) == "teacher"
+        if teacher and not recipe.ema:
+            recipe = recipe.replace(ema=DECAY)
+        if not recipe.ema_every and recipe.ema:
             unsaid = recipe.ema == Recipe.model_fields["ema"].default
             recipe = recipe.replace(ema=DECAY if unsaid else recipe.ema, ema_every=EVERY)
         try:
