@@ -60,7 +60,27 @@ def test_published_losses_of_depth(channels):
     assert gradient_vertical(said, wanted, mask).item() == pytest.approx(0.189688, abs=1e-6)
     task = genpercept(TASKS["depth"])
     assert task.loss(said, wanted, mask).item() == pytest.approx(1.537827, abs=2e-6)
-    assert TASKS["depth"].losses["gradient"] is gradient
+    assert TASKS["depth"].losses["gradient"](said, wanted, mask) == gradient(said, wanted, mask)
+
+
+@pytest.mark.parametrize("name", [n for n, t in TASKS.items() if t.painted])
+def test_losses_are_of_what_a_map_is_decoded_from(name):
+    """Depth, masks and mattes average the decoded channels before the error; colours and vectors have no mean."""
+    rng = torch.Generator().manual_seed(0)
+    target = torch.rand((2, 1, 12, 16), generator=rng).expand(-1, 3, -1, -1) * 2 - 1
+    mean = target + 0.3 * torch.rand((2, 1, 12, 16), generator=rng)
+    offsets = torch.tensor([0.5, -0.2, -0.3]).reshape(1, 3, 1, 1)
+    pred, mask = mean + offsets, torch.rand((2, 1, 12, 16), generator=rng) > 0.2
+    task = TASKS[name]
+    averaged = task.channels == 1 and not task.classes
+    assert torch.allclose(task.decode(pred), task.decode(mean), atol=1e-6) == averaged
+    for variant in (task, genpercept(task)) if name in ("depth", "disparity", "mask", "matting") else (task,):
+        for loss in variant.losses.values() if averaged else ():
+            torch.testing.assert_close(loss(pred, target, mask), loss(mean, target, mask))
+    expected = (mean - target)[:, :1].square()[mask].mean()
+    # By channel, the variance of the channels is added: here (0.25 + 0.04 + 0.09) / 3.
+    spread = 0 if averaged else 0.38 / 3
+    torch.testing.assert_close(task.losses["mse"](pred, target, mask), expected + spread)
 
 
 def test_published_gradient_in_both_directions():

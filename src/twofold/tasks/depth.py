@@ -10,7 +10,7 @@ from torch import Tensor
 from .. import show
 from ..ensemble import affine
 from ..metrics import DEPTH, affine_aligned
-from .losses import gradient, l1, mse
+from .losses import MEAN_LOSSES
 from .task import Task
 
 LOW, HIGH = 0.02, 0.98  # quantiles that become 0 and 1 (GenPercept, Marigold)
@@ -77,7 +77,7 @@ depth = Task(
     prompt="depth map",
     encode=encode,
     decode=decode,
-    losses={"mse": mse, "l1": l1, "ssi": scale_shift_invariant, "gradient": gradient},
+    losses={**MEAN_LOSSES, "ssi": scale_shift_invariant},
     weights={"mse": 1.0, "ssi": 0.5, "gradient": 2.0},
     flip=lambda d: d.flip(-1),
     distance=lambda a, b: (a - b).abs(),

@@ -12,7 +12,7 @@ from ..ensemble import affine
 from ..metrics import DEPTH, disparity_aligned
 from .depth import decode, scale_shift_invariant
 from .depth import encode as encode_depth
-from .losses import gradient, l1, mse
+from .losses import MEAN_LOSSES
 from .pictures import distance, flip
 from .task import Task
 
@@ -74,7 +74,7 @@ disparity = Task(
     prompt="disparity map",
     encode=encode,
     decode=decode,
-    losses={"mse": mse, "l1": l1, "ssi": scale_shift_invariant, "gradient": gradient},
+    losses={**MEAN_LOSSES, "ssi": scale_shift_invariant},
     weights={"mse": 1.0, "ssi": 0.5, "gradient": 2.0},
     flip=flip,
     distance=distance,

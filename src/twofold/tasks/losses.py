@@ -7,6 +7,8 @@ nowhere the loss is 0. Those of one task only are in the task's file.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import wraps
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,21 @@ def mse(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
 def l1(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     """Masked mean absolute error of canvases."""
     return masked_mean((said - wanted).abs(), mask)
+
+
+def of_mean(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``loss`` on the mean over channels of both canvases, for tasks whose map is decoded from that mean.
+
+    GenPercept averages the three decoded channels of depth, disparity, masks and mattes before every image-space loss
+    (sec. 2.2): channels whose errors cancel in the map cost nothing. Taken channel by channel, the squared error is
+    larger by the variance of the channels.
+    """
+
+    @wraps(loss)
+    def on_mean(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        return loss(pred.mean(1, keepdim=True), target.mean(1, keepdim=True), mask)
+
+    return on_mean
 
 
 def gradient(said: Tensor, wanted: Tensor, mask: Tensor, scales: int = 4) -> Tensor:
@@ -131,3 +148,7 @@ def _surprise(share: Tensor) -> Tensor:
     """-log of a share, at most that of 1, and below `LEAST_SHARE` its tangent there."""
     tangent = (LEAST_SHARE - share) / LEAST_SHARE - math.log(LEAST_SHARE)
     return torch.where(share > LEAST_SHARE, -share.clamp(LEAST_SHARE, 1).log(), tangent)
+
+
+# The losses of canvases whose map is the mean over channels: depth in every space, masks, mattes.
+MEAN_LOSSES = {"mse": of_mean(mse), "l1": of_mean(l1), "gradient": of_mean(gradient)}

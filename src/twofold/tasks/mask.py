@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import show
 from ..ensemble import median
 from ..metrics import MASKS
-from .losses import balanced_binary_cross_entropy, binary_cross_entropy, gradient, l1, mse, soft_iou
+from .losses import MEAN_LOSSES, balanced_binary_cross_entropy, binary_cross_entropy, soft_iou
 from .pictures import decode_grey, distance, encode, flip, unaligned
 from .task import Task
 
@@ -29,9 +29,7 @@ def mask_task(name: str, prompt: str, unit: str = "0 background to 1 foreground"
         encode=encode,
         decode=decode_grey,
         losses={
-            "mse": mse,
-            "l1": l1,
-            "gradient": gradient,
+            **MEAN_LOSSES,
             "bce": binary_cross_entropy,
             "balanced_bce": balanced_binary_cross_entropy,
             "iou": soft_iou,

@@ -7,7 +7,7 @@ from torch import Tensor
 from .. import show
 from ..ensemble import median
 from ..metrics import MASKS
-from .losses import gradient, l1, masked_mean, mse, share
+from .losses import MEAN_LOSSES, masked_mean, share
 from .pictures import decode_grey, distance, encode, flip, unaligned
 from .task import Task
 
@@ -43,7 +43,7 @@ matting = Task(
     prompt="alpha matte",
     encode=encode,
     decode=decode_grey,
-    losses={"mse": mse, "l1": l1, "gradient": gradient},
+    losses=MEAN_LOSSES,
     weights={"mse": 1.0},
     flip=flip,
     distance=distance,

@@ -18,7 +18,7 @@ from ..geometry import align_affine
 from ..metrics import DEPTH
 from .depth import decode, scale_shift_invariant
 from .depth import encode as encode_depth
-from .losses import gradient, l1, mse
+from .losses import MEAN_LOSSES
 from .pictures import distance, flip
 from .task import Task
 
@@ -82,7 +82,7 @@ def distance_task(space: str, prompt: str, paint: Paint, metres: Paint, near: Li
         prompt=prompt,
         encode=partial(encode, paint=paint, near=near),
         decode=decode,
-        losses={"mse": mse, "l1": l1, "ssi": scale_shift_invariant, "gradient": gradient},
+        losses={**MEAN_LOSSES, "ssi": scale_shift_invariant},
         weights={"mse": 1.0, "ssi": 0.5, "gradient": 2.0},
         flip=flip,
         distance=distance,
