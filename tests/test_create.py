@@ -13,6 +13,7 @@ from twofold.create.captions import caption_of
 from twofold.create.fit import fitted, squeezed
 from twofold.create.labels import check_predictors
 from twofold.create.relative import from_depth, to_depth
+from twofold.finite import NonFiniteError
 from twofold.heads import LatentHead, make_head
 from twofold.predictor import Predictor
 from twofold.protocol import OneStep
@@ -336,7 +337,9 @@ def test_what_is_no_number_is_not_taken_for_a_sample(net, predictors):
             return torch.full((len(x0), 3, x0.shape[2] * 8, x0.shape[3] * 8), float("nan"))
 
     broken = Predictor(net, TASKS["depth"], OneStep(), Broken(), size=32)
-    with pytest.raises(RuntimeError, match="created of ball-0 is not a number"):
+    with pytest.raises(
+        NonFiniteError, match=r"generated from 'ball-0'.*depth output is NaN or infinite in 100"
+    ):
         Creator(net, {"depth": broken}, QUICK, {}).make([sphere(0, 32)])
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from .finite import NonFiniteError, check_finite
 from .geometry import convert_frame, unit
 from .image import longest_edge_size, read_image, resize
 from .image.squeeze import squeezed
@@ -105,6 +106,7 @@ class Painter(nn.Module, abc.ABC):
 
         Raises:
             ValueError: an ensemble of a deterministic model, whose answers would all be the same.
+            NonFiniteError: the network returned NaN or infinity for an image; ``positions`` says for which.
         """
         if isinstance(images, Tensor) and images.ndim == 4:
             images = list(images)
@@ -152,10 +154,34 @@ class Painter(nn.Module, abc.ABC):
         about = {**self.about, "size": longest}
         if ensemble > 1:
             about["ensemble"] = ensemble
+        self._check_outputs(answers, doubts)
         return [
             self.finished(answers[i], image, {**about, "seed": seeds[i]}, doubts[i])
             for i, image in enumerate(images)
         ]
+
+    def _check_outputs(
+        self, canvases: Mapping[int, list[Tensor]], uncertainties: Mapping[int, Tensor | None]
+    ) -> None:
+        """NonFiniteError that names the images whose outputs are NaN or infinite."""
+        found: dict[int, str] = {}
+        for i, members in canvases.items():
+            try:
+                self._check_members(members, uncertainties[i])
+            except NonFiniteError as error:
+                found[i] = str(error)
+        if found:
+            first = next(iter(found))
+            where = ", ".join(str(i) for i in found)
+            many = f"images {where} of {len(canvases)} (counted from 0): " if len(canvases) > 1 else ""
+            raise NonFiniteError(many + found[first], tuple(found))
+
+    def _check_members(self, canvases: Sequence[Tensor], uncertainty: Tensor | None) -> None:
+        for k, canvas in enumerate(canvases):
+            member = f" of ensemble member {k}" if len(canvases) > 1 else ""
+            check_finite(canvas, f"the network's {self.task.name} output{member}")
+        if uncertainty is not None:
+            check_finite(uncertainty, f"the uncertainty of the network's {self.task.name} output")
 
     def finished(
         self, canvases: list[Tensor], image: Tensor, about: dict[str, Any], doubt: Tensor | None = None
@@ -163,7 +189,11 @@ class Painter(nn.Module, abc.ABC):
         """The prediction of one image (``3 h w``) from the canvas ``c h w`` of each answer, ``about`` its settings.
 
         ``doubt`` (``1 h w``) is the uncertainty of one answer; several have their disagreement.
+
+        Raises:
+            NonFiniteError: a canvas or the uncertainty is NaN or infinite somewhere.
         """
+        self._check_members(canvases, doubt)
         maps = torch.cat([self._map(canvas, image) for canvas in canvases])
         uncertainty = None
         found = maps[0]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
 from .ensemble import MERGES, Merged
+from .finite import clamp_finite, finite_per_image
 from .heads import text_of
 from .image import pad_to_multiple
 from .painter import Edge, Painter
@@ -141,16 +142,22 @@ class Predictor(Painter):
         shown = x0, answer.features, self.backbone
         said, doubt = (self.head(*shown), None) if sure is None else sure(*shown)
         canvas = self._in_range(said[..., :h, :w].float().cpu())
+        # A head may turn infinite features into ordinary numbers; NaN keeps such an image recognisable.
+        read = answer.features if getattr(self.head, "reads_features", True) else ()
+        broken = ~finite_per_image(*(read or (x0,))).cpu()
+        canvas = canvas.masked_fill(broken.reshape(-1, 1, 1, 1), float("nan"))
         return canvas, None if doubt is None else doubt[..., :h, :w].float().cpu()
 
     def _in_range(self, canvas: Tensor) -> Tensor:
         if self.reading.clip == "channels":
-            canvas = canvas.clamp(-1, 1)
+            canvas = clamp_finite(canvas, -1, 1)
         if not self.reading.stretch:
             return canvas
         # What the decoder paints is held in range first; a head's numbers have no range but their own.
         taps = bool(getattr(self.head, "reads_features", True))
-        return stretched(canvas if taps else canvas.mean(1, keepdim=True).clamp(-1, 1).expand_as(canvas))
+        return stretched(
+            canvas if taps else clamp_finite(canvas.mean(1, keepdim=True), -1, 1).expand_as(canvas)
+        )
 
     def asked(
         self, ensemble: int | None = None, merge: str = "", frame: str = "", **changes: Any

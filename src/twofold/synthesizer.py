@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .backbones.backbone import Backbone
 from .diffusion import Solver, dpm_timesteps, to_x0, walk
+from .finite import NonFiniteError, finite_per_image
 from .image import pad_to_multiple
 
 
@@ -52,6 +53,7 @@ class Synthesizer:
 
         Raises:
             ValueError: a strength outside (0, 1], or another number of images than captions.
+            NonFiniteError: the network returned NaN or infinity; ``positions`` says for which captions.
         """
         if not 0 < strength <= 1:
             raise ValueError(f"strength {strength} is not in (0, 1]")
@@ -79,7 +81,9 @@ class Synthesizer:
                 said = torch.lerp(net(x, t, empty).prediction, said, self.guidance)
             return to_x0(said, x, *net.schedule.scales_like(t, x), net.schedule.predicts)
 
-        canvas = net.decode(walk(denoise, x, net.schedule, times, self.sampler))
+        clean = walk(denoise, x, net.schedule, times, self.sampler)
+        canvas = net.decode(clean)
+        check_generated(clean, canvas, captions)
         return ((canvas.float().clamp(-1, 1) + 1) / 2)[..., :h, :w].cpu()
 
     def _times(self, strength: float) -> list[int]:
@@ -89,3 +93,21 @@ class Synthesizer:
             return dpm_timesteps(schedule, schedule.step_at(strength), max(1, round(self.steps * strength)))
         times = schedule.timesteps(self.steps)
         return times[round(self.steps * (1 - strength)) :] or times[-1:]
+
+
+def check_generated(latents: Tensor, canvases: Tensor, names: Sequence[str]) -> None:
+    """Check latents ``b z h w`` and the images ``b 3 h w`` decoded from them, before these are clamped to their range.
+
+    A small autoencoder bounds latents by tanh, and a clamp bounds images: both turn infinity into ordinary numbers.
+
+    Raises:
+        NonFiniteError: names those that are NaN or infinite somewhere.
+    """
+    finite = finite_per_image(latents.to(canvases.device), canvases)
+    if not bool(finite.all()):
+        bad = tuple((~finite).nonzero()[:, 0].tolist())
+        raise NonFiniteError(
+            f"the generated image of {', '.join(repr(names[i]) for i in bad)} is NaN or infinite; use float32 "
+            "(--dtype float32), and check that the checkpoint is not damaged",
+            bad,
+        )

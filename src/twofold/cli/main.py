@@ -98,7 +98,9 @@ def _explain(error: Exception) -> tuple[int, str]:
     if isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
         # Ours speak for themselves; anything else still names its kind.
         ours = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)
-        code = NOTHING_STARTED if ours else SOME_FAILED
+        # A network returns NaN or infinity in the middle of the work.
+        early = ours and not isinstance(error, ArithmeticError)
+        code = NOTHING_STARTED if early else SOME_FAILED
         return code, str(error) if ours else f"{type(error).__name__}: {error}"
     hint = "this is a mistake in twofold; TWOFOLD_TRACEBACK=1 shows where"
     return SOME_FAILED, f"{type(error).__name__}: {error} ({hint})"

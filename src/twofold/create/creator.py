@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 from ..backbones.backbone import Backbone
 from ..checkpoints import Model, Network
 from ..diffusion import to_x0
+from ..finite import NonFiniteError
 from ..image import pad_to_multiple
 from ..painter import Painter
 from ..prediction import Prediction
 from ..predictor import Predictor
 from ..protocol import Answer
 from ..sample import Origin, Sample
+from ..synthesizer import check_generated
 from .captions import TEMPLATE, caption_of
 from .fit import fitted, squeezed
 from .labels import as_target, ask, check_predictors, masks, read_walk
@@ -113,7 +116,7 @@ class Creator:
         Raises:
             ValueError: another number of indices than of sources, a caption that the model cannot be told, or a network
                 in training mode.
-            RuntimeError: a network that gives no numbers.
+            NonFiniteError: a network returned NaN or infinity in an image or a label; the message names the source.
         """
         numbers = [indices] * len(sources) if isinstance(indices, int) else list(indices)
         if len(numbers) != len(sources):
@@ -143,11 +146,13 @@ class Creator:
         device = str(next(self.backbone.parameters()).device)
         captions = [caption_of(s, self.template, self.captioner, device, self.classes) for s in sources]
         images = torch.stack([s.image for s in brought])
-        drawn = self._draw(images, [text for text, _ in captions], seeds)
-        found = self._label(drawn, seeds)
-        _check_numbers(drawn, found, sources)
+        ids = [str(s.id) for s in sources]
+        drawn = self._draw(images, [text for text, _ in captions], seeds, ids)
+        with _naming(ids):
+            found = self._label(drawn, seeds)
         valid = [masks(s, self.predictors, self.settings.mask) for s in brought]
-        scores = self._scores(drawn, brought, found, [v for v, _ in valid], seeds)
+        with _naming(ids):
+            scores = self._scores(drawn, brought, found, [v for v, _ in valid], seeds)
         common = {
             "model": self.model,
             "weights": dict(self.weights),
@@ -183,7 +188,7 @@ class Creator:
             for i in range(len(sources))
         ]
 
-    def _draw(self, images: Tensor, captions: list[str], seeds: list[int]) -> _Drawn:
+    def _draw(self, images: Tensor, captions: list[str], seeds: list[int], ids: list[str]) -> _Drawn:
         net, settings = self.backbone, self.settings
         weights = next(net.parameters())
         rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -211,6 +216,7 @@ class Creator:
 
         x, _ = run(self.path, settings.sampler, denoise, noisy, net.schedule, rngs)
         canvas = net.decode(x)[..., :h, :w].float().cpu()
+        check_generated(x, canvas, ids)
         levels = ((canvas.clamp(-1, 1) + 1) / 2 * 255).round() / 255
         return _Drawn(levels, clean.float().cpu(), x.float().cpu(), looks)
 
@@ -316,14 +322,15 @@ def _check_modes(networks: Mapping[str, nn.Module]) -> None:
                 )
 
 
-def _check_numbers(drawn: _Drawn, found: Mapping[str, list[Prediction]], sources: Sequence[Sample]) -> None:
-    """RuntimeError naming the source of a sample that holds something else than numbers, as half floats may give."""
-    for i, source in enumerate(sources):
-        maps = [drawn.images[i], *(predictions[i].map for predictions in found.values())]
-        if not all(bool(x.isfinite().all()) for x in maps):
-            raise RuntimeError(
-                f"what was created of {source.id} is not a number everywhere; use --dtype float32"
-            )
+@contextmanager
+def _naming(ids: Sequence[str]) -> Generator[None]:
+    """Around the labelling of a batch: a NonFiniteError names the sources concerned."""
+    try:
+        yield
+    except NonFiniteError as error:
+        bad = error.positions or tuple(range(len(ids)))
+        named = ", ".join(repr(ids[i]) for i in bad)
+        raise NonFiniteError(f"the label of the image generated from {named}: {error}", bad) from error
 
 
 def _targets(found: Mapping[str, Prediction], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:

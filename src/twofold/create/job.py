@@ -14,6 +14,7 @@ from typing import Any
 from ..data.folder import Folder
 from ..data.layout import FolderError, Row, read_pending, read_rows, to_json, write_text
 from ..data.writer import FolderWriter
+from ..finite import NonFiniteError
 from ..image import ImageError
 from ..image.files import held, remove_leftovers
 from ..image.stored import find_stored
@@ -84,7 +85,8 @@ def create(
 
     Yields:
         ``{"id", "source", "strength", "status"}``: ``created`` with its ``row``; ``there``, from before; ``rejected``
-        with ``why`` and ``row``; ``failed`` with ``error``, where a source cannot be read.
+        with ``why`` and ``row``; ``failed`` with ``error``, where a source cannot be read, or a network returned NaN
+        or infinity for it.
 
     Raises:
         CreateError: the folder was begun with other settings, or a source has changed since.
@@ -201,13 +203,28 @@ def _chunk(
             sources.append((item, folder[item.source], sha))
         except (FolderError, ImageError, OSError) as error:
             told[item.key] |= {"status": "failed", "error": " ".join(str(error).split())}
-    if sources:
-        samples = maker.make([s for _, s, _ in sources], [i.index for i, _, _ in sources], job.batch)
-        for (item, _, sha), sample in zip(sources, samples, strict=True):
+    for (item, _, sha), sample in zip(sources, _made(maker, sources, job.batch), strict=True):
+        if isinstance(sample, NonFiniteError):
+            told[item.key] |= {"status": "failed", "error": str(sample)}
+        else:
             told[item.key] |= _store(writer, _with_file(sample, folder, item, sha), known, job.keep)
     for item in chunk:
         event = told[item.key]
         yield event if "status" in event else {**event, "status": "there"}
+
+
+def _made(
+    maker: Creator, sources: Sequence[tuple[_Item, Sample, str]], batch: int
+) -> list[Sample | NonFiniteError]:
+    """A sample of each source, or why there is none: where a batch has NaN or infinity, each is made alone."""
+    if not sources:
+        return []
+    try:
+        return list(maker.make([s for _, s, _ in sources], [i.index for i, _, _ in sources], batch))
+    except NonFiniteError as error:
+        if len(sources) == 1:
+            return [error]
+    return [made for source in sources for made in _made(maker, [source], 1)]
 
 
 def _event(folder: Folder, item: _Item) -> Row:

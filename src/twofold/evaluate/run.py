@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.folder import Folder, FolderError
+from ..finite import NonFiniteError
 from ..image import ImageError
 from ..sample import Sample
 from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
@@ -121,7 +122,7 @@ def _row(job: Evaluation, index: int) -> Row:
         parts, _ = measure(answer.map, sample, job.standard, job.classes)
     except MissingError as error:
         return {**row, "status": "failed", "why": "missing prediction", "error": _line(error)}
-    except (EvaluationError, ImageError, OSError, RuntimeError, MemoryError) as error:
+    except (EvaluationError, ImageError, NonFiniteError, OSError, RuntimeError, MemoryError) as error:
         return {**row, "status": "failed", "why": "broken prediction", "error": _line(error)}
     if not all(bool(part.isfinite().all()) for part in parts.values()):
         return {**row, "status": "failed", "why": "broken prediction", "error": "its scores are not finite"}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from ..finite import check_finite
 from ..metrics import Metric, measure_many, trivial_baselines
 from ..prediction import Sees
 from ..sample import Sample
@@ -34,6 +35,9 @@ def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
     """The task's metrics over the samples that have its target, by ``task/metric``.
 
     ``predictor`` is a `Predictor`, or anything that answers pictures as one does.
+
+    Raises:
+        NonFiniteError: a prediction is NaN or infinite somewhere.
     """
     task = predictor.task
     total: dict[str, Tensor] = {}
@@ -41,7 +45,9 @@ def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
         if not scorable(sample, task.target):
             continue
         target, valid = sample.targets[task.target], sample.valid[task.target]
-        aligned = task.align(predictor(sample.image).map, target, valid)
+        predicted = predictor(sample.image).map
+        check_finite(predicted, f"the {task.name} prediction of {sample.id!r}")
+        aligned = task.align(predicted, target, valid)
         total = added(total, measured(task.metrics, aligned, target, valid))
     return {f"{task.name}/{m.name}": m.conclude(total[m.name]) for m in task.metrics if m.name in total}
 

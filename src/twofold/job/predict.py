@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from twofold.environment import installed
+from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.files import remove_leftovers
 from twofold.image.pictures import check_file, shown
@@ -153,6 +154,8 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
             _write_side_by_side(job, item, row, image)
     except ImageError as error:
         return _failed(row, _line(error), ledger)
+    except NonFiniteError as error:
+        return _failed(row, f"{shown(item.path)}: {error}", ledger)
     except (RuntimeError, MemoryError) as error:
         _free_memory()
         way_out = "try a smaller --size, or another --device or --dtype"
@@ -208,8 +211,7 @@ def _predict(job: Job, item: Input, task: str, image: Tensor) -> dict[str, Any]:
     start = time.perf_counter()
     prediction: Answer = job.predictors[task](image, size=job.size, seed=job.seed)
     seconds = time.perf_counter() - start
-    if not prediction.map.isfinite().all():
-        raise RuntimeError("the model's answer is not a number everywhere")
+    check_finite(prediction.map, f"the {task} prediction")
     target = job.out / item.name
     files = {}
     for kind, path in prediction.save(target.parent, target.name).items():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import from_x0
+from ..finite import check_finite
 from ..heads import text_of
 from ..predictor import Predictor, Reading
 from ..protocol import joined
@@ -91,6 +92,10 @@ class DenoiserStage(PerceptionStage):
         taps = getattr(head, "reads_features", True)
         text = text_of(head, lambda: self._prompted(name)).expand(len(examples), -1, -1)
         said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)))
+        if not taps:  # the decoder may bound an infinite latent
+            check_finite(
+                said.prediction, f"the network's {name} output for {', '.join(e.name for e in examples)}"
+            )
         shown = query.read(said.prediction), said.features, self.backbone
         if self.shares_looks and any(e.taught for e in examples):
             painted = self._teacher().answer(head, shown)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
+from ..finite import NonFiniteError
 from ..image import atomic_write, write_image
 from ..image.files import remove_leftovers
 from .best import Best
@@ -92,7 +93,8 @@ def train(
 
     Raises:
         ValueError: ``run`` belongs to another recipe, a sample cannot be used, or the batch cannot be shared.
-        FloatingPointError: a loss is not finite; the message names the samples, and the last saved state is kept.
+        FloatingPointError: a network output or a loss is not finite; the message names the samples, and the last saved
+            state is kept.
         OSError: there is no room left to write; the last saved state is kept.
     """
     team = team or Team()
@@ -179,7 +181,10 @@ def _looked(
 ) -> Record:
     """What a validation after so many steps adds to the record; the best weights are kept."""
     began = time.perf_counter()
-    scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", team)
+    try:
+        scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", team)
+    except NonFiniteError as error:
+        raise NonFiniteError(f"validation after step {step}: {error}; {state.kept}") from error
     record: Record = {"validation": scores, "seconds": time.perf_counter() - began}
     if best is None:
         return record

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..data.folder import Folder
 from ..evaluate import score
+from ..finite import check_finite
 from ..prediction import Sees
 from ..tasks import Task
 from .ahead import Ahead
@@ -109,7 +110,11 @@ class PerceptionStage(abc.ABC):
         painted: Iterable[Tensor],
         latents: Iterable[Tensor] = (),
     ) -> list[Example]:
-        """The examples with what the teacher ``painted`` and its ``latents``: none, or one for each that is taught."""
+        """The examples with what the teacher ``painted`` and its ``latents``: none, or one for each that is taught.
+
+        Raises:
+            NonFiniteError: a pseudo-label is NaN or infinite; the message names the sample.
+        """
         task, canvases, targets = self.tasks[name], iter(painted), iter(latents)
         out = []
         for example in examples:
@@ -117,15 +122,19 @@ class PerceptionStage(abc.ABC):
                 canvas, target = next(canvases, None), next(targets, None)
                 if canvas is not None:
                     canvas = canvas.float()
+                    check_finite(canvas, f"the EMA teacher's {name} pseudo-label of {example.name}")
                     canvas = canvas.clamp(-1, 1) if task.painted else task.decode(canvas[None])[0]
                     example = replace(example, canvas=canvas)
                 if target is not None:
+                    check_finite(target, f"the EMA teacher's {name} latent of {example.name}")
                     example = replace(example, target=target.float())
             out.append(example)
         return out
 
     def _painted_terms(self, name: str, painted: Tensor, examples: Sequence[Example]) -> Terms:
         task, device, terms = self.tasks[name], self.team.device, {}
+        for p, example in zip(painted, examples, strict=True):
+            check_finite(p, f"the network's {name} output for {example.name}")
         wanted = [told(example, device) for example in examples]
         # Losses are sums over many pixels: never in half precision.
         with torch.autocast(device.type, enabled=False):

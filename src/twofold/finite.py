@@ -1,0 +1,64 @@
+"""NaN and infinity in network outputs: found before they are decoded, clamped or scored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_REMEDY = "use float32 (--dtype float32), and check that the checkpoint is not damaged"
+
+
+class NonFiniteError(FloatingPointError):
+    """A network returned NaN or infinity, so it has no prediction.
+
+    Attributes:
+        positions: of the images concerned in the batch that was passed; empty where there was only one.
+    """
+
+    def __init__(self, message: str, positions: tuple[int, ...] = ()) -> None:
+        super().__init__(message)
+        self.positions = positions
+
+
+def check_finite(x: Tensor, what: str) -> None:
+    """Check a network's output before anything is made of it.
+
+    A clamp turns infinity into an ordinary value, and a comparison or an argmax does the same to NaN, so this runs
+    before every decoding.
+
+    Args:
+        x: any floating-point tensor.
+        what: names it in the message, such as ``"the normals output"``.
+
+    Raises:
+        NonFiniteError: an element is NaN or infinite.
+    """
+    finite = x.isfinite()
+    if not bool(finite.all()):
+        share = 1 - float(finite.double().mean())
+        raise NonFiniteError(f"{what} is NaN or infinite in {_percent(share)} of its values; {_REMEDY}")
+
+
+def clamp_finite(x: Tensor, low: float, high: float) -> Tensor:
+    """``x.clamp(low, high)`` that turns infinity into NaN, so that `check_finite` still finds it."""
+    return x.clamp(low, high).masked_fill(~x.isfinite(), float("nan"))
+
+
+def finite_per_image(*tensors: Tensor) -> Tensor:
+    """Whether each image's part of all tensors ``b ...`` is finite: bool ``b``.
+
+    Raises:
+        ValueError: no tensor is given.
+    """
+    if not tensors:
+        raise ValueError("no tensor to check; give at least one")
+    found = tensors[0].flatten(1).isfinite().all(1)
+    for x in tensors[1:]:
+        found = found & x.flatten(1).isfinite().all(1)
+    return found
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"

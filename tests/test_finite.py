@@ -1,0 +1,278 @@
+"""A network that returns NaN or infinity has no prediction, no score and no image, and the row says so."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import world
+from twofold.backbones import new
+from twofold.cli.main import run
+from twofold.evaluate import score
+from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
+from twofold.heads import LatentHead
+from twofold.network import NetworkPredictor
+from twofold.prediction import Prediction
+from twofold.predictor import Predictor, Reading
+from twofold.protocol import MultiStep, OneStep
+from twofold.synthesizer import Synthesizer
+from twofold.tasks import TASKS
+
+BAD = [math.nan, math.inf, -math.inf]
+WEIGHTS = Path("unet/diffusion_pytorch_model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def net():
+    return new.tiny()
+
+
+class Constant(nn.Module):
+    """A head, or a network of one's own, that returns one value everywhere, or at one pixel of one image."""
+
+    reads_features = False
+
+    def __init__(self, value: float, channels: int = 3, everywhere: bool = True) -> None:
+        super().__init__()
+        self.value, self.channels, self.everywhere = value, channels, everywhere
+
+    def forward(self, x0, features=None, backbone=None):
+        scale = 1 if backbone is None else backbone.stride
+        out = torch.zeros(len(x0), self.channels, x0.shape[2] * scale, x0.shape[3] * scale)
+        if self.everywhere:
+            out += self.value
+        else:
+            out[-1, 0, 1, 1] = self.value
+        return out if backbone is not None else {"depth": out, "normals": out}
+
+
+def image(seed: int = 0) -> torch.Tensor:
+    return torch.rand(3, 24, 32, generator=torch.Generator().manual_seed(seed))
+
+
+def test_infinity_survives_a_clamp_as_nan():
+    x = torch.tensor([0.5, 3.0, math.inf, -math.inf, math.nan])
+    found = clamp_finite(x, -1, 1)
+    assert found[:2].tolist() == [0.5, 1.0]
+    assert found[2:].isnan().all()
+    assert finite_per_image(torch.stack([x[:2], x[3:]], 0)[..., None]).tolist() == [True, False]
+    with pytest.raises(NonFiniteError, match=r"the thing is NaN or infinite in 60.0 % .*float32"):
+        check_finite(x, "the thing")
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("everywhere", [True, False])
+@pytest.mark.parametrize("task", TASKS)
+def test_no_task_makes_a_map_of_it(net, task, value, everywhere):
+    head = Constant(value, 3 if TASKS[task].painted else TASKS[task].outputs, everywhere)
+    predictor = Predictor(net, TASKS[task], OneStep(), head)
+    with pytest.raises(NonFiniteError, match=f"the network's {task} output is NaN or infinite in"):
+        predictor(image())
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_a_network_of_ones_own_is_checked_before_its_canvas_is_decoded(value):
+    for task in ("depth", "normals"):
+        with pytest.raises(NonFiniteError, match=f"{task} output"):
+            NetworkPredictor(Constant(value), TASKS[task])(image())
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("stage", ["unet", "vae"])
+def test_broken_weights_are_noticed_whatever_reads_the_latent(stage, value):
+    net = new.tiny()
+    layer = net.unet.conv_out if stage == "unet" else net.vae.decoder.layers[-1]
+    with torch.no_grad():
+        layer.bias[0] = value
+    for task, reading in (
+        ("depth", Reading(stretch=True)),
+        ("depth", Reading(clip="channels")),
+        ("normals", Reading()),
+    ):
+        with pytest.raises(NonFiniteError):
+            Predictor(net, TASKS[task], OneStep(), LatentHead(), reading)(image())
+    with pytest.raises(NonFiniteError, match="the generated image of 'a red chair'"):
+        Synthesizer(net, steps=2)(["a red chair"], (32, 32))
+
+
+def test_features_are_checked_although_a_head_may_swallow_them(net):
+    """-inf becomes 0 in a rectifier: the head's own output looks ordinary."""
+
+    class Rectified(nn.Module):
+        reads_features = True
+
+        def forward(self, x0, features, backbone):
+            return torch.nn.functional.relu(features[-1][:, :1] * 0 - math.inf).expand(-1, 3, -1, -1)
+
+    forward = net.forward
+    predictor = Predictor(net, TASKS["depth"], OneStep(), Rectified())
+    broken = type(forward(torch.zeros(1, 4, 4, 4), torch.ones(1), net.embed([""])))
+
+    def broken_forward(x, *args, **more):
+        said = forward(x, *args, **more)
+        return broken(said.prediction, tuple(torch.full_like(f, -math.inf) for f in said.features))
+
+    net.forward = broken_forward
+    try:
+        with pytest.raises(NonFiniteError, match="depth output"):
+            predictor(image())
+    finally:
+        net.forward = forward
+
+
+def test_the_image_and_the_member_of_an_ensemble_are_named(net):
+    predictor = Predictor(net, TASKS["depth"], OneStep(), Constant(math.nan, everywhere=False))
+    with pytest.raises(
+        NonFiniteError, match=r"images 2 of 3 \(counted from 0\): the network's depth output"
+    ) as caught:
+        predictor([image(i) for i in range(3)])
+    assert caught.value.positions == (2,)
+    random = Predictor(net, TASKS["depth"], OneStep(encode="sample"), Constant(math.nan, everywhere=False))
+    with pytest.raises(NonFiniteError, match="depth output of ensemble member 2"):
+        random(image(), ensemble=3)
+    walk = MultiStep(3, start="image", condition="replace")
+    with pytest.raises(NonFiniteError):
+        Predictor(net, TASKS["depth"], walk, Constant(math.inf))(image())
+
+
+def test_an_uncertainty_is_checked_like_the_map(net):
+    class Unsure(Constant):
+        reads_features = False
+
+        def with_uncertainty(self, x0, features, backbone):
+            out = self(x0, features, backbone)
+            return out * 0 + 0.5, out[:, :1] * 0 + math.inf
+
+    with pytest.raises(NonFiniteError, match="the uncertainty of the network's normals output"):
+        Predictor(net, TASKS["normals"], OneStep(), Unsure(0.0))(image())
+
+
+def test_no_score_comes_of_it():
+    class Broken:
+        task = TASKS["normals"]
+
+        def __call__(self, x):
+            return Prediction(self.task, torch.full((3, *x.shape[1:]), math.inf), x)
+
+    with pytest.raises(NonFiniteError, match="the normals prediction of 'ball-0'"):
+        score(Broken(), [world.sphere(0, 32)])
+
+
+# ---- the commands
+
+
+@pytest.fixture
+def broken_model(tiny_model: Path, tmp_path: Path) -> Path:
+    """The tiny model, whose network returns infinity in one channel."""
+    shutil.copytree(tiny_model, tmp_path / "broken")
+    weights = load_file(tmp_path / "broken" / WEIGHTS)
+    weights["conv_out.bias"][0] = math.inf
+    save_file(weights, tmp_path / "broken" / WEIGHTS)
+    return tmp_path / "broken"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_predict_fails_the_row_and_writes_no_map(here, broken_model, capsys):
+    Image.linear_gradient("L").resize((40, 30)).save("a.png")
+    assert run(["predict", "a.png", "--model", str(broken_model), "--out", "out"]) == 1
+    told = capsys.readouterr()
+    assert "predicted" not in told.out
+    assert "a.png: the network's depth output is NaN or infinite in 100.0 % of its values" in told.err
+    (row,) = map(json.loads, Path("out/predictions.jsonl").read_text().splitlines())
+    assert row["status"] == "failed" and "NaN or infinite" in row["error"]
+    assert [p.name for p in Path("out").iterdir()] == ["predictions.jsonl"]
+
+
+@pytest.mark.parametrize("target", ["depth", "normals"])
+def test_evaluate_fails_the_row_and_reports_no_score(here, broken_model, capsys, target):
+    from twofold.evaluate import STANDARDS
+
+    scored = [s for s in STANDARDS.values() if s.target == target and target in s.spaces]
+    able = [s.id for s in scored if target == "normals" or s.align != "none"]
+    world.folder(here / "data", count=2, size=32)
+    code = run(["evaluate", "--data", "data", "--protocol", able[0], "--model", str(broken_model), "--out", "report",
+                "--allow-synthetic"])  # fmt: skip
+    assert code == 1
+    assert f"ball-0: the network's {target} output is NaN or infinite" in capsys.readouterr().err
+    report = json.loads(Path("report/report.json").read_text())
+    assert report["counts"]["failed"] == {"broken prediction": 2}
+    assert not any(v for v in report["scores"].values())
+
+
+def test_create_fails_the_row_and_makes_the_others(here, tiny_model, broken_model, capsys, monkeypatch):
+    world.folder(here / "data", count=3, size=32)
+    base = ["create", "data", "--steps", "2", "--batch", "3", "--json"]
+    assert run([*base, "--model", str(broken_model), "--out", "none"]) == 1
+    events = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert [e["status"] for e in events] == ["failed"] * 3
+    assert "the generated image of 'ball-0' is NaN or infinite" in events[0]["error"]
+    assert not Path("none/image").exists()
+
+    from twofold.create import creator
+
+    generated = creator.Creator._draw
+
+    def one_broken(self, images, captions, seeds, ids):
+        drawn = generated(self, images, captions, seeds, ids)
+        for i, id in enumerate(ids):
+            if id == "ball-1":
+                drawn.images[i] = math.nan
+        return drawn
+
+    monkeypatch.setattr(creator.Creator, "_draw", one_broken)
+    assert run([*base, "--model", str(tiny_model), "--out", "some"]) == 1
+    events = {e["source"]: e for e in map(json.loads, capsys.readouterr().out.splitlines())}
+    assert [events[f"ball-{i}"]["status"] for i in range(3)] == ["created", "failed", "created"]
+
+
+def test_pseudo_labels_and_validation_stop_the_training(here, tiny_model, monkeypatch):
+    from twofold.train import loop
+    from twofold.train.denoiser import DenoiserStage
+    from twofold.train.recipe import Recipe, Source
+    from twofold.train.run import run_recipe
+
+    world.folder(here / "data", count=2, size=32)
+    recipe = Recipe(
+        name="x", stage="denoiser", start=str(tiny_model), sources=(Source(path="data"),), mix={"normals": 1.0},
+        size=(32, 32), steps=1, batch=1, warmup=0, validation="data", validate_count=1, validate_every=1,
+    )  # fmt: skip
+    stage = DenoiserStage.__new__(DenoiserStage)
+    stage.tasks = {"normals": TASKS["normals"]}
+    from twofold.train.examples import Example
+
+    fields: dict[str, Any] = dict.fromkeys(Example.__dataclass_fields__)
+    fields |= {"name": "data/ball-0", "taught": True}
+    example = Example(**fields)
+    for painted, latents in (
+        ([torch.full((3, 4, 4), math.inf)], ()),
+        ((), [torch.full((4, 1, 1), math.nan)]),
+    ):
+        with pytest.raises(NonFiniteError, match=r"the EMA teacher's normals .* of data/ball-0"):
+            stage._relabelled("normals", [example], painted, latents)
+
+    real = loop.update
+
+    def spoil(stage, *args):
+        record = real(stage, *args)
+        with torch.no_grad():
+            stage.module.unet.conv_out.bias.fill_(math.inf)
+            args[2].ema.update(1000)
+        return record
+
+    monkeypatch.setattr(loop, "update", spoil)
+    with pytest.raises(NonFiniteError, match=r"validation after step 1: .*normals output"):
+        list(run_recipe(recipe, here / "run"))
