@@ -21,7 +21,7 @@ CORE = (
 )  # fmt: skip
 # By extra: the modules it brings.
 EXTRAS = {
-    "io": ("cv2", "OpenEXR", "tifffile", "h5py"),
+    "io": ("cv2", "OpenEXR", "tifffile", "h5py", "pillow_heif"),
     "data": ("pyarrow",),
     "metrics": ("cv2", "skimage"),
     "pose": ("pycocotools",),

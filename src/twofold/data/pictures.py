@@ -13,13 +13,10 @@ for photographs that their camera meant to be turned:
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -28,9 +25,11 @@ from twofold.data.descriptors import merged
 from twofold.data.layout import FolderError, Row, inside
 from twofold.data.targets import read_mask, read_values
 from twofold.image import ImageError, read_image
+from twofold.image.errors import decoding
 from twofold.image.maps import as_map
-from twofold.image.pictures import DECODE_ERRORS
+from twofold.image.opening import open_picture
 from twofold.image.stored import find_stored
+from twofold.image.tone import hypersim_tone
 
 _TURN = 0x0112  # EXIF: how the camera was held
 
@@ -56,22 +55,6 @@ def read_picture(root: Path, header: Mapping[str, Any], row: Row, where: str) ->
     return picture
 
 
-def hypersim_tone(light: Tensor, valid: Tensor) -> Tensor:
-    """Linear light (3 h w) to a picture in [0, 1], the exposure set by the pixels `valid` (bool 1 h w).
-
-    The 90th percentile of their brightness is brought to 0.8 after the gamma of 1/2.2 (Roberts et al. 2021).
-    """
-    light = light.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    weights = light.new_tensor([0.3, 0.59, 0.11])[:, None, None]
-    brightness = (light * weights).sum(0, keepdim=True)[valid].numpy()
-    exposure = 1.0
-    if brightness.size:
-        bright = float(np.percentile(brightness, 90))
-        # Darker than this there is nothing to expose for.
-        exposure = 0.8**2.2 / bright if bright >= 1e-4 else 0.0
-    return (light.clamp(min=0) * exposure).pow(1 / 2.2).clamp(max=1)
-
-
 def _photograph(path: Path, exif: str) -> Tensor:
     """A picture file, or a member of a tar, turned as `exif` says: apply, ignore or refuse."""
     stored = find_stored(path)
@@ -93,12 +76,12 @@ def _photograph(path: Path, exif: str) -> Tensor:
 def _turned(source: Path | bytes) -> Image.Image | None:
     """The opened picture without its EXIF rotation, if it has one; None for all others, broken ones too."""
     try:
-        file = io.BytesIO(source) if isinstance(source, bytes) else os.fspath(source)
-        image = Image.open(file, formats=("JPEG", "TIFF", "PNG", "WEBP"))
-        if image.getexif().get(_TURN, 1) == 1:
-            image.close()
-            return None
-        del image.getexif()[_TURN]
-    except (*DECODE_ERRORS, Image.DecompressionBombWarning):
+        with decoding("EXIF"):
+            image = open_picture(source, "EXIF", ("JPEG", "TIFF", "PNG", "WEBP"))
+            if image.getexif().get(_TURN, 1) == 1:
+                image.close()
+                return None
+            del image.getexif()[_TURN]
+    except ImageError:
         return None  # `read_image` says what is wrong with it
     return image

@@ -6,7 +6,6 @@ the file says of it before its data is touched.
 
 from __future__ import annotations
 
-import importlib
 import math
 import zipfile
 from collections.abc import Generator
@@ -17,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from twofold.image.pictures import ImageError, check_size
+from twofold.image.errors import ImageError, check_size, need
 from twofold.image.stored import Stored
 
 
@@ -37,14 +36,6 @@ class Ask:
     index: int | None = None
     shape: tuple[int, ...] | None = None
     max_pixels: int = 0
-
-
-def need(module: str, name: str) -> ModuleType:
-    """An optional reader; ImageError saying how to get it when it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        raise ImageError(f"{name} needs the package {module}; run: pip install 'twofold[io]'") from None
 
 
 def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: int) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-import zipfile
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +15,14 @@ from torch import Tensor
 from twofold.image.arrays import (
     Ask,
     count_hdf5,
-    need,
     read_hdf5,
     read_mat,
     read_npy,
     read_npz,
     read_raw,
 )
+from twofold.image.errors import ImageError, decoding, need, pixel_limit
 from twofold.image.files import atomic_write
-from twofold.image.pictures import DECODE_ERRORS, MAX_PIXELS, ImageError
 from twofold.image.rasters import read_exr, read_jpeg, read_png, read_tiff
 from twofold.image.stored import Stored, find_stored
 
@@ -35,7 +32,7 @@ _EXACT = 2**24
 
 def read_map(
     path: str | os.PathLike[str],
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     *,
     codec: str = "",
     key: str = "",
@@ -48,7 +45,7 @@ def read_map(
 
 def read_stored(
     path: str | os.PathLike[str],
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
     *,
     codec: str = "",
     key: str = "",
@@ -60,41 +57,34 @@ def read_stored(
     path    a file, or a member of a tar: `x.tar::a/b.png`
     codec   one of READ_CODECS, by default what the suffix says. png8 and png16 must have that many bits
     key, index, shape  see `arrays.Ask`
+    max_pixels  of one map; by default `pixel_limit()`
 
     Palettes give their indices, grey of 1 to 16 bits its levels, colour its order in the file. The size is
     checked before decoding; pickles are never read. ImageError for any file that is not such a map.
     """
     stored = find_stored(path)
     kind = _kind(stored, codec)
-    ask = Ask(codec, key, index, None if shape is None else tuple(shape), max_pixels)
+    ask = Ask(codec, key, index, None if shape is None else tuple(shape), max_pixels or pixel_limit())
     for what, kinds in _ONLY.items():
         if getattr(ask, what) not in ("", None) and kind not in kinds:
             raise ImageError(f"{stored.name}: '{what}' is for {', '.join(kinds)}, this is read as {kind}")
-    with _told(stored):
+    with _reading(stored):
         return _READERS[kind](stored, ask)
 
 
 def stack_size(path: str | os.PathLike[str], key: str) -> int:
     """How many maps the array `key` of an HDF5 file, or of a MAT file of version 7.3, is a stack of."""
     stored = find_stored(path)
-    with _told(stored):
-        return count_hdf5(stored, Ask(key=key, max_pixels=MAX_PIXELS))
+    with _reading(stored):
+        return count_hdf5(stored, Ask(key=key, max_pixels=pixel_limit()))
 
 
 @contextmanager
-def _told(stored: Stored) -> Generator[None]:
-    """What readers raise on damaged files, as an ImageError that names the file."""
+def _reading(stored: Stored) -> Generator[None]:
     if stored.size == 0:
         raise ImageError(f"{stored.name} is empty (0 bytes); copy or download it again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except ImageError:
-        raise
-    except (*DECODE_ERRORS, zipfile.BadZipFile, RuntimeError) as error:
-        detail = " ".join(str(error).split())[:120] or type(error).__name__
-        raise ImageError(f"{stored.name} is damaged or cut short ({detail}); copy or make it again") from None
+    with decoding(stored.name, "copy or make it again"):
+        yield
 
 
 def as_map(array: np.ndarray, name: str | os.PathLike[str]) -> Tensor:

@@ -3,7 +3,9 @@
 Decisions, made once:
 
 - the size is read from the header and checked before a pixel is decoded;
-- the rotation that a camera writes into EXIF is applied; colour profiles are not;
+- the rotation that a camera writes into EXIF is applied;
+- an embedded colour profile (ICC) is applied, so that the numbers are sRGB: see `color`;
+- linear light in floats (EXR, HDR, float TIFF) is tone-mapped: see `linear` and `tone`;
 - transparent parts are laid over white, as on paper;
 - 16-bit grey keeps its 16 bits, 16-bit colour is read at 8 (maps keep all: `read_map`);
 - an animation is refused, because no frame of it is *the* picture; of a phone's several pictures in one
@@ -12,11 +14,7 @@ Decisions, made once:
 
 from __future__ import annotations
 
-import io
 import os
-import struct
-import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -24,29 +22,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from twofold.image.files import atomic_write
-
-MAX_PIXELS = 50_000_000
-
-# Only these decoders run; others of Pillow's start programs (EPS) or are rarely used. JPEG includes MPO.
-_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
-
-# What Pillow's decoders raise on damaged files; the types differ from format to format.
-DECODE_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
+from twofold.image.color import to_srgb
+from twofold.image.errors import (
+    MAX_PIXELS,
+    ImageError,
+    check_file,
+    check_size,
+    decoding,
+    pixel_limit,
+    shown,
 )
+from twofold.image.files import atomic_write
+from twofold.image.formats import HEAD_BYTES, sniff, sniff_file
+from twofold.image.linear import read_linear
+from twofold.image.opening import open_heif, open_picture
+
+__all__ = [
+    "MAX_PIXELS",
+    "ImageError",
+    "check_file",
+    "check_size",
+    "open_picture",
+    "read_image",
+    "shown",
+    "write_image",
+]
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,103 +59,52 @@ _TURNS = {
 }
 
 
-class ImageError(ValueError):
-    """A file that cannot be read as asked. One line: which file, what is wrong, and the way out."""
-
-
-def read_image(source: str | os.PathLike[str] | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Tensor:
+def read_image(source: str | os.PathLike[str] | bytes | Image.Image, max_pixels: int | None = None) -> Tensor:
     """A picture from a path, the bytes of a file, or a PIL image: float32 3 h w, sRGB in [0, 1].
 
-    ImageError for anything that is not one picture of at most `max_pixels` pixels.
+    ImageError for anything that is not one picture of at most `max_pixels` pixels (by default `pixel_limit()`).
     """
-    with warnings.catch_warnings():
-        # Pillow warns where this file raises or knows better; a user should hear it once.
-        warnings.simplefilter("ignore")
-        if isinstance(source, Image.Image):
-            return _decode(source, str(getattr(source, "filename", "") or "the image in memory"), max_pixels)
-        name = f"the image of {len(source)} bytes" if isinstance(source, bytes) else shown(source)
-        with open_picture(source, name, _FORMATS) as image:
-            return _decode(image, name, max_pixels)
-
-
-def open_picture(source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...]) -> Image.Image:
-    """The header of a picture file, read by one of `formats`; its pixels are not decoded yet."""
-    if isinstance(source, bytes):
-        file, size = io.BytesIO(source), len(source)
-    elif isinstance(source, str | os.PathLike):
-        file, size = check_file(source), os.path.getsize(source)
-    else:
+    limit = pixel_limit() if max_pixels is None else max_pixels
+    if isinstance(source, Image.Image):
+        return _decode(source, str(getattr(source, "filename", "") or "the image in memory"), limit)
+    if not isinstance(source, bytes | str | os.PathLike):
         raise ImageError(f"{type(source).__name__} is not a picture; give a path, bytes, or a PIL image")
-    if size == 0:
-        raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
+    name = f"the image of {len(source)} bytes" if isinstance(source, bytes) else shown(source)
+    kind = sniff(source[:HEAD_BYTES]) if isinstance(source, bytes) else sniff_file(check_file(source))
+    if kind in ("exr", "hdr"):
+        return read_linear(source, kind, limit)
     try:
-        return Image.open(file, formats=formats)
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{name} is too large: {error}; make it smaller first") from None
-    except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{name} is not a picture, or is damaged at its start; save it as PNG or JPEG"
-        ) from None
-    except DECODE_ERRORS as error:
-        raise _damaged(name, error) from None
-
-
-def shown(path: object) -> str:
-    """A path as messages name it: on one line whatever characters it has."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
-def check_file(path: str | os.PathLike[str]) -> Path:
-    """`path` if it is a file that may be read, else ImageError."""
-    name = shown(path)
-    try:
-        found = Path(path)
-        if found.is_file():
-            if os.access(found, os.R_OK):
-                return found
-            raise ImageError(f"{name} may not be read; check its permissions")
-        what = "is a folder" if found.is_dir() else "is not a file" if found.exists() else "does not exist"
-    except OSError as error:
-        raise ImageError(f"{name} cannot be opened: {error.strerror}; check the path") from None
-    except ValueError as error:
-        raise ImageError(f"{name} is not a path: {error}; check it") from None
-    raise ImageError(f"{name} {what}; give the path of one picture")
-
-
-def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
-    """ImageError for a picture without pixels or with more than `max_pixels`."""
-    if width < 1 or height < 1:
-        raise ImageError(f"{name} has no pixels ({width}x{height}); check what wrote it")
-    if width * height > max_pixels:
-        limit = f"{max_pixels / 1e6:g} megapixels"
-        raise ImageError(f"{name} is {width}x{height} pixels; the limit is {limit}; make it smaller first")
-
-
-def _damaged(name: str, error: BaseException) -> ImageError:
-    detail = " ".join(str(error).split())[:120] or type(error).__name__
-    return ImageError(f"{name} is damaged or cut short ({detail}); copy or download it again")
+        opened = open_heif(source, name) if kind == "heif" else open_picture(source, name)
+    except ImageError:
+        if kind != "tiff":
+            raise
+        opened = None  # Pillow knows no TIFF of several float channels
+    if opened is None:
+        return read_linear(source, kind, limit)
+    with opened as image:
+        return _decode(image, name, limit)
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Tensor:
-    """An opened picture to float32 3 h w in [0, 1], upright."""
+    """An opened picture to float32 3 h w in [0, 1], upright, in sRGB."""
     check_size(name, *image.size, max_pixels)
-    try:
-        if image.format not in ("MPO", None) and getattr(image, "is_animated", False):
+    with decoding(name):
+        # Of what phones write (MPO, HEIF), the first picture is the photograph.
+        if image.format not in ("MPO", "HEIF", None) and getattr(image, "is_animated", False):
             raise ImageError(f"{name} holds several pictures ({image.format}); save the one you mean as PNG")
         image.load()
         turn = _TURNS.get(_orientation(image))
+    image = to_srgb(image, name)
+    with decoding(name):
         return _to_rgb(image if turn is None else image.transpose(turn), name)
-    except ImageError:
-        raise
-    except DECODE_ERRORS as error:
-        raise _damaged(name, error) from None
 
 
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 (upright) when there is none or the EXIF block is damaged."""
     try:
-        return image.getexif().get(0x0112, 1)
-    except DECODE_ERRORS:
+        with decoding("EXIF"):
+            return image.getexif().get(0x0112, 1)
+    except ImageError:
         return 1
 
 

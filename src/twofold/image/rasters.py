@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from twofold.image.arrays import Ask, check_array, need
-from twofold.image.pictures import ImageError, check_size, open_picture
+from twofold.image.arrays import Ask, check_array
+from twofold.image.errors import ImageError, check_size, need
+from twofold.image.opening import open_picture
 from twofold.image.stored import Stored
 
 

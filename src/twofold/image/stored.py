@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from twofold.image.pictures import ImageError, check_file, shown
+from twofold.image.errors import ImageError, check_file, shown
 
 MEMBER = "::"  # between a tar file and the name of its member
 # Larger ones are not held in memory.

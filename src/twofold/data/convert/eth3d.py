@@ -10,6 +10,7 @@ from PIL import Image
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.tree import Tree, read_list
 from twofold.data.layout import FolderError, Row
+from twofold.image.errors import ImageError, decoding
 from twofold.image.stored import find_stored
 
 TAR = "eth3d.tar"
@@ -51,12 +52,14 @@ def _triples(tree: Tree) -> Iterator[tuple[str, str, str]]:
 def _size(tree: Tree, name: str) -> list[int]:
     """[height, width] of a photograph as its file has it, by its header."""
     try:
-        with tree.open(name) as file, Image.open(file, formats=("JPEG",)) as image:
+        with (
+            decoding(str(tree.root / tree.at(name)), "unpack it again"),
+            tree.open(name) as file,
+            Image.open(file, formats=("JPEG",)) as image,
+        ):
             return [image.height, image.width]
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FolderError(
-            f"{tree.root / tree.at(name)} is no photograph ({error}); unpack it again"
-        ) from None
+    except ImageError as error:
+        raise FolderError(str(error)) from None
 
 
 ETH3D = Converter(

@@ -19,7 +19,7 @@ from twofold.data.convert.paired import names, one_of
 from twofold.data.layout import FolderError
 from twofold.geometry import convert_frame, unit
 from twofold.image import read_image, read_map, resize_map
-from twofold.image.pictures import DECODE_ERRORS
+from twofold.image.errors import ImageError, decoding
 from twofold.sample import Sample
 
 CLASSES = (
@@ -167,14 +167,14 @@ def _part(name: str, path: Path) -> int:
 def _matlab(path: Path, variable: str) -> Any:
     """A variable of a Matlab 5 file; FolderError naming the file when it is not there."""
     from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
 
     if not path.is_file():
         raise FolderError(f"{path} does not exist; unpack the whole data set")
     try:
-        data = loadmat(path, variable_names=[variable])
-    except (*DECODE_ERRORS, MatReadError, NotImplementedError) as error:
-        raise FolderError(f"{path} cannot be read as Matlab 5: {error}; unpack it again") from None
+        with decoding(str(path), "unpack it again"):
+            data = loadmat(path, variable_names=[variable])
+    except ImageError as error:
+        raise FolderError(f"{path} cannot be read as Matlab 5: {error}") from None
     if variable not in data:
         raise FolderError(f"{path} has no {variable!r}; unpack it again")
     return data[variable]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
 import zipfile
 from dataclasses import dataclass
@@ -141,10 +140,15 @@ def _materials(archive: zipfile.ZipFile, path: str) -> dict[str, Material]:
 
 def _picture(archive: zipfile.ZipFile, path: str) -> NDArray[np.uint8] | None:
     """A texture picture as a small square; None when it is missing or cannot be read."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
+
+    from twofold.image.errors import ImageError, check_size, decoding, pixel_limit
+    from twofold.image.opening import open_picture
 
     try:
-        with Image.open(io.BytesIO(archive.read(path))) as image:
+        with decoding(path):
+            image = open_picture(archive.read(path), path)
+            check_size(path, *image.size, pixel_limit())
             return np.asarray(image.convert("RGB").resize((_PICTURE, _PICTURE), Image.Resampling.BOX))
-    except (KeyError, UnidentifiedImageError, OSError):
+    except ImageError:
         return None

@@ -1,0 +1,111 @@
+"""What is checked of a file before it is decoded, and what is wrong with one that cannot be."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+MAX_PIXELS = 50_000_000
+# The variable that raises or lowers the limit for a process and those it starts; the option --max-pixels sets it.
+LIMIT_VARIABLE = "TWOFOLD_MAX_PIXELS"
+
+
+class ImageError(ValueError):
+    """A file that cannot be read as asked. One line: which file, what is wrong, and the way out."""
+
+
+class ImageWarning(UserWarning):
+    """A file that is read, but perhaps not as its maker meant. One line: which file, what is assumed."""
+
+
+@contextmanager
+def decoding(name: str, advice: str = "copy or download it again") -> Generator[None]:
+    """Around calls of decoders (Pillow, NumPy, OpenCV, h5py, ...): what they raise becomes ImageError naming the file.
+
+    This is the border between "this file is bad" and "this program is wrong". On damaged files decoders raise
+    whatever their code happens to meet: RuntimeError (AVIF), tokenize.TokenError (NPY headers), AssertionError,
+    ZeroDivisionError, KeyError, classes of their own, MemoryError for a size that is not true. No list of them is
+    complete, so within the block every Exception is the file's fault, but for NameError and ImportError, which no
+    content of a file can cause. Put only decoders into the block, not the code that uses what they return.
+
+    Warnings of the decoders are suppressed: where they matter, this library raises or warns by itself.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except (ImageError, NameError, ImportError):
+        raise
+    except OSError as error:
+        if error.errno is None:  # Pillow's, about the content
+            raise _damaged(name, error, advice) from None
+        raise ImageError(f"{name} cannot be read ({error.strerror}); check the disk and the path") from None
+    except Exception as error:  # noqa: BLE001 - what decoders raise has no common class
+        raise _damaged(name, error, advice) from None
+
+
+def _damaged(name: str, error: Exception, advice: str) -> ImageError:
+    detail = " ".join(str(error).split())[:120] or type(error).__name__
+    return ImageError(f"{name} is damaged or cut short ({shown(detail)}); {advice}")
+
+
+def need(module: str, name: str) -> ModuleType:
+    """An optional reader; ImageError saying how to get it when it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ImageError(f"{name} needs the package {module}; run: pip install 'twofold[io]'") from None
+
+
+def shown(path: object) -> str:
+    """A path as messages name it: on one line whatever characters it has."""
+    return str(path) if str(path).isprintable() else repr(str(path))
+
+
+def check_file(path: str | os.PathLike[str]) -> Path:
+    """`path` if it is a file that may be read, else ImageError."""
+    name = shown(path)
+    try:
+        found = Path(path)
+        if found.is_file():
+            if os.access(found, os.R_OK):
+                return found
+            raise ImageError(f"{name} may not be read; check its permissions")
+        what = "is a folder" if found.is_dir() else "is not a file" if found.exists() else "does not exist"
+    except OSError as error:
+        raise ImageError(f"{name} cannot be opened: {error.strerror}; check the path") from None
+    except ValueError as error:
+        raise ImageError(f"{name} is not a path: {error}; check it") from None
+    raise ImageError(f"{name} {what}; give the path of one picture")
+
+
+def pixel_limit() -> int:
+    """The most pixels an image may have: MAX_PIXELS, or what the environment variable LIMIT_VARIABLE says.
+
+    ImageError when that is not a positive whole number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    if not text:
+        return MAX_PIXELS
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise ImageError(
+            f"{LIMIT_VARIABLE} is {shown(text)}; it must be a number of pixels, such as 200000000"
+        )
+    return int(text)
+
+
+def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
+    """ImageError for a picture without pixels or with more than `max_pixels`."""
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} has no pixels ({width}x{height}); check what wrote it")
+    if width * height > max_pixels:
+        limit = f"{max_pixels / 1e6:g} megapixels"
+        raise ImageError(
+            f"{name} is {width}x{height} pixels; the limit is {limit}; make it smaller first, or raise the limit "
+            f"with --max-pixels {width * height}"
+        )

@@ -1,0 +1,75 @@
+"""The header of a picture file, read by Pillow: which formats are, and when."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from twofold.image.errors import ImageError, check_file, decoding, need
+from twofold.image.formats import TGA_SUFFIXES
+
+# Only these decoders run; others of Pillow's start programs (EPS) or are rarely used. JPEG includes MPO.
+FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
+_BOMB_LOCK = threading.Lock()
+
+
+def open_picture(
+    source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...] = FORMATS
+) -> Image.Image:
+    """A picture file opened by one of `formats`; its pixels are not decoded yet. The caller checks its size.
+
+    TGA has no signature, so that anything may pass for it: it is tried last, and for files of its suffix only.
+    """
+    file = _checked(source, name)
+    if formats is FORMATS and isinstance(file, Path) and file.suffix.lower() in TGA_SUFFIXES:
+        formats = (*FORMATS, "TGA")
+    with decoding(name):
+        try:
+            return _open(file, formats)
+        except Image.UnidentifiedImageError:
+            raise ImageError(
+                f"{name} is not a picture, or is damaged at its start; save it as PNG or JPEG"
+            ) from None
+
+
+def open_heif(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
+    """A HEIC or HEIF file, opened by pillow-heif (the extra `io`) as `open_picture` opens others.
+
+    It is given upright: the rotation is a part of the format.
+    """
+    pillow_heif: Any = need("pillow_heif", f"{name}, a HEIF file,")
+    file = _checked(source, name)
+    with decoding(name):
+        return pillow_heif.HeifImageFile(file)
+
+
+def _checked(source: str | os.PathLike[str] | bytes, name: str) -> Path | io.BytesIO:
+    """A file that is there and not empty, or bytes."""
+    if isinstance(source, bytes):
+        file, size = io.BytesIO(source), len(source)
+    else:
+        file = check_file(source)
+        size = file.stat().st_size
+    if size == 0:
+        raise ImageError(f"{name} is empty (0 bytes); copy or download it again")
+    return file
+
+
+def _open(file: Any, formats: tuple[str, ...]) -> Image.Image:
+    try:
+        return Image.open(file, formats=formats)
+    except Image.DecompressionBombError:
+        # Pillow's limit is one of the whole process; the caller checks the size against its own.
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        with _BOMB_LOCK:
+            before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+            try:
+                return Image.open(file, formats=formats)
+            finally:
+                Image.MAX_IMAGE_PIXELS = before
