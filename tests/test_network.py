@@ -457,6 +457,9 @@ def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
         "cpu",
     ]
     assert run(asked) == 2
+    assert "a JSON file runs none" in capsys.readouterr().err
+    asked += ["--set", f"network={warm.network}"]
+    assert run(asked) == 2
     assert "creator='embedded'" in capsys.readouterr().err
     assert run([*asked, "--creator", str(root / "model"), "--guidance", "1", "--set", "labels=1"]) == 0
     assert (tmp_path / "run" / "checkpoint" / "network.json").exists()

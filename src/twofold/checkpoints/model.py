@@ -16,6 +16,7 @@ from torch import nn
 from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import LatentHead
 from ..predictor import Predictor
+from ..protocol import reason
 from ..tasks import get_task
 from . import components, diff2in1
 from .components import How
@@ -63,15 +64,17 @@ class Model:
         """A predictor for ``task``, or for the model's first.
 
         Raises:
-            ModelError: the model was not trained for the task.
+            ModelError: the model was not trained for the task, or its settings do not fit together.
         """
         if not self.tasks:
             raise ModelError(
                 f"model {self.name} predicts nothing yet: it is a generator, or a base to be trained; 'twofold models' "
                 "lists what predicts"
             )
-        # A task of one's own is known by its short name, and may be asked for by the whole.
+        # A task of one's own is known by its short name, and may be asked for by the whole. Only the whole name names
+        # code, and a key never does, so whoever passes a key on, as `tasks` lists them, runs none.
         whole = {how.task: name for name, how in self.settings.tasks.items() if how.task}
+        whole = {code: name for code, name in whole.items() if code not in self.settings.tasks}
         name = whole.get(task or "", task or self.tasks[0])
         if name not in self.settings.tasks:
             raise ModelError(
@@ -80,18 +83,21 @@ class Model:
         how = self.settings.tasks[name]
         about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
         head = self.heads.get(name, LatentHead())
-        asked = get_task(how.task or name, trusted=task == how.task)
-        return Predictor(
-            self.backbone,
-            asked,
-            how.protocol,
-            head,
-            how.reading,
-            self.settings.size,
-            about,
-            1,
-            self.settings.edge,
-        )
+        try:
+            asked = get_task(how.task or name, trusted=task in whole)
+            return Predictor(
+                self.backbone,
+                asked,
+                how.protocol,
+                head,
+                how.reading,
+                self.settings.size,
+                about,
+                1,
+                self.settings.edge,
+            )
+        except ValueError as error:
+            raise ModelError(f"model {self.name}, task {name}: {reason(error)}") from error
 
 
 def load(

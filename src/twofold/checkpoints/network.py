@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..network import NetworkPredictor
-from ..tasks import get_task
+from ..tasks import Task, get_task
 from .code import made
 from .model import digest
 from .own import NETWORK, code_version
@@ -81,7 +81,7 @@ class Network:
     @property
     def tasks(self) -> tuple[str, ...]:
         """Names of the tasks it can be asked."""
-        return tuple(get_task(t, trusted=False).name for t in self.settings.tasks)
+        return tuple(self._task(t).name for t in self.settings.tasks)
 
     def predictor(self, task: str | None = None) -> NetworkPredictor:
         """A predictor for ``task``, or for the network's first.
@@ -89,6 +89,9 @@ class Network:
         Raises:
             ModelError: it was not taught the task.
         """
+        if not self.settings.tasks:
+            raise ModelError(f"{self.name} predicts nothing: its {NETWORK} names no task")
+        # The whole name of a task of one's own is code, and only who passes it as `task` names it: `tasks` never does.
         asked = task if task in self.settings.tasks else None
         if asked is None:
             known = dict(zip(self.tasks, self.settings.tasks, strict=True))
@@ -97,8 +100,14 @@ class Network:
             raise ModelError(f"{self.name} does not know the task {task!r}; it knows {', '.join(self.tasks)}")
         about = {"model": self.name, "digest": self.digest, "network": self.settings.network}
         return NetworkPredictor(
-            self.module, get_task(asked, trusted=asked == task), asked, self.settings.size, about
+            self.module, self._task(asked, trusted=asked == task), asked, self.settings.size, about
         )
+
+    def _task(self, name: str, trusted: bool = False) -> Task:
+        try:
+            return get_task(name, trusted)
+        except ValueError as error:
+            raise ModelError(f"{self.name}: {error}") from error
 
 
 def open_network(

@@ -65,7 +65,7 @@ def improve(
     """
     one_of("--labels", labels, ("teacher", "stored"))
     one_of("--sampler", sampler, ("ddim", "dpm", "euler", "lcm"))
-    asked = find_recipe(recipe).override(settings or [])
+    asked = find_recipe(recipe, settings or [])
     from twofold.create import Keep, Settings
     from twofold.protocol import reason
     from twofold.train.improve import Improvement, gains

@@ -10,6 +10,8 @@ import typer
 from twofold.cli.console import OK, Stop, emit, line, track
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from twofold.train.recipe import Recipe
 
 
@@ -49,8 +51,8 @@ def train(
     Run again after a kill, the command goes on where the last saved state was, and ends in the same weights. On several
     GPUs: torchrun --nproc-per-node 4 -m twofold train RECIPE (or accelerate launch); the batch is shared.
     """
-    found = _miniature(find_recipe(recipe)) if lab else find_recipe(recipe)
-    asked = found.override([*(settings or []), *(["skip_bad=true"] if skip_bad else [])])
+    settings = [*(settings or []), *(["skip_bad=true"] if skip_bad else [])]
+    asked = find_recipe(recipe, settings, lab)
     if lab:
         from twofold.train.lab import require
 
@@ -95,8 +97,41 @@ def _tell_skipped(listing: Path) -> None:
         line(f"left out {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
 
 
-def find_recipe(name: str) -> Recipe:
-    """The recipe a person named. Stop when there is none, or the file holds none that can be run."""
+def find_recipe(name: str, settings: Sequence[str] = (), lab: bool = False) -> Recipe:
+    """The recipe that a user named, with ``settings`` (``KEY=VALUE``) applied; in miniature for ``lab``.
+
+    Names of code in a JSON file are refused unless a setting repeats them: only the user, or a recipe in Python, may
+    name code that is run.
+
+    Raises:
+        Stop: there is none, or the file holds none that can be run.
+        ValueError: a setting does not fit, or a JSON file names code.
+    """
+    from twofold.train.code import check_code
+
+    found, path = _read_recipe(name)
+    allowed = _code_in(settings)
+    if lab:
+        if path.suffix != ".py":
+            check_code(found, path, allowed)  # the miniature looks the tasks up
+        found = _miniature(found)
+    changed = found.override(list(settings))
+    if path.suffix != ".py":
+        check_code(changed, path, allowed)
+    return changed
+
+
+def _code_in(settings: Sequence[str]) -> set[str]:
+    """What the user has named of a network or of tasks, in settings of the command line."""
+    from twofold.train.recipe import read_value
+
+    values = {key: read_value(value) for key, _, value in (s.partition("=") for s in settings)}
+    mix = values.get("mix")
+    return {str(values.get("network", "")), *(mix if isinstance(mix, dict) else ())}
+
+
+def _read_recipe(name: str) -> tuple[Recipe, Path]:
+    """The recipe as its file has it, and the file; see `find_recipe`."""
     from pydantic import ValidationError
 
     from twofold.train.find import alone, defined, recipes
@@ -109,7 +144,7 @@ def find_recipe(name: str) -> Recipe:
         known = ", ".join(sorted(p.stem for p in Path("recipes").glob("[!_]*.*"))) or "none here"
         raise Stop(f"no recipe {name!r}: neither a file nor a name in ./recipes ({known})")
     if path.suffix != ".py":
-        return Recipe.read(path)
+        return Recipe.read(path, allow_code=True), path
     try:
         found = defined(path)
         made = found.get(function or path.stem.replace("-", "_"), None if function else found.get("recipe"))
@@ -123,7 +158,7 @@ def find_recipe(name: str) -> Recipe:
             f"{path} has no function {function or path.stem} that returns a Recipe by itself; name one, "
             f"{path}:FUNCTION, of: {', '.join(recipes(path)) or 'none'}"
         )
-    return value
+    return value, path
 
 
 def _miniature(recipe: Recipe) -> Recipe:

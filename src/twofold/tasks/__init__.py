@@ -3,6 +3,8 @@
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
 from .albedo import albedo
 from .depth import depth
@@ -17,7 +19,7 @@ from .parsing import parsing, parsing_logits
 from .residual import residual
 from .saliency import saliency
 from .segmentation import segmentation
-from .semantic import semantic, semantic_logits, semantic_logits_task, semantic_task
+from .semantic import MOST, semantic, semantic_logits, semantic_logits_task, semantic_task
 from .shading import shading
 from .skeleton import skeleton
 from .sqrt_disparity import sqrt_disparity
@@ -29,6 +31,8 @@ _ALL = (
 )  # fmt: skip
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
+# Modules of twofold that hold further tasks. Importing them defines constants and functions, and does nothing else.
+_OWN_MODULES = ("twofold.data.labels",)
 
 # Tasks of classes that may be given others: how each is made, and the target it is learned from.
 _OF_CLASSES: dict[str, tuple[Callable[..., Task], str]] = {
@@ -45,7 +49,9 @@ def get_task(name: str, trusted: bool = True) -> Task:
     Args:
         name: one of `TASKS`; one of classes with one's own in brackets, their number or their names by id:
             ``semantic[21]``, ``semantic_logits[background,person]``; or ``package.module:object``.
-        trusted: whether a person said it. What a checkpoint says imports no module that is not there already.
+        trusted: whether the name comes from the user: an option, an argument or a recipe in Python. A name that was
+            read from a file is data: it imports no module, and finds a task of the user's own only where its module
+            has been imported already.
 
     Raises:
         ValueError: no such task; the message lists those there are.
@@ -56,28 +62,52 @@ def get_task(name: str, trusted: bool = True) -> Task:
     if opened and inside.endswith("]") and base in _OF_CLASSES:
         make, source = _OF_CLASSES[base]
         said = inside[:-1]
-        classes = int(said) if said.isdigit() else [part.strip() for part in said.split(",")]
+        if said.isdecimal() and (len(said) > len(str(MOST)) or int(said) > MOST):
+            raise ValueError(f"{base} has 2 to {MOST} classes, and {said[:20]} were named")
+        classes = int(said) if said.isdecimal() else [part.strip() for part in said.split(",")]
         return replace(make(classes, prompt=TASKS[base].prompt, source=source), name=base)
-    module, found, attribute = name.partition(":")
-    if found:
-        from importlib import import_module
-
-        if (
-            not trusted
-            and module not in sys.modules
-            and module.partition(".")[0] != __name__.partition(".")[0]
-        ):
-            raise ValueError(
-                f"{name} is a task of somebody's own, and a checkpoint runs no code: ask for it by this whole name, or "
-                f"import {module} first"
-            )
-        task = getattr(import_module(module), attribute)
-        if isinstance(task, Task):
-            return task
-        raise ValueError(f"{name} is a {type(task).__name__}, not a twofold Task")
+    if ":" in name:
+        return _task_in_code(name, trusted or name.partition(":")[0] in _OWN_MODULES)
     raise ValueError(
         f"unknown task {name!r}; known: {', '.join(TASKS)}; {' and '.join(_OF_CLASSES)} with classes of your own "
         "in brackets; or package.module:object"
+    )
+
+
+def names_code(name: str) -> bool:
+    """Whether a task's name is ``package.module:object``, outside twofold itself: to look it up runs that module."""
+    module, colon, _ = name.partition(":")
+    return bool(colon) and module not in _OWN_MODULES
+
+
+def _task_in_code(name: str, trusted: bool) -> Task:
+    """The task that a module holds; the module is imported only for a ``trusted`` name.
+
+    Raises:
+        ValueError: there is none, or a name that is data asks for a module that is not imported.
+    """
+    module, _, attribute = name.partition(":")
+    if trusted:
+        try:
+            found: Any = getattr(import_module(module), attribute, None)
+        except ModuleNotFoundError as error:
+            if error.name and not f"{module}.".startswith(f"{error.name}."):
+                raise  # a module that the named one imports
+            raise ValueError(
+                f"there is no module {module!r} for the task {name!r}; put it on PYTHONPATH"
+            ) from error
+    elif module in sys.modules:
+        # Not getattr: a module's own __getattr__ may import another module for a name that it lacks.
+        found = getattr(sys.modules[module], "__dict__", {}).get(attribute)
+    else:
+        raise ValueError(
+            f"{name} is a task of somebody's own, and a checkpoint runs no code: where you trust it, name it yourself "
+            f"(--task {name}), or import {module} first"
+        )
+    if isinstance(found, Task):
+        return found
+    raise ValueError(
+        f"{name} is {'missing' if found is None else f'a {type(found).__name__}'}, not a twofold Task"
     )
 
 
@@ -94,6 +124,7 @@ __all__ = [
     "mask_task",
     "material",
     "matting",
+    "names_code",
     "normals",
     "parsing",
     "parsing_logits",

@@ -61,11 +61,8 @@ class Improvement(BaseModel):
 
     @model_validator(mode="after")
     def _possible(self) -> Improvement:
-        tasks = [get_task(t).name for t in self.recipe.tasks]
         for threshold in self.keep:
-            named = Keep.read(threshold).task
-            if named and named not in tasks:
-                raise ValueError(f"{threshold!r} is about {named}; this recipe teaches {', '.join(tasks)}")
+            Keep.read(threshold)
         if not self.recipe.tasks or self.recipe.start == "new":
             raise ValueError(
                 "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
@@ -101,9 +98,16 @@ class Improvement(BaseModel):
             unsaid = recipe.ema == Recipe.model_fields["ema"].default
             recipe = recipe.replace(ema=DECAY if unsaid else recipe.ema, ema_every=EVERY)
         try:
-            return cls(recipe=recipe, **settings)
+            plan = cls(recipe=recipe, **settings)
         except ValidationError as error:
             raise ValueError(wrong(error)) from None
+        # Not in the validation, which also reads a plan that is there: a task of one's own is code.
+        tasks = [get_task(t).name for t in recipe.tasks]
+        for threshold in plan.keep:
+            named = Keep.read(threshold).task
+            if named and named not in tasks:
+                raise ValueError(f"{threshold!r} is about {named}; this recipe teaches {', '.join(tasks)}")
+        return plan
 
 
 def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator[dict[str, Any]]:
@@ -255,7 +259,14 @@ def _claim(run: Path, plan: Improvement) -> None:
     if not path.exists():
         with atomic_write(path) as file:
             file.write_text(plan.model_dump_json(indent=2) + "\n")
-    elif Improvement.model_validate_json(path.read_text()) != plan:
+        return
+    try:
+        found = Improvement.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(
+            f"{path} is damaged ({wrong(error)}); choose another --out, or delete that folder"
+        ) from None
+    if found != plan:
         raise ValueError(
             f"{run} holds another plan (see {path}); choose another --out, or delete that folder"
         )

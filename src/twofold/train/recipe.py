@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..heads import HEADS
 from ..protocol import OneStep, Protocol
 from ..tasks import get_task
+from .code import check_code
 
 # One example of a batch may teach one of these: a task's name, or
 IMAGE = "image"  # the denoising of images under their captions: what keeps the model able to generate
@@ -307,11 +308,7 @@ class Recipe(BaseModel):
                 known = ", ".join(sorted(type(self).model_fields))
                 raise ValueError(f"--set {setting}: expected KEY=VALUE with a key among {known}")
             try:
-                meant = json.loads(value)
-            except json.JSONDecodeError:
-                meant = value
-            try:
-                _put(changes, [key, *inner], meant)
+                _put(changes, [key, *inner], read_value(value))
             except ValueError as error:
                 raise ValueError(f"--set {setting}: {error}") from None
         try:
@@ -324,16 +321,31 @@ class Recipe(BaseModel):
         path.write_text(self.model_dump_json(indent=2) + "\n")
 
     @classmethod
-    def read(cls, path: Path) -> Recipe:
+    def read(cls, path: Path, allow_code: bool = False) -> Recipe:
         """Read what `save` wrote.
 
+        Args:
+            path: of the JSON file.
+            allow_code: accept names of code in it, for a caller who trusts the file or does not run the recipe.
+
         Raises:
-            ValueError: the file is not JSON, or a value does not fit; one line.
+            ValueError: the file is not JSON, a value does not fit, or it names code that is not allowed; one line.
         """
         try:
-            return cls.model_validate_json(path.read_text())
+            recipe = cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
             raise ValueError(f"{path}: {wrong(error)}") from None
+        if not allow_code:
+            check_code(recipe, path)
+        return recipe
+
+
+def read_value(text: str) -> Any:
+    """The value of ``KEY=VALUE``: JSON, or plain text where it is not."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _put(place: Any, keys: list[str], value: Any) -> None:

@@ -1,0 +1,43 @@
+"""Which code a recipe names, and that a JSON file runs none of it.
+
+A recipe in Python is a program that the user starts. A recipe in JSON is data: it may name a network or a task of
+somebody's own, and that code is run only where the user names it as well.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..tasks import names_code
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+
+def named_code(recipe: Recipe) -> dict[str, str]:
+    """Names of code outside twofold that a run of ``recipe`` imports, and the key that each stands under."""
+    network = {recipe.network: "network"} if recipe.network else {}
+    return network | {task: "mix" for task in recipe.mix if names_code(task)}
+
+
+def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> None:
+    """Refuse a recipe from a JSON file that names code.
+
+    Args:
+        recipe: as it is to be run.
+        path: of the file it was read from.
+        allowed: names that the user has passed.
+
+    Raises:
+        ValueError: the recipe names other code; the message says how to allow it.
+    """
+    for name, key in named_code(recipe).items():
+        if name not in allowed:
+            value = name if key == "network" else json.dumps(recipe.mix)
+            raise ValueError(
+                f"{path} names code ({key}: {name!r}), and a JSON file runs none; where you trust that code, pass "
+                f"--set '{key}={value}', or write the recipe as a Python file"
+            )
