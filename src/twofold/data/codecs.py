@@ -14,9 +14,13 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
                  within the list, a list is the colour of a pixel
     infinite     depth: the stored value that says "the sky"
     valid_range  depth: [least, most] in metres; valid is strictly between
+    keep_invalid depth: true keeps the stored metres of invalid pixels, which otherwise become 0 (NaN still does);
+                 for `tasks.compat`, whose encodings read them
     frame        normals: RUB, LUB or RDF; must be said
     facing       normals: "camera" turns those around that face away (needs the camera)
     threshold    mask: foreground is above it (128)
+    soft         mask: true gives stored levels as 0 to 1 instead of comparing them with the threshold; for
+                 `tasks.compat`
     ignore       mask, semantic, instance: like `invalid`
     label_offset semantic, instance, parts: added to the stored id
     palette      semantic, instance, parts: the colours [r, g, b] in the order of their ids, from 0; only read
@@ -142,7 +146,8 @@ def _decode_depth(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[
     far = _matches(raw, how.get("infinite", "inf")) & ~unknown
     least, most = how.get("valid_range") or (0.0, math.inf)
     valid = (z > float(least)) & (z < float(most)) & (z > 0) & ~unknown & ~far
-    return torch.where(valid, z, torch.where(far, math.inf, 0.0)), valid
+    other = torch.where(z.isfinite(), z, 0.0) if how.get("keep_invalid") else torch.zeros_like(z)
+    return torch.where(valid, z, torch.where(far, math.inf, other)), valid
 
 
 def _by_disparity(pixels: Tensor, how: Descriptor, camera: Camera | None) -> Tensor:
@@ -215,6 +220,8 @@ def _decode_mask(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[T
     # Channel 0, because masks are often saved as grey RGB.
     raw = raw[:1]
     valid = ~_matches(raw, how.get("ignore")) & ~_matches(raw, how.get("invalid"))
+    if how.get("soft"):
+        return (raw / _LEVELS.get(how.get("codec", ""), 255)).clamp(0, 1), valid
     return ((raw > float(how.get("threshold", 128))) & valid).float(), valid
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _TEXTS = ("path", "codec", "key", "kind", "frame", "facing", "tone", "exif")
+_SWITCHES = ("keep_invalid", "soft")
 _NUMBERS = ("scale", "offset", "baseline", "focal", "threshold", "label_offset")
 # Ids are kept in float32, which holds whole numbers up to here.
 _MOST_ID = 2**24
@@ -34,6 +35,8 @@ def _wrong(name: str, value: Any) -> str | None:
         return None if isinstance(value, str) else "text"
     if name in _NUMBERS:
         return None if _is_number(value) else "a finite number"
+    if name in _SWITCHES:
+        return None if isinstance(value, bool) else "true or false"
     if name == "index":
         return None if _is_whole(value) and value >= 0 else "a whole number from 0 on"
     if name == "shape":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from twofold.data.codecs import Descriptor
+from twofold.data.descriptors import merged
 from twofold.data.layout import FolderError, Row, files_root, read_header, read_rows
 from twofold.data.pictures import read_picture
 from twofold.data.points import drawn, is_inline
@@ -36,8 +37,20 @@ class Folder:
     Files are opened when a sample is asked for, and only then. FolderError names the file that is wrong.
     """
 
-    def __init__(self, root: str | os.PathLike[str], targets: Sequence[str] | None = None) -> None:
-        """targets: the names of those to read; by default every one a row has. A row may lack some."""
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        targets: Sequence[str] | None = None,
+        override: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Read the manifest and no other file.
+
+        Args:
+            root: the folder.
+            targets: the names of those to read; by default every one a row has. A row may lack some.
+            override: entries of the header that replace the file's, such as ``{"crop": "kitti-benchmark"}``; those of
+                ``targets`` go into the descriptors of the targets that some row has.
+        """
         if not Path(root).is_dir():
             raise FolderError(f"{root} is not a folder; check the path")
         # Resolved once, so that each file can be held against it.
@@ -51,6 +64,7 @@ class Folder:
         self.rows: tuple[Row, ...] = tuple(read_rows(self.root))
         self.targets = None if targets is None else tuple(targets)
         there = {name for row in self.rows for name in row.get("targets") or {}}
+        self.header |= _overridden(self.header, override or {}, there)
         for name in self.targets or ():
             if name not in there and name not in UNITS:
                 raise FolderError(f"no sample of {self.root} has {name!r}; there are {sorted(there)}")
@@ -165,6 +179,15 @@ class Folder:
         part = copy.copy(self)
         part.rows = tuple(by_id[id] for id in chosen)
         return part
+
+
+def _overridden(header: Mapping[str, Any], override: Mapping[str, Any], there: set[str]) -> dict[str, Any]:
+    """``override`` as entries that replace those of ``header``; its descriptors only change single entries."""
+    targets = dict(header.get("targets") or {})
+    for name, how in (override.get("targets") or {}).items():
+        if name in there:
+            targets[name] = merged(targets.get(name, {}), how)
+    return {**override, "targets": targets} if "targets" in override else dict(override)
 
 
 def _caption(row: Row) -> str:

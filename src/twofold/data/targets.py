@@ -60,8 +60,9 @@ def read_target(
     masks = [read_mask(root, m, target.shape[-2:], where) for m in how.get("masks", {}).values()]
     if masks:
         # A mask says "unknown" of the sky too; without one, +inf stays: known to be far.
-        valid = valid & torch.stack(masks).all(0)
-        target = torch.where(valid, target, 0.0)
+        known = torch.stack(masks).all(0)
+        valid = valid & known
+        target = torch.where(known if how.get("keep_invalid") else valid, target, 0.0)
     return target, valid
 
 

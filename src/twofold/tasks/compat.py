@@ -1,8 +1,8 @@
 """GenPercept's encodings and losses with their quirks, to reproduce what was trained with them. No default is here.
 
-Each differs from the task of the same name as its docstring says. `genpercept` makes a task that has them all. Two are
-about what is read before a task sees it: pictures are brought to size as `RESAMPLE` says in training (smoothly in
-prediction), and normals are those of `zeroed_normals`.
+Each differs from the task of the same name as its docstring says. `genpercept` makes a task that has them all. What its
+loader does before and after them is in `train.released`: invalid depths keep their numbers, normals are those of
+`zeroed_normals`, and everything is encoded before it is resized.
 """
 
 from __future__ import annotations
@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 
 from .depth import HIGH, LOW
-from .disparity import encode_whole
+from .disparity import encode_whole, with_near_sky
 from .losses import gradient_vertical, masked_mean
 from .task import Task
 
-# How its training pictures of every task but masks and mattes are resized: by `image.resize_nearest`.
-RESAMPLE = "nearest"
 # Its losses of depth are of canvases raised by so much, to be positive.
 RAISED = 2.0
 _TINY = 1e-6
@@ -27,14 +25,18 @@ _TINY = 1e-6
 def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """As `depth.encode`, but what is not valid is painted as well: by its number, so that a hole of 0 m is near.
 
+    The sky is as far as the farthest other depth of its image, which is what the authors stored.
+
     Args:
-        depth: ``b 1 h w`` metres.
+        depth: ``b 1 h w`` metres; of invalid pixels the numbers that were stored, 0 where there were none, +inf for
+            the sky.
         valid: ``b 1 h w`` bool.
 
     Returns:
         Canvas ``b 3 h w`` in [-1, 1], three equal channels, -1 for an image without a valid pixel; the mask is
         ``valid``.
     """
+    depth = with_near_sky(depth)
     canvas = torch.full_like(depth, -1)
     for i in range(len(depth)):
         if valid[i].any():
@@ -60,11 +62,6 @@ def encode_stretched(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     low, high = target.amin((1, 2, 3), keepdim=True), target.amax((1, 2, 3), keepdim=True)
     canvas = (target - low) / (high - low).clamp(min=1e-6) * 2 - 1
     return canvas.expand(-1, 3, -1, -1).contiguous(), torch.ones_like(valid)
-
-
-def decode_normals(canvas: Tensor) -> Tensor:
-    """Canvas ``b 3 h w`` to vectors that are clipped to [-1, 1] and not of unit length, so clipping turned some."""
-    return canvas.float().clamp(-1, 1)
 
 
 def zeroed_normals(normals: Tensor, valid: Tensor, depth_valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,7 +122,7 @@ def median_scale_shift_invariant(said: Tensor, wanted: Tensor, mask: Tensor) -> 
 
 
 def genpercept(task: Task) -> Task:
-    """``task`` with the quirks of GenPercept's release: its encoding or decoding, and its losses and their weights.
+    """``task`` with the quirks of GenPercept's release: its encoding, and its losses and their weights.
 
     Of depth and disparity there is one loss more than it has weights for: ``median_ssi``.
 
@@ -133,7 +130,7 @@ def genpercept(task: Task) -> Task:
         ValueError: a task that GenPercept does not have.
     """
     if task.name == "normals":
-        return replace(task, decode=decode_normals, weights={"angular": 1.0})
+        return replace(task, weights={"angular": 1.0})
     if task.name in ("depth", "disparity"):
         encode = encode_depth if task.name == "depth" else encode_whole
         quirks = {

@@ -38,21 +38,29 @@ def encode(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def encode_whole(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Metres to a canvas as GenPercept trained with: the whole range of 1 / depth becomes [-1, 1], nothing is clipped.
 
-    One very near pixel darkens all the others. The far end is the farthest depth there is, valid or not: with sky
-    or with pixels beyond the range of the data, the farthest valid one is above -1.
+    One very near pixel darkens all the others. The far end is the farthest depth there is, valid or not: with
+    pixels beyond the range of the data, the farthest valid one is above -1. The sky is as far as the farthest other.
 
     Args:
-        depth: ``b 1 h w`` metres; 0 is no depth.
+        depth: ``b 1 h w`` metres; of invalid pixels the numbers that were stored, 0 where there were none, +inf for
+            the sky.
         valid: ``b 1 h w`` bool.
 
     Returns:
         Canvas ``b 3 h w`` in [-1, 1], three equal channels, -1 where unknown; the mask is ``valid``.
     """
+    depth = with_near_sky(depth)
     inverse = 1 / depth
     far = torch.where(depth > 0, inverse, math.inf).flatten(1).amin(1).reshape(-1, 1, 1, 1)
     near = torch.where(valid, inverse, 0).flatten(1).amax(1).reshape(-1, 1, 1, 1)
     scaled = (inverse - far) / (near - far).clamp(min=1e-6) * 2 - 1
     return torch.where(valid, scaled.clamp(-1, 1), -1).expand(-1, 3, -1, -1).contiguous(), valid
+
+
+def with_near_sky(depth: Tensor) -> Tensor:
+    """``b 1 h w`` metres with the farthest finite depth of each image in place of +inf, as GenPercept's data has it."""
+    sky = torch.isposinf(depth)
+    return torch.where(sky, torch.where(sky, 0, depth).amax((1, 2, 3), keepdim=True), depth)
 
 
 def align(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:

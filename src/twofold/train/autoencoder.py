@@ -139,7 +139,7 @@ def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
         pool: list[Tensor] = []
         for source in recipe.sources:
             learned = get_task(name)
-            folder = Folder(source.path, targets=(learned.target,))
+            folder = Folder(source.path, targets=(learned.target,), override=source.override)
             if learned.target not in (folder.header.get("targets") or {}):
                 continue
             for i in tqdm(source.indices(len(folder)), desc=f"painting {name}", disable=None):

@@ -177,7 +177,11 @@ class DenoiserStage(PerceptionStage):
                 task,
                 protocol,
                 self.heads[t],
-                Reading(prompt=self._prompt(t), pad=self.recipe.pad),
+                Reading(
+                    prompt=self._prompt(t),
+                    pad=self.recipe.pad,
+                    clip=self.recipe.clipping if task.frame else "mean",
+                ),
                 size=size,
             )
             for t, task in self.tasks.items()

@@ -14,6 +14,7 @@ from ..geometry import unit
 from ..image import resize, resize_map, resize_nearest
 from ..sample import UNITS, Sample, mixes
 from ..tasks import Task
+from . import released
 
 # Canvases in [-1, 1] are kept to this many steps a unit, in two bytes; class ids as they are.
 LEVELS = 32767
@@ -63,6 +64,8 @@ class Encoder:
         latent: whether targets are encoded, for a loss on latents.
         pixels: whether canvases are kept, for a loss on pixels.
         pictures: whether the picture itself is kept, for losses that look at it.
+        released: height and width that images and canvases are resized to after encoding, as `released` says; None for
+            samples that have their training size.
     """
 
     backbone: StableDiffusion | None
@@ -70,6 +73,7 @@ class Encoder:
     latent: bool
     pixels: bool
     pictures: bool = False
+    released: tuple[int, int] | None = None
 
     @property
     def stride(self) -> int:
@@ -79,6 +83,8 @@ class Encoder:
     def __call__(self, sample: Sample, mirrored: bool, only: str | None = None) -> Encoded:
         """A sample whose sides are multiples of the stride, as it is or mirrored; of all tasks, or of ``only`` one."""
         image = sample.image.flip(-1) if mirrored else sample.image
+        if self.released:
+            image = resize_nearest(image, self.released)
         parts = {
             k: self.part(t, sample, mirrored)
             for k, t in self.tasks.items()
@@ -92,6 +98,8 @@ class Encoder:
         canvas, known = painted(task, sample)
         if mirrored:
             canvas, known = task.flip(canvas), known.flip(-1)
+        if self.released:
+            canvas, known = released.resized(task, canvas, known, self.released)
         kept = (canvas, known) if self.pixels else (None, None)
         if not self.latent:
             return Part(None, None, *kept)
@@ -172,9 +180,12 @@ def targets_of(tasks: Iterable[Task]) -> tuple[str, ...]:
 def fitted(sample: Sample, size: tuple[int, int], stride: int, resample: str = "bilinear") -> Sample:
     """A sample brought to training size: never stretched, cut to multiples of ``stride``.
 
+    With ``resample="genpercept"`` the sample keeps its own size, and `Encoder.released` resizes what is made of it.
     A labelled one is scaled to cover ``size`` (height, width), an unlabelled one so that its short edge is that of
     ``size``: photographs come in both orientations.
     """
+    if resample == "genpercept":
+        return released.prepared(sample)
     h, w = sample.image.shape[-2:]
     scale = max(size[0] / h, size[1] / w) if sample.targets else min(size) / min(h, w)
     new = (max(stride, round(h * scale)), max(stride, round(w * scale)))

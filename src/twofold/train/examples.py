@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,8 +12,10 @@ from torch import Tensor
 from ..create.relative import learnable
 from ..data.folder import Folder
 from ..tasks import Task
+from . import released
+from .encoder import targets_of
 from .order import Order, Pick, generator
-from .recipe import IMAGE, Recipe
+from .recipe import IMAGE, Recipe, Source
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,17 @@ class Examples(Protocol):
     def of(self, pick: Pick) -> Example:
         """The example of a pick."""
         ...
+
+
+def open_source(source: Source, recipe: Recipe, tasks: Iterable[Task]) -> Folder:
+    """The folder of a source, read as source and recipe say."""
+    targets, override = targets_of(tasks), source.override
+    if recipe.resample == "genpercept":
+        # Its normals are zeroed by the depth beside them.
+        targets = (*targets, "depth") if "normals" in targets and "depth" not in targets else targets
+        depth = released.OVERRIDE["targets"]["depth"] | override.get("targets", {}).get("depth", {})
+        override = {**override, "targets": {**released.OVERRIDE["targets"], "depth": depth}}
+    return Folder(source.path, targets=targets, override=override)
 
 
 def example_rng(recipe: Recipe, pick: Pick) -> torch.Generator:

@@ -222,7 +222,7 @@ def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
 def _real(recipe: Recipe) -> Iterator[Folder]:
     """Of each source, the samples whose labels the recipe may use; of those that have none, nothing is drawn."""
     tasks = make_tasks(recipe)
-    folders = [Folder(source.path) for source in recipe.sources]
+    folders = [Folder(source.path, override=source.override) for source in recipe.sources]
     usable = [
         source.indices(len(folder)) if source.share and source.labels == "stored" else []
         for source, folder in zip(recipe.sources, folders, strict=True)

@@ -128,7 +128,15 @@ def _rendered(sources: Sequence[Source], paths: Sequence[str]) -> tuple[Source, 
     """Sources of the same shares, each from the next of ``paths`` in turn; equal ones become one."""
     shares: dict[Source, float] = {}
     for i, source in enumerate(s for s in sources if s.share):
-        kept = source.model_copy(update={"path": paths[i % len(paths)], "share": 1.0, "size": None})
+        kept = source.model_copy(
+            update={
+                "path": paths[i % len(paths)],
+                "share": 1.0,
+                "size": None,
+                "crop": "",
+                "depth_range": None,
+            }
+        )
         shares[kept] = shares.get(kept, 0.0) + source.share
     return tuple(s.model_copy(update={"share": round(share, 9)}) for s, share in shares.items())
 

@@ -15,8 +15,8 @@ from ..image import resize, resize_map, resize_nearest
 from ..sample import Sample, mixes
 from ..tasks import Task
 from .augment import colours, zoom
-from .encoder import Encoder, Unknown, check, targets_of
-from .examples import Example, dropped, example_rng, pools
+from .encoder import Encoder, Unknown, check
+from .examples import Example, dropped, example_rng, open_source, pools
 from .order import Order, Pick
 from .recipe import IMAGE, Recipe, Source
 from .sound import Readable, named, plain, usable
@@ -47,7 +47,7 @@ class Live:
         self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], readable: Readable
     ) -> None:
         self.encoder, self.recipe, self.tasks = encoder, recipe, tasks
-        self.folders = [Folder(s.path, targets=targets_of(tasks.values())) for s in recipe.sources]
+        self.folders = [open_source(s, recipe, tasks.values()) for s in recipe.sources]
         kept = [
             readable(folder, source.indices(len(folder)), partial(self._read, folder), always=False)
             for folder, source in zip(self.folders, recipe.sources, strict=True)

@@ -28,7 +28,7 @@ class Pictures:
         self.captions: list[list[str]] = []
         self.shares = [s.share for s in sources]
         for source in sources:
-            folder = Folder(source.path, targets=())
+            folder = Folder(source.path, targets=(), override=source.override)
             loaded, captions = [], []
             for i in tqdm(
                 source.indices(len(folder)), desc=f"reading {Path(source.path).name}", disable=None

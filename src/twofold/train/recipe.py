@@ -38,6 +38,8 @@ class Source(BaseModel):
         limit: how many samples are used, taken evenly from the whole folder; 0 is all.
         fraction: of the samples that are used, in place of ``limit`` (GenPercept, Table 12).
         size: height and width of this folder's examples, in place of the recipe's.
+        crop: window of its images, in place of its header's: ``[left, top, width, height]`` or ``kitti-benchmark``.
+        depth_range: metres; depth is valid strictly between (GenPercept: 1e-5 to 65 for Hypersim, to 80 for VKITTI2).
         labels: what its examples are told: what is ``stored`` with them, or what the ``teacher``, the averaged weights
             as they are at that step, answers. Stored labels then only say where there is something to be learned; a
             sample without any is learned from all over.
@@ -49,7 +51,16 @@ class Source(BaseModel):
     limit: int = Field(0, ge=0)
     fraction: float = Field(1.0, gt=0, le=1)
     size: Size | None = None
+    crop: tuple[int, int, int, int] | Literal["", "kitti-benchmark"] = ""
+    depth_range: tuple[float, float] | None = None
     labels: Literal["stored", "teacher"] = "stored"
+
+    @property
+    def override(self) -> dict[str, Any]:
+        """Entries that replace those of the folder's header, for `data.Folder`."""
+        window = {"crop": self.crop if isinstance(self.crop, str) else list(self.crop)} if self.crop else {}
+        limits = {"targets": {"depth": {"valid_range": list(self.depth_range)}}} if self.depth_range else {}
+        return window | limits
 
     @model_validator(mode="after")
     def _one_limit(self) -> Source:
@@ -87,11 +98,13 @@ class Recipe(BaseModel):
         together: how many examples in a row come from one source and teach one thing. 1 mixes example by example,
             ``batch`` batch by batch; GenPercept mixes micro-batch by micro-batch.
         size: height and width of a training example, pixels; pictures are scaled to cover it and cropped.
-        resample: how pictures are brought to size: ``bilinear`` with antialiasing, or ``nearest`` (GenPercept's).
+        resample: how images are brought to ``size``: scaled to cover it and cropped, ``bilinear`` with antialiasing or
+            by the ``nearest`` pixel; or ``genpercept``: as its released loader does, see `train.released`.
         latent_weight: weight of the masked squared error between latents.
         image_weight: weight of each task's own losses on what the head paints; 0 spares the decoder.
         losses: by task, weights of its losses in place of the task's own.
-        compat: ``genpercept`` teaches tasks with the quirks of that release (`twofold.tasks.compat`).
+        compat: ``genpercept`` teaches tasks with the quirks of that release (`twofold.tasks.compat`); with
+            ``resample="genpercept"`` the examples are those of its loader.
         head: what reads perception out: the autoencoder's decoder (``latent``), or one of `twofold.heads` that is
             trained here, which needs ``image_weight`` > 0.
         head_options: of the head's class, such as ``{"width": 128}``.
@@ -143,7 +156,7 @@ class Recipe(BaseModel):
     mix: dict[str, float] = Field(default_factory=lambda: {IMAGE: 1.0})
     together: int = Field(1, ge=1)
     size: Size = (192, 256)
-    resample: Literal["bilinear", "nearest"] = "bilinear"
+    resample: Literal["bilinear", "nearest", "genpercept"] = "bilinear"
     latent_weight: float = Field(1.0, ge=0)
     image_weight: float = Field(0.0, ge=0)
     losses: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -195,6 +208,11 @@ class Recipe(BaseModel):
         """The tasks that are taught, sorted."""
         return tuple(sorted(k for k in self.mix if k != IMAGE))
 
+    @property
+    def clipping(self) -> Literal["mean", "channels"]:
+        """How predicted vectors are held in range: GenPercept's release clips each channel (`predictor.Reading`)."""
+        return "channels" if self.compat == "genpercept" else "mean"
+
     @field_validator("head_options", "network_options")
     @classmethod
     def _as_read_again(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -218,6 +236,8 @@ class Recipe(BaseModel):
             raise ValueError(
                 "head_lr is told beside lr, which is 0: nothing would be learned; unet='frozen' spares it"
             )
+        if self.resample == "genpercept" and self.augment:
+            raise ValueError("GenPercept's loader draws no crops: resample='genpercept' needs augment=false")
         if self.patience and not self.best:
             raise ValueError(
                 "patience waits for a better score; best says which, such as best='normals/mean'"

@@ -175,7 +175,7 @@ def _save(
         # What the network was taught earlier was taught to other weights.
         settings = settings.model_copy(update={"tasks": {}})
     settings = settings.with_tasks(
-        tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts, recipe.pad
+        tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts, recipe.pad, recipe.clipping
     )
     kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}

@@ -24,8 +24,8 @@ from .encoder import LEVELS, Encoded, Encoder, Part, fitted
 from .room import room
 from .sound import plain
 
-# Folder of all stores, beside the runs.
-LATENTS = "latents"
+# Folder of all stores, beside the runs; and of the names inside a file, so that other files are not read as these.
+LATENTS, LAYOUT = "latents", 2
 
 
 class Store:
@@ -51,11 +51,17 @@ class Store:
     ) -> None:
         self.encoder, self.folder, self.size, self.resample = encoder, folder, size, resample
         depends = [
+            LAYOUT,
             weights_digest(encoder.backbone.vae) if encoder.backbone else "", str(folder.root), size, resample,
             sorted((k, t.name, t.target, t.outputs) for k, t in encoder.tasks.items()),
             encoder.latent, encoder.pixels, encoder.pictures, spelled,
         ]  # fmt: skip
         self.root = cache / f"{folder.root.name}-{_short(json.dumps(depends))}"
+
+    @property
+    def both(self) -> bool:
+        """Whether mirror images of canvases are kept as well: resizing to the nearest pixel follows mirroring there."""
+        return self.encoder.released is not None
 
     def prepare(self, i: int) -> None:
         """Encode sample ``i`` unless it is here already.
@@ -70,7 +76,7 @@ class Store:
         sample = fitted(plain(self.folder, i), self.size, self.encoder.stride, self.resample)
         packed: dict[str, Tensor] = {}
         for side in (0, 1):
-            packed |= _packed(self.encoder(sample, bool(side)), side, self.encoder.tasks)
+            packed |= _packed(self.encoder(sample, bool(side)), side, self.encoder.tasks, self.both)
         self.root.mkdir(parents=True, exist_ok=True)
         with room(path), atomic_write(path) as temporary:
             save_file(packed, temporary, {"caption": str(sample.caption)})
@@ -80,7 +86,7 @@ class Store:
         path = self._path(i)
         if not path.exists():
             self.prepare(i)
-        return _unpacked(load_file(path), int(mirrored), self.encoder.tasks, self._caption(i))
+        return _unpacked(load_file(path), int(mirrored), self.encoder.tasks, self._caption(i), self.both)
 
     def _caption(self, i: int) -> str:
         row = self.folder.rows[i]
@@ -100,16 +106,17 @@ def _short(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
-def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
-    """Tensors by name; canvases, which mirroring does not change otherwise, on side 0 only and in two bytes."""
+def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task], both: bool) -> dict[str, Tensor]:
+    """Tensors by name; canvases in two bytes, and on side 0 only unless mirroring changes them otherwise (``both``)."""
     out = {f"{side}/image": encoded.image}
-    if encoded.picture is not None and side == 0:
-        out["picture"] = encoded.picture
+    if encoded.picture is not None and (both or side == 0):
+        out[f"{side}/picture"] = encoded.picture
     for name, part in encoded.parts.items():
         if part.target is not None and part.mask is not None:
             out |= {f"{side}/{name}/target": part.target, f"{side}/{name}/mask": part.mask}
-        if part.canvas is not None and part.known is not None and side == 0:
-            out |= {f"{name}/canvas": _small(part.canvas, tasks[name].painted), f"{name}/known": part.known}
+        if part.canvas is not None and part.known is not None and (both or side == 0):
+            small = _small(part.canvas, tasks[name].painted)
+            out |= {f"{side}/{name}/canvas": small, f"{side}/{name}/known": part.known}
     return {k: v.contiguous() for k, v in out.items()}
 
 
@@ -122,19 +129,22 @@ def _small(canvas: Tensor, painted: bool) -> Tensor:
     return steps.short() if fits else canvas
 
 
-def _unpacked(found: dict[str, Tensor], side: int, tasks: Mapping[str, Task], caption: str) -> Encoded:
-    parts, picture = {}, found.get("picture")
+def _unpacked(
+    found: dict[str, Tensor], side: int, tasks: Mapping[str, Task], caption: str, both: bool
+) -> Encoded:
+    kept = side if both else 0
+    parts, picture = {}, found.get(f"{kept}/picture")
     for name, task in tasks.items():
         target, mask = found.get(f"{side}/{name}/target"), found.get(f"{side}/{name}/mask")
-        canvas, known = found.get(f"{name}/canvas"), found.get(f"{name}/known")
+        canvas, known = found.get(f"{kept}/{name}/canvas"), found.get(f"{kept}/{name}/known")
         if target is None and canvas is None:
             continue
         if canvas is not None and known is not None:
             canvas = canvas.float() / LEVELS if canvas.dtype == torch.short else canvas
             canvas = canvas.expand(3, -1, -1) if task.painted and len(canvas) == 1 else canvas
-            if side:
+            if side != kept:
                 canvas, known = task.flip(canvas), known.flip(-1)
         parts[name] = Part(target, mask, canvas, known)
-    if picture is not None and side:
+    if picture is not None and side != kept:
         picture = picture.flip(-1)
     return Encoded(found[f"{side}/image"], caption, parts, picture)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data.folder import Folder
 from ..sample import Sample
 from ..tasks import Task
-from .encoder import Encoded, Encoder, check, fitted, targets_of
-from .examples import Example, dropped, example_rng, pools
+from .encoder import Encoded, Encoder, check, fitted
+from .examples import Example, dropped, example_rng, open_source, pools
 from .order import Order, Pick
 from .recipe import IMAGE, Recipe, Source
 from .sound import Readable, named, plain, usable
@@ -77,9 +76,14 @@ class _Shelf:
     """One source's samples, encoded."""
 
     def __init__(self, encoder: Encoder, recipe: Recipe, source: Source, cache: Path | None) -> None:
-        self.encoder, self.resample = encoder, recipe.resample
-        self.size = source.size or recipe.size
-        self.folder = Folder(source.path, targets=targets_of(encoder.tasks.values()))
+        self.resample, self.size = recipe.resample, source.size or recipe.size
+        if recipe.resample == "genpercept":
+            if any(n % encoder.stride for n in self.size):
+                raise ValueError(
+                    f"resample='genpercept' needs sizes that are multiples of {encoder.stride}, not {self.size}"
+                )
+            encoder = replace(encoder, released=self.size)
+        self.encoder, self.folder = encoder, open_source(source, recipe, encoder.tasks.values())
         self.indices = source.indices(len(self.folder))
         self.store = (
             Store(encoder, self.folder, self.size, recipe.resample, cache, recipe.compat)
