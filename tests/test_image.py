@@ -216,7 +216,7 @@ def test_what_is_not_a_picture_is_refused(tmp_path):
     refuses("a\0b.png", "not exist")
     refuses("two\nlines.png", "does not exist")
     refuses("x" * 300)
-    refuses(torch.zeros(3, 2, 2), "Tensor")
+    refuses([torch.zeros(3, 2, 2)], "list")
     refuses(png(0, 3, 8, 2, b""))
     refuses(Image.new("RGB", (0, 3)), "no pixels")
 

@@ -5,6 +5,17 @@ from __future__ import annotations
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+# By every name in use: that of the type in torch.
+DTYPES = {
+    "float32": "float32", "fp32": "float32", "float": "float32",
+    "float16": "float16", "fp16": "float16", "half": "float16",
+    "bfloat16": "bfloat16", "bf16": "bfloat16",
+}  # fmt: skip
 
 
 def installed(distribution: str) -> str | None:
@@ -38,3 +49,55 @@ def require_sound_torchvision() -> None:
     fault = torchvision_fault()
     if fault:
         raise ImportError(fault)
+
+
+def resolve_device(device: str | torch.device = "auto") -> str:
+    """The name of a device that is there: ``auto`` is CUDA where there is any, else the CPU.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``, ``meta``, or a `torch.device`.
+
+    Raises:
+        ValueError: there is no such device here, or nowhere.
+    """
+    import torch
+
+    name = str(device)
+    counts = {
+        "cpu": 1,
+        "meta": 1,
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "xpu": torch.xpu.device_count() if torch.xpu.is_available() else 0,
+    }
+    if name == "auto":
+        return "cuda" if counts["cuda"] else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in counts or (":" in name and not number.isdigit()):
+        raise ValueError(f"the device {name!r} is unknown; choose auto, cpu, cuda, cuda:1, mps or xpu")
+    if not counts[kind]:
+        raise ValueError(
+            f"torch finds no {kind} here ({name!r}); see 'twofold doctor', or use the device cpu"
+        )
+    if int(number or 0) >= counts[kind]:
+        there = f"{kind}:0 to {kind}:{counts[kind] - 1}" if counts[kind] > 1 else kind
+        raise ValueError(f"there is no {name} here; use {there}")
+    return name
+
+
+def resolve_dtype(dtype: str | torch.dtype = "float32") -> torch.dtype:
+    """A floating-point type of weights by its name (one of `DTYPES`, with or without ``torch.``), or itself.
+
+    Raises:
+        ValueError: it is not one that weights can have.
+    """
+    import torch
+
+    name = str(dtype).removeprefix("torch.")
+    if isinstance(dtype, torch.dtype) and dtype == torch.float64:
+        return dtype
+    if name not in DTYPES:
+        raise ValueError(
+            f"the dtype {name!r} is not one of weights; choose float32, bfloat16 or float16 (or fp32, bf16, fp16)"
+        )
+    return getattr(torch, DTYPES[name])

@@ -104,6 +104,10 @@ class NetworkPredictor(Painter):
         super().__init__(task, size, about)
         self.network, self.name = network, name or task.name
 
+    @property
+    def _method(self) -> str:
+        return f"network={type(self.network).__name__}"
+
     @torch.no_grad()
     def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """See `Painter`; the network is deterministic, and says nothing of how sure it is."""

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import operator
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from .finite import NonFiniteError, check_finite
 from .geometry import convert_frame, unit
-from .image import longest_edge_size, read_image, resize
+from .image import ImageInput, as_image, as_images, longest_edge_size, resize
 from .image.squeeze import squeezed
 from .prediction import Prediction
 from .tasks import Task
 
-if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
-
-Size = int | Literal["native"] | None
+# Longest edge in pixels, as a number or its digits; 0 or "native" for the image's own; None for the model's.
+Size = int | str | None
+# What an edge may be; beyond it no machine has the memory.
+MIN_SIZE, MAX_SIZE = 8, 8192
 Edge = Literal["longest", "shortest", "both"]
 
 
@@ -53,9 +54,23 @@ class Painter(nn.Module, abc.ABC):
         painted_frame: str = "RUB",
     ) -> None:
         super().__init__()
-        self.task, self.size, self.about, self.edge = task, size, dict(about or {}), edge
+        self.task, self.size, self.about, self.edge = task, parse_size(size), dict(about or {}), edge
         self.space, self.painted_frame = space or task.space, painted_frame
         self.ensemble, self.merge, self.frame = 1, task.merge, "RUB"
+
+    def __repr__(self) -> str:
+        name = f"{self.about['model']!r}, " if "model" in self.about else ""
+        size = f"size={self.size}" if self.size else "native size"
+        ensemble = f", ensemble={self.ensemble}" if self.ensemble > 1 else ""
+        return (
+            f"{type(self).__name__}({name}task={self.task.name!r}, {self._method}, {size}{ensemble}, "
+            f"{describe_network(self)})"
+        )
+
+    @property
+    def _method(self) -> str:
+        """How a prediction is made, for people."""
+        return "one step"
 
     @property
     def random(self) -> bool:
@@ -72,7 +87,7 @@ class Painter(nn.Module, abc.ABC):
     @overload
     def __call__(
         self,
-        images: str | Path | PILImage | Tensor,
+        images: ImageInput,
         size: Size = ...,
         seed: int = ...,
         ensemble: int | None = ...,
@@ -81,20 +96,28 @@ class Painter(nn.Module, abc.ABC):
     @overload
     def __call__(
         self,
-        images: Sequence[Any],
+        images: Sequence[ImageInput],
         size: Size = ...,
         seed: int | Sequence[int] = ...,
         ensemble: int | None = ...,
         batch: int = ...,
     ) -> list[Prediction]: ...
     def __call__(
-        self, images: Any, size: Size = None, seed: Any = 0, ensemble: int | None = None, batch: int = 8
-    ) -> Any:
+        self,
+        images: ImageInput | Sequence[ImageInput],
+        size: Size = None,
+        seed: int | Sequence[int] = 0,
+        ensemble: int | None = None,
+        batch: int = 8,
+    ) -> Prediction | list[Prediction]:
         """Predict one image, or a list of images of any sizes.
 
         Args:
-            images: a path, PIL image, tensor ``3 h w`` in [0, 1], or a list of those; a tensor ``b 3 h w`` is a list.
-            size: longest edge to work at; the model's own by default, 0 or ``"native"`` for the image's.
+            images: a path, the bytes of a file, a PIL image, a numpy array ``h w 3`` or ``h w`` or a tensor ``3 h w``
+                (uint8, or floats in [0, 1]), or a list of those; a tensor ``b 3 h w`` or an array ``b h w 3`` is a
+                list.
+            size: longest edge to work at, 8 to 8192 pixels; the model's own by default, 0 or ``"native"`` for the
+                image's.
             seed: of whatever is random in the protocol; for a list one seed, or one an image. An image's answer does
                 not depend on the others, nor on their order.
             ensemble: how many answers to draw and merge, the predictor's own number by default; with several, the
@@ -105,20 +128,20 @@ class Painter(nn.Module, abc.ABC):
             A `Prediction`, or a list of them for a list.
 
         Raises:
-            ValueError: an ensemble of a deterministic model, whose answers would all be the same.
+            ImageError: an image that cannot be read, or a tensor or array of another layout, type or range.
+            ValueError: an ensemble of a deterministic model, whose answers would all be the same; or no size, seed or
+                batch.
             NonFiniteError: the network returned NaN or infinity for an image; ``positions`` says for which.
         """
-        if isinstance(images, Tensor) and images.ndim == 4:
-            images = list(images)
-        many = isinstance(images, list | tuple)
-        loaded = [_picture(image) for image in (images if many else [images])]
-        seeds = [seed] * len(loaded) if isinstance(seed, int) else list(seed)
-        if len(seeds) != len(loaded):
-            raise ValueError(f"{len(seeds)} seeds for {len(loaded)} images; give one, or one an image")
+        several = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
+        many = several or isinstance(images, list | tuple)
+        loaded = as_images(images) if many else [as_image(images)]  # ty: ignore[invalid-argument-type]
+        seeds = _seeds(seed, len(loaded))
         if batch < 1:
             raise ValueError(f"a batch of {batch} images cannot go through the network")
         count = self.ensemble if ensemble is None else self._drawn(ensemble)
-        found = self._predict(loaded, self._longest(size), seeds, count, batch)
+        longest = self.size if size is None else parse_size(size)
+        found = self._predict(loaded, longest, seeds, count, batch)
         return found if many else found[0]
 
     def _drawn(self, ensemble: int) -> int:
@@ -129,11 +152,6 @@ class Painter(nn.Module, abc.ABC):
                 f"this model is deterministic: {ensemble} answers would be {ensemble} times the same one"
             )
         return ensemble
-
-    def _longest(self, size: Size) -> int:
-        if size is None:
-            return self.size
-        return 0 if size == "native" else size
 
     def _predict(
         self, images: list[Tensor], longest: int, seeds: list[int], ensemble: int, batch: int
@@ -227,12 +245,52 @@ def member_seed(seed: int, member: int) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-def _picture(image: Any) -> Tensor:
-    if isinstance(image, Tensor):
-        if image.ndim != 3 or image.shape[0] != 3:
-            raise ValueError(f"an image tensor is 3 h w in [0, 1], not {tuple(image.shape)}")
-        return image.float().cpu()
-    return read_image(image)
+def parse_size(size: int | str) -> int:
+    """A longest edge in pixels, 0 for the image's own.
+
+    Args:
+        size: 0 or ``native``; or a number from `MIN_SIZE` to `MAX_SIZE`, or its digits.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if size == "native":
+        return 0
+    try:
+        edge = int(size) if isinstance(size, str) else operator.index(size)
+    except (TypeError, ValueError):
+        edge = -1
+    if isinstance(size, bool) or (edge != 0 and not MIN_SIZE <= edge <= MAX_SIZE):
+        raise ValueError(
+            f"size {size!r} is not a number of pixels from {MIN_SIZE} to {MAX_SIZE}, nor 'native' (or 0) for the "
+            "image's own size"
+        )
+    return edge
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """One seed for each of ``count`` images."""
+    try:
+        given = [operator.index(seed)] * count  # ty: ignore[invalid-argument-type]
+    except TypeError:
+        try:
+            given = [operator.index(s) for s in seed]  # ty: ignore[not-iterable]
+        except TypeError:
+            raise ValueError(f"seed {seed!r} is not a whole number, nor one for each image") from None
+    if len(given) != count:
+        raise ValueError(f"{len(given)} seeds for {count} images; give one, or one an image")
+    return given
+
+
+def describe_network(network: nn.Module) -> str:
+    """In a few words: ``7.6 M parameters, float32 on cpu``."""
+    parameters = list(network.parameters())
+    if not parameters:
+        return "no parameters"
+    count = sum(p.numel() for p in parameters)
+    size = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
+    kind = str(parameters[0].dtype).removeprefix("torch.")
+    return f"{size} parameters, {kind} on {parameters[0].device}"
 
 
 def _shown(image: Tensor, edge: int, which: str) -> Tensor:

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol, overload
 
+import numpy as np
 import torch
+from PIL.Image import Image as PILImage
+from PIL.Image import fromarray
 from torch import Tensor
 
 from .geometry import convert_frame
-from .image import write_image, write_map
+from .image import longest_edge_size, resize, write_image, write_map
 from .show import color_picture, side_by_side
 from .tasks import Task
-
-if TYPE_CHECKING:
-    import numpy as np
 
 # Distances, each as a function of metres along z; the four ways of the field to paint them.
 SPACES = ("depth", "disparity", "sqrt_disparity", "log_depth")
 
 
-@dataclass(frozen=True)
+# Longest edge of each panel in a notebook.
+_PREVIEW = 640
+
+
+@dataclass(frozen=True, eq=False)
 class Prediction:
-    """One map of one image.
+    """One map of one image. Two predictions are equal only if they are one object; compare their ``map`` instead.
 
     Attributes:
         task: what the map means.
@@ -47,6 +52,33 @@ class Prediction:
     frame: str | None = None
     uncertainty: Tensor | None = None
     metric: bool = False
+
+    def __repr__(self) -> str:
+        height, width = self.map.shape[-2:]
+        kind = f"{self.space or self.task.name}{', metric' if self.metric else ''}"
+        frame = f", frame={self.frame}" if self.frame else ""
+        finite = self.map[self.map.isfinite()]
+        ends = (
+            f", {float(finite.min()):.4g} to {float(finite.max()):.4g}"
+            if finite.numel()
+            else ", no finite value"
+        )
+        unsure = ", with uncertainty" if self.uncertainty is not None else ""
+        by = f", model={self.settings['model']!r}" if "model" in self.settings else ""
+        return f"Prediction({self.task.name!r}, {width}x{height} pixels, {kind}{frame}{ends}{unsure}{by})"
+
+    def _repr_png_(self) -> bytes:
+        """Image and map side by side, as notebooks show it: at most `_PREVIEW` pixels an edge each."""
+        height, width = self.map.shape[-2:]
+        size = longest_edge_size(height, width, min(_PREVIEW, max(height, width)))
+        with io.BytesIO() as file:
+            self._side_by_side([resize(x, size) for x in (self.image, self.color)]).save(file, format="PNG")
+            return file.getvalue()
+
+    @staticmethod
+    def _side_by_side(panels: list[Tensor]) -> PILImage:
+        both = side_by_side(panels).clamp(0, 1)
+        return fromarray((both * 255).round().byte().permute(1, 2, 0).contiguous().numpy())
 
     @property
     def array(self) -> np.ndarray:
@@ -98,10 +130,7 @@ class Prediction:
 
     def show(self) -> None:
         """Open image and map side by side in the system's picture viewer."""
-        from PIL import Image
-
-        both = side_by_side([self.image, self.color])
-        Image.fromarray((both * 255).round().byte().permute(1, 2, 0).numpy()).show()
+        self._side_by_side([self.image, self.color]).show()
 
     def save(self, folder: str | Path, stem: str) -> dict[str, Path]:
         """Write ``<stem>_<task>.npy`` (exact), ``.png`` (lossless) and ``_color.png`` (for eyes) into ``folder``.
@@ -144,7 +173,11 @@ class Sees(Protocol):
         """What it predicts."""
         ...
 
-    def __call__(self, images: Any, /) -> Any:
+    @overload
+    def __call__(self, images: Tensor, /) -> Prediction: ...
+    @overload
+    def __call__(self, images: list[Tensor], /) -> list[Prediction]: ...
+    def __call__(self, images: Tensor | list[Tensor], /) -> Prediction | list[Prediction]:
         """One prediction, or a list of them for a list."""
         ...
 

@@ -89,6 +89,12 @@ class Predictor(Painter):
         self.prompt = task.prompt if reading.prompt is None else reading.prompt
 
     @property
+    def _method(self) -> str:
+        steps = getattr(self.protocol, "steps", 1)
+        head = type(self.head).__name__
+        return f"{steps} step{'s' if steps != 1 else ''} ({self.protocol.kind}), head={head}"
+
+    @property
     def random(self) -> bool:
         """Whether answers with other seeds are others."""
         return self.protocol.random

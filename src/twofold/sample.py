@@ -71,7 +71,7 @@ class Origin:
             raise ValueError(f"an origin is real, rendered or synthetic, not {self.kind!r}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """An image and its targets, or (with a leading dimension b) a batch of them.
 
@@ -106,6 +106,12 @@ class Sample:
             self._check(f"valid {name}", self.valid[name], (*batch, 1, height, width))
             if self.valid[name].dtype != torch.bool:
                 raise ValueError(f"valid {name} of {self.id!r} is {self.valid[name].dtype}; a mask is bool")
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.image.shape))
+        targets = ", ".join(self.targets) or "none"
+        kind = self.origin.kind if isinstance(self.origin, Origin) else "batch"
+        return f"Sample({self.id!r}, image {shape}, targets: {targets}, {kind})"
 
     def _check(self, name: str, x: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(x.shape) != shape:

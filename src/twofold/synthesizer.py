@@ -11,7 +11,8 @@ from torch import Tensor
 from .backbones.backbone import Backbone
 from .diffusion import Solver, dpm_timesteps, to_x0, walk
 from .finite import NonFiniteError, finite_per_image
-from .image import pad_to_multiple
+from .image import ImageInput, as_images, pad_to_multiple, same_size
+from .painter import describe_network
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,28 @@ class Synthesizer:
     guidance: float = 3.0
     sampler: Solver = "ddim"
 
+    def __repr__(self) -> str:
+        return (
+            f"Synthesizer(steps={self.steps}, guidance={self.guidance:g}, sampler={self.sampler!r}, "
+            f"{describe_network(self.backbone)})"
+        )
+
     @torch.no_grad()
     def __call__(
         self,
-        captions: Sequence[str],
+        captions: str | Sequence[str],
         size: tuple[int, int] = (192, 256),
-        like: Tensor | None = None,
+        like: ImageInput | Sequence[ImageInput] | None = None,
         strength: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
         """Draw one image a caption.
 
         Args:
-            captions: one text each.
+            captions: one text each; a single string is one caption.
             size: height and width; ignored where ``like`` is given.
-            like: ``b 3 h w`` in [0, 1], images to start from, noised to ``strength`` (SDEdit, Meng et al. 2022).
+            like: images to start from, one a caption and of one size, noised to ``strength`` (SDEdit, Meng et al.
+                2022): what `image.as_images` takes, such as a tensor ``b 3 h w`` in [0, 1] or a list of PIL images.
             strength: in (0, 1]; 1 forgets ``like``.
             seed: image ``i`` depends on ``seed + i`` and its own inputs only, not on its neighbours.
 
@@ -52,15 +60,19 @@ class Synthesizer:
             ``b 3 h w`` in [0, 1].
 
         Raises:
-            ValueError: a strength outside (0, 1], or another number of images than captions.
+            ValueError: a strength outside (0, 1], another number of images than captions, or an image in another
+                range than [0, 1].
             NonFiniteError: the network returned NaN or infinity; ``positions`` says for which captions.
         """
         if not 0 < strength <= 1:
             raise ValueError(f"strength {strength} is not in (0, 1]")
-        if like is not None and len(like) != len(captions):
-            raise ValueError(f"{len(like)} images for {len(captions)} captions; give one caption an image")
+        captions = [captions] if isinstance(captions, str) else list(captions)
+        started = None if like is None else as_images(like)
+        if started is not None and len(started) != len(captions):
+            raise ValueError(f"{len(started)} images for {len(captions)} captions; give one caption an image")
+        start = None if started is None else same_size(started)
         net, stride = self.backbone, self.backbone.stride
-        h, w = size if like is None else (int(like.shape[-2]), int(like.shape[-1]))
+        h, w = size if start is None else (int(start.shape[-2]), int(start.shape[-1]))
         rows, columns = -(-h // stride), -(-w // stride)
         shape = (net.latent_channels, rows, columns)
         draws = [
@@ -69,9 +81,9 @@ class Synthesizer:
         ]
         weights = next(net.parameters())
         x = torch.stack(draws).to(weights)
-        times = self._times(strength if like is not None else 1.0)
-        if like is not None and strength < 1:
-            clean = net.encode((pad_to_multiple(like, stride)[0] * 2 - 1).to(weights))
+        times = self._times(strength if start is not None else 1.0)
+        if start is not None and strength < 1:
+            clean = net.encode((pad_to_multiple(start, stride)[0] * 2 - 1).to(weights))
             x, _, _ = net.schedule.noised(clean, x, torch.full((len(x),), times[0], device=x.device))
         text, empty = net.embed(captions, pad=True), net.embed([""] * len(captions), pad=True)
 

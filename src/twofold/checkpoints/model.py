@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,9 @@ import torch
 from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
+from ..environment import resolve_device, resolve_dtype
 from ..heads import LatentHead
+from ..painter import describe_network
 from ..predictor import Predictor
 from ..protocol import reason
 from ..tasks import get_task
@@ -49,6 +52,10 @@ class Model:
     settings: ModelSettings
     heads: Mapping[str, nn.Module] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.tasks) or "none"
+        return f"Model({self.name!r}, tasks: {tasks}, {describe_network(self.backbone)})"
 
     @cached_property
     def digest(self) -> str:
@@ -101,12 +108,12 @@ class Model:
 
 
 def load(
-    name: str = "embedded",
+    name: str | os.PathLike[str] = "embedded",
     task: str | None = None,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
     method: str = "",
-    base: str = "",
+    base: str | os.PathLike[str] = "",
     revision: str | None = None,
     variant: str = "",
 ) -> Predictor:
@@ -115,8 +122,9 @@ def load(
     Args:
         name: ``embedded``, a published name, a hub id, a folder or a file; see `open_model`.
         task: one of the model's tasks; its first when not given.
-        device: where to put the weights.
-        dtype: floating-point type of the weights.
+        device: where to put the weights: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a `torch.device`.
+        dtype: floating-point type of the weights: a `torch.dtype`, or ``float32``, ``bfloat16`` or ``float16``
+            (``fp32``, ``bf16``, ``fp16``).
         method: which published model it is, where its name does not say so.
         base: model that completes the checkpoint.
         revision: of a hub repository.
@@ -124,16 +132,17 @@ def load(
 
     Raises:
         ModelError: no such model, a damaged checkpoint, or a task it does not know.
+        ValueError: no such device or dtype.
     """
     return open_model(name, device, dtype, method, base, revision, variant).predictor(task)
 
 
 def open_model(
-    name: str = "embedded",
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
+    name: str | os.PathLike[str] = "embedded",
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype = torch.float32,
     method: str = "",
-    base: str = "",
+    base: str | os.PathLike[str] = "",
     revision: str | None = None,
     variant: str = "",
 ) -> Model:
@@ -142,8 +151,8 @@ def open_model(
     Args:
         name: ``embedded``; a name of the table of published models (``twofold models``); a hub id; a folder in
             twofold's layout, in a published one, or in diffusers'; or one file of Stable Diffusion 1.x or 2.x.
-        device: where to put the weights; ``meta`` checks every key and shape and reads no weight.
-        dtype: floating-point type of the weights.
+        device: where to put the weights, as for `load`; ``meta`` checks every key and shape and reads no weight.
+        dtype: floating-point type of the weights, as for `load`.
         method: which published model a folder or repository holds, where its name does not say so.
         base: folder or hub id of the model whose autoencoder and text encoder complete the checkpoint.
         revision: branch, tag or commit of a hub repository.
@@ -151,13 +160,27 @@ def open_model(
 
     Raises:
         ModelError: no such model, or a damaged checkpoint.
+        ValueError: no such device or dtype.
     """
     if method and method not in PUBLISHED:
         raise ModelError(f"no published model {method!r}; 'twofold models' lists them")
-    how = How(dtype, variant, device == "meta")
-    net, settings, heads, files = _open(name, how, method, base, revision)
+    device = resolve_device(device)
+    how = How(resolve_dtype(dtype), variant, device == "meta")
+    name = _path_or_name(name)
+    net, settings, heads, files = _open(name, how, method, os.fspath(base), revision)
     _move(net, heads, device)
     return Model(name, net, settings, heads, tuple(files))
+
+
+def _path_or_name(name: str | os.PathLike[str]) -> str:
+    """What a model is called, with ``~`` for the home folder."""
+    try:
+        text = os.fspath(name)
+    except TypeError:
+        text = b""
+    if not isinstance(text, str):
+        raise ModelError(f"a model is named by a string or a path, not by {name!r}")
+    return os.path.expanduser(text)
 
 
 def _move(net: StableDiffusion, heads: Mapping[str, nn.Module], device: str) -> None:

@@ -18,7 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..environment import resolve_device, resolve_dtype
 from ..network import NetworkPredictor
+from ..painter import describe_network
 from ..tasks import Task, get_task
 from .code import made
 from .model import digest
@@ -73,6 +75,10 @@ class Network:
     settings: NetworkSettings
     files: tuple[Path, ...] = ()
 
+    def __repr__(self) -> str:
+        tasks = ", ".join(self.settings.tasks) or "none"
+        return f"Network({self.name!r}, {type(self.module).__name__}, tasks: {tasks}, {describe_network(self.module)})"
+
     @cached_property
     def digest(self) -> str:
         """sha256 over all weight files, for the record beside every result."""
@@ -113,8 +119,8 @@ class Network:
 def open_network(
     folder: str | Path,
     network: str | nn.Module | Callable[..., nn.Module] | None = None,
-    device: str = "cpu",
-    dtype: torch.dtype | None = None,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
 ) -> Network:
     """Open a network of somebody's own.
 
@@ -123,8 +129,8 @@ def open_network(
         network: the code that makes it, ``package.module:make`` or ``file.py:make``, which is run; or a function or
             class, called with the stored options; or the network itself, into which the weights are read. The folder
             names what it was made by, and that is not run without being said here.
-        device: where to put the weights.
-        dtype: floating-point type of the weights; as they are made when None.
+        device: where to put the weights, as for `model.load`.
+        dtype: floating-point type of the weights, as for `model.load`; as they are made when None.
 
     Raises:
         ModelError: there is no such folder, no ``network``, or the weights do not fit it.
@@ -141,7 +147,8 @@ def open_network(
     path = where / WEIGHTS
     _fill(network, read_file(path), path)
     network.eval().requires_grad_(False)
-    return Network(str(folder), network.to(device, dtype), settings, (path,))
+    kind = None if dtype is None else resolve_dtype(dtype)
+    return Network(str(folder), network.to(resolve_device(device), kind), settings, (path,))
 
 
 def read_settings(folder: Path) -> NetworkSettings:

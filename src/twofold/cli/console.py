@@ -65,22 +65,19 @@ def one_of(option: str, value: str, choices: Iterable[str]) -> str:
 
 
 def device_of(device: str) -> str:
-    """The device meant: ``auto`` is CUDA where there is any, else the CPU. Stop for an unknown or missing one."""
-    import torch
+    """The device by `environment.resolve_device`; Stop for an unknown or missing one."""
+    from twofold.environment import resolve_device
 
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "xpu": torch.xpu.is_available(),
-    }
-    if device == "auto":
-        return "cuda" if there["cuda"] else "cpu"
-    kind, _, number = device.partition(":")
-    if kind not in there or (number and not number.isdigit()):
-        raise Stop(f"--device {device!r} is unknown; choose auto, cpu, cuda, cuda:1 or mps")
-    if not there[kind]:
-        raise Stop(
-            f"--device {device}: torch finds no {kind} here; see `twofold doctor`, or take --device cpu"
-        )
-    return device
+    try:
+        return resolve_device(device)
+    except ValueError as error:
+        raise Stop(f"--device {device}: {error}") from error
+
+
+def dtype_of(dtype: str) -> str:
+    """The name in torch of a type of weights, by `environment.resolve_dtype`; Stop for anything else."""
+    from twofold.environment import DTYPES
+
+    if dtype not in DTYPES:
+        one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
+    return DTYPES[dtype]

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, one_of, track
+from twofold.cli.console import (
+    OK,
+    SOME_FAILED,
+    Stop,
+    complain,
+    device_of,
+    dtype_of,
+    emit,
+    line,
+    one_of,
+    track,
+)
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model
@@ -96,7 +107,7 @@ def create(
 
     thresholds = tuple(Keep.read(text) for text in keep or [])
     sources = _sources(data, out)
-    opened = _open(model, device, one_of("--dtype", dtype, ("float32", "bfloat16", "float16")))
+    opened = _open(model, device, dtype_of(dtype))
     creator = _creator(opened, sources, task, settings, template, captioner)
     together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 4)
     job = Job(strengths, per_image, thresholds, together, part, count)

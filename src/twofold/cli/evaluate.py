@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, one_of, track
+from twofold.cli.console import (
+    OK,
+    SOME_FAILED,
+    Stop,
+    complain,
+    device_of,
+    dtype_of,
+    emit,
+    line,
+    one_of,
+    track,
+)
 from twofold.cli.predict import Method, NetworkCode, Source, _longest, open_source
 
 if TYPE_CHECKING:
@@ -103,7 +114,7 @@ def evaluate(
             "say --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
         )
     one_of("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
-    one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
+    dtype = dtype_of(dtype)
     if predictions is not None and (task or size or steps or ensemble > 1):
         raise Stop(
             "--task, --size, --steps and --ensemble are of a model, and --predictions are there already"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import Stop, emit, line, one_of
+from twofold.cli.console import Stop, dtype_of, emit, line, one_of
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model, TaskSettings
@@ -162,7 +162,7 @@ def convert_checkpoint(
 
     from twofold.checkpoints import open_model, push_model, save_model
 
-    one_of("--dtype", dtype, ("float16", "bfloat16", "float32"))
+    dtype = dtype_of(dtype)
     one_of("--layout", layout, ("twofold", "diff2in1"))
     if completed_by is not None and layout != "diff2in1":
         raise Stop("--completed-by is about --layout diff2in1")

@@ -15,6 +15,7 @@ from twofold.cli.console import (
     Stop,
     complain,
     device_of,
+    dtype_of,
     emit,
     line,
     one_of,
@@ -115,7 +116,7 @@ def predict(
 
     longest = _longest(size)
     one_of("--frame", frame, ("RUB", "LUB", "RDF"))
-    one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
+    dtype = dtype_of(dtype)
     found, problems = find_inputs(inputs, out)
     counts: Counter[str] = Counter()
     for problem in problems:
@@ -190,11 +191,17 @@ def _more(predictor: Painter, frame: str) -> dict[str, Any]:
 
 
 def _longest(size: str) -> int | None:
-    if size in ("", "native"):
-        return 0 if size else None
-    if not size.isdigit() or not 8 <= int(size) <= 8192:
+    from twofold.painter import parse_size
+
+    if not size:
+        return None
+    try:
+        edge = parse_size(size)
+    except ValueError:
+        edge = 0
+    if not edge and size != "native":
         raise Stop(f"--size {size!r} is not a number of pixels from 8 to 8192, or 'native'")
-    return int(size)
+    return edge
 
 
 def _report_problem(problem: Problem, as_json: bool) -> None:

@@ -14,7 +14,7 @@ from ..backbones.backbone import Backbone
 from ..checkpoints import Model, Network
 from ..diffusion import to_x0
 from ..finite import NonFiniteError
-from ..image import pad_to_multiple
+from ..image import check_range, pad_to_multiple
 from ..painter import Painter
 from ..prediction import Prediction
 from ..predictor import Predictor
@@ -114,8 +114,8 @@ class Creator:
             says how each was made, its scores included. Ids are `sample_id`'s. No camera: it is not known.
 
         Raises:
-            ValueError: another number of indices than of sources, a caption that the model cannot be told, or a network
-                in training mode.
+            ValueError: another number of indices than of sources, an image in another range than [0, 1], a caption that
+                the model cannot be told, or a network in training mode.
             NonFiniteError: a network returned NaN or infinity in an image or a label; the message names the source.
         """
         numbers = [indices] * len(sources) if isinstance(indices, int) else list(indices)
@@ -124,6 +124,8 @@ class Creator:
         if batch < 1:
             raise ValueError(f"a batch of {batch} samples cannot go through the network")
         _check_modes({"the backbone": self.backbone, **{n: _labeller(p) for n, p in self.predictors.items()}})
+        for source in sources:
+            check_range(source.image, f"the image of {source.id!r}")
         brought = [self._brought(source) for source in sources]
         made: dict[int, Sample] = {}
         for shape in dict.fromkeys(s.image.shape for s in brought):

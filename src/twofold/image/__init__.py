@@ -2,6 +2,7 @@
 
 from twofold.image.files import atomic_write
 from twofold.image.maps import MAP_SUFFIXES, READ_CODECS, read_map, write_map
+from twofold.image.memory import ImageInput, as_image, as_images, check_range, same_size
 from twofold.image.pictures import MAX_PIXELS, ImageError, read_image, write_image
 from twofold.image.resize import (
     longest_edge_size,
@@ -16,7 +17,11 @@ __all__ = [
     "MAX_PIXELS",
     "READ_CODECS",
     "ImageError",
+    "ImageInput",
+    "as_image",
+    "as_images",
     "atomic_write",
+    "check_range",
     "longest_edge_size",
     "pad_to_multiple",
     "read_image",
@@ -24,6 +29,7 @@ __all__ = [
     "resize",
     "resize_map",
     "resize_nearest",
+    "same_size",
     "write_image",
     "write_map",
 ]

@@ -59,16 +59,27 @@ _TURNS = {
 }
 
 
-def read_image(source: str | os.PathLike[str] | bytes | Image.Image, max_pixels: int | None = None) -> Tensor:
+def read_image(
+    source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor, max_pixels: int | None = None
+) -> Tensor:
     """A picture from a path, the bytes of a file, or a PIL image: float32 3 h w, sRGB in [0, 1].
+
+    A numpy array or a tensor is taken as `memory.as_image` takes it.
 
     ImageError for anything that is not one picture of at most `max_pixels` pixels (by default `pixel_limit()`).
     """
+    if isinstance(source, np.ndarray | Tensor):
+        from twofold.image.memory import as_image  # which reads files by this function
+
+        return as_image(source)
     limit = pixel_limit() if max_pixels is None else max_pixels
     if isinstance(source, Image.Image):
         return _decode(source, str(getattr(source, "filename", "") or "the image in memory"), limit)
     if not isinstance(source, bytes | str | os.PathLike):
-        raise ImageError(f"{type(source).__name__} is not a picture; give a path, bytes, or a PIL image")
+        raise ImageError(
+            f"{type(source).__name__} is not an image; give a path, bytes, a PIL image, a numpy array h w 3, or a "
+            "tensor 3 h w"
+        )
     name = f"the image of {len(source)} bytes" if isinstance(source, bytes) else shown(source)
     kind = sniff(source[:HEAD_BYTES]) if isinstance(source, bytes) else sniff_file(check_file(source))
     if kind in ("exr", "hdr"):

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..image import check_range
+
 # A row of features for each picture: b 3 h w in [0, 1] -> b d.
 Network = Callable[[Tensor], Tensor]
 # Pairs of pictures are looked at this many rows at a time, so that 50,000 need no matrix of 50,000 squared.
@@ -32,11 +34,12 @@ class Features:
         """Of batches ``b 3 h w`` in [0, 1], through the network, without gradients.
 
         Raises:
-            ValueError: there is no picture, a batch's features are not ``b d``, or one is NaN or infinite.
+            ValueError: there is no picture, a batch is not in [0, 1], or its features are not ``b d`` or not finite.
         """
         found = []
         with torch.no_grad():
             for batch in pictures:
+                check_range(batch, "a batch of images")
                 rows = network(batch)
                 if rows.ndim != 2 or len(rows) != len(batch):
                     raise ValueError(

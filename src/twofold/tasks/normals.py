@@ -10,6 +10,7 @@ from ..ensemble import closest
 from ..geometry import unit
 from ..metrics import NORMALS, angle
 from .losses import gradient, masked_mean, mse
+from .pictures import unaligned
 from .task import Task
 
 
@@ -47,6 +48,11 @@ def flip(normals: Tensor) -> Tensor:
     return normals.flip(-1) * normals.new_tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
 
 
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Angle in degrees between vectors ``*b 3 h w``: ``*b 1 h w``."""
+    return angle(a, b).unsqueeze(-3)
+
+
 normals = Task(
     name="normals",
     channels=3,
@@ -59,9 +65,9 @@ normals = Task(
     losses={"angular": angular, "mse": mse, "gradient": gradient, "l1": l1},
     weights={"angular": 1.0, "mse": 0.5},
     flip=flip,
-    distance=lambda a, b: angle(a, b).unsqueeze(-3),
+    distance=distance,
     merge=closest,
     show=show.color_normals,
-    align=lambda prediction, target, valid: prediction,
+    align=unaligned,
     metrics=(NORMALS["mean"], NORMALS["median"], NORMALS["below_11.25"]),
 )

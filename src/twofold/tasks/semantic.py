@@ -17,6 +17,7 @@ from ..metrics import semantic_metrics
 from ..show import UNKNOWN
 from .losses import cross_entropy, l1, mse
 from .palette import MOST, least_distance, palette
+from .pictures import unaligned
 from .task import Task
 
 # Of rendered scenes, by id: what the header of such a folder lists.
@@ -65,7 +66,7 @@ def semantic_task(
         distance=distance,
         merge=vote,
         show=partial(show, classes=n),
-        align=lambda prediction, target, valid: prediction,
+        align=unaligned,
         metrics=tuple(semantic_metrics(n, ignore).values()),
         source="" if name == source else source,
         paints=3,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -70,6 +70,17 @@ class Task:
     classes: tuple[str, ...] = ()
     painted: bool = True
     picture_losses: Mapping[str, PictureLoss] = field(default_factory=dict)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickle a task of this package by its name: some of its functions are made at import and have no name."""
+        from . import TASKS, get_task
+
+        if TASKS.get(self.name) is self:
+            return get_task, (self.name,)
+        return super().__reduce_ex__(protocol)
+
+    def __repr__(self) -> str:
+        return f"Task({self.name!r}, {self.channels} channel{'s' if self.channels > 1 else ''}, {self.unit})"
 
     @property
     def target(self) -> str:
