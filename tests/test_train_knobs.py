@@ -88,7 +88,8 @@ def test_recomputed_activations_give_the_same_weights(recipe, tmp_path, monkeypa
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_arithmetic_in_half_leaves_weights_whole(recipe, precision, tmp_path):
     """fp16 needs its loss scaled, by a scale that is part of the state."""
-    plan = recipe.replace(steps=2)
+    sources = (Source(path=str(world.folder(tmp_path / "balls", 3, 64))),)
+    plan = recipe.replace(steps=2, size=(64, 64), sources=sources)
     _, _, whole = trained(plan, tmp_path / "fp32")
     net, heads, half = trained(plan.replace(precision=precision), tmp_path / precision)
     assert {p.dtype for p in [*net.parameters(), *heads["depth"].parameters()]} == {torch.float32}
@@ -98,6 +99,43 @@ def test_arithmetic_in_half_leaves_weights_whole(recipe, precision, tmp_path):
     state = torch.load(tmp_path / precision / "run" / "state.pt", weights_only=True)
     assert all(v.dtype == torch.float32 for v in state["weights"].values())
     assert bool(state["scaler"]) == (precision == "fp16")
+
+
+def strided_gradient(size: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
+    """The weight gradient of a 3x3 convolution with stride 2 over a map of ``size``, after NaN filled freed memory."""
+    generator_ = torch.Generator().manual_seed(0)
+    conv = torch.nn.Conv2d(16, 16, 3, stride=2, padding=1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator_))
+    maps = torch.randn(2, 16, *size, generator=generator_)
+    freed = [torch.full((n,), float("nan")) for n in (64, 256, 1024, 2304, 4096, 9216, 65536) for _ in range(4)]
+    del freed
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        conv(maps).float().square().sum().backward()
+    assert conv.weight.grad is not None
+    return conv.weight.grad
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 2), (2, 3), (8, 8)])
+def test_strided_gradients_in_bf16_are_right_over_maps_wider_than_one(size):
+    """The assumption of `check_map_width`: only maps of width 1 are affected."""
+    exact, half = (strided_gradient(size, dtype) for dtype in (torch.float32, torch.bfloat16))
+    assert torch.allclose(half, exact, atol=0.02 * float(exact.abs().max()))
+
+
+def test_bf16_on_a_cpu_refuses_examples_that_are_too_narrow(recipe, tmp_path):
+    """Three downsamplings of stride 2 after an autoencoder of stride 8: the last one reads one column below 40."""
+    narrow = recipe.replace(precision="bf16", size=(64, 39))
+    with pytest.raises(ValueError, match="39 pixels.* size of at least 40 pixels"):
+        stage_of(narrow, tmp_path / "narrow")
+    by_source = (Source(path=recipe.sources[0].path, size=(16, 16)),)
+    with pytest.raises(ValueError, match="16 pixels"):
+        stage_of(recipe.replace(precision="bf16", size=(64, 64), sources=by_source), tmp_path / "source")
+    stage_of(narrow.replace(size=(64, 40)), tmp_path / "wide")
+    stage_of(narrow.replace(precision="fp16"), tmp_path / "fp16")
+    # Convolutions that do not learn have no gradient to be wrong.
+    stage_of(narrow.replace(unet="frozen", latent_weight=0.0), tmp_path / "frozen")
+    stage_of(narrow.replace(unet="lora"), tmp_path / "lora")
 
 
 def rates(recipe: Recipe, *steps: int) -> list[float]:

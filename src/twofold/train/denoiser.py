@@ -21,7 +21,7 @@ from ..predictor import Predictor, Reading
 from ..protocol import joined
 from .encoder import Encoder
 from .examples import Example
-from .learn import Denoiser, make_heads, make_tasks, set_learning, settle
+from .learn import Denoiser, check_map_width, make_heads, make_tasks, set_learning, settle
 from .order import generator
 from .perception import PerceptionStage, look_at_pictures, told
 from .recipe import IMAGE, Recipe
@@ -49,6 +49,7 @@ class DenoiserStage(PerceptionStage):
         tasks = make_tasks(recipe)
         self.heads = make_heads(backbone, recipe, heads, tasks)
         set_learning(backbone, self.heads, recipe)
+        check_map_width(backbone, recipe, team.device)
         self.module = Denoiser(backbone, self.heads).to(team.device)
         if recipe.augment:
             backbone.vae.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU

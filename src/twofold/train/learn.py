@@ -110,6 +110,35 @@ def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], reci
         backbone.unet.enable_gradient_checkpointing()
 
 
+def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.device) -> None:
+    """Refuse bf16 training on a CPU whose U-Net downsamples maps of width 1.
+
+    There the weight gradient of a 3x3 convolution with stride 2 over a map of width 1 reads uninitialised memory
+    (torch 2.13 with oneDNN 3.12 on CPUs with AVX-512 or AMX; fp32, fp16 and wider maps are right). Call it after
+    `set_learning`: frozen convolutions have no such gradient.
+
+    Raises:
+        ValueError: an example is too narrow; the message names the smallest edge that is wide enough.
+    """
+    if recipe.precision != "bf16" or device.type != "cpu":
+        return
+    learned = [
+        any(p.requires_grad for p in downsampler.parameters())
+        for block in backbone.unet.down_blocks
+        for downsampler in (getattr(block, "downsamplers", None) or ())
+    ]
+    # The i-th downsampling (from 0) reads a map of ceil(cells / 2^i) columns, so that 2^i cells are one column.
+    deepest = max((i for i, learns in enumerate(learned) if learns), default=-1)
+    least = (2**deepest + 1) * backbone.stride if deepest >= 0 else 0
+    # An unlabelled image is scaled to the shorter edge, whichever it is.
+    found = min(min(s.size or recipe.size) for s in recipe.sources if s.share)
+    if found < least:
+        raise ValueError(
+            f"precision='bf16' on a CPU with examples of {found} pixels: the U-Net downsamples maps of width 1, whose "
+            f"gradient is wrong there (a fault of oneDNN); use a size of at least {least} pixels, or precision='fp32'"
+        )
+
+
 def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
     """Low-rank additions to layers of the U-Net (Hu et al. 2022); by default those of every attention.
 
