@@ -8,7 +8,8 @@
     uncertainty.TASK the mean of what the head says of itself, where it says anything
 
 Those of a task are degrees for vectors, percent of pixels for classes, and percent of the range for all others;
-distances are compared after the best scale and shift. There is no perceptual distance (LPIPS): it needs a network of
+distances are compared after the best scale and shift, of which the scale is not negative: near and far exchanged is no
+agreement. There is no perceptual distance (LPIPS): it needs a network of
 its own, which is not part of this package.
 """
 
@@ -173,7 +174,10 @@ def _apart(task: Task, a: Tensor, b: Tensor, mask: Tensor) -> float:
 
 
 def _aligned(a: Tensor, b: Tensor, mask: Tensor) -> Tensor:
+    """``a`` after the least-squares scale and shift to ``b``, the scale being 0 or more."""
     scale, shift = align_affine(a, b, mask)
+    if scale < 0:  # then the best scale that is allowed is 0, and the best shift the mean
+        scale, shift = 0.0, float(b[mask].double().mean())
     return (a.double() * scale + shift).float()
 
 

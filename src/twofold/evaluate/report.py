@@ -16,6 +16,7 @@ from typing import Any
 from ..image import atomic_write
 from ..image.pictures import shown
 from .benchmarks import Benchmark
+from .fit import fit_warnings
 from .markdown import document
 from .measure import metrics_of
 from .page import page
@@ -162,6 +163,7 @@ def _warnings(job: Evaluation, about: About, rows: Sequence[Row]) -> list[str]:
     if failed:
         said.append(f"{failed} predictions are missing or broken and are in no score; they are listed below")
     said += _frame(rows)
+    said += fit_warnings(rows, job.standard)
     if have["waiting"]:
         said.append(
             f"{have['waiting']} pictures are not evaluated yet; run the command again, or its other shards"

@@ -16,6 +16,7 @@ from ..data.folder import Folder, FolderError
 from ..finite import NonFiniteError
 from ..image import ImageError
 from ..sample import Sample
+from .fit import fit_of
 from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
 from .pose import OWN, FromResults, found, is_pose, likeness
 from .predictions import MissingError, Source
@@ -128,12 +129,14 @@ def _row(job: Evaluation, index: int) -> Row:
         return {**row, "status": "failed", "why": "broken prediction", "error": "its scores are not finite"}
     seen = baselines(sample, job.standard)
     frames = by_frame(answer.map, sample, job.standard)
+    fit = fit_of(answer.map, sample, job.standard)
     return {
         **row,
         "status": "done",
         "values": _values(job, parts),
         "parts": pack_all(parts),
         **({"frames": frames} if frames else {}),
+        **({"fit": fit} if fit else {}),
         **({"baselines": {name: pack_all(p) for name, p in seen.items()}} if seen else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }

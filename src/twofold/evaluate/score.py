@@ -8,8 +8,9 @@ from torch import Tensor
 
 from ..finite import check_finite
 from ..metrics import Metric, measure_many, trivial_baselines
-from ..prediction import Sees
+from ..prediction import SPACES, Sees
 from ..sample import Sample
+from .fit import fitted_scale
 
 Scores = dict[str, float]
 
@@ -34,6 +35,9 @@ def scorable(sample: Sample, target: str) -> bool:
 def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
     """The task's metrics over the samples that have its target, by ``task/metric``.
 
+    Of distances, ``task/negative_scale`` is there where it is not 0: the share of images whose fitted scale is
+    negative, so that near and far are exchanged, which the other scores do not show.
+
     ``predictor`` is a `Predictor`, or anything that answers pictures as one does.
 
     Raises:
@@ -41,6 +45,7 @@ def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
     """
     task = predictor.task
     total: dict[str, Tensor] = {}
+    negative: list[bool] = []
     for sample in samples:
         if not scorable(sample, task.target):
             continue
@@ -49,7 +54,12 @@ def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
         check_finite(predicted, f"the {task.name} prediction of {sample.id!r}")
         aligned = task.align(predicted, target, valid)
         total = added(total, measured(task.metrics, aligned, target, valid))
-    return {f"{task.name}/{m.name}": m.conclude(total[m.name]) for m in task.metrics if m.name in total}
+        if task.space in SPACES:
+            negative.append(fitted_scale(predicted, target, valid, task.space) < 0)
+    scores = {f"{task.name}/{m.name}": m.conclude(total[m.name]) for m in task.metrics if m.name in total}
+    if any(negative):
+        scores[f"{task.name}/negative_scale"] = sum(negative) / len(negative)
+    return scores
 
 
 def score_baselines(metrics: Iterable[Metric], samples: Iterable[Sample]) -> dict[str, Scores]:

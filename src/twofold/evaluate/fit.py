@@ -1,0 +1,109 @@
+"""Whether a depth prediction that is fitted before it is scored is the right way up, and in the right space.
+
+Least squares on scale and shift hides both: negated depth is fitted by a negative scale to the score of the right one,
+and inverse depth to nearly that. Diagnostics of each image are kept in its row; the report warns about the whole set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..geometry import align_affine
+from ..prediction import SPACES
+from ..sample import Sample
+from ..tasks import TASKS
+from .measure import fitted_size, truth
+from .rows import Row
+from .standard import Standard
+
+# Pixels that are looked at in an image, taken evenly: enough for a sign and a median.
+PIXELS = 65536
+# Another space is suspected where its median relative error is below this share of the standard's own, and by more
+# than `GAP`: predictions that are good in both spaces differ by less.
+SHARE, GAP = 0.5, 0.01
+
+# Metres to the numbers of each space.
+_FROM_METRES: dict[str, Callable[[Tensor], Tensor]] = {
+    "depth": lambda d: d,
+    "disparity": torch.reciprocal,
+    "sqrt_disparity": torch.rsqrt,
+    "log_depth": torch.log,
+}
+
+
+def is_fitted(standard: Standard) -> bool:
+    """Whether a standard fits depth before it is measured."""
+    return standard.target == "depth" and standard.align != "none"
+
+
+def fitted_scale(prediction: Tensor, target: Tensor, valid: Tensor, space: str) -> float:
+    """The scale of the least-squares fit of a map to metres in ``space``: negative where near and far are exchanged.
+
+    0 for a constant map, whose scale is not determined.
+
+    Args:
+        prediction: one image's map ``1 h w`` in ``space``, up to scale and shift.
+        target: metres ``1 h w``.
+        valid: bool ``1 h w``, somewhere true.
+        space: one of `prediction.SPACES`.
+
+    Raises:
+        ValueError: one of the valid pixels is NaN or infinite.
+    """
+    if float(prediction[valid].min()) == float(prediction[valid].max()):
+        return 0.0
+    known = torch.where(valid, target, 1.0).double()
+    return align_affine(prediction, _FROM_METRES[space](known), valid)[0]
+
+
+def fit_of(prediction: Tensor, sample: Sample, standard: Standard) -> dict[str, Any]:
+    """The ``scale`` of the fit in the standard's own space, and the median relative ``error`` after a fit in each.
+
+    Args:
+        prediction: ``1 h w`` as it is scored.
+        sample: with truth that counts somewhere.
+        standard: how it is scored; {} where that fits nothing.
+    """
+    if not is_fitted(standard):
+        return {}
+    target, valid = truth(sample, standard)
+    p, d = (x[valid] for x in (fitted_size(prediction, target, standard.target), target))
+    step = -(-len(p) // PIXELS)
+    p, d = (x[::step].double().reshape(1, 1, -1) for x in (p, d))
+    known = torch.ones_like(d, dtype=torch.bool)
+    scale = fitted_scale(p, d, known, standard.spaces[0])
+    # The fit of disparity leaves out what is not positive; a shift changes no fit otherwise.
+    p = p - p.min() + 1
+    errors = {space: float(((TASKS[space].align(p, d, known) - d).abs() / d).median()) for space in SPACES}
+    return {"scale": float(f"{scale:.6g}"), "error": {k: float(f"{v:.6g}") for k, v in errors.items()}}
+
+
+def fit_warnings(rows: Sequence[Row], standard: Standard) -> list[str]:
+    """What the fits of a set say against its predictions: negative scales, and a space that fits much better."""
+    fits: list[Mapping[str, Any]] = [row["fit"] for row in rows if row["status"] == "done" and "fit" in row]
+    if not fits:
+        return []
+    own, found = standard.spaces[0], []
+    negative = sum(fit["scale"] < 0 for fit in fits)
+    if negative:
+        found.append(
+            f"the scale fitted to {own.replace('_', ' ')} is negative in {negative} of {len(fits)} images: the "
+            "prediction has near and far exchanged there, which the fit hides from the scores; negate or invert it"
+        )
+    medians = {space: _median([fit["error"][space] for fit in fits]) for space in SPACES}
+    best = min(medians, key=lambda space: medians[space])
+    if medians[best] < SHARE * medians[own] and medians[own] - medians[best] > GAP:
+        other, expected = best.replace("_", " "), own.replace("_", " ")
+        found.append(
+            f"fitted as {other} the predictions have a median relative error of {medians[best]:.3f}, as {expected} one "
+            f"of {medians[own]:.3f}: are they {other}? Choose the --protocol of that space"
+        )
+    return found
+
+
+def _median(values: Sequence[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5))
