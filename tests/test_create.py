@@ -8,13 +8,18 @@ import pytest
 import torch
 
 from twofold.backbones import new
+from twofold.backbones.backbone import Output
 from twofold.create import OFFICIAL, Creator, Keep, Settings, sample_id
 from twofold.create.captions import caption_of
 from twofold.create.fit import fitted, squeezed
 from twofold.create.labels import check_predictors
 from twofold.create.relative import from_depth, to_depth
+from twofold.create.scores import asked_scores, free_scores
+from twofold.create.settings import draw_seed
 from twofold.finite import NonFiniteError
 from twofold.heads import LatentHead, make_head
+from twofold.network import NetworkPredictor
+from twofold.prediction import Prediction
 from twofold.predictor import Predictor
 from twofold.protocol import OneStep
 from twofold.sample import Sample
@@ -223,6 +228,71 @@ def test_relative_depth_is_learned_exactly_by_the_task_of_its_space(name):
     torch.testing.assert_close(canvas[:, :1], wanted, rtol=0, atol=1e-4)
 
 
+def test_guidance_moves_from_the_empty_caption_through_the_caption(net, monkeypatch):
+    """One step of a network that predicts a number of its text alone, in closed form: v = empty + g (text - empty)."""
+
+    def number(text):
+        return text[:, :, 0].mean(1).reshape(-1, 1, 1, 1)
+
+    monkeypatch.setattr(net, "forward", lambda x, t, text, **_: Output(torch.zeros_like(x) + number(text)))
+    settings = Settings(steps=1, guidance=3.0, strength=0.6, scoring="free")
+    ball = sphere(0, 32)
+    made = Creator(net, {}, settings, {"made": "here"}).make([ball])[0]
+    with torch.no_grad():
+        clean = net.encode(ball.image[None] * 2 - 1)
+        seed = draw_seed(0, str(ball.id), 0)
+        noise = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(seed))[None]
+        alpha, sigma = (float(s) for s in net.schedule.scales(torch.tensor(600)))
+        text, empty = (number(net.embed([caption], pad=True)) for caption in (ball.caption, ""))
+        assert abs(float(text - empty)) > 0.05
+        x0 = alpha * (alpha * clean + sigma * noise) - sigma * (empty + 3 * (text - empty))
+        wanted = ((net.decode(x0)[0].clamp(-1, 1) + 1) / 2 * 255).round() / 255
+    torch.testing.assert_close(made.image, wanted, rtol=0, atol=1.01 / 255)
+    # What the test can tell apart: the same with the branches exchanged.
+    swapped = alpha * (alpha * clean + sigma * noise) - sigma * (text + 3 * (empty - text))
+    assert not torch.allclose(net.decode(swapped)[0], net.decode(x0)[0], atol=4 / 255)
+
+
+class Mirrorable(torch.nn.Module):
+    """Predictions that commute with mirroring: brightness as depth, its slope as normals; and a ramp that does not."""
+
+    stride = 1
+
+    def __init__(self, ramp: bool = False) -> None:
+        super().__init__()
+        self.ramp = ramp
+
+    def forward(self, images):
+        grey = images.mean(1, keepdim=True)
+        if self.ramp:
+            grey = (
+                torch.linspace(0, 1, images.shape[-1]).square().expand(len(images), 1, images.shape[-2], -1)
+            )
+        across = torch.nn.functional.pad(grey, (1, 1, 0, 0), mode="replicate").diff(dim=-1)
+        slope = across[..., 1:] + across[..., :-1]
+        return {"depth": grey * 2 - 1, "normals": torch.cat([-4 * slope, 0.3 + 0 * grey, 1 + 0 * grey], 1)}
+
+
+@pytest.mark.parametrize("name", ["depth", "normals"])
+def test_the_consistency_score_compares_maps_that_are_flipped_back(name):
+    """Predictions that commute with mirroring are consistent; those that ignore the image are not."""
+    images = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+    masks = [torch.ones(1, 16, 24, dtype=torch.bool)] * 2
+    found = {}
+    for ramp in (False, True):
+        predictor = NetworkPredictor(Mirrorable(ramp), TASKS[name])
+        plain = predictor(list(images))
+        scores = asked_scores(predictor, name, images, [1, 2], plain, masks)
+        assert [set(s) for s in scores] == [{f"flip.{name}", f"agreement.{name}"}] * 2
+        found[ramp] = scores
+        if ramp:  # the same map for every image
+            assert all(s[f"agreement.{name}"] == pytest.approx(0, abs=1e-3) for s in scores)
+        else:
+            assert all(s[f"agreement.{name}"] > 0.1 for s in scores)
+    assert all(s[f"flip.{name}"] == pytest.approx(0, abs=1e-3) for s in found[False])
+    assert all(s[f"flip.{name}"] > 5 for s in found[True])
+
+
 def test_scores_know_a_copy_and_a_drift(creator):
     ball = sphere(0, 32)
     near, far = (creator.at(s).make([ball])[0].origin.generator["scores"] for s in (0.001, 0.95))
@@ -232,6 +302,24 @@ def test_scores_know_a_copy_and_a_drift(creator):
     }  # fmt: skip
     assert near["rms_latents"] < far["rms_latents"]
     assert all(value >= 0 for value in (*near.values(), *far.values()))
+
+
+@pytest.mark.parametrize("name", ["depth", "disparity"])
+def test_a_label_with_near_and_far_exchanged_has_drifted(name):
+    """It is compared with the best scale of 0 or more, which is 0: the mean of the label."""
+    ball, task = sphere(0, 32), TASKS[name]
+    depth, known = ball.targets["depth"], ball.valid["depth"]
+    right = task.decode(task.encode(depth[None], known[None])[0])[0]
+    latents = torch.zeros(4, 4, 4), torch.zeros(4, 4, 4)
+
+    def drift(map):
+        prediction = Prediction(task, map, ball.image, space=task.space)
+        return free_scores(ball, ball.image, latents, {name: prediction}, {"depth": known})[f"drift.{name}"]
+
+    assert drift(0.3 * right + 0.2) == pytest.approx(0, abs=1e-4)
+    exchanged = 100 * float((right - right.mean()).abs().mean())
+    assert exchanged > 10
+    assert drift(1 - right) == pytest.approx(exchanged, rel=1e-4)
 
 
 def test_drift_is_the_angle_to_the_normals_of_the_source(creator, predictors):

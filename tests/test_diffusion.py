@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from twofold.diffusion import Schedule, ddim, from_x0, to_x0, walk
+from twofold.diffusion import Schedule, ddim, from_x0, to_x0, walk, word_for
 
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 STEPS = (1, 4, 10, 50)
@@ -75,6 +75,20 @@ def test_to_x0_undoes_from_x0(kind, start):
     sigma = 1 - alpha if kind == "flow" else (1 - alpha**2).sqrt()
     x = alpha * x0 + sigma * noise
     torch.testing.assert_close(to_x0(from_x0(x0, noise, alpha, sigma, kind), x, alpha, sigma, kind), x0)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v", "x0", "flow"])
+def test_x0_to_prediction_is_the_training_target_and_inverts_to_x0(kind, start):
+    x0, noise = start[:1], start[1:]
+    alpha = torch.full((1, 1, 1, 1), 0.6, dtype=torch.float64)
+    sigma = 1 - alpha if kind == "flow" else (1 - alpha**2).sqrt()
+    x = alpha * x0 + sigma * noise
+    wanted = {"epsilon": noise, "v": 0.6 * noise - 0.8 * x0, "x0": x0, "flow": noise - x0}[kind]
+    torch.testing.assert_close(from_x0(x0, noise, alpha, sigma, kind), wanted)
+    torch.testing.assert_close(word_for(x0, x, alpha, sigma, kind), wanted)
+    # Of any latent, not only the one that x was made of.
+    other = x0.flip(-1) + 1
+    torch.testing.assert_close(to_x0(word_for(other, x, alpha, sigma, kind), x, alpha, sigma, kind), other)
 
 
 def test_one_step_at_beta_one_is_ten_steps(network, start):

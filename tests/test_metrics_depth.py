@@ -178,6 +178,13 @@ def test_fits_by_hand():
             ALIGNMENTS[name](line(0, 0, 0), d, known(d), anything)
 
 
+def test_the_disparity_fit_leaves_out_predictions_that_are_not_positive():
+    """The positive three lie on 1 / d = 0.25 p exactly; 0 and -3 would pull the line away, and are scored too."""
+    p, d = line(1, 2, 4, 0, -3), line(4, 2, 1, 1, 1)
+    found = ALIGNMENTS["disparity"](p, d, known(d), (1e-6, math.inf))
+    assert torch.allclose(found, line(4, 2, 1, 1000, 1000))  # aligned to at least 0.001 / m
+
+
 def test_the_fast_fit_is_that_of_geometry():
     for seed, shift in ((0, 0.0), (1, 1e4)):
         p, d, v = large(seed)

@@ -5,8 +5,8 @@ import torch
 
 from twofold.backbones import new
 from twofold.heads import LatentHead, make_head
-from twofold.predictor import Predictor
-from twofold.protocol import OneStep
+from twofold.predictor import Predictor, Reading
+from twofold.protocol import OneStep, Query
 from twofold.tasks import TASKS
 
 
@@ -42,6 +42,24 @@ def test_a_map_has_the_size_of_its_image_and_the_range_of_its_task(predictor):
             assert 0 <= found.min() <= found.max() <= max(1, len(predictor.task.classes) - 1)
         else:
             torch.testing.assert_close(found.norm(dim=0), torch.ones(image.shape[-2:]), rtol=0, atol=1e-5)
+
+
+def test_guidance_moves_from_the_empty_prompt_through_the_prompt(net):
+    """Ho & Salimans 2022, eq. 6: empty + g (prompt - empty); beyond the prompt for g > 1."""
+    query = Query(
+        torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 500]),
+        torch.zeros(2, 4, 8, 8), torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1), "x0",
+    )  # fmt: skip
+    guided = Predictor(
+        net, TASKS["depth"], OneStep(), LatentHead(), Reading(prompt="a red chair", guidance=3.0)
+    )
+    with torch.no_grad():
+        empty, prompt = (
+            net(query.x, query.t, net.embed([p]).expand(2, -1, -1)).prediction for p in ("", "a red chair")
+        )
+        found = guided.look(query).x0
+    assert float((prompt - empty).abs().max()) > 1e-3
+    torch.testing.assert_close(found, empty + 3 * (prompt - empty))
 
 
 def test_the_seed_does_not_matter_to_a_deterministic_protocol(predictor):

@@ -436,6 +436,43 @@ def test_each_strategy_has_its_own_levels(strategy, sizes, monkeypatch):
 
 
 @pytest.mark.parametrize("strategy", ["original", "every_layer", "power_of_two", "random_step"])
+def test_level_i_of_multi_resolution_noise_weighs_k_to_the_i(strategy, monkeypatch):
+    """Level i lights pixel i alone, so the ratio of pixels is that of the weights, whatever the final deviation."""
+    import twofold.protocol.noise as module
+
+    level = iter(range(100))
+
+    def one_pixel(x, size, **how):
+        lit = torch.zeros(*x.shape[:2], *size)
+        lit[..., 0, next(level)] = 1
+        return lit
+
+    monkeypatch.setattr(module.F, "interpolate", one_pixel)
+    strength = torch.tensor([0.9, 0.5])
+    mixed = multi_resolution(torch.zeros(2, 1, 64, 64), torch.Generator().manual_seed(0), strength, strategy)
+    count = next(level)
+    assert count >= 3
+    found = mixed[:, 0, 0, :count] / mixed[:, 0, 0, :1]
+    torch.testing.assert_close(found, strength[:, None] ** torch.arange(count))
+
+
+def test_marigold_s_annealed_strength_is_proportional_to_the_time_step(monkeypatch):
+    """0.9 t / T, of each image its own; constant without annealing (Ke et al. 2024, supplement)."""
+    import twofold.protocol.multi_step as module
+
+    seen = []
+    monkeypatch.setattr(
+        module, "multi_resolution", lambda noise, rng, strength, kind: (seen.append(strength), noise)[1]
+    )
+    image = torch.zeros(4, 4, 8, 8)
+    for annealed in (True, False):
+        protocol = MultiStep(mixed="original", mixed_strength=0.9, annealed=annealed)
+        query = protocol.prepare(image, image, torch.Generator().manual_seed(0), SCHEDULE)
+        wanted = 0.9 * query.t / 1000 if annealed else torch.full((4,), 0.9)
+        torch.testing.assert_close(seen.pop().float(), wanted.float())
+
+
+@pytest.mark.parametrize("strategy", ["original", "every_layer", "power_of_two", "random_step"])
 def test_coarser_noise_keeps_unit_variance(strategy):
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn(4, 4, 32, 32, generator=rng)

@@ -11,6 +11,7 @@ from twofold.sample import UNITS
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.depth import scale_shift_invariant
 from twofold.tasks.disparity import encode_whole
+from twofold.tasks.keypoints import JOINTS
 from twofold.tasks.losses import gradient
 from twofold.tasks.matting import composition
 
@@ -58,6 +59,31 @@ def test_what_is_ignored_is_all_that_is_not_learned(task):
 def test_two_flips_are_none(task):
     target, _ = known(task)
     assert torch.equal(task.flip(task.flip(target)), target)
+
+
+def test_the_mirror_image_of_normals_has_x_negated():
+    """A wall that faces right, in the left half, becomes one that faces left, in the right half."""
+    right, up = torch.tensor([0.6, 0.0, 0.8]), torch.tensor([0.0, 0.6, 0.8])
+    left = torch.tensor([-0.6, 0.0, 0.8])
+    found = TASKS["normals"].flip(torch.stack([right, up], 1)[:, None])
+    torch.testing.assert_close(found, torch.stack([up, left], 1)[:, None])
+
+
+def test_a_mirror_image_reverses_columns_and_nothing_else_unless_left_and_right_are_named(task):
+    target, _ = known(task)
+    columns = target.flip(-1)
+    if task.target == "normals":
+        columns = columns * torch.tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
+    if task.target == "keypoints":
+        sides = {"left": "right", "right": "left"}
+        other = ["_".join(sides.get(part, part) for part in joint.split("_")) for joint in JOINTS]
+        columns = columns[:, [JOINTS.index(joint) for joint in other]]
+    if task.target == "skeleton":
+        columns = columns[
+            :, [2, 1, 0]
+        ]  # right limbs have the colours of left ones with red and blue exchanged
+    assert torch.equal(task.flip(target), columns)
+    assert not torch.equal(task.flip(target), target)
 
 
 def test_encoding_a_mirror_image_mirrors_the_canvas(task):

@@ -108,7 +108,9 @@ def strided_gradient(size: tuple[int, int], dtype: torch.dtype) -> torch.Tensor:
     with torch.no_grad():
         conv.weight.copy_(torch.randn(conv.weight.shape, generator=generator_))
     maps = torch.randn(2, 16, *size, generator=generator_)
-    freed = [torch.full((n,), float("nan")) for n in (64, 256, 1024, 2304, 4096, 9216, 65536) for _ in range(4)]
+    freed = [
+        torch.full((n,), float("nan")) for n in (64, 256, 1024, 2304, 4096, 9216, 65536) for _ in range(4)
+    ]
     del freed
     with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
         conv(maps).float().square().sum().backward()
@@ -126,7 +128,7 @@ def test_strided_gradients_in_bf16_are_right_over_maps_wider_than_one(size):
 def test_bf16_on_a_cpu_refuses_examples_that_are_too_narrow(recipe, tmp_path):
     """Three downsamplings of stride 2 after an autoencoder of stride 8: the last one reads one column below 40."""
     narrow = recipe.replace(precision="bf16", size=(64, 39))
-    with pytest.raises(ValueError, match="39 pixels.* size of at least 40 pixels"):
+    with pytest.raises(ValueError, match=r"39 pixels.* size of at least 40 pixels"):
         stage_of(narrow, tmp_path / "narrow")
     by_source = (Source(path=recipe.sources[0].path, size=(16, 16)),)
     with pytest.raises(ValueError, match="16 pixels"):

@@ -12,7 +12,7 @@ import torch
 import world
 from twofold.data.folder import Folder
 from twofold.tasks import get_task
-from twofold.train.examples import pools
+from twofold.train.examples import dropped, pools
 from twofold.train.order import Order, apportion, generator, seed_of
 from twofold.train.recipe import Recipe, Source
 
@@ -111,6 +111,14 @@ def test_an_example_depends_on_the_recipe_and_its_number_alone():
     other = [order(recipe(seed=1))(n) for n in range(500)]
     assert [(p.kind, p.source) for p in other] == [(p.kind, p.source) for p in there]
     assert [p.sample for p in other] != [p.sample for p in there]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.75, 1.0])
+def test_captions_are_dropped_as_often_as_the_recipe_says(share):
+    plan = recipe(drop_caption=share)
+    found = [dropped("a chair", plan, generator("drop", i)) for i in range(2000)]
+    assert set(found) <= {"", "a chair"}
+    assert found.count("") / 2000 == pytest.approx(share, abs=0.03 if 0 < share < 1 else 0)
 
 
 def test_seeds_differ_where_any_key_does_and_nowhere_else():
