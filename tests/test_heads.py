@@ -8,13 +8,20 @@ import pytest
 import torch
 
 from twofold.backbones import new
+from twofold.backbones.image_encoder import pyramid_channels
 from twofold.heads import HEADS, make_head
 from twofold.tasks import TASKS, get_task
 
 TAPS = (32, 24, 16, 8)
 LEARNED = [name for name in HEADS if name != "latent"]
 LEVELS = ((32, 32, 24), (24, 16, 16), (16, 8, 8), (8, 8, 8, 8))
-STRIDE8: Any = SimpleNamespace(stride=8, tap_channels=TAPS, levels=LEVELS, look_levels=(1, 2))
+STRIDE8: Any = SimpleNamespace(
+    stride=8,
+    tap_channels=TAPS,
+    levels=LEVELS,
+    look_levels=(1, 2),
+    pyramid=pyramid_channels(TAPS, None),
+)
 ALL = ("bae", "fpn", "multitask")  # read every block's map
 
 

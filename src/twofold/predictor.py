@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from .backbones.backbone import Backbone
+from .backbones.image_encoder import ImageFeatures
 from .ensemble import MERGES, Merged
 from .finite import clamp_finite, finite_per_image
 from .heads import text_of
@@ -35,6 +37,7 @@ class Reading:
         clip: whether the mean of the painted channels is held in range, or each channel before it (Lotus, and all
             published networks of normals).
         part: which target of a network that answers several.
+        image_features: whether the network gets the maps of its image encoder.
     """
 
     prompt: str | None = None
@@ -45,6 +48,7 @@ class Reading:
     stretch: bool = False
     clip: Literal["mean", "channels"] = "mean"
     part: int = 0
+    image_features: bool = False
 
 
 class Predictor(Painter):
@@ -80,6 +84,8 @@ class Predictor(Painter):
     ) -> None:
         super().__init__(task, size, about, edge, reading.space, reading.frame)
         _check_channels(backbone, protocol)
+        if reading.image_features and getattr(backbone, "image_adapter", None) is None:
+            raise ValueError("image features are asked of a network that has no image encoder")
         if reading.stretch and task.outputs != 1:
             raise ValueError(f"{task.name} is not one number a pixel, and cannot be stretched to its range")
         if not 0 <= reading.part < protocol.parts:
@@ -99,8 +105,8 @@ class Predictor(Painter):
         """Whether answers with other seeds are others."""
         return self.protocol.random
 
-    def look(self, query: Query) -> Answer:
-        """Show the network a query and read its word as a clean latent."""
+    def look(self, query: Query, image_features: ImageFeatures | None = None) -> Answer:
+        """Show the network a query and read its word as a clean latent; see `Backbone.image_features`."""
         taps = getattr(self.head, "reads_features", True)
         labels = None
         if self.protocol.class_labels is not None:
@@ -108,11 +114,15 @@ class Predictor(Painter):
             labels = numbers.expand(len(query.x), -1)
         prompt = text_of(self.head, lambda: self.backbone.embed([self.prompt], self.reading.pad))
         text = prompt.expand(len(query.x), -1, -1)
-        said = self.backbone(query.x, query.t, text, features=taps, class_labels=labels)
+        said = self.backbone(
+            query.x, query.t, text, features=taps, class_labels=labels, image_features=image_features
+        )
         word = said.prediction
         if self.reading.guidance != 1:
             empty = self.backbone.embed([""], self.reading.pad).expand(len(query.x), -1, -1)
-            plain = self.backbone(query.x, query.t, empty, class_labels=labels).prediction
+            plain = self.backbone(
+                query.x, query.t, empty, class_labels=labels, image_features=image_features
+            ).prediction
             word = torch.lerp(plain, word, self.reading.guidance)
         return Answer(query.read(word), said.features)
 
@@ -132,7 +142,9 @@ class Predictor(Painter):
         weights = next(self.backbone.parameters())
         drawn = rngs if self.protocol.encode == "sample" else None
         latent = self.backbone.encode((padded * 2 - 1).to(weights), drawn)
-        return self.protocol.solve(self.look, latent, rngs, self.backbone.schedule), size
+        maps = self.backbone.image_features(padded) if self.reading.image_features else None
+        look = partial(self.look, image_features=maps)
+        return self.protocol.solve(look, latent, rngs, self.backbone.schedule), size
 
     def painted(self, answer: Answer, size: tuple[int, int]) -> Tensor:
         """What the head makes of an answer: canvases ``b c h w`` on the CPU, cut to ``size`` (height, width)."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..diffusion import Rngs, Schedule
+from .image_encoder import ImageFeatures
 from .taps import Taps
 
 
@@ -20,7 +21,8 @@ class Output:
         prediction: ``b z h w``; ``diffusion.to_x0`` reads it.
         features: maps, coarse to fine; empty unless asked for. One a level, of the decoding path; or, of ``all``, those
             of every block in the order of `Backbone.levels`; or these and, of ``attention``, how much each place looked
-            at each word, ``b n h w``, a map a level but the finest.
+            at each word, ``b n h w``, a map a level but the finest; or, of ``pyramid``, those of the decoding path and
+            of the image encoder in the order of `Backbone.pyramid`.
     """
 
     prediction: Tensor
@@ -48,6 +50,11 @@ class Backbone(nn.Module, abc.ABC):
     levels: tuple[tuple[int, ...], ...]
     look_levels: tuple[int, ...]
 
+    @property
+    @abc.abstractmethod
+    def pyramid(self) -> tuple[tuple[int, ...], ...]:
+        """Channels of the maps of the decoding path and of the image encoder, by stride, coarse to fine."""
+
     @abc.abstractmethod
     def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:
         """``b 3 H W`` in [-1, 1] to scaled latents ``b z H/stride W/stride``.
@@ -63,8 +70,18 @@ class Backbone(nn.Module, abc.ABC):
     def embed(self, prompts: Sequence[str], pad: bool = False) -> Tensor:
         """Prompts to ``b n d``. ``pad`` fills up to the tokenizer's length, as image generation does."""
 
+    def image_features(self, image: Tensor) -> ImageFeatures | None:
+        """The image encoder's maps of images ``b 3 H W`` in [0, 1], finest first; None without an encoder."""
+        return None
+
     @abc.abstractmethod
     def forward(
-        self, x: Tensor, t: Tensor, text: Tensor, features: Taps = False, class_labels: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: Tensor,
+        features: Taps = False,
+        class_labels: Tensor | None = None,
+        image_features: ImageFeatures | None = None,
     ) -> Output:
-        """Look at ``x`` (``b c h w``), being told time steps ``t`` (``b``), text ``b n d`` and class labels."""
+        """Denoise ``x`` (``b c h w``) at time steps ``t`` (``b``), given text ``b n d``, labels and image features."""

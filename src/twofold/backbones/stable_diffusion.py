@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from ..diffusion import Rngs, Schedule, draw
 from .backbone import Backbone, Output
+from .image_encoder import ImageAdapter, ImageFeatures, pyramid_channels, pyramid_features
 from .taps import Taps, look_levels, points, tapped
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
@@ -29,6 +31,7 @@ class StableDiffusion(Backbone):
         scheduler_config: the contents of diffusers' ``scheduler_config.json``.
         texts: embeddings ``n d`` by prompt, used in place of a text encoder. The 2 tokens of the empty prompt are the
             first 2 of its 77 padded ones, because CLIP looks back only.
+        image_adapter: an image encoder beside the latent, and what brings its maps to the U-Net; None without one.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class StableDiffusion(Backbone):
         tokenizer: Any,
         scheduler_config: Mapping[str, Any],
         texts: Mapping[str, Tensor] | None = None,
+        image_adapter: ImageAdapter | None = None,
     ) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
         # None where prompts are remembered instead: see `texts`.
         self.text_encoder: Any = text_encoder
         self.tokenizer: Any = tokenizer
+        self.image_adapter = image_adapter
         self.schedule = Schedule.from_config(scheduler_config)
         self.texts = dict(texts or {})
         self.input_channels = int(unet.config.in_channels)
@@ -58,6 +63,11 @@ class StableDiffusion(Backbone):
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.unet.parameters()).device
+
+    @property
+    def pyramid(self) -> tuple[tuple[int, ...], ...]:
+        """See `Backbone.pyramid`."""
+        return pyramid_channels(self.tap_channels, self.image_adapter)
 
     @property
     def text_width(self) -> int | None:
@@ -140,18 +150,40 @@ class StableDiffusion(Backbone):
             )
         return found
 
+    def image_features(self, image: Tensor) -> ImageFeatures | None:
+        """See `Backbone.image_features`."""
+        return None if self.image_adapter is None else self.image_adapter(image.to(self.device, self.dtype))
+
     def forward(
-        self, x: Tensor, t: Tensor, text: Tensor, features: Taps = False, class_labels: Tensor | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        text: Tensor,
+        features: Taps = False,
+        class_labels: Tensor | None = None,
+        image_features: ImageFeatures | None = None,
     ) -> Output:
-        """See `Backbone.forward`."""
-        with tapped(self.unet, features) as taps:
+        """See `Backbone.forward`.
+
+        Raises:
+            ValueError: image features for a network without an image encoder.
+        """
+        if image_features is not None and self.image_adapter is None:
+            raise ValueError("image features were given to a network that has no image encoder")
+        with ExitStack() as stack:
+            if image_features is not None and self.image_adapter is not None:
+                stack.enter_context(self.image_adapter.added(self.unet, image_features))
+            taps = stack.enter_context(tapped(self.unet, features))
             said = self.unet(
                 x.to(self.dtype), t, encoder_hidden_states=text, class_labels=class_labels
             ).sample
         if isinstance(self.unet.conv_out, nn.Identity):
             # A network without its output layer says nothing: its features are read by a head.
             said = x.new_zeros(len(x), self.latent_channels, *x.shape[2:])
-        return Output(said, taps.features(self.unet, features))
+        maps = taps.features(self.unet, features)
+        if features == "pyramid":
+            maps = pyramid_features(maps, self.image_adapter, image_features)
+        return Output(said, maps)
 
     def components(self) -> dict[str, nn.Module]:
         """The networks by the folder names of the diffusers layout."""

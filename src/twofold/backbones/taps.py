@@ -17,9 +17,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-# ``True``: one map a level, of the decoding path. ``all``: every block's. ``attention``: those, and how much each place
-# looked at each word, a map a level but the finest.
-Taps = bool | Literal["all", "attention"]
+# ``True``: one map a level, of the decoding path. ``pyramid``: those and the image encoder's, by stride. ``all``: every
+# block's. ``attention``: those, and how much each place looked at each word, a map a level but the finest.
+Taps = bool | Literal["pyramid", "all", "attention"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def tapped(unet: Any, taps: Taps) -> Generator[Tapped]:
         hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
     try:
-        if taps is True:
+        if taps is True or taps == "pyramid":
             for place, block in enumerate(unet.up_blocks):
                 keep(place, block)
         elif taps:

@@ -32,7 +32,7 @@ from .settings import ModelSettings
 from .strict import ModelError, read_json, weight_files
 
 _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-_WHOLE = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_WHOLE = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder")
 
 
 @dataclass(frozen=True)

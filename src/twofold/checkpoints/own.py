@@ -19,6 +19,8 @@ from . import components
 from .card import model_card
 from .components import How
 from .heads import open_heads, save_heads
+from .image_encoder import FOLDER as IMAGE_ENCODER
+from .image_encoder import open_image_adapter, save_image_adapter
 from .settings import ModelSettings
 from .strict import ModelError, read_json, weight_files
 
@@ -52,6 +54,8 @@ def open_own(folder: Path, how: How) -> Opened:
         scheduler,
         texts,
     )
+    if settings.image_encoder:
+        net.image_adapter = open_image_adapter(folder / IMAGE_ENCODER, how)
     heads = open_heads(folder / "heads", weighty, how)
     return net, settings, heads, own_files(folder)
 
@@ -59,7 +63,7 @@ def open_own(folder: Path, how: How) -> Opened:
 def own_files(folder: Path) -> list[Path]:
     """The weight files, in a fixed order."""
     heads = sorted(p for p in (folder / "heads").glob("*") if p.is_dir())
-    parts = [folder / p for p in ("unet", "vae", "text_encoder") if (folder / p).is_dir()]
+    parts = [folder / p for p in ("unet", "vae", "text_encoder", IMAGE_ENCODER) if (folder / p).is_dir()]
     return [f for part in [*parts, *heads] for f in weight_files(part)]
 
 
@@ -86,10 +90,19 @@ def save_model(
     shutil.rmtree(partial, ignore_errors=True)
     save_components(backbone, partial, dtype)
     save_heads(heads or {}, partial / "heads", dtype)
+    adapter = backbone.image_adapter
+    if adapter is not None:
+        save_image_adapter(adapter, partial / IMAGE_ENCODER, dtype)
     if backbone.texts:
         _save_texts(backbone.texts, partial / TEXTS)
     headless = isinstance(backbone.unet.conv_out, nn.Identity)
-    stamped = settings.model_copy(update={"code_version": code_version(), "headless": headless})
+    stamped = settings.model_copy(
+        update={
+            "code_version": code_version(),
+            "headless": headless,
+            "image_encoder": "" if adapter is None else adapter.encoder.name,
+        }
+    )
     (partial / SETTINGS).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
     (partial / "README.md").write_text(model_card(stamped))
     partial.rename(folder)

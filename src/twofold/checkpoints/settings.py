@@ -20,7 +20,7 @@ class TaskSettings(BaseModel):
         task: its name where that is not the key it stands under: two keys may ask one task in two ways.
         protocol: how the answer is reached.
         head: what reads it out; the weights of one that has any are in ``heads/<key>``.
-        prompt, pad, guidance, stretch, clip, part: see `Reading`.
+        prompt, pad, guidance, stretch, clip, part, image_features: see `Reading`.
         space: what the numbers of the map are.
         frame: that vectors are painted in; ``None`` where there are none.
     """
@@ -37,6 +37,7 @@ class TaskSettings(BaseModel):
     stretch: bool = False
     clip: Literal["mean", "channels"] = "mean"
     part: int = 0
+    image_features: bool = False
 
     @field_validator("head")
     @classmethod
@@ -57,6 +58,7 @@ class TaskSettings(BaseModel):
             stretch=self.stretch,
             clip=self.clip,
             part=self.part,
+            image_features=self.image_features,
         )
 
 
@@ -68,6 +70,7 @@ class ModelSettings(BaseModel):
         name: of the model.
         size: edge, in pixels, that images are brought to; 0 is their own.
         edge: which one: the longest, the shortest, or both, which squeezes pictures into a square.
+        image_encoder: name of the encoder beside the latent, in the folder of that name; empty without one.
         headless: whether the network has no output layer, because heads read its features.
         tasks: by name, in the order they are listed to users.
         licence: of the weights.
@@ -82,6 +85,7 @@ class ModelSettings(BaseModel):
     size: int = 256
     edge: Edge = "longest"
     headless: bool = False
+    image_encoder: str = ""
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
     licence: str = "unstated"
     trained_on: tuple[str, ...] = ()
@@ -97,11 +101,12 @@ class ModelSettings(BaseModel):
         prompts: Mapping[str, str] | None = None,
         pad: bool = False,
         clip: Literal["mean", "channels"] = "mean",
+        image_features: bool = False,
     ) -> ModelSettings:
         """The same settings after a run that taught ``names`` in ``protocol`` through ``head``.
 
         ``prompts`` are those that were not the tasks' own, by name; ``pad`` says whether they were filled up;
-        ``clip`` how vectors are held in range.
+        ``clip`` how vectors are held in range; ``image_features`` whether the network had its image encoder's maps.
         """
         tasks = dict(self.tasks)
         for name in names:
@@ -115,5 +120,6 @@ class ModelSettings(BaseModel):
                 space=task.space,
                 frame=task.frame,
                 clip=clip if task.frame else "mean",
+                image_features=image_features,
             )
         return self.model_copy(update={"tasks": tasks, "recipes": (*self.recipes, recipe)})

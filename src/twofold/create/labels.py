@@ -66,6 +66,11 @@ def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None
                 f"label_mode 'denoise' shows the network a picture's caption, and the head of {name} reads how it "
                 "looks at words of its own; use label_mode 'reencode'"
             )
+        if predictor.reading.image_features:
+            raise ValueError(
+                f"label_mode 'denoise' has no image for the image encoder that {name} was trained with; use label_mode "
+                "'reencode'"
+            )
         if predictor.protocol.condition != "replace":
             raise ValueError(
                 f"label_mode 'denoise' reads a network that is shown one latent; that of {name} is shown two; use "

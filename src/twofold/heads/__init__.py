@@ -21,6 +21,7 @@ from .keypoint import KeypointHead
 from .latent import LatentHead
 from .light import LightHead
 from .multitask import MultiTaskHead
+from .pyramid import PyramidHead
 from .shared import share, shared_parts
 from .upernet import UperNetHead
 
@@ -37,6 +38,7 @@ HEADS: dict[str, type[nn.Module]] = {
     "bae": BaeHead,
     "fpn": FPNHead,
     "multitask": MultiTaskHead,
+    "pyramid": PyramidHead,
 }
 
 # What a name says beyond the class: that of GenPercept's first version is ``dpt-elu``.
@@ -86,6 +88,7 @@ __all__ = [
     "LatentHead",
     "LightHead",
     "MultiTaskHead",
+    "PyramidHead",
     "UperNetHead",
     "make_head",
     "share",

@@ -7,12 +7,14 @@ the same network reading the same latents, so either may come first, or both tog
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..backbones.image_encoder import ImageFeatures
 from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import from_x0
 from ..finite import check_finite
@@ -21,7 +23,15 @@ from ..predictor import Predictor, Reading
 from ..protocol import joined
 from .encoder import Encoder
 from .examples import Example
-from .learn import Denoiser, check_map_width, make_heads, make_tasks, set_learning, settle
+from .learn import (
+    Denoiser,
+    check_map_width,
+    make_heads,
+    make_tasks,
+    set_learning,
+    settle,
+    uses_image_features,
+)
 from .order import generator
 from .perception import PerceptionStage, look_at_pictures, told
 from .recipe import IMAGE, Recipe
@@ -53,7 +63,8 @@ class DenoiserStage(PerceptionStage):
         self.module = Denoiser(backbone, self.heads).to(team.device)
         if recipe.augment:
             backbone.vae.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
-        looks = look_at_pictures(recipe, tasks)
+        self.uses_image_features = uses_image_features(backbone, recipe)
+        looks = look_at_pictures(recipe, tasks) or self.uses_image_features
         encoder = Encoder(backbone, tasks, recipe.latent_weight > 0, recipe.image_weight > 0, looks)
         super().__init__(recipe, run, team, tasks, encoder, run.parent / LATENTS if recipe.cache else None)
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
@@ -92,7 +103,8 @@ class DenoiserStage(PerceptionStage):
         head = self.heads[name]
         taps = getattr(head, "reads_features", True)
         text = text_of(head, lambda: self._prompted(name)).expand(len(examples), -1, -1)
-        said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)))
+        maps = self._image_features(examples)
+        said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)), maps)
         if not taps:  # the decoder may bound an infinite latent
             check_finite(
                 said.prediction, f"the network's {name} output for {', '.join(e.name for e in examples)}"
@@ -122,7 +134,13 @@ class DenoiserStage(PerceptionStage):
         """Whether teacher and student see the same features, so that one look serves both: only heads learn."""
         recipe, how = self.recipe, self.recipe.protocol
         steady = how.kind == "one_step" and not how.random and how.taught == "same"
-        return steady and recipe.unet == "frozen" and recipe.text == "frozen" and not recipe.latent_weight
+        return (
+            steady
+            and recipe.unet == "frozen"
+            and recipe.text == "frozen"
+            and not (self.uses_image_features and recipe.encoder == "full")
+            and not recipe.latent_weight
+        )
 
     def _answered(self, name: str, examples: list[Example]) -> list[Example]:
         """The examples with the teacher's answers, reached as they are in use, in place of what was stored."""
@@ -134,7 +152,8 @@ class DenoiserStage(PerceptionStage):
         rngs = [generator(self.recipe.seed, "teacher", e.rng.initial_seed()) for e in asked]
         predictor = self._predictors()[name]
         with self._teacher().teaching():
-            answer = self.recipe.protocol.solve(predictor.look, image, rngs, self.backbone.schedule)
+            look = partial(predictor.look, image_features=self._image_features(asked))
+            answer = self.recipe.protocol.solve(look, image, rngs, self.backbone.schedule)
             painted = (
                 self.heads[name](answer.x0, answer.features, self.backbone)
                 if self.recipe.image_weight
@@ -152,6 +171,13 @@ class DenoiserStage(PerceptionStage):
         image = example.image[None].to(self.team.device)
         target = image if example.target is None else example.target[None].to(self.team.device)
         return self.recipe.protocol.prepare(image, target, example.rng, self.backbone.schedule)
+
+    def _image_features(self, examples: Sequence[Example]) -> ImageFeatures | None:
+        """The image encoder's maps of the examples' images, where tasks get them."""
+        if not self.uses_image_features:
+            return None
+        images = [e.picture for e in examples if e.picture is not None]
+        return self.backbone.image_features(torch.stack(images).to(self.team.device).float() / 255)
 
     def _prompt(self, name: str) -> str:
         return self.recipe.prompts.get(name, self.tasks[name].prompt)
@@ -182,6 +208,7 @@ class DenoiserStage(PerceptionStage):
                     prompt=self._prompt(t),
                     pad=self.recipe.pad,
                     clip=self.recipe.clipping if task.frame else "mean",
+                    image_features=self.uses_image_features,
                 ),
                 size=size,
             )

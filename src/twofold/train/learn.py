@@ -21,6 +21,7 @@ class Denoiser(nn.Module):
         super().__init__()
         self.unet, self.vae = backbone.unet, backbone.vae
         self.text_encoder = backbone.text_encoder
+        self.image_adapter = backbone.image_adapter
         self.heads = nn.ModuleDict({_key(t): h for t, h in heads.items()})
 
 
@@ -104,6 +105,9 @@ def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], reci
         post = getattr(backbone.vae, "post_quant_conv", None)
         if post is not None:
             post.requires_grad_(True)
+    if backbone.image_adapter is not None and uses_image_features(backbone, recipe):
+        backbone.image_adapter.adapters.requires_grad_(recipe.unet != "frozen")
+        backbone.image_adapter.encoder.requires_grad_(recipe.encoder == "full")
     for head in heads.values():
         head.requires_grad_(True)
     if recipe.checkpointing:
@@ -137,6 +141,11 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
             f"precision='bf16' on a CPU with examples of {found} pixels: the U-Net downsamples maps of width 1, whose "
             f"gradient is wrong there (a fault of oneDNN); use a size of at least {least} pixels, or precision='fp32'"
         )
+
+
+def uses_image_features(backbone: StableDiffusion, recipe: Recipe) -> bool:
+    """Whether tasks get the image encoder's features."""
+    return backbone.image_adapter is not None and recipe.encoder != "off" and bool(recipe.tasks)
 
 
 def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from .recipe import Recipe
+
+ENCODER = "image_adapter.encoder."  # names of the image encoder's parameters begin with it
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
@@ -40,14 +43,18 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def make_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW over what learns of ``module``; heads and decoder in a group of their own."""
+    """Adam or AdamW over what learns of ``module``; heads and decoder, and the image encoder, in groups."""
     named = [(k, p) for k, p in module.named_parameters() if p.requires_grad]
-    apart = [p for k, p in named if recipe.head_lr and k.startswith(("heads.", "vae."))]
-    chosen = {id(p) for p in apart}
-    groups = [
-        {"params": [p for _, p in named if id(p) not in chosen], "scale": 1.0},
-        {"params": apart, "scale": recipe.head_lr / recipe.lr if recipe.lr else 0.0},
+    rates = {("heads.", "vae."): recipe.head_lr, (ENCODER,): recipe.encoder_lr}
+    groups: list[dict[str, Any]] = [
+        {
+            "params": [p for k, p in named if rate and k.startswith(names)],
+            "scale": rate / recipe.lr if recipe.lr else 0.0,
+        }
+        for names, rate in rates.items()
     ]
+    chosen = {id(p) for group in groups for p in group["params"]}
+    groups.insert(0, {"params": [p for _, p in named if id(p) not in chosen], "scale": 1.0})
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(
         [g for g in groups if g["params"]],

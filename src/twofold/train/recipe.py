@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from ..backbones.encoders import IMAGE_ENCODERS
 from ..heads import HEADS
 from ..protocol import OneStep, Protocol
 from ..tasks import get_task
@@ -26,6 +27,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 _OF_DIFFUSION = (
     "reset", "latent_weight", "image_weight", "head", "head_options", "protocol", "prompts", "pad", "unet", "rank",
     "alpha", "targets", "text", "decoder", "drop_caption", "head_lr", "checkpointing",
+    "image_encoder", "encoder", "encoder_lr",
 )  # fmt: skip
 
 
@@ -123,6 +125,10 @@ class Recipe(BaseModel):
             ends of the names of the layers they are added to.
         text: whether the text encoder learns too; it stays ``frozen`` where pretrained words are to keep their meaning.
         decoder: whether the autoencoder's decoder learns as a latent head's last part.
+        image_encoder: name of a pretrained image encoder to put beside the latent of a start that has none
+            (`twofold.backbones.encoders`).
+        encoder: what of the start's image encoder is used by tasks: nothing (``off``), its features as they are
+            (``frozen``), or trained with the rest (``full``). Its adapters are trained where the U-Net is.
         drop_caption: how often the caption is empty, so that guidance has its unconditional half.
         labels: how many labelled samples may be used, 0 for all: the "few labels" setting.
         skip_bad: leave out samples that cannot be read and list them, instead of stopping at the first.
@@ -131,7 +137,8 @@ class Recipe(BaseModel):
         micro: examples shown to the network at once in each process; 0 is all of the process's share. The rest of the
             share follows before the update (gradient accumulation).
         optimizer: ``adamw`` or ``adam``, with ``betas``, ``eps`` and ``weight_decay``.
-        lr, head_lr: learning rates; heads and decoder have their own where ``head_lr`` is not 0.
+        lr, head_lr, encoder_lr: learning rates; heads and decoder have their own where ``head_lr`` is not 0, the image
+            encoder where ``encoder_lr`` is not 0.
         schedule, warmup, decay, final_lr: of the learning rate, see `optimizer.learning_rate`.
         clip: of the gradient's norm; 0 does not clip.
         ema: decay of the averaged weights, which are what is validated and saved; 0 averages nothing.
@@ -175,6 +182,8 @@ class Recipe(BaseModel):
     targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     text: Literal["full", "frozen"] = "full"
     decoder: Literal["frozen", "full"] = "frozen"
+    image_encoder: str = ""
+    encoder: Literal["off", "frozen", "full"] = "frozen"
     drop_caption: float = Field(0.1, ge=0, le=1)
     labels: int = Field(0, ge=0)
     skip_bad: bool = False
@@ -184,6 +193,7 @@ class Recipe(BaseModel):
     optimizer: Literal["adamw", "adam"] = "adamw"
     lr: float = Field(1e-3, ge=0)
     head_lr: float = Field(0.0, ge=0)
+    encoder_lr: float = Field(0.0, ge=0)
     betas: tuple[Share, Share] = (0.9, 0.99)
     eps: float = Field(1e-8, ge=0)
     weight_decay: float = Field(0.01, ge=0)
@@ -250,6 +260,10 @@ class Recipe(BaseModel):
             )
         if self.stage != "autoencoder" and any(s.labels == "teacher" for s in self.sources) and not self.ema:
             raise ValueError("labels='teacher' needs averaged weights: ema must be above 0")
+        if self.image_encoder and self.image_encoder not in IMAGE_ENCODERS:
+            raise ValueError(
+                f"unknown image encoder {self.image_encoder!r}; known: {', '.join(IMAGE_ENCODERS)}"
+            )
         if self.stage == "network":
             self._check_network()
         if self.stage == "denoiser" and self.tasks:

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..backbones.encoders import pretrained_encoder
+from ..backbones.image_encoder import ImageAdapter
 from ..backbones.stable_diffusion import StableDiffusion
 from ..checkpoints import (
     ModelSettings,
@@ -23,6 +25,7 @@ from ..checkpoints import (
 from ..data.folder import Folder
 from ..image.files import held
 from ..tasks import TASKS, get_task
+from .learn import uses_image_features
 from .loop import Record, train
 from .recipe import IMAGE, Recipe
 from .room import room
@@ -38,8 +41,11 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
     from ..backbones import new
 
     if recipe.start == "new":
-        return new.miniature(_texts(recipe), recipe.seed), ModelSettings(name=recipe.name), {}
+        backbone = new.miniature(_texts(recipe), recipe.seed)
+        _add_image_encoder(backbone, recipe)
+        return backbone, ModelSettings(name=recipe.name), {}
     model = open_model(recipe.start)
+    _add_image_encoder(model.backbone, recipe)
     if recipe.reset:
         new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
     if recipe.stage == "denoiser" and recipe.tasks:
@@ -49,6 +55,24 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
             model.backbone, recipe.protocol.channels(model.backbone.latent_channels), recipe.protocol.parts
         )
     return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)
+
+
+def _add_image_encoder(backbone: StableDiffusion, recipe: Recipe) -> None:
+    """Put the pretrained image encoder that a recipe names beside the latent.
+
+    Raises:
+        ValueError: the start has another one.
+    """
+    adapter = backbone.image_adapter
+    if not recipe.image_encoder or (adapter and adapter.encoder.name == recipe.image_encoder):
+        return
+    if adapter is not None:
+        raise ValueError(
+            f"{recipe.start} has the image encoder {adapter.encoder.name}, and the recipe names "
+            f"{recipe.image_encoder}; leave image_encoder out, or start from a model without one"
+        )
+    encoder = pretrained_encoder(recipe.image_encoder)
+    backbone.image_adapter = ImageAdapter.for_unet(encoder, backbone.unet, backbone.stride)
 
 
 def _begun(recipe: Recipe) -> tuple[nn.Module, ModelSettings | NetworkSettings, dict[str, nn.Module]]:
@@ -175,7 +199,14 @@ def _save(
         # What the network was taught earlier was taught to other weights.
         settings = settings.model_copy(update={"tasks": {}})
     settings = settings.with_tasks(
-        tasks, recipe.protocol, recipe.name, recipe.head, recipe.prompts, recipe.pad, recipe.clipping
+        tasks,
+        recipe.protocol,
+        recipe.name,
+        recipe.head,
+        recipe.prompts,
+        recipe.pad,
+        recipe.clipping,
+        uses_image_features(backbone, recipe),
     )
     kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
@@ -191,7 +222,7 @@ def _taught(settings: NetworkSettings, recipe: Recipe) -> NetworkSettings:
 
 def _as_before(recipe: Recipe) -> bool:
     """Whether tasks that the run did not teach are answered as they were: only new heads have learned."""
-    learned = "full" in (recipe.unet, recipe.text, recipe.decoder) or recipe.unet == "lora"
+    learned = "full" in (recipe.unet, recipe.text, recipe.decoder, recipe.encoder) or recipe.unet == "lora"
     return recipe.stage == "denoiser" and not recipe.reset and not learned
 
 

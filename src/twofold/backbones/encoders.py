@@ -1,0 +1,26 @@
+"""Image encoders by the name that checkpoints and recipes have for them."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from .efficientnet import EfficientNetLite0, imagenet_weights
+from .image_encoder import ImageEncoder
+
+IMAGE_ENCODERS: dict[str, type[ImageEncoder]] = {EfficientNetLite0.name: EfficientNetLite0}
+# Where pretrained weights come from, by the same names.
+PRETRAINED: dict[str, Callable[[], dict[str, Tensor]]] = {EfficientNetLite0.name: imagenet_weights}
+
+
+def pretrained_encoder(name: str) -> ImageEncoder:
+    """An image encoder with its pretrained weights.
+
+    Raises:
+        ValueError: no image encoder of that name.
+        ModuleNotFoundError: the package that has its weights is not installed.
+    """
+    if name not in IMAGE_ENCODERS:
+        raise ValueError(f"unknown image encoder {name!r}; known: {', '.join(IMAGE_ENCODERS)}")
+    encoder = IMAGE_ENCODERS[name]()
+    encoder.load_state_dict(PRETRAINED[name]())
+    return encoder.eval()
