@@ -272,7 +272,7 @@ def test_one_task_of_several_can_be_kept_alone(net, saved, tmp_path):
 @pytest.mark.parametrize(
     "said, error",
     [
-        ({"fusion": "../../unet"}, "a folder beside its own"),
+        ({"fusion": "../../unet"}, "the folder of fusion"),
         ({"decoder": "normals"}, "this head shares fusion"),
         ({"fusion": "gone"}, "gone has no .safetensors weights"),
         ({}, "lacks the tensor fusion"),

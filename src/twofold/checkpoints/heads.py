@@ -17,30 +17,36 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ..heads import HEADS, shared_parts
+from ..io import safe_output_path
 from .components import How
-from .strict import ModelError, Tensors, load_strictly, read_json
+from .strict import ModelError, Tensors, checked_name, load_strictly, read_json
 
 SHARED = "shared.json"
 
 
 def save_heads(heads: Mapping[str, nn.Module], folder: Path, dtype: torch.dtype) -> None:
-    """Write ``heads``, by task, below ``folder``, which has none of them yet."""
+    """Write ``heads``, by task, below ``folder``, which has none of them yet.
+
+    Raises:
+        UnsafeNameError: a task's name is no name of a folder.
+    """
     elsewhere: dict[str, dict[str, str]] = {task: {} for task in heads}
     for part, module, tasks in shared_parts(heads):
         name = "+".join(tasks)
         elsewhere |= {task: {**elsewhere[task], part: name} for task in tasks}
         found = {f"{part}.{k}": v for k, v in module.state_dict().items()}
-        _save(found, folder / name, dtype)
+        _save(found, safe_output_path(folder, name, "the tasks"), dtype)
     for task, head in heads.items():
         own = {
             k: v
             for k, v in head.state_dict().items()
             if not k.startswith(tuple(f"{p}." for p in elsewhere[task]))
         }
-        _save(own, folder / task, dtype)
-        (folder / task / "config.json").write_text(json.dumps(getattr(head, "config", {}), indent=2) + "\n")
+        place = safe_output_path(folder, task, "the task")
+        _save(own, place, dtype)
+        (place / "config.json").write_text(json.dumps(getattr(head, "config", {}), indent=2) + "\n")
         if elsewhere[task]:
-            (folder / task / SHARED).write_text(json.dumps(elsewhere[task], indent=2) + "\n")
+            (place / SHARED).write_text(json.dumps(elsewhere[task], indent=2) + "\n")
 
 
 def _save(tensors: Tensors, folder: Path, dtype: torch.dtype) -> None:
@@ -57,6 +63,7 @@ def open_heads(folder: Path, kinds: Mapping[str, str], how: How) -> dict[str, nn
     heads: dict[str, nn.Module] = {}
     parts: dict[tuple[str, str], nn.Module] = {}
     for task, kind in kinds.items():
+        checked_name(task, folder, "the task")
         made = _described(folder / task, kind)
         tensors = how.tensors(folder / task)
         shared = _shared(folder / task, made)
@@ -88,9 +95,10 @@ def _shared(folder: Path, head: nn.Module) -> dict[str, str]:
         return {}
     found: dict[str, Any] = read_json(path)
     for part, name in found.items():
-        if part not in getattr(head, "shares", ()) or not isinstance(name, str) or Path(name).name != name:
+        known = getattr(head, "shares", ())
+        if part not in known:
             raise ModelError(
-                f"{path} says that {part!r} is in {name!r}: this head shares {', '.join(getattr(head, 'shares', ()))}, "
-                "and a name is that of a folder beside its own"
+                f"{path} has the part {part!r}; this head shares {', '.join(known) or 'nothing'}"
             )
+        checked_name(name, path, f"the folder of {part}")
     return found

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..heads import HEADS
+from ..io import check_name
 from ..predictor import Edge, Reading
 from ..protocol import MultiStep, OneStep, Protocol
 from ..tasks import get_task
@@ -72,7 +73,7 @@ class ModelSettings(BaseModel):
         edge: which one: the longest, the shortest, or both, which squeezes pictures into a square.
         image_encoder: name of the encoder beside the latent, in the folder of that name; empty without one.
         headless: whether the network has no output layer, because heads read its features.
-        tasks: by name, in the order they are listed to users.
+        tasks: by name, in the order they are listed to users. A name is also that of files and folders, and is checked.
         licence: of the weights.
         trained_on: data sets and their licences, in words.
         recipes: names of the runs that made the weights, first to last.
@@ -91,6 +92,13 @@ class ModelSettings(BaseModel):
     trained_on: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
     code_version: str = ""
+
+    @field_validator("tasks")
+    @classmethod
+    def _checked_names(cls, value: dict[str, TaskSettings]) -> dict[str, TaskSettings]:
+        for name in value:
+            check_name(name, "the task")
+        return value
 
     def with_tasks(
         self,

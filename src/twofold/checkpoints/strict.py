@@ -12,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from ..io import UnsafeNameError, check_name
+
 Tensors = dict[str, Tensor]
 
 
@@ -30,6 +32,18 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ModelError(f"{path} does not hold a JSON object; fetch the checkpoint again")
     return value
+
+
+def checked_name(name: Any, where: Path, what: str) -> str:
+    """A name out of the file or folder ``where``, if it may be that of one file or folder.
+
+    Raises:
+        ModelError: it is no such name.
+    """
+    try:
+        return check_name(name, what)
+    except UnsafeNameError as error:
+        raise ModelError(f"{where}: {error}") from error
 
 
 STEMS = ("diffusion_pytorch_model", "model")
@@ -64,8 +78,11 @@ def weight_files(folder: Path, variant: str = "") -> list[Path]:
 
 
 def _shards(folder: Path, index: Path) -> list[Path]:
-    names = sorted(set(read_json(index).get("weight_map", {}).values()))
-    files = [folder / Path(name).name for name in names]
+    listed = read_json(index).get("weight_map")
+    if not isinstance(listed, dict):
+        raise ModelError(f"{index} has no weight_map that lists its shards; fetch it again")
+    names = dict.fromkeys(checked_name(name, index, "the shard") for name in listed.values())
+    files = [folder / name for name in sorted(names)]
     absent = [f.name for f in files if not f.exists()]
     if absent or not files:
         lost = absent[0] if absent else "every shard"

@@ -123,7 +123,7 @@ def find_recipe(name: str, settings: Sequence[str] = (), lab: bool = False) -> R
 
 def _code_in(settings: Sequence[str]) -> set[str]:
     """What the user has named of a network or of tasks, in settings of the command line."""
-    from twofold.train.recipe import read_value
+    from twofold.train.override import read_value
 
     values = {key: read_value(value) for key, _, value in (s.partition("=") for s in settings)}
     mix = values.get("mix")

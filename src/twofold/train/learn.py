@@ -9,6 +9,7 @@ from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import make_head, share
+from ..io import check_name
 from ..tasks import Task, get_task
 from ..tasks.compat import genpercept
 from .recipe import Recipe
@@ -37,6 +38,8 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
         ValueError: a task that is no picture is to go through the autoencoder, or a loss that a task does not have.
     """
     tasks = {t: get_task(t) for t in recipe.tasks}
+    for task in tasks.values():
+        check_name(task.name, "the name of the task")  # heads and labels are kept in files of this name
     called = {task.name: name for name, task in tasks.items()}
     for name, task in tasks.items():
         if called[task.name] != name:

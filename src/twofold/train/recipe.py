@@ -11,9 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..backbones.encoders import IMAGE_ENCODERS
 from ..heads import HEADS
+from ..io import check_name
 from ..protocol import OneStep, Protocol
 from ..tasks import get_task
 from .code import check_code
+from .override import put_value, read_value
 
 # One example of a batch may teach one of these: a task's name, or
 IMAGE = "image"  # the denoising of images under their captions: what keeps the model able to generate
@@ -223,6 +225,11 @@ class Recipe(BaseModel):
         """How predicted vectors are held in range: GenPercept's release clips each channel (`predictor.Reading`)."""
         return "channels" if self.compat == "genpercept" else "mean"
 
+    @field_validator("name")
+    @classmethod
+    def _names_a_folder(cls, name: str) -> str:
+        return check_name(name, "the recipe's name")
+
     @field_validator("head_options", "network_options")
     @classmethod
     def _as_read_again(cls, options: dict[str, Any]) -> dict[str, Any]:
@@ -342,7 +349,7 @@ class Recipe(BaseModel):
                 known = ", ".join(sorted(type(self).model_fields))
                 raise ValueError(f"--set {setting}: expected KEY=VALUE with a key among {known}")
             try:
-                _put(changes, [key, *inner], read_value(value))
+                put_value(changes, [key, *inner], read_value(value))
             except ValueError as error:
                 raise ValueError(f"--set {setting}: {error}") from None
         try:
@@ -372,35 +379,6 @@ class Recipe(BaseModel):
         if not allow_code:
             check_code(recipe, path)
         return recipe
-
-
-def read_value(text: str) -> Any:
-    """The value of ``KEY=VALUE``: JSON, or plain text where it is not."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _put(place: Any, keys: list[str], value: Any) -> None:
-    """Put a value where ``keys`` lead, through lists and objects; objects are made where there are none.
-
-    Raises:
-        ValueError: there is no such place.
-    """
-    name, *rest = keys
-    if isinstance(place, dict):
-        if not rest:
-            place[name] = value
-        else:
-            _put(place.setdefault(name, {}), rest, value)
-    elif isinstance(place, list) and name.isdigit() and int(name) < len(place):
-        if not rest:
-            place[int(name)] = value
-        else:
-            _put(place[int(name)], rest, value)
-    else:
-        raise ValueError(f"there is no {name!r} inside {place!r}")
 
 
 def wrong(error: ValidationError) -> str:
