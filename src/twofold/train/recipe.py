@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,12 +15,11 @@ from ..protocol import OneStep, Protocol
 from ..tasks import get_task
 from .code import check_code
 from .override import put_value, read_value
+from .source import Size, Source
 
 # One example of a batch may teach one of these: a task's name, or
 IMAGE = "image"  # the denoising of images under their captions: what keeps the model able to generate
 
-Pixels = Annotated[int, Field(ge=1)]
-Size = tuple[Pixels, Pixels]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -31,53 +29,6 @@ _OF_DIFFUSION = (
     "alpha", "targets", "text", "decoder", "drop_caption", "head_lr", "checkpointing",
     "image_encoder", "encoder", "encoder_lr",
 )  # fmt: skip
-
-
-class Source(BaseModel):
-    """A data folder, its share of the examples drawn (relative to the others'), and how many of its samples to use.
-
-    Attributes:
-        path: of the folder.
-        share: of the examples, relative to the other sources'; it is kept exactly, not on average.
-        limit: how many samples are used, taken evenly from the whole folder; 0 is all.
-        fraction: of the samples that are used, in place of ``limit`` (GenPercept, Table 12).
-        size: height and width of this folder's examples, in place of the recipe's.
-        crop: window of its images, in place of its header's: ``[left, top, width, height]`` or ``kitti-benchmark``.
-        depth_range: metres; depth is valid strictly between (GenPercept: 1e-5 to 65 for Hypersim, to 80 for VKITTI2).
-        labels: what its examples are told: what is ``stored`` with them, or what the ``teacher``, the averaged weights
-            as they are at that step, answers. Stored labels then only say where there is something to be learned; a
-            sample without any is learned from all over.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    path: str
-    share: float = Field(1.0, ge=0)
-    limit: int = Field(0, ge=0)
-    fraction: float = Field(1.0, gt=0, le=1)
-    size: Size | None = None
-    crop: tuple[int, int, int, int] | Literal["", "kitti-benchmark"] = ""
-    depth_range: tuple[float, float] | None = None
-    labels: Literal["stored", "teacher"] = "stored"
-
-    @property
-    def override(self) -> dict[str, Any]:
-        """Entries that replace those of the folder's header, for `data.Folder`."""
-        window = {"crop": self.crop if isinstance(self.crop, str) else list(self.crop)} if self.crop else {}
-        limits = {"targets": {"depth": {"valid_range": list(self.depth_range)}}} if self.depth_range else {}
-        return window | limits
-
-    @model_validator(mode="after")
-    def _one_limit(self) -> Source:
-        if self.limit and self.fraction != 1:
-            raise ValueError(f"{self.path}: give a limit or a fraction, not both")
-        return self
-
-    def indices(self, count: int) -> list[int]:
-        """Which of ``count`` samples to use."""
-        used = self.limit or max(1, round(Fraction(str(self.fraction)) * count))
-        if used >= count:
-            return list(range(count))
-        return [i * count // used for i in range(used)]
 
 
 class Recipe(BaseModel):
