@@ -35,7 +35,7 @@ from twofold.create import Creator, Settings, creator_of
 from twofold.data.writer import FolderWriter
 from twofold.sample import Sample
 from twofold.train.denoiser import DenoiserStage
-from twofold.train.examples import Example
+from twofold.train.examples import MultiTaskExample
 from twofold.train.loop import update
 from twofold.train.optimizer import make_optimizer
 from twofold.train.recipe import Recipe, Source
@@ -94,14 +94,14 @@ class Twice(DenoiserStage):
     pixels: Tensor  # ``b 3 h w``, in place of the batch's pictures
     spent: dict[str, list[float]]
 
-    def loss(self, examples: Sequence[Example]) -> Loss:
+    def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
         """The same loss, later."""
         began = spent(self.team)
         with torch.no_grad():
             for _ in range(2):
                 self.backbone.encode(self.pixels * 2 - 1)
             encoded = spent(self.team)
-            query = [self._query(e) for e in examples]
+            query = [self._query(e["normals"]) for e in examples]
             x, t = torch.cat([q.x for q in query]), torch.cat([q.t for q in query])
             taps = self.heads["normals"].reads_features
             self.backbone(x, t, self._prompted("normals").expand(len(x), -1, -1), taps)

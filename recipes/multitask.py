@@ -11,7 +11,8 @@ settings Diff-2-in-1's paper says it keeps; boundaries, which they learn too, ar
 diffusion model's maps met those networks was not published: here the fused maps stand in place of a transformer's
 tokens, under decoders of our own. Not as there: depth is learned and answered up to scale and shift, between each
 picture's 2 % and 98 % quantiles, and not in metres; crops are zoomed by up to two and never shrunk; saliency is one
-share a pixel in place of two logits. An example is one picture under one task.
+share a pixel in place of two logits. An example is one picture under all its tasks (``tasks_per_image="all"``): one
+forward pass of the U-Net and of the fusion network, and a loss that is the sum over tasks.
 """
 
 from twofold.protocol import OneStep
@@ -20,7 +21,7 @@ from twofold.train import Recipe, Source
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 NYUD_CLASSES = "twofold.data.labels:nyud_mt_logits"
 PASCAL_CLASSES = "twofold.data.labels:pascal_mt_logits"
-# Pictures between two steps of the teacher; each is an example for every task.
+# Images between two steps of the EMA teacher.
 EVERY = 40
 
 
@@ -37,7 +38,7 @@ def together(name: str, data: str, losses: dict[str, dict[str, float]], size: tu
         name=name, stage="denoiser", start=SD15, sources=(Source(path=data),), validation=f"{data}-val",
         mix=dict.fromkeys(losses, 1.0), prompts=dict.fromkeys(losses, ""), losses=losses, size=size, augment=True,
         protocol=OneStep(timestep=0), unet="frozen", text="frozen", head="multitask", latent_weight=0.0,
-        image_weight=1.0, steps=40000, batch=2 * len(losses), optimizer="adam", lr=2e-5, betas=(0.9, 0.999),
+        image_weight=1.0, tasks_per_image="all", steps=40000, batch=2, optimizer="adam", lr=2e-5, betas=(0.9, 0.999),
         weight_decay=1e-6, schedule="poly", warmup=0, final_lr=0.0, clip=0.0, ema=0.0, validate_every=4000,
         validate_count=100, save_every=1000,
     )  # fmt: skip
@@ -56,10 +57,9 @@ def improved(recipe: Recipe, real: float, created: float, decay: float) -> Recip
     """
     (labelled,) = recipe.sources
     made = Source(path=f"{labelled.path}-created", share=created, labels="teacher")
-    tasks = len(recipe.tasks)
     return recipe.replace(
-        name=f"{recipe.name}-improved", start=f"runs/{recipe.name}/checkpoint", batch=tasks, ema=decay,
-        sources=(labelled.model_copy(update={"share": real}), made), ema_every=EVERY * tasks,
+        name=f"{recipe.name}-improved", start=f"runs/{recipe.name}/checkpoint", batch=1, ema=decay,
+        sources=(labelled.model_copy(update={"share": real}), made), ema_every=EVERY,
     )  # fmt: skip
 
 

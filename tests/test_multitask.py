@@ -359,8 +359,9 @@ def test_what_the_recipes_ask(net):
         real, created = second.sources
         assert (created.labels, created.share / real.share) == ("teacher", share_)
         assert second.start == f"runs/{made[plan]().name}/checkpoint"
-        # Forty pictures, each of them an example for every task; one picture an update.
-        assert (second.ema, second.ema_every) == (decay, 40 * len(second.tasks))
-        assert second.batch == len(second.tasks)
+        # Forty images between two steps; one image an update, under all its tasks.
+        assert (second.ema, second.ema_every) == (decay, 40)
+        assert (second.batch, second.tasks_per_image) == (1, "all")
+        assert (made[plan]().batch, made[plan]().tasks_per_image) == (2, "all")
         for t in second.tasks:
             assert set(second.losses[t]) <= set(get_task(t).loss_names)

@@ -176,7 +176,8 @@ def test_augmentation_keeps_geometry_true():
     painted = torch.where(valid, (normals + 1) / 2, 0.5)
     held = Held((painted * 255).round().byte(), {"normals": normals}, {"normals": valid}, "")
     for step in range(8):
-        image, target, known = cropped(held, task, (48, 64), generator(step))
+        image, targets = cropped(held, {"x": task}, (48, 64), generator(step))
+        target, known = targets["x"]
         assert image.shape == target.shape == (3, 48, 64)
         inner = (-torch.nn.functional.max_pool2d(-known[None].float(), 5, 1, 2)[0] > 0.5)[0]
         seen = image * 2 - 1

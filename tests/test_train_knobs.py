@@ -267,11 +267,11 @@ def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
     stage = stage_of(plan, tmp_path)
     # A crop of a picture alone, which is to be generated, is square.
     wanted = {("balls", "depth"): (4, 2, 2), ("others", "depth"): (4, 2, 1), ("balls", "image"): (4, 2, 2)}
-    for example in [*stage.draw(0), *stage.draw(1)]:
+    for example in (e for step in range(2) for image in stage.draw(step) for e in image.values()):
         source = example.name.split("/")[0]
         if (source, example.kind) in wanted:
             assert example.shape == wanted[source, example.kind]
-    assert {e.name.split("/")[0] for e in stage.draw(0)} == {"balls", "others"}
+    assert {e.name.split("/")[0] for image in stage.draw(0) for e in image.values()} == {"balls", "others"}
     assert torch.isfinite(stage.loss(stage.draw(0)).total)
 
 
@@ -283,7 +283,7 @@ def test_nearest_pixels_are_pixels_of_the_picture():
     held = Held((ball.image * 255).round().byte(), ball.targets, ball.valid, "")
     levels = set((held.image.float() / 255).unique().tolist())
     for name, only in (("nearest", True), ("bilinear", False)):
-        image, _, _ = cropped(held, depth, (24, 24), generator(1), name)
+        image, _ = cropped(held, {"depth": depth}, (24, 24), generator(1), name)
         assert (set(image.unique().tolist()) <= levels) == only
 
 
@@ -478,12 +478,12 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(recip
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_mirroring_can_be_left_out_and_changes_nothing_else(recipe, tmp_path, augment):
-    drawn = {}
+    drawn: dict[bool, list[Any]] = {}
     for mirror in (True, False):
         stage = stage_of(
             recipe.replace(batch=4, size=(32, 32), mirror=mirror, augment=augment), tmp_path / str(mirror)
         )
-        drawn[mirror] = [e for step in range(6) for e in stage.draw(step)]
+        drawn[mirror] = [e for step in range(6) for image in stage.draw(step) for e in image.values()]
     same = [torch.equal(a.canvas, b.canvas) for a, b in zip(drawn[True], drawn[False], strict=True)]
     assert 4 < sum(same) < 20, "half of them are as they were"
     for a, b in zip(drawn[True], drawn[False], strict=True):

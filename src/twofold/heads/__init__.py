@@ -4,7 +4,7 @@ What it may say of itself beside: ``reads_features``, which maps of the network 
 when not said); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, how far
 off it expects to be, as `BaeHead.with_uncertainty`; ``text``, what the network is told in place of a prompt, as
 `FPNHead.text`; ``shares``, which of its parts it has together with the heads of a run's other tasks, as
-`MultiTaskHead.shares`.
+`MultiTaskHead.shares`, and ``shared_output``, what these make of the features, so that `HeadGroup` runs them once.
 """
 
 import inspect
@@ -17,6 +17,7 @@ from ..backbones.backbone import Backbone
 from .bae import BaeHead
 from .dpt import DPTHead
 from .fpn import FPNHead
+from .group import HeadGroup
 from .keypoint import KeypointHead
 from .latent import LatentHead
 from .light import LightHead
@@ -84,6 +85,7 @@ __all__ = [
     "BaeHead",
     "DPTHead",
     "FPNHead",
+    "HeadGroup",
     "KeypointHead",
     "LatentHead",
     "LightHead",

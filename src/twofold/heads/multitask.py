@@ -25,8 +25,8 @@ class MultiTaskHead(nn.Module):
     """All maps of a U-Net to a canvas or logits ``b out h*stride w*stride``.
 
     Alone it is a head as any other. Heads of several tasks of a run have one `fusion` between them, the same module:
-    one set of weights, of running statistics and of averages. Each task asks with a look of its own, so the trunk is
-    run once a task, in training and in use.
+    one set of weights, of running statistics and of averages. Where an image is trained under several tasks at once,
+    `HeadGroup` runs it once for all of them; in use, and in training with one task an example, it is run once a task.
 
     Args:
         out: channels painted: of a map, or class logits; 1 is repeated to three.
@@ -66,11 +66,23 @@ class MultiTaskHead(nn.Module):
         fitted: dict[str, Any] = {"out": channels, "levels": levels, "widths": widths, "width": width}
         return cls(**{**fitted, **options})
 
-    def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """All maps (``b c h w``, as `Output.features` of ``all``) to ``b out h*stride w*stride``; no latent is read."""
-        levels = by_level(features, backbone)
-        painted = self.decoder(self.fusion(levels))
-        size = [n * backbone.stride for n in levels[-1][0].shape[-2:]]
+    def shared_output(self, features: tuple[Tensor, ...], backbone: Backbone) -> list[Tensor]:
+        """The fused pyramid of all maps, ``b c h w`` a level, coarse to fine: the same for every task's head."""
+        return self.fusion(by_level(features, backbone))
+
+    def forward(
+        self,
+        x0: Tensor,
+        features: tuple[Tensor, ...],
+        backbone: Backbone,
+        shared: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """All maps (``b c h w``, as `Output.features` of ``all``) to ``b out h*stride w*stride``; no latent is read.
+
+        ``shared`` is `shared_output` of the same maps, where it is there already.
+        """
+        painted = self.decoder(self.shared_output(features, backbone) if shared is None else shared)
+        size = [n * backbone.stride for n in by_level(features, backbone)[-1][0].shape[-2:]]
         painted = F.interpolate(painted, size=size, mode="bilinear", align_corners=False)
         return painted.expand(-1, 3, -1, -1) if painted.shape[1] == 1 else painted
 

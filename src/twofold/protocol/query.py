@@ -31,6 +31,13 @@ class Query:
     sigma: Tensor
     predicts: Parametrization
 
+    def select(self, places: Sequence[int]) -> Query:
+        """The queries at these places of the batch."""
+        at = list(places)
+        if at == list(range(len(self.x))):
+            return self
+        return Query(self.x[at], self.t[at], self.state[at], self.alpha[at], self.sigma[at], self.predicts)
+
     def read(self, prediction: Tensor) -> Tensor:
         """The network's word as a clean latent ``b z h w``."""
         return to_x0(prediction, self.state, self.alpha, self.sigma, self.predicts)

@@ -7,6 +7,7 @@ the same network reading the same latents, so either may come first, or both tog
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from ..backbones.image_encoder import ImageFeatures
 from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import from_x0
 from ..finite import check_finite
-from ..heads import text_of
+from ..heads import HeadGroup, text_of
+from ..heads.group import at
 from ..predictor import Predictor, Reading
-from ..protocol import joined
+from ..protocol import Query, joined
 from .encoder import Encoder
-from .examples import Example
+from .examples import Example, MultiTaskExample
+from .groups import by_forward_pass
 from .learn import (
     Denoiser,
     check_map_width,
@@ -69,20 +72,41 @@ class DenoiserStage(PerceptionStage):
         super().__init__(recipe, run, team, tasks, encoder, run.parent / LATENTS if recipe.cache else None)
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
 
-    def loss(self, examples: Sequence[Example]) -> Loss:
-        """The examples' part of their batch's loss."""
-        groups: dict[tuple, list[Example]] = {}
-        for example in examples:
-            groups.setdefault((example.kind, example.shape), []).append(example)
+    def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
+        """The images' part of their batch's loss: of each image, the sum over its tasks."""
         loss = Loss(self.team.device, self.recipe.batch)
+        groups = by_forward_pass(examples, self._pass_of)
         if not self.shares_looks:
             # All of them before the student's first: the teacher takes the place of weights that are still needed then.
-            groups = {k: self._answered(k[0], g) for k, g in groups.items()}
-        for (kind, _), group in groups.items():
+            groups = [replace(g, images=self._answered(g.images)) for g in groups]
+        counted: set[int] = set()
+        for group in groups:
             with self.team.precision(self.recipe.precision):
-                terms = self.image_terms(group) if kind == IMAGE else self.perception_terms(kind, group)
-            loss.add(kind, [e.name for e in group], terms)
+                found = self._terms(group.images)
+            for kind, terms in found.items():
+                places = [i for i, image in zip(group.places, group.images, strict=True) if kind in image]
+                loss.add(
+                    kind, [e[kind].name for e in group.images if kind in e], terms, len({*places} - counted)
+                )
+                counted.update(places)
         return loss
+
+    def _pass_of(self, kind: str) -> tuple[str, ...]:
+        """What tells the forward pass of a kind from others'.
+
+        Tasks of one image share a pass where the network is shown the same for both: one prompt, and a protocol that
+        does not mix a target into its input.
+        """
+        alone = kind == IMAGE or not self.recipe.joint_tasks or self.recipe.protocol.kind != "one_step"
+        if alone or hasattr(self.heads[kind], "text"):
+            return ("kind", kind)
+        return ("prompt", self._prompt(kind))
+
+    def _terms(self, images: Sequence[MultiTaskExample]) -> dict[str, Terms]:
+        """By kind, the losses of one group's images."""
+        if IMAGE in images[0]:
+            return {IMAGE: self.image_terms([image[IMAGE] for image in images])}
+        return self.perception_terms(images)
 
     def image_terms(self, examples: Sequence[Example]) -> Terms:
         """Squared error of the prediction at uniformly random times, under captions (Salimans & Ho 2022)."""
@@ -96,37 +120,64 @@ class DenoiserStage(PerceptionStage):
         said = self.backbone(x.to(device), t.to(device), text).prediction.float()
         return {"noise": (1.0, (said - wanted).square().flatten(1).mean(1))}
 
-    def perception_terms(self, name: str, examples: Sequence[Example]) -> Terms:
-        """Masked squared error of what the network says, and the task's own losses on what the head paints."""
-        recipe, device = self.recipe, self.team.device
-        query = joined([self._query(e) for e in examples])
-        head = self.heads[name]
+    def perception_terms(self, images: Sequence[MultiTaskExample]) -> dict[str, Terms]:
+        """By task, masked squared error of the network's output, and the task's own losses on what its head paints.
+
+        The images go through the network once, under the prompt that their tasks have in common.
+        """
+        firsts = [next(iter(image.values())) for image in images]
+        names = [name for name in self.tasks if any(name in image for image in images)]
+        places = {name: [i for i, image in enumerate(images) if name in image] for name in names}
+        examples = {name: [images[i][name] for i in places[name]] for name in names}
+        query = joined([self._query(e) for e in firsts])
+        head = self.heads[names[0]]
+        text = text_of(head, lambda: self._prompted(names[0])).expand(len(images), -1, -1)
         taps = getattr(head, "reads_features", True)
-        text = text_of(head, lambda: self._prompted(name)).expand(len(examples), -1, -1)
-        maps = self._image_features(examples)
-        said = self.backbone(query.x, query.t, text, taps, self._labels(len(examples)), maps)
+        maps = self._image_features(firsts)
+        said = self.backbone(query.x, query.t, text, taps, self._labels(len(images)), maps)
         if not taps:  # the decoder may bound an infinite latent
-            check_finite(
-                said.prediction, f"the network's {name} output for {', '.join(e.name for e in examples)}"
-            )
+            seen = ", ".join(dict.fromkeys(e.name for e in firsts))
+            check_finite(said.prediction, f"the network's {names[0]} output for {seen}")
         shown = query.read(said.prediction), said.features, self.backbone
-        if self.shares_looks and any(e.taught for e in examples):
-            painted = self._teacher().answer(head, shown)
-            examples = self._relabelled(
-                name, examples, [p for p, e in zip(painted, examples, strict=True) if e.taught]
-            )
-        terms: Terms = {}
-        if recipe.latent_weight:
-            target, mask = (
-                torch.stack([getattr(e, k).to(device) for e in examples]) for k in ("target", "mask")
-            )
-            keep = mask.expand_as(target)
-            error = torch.where(keep, said.prediction.float() - query.wanted(target), 0).square().flatten(1)
-            terms["latent"] = (recipe.latent_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))
-        if recipe.image_weight:
-            if hasattr(head, "loss") and name not in recipe.losses:
-                return terms | self._own_terms(head, shown, examples)
-            terms |= self._painted_terms(name, head(*shown).float(), examples)
+        if self.shares_looks and any(e.taught for e in firsts):
+            answers = self._teacher().answer(HeadGroup({n: self.heads[n] for n in names}), (*shown, places))
+            for name, group in examples.items():
+                taught = [p for p, e in zip(answers[name], group, strict=True) if e.taught]
+                examples[name] = self._relabelled(name, group, taught)
+        terms: dict[str, Terms] = {name: {} for name in names}
+        if self.recipe.latent_weight:
+            for name, group in examples.items():
+                word = at(said.prediction, places[name])
+                terms[name] |= self._latent_term(word, query.select(places[name]), group)
+        if self.recipe.image_weight:
+            for name, found in self._image_terms(shown, examples, places).items():
+                terms[name] |= found
+        return terms
+
+    def _latent_term(self, word: Tensor, query: Query, examples: Sequence[Example]) -> Terms:
+        """Mean squared error of the network's output over the cells that are known."""
+        target, mask = (
+            torch.stack([getattr(e, k).to(self.team.device) for e in examples]) for k in ("target", "mask")
+        )
+        keep = mask.expand_as(target)
+        error = torch.where(keep, word.float() - query.wanted(target), 0).square().flatten(1)
+        return {"latent": (self.recipe.latent_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))}
+
+    def _image_terms(
+        self,
+        shown: tuple[Tensor, tuple[Tensor, ...], StableDiffusion],
+        examples: Mapping[str, Sequence[Example]],
+        places: Mapping[str, Sequence[int]],
+    ) -> dict[str, Terms]:
+        """By task, the losses on what its head paints: the head's own where it brings some along, else the task's."""
+        own = [n for n in examples if hasattr(self.heads[n], "loss") and n not in self.recipe.losses]
+        group = HeadGroup({name: self.heads[name] for name in examples if name not in own})
+        painted = group(*shown, places)
+        terms = {name: self._painted_terms(name, p.float(), examples[name]) for name, p in painted.items()}
+        x0, features, backbone = shown
+        for name in own:
+            chosen = at(x0, places[name]), tuple(at(f, places[name]) for f in features), backbone
+            terms[name] = self._own_terms(self.heads[name], chosen, examples[name])
         return terms
 
     @property
@@ -142,24 +193,34 @@ class DenoiserStage(PerceptionStage):
             and not recipe.latent_weight
         )
 
-    def _answered(self, name: str, examples: list[Example]) -> list[Example]:
-        """The examples with the teacher's answers, reached as they are in use, in place of what was stored."""
-        asked = [e for e in examples if e.taught]
-        if not asked:
-            return examples
-        image = torch.stack([e.image for e in asked]).to(self.team.device)
+    def _answered(self, images: list[MultiTaskExample]) -> list[MultiTaskExample]:
+        """The images with the teacher's answers, reached as they are in use, in place of what was stored."""
+        firsts = {i: e for i, image in enumerate(images) if (e := next(iter(image.values()))).taught}
+        if not firsts:
+            return images
+        latent = torch.stack([e.image for e in firsts.values()]).to(self.team.device)
         # Noise of its own: what the student is shown must not depend on who says what is to be learned.
-        rngs = [generator(self.recipe.seed, "teacher", e.rng.initial_seed()) for e in asked]
-        predictor = self._predictors()[name]
+        rngs = [generator(self.recipe.seed, "teacher", e.rng.initial_seed()) for e in firsts.values()]
+        names = [name for name in self.tasks if any(name in images[i] for i in firsts)]
+        places = {name: [n for n, i in enumerate(firsts) if name in images[i]] for name in names}
+        predictor = self._predictors()[names[0]]
+        painted: Mapping[str, Tensor] = {}
         with self._teacher().teaching():
-            look = partial(predictor.look, image_features=self._image_features(asked))
-            answer = self.recipe.protocol.solve(look, image, rngs, self.backbone.schedule)
-            painted = (
-                self.heads[name](answer.x0, answer.features, self.backbone)
-                if self.recipe.image_weight
-                else ()
+            look = partial(predictor.look, image_features=self._image_features(list(firsts.values())))
+            answer = self.recipe.protocol.solve(look, latent, rngs, self.backbone.schedule)
+            if self.recipe.image_weight:
+                group = HeadGroup({name: self.heads[name] for name in names})
+                painted = group(answer.x0, answer.features, self.backbone, places)
+        relabelled = [dict(image) for image in images]
+        taught = list(firsts)
+        for name in names:
+            at_name = [taught[n] for n in places[name]]
+            made = self._relabelled(
+                name, [images[i][name] for i in at_name], painted.get(name, ()), at(answer.x0, places[name])
             )
-        return self._relabelled(name, examples, painted, answer.x0)
+            for i, example in zip(at_name, made, strict=True):
+                relabelled[i][name] = example
+        return relabelled
 
     def _own_terms(self, head: Any, shown: tuple[Any, ...], examples: Sequence[Example]) -> Terms:
         """Losses that a head brings along, in place of its task's: what it says of itself can be part of them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -80,15 +80,15 @@ class Encoder:
         """Pixels a cell."""
         return 1 if self.backbone is None else self.backbone.stride
 
-    def __call__(self, sample: Sample, mirrored: bool, only: str | None = None) -> Encoded:
-        """A sample whose sides are multiples of the stride, as it is or mirrored; of all tasks, or of ``only`` one."""
+    def __call__(self, sample: Sample, mirrored: bool, only: Collection[str] | None = None) -> Encoded:
+        """A sample whose sides are multiples of the stride, as it is or mirrored; of all tasks, or ``only`` of some."""
         image = sample.image.flip(-1) if mirrored else sample.image
         if self.released:
             image = resize_nearest(image, self.released)
         parts = {
             k: self.part(t, sample, mirrored)
             for k, t in self.tasks.items()
-            if t.target in sample.targets and only in (None, k)
+            if t.target in sample.targets and (only is None or k in only)
         }
         seen = (image * 255).round().clamp(0, 255).byte() if self.pictures else None
         return Encoded(self.picture(image), str(sample.caption), parts, seen)

@@ -51,6 +51,10 @@ class Example:
         return tuple(self.image.shape)
 
 
+# One image: by task, an example of it. All of them show the same window in the same colours.
+MultiTaskExample = dict[str, Example]
+
+
 class Examples(Protocol):
     """Examples by number, or by pick: one of another kind has the same window and colours."""
 
@@ -62,6 +66,10 @@ class Examples(Protocol):
 
     def of(self, pick: Pick) -> Example:
         """The example of a pick."""
+        ...
+
+    def all_of(self, pick: Pick) -> MultiTaskExample:
+        """The image of a pick under every task that it can teach: read and encoded once."""
         ...
 
 

@@ -84,9 +84,9 @@ class Improvement(BaseModel):
     def of(cls, recipe: Recipe, **settings: Any) -> Improvement:
         """A recipe's improvement, with the published EMA teacher where the recipe configures none.
 
-        A warm-up has no teacher, so its recipe may keep no average at all (``ema=0``, as Diff-2-in-1's does). Whoever is
-        labelled by a teacher needs one: then an ``ema`` of 0, or the default one without ``ema_every``, is replaced by
-        the published decay and period.
+        A warm-up has no teacher, so its recipe may keep no average at all (``ema=0``, as Diff-2-in-1's does). Labels
+        of a teacher need one: then an ``ema`` of 0, or the default one without ``ema_every``, becomes the published
+        decay and period.
 
         Raises:
             ValueError: it cannot improve; one line.

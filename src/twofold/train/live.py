@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,8 +15,8 @@ from ..image import resize, resize_map, resize_nearest
 from ..sample import Sample, mixes
 from ..tasks import Task
 from .augment import colours, zoom
-from .encoder import Encoder, Unknown, check
-from .examples import Example, dropped, example_rng, open_source, pools
+from .encoder import Encoder, Part, Unknown, check
+from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
 from .order import Order, Pick
 from .recipe import IMAGE, Recipe, Source
 from .sound import Readable, named, plain, usable
@@ -62,13 +62,20 @@ class Live:
 
     def of(self, pick: Pick) -> Example:
         """See `Examples`."""
+        return self._examples(pick, (pick.kind,))[pick.kind]
+
+    def all_of(self, pick: Pick) -> MultiTaskExample:
+        """See `Examples`."""
+        return self._examples(pick, [p.kind for p in self.order.all_of(pick)])
+
+    def _examples(self, pick: Pick, kinds: Sequence[str]) -> MultiTaskExample:
         rng = example_rng(self.recipe, pick)
         source = self.recipe.sources[pick.source]
         size = source.size or self.recipe.size
         with usable(self.folders[pick.source], pick.sample):
             if pick.kind == IMAGE:
-                return self._image(pick, min(size), rng)
-            return self._labelled(pick, size, rng)
+                return {IMAGE: self._image(pick, min(size), rng)}
+            return self._labelled(pick, kinds, size, rng)
 
     def _image(self, pick: Pick, side: int, rng: torch.Generator) -> Example:
         """A square crop of a picture in its own colours: these are what is to be generated."""
@@ -79,30 +86,35 @@ class Live:
         caption = dropped(sample.caption, self.recipe, rng)
         return Example(self._name(pick), IMAGE, caption, rng, self.encoder.picture(crop))
 
-    def _labelled(self, pick: Pick, size: tuple[int, int], rng: torch.Generator) -> Example:
+    def _labelled(
+        self, pick: Pick, kinds: Sequence[str], size: tuple[int, int], rng: torch.Generator
+    ) -> MultiTaskExample:
         """A crop of the recipe's size, zoomed by up to two, with colours as another camera might have seen them."""
-        sample, task = self._sample(pick), self.tasks[pick.kind]
+        sample, tasks = self._sample(pick), {kind: self.tasks[kind] for kind in kinds}
         taught = self.recipe.sources[pick.source].labels == "teacher"
-        blank = task.target not in sample.targets
-        if blank:  # for a crop that is cut like any other; the teacher says the rest
-            everywhere = torch.ones(1, *sample.image.shape[-2:], dtype=torch.bool)
-            nothing = torch.zeros_like(sample.image, dtype=torch.float32)
-            sample = Held(sample.image, {task.target: nothing}, {task.target: everywhere}, sample.caption)
-        image, target, valid = cropped(sample, task, size, rng, self.recipe.resample, self.recipe.mirror)
-        told = {} if blank else {task.target: target}
-        seen = Sample(colours(image, rng), told, dict.fromkeys(told, valid), sample.caption, self._name(pick))
-        latent = self.encoder.picture(seen.image)
+        image, targets = cropped(sample, tasks, size, rng, self.recipe.resample, self.recipe.mirror)
+        image, name = colours(image, rng), self._name(pick)
+        latent = self.encoder.picture(image)
+        picture = (image * 255).round().byte() if self.encoder.pictures else None
+        found: MultiTaskExample = {}
+        for kind in tasks:
+            part = self._part(kind, image, targets, size)
+            told = (part.target, part.mask, part.canvas, part.known, picture)
+            found[kind] = Example(name, kind, sample.caption, rng.clone_state(), latent, *told, taught)
+        return found
+
+    def _part(
+        self, kind: str, image: Tensor, targets: Mapping[str, tuple[Tensor, Tensor]], size: tuple[int, int]
+    ) -> Part:
+        """What one task learns of a crop: all of it from the teacher where the sample has no target of its own."""
+        task = self.tasks[kind]
+        if kind not in targets:
+            return self.encoder.nothing(task, size, known=True)
+        target, valid = targets[kind]
         try:
-            part = (
-                self.encoder.nothing(task, size, known=True)
-                if blank
-                else self.encoder.part(task, seen, False)
-            )
+            return self.encoder.part(task, Sample(image, {task.target: target}, {task.target: valid}), False)
         except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
-            part = self.encoder.nothing(task, size)
-        picture = (seen.image * 255).round().byte() if self.encoder.pictures else None
-        told = (part.target, part.mask, part.canvas, part.known, picture)
-        return Example(str(seen.id), pick.kind, sample.caption, rng, latent, *told, taught)
+            return self.encoder.nothing(task, size)
 
     def _name(self, pick: Pick) -> str:
         return named(self.folders[pick.source], pick.sample)
@@ -126,23 +138,32 @@ class Live:
 
 def cropped(
     sample: Held,
-    task: Task,
+    tasks: Mapping[str, Task],
     size: tuple[int, int],
     rng: torch.Generator,
     resample: str = "bilinear",
     mirror: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A zoomed crop of one sample at ``size``, half the time mirrored: image in [0, 1], target and its mask."""
+) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
+    """A zoomed crop of one sample at ``size``, half the time mirrored.
+
+    Returns:
+        The image ``3 h w`` in [0, 1]; and of those ``tasks`` that the sample has a target of, the target ``c h w`` and
+        its mask ``1 h w`` of the same crop.
+    """
     box = zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng)
     sized = resize_nearest if resample == "nearest" else resize
     image = sized(_cut(sample.image, box).float() / 255, size).clamp(0, 1)
-    whole, where = sample.targets[task.target], sample.valid[task.target]
-    target, valid = resize_map(_cut(whole, box), _cut(where, box), size, not mixes(task.target))
-    if task.frame:
-        target = torch.where(valid, unit(target), 0)
-    if _mirrored(rng, mirror):
-        image, target, valid = image.flip(-1), task.flip(target), valid.flip(-1)
-    return image, target, valid
+    flipped = _mirrored(rng, mirror)
+    targets: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, task in tasks.items():
+        if task.target not in sample.targets:
+            continue
+        whole, where = sample.targets[task.target], sample.valid[task.target]
+        target, valid = resize_map(_cut(whole, box), _cut(where, box), size, not mixes(task.target))
+        if task.frame:
+            target = torch.where(valid, unit(target), 0)
+        targets[name] = (task.flip(target), valid.flip(-1)) if flipped else (target, valid)
+    return image.flip(-1) if flipped else image, targets
 
 
 def _mirrored(rng: torch.Generator, mirror: bool) -> bool:

@@ -10,15 +10,12 @@ from torch import Tensor, nn
 
 from ..network import NetworkPredictor, Painted, padded, read
 from .encoder import Encoder
-from .examples import Example
+from .examples import Example, MultiTaskExample
 from .learn import make_tasks
 from .perception import PerceptionStage, look_at_pictures
 from .recipe import Recipe
 from .step import Loss, Terms
 from .team import Team
-
-# One picture: by task that it teaches, an example of it. All of them show the same window in the same colours.
-Lesson = dict[str, Example]
 
 
 class NetworkStage(PerceptionStage):
@@ -43,14 +40,9 @@ class NetworkStage(PerceptionStage):
         encoder = Encoder(None, tasks, latent=False, pixels=True, pictures=look_at_pictures(recipe, tasks))
         super().__init__(recipe, run, team, tasks, encoder, None)
 
-    def _drawn(self, step: int) -> Sequence[Lesson]:
-        order, batch = self.examples.order, self.recipe.batch
-        picks = [order(step * batch + n) for n in self.team.share(batch)]
-        return [{p.kind: self.examples.of(p) for p in order.all_of(pick)} for pick in picks]
-
-    def loss(self, examples: Sequence[Lesson]) -> Loss:
+    def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
         """The lessons' part of their batch's loss."""
-        groups: dict[tuple[int, ...], list[Lesson]] = {}
+        groups: dict[tuple[int, ...], list[MultiTaskExample]] = {}
         for lesson in examples:
             groups.setdefault(next(iter(lesson.values())).shape, []).append(lesson)
         loss = Loss(self.team.device, self.recipe.batch)
@@ -58,7 +50,7 @@ class NetworkStage(PerceptionStage):
             self._add(loss, group)
         return loss
 
-    def _add(self, loss: Loss, group: Sequence[Lesson]) -> None:
+    def _add(self, loss: Loss, group: Sequence[MultiTaskExample]) -> None:
         """Add the loss of lessons whose pictures have one size."""
         images = torch.stack([next(iter(lesson.values())).image for lesson in group]).to(self.team.device)
         kinds = [k for k in self.tasks if any(k in lesson for lesson in group)]
@@ -89,7 +81,7 @@ class NetworkStage(PerceptionStage):
         return read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
 
     def _answers(
-        self, group: Sequence[Lesson], images: Tensor, kinds: Sequence[str]
+        self, group: Sequence[MultiTaskExample], images: Tensor, kinds: Sequence[str]
     ) -> Mapping[int, Mapping[str, Tensor]]:
         """By place in the group, what the teacher paints of a picture that it labels."""
         asked = [i for i, lesson in enumerate(group) if any(e.taught for e in lesson.values())]

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import torch
 
-from .recipe import Recipe
+from .recipe import IMAGE, Recipe
 
 
 def generator(*keys: int | str) -> torch.Generator:
@@ -66,44 +66,102 @@ class Pick:
     sample: int
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Kinds whose images are drawn from one pool.
+
+    Attributes:
+        name: of the group: its kind, or `JOINT`.
+        kinds: what its images teach.
+        frequency: of the group, relative to the other groups'.
+        pools: by source, the samples drawn.
+        shares: by source, of the draws.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    frequency: float
+    pools: Sequence[Sequence[int]]
+    shares: Sequence[float]
+
+
+# Name of the group of all tasks that are drawn together.
+JOINT = "tasks"
+
+
 class Order:
     """The examples of a run by number.
+
+    Where an image is trained under all its tasks (`Recipe.joint_tasks`) and their frequencies are equal, the tasks are
+    one group: every image that any of them can use is drawn once before any is drawn twice, and each task is trained
+    as often as its frequency says beside the image task's. With unequal frequencies an image is drawn for one of the
+    tasks, in these proportions.
 
     Args:
         recipe: whose shares, mix and seed count.
         pools: by kind and source, the samples that can teach it.
 
     Raises:
-        ValueError: no source with a share can teach a kind of the mix.
+        ValueError: no source with a share can teach a kind of the mix; or frequencies differ that could change nothing,
+            because every image has the targets of all tasks.
     """
 
     def __init__(self, recipe: Recipe, pools: Mapping[str, Sequence[Sequence[int]]]) -> None:
         self.recipe, self.pools = recipe, pools
         self.kinds = [k for k, share in recipe.mix.items() if share]
-        self.shares = {
-            k: [s.share if pool else 0 for s, pool in zip(recipe.sources, pools[k], strict=True)]
-            for k in self.kinds
-        }
-        for kind in self.kinds:
-            if not any(self.shares[kind]):
-                raise ValueError(f"no source teaches {kind}: none that has a share has its target")
         self.members = {k: [set(pool) for pool in pools[k]] for k in self.kinds}
+        for kind in self.kinds:
+            if not any(self._shares(pools[kind])):
+                raise ValueError(f"no source teaches {kind}: none that has a share has its target")
+        self.groups = self._grouped()
         self.permuted = lru_cache(maxsize=256)(self._permuted)
 
     def __call__(self, number: int) -> Pick:
-        """The example of that number."""
+        """The example of that number; of several kinds in a group, the pick names the first that it can teach."""
         turn, place = divmod(number, self.recipe.together)
-        k, turn = apportion([self.recipe.mix[kind] for kind in self.kinds], turn)
-        kind = self.kinds[k]
-        source, turn = apportion(self.shares[kind], turn)
-        pool = self.pools[kind][source]
+        k, turn = apportion([group.frequency for group in self.groups], turn)
+        group = self.groups[k]
+        source, turn = apportion(group.shares, turn)
+        pool = group.pools[source]
         round_, at = divmod(turn * self.recipe.together + place, len(pool))
-        return Pick(number, kind, source, pool[self.permuted(kind, source, round_)[at]])
+        sample = pool[self.permuted(k, source, round_)[at]]
+        kind = next(kind for kind in group.kinds if sample in self.members[kind][source])
+        return Pick(number, kind, source, sample)
 
     def all_of(self, pick: Pick) -> list[Pick]:
-        """The sample of a pick, once for each kind that it can teach."""
-        return [replace(pick, kind=k) for k in self.kinds if pick.sample in self.members[k][pick.source]]
+        """The sample of a pick, once for each kind that it can teach; of the image task, once."""
+        if pick.kind == IMAGE:
+            return [pick]
+        tasks = (k for k in self.kinds if k != IMAGE)
+        return [replace(pick, kind=k) for k in tasks if pick.sample in self.members[k][pick.source]]
 
-    def _permuted(self, kind: str, source: int, round_: int) -> list[int]:
-        rng = generator(self.recipe.seed, "order", kind, source, round_)
-        return torch.randperm(len(self.pools[kind][source]), generator=rng).tolist()
+    def _shares(self, pools: Sequence[Sequence[int]]) -> list[float]:
+        return [s.share if pool else 0 for s, pool in zip(self.recipe.sources, pools, strict=True)]
+
+    def _grouped(self) -> list[_Group]:
+        mix, tasks = self.recipe.mix, [k for k in self.kinds if k != IMAGE]
+        joint = self.recipe.joint_tasks and len(tasks) > 1
+        if joint and len({mix[k] for k in tasks}) > 1:
+            if all(self.members[k] == self.members[tasks[0]] for k in tasks):
+                raise ValueError(
+                    f"mix has {', '.join(f'{k} {mix[k]:g}' for k in tasks)}, and every image is trained under all of "
+                    "these tasks: give them one frequency, and weigh their losses instead (losses)"
+                )
+            joint = False
+        if not joint:
+            return [_Group(k, (k,), mix[k], self.pools[k], self._shares(self.pools[k])) for k in self.kinds]
+        union = [
+            sorted(set().union(*(self.members[k][i] for k in tasks))) for i in range(len(self.recipe.sources))
+        ]
+        together = _Group(JOINT, tuple(tasks), mix[tasks[0]], union, self._shares(union))
+        images = [
+            _Group(k, (k,), mix[k], self.pools[k], self._shares(self.pools[k]))
+            for k in self.kinds
+            if k == IMAGE
+        ]
+        return [*images, together]
+
+    def _permuted(self, group: int, source: int, round_: int) -> list[int]:
+        chosen = self.groups[group]
+        rng = generator(self.recipe.seed, "order", chosen.name, source, round_)
+        return torch.randperm(len(chosen.pools[source]), generator=rng).tolist()

@@ -19,7 +19,7 @@ from ..prediction import Sees
 from ..tasks import Task
 from .ahead import Ahead
 from .encoder import Encoder
-from .examples import Example, Examples
+from .examples import Example, Examples, MultiTaskExample
 from .live import Live
 from .preview import preview
 from .recipe import Recipe
@@ -90,13 +90,16 @@ class PerceptionStage(abc.ABC):
             raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
         return Live(encoder, recipe, self.tasks, readable)
 
-    def draw(self, step: int) -> Sequence[Any]:
-        """This process's examples of step ``step``."""
+    def draw(self, step: int) -> Sequence[MultiTaskExample]:
+        """This process's images of step ``step``, each under the tasks that it is trained for."""
         return self.ahead(step)
 
-    def _drawn(self, step: int) -> Sequence[Any]:
-        batch = self.recipe.batch
-        return [self.examples(step * batch + n) for n in self.team.share(batch)]
+    def _drawn(self, step: int) -> Sequence[MultiTaskExample]:
+        examples, batch = self.examples, self.recipe.batch
+        picks = [examples.order(step * batch + n) for n in self.team.share(batch)]
+        if self.recipe.joint_tasks:
+            return [examples.all_of(pick) for pick in picks]
+        return [{pick.kind: examples.of(pick)} for pick in picks]
 
     def _teacher(self) -> Ema:
         if self.teacher is None:

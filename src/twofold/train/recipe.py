@@ -50,6 +50,11 @@ class Recipe(BaseModel):
         validation: data folder scored every ``validate_every`` steps.
         mix: what an example teaches, by relative frequency: ``image`` and task names. Kept exactly, as shares are. To a
             network of one's own, a picture that is drawn for one task teaches all that it has labels for.
+        tasks_per_image: ``one``: an example is an image under one task. ``all``: it is an image under every task of
+            ``mix`` that it has a target of, its loss is the sum over them, and tasks of one prompt share one forward
+            pass of the network, as multi-task training does. ``batch``, ``micro`` and ``ema_every`` then count images;
+            tasks of one frequency are drawn together, each image once before any is drawn twice. A network of one's own
+            is always trained so.
         together: how many examples in a row come from one source and teach one thing. 1 mixes example by example,
             ``batch`` batch by batch; GenPercept mixes micro-batch by micro-batch.
         size: height and width of a training example, pixels; pictures are scaled to cover it and cropped.
@@ -114,6 +119,7 @@ class Recipe(BaseModel):
     sources: tuple[Source, ...]
     validation: str | None = None
     mix: dict[str, float] = Field(default_factory=lambda: {IMAGE: 1.0})
+    tasks_per_image: Literal["one", "all"] = "one"
     together: int = Field(1, ge=1)
     size: Size = (192, 256)
     resample: Literal["bilinear", "nearest", "genpercept"] = "bilinear"
@@ -176,6 +182,11 @@ class Recipe(BaseModel):
         """How predicted vectors are held in range: GenPercept's release clips each channel (`predictor.Reading`)."""
         return "channels" if self.compat == "genpercept" else "mean"
 
+    @property
+    def joint_tasks(self) -> bool:
+        """Whether an image is trained under all its tasks at once."""
+        return self.stage == "network" or self.tasks_per_image == "all"
+
     @field_validator("name")
     @classmethod
     def _names_a_folder(cls, name: str) -> str:
@@ -221,6 +232,11 @@ class Recipe(BaseModel):
         if self.image_encoder and self.image_encoder not in IMAGE_ENCODERS:
             raise ValueError(
                 f"unknown image encoder {self.image_encoder!r}; known: {', '.join(IMAGE_ENCODERS)}"
+            )
+        if self.tasks_per_image == "all" and not (self.tasks and self.stage != "autoencoder"):
+            raise ValueError(
+                "tasks_per_image='all' is about the perception tasks of a denoiser, and this recipe trains none; "
+                "leave it out"
             )
         if self.stage == "network":
             self._check_network()

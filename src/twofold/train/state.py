@@ -84,12 +84,19 @@ class Ema:
     def answer(self, part: nn.Module, shown: tuple[Any, ...]) -> Any:
         """What ``part`` of the module says with the averaged weights, which do not take the place of its own."""
         own = {id(value): average for value, average in self._pairs()}
-        named = [*part.named_parameters(), *part.named_buffers()]
-        average = {k: own[id(value)] for k, value in named if id(value) in own}
+        # Each tensor of each module by one name: torch, told of a module's second name too, does not put the module's
+        # own weights back.
+        average = {
+            f"{prefix}.{k}".lstrip("."): own[id(value)]
+            for prefix, module in part.named_modules()
+            for found in (module.named_parameters, module.named_buffers)
+            for k, value in found(recurse=False, remove_duplicate=False)
+            if id(value) in own
+        }
         training = {m: m.training for m in part.modules()}
         part.eval()
         try:
-            return torch.func.functional_call(part, average, shown)
+            return torch.func.functional_call(part, average, shown, tie_weights=False)
         finally:
             for module, mode in training.items():
                 module.training = mode

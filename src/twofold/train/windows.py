@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..sample import Sample
 from ..tasks import Task
 from .encoder import Encoded, Encoder, check, fitted
-from .examples import Example, dropped, example_rng, open_source, pools
+from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
 from .order import Order, Pick
 from .recipe import IMAGE, Recipe, Source
 from .sound import Readable, named, plain, usable
@@ -54,22 +54,39 @@ class Windows:
 
     def of(self, pick: Pick) -> Example:
         """See `Examples`."""
+        return self._examples(pick, (pick.kind,))[pick.kind]
+
+    def all_of(self, pick: Pick) -> MultiTaskExample:
+        """See `Examples`."""
+        return self._examples(pick, [p.kind for p in self.order.all_of(pick)])
+
+    def _examples(self, pick: Pick, kinds: Sequence[str]) -> MultiTaskExample:
         rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
         mirrored = bool(torch.randint(2, (), generator=rng)) and self.recipe.mirror
         with usable(shelf.folder, pick.sample):
-            encoded = shelf(pick.sample, mirrored, pick.kind)
+            encoded = shelf(pick.sample, mirrored, kinds)
         caption = dropped(encoded.caption, self.recipe, rng)
         cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
+        taught = self.recipe.sources[pick.source].labels == "teacher"
         name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
-        part = encoded.parts.get(pick.kind)
-        taught = self.recipe.sources[pick.source].labels == "teacher" and pick.kind != IMAGE
-        if part is None and taught:
-            h, w = (n * self.stride for n in encoded.image.shape[-2:])
-            part = shelf.encoder.nothing(shelf.encoder.tasks[pick.kind], (h, w), known=True)
-        if part is None:
-            return Example(name, pick.kind, caption, rng, image)
-        told = (cut.cells(part.target), cut.cells(part.mask), cut.pixels(part.canvas), cut.pixels(part.known))
-        return Example(name, pick.kind, caption, rng, image, *told, cut.pixels(encoded.picture), taught)
+        found: MultiTaskExample = {}
+        for kind in kinds:
+            part = encoded.parts.get(kind)
+            if part is None and taught and kind != IMAGE:
+                h, w = (n * self.stride for n in encoded.image.shape[-2:])
+                part = shelf.encoder.nothing(shelf.encoder.tasks[kind], (h, w), known=True)
+            common = name, kind, caption, rng.clone_state(), image
+            if part is None:
+                found[kind] = Example(*common)
+                continue
+            told = (
+                cut.cells(part.target),
+                cut.cells(part.mask),
+                cut.pixels(part.canvas),
+                cut.pixels(part.known),
+            )
+            found[kind] = Example(*common, *told, cut.pixels(encoded.picture), taught and kind != IMAGE)
+        return found
 
 
 class _Shelf:
@@ -94,10 +111,10 @@ class _Shelf:
             self._sample
         )  # of one picture several things may be asked in a row
 
-    def __call__(self, i: int, mirrored: bool, kind: str) -> Encoded:
+    def __call__(self, i: int, mirrored: bool, kinds: Sequence[str]) -> Encoded:
         if self.store is not None:
             return self.store.read(i, mirrored)
-        return self.encoder(self.sample(i), mirrored, kind)
+        return self.encoder(self.sample(i), mirrored, kinds)
 
     def look(self, i: int) -> None:
         """Keep what is made of a sample, or see at least that it can be made.
