@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from twofold.io import UnsafeNameError, check_name, escape, quoted, safe_output_path
+from twofold.io import (
+    UnsafeNameError,
+    check_name,
+    escape,
+    escape_html,
+    escape_markdown,
+    quoted,
+    safe_output_path,
+    to_json,
+)
 
 REFUSED = {
     "": "is empty",
@@ -130,3 +142,42 @@ def test_displayed_text_is_printable_and_unambiguous(text: object, expected: str
 
 def test_long_text_is_cut() -> None:
     assert quoted("a" * 100, limit=10) == "'aaaaaaa...'"
+
+
+HOSTILE = "a`b`|c<img src=x onerror=alert(1)>*d*[e](http://f)\n# g\x1b[31m\u202eh_i_ _j_ &lt;"
+
+
+def test_text_in_markdown_is_text() -> None:
+    markdown = pytest.importorskip("markdown_it").MarkdownIt()
+    for line in (escape_markdown(HOSTILE), f"# {escape_markdown(HOSTILE)}", f"- {escape_markdown(HOSTILE)}"):
+        page = markdown.render(line)
+        found = re.sub(r"</?(p|h1|ul|li)>", "", page).strip()
+        assert not set(re.findall(r"<(\w+)", found)), page
+        shown = html.unescape(found)
+        assert shown.strip() == HOSTILE.replace("\n", " ").replace("\x1b", "\\x1b").replace(
+            "\u202e", "\\u202e"
+        )
+
+
+def test_text_in_html_is_text() -> None:
+    assert escape_html(HOSTILE).isprintable()
+    assert not set('<>"') & set(escape_html(HOSTILE))
+    assert html.unescape(escape_html("<b> 'x'\n")) == "<b> 'x'\\n"
+
+
+@pytest.mark.parametrize(
+    "value", [{"name": HOSTILE}, ["bad\udcff", "写真", "\U000e0041"], {"a": [1, None, 2.5]}]
+)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_json_is_printable_utf8_and_reads_back(value: object, indent: int | None) -> None:
+    text = to_json(value, indent)
+    text.encode()
+    assert text.replace("\n", "").isprintable()
+    assert json.loads(text) == value
+    assert ("写真" in text) == ("写真" in str(value))
+
+
+def test_json_refuses_what_it_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        to_json({"a": float("nan")})
+    assert to_json({"a": float("nan")}, allow_nan=True) == '{"a": NaN}'

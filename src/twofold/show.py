@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from twofold.image import resize
+from twofold.io import escape
 
 # What is unknown is drawn in this grey.
 UNKNOWN = 0.5
@@ -145,5 +146,5 @@ def _cell(image: Tensor, height: int, width: int) -> Tensor:
 def _title(text: str, width: int) -> Tensor:
     """Black text on white, 3 _TITLE width; what does not fit is cut off."""
     strip = Image.new("L", (width, _TITLE), 255)
-    ImageDraw.Draw(strip).text((2, 2), text, fill=0, font=ImageFont.load_default(13))
+    ImageDraw.Draw(strip).text((2, 2), escape(text), fill=0, font=ImageFont.load_default(13))
     return torch.from_numpy(np.array(strip)).float().div(255).expand(3, -1, -1)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+
+from ..io import escape, escape_markdown
 from .settings import ModelSettings, TaskSettings
 
 _PIPELINES = {"depth": "depth-estimation", "disparity": "depth-estimation", "mask": "image-segmentation"}
@@ -11,17 +16,17 @@ def model_card(settings: ModelSettings) -> str:
     """A model card in Markdown with the hub's header, from what ``twofold.json`` says."""
     tasks = list(settings.tasks)
     kind = next((_PIPELINES[t] for t in tasks if t in _PIPELINES), "image-to-image")
-    tags = "".join(f"- {t}\n" for t in ("twofold", *tasks))
+    tags = "".join(f"- {_yaml(t)}\n" for t in ("twofold", *tasks))
     header = f"---\nlibrary_name: diffusers\npipeline_tag: {kind}\nlicense: other\ntags:\n{tags}---\n"
     rows = "\n".join(_row(name, asked) for name, asked in settings.tasks.items())
     table = f"| task | protocol | head | space | frame |\n|---|---|---|---|---|\n{rows}\n" if rows else ""
-    trained = "\n".join(f"- {line}" for line in settings.trained_on) or "- not recorded"
-    made = ", ".join(settings.recipes) or "not recorded"
-    first = f' --task "{tasks[0]}"' if tasks else ""
+    trained = "\n".join(f"- {escape_markdown(line)}" for line in settings.trained_on) or "- not recorded"
+    made = escape_markdown(", ".join(settings.recipes)) or "not recorded"
+    first = f" --task {shlex.quote(escape(tasks[0]))}" if tasks else ""
     return (
-        f"{header}\n# {settings.name}\n\n"
+        f"{header}\n# {escape_markdown(settings.name)}\n\n"
         f"```\ntwofold predict photo.jpg --model THIS_FOLDER{first}\n```\n\n"
-        f"Licence of the weights: {settings.licence}. Images are brought to a longest edge of "
+        f"Licence of the weights: {escape_markdown(settings.licence)}. Images are brought to a longest edge of "
         f"{settings.size or 'their own'} pixels.\n\n{table}\n"
         f"Trained on:\n\n{trained}\n\nRuns, first to last: {made}. Saved by twofold {settings.code_version}.\n"
     )
@@ -30,4 +35,10 @@ def model_card(settings: ModelSettings) -> str:
 def _row(name: str, asked: TaskSettings) -> str:
     how = asked.protocol
     steps = f", {how.steps} steps" if how.kind == "multi_step" else f", told time step {how.timestep}"
-    return f"| {name} | {how.kind}{steps} | {asked.head} | {asked.space or name} | {asked.frame or 'none'} |"
+    cells = (name, f"{how.kind}{steps}", asked.head, asked.space or name, asked.frame or "none")
+    return f"| {' | '.join(map(escape_markdown, cells))} |"
+
+
+def _yaml(text: str) -> str:
+    """A name as a value of YAML: JSON, which is YAML too, where it is not a plain word."""
+    return text if re.fullmatch(r"[A-Za-z][\w.+-]*", text, re.ASCII) else json.dumps(text)

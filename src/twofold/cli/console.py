@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
+
+from twofold.io import escape, to_json
 
 # Documented in `twofold --help` and docs/predict.md.
 OK, SOME_FAILED, NOTHING_STARTED, INTERRUPTED = 0, 1, 2, 130
@@ -20,13 +21,13 @@ class Stop(Exception):
 
 
 def complain(message: str) -> None:
-    """One line to standard error."""
-    print(f"twofold: {' '.join(message.split())}", file=sys.stderr)
+    """One line to standard error. What is not printable in it is escaped."""
+    print(f"twofold: {escape(' '.join(message.split()))}", file=sys.stderr)
 
 
 def emit(record: dict[str, Any]) -> None:
     """One JSON object on one line of standard output, at once, so that a program can follow."""
-    print(json.dumps(record, ensure_ascii=False), flush=True)
+    print(to_json(record, allow_nan=True), flush=True)
 
 
 def track(records: Iterable[Any], total: int, what: str, quiet: bool = False) -> Iterator[Any]:
@@ -37,14 +38,14 @@ def track(records: Iterable[Any], total: int, what: str, quiet: bool = False) ->
     from tqdm import tqdm
 
     # At its next line tqdm makes room for what is printed in between, through `line`.
-    yield from tqdm(records, total=total, desc=what, unit="", file=sys.stderr, leave=False)
+    yield from tqdm(records, total=total, desc=escape(what), unit="", file=sys.stderr, leave=False)
 
 
 def line(text: str) -> None:
-    """One line for a person, above a progress bar if there is one."""
+    """One line for a person, above a progress bar if there is one. What is not printable in it is escaped."""
     from tqdm import tqdm
 
-    tqdm.write(text, file=sys.stdout)
+    tqdm.write(escape(text), file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -58,7 +58,8 @@ def list_converters(
         for one in chosen:
             line(f"{one.name:{width}}  {', '.join(one.targets):34}  {one.licence}")
             line(f"{'':{width}}  get it: {one.access}")
-        line("\n'twofold data list NAME' prints one in full: splits, access, and what to know of it.")
+        line("")
+        line("'twofold data list NAME' prints one in full: splits, access, and what to know of it.")
     return OK
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from twofold.cli.console import OK, SOME_FAILED, emit
+from twofold.io import escape
 
 CORE = (
     "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface-hub", "safetensors", "numpy",
@@ -54,7 +55,7 @@ def doctor(
         if as_json:
             emit(asdict(finding))
         else:
-            print(f"{finding.state:8}{finding.what:14}{finding.detail}", flush=True)
+            print(escape(f"{finding.state:8}{finding.what:14}{finding.detail}"), flush=True)
     if not as_json:
         print("nothing is broken" if not broken else f"{broken} broken: see the lines above")
     return SOME_FAILED if broken else OK

@@ -136,14 +136,13 @@ def _draw(
 
 def _write(path: Path, picture: Tensor, row: dict[str, Any]) -> None:
     """A PNG that says inside how it was made."""
-    import json
-
     from PIL import Image, PngImagePlugin
 
     from twofold.image import atomic_write
+    from twofold.io import to_json
 
     told = PngImagePlugin.PngInfo()
-    told.add_itxt("twofold", json.dumps(row, ensure_ascii=False))
+    told.add_itxt("twofold", to_json(row))
     levels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
     with atomic_write(path) as temporary:
         Image.fromarray(levels).save(temporary, format="PNG", pnginfo=told)

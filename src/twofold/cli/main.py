@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -58,6 +62,9 @@ _INTERRUPTED = "interrupted; what was written is whole, run the command again to
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code; an error is one line on standard error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # where the terminal's encoding lacks a letter
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
@@ -70,7 +77,8 @@ def run(arguments: list[str]) -> int:
     # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
+        with _warnings_as_lines():
+            code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
         if code != INTERRUPTED:
             return code
         message = _INTERRUPTED
@@ -86,6 +94,23 @@ def run(arguments: list[str]) -> int:
         code, message = _explain(error)
     complain(message)
     return code
+
+
+@contextmanager
+def _warnings_as_lines() -> Generator[None]:
+    """Within the block, a warning is one line on standard error, printed once, without the line of code behind it."""
+    printed: set[str] = set()
+
+    def show(message: Warning | str, *_: object) -> None:
+        if str(message) not in printed:
+            printed.add(str(message))
+            complain(f"warning: {message}")
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _explain(error: Exception) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from ..data.folder import Folder
 from ..data.layout import SCHEMA, FolderError, write_text
 from ..geometry import convert_frame
 from ..image import atomic_write, write_image
+from ..io import to_json
 
 
 def is_official(root: Path) -> bool:
@@ -45,7 +46,7 @@ def index_official(root: Path, out: Path) -> Folder:
     labelled = (root / "norm").is_dir()
     said: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
     said |= {"root": str(root.resolve()), "targets": {"normals": HOW} if labelled else {}}
-    rows = [json.dumps(row, ensure_ascii=False) + "\n" for row in found]
+    rows = [to_json(row) + "\n" for row in found]
     write_text(out / "dataset.json", json.dumps(said, indent=1) + "\n")
     write_text(out / "metadata.jsonl", "".join(rows))
     return Folder(out)

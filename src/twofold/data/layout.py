@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from twofold import io
 from twofold.data.descriptors import check_descriptor
 from twofold.image.files import atomic_write
 from twofold.image.pictures import shown
@@ -167,7 +168,7 @@ def write_text(path: Path, text: str) -> None:
 def to_json(value: Any, where: str, indent: int | None = None) -> str:
     """JSON that any reader takes (no NaN); FolderError when `value` holds something else."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, indent=indent)
+        return io.to_json(value, indent)
     except (TypeError, ValueError) as error:
         raise FolderError(f"{where} is not plain JSON: {error}") from None
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
 from ..image import atomic_write
+from ..io import escape_html as escape
+from ..io import escape_markdown
 from .markdown import markdown_table, plain_table
 from .page import document, fact_list, html_table
 from .report import Report
@@ -140,10 +141,10 @@ def comparison_text(found: Comparison) -> list[str]:
 
 def comparison_markdown(found: Comparison) -> str:
     """As a Markdown page."""
-    lines = [f"# {found.title}", ""]
+    lines = [f"# {escape_markdown(found.title)}", ""]
     for said in found.warnings():
-        lines += [f"> **Warning**: {said}.", ""]
-    legend = [f"- {column}: {said}" for column, said in found.legend()]
+        lines += [f"> **Warning**: {escape_markdown(said)}.", ""]
+    legend = [f"- {column}: {escape_markdown(said)}" for column, said in found.legend()]
     return "\n".join([*lines, *markdown_table(found.table), "", *legend]) + "\n"
 
 

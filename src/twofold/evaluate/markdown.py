@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..io import escape, escape_markdown
 from .tables import OURS, Cell, Line, Table, facts, group_table, number, own_table, published_table, subject
 
 
@@ -12,20 +13,20 @@ def document(report: Mapping[str, Any]) -> str:
     """The report as one Markdown page."""
     benchmark = report["benchmark"]
     name = benchmark["name"] if benchmark else report["data"]["name"]
-    parts = [f"# {subject(report)} on {name}", ""]
+    parts = [f"# {escape_markdown(f'{subject(report)} on {name}')}", ""]
     for line in report["warnings"]:
-        parts += [f"> **Warning**: {line}.", ""]
-    parts += ["| | |", "|---|---|", *(f"| {k} | {escaped(v)} |" for k, v in facts(report)), ""]
+        parts += [f"> **Warning**: {escape_markdown(line)}.", ""]
+    parts += ["| | |", "|---|---|", *(f"| {k} | {escape_markdown(v)} |" for k, v in facts(report)), ""]
     parts += ["## Scores", "", *markdown_table(own_table(report)), ""]
     for note in (report["protocol"]["notes"], benchmark["notes"] if benchmark else ""):
-        parts += [note, ""] if note else []
+        parts += [escape_markdown(note), ""] if note else []
     groups = group_table(report)
     if groups.lines:
-        parts += [f"## By {report['group']}", "", *markdown_table(groups), ""]
+        parts += [f"## By {escape_markdown(report['group'])}", "", *markdown_table(groups), ""]
     table, sources = published_table(report)
     if table.lines:
         parts += ["## Beside published numbers", "", *markdown_table(table), "", *_doubts(table)]
-        parts += [*(f"{n}. {source}" for n, source in enumerate(sources, 1)), ""]
+        parts += [*(f"{n}. {escape_markdown(source)}" for n, source in enumerate(sources, 1)), ""]
     parts += _examples(report)
     for kind in ("failed", "skipped"):
         parts += _named(kind, report)
@@ -35,15 +36,15 @@ def document(report: Mapping[str, Any]) -> str:
 def markdown_table(table: Table) -> list[str]:
     """A table's lines; the run's own in bold, doubtful numbers with a question mark."""
     last = any(line.source or line.note for line in table.lines)
-    head = f"| | {' | '.join(table.columns)} |{' source |' if last else ''}"
+    head = f"| | {' | '.join(map(escape_markdown, table.columns))} |{' source |' if last else ''}"
     rule = "|---|" + "---:|" * len(table.columns) + ("---|" if last else "")
     return [head, rule, *(_line(line, last) for line in table.lines)]
 
 
 def _line(line: Line, last: bool) -> str:
     cells = (_cell(cell, line.kind == OURS) for cell in line.cells)
-    name = f"**{escaped(line.name)}**" if line.kind == OURS else escaped(line.name)
-    source = f" {escaped(' '.join(filter(None, (line.source, line.note))))} |" if last else ""
+    name = f"**{escape_markdown(line.name)}**" if line.kind == OURS else escape_markdown(line.name)
+    source = f" {escape_markdown(' '.join(filter(None, (line.source, line.note))))} |" if last else ""
     return f"| {name} | {' | '.join(cells)} |{source}"
 
 
@@ -51,17 +52,12 @@ def _cell(cell: Cell, bold: bool) -> str:
     if not cell.text:
         return ""
     around = "**" if bold or cell.mark in ("own", "best") else ""
-    return f"{around}{cell.text}{around}{' (?)' if cell.mark == 'doubt' else ''}"
-
-
-def escaped(text: str) -> str:
-    """Text that a table of Markdown can hold."""
-    return text.replace("|", "\\|").replace("\n", " ")
+    return f"{around}{escape_markdown(cell.text)}{around}{' (?)' if cell.mark == 'doubt' else ''}"
 
 
 def _doubts(table: Table) -> list[str]:
     said = [
-        f"- (?) {line.name}, {column}: {cell.why}."
+        escape_markdown(f"- (?) {line.name}, {column}: {cell.why}.")
         for line in table.lines
         for column, cell in zip(table.columns, line.cells, strict=True)
         if cell.mark == "doubt"
@@ -74,7 +70,8 @@ def _examples(report: Mapping[str, Any]) -> list[str]:
     metric = found["metric"]
     unit = report["metrics"].get(metric, {}).get("unit", "")
     lines = [
-        f"- {which}: `{found[which]['id']}`, {metric} {number(found[which]['value'], unit)}"
+        f"- {which}: {escape_markdown(found[which]['id'])}, {escape_markdown(metric)} "
+        f"{number(found[which]['value'], unit)}"
         for which in ("best", "median", "worst")
         if which in found
     ]
@@ -87,15 +84,20 @@ def _named(kind: str, report: Mapping[str, Any]) -> list[str]:
         return []
     total = sum(report["counts"][kind].values())
     more = [f"- and {total - len(named)} more; rows.jsonl names all"] if total > len(named) else []
-    lines = (f"- `{one['id']}`: {one.get('error') or one['why']}" for one in named)
+    lines = (
+        f"- {escape_markdown(one['id'])}: {escape_markdown(one.get('error') or one['why'])}" for one in named
+    )
     return [f"## {kind.capitalize()}: {total}", "", *lines, *more, ""]
 
 
 def plain_table(table: Table) -> list[str]:
     """A table for a terminal, in columns."""
-    head = ["", *table.columns]
+    head = ["", *map(escape, table.columns)]
     rows = [
-        [line.name, *(cell.text + {"doubt": "?", "best": "*"}.get(cell.mark, "") for cell in line.cells)]
+        [
+            escape(line.name),
+            *(escape(cell.text) + {"doubt": "?", "best": "*"}.get(cell.mark, "") for cell in line.cells),
+        ]
         for line in table.lines
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
+from ..io import escape_html as escape
 from .pictures import Example
 from .tables import Cell, Table, counted, facts, group_table, number, own_table, published_table, subject
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..image.pictures import shown
+from ..io import to_json
 from .standard import EvaluationError
 
 SCHEMA = "twofold-rows/1"
@@ -142,7 +143,7 @@ class Writer:
         self._line(row)
 
     def _line(self, value: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        self._file.write(to_json(value) + "\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 

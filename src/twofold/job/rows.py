@@ -12,6 +12,7 @@ from typing import Any
 from twofold.image import atomic_write
 from twofold.image.files import held
 from twofold.image.pictures import shown
+from twofold.io import to_json
 
 FILE = "predictions.jsonl"
 SCHEMA = "twofold-predictions/1"
@@ -62,7 +63,7 @@ class Ledger:
 
     def put(self, row: Row) -> None:
         """Adds a row, or replaces that of the same name. OSError when the disk does not take it."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        line = to_json(row) + "\n"
         if self._torn:
             self.compact()
         with self.path.open("a", encoding="utf-8", newline="\n") as file:
@@ -78,7 +79,7 @@ class Ledger:
             return
         self._torn = self._untidy = False
         self.rows = dict(sorted(self.rows.items()))
-        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in self.rows.values()]
+        lines = [to_json(row) + "\n" for row in self.rows.values()]
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(lines), "utf-8", newline="\n")
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..data.folder import Folder
 from ..image import resize
+from ..io import escape
 from .recipe import Source
 
 
@@ -31,7 +32,7 @@ class Pictures:
             folder = Folder(source.path, targets=(), override=source.override)
             loaded, captions = [], []
             for i in tqdm(
-                source.indices(len(folder)), desc=f"reading {Path(source.path).name}", disable=None
+                source.indices(len(folder)), desc=f"reading {escape(Path(source.path).name)}", disable=None
             ):
                 sample = folder[i]
                 loaded.append(_bytes(sample.image, size))

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from ..data.folder import Folder
 from ..image import atomic_write
+from ..io import escape
 from ..sample import Sample
 from .encoder import BadSample
 from .room import room
@@ -80,7 +81,7 @@ class Readable:
         rank, size = self.team.rank, self.team.size
         own = tqdm(
             indices[rank::size],
-            desc=f"preparing {folder.root.name}",
+            desc=f"preparing {escape(folder.root.name)}",
             disable=None if rank == 0 else True,
             leave=False,
         )
