@@ -101,12 +101,13 @@ def _warnings_as_lines() -> Generator[None]:
     """Within the block, a warning is one line on standard error, printed once, without the line of code behind it."""
     printed: set[str] = set()
 
-    def show(message: Warning | str, *_: object) -> None:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in printed:
             printed.add(str(message))
             complain(f"warning: {message}")
 
-    before, warnings.showwarning = warnings.showwarning, show
+    before = warnings.showwarning
+    setattr(warnings, "showwarning", show)  # noqa: B010 - its declared signature has more than is used here
     try:
         yield
     finally:

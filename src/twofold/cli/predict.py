@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from twofold.network import NetworkPredictor
     from twofold.painter import Painter
     from twofold.predictor import Predictor
+
+
+# Of files that are left out, for people.
+_MOST_LISTED = 20
 
 
 class Source(NamedTuple):
@@ -117,7 +122,8 @@ def predict(
     longest = _longest(size)
     one_of("--frame", frame, ("RUB", "LUB", "RDF"))
     dtype = dtype_of(dtype)
-    found, problems = find_inputs(inputs, out)
+    left_out: list[Problem] = []
+    found, problems = find_inputs(inputs, out, left_out)
     counts: Counter[str] = Counter()
     for problem in problems:
         counts["failed"] += 1
@@ -137,6 +143,7 @@ def predict(
                 _report(row, as_json)
         except OutputError as error:
             raise Stop(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
+    _report_left_out(left_out, as_json)
     if not as_json:
         _summary(counts, out, side_by_side)
     return SOME_FAILED if counts["failed"] else OK
@@ -220,6 +227,20 @@ def _report(row: dict[str, Any], as_json: bool) -> None:
         height, width = row["size"]
         times = ", ".join(f"{name} {done['seconds']:.2f} s" for name, done in row["tasks"].items())
         line(f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}")
+
+
+def _report_left_out(left_out: Sequence[Problem], as_json: bool) -> None:
+    """What searched folders hold that is not read: counted and listed, for people not more than a screen of it."""
+    if as_json:
+        for one in left_out:  # standard output has a row for each image, and nothing else
+            complain(f"left out: {one.error}")
+        return
+    for one in left_out[:_MOST_LISTED]:
+        line(f"left out  {one.error}")
+    if len(left_out) > _MOST_LISTED:
+        line(f"left out  ... and {len(left_out) - _MOST_LISTED} more (--json lists all)")
+    if left_out:
+        line(f"{len(left_out)} left out: not images that can be read")
 
 
 def _summary(counts: Counter[str], out: Path, side_by_side: bool) -> None:

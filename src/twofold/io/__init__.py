@@ -1,14 +1,19 @@
-"""Below everything else: which names files may have, and how text from files is displayed."""
+"""Below everything else: which names files may have, how text from files is read and displayed."""
 
 from twofold.io.names import UnsafeNameError, check_name, safe_output_path
+from twofold.io.records import FormatError, OutputFolder, parse_json, parse_object
 from twofold.io.text import escape, escape_html, escape_markdown, quoted, to_json
 
 __all__ = [
+    "FormatError",
+    "OutputFolder",
     "UnsafeNameError",
     "check_name",
     "escape",
     "escape_html",
     "escape_markdown",
+    "parse_json",
+    "parse_object",
     "quoted",
     "safe_output_path",
     "to_json",

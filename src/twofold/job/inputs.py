@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from twofold.image.pictures import shown
-
-# What is taken for a picture when a folder is searched. A file named by itself may have any suffix.
-_SUFFIXES = "avif bmp gif j2k jp2 jpeg jpg jpe jfif pgm png pnm ppm tif tiff webp"
-SUFFIXES = frozenset(f".{suffix}" for suffix in _SUFFIXES.split())
+from twofold.image.errors import shown
+from twofold.image.formats import IMAGE_SUFFIXES, sniff_file
+from twofold.io import UnsafeNameError, check_name
+from twofold.job.search import has_wildcard, match, walk
 
 
 @dataclass(frozen=True)
@@ -42,79 +40,119 @@ class _Found:
     depth: int  # how many parts of the path the name keeps, at least
 
 
-def find_inputs(given: Sequence[str], out: Path) -> tuple[list[Input], list[Problem]]:
+def find_inputs(
+    given: Sequence[str], out: Path, left_out: list[Problem] | None = None
+) -> tuple[list[Input], list[Problem]]:
     """The pictures that `given` means, in order and each once, and what of it means nothing.
 
-    A file is itself. A folder is every picture below it (by suffix; hidden files are left out). A pattern
-    (* ? [ ] **) is what it matches. Names keep the sub-folder below the folder given, or below the part of a
-    pattern without a wildcard. Names that would be equal grow by their parent folders until they differ, and
-    `photo.jpg` beside `photo.png` become `photo.jpg` and `photo.png`. What lies in `out` is never an input
-    found by searching: results are not pictures to predict.
+    A file is itself. A folder is every picture below it, behind links too: by suffix, or where a file has none, by its
+    first bytes. A pattern (* ? [ ] **) is what it matches. Names keep the sub-folder below the folder given, or below
+    the part of a pattern without a wildcard. Names that would be equal grow by their parent folders until they differ,
+    and `photo.jpg` beside `photo.png` become `photo.jpg` and `photo.png`. What lies in `out` is never an input found
+    by searching: results are not pictures to predict.
+
+    Whatever else a searched folder holds (other files, hidden ones, links in circles) is added to `left_out`, with the
+    reason.
     """
     found: dict[str, _Found] = {}
-    problems: list[Problem] = []
+    search = _Search(out, [], {})
     for text in given:
         try:
-            for item in _search(text, out, problems):
+            for item in search.find(text):
                 found.setdefault(os.path.abspath(item.path), item)
         except (OSError, ValueError) as error:
-            problems.append(Problem(text, f"{shown(text)} cannot be used: {_reason(error)}; check the path"))
+            search.problem(text, f"{shown(text)} cannot be used: {_reason(error)}; check the path")
+    if left_out is not None:
+        left_out += [problem for path, problem in search.left_out.items() if path not in found]
     names = _names(list(found.values()))
-    return [Input(item.path, name) for item, name in zip(found.values(), names, strict=True)], problems
+    inputs = [Input(item.path, name) for item, name in zip(found.values(), names, strict=True)]
+    return inputs, search.problems
 
 
-def _search(text: str, out: Path, problems: list[Problem]) -> Iterator[_Found]:
-    """One thing a person typed. A name that exists is that file, even if it looks like a pattern."""
-    path = Path(text)
-    if not text:
-        problems.append(Problem(text, "an empty name is no picture; was a variable not set?"))
-    elif path.is_dir():
-        yield from _folder(path, path, out, problems)
-    elif os.path.lexists(path):
-        yield _Found(path, 1)
-    elif glob.has_magic(text):
+@dataclass
+class _Search:
+    """What was met while the inputs were searched for. `left_out` is by absolute path, so that all counts once."""
+
+    out: Path
+    problems: list[Problem]
+    left_out: dict[str, Problem]
+
+    def problem(self, path: str, error: str) -> None:
+        self.problems.append(Problem(path, error))
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        self.left_out.setdefault(os.path.abspath(path), Problem(str(path), f"{shown(path)}: {reason}"))
+
+    def find(self, text: str) -> Iterator[_Found]:
+        """One thing a person typed. A name that exists is that file, even if it looks like a pattern."""
+        path = Path(text)
+        if not text:
+            self.problem(text, "an empty name is no picture; was a variable not set?")
+        elif path.is_dir():
+            yield from self._folder(path)
+        elif os.path.lexists(path):
+            yield _Found(path, 1)
+        elif has_wildcard(text):
+            yield from self._pattern(text)
+        else:
+            self.problem(text, f"{shown(text)} does not exist; give a picture, a folder or a pattern")
+
+    def _folder(self, folder: Path) -> Iterator[_Found]:
+        if _inside(folder, self.out):
+            error = f"{shown(folder)} holds the results (--out {shown(self.out)}); choose another --out"
+            self.problem(str(folder), error)
+            return
+        before = len(self.problems)
+        pictures = list(self._pictures(folder, folder))
+        if not pictures and len(self.problems) == before:
+            self.problem(str(folder), f"{shown(folder)} holds no pictures; is it the right folder?")
+        yield from pictures
+
+    def _pattern(self, text: str) -> Iterator[_Found]:
         base = _fixed_part(text)
-        files = [Path(p) for p in sorted(glob.glob(text, recursive=True))]
-        if not files:
-            problems.append(Problem(text, f"no file matches {shown(text)}; quote it or check the folder"))
+        paths = match(text)
+        if not paths:
+            self.problem(text, f"no file matches {shown(text)}; quote it or check the folder")
         # `**/*` also names what lies in the folders it names: a file counts once.
-        for file in files:
-            if _inside(file, out):
+        for path in paths:
+            if _inside(path, self.out):
                 continue
-            if file.is_dir():
-                yield from _pictures(file, base, out, problems)
-            elif file.suffix.lower() in SUFFIXES:
+            if path.is_dir():
+                yield from self._pictures(path, base)
+            elif self._is_picture(path):
+                yield _below(path, base)
+
+    def _pictures(self, folder: Path, base: Path) -> Iterator[_Found]:
+        """All pictures below a folder, in order."""
+        for file in walk(folder, self._enters, self._unreadable, self._linked_again):
+            if self._is_picture(file):
                 yield _below(file, base)
-    else:
-        problems.append(Problem(text, f"{shown(text)} does not exist; give a picture, a folder or a pattern"))
 
+    def _enters(self, folder: Path) -> bool:
+        if _inside(folder, self.out):
+            return False
+        if folder.name.startswith("."):
+            self.leave_out(folder, "a hidden folder")
+            return False
+        return True
 
-def _folder(folder: Path, base: Path, out: Path, problems: list[Problem]) -> Iterator[_Found]:
-    if _inside(folder, out):
-        error = f"{shown(folder)} holds the results (--out {shown(out)}); choose another --out"
-        problems.append(Problem(str(folder), error))
-        return
-    before = len(problems)
-    pictures = list(_pictures(folder, base, out, problems))
-    if not pictures and len(problems) == before:
-        problems.append(Problem(str(folder), f"{shown(folder)} holds no pictures; is it the right folder?"))
-    yield from pictures
-
-
-def _pictures(folder: Path, base: Path, out: Path, problems: list[Problem]) -> Iterator[_Found]:
-    """All pictures below a folder, in order."""
-
-    def unreadable(error: OSError) -> None:
+    def _unreadable(self, error: OSError) -> None:
         where = shown(error.filename)
-        problems.append(
-            Problem(str(error.filename), f"{where} may not be read: {_reason(error)}; check its permissions")
-        )
+        self.problem(str(error.filename), f"{where} may not be read: {_reason(error)}; check its permissions")
 
-    for where, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = sorted(d for d in folders if not d.startswith(".") and not _inside(Path(where, d), out))
-        for file in sorted(files):
-            if Path(file).suffix.lower() in SUFFIXES and not file.startswith("."):
-                yield _below(Path(where, file), base)
+    def _linked_again(self, link: Path) -> None:
+        self.leave_out(link, "a link to a folder that is searched already, or that it lies in")
+
+    def _is_picture(self, file: Path) -> bool:
+        """Whether a file that was found by searching is a picture; if not, it is left out."""
+        suffix = file.suffix.lower()
+        if file.name.startswith("."):
+            self.leave_out(file, "a hidden file")
+        elif suffix in IMAGE_SUFFIXES or (not suffix and sniff_file(file)):
+            return True
+        else:
+            self.leave_out(file, f"{suffix} is no image format that is read" if suffix else "no image")
+        return False
 
 
 def _below(file: Path, base: Path) -> _Found:
@@ -124,7 +162,7 @@ def _below(file: Path, base: Path) -> _Found:
 def _fixed_part(pattern: str) -> Path:
     """The folders of a pattern before its first wildcard."""
     parts = Path(pattern).parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    fixed = next(i for i, part in enumerate(parts) if has_wildcard(part))
     return Path(*parts[:fixed])
 
 
@@ -140,7 +178,7 @@ def _reason(error: Exception) -> str:
 def _names(found: Sequence[_Found]) -> list[str]:
     """A name for each, all different, whatever the case of their letters."""
     paths = [Path(os.path.abspath(item.path)) for item in found]
-    leaves = [path.stem for path in paths]
+    leaves = [_leaf(path) for path in paths]
     depths = [item.depth for item in found]
 
     # In one folder only the suffix tells equal stems apart.
@@ -165,6 +203,14 @@ def _names(found: Sequence[_Found]) -> list[str]:
             return names
         for i in grow:
             depths[i] += 1
+
+
+def _leaf(path: Path) -> str:
+    """The stem of a file, or its whole name where the stem cannot be a name: that of `..png` is a dot."""
+    try:
+        return check_name(path.stem, portable=False)
+    except UnsafeNameError:
+        return path.name
 
 
 def _collisions(keys: Iterable[object]) -> list[int]:

@@ -19,7 +19,9 @@ from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.files import remove_leftovers
 from twofold.image.pictures import check_file, shown
+from twofold.io import OutputFolder, UnsafeNameError
 from twofold.job.inputs import Input
+from twofold.job.results import check_results, result_paths, usable_paths
 from twofold.job.rows import SCHEMA, Ledger, Row, sole_writer
 from twofold.show import side_by_side
 
@@ -101,12 +103,20 @@ def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
         ) from error
     try:
         with sole_writer(job.out):
-            for folder in {job.out, *((job.out / item.name).parent for item in inputs)}:
-                remove_leftovers(folder)
+            there = OutputFolder(job.out)
             ledger = Ledger(job.out)
+            paths = (p for item in inputs for p in usable_paths(job.out, item.name, job.predictors))
+            for folder in {job.out, *(path.parent for path in paths)}:
+                remove_leftovers(folder)
+            done: list[str] = []
             for item in inputs:
-                yield _one(job, item, ledger)
+                there.check()
+                row = _one(job, item, ledger)
+                done += [item.name] if row["status"] == "done" else []
+                yield row
+            there.check()
             ledger.compact()
+            check_results(ledger, done)
     except OSError as error:
         where = shown(error.filename or job.out)
         again = "what was written is whole; run the same command again to go on"
@@ -127,7 +137,10 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
         "tasks": {},
     }
     try:
+        result_paths(job.out, item.name, job.predictors)
         row["input_sha256"] = _sha256(check_file(item.path))
+    except UnsafeNameError as error:
+        return _failed(row, f"{shown(item.path)}: {error}", ledger)
     except (ImageError, OSError) as error:
         return _failed(row, _line(error), ledger)
     wanted = list(job.predictors)
@@ -229,7 +242,12 @@ def _lacks_side_by_side(job: Job, item: Input) -> bool:
 
 
 def _write_side_by_side(job: Job, item: Input, row: Row, image: Tensor) -> None:
-    colors = [read_image(job.out / row["tasks"][task]["files"]["color"]["path"]) for task in job.predictors]
+    colors = []
+    for task in job.predictors:
+        file = row["tasks"][task]["files"].get("color")
+        if file is None:
+            raise ImageError(f"{shown(item.path)}: {task} has no image in colour; use --overwrite")
+        colors.append(read_image(job.out / file["path"]))
     write_image(_side_by_side_path(job, item), side_by_side([image, *colors]))
 
 

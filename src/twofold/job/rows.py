@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,15 @@ from typing import Any
 from twofold.image import atomic_write
 from twofold.image.files import held
 from twofold.image.pictures import shown
-from twofold.io import to_json
+from twofold.io import (
+    FormatError,
+    UnsafeNameError,
+    check_name,
+    parse_object,
+    quoted,
+    safe_output_path,
+    to_json,
+)
 
 FILE = "predictions.jsonl"
 SCHEMA = "twofold-predictions/1"
@@ -34,7 +41,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         """Reads what is there. LedgerError when the file is something else."""
-        self.path = folder / FILE
+        self.path = safe_output_path(folder, FILE, "the list of results")
         self.rows: dict[str, Row] = {}
         self._torn = False  # the file ends in half a line: nothing may be added to it as it is
         self._untidy = False  # the file is not what `compact` would write
@@ -49,15 +56,13 @@ class Ledger:
         """One line; the last one has no line end and was torn by a kill, unless it is whole by luck."""
         self._torn = last
         try:
-            row = json.loads(line)
-            if row["schema"] != SCHEMA or not isinstance(row["tasks"], dict):
-                raise KeyError("schema")
-            name = str(row["name"])
-        except (ValueError, KeyError, TypeError):
+            row = _checked(parse_object(line, "a row"))
+        except (FormatError, UnsafeNameError) as error:
             if last:
                 return
-            error = f"{shown(self.path)}, line {number}, is not a row of predictions; move the file away"
-            raise LedgerError(error) from None
+            where = f"{shown(self.path)}, line {number}, is not a row of predictions"
+            raise LedgerError(f"{where} ({error}); move the file away") from None
+        name = row["name"]
         self._untidy |= name in self.rows
         self.rows[name] = row
 
@@ -82,6 +87,35 @@ class Ledger:
         lines = [to_json(row) + "\n" for row in self.rows.values()]
         with atomic_write(self.path) as temporary:
             temporary.write_text("".join(lines), "utf-8", newline="\n")
+
+
+def _checked(row: Row) -> Row:
+    """A row with all that is read of it; FormatError or UnsafeNameError for the first entry of another type."""
+    if row.get("schema") != SCHEMA:
+        raise FormatError(f"its schema is not {SCHEMA}")
+    _check_types(row, {"name": str, "input": str, "status": str, "tasks": dict}, "the row")
+    _check_types(row, {"input_sha256": str | None, "size": list | None}, "the row")
+    size = row["size"]
+    if size is not None and not (len(size) == 2 and all(isinstance(n, int) for n in size)):
+        raise FormatError("its size is not [height, width]")
+    for task, done in row["tasks"].items():
+        if not isinstance(done, dict):
+            raise FormatError(f"its task {quoted(task)} is not an object")
+        _check_types(
+            done, {"files": dict, "settings": dict, "seconds": int | float}, f"the task {quoted(task)}"
+        )
+        for kind, file in done["files"].items():
+            if not isinstance(file, dict):
+                raise FormatError(f"its file {quoted(kind)} is not an object")
+            _check_types(file, {"path": str, "bytes": int, "sha256": str}, f"the file {quoted(kind)}")
+            check_name(file["path"], "the path", nested=True, portable=False)
+    return row
+
+
+def _check_types(value: Row, types: Mapping[str, Any], what: str) -> None:
+    for key, wanted in types.items():
+        if not isinstance(value.get(key, ...), wanted):
+            raise FormatError(f"{what} has no {key!r} of the right type")
 
 
 @contextmanager

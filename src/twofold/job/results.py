@@ -1,0 +1,39 @@
+"""The files of results: where they may lie, and whether they are still there at the end."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from twofold.io import UnsafeNameError, check_name, safe_output_path
+from twofold.job.rows import Ledger
+
+
+def result_paths(out: Path, name: str, tasks: Iterable[str]) -> list[Path]:
+    """The longest path that each task of the input `name` writes to, below `out`.
+
+    UnsafeNameError when the name or a task cannot be a part of a file name, or leads out of the folder through a link.
+    """
+    check_name(name, "the name", nested=True, portable=False)
+    ends = [*(f"{task}_uncertainty.npy" for task in tasks), "side_by_side.png"]
+    names = (f"{name}_{end}" for end in ends)
+    return [safe_output_path(out, n, "the result", nested=True, portable=False) for n in names]
+
+
+def usable_paths(out: Path, name: str, tasks: Iterable[str]) -> list[Path]:
+    """`result_paths`, or none where there would be an error."""
+    with suppress(UnsafeNameError):
+        return result_paths(out, name, tasks)
+    return []
+
+
+def check_results(ledger: Ledger, names: Sequence[str]) -> None:
+    """OSError (ENOENT) naming the first file that the rows of `names` list and that is not there any more."""
+    for name in names:
+        for task in ledger.rows[name]["tasks"].values():
+            for file in task["files"].values():
+                path = ledger.path.parent / file["path"]
+                if not path.is_file():
+                    raise OSError(errno.ENOENT, "it was deleted while results were written", str(path))
