@@ -275,6 +275,91 @@ def tiny_one_step(protocol):
     return StableDiffusion(unet.eval(), vae.eval(), None, None, SD, {"": text})
 
 
+class Echo(torch.nn.Module):
+    """A head that gives one canvas, whatever is read."""
+
+    reads_features = True
+
+    def __init__(self, canvas):
+        super().__init__()
+        self.canvas = canvas
+
+    def forward(self, x0, features, backbone):
+        return self.canvas
+
+
+def read_by(key, canvas, size):
+    """The map that a row of the table makes of ``canvas`` for an image of ``size``."""
+    (name, how), *_ = PUBLISHED[key].tasks.items()
+    net, reading = tiny_one_step(OneStep()), replace(how.reading, pad=False)
+    found = Predictor(
+        net, TASKS[how.task or name], OneStep(), Echo(canvas), reading, size=max(canvas.shape[-2:])
+    )
+    return found(torch.rand(3, *size)).map
+
+
+def test_e2e_ft_normals_keep_the_direction_of_any_length():
+    """Clipping each channel, as the other methods do, would turn this vector by 18 degrees."""
+    canvas = torch.tensor([2.0, 0.0, 1.0]).reshape(1, 3, 1, 1).expand(-1, -1, 32, 32)
+    for key in ("e2e-ft-marigold-normals", "e2e-ft-sd-normals"):
+        x, y, z = read_by(key, canvas, (32, 32))[:, 0, 0].tolist()
+        assert (x, y, z) == pytest.approx((-2 / 5**0.5, 0, 1 / 5**0.5), abs=1e-6)
+    assert read_by("marigold-normals-v1-1", canvas, (32, 32))[:, 0, 0].tolist() == pytest.approx(
+        [0.5**0.5, 0, 0.5**0.5], abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("size", [(16, 24), (48, 72)], ids=["smaller", "larger"])
+def test_maps_come_back_to_the_image_as_each_method_resizes_them(size):
+    canvas = (torch.rand(1, 1, 32, 48, generator=torch.Generator().manual_seed(0)) * 2 - 1).expand(
+        -1, 3, -1, -1
+    )
+    grey = (canvas[:, :1] + 1) / 2
+    resized = {
+        "genpercept-depth": torch.nn.functional.interpolate(grey, size, mode="bilinear", antialias=True),
+        "lotus-depth-d-v1-0": torch.nn.functional.interpolate(grey, size, mode="nearest-exact"),
+        "dmp-depth": torch.nn.functional.interpolate(grey, size, mode="bicubic"),
+        "marigold-depth-v1-1": torch.nn.functional.interpolate(grey, size, mode="bilinear"),
+    }
+    for key, wanted in resized.items():
+        torch.testing.assert_close(read_by(key, canvas, size), wanted[0], rtol=0, atol=1e-6)
+    values = list(resized.values())
+    for i, a in enumerate(values):
+        for b in values[i + 1 :]:
+            # Enlarging, antialiasing changes nothing.
+            assert (a - b).abs().max() > 0.01 or (size[0] > 32 and a is values[0] and b is values[3])
+
+
+def test_depth_of_dmp_goes_on_beyond_8_metres():
+    levels = torch.tensor([-1.5, 0.0, 1.0, 2.0]).repeat_interleave(8)
+    canvas = levels.expand(1, 3, 32, 32)
+    depth = read_by("dmp-depth", canvas, (32, 32))[0, 0, ::8].tolist()
+    assert depth == [0, 0.5, 1, 1.5]  # of 8 metres
+    with pytest.raises(ValueError, match="clip='lower' is for distances"):
+        Predictor(tiny_one_step(OneStep()), TASKS["mask"], OneStep(), LatentHead(), Reading(clip="lower"))
+
+
+def test_odd_sizes_as_the_originals_treat_them():
+    """Their latent is rounded down, and the smaller map is stretched; by default nothing is stretched."""
+    (name, how), *_ = PUBLISHED["genpercept-depth"].tasks.items()
+    net, image = tiny_one_step(how.protocol), picture()[:, :61, :45]
+    canvas = reference(image, net, how.protocol, -1, 5)
+    assert canvas.shape[-2:] == (56, 40)
+    grey = (canvas.mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
+    wanted = torch.nn.functional.interpolate(grey, (61, 45), mode="bilinear", antialias=True)[0]
+    predictor = Predictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)
+    floored = predictor.asked(odd_sizes="floor")
+    torch.testing.assert_close(floored(image).map, wanted, rtol=0, atol=1e-5)
+    assert not torch.allclose(predictor(image).map, wanted, atol=1e-3)
+    even = image[:, :56, :40]
+    assert torch.equal(predictor(even).map, floored(even).map)
+    assert floored.asked(ensemble=1).reading.odd_sizes == "floor"
+    with pytest.raises(
+        ValueError, match=r"5x45 pixels is smaller than a latent cell of 8x8.*odd_sizes='pad'"
+    ):
+        floored(image[:, :5])
+
+
 def test_stretching_holds_the_mean_in_range_first():
     """E2E-FT and GenPercept v1: the mean of the channels, clipped, and then to its own extremes."""
     (name, how), *_ = PUBLISHED["genpercept-depth-v1"].tasks.items()
@@ -485,3 +570,28 @@ def test_coarser_noise_keeps_unit_variance(strategy):
         assert none.std().item() == pytest.approx(1, abs=1e-5)
     annealed = multi_resolution(noise, rng, torch.tensor([0.0, 0.3, 0.6, 0.9]), strategy)
     assert annealed.std().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_odd_sizes_is_an_option_of_predict_and_evaluate(tmp_path, tiny_model, capsys):
+    from twofold.cli.main import run
+    from twofold.image import read_map, write_image
+
+    write_image(tmp_path / "a.png", picture(61, 83))
+    maps = []
+    for how in ("pad", "floor"):
+        words = [
+            "predict",
+            str(tmp_path / "a.png"),
+            "--model",
+            str(tiny_model),
+            "--task",
+            "depth",
+            "--size",
+            "native",
+        ]
+        assert run([*words, "--odd-sizes", how, "--out", str(tmp_path / how)]) == 0
+        maps.append(read_map(tmp_path / how / "a_depth.npy"))
+    assert maps[0].shape == maps[1].shape == (1, 61, 83)
+    assert not torch.equal(*maps)
+    assert run(["evaluate", "--data", str(tmp_path), "--odd-sizes", "stretch"]) == 2
+    assert "--odd-sizes" in capsys.readouterr().err

@@ -15,7 +15,8 @@ from torch.nn.functional import interpolate
 
 from .finite import NonFiniteError, check_finite
 from .geometry import convert_frame, unit
-from .image import ImageInput, as_image, as_images, longest_edge_size, resize
+from .image import ImageInput, as_image, as_images, longest_edge_size, resize, resized_output
+from .image.resize import OutputResize
 from .image.squeeze import squeezed
 from .prediction import Prediction
 from .tasks import Task
@@ -37,6 +38,7 @@ class Painter(nn.Module, abc.ABC):
         edge: which edge ``size`` is about; ``both`` squeezes every picture into a square, as some were trained.
         space: what a map's numbers are.
         painted_frame: that vectors are painted in.
+        output_resize: how maps are brought back to the input's size, see `image.resized_output`.
 
     Attributes:
         ensemble: how many answers are drawn and merged when a call does not say.
@@ -52,10 +54,12 @@ class Painter(nn.Module, abc.ABC):
         edge: Edge = "longest",
         space: str = "",
         painted_frame: str = "RUB",
+        output_resize: OutputResize = "bilinear",
     ) -> None:
         super().__init__()
         self.task, self.size, self.about, self.edge = task, parse_size(size), dict(about or {}), edge
         self.space, self.painted_frame = space or task.space, painted_frame
+        self.output_resize: OutputResize = output_resize
         self.ensemble, self.merge, self.frame = 1, task.merge, "RUB"
 
     def __repr__(self) -> str:
@@ -224,14 +228,18 @@ class Painter(nn.Module, abc.ABC):
         made = Prediction(self.task, found, image, about, self.space, self.task.frame, uncertainty)
         return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
 
+    def _decode(self, canvas: Tensor) -> Tensor:
+        """Canvas ``b c h w`` to map, at its own size."""
+        return self.task.decode(canvas)
+
     def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
         """Canvas to map ``1 c h w`` at the input's size: decoded first, as the field does, vectors unit again after."""
-        found = self.task.decode(canvas[None])
+        found = self._decode(canvas[None])
         size = (int(image.shape[-2]), int(image.shape[-1]))
         if self.task.classes:  # ids do not mix; the share of a mask does
             return interpolate(found, size, mode="nearest-exact")
         if tuple(found.shape[-2:]) != size:
-            found = interpolate(found, size, mode="bilinear", align_corners=False)
+            found = resized_output(found, size, self.output_resize)
         if self.task.frame is None:
             return found
         return convert_frame(unit(found), self.painted_frame, self.task.frame)

@@ -17,6 +17,7 @@ from .ensemble import MERGES, Merged
 from .finite import clamp_finite, finite_per_image
 from .heads import text_of
 from .image import pad_to_multiple
+from .image.resize import OutputResize
 from .painter import Edge, Painter
 from .prediction import SPACES
 from .protocol import Answer, MultiStep, OneStep, Query, reason
@@ -34,10 +35,15 @@ class Reading:
         space: what a map's numbers are; the task's own when empty.
         frame: that vectors are painted in; they leave as RUB.
         stretch: whether each image's answer is stretched to fill the range (E2E-FT, GenPercept's DPT head).
-        clip: whether the mean of the painted channels is held in range, or each channel before it (Lotus, and all
-            published networks of normals).
+        clip: what is held in [-1, 1]: the ``mean`` of the decoded channels (of vectors, nothing), or all ``channels``
+            before it (Lotus, and the published networks of normals but E2E-FT's); ``lower`` holds the mean above -1
+            only, so that a map may exceed 1 (DMP's depth, of which 1 is 8 metres).
         part: which target of a network that answers several.
         image_features: whether the network gets the maps of its image encoder.
+        resize: how maps are brought back to the input's size, see `image.resized_output`.
+        odd_sizes: images whose sides are no multiples of the stride are extended to the next one, which the maps are
+            cropped from (``pad``); or encoded as they are, so that the latent is rounded down and the map, up to a
+            stride smaller than the image, is resized to it (``floor``, as the original programs do).
     """
 
     prompt: str | None = None
@@ -46,9 +52,11 @@ class Reading:
     space: str = ""
     frame: Literal["RUB", "LUB", "RDF"] = "RUB"
     stretch: bool = False
-    clip: Literal["mean", "channels"] = "mean"
+    clip: Literal["mean", "channels", "lower"] = "mean"
     part: int = 0
     image_features: bool = False
+    resize: OutputResize = "bilinear"
+    odd_sizes: Literal["pad", "floor"] = "pad"
 
 
 class Predictor(Painter):
@@ -82,12 +90,16 @@ class Predictor(Painter):
         ensemble: int = 1,
         edge: Edge = "longest",
     ) -> None:
-        super().__init__(task, size, about, edge, reading.space, reading.frame)
+        super().__init__(task, size, about, edge, reading.space, reading.frame, reading.resize)
         _check_channels(backbone, protocol)
         if reading.image_features and getattr(backbone, "image_adapter", None) is None:
             raise ValueError("image features are asked of a network that has no image encoder")
         if reading.stretch and task.outputs != 1:
             raise ValueError(f"{task.name} is not one number a pixel, and cannot be stretched to its range")
+        if reading.clip == "lower" and task.space not in SPACES:
+            raise ValueError(
+                f"clip='lower' is for distances, which {task.name} is not; use 'mean' or 'channels'"
+            )
         if not 0 <= reading.part < protocol.parts:
             raise ValueError(f"part {reading.part} of an answer with {protocol.parts} part(s)")
         self.backbone, self.protocol, self.head, self.reading = backbone, protocol, head, reading
@@ -136,7 +148,7 @@ class Predictor(Painter):
 
     @torch.no_grad()
     def _asked(self, images: Tensor, seed: int | Sequence[int]) -> tuple[Answer, tuple[int, int]]:
-        padded, size = pad_to_multiple(images, self.backbone.stride)
+        padded, size = self._padded(images)
         seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
         rngs = [torch.Generator().manual_seed(s) for s in seeds]
         weights = next(self.backbone.parameters())
@@ -145,6 +157,18 @@ class Predictor(Painter):
         maps = self.backbone.image_features(padded) if self.reading.image_features else None
         look = partial(self.look, image_features=maps)
         return self.protocol.solve(look, latent, rngs, self.backbone.schedule), size
+
+    def _padded(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Images as they are encoded, and the size (height, width) that canvases are cut to."""
+        height, width, stride = *images.shape[-2:], self.backbone.stride
+        if self.reading.odd_sizes == "pad":
+            return pad_to_multiple(images, stride)
+        if min(height, width) < stride:
+            raise ValueError(
+                f"an image of {height}x{width} pixels is smaller than a latent cell of {stride}x{stride}, which "
+                "odd_sizes='floor' leaves nothing of; use odd_sizes='pad', or a larger size"
+            )
+        return images, (height // stride * stride, width // stride * stride)
 
     def painted(self, answer: Answer, size: tuple[int, int]) -> Tensor:
         """What the head makes of an answer: canvases ``b c h w`` on the CPU, cut to ``size`` (height, width)."""
@@ -166,6 +190,12 @@ class Predictor(Painter):
         canvas = canvas.masked_fill(broken.reshape(-1, 1, 1, 1), float("nan"))
         return canvas, None if doubt is None else doubt[..., :h, :w].float().cpu()
 
+    def _decode(self, canvas: Tensor) -> Tensor:
+        """See `Painter`; ``clip="lower"`` in place of the task's range."""
+        if self.reading.clip == "lower":
+            return (canvas.float().mean(1, keepdim=True).clamp(min=-1) + 1) / 2
+        return super()._decode(canvas)
+
     def _in_range(self, canvas: Tensor) -> Tensor:
         if self.reading.clip == "channels":
             canvas = clamp_finite(canvas, -1, 1)
@@ -178,7 +208,13 @@ class Predictor(Painter):
         )
 
     def asked(
-        self, ensemble: int | None = None, merge: str = "", frame: str = "", **changes: Any
+        self,
+        ensemble: int | None = None,
+        merge: str = "",
+        frame: str = "",
+        resize: OutputResize | None = None,
+        odd_sizes: Literal["pad", "floor"] | None = None,
+        **changes: Any,
     ) -> Predictor:
         """The same networks, asked otherwise: ``asked(ensemble=10, steps=50)``.
 
@@ -187,6 +223,8 @@ class Predictor(Painter):
             merge: how they become one, in place of the task's own way: ``affine``, ``scale``, ``compat`` or ``median``
                 for distances, ``closest`` or ``mean`` for vectors, ``median`` for anything else.
             frame: that maps of vectors leave in, in place of RUB.
+            resize: how maps are brought back to the input's size; see `Reading`, also for ``odd_sizes``.
+            odd_sizes: ``floor`` is what the original programs do with sizes that are no multiples of the stride.
             changes: of the protocol's settings.
 
         Raises:
@@ -208,8 +246,11 @@ class Predictor(Painter):
         if "protocol" in about:
             about["protocol"] = asdict(protocol)
         count = self.ensemble if ensemble is None else ensemble
+        read = {k: v for k, v in (("resize", resize), ("odd_sizes", odd_sizes)) if v is not None}
+        about |= {k: v for k, v in read.items() if k in about}
+        reading = replace(self.reading, **read)
         made = Predictor(
-            self.backbone, self.task, protocol, self.head, self.reading, self.size, about, count, self.edge
+            self.backbone, self.task, protocol, self.head, reading, self.size, about, count, self.edge
         )
         made.merge, made.frame = self.merge, frame or self.frame
         if merge:

@@ -63,7 +63,7 @@ def _task(protocol: OneStep | MultiStep, name: str, **more: object) -> TaskSetti
     frame = "RUB" if name == "normals" else None
     # Elsewhere the task's own word for its numbers holds.
     space = name if name in ("depth", "disparity") else ""
-    # All of them hold each number of a vector in range, which turns it a little, before they make it unit.
+    # All but E2E-FT hold each number of a vector in range, which turns it a little, before they make it unit.
     clip = "channels" if name == "normals" else "mean"
     return TaskSettings.model_validate(
         {"protocol": protocol, "space": space, "frame": frame, "clip": clip, **more}
@@ -95,7 +95,10 @@ def _e2e(repo: str, space: str) -> Published:
     protocol = MultiStep(steps=1, start="zeros", spacing="trailing", final="x0", noise=Noise())
     # The authors train with 77 padded tokens and predict with 2; what they predict with is what is measured.
     frame = "LUB" if space == "normals" else None
-    tasks = {space: _task(protocol, space, frame=frame, stretch=space == "depth")}
+    # Its normals are made unit as they are decoded, of any length.
+    tasks = {
+        space: _task(protocol, space, frame=frame, stretch=space == "depth", clip="mean", resize="antialias")
+    }
     return Published(f"GonzaloMG/{repo}", "E2E-FT", "2409.11355", tasks, "see the model's page")
 
 
@@ -115,7 +118,7 @@ def _genpercept(name: str, version: str = "v2", dpt: bool = False) -> Published:
     # v1 was trained with the empty prompt padded to 77 tokens; its depth is stretched to each image's range.
     how = _task(
         OneStep(timestep=1, taught="random"), task, pad=old, stretch=dpt or (old and task == "depth"),
-        head="dpt" if dpt else "latent",
+        head="dpt" if dpt else "latent", resize="antialias",
     )  # fmt: skip
     unet = f"unet_{name}{'_dpt_head' if dpt else ''}_{version}"
     first_home = old and name in ("depth", "normal")
@@ -138,7 +141,7 @@ def _lotus(repo: str, space: str, generative: bool) -> Published:
         encode="sample", class_labels=_ANNOTATE,
     )  # fmt: skip
     frame = "LUB" if space == "normals" else None
-    tasks = {space: _task(protocol, space, frame=frame, clip="channels")}
+    tasks = {space: _task(protocol, space, frame=frame, clip="channels", resize="nearest")}
     return Published(f"jingheya/{repo}", "Lotus", "2409.18124", tasks, "Apache-2.0")
 
 
@@ -148,7 +151,8 @@ def _dmp(space: str) -> Published:
         steps=5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
         noise=Noise(predicts="v"),
     )  # fmt: skip
-    tasks = {space: _task(protocol, space, pad=True)}
+    clip = "lower" if space == "depth" else "channels"
+    tasks = {space: _task(protocol, space, pad=True, clip=clip, resize="bicubic")}
     facts = {
         "depth": "its 1 is 8 metres",
         "normals": "the x sign of its normals is not documented: try one picture",

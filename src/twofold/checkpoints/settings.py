@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..heads import HEADS
+from ..image.resize import OutputResize
 from ..io import check_name
 from ..predictor import Edge, Reading
 from ..protocol import MultiStep, OneStep, Protocol
@@ -21,7 +22,7 @@ class TaskSettings(BaseModel):
         task: its name where that is not the key it stands under: two keys may ask one task in two ways.
         protocol: how the answer is reached.
         head: what reads it out; the weights of one that has any are in ``heads/<key>``.
-        prompt, pad, guidance, stretch, clip, part, image_features: see `Reading`.
+        prompt, pad, guidance, stretch, clip, part, image_features, resize, odd_sizes: see `Reading`.
         space: what the numbers of the map are.
         frame: that vectors are painted in; ``None`` where there are none.
     """
@@ -36,9 +37,11 @@ class TaskSettings(BaseModel):
     space: str = ""
     frame: Literal["RUB", "LUB", "RDF"] | None = None
     stretch: bool = False
-    clip: Literal["mean", "channels"] = "mean"
+    clip: Literal["mean", "channels", "lower"] = "mean"
     part: int = 0
     image_features: bool = False
+    resize: OutputResize = "bilinear"
+    odd_sizes: Literal["pad", "floor"] = "pad"
 
     @field_validator("head")
     @classmethod
@@ -60,6 +63,8 @@ class TaskSettings(BaseModel):
             clip=self.clip,
             part=self.part,
             image_features=self.image_features,
+            resize=self.resize,
+            odd_sizes=self.odd_sizes,
         )
 
 
@@ -110,11 +115,13 @@ class ModelSettings(BaseModel):
         pad: bool = False,
         clip: Literal["mean", "channels"] = "mean",
         image_features: bool = False,
+        resize: OutputResize = "bilinear",
     ) -> ModelSettings:
         """The same settings after a run that taught ``names`` in ``protocol`` through ``head``.
 
         ``prompts`` are those that were not the tasks' own, by name; ``pad`` says whether they were filled up;
-        ``clip`` how vectors are held in range; ``image_features`` whether the network had its image encoder's maps.
+        ``clip`` how vectors are held in range; ``image_features`` whether the network had its image encoder's maps;
+        ``resize`` how maps are brought back to the input's size.
         """
         tasks = dict(self.tasks)
         for name in names:
@@ -129,5 +136,6 @@ class ModelSettings(BaseModel):
                 frame=task.frame,
                 clip=clip if task.frame else "mean",
                 image_features=image_features,
+                resize=resize,
             )
         return self.model_copy(update={"tasks": tasks, "recipes": (*self.recipes, recipe)})

@@ -21,7 +21,7 @@ from twofold.cli.console import (
     one_of,
     track,
 )
-from twofold.cli.predict import Method, NetworkCode, Source, _longest, open_source
+from twofold.cli.predict import Method, NetworkCode, OddSizes, Source, _longest, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,6 +71,7 @@ def evaluate(
     ] = None,
     ensemble: Annotated[int, typer.Option(min=1, max=100, help="Answers to draw and merge.")] = 1,
     steps: Annotated[int, typer.Option(min=0, help="Looks of a multi-step model; its own by default.")] = 0,
+    odd_sizes: OddSizes = "pad",
     scale: Annotated[
         float | None,
         typer.Option(help="What stored predictions are multiplied by, such as 0.001 for millimetres."),
@@ -115,9 +116,10 @@ def evaluate(
         )
     one_of("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
     dtype = dtype_of(dtype)
-    if predictions is not None and (task or size or steps or ensemble > 1):
+    one_of("--odd-sizes", odd_sizes, ("pad", "floor"))
+    if predictions is not None and (task or size or steps or ensemble > 1 or odd_sizes != "pad"):
         raise Stop(
-            "--task, --size, --steps and --ensemble are of a model, and --predictions are there already"
+            "--task, --size, --steps, --odd-sizes and --ensemble are of a model, and --predictions are there already"
         )
     from twofold.data.folder import Folder
     from twofold.evaluate import Question, get_benchmark, of_files, of_model
@@ -130,7 +132,8 @@ def evaluate(
         job, about = of_files(question, predictions, scale, frame)
     else:
         longest, where = _longest(size), device_of(device)
-        asked = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
+        asked: dict[str, Any] = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
+        asked |= {"odd_sizes": odd_sizes} if odd_sizes != "pad" else {}
         predictor, standard = _predictor(
             Source(model, method, base, network=network), task, standards, where, dtype, **asked
         )

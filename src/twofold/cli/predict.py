@@ -50,6 +50,13 @@ class Source(NamedTuple):
 Method = Annotated[
     str, typer.Option(metavar="NAME", help="Which published model a folder holds, if its name is another.")
 ]
+OddSizes = Annotated[
+    str,
+    typer.Option(
+        metavar="HOW",
+        help="For sides that are no multiple of the stride: pad, or floor as the original programs do.",
+    ),
+]
 NetworkCode = Annotated[
     str,
     typer.Option(
@@ -100,6 +107,7 @@ def predict(
         ),
     ] = "",
     steps: Annotated[int, typer.Option(min=0, help="Looks of a multi-step model; its own by default.")] = 0,
+    odd_sizes: OddSizes = "pad",
     method: Method = "",
     base: Annotated[
         str, typer.Option(metavar="DIR", help="Model that completes a checkpoint: its autoencoder, its text.")
@@ -122,6 +130,7 @@ def predict(
     longest = _longest(size)
     one_of("--frame", frame, ("RUB", "LUB", "RDF"))
     dtype = dtype_of(dtype)
+    one_of("--odd-sizes", odd_sizes, ("pad", "floor"))
     left_out: list[Problem] = []
     found, problems = find_inputs(inputs, out, left_out)
     counts: Counter[str] = Counter()
@@ -130,7 +139,9 @@ def predict(
         _report_problem(problem, as_json)
     if found:
         source = Source(model, method, base, revision or None, variant, network)
-        predictors = open_predictors(source, task, device_of(device), dtype, ensemble, steps, frame, merge)
+        predictors = open_predictors(
+            source, task, device_of(device), dtype, ensemble, steps, frame, merge, odd_sizes
+        )
         about = {"seed": seed, "dtype": dtype, "device": device_of(device)}
         settings = {
             name: {**p.about, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
@@ -174,11 +185,13 @@ def open_predictors(
     steps: int = 0,
     frame: str = "RUB",
     merge: str = "",
+    odd_sizes: str = "pad",
 ) -> dict[str, Predictor | NetworkPredictor]:
     """The model, opened, and a predictor for each task that is asked."""
     opened = open_source(source, device, dtype)
     names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks) or [""]
-    changes = {"steps": steps} if steps else {}
+    changes: dict[str, Any] = {"steps": steps} if steps else {}
+    changes |= {"odd_sizes": odd_sizes} if odd_sizes != "pad" else {}
     out: dict[str, Predictor | NetworkPredictor] = {}
     for name in dict.fromkeys(names):
         out[name] = opened.predictor(name or None).asked(ensemble, merge, frame, **changes)

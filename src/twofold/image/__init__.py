@@ -10,6 +10,7 @@ from twofold.image.resize import (
     resize,
     resize_map,
     resize_nearest,
+    resized_output,
 )
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "resize",
     "resize_map",
     "resize_nearest",
+    "resized_output",
     "same_size",
     "write_image",
     "write_map",

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
+
+# How a predicted map is brought back to the size of its image.
+OutputResize = Literal["bilinear", "antialias", "nearest", "bicubic"]
+
+
+def resized_output(x: Tensor, size: tuple[int, int], how: OutputResize) -> Tensor:
+    """A predicted map b c h w at `size` (height, width), as the method it comes from resizes it.
+
+    bilinear   between pixel centres (diffusers' Marigold)
+    antialias  bilinear, with antialiasing where it shrinks (GenPercept, E2E-FT)
+    nearest    the pixel with the nearest centre (Lotus)
+    bicubic    Keys' kernel with a = -0.75, without antialiasing; it may exceed the map's range (DMP)
+    """
+    if how == "nearest":
+        return interpolate(x, size, mode="nearest-exact")
+    mode = "bicubic" if how == "bicubic" else "bilinear"
+    return interpolate(x, size, mode=mode, align_corners=False, antialias=how == "antialias")
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

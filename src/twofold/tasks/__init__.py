@@ -32,7 +32,7 @@ _ALL = (
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 # Modules of twofold that hold further tasks. Importing them defines constants and functions, and does nothing else.
-_OWN_MODULES = ("twofold.data.labels",)
+_OWN_MODULES = ("twofold.data.labels", "twofold.tasks.metric_depth")
 
 # Tasks of classes that may be given others: how each is made, and the target it is learned from.
 _OF_CLASSES: dict[str, tuple[Callable[..., Task], str]] = {

@@ -207,6 +207,7 @@ def _save(
         recipe.pad,
         recipe.clipping,
         uses_image_features(backbone, recipe),
+        "antialias" if recipe.compat == "genpercept" else "bilinear",
     )
     kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}

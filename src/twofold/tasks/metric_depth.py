@@ -1,0 +1,43 @@
+"""Depth in metres up to a limit that is the same for every image, as DMP learns it: 0 m is -1, 8 m is 1."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .depth import depth
+from .task import Task
+
+
+def encode(metres: Tensor, valid: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    """Metres to a canvas: 2 d / limit - 1, clipped at 1.
+
+    DMP's release clips nothing, and learns from canvases beyond 1 where depth exceeds its 8 m.
+
+    Args:
+        metres: ``b 1 h w``; +inf for the sky.
+        valid: ``b 1 h w`` bool.
+        limit: metres that become 1.
+
+    Returns:
+        Canvas ``b 3 h w`` in [-1, 1], three equal channels, 0 where unknown; the mask ``b 1 h w``, in which the sky, 1,
+        counts.
+    """
+    mask = valid | torch.isposinf(metres)
+    canvas = torch.where(mask, (metres * 2 / limit - 1).clamp(-1, 1), 0)
+    return canvas.expand(-1, 3, -1, -1).contiguous(), mask
+
+
+def metric_depth_task(limit: float) -> Task:
+    """The task of depth as a share of ``limit`` metres; maps are 0 at the camera and 1 there."""
+    return replace(
+        depth,
+        unit=f"depth in {limit:g} metres: 0 at the camera, 1 there",
+        encode=partial(encode, limit=limit),
+    )
+
+
+depth_8m = metric_depth_task(8.0)

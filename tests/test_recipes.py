@@ -1,0 +1,61 @@
+"""Recipes of the field, held against the settings that their authors published."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from twofold.protocol import MultiStep
+from twofold.tasks import get_task
+from twofold.train.find import recipes
+from twofold.train.optimizer import learning_rate
+
+PEERS = recipes(Path(__file__).parents[1] / "recipes" / "peers.py")
+
+
+@pytest.mark.parametrize("name", ["dmp_depth", "dmp_normals"])
+def test_dmp_is_trained_as_its_readme_says(name):
+    """Batch 8, 50,000 steps, 1e-4 along a cosine without warm-up, v-prediction, 512 pixels; only depth is mirrored."""
+    recipe = PEERS[name]()
+    assert (recipe.batch, recipe.steps, recipe.lr, recipe.warmup, recipe.size) == (
+        8,
+        50000,
+        1e-4,
+        0,
+        (512, 512),
+    )
+    assert (recipe.optimizer, recipe.betas, recipe.weight_decay, recipe.clip) == (
+        "adamw",
+        (0.9, 0.999),
+        0.01,
+        1.0,
+    )
+    assert (recipe.unet, recipe.rank, recipe.alpha, recipe.start) == (
+        "lora",
+        4,
+        0,
+        "CompVis/stable-diffusion-v1-4",
+    )
+    assert (recipe.mirror, recipe.pad, recipe.ema, recipe.seed) == (name == "dmp_depth", True, 0.0, 42)
+    rates = [learning_rate(recipe, step) for step in (0, 25000, 50000)]
+    assert rates == pytest.approx([1e-4, 5e-5, 0], abs=1e-12)
+    assert isinstance(recipe.protocol, MultiStep)
+    assert recipe.protocol.noise is not None
+    assert (recipe.protocol.noise.predicts, recipe.protocol.start, recipe.protocol.steps) == ("v", "image", 5)
+    assert (recipe.latent_weight, recipe.image_weight) == (1.0, 0.0)
+
+
+def test_dmp_learns_depth_in_eighths_of_a_metre():
+    (name,) = PEERS["dmp_depth"]().tasks
+    task = get_task(name, trusted=False)
+    metres = torch.tensor([0.5, 4.0, 8.0, 12.0, torch.inf, 0.0]).reshape(1, 1, 1, 6)
+    valid = torch.tensor([True, True, True, True, False, False]).reshape(1, 1, 1, 6)
+    canvas, mask = task.encode(metres, valid)
+    assert canvas[0, :, 0].tolist() == [pytest.approx([-0.875, 0, 1, 1, 1, 0])] * 3
+    assert mask.flatten().tolist() == [True] * 5 + [False]
+    decoded = task.decode(canvas[..., :3])
+    assert (decoded * 8).flatten().tolist() == pytest.approx([0.5, 4, 8])
+    assert (task.name, task.target) == ("depth", "depth")
+    # The scale is the same for every image, unlike that of depth up to scale and shift.
+    alone, _ = task.encode(metres[..., :1], valid[..., :1])
+    assert alone[0, 0, 0, 0] == canvas[0, 0, 0, 0]
