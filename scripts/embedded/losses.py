@@ -1,0 +1,69 @@
+"""Losses of a batch: logarithmic depth up to a constant, normals, mask."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_SKY = 0.7  # how far behind the farthest valid pixel the sky is put, in log depth
+_LEAST = 200  # valid pixels that an example needs for its depth to count
+
+
+def depth_losses(log_depth: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Of predicted log depth ``b 1 h w``: L1 after each image's median shift, its multi-scale gradient, disparity.
+
+    A shift of log depth is a scale of depth: the loss is scale-invariant (Eigen et al. 2014), with an L1 norm, whose
+    best shift is the median. Gradients are those of the error at strides 1, 2, 4, 8 (Li & Snavely 2018).
+
+    Args:
+        log_depth: predicted.
+        target: log metres; +inf is the sky, NaN unknown.
+    """
+    known, sky = target.isfinite(), torch.isposinf(target)
+    far = target.masked_fill(~known, -9.0).flatten(1).amax(1).reshape(-1, 1, 1, 1)
+    wanted = torch.where(known, target, torch.where(sky, far + _SKY, 0.0))
+    use = known | sky
+    with torch.no_grad():
+        shift = torch.stack([_median(w - p, k) for w, p, k in zip(wanted, log_depth, known, strict=True)])
+    error = torch.where(use, log_depth + shift.reshape(-1, 1, 1, 1) - wanted, 0.0)
+    enough = (known.flatten(1).sum(1) > _LEAST).float()
+    l1 = (error.abs() * torch.where(sky, 0.3, 1.0)).flatten(1).sum(1) / use.flatten(1).sum(1).clamp(min=1)
+    near, near_wanted = (-(error + wanted)).exp(), (-wanted).exp()
+    count = known.flatten(1).sum(1).clamp(min=1)
+    size = ((near_wanted * known).flatten(1).sum(1) / count).clamp(min=1e-3)
+    disparity = ((near - near_wanted).abs() * known).flatten(1).sum(1) / count / size
+    return {
+        "depth": (l1 * enough).mean(),
+        "gradient": (_gradients(error, use) * enough).mean(),
+        "disparity": (disparity.clamp(max=5) * enough).mean(),
+    }
+
+
+def _median(difference: Tensor, known: Tensor) -> Tensor:
+    values = difference[known][::7]
+    return values.median() if len(values) else difference.new_zeros(())
+
+
+def _gradients(error: Tensor, use: Tensor) -> Tensor:
+    total = error.new_zeros(len(error))
+    for stride in (1, 2, 4, 8):
+        e, u = error[..., ::stride, ::stride], use[..., ::stride, ::stride]
+        across = (e[..., 1:] - e[..., :-1]).abs() * (u[..., 1:] & u[..., :-1])
+        down = (e[..., 1:, :] - e[..., :-1, :]).abs() * (u[..., 1:, :] & u[..., :-1, :])
+        total = total + across.flatten(1).mean(1) + down.flatten(1).mean(1)
+    return total
+
+
+def normals_loss(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean length of the difference of unit vectors ``b 3 h w`` where the target is known: 2 sin(angle / 2)."""
+    known = target.norm(dim=1, keepdim=True) > 0.5
+    length = ((predicted - F.normalize(target, dim=1)).square().sum(1, keepdim=True) + 1e-6).sqrt()
+    return (length * known).sum() / known.sum().clamp(min=1)
+
+
+def mask_loss(logit: Tensor, target: Tensor) -> Tensor:
+    """Binary cross-entropy of ``b 1 h w`` where the target is 0 or 1 (255 is unknown)."""
+    known = target < 2
+    each = F.binary_cross_entropy_with_logits(logit, target.clamp(max=1), reduction="none")
+    return (each * known).sum() / known.sum().clamp(min=1)
