@@ -10,12 +10,14 @@ import torch
 from twofold.backbones import new
 from twofold.backbones.backbone import Output
 from twofold.create import OFFICIAL, Creator, Keep, Settings, sample_id
+from twofold.create.captioner import CaptionError
 from twofold.create.captions import caption_of
 from twofold.create.fit import fitted, squeezed
 from twofold.create.labels import check_predictors
 from twofold.create.relative import from_depth, to_depth
 from twofold.create.scores import asked_scores, free_scores
 from twofold.create.settings import draw_seed
+from twofold.data.classes import class_names
 from twofold.finite import NonFiniteError
 from twofold.heads import LatentHead, make_head
 from twofold.network import NetworkPredictor
@@ -364,40 +366,27 @@ def test_captions_come_from_the_row_or_the_template():
         caption_of(told, "a photo of {classes}", classes=["wall", "cup", "ball"])[0]
         == "a photo of wall, ball"
     )
-    assert caption_of(mute, "a photo of {classes}")[0] == "a photo of things"
+    with pytest.raises(CaptionError, match="no target 'semantic'"):
+        caption_of(mute, "a photo of {classes}", classes=["wall"])
+    with pytest.raises(CaptionError, match=r"no class with a name.*'classes'"):
+        caption_of(told, "a photo of {classes}")
+    # Classes without a name do not use up the five that are named.
+    many = torch.arange(256.0).reshape(1, 16, 16) // 20
+    crowd = replace(mute, targets={"semantic": many}, valid={"semantic": many > -1})
+    assert caption_of(crowd, "{classes}", classes={7: "cup", 11: "ball"})[0] == "cup, ball"
 
 
-def test_a_captioner_speaks_where_the_row_does_not(tmp_path):
-    """A BLIP of a few thousand random weights: what it says means nothing, and is the same every time."""
-    from transformers import (
-        BertTokenizer,
-        BlipConfig,
-        BlipForConditionalGeneration,
-        BlipImageProcessor,
-        BlipProcessor,
-    )
+def test_class_names_are_read_in_every_form_that_headers_have():
+    """Rendered scenes have ids by name, converters a list, others an object for each target."""
+    from twofold.data.render.classes import IDS, table
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "room", "with", "chair", "table"]
-    (tmp_path / "vocab.txt").write_text("\n".join(words) + "\n")
-    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-    text = {"vocab_size": len(words), "encoder_hidden_size": 16, "bos_token_id": 5, "eos_token_id": 3}
-    text |= {"sep_token_id": 3, "pad_token_id": 0}
-    config = BlipConfig(text_config=small | text, vision_config=small | {"image_size": 32, "patch_size": 16})
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BlipForConditionalGeneration(config).save_pretrained(tmp_path / "blip")
-    pixels = BlipImageProcessor(size={"height": 32, "width": 32})
-    BlipProcessor(pixels, BertTokenizer(str(tmp_path / "vocab.txt"))).save_pretrained(tmp_path / "blip")
-    name = str(tmp_path / "blip")
-    mute = replace(sphere(0, 40), caption="")
-    said, told = caption_of(mute, name=name)
-    assert said
-    assert set(said.split()) <= set(words)
-    assert told == f"captioner:{name}"
-    assert caption_of(mute, name=name)[0] == said
-    assert caption_of(sphere(0, 40), name=name)[1] == "row"
-    with pytest.raises(ValueError, match="cannot be opened"):
-        caption_of(mute, name=str(tmp_path / "absent"))
+    assert class_names({"classes": table()})[IDS["chair"]] == "chair"
+    assert class_names({"classes": ["wall", "cup"]}) == {0: "wall", 1: "cup"}
+    assert class_names({"classes": {"semantic": ["wall", "cup"]}}) == {0: "wall", 1: "cup"}
+    assert class_names({"classes": {"0": "wall", "7": "cup"}}) == {0: "wall", 7: "cup"}
+    assert class_names({}) == {}
+    with pytest.raises(ValueError, match=r"correct dataset\.json"):
+        class_names({"classes": "wall"})
 
 
 def test_ids_of_two_sources_are_never_one():

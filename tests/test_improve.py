@@ -108,6 +108,32 @@ def test_what_cannot_improve_is_refused(warm):
         Improvement(recipe=warm.replace(ema=0.0))
 
 
+def test_a_recipe_that_resets_heads_is_refused_before_it_wipes_the_warm_up(warm, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"resets heads.*throwing away.*reset=\[\]"):
+        Improvement.of(warm.replace(reset=["heads"]))
+    with pytest.raises(ValueError, match="would make that random"):
+        sources = [{"path": "x", "labels": "teacher"}]
+        warm.replace(reset=["heads"], sources=sources)
+    with pytest.raises(ValueError, match="no trained teacher"):
+        Improvement.of(warm.replace(reset=["heads"]), fresh_student=True)
+    with pytest.raises(ValueError, match="this one resets none"):
+        Improvement.of(warm, fresh_student=True, labels="stored")
+    # Asked for, it is what it says: a new student on labels that the last round stored.
+    made = plan(warm.replace(reset=["heads"]), fresh_student=True, labels="stored", rounds=1)
+    list(improve(made, tmp_path / "run"))
+    fresh = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json")
+    assert fresh.reset == ("heads",)
+    assert {s.labels for s in fresh.sources} == {"stored"}
+
+
+@pytest.mark.parametrize("changes", [{"head": "dpt"}, {"head_options": {"width": 32}}])
+def test_another_head_than_was_warmed_up_is_refused(warm, tmp_path, changes):
+    """It would begin from random weights, and the teacher with it."""
+    with pytest.raises(ValueError, match=r"would begin with a random one"):
+        next(improve(plan(warm.replace(**changes)), tmp_path / "run"))
+    assert not (tmp_path / "run" / "improvement.json").exists()
+
+
 def test_a_recipe_without_an_average_improves_with_the_published_teacher(warm):
     assert Improvement.of(warm.replace(ema=0.0)).recipe == warm.replace(ema=DECAY, ema_every=EVERY)
     paced = Improvement.of(warm.replace(ema=0.0, ema_every=80)).recipe

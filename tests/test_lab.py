@@ -20,7 +20,8 @@ from twofold.sample import Sample
 from twofold.tasks import get_task
 from twofold.tasks.keypoints import JOINTS
 from twofold.train.find import recipes
-from twofold.train.lab import lab, require
+from twofold.train.lab import lab, require, taught_by_teacher
+from twofold.train.lab_stages import lab_second_stage, stages
 from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
@@ -83,8 +84,13 @@ def place(tmp_path_factory):
 
 
 def small(place: Path, name: str) -> Recipe:
-    """A recipe in the laboratory, once more in miniature: one step of two balls."""
-    recipe = lab(RECIPES[name](), data=str(place / "balls"), test=str(place / "balls"))
+    """A recipe in the laboratory, once more in miniature: one step of two balls; of a second stage, its warm-up."""
+    whole = RECIPES[name]()
+    folder = str(place / "balls")
+    if taught_by_teacher(whole):
+        recipe, _ = stages(whole, lab_second_stage(whole, data=folder, test=folder), place)
+    else:
+        recipe = lab(whole, data=folder, test=folder)
     require(recipe)
     return recipe.replace(
         start=str(place / "model"),

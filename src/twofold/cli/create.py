@@ -66,7 +66,7 @@ def create(
         str, typer.Option(help="all, or free: only scores that need no further look of the network.")
     ] = "all",
     captioner: Annotated[
-        str, typer.Option(metavar="HUB_ID", help="BLIP or BLIP-2, for sources without a caption.")
+        str, typer.Option(metavar="HUB_ID", help="An image-to-text model, for sources without a caption.")
     ] = "",
     template: Annotated[
         str, typer.Option(help="Caption of sources without one; {classes} names what is in them.")
@@ -93,7 +93,9 @@ def create(
     Every sample's row says what it was made of and how, and how good it seems. Run again after a kill, the command
     does what is left; several processes may share it by --shard.
     """
-    settings = _settings(strength, steps, sampler, guidance, seed, size, label_mode, mask, scoring, compat)
+    settings = creation_settings(
+        strength, steps, sampler, guidance, seed, size, label_mode, mask, scoring, compat
+    )
     strengths, part = _strengths(strength), _shard(shard)
     if layout:
         one_of("--layout", layout, ("twofold", "official"))
@@ -137,7 +139,7 @@ def create(
     return SOME_FAILED if counts["failed"] else OK
 
 
-def _settings(
+def creation_settings(
     strength: str,
     steps: int,
     sampler: str,
@@ -149,6 +151,9 @@ def _settings(
     scoring: str,
     compat: str,
 ) -> Any:
+    """The `create.Settings` of a command's options; 0 and "" are the defaults, which depend on ``compat``. Stop when
+    one does not fit.
+    """
     from dataclasses import replace
 
     from pydantic import ValidationError
@@ -213,12 +218,10 @@ def _creator(
     opened: Model, sources: Folder, task: str, settings: Any, template: str, captioner: str
 ) -> Creator:
     from twofold.create import creator_of
+    from twofold.data.classes import class_names
 
     names = [name.strip() for name in task.split(",") if name.strip()]
-    classes = sources.header.get("classes") or ()
-    if isinstance(classes, dict):
-        classes = classes.get("semantic") or ()
-    return creator_of(opened, names, settings, template, captioner, [str(c) for c in classes])
+    return creator_of(opened, names, settings, template, captioner, class_names(sources.header))
 
 
 def _report(event: dict[str, Any], as_json: bool) -> None:

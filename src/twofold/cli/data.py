@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twofold.cli.caption import caption
 from twofold.cli.console import OK, SOME_FAILED, Stop, emit, line, one_of, track
 
 if TYPE_CHECKING:
@@ -188,6 +189,9 @@ def import_(
     if not as_json:
         line(f"{written} samples imported, {kept} were there: {out}/ (now: twofold data validate {out})")
     return OK
+
+
+data.command()(caption)
 
 
 def _converter(name: str) -> Converter:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from twofold.cli.console import OK, Stop, emit, line, one_of, track
+from twofold.cli.create import creation_settings
 from twofold.cli.train import done, find_recipe
 
 
@@ -29,9 +30,12 @@ def improve(
         float, typer.Option(help="How far a source is noised: near 0 little, 1 wholly.")
     ] = 0.6,
     guidance: Annotated[
-        float, typer.Option(help="How strictly to follow captions; 1 is not at all more.")
-    ] = 3.0,
-    looks: Annotated[int, typer.Option(min=1, help="Looks of the network at each created picture.")] = 30,
+        float,
+        typer.Option(help="Classifier-free guidance of the caption; 1 is none. 3, or 1 with --compat."),
+    ] = 0.0,
+    looks: Annotated[
+        int, typer.Option(min=0, help="Denoising steps of a created image; 30, or 50 with --compat.")
+    ] = 0,
     sampler: Annotated[str, typer.Option(help="ddim, dpm (in a third of the looks), euler or lcm.")] = "ddim",
     per_image: Annotated[int, typer.Option(min=1, help="Created pictures of each real one, each round.")] = 1,
     share: Annotated[
@@ -53,6 +57,29 @@ def improve(
             metavar="M", help="The model that draws, where the recipe's does not: 'embedded', a folder."
         ),
     ] = "",
+    size: Annotated[int, typer.Option(min=0, help="Longest edge created at; 0 is the source's own.")] = 0,
+    label_mode: Annotated[
+        str,
+        typer.Option(
+            help="Stored labels: reencode, predicted from the image; denoise, read off its denoising."
+        ),
+    ] = "",
+    mask: Annotated[str, typer.Option(help="Where labels hold: where the source's own do, or all.")] = "",
+    captioner: Annotated[
+        str, typer.Option(metavar="HUB_ID", help="An image-to-text model, for sources without a caption.")
+    ] = "",
+    template: Annotated[
+        str, typer.Option(help="Caption of sources without one; {classes} names what is in them.")
+    ] = "a photograph",
+    compat: Annotated[
+        str, typer.Option(help="'official': the denoising steps of Diff-2-in-1's released code.")
+    ] = "",
+    fresh_student: Annotated[
+        bool,
+        typer.Option(
+            "--fresh-student", help="Reset what the recipe resets, each round; with --labels stored only."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of what is created.")] = 0,
     device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
     every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
@@ -64,9 +91,8 @@ def improve(
     else), labels the created pictures at every step and is what is kept. Run again after a kill, the command goes on.
     """
     one_of("--labels", labels, ("teacher", "stored"))
-    one_of("--sampler", sampler, ("ddim", "dpm", "euler", "lcm"))
     asked = find_recipe(recipe, settings or [])
-    from twofold.create import Keep, Settings
+    from twofold.create import Keep
     from twofold.protocol import reason
     from twofold.train.improve import Improvement, gains
     from twofold.train.improve import improve as run_improvement
@@ -74,8 +100,9 @@ def improve(
 
     try:
         scoring = "all" if any(Keep.read(k).looks for k in keep or ()) else "free"
-        drawn: dict[str, Any] = {"sampler": sampler, "scoring": scoring}
-        made = Settings(strength=strength, steps=looks, guidance=guidance, seed=seed, **drawn)
+        made = creation_settings(
+            str(strength), looks, sampler, guidance, seed, size, label_mode, mask, scoring, compat
+        )
         plan = Improvement.of(
             asked,
             create=made,
@@ -85,32 +112,48 @@ def improve(
             keep=tuple(keep or ()),
             rounds=rounds,
             creator=creator,
+            captioner=captioner,
+            template=template,
+            fresh_student=fresh_student,
         )
     except ValueError as error:
         raise Stop(reason(error)) from error
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
-    events, drawing = run_improvement(plan, run, team), 0
-    for event in track(events, 0, asked.name, quiet=as_json or not team.first):
+    printer = EventPrinter(asked.steps, rounds, every)
+    for event in track(run_improvement(plan, run, team), 0, asked.name, quiet=as_json or not team.first):
         if not team.first:
             continue
         if as_json:
             emit(event)
-        elif event.get("status") == "created" and event["round"] > drawing:
-            drawing = event["round"]
-            line(f"round {drawing}/{rounds}  drawing")
-        elif "validation" in event or ("loss" in event and event["step"] % every == 0):
-            scores = {k: event[k] for k in ("loss",) if k in event} | event.get("validation", {})
-            told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
-            line(f"round {event['round']}/{rounds}  step {event['step']}/{asked.steps}  {told}")
-        elif event.get("status") in ("rejected", "failed"):
-            found = event.get("why") or event.get("error")
-            why = "; ".join(found) if isinstance(found, list) else found
-            line(f"round {event['round']}/{rounds}  {event['id']} {event['status']}: {why}")
+        else:
+            printer(event)
     if team.first and not as_json:
         if asked.best:
             line(_helped(asked.best, gains(run, asked.best)))
         line(done(run / "checkpoint", asked))
     return OK
+
+
+class EventPrinter:
+    """Prints the events of an improvement that a user wants to see: one line each, created images once a round."""
+
+    def __init__(self, steps: int, rounds: int, every: int) -> None:
+        self.steps, self.rounds, self.every, self.drawing = steps, rounds, every, 0
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Print an event of `train.improve.improve`, or nothing."""
+        where = f"round {event['round']}/{self.rounds}"
+        if event.get("status") == "created" and event["round"] > self.drawing:
+            self.drawing = event["round"]
+            line(f"{where}  drawing")
+        elif "validation" in event or ("loss" in event and event["step"] % self.every == 0):
+            scores = {k: event[k] for k in ("loss",) if k in event} | event.get("validation", {})
+            told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+            line(f"{where}  step {event['step']}/{self.steps}  {told}")
+        elif event.get("status") in ("rejected", "failed"):
+            found = event.get("why") or event.get("error")
+            why = "; ".join(found) if isinstance(found, list) else found
+            line(f"{where}  {event['id']} {event['status']}: {why}")
 
 
 def _helped(score: str, rounds: list[tuple[float, float, int]]) -> str:

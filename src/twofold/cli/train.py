@@ -61,6 +61,14 @@ def train(
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
+    if lab:
+        from twofold.train.lab import taught_by_teacher
+
+        whole, _ = _read_recipe(recipe)
+        if taught_by_teacher(whole):
+            from twofold.cli.lab import train_stages
+
+            return train_stages(whole, asked, run, device, every, as_json)
     from twofold.train.run import run_recipe
     from twofold.train.team import Team
     from twofold.train.track import chosen
@@ -77,7 +85,7 @@ def train(
         if as_json:
             emit(record)
         elif "validation" in record or record["step"] % every == 0 or record["step"] == asked.steps:
-            line(_words(record, asked.steps))
+            line(record_words(record, asked.steps))
     if team.first and not as_json:
         _tell_skipped(run / "skipped.jsonl")
         line(done(run / "checkpoint", asked))
@@ -163,12 +171,14 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
 
 def _miniature(recipe: Recipe) -> Recipe:
     """The recipe as the laboratory runs it."""
-    from twofold.train.lab import lab
+    from twofold.train.lab import lab, taught_by_teacher
+    from twofold.train.lab_stages import lab_second_stage
 
-    return lab(recipe)
+    return lab_second_stage(recipe) if taught_by_teacher(recipe) else lab(recipe)
 
 
-def _words(record: dict[str, Any], steps: int) -> str:
+def record_words(record: dict[str, Any], steps: int) -> str:
+    """A record of training in one line."""
     scores = {k: v for k, v in record.items() if isinstance(v, float) and k not in ("seconds", "norm", "lr")}
     scores |= {f"val {k}": v for k, v in record.get("validation", {}).items()}
     told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())

@@ -1,54 +1,25 @@
-"""What the network is told of a picture: the row's own text, a captioner's, or a template's."""
+"""Captions of source images: the row's own text, a captioner's, or a template's."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
-
-import torch
+from collections.abc import Mapping, Sequence
 
 from ..sample import Sample
+from .captioner import CaptionError, described
 
 TEMPLATE = "a photograph"
 CLASSES = "{classes}"
 _MOST_CLASSES = 5
 
 
-@lru_cache(maxsize=1)
-def captioner(name: str, device: str) -> Any:
-    """The processor and the network of a captioner: by hub id or folder.
-
-    Raises:
-        ValueError: it cannot be had.
-    """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    try:
-        processor = AutoProcessor.from_pretrained(name)
-        network = AutoModelForImageTextToText.from_pretrained(name).to(device).eval()
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"the captioner {name!r} cannot be opened ({' '.join(str(error).split())[:160]}); give a folder or hub id "
-            "of BLIP or BLIP-2, such as Salesforce/blip-image-captioning-base"
-        ) from error
-    return processor, network
-
-
-@torch.no_grad()
-def described(sample: Sample, name: str, device: str = "cpu", words: int = 40) -> str:
-    """A captioner's text for a picture: greedy, so that the same picture gives the same."""
-    processor, network = captioner(name, device)
-    levels = (sample.image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-    asked = processor(images=levels, return_tensors="pt").to(device)
-    tokens = network.generate(**asked, max_new_tokens=words, num_beams=1, do_sample=False)
-    return " ".join(processor.batch_decode(tokens, skip_special_tokens=True)[0].split())
-
-
 def caption_of(
-    sample: Sample, template: str = TEMPLATE, name: str = "", device: str = "cpu", classes: Sequence[str] = ()
+    sample: Sample,
+    template: str = TEMPLATE,
+    name: str = "",
+    device: str = "cpu",
+    classes: Mapping[int, str] | Sequence[str] = (),
 ) -> tuple[str, str]:
-    """A picture's caption, and where it comes from: ``row``, ``captioner:NAME`` or ``template:...``.
+    """An image's caption, and where it comes from: ``row``, ``captioner:NAME`` or ``template:...``.
 
     Args:
         sample: its own caption comes first.
@@ -56,21 +27,31 @@ def caption_of(
             ``semantic`` target, the largest first, and needs ``classes``.
         name: of a captioner, in the template's place.
         device: that the captioner runs on.
-        classes: names of the ids of ``semantic``.
+        classes: names of the ids of ``semantic``, by id.
+
+    Raises:
+        CaptionError: the captioner returned nothing, or no class of the sample has a name.
     """
-    if sample.caption:
+    if str(sample.caption or "").strip():
         return str(sample.caption), "row"
     if name:
-        return described(sample, name, device), f"captioner:{name}"
+        return described([sample.image], [str(sample.id)], name, device)[0], f"captioner:{name}"
     if CLASSES not in template:
         return template, f"template:{template}"
-    return template.replace(CLASSES, ", ".join(_largest(sample, classes)) or "things"), f"template:{template}"
+    named = _largest(sample, classes if isinstance(classes, Mapping) else dict(enumerate(classes)))
+    if not named:
+        missing = "no target 'semantic'" if "semantic" not in sample.targets else "no class with a name"
+        raise CaptionError(
+            f"the template {template!r} names classes, and {str(sample.id)!r} has {missing}; list 'classes' in the "
+            "data's dataset.json, write a caption into the row ('text'), or use another template"
+        )
+    return template.replace(CLASSES, ", ".join(named)), f"template:{template}"
 
 
-def _largest(sample: Sample, classes: Sequence[str]) -> list[str]:
+def _largest(sample: Sample, classes: Mapping[int, str]) -> list[str]:
     """Names of the classes that cover most of a sample."""
     if "semantic" not in sample.targets:
         return []
     ids, counts = sample.targets["semantic"][sample.valid["semantic"]].long().unique(return_counts=True)
-    order = sorted(zip((-counts).tolist(), ids.tolist(), strict=True))[:_MOST_CLASSES]
-    return [classes[i] for _, i in order if i < len(classes)]
+    order = sorted(zip((-counts).tolist(), ids.tolist(), strict=True))
+    return [classes[i] for _, i in order if i in classes][:_MOST_CLASSES]

@@ -55,8 +55,8 @@ class Creator:
             When None, a sha256 of what backbone and heads hold now.
         model: its name, for the record.
         template: caption of sources that have none.
-        captioner: of those, in the template's place: a hub id or folder of BLIP or BLIP-2.
-        classes: names of the ids of a source's ``semantic``, for a template that speaks of them.
+        captioner: of those, in the template's place: a hub id or folder of an image-to-text model (`captioner`).
+        classes: names of the ids of a source's ``semantic``, by id, for a template that names them.
 
     Raises:
         ValueError: the network takes more than a noisy latent, so it draws no pictures; or predictors that cannot label
@@ -72,7 +72,7 @@ class Creator:
         model: str = "",
         template: str = TEMPLATE,
         captioner: str = "",
-        classes: Sequence[str] = (),
+        classes: Mapping[int, str] | Sequence[str] = (),
     ) -> None:
         if backbone.input_channels != backbone.latent_channels:
             raise ValueError(
@@ -83,7 +83,7 @@ class Creator:
         self.backbone, self.predictors, self.settings = backbone, dict(predictors), settings
         self.weights = dict(_digests(backbone, predictors) if weights is None else weights)
         self.model, self.template, self.captioner = model, template, captioner
-        self.classes = tuple(classes)
+        self.classes = dict(classes if isinstance(classes, Mapping) else enumerate(classes))
         self.path: Path = path(settings, backbone.schedule)
 
     def at(self, strength: float) -> Creator:
@@ -116,6 +116,7 @@ class Creator:
         Raises:
             ValueError: another number of indices than of sources, an image in another range than [0, 1], a caption that
                 the model cannot be told, or a network in training mode.
+            CaptionError: a source has no caption, and captioner or template gives none.
             NonFiniteError: a network returned NaN or infinity in an image or a label; the message names the source.
         """
         numbers = [indices] * len(sources) if isinstance(indices, int) else list(indices)
@@ -273,7 +274,7 @@ def creator_of(
     settings: Settings = STANDARD,
     template: str = TEMPLATE,
     captioner: str = "",
-    classes: Sequence[str] = (),
+    classes: Mapping[int, str] | Sequence[str] = (),
     drawing: Model | None = None,
 ) -> Creator:
     """A creator by an opened model, labelling ``tasks``, or all that it knows; none where it knows none.
@@ -337,5 +338,7 @@ def _naming(ids: Sequence[str]) -> Generator[None]:
 
 def _targets(found: Mapping[str, Prediction], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The labels by target, 0 where they do not hold."""
-    labels = {p.task.target: as_target(p) for p in found.values()}
+    labels: dict[str, Tensor] = {}
+    for p in found.values():  # of tasks that are one but for the name, the first's
+        labels.setdefault(p.task.target, as_target(p))
     return {target: torch.where(valid[target], label, 0.0) for target, label in labels.items()}

@@ -19,6 +19,7 @@ from ..image import ImageError
 from ..image.files import held, remove_leftovers
 from ..image.stored import find_stored
 from ..sample import Origin, Sample
+from .captioner import CaptionError
 from .creator import Creator
 from .labels import descriptors
 from .record import sample_id, versions
@@ -204,7 +205,7 @@ def _chunk(
         except (FolderError, ImageError, OSError) as error:
             told[item.key] |= {"status": "failed", "error": " ".join(str(error).split())}
     for (item, _, sha), sample in zip(sources, _made(maker, sources, job.batch), strict=True):
-        if isinstance(sample, NonFiniteError):
+        if isinstance(sample, NonFiniteError | CaptionError):
             told[item.key] |= {"status": "failed", "error": str(sample)}
         else:
             told[item.key] |= _store(writer, _with_file(sample, folder, item, sha), known, job.keep)
@@ -215,13 +216,13 @@ def _chunk(
 
 def _made(
     maker: Creator, sources: Sequence[tuple[_Item, Sample, str]], batch: int
-) -> list[Sample | NonFiniteError]:
-    """A sample of each source, or why there is none: where a batch has NaN or infinity, each is made alone."""
+) -> list[Sample | NonFiniteError | CaptionError]:
+    """A sample of each source, or why there is none: where one of a batch fails, each is made alone."""
     if not sources:
         return []
     try:
         return list(maker.make([s for _, s, _ in sources], [i.index for i, _, _ in sources], batch))
-    except NonFiniteError as error:
+    except (NonFiniteError, CaptionError) as error:
         if len(sources) == 1:
             return [error]
     return [made for source in sources for made in _made(maker, [source], 1)]

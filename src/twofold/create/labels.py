@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..prediction import SPACES, Prediction
 from ..predictor import Predictor
 from ..protocol import Answer
 from ..sample import Sample
+from ..tasks import Task
 from . import relative
 
 # How targets are stored whose default would round them, or which have none; over the entries of the default.
@@ -35,19 +37,20 @@ def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None
     """That the predictors' answers can be stored side by side as labels of created pictures.
 
     Raises:
-        ValueError: two of them are stored as one target; or one is to read the features of the denoising walk, and has
+        ValueError: two of them are stored as one target, and differ by more than their names; or one is to read the
+            features of the denoising walk, and has
             a head that reads none or needs words of its own, or a network that is shown more than a noisy picture, or
             nothing of the walk at all.
     """
     seen: dict[str, str] = {}
     for name, predictor in predictors.items():
         target = predictor.task.target
-        if target in seen:
+        if target in seen and not _renamed(predictor.task, predictors[seen[target]].task):
             raise ValueError(
                 f"{seen[target]} and {name} are both stored as {target}; create for one of them, the other in a folder "
                 "of its own"
             )
-        seen[target] = name
+        seen.setdefault(target, name)
         if label_mode != "denoise":
             continue
         if not isinstance(predictor, Predictor):
@@ -76,6 +79,11 @@ def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None
                 f"label_mode 'denoise' reads a network that is shown one latent; that of {name} is shown two; use "
                 "label_mode 'reencode'"
             )
+
+
+def _renamed(task: Task, other: Task) -> bool:
+    """Whether two tasks are one but for the name, as stand-ins of the laboratory are: one stored label serves both."""
+    return replace(task, name=other.name) == other
 
 
 def read_walk(

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..data.classes import class_names
 from ..data.folder import Folder
 from ..image import ImageError
 from ..image.pictures import shown
@@ -63,7 +64,12 @@ class Question:
 
 def classes_of(folder: Folder, standard: Standard) -> int:
     """How many classes there are: what the standard says, or as many as the data's header lists."""
-    return standard.classes or len(folder.header.get("classes") or ())
+    if standard.classes:
+        return standard.classes
+    try:
+        return max(class_names(folder.header), default=-1) + 1
+    except ValueError:  # whoever measures ids says that it needs to know how many there are
+        return 0
 
 
 def check_origin(question: Question) -> None:

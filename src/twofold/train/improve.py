@@ -17,12 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from ..checkpoints import Model, Network, made, open_model, open_network
 from ..create import Job, Keep, Settings, create, creator_of
+from ..create.captions import TEMPLATE
+from ..data.classes import class_names
 from ..data.folder import Folder
 from ..image import atomic_write
 from ..tasks import get_task
 from .best import found, lower_is_better
 from .examples import pools
-from .learn import make_tasks
+from .learn import check_heads, make_tasks
 from .recipe import Recipe, Source, wrong
 from .run import alone, run_recipe, save_student
 from .team import Team
@@ -45,6 +47,9 @@ class Improvement(BaseModel):
             when they were created.
         keep: thresholds on the scores of created samples, such as ``drift.normals<20`` (`create.Keep`).
         rounds: how often the pictures are made anew.
+        fresh_student: whether the recipe's ``reset`` is meant: each round trains a new student on labels that the last
+            one stored. Otherwise a recipe with ``reset`` is refused, which would throw the warm-up away.
+        captioner, template: captions of sources without one, as `create.creator_of` takes them.
         creator: the model that draws, as `open_model` knows it, where that is not the recipe's own: which a network of
             one's own, that labels and learns, always needs.
     """
@@ -57,6 +62,9 @@ class Improvement(BaseModel):
     labels: Literal["teacher", "stored"] = "teacher"
     keep: tuple[str, ...] = ()
     rounds: int = Field(1, ge=1)
+    fresh_student: bool = False
+    captioner: str = ""
+    template: str = TEMPLATE
     creator: str = ""
 
     @model_validator(mode="after")
@@ -78,7 +86,26 @@ class Improvement(BaseModel):
             )
         if self.labels == "teacher" and not self.recipe.ema:
             raise ValueError("the teacher is the average of students: ema must be above 0")
+        self._check_reset()
         return self
+
+    def _check_reset(self) -> None:
+        reset = ", ".join(self.recipe.reset)
+        if reset and not self.fresh_student:
+            raise ValueError(
+                f"the recipe resets {reset}, so training would begin by throwing away what {self.recipe.start} has "
+                "learned; leave that out (--set 'reset=[]'), or train a new student on stored labels "
+                "(fresh_student=True; --fresh-student --labels stored)"
+            )
+        if self.fresh_student and not reset:
+            raise ValueError(
+                "fresh_student is about a recipe that resets parts, and this one resets none; leave it out, or say "
+                "which parts begin anew (--set 'reset=[\"heads\"]')"
+            )
+        if self.fresh_student and self.labels == "teacher":
+            raise ValueError(
+                "a fresh student has no trained teacher: its labels have to be stored (--labels stored)"
+            )
 
     @classmethod
     def of(cls, recipe: Recipe, **settings: Any) -> Improvement:
@@ -157,13 +184,16 @@ def _check(plan: Improvement, run: Path, device: str) -> None:
     """What can be known to be wrong before anything is written.
 
     Raises:
-        ValueError: ``run`` is that of something else, the start does not know the tasks, or ``best`` is no score.
+        ValueError: ``run`` is that of something else, the start does not know the tasks or has other heads than the
+            recipe trains, or ``best`` is no score.
     """
     if (run / "recipe.json").exists() or (run / "checkpoint").exists():
         raise ValueError(f"{run} holds a training run; choose another --out")
     if plan.recipe.best:
         lower_is_better(plan.recipe)
-    _able(plan.recipe.start, plan.recipe, device)
+    model = _able(plan.recipe.start, plan.recipe, device)
+    if isinstance(model, Model) and not plan.fresh_student:
+        check_heads(plan.recipe, model.backbone, model.heads)
 
 
 def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
@@ -192,6 +222,9 @@ def _created(
             _able(start, plan.recipe, device),
             [get_task(t).name for t in plan.recipe.tasks],
             settings,
+            plan.template,
+            plan.captioner,
+            class_names(folder.header),
             drawing=open_model(plan.creator, device) if plan.creator else None,
         )
         thresholds = tuple(Keep.read(k) for k in plan.keep)

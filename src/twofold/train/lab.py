@@ -60,8 +60,14 @@ def lab(
         steps: updates; warm-up and decay keep their share of them.
 
     Raises:
-        ValueError: the recipe trains no perception.
+        ValueError: the recipe trains no perception, or is a second stage, which `lab_stages` runs.
     """
+    if taught_by_teacher(recipe):
+        raise ValueError(
+            f"{recipe.name} learns from images that its teacher labels, and the laboratory's heads are fresh: the "
+            "teacher would be random. Run its warm-up, creation and second stage with twofold train --lab "
+            "(twofold.train.lab_stages)"
+        )
     if recipe.stage != "denoiser" or not recipe.tasks:
         raise ValueError(
             f"{recipe.name} teaches a diffusion model no perception task: there is nothing to try in the laboratory"
@@ -95,6 +101,11 @@ def lab(
         validate_count=64,
         save_every=100,
     )
+
+
+def taught_by_teacher(recipe: Recipe) -> bool:
+    """Whether a source of a recipe is labelled by its teacher: a second stage."""
+    return any(s.labels == "teacher" and s.share for s in recipe.sources)
 
 
 def require(recipe: Recipe) -> None:

@@ -89,6 +89,32 @@ def make_heads(
     return heads
 
 
+def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, nn.Module]) -> None:
+    """That a start has the heads that a recipe trains, where these may not begin from random weights.
+
+    Raises:
+        ValueError: a task's head is missing, or of another kind or shape than the recipe's.
+    """
+    if recipe.head == "latent":
+        return
+    tasks = make_tasks(recipe)
+    with torch.random.fork_rng(devices=[]):
+        for name, task in tasks.items():
+            wanted = make_head(recipe.head, backbone, task.outputs, **recipe.head_options)
+            there = found.get(name, found.get(task.name))
+            if not _alike(there, wanted):
+                has = (
+                    "none"
+                    if there is None
+                    else f"a {type(there).__name__} of {getattr(there, 'config', None)}"
+                )
+                raise ValueError(
+                    f"the recipe trains a {recipe.head} head of {name} ({wanted.config}), and {recipe.start} has "
+                    f"{has}: training would begin with a random one. Use the head that was warmed up "
+                    "(head, head_options), or warm this one up first"
+                )
+
+
 def _alike(found: nn.Module | None, wanted: nn.Module) -> bool:
     """Whether a head that is there is one as the recipe wants it."""
     return type(found) is type(wanted) and getattr(found, "config", None) == getattr(wanted, "config", None)

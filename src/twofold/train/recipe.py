@@ -229,6 +229,11 @@ class Recipe(BaseModel):
             )
         if self.stage != "autoencoder" and any(s.labels == "teacher" for s in self.sources) and not self.ema:
             raise ValueError("labels='teacher' needs averaged weights: ema must be above 0")
+        if self.reset and any(s.labels == "teacher" and s.share for s in self.sources):
+            raise ValueError(
+                f"labels='teacher' takes labels from the average of a trained model, and reset={list(self.reset)} "
+                "would make that random; leave reset out, or label the created images beforehand (labels='stored')"
+            )
         if self.image_encoder and self.image_encoder not in IMAGE_ENCODERS:
             raise ValueError(
                 f"unknown image encoder {self.image_encoder!r}; known: {', '.join(IMAGE_ENCODERS)}"

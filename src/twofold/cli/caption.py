@@ -1,0 +1,48 @@
+"""`twofold data caption`: captions into the rows of a data folder."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from twofold.cli.console import OK, SOME_FAILED, complain, device_of, emit, line, track
+
+
+def caption(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder; its manifest is rewritten.")],
+    captioner: Annotated[
+        str,
+        typer.Option(metavar="HUB_ID", help="An image-to-text model of transformers: hub id or folder."),
+    ] = "Salesforce/blip-image-captioning-base",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Also rows that have a text already.")
+    ] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a row on standard output.")
+    ] = False,
+) -> int:
+    """Caption the images of a data folder: BLIP, BLIP-2, GIT, ViT-GPT2 or any image-to-text model of transformers.
+
+    Rows without a text get one ('text' in metadata.jsonl, and 'caption_source'). The manifest is replaced once, at the
+    end; run again after a kill, the command does what is left.
+    """
+    from twofold.create.caption_folder import caption_folder
+    from twofold.data import Folder
+
+    total, counts = len(Folder(folder, targets=())), Counter[str]()
+    events = caption_folder(folder, captioner, device_of(device), batch, overwrite)
+    for event in track(events, total, "caption", as_json):
+        counts[event["status"]] += 1
+        if as_json:
+            emit(event)
+        elif event["status"] == "failed":
+            complain(event["error"])
+    if not as_json:
+        words = ("captioned", "there", "failed")
+        line(f"{', '.join(f'{counts[w]} {w}' for w in words if counts[w])}: {folder}/metadata.jsonl")
+    return SOME_FAILED if counts["failed"] else OK

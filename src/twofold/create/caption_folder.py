@@ -1,0 +1,141 @@
+"""Captions of a whole data folder, written into its manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.folder import Folder
+from ..data.layout import MANIFESTS, FolderError, Row, check_row, to_json, write_text
+from ..image import ImageError
+from ..image.files import held
+from ..sample import Sample
+from .captioner import CaptionError, described, open_captioner
+
+JOURNAL = "captions.jsonl"
+"""Captions that are not in the manifest yet: a killed job goes on after them."""
+SOURCE = "caption_source"
+"""Key of a row that says which captioner wrote its text."""
+
+
+def caption_folder(
+    root: Path, name: str, device: str = "cpu", batch: int = 8, overwrite: bool = False
+) -> Generator[dict[str, Any]]:
+    """Caption the images of a data folder and write the texts into its rows (``text``), at the end and at once.
+
+    Rows with a text keep it. Images are opened and nothing else is: their files may lie elsewhere. Captions wait in
+    ``captions.jsonl`` until all are there, so a job that was killed goes on where it was.
+
+    Args:
+        root: the folder.
+        name: of the captioner, as `captioner.open_captioner` takes it.
+        device: that it runs on.
+        batch: images at once.
+        overwrite: whether rows that have a text get a new one.
+
+    Yields:
+        Of each row: its ``id`` and ``status``, ``captioned``, ``there`` or ``failed``, with the ``text`` or the
+        ``error``.
+
+    Raises:
+        FolderError: it is no data folder, or another captioner began.
+        ValueError: the captioner cannot be opened.
+    """
+    folder = Folder(root, targets=())
+    with held(
+        folder.root, busy=FolderError(f"another command writes into {root}; wait for it and run this again")
+    ):
+        found = _begun(folder, name)
+        todo: list[int] = []
+        for i, row in enumerate(folder.rows):
+            if row["id"] in found:
+                yield {"id": row["id"], "status": "captioned", "text": found[row["id"]]}
+            elif _has_text(row) and not (overwrite and row.get(SOURCE) != name):
+                yield {"id": row["id"], "status": "there", "text": row.get("text") or row.get("caption")}
+            else:
+                todo.append(i)
+        if todo:
+            open_captioner(name, device)
+        for start in range(0, len(todo), batch):
+            for event in _captioned(folder, todo[start : start + batch], name, device):
+                if event["status"] == "captioned":
+                    found[event["id"]] = event["text"]
+                    with (folder.root / JOURNAL).open("a", encoding="utf-8") as file:
+                        file.write(to_json({**event, SOURCE: name}, event["id"]) + "\n")
+                yield event
+        _write(folder, found, name)
+
+
+def _has_text(row: Row) -> bool:
+    return any(isinstance(row.get(key), str) and row[key].strip() for key in ("text", "caption"))
+
+
+def _begun(folder: Folder, name: str) -> dict[str, str]:
+    """The captions of a killed job by id. FolderError when another captioner wrote them."""
+    path = folder.root / JOURNAL
+    found: dict[str, str] = {}
+    whole: list[str] = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(text)
+        except ValueError:
+            continue  # the line that a killed process was writing
+        if row[SOURCE] != name:
+            raise FolderError(
+                f"{path} has captions of {row[SOURCE]}, and this job is by {name}; finish that one first, or delete "
+                "the file"
+            )
+        found[row["id"]] = row["text"]
+        whole.append(text + "\n")
+    if path.exists():
+        write_text(path, "".join(whole))
+    return found
+
+
+def _captioned(folder: Folder, indices: Sequence[int], name: str, device: str) -> list[dict[str, Any]]:
+    """The events of some rows; where one of them fails, each is captioned alone."""
+    samples: list[Sample] = []
+    events: dict[int, dict[str, Any]] = {}
+    for i in indices:
+        try:
+            samples.append(folder[i])
+        except (FolderError, ImageError, OSError) as error:
+            events[i] = {
+                "id": folder.ids[i],
+                "status": "failed",
+                "error": " ".join(str(error).split()),
+            }
+    readable = [i for i in indices if i not in events]
+    for i, result in zip(readable, _texts(samples, name, device), strict=True):
+        failed = isinstance(result, CaptionError)
+        told = {"error": str(result)} if failed else {"text": result}
+        events[i] = {"id": folder.ids[i], "status": "failed" if failed else "captioned", **told}
+    return [events[i] for i in indices]
+
+
+def _texts(samples: Sequence[Sample], name: str, device: str) -> list[str | CaptionError]:
+    if not samples:
+        return []
+    try:
+        return list(described([s.image for s in samples], [str(s.id) for s in samples], name, device))
+    except CaptionError as error:
+        if len(samples) == 1:
+            return [error]
+    return [text for sample in samples for text in _texts([sample], name, device)]
+
+
+def _write(folder: Folder, found: dict[str, str], name: str) -> None:
+    """Put captions into the manifest; rows without a new one keep their bytes."""
+    path = next(folder.root / m for m in MANIFESTS if (folder.root / m).is_file())
+    lines = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        row = json.loads(line) if line.strip() else {}
+        id = check_row(row, f"{path}:{number}")["id"] if row else None
+        if id in found:
+            line = to_json({**row, "text": found[id], SOURCE: name}, f"the row of {id}")
+        lines.append(line + "\n")
+    if found:
+        write_text(path, "".join(lines))
+    (folder.root / JOURNAL).unlink(missing_ok=True)

@@ -1,0 +1,232 @@
+"""Captioners of every kind that transformers has, as tiny random networks; and captions of a whole folder."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+import world
+from twofold.cli.main import run
+from twofold.create import Creator, Settings, create
+from twofold.create import caption_folder as module
+from twofold.create.caption_folder import JOURNAL, caption_folder
+from twofold.create.captioner import Captioner, CaptionError, described, open_captioner
+from twofold.create.captions import caption_of
+from twofold.data.folder import Folder
+from twofold.data.layout import FolderError
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "room", "with", "chair", "table"]
+SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+VISION = SMALL | {"image_size": 32, "patch_size": 16}
+
+
+def tokenizer(root):
+    from transformers import BertTokenizer
+
+    (root / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    return BertTokenizer(str(root / "vocab.txt"))
+
+
+def blip(root) -> str:
+    from transformers import BlipConfig, BlipForConditionalGeneration, BlipImageProcessor, BlipProcessor
+
+    text = {"vocab_size": len(WORDS), "encoder_hidden_size": 16, "bos_token_id": 5, "eos_token_id": 3}
+    text |= {"sep_token_id": 3, "pad_token_id": 0}
+    config = BlipConfig(text_config=SMALL | text, vision_config=VISION)
+    BlipForConditionalGeneration(config).save_pretrained(root / "blip")
+    pixels = BlipImageProcessor(size={"height": 32, "width": 32})
+    BlipProcessor(pixels, tokenizer(root)).save_pretrained(root / "blip")
+    return str(root / "blip")
+
+
+def vit_gpt2(root) -> str:
+    from transformers import (
+        GPT2Config,
+        VisionEncoderDecoderConfig,
+        VisionEncoderDecoderModel,
+        ViTConfig,
+        ViTImageProcessor,
+    )
+
+    text = GPT2Config(
+        vocab_size=len(WORDS), n_embd=16, n_layer=1, n_head=2, n_positions=64, bos_token_id=2, eos_token_id=3
+    )
+    config: Any = VisionEncoderDecoderConfig.from_encoder_decoder_configs(ViTConfig(**VISION), text)
+    config.decoder_start_token_id, config.pad_token_id = 2, 0
+    network: Any = VisionEncoderDecoderModel(config=config)
+    network.generation_config.decoder_start_token_id = 2
+    network.generation_config.pad_token_id = 0
+    network.save_pretrained(root / "vit")
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(root / "vit")
+    tokenizer(root).save_pretrained(root / "vit")
+    return str(root / "vit")
+
+
+def git(root) -> str:
+    from transformers import CLIPImageProcessor, GitConfig, GitForCausalLM, GitProcessor
+
+    config = GitConfig(
+        vision_config=VISION, vocab_size=len(WORDS), bos_token_id=2, eos_token_id=3, pad_token_id=0, **SMALL
+    )
+    GitForCausalLM(config).save_pretrained(root / "git")
+    pixels = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    GitProcessor(pixels, tokenizer(root)).save_pretrained(root / "git")
+    return str(root / "git")
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    root = tmp_path_factory.mktemp("captioners")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return {"blip": blip(root), "vit": vit_gpt2(root), "git": git(root)}
+
+
+@pytest.fixture
+def mute(tmp_path):
+    """Four balls of which one has a caption."""
+    root = world.folder(tmp_path / "balls", 4, 40)
+    path = root / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows[1:]:
+        row.pop("text", None)
+        row.pop("caption", None)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def texts(root) -> list[str]:
+    return [str(s.caption) for s in Folder(root)]
+
+
+@pytest.mark.parametrize("kind", ["blip", "vit", "git"])
+def test_a_captioner_speaks_where_the_row_does_not(names, kind):
+    """A few thousand random weights: what they say means nothing, and is the same every time."""
+    name = names[kind]
+    silent = replace(world.sphere(0, 40), caption="")
+    said, told = caption_of(silent, name=name)
+    assert said and set(said.split()) <= {*WORDS}
+    assert told == f"captioner:{name}"
+    assert caption_of(silent, name=name)[0] == said
+    assert caption_of(world.sphere(0, 40), name=name)[1] == "row"
+    # Of a batch each gets what it gets alone.
+    images = [world.sphere(seed, size).image for seed, size in ((0, 40), (1, 33))]
+    together = described(images, ["a", "b"], name)
+    assert together == [described([x], ["x"], name)[0] for x in images]
+
+
+def test_what_is_no_captioner_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"cannot be opened.*image-to-text"):
+        open_captioner(str(tmp_path / "absent"))
+
+
+class _Chat:
+    """Stands for the processor and network of a model that follows instructions: it repeats what it is asked."""
+
+    device = "cpu"
+
+    def __call__(self, images, text, padding, return_tensors):
+        assert padding and return_tensors == "pt" and len(images) == len(text)
+        self.asked = text
+        made = torch.arange(5).expand(len(images), 5)
+        return type("Inputs", (dict,), {"to": lambda self, _: self})(input_ids=made)
+
+    def apply_chat_template(self, conversation, add_generation_prompt):
+        (turn,) = conversation
+        assert [part["type"] for part in turn["content"]] == ["image", "text"]
+        return turn["content"][1]["text"]
+
+    def generate(self, input_ids, **_):
+        return torch.cat([input_ids, torch.full((len(input_ids), 2), 9)], 1)
+
+    def batch_decode(self, tokens, skip_special_tokens):
+        return ["".join(map(str, row)) for row in tokens.tolist()]
+
+
+def test_a_network_that_follows_instructions_is_asked_and_its_question_is_cut_off():
+    chat = _Chat()
+    captioner = Captioner("chat", chat, chat, chat, chat=True)
+    assert captioner([world.sphere(0, 16).image] * 2) == ["99", "99"]
+    assert chat.asked == ["Describe the image in one sentence."] * 2
+
+
+def test_an_empty_caption_is_no_caption(names, monkeypatch):
+    monkeypatch.setattr(
+        "twofold.create.captioner.open_captioner", lambda *_: lambda images: ["", *"a"][: len(images)]
+    )
+    with pytest.raises(CaptionError, match=r"returned an empty caption for 'ball'.*row"):
+        described([world.sphere(0, 16).image], ["ball"], "quiet")
+
+
+def test_a_source_without_a_caption_is_a_failed_row_of_create(mute, tmp_path, tiny_model, monkeypatch):
+    """The others are created; nothing is drawn under an empty text."""
+    from twofold.checkpoints import open_model
+
+    dark = Folder(mute)[2].image
+    monkeypatch.setattr(
+        "twofold.create.captioner.open_captioner",
+        lambda *_: lambda images: ["" if torch.equal(x, dark) else "a ball" for x in images],
+    )
+    net = open_model(str(tiny_model)).backbone
+    maker = Creator(net, {}, Settings(steps=2, guidance=1.0, scoring="free"), {"made": "here"}, captioner="c")
+    events = list(create(maker, Folder(mute), tmp_path / "out"))
+    assert [e["status"] for e in events] == ["created", "created", "failed", "created"]
+    assert "empty caption" in events[2]["error"]
+    assert texts(tmp_path / "out")[1:] == ["a ball", "a ball"]
+
+
+def test_the_command_captions_rows_that_have_none(mute, names, capsys):
+    first = texts(mute)[0]
+    assert run(["data", "caption", str(mute), "--captioner", names["blip"], "--device", "cpu"]) == 0
+    assert "3 captioned, 1 there" in capsys.readouterr().out
+    rows = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
+    assert texts(mute)[0] == first and "caption_source" not in rows[0]
+    assert {row["caption_source"] for row in rows[1:]} == {names["blip"]}
+    assert all(set(row["text"].split()) <= {*WORDS} for row in rows[1:])
+    assert not (mute / JOURNAL).exists()
+    assert run(["data", "validate", str(mute)]) == 0
+    before = (mute / "metadata.jsonl").read_bytes()
+    assert run(["data", "caption", str(mute), "--captioner", names["blip"], "--device", "cpu"]) == 0
+    assert (mute / "metadata.jsonl").read_bytes() == before
+    assert (
+        run(["data", "caption", str(mute), "--captioner", names["vit"], "--device", "cpu", "--overwrite"])
+        == 0
+    )
+    rows = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
+    assert {row["caption_source"] for row in rows} == {names["vit"]}
+
+
+def test_a_killed_job_goes_on_and_the_manifest_is_whole(mute, names, monkeypatch):
+    before = (mute / "metadata.jsonl").read_bytes()
+    job = caption_folder(mute, names["blip"], batch=1)
+    for _ in range(3):
+        next(job)
+    job.close()
+    assert (mute / "metadata.jsonl").read_bytes() == before
+    assert len((mute / JOURNAL).read_text().splitlines()) == 2
+    with pytest.raises(FolderError, match="finish that one first"):
+        list(caption_folder(mute, names["vit"]))
+    with (mute / JOURNAL).open("a") as file:
+        file.write('{"id": "bal')  # a line that was cut off
+    asked: list[str] = []
+    original = module.described
+
+    def counted(images, ids, *rest):
+        asked.extend(ids)
+        return original(images, ids, *rest)
+
+    monkeypatch.setattr(module, "described", counted)
+    list(caption_folder(mute, names["blip"], batch=1))
+    assert len(asked) == 1
+    assert all(texts(mute))
+
+
+def test_an_image_that_cannot_be_read_is_one_failed_row(mute, names, capsys):
+    rows = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
+    (mute / rows[2]["file_name"]).write_bytes(b"no image")
+    assert run(["data", "caption", str(mute), "--captioner", names["blip"], "--device", "cpu"]) == 1
+    assert rows[2]["id"] in capsys.readouterr().err
+    after = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
+    assert [bool(row.get("text")) for row in after] == [True, True, False, True]

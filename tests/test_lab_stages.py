@@ -1,0 +1,107 @@
+"""A second stage in the laboratory: warm-up, creation and self-improving, each on what the one before left."""
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+import torch
+
+import world
+from twofold.backbones import new
+from twofold.checkpoints import ModelSettings, open_model, save_model
+from twofold.cli.main import run
+from twofold.data.folder import Folder
+from twofold.train.lab import lab, taught_by_teacher
+from twofold.train.lab_stages import lab_second_stage, run_stages, stages
+from twofold.train.recipe import Recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+SECOND = {
+    "diff2in1": ("second_stage", "official_second_stage", "segmentation_second_stage"),
+    "multitask": ("nyud_mt_improved", "pascal_context_improved"),
+}
+
+
+def recipe(file: str, name: str) -> Recipe:
+    return runpy.run_path(str(RECIPES / f"{file}.py"))[name]()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny model that draws, and four balls with every target of rendered scenes."""
+    root = tmp_path_factory.mktemp("stages")
+    save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
+    world.rich_folder(root / "balls", 4, 32)
+    return root
+
+
+def small(place: Path, whole: Recipe, **changes) -> Recipe:
+    made = lab_second_stage(whole, data=str(place / "balls"), test=str(place / "balls"))
+    return made.replace(
+        start=str(place / "model"), size=(32, 32), steps=2, batch=2, validation=None, save_every=1, **changes
+    )
+
+
+@pytest.mark.parametrize("file, name", [(f, n) for f, names in SECOND.items() for n in names])
+def test_a_second_stage_is_a_warm_up_and_an_improvement_of_it(file, name):
+    whole = recipe(file, name)
+    assert taught_by_teacher(whole)
+    with pytest.raises(ValueError, match="the teacher would be random"):
+        lab(whole)
+    made = lab_second_stage(whole)
+    warm, plan = stages(whole, made, Path("runs/x"))
+    assert warm.reset == ("heads",)
+    assert warm.start == "embedded"
+    assert (warm.ema, warm.ema_every) == (0.0, 0)
+    assert plan.recipe.start == "runs/x/warm-up/checkpoint"
+    assert plan.recipe.reset == ()
+    assert plan.labels == "teacher"
+    assert (plan.recipe.head, plan.recipe.mix) == (warm.head, warm.mix)
+    assert all(s.labels == "stored" and s.limit == 120 for s in plan.recipe.sources)
+    real, created = whole.sources
+    assert plan.share == pytest.approx(created.share / real.share)
+    # The teacher forgets its start as far as in the whole recipe.
+    moves = whole.steps * whole.batch / whole.ema_every
+    ours = made.steps * made.batch / made.ema_every
+    assert plan.recipe.ema**ours == pytest.approx(whole.ema**moves, rel=0.2)
+
+
+@pytest.mark.parametrize(
+    "file, name", [("diff2in1", "second_stage"), ("multitask", "pascal_context_improved")]
+)
+def test_each_stage_starts_from_what_the_one_before_left(place, tmp_path, file, name):
+    """PASCAL's two class tasks are one in the laboratory, and are stored once."""
+    whole = recipe(file, name)
+    made = small(place, whole, head_options={})
+    events = list(run_stages(whole, made, tmp_path / "run"))
+    assert [e["stage"] for e in events].index("improve") == 2
+    created = Folder(tmp_path / "run" / "round-1" / "created-0")
+    assert len(created) == 4
+    training = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json", allow_code=True)
+    assert training.start == str(tmp_path / "run" / "warm-up" / "checkpoint")
+    assert training.sources[-1].labels == "teacher"
+    warm, end = (open_model(str(tmp_path / "run" / n / "checkpoint")) for n in ("warm-up", "."))
+    assert warm.tasks == end.tasks
+    # The second stage went on from the warm-up: two updates are near it, a fresh head would be far.
+    for task, head in end.heads.items():
+        for key, value in head.state_dict().items():
+            assert torch.allclose(value.float(), warm.heads[task].state_dict()[key].float(), atol=0.1), (
+                task,
+                key,
+            )
+    assert list(run_stages(whole, made, tmp_path / "run")) == []
+
+
+def test_the_command_runs_both_stages(place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    settings = {
+        "start": str(place / "model"), "sources": [{"path": str(place / "balls"), "limit": 2}], "size": [32, 32],
+        "steps": 2, "batch": 2, "validation": None, "head_options": {}, "save_every": 1,
+    }  # fmt: skip
+    words = [x for k, v in settings.items() for x in ("--set", f"{k}={json.dumps(v)}")]
+    command = ["train", f"{RECIPES / 'diff2in1.py'}:second_stage", "--lab", "--device", "cpu", "--every", "1"]
+    assert run([*command, *words]) == 0
+    said = capsys.readouterr().out
+    assert said.index("warm-up: labelled") < said.index("improve: create") < said.index("done: runs/lab-")
+    assert len(Folder(tmp_path / "runs/lab-diff2in1-second-stage/round-1/created-0")) == 2
