@@ -146,14 +146,15 @@ def test_generate_draws_the_same_picture_from_the_same_seed(
     assert run([*base, "--count", "2", "--out", "one"]) == 0
     assert run([*base, "--seed", "1", "--out", "two"]) == 0
     names = sorted(p.name for p in Path("one").iterdir())
-    assert names == ["0000_a-red-chair.png", "0001_a-red-chair.png", "sheet.png"]
+    assert names == ["0000_a-red-chair.png", "0001_a-red-chair.png", "generated.jsonl", "sheet.png"]
     with Image.open("one/0001_a-red-chair.png") as a, Image.open("two/0001_a-red-chair.png") as b:
         assert a.size == (40, 24)
         assert np.array_equal(np.asarray(a), np.asarray(b))
         assert json.loads(a.text["twofold"])["caption"] == "a red chair"  # ty: ignore[missing-attribute]
     capsys.readouterr()
-    assert run([*base, "--out", "one"]) == 2
-    assert "--overwrite" in one_line(capsys.readouterr().err)
+    assert run([*base, "--out", "one", "--guidance", "2"]) == 1
+    told = one_line(capsys.readouterr().err)
+    assert "0000_a-red-chair.png was generated with other settings (guidance); use --overwrite" in told
     picture("start.png", size=(50, 30))
     assert run([*base, "--like", "start.png", "--out", "like"]) == 0
     with Image.open("like/0000_a-red-chair.png") as drawn:

@@ -355,9 +355,9 @@ def test_the_commands(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     for words, message in (
         (("evaluate",), "--data"),
         (("evaluate", "--data", data), "--benchmark"),
-        (("evaluate", "--data", data, "--protocol", "x"), "no protocol"),
+        (("evaluate", "--data", data, "--protocol", "x"), "unknown protocol"),
         ((*scoring, "--shard", "3/2"), "K/N"),
-        ((*scoring, "--size", "64"), "are of a model"),
+        ((*scoring, "--size", "64"), "no effect with --predictions"),
         ((*scoring, "--benchmark", "nyuv2-depth"), "is scored by"),
         (("report", tmp_path), "report"),
     ):

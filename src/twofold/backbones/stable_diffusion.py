@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..diffusion import Rngs, Schedule, draw
+from ..environment import quiet_libraries
 from .backbone import Backbone, Output
 from .image_encoder import ImageAdapter, ImageFeatures, pyramid_channels, pyramid_features
 from .taps import Taps, look_levels, points, tapped
@@ -213,4 +214,5 @@ def save_components(backbone: StableDiffusion, folder: Path, dtype: torch.dtype 
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(folder, safe_serialization=True)
+    with quiet_libraries():
+        pipeline.save_pretrained(folder, safe_serialization=True)

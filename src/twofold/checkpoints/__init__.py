@@ -1,6 +1,7 @@
 """Checkpoints: reading strictly, writing whole."""
 
 from .code import made
+from .generator import check_generator, open_generator
 from .model import Model, digest, load, open_model
 from .network import Network, NetworkSettings, open_network, save_network
 from .own import EMBEDDED, own_files, push_model, save_model
@@ -18,10 +19,12 @@ __all__ = [
     "NetworkSettings",
     "Published",
     "TaskSettings",
+    "check_generator",
     "digest",
     "find_published",
     "load",
     "made",
+    "open_generator",
     "open_model",
     "open_network",
     "own_files",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.new import sd_unet_config
+from ..environment import quiet_libraries
 from .names import as_embedding, merged, modern_text, modern_vae, with_old_lora
 from .strict import ModelError, Tensors, load_strictly, read_file, read_json, read_tensors
 
@@ -139,7 +140,8 @@ def tokenizer(folder: Path) -> Any:
     if not folder.is_dir():
         raise ModelError(f"{folder} is missing; the checkpoint folder is incomplete, fetch it again")
     try:
-        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        with quiet_libraries():
+            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder} holds no readable tokenizer ({str(error).splitlines()[0]})") from error
 

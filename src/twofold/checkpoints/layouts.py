@@ -73,7 +73,14 @@ def assemble(key: str, folder: Path, how: How, base: str = "") -> Assembled:
 
 
 def _settings(key: str, row: Published) -> ModelSettings:
-    return ModelSettings(name=key, size=row.size, edge=row.edge, tasks=dict(row.tasks), licence=row.licence)
+    return ModelSettings(
+        name=key,
+        size=row.size,
+        edge=row.edge,
+        tasks=dict(row.tasks),
+        licence=row.licence,
+        generates=row.generates,
+    )
 
 
 def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place:

@@ -20,6 +20,7 @@ from ..heads import LatentHead
 from ..painter import describe_network
 from ..predictor import Predictor
 from ..protocol import reason
+from ..suggest import did_you_mean
 from ..tasks import get_task
 from . import components, diff2in1
 from .components import How
@@ -85,7 +86,8 @@ class Model:
         name = whole.get(task or "", task or self.tasks[0])
         if name not in self.settings.tasks:
             raise ModelError(
-                f"model {self.name} does not know the task {name!r}; it knows {', '.join(self.tasks)}"
+                f"model {self.name} does not know the task {name!r}{did_you_mean(name, self.tasks)}; "
+                f"it knows {', '.join(self.tasks)}"
             )
         how = self.settings.tasks[name]
         about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
@@ -163,7 +165,9 @@ def open_model(
         ValueError: no such device or dtype.
     """
     if method and method not in PUBLISHED:
-        raise ModelError(f"no published model {method!r}; 'twofold models' lists them")
+        raise ModelError(
+            f"no published model {method!r}{did_you_mean(method, PUBLISHED)}; 'twofold models' lists them"
+        )
     device = resolve_device(device)
     how = How(resolve_dtype(dtype), variant, device == "meta")
     name = _path_or_name(name)
@@ -211,8 +215,8 @@ def _open(name: str, how: How, method: str, base: str, revision: str | None) -> 
         raise ModelError(f"{key}: {PUBLISHED[key].note}")
     if key is None and not looks_like_hub_id(name):
         raise ModelError(
-            f"no model {name!r}: it is neither 'embedded', a published name (twofold models lists them), a folder, a "
-            "file, nor a hub id (owner/name)"
+            f"no model {name!r}{did_you_mean(name, ('embedded', *PUBLISHED))}: it is neither 'embedded', a published "
+            "name (twofold models lists them), a folder, a file, nor a hub id (owner/name)"
         )
     # A repository in our own layout says itself what it is, whatever it is called.
     row = PUBLISHED[key] if key else None

@@ -52,6 +52,11 @@ class Published:
     parts: tuple[str, ...] = field(default=())
 
     @property
+    def generates(self) -> bool:
+        """Whether the network still generates images: Diff-2-in-1 trains heads beside a frozen one, the rest do not."""
+        return self.method == "Diff-2-in-1"
+
+    @property
     def folders(self) -> tuple[str, ...]:
         """What has to be fetched of the repository."""
         own = (self.unet, self.vae, "scheduler", self.head) if not self.lora else ()

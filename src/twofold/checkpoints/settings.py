@@ -12,6 +12,7 @@ from ..image.resize import OutputResize
 from ..io import check_name
 from ..predictor import Edge, Reading
 from ..protocol import MultiStep, OneStep, Protocol
+from ..suggest import unknown
 from ..tasks import get_task
 
 
@@ -47,7 +48,7 @@ class TaskSettings(BaseModel):
     @classmethod
     def _known_head(cls, value: str) -> str:
         if value not in HEADS:
-            raise ValueError(f"unknown head {value!r}; known: {', '.join(HEADS)}")
+            raise ValueError(unknown("head", value, HEADS))
         return value
 
     @property
@@ -78,6 +79,7 @@ class ModelSettings(BaseModel):
         edge: which one: the longest, the shortest, or both, which squeezes pictures into a square.
         image_encoder: name of the encoder beside the latent, in the folder of that name; empty without one.
         headless: whether the network has no output layer, because heads read its features.
+        generates: whether the network denoises images from captions; None where it is not recorded.
         tasks: by name, in the order they are listed to users. A name is also that of files and folders, and is checked.
         licence: of the weights.
         trained_on: data sets and their licences, in words.
@@ -92,6 +94,7 @@ class ModelSettings(BaseModel):
     edge: Edge = "longest"
     headless: bool = False
     image_encoder: str = ""
+    generates: bool | None = None
     tasks: dict[str, TaskSettings] = Field(default_factory=dict)
     licence: str = "unstated"
     trained_on: tuple[str, ...] = ()

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Iterator
-from typing import Any
+import sysconfig
+import warnings
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 from twofold.io import escape, to_json
 
@@ -23,6 +28,37 @@ class Stop(Exception):
 def complain(message: str) -> None:
     """One line to standard error. What is not printable in it is escaped."""
     print(f"twofold: {escape(' '.join(message.split()))}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_as_lines() -> Generator[None]:
+    """Inside, warnings of twofold and of a user's own code are lines; those of installed packages are dropped.
+
+    A user cannot act on what libraries say to each other; TWOFOLD_TRACEBACK=1 shows it.
+    """
+    if os.environ.get("TWOFOLD_TRACEBACK") == "1":
+        yield
+        return
+    own = str(Path(__file__).parents[1])
+    others = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    shown: set[str] = set()
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        theirs = not filename.startswith(own) and any(filename.startswith(place) for place in others)
+        if not theirs and str(message) not in shown:
+            shown.add(str(message))
+            complain(f"warning: {message}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show  # ty: ignore[invalid-assignment]
+        yield
 
 
 def emit(record: dict[str, Any]) -> None:
@@ -59,9 +95,12 @@ def size_pair(text: str) -> tuple[int, int]:
 
 def one_of(option: str, value: str, choices: Iterable[str]) -> str:
     """`value` if it is among `choices`, else Stop with the choices."""
+    from twofold.suggest import did_you_mean
+
     choices = list(choices)
     if value not in choices:
-        raise Stop(f"{option} {value!r} is unknown; choose {', '.join(choices[:-1])} or {choices[-1]}")
+        listed = f"choose {', '.join(choices[:-1])} or {choices[-1]}"
+        raise Stop(f"{option} {value!r} is unknown{did_you_mean(value, choices)}; {listed}")
     return value
 
 

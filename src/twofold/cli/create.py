@@ -20,6 +20,7 @@ from twofold.cli.console import (
     one_of,
     track,
 )
+from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 
 def create(
+    context: typer.Context,
     data: Annotated[
         Path,
         typer.Argument(metavar="DATA", help="A data folder, or one with img/ and norm/ or caption/ inside."),
@@ -97,6 +99,8 @@ def create(
         strength, steps, sampler, guidance, seed, size, label_mode, mask, scoring, compat
     )
     strengths, part = _strengths(strength), _shard(shard)
+    if captioner:
+        refuse_unused(context, "with --captioner", "template")
     if layout:
         one_of("--layout", layout, ("twofold", "official"))
     if not data.is_dir():
@@ -209,9 +213,9 @@ def _open(model: str, device: str, dtype: str) -> Model:
     require_sound_torchvision()
     import torch
 
-    from twofold.checkpoints import open_model
+    from twofold.checkpoints import open_generator
 
-    return open_model(model, device_of(device), getattr(torch, dtype))
+    return open_generator(model, device_of(device), getattr(torch, dtype))
 
 
 def _creator(

@@ -13,6 +13,7 @@ import typer
 
 from twofold.cli.caption import caption
 from twofold.cli.console import OK, SOME_FAILED, Stop, emit, line, one_of, track
+from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
     from twofold.data import Report
@@ -93,6 +94,7 @@ def convert(
 
 @data.command()
 def validate(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, packed or not.")],
     sheet: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Draw samples with their targets into this file.")
@@ -107,6 +109,8 @@ def validate(
     """
     from twofold.data import validate as examine
 
+    if sheet is None:
+        refuse_unused(context, "without --sheet", "count")
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise Stop(f"--sheet {sheet} must end in .png")
     report = examine(folder, limit, lambda indices: track(indices, len(indices), "validate", as_json))
@@ -148,6 +152,7 @@ def pack(
 
 @data.command(name="import")
 def import_(
+    context: typer.Context,
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Saved data set, Parquet file or folder, or owner/name.")
     ],
@@ -177,6 +182,8 @@ def import_(
     """
     from twofold.data.hub import Columns, import_table
 
+    if Path(source).exists():
+        refuse_unused(context, "on files of this disk: a revision is of a hub data set", "revision")
     one_of("--kind", kind, ("real", "rendered", "synthetic"))
     targets = dict(map(_target, target or []))
     columns = Columns(image, targets, caption, id, camera)
@@ -195,14 +202,12 @@ data.command()(caption)
 
 
 def _converter(name: str) -> Converter:
-    from difflib import get_close_matches
-
     from twofold.data.convert import CONVERTERS
+    from twofold.suggest import did_you_mean
 
     if name not in CONVERTERS:
-        near = get_close_matches(name, CONVERTERS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else "'twofold data list' lists them"
-        raise Stop(f"no data set {name!r} can be converted; {hint}")
+        hint = f"{did_you_mean(name, CONVERTERS)}; 'twofold data list' lists them"
+        raise Stop(f"no data set {name!r} can be converted{hint}")
     return CONVERTERS[name]
 
 

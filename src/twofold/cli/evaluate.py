@@ -21,7 +21,21 @@ from twofold.cli.console import (
     one_of,
     track,
 )
-from twofold.cli.predict import Method, NetworkCode, OddSizes, Source, _longest, open_source
+from twofold.cli.predict import (
+    Method,
+    NetworkCode,
+    OddSizes,
+    Source,
+    _longest,
+    check_source,
+    open_source,
+)
+from twofold.cli.usage import refuse_unused, warn_unused
+
+# Options of a model, which stored predictions have no use for.
+_OF_MODEL = (
+    "model", "task", "size", "odd_sizes", "seed", "ensemble", "steps", "method", "base", "network", "device", "dtype",
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +45,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    context: typer.Context,
     benchmark: Annotated[
         str, typer.Option(metavar="NAME", help="Published test set that --data holds; see --list.")
     ] = "",
@@ -117,10 +132,11 @@ def evaluate(
     one_of("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
     dtype = dtype_of(dtype)
     one_of("--odd-sizes", odd_sizes, ("pad", "floor"))
-    if predictions is not None and (task or size or steps or ensemble > 1 or odd_sizes != "pad"):
-        raise Stop(
-            "--task, --size, --steps, --odd-sizes and --ensemble are of a model, and --predictions are there already"
-        )
+    if predictions is not None:
+        refuse_unused(context, "with --predictions, which are there already", *_OF_MODEL)
+    else:
+        refuse_unused(context, "without --predictions, because they are of stored ones", "scale", "frame")
+        check_source(context, model, network)
     from twofold.data.folder import Folder
     from twofold.evaluate import Question, get_benchmark, of_files, of_model
 
@@ -129,6 +145,10 @@ def evaluate(
     standards = _standards(known, protocol, folder.header)
     question = Question(folder, standards[0], out, known, count, _shard(shard), allow_synthetic, group)
     if predictions is not None:
+        if standards[0].target == "normals":
+            refuse_unused(context, "on normals, whose files have a range of their own", "scale")
+        else:
+            refuse_unused(context, f"on {standards[0].target}: only vectors have a frame", "frame")
         job, about = of_files(question, predictions, scale, frame)
     else:
         longest, where = _longest(size), device_of(device)
@@ -137,6 +157,8 @@ def evaluate(
         predictor, standard = _predictor(
             Source(model, method, base, network=network), task, standards, where, dtype, **asked
         )
+        if not predictor.random:
+            warn_unused(context, "on a deterministic model", "seed")
         question = replace(question, standard=standard)
         job, about = of_model(question, predictor, longest, seed, dtype, model)
         about = replace(about, device=where)

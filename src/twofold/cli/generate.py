@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, Stop, device_of, emit, line, one_of, size_pair, track
+from twofold.cli.console import (
+    NOTHING_STARTED,
+    OK,
+    SOME_FAILED,
+    Stop,
+    complain,
+    device_of,
+    dtype_of,
+    emit,
+    line,
+    one_of,
+    size_pair,
+    track,
+)
+from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from twofold.checkpoints import Model
+    from twofold.job import Request
+    from twofold.synthesizer import Synthesizer
 
 
 def generate(
+    context: typer.Context,
     captions: Annotated[
         list[str], typer.Argument(metavar="CAPTION...", help="What to draw; one picture or more of each.")
     ],
@@ -40,57 +59,70 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="Of the first picture; the others count on.")] = 0,
     model: Annotated[str, typer.Option(metavar="M", help="'embedded', or a checkpoint folder.")] = "embedded",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Draw again what is there.")] = False,
+    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "float32",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Generate again what is there.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture on standard output.")
     ] = False,
 ) -> int:
-    """Draw pictures from captions, or from a picture and captions.
+    """Generate images from captions, or from an image and captions.
 
-    Writes SEED_CAPTION.png for each, with the settings inside it (PNG text 'twofold'), and sheet.png when
-    there are several. A picture depends on its caption, seed and settings only.
+    Writes SEED_CAPTION.png for each, with its settings inside (PNG text 'twofold'), a row in generated.jsonl, and
+    sheet.png when there are several. An image depends on its caption, seed and settings only. What is there already
+    with the same settings is kept; an image that fails is reported and the rest done.
     """
     if not 0 < strength <= 1:
         raise Stop(f"--strength {strength:g} is not above 0 and at most 1")
+    if like is None:
+        refuse_unused(context, "without --like", "strength")
     one_of("--sampler", sampler, ("ddim", "dpm"))
     height, width = size_pair(size)
     if max(height, width) > 2048:
         raise Stop(f"--size {size} is larger than 2048 pixels; draw smaller")
-    plan = [(caption, seed + i) for caption in captions for i in range(count)]
-    paths = [out / f"{number:04d}_{_slug(caption)}.png" for caption, number in plan]
-    taken = [p for p in paths if p.exists()]
-    if taken and not overwrite:
-        raise Stop(f"{taken[0]} exists; use --overwrite, another --seed, or another --out")
-    if len(set(paths)) < len(paths):
-        raise Stop("two captions would give files of one name; word one of them otherwise")
+    requests = _requests(captions, seed, count)
     start = None if like is None else _start(like, max(height, width))
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Stop(f"{out} cannot be written ({error.strerror}); choose another --out") from error
-
-    opened = _open(model, device)
-    about: dict[str, Any] = {"model": model, "digest": opened.digest, "sampler": sampler}
-    about |= {"steps": steps, "guidance": guidance}
+    where, kind = device_of(device), dtype_of(dtype)
+    synthesizer, digest = _open(model, where, kind, steps, guidance, sampler)
+    pixels = [height, width] if start is None else list(start.shape[-2:])
+    settings: dict[str, Any] = {"digest": digest, "sampler": sampler, "steps": steps, "guidance": guidance}
+    settings |= {"dtype": kind, "pixels": pixels}
     if like is not None:
-        about |= {"like": like.as_posix(), "strength": strength}
-    drawn = []
-    records = _draw(opened, plan, (height, width), start, strength, steps, guidance, sampler)
-    for path, (caption, number), picture in zip(
-        paths, plan, track(records, len(plan), "draw", as_json), strict=True
-    ):
-        row = {"path": path.as_posix(), "caption": caption, "seed": number, **about}
-        _write(path, picture, row)
-        drawn.append(picture)
-        if as_json:
-            emit(row)
-        else:
-            line(str(path))
-    if len(drawn) > 1:
-        _write_sheet(out / "sheet.png", drawn, [caption for caption, _ in plan])
-        if not as_json:
+        settings |= {"strength": strength, "image_sha256": hashlib.sha256(like.read_bytes()).hexdigest()}
+    from twofold.job import GenerateJob, OutputError, generate_files
+
+    job = GenerateJob(
+        synthesizer, requests, out, (height, width), settings, start, strength if like else 1.0, overwrite
+    )
+    counts: Counter[str] = Counter()
+    paths: list[Path] = []
+    try:
+        for row in track(generate_files(job), len(requests), "generate", as_json):
+            counts[row["status"]] += 1
+            if row["status"] != "failed":
+                paths.append(out / row["path"])
+            _report(row, out, as_json)
+    except OutputError as error:
+        raise Stop(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
+    if len(requests) > 1 and paths:
+        _write_sheet(out / "sheet.png", paths, {r.name: r.caption for r in requests})
+    if not as_json:
+        words = {"done": "generated", "kept": "kept", "failed": "failed"}
+        line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
+        if len(requests) > 1 and paths:
             line(f"all together: {out / 'sheet.png'}")
-    return OK
+    return SOME_FAILED if counts["failed"] else OK
+
+
+def _requests(captions: Sequence[str], seed: int, count: int) -> list[Request]:
+    """One request an image; Stop where two would have one file."""
+    from twofold.job import Request
+
+    found = [
+        Request(f"{seed + i:04d}_{_slug(text)}", text, seed + i) for text in captions for i in range(count)
+    ]
+    if len({request.name for request in found}) < len(found):
+        raise Stop("two captions would give files of one name; word one of them otherwise")
+    return found
 
 
 def _slug(caption: str) -> str:
@@ -99,57 +131,41 @@ def _slug(caption: str) -> str:
 
 
 def _start(like: Path, longest: int) -> Tensor:
-    """The picture to start from, 1 3 h w in [0, 1], no larger than is drawn."""
+    """The image to start from, 3 h w in [0, 1], no larger than what is generated."""
     from twofold.image import longest_edge_size, read_image, resize
 
-    picture = read_image(like)[None]
-    h, w = picture.shape[-2:]
-    return resize(picture, longest_edge_size(h, w, longest)).clamp(0, 1) if max(h, w) > longest else picture
+    image = read_image(like)
+    h, w = image.shape[-2:]
+    return resize(image, longest_edge_size(h, w, longest)).clamp(0, 1) if max(h, w) > longest else image
 
 
-def _open(model: str, device: str) -> Model:
+def _open(
+    model: str, device: str, dtype: str, steps: int, guidance: float, sampler: Any
+) -> tuple[Synthesizer, str]:
+    """The synthesizer, and the sha256 over the model's weights."""
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
-    from twofold.checkpoints import open_model
-
-    return open_model(model, device_of(device))
-
-
-def _draw(
-    opened: Model,
-    plan,
-    size: tuple[int, int],
-    start: Tensor | None,
-    strength: float,
-    steps: int,
-    guidance: float,
-    sampler: Any,
-):
-    """One picture 3 h w after the other; one at a time, so that memory does not grow with their number."""
+    from twofold.checkpoints import open_generator
     from twofold.synthesizer import Synthesizer
 
-    synthesizer = Synthesizer(opened.backbone, steps, guidance, sampler)
-    for caption, seed in plan:
-        yield synthesizer([caption], size, start, strength if start is not None else 1.0, seed)[0]
+    opened = open_generator(model, device, dtype)
+    return Synthesizer(opened.backbone, steps, guidance, sampler), opened.digest
 
 
-def _write(path: Path, picture: Tensor, row: dict[str, Any]) -> None:
-    """A PNG that says inside how it was made."""
-    from PIL import Image, PngImagePlugin
-
-    from twofold.image import atomic_write
-    from twofold.io import to_json
-
-    told = PngImagePlugin.PngInfo()
-    told.add_itxt("twofold", to_json(row))
-    levels = (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    with atomic_write(path) as temporary:
-        Image.fromarray(levels).save(temporary, format="PNG", pnginfo=told)
+def _report(row: dict[str, Any], out: Path, as_json: bool) -> None:
+    """One image's line: JSON for programs, words for people; a failure is on standard error in both."""
+    if as_json:
+        emit(row)
+    if row["status"] == "failed":
+        complain(row["error"])
+    elif not as_json:
+        line(f"{out / row['path']}{'  kept' if row['status'] == 'kept' else ''}")
 
 
-def _write_sheet(path: Path, pictures: list[Tensor], titles: list[str]) -> None:
-    from twofold.image import write_image
+def _write_sheet(path: Path, images: Sequence[Path], captions: dict[str, str]) -> None:
+    from twofold.image import read_image, write_image
     from twofold.show import sheet
 
-    write_image(path, sheet(pictures, min(4, len(pictures)), titles))
+    titles = [captions[image.stem] for image in images]
+    write_image(path, sheet([read_image(image) for image in images], min(4, len(images)), titles))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import os
 import sys
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from twofold import __version__
-from twofold.cli.console import INTERRUPTED, NOTHING_STARTED, SOME_FAILED, Stop, complain
+from twofold.cli.console import (
+    INTERRUPTED,
+    NOTHING_STARTED,
+    SOME_FAILED,
+    Stop,
+    complain,
+    warnings_as_lines,
+)
 from twofold.cli.create import create
 from twofold.cli.data import data
 from twofold.cli.doctor import doctor
@@ -25,6 +29,7 @@ from twofold.cli.predict import predict
 from twofold.cli.render import render
 from twofold.cli.report import report
 from twofold.cli.train import train
+from twofold.cli.usage import usage_message
 
 app = typer.Typer(
     add_completion=False,
@@ -74,10 +79,13 @@ def run(arguments: list[str]) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with _warnings_as_lines():
+        with warnings_as_lines():
             code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
         if code != INTERRUPTED:
             return code
@@ -91,36 +99,17 @@ def run(arguments: list[str]) -> int:
     except Exception as error:
         if os.environ.get("TWOFOLD_TRACEBACK") == "1":
             raise
-        code, message = _explain(error)
+        code, message = _explain(error, arguments)
     complain(message)
     return code
 
 
-@contextmanager
-def _warnings_as_lines() -> Generator[None]:
-    """Within the block, a warning is one line on standard error, printed once, without the line of code behind it."""
-    printed: set[str] = set()
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in printed:
-            printed.add(str(message))
-            complain(f"warning: {message}")
-
-    before = warnings.showwarning
-    setattr(warnings, "showwarning", show)  # noqa: B010 - its declared signature has more than is used here
-    try:
-        yield
-    finally:
-        warnings.showwarning = before
-
-
-def _explain(error: Exception) -> tuple[int, str]:
+def _explain(error: Exception, arguments: list[str]) -> tuple[int, str]:
     """The exit code and the line for an error."""
     if isinstance(error, Stop):
         return error.code, str(error)
-    usage = getattr(error, "format_message", None)  # typer's own errors; their class moved between versions
-    if usage is not None:
-        return NOTHING_STARTED, f"{usage()} (twofold --help shows how)"
+    if hasattr(error, "format_message"):  # typer's own errors; their class moved between versions
+        return NOTHING_STARTED, usage_message(error, arguments, typer.main.get_command(app))
     if isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
         # Ours speak for themselves; anything else still names its kind.
         ours = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)

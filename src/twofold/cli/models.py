@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twofold.cli.console import Stop, dtype_of, emit, line, one_of
+from twofold.cli.predict import check_source
+from twofold.cli.usage import refuse_unused
+from twofold.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model, TaskSettings
@@ -29,7 +32,7 @@ def models(
 
         found = find_published(name)
         if found is None:
-            raise Stop(f"no model {name!r} is known; 'twofold models' lists them")
+            raise Stop(f"no model {name!r} is known{did_you_mean(name, known)}; 'twofold models' lists them")
         name = found
     if as_json:
         for key in [name] if name else known:
@@ -121,6 +124,7 @@ def _published() -> dict[str, dict[str, Any]]:
 
 
 def convert_checkpoint(
+    context: typer.Context,
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="Anything that --model takes.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
     method: Annotated[
@@ -166,6 +170,11 @@ def convert_checkpoint(
     one_of("--layout", layout, ("twofold", "diff2in1"))
     if completed_by is not None and layout != "diff2in1":
         raise Stop("--completed-by is about --layout diff2in1")
+    if layout == "diff2in1":
+        refuse_unused(
+            context, "with --layout diff2in1, which holds one head in float32", "dtype", "drop_text"
+        )
+    check_source(context, source)
     if push and layout != "twofold":
         raise Stop("--push uploads twofold's own layout; leave out --layout")
     kind = getattr(torch, dtype)

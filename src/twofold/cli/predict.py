@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -22,6 +22,7 @@ from twofold.cli.console import (
     one_of,
     track,
 )
+from twofold.cli.usage import refuse_unused, warn_unused
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model, Network
@@ -66,6 +67,7 @@ NetworkCode = Annotated[
 
 
 def predict(
+    context: typer.Context,
     inputs: Annotated[
         list[str],
         typer.Argument(metavar="INPUT...", help="Pictures, folders, or patterns like 'shots/*.jpg'."),
@@ -131,6 +133,9 @@ def predict(
     one_of("--frame", frame, ("RUB", "LUB", "RDF"))
     dtype = dtype_of(dtype)
     one_of("--odd-sizes", odd_sizes, ("pad", "floor"))
+    check_source(context, model, network)
+    if ensemble == 1:
+        refuse_unused(context, "without --ensemble", "merge")
     left_out: list[Problem] = []
     found, problems = find_inputs(inputs, out, left_out)
     counts: Counter[str] = Counter()
@@ -142,6 +147,7 @@ def predict(
         predictors = open_predictors(
             source, task, device_of(device), dtype, ensemble, steps, frame, merge, odd_sizes
         )
+        _check_effects(context, predictors)
         about = {"seed": seed, "dtype": dtype, "device": device_of(device)}
         settings = {
             name: {**p.about, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
@@ -158,6 +164,28 @@ def predict(
     if not as_json:
         _summary(counts, out, side_by_side)
     return SOME_FAILED if counts["failed"] else OK
+
+
+def check_source(context: typer.Context, model: str, network: str = "") -> None:
+    """Stop for options that say where a model comes from, where it comes from elsewhere."""
+    names = [p.name for p in context.command.params]
+    of_weights = [n for n in ("method", "base", "revision", "variant") if n in names]
+    if network:
+        refuse_unused(context, "with --network, whose weights are in one folder", *of_weights)
+    if model == "embedded":
+        refuse_unused(context, "for the embedded model, which is complete", *of_weights)
+    elif Path(model).exists() and "revision" in of_weights:
+        refuse_unused(
+            context, f"for {model}, which is on this disk: a revision is of a hub repository", "revision"
+        )
+
+
+def _check_effects(context: typer.Context, predictors: Mapping[str, Painter]) -> None:
+    """Stop for options that none of the opened predictors has a use for; a seed is only warned of."""
+    if not any(p.task.frame for p in predictors.values()):
+        refuse_unused(context, f"on {', '.join(predictors)}: only vectors have a frame", "frame")
+    if not any(p.random for p in predictors.values()):
+        warn_unused(context, "on a deterministic model", "seed")
 
 
 def open_source(source: Source, device: str, dtype: str) -> Model | Network:

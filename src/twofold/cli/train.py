@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twofold.cli.console import OK, Stop, emit, line, track
+from twofold.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -149,8 +150,10 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     candidates = [Path(text), Path("recipes", f"{text}.py"), Path("recipes", f"{text}.json")]
     path = next((p for p in candidates if p.is_file()), None)
     if path is None:
-        known = ", ".join(sorted(p.stem for p in Path("recipes").glob("[!_]*.*"))) or "none here"
-        raise Stop(f"no recipe {name!r}: neither a file nor a name in ./recipes ({known})")
+        known = sorted({p.stem for p in Path("recipes").glob("[!_]*.*")})
+        hint = did_you_mean(Path(text).stem, known)
+        listed = ", ".join(known) or "none here"
+        raise Stop(f"no recipe {name!r}{hint}: neither a file nor a name in ./recipes ({listed})")
     if path.suffix != ".py":
         return Recipe.read(path, allow_code=True), path
     try:
@@ -162,9 +165,11 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     except ValidationError as error:
         raise Stop(f"{path}: {wrong(error)}") from error
     if not isinstance(value, Recipe):
+        known = list(recipes(path))
+        hint = did_you_mean(function, known) if function else ""
         raise Stop(
-            f"{path} has no function {function or path.stem} that returns a Recipe by itself; name one, "
-            f"{path}:FUNCTION, of: {', '.join(recipes(path)) or 'none'}"
+            f"{path} has no function {function or path.stem}{hint} that returns a Recipe by itself; name one, "
+            f"{path}:FUNCTION, of: {', '.join(known) or 'none'}"
         )
     return value, path
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..environment import quiet_libraries
+
 # Asked of networks that follow instructions (a chat template beside the weights); captioners need no question.
 QUESTION = "Describe the image in one sentence."
 ENCODER_DECODER = "vision-encoder-decoder"
@@ -71,7 +73,8 @@ def open_captioner(name: str, device: str = "cpu") -> Captioner:
         ValueError: it cannot be opened.
     """
     try:
-        return _opened(name, device)
+        with quiet_libraries():
+            return _opened(name, device)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"the captioner {name!r} cannot be opened ({' '.join(str(error).split())[:160]}); give a folder or hub id "

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
-from ..checkpoints import Model, Network
+from ..checkpoints import Model, Network, check_generator
 from ..diffusion import to_x0
 from ..finite import NonFiniteError
 from ..image import check_range, pad_to_multiple
@@ -283,7 +283,7 @@ def creator_of(
     network of one's own.
 
     Raises:
-        ModelError: a task that it does not know.
+        ModelError: a task that it does not know, or a model that cannot generate images.
         ValueError: see `Creator`; or nobody draws.
     """
     predictors: dict[str, Painter] = {name: model.predictor(name) for name in tasks or model.tasks}
@@ -295,6 +295,7 @@ def creator_of(
         weights["drawing"] = drawing.digest
     draws = drawing or model
     assert isinstance(draws, Model)
+    check_generator(draws)
     name = f"{model.name}, drawn by {drawing.name}" if drawing else model.name
     return Creator(draws.backbone, predictors, settings, weights, name, template, captioner, classes)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..suggest import unknown
 from .standard import EvaluationError, Standard
 from .standards import get_standard
 
@@ -195,7 +196,7 @@ def get_benchmark(name: str) -> Benchmark:
     plain, _, version = name.partition("@")
     found = BENCHMARKS.get(plain)
     if found is None:
-        raise EvaluationError(f"no benchmark is called {name!r}; there are {', '.join(BENCHMARKS)}")
+        raise EvaluationError(unknown("benchmark", name, BENCHMARKS))
     if version and version != str(found.version):
         raise EvaluationError(f"{name} is not in this release, which has {found.id}; install one that has it")
     return found

@@ -5,6 +5,7 @@ Nothing here may change without its version: tests hold each against its fingerp
 
 from __future__ import annotations
 
+from ..suggest import unknown
 from .standard import EvaluationError, Standard
 
 _DEPTH = tuple(
@@ -316,7 +317,7 @@ def get_standard(name: str) -> Standard:
     plain, _, version = name.partition("@")
     found = STANDARDS.get(plain)
     if found is None:
-        raise EvaluationError(f"no protocol is called {name!r}; there are {', '.join(STANDARDS)}")
+        raise EvaluationError(unknown("protocol", name, STANDARDS))
     if version and version != str(found.version):
         raise EvaluationError(f"{name} is not in this release, which has {found.id}; install one that has it")
     return found

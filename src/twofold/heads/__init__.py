@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from ..suggest import did_you_mean, unknown
 from .bae import BaeHead
 from .dpt import DPTHead
 from .fpn import FPNHead
@@ -62,13 +63,14 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
         ValueError: no head of that name, an option that it does not have, or channels that it cannot paint.
     """
     if kind not in HEADS:
-        raise ValueError(f"unknown head {kind!r}; known: {', '.join(HEADS)}")
+        raise ValueError(unknown("head", kind, HEADS))
     made: Any = HEADS[kind]
     known = inspect.signature(made.__init__).parameters
     strange = [name for name in options if name not in known]
     if strange:
         has = ", ".join(n for n in known if n not in ("self", "args", "kwargs")) or "none"
-        raise ValueError(f"a {kind} head has no option {strange[0]!r}; its options: {has}")
+        hint = did_you_mean(strange[0], known)
+        raise ValueError(f"a {kind} head has no option {strange[0]!r}{hint}; its options: {has}")
     return made.made_for(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
 
 

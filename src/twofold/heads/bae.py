@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from ..suggest import did_you_mean
 from ..tasks.directions import COSTS, expected_angle, mean_cost
 from . import points
 from .fusion import SD_LEVELS, SD_WIDTHS, Fusion, SpectralConv, by_level, fitting
@@ -52,7 +53,9 @@ class BaeHead(nn.Module):
     ) -> None:
         super().__init__()
         if loss not in COSTS:
-            raise ValueError(f"a bae head has no loss {loss!r}; it has {', '.join(COSTS)}")
+            raise ValueError(
+                f"a bae head has no loss {loss!r}{did_you_mean(loss, COSTS)}; it has {', '.join(COSTS)}"
+            )
         if not (0 < share <= 1 and 0 <= importance <= 1):
             raise ValueError(f"share and importance are parts of a whole, not {share:g} and {importance:g}")
         self.config = {

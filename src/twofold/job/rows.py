@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,16 +32,21 @@ class LedgerError(ValueError):
 
 
 class Ledger:
-    """The rows of one output folder, by the name of the picture.
+    """The rows of one file of an output folder, by the name of the image.
 
     Rows are appended, each flushed to the disk, so that a kill costs at most the line being written; such a
     torn last line is dropped when the file is read. `compact` then leaves the newest row of every name, in
     order of name.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Reads what is there. LedgerError when the file is something else."""
-        self.path = safe_output_path(folder, FILE, "the list of results")
+    def __init__(self, folder: Path, file: str = FILE, check: Callable[[Row], Row] | None = None) -> None:
+        """Reads what is there. LedgerError when the file is something else.
+
+        file: its name; `predictions.jsonl` by default.
+        check: gives a row back, or raises FormatError or UnsafeNameError; that of predictions by default.
+        """
+        self.path = safe_output_path(folder, file, "the list of results")
+        self._check = check or _checked
         self.rows: dict[str, Row] = {}
         self._torn = False  # the file ends in half a line: nothing may be added to it as it is
         self._untidy = False  # the file is not what `compact` would write
@@ -56,11 +61,11 @@ class Ledger:
         """One line; the last one has no line end and was torn by a kill, unless it is whole by luck."""
         self._torn = last
         try:
-            row = _checked(parse_object(line, "a row"))
+            row = self._check(parse_object(line, "a row"))
         except (FormatError, UnsafeNameError) as error:
             if last:
                 return
-            where = f"{shown(self.path)}, line {number}, is not a row of predictions"
+            where = f"{shown(self.path)}, line {number}, is not a row of results"
             raise LedgerError(f"{where} ({error}); move the file away") from None
         name = row["name"]
         self._untidy |= name in self.rows
@@ -93,26 +98,27 @@ def _checked(row: Row) -> Row:
     """A row with all that is read of it; FormatError or UnsafeNameError for the first entry of another type."""
     if row.get("schema") != SCHEMA:
         raise FormatError(f"its schema is not {SCHEMA}")
-    _check_types(row, {"name": str, "input": str, "status": str, "tasks": dict}, "the row")
-    _check_types(row, {"input_sha256": str | None, "size": list | None}, "the row")
+    check_types(row, {"name": str, "input": str, "status": str, "tasks": dict}, "the row")
+    check_types(row, {"input_sha256": str | None, "size": list | None}, "the row")
     size = row["size"]
     if size is not None and not (len(size) == 2 and all(isinstance(n, int) for n in size)):
         raise FormatError("its size is not [height, width]")
     for task, done in row["tasks"].items():
         if not isinstance(done, dict):
             raise FormatError(f"its task {quoted(task)} is not an object")
-        _check_types(
+        check_types(
             done, {"files": dict, "settings": dict, "seconds": int | float}, f"the task {quoted(task)}"
         )
         for kind, file in done["files"].items():
             if not isinstance(file, dict):
                 raise FormatError(f"its file {quoted(kind)} is not an object")
-            _check_types(file, {"path": str, "bytes": int, "sha256": str}, f"the file {quoted(kind)}")
+            check_types(file, {"path": str, "bytes": int, "sha256": str}, f"the file {quoted(kind)}")
             check_name(file["path"], "the path", nested=True, portable=False)
     return row
 
 
-def _check_types(value: Row, types: Mapping[str, Any], what: str) -> None:
+def check_types(value: Row, types: Mapping[str, Any], what: str) -> None:
+    """FormatError for the first entry that is missing or of another type."""
     for key, wanted in types.items():
         if not isinstance(value.get(key, ...), wanted):
             raise FormatError(f"{what} has no {key!r} of the right type")

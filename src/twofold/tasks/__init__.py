@@ -6,6 +6,7 @@ from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
+from ..suggest import unknown
 from .albedo import albedo
 from .depth import depth
 from .disparity import disparity
@@ -69,8 +70,8 @@ def get_task(name: str, trusted: bool = True) -> Task:
     if ":" in name:
         return _task_in_code(name, trusted or name.partition(":")[0] in _OWN_MODULES)
     raise ValueError(
-        f"unknown task {name!r}; known: {', '.join(TASKS)}; {' and '.join(_OF_CLASSES)} with classes of your own "
-        "in brackets; or package.module:object"
+        f"{unknown('task', name, TASKS)}; {' and '.join(_OF_CLASSES)} with classes of your own in brackets; or "
+        "package.module:object"
     )
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..ensemble import Merged
 from ..metrics import Metric
+from ..suggest import did_you_mean
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 # One that looks at the picture as well: (canvas said, canvas wanted, mask, image ``b 3 h w`` in [0, 1]) -> scalar.
@@ -120,7 +121,9 @@ class Task:
         weights = self.weights if weights is None else weights
         strange = sorted(set(weights) - set(self.loss_names))
         if strange:
-            raise ValueError(f"{self.name} has no loss {strange[0]!r}; it has {', '.join(self.loss_names)}")
+            hint = did_you_mean(strange[0], self.loss_names)
+            has = f"it has {', '.join(self.loss_names)}"
+            raise ValueError(f"{self.name} has no loss {strange[0]!r}{hint}; {has}")
         total = said.new_zeros(())
         for name, weight in weights.items():
             if name in self.losses:

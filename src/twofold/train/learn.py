@@ -10,6 +10,7 @@ from torch import nn
 from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import make_head, share
 from ..io import check_name
+from ..suggest import did_you_mean
 from ..tasks import Task, get_task
 from ..tasks.compat import genpercept
 from .recipe import Recipe
@@ -61,7 +62,8 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
                 f"latent_weight={recipe.latent_weight:g})"
             )
         for loss in set(recipe.losses.get(name, ())) - set(task.loss_names):
-            raise ValueError(f"{name} has no loss {loss!r}; it has {', '.join(task.loss_names)}")
+            hint = did_you_mean(loss, task.loss_names)
+            raise ValueError(f"{name} has no loss {loss!r}{hint}; it has {', '.join(task.loss_names)}")
     return tasks
 
 

@@ -12,6 +12,7 @@ from ..backbones.encoders import IMAGE_ENCODERS
 from ..heads import HEADS
 from ..io import check_name
 from ..protocol import OneStep, Protocol
+from ..suggest import did_you_mean, unknown
 from ..tasks import get_task
 from .code import check_code
 from .override import put_value, read_value
@@ -210,7 +211,7 @@ class Recipe(BaseModel):
         for name in {*self.losses, *self.prompts} - {*self.tasks}:
             raise ValueError(f"losses or prompts name {name!r}, which mix does not teach")
         if self.head not in HEADS:
-            raise ValueError(f"unknown head {self.head!r}; known: {', '.join(HEADS)}")
+            raise ValueError(unknown("head", self.head, HEADS))
         if self.head_lr and not self.lr:
             raise ValueError(
                 "head_lr is told beside lr, which is 0: nothing would be learned; unet='frozen' spares it"
@@ -318,8 +319,11 @@ class Recipe(BaseModel):
             path, found, value = setting.partition("=")
             key, *inner = path.split(".")
             if not found or key not in type(self).model_fields:
-                known = ", ".join(sorted(type(self).model_fields))
-                raise ValueError(f"--set {setting}: expected KEY=VALUE with a key among {known}")
+                known = sorted(type(self).model_fields)
+                hint = did_you_mean(key, known) if found else ""
+                raise ValueError(
+                    f"--set {setting}{hint}: expected KEY=VALUE with a key among {', '.join(known)}"
+                )
             try:
                 put_value(changes, [key, *inner], read_value(value))
             except ValueError as error:
@@ -358,7 +362,9 @@ def wrong(error: ValidationError) -> str:
     first = error.errors()[0]
     where = ".".join(str(x) for x in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"a recipe has no {where}"
+        key = str(first["loc"][-1])
+        hint = did_you_mean(key, {f for model in (Recipe, Source) for f in model.model_fields} - {key})
+        return f"a recipe has no {where}{hint}"
     said = str(first["msg"]).removeprefix("Value error, ")
     if not where or first["type"] == "value_error":
         return said

@@ -198,6 +198,7 @@ def _save(
     if not _as_before(recipe):
         # What the network was taught earlier was taught to other weights.
         settings = settings.model_copy(update={"tasks": {}})
+    settings = settings.model_copy(update={"generates": _generates(settings, recipe)})
     settings = settings.with_tasks(
         tasks,
         recipe.protocol,
@@ -219,6 +220,16 @@ def _taught(settings: NetworkSettings, recipe: Recipe) -> NetworkSettings:
     update = {"network": recipe.network, "options": recipe.network_options, "size": max(recipe.size)}
     runs = (*settings.recipes, recipe.name)
     return settings.model_copy(update={**update, "tasks": recipe.tasks, "recipes": runs})
+
+
+def _generates(before: ModelSettings, recipe: Recipe) -> bool | None:
+    """Whether the weights generate images after the run; None where that is not known."""
+    if recipe.stage == "denoiser":
+        if recipe.mix.get(IMAGE):
+            return True
+        if "full" in (recipe.unet, recipe.text) or recipe.unet == "lora":
+            return False
+    return before.generates
 
 
 def _as_before(recipe: Recipe) -> bool:

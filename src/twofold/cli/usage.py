@@ -1,0 +1,76 @@
+"""Command lines that are wrong: which command, which option, and the nearest one there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from twofold.cli.console import Stop, complain
+from twofold.suggest import did_you_mean
+
+
+def usage_message(error: Any, arguments: Sequence[str], root: Any) -> str:
+    """One line for an error of the command-line parser.
+
+    Args:
+        error: of typer; the module of its class moved between versions, its attributes did not.
+        arguments: as the user gave them.
+        root: the command of the whole program, for errors that do not say where they happened.
+    """
+    context = getattr(error, "ctx", None)
+    path, command = (context.command_path, context.command) if context else _command(arguments, root)
+    option = str(getattr(error, "option_name", "") or "")
+    known = [
+        name for parameter in getattr(command, "params", ()) for name in parameter.opts if name[0] == "-"
+    ]
+    if type(error).__name__ == "NoSuchOption":
+        said = f"no option {option}{did_you_mean(option, known)}"
+    else:
+        said = str(error.format_message()).rstrip(".")
+        said = said[:1].lower() + said[1:]
+    return f"{path.removeprefix('twofold ')}: {said}; '{path} --help' shows how"
+
+
+def _command(arguments: Sequence[str], root: Any) -> tuple[str, Any]:
+    """The path and the command that the first arguments name."""
+    path, command = "twofold", root
+    for argument in arguments:
+        found = getattr(command, "commands", {}).get(argument)
+        if found is None:
+            break
+        path, command = f"{path} {argument}", found
+    return path, command
+
+
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of the command's parameters ``names`` that the user passed, as options: ``["--strength"]``."""
+    found = []
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            parameter = next(p for p in context.command.params if p.name == name)
+            found.append(max(parameter.opts, key=len))
+    return found
+
+
+def refuse_unused(context: typer.Context, reason: str, *names: str) -> None:
+    """Stop when the user passed one of the options ``names``, which have no effect for ``reason``.
+
+    One rule for every command: an option that cannot change the result is an error, because a user who passed it
+    expects another result. Only a seed without randomness is a warning (`warn_unused`), so that one command line can
+    serve several models.
+    """
+    unused = given(context, *names)
+    if unused:
+        verb = "have" if len(unused) > 1 else "has"
+        raise Stop(
+            f"{', '.join(unused)} {verb} no effect {reason}; leave {'them' if verb == 'have' else 'it'} out"
+        )
+
+
+def warn_unused(context: typer.Context, reason: str, name: str) -> None:
+    """Warn when the user passed the option ``name``, which has no effect for ``reason``."""
+    for option in given(context, name):
+        complain(f"warning: {option} has no effect {reason}")

@@ -1,0 +1,193 @@
+"""Images generated from captions: every file whole, its row after it, and what is there is not generated again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, PngImagePlugin
+from torch import Tensor
+
+from twofold.environment import installed
+from twofold.finite import NonFiniteError
+from twofold.image import ImageError, atomic_write
+from twofold.image.errors import decoding
+from twofold.image.files import remove_leftovers
+from twofold.image.pictures import shown
+from twofold.io import FormatError, UnsafeNameError, check_name, parse_object, to_json
+from twofold.job.predict import NoOutputError, OutputError
+from twofold.job.rows import Ledger, Row, check_types, sole_writer
+from twofold.synthesizer import Synthesizer
+
+FILE, SCHEMA = "generated.jsonl", "twofold-generated/1"
+
+
+@dataclass(frozen=True)
+class Request:
+    """One image to generate: its file ``name`` without a suffix, its caption and its seed."""
+
+    name: str
+    caption: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class GenerateJob:
+    """What is generated.
+
+    Attributes:
+        synthesizer: generates the images.
+        requests: one an image, of different names.
+        out: folder of the images and of ``generated.jsonl``.
+        size: height and width in pixels; those of ``image`` where it is given.
+        settings: JSON values that decide the pixels beside caption and seed, to recognise finished images.
+        image: to start from, ``3 h w`` in [0, 1] (img2img), with its ``strength``.
+        strength: see `Synthesizer`.
+        overwrite: generate again what is there.
+    """
+
+    synthesizer: Synthesizer
+    requests: Sequence[Request]
+    out: Path
+    size: tuple[int, int]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    image: Tensor | None = None
+    strength: float = 1.0
+    overwrite: bool = False
+
+
+def generate_files(job: GenerateJob) -> Iterator[Row]:
+    """Generate the images one after the other and yield a row for each, once its file is on the disk.
+
+    A row's ``status`` is ``done``, ``kept`` (it was there, made with the same settings) or ``failed`` with ``error``.
+    Killed at any moment and run again, the same job ends with the same files.
+
+    Raises:
+        OutputError: no image can be written (full disk, read-only folder).
+        LedgerError: the folder's rows are not rows, or another process writes there.
+    """
+    try:
+        job.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise NoOutputError(
+            f"cannot make the folder {shown(job.out)} ({reason}); choose another --out"
+        ) from error
+    try:
+        with sole_writer(job.out):
+            remove_leftovers(job.out)
+            ledger = Ledger(job.out, FILE, _checked)
+            for request in job.requests:
+                yield _one(job, request, ledger)
+            ledger.compact()
+    except OSError as error:
+        where = shown(error.filename or job.out)
+        again = "what was written is whole; run the same command again to go on"
+        raise OutputError(f"cannot write {where} ({error.strerror or error}); {again}") from error
+
+
+def _one(job: GenerateJob, request: Request, ledger: Ledger) -> Row:
+    """One image from caption to row. An OSError is the output's, and ends the job."""
+    path = job.out / f"{request.name}.png"
+    row: Row = {
+        "schema": SCHEMA,
+        "name": request.name,
+        "status": "done",
+        "path": path.name,
+        "caption": request.caption,
+        "seed": request.seed,
+        "settings": _plain(job.settings),
+        "version": installed("twofold") or "0+source",
+    }
+    known = ledger.rows.get(request.name)
+    if path.exists() and not job.overwrite:
+        if known is None or known["status"] != "done":
+            known = _row_inside(path)  # a kill after the file and before its row
+        conflict = _conflict(known, row, path)
+        if not conflict and known is not None and path.stat().st_size == known.get("bytes"):
+            return {**known, "status": "kept"}
+        if conflict:
+            return {**row, "status": "failed", "error": conflict}
+    start = time.perf_counter()
+    try:
+        image = job.synthesizer([request.caption], job.size, _start(job), job.strength, request.seed)[0]
+    except NonFiniteError as error:
+        return _failed(row, str(error), ledger)
+    except (RuntimeError, MemoryError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return _failed(
+            row,
+            f"{request.name} could not be generated ({reason}); try a smaller --size, or another --device",
+            ledger,
+        )
+    row |= {"size": list(image.shape[-2:]), "seconds": round(time.perf_counter() - start, 3)}
+    _write(path, image, row)
+    data = path.read_bytes()
+    row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    ledger.put(row)
+    return row
+
+
+def _start(job: GenerateJob) -> Tensor | None:
+    return None if job.image is None else job.image[None]
+
+
+def _conflict(known: Row | None, row: Row, path: Path) -> str:
+    """Why the file that is there is not the one that the row describes; "" where it is, or was begun as it."""
+    way_out = "use --overwrite, another --seed, or another --out"
+    if known is None:
+        return f"{shown(path)} exists and {FILE} does not list it; {way_out}"
+    mine, theirs = (
+        {**(r.get("settings") or {}), "caption": r.get("caption"), "seed": r.get("seed")}
+        for r in (row, known)
+    )
+    keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+    return f"{shown(path)} was generated with other settings ({', '.join(keys)}); {way_out}" if keys else ""
+
+
+def _row_inside(path: Path) -> Row | None:
+    """The row in the PNG's own text, if it is one that `_write` wrote."""
+    try:
+        with decoding(shown(path)), Image.open(path, formats=("PNG",)) as image:
+            text = str(image.info.get("twofold", ""))
+        return _checked(parse_object(text, "its text"))
+    except (ImageError, FormatError, UnsafeNameError):
+        return None
+
+
+def _checked(row: Row) -> Row:
+    """A row with all that is read of it; FormatError or UnsafeNameError for the first entry of another type."""
+    if row.get("schema") != SCHEMA:
+        raise FormatError(f"its schema is not {SCHEMA}")
+    check_types(
+        row,
+        {"name": str, "status": str, "path": str, "caption": str, "seed": int, "settings": dict},
+        "the row",
+    )
+    check_name(row["path"], "the path", portable=False)
+    return row
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return json.loads(to_json(dict(settings)))
+
+
+def _failed(row: Row, error: str, ledger: Ledger) -> Row:
+    row = {**row, "status": "failed", "error": error}
+    ledger.put(row)
+    return row
+
+
+def _write(path: Path, image: Tensor, row: Mapping[str, Any]) -> None:
+    """An 8-bit PNG with its row inside (the text chunk ``twofold``)."""
+    text = PngImagePlugin.PngInfo()
+    text.add_itxt("twofold", to_json({k: v for k, v in row.items() if k != "seconds"}))
+    levels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    with atomic_write(path) as temporary:
+        Image.fromarray(levels).save(temporary, format="PNG", pnginfo=text)
