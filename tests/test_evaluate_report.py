@@ -29,7 +29,7 @@ from twofold.evaluate import (
 )
 from twofold.evaluate.compare import comparison_markdown, comparison_page, differences, write_comparison
 from twofold.evaluate.pictures import WIDTH, data_url
-from twofold.evaluate.tables import own_table, published_table
+from twofold.evaluate.tables import own_table, published_tables
 from twofold.image import write_image
 from twofold.tasks.keypoints import JOINTS, heatmaps
 
@@ -140,21 +140,45 @@ def test_markdown_tables_have_as_many_cells_in_every_line(data: Path, depths: Pa
     assert "GenPercept" in text and "**Warning**" in text and "arxiv.org/abs/2403.06090" in text
 
 
-def test_published_rows_of_the_same_protocol_come_first_and_best_first(
-    data: Path, depths: Path, tmp_path: Path
-) -> None:
+def test_published_rows_are_in_a_table_for_each_protocol(data: Path, depths: Path, tmp_path: Path) -> None:
+    """Least squares in depth and RANSAC in log space never share one; this run is in that of its own."""
     bench = get_benchmark("eth3d-depth")
     report = scored(data, depths, bench.standard(), tmp_path, benchmark=bench)
-    table, sources = published_table(report)
+    tables, sources = published_tables(report)
+    titles = [title for title, _ in tables]
+    assert titles[0] == "Published by depth/marigold-ls@1"
+    assert all("not comparable with this run" in title for title in titles[1:])
+    by_id = {title.split()[2].partition(":")[0]: table for title, table in tables}
+    for id, table in by_id.items():
+        wanted = {row["method"] for row in report["published"] if row["protocol"] == id}
+        assert {line.name for line in table.lines if line.kind != "ours"} == wanted
+        assert ("ours" in {line.kind for line in table.lines}) == (id == report["protocol"]["id"])
+    assert "DepthFM-I" in {line.name for line in by_id["depth/depthfm-own@1"].lines}
+    assert "RANSAC in log space" in next(t for t in titles if "depthfm" in t)
+    table = tables[0][1]
     assert table.lines[0].kind == "ours" and len(own_table(report).lines) == 10
-    same = [line for line in table.lines[1:] if "by depth/" not in line.note]
-    assert table.lines[1 : 1 + len(same)] == tuple(same)
-    values = [float(line.cells[0].text) for line in same]
+    values = [float(line.cells[0].text) for line in table.lines[1:]]
     assert values == sorted(values)
-    doubt = next(line for line in same if line.name == "GenPercept (depth)").cells[1]
+    doubt = next(line for line in table.lines if line.name == "GenPercept (depth)").cells[1]
     assert (doubt.text, doubt.mark) == ("0.957", "doubt") and "0.967" in doubt.why
-    assert {line.source for line in table.lines[1:]} == {f"[{n}]" for n in range(1, len(sources) + 1)}
+    lines = [line for _, t in tables for line in t.lines if line.kind != "ours"]
+    assert {line.source for line in lines} == {f"[{n}]" for n in range(1, len(sources) + 1)}
     assert any("quoted elsewhere" in source for source in sources)
+    for text in ((tmp_path / "report.md").read_text(), Page((tmp_path / "report.html").read_text()).words):
+        assert text.count("not comparable with this run") == len(tables) - 1
+
+
+def test_reports_fitted_in_different_spaces_do_not_share_a_table(
+    data: Path, depths: Path, tmp_path: Path
+) -> None:
+    reports = [
+        scored(data, depths, get_standard(name), tmp_path / name.replace("/", "-"))
+        for name in ("depth/marigold-ls", "depth/ls-log")
+    ]
+    with pytest.raises(
+        EvaluationError, match=r"depth/marigold-ls@1 and depth/ls-log@1 .* do not share a table"
+    ):
+        compare(reports)
 
 
 def test_groups_are_scored_alone(data: Path, depths: Path, tmp_path: Path) -> None:

@@ -595,3 +595,23 @@ def test_odd_sizes_is_an_option_of_predict_and_evaluate(tmp_path, tiny_model, ca
     assert not torch.equal(*maps)
     assert run(["evaluate", "--data", str(tmp_path), "--odd-sizes", "stretch"]) == 2
     assert "--odd-sizes" in capsys.readouterr().err
+
+
+def test_multi_resolution_noise_of_one_example_has_unit_deviation():
+    """A micro-batch shares one in the originals: its examples then have other ones (numbers of their own code)."""
+    strengths = torch.tensor([0.0, 0.3, 0.6, 0.9])
+    found = torch.zeros(4)
+    for seed in range(100):
+        rng = torch.Generator().manual_seed(seed)
+        found += (
+            multi_resolution(torch.randn(4, 4, 48, 48, generator=rng), rng, strengths).std((1, 2, 3)) / 100
+        )
+    assert found.tolist() == pytest.approx([0.92, 0.93, 0.97, 1.14], abs=0.03)
+    rng, image = (
+        torch.Generator().manual_seed(0),
+        torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(1)),
+    )
+    protocol = MultiStep(mixed="original", noise=Noise(1, 1), trained_at=900)
+    # At beta = (1, 1) the state is the noise.
+    state = protocol.prepare(image, image, rng, Noise().schedule).state
+    assert state.std().item() == pytest.approx(1, abs=1e-5)

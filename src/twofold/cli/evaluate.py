@@ -199,7 +199,7 @@ def _predictor(
 def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
     from twofold.evaluate import finish, run
     from twofold.evaluate.markdown import plain_table
-    from twofold.evaluate.tables import counted, group_table, own_table, published_table
+    from twofold.evaluate.tables import counted, group_table, own_table, published_tables
 
     total = len(about.selected)
     kept = 0
@@ -211,7 +211,10 @@ def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
     if as_json:
         emit(report)
     else:
-        for table in (own_table(report), group_table(report), published_table(report)[0]):
+        published = [("", own_table(report)), ("", group_table(report)), *published_tables(report)[0]]
+        for title, table in published:
+            if title:
+                line(title)
             for text in plain_table(table) if table.lines else ():
                 line(text)
         for warning in report["warnings"]:

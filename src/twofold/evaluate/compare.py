@@ -85,7 +85,8 @@ def compare(reports: Sequence[Report]) -> Comparison:
     """Several reports in one table; the best number of each metric is marked among those comparable with the first.
 
     Raises:
-        EvaluationError: no report, or they are of different kinds of truth.
+        EvaluationError: no report, or they are of different kinds of truth, or fitted in different spaces, such as
+            depth and its logarithm.
     """
     if not reports:
         raise EvaluationError("there is no report to show")
@@ -94,6 +95,13 @@ def compare(reports: Sequence[Report]) -> Comparison:
     if not names or len({r["protocol"]["settings"]["target"] for r in reports}) > 1:
         ids = ", ".join(sorted({r["protocol"]["id"] for r in reports}))
         raise EvaluationError(f"these reports have no score in common ({ids}); compare those of one task")
+    spaces = {str(r["protocol"]["settings"]["spaces"]): r["protocol"]["id"] for r in reports}
+    if len(spaces) > 1:
+        ids = " and ".join(spaces.values())
+        raise EvaluationError(
+            f"scores by {ids} are of predictions fitted in different spaces, and do not share a table; "
+            "show these reports one by one"
+        )
     runs = tuple(_run(i, report, reports) for i, report in enumerate(reports))
     lines = tuple(_line(name, first["metrics"][name], reports, runs) for name in names)
     columns = tuple(run.column if run.comparable else f"{run.column} ≠" for run in runs)

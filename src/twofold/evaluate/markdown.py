@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..io import escape, escape_markdown
-from .tables import OURS, Cell, Line, Table, facts, group_table, number, own_table, published_table, subject
+from .tables import OURS, Cell, Line, Table, facts, group_table, number, own_table, published_tables, subject
 
 
 def document(report: Mapping[str, Any]) -> str:
@@ -23,9 +23,10 @@ def document(report: Mapping[str, Any]) -> str:
     groups = group_table(report)
     if groups.lines:
         parts += [f"## By {escape_markdown(report['group'])}", "", *markdown_table(groups), ""]
-    table, sources = published_table(report)
-    if table.lines:
-        parts += ["## Beside published numbers", "", *markdown_table(table), "", *_doubts(table)]
+    tables, sources = published_tables(report)
+    for title, table in tables:
+        parts += [f"## {escape_markdown(title)}", "", *markdown_table(table), "", *_doubts(table)]
+    if tables:
         parts += [*(f"{n}. {escape_markdown(source)}" for n, source in enumerate(sources, 1)), ""]
     parts += _examples(report)
     for kind in ("failed", "skipped"):

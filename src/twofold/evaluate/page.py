@@ -7,7 +7,7 @@ from typing import Any
 
 from ..io import escape_html as escape
 from .pictures import Example
-from .tables import Cell, Table, counted, facts, group_table, number, own_table, published_table, subject
+from .tables import Cell, Table, counted, facts, group_table, number, own_table, published_tables, subject
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d5d8dc; --soft: #f4f6f8; --ink: #1d2329; --dim: #5c6873; --mark: #0b6b53;
@@ -82,11 +82,12 @@ def _groups(report: Mapping[str, Any]) -> list[str]:
 
 
 def _published(report: Mapping[str, Any]) -> list[str]:
-    table, sources = published_table(report)
-    if not table.lines:
+    tables, sources = published_tables(report)
+    if not tables:
         return []
     listed = "".join(f"<li>{_linked(source)}</li>" for source in sources)
-    return ["<h2>Beside published numbers</h2>", html_table(table), f'<ol class="dim sources">{listed}</ol>']
+    parts = [part for title, table in tables for part in (f"<h2>{escape(title)}</h2>", html_table(table))]
+    return [*parts, f'<ol class="dim sources">{listed}</ol>']
 
 
 def _linked(source: str) -> str:

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .standards import STANDARDS
+
 FILE = Path(__file__).with_name("published.json")
 
 
@@ -23,7 +25,7 @@ class Number:
 
     Attributes:
         benchmark: as in `benchmarks.BENCHMARKS`, or a data set that cannot be had.
-        standard: name of the protocol.
+        standard: name of the protocol; one of `standards.STANDARDS`, or one that only others score by, see `protocols`.
         method: as its source calls it.
         metric: as in the standard.
         value: in the metric's unit (shares as fractions, angles in degrees, shares of angles in %).
@@ -45,6 +47,11 @@ class Number:
     note: str = ""
     doubt: str = ""
 
+    @property
+    def protocol(self) -> str:
+        """Id of the protocol. Only numbers of one protocol may be compared, or share a table."""
+        return protocol_id(self.standard)
+
 
 @cache
 def _contents() -> dict[str, Any]:
@@ -55,6 +62,32 @@ def _contents() -> dict[str, Any]:
 def sources() -> dict[str, dict[str, str]]:
     """What the numbers were taken from: title, url and how it was read, by key."""
     return _contents()["sources"]
+
+
+def protocols() -> dict[str, str]:
+    """Protocols of published numbers that cannot be scored by here: titles by id."""
+    return _contents()["protocols"]
+
+
+def protocol_id(standard: str) -> str:
+    """Name and version of a protocol of published numbers, by its name.
+
+    Raises:
+        KeyError: the table names a protocol that nothing says anything of.
+    """
+    if standard in STANDARDS:
+        return STANDARDS[standard].id
+    if f"{standard}@1" not in protocols():
+        raise KeyError(
+            f"{FILE.name} has numbers by {standard}, which is neither a standard nor one of its protocols"
+        )
+    return f"{standard}@1"
+
+
+def protocol_title(id: str) -> str:
+    """What a protocol of published numbers is, in words."""
+    name = id.partition("@")[0]
+    return STANDARDS[name].title if name in STANDARDS else protocols()[id]
 
 
 @cache
@@ -89,8 +122,8 @@ def _doubt(table: dict[str, Any], method: str, column: str) -> str:
 def published(benchmark: str, standard: str = "") -> list[dict[str, Any]]:
     """The rows of a benchmark, a method each, as a report has them; of one standard, or of all.
 
-    Each has ``method``, ``standard``, ``scores`` and ``printed`` by metric, ``source`` (title), ``url``, ``table``,
-    ``read``, ``note`` and ``doubts`` by metric.
+    Each has ``method``, ``standard``, ``protocol`` (its id), ``scores`` and ``printed`` by metric, ``source`` (title),
+    ``url``, ``table``, ``read``, ``note`` and ``doubts`` by metric.
     """
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for n in numbers():
@@ -102,6 +135,7 @@ def published(benchmark: str, standard: str = "") -> list[dict[str, Any]]:
             {
                 "method": n.method,
                 "standard": n.standard,
+                "protocol": n.protocol,
                 "scores": {},
                 "printed": {},
                 "source": source["title"],

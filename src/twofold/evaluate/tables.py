@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .published import protocol_title
+
 ARROWS = {"lower": "↓", "higher": "↑"}
 # What a cell, or a line, is: shown in its own way.
 OURS, BASELINE, PUBLISHED = "ours", "baseline", "published"
@@ -87,25 +89,42 @@ def group_table(report: Mapping[str, Any]) -> Table:
     return Table(("pictures", *(heading(n, m) for n, m in metrics.items())), tuple(lines))
 
 
-def published_table(report: Mapping[str, Any]) -> tuple[Table, list[str]]:
-    """This run among published rows, best first, of the metrics that any has; and the sources, by their numbers.
+def published_tables(report: Mapping[str, Any]) -> tuple[list[tuple[str, Table]], list[str]]:
+    """Published rows beside this run, a table for each protocol, best first; and the sources, by their numbers.
 
-    No line is there when nothing is published.
+    Numbers of different protocols never share a table: this run is in that of its own protocol only. Each table has a
+    title that names the protocol. None is there when nothing is published.
     """
     metrics = report["metrics"]
     rows = [row for row in report["published"] if set(row["scores"]) & set(metrics)]
-    names = [name for name in metrics if any(name in row["scores"] for row in rows)]
     sources = list(dict.fromkeys(_source(row) for row in rows))
-    first = next(iter(names), "")
-    worse = 1 if not first or metrics[first]["better"] == "lower" else -1
-    rows.sort(key=lambda row: (_other(row, report), worse * row["scores"].get(first, worse * math.inf)))
+    own = report["protocol"]["id"]
+    ids = sorted({row["protocol"] for row in rows}, key=lambda id: (id != own, id))
+    tables = []
+    for id in ids:
+        part = [row for row in rows if row["protocol"] == id]
+        title = f"Published by {id}" + (
+            "" if id == own else f" ({protocol_title(id)}): not comparable with this run"
+        )
+        tables.append((title, _published_table(report, part, sources, id == own)))
+    return tables, sources
+
+
+def _published_table(
+    report: Mapping[str, Any], rows: list[Mapping[str, Any]], sources: Sequence[str], with_own: bool
+) -> Table:
+    """Published rows of one protocol, of the metrics that any has, best first; this run above them if ``with_own``."""
+    metrics = report["metrics"]
+    names = [name for name in metrics if any(name in row["scores"] for row in rows)]
+    first = names[0]
+    worse = 1 if metrics[first]["better"] == "lower" else -1
+    rows = sorted(rows, key=lambda row: worse * row["scores"].get(first, worse * math.inf))
     own = tuple(Cell(number(report["scores"][n], metrics[n]["unit"])) for n in names)
-    lines = [Line(f"this run: {subject(report)}", OURS, own)] if rows else []
+    lines = [Line(f"this run: {subject(report)}", OURS, own)] if with_own else []
     for row in rows:
-        note = "; ".join(filter(None, (_other(row, report), row["note"])))
         source = f"[{sources.index(_source(row)) + 1}]"
-        lines.append(Line(row["method"], PUBLISHED, _cells(row, names), source, note))
-    return Table(tuple(heading(n, metrics[n]) for n in names), tuple(lines)), sources
+        lines.append(Line(row["method"], PUBLISHED, _cells(row, names), source, row["note"]))
+    return Table(tuple(heading(n, metrics[n]) for n in names), tuple(lines))
 
 
 def _cells(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Cell, ...]:
@@ -115,11 +134,6 @@ def _cells(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Cell, ...]:
         Cell(said[n], "doubt" if n in doubts else "", doubts.get(n, "")) if n in said else Cell()
         for n in names
     )
-
-
-def _other(row: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """That a published row is by another protocol; '' when it is not."""
-    return "" if row["standard"] == report["protocol"]["settings"]["name"] else f"by {row['standard']}"
 
 
 def _source(row: Mapping[str, Any]) -> str:

@@ -82,7 +82,9 @@ def multi_resolution(
         levels: at most.
 
     Returns:
-        ``b c h w``, divided by the standard deviation of the whole tensor, as the originals do.
+        ``b c h w``, divided by the standard deviation of the whole tensor. The originals call this with a micro-batch,
+        so that r and the deviation are shared by its examples, whose own deviations then differ (by strength:
+        0.92 to 1.14); training here calls it with one example, which has unit deviation whatever is beside it.
     """
     b, c, h, w = noise.shape
     weight = torch.as_tensor(strength, dtype=noise.dtype, device=noise.device).reshape(-1, 1, 1, 1)
