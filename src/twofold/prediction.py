@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -16,9 +16,23 @@ from torch import Tensor
 
 from .geometry import convert_frame
 from .image import longest_edge_size, resize, write_image, write_map
-from .show import color_picture, side_by_side
-from .tasks import Task
+from .image.quantize import (
+    Quantization,
+    metre_quantization,
+    range_quantization,
+    share_quantization,
+    write_quantized,
+)
+from .show import color_depth, color_disparity, color_picture, scaled_depth, side_by_side
+from .tasks import TASKS, Task
 
+# Of each space where it is in metres.
+METRIC_UNITS = {
+    "depth": "m",
+    "disparity": "1/m",
+    "sqrt_disparity": "1/sqrt(m)",
+    "log_depth": "natural logarithm of m",
+}
 # Distances, each as a function of metres along z; the four ways of the field to paint them.
 SPACES = ("depth", "disparity", "sqrt_disparity", "log_depth")
 
@@ -33,7 +47,7 @@ class Prediction:
 
     Attributes:
         task: what the map means.
-        map: ``c h w`` float32 on the CPU at the size of the input; units in ``task.unit``.
+        map: ``c h w`` float32 on the CPU at the size of the input; in ``unit``.
         image: ``3 h w`` sRGB in [0, 1], the input.
         settings: model, protocol, size and seed that made it.
         space: what the numbers are: ``depth``, ``disparity``, ``sqrt_disparity`` or ``log_depth`` for distances
@@ -87,12 +101,51 @@ class Prediction:
 
     @property
     def color(self) -> Tensor:
-        """The map as a picture ``3 h w`` in [0, 1], for eyes only; vectors are shown in the frame RUB."""
+        """The map as a picture ``3 h w`` in [0, 1], for eyes only; vectors are shown in the frame RUB.
+
+        Distances in metres, and others beyond [0, 1], are coloured by their 2nd and 98th percentiles.
+        """
         if self.frame not in (None, "RUB"):
             return self.in_frame("RUB").color
         if self.space == "linear" and self.task.channels == 3:
             return color_picture(self.map, linear=True)
+        if self.space in SPACES and self.map.shape[0] == 1:
+            return self._color_distance()
         return self.task.show(self.map)
+
+    def _color_distance(self) -> Tensor:
+        colored = color_disparity if self.space in ("disparity", "sqrt_disparity") else color_depth
+        inside = self.map[~self.map.isnan()]
+        if not self.metric and bool(((inside >= 0) & (inside <= 1)).all()):
+            return colored(self.map)
+        return colored(scaled_depth(self.map, self.map.isfinite()))
+
+    @property
+    def unit(self) -> str:
+        """Of the map's numbers, in words: that of metres in its space where it is metric, else the task's."""
+        return METRIC_UNITS[self.space] if self.metric and self.space in SPACES else self.task.unit
+
+    @property
+    def encoding(self) -> Quantization | None:
+        """What the levels of the PNG stand for that `save` writes; None where it writes none, or a picture or ids."""
+        if self.map.shape[0] != 1 or self.task.classes:
+            return None
+        if self.metric and self.space == "depth":
+            return metre_quantization(self.map)
+        share = None if self.metric else share_quantization(self.map, self.unit)
+        return share or range_quantization(self.map, self.unit)
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What the saved numbers mean, as JSON: ``space``, ``unit``, ``metric``, ``frame``, and the ``png``'s levels.
+
+        A level of the PNG stands for ``scale * level + offset`` in ``unit``; the levels ``unknown`` and ``infinite``
+        stand for no number and for infinity.
+        """
+        how = self.encoding
+        said = {"space": self.space or self.task.space, "unit": self.unit, "metric": self.metric}
+        frame = {"frame": self.frame} if self.frame else {}
+        return {**said, **frame, **({"png": asdict(how)} if how else {})}
 
     def in_frame(self, frame: str) -> Prediction:
         """The same vectors in another frame: ``RUB``, ``LUB`` or ``RDF``; see `geometry`.
@@ -126,7 +179,10 @@ class Prediction:
                 "metric (geometry.fit_scale_shift finds them from known pixels)"
             )
         known = self.map if scale is None else scale * self.map + shift
-        return replace(self, map=_paint(_metres(known, self.space), space), space=space, metric=True)
+        task = self.task if space == self.space else TASKS[space]
+        task = replace(task, unit=METRIC_UNITS[space])
+        made = _paint(_metres(known, self.space), space)
+        return replace(self, task=task, map=made, space=space, metric=True)
 
     def show(self) -> None:
         """Open image and map side by side in the system's picture viewer."""
@@ -135,8 +191,11 @@ class Prediction:
     def save(self, folder: str | Path, stem: str) -> dict[str, Path]:
         """Write ``<stem>_<task>.npy`` (exact), ``.png`` (lossless) and ``_color.png`` (for eyes) into ``folder``.
 
-        The PNG of a one-channel map is 16-bit grey, 0 to 65535 for 0 to 1, or the ids of classes; that of vectors is
-        8-bit, (n + 1) / 2; that of a picture is 8-bit. An uncertainty is ``<stem>_<task>_uncertainty.npy``.
+        The PNG of a one-channel map is 16-bit grey: 0 to 65535 for 0 to 1; millimetres for a depth in metres
+        (centimetres above 65.5 m, decimetres above 655 m, no PNG above 6.5 km); the range of the map for any other
+        numbers; the ids of classes. The file says so itself (`image.quantize.read_quantized`), and `numbers` does.
+        That of vectors is 8-bit, (n + 1) / 2; that of a picture in [0, 1] is 8-bit. Where a PNG would clip, there is
+        none. An uncertainty is ``<stem>_<task>_uncertainty.npy``.
         """
         base = Path(folder)
         base.mkdir(parents=True, exist_ok=True)
@@ -147,14 +206,16 @@ class Prediction:
             "color": base / f"{name}_color.png",
         }
         write_map(paths["npy"], self.map)
+        how = self.encoding
+        picture = self.map if self.task.frame is None else (self.map + 1) / 2
         if self.task.classes:
             write_map(paths["png"], self.map)
-        elif self.task.channels == 1:
-            write_map(paths["png"], (self.map.clamp(0, 1) * 65535).round())
-        elif self.task.channels != 3:
-            del paths["png"]  # heatmaps are no picture
+        elif how is not None:
+            write_quantized(paths["png"], self.map, how)
+        elif self.map.shape[0] == 3 and share_quantization(picture, "") is not None:
+            write_image(paths["png"], picture)
         else:
-            write_image(paths["png"], self.map if self.task.frame is None else (self.map + 1) / 2)
+            del paths["png"]  # heatmaps are no picture, and neither is what a picture cannot hold
         write_image(paths["color"], self.color)
         if self.uncertainty is not None:
             paths["uncertainty"] = base / f"{name}_uncertainty.npy"

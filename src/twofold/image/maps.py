@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from twofold.image.arrays import (
@@ -112,11 +113,12 @@ def codec_of(path: str | os.PathLike[str]) -> str:
     )
 
 
-def write_map(path: str | os.PathLike[str], x: Tensor) -> None:
+def write_map(path: str | os.PathLike[str], x: Tensor, text: Mapping[str, str] | None = None) -> None:
     """c h w raw values to a file of the suffix's format, whole or not at all.
 
     .npy and .npz keep float16, else float32; .exr (1 or 3 channels) and .tiff are float32; .png is 16-bit
     grey: one channel of numbers from 0 to 65535, rounded. One channel is stored as h w, more as h w c.
+    `text` is written into a PNG, by key; other formats hold none.
     ImageError for what the format cannot hold.
     """
     path = Path(path)
@@ -127,8 +129,14 @@ def write_map(path: str | os.PathLike[str], x: Tensor) -> None:
         raise ImageError(f"{path} cannot hold {tuple(x.shape)}; a map is c h w")
     x = x.detach().cpu()
     array = (x if x.dtype == torch.float16 else x.float()).permute(1, 2, 0).contiguous().numpy()
+    flat = array[..., 0] if array.shape[2] == 1 else array
+    if text and write is not _write_png:
+        raise ImageError(f"{path} holds no text; only a PNG does")
     with atomic_write(path) as temporary:
-        write(temporary, array[..., 0] if array.shape[2] == 1 else array, str(path))
+        if text:
+            _write_png(temporary, flat, str(path), text)
+        else:
+            write(temporary, flat, str(path))
 
 
 def _kind(stored: Stored, codec: str) -> str:
@@ -150,13 +158,16 @@ def _write_npz(path: Path, array: np.ndarray, name: str) -> None:
     np.savez_compressed(path, map=array)
 
 
-def _write_png(path: Path, array: np.ndarray, name: str) -> None:
+def _write_png(path: Path, array: np.ndarray, name: str, text: Mapping[str, str] | None = None) -> None:
     if array.ndim != 2:
         raise ImageError(f"{name} cannot hold {array.shape[2]} channels of 16 bits; write .npy or .exr")
     array = array.astype(np.float32)
     if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 65535):
         raise ImageError(f"{name} holds 0 to 65535, this map does not fit; scale it, or write .npy")
-    Image.fromarray(np.rint(array).astype(np.uint16)).save(path, format="PNG")
+    chunks = PngInfo()
+    for key, value in (text or {}).items():
+        chunks.add_text(key, value)
+    Image.fromarray(np.rint(array).astype(np.uint16)).save(path, format="PNG", pnginfo=chunks)
 
 
 def _write_tiff(path: Path, array: np.ndarray, name: str) -> None:

@@ -51,6 +51,11 @@ class Answer(Protocol):
 
     map: Tensor
 
+    @property
+    def numbers(self) -> Mapping[str, Any]:
+        """What the saved numbers mean, JSON values."""
+        ...
+
     def save(self, folder: Path, stem: str) -> dict[str, Path]:
         """Writes the files of one task, each whole."""
         ...
@@ -230,7 +235,8 @@ def _predict(job: Job, item: Input, task: str, image: Tensor) -> dict[str, Any]:
     for kind, path in prediction.save(target.parent, target.name).items():
         relative = path.relative_to(job.out).as_posix()
         files[kind] = {"path": relative, "bytes": path.stat().st_size, "sha256": _sha256(path)}
-    return {"files": files, "settings": dict(job.settings[task]), "seconds": round(seconds, 3)}
+    said = {"settings": dict(job.settings[task]), "numbers": prediction.numbers}
+    return {"files": files, **said, "seconds": round(seconds, 3)}
 
 
 def _side_by_side_path(job: Job, item: Input) -> Path:
