@@ -106,7 +106,7 @@ def test_ade20k_broken(tmp_path):
     labels = base / "annotations/validation/ADE_val_00000001.png"
     # The full ADE20K codes its classes in red and green.
     seg.photo(labels)
-    refused("ade20k", tree, "validation", "ADE_val_00000001.png: a map of ids has 1 channel")
+    refused("ade20k", tree, "validation", "ADE_val_00000001.png: it has 3 channels that differ")
     labels.unlink()
     refused("ade20k", tree, "validation", "ADE_val_00000001.jpg has no partner")
     (base / "objectInfo150.txt").rename(base / "images/validation/ADE_val_00000003.jpeg")

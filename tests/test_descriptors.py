@@ -291,7 +291,7 @@ def test_the_tone_of_hypersim():
 
 def test_validate_finds_what_reading_does_not(tmp_path):
     root = tmp_path / "f"
-    room.npy(root / "mm.npy", (Z * 1e6).astype(np.float32))
+    room.npy(root / "mm.npy", (Z * 1e3).astype(np.float32))
     room.npy(root / "alpha.npy", np.full(SIZE, 255.0))
     room.npy(root / "ids.npy", np.full(SIZE, 1.5))
     room.npy(root / "none.npy", np.full(SIZE, np.nan))
@@ -306,16 +306,19 @@ def test_validate_finds_what_reading_does_not(tmp_path):
     found = validate(folder(root, {"count": 9}, *rows)).problems
     said = [
         "counts 9 samples, the manifest has 5",
-        "depth reaches",
+        'Set "scale": 0.001 in its descriptor for millimetres',
         "matting goes from 255 to 255",
         "no ids",
         "no valid",
+        "no valid pixel: 100% are infinite (sky)",
+        "all 1 semantic labels hold the id 1.5",
     ]
     assert len(found) == len(said)
     for problem, words in zip(found, said, strict=True):
         assert words in problem
     assert all(
-        name in problem for name, problem in zip(("mm", "alpha", "ids", "none"), found[1:], strict=True)
+        name in problem
+        for name, problem in zip(("mm", "alpha", "ids", "none", "sky"), found[1:-1], strict=True)
     )
 
 

@@ -146,10 +146,10 @@ def test_floats_stay_floats(tmp_path):
     assert folder.ids == ("000000", "000001", "000002")
     wanted = torch.from_numpy(DEPTH.astype(np.float32) / 7000 + 2)
     assert torch.equal(folder[2].targets["depth"][0], wanted)
-    values = tiff(DEPTH.astype(np.float32) / 7)
+    values = tiff(DEPTH.astype(np.float32) / 700)
     source = write_parquet(tmp_path / "y.parquet", table(1, metres=pa.array([values])))
     folder = imported(source, tmp_path / "tiffs", Columns(targets={"depth": ("metres", {})}))
-    assert torch.equal(folder[0].targets["depth"][0], torch.from_numpy(DEPTH.astype(np.float32) / 7))
+    assert torch.equal(folder[0].targets["depth"][0], torch.from_numpy(DEPTH.astype(np.float32) / 700))
 
 
 def test_distances_become_depths_once(tmp_path):

@@ -10,11 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import world
 from twofold.backbones import new
 from twofold.cli.main import run
 from twofold.data.writer import FolderWriter
+from twofold.image import write_image
+from twofold.train.encoder import BadSample
 from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source
 
@@ -171,3 +174,58 @@ def test_a_crop_of_which_nothing_is_known_teaches_nothing(recipe, tmp_path):
     )  # fmt: skip
     losses = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "run")]
     assert min(losses) == 0 < max(losses)
+
+
+def mask_folder(root, level: int, count: int = 3, odd: int | None = None):
+    """``count`` pictures with one mask each that holds ``level`` everywhere; ``odd`` in a corner of the last."""
+    rows = []
+    root.mkdir(parents=True)
+    for i in range(count):
+        write_image(root / f"{i}.png", torch.rand(3, 64, 64))
+        mask = np.full((64, 64), level, np.uint8)
+        if odd is not None and i == count - 1:
+            mask[:30, :30] = odd
+        Image.fromarray(mask).save(root / f"{i}_mask.png")
+        rows.append({"file_name": f"{i}.png", "targets": {"mask": {"path": f"{i}_mask.png"}}})
+    (root / "dataset.json").write_text(json.dumps({"targets": {"mask": {"codec": "png8", "threshold": 128}}}))
+    (root / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize(
+    ("level", "odd", "words"),
+    [
+        (0, None, "of 3 mask labels 3 are empty .* 0 full"),
+        (255, None, "0 are empty .* 3 full"),
+        (0, 255, ""),
+    ],
+)
+def test_masks_without_contrast_are_refused_before_training(recipe, level, odd, words, augment, tmp_path):
+    root = mask_folder(tmp_path / "masks", level, odd=odd)
+    plan = recipe.replace(
+        sources=(Source(path=str(root)),),
+        start="new",
+        augment=augment,
+        steps=2,
+        batch=1,
+        mix={"mask": 1.0},
+        best="",
+    )
+    if not words:
+        assert len(list(train(new.tiny(), plan, tmp_path / "run"))) >= 2
+        return
+    with pytest.raises(BadSample, match=f"nothing can be learned of mask.*{words}"):
+        list(train(new.tiny(), plan, tmp_path / "run"))
+    both = plan.replace(sources=(Source(path=str(mask_folder(tmp_path / "good", 0, odd=255))), *plan.sources))
+    with pytest.warns(UserWarning, match=f"masks: .*{words}"):
+        list(train(new.tiny(), both, tmp_path / "both"))
+
+
+def test_masks_of_0_and_1_stop_training_by_their_name(recipe, tmp_path):
+    root = mask_folder(tmp_path / "masks", 0, odd=1, count=1)
+    plan = recipe.replace(
+        sources=(Source(path=str(root)),), start="new", steps=2, batch=1, mix={"mask": 1.0}, best=""
+    )
+    with pytest.raises(BadSample, match=r"0_mask\.png: it has values 0 and 1 in 8 bits"):
+        list(train(new.tiny(), plan, tmp_path / "run"))

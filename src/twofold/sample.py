@@ -75,7 +75,7 @@ class Origin:
 class Sample:
     """An image and its targets, or (with a leading dimension b) a batch of them.
 
-    image    float *b 3 h w, sRGB in [0, 1]
+    image    float *b 3 h w, sRGB in [0, 1]; uint8 is divided by 255
     targets  by name, *b c h w, in the unit that UNITS gives
     valid    by the same names, bool *b 1 h w: where the target may be trusted; nothing is learned or scored
              elsewhere, and the values there are 0 (or +inf for a depth known to be far)
@@ -93,6 +93,8 @@ class Sample:
     origin: Origin | tuple[Origin, ...] = Origin("real")
 
     def __post_init__(self) -> None:
+        if self.image.dtype == torch.uint8:
+            object.__setattr__(self, "image", self.image.float() / 255)
         *batch, channels, height, width = self.image.shape
         if channels != 3 or len(batch) > 1 or not self.image.is_floating_point():
             raise ValueError(f"an image is float 3 h w or b 3 h w, not {tuple(self.image.shape)}")

@@ -283,12 +283,13 @@ def _draw(folder: Path, path: Path, count: int) -> None:
 
 def _print(report: Report) -> None:
     """The table of targets, then the problems."""
+    ends = {"least": "least", "2 %": "p2", "median": "median", "98 %": "p98", "most": "most"}
     line(f"{report.root}: {report.count} samples")
     if report.targets:
-        line(f"  {'target':14}{'samples':>8}{'valid':>8}{'least':>12}{'most':>12}")
+        line(f"  {'target':14}{'samples':>8}{'valid':>8}" + "".join(f"{name:>11}" for name in ends))
     for name, facts in sorted(report.targets.items()):
-        ends = f"{facts['least']:12.4g}{facts['most']:12.4g}"
-        line(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{ends}")
+        numbers = "".join(f"{facts[end]:11.4g}" for end in ends.values())
+        line(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{numbers}")
     for problem in report.problems:
         line(f"  ! {problem}")
     line(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'}")

@@ -18,12 +18,14 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
                  for `tasks.compat`, whose encodings read them
     frame        normals: RUB, LUB or RDF; must be said
     facing       normals: "camera" turns those around that face away (needs the camera)
-    threshold    mask: foreground is above it (128)
+    threshold    mask: foreground is above it, in stored units (by default half of the full scale: 128 in 8 bits)
     soft         mask: true gives stored levels as 0 to 1 instead of comparing them with the threshold; for
                  `tasks.compat`
+    channel      which channel of several holds the target, from 0: 3 is the alpha of RGBA
     ignore       mask, semantic, instance: like `invalid`
     label_offset semantic, instance, parts: added to the stored id
-    palette      semantic, instance, parts: the colours [r, g, b] in the order of their ids, from 0; only read
+    palette      semantic, instance, parts: the colours [r, g, b] in the order of their ids, from 0; only read.
+                 Without it the indices of a file that is stored by a palette are its ids
     stored       semantic, instance, parts: the stored values in the order of their ids, from 0; others are invalid
 """
 
@@ -37,8 +39,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twofold.data.ids import decode_ids, encode_ids, ignored
+from twofold.data.levels import IDS, SHARES, matches, read_levels
+from twofold.data.masks import decode_mask, decode_share, encode_mask
+from twofold.data.write_checks import check_target
 from twofold.geometry import Camera, convert_frame, unit
 from twofold.image import READ_CODECS, write_image, write_map
+from twofold.image.raster_format import RasterFormat
 
 Descriptor = Mapping[str, Any]
 
@@ -58,17 +65,31 @@ DEFAULT_CODECS: dict[str, dict[str, Any]] = {
 }
 
 
-def decode(name: str, raw: Tensor, how: Descriptor, camera: Camera | None = None) -> tuple[Tensor, Tensor]:
+def decode(
+    name: str,
+    raw: Tensor,
+    how: Descriptor,
+    camera: Camera | None = None,
+    stored: RasterFormat | None = None,
+) -> tuple[Tensor, Tensor]:
     """The raw map c h w of target `name` to (target, valid): float32 c h w in its unit, bool 1 h w.
 
-    Targets the library does not know are read as scale * raw + offset. ValueError when the descriptor does
-    not say enough, or the map has the wrong channels.
+    Targets the library does not know are read as scale * raw + offset. `stored` is the format of the file; without
+    it, the bits that the codec names are assumed. ValueError when the descriptor does not say enough, the map has the
+    wrong channels, or what its levels mean is ambiguous (see `levels` and `masks`).
     """
     if how.get("codec", "npy") not in READ_CODECS:
         raise ValueError(
             f"the codec {how['codec']!r} is not one of {', '.join(READ_CODECS)}; convert it first"
         )
-    return _DECODERS.get(name, _decode_plain)(raw, how, camera)
+    levels = read_levels(name, raw, how, stored)
+    if name == "mask":
+        return decode_mask(levels, how)
+    if name in SHARES:
+        return decode_share(name, levels, how)
+    if name in IDS:
+        return decode_ids(levels, how)
+    return _DECODERS.get(name, _decode_plain)(levels.values, how, camera)
 
 
 def write_target(stem: Path, name: str, target: Tensor, valid: Tensor, how: Descriptor) -> Path:
@@ -80,7 +101,12 @@ def write_target(stem: Path, name: str, target: Tensor, valid: Tensor, how: Desc
     if codec not in SUFFIXES:
         raise ValueError(f"the codec {codec!r} of {name} is not one of {', '.join(SUFFIXES)}")
     path = stem.with_name(stem.name + SUFFIXES[codec])
-    raw = _ENCODERS.get(name, _encode_plain)(target.detach().float().cpu(), valid.cpu(), how)
+    target, valid = target.detach().float().cpu(), valid.cpu()
+    try:
+        check_target(name, target, valid)
+        raw = _ENCODERS.get(name, _encode_plain)(target, valid, how)
+    except ValueError as error:
+        raise ValueError(f"{path} was not written: {error}") from None
     if codec in _LEVELS and not (raw.min() >= 0 and raw.max() <= _LEVELS[codec]):
         span = f"{float(raw.min()):g} to {float(raw.max()):g}"
         raise ValueError(f"{path}: {codec} holds 0 to {_LEVELS[codec]}, {name} needs {span}; change it")
@@ -89,37 +115,6 @@ def write_target(stem: Path, name: str, target: Tensor, valid: Tensor, how: Desc
     else:
         write_map(path, raw)
     return path
-
-
-def _matches(raw: Tensor, values: Any) -> Tensor:
-    """Where a pixel of c h w holds one of the stored `values`: bool 1 h w.
-
-    NaN and infinity in any channel, a number in all of them, a list of numbers channel by channel.
-    """
-    found = torch.zeros_like(raw[:1], dtype=torch.bool)
-    for value in values if isinstance(values, list | tuple) else [values]:
-        if isinstance(value, list | tuple):
-            found |= _is_color(raw, value)
-        elif value in ("zero", "zero_pixel"):
-            found |= raw.abs().amax(0, keepdim=True) == 0
-        elif value is not None:
-            # float() reads "nan" and "inf" too.
-            number = float(value)
-            if math.isfinite(number):
-                found |= (raw == number).all(0, keepdim=True)
-            else:
-                found |= (raw.isnan() if math.isnan(number) else raw == number).any(0, keepdim=True)
-    return found
-
-
-def _is_color(raw: Tensor, color: Any) -> Tensor:
-    """Where the channels of c h w are those of `color`: bool 1 h w."""
-    if len(color) != raw.shape[0]:
-        raise ValueError(
-            f"{list(color)} has {len(color)} channels, the map {raw.shape[0]}; mend the descriptor"
-        )
-    wanted = raw.new_tensor([float(v) for v in color])[:, None, None]
-    return (raw == wanted).all(0, keepdim=True)
 
 
 def _one_channel(raw: Tensor, name: str) -> Tensor:
@@ -142,8 +137,11 @@ def _decode_depth(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[
         z = _by_disparity(z, how, camera)
     elif kind != "z":
         raise ValueError(f"depth of the kind {kind!r} is not read; convert it to z, euclidean or disparity")
-    unknown = _matches(raw, how.get("invalid"))
-    far = _matches(raw, how.get("infinite", "inf")) & ~unknown
+    unknown = matches(raw, how.get("invalid"))
+    far = matches(raw, how.get("infinite", "inf"))
+    if how.get("codec") not in _WHOLE:
+        far |= raw == math.inf  # a float map says it so, whatever number an integer one would use
+    far &= ~unknown
     least, most = how.get("valid_range") or (0.0, math.inf)
     valid = (z > float(least)) & (z < float(most)) & (z > 0) & ~unknown & ~far
     other = torch.where(z.isfinite(), z, 0.0) if how.get("keep_invalid") else torch.zeros_like(z)
@@ -190,7 +188,7 @@ def _decode_normals(raw: Tensor, how: Descriptor, camera: Camera | None) -> tupl
     vectors = stored_vectors(raw, how)
     square = (vectors * vectors).sum(0, keepdim=True)
     # A zero vector is no direction; NaN and infinity do not compare as inside either.
-    valid = (square > 0.25) & (square < math.inf) & ~_matches(raw, how.get("invalid", "zero"))
+    valid = (square > 0.25) & (square < math.inf) & ~matches(raw, how.get("invalid", "zero"))
     normals = unit(convert_frame(torch.where(valid, vectors, 0.0), how["frame"], "RUB"))
     if how.get("facing") == "camera":
         if camera is None:
@@ -216,111 +214,30 @@ def _encode_normals(normals: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
     return torch.where(valid, ((vectors + 1) / 2 * levels).round(), 0.0)
 
 
-def _decode_mask(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-    # Channel 0, because masks are often saved as grey RGB.
-    raw = raw[:1]
-    valid = ~_matches(raw, how.get("ignore")) & ~_matches(raw, how.get("invalid"))
-    if how.get("soft"):
-        return (raw / _LEVELS.get(how.get("codec", ""), 255)).clamp(0, 1), valid
-    return ((raw > float(how.get("threshold", 128))) & valid).float(), valid
+def _decode_plain(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
+    value = raw * float(how.get("scale", 1.0)) + float(how.get("offset", 0.0))
+    valid = value.isfinite().all(0, keepdim=True) & ~matches(raw, how.get("invalid"))
+    return torch.where(valid, value, 0.0), valid
 
 
 def _encode_mask(mask: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
-    top = _LEVELS.get(how["codec"], 255)
-    return torch.where(valid, (mask > 0.5) * float(top), _ignored(valid, how))
-
-
-def _decode_matte(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-    # Channel 0, because mattes are often saved as grey RGB.
-    return _decode_plain(raw[:1], how, camera)
-
-
-def _decode_ids(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-    unknown = _matches(raw, how.get("ignore")) | _matches(raw, how.get("invalid"))
-    raw = _by_color(raw, how["palette"], unknown) if "palette" in how else _one_channel(raw, "map of ids")
-    valid = ~unknown & ~raw.isnan()
-    if "stored" in how:
-        raw = _positions(raw, how["stored"])
-        valid &= raw >= 0
-    return torch.where(valid, raw + float(how.get("label_offset", 0)), 0.0), valid
-
-
-def _encode_ids(ids: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
-    if "palette" in how:
-        raise ValueError("ids in the colours of a palette are read, not written; leave 'palette' out")
-    raw = ids - float(how.get("label_offset", 0))
-    if "stored" in how:
-        raw = torch.tensor(how["stored"], dtype=torch.float32)[torch.where(valid, raw, 0).long()]
-    if bool(_matches(torch.where(valid, raw, -1.0), how.get("ignore")).any()):
-        raise ValueError(f"an id equals the ignored value {how.get('ignore')}; renumber the ids")
-    return torch.where(valid, raw, _ignored(valid, how))
-
-
-def _by_color(raw: Tensor, palette: Any, unknown: Tensor) -> Tensor:
-    """The place in `palette` of each pixel's colour; ValueError for one that is neither there nor `unknown`."""
-    if raw.shape[0] != 3:
-        raise ValueError(
-            f"ids in colours need 3 channels, this map has {raw.shape[0]}; is it stored by a palette?"
-        )
-    colors = torch.tensor(palette, dtype=torch.long)
-    packed, keys = (x[0] * 65536 + x[1] * 256 + x[2] for x in (raw.long(), colors.T))
-    keys, order = keys.sort()
-    place = torch.searchsorted(keys, packed).clamp(max=len(keys) - 1)
-    strange = (keys[place] != packed)[None] & ~unknown
-    if bool(strange.any()):
-        color = raw[:, strange[0]][:, 0].long().tolist()
-        raise ValueError(
-            f"the colour {color} is not in the palette, nor named by 'ignore'; mend the descriptor"
-        )
-    return order[place][None].float()
-
-
-def _positions(raw: Tensor, stored: Any) -> Tensor:
-    """The place of each value of `raw` in the list `stored`, -1 where it is not in it."""
-    table = torch.full((int(max(stored)) + 2,), -1.0)
-    table[torch.tensor(stored)] = torch.arange(len(stored), dtype=torch.float32)
-    known = (raw >= 0) & (raw < len(table) - 1) & (raw == raw.round())
-    return table[torch.where(known, raw, float(len(table) - 1)).long()]
-
-
-def _ignored(valid: Tensor, how: Descriptor) -> float:
-    """The stored value of an invalid pixel; ValueError when one is needed and the codec names none."""
-    ignore = how.get("ignore", [])
-    first = next(iter(ignore if isinstance(ignore, list | tuple) else [ignore]), None)
-    if first is None and not bool(valid.all()):
-        raise ValueError("this map has invalid pixels, and its codec names no value for them; set 'ignore'")
-    return float(first or 0)
-
-
-def _decode_plain(raw: Tensor, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-    value = raw * float(how.get("scale", 1.0)) + float(how.get("offset", 0.0))
-    valid = value.isfinite().all(0, keepdim=True) & ~_matches(raw, how.get("invalid"))
-    return torch.where(valid, value, 0.0), valid
+    return encode_mask(mask, valid, float(_LEVELS.get(how["codec"], 255)), ignored(valid, how))
 
 
 def _encode_plain(value: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
     raw = (value - float(how.get("offset", 0.0))) / float(how.get("scale", 1.0))
     if how["codec"] not in _LEVELS:
         return torch.where(valid, raw, math.nan)
-    return torch.where(valid, raw.round(), _ignored(valid, {"ignore": how.get("invalid", [])}))
+    return torch.where(valid, raw.round(), ignored(valid, {"ignore": how.get("invalid", [])}))
 
 
 _DECODERS: dict[str, Callable[[Tensor, Descriptor, Camera | None], tuple[Tensor, Tensor]]] = {
     "depth": _decode_depth,
     "normals": _decode_normals,
-    "mask": _decode_mask,
-    "matting": _decode_matte,
-    "trimap": _decode_matte,
-    "edge": _decode_matte,
-    "semantic": _decode_ids,
-    "instance": _decode_ids,
-    "parts": _decode_ids,
 }
 _ENCODERS: dict[str, Callable[[Tensor, Tensor, Descriptor], Tensor]] = {
     "depth": _encode_depth,
     "normals": _encode_normals,
     "mask": _encode_mask,
-    "semantic": _encode_ids,
-    "instance": _encode_ids,
-    "parts": _encode_ids,
+    **dict.fromkeys(IDS, encode_ids),
 }

@@ -37,7 +37,7 @@ def _wrong(name: str, value: Any) -> str | None:
         return None if _is_number(value) else "a finite number"
     if name in _SWITCHES:
         return None if isinstance(value, bool) else "true or false"
-    if name == "index":
+    if name in ("index", "channel"):
         return None if _is_whole(value) and value >= 0 else "a whole number from 0 on"
     if name == "shape":
         fits = isinstance(value, list) and 2 <= len(value) <= 3 and all(_is_whole(n) and n > 0 for n in value)

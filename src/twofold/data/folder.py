@@ -158,14 +158,7 @@ class Folder:
     def _target(
         self, row: Row, name: str, camera: Camera | None, size: tuple[int, int], where: str
     ) -> tuple[Tensor, Tensor]:
-        how = self.descriptor(row, name)
-        target, valid = read_target(self.files, name, how, camera, where)
-        if tuple(target.shape[-2:]) != size:
-            found = "x".join(str(n) for n in target.shape[-2:])
-            wanted = "x".join(str(n) for n in size)
-            path = self.files / how["path"]
-            raise FolderError(f"{where}: {name} is {found}, the image {wanted}; make them one size ({path})")
-        return target, valid
+        return read_target(self.files, name, self.descriptor(row, name), camera, size, where)
 
     def select(self, ids: Iterable[str]) -> Folder:
         """The same folder with these samples only, in this order. FolderError for an id it does not have."""

@@ -17,15 +17,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from twofold.data.codecs import DEFAULT_CODECS, decode
+from twofold.data.depth_checks import depth_problem
 from twofold.data.layout import FolderError
 from twofold.data.tables import files_of, rows_of
 from twofold.data.writer import FolderWriter
 from twofold.geometry import Camera
-from twofold.image import ImageError, read_image, read_map
+from twofold.image import ImageError, read_image
+from twofold.image.maps import as_map, read_stored
+from twofold.image.raster_format import RasterFormat, array_format, raster_format
 from twofold.sample import Origin, Sample
 
 # How each format begins, and the suffix by which the readers know it.
@@ -143,7 +145,11 @@ def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder
             continue
         place = f"{where}, column {column!r}"
         try:
-            targets[name], valid[name] = decode(name, _map(row[column], how, folder, place), how, camera)
+            array, stored = _map(row[column], how, folder, place)
+            targets[name], valid[name] = decode(name, as_map(array, place), how, camera, stored)
+            problem = depth_problem(targets[name], valid[name], how, array) if name == "depth" else ""
+            if problem:
+                raise ValueError(problem)
         except (ValueError, TypeError) as error:
             raise FolderError(str(error) if place in str(error) else f"{place}: {error}") from None
         if targets[name].shape[-2:] != image.shape[-2:]:
@@ -167,8 +173,8 @@ def _picture(value: Any, place: str) -> Tensor:
         raise FolderError(f"{place}: {error}") from None
 
 
-def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> Tensor:
-    """A stored map as float32 c h w, its numbers as they are."""
+def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> tuple[np.ndarray, RasterFormat]:
+    """The array of a stored map, its numbers as they are, and how they were stored."""
     data = _bytes(value, place)
     if data is None:
         return _array(value, place)
@@ -177,8 +183,10 @@ def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> Tensor
         raise FolderError(f"{place} begins with {data[:8]!r}, which no reader of maps knows")
     path = folder / f"map{suffix}"
     path.write_bytes(data)
+    codec = str(how.get("codec", ""))
     try:
-        return read_map(path, codec=str(how.get("codec", "")), key=str(how.get("key", "")))
+        array = read_stored(path, codec=codec, key=str(how.get("key", "")))
+        return array, raster_format(path, array, codec)
     except ImageError as error:
         raise FolderError(f"{place}: {str(error).replace(str(path), 'the file')}") from None
 
@@ -197,8 +205,8 @@ def _bytes(value: Any, place: str) -> bytes | None:
     return None
 
 
-def _array(value: Any, place: str) -> Tensor:
-    """Nested lists h w, h w c or c h w of numbers as float32 c h w."""
+def _array(value: Any, place: str) -> tuple[np.ndarray, RasterFormat]:
+    """Nested lists h w, h w c or c h w of numbers as an array, and the format of its type."""
     try:
         array = np.asarray(value)
     except ValueError:
@@ -207,8 +215,7 @@ def _array(value: Any, place: str) -> Tensor:
         raise FolderError(f"{place} holds {array.dtype} {array.shape}; a map is numbers h w, h w c or c h w")
     if array.ndim == 3 and min(array.shape[0], array.shape[2]) > 4:
         raise FolderError(f"{place} has shape {array.shape}; a map has at most 4 channels")
-    array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1) if array.shape[2] <= 4 else array
-    return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    return array, array_format(array.dtype)
 
 
 def _camera(value: Any, width: int, height: int, where: str) -> Camera | None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from twofold.data.codecs import facing
+from twofold.data.contrast import Extent, constant_labels, extent
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError, Row, read_pending
 from twofold.data.points import is_inline
@@ -21,13 +22,15 @@ from twofold.sample import UNITS, Sample
 
 # The frames of `geometry.FRAMES` that a mistaken 'frame' would be, beside the one that is said.
 _MIRRORED = {"x": (-1.0, 1.0, 1.0), "y": (1.0, -1.0, 1.0)}
+# Quantiles that are kept of each sample.
+_LEVELS = 64
 # A depth beyond this, in metres, is no measurement of anything near: of what forgot its unit, most likely.
 _FARTHEST = 10_000.0
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `validate` found: `problems`, one line each, and per target its number and extent."""
+    """What `validate` found: `problems`, one line each, and per target its number, extent and quantiles."""
 
     root: str
     count: int
@@ -61,7 +64,8 @@ def validate(
     the count of the header, that each target has a valid pixel, that stored normals have length 1 (within 0.02)
     and face the camera on 90 % of their pixels (or else the frame is wrong), that no mirrored frame would let
     nearly all normals face it, and more than do (floors and side walls tell), that depths are metres, shares
-    within [0, 1] and ids whole and not negative, that annotations of people have ids from 1 on (evaluation
+    within [0, 1] and ids whole, not negative and of the header's classes, that not every mask of the folder is empty or
+    full (of shares and ids alike), that annotations of people have ids from 1 on (evaluation
     takes 0 for "none"), and that no row waits to be merged.
     """
     try:
@@ -74,6 +78,7 @@ def validate(
     if count not in (None, len(folder)):
         problems.append(f"the header counts {count} samples, the manifest has {len(folder)}")
     facts: dict[str, list[dict[str, float]]] = {}
+    spreads: dict[str, list[Tensor]] = {}
     faced: list[Tensor] = []
     for index in watch(_spread(len(folder), limit)):
         row = folder.rows[index]
@@ -82,12 +87,17 @@ def validate(
             sample = folder[index]
             for name, target in sample.targets.items():
                 facts.setdefault(name, []).append(_extent(target, sample.valid[name]))
+                spreads.setdefault(name, []).append(_spread_of(target, sample.valid[name]))
                 problems += [f"{row['id']}: {what}" for what in _doubts(folder, row, name, sample)]
             faced += [_faced(sample)] if "normals" in sample.targets else []
         except (ValueError, OSError) as error:
             problems.append(str(error))
     problems += _mirrored(faced)
-    return Report(str(root), len(folder), tuple(problems), {n: _merge(f) for n, f in facts.items()})
+    for name, found in facts.items():
+        problem = constant_labels(name, [Extent(f["least"], f["most"]) for f in found])
+        problems += [problem] if problem else []
+    merged = {name: _merge(found, spreads[name]) for name, found in facts.items()}
+    return Report(str(root), len(folder), tuple(problems), merged)
 
 
 def _spread(count: int, limit: int) -> list[int]:
@@ -97,17 +107,32 @@ def _spread(count: int, limit: int) -> list[int]:
 
 
 def _extent(target: Tensor, valid: Tensor) -> dict[str, float]:
-    values = target[valid.expand_as(target)]
-    low, high = (float(values.min()), float(values.max())) if values.numel() else (float("nan"),) * 2
-    return {"valid": float(valid.float().mean()), "least": low, "most": high}
+    one = extent(target, valid)
+    return {"valid": float(valid.float().mean()), "least": one.least, "most": one.most}
 
 
-def _merge(extents: list[dict[str, float]]) -> dict[str, float]:
-    """The extents of many samples as one, with their number; `valid` is the mean share of valid pixels."""
+def _spread_of(target: Tensor, valid: Tensor) -> Tensor:
+    """`_LEVELS` quantiles of the valid values of one sample, float32; none without a valid value."""
+    values = target[valid.expand_as(target)].float().sort().values
+    if not values.numel():
+        return values
+    places = (torch.arange(_LEVELS) + 0.5) / _LEVELS * len(values)
+    return values[places.long()]
+
+
+def _merge(extents: list[dict[str, float]], spreads: list[Tensor]) -> dict[str, float]:
+    """The extents of many samples as one, with their number; `valid` is the mean share of valid pixels.
+
+    `p2`, `median` and `p98` are quantiles over all samples, each of one weight.
+    """
     table = torch.tensor([list(e.values()) for e in extents], dtype=torch.float64)
     known = table[~table[:, 1].isnan()]
     least, most = (float(known[:, 1].min()), float(known[:, 2].max())) if len(known) else (float("nan"),) * 2
-    return {"samples": len(extents), "valid": float(table[:, 0].mean()), "least": least, "most": most}
+    pooled = torch.cat(spreads).sort().values
+    places = [min(int(q * len(pooled)), len(pooled) - 1) for q in (0.02, 0.5, 0.98)]
+    low, median, high = (float(pooled[i]) for i in places) if len(pooled) else (float("nan"),) * 3
+    ends = {"least": least, "p2": low, "median": median, "p98": high, "most": most}
+    return {"samples": len(extents), "valid": float(table[:, 0].mean()), **ends}
 
 
 def _wrong_annotations(row: Row) -> list[str]:
@@ -124,7 +149,9 @@ def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
         return []
     path = folder.files / row["targets"][name]["path"]
     if not bool(valid.any()):
-        return [] if bool(target.isinf().any()) else [f"{name} has no valid pixel ({path})"]
+        far = float(target.isinf().float().mean())
+        said = f": {far:.0%} are infinite (sky), the rest is unknown" if far else ""
+        return [f"{name} has no valid pixel{said} ({path})"]
     if name == "normals":
         return [f"{what} ({path})" for what in _doubts_of_normals(folder, row, sample)]
     values = target[valid.expand_as(target)]
@@ -136,6 +163,12 @@ def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
         return [f"{name} goes from {low:g} to {high:g}, not 0 to 1; give its 'scale' ({path})"]
     if unit.endswith(" id") and (low < 0 or bool((values != values.round()).any())):
         return [f"{name} holds {low:g} to {high:g}, which are no ids ({path})"]
+    classes = folder.header.get("classes" if name == "semantic" else name)
+    if name in ("semantic", "parts") and isinstance(classes, list) and classes and high >= len(classes):
+        return [
+            f"{name} holds the id {high:g}, and the header lists {len(classes)} classes, from 0; name it in 'ignore', "
+            f"or set 'label_offset' ({path})"
+        ]
     return []
 
 

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from twofold.data.codecs import Descriptor, decode, stored_vectors
+from twofold.data.depth_checks import depth_problem
 from twofold.data.descriptors import merged
 from twofold.data.layout import FolderError, Row, inside
+from twofold.data.levels import validity_levels, value_list
 from twofold.geometry import Camera
 from twofold.image.maps import as_map, codec_of, read_stored
+from twofold.image.raster_format import raster_format
 from twofold.sample import UNITS
 
 
@@ -39,9 +42,12 @@ def read_values(root: Path, how: Descriptor, where: str) -> np.ndarray:
 
 
 def read_target(
-    root: Path, name: str, how: Mapping[str, Any], camera: Camera | None, where: str
+    root: Path, name: str, how: Mapping[str, Any], camera: Camera | None, size: tuple[int, int], where: str
 ) -> tuple[Tensor, Tensor]:
-    """The target `name` and where it holds: float32 c h w in its unit, bool 1 h w. Errors name the file."""
+    """The target `name` and where it holds: float32 c h w in its unit, bool 1 h w. Errors name the file.
+
+    It must have the picture's `size`; a depth must be metres (see `depth_checks`).
+    """
     array = read_values(root, how, where)
     path = root / how["path"]
     how: dict[str, Any] = {"codec": codec_of(how["path"]), **how}
@@ -50,7 +56,7 @@ def read_target(
             raise ValueError("a depth stored as whole numbers needs 'scale' (metres per unit)")
         raw = as_map(array, path)
         _check_camera(raw, how, camera)
-        target, valid = decode(name, raw, how, camera)
+        target, valid = decode(name, raw, how, camera, raster_format(path, array, how["codec"]))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         what = " ".join(str(error).split())
         raise FolderError(what if str(path) in what else f"{path}: {what}") from None
@@ -63,7 +69,26 @@ def read_target(
         known = torch.stack(masks).all(0)
         valid = valid & known
         target = torch.where(known if how.get("keep_invalid") else valid, target, 0.0)
+    if tuple(target.shape[-2:]) != size:
+        found, wanted = "x".join(map(str, target.shape[-2:])), "x".join(map(str, size))
+        raise FolderError(f"{where}: {name} is {found}, the image {wanted}; make them one size ({path})")
+    problem = depth_problem(target, valid, how, array) if name == "depth" else ""
+    if problem:
+        raise FolderError(f"{path}: {problem}")
     return target, valid
+
+
+def read_label(path: Path, name: str, how: Mapping[str, Any] | None = None) -> tuple[Tensor, Tensor]:
+    """A label file that no manifest names: (target, valid) as `read_target` gives them, with a descriptor or none.
+
+    Without a `scale`, the largest level that the file's bits can hold stands for 1. FolderError naming the file.
+    """
+    said: dict[str, Any] = {"codec": codec_of(path), **(how or {})}
+    array = read_stored(path, codec=said["codec"])
+    try:
+        return decode(name, as_map(array, path), said, None, raster_format(path, array, said["codec"]))
+    except ValueError as error:
+        raise FolderError(f"{path}: {error}") from None
 
 
 def _check_camera(raw: Tensor, how: Descriptor, camera: Camera | None) -> None:
@@ -84,7 +109,12 @@ def read_mask(root: Path, how: Descriptor, size: tuple[int, ...], where: str) ->
         raise FolderError(
             f"{where}: the mask {how.get('path')!r} must say its 'valid' or its 'invalid' values"
         )
-    raw = as_map(read_values(root, how, where), root / how["path"])
+    array = read_values(root, how, where)
+    path = root / how["path"]
+    try:
+        raw = validity_levels(as_map(array, path), raster_format(path, array, how.get("codec", "")))
+    except ValueError as error:
+        raise FolderError(f"{path}: {error}") from None
     if raw.shape[0] != 1 or raw.shape[-2:] != tuple(size):
         found, wanted = "x".join(map(str, raw.shape)), "x".join(map(str, (1, *size)))
         raise FolderError(f"{root / how['path']}: a mask of {found} for a target of {wanted}; is it whole?")
@@ -97,6 +127,11 @@ def read_mask(root: Path, how: Descriptor, size: tuple[int, ...], where: str) ->
         except (TypeError, ValueError):
             raise FolderError(f"{where}: the mask {how['path']!r} names the values {said!r}") from None
         found = torch.isin(raw, torch.tensor(values))
+        if "valid" in how and not bool(found.any()) and len(raw.unique()) > 1:
+            raise FolderError(
+                f"{path} has {value_list(raw)}, of which its 'valid' names none; was it stored in other levels? "
+                "Mend 'valid' in its descriptor"
+            )
     return found if "valid" in how else ~found
 
 

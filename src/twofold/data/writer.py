@@ -25,7 +25,8 @@ from twofold.data.layout import (
     write_text,
 )
 from twofold.data.points import DRAWN, check_joints
-from twofold.image import write_image
+from twofold.image import ImageError, write_image
+from twofold.image.memory import check_range
 from twofold.sample import Origin, Sample
 
 # Names that every file system and every shell takes as they are.
@@ -82,11 +83,18 @@ class FolderWriter:
 
         inline: targets that the row holds as numbers, by name (see `points`): joints of the whole picture.
 
-        FolderError when its id is taken or not a plain name, or when a target was not named in the header;
-        ValueError when a value does not fit its codec, or joints are none.
+        The image is in [0, 1]; uint8 is divided by 255.
+
+        FolderError when its id is taken or not a plain name, a target was not named in the header, or the image is in
+        another range; ValueError when a value is not in its target's unit or does not fit its codec, or joints are
+        none.
         """
         inline = dict(inline or {})
         id, row = self._describe(sample, inline)
+        try:
+            check_range(sample.image, "its image")
+        except ImageError as error:
+            raise FolderError(f"{id} was not written: {error}") from None
         picture = self.root / row["file_name"]
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_image(picture, sample.image)

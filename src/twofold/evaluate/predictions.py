@@ -13,8 +13,12 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from ..image import MAP_SUFFIXES, read_map
+from ..data.levels import Levels, read_levels, value_list
+from ..image import MAP_SUFFIXES
+from ..image.maps import as_map, read_stored
 from ..image.pictures import shown
+from ..image.quantize import quantization_of
+from ..image.raster_format import raster_format
 from ..painter import Painter
 from ..sample import Sample
 from ..tasks import TASKS
@@ -26,6 +30,8 @@ _ORDER = (".npy", ".npz", ".exr", ".tiff", ".tif", ".png")
 # Targets whose files of whole numbers stand for numbers between 0 and 1.
 _SHARES = ("mask", "matting", "saliency")
 LIST = "predictions.jsonl"
+# The least ratio of two depths that is taken for one of their units, not for an error of a model.
+_UNITS = 100.0
 
 
 class MissingError(EvaluationError):
@@ -111,6 +117,8 @@ class FromFiles:
         """The stored prediction of the sample's id."""
         path, said = self._path(str(sample.id), row)
         found = decoded(path, self.standard.target, said.scale or self.scale)
+        if self.standard.target == "depth" and self.standard.align == "none":
+            check_metres(found, sample, path.name)
         return Answer(
             as_target(found, (said.frame or self.frame) if self.standard.target == "normals" else None)
         )
@@ -207,31 +215,61 @@ def _inside(root: Path, relative: str) -> Path:
 def decoded(path: Path, target: str, scale: float | None = None) -> Tensor:
     """A stored prediction in the target's unit, ``c h w`` float32.
 
+    Args:
+        path: of the file.
+        target: whose prediction it is.
+        scale: what a stored number is multiplied by; without it, a depth in a PNG of `Prediction.save` is read as that
+            says, and shares in PNG and TIFF are divided by the largest level that the file's bits can hold.
+
     Raises:
-        EvaluationError: its numbers cannot be those of the target.
+        EvaluationError: its numbers cannot be those of the target, or what they mean is ambiguous.
         ImageError: the file is damaged.
     """
-    raw = read_map(path)
-    levels = _levels(path)
+    array = read_stored(path)
+    raw, stored = as_map(array, path), raster_format(path, array)
+    said = quantization_of(path) if target == "depth" and not scale else None
+    if said is not None:
+        return said.decode(raw)
+    if target == "keypoints":
+        return raw * scale if scale else raw
+    try:
+        levels = read_levels("matting" if target in _SHARES else target, raw, {}, stored)
+    except ValueError as error:
+        raise EvaluationError(f"{path.name}: {error}") from None
+    values = levels.values
     if target == "normals":
-        return raw / levels * 2 - 1 if levels else raw
-    if raw.shape[0] > 1 and target != "keypoints" and bool((raw == raw[:1]).all()):
-        raw = raw[:1]
+        return values / levels.top * 2 - 1 if stored.raster and stored.bits else values
     if target in _SHARES:
-        raw = raw * (scale or (1 / levels if levels else 1.0))
-        if not bool((raw[raw.isfinite()].abs() <= 1.001).all()):
-            high = float(raw[raw.isfinite()].max())
-            raise EvaluationError(
-                f"{path.name} goes up to {high:g}, and a {target} is in [0, 1]; give --scale"
-            )
-        return raw
-    return raw * scale if scale else raw
+        return _share(path.name, target, levels, scale)
+    if values.shape[0] > 1 and bool((values == values[:1]).all()):
+        values = values[:1]
+    return values * scale if scale else values
 
 
-def _levels(path: Path) -> int:
-    """The largest number a PNG's sample can hold; 0 for other files."""
-    if path.suffix.lower() != ".png":
-        return 0
-    with path.open("rb") as file:
-        head = file.read(26)
-    return 2 ** head[24] - 1 if len(head) == 26 else 0
+def _share(name: str, target: str, levels: Levels, scale: float | None) -> Tensor:
+    """A share from 0 to 1 of stored levels; EvaluationError where their scale cannot be known."""
+    known = levels.values[levels.values.isfinite()]
+    high = float(known.max()) if known.numel() else 0.0
+    whole = levels.raster and levels.bits >= 8
+    if scale is None and whole and 0 < high <= levels.top / 255:
+        raise EvaluationError(
+            f"{name} has {value_list(known)} in {levels.bits} bits, and a {target} uses 0 to {levels.top:g}; give "
+            f"--scale 1 if 1 is foreground, --scale {1 / levels.top:.8g} if it is as faint as that"
+        )
+    values = levels.values * (scale or (1 / levels.top if levels.raster and levels.bits else 1.0))
+    if known.numel() and not bool((values[values.isfinite()].abs() <= 1.001).all()):
+        raise EvaluationError(f"{name} goes up to {high:g}, and a {target} is in [0, 1]; give --scale")
+    return values
+
+
+def check_metres(found: Tensor, sample: Sample, name: str) -> None:
+    """EvaluationError when the medians of a metric depth and of its truth differ as only units do."""
+    valid = sample.valid["depth"]
+    if found.shape != valid.shape or not bool(valid.any()):
+        return
+    median, truth = float(found[valid].median()), float(sample.targets["depth"][valid].median())
+    if not 1 / _UNITS < median / truth < _UNITS:
+        raise EvaluationError(
+            f"{name} has a median depth of {median:g}, its truth {truth:g} m; is it in another unit? Give --scale "
+            "(0.001 for millimetres)"
+        )

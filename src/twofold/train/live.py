@@ -15,6 +15,7 @@ from ..image import resize, resize_map, resize_nearest
 from ..sample import Sample, mixes
 from ..tasks import Task
 from .augment import colours, zoom
+from .contrast import check_contrast
 from .encoder import Encoder, Part, Unknown, check
 from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
 from .order import Order, Pick
@@ -52,6 +53,7 @@ class Live:
             readable(folder, source.indices(len(folder)), partial(self._read, folder), always=False)
             for folder, source in zip(self.folders, recipe.sources, strict=True)
         ]
+        check_contrast(recipe, tasks, self.folders, kept)
         self.order = Order(recipe, pools(recipe, tasks, self.folders, kept))
         self.held: dict[tuple[int, int], Held] = {}
         self.room = MEMORY

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..sample import Sample
 from ..tasks import Task
+from .contrast import check_contrast
 from .encoder import Encoded, Encoder, check, fitted
 from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
 from .order import Order, Pick
@@ -46,7 +47,9 @@ class Windows:
         self.recipe, self.stride = recipe, encoder.stride
         self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.sources]
         kept = [readable(s.folder, s.indices, s.look, always=cache is not None) for s in self.shelves]
-        self.order = Order(recipe, pools(recipe, tasks, [s.folder for s in self.shelves], kept))
+        folders = [s.folder for s in self.shelves]
+        check_contrast(recipe, tasks, folders, kept)
+        self.order = Order(recipe, pools(recipe, tasks, folders, kept))
 
     def __call__(self, number: int) -> Example:
         """See `Examples`."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.paired import by_stem, first_folder, names, one_of
 from twofold.data.layout import FolderError
-from twofold.image import read_image, read_map
+from twofold.data.targets import read_label
+from twofold.image import read_image
 from twofold.sample import Origin, Sample
 
 # The folder of each split, its lists' first word, and how many backgrounds every foreground gets.
@@ -44,7 +45,7 @@ def samples(root: Path, split: str) -> Iterator[Sample]:
                 )
             targets = {"matting": matte}
             if split == "test":
-                targets["trimap"] = read_map(one_of(trimaps, f"{stem}_{number}", (".png",)))[:1] / 255
+                targets["trimap"] = read_label(one_of(trimaps, f"{stem}_{number}", (".png",)), "trimap")[0]
             whole = torch.ones_like(matte, dtype=torch.bool)
             yield Sample(
                 image=over(front, read_image(path), matte),
@@ -78,7 +79,7 @@ def _cut(base: Path, stem: str) -> tuple[Tensor, Tensor]:
         if (base / kind / "fg").is_dir() and stem in (cuts := by_stem(base / kind / "fg")):
             front = read_image(cuts[stem])
             path = one_of(base / kind / "alpha", stem, (".png", ".jpg"))
-            matte = read_image(path)[:1] if path.suffix == ".jpg" else read_map(path)[:1] / 255
+            matte = read_label(path, "matting", {"codec": "jpg8"} if path.suffix == ".jpg" else {})[0]
             if matte.shape[-2:] != front.shape[-2:]:
                 raise FolderError(f"{path} and {cuts[stem]} have different sizes; unpack the data set again")
             return front, matte

@@ -17,6 +17,7 @@ from torch import Tensor
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.paired import names, one_of
 from twofold.data.layout import FolderError
+from twofold.data.targets import read_label
 from twofold.geometry import convert_frame, unit
 from twofold.image import read_image, read_map, resize_map
 from twofold.image.errors import ImageError, decoding
@@ -86,8 +87,7 @@ def _classes(root: Path, name: str) -> tuple[Tensor, Tensor]:
     path = next((p for f in folders if (p := root / "semseg" / f / f"{name}.png").is_file()), None)
     if path is None:
         raise FolderError(f"{root / 'semseg'} has no {name}.png in {' or '.join(folders)}; restore it")
-    ids = read_map(path)[:1]
-    valid = ids != 255
+    ids, valid = read_label(path, "semantic", {"ignore": [255]})
     if bool((ids[valid] >= len(CLASSES)).any()):
         raise FolderError(
             f"{path} has the class {int(ids[valid].max())}; classes are 0 to {len(CLASSES) - 1}"
@@ -96,8 +96,9 @@ def _classes(root: Path, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _saliency(path: Path) -> tuple[Tensor, Tensor]:
-    mask = (read_map(path)[:1] > 127.5).float()
-    return mask, torch.ones_like(mask, dtype=torch.bool)
+    """Foreground above one half of what a network said."""
+    share, valid = read_label(path, "matting")
+    return (share > 0.5).float(), valid
 
 
 def _normals(path: Path, labels: Tensor) -> tuple[Tensor, Tensor]:
