@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def part(z: np.ndarray, value: float, share: float = 0.1) -> np.ndarray:
     return out
 
 
-ABSURD = {
+ABSURD: dict[str, tuple[np.ndarray, dict[str, Any], str]] = {
     "float millimetres": ((Z * 1000).astype(np.float32), {}, 'its median is .*Set "scale": 0.001'),
     "whole millimetres": (np.round(Z * 40).astype(np.float32), {}, 'whole numbers.*"scale": 0.001'),
     "double millimetres": (np.round(Z * 1000), {"scale": 1.0}, "median"),
@@ -80,7 +81,7 @@ def test_a_depth_that_is_no_metres_is_refused(name, tmp_path):
         assert validate(folder(tmp_path / "f", array, **how, valid_range=[0, 1e9])).ok
 
 
-SOUND = {
+SOUND: dict[str, tuple[np.ndarray, dict[str, Any]]] = {
     "a room": (Z.astype(np.float32), {}),
     "a street": (STREET.astype(np.float32), {}),
     "a room in half floats": (Z.astype(np.float16), {}),

@@ -349,7 +349,10 @@ def test_images_in_another_range_are_refused_by_the_writer_or_converted_where_th
     writer = FolderWriter(tmp_path / "f", {"name": "f", "targets": {"mask": {}}})
     picture = torch.rand(3, *SIZE)
     for image, words in (
-        (picture * 2 - 1, r"a was not written: its image has values from -.*\[-1, 1\]; use \(image \+ 1\) / 2"),
+        (
+            picture * 2 - 1,
+            r"a was not written: its image has values from -.*\[-1, 1\]; use \(image \+ 1\) / 2",
+        ),
         (picture * 255, "levels of 8 bits; divide by 255"),
         (picture * 1000 - 300, "deviation"),
         (torch.where(picture > 0.5, torch.nan, picture), "NaN"),

@@ -35,7 +35,9 @@ def test_a_metric_depth_is_saved_in_millimetres_where_they_fit(far, level, tmp_p
     assert how.scale == level and how.unit == "m" and how.offset == 0
     torch.testing.assert_close(back, metres.map, rtol=0, atol=level / 2 + 1e-5)
     assert metres.unit == metres.task.unit == "m"
-    assert metres.numbers["png"]["scale"] == level and metres.numbers["unit"] == "m" and metres.numbers["metric"]
+    assert (
+        metres.numbers["png"]["scale"] == level and metres.numbers["unit"] == "m" and metres.numbers["metric"]
+    )
     torch.testing.assert_close(decoded(paths["png"], "depth"), back)
 
 
@@ -125,7 +127,7 @@ def test_the_row_of_a_prediction_says_what_its_numbers_mean(tmp_path):
 
     write_image(tmp_path / "a.png", IMAGE)
     metric = affine().in_space("depth", 8.0, 0.5)
-    job = Job({"depth": lambda image, size, seed: metric}, {"depth": {}}, tmp_path / "out")
+    job = Job({"depth": lambda images, size=None, seed=0: metric}, {"depth": {}}, tmp_path / "out")
     assert [row["status"] for row in predict_files(job, [Input(tmp_path / "a.png", "a")])] == ["done"]
     row = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
     said = row["tasks"]["depth"]["numbers"]

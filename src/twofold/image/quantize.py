@@ -119,8 +119,12 @@ def quantization_of(path: str | os.PathLike[str]) -> Quantization | None:
 
 
 def _checked(said: Mapping[str, Any]) -> Quantization | None:
-    numbers = [said.get("scale"), said.get("offset")]
+    scale, offset = said.get("scale"), said.get("offset")
     levels = [said.get("unknown"), said.get("infinite")]
-    right = all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) and numbers[0] > 0
-    right = right and all(n is None or (isinstance(n, int) and 0 <= n <= TOP) for n in levels)
-    return Quantization(numbers[0], numbers[1], str(said.get("unit", ""))[:80], *levels) if right else None
+    if not all(n is None or (type(n) is int and 0 <= n <= TOP) for n in levels):
+        return None
+    if not isinstance(scale, int | float) or not isinstance(offset, int | float):
+        return None
+    if not (math.isfinite(scale) and math.isfinite(offset) and scale > 0):
+        return None
+    return Quantization(scale, offset, str(said.get("unit", ""))[:80], *levels)
