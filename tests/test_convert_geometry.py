@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from trees import indoor, outdoor, room
 from twofold.data import Folder, FolderError, validate
 from twofold.data.convert import CONVERTERS, Converter, convert
-from twofold.geometry import Camera
+from twofold.geometry import Camera, normals_from_depth, unproject
 from twofold.sample import Origin
 
 
@@ -98,6 +99,95 @@ def test_hypersim_s_splits_need_its_table(hypersim, tmp_path):
     bare.mkdir(parents=True)
     with pytest.raises(FolderError, match=r"metadata_images_split_scene_v1\.csv does not exist"):
         convert(CONVERTERS["hypersim"], bare.parent, "val", tmp_path / "val")
+
+
+# M_cam_from_uv of a camera that is wider, shifted, tilted up and shifted, or turned aside.
+UPRIGHT = np.diag([0.5773502691896258, 0.4330127018922193, -1.0])
+HYPERSIM_CAMERAS = {
+    "ai_001_001": UPRIGHT,
+    "ai_001_002": np.array([[0.65, 0, 0.05], [0, 0.48, -0.08], [0, 0, -1]]),
+    "ai_001_003": np.array([[0.57, 0, 0], [0, 0.43, 0.1], [0, 0.12, -0.97]]),
+    "ai_001_004": np.array([[0.57, 0.01, 0.02], [0, 0.43, 0], [-0.15, 0.05, -1.02]]),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rays of a camera of the makers' table, by their own recipe: p = M (u, v, 1), v upward."""
+
+    matrix: np.ndarray
+    size: tuple[int, int]
+
+    def points(self) -> np.ndarray:
+        height, width = self.size
+        u = np.linspace(-1 + 1 / width, 1 - 1 / width, width)
+        v = np.linspace(-1 + 1 / height, 1 - 1 / height, height)[::-1]
+        grid = np.stack([*np.meshgrid(u, v), np.ones(self.size)])
+        return np.einsum("ij,jhw->ihw", self.matrix, grid)
+
+    def rays(self) -> torch.Tensor:
+        x, y, z = self.points()
+        return torch.from_numpy(np.stack([x / -z, -y / -z, np.ones_like(z)]))
+
+
+def test_each_scene_of_hypersim_is_seen_by_its_own_camera(tmp_path):
+    size, tree = (60, 80), tmp_path / "native"
+    tree.mkdir()
+    indoor.cameras(tree, HYPERSIM_CAMERAS, size)
+    for scene, matrix in HYPERSIM_CAMERAS.items():
+        view = Table(matrix, size)
+        z, normals = room.seen(view)  # ty: ignore[invalid-argument-type]
+        p = view.points()
+        # z = distance * (-p_z / |p|), the other way around.
+        distance = z / (-p[2] / np.linalg.norm(p, axis=0))
+        images = tree / scene / "images"
+        indoor.hdf5(images / "scene_cam_00_final_hdf5/frame.0000.color.hdf5", np.ones((*size, 3), np.float16))
+        geometry = images / "scene_cam_00_geometry_hdf5"
+        indoor.hdf5(geometry / "frame.0000.depth_meters.hdf5", distance.astype(np.float32))
+        away = room.framed(normals, "RUB") * np.where(np.arange(80) % 2, 1, -1)[None, :, None]
+        indoor.hdf5(geometry / "frame.0000.normal_cam.hdf5", away.astype(np.float32))
+        indoor.hdf5(geometry / "frame.0000.render_entity_id.hdf5", np.ones(size, np.int32))
+    folder = Folder(made("hypersim", tree, "all"))
+    assert len(folder) == len(HYPERSIM_CAMERAS)
+    for sample, matrix in zip(folder, HYPERSIM_CAMERAS.values(), strict=True):
+        z, normals = room.seen(Table(matrix, size))  # ty: ignore[invalid-argument-type]
+        depth, camera = sample.targets["depth"], sample.camera
+        assert sample.valid["depth"].all() and isinstance(camera, Camera)
+        assert float((depth[0].double() / torch.from_numpy(z) - 1).abs().max()) < 1e-5
+        # Planar walls come out planar: every point lies on the wall that its pixel sees.
+        points = unproject(depth.double(), camera)
+        wanted = Table(matrix, size).rays() * torch.from_numpy(z)
+        assert float((points - wanted).abs().max()) < 1e-4
+        assert degrees(sample.targets["normals"], sample.valid["normals"], normals) < 0.1
+        found, known = normals_from_depth(depth.double(), camera)
+        right = torch.from_numpy(room.framed(normals, "RUB")).permute(2, 0, 1)
+        agree = (found * right).sum(0)[known[0]] > 0.999
+        assert agree.float().mean() > 0.9  # all but the edges between walls
+        # The one camera for all scenes would have been wrong.
+        one = torch.linalg.vector_norm(Table(UPRIGHT, size).rays(), dim=0)
+        own = torch.linalg.vector_norm(Table(matrix, size).rays(), dim=0)
+        assert (float((own / one - 1).abs().max()) > 0.01) == (matrix is not UPRIGHT)
+
+
+def test_hypersim_needs_the_table_of_cameras(hypersim, tmp_path):
+    tree = Path(shutil.copytree(hypersim, tmp_path / "tree"))
+    table = tree / "metadata_camera_parameters.csv"
+    text = table.read_text()
+    (tree / "contrib/mikeroberts3000").mkdir(parents=True)
+    table.rename(tree / "contrib/mikeroberts3000" / table.name)
+    assert Folder(convert(CONVERTERS["hypersim"], tree, "train", tmp_path / "out")).rows
+    for broken, words in (
+        (None, r"metadata_camera_parameters\.csv does not exist.*18 %.*Get it from"),
+        (text.replace("ai_001_001", "ai_009_009"), "has no camera of ai_001_001"),
+        (text.replace("-1.0", "0.0"), "has no camera"),
+        (text.replace("768.0", "high"), "has no camera"),
+        ("scene_name\nai_001_001\n", "no column 'settings_output_img_height'"),
+    ):
+        shutil.rmtree(tree / "contrib", ignore_errors=True)
+        if broken is not None:
+            table.write_text(broken)
+        with pytest.raises(FolderError, match=words):
+            convert(CONVERTERS["hypersim"], tree, "train", tmp_path / "again")
 
 
 def test_far_depths_of_hypersim_do_not_wrap(tmp_path):

@@ -69,6 +69,29 @@ def test_a_matrix_that_is_not_a_pinhole_is_refused(matrix):
         Camera.from_matrix(matrix, 4, 4)
 
 
+TILTED = Camera.from_matrix([[60.0, 1.5, 31.0], [-0.4, 62.0, 24.5], [0.002, -0.001, 1.0]], 64, 48)
+
+
+def test_a_tilted_camera_is_its_matrix_however_it_is_cut_resized_or_mirrored():
+    rays = TILTED.rays()
+    assert torch.equal(rays[2], torch.ones(48, 64, dtype=torch.float64))
+    u, v, w = torch.einsum("ij,jhw->ihw", TILTED.matrix(), rays)
+    grid = torch.meshgrid(torch.arange(48.0), torch.arange(64.0), indexing="ij")
+    torch.testing.assert_close(torch.stack([v / w, u / w]), torch.stack(grid).double())
+    torch.testing.assert_close(TILTED.cropped(10, 5, 20, 30).rays(), rays[:, 5:35, 10:30])
+    turned = rays.flip(-1) * torch.tensor([-1.0, 1, 1], dtype=torch.float64)[:, None, None]
+    torch.testing.assert_close(TILTED.flipped().rays(), turned)
+    torch.testing.assert_close(TILTED.flipped().flipped().matrix(), TILTED.matrix())
+    half = TILTED.resized(32, 24)
+    # The centre of a half-sized pixel is the corner of four.
+    u, v, w = half.matrix() @ half.rays()[:, 3, 7]
+    corner = torch.linalg.inv(TILTED.matrix()) @ torch.tensor([14.5, 6.5, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(half.rays()[:, 3, 7], corner / corner[2])
+    torch.testing.assert_close(half.resized(64, 48).matrix(), TILTED.matrix())
+    with pytest.raises(ValueError, match="backwards"):
+        Camera.from_matrix([[60.0, 0, 31], [0, 60, 24], [1.0, 0, 1]], 64, 48)
+
+
 @pytest.mark.parametrize("source", FRAMES)
 @pytest.mark.parametrize("target", FRAMES)
 def test_a_frame_and_back_is_the_identity(source, target):

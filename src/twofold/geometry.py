@@ -35,8 +35,11 @@ FRAMES: dict[str, tuple[int, int, int]] = {
 class Camera:
     """A pinhole camera. All numbers are in pixels; the centre of the top-left pixel is (0, 0).
 
-    So the middle of a picture of `width` pixels is at cx = (width - 1) / 2.
-    Raises ValueError for sizes and focal lengths that are not positive.
+    So the middle of a picture of `width` pixels is at cx = (width - 1) / 2. A point (x, y, z) in RDF is seen at the
+    pixel K (x, y, z) with K = [[fx, skew[0], cx], [skew[1], fy, cy], [tilt[0], tilt[1], 1]]. `tilt` (per pixel) is not 0
+    where the image plane does not stand upright on the z axis, as with tilt-shift lenses; only such a camera has a
+    `skew`.
+    Raises ValueError for sizes and focal lengths that are not positive, or a pixel that looks backwards.
     """
 
     fx: float
@@ -45,50 +48,83 @@ class Camera:
     cy: float
     width: int
     height: int
+    skew: tuple[float, float] = (0.0, 0.0)
+    tilt: tuple[float, float] = (0.0, 0.0)
 
     def __post_init__(self) -> None:
-        numbers = (self.fx, self.fy, self.cx, self.cy)
+        numbers = (self.fx, self.fy, self.cx, self.cy, *self.skew, *self.tilt)
         if not all(math.isfinite(n) for n in numbers) or min(self.fx, self.fy) <= 0:
             raise ValueError(f"a camera needs finite numbers and a positive focal length, not {numbers}")
         if min(self.width, self.height) < 1:
             raise ValueError(f"a camera of {self.width}x{self.height} pixels sees nothing")
+        if any(self.tilt) and not bool((self._directions()[2] > 0).all()):
+            raise ValueError(f"a camera with the tilt {self.tilt} sees backwards at an edge of the image")
 
     @classmethod
     def from_matrix(cls, matrix: Sequence[Sequence[float]], width: int, height: int) -> Camera:
-        """The camera of a 3x3 intrinsic matrix K; ValueError when K has another form (skew, other size)."""
+        """The camera of a 3x3 intrinsic matrix K; ValueError when K has another form (skew alone, other size)."""
         rows = [[float(v) for v in row] for row in matrix]
-        if [len(row) for row in rows] != [3, 3, 3] or rows[0][1] or rows[1][0] or rows[2] != [0, 0, 1]:
-            raise ValueError(f"an intrinsic matrix is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], not {rows}")
-        return cls(rows[0][0], rows[1][1], rows[0][2], rows[1][2], width, height)
+        right = [len(row) for row in rows] == [3, 3, 3] and rows[2][2] == 1
+        tilted = right and bool(rows[2][0] or rows[2][1])
+        if not right or (not tilted and (rows[0][1] or rows[1][0])):
+            raise ValueError(
+                f"an intrinsic matrix is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], or of a tilted image plane with "
+                f"[p, q, 1] last, not {rows}"
+            )
+        skew, tilt = (rows[0][1], rows[1][0]), (rows[2][0], rows[2][1])
+        return cls(rows[0][0], rows[1][1], rows[0][2], rows[1][2], width, height, skew, tilt)
 
     def matrix(self) -> Tensor:
         """The intrinsic matrix K, float64 3 3."""
-        rows = [[self.fx, 0, self.cx], [0, self.fy, self.cy], [0, 0, 1]]
+        rows = [[self.fx, self.skew[0], self.cx], [self.skew[1], self.fy, self.cy], [*self.tilt, 1]]
         return torch.tensor(rows, dtype=torch.float64)
 
     def resized(self, width: int, height: int) -> Camera:
         """The camera of the same picture after resizing to `width` x `height`."""
         sx, sy = width / self.width, height / self.height
         # Half a pixel in and out, because the *corner* of the picture stays put, not the first centre.
+        if any(self.tilt):
+            return self._moved([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]], width, height)
         cx, cy = (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5
         return Camera(self.fx * sx, self.fy * sy, cx, cy, width, height)
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
         """The camera of the window whose top-left pixel is (left, top). The window may leave the picture."""
+        if any(self.tilt):
+            return self._moved([[1, 0, -left], [0, 1, -top], [0, 0, 1]], width, height)
         return replace(self, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
 
     def flipped(self) -> Camera:
         """The camera of the picture mirrored left to right."""
+        if any(self.tilt):
+            # The scene is mirrored with it: the x axis turns around on both sides of K.
+            return self._moved([[-1, 0, self.width - 1], [0, 1, 0], [0, 0, 1]], self.width, self.height, -1)
         return replace(self, cx=self.width - 1 - self.cx)
 
     def rays(self) -> Tensor:
         """Where each pixel looks: float64 3 h w, RDF, scaled so that z is 1."""
+        if any(self.tilt):
+            directions = self._directions()
+            return directions / directions[2:]
         x = (torch.arange(self.width, dtype=torch.float64) - self.cx) / self.fx
         y = (torch.arange(self.height, dtype=torch.float64) - self.cy) / self.fy
         shape = (self.height, self.width)
         return torch.stack(
             [x.expand(shape), y[:, None].expand(shape), torch.ones(shape, dtype=torch.float64)]
         )
+
+    def _moved(self, pixels: list[list[float]], width: int, height: int, x: int = 1) -> Camera:
+        """The camera of which pixels are moved by a 3x3 matrix, and whose x axis is turned by the sign ``x``."""
+        moved = torch.tensor(pixels, dtype=torch.float64) @ self.matrix()
+        moved[:, 0] *= x
+        return Camera.from_matrix((moved / moved[2, 2]).tolist(), width, height)
+
+    def _directions(self) -> Tensor:
+        """Of each pixel, in RDF, of any positive length."""
+        x = torch.arange(self.width, dtype=torch.float64).expand(self.height, -1)
+        y = torch.arange(self.height, dtype=torch.float64)[:, None].expand(-1, self.width)
+        inverse = torch.linalg.inv(self.matrix())
+        return torch.einsum("ij,jhw->ihw", inverse, torch.stack([x, y, torch.ones_like(x)]))
 
 
 def unit(x: Tensor, dim: int = -3) -> Tensor:

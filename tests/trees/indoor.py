@@ -49,8 +49,21 @@ def nyuv2_mat(root: Path) -> Path:
     return root
 
 
+def cameras(root: Path, scenes: dict[str, np.ndarray], size: tuple[int, int] = (768, 1024)) -> None:
+    """The makers' table of cameras: M_cam_from_uv of each scene, among other columns."""
+    names = [f"M_cam_from_uv_{i}{j}" for i in range(3) for j in range(3)]
+    head = ["scene_name", "settings_output_img_height", "settings_output_img_width", "settings_camera_fov"]
+    with open(root / "metadata_camera_parameters.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*head, *names])
+        for scene, matrix in scenes.items():
+            table.writerow([scene, float(size[0]), float(size[1]), 1.0471976, *matrix.flatten().tolist()])
+
+
 def hypersim(root: Path) -> Path:
     """Two scenes: the first, for training, has two frames, one of them not public; the second was not fetched."""
+    root.mkdir(parents=True, exist_ok=True)
+    cameras(root, {"ai_001_001": np.diag([512 / 886.81, 384 / 886.81, -1.0])})
     z, normals = seen(HYPERSIM)
     distance = z * np.linalg.norm(HYPERSIM.rays().numpy(), axis=0)
     stored = framed(normals, "RUB") * 0.75  # of any length,

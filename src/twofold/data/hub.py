@@ -224,7 +224,8 @@ def _camera(value: Any, width: int, height: int, where: str) -> Camera | None:
     try:
         numbers = np.asarray(value, dtype=np.float64)
         if numbers.shape == (4,):
-            return Camera(*numbers.tolist(), width, height)
+            fx, fy, cx, cy = numbers.tolist()
+            return Camera(fx, fy, cx, cy, width, height)
         return Camera.from_matrix(numbers.tolist(), width, height)
     except (ValueError, TypeError) as error:
         raise FolderError(f"{where}: its camera is wrong: {error}") from None
