@@ -36,7 +36,7 @@ class Camera:
     """A pinhole camera. All numbers are in pixels; the centre of the top-left pixel is (0, 0).
 
     So the middle of a picture of `width` pixels is at cx = (width - 1) / 2. A point (x, y, z) in RDF is seen at the
-    pixel K (x, y, z) with K = [[fx, skew[0], cx], [skew[1], fy, cy], [tilt[0], tilt[1], 1]]. `tilt` (per pixel) is not 0
+    pixel K (x, y, z), K = [[fx, skew[0], cx], [skew[1], fy, cy], [tilt[0], tilt[1], 1]]. `tilt` (per pixel) is not 0
     where the image plane does not stand upright on the z axis, as with tilt-shift lenses; only such a camera has a
     `skew`.
     Raises ValueError for sizes and focal lengths that are not positive, or a pixel that looks backwards.

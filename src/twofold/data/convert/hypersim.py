@@ -137,6 +137,6 @@ HYPERSIM = Converter(
     notes="Pictures are linear light, tone-mapped when they are read. depth_meters is the distance from the "
     "camera, made z when it is read. Normals may be of any length, zero, or face away: they are made unit, left "
     f"out, turned around. Cameras are shifted and tilted scene by scene: {CAMERAS} of the makers' repository must lie "
-    f"in the tree. A split needs {SPLITS} there too; scenes that were not downloaded are left out. Published subsets are "
-    "smaller: frames with NaN were dropped, depths beyond 65 m too.",
+    f"in the tree. A split needs {SPLITS} there too; scenes that were not downloaded are left out. Published subsets "
+    "are smaller: frames with NaN were dropped, depths beyond 65 m too.",
 )
