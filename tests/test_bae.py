@@ -143,6 +143,77 @@ def test_where_little_is_known_all_of_it_is_taken():
     assert mask.flatten()[where[0]].sum() == 150
 
 
+def test_as_released_the_others_are_drawn_from_known_and_unknown_pixels_alike():
+    """The unsurest are known ones all the same; of the others as many are unknown as of what is left."""
+    mask = torch.zeros(1, 1, 100, 100, dtype=torch.bool)
+    mask[..., :50, :] = True
+    kappa = torch.rand(1, 1, 100, 100, generator=torch.Generator().manual_seed(0)) + 0.01
+    taken, unsure, rest = counts(10000)
+    found = {a: sample(kappa, mask, rngs(1), anywhere=a)[0] for a in (False, True)}
+    assert torch.equal(found[False][:unsure], found[True][:unsure])
+    known = {a: mask.flatten()[w[unsure:]].float().mean().item() for a, w in found.items()}
+    assert known[False] == 1.0
+    assert known[True] == pytest.approx((5000 - unsure) / (10000 - unsure), abs=0.05)
+    assert len(found[True].unique()) == taken == unsure + rest
+
+
+def test_as_released_an_image_counts_by_its_known_pixels():
+    """In closed form: one image of error 1 radian at 1 pixel, one of error 0.5 at 3."""
+    angles = torch.tensor([[1.0, 9, 9], [0.5, 0.5, 0.5]])
+    said = torch.stack([angles.sin(), torch.zeros(2, 3), angles.cos()], 1)
+    wanted = torch.tensor([0.0, 0, 1]).reshape(1, 3, 1).expand(2, 3, 3)
+    mask = torch.tensor([[True, False, False], [True, True, True]])[:, None]
+    kappa = torch.ones(2, 1, 3)
+    each = mean_cost("angle", said, kappa, wanted, mask)
+    torch.testing.assert_close(each, torch.tensor([1.0, 0.5]))
+    pooled = mean_cost("angle", said, kappa, wanted, mask, pooled=True)
+    assert pooled.mean().item() == pytest.approx((1 + 3 * 0.5) / 4, rel=1e-5)
+    assert not mean_cost("angle", said, kappa, wanted, mask & False, pooled=True).any()
+
+
+def test_a_head_takes_its_losses_as_released_where_it_is_told_to():
+    """At all pixels, where nothing is drawn: the mean over examples is that over all known pixels."""
+    ours, (canvas, mask) = head(share=1.0), truth(4, 5)
+    theirs = head(share=1.0, compat="official")
+    theirs.load_state_dict(ours.state_dict())
+    mask[1, :, 8:] = False
+    with torch.no_grad():
+        each, pooled = (
+            net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+            for net in (ours, theirs)
+        )
+    pixels = mask.sum((1, 2, 3)).float()
+    for name in each:
+        expected = (each[name] * pixels).sum() / pixels.sum()
+        torch.testing.assert_close(pooled[name].mean(), expected, rtol=1e-2, atol=1e-3)
+        assert pooled[name].mean() != each[name].mean()
+    assert theirs.config["compat"] == "official"
+    ours.adopt(theirs.config)  # a head goes on to learn otherwise
+    with torch.no_grad():
+        again = ours.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+    assert all(torch.equal(again[name], pooled[name]) for name in pooled)
+    assert ours.config == theirs.config
+    with pytest.raises(ValueError, match="no compat 'other'"):
+        head(compat="other")
+
+
+def test_a_recipe_says_how_a_trained_head_learns_on_and_does_not_replace_it():
+    """Its weights are as they were; another shape is another head."""
+    from twofold.train.learn import make_heads
+
+    net = new.tiny()
+    found = make_head("bae", net, 3)
+    plan = Recipe(
+        name="x", stage="denoiser", sources=(Source(path="x"),), mix={"normals": 1.0}, head="bae", latent_weight=0.0,
+        image_weight=1.0, head_options={"compat": "official", "importance": 0.5},
+    )  # fmt: skip
+    made = make_heads(net, plan, {"normals": found}, {"normals": TASKS["normals"]})["normals"]
+    assert made is found
+    assert (found.official, found.importance, found.config["compat"]) == (True, 0.5, "official")
+    other = make_head("bae", net, 3, widths=[256, 16, 16, 16, 16])
+    assert make_heads(net, plan, {"normals": other}, {"normals": TASKS["normals"]})["normals"] is not other
+
+
 def test_an_image_s_pixels_are_its_own_generator_s():
     mask = torch.ones(2, 1, 40, 50, dtype=torch.bool)
     kappa, where = drawn([1, 2], mask)

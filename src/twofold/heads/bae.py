@@ -7,7 +7,7 @@ random, in use at all of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -36,12 +36,18 @@ class BaeHead(nn.Module):
         loss: one of `twofold.tasks.directions.COSTS`.
         share: of the pixels, that are learned from at each resolution; 1 is all of them.
         importance: of these, the part taken because the head is unsure of them.
+        compat: ``official`` takes losses as the released code of Bae et al. and of Diff-2-in-1 does: each resolution's
+            is the mean over all known pixels of the images that are shown at once, so that an image counts by its
+            known pixels, and the pixels at random are drawn from known and unknown ones alike. Otherwise images count
+            alike, and only known pixels are drawn while there are enough.
 
     Raises:
-        ValueError: no such loss, a share or a part outside [0, 1], or a U-Net of other than four levels.
+        ValueError: no such loss or switch, a share or a part outside [0, 1], or a U-Net of other than four levels.
     """
 
     reads_features = "all"
+    # Of its config, what is about learning alone: a head goes on under other ones.
+    training_options = ("loss", "share", "importance", "compat")
 
     def __init__(
         self,
@@ -50,8 +56,11 @@ class BaeHead(nn.Module):
         loss: str = "angular_vmf",
         share: float = 0.4,
         importance: float = 0.7,
+        compat: str = "",
     ) -> None:
         super().__init__()
+        if compat not in ("", "official"):
+            raise ValueError(f"a bae head has no compat {compat!r}; it is '' or 'official'")
         if loss not in COSTS:
             raise ValueError(
                 f"a bae head has no loss {loss!r}{did_you_mean(loss, COSTS)}; it has {', '.join(COSTS)}"
@@ -60,10 +69,17 @@ class BaeHead(nn.Module):
             raise ValueError(f"share and importance are parts of a whole, not {share:g} and {importance:g}")
         self.config = {
             "levels": list(levels), "widths": list(widths), "loss": loss, "share": share, "importance": importance,
+            "compat": compat,
         }  # fmt: skip
         self.fusion = Fusion(levels, widths)
         self.decoder = BaeDecoder(widths)
-        self.cost, self.share, self.importance = loss, share, importance
+        self.adopt(self.config)
+
+    def adopt(self, options: Mapping[str, Any]) -> None:
+        """Learn from here on with these `training_options`."""
+        self.config |= {name: options[name] for name in self.training_options}
+        self.cost, self.share, self.importance = options["loss"], options["share"], options["importance"]
+        self.official = options["compat"] == "official"
 
     @classmethod
     def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> BaeHead:
@@ -120,7 +136,7 @@ class BaeHead(nn.Module):
         else:
             said = self._sampled(maps, canvas, known, rngs)
         return {
-            name: mean_cost(self.cost, s[:, :3], s[:, 3:], wanted, mask)
+            name: mean_cost(self.cost, s[:, :3], s[:, 3:], wanted, mask, self.official)
             for name, (s, wanted, mask) in zip(STAGES, said, strict=True)
         }
 
@@ -135,7 +151,8 @@ class BaeHead(nn.Module):
             size = (2 * coarse.shape[-2], 2 * coarse.shape[-1])
             larger = _stretched(coarse, size)
             mask = F.interpolate(known.float(), size=size, mode="nearest") > 0.5
-            where = points.sample(larger[:, 3:].detach(), mask, rngs, self.share, self.importance)
+            unsure = larger[:, 3:].detach()
+            where = points.sample(unsure, mask, rngs, self.share, self.importance, self.official)
             said = self.decoder.refined(stage, level, coarse, size, where)
             wanted = points.at(canvas, where, size, "nearest")
             out.append((said, wanted, points.at(known.to(canvas), where, size, "nearest") > 0.5))

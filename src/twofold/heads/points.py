@@ -18,7 +18,12 @@ def counts(pixels: int, share: float = 0.4, importance: float = 0.7) -> tuple[in
 
 @torch.no_grad()
 def sample(
-    kappa: Tensor, mask: Tensor, rngs: Sequence[torch.Generator], share: float = 0.4, importance: float = 0.7
+    kappa: Tensor,
+    mask: Tensor,
+    rngs: Sequence[torch.Generator],
+    share: float = 0.4,
+    importance: float = 0.7,
+    anywhere: bool = False,
 ) -> Tensor:
     """Indices ``b n`` of pixels to learn from: first those of lowest ``kappa``, then others at random.
 
@@ -30,12 +35,14 @@ def sample(
         rngs: one an image, so that what is drawn for it does not depend on its batch.
         share: of all pixels, that are taken.
         importance: of these, the part taken because they are unsure.
+        anywhere: whether the others are drawn from all pixels that are left, known or not, as the released code does.
     """
     flat, known = kappa.flatten(1).float(), mask.flatten(1)
     taken, unsure, _ = counts(flat.shape[1], share, importance)
     worst = torch.where(known, -flat, -torch.inf).topk(unsure, 1).indices
     chance = torch.stack([torch.rand(flat.shape[1], generator=rng) for rng in rngs]).to(flat)
-    chance = torch.where(known, chance, chance - 2).scatter(1, worst, -torch.inf)
+    chance = chance if anywhere else torch.where(known, chance, chance - 2)
+    chance = chance.scatter(1, worst, -torch.inf)
     return torch.cat([worst, chance.topk(taken - unsure, 1).indices], 1)
 
 

@@ -68,7 +68,9 @@ COSTS: dict[str, Cost] = {
 }
 
 
-def mean_cost(name: str, said: Tensor, kappa: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
+def mean_cost(
+    name: str, said: Tensor, kappa: Tensor, wanted: Tensor, mask: Tensor, pooled: bool = False
+) -> Tensor:
     """What each image's answer costs: the mean over its pixels that count, 0 where there are none.
 
     Args:
@@ -77,6 +79,8 @@ def mean_cost(name: str, said: Tensor, kappa: Tensor, wanted: Tensor, mask: Tens
         kappa: ``b 1 n``, above 0; the first two of `COSTS` alone look at it.
         wanted: ``b 3 n``; anything where not ``mask``.
         mask: ``b 1 n`` bool.
+        pooled: whether an image counts by its pixels: then the mean of what is returned is the mean over all pixels of
+            the batch that count, as in the released code of Bae et al. (2021), and not the mean of the images' means.
 
     Returns:
         ``b``, in float32 at least.
@@ -88,7 +92,10 @@ def mean_cost(name: str, said: Tensor, kappa: Tensor, wanted: Tensor, mask: Tens
     up = wanted.new_tensor([0.0, 0.0, 1.0])[None, :, None]
     cost, counts = COSTS[name](said, kappa, torch.where(mask, wanted, up))
     keep = (counts & mask).to(kind)
-    return (cost * keep).sum((1, 2)) / keep.sum((1, 2)).clamp(min=1)
+    pixels = keep.sum((1, 2))
+    if pooled:
+        pixels = pixels.mean().expand_as(pixels)
+    return (cost * keep).sum((1, 2)) / pixels.clamp(min=1 / len(pixels) if pooled else 1)
 
 
 def expected_angle(kappa: Tensor) -> Tensor:

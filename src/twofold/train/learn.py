@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
@@ -85,6 +86,10 @@ def make_heads(
         }
     called = {t: t if t in found else task.name for t, task in tasks.items()}
     learned = {t: found[called[t]] for t, h in fresh.items() if _alike(found.get(called[t]), h)}
+    for t, head in learned.items():
+        adopt: Any = getattr(head, "adopt", None)
+        if adopt is not None:  # the recipe says how it learns on
+            adopt(fresh[t].config)
     heads = {**fresh, **learned}
     taken = {id(h) for h in learned.values()}
     share(heads, learned, [h for h in found.values() if id(h) not in taken])
@@ -118,8 +123,14 @@ def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, n
 
 
 def _alike(found: nn.Module | None, wanted: nn.Module) -> bool:
-    """Whether a head that is there is one as the recipe wants it."""
-    return type(found) is type(wanted) and getattr(found, "config", None) == getattr(wanted, "config", None)
+    """Whether a head that is there is one as the recipe wants it, but for how it learns (``training_options``)."""
+    if type(found) is not type(wanted):
+        return False
+    learning = getattr(wanted, "training_options", ())
+    configs = (
+        {k: v for k, v in getattr(h, "config", {}).items() if k not in learning} for h in (found, wanted)
+    )
+    return next(configs) == next(configs)
 
 
 def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], recipe: Recipe) -> None:

@@ -16,7 +16,7 @@ from ..finite import NonFiniteError
 from ..image import atomic_write, write_image
 from ..image.files import remove_leftovers
 from .best import Best
-from .optimizer import learning_rate, make_optimizer, parameters, set_rate
+from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
 from .order import seed_of
 from .recipe import Recipe
 from .room import room
@@ -138,7 +138,7 @@ def train(
 def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) -> Record:
     """One update of the weights from one batch; the losses, the gradient's norm and the learning rate."""
     rate = learning_rate(recipe, step)
-    set_rate(state.optimizer, rate)
+    set_rate(state.optimizer, rate, momentum(recipe, step))
     state.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
     names: list[str] = []

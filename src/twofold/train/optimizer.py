@@ -11,6 +11,8 @@ from torch import nn
 
 from .recipe import Recipe
 
+# OneCycleLR's defaults in torch.
+ONE_CYCLE_PEAK, ONE_CYCLE_DIV, ONE_CYCLE_MOMENTUM = 0.3, 25.0, (0.95, 0.85, 0.95)
 ENCODER = "image_adapter.encoder."  # names of the image encoder's parameters begin with it
 
 
@@ -22,9 +24,14 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     - ``cosine`` and ``linear``: along that curve; ``poly``: as the rest of the way to the power of 0.9 (DeepLab's, Chen
       et al. 2018, and of multi-task benchmarks);
     - ``exponential``: GenPercept's ``IterExponential``, whose very first step has a rate of 0;
-    - ``constant``: not at all.
+    - ``constant``: not at all;
+    - ``onecycle``: Smith & Topin (2019) as `torch.optim.lr_scheduler.OneCycleLR` has it by default, along half cosines:
+      from 1 / 25 of ``lr`` up to ``lr`` at 30 % of the steps, then down to ``final_lr * lr`` at the last (torch's
+      ``final_div_factor`` of 1e4 is a ``final_lr`` of 4e-6). `momentum` goes the other way.
     """
     last = recipe.decay or recipe.steps
+    if recipe.schedule == "onecycle":
+        return recipe.lr * _one_cycle(step, last, 1 / ONE_CYCLE_DIV, 1.0, recipe.final_lr)
     if recipe.schedule == "exponential":
         if step < recipe.warmup:
             return recipe.lr * step / recipe.warmup
@@ -40,6 +47,23 @@ def learning_rate(recipe: Recipe, step: int) -> float:
         "constant": 1.0,
     }
     return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * left[recipe.schedule])
+
+
+def momentum(recipe: Recipe, step: int) -> float | None:
+    """The first beta of step ``step`` where the schedule changes it: of ``onecycle`` from 0.95 to 0.85 and back."""
+    if recipe.schedule != "onecycle":
+        return None
+    return _one_cycle(step, recipe.decay or recipe.steps, *ONE_CYCLE_MOMENTUM)
+
+
+def _one_cycle(step: int, steps: int, first: float, middle: float, last: float) -> float:
+    """Along half cosines from ``first`` to ``middle`` at `ONE_CYCLE_PEAK` of the steps and to ``last`` at the end."""
+    peak, end = ONE_CYCLE_PEAK * steps - 1, steps - 1
+    if step <= peak:
+        begin, goal, done = first, middle, step / peak
+    else:
+        begin, goal, done = middle, last, min(1.0, (step - peak) / max(1e-9, end - peak))
+    return goal + (begin - goal) / 2 * (1 + math.cos(math.pi * done))
 
 
 def make_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
@@ -65,10 +89,12 @@ def make_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set every group's learning rate."""
+def set_rate(optimizer: torch.optim.Optimizer, rate: float, beta: float | None = None) -> None:
+    """Set every group's learning rate, and its first beta where one is given."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
+        if beta is not None:
+            group["betas"] = (beta, group["betas"][1])
 
 
 def parameters(optimizer: torch.optim.Optimizer) -> Iterable[nn.Parameter]:

@@ -98,7 +98,8 @@ class Recipe(BaseModel):
         optimizer: ``adamw`` or ``adam``, with ``betas``, ``eps`` and ``weight_decay``.
         lr, head_lr, encoder_lr: learning rates; heads and decoder have their own where ``head_lr`` is not 0, the image
             encoder where ``encoder_lr`` is not 0.
-        schedule, warmup, decay, final_lr: of the learning rate, see `optimizer.learning_rate`.
+        schedule, warmup, decay, final_lr: of the learning rate, see `optimizer.learning_rate`. ``onecycle`` has its own
+            warm-up, and sets the first of ``betas`` too.
         clip: of the gradient's norm; 0 does not clip.
         ema: decay of the averaged weights, which are what is validated and saved; 0 averages nothing.
         best: the score on ``validation``, such as ``normals/mean``, by which the best averaged weights are kept, those
@@ -157,7 +158,7 @@ class Recipe(BaseModel):
     betas: tuple[Share, Share] = (0.9, 0.99)
     eps: float = Field(1e-8, ge=0)
     weight_decay: float = Field(0.01, ge=0)
-    schedule: Literal["cosine", "exponential", "linear", "poly", "constant"] = "cosine"
+    schedule: Literal["cosine", "exponential", "linear", "poly", "constant", "onecycle"] = "cosine"
     warmup: int = Field(100, ge=0)
     decay: int = Field(0, ge=0)
     final_lr: float = Field(0.05, ge=0)
@@ -218,6 +219,11 @@ class Recipe(BaseModel):
             )
         if self.resample == "genpercept" and self.augment:
             raise ValueError("GenPercept's loader draws no crops: resample='genpercept' needs augment=false")
+        if self.schedule == "onecycle" and self.warmup:
+            raise ValueError(
+                f"schedule='onecycle' warms up over its first 30 % of the steps, and the recipe has "
+                f"warmup={self.warmup}; set warmup=0"
+            )
         if self.patience and not self.best:
             raise ValueError(
                 "patience waits for a better score; best says which, such as best='normals/mean'"
