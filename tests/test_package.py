@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,6 +13,9 @@ import pytest
 
 import twofold
 from twofold.checkpoints import EMBEDDED, digest, own_files
+from twofold.cli.console import Stop
+from twofold.cli.train import find_recipe
+from twofold.train import find
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,6 +53,30 @@ def test_the_doctor_knows_every_requirement() -> None:
 
     assert [r.split(">=")[0] for r in project()["dependencies"]] == list(CORE)
     assert set(EXTRAS) == set(project()["optional-dependencies"]) - {"test", "dev"}
+
+
+def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into the wheel by hatch, where `shipped` looks first; by name from any folder, as written in a clone too."""
+    tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
+    assert tool["wheel"]["force-include"] == {"recipes": "twofold/recipes"}
+    assert "/recipes" in tool["sdist"]["include"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("table4:lora_16", "recipes/table4.py:lora_16", "peers:dmp_depth"):
+        assert find_recipe(name).unet == "lora"
+    installed = tmp_path / "site" / "twofold"
+    shutil.copytree(ROOT / "recipes", installed / "recipes")
+    monkeypatch.setattr(find, "_PACKAGE", installed)
+    assert find.shipped() == installed / "recipes"
+    assert find_recipe("genpercept:depth").name == "genpercept-depth"
+    # One's own of that name comes first.
+    (tmp_path / "recipes").mkdir()
+    own = (ROOT / "recipes" / "table5.py").read_text().replace("from genpercept import", "from base import")
+    (tmp_path / "recipes" / "table5.py").write_text(own)
+    shutil.copy(ROOT / "recipes" / "genpercept.py", tmp_path / "recipes" / "base.py")
+    assert find.find_file("table5") == Path("recipes/table5.py")
+    assert find_recipe("table5:hypersim_vkitti").steps == 30000
+    with pytest.raises(Stop, match=r"did you mean.*genpercept.*table1"):
+        find_recipe("genpercpt:depth")
 
 
 def test_a_photograph_is_at_hand() -> None:

@@ -16,7 +16,7 @@ def improve(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="FILE.py[:FUNCTION], FILE.json or a name in ./recipes; it starts from a warmed-up model."
+            help="FILE.py[:FUNCTION], FILE.json or a name, as for twofold train; it starts from a warmed-up model."
         ),
     ],
     out: Annotated[

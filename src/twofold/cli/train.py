@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="FILE.json, FILE.py, FILE.py:FUNCTION, or a name in ./recipes.")
+        str,
+        typer.Argument(
+            help="FILE.json, FILE.py, FILE.py:FUNCTION, or a name in ./recipes or among those that come with twofold, "
+            "such as genpercept:depth."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/NAME by default.")
@@ -143,17 +147,18 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     """The recipe as its file has it, and the file; see `find_recipe`."""
     from pydantic import ValidationError
 
-    from twofold.train.find import alone, defined, recipes
+    from twofold.train.find import alone, defined, find_file, known_names, recipes
     from twofold.train.recipe import Recipe, wrong
 
     text, _, function = name.partition(":")
-    candidates = [Path(text), Path("recipes", f"{text}.py"), Path("recipes", f"{text}.json")]
-    path = next((p for p in candidates if p.is_file()), None)
+    path = find_file(text)
     if path is None:
-        known = sorted({p.stem for p in Path("recipes").glob("[!_]*.*")})
+        known = known_names()
         hint = did_you_mean(Path(text).stem, known)
-        listed = ", ".join(known) or "none here"
-        raise Stop(f"no recipe {name!r}{hint}: neither a file nor a name in ./recipes ({listed})")
+        raise Stop(
+            f"no recipe {name!r}{hint}: neither a file, nor a name in ./recipes or of a recipe that comes with twofold "
+            f"({', '.join(known) or 'none'})"
+        )
     if path.suffix != ".py":
         return Recipe.read(path, allow_code=True), path
     try:

@@ -12,6 +12,36 @@ from typing import Any
 from .recipe import Recipe
 
 _NAME = "<recipes>"
+_PACKAGE = Path(__file__).parents[1]
+
+
+def shipped() -> Path | None:
+    """The folder of the recipes that come with twofold: in the installed package, or beside ``src`` in a clone."""
+    folders = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
+    return next((f for f in folders if (f / "genpercept.py").is_file()), None)
+
+
+def find_file(text: str) -> Path | None:
+    """The recipe file that ``text`` names, or None.
+
+    It is looked for as a path, then by name in ``./recipes``, then among those that come with twofold, also where it is
+    written as in a clone: ``recipes/table4.py`` or ``table4``.
+    """
+    there = shipped()
+    places = [Path("recipes"), *([there] if there else [])]
+    path = Path(text)
+    found = [path, *(place / f"{text}{suffix}" for place in places for suffix in (".py", ".json"))]
+    if there and path.parent == Path("recipes"):
+        found.append(there / path.name)
+    return next((p for p in found if p.is_file()), None)
+
+
+def known_names() -> list[str]:
+    """Names of the recipe files in ``./recipes`` and of those that come with twofold, sorted."""
+    places = (Path("recipes"), shipped())
+    return sorted(
+        {p.stem for place in places if place for p in place.glob("[!_]*.*") if p.suffix in (".py", ".json")}
+    )
 
 
 def defined(path: Path) -> dict[str, Any]:

@@ -119,7 +119,8 @@ def require(recipe: Recipe) -> None:
         if not Path(path).is_dir():
             how = RENDERS.get(Path(path).name, "twofold render --count 300 --seed 1 --out {}").format(path)
             raise ValueError(
-                f"the laboratory needs rendered scenes in {path}, which is not there; run: {how}"
+                f"the laboratory needs rendered scenes in {path}, which is not there; run: {how} (fewer scenes do "
+                "as well: a --count of 100 takes minutes; rendering needs pip install 'twofold[render]')"
             )
     there: set[str] = set()
     for source in recipe.sources:
