@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,8 @@ def _pickled(path: Path) -> Tensors:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path} is a pickle that holds more than tensors, and was not run; ask its author for safetensors "
-            f"({str(error).splitlines()[0]})"
+            f"{path} is a pickle that holds more than tensors{_named_code(error)}, and was not run; ask its author for "
+            "safetensors"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise ModelError(
@@ -190,6 +191,12 @@ def _pickled(path: Path) -> Tensors:
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}, not a table of tensors")
     return {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+
+
+def _named_code(error: pickle.UnpicklingError) -> str:
+    """What a refused pickle would have called; nothing else of torch's message, which explains how to run it anyway."""
+    found = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return f" ({found[1]})" if found else ""
 
 
 def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch.dtype) -> None:

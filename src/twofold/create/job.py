@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ..data.folder import Folder
-from ..data.layout import FolderError, Row, read_pending, read_rows, to_json, write_text
+from ..data.layout import FolderError, Row, read_header, read_pending, read_rows, to_json, write_text
 from ..data.writer import FolderWriter
 from ..finite import NonFiniteError
 from ..image import ImageError
 from ..image.files import held, remove_leftovers
 from ..image.stored import find_stored
+from ..io import FormatError, check_types, parse_object
 from ..sample import Origin, Sample
 from .captioner import CaptionError
 from .creator import Creator
@@ -170,7 +171,7 @@ def header(creator: Creator, folder: Folder, job: Job) -> dict[str, Any]:
 
 
 def _conflict(root: Path, wanted: Mapping[str, Any]) -> str:
-    found = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+    found = read_header(root)
     mine, theirs = dict(wanted.get("created") or {}), dict(found.get("created") or {})
     keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k)) or ["sources or targets"]
     return f"{root} was begun with other settings ({', '.join(keys)}); use another --out"
@@ -281,14 +282,25 @@ def finish(writer: FolderWriter) -> int:
 
 def _rejected(root: Path) -> list[Row]:
     path = root / REJECTS
-    return (
-        [json.loads(line) for line in path.read_text("utf-8").splitlines() if line] if path.exists() else []
-    )
+    if not path.exists():
+        return []
+    lines = enumerate(path.read_bytes().split(b"\n"), 1)
+    return [_rejected_row(line, f"{path}, line {number},") for number, line in lines if line.strip()]
+
+
+def _rejected_row(text: bytes, where: str) -> Row:
+    """A row of a rejected sample; CreateError naming what is wrong with it."""
+    try:
+        row = parse_object(text, where)
+        check_types(row, {"id": str, "why": list, "provenance.generator": dict}, where)
+    except FormatError as error:
+        raise CreateError(f"{error}; move the file away, or use another --out") from None
+    return row
 
 
 def _pending_rejected(root: Path) -> dict[Path, Row]:
     paths = sorted(p for p in (root / REJECTED).rglob("*.json") if not p.name.startswith("."))
-    return {path: json.loads(path.read_text("utf-8")) for path in paths}
+    return {path: _rejected_row(path.read_bytes(), str(path)) for path in paths}
 
 
 def _origin(sample: Sample) -> Origin:
@@ -310,10 +322,22 @@ def _file_digest(folder: Folder, index: int) -> str:
     return hashlib.sha256(stored.read()).hexdigest()
 
 
+# What a row says of how its sample was made.
+_MADE = {"source": dict, "caption.from": str, "caption.text": str}
+
+
 def _check_source(row: Row | None, sha: str, folder: Folder, item: _Item) -> None:
     """CreateError when a sample was made of another state of its source than is there now."""
     if row is None:
         return
+    try:
+        check_types(
+            row,
+            {f"provenance.generator.{key}": kind for key, kind in _MADE.items()},
+            f"the row of {item.key}",
+        )
+    except FormatError as error:
+        raise CreateError(f"{error}; use another --out") from None
     made = row["provenance"]["generator"]
     changed = made["source"].get("file_sha256") != sha and "picture"
     if made["caption"]["from"] == "row":

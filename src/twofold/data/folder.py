@@ -197,7 +197,7 @@ def _camera(row: Row, width: int, height: int, where: str) -> Camera | None:
         return None
     try:
         return Camera.from_matrix(matrix, width, height)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise FolderError(f"{where}: its camera is wrong: {error}") from None
 
 

@@ -12,7 +12,6 @@ A manifest may come from anyone: its paths must stay inside that root, and its r
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +22,7 @@ from twofold.data.descriptors import check_descriptor
 from twofold.image.files import atomic_write
 from twofold.image.pictures import shown
 from twofold.image.stored import MEMBER
+from twofold.io.names import MAX_NAME_BYTES
 
 SCHEMA = "twofold-data/1"
 # The second name is that of folders made before the library had one.
@@ -33,6 +33,10 @@ PENDING = ".rows"
 INLINE = ("points", "people")  # what a target has in place of a path; see `points`
 
 Row = dict[str, Any]
+# Of a path in a manifest, with its member; what is longer no system opens.
+_MAX_PATH = 2048
+# Of an id, in characters; a path may be one.
+_MAX_ID = 2048
 
 
 class FolderError(ValueError):
@@ -45,8 +49,10 @@ def read_header(root: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     header = _parse(path.read_bytes(), str(path))
-    if header.get("schema", SCHEMA) not in SCHEMAS:
-        raise FolderError(f"{path} has the schema {header['schema']!r}; this version reads {SCHEMA!r}")
+    if header.get("schema", SCHEMA) not in list(SCHEMAS):
+        raise FolderError(
+            f"{path} has the schema {io.quoted(header['schema'])}; this version reads {SCHEMA!r}"
+        )
     files_root(root, header)
     targets = header.get("targets", {})
     if not isinstance(targets, dict):
@@ -87,7 +93,9 @@ def read_rows(root: Path) -> list[Row]:
         if line.strip():
             row = check_row(_parse(line, f"{path}:{number}"), f"{path}:{number}")
             if row["id"] in rows:
-                raise FolderError(f"{path}:{number} repeats the id {row['id']!r}; ids must be unique")
+                raise FolderError(
+                    f"{path}:{number} repeats the id {io.quoted(row['id'])}; ids must be unique"
+                )
             rows[row["id"]] = row
     return list(rows.values())
 
@@ -103,8 +111,10 @@ def check_row(row: Row, where: str) -> Row:
     """The row with its id filled in (the file's name when it has none); FolderError naming what is wrong."""
     row = {"id": row.get("file_name"), **row}
     for key in ("id", "file_name"):
-        if not isinstance(row[key], str) or not row[key]:
+        if not isinstance(row.get(key), str) or not row[key]:
             raise FolderError(f"{where} has no {key!r}")
+    if len(str(row["id"])) > _MAX_ID:
+        raise FolderError(f"{where}: its id has over {_MAX_ID} characters; shorten it")
     targets = row.get("targets") or {}
     if not isinstance(targets, dict):
         raise FolderError(f"{where}: 'targets' must be an object of names, not {type(targets).__name__}")
@@ -114,15 +124,28 @@ def check_row(row: Row, where: str) -> Row:
             raise FolderError(f"{where}: the target {name!r} has no 'path'")
     for key in ("camera", "provenance", "image"):
         if not isinstance(row.get(key), dict | None):
-            raise FolderError(f"{where}: {key!r} must be an object, not {row[key]!r}")
+            raise FolderError(f"{where}: {key!r} must be an object, not {io.quoted(row[key])}")
+    _check_origin(row.get("provenance") or {}, where)
     size = row.get("size")
-    if size is not None and not (isinstance(size, list) and len(size) == 2):
-        raise FolderError(f"{where}: 'size' must be [height, width], not {size!r}")
+    whole = isinstance(size, list) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+    if size is not None and not whole:
+        raise FolderError(f"{where}: 'size' must be [height, width], not {io.quoted(size)}")
     for name, part in [*targets.items(), ("image", row.get("image") or {})]:
         _check(part, f"{where}, {name!r}")
     for path in row_paths(row):
         check_relative(path, where)
     return row
+
+
+def _check_origin(said: dict[str, Any], where: str) -> None:
+    """FolderError unless what a row says of its making has the right types; what it leaves out is not wrong."""
+    parents, generator = said.get("parents") or [], said.get("generator") or {}
+    if not isinstance(said.get("origin") or "real", str):
+        raise FolderError(f"{where}: 'origin' must be text, not {io.quoted(said['origin'])}")
+    if not isinstance(parents, list) or not all(isinstance(id, str) for id in parents):
+        raise FolderError(f"{where}: 'parents' must be a list of ids, not {io.quoted(parents)}")
+    if not isinstance(generator, dict):
+        raise FolderError(f"{where}: 'generator' must be an object, not {io.quoted(generator)}")
 
 
 def row_paths(row: Row) -> Iterator[Any]:
@@ -138,11 +161,15 @@ def row_paths(row: Row) -> Iterator[Any]:
 def check_relative(path: Any, where: str) -> None:
     """FolderError unless `path` is text that names something below the folder, or a member of a tar there."""
     if not isinstance(path, str) or not path.isprintable() or not path:
-        raise FolderError(f"{where}: {path!r} is not a path")
+        raise FolderError(f"{where}: {io.quoted(path)} is not a path")
+    if len(path.encode()) > _MAX_PATH or max(len(step.encode()) for step in path.split("/")) > MAX_NAME_BYTES:
+        raise FolderError(f"{where}: a path of {len(path)} characters is too long; rename the file")
     for part in path.split(MEMBER, 1):
         steps = part.split("/")
         if not part or part.startswith("/") or "\\" in part or ":" in steps[0] or ".." in steps:
-            raise FolderError(f"{where}: {path!r} leaves the folder; paths are relative to it, without '..'")
+            raise FolderError(
+                f"{where}: {io.quoted(path)} leaves the folder; paths are relative to it, without '..'"
+            )
 
 
 def inside(root: Path, path: str, where: str) -> Path:
@@ -175,11 +202,6 @@ def to_json(value: Any, where: str, indent: int | None = None) -> str:
 
 def _parse(text: bytes, where: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise FolderError(
-            f"{where} is not JSON: {error}; mend that line, or write the folder again"
-        ) from None
-    if not isinstance(value, dict):
-        raise FolderError(f"{where} is not a JSON object")
-    return value
+        return io.parse_object(text, where)
+    except io.FormatError as error:
+        raise FolderError(f"{error}; mend that line, or write the folder again") from None

@@ -44,6 +44,8 @@ from twofold.image.stored import Stored, find_stored, tidy
 SHARD = 512 * 2**20
 # A picture or map is never larger; the format of the headers ends at 8 GB.
 MOST = 2 * 2**30
+# Bytes of a member's name that a header of ustar has room for.
+_MAX_MEMBER = 100
 _BLOCK, _RECORD = 512, 20 * 512
 _SLOT = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -179,6 +181,10 @@ def _piece(folder: Folder, row: Row, number: int, shard: int) -> _Piece:
         if stored.size > MOST:
             raise FolderError(f"{where}: {path} has {stored.size} bytes; a member has at most {MOST}")
         name = f"{key}.{slot}{posixpath.splitext(path)[1].lower()}"
+        if len(name.encode()) > _MAX_MEMBER:
+            raise FolderError(
+                f"{where}: {name!r} is too long a name for a tar; shorten the target or the suffix"
+            )
         members[name] = stored
         return f"{_name(shard)}{MEMBER}{name}"
 

@@ -7,13 +7,13 @@ asked for are read, as they are stored. Needs the extra `data` (pyarrow).
 from __future__ import annotations
 
 import importlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from twofold.data.layout import FolderError
+from twofold.io import FormatError, parse_object
 
 
 def _arrow(module: str) -> Any:
@@ -111,12 +111,9 @@ def _saved(path: Path) -> list[Path]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FolderError(f"{path} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise FolderError(f"{path} is not a JSON object")
-    return found
+        return parse_object(path.read_bytes(), str(path))
+    except FormatError as error:
+        raise FolderError(f"{error}; save the data set again") from None
 
 
 def _fetch(name: str, split: str, revision: str) -> Path:

@@ -27,6 +27,7 @@ from twofold.data.layout import (
 from twofold.data.points import DRAWN, check_joints
 from twofold.image import ImageError, write_image
 from twofold.image.memory import check_range
+from twofold.io import OutputFolder, UnsafeNameError, check_name, safe_output_path
 from twofold.sample import Origin, Sample
 
 # Names that every file system and every shell takes as they are.
@@ -67,6 +68,7 @@ class FolderWriter:
         if not found:
             write_text(self.root / HEADER, to_json(self.header, "the header", indent=1) + "\n")
         self._merged = {row["id"] for row in self._manifest()}
+        self._there = OutputFolder(self.root)
 
     def _manifest(self) -> list[Row]:
         return read_rows(self.root) if (self.root / MANIFESTS[0]).exists() else []
@@ -87,19 +89,20 @@ class FolderWriter:
 
         FolderError when its id is taken or not a plain name, a target was not named in the header, or the image is in
         another range; ValueError when a value is not in its target's unit or does not fit its codec, or joints are
-        none.
+        none, or a link leads out of the folder; OSError when the folder was deleted or replaced since it was opened.
         """
+        self._there.check()
         inline = dict(inline or {})
         id, row = self._describe(sample, inline)
         try:
             check_range(sample.image, "its image")
         except ImageError as error:
             raise FolderError(f"{id} was not written: {error}") from None
-        picture = self.root / row["file_name"]
+        picture = safe_output_path(self.root, row["file_name"], "the image", nested=True)
         picture.parent.mkdir(parents=True, exist_ok=True)
         write_image(picture, sample.image)
         for name, target in sample.targets.items():
-            stem = self.root / name / id
+            stem = safe_output_path(self.root, f"{name}/{id}", "the target", nested=True)
             stem.parent.mkdir(parents=True, exist_ok=True)
             path = write_target(stem, name, target, sample.valid[name], self.header["targets"][name])
             row["targets"][name] = {"path": path.relative_to(self.root).as_posix()}
@@ -146,8 +149,10 @@ class FolderWriter:
     def finish(self) -> int:
         """Merges all rows, sorted by id, into `metadata.jsonl`, says the count in the header, and gives it.
 
-        May be called again after more samples; a kill in between loses nothing.
+        May be called again after more samples; a kill in between loses nothing. OSError when the folder was deleted or
+        replaced since it was opened.
         """
+        self._there.check()
         pending = read_pending(self.root)
         rows = {row["id"]: row for row in [*self._manifest(), *pending.values()]}
         lines = [to_json(rows[id], f"the row of {id}") + "\n" for id in sorted(rows)]
@@ -170,6 +175,10 @@ def _complete(header: Mapping[str, Any], codecs: Mapping[str, Mapping[str, Any]]
         name: {**DEFAULT_CODECS.get(name, {}), **named[name], **codecs.get(name, {})} for name in named
     }
     for name, how in targets.items():
+        try:
+            check_name(name, "the target")
+        except UnsafeNameError as error:
+            raise FolderError(str(error)) from None
         if "codec" not in how and name not in DRAWN:
             raise FolderError(f"the target {name!r} has no 'codec' in the header, and no default")
     complete = {"schema": SCHEMA, **{k: v for k, v in header.items() if k != "count"}, "targets": targets}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..data.folder import Folder
 from ..data.points import coco_result
 from ..image.pictures import shown
+from ..io import parse_json
 from ..metrics import Metric, keypoint_ap, oks
 from ..metrics.pose import STATISTICS
 from .standard import EvaluationError, Standard
@@ -46,13 +46,13 @@ class FromResults:
         """Reads the file. EvaluationError when it is not one of results."""
         try:
             data = path.read_bytes()
-            people = json.loads(data)
+            people = parse_json(data, shown(path))
             by_image: dict[int, list[dict[str, Any]]] = {}
             for person in people:
                 by_image.setdefault(int(person["image_id"]), []).append(person)
         except OSError as error:
             raise EvaluationError(f"{shown(path)} cannot be read ({error.strerror})") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError):
             raise EvaluationError(
                 f"{shown(path)} is no file of COCO's results: a list of people found"
             ) from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..image.maps import as_map, read_stored
 from ..image.pictures import shown
 from ..image.quantize import quantization_of
 from ..image.raster_format import raster_format
+from ..io import FormatError, check_types, parse_object, quoted
 from ..painter import Painter
 from ..sample import Sample
 from ..tasks import TASKS
@@ -174,23 +175,40 @@ def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
     """
     found: dict[str, Listed] = {}
     names = [t.name for t in TASKS.values() if t.target == standard.target and t.space in standard.spaces]
-    for number, line in enumerate((root / LIST).read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate((root / LIST).read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-            if "path" in row:
-                found[str(row["id"])] = Listed(str(row["path"]), str(row.get("frame", "")), row.get("scale"))
-                continue
-            task = next((t for t in names if t in row["tasks"]), None)
-            if task is not None:
-                made = row["tasks"][task]
-                listed = Listed(made["files"]["npy"]["path"], made["settings"].get("saved_frame", ""))
-                found[str(row["name"])] = found[f"sha256:{row['input_sha256']}"] = listed
-        except (ValueError, KeyError, TypeError):
+            row = parse_object(line, "it")
+            found |= _listed(row) if "path" in row else _predicted(row, names)
+        except FormatError as error:
             where = f"{shown(root / LIST)}, line {number},"
-            raise EvaluationError(f"{where} is no prediction; a row has an 'id' and a 'path'") from None
+            raise EvaluationError(
+                f"{where} is no prediction ({error}); a row has an 'id' and a 'path'"
+            ) from None
     return found
+
+
+def _listed(row: Mapping[str, Any]) -> dict[str, Listed]:
+    """A row that names a file."""
+    said: dict[str, Any] = {"frame": "", "scale": None, **row}
+    check_types(said, {"id": str | int, "path": str, "frame": str, "scale": int | float | None}, "it")
+    if said["scale"] is not None and not 0 < abs(said["scale"]) < math.inf:
+        raise FormatError(f"it: the scale is {said['scale']}")
+    return {str(said["id"]): Listed(said["path"], said["frame"], said["scale"])}
+
+
+def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Listed]:
+    """A row of ``twofold predict``, by the name and by the digest of its image; {} when it has none of the tasks."""
+    check_types(row, {"name": str, "tasks": dict, "input_sha256": str | None}, "it")
+    task = next((t for t in tasks if t in row["tasks"]), None)
+    if task is None:
+        return {}
+    check_types(row["tasks"], {task: dict}, "its tasks")
+    made = row["tasks"][task]
+    check_types(made, {"files.npy.path": str, "settings": dict}, f"the task {quoted(task)}")
+    listed = Listed(made["files"]["npy"]["path"], str(made["settings"].get("saved_frame", "")))
+    return {row["name"]: listed, f"sha256:{row['input_sha256']}": listed}
 
 
 def _image_digest(row: Mapping[str, Any]) -> str:

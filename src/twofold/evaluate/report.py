@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import platform
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 
 from ..image import atomic_write
 from ..image.pictures import shown
+from ..io import FormatError, check_types, parse_object, quoted, to_json
 from .benchmarks import Benchmark
 from .fit import fit_warnings
 from .markdown import document
@@ -211,7 +211,7 @@ def write(out: Path, report: Report, examples: Sequence[Example] = ()) -> dict[s
     """Writes ``report.json``, ``report.md`` and ``report.html``, each whole, and gives their paths."""
     paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
     texts = {
-        "json": json.dumps(report, ensure_ascii=False, allow_nan=False, indent=1) + "\n",
+        "json": to_json(report, indent=1) + "\n",
         "md": document(report),
         "html": page(report, examples),
     }
@@ -229,13 +229,57 @@ def read(path: Path) -> Report:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        report = json.loads(file.read_text("utf-8"))
+        report = parse_object(file.read_bytes(), shown(file))
     except OSError as error:
         raise EvaluationError(
             f"{shown(file)} cannot be read ({error.strerror}); give a folder that twofold evaluate wrote"
         ) from None
-    except ValueError:
-        report = None
-    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+    except FormatError as error:
+        raise EvaluationError(f"{error}; give a folder that twofold evaluate wrote") from None
+    if report.get("schema") != SCHEMA:
         raise EvaluationError(f"{shown(file)} is no report of twofold evaluate")
+    try:
+        _check_report(report)
+    except FormatError as error:
+        raise EvaluationError(f"{shown(file)} is no report of twofold evaluate ({error})") from None
     return report
+
+
+# What comparisons read of a report.
+_TYPES: dict[str, Any] = {
+    "of": dict,
+    "of.kind": str,
+    "protocol.id": str,
+    "protocol.fingerprint": str,
+    "protocol.settings": dict,
+    "protocol.settings.target": str,
+    "data.name": str,
+    "data.sha256": str,
+    "ids": str | list,
+    "counts.evaluated": int,
+    "counts.waiting": int,
+    "counts.skipped": dict,
+    "counts.failed": dict,
+    "metrics": dict,
+    "scores": dict,
+    "deviations": list,
+    "warnings": list,
+    "benchmark": dict | None,
+}
+
+
+def _check_report(report: Report) -> None:
+    """FormatError for the first entry that comparisons read and that is of another type."""
+    check_types(report, _TYPES, "it")
+    check_types(report["of"], {"model" if report["of"]["kind"] == "model" else "folder": str}, "it")
+    if report["benchmark"] is not None:
+        check_types(report["benchmark"], {"title": str}, "its benchmark")
+    check_types(report["metrics"], dict.fromkeys(report["metrics"], dict), "its metrics")
+    for name, metric in report["metrics"].items():
+        check_types(metric, {"unit": str, "better": str}, f"its metric {quoted(name)}")
+        if metric["better"] not in ("lower", "higher"):
+            raise FormatError(f"its metric {quoted(name)} is better {quoted(metric['better'])}")
+    check_types(report["scores"], dict.fromkeys(report["metrics"], int | float | None), "its scores")
+    for key in ("deviations", "warnings"):
+        if not all(isinstance(line, str) for line in report[key]):
+            raise FormatError(f"its {key} are not lines of text")

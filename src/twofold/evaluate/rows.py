@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from ..image.pictures import shown
-from ..io import to_json
+from ..io import FormatError, check_types, parse_object, quoted, to_json
 from .standard import EvaluationError
 
 SCHEMA = "twofold-rows/1"
 # Sums longer than this (histograms, confusion matrices) are packed; shorter ones a person can read.
 READABLE = 8
+# Of one vector: a confusion matrix of 2000 classes.
+MAX_BYTES = 2**25
 
 Row = dict[str, Any]
 
@@ -37,10 +39,19 @@ def pack(part: Tensor) -> list[float] | str:
 
 
 def unpack(said: list[float] | str) -> Tensor:
-    """The float64 vector that `pack` was given."""
-    if isinstance(said, str):
-        return torch.from_numpy(np.frombuffer(zlib.decompress(base64.b64decode(said)), "<f8").astype(float))
-    return torch.tensor(said, dtype=torch.float64)
+    """The float64 vector that `pack` was given. EvaluationError for anything else."""
+    try:
+        if not isinstance(said, str):
+            return torch.tensor([float(number) for number in said], dtype=torch.float64)
+        stream = zlib.decompressobj()
+        data = stream.decompress(base64.b64decode(said, validate=True), MAX_BYTES)
+        if not stream.eof:
+            raise ValueError("cut short, or longer than any sum")
+        return torch.from_numpy(np.frombuffer(data, "<f8").astype(float))
+    except (ValueError, TypeError, OverflowError, zlib.error) as error:
+        raise EvaluationError(
+            f"a row of an evaluation holds sums that are none ({error}); evaluate it again"
+        ) from None
 
 
 def pack_all(parts: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -55,10 +66,10 @@ def pack_all(parts: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def unpack_from(parts: Mapping[str, Any], name: str) -> Tensor:
     """One of the vectors that `pack_all` was given."""
-    said = parts[name]
+    said = parts.get(name)
     if isinstance(said, str) and said.startswith("="):
-        said = parts[said[1:]]
-    return unpack(said)
+        said = parts.get(said[1:])
+    return unpack(said)  # ty: ignore[invalid-argument-type]
 
 
 def file_name(shard: tuple[int, int]) -> str:
@@ -87,23 +98,46 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
     if len(lines) == 1:  # a kill left half a first line
         return found
     for number, line in enumerate(lines, 1):
+        if number > 1 and not line.strip():
+            continue
         try:
-            row = json.loads(line) if line.strip() else None
-        except ValueError:
-            row = ...
-        if number == 1 and row is not None:
+            row = parse_object(line, "it")
+            if number > 1:
+                _check_row(row)
+        except FormatError as error:
+            if number == len(lines) > 1:  # torn: a kill does that
+                break
+            what = "holds no rows of an evaluation" if number == 1 else "is no row of an evaluation"
+            where = shown(path) if number == 1 else f"{shown(path)}, line {number},"
+            raise EvaluationError(f"{where} {what} ({error}); move the file away") from None
+        if number == 1:
             _check(row, identity, path)
-        elif isinstance(row, dict) and "id" in row and "status" in row:
+        else:
             found[row["id"]] = row
-        elif row is not None and number < len(lines):  # the last line may be torn: a kill does that
-            raise EvaluationError(
-                f"{shown(path)}, line {number}, is no row of an evaluation; move the file away"
-            )
     return found
 
 
+def _check_row(row: Row) -> None:
+    """FormatError unless a row has what the report reads, of the right types."""
+    check_types(row, {"id": str, "status": str}, "it")
+    if row["status"] not in ("done", "skipped", "failed"):
+        raise FormatError(f"it: the status is {quoted(row['status'])}")
+    if row["status"] != "done":
+        check_types(row, {"why": str}, "it")
+        return
+    check_types(row, {"values": dict}, "it")
+    check_types(row["values"], dict.fromkeys(row["values"], int | float | None), "its values")
+    for key in ("parts", "baselines", "frames", "fit"):
+        if key in row:
+            check_types(row, {key: dict}, "it")
+    check_types(row, {"parts": dict} if "found" not in row else {"found": list}, "it")
+    check_types(row.get("parts", {}), dict.fromkeys(row.get("parts", {}), list | str), "its parts")
+    for name, sums in row.get("baselines", {}).items():
+        check_types({name: sums}, {name: dict}, "its baselines")
+
+
 def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
-    if not isinstance(head, dict) or head.get("schema") != SCHEMA:
+    if head.get("schema") != SCHEMA or not isinstance(head.get("identity"), dict):
         raise EvaluationError(f"{shown(path)} holds no rows of an evaluation; choose another --out")
     mine, theirs = _flat(json.loads(json.dumps(identity))), _flat(head["identity"])
     differ = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))

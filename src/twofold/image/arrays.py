@@ -19,6 +19,9 @@ import numpy as np
 from twofold.image.errors import ImageError, check_size, need
 from twofold.image.stored import Stored
 
+# Three channels of float32.
+_MAX_PIXEL_BYTES = 12
+
 
 @dataclass(frozen=True)
 class Ask:
@@ -51,6 +54,13 @@ def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: 
     else:
         raise ImageError(f"{name} has shape {shape}; a map is h w, h w c or c h w with at most 4 channels")
     check_size(name, width, height if math.prod(shape) else 0, max_pixels)
+    # A compressed file of a megabyte may claim gigabytes: judged by what it claims, before it is expanded.
+    if math.prod(shape) * dtype.itemsize > _MAX_PIXEL_BYTES * max_pixels:
+        size = f"{math.prod(shape) * dtype.itemsize / 2**20:.0f} MB ({dtype}, {shape})"
+        raise ImageError(
+            f"{name} holds {size}; the limit is {_MAX_PIXEL_BYTES} bytes for each of {max_pixels / 1e6:g} megapixels; "
+            "store float32 or fewer channels, or raise the limit with --max-pixels"
+        )
 
 
 def read_npy(stored: Stored, ask: Ask) -> np.ndarray:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 MAX_PIXELS = 50_000_000
 # The variable that raises or lowers the limit for a process and those it starts; the option --max-pixels sets it.
 LIMIT_VARIABLE = "TWOFOLD_MAX_PIXELS"
+
+
+_LOGS: dict[str, Callable[[Any], object]] = {
+    "tifffile": lambda _: logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1),
+    "cv2": lambda cv2: cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT),
+}
 
 
 class ImageError(ValueError):
@@ -57,7 +65,10 @@ def _damaged(name: str, error: Exception, advice: str) -> ImageError:
 def need(module: str, name: str) -> ModuleType:
     """An optional reader; ImageError saying how to get it when it is not installed."""
     try:
-        return importlib.import_module(module)
+        found = importlib.import_module(module)
+        if module in _LOGS:  # it tells a terminal, with the names in the file, what it raises as well
+            _LOGS[module](found)
+        return found
     except ImportError:
         raise ImageError(f"{name} needs the package {module}; run: pip install 'twofold[io]'") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,35 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{where} is not a JSON object")
     return value
+
+
+def check_types(value: Mapping[str, Any], types: Mapping[str, Any], what: str) -> None:
+    """FormatError for the first entry of `value` that is missing or not an instance of the type given for it.
+
+    Keys with dots are those of objects within: "data.name". A bool is no number.
+    """
+    for key, wanted in types.items():
+        found: Any = value
+        for part in key.split("."):
+            found = found.get(part, ...) if isinstance(found, dict) else ...
+        if not isinstance(found, wanted) or (isinstance(found, bool) and wanted is not bool):
+            kind = "nothing" if found is ... else type(found).__name__
+            raise FormatError(f"{what}: {key!r} is {kind}; it must be {_in_words(wanted)}")
+
+
+_WORDS = {
+    str: "text",
+    dict: "an object",
+    list: "a list",
+    int: "a whole number",
+    float: "a number",
+    bool: "a bool",
+}
+
+
+def _in_words(types: Any) -> str:
+    several = getattr(types, "__args__", (types,))
+    return " or ".join(dict.fromkeys(_WORDS.get(t, "null") for t in several))
 
 
 class OutputFolder:

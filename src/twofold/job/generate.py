@@ -19,9 +19,9 @@ from twofold.image import ImageError, atomic_write
 from twofold.image.errors import decoding
 from twofold.image.files import remove_leftovers
 from twofold.image.pictures import shown
-from twofold.io import FormatError, UnsafeNameError, check_name, parse_object, to_json
+from twofold.io import FormatError, UnsafeNameError, check_name, check_types, parse_object, to_json
 from twofold.job.predict import NoOutputError, OutputError
-from twofold.job.rows import Ledger, Row, check_types, sole_writer
+from twofold.job.rows import Ledger, Row, sole_writer
 from twofold.synthesizer import Synthesizer
 
 FILE, SCHEMA = "generated.jsonl", "twofold-generated/1"

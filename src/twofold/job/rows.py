@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from twofold.io import (
     FormatError,
     UnsafeNameError,
     check_name,
+    check_types,
     parse_object,
     quoted,
     safe_output_path,
@@ -115,13 +116,6 @@ def _checked(row: Row) -> Row:
             check_types(file, {"path": str, "bytes": int, "sha256": str}, f"the file {quoted(kind)}")
             check_name(file["path"], "the path", nested=True, portable=False)
     return row
-
-
-def check_types(value: Row, types: Mapping[str, Any], what: str) -> None:
-    """FormatError for the first entry that is missing or of another type."""
-    for key, wanted in types.items():
-        if not isinstance(value.get(key, ...), wanted):
-            raise FormatError(f"{what} has no {key!r} of the right type")
 
 
 @contextmanager

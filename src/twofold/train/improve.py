@@ -6,7 +6,6 @@ an average of students, says of created pictures at that moment. The teacher of 
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Generator, Iterator
 from dataclasses import replace
@@ -28,6 +27,7 @@ from .learn import check_heads, make_tasks
 from .recipe import Recipe, Source, wrong
 from .run import alone, run_recipe, save_student
 from .team import Team
+from .track import read_records
 
 # Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
 DECAY, EVERY = 0.998, 40
@@ -200,10 +200,7 @@ def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
     """By round of a finished run whose recipe calls ``score`` the best: before, at its best, and the step of that."""
     rounds = []
     for place in sorted(run.glob("round-*"), key=lambda p: int(p.name.removeprefix("round-"))):
-        records = [
-            json.loads(line) for line in (place / "training" / "metrics.jsonl").read_text().splitlines()
-        ]
-        told = [r for r in records if "best" in r]
+        told = [r for _, r in read_records(place / "training" / "metrics.jsonl") if "best" in r]
         best = told[-1]["best"]
         rounds.append((told[0]["validation"][score], best["score"], best["step"]))
     return rounds

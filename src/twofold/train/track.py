@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..image import atomic_write, read_image
+from ..io import FormatError, check_types, parse_object
 from .loop import Record, append_record
 from .recipe import Recipe
 from .room import room
@@ -73,8 +75,7 @@ class Journal:
         with room(self.path), atomic_write(self.run / "environment.json") as file:
             file.write_text(json.dumps(environment(self.team), indent=2) + "\n")
         if self.path.exists():
-            lines = self.path.read_text().splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < step]
+            kept = [line for line, record in read_records(self.path) if record["step"] < step]
             with room(self.path), atomic_write(self.path) as file:
                 file.write_text("".join(kept))
 
@@ -88,6 +89,26 @@ class Journal:
             for tracker in self.team.accelerator.trackers:
                 if hasattr(tracker, "log_images"):
                     tracker.log_images({"validation": seen}, step=record["step"], dataformats="NHWC")
+
+
+def read_records(path: Path) -> list[tuple[str, Record]]:
+    """The whole lines of a ``metrics.jsonl`` with their records; half a last line, which a kill leaves, is dropped.
+
+    Raises:
+        ValueError: a line is no record.
+    """
+    found: list[tuple[str, Record]] = []
+    for number, line in enumerate(re.findall(r"[^\n]+\n?", path.read_text("utf-8", errors="replace")), 1):
+        where = f"{path}, line {number},"
+        if not line.endswith("\n"):
+            break
+        try:
+            record = parse_object(line, where)
+            check_types(record, {"step": int}, where)
+        except FormatError as error:
+            raise ValueError(f"{error}; move the file away, and run again") from None
+        found.append((line, record))
+    return found
 
 
 def environment(team: Team) -> dict[str, Any]:

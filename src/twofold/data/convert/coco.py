@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.paired import first_folder, under
 from twofold.data.layout import FolderError, Row
+from twofold.io import FormatError, parse_json
 
 POINTS = (
     "nose", "left eye", "right eye", "left ear", "right ear", "left shoulder", "right shoulder", "left elbow",
@@ -69,9 +69,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FolderError(f"{path} does not exist; unpack annotations_trainval2017.zip beside the pictures")
     try:
-        data = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise FolderError(f"{path} is not JSON: {error}; download it again") from None
+        data = parse_json(path.read_bytes(), str(path))
+    except FormatError as error:
+        raise FolderError(f"{error}; download it again") from None
     wanted = {
         "images": ("id", "file_name", "height", "width"),
         "annotations": ("id", "image_id", "keypoints", "bbox", "area"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.paired import by_stem, first_folder, pairs, under
 from twofold.data.layout import FolderError, Row
+from twofold.io import parse_object
 
 # Where each split of P3M-10k is, in the authors' configuration and in the archive they distribute.
 _P3M = {
@@ -51,7 +51,7 @@ def _told(path: Path) -> dict[str, dict[str, str]]:
     if not path.is_file():
         return {}
     try:
-        told = json.loads(path.read_bytes())
+        told = parse_object(path.read_bytes(), "it")
         found = {
             stem: {"category": str(one["category"]), "type": str(one["type"])} for stem, one in told.items()
         }
