@@ -399,3 +399,21 @@ def test_guesses_are_guesses(data: Path) -> None:
     one = Folder(data)[0]
     off = (guess(one, "depth") - one.targets["depth"]).abs().mean()
     assert 0.01 < float(off) < 0.2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"of": 3}, {"protocol": {}}, {"metrics": {"a": {"unit": "", "better": "maybe"}}}, {"scores": {}},
+        {"counts": None}, {"warnings": [3]}, {"benchmark": []}, {"ids": None},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_report_of_wrong_types_is_refused(
+    data: Path, depths: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    scored(data, depths, get_standard("depth/marigold-ls"), tmp_path / "out")
+    path = tmp_path / "out" / "report.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(EvaluationError, match="is no report of twofold evaluate"):
+        read(tmp_path / "out")

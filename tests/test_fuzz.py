@@ -62,7 +62,8 @@ def test_valid_files_pass_and_a_finding_is_one(tmp_path: Path, monkeypatch: pyte
         raise KeyError("colour")
 
     monkeypatch.setitem(FUZZ.CHECKS, "image", fail)
-    assert "KeyError" in FUZZ.check(FUZZ.seeds()[0], b"", tmp_path)
+    (tmp_path / "last").mkdir()
+    assert "KeyError" in FUZZ.check(FUZZ.seeds()[0], b"", tmp_path / "last")
 
 
 def test_archives_are_judged_by_what_they_claim(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from twofold.image import ImageError, read_image, read_map
-from twofold.image.errors import LIMIT_VARIABLE, decoding, pixel_limit
+from twofold.image.errors import decoding
 from twofold.image.formats import IMAGE_SUFFIXES, sniff
+from twofold.io.limits import LIMIT_VARIABLE, parse_pixels, pixel_limit
 
 SMOOTH = (
     np.stack(np.meshgrid(np.arange(48), np.arange(32), [1, 2, 3], indexing="xy"), 0).sum(0) * 2 + 20
@@ -161,7 +162,7 @@ def test_the_limit_can_be_raised_by_the_environment(tmp_path: Path, monkeypatch:
     assert read_image(tmp_path / "a.png").shape == (3, 100, 100)
     assert Image.MAX_IMAGE_PIXELS == 1000
     monkeypatch.setenv(LIMIT_VARIABLE, "many")
-    with pytest.raises(ImageError, match=LIMIT_VARIABLE):
+    with pytest.raises(ValueError, match=LIMIT_VARIABLE):
         pixel_limit()
 
 
@@ -210,3 +211,14 @@ def test_formats_are_known_by_their_beginning(tmp_path: Path, suffix: str, kind:
 )
 def test_other_files_are_not_taken_for_images(head: bytes) -> None:
     assert sniff(head) == ""
+
+
+@pytest.mark.parametrize(("text", "number"), [("7", 7), ("200M", 200_000_000), ("3k", 3000), ("1g", 10**9)])
+def test_limits_are_read_with_their_unit(text: str, number: int) -> None:
+    assert parse_pixels(text) == number
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "1.5", "M", "many", "\u0663", "9" * 30, "1e9", " 7"])
+def test_other_limits_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="not a number of pixels"):
+        parse_pixels(text)

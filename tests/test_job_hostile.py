@@ -293,3 +293,15 @@ def test_an_error_of_a_decoder_does_not_end_the_batch(
     rows = list(predict_files(job(tmp_path / "out"), items))
     assert [row["status"] for row in rows] == ["done", "failed", "done"]
     assert "1.png is damaged" in rows[1]["error"]
+
+
+@pytest.mark.usefixtures("no_model")
+def test_the_limit_of_pixels_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    item = picture(tmp_path / "a.png", size=(40, 30))
+    given = ["predict", str(item.path), "--out", str(tmp_path / "out"), "--max-pixels"]
+    assert run([*given, "1199"]) == 1
+    assert "--max-pixels 1200" in capsys.readouterr().err
+    assert run([*given, "1200"]) == 0
+    assert run([*given, "many"]) == 2
+    assert "not a number of pixels" in capsys.readouterr().err
+    assert "TWOFOLD_MAX_PIXELS" not in os.environ

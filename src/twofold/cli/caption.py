@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from twofold.cli.console import OK, SOME_FAILED, complain, device_of, emit, line, track
+from twofold.cli.limits import MaxPixels
 
 
 def caption(
@@ -25,6 +26,7 @@ def caption(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a row on standard output.")
     ] = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Caption the images of a data folder: BLIP, BLIP-2, GIT, ViT-GPT2 or any image-to-text model of transformers.
 

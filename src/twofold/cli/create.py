@@ -20,6 +20,7 @@ from twofold.cli.console import (
     one_of,
     track,
 )
+from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ def create(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a sample on standard output.")
     ] = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Create labelled pictures: each source is partly drowned in noise and drawn anew, then labelled by the model.
 

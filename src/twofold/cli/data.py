@@ -13,6 +13,7 @@ import typer
 
 from twofold.cli.caption import caption
 from twofold.cli.console import OK, SOME_FAILED, Stop, emit, line, one_of, track
+from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def convert(
     split: Annotated[str, typer.Option(help="One of the data set's own.")],
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many; 0 for all.")] = 0,
     as_json: Json = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Make a data folder of a public data set that lies on this disk. Its files stay where and as they are.
 
@@ -102,6 +104,7 @@ def validate(
     count: Annotated[int, typer.Option(min=1, help="How many samples the sheet has.")] = 8,
     limit: Annotated[int, typer.Option(min=0, help="Read so many, spread evenly; 0 for all.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Read every file of a data folder, say what is wrong with it, and what is in it.
 
@@ -174,6 +177,7 @@ def import_(
     limit: Annotated[int, typer.Option(min=0, help="Only the first so many; 0 for all.")] = 0,
     revision: Annotated[str, typer.Option(help="Of a data set of the hub.")] = "",
     as_json: Json = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Make a data folder of a table of the Hugging Face kind: columns become pictures, targets and captions.
 

@@ -21,6 +21,7 @@ from twofold.cli.console import (
     one_of,
     track,
 )
+from twofold.cli.limits import MaxPixels
 from twofold.cli.predict import (
     Method,
     NetworkCode,
@@ -116,6 +117,7 @@ def evaluate(
     list_all: Annotated[
         bool, typer.Option("--list", help="List benchmarks and protocols, and stop.")
     ] = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Score a model, or any tool's predictions, by a published protocol.
 

@@ -25,6 +25,7 @@ from twofold.cli.console import (
     size_pair,
     track,
 )
+from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def generate(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object a picture on standard output.")
     ] = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Generate images from captions, or from an image and captions.
 

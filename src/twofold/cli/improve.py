@@ -9,6 +9,7 @@ import typer
 
 from twofold.cli.console import OK, Stop, emit, line, one_of, track
 from twofold.cli.create import creation_settings
+from twofold.cli.limits import MaxPixels
 from twofold.cli.train import done, find_recipe
 
 
@@ -84,6 +85,7 @@ def improve(
     device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
     every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as JSON.")] = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Create labelled pictures from the few there are, and learn from both (Diff-2-in-1).
 

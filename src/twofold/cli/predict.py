@@ -22,6 +22,7 @@ from twofold.cli.console import (
     one_of,
     track,
 )
+from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused, warn_unused
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ def predict(
     frame: Annotated[str, typer.Option(help="Of normals: RUB, LUB or RDF.")] = "RUB",
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Predict depth and surface normals of pictures.
 

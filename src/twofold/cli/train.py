@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twofold.cli.console import OK, Stop, emit, line, track
+from twofold.cli.limits import MaxPixels
 from twofold.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def train(
     ] = "auto",
     every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print every record as JSON.")] = False,
+    max_pixels: MaxPixels = "",
 ) -> int:
     """Train a model as a recipe says, and save it to DIR/checkpoint.
 

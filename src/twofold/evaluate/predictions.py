@@ -19,7 +19,7 @@ from ..image.maps import as_map, read_stored
 from ..image.pictures import shown
 from ..image.quantize import quantization_of
 from ..image.raster_format import raster_format
-from ..io import FormatError, check_types, parse_object, quoted
+from ..io import FormatError, check_types, check_values, parse_object, quoted
 from ..painter import Painter
 from ..sample import Sample
 from ..tasks import TASKS
@@ -204,7 +204,7 @@ def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Listed
     task = next((t for t in tasks if t in row["tasks"]), None)
     if task is None:
         return {}
-    check_types(row["tasks"], {task: dict}, "its tasks")
+    check_values(row["tasks"], dict, "its tasks")
     made = row["tasks"][task]
     check_types(made, {"files.npy.path": str, "settings": dict}, f"the task {quoted(task)}")
     listed = Listed(made["files"]["npy"]["path"], str(made["settings"].get("saved_frame", "")))

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..image import atomic_write
 from ..image.pictures import shown
-from ..io import FormatError, check_types, parse_object, quoted, to_json
+from ..io import FormatError, check_types, check_values, parse_object, quoted, to_json
 from .benchmarks import Benchmark
 from .fit import fit_warnings
 from .markdown import document
@@ -229,17 +229,14 @@ def read(path: Path) -> Report:
     """
     file = path / FILE if path.is_dir() else path
     try:
-        report = parse_object(file.read_bytes(), shown(file))
+        report = parse_object(file.read_bytes(), "it")
+        if report.get("schema") != SCHEMA:
+            raise FormatError(f"its schema is not {SCHEMA}")
+        _check_report(report)
     except OSError as error:
         raise EvaluationError(
             f"{shown(file)} cannot be read ({error.strerror}); give a folder that twofold evaluate wrote"
         ) from None
-    except FormatError as error:
-        raise EvaluationError(f"{error}; give a folder that twofold evaluate wrote") from None
-    if report.get("schema") != SCHEMA:
-        raise EvaluationError(f"{shown(file)} is no report of twofold evaluate")
-    try:
-        _check_report(report)
     except FormatError as error:
         raise EvaluationError(f"{shown(file)} is no report of twofold evaluate ({error})") from None
     return report
@@ -274,12 +271,14 @@ def _check_report(report: Report) -> None:
     check_types(report["of"], {"model" if report["of"]["kind"] == "model" else "folder": str}, "it")
     if report["benchmark"] is not None:
         check_types(report["benchmark"], {"title": str}, "its benchmark")
-    check_types(report["metrics"], dict.fromkeys(report["metrics"], dict), "its metrics")
+    check_values(report["metrics"], dict, "its metrics")
     for name, metric in report["metrics"].items():
         check_types(metric, {"unit": str, "better": str}, f"its metric {quoted(name)}")
         if metric["better"] not in ("lower", "higher"):
             raise FormatError(f"its metric {quoted(name)} is better {quoted(metric['better'])}")
-    check_types(report["scores"], dict.fromkeys(report["metrics"], int | float | None), "its scores")
+    check_values(
+        {n: report["scores"].get(n, ...) for n in report["metrics"]}, int | float | None, "its scores"
+    )
     for key in ("deviations", "warnings"):
         if not all(isinstance(line, str) for line in report[key]):
             raise FormatError(f"its {key} are not lines of text")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..image.pictures import shown
-from ..io import FormatError, check_types, parse_object, quoted, to_json
+from ..io import FormatError, check_types, check_values, parse_object, quoted, to_json
 from .standard import EvaluationError
 
 SCHEMA = "twofold-rows/1"
@@ -126,14 +126,13 @@ def _check_row(row: Row) -> None:
         check_types(row, {"why": str}, "it")
         return
     check_types(row, {"values": dict}, "it")
-    check_types(row["values"], dict.fromkeys(row["values"], int | float | None), "its values")
+    check_values(row["values"], int | float | None, "its values")
     for key in ("parts", "baselines", "frames", "fit"):
         if key in row:
             check_types(row, {key: dict}, "it")
     check_types(row, {"parts": dict} if "found" not in row else {"found": list}, "it")
-    check_types(row.get("parts", {}), dict.fromkeys(row.get("parts", {}), list | str), "its parts")
-    for name, sums in row.get("baselines", {}).items():
-        check_types({name: sums}, {name: dict}, "its baselines")
+    check_values(row.get("parts", {}), list | str, "its parts")
+    check_values(row.get("baselines", {}), dict, "its baselines")
 
 
 def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:

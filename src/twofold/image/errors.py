@@ -12,11 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-MAX_PIXELS = 50_000_000
-# The variable that raises or lowers the limit for a process and those it starts; the option --max-pixels sets it.
-LIMIT_VARIABLE = "TWOFOLD_MAX_PIXELS"
-
-
 _LOGS: dict[str, Callable[[Any], object]] = {
     "tifffile": lambda _: logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1),
     "cv2": lambda cv2: cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT),
@@ -93,21 +88,6 @@ def check_file(path: str | os.PathLike[str]) -> Path:
     except ValueError as error:
         raise ImageError(f"{name} is not a path: {error}; check it") from None
     raise ImageError(f"{name} {what}; give the path of one picture")
-
-
-def pixel_limit() -> int:
-    """The most pixels an image may have: MAX_PIXELS, or what the environment variable LIMIT_VARIABLE says.
-
-    ImageError when that is not a positive whole number.
-    """
-    text = os.environ.get(LIMIT_VARIABLE, "")
-    if not text:
-        return MAX_PIXELS
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise ImageError(
-            f"{LIMIT_VARIABLE} is {shown(text)}; it must be a number of pixels, such as 200000000"
-        )
-    return int(text)
 
 
 def check_size(name: str, width: int, height: int, max_pixels: int) -> None:

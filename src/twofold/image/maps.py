@@ -22,10 +22,11 @@ from twofold.image.arrays import (
     read_npz,
     read_raw,
 )
-from twofold.image.errors import ImageError, decoding, need, pixel_limit
+from twofold.image.errors import ImageError, decoding, need
 from twofold.image.files import atomic_write
 from twofold.image.rasters import read_exr, read_jpeg, read_png, read_tiff
 from twofold.image.stored import Stored, find_stored
+from twofold.io.limits import pixel_limit
 
 # float32 holds every whole number up to here.
 _EXACT = 2**24

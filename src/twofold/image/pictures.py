@@ -24,18 +24,17 @@ from torch import Tensor
 
 from twofold.image.color import to_srgb
 from twofold.image.errors import (
-    MAX_PIXELS,
     ImageError,
     check_file,
     check_size,
     decoding,
-    pixel_limit,
     shown,
 )
 from twofold.image.files import atomic_write
 from twofold.image.formats import HEAD_BYTES, sniff, sniff_file
 from twofold.image.linear import read_linear
 from twofold.image.opening import open_heif, open_picture
+from twofold.io.limits import MAX_PIXELS, pixel_limit
 
 __all__ = [
     "MAX_PIXELS",

@@ -1,7 +1,7 @@
 """Below everything else: which names files may have, how text from files is read and displayed."""
 
 from twofold.io.names import UnsafeNameError, check_name, safe_output_path
-from twofold.io.records import FormatError, OutputFolder, check_types, parse_json, parse_object
+from twofold.io.records import FormatError, OutputFolder, check_types, check_values, parse_json, parse_object
 from twofold.io.text import escape, escape_html, escape_markdown, quoted, to_json
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "UnsafeNameError",
     "check_name",
     "check_types",
+    "check_values",
     "escape",
     "escape_html",
     "escape_markdown",

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from twofold.io.text import quoted
+
 
 class FormatError(ValueError):
     """Text is not the JSON that it should be. One line: where, and what is wrong."""
@@ -43,9 +45,19 @@ def check_types(value: Mapping[str, Any], types: Mapping[str, Any], what: str) -
         found: Any = value
         for part in key.split("."):
             found = found.get(part, ...) if isinstance(found, dict) else ...
-        if not isinstance(found, wanted) or (isinstance(found, bool) and wanted is not bool):
-            kind = "nothing" if found is ... else type(found).__name__
-            raise FormatError(f"{what}: {key!r} is {kind}; it must be {_in_words(wanted)}")
+        _check_type(found, wanted, f"{what}: {key!r}")
+
+
+def check_values(values: Mapping[str, Any], wanted: Any, what: str) -> None:
+    """FormatError for the first of `values` that is not an instance of the type `wanted`, whatever its key is."""
+    for key, found in values.items():
+        _check_type(found, wanted, f"{what}: {quoted(key)}")
+
+
+def _check_type(found: Any, wanted: Any, what: str) -> None:
+    if not isinstance(found, wanted) or (isinstance(found, bool) and wanted is not bool):
+        kind = "missing" if found is ... else type(found).__name__
+        raise FormatError(f"{what} is {kind}; it must be {_in_words(wanted)}")
 
 
 _WORDS = {

@@ -142,8 +142,9 @@ def _picture(archive: zipfile.ZipFile, path: str) -> NDArray[np.uint8] | None:
     """A texture picture as a small square; None when it is missing or cannot be read."""
     from PIL import Image
 
-    from twofold.image.errors import ImageError, check_size, decoding, pixel_limit
+    from twofold.image.errors import ImageError, check_size, decoding
     from twofold.image.opening import open_picture
+    from twofold.io.limits import pixel_limit
 
     try:
         with decoding(path):

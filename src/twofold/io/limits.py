@@ -1,0 +1,31 @@
+"""How large an image may be, decided once for a process and those that it starts."""
+
+from __future__ import annotations
+
+import os
+
+# Of an image or a map, unless the user says otherwise.
+MAX_PIXELS = 50_000_000
+# The variable that says otherwise; the option --max-pixels of commands sets it.
+LIMIT_VARIABLE = "TWOFOLD_MAX_PIXELS"
+_UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
+
+
+def parse_pixels(text: str) -> int:
+    """A number of pixels such as "200000000" or "200M". ValueError for anything else."""
+    digits, unit = (text[:-1], _UNITS[text[-1].lower()]) if text[-1:].lower() in _UNITS else (text, 1)
+    if not (digits.isascii() and digits.isdigit() and 0 < int(digits) * unit < 2**40):
+        raise ValueError(f"{text!a} is not a number of pixels, such as 200000000 or 200M")
+    return int(digits) * unit
+
+
+def pixel_limit() -> int:
+    """The most pixels that an image or a map may have: MAX_PIXELS, or what the variable LIMIT_VARIABLE says.
+
+    ValueError when that is no number of pixels.
+    """
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        return parse_pixels(text) if text else MAX_PIXELS
+    except ValueError as error:
+        raise ValueError(f"the environment variable {LIMIT_VARIABLE}: {error}") from None
