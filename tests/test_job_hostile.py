@@ -6,17 +6,21 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
-from test_job_predict import Fake, contents, job, picture
+from test_job_predict import contents, job, picture
 from twofold.cli.main import run
 from twofold.io import UnsafeNameError
 from twofold.job import Input, LedgerError, OutputError, Problem, find_inputs, predict_files
+from twofold.painter import Painter
+from twofold.tasks import TASKS
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="such names and links are not possible there")
 
@@ -209,9 +213,7 @@ def test_rows_of_wrong_types_are_named_by_their_line(tmp_path: Path, change: dic
     (row,) = predict_files(job(tmp_path / "out"), [item])
     wrong = {k: v for k, v in {**row, **change}.items() if v is not ...}
     (tmp_path / "out" / "predictions.jsonl").write_text(json.dumps(wrong) + "\n" + json.dumps(row) + "\n")
-    with pytest.raises(
-        LedgerError, match=r"predictions.jsonl, line 1, is not a row of predictions"
-    ) as caught:
+    with pytest.raises(LedgerError, match=r"predictions.jsonl, line 1, is not a row of") as caught:
         list(predict_files(job(tmp_path / "out"), [item]))
     assert "\n" not in str(caught.value)
 
@@ -229,16 +231,16 @@ def test_lines_that_are_no_rows_are_named(tmp_path: Path, line: str) -> None:
 # ---- what people see
 
 
-class Stub(Fake):
+class Stub(Painter):
     """Stands in for a model, so that none is loaded."""
 
-    about: ClassVar[dict[str, Any]] = {}
-    size, ensemble = 0, 1
+    def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        return images * 2 - 1, None
 
 
 @pytest.fixture
 def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twofold.cli.predict.open_predictors", lambda *_: {"depth": Stub("depth")})
+    monkeypatch.setattr("twofold.cli.predict.open_predictors", lambda *_: {"depth": Stub(TASKS["depth"])})
 
 
 @posix
