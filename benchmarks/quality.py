@@ -12,7 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,7 +24,10 @@ from twofold.checkpoints import Model, open_model
 from twofold.data.folder import Folder
 from twofold.evaluate import score, score_baselines
 from twofold.evaluate.score import scorable
+from twofold.metrics.boundaries import BOUNDARIES
+from twofold.prediction import SPACES, Prediction
 from twofold.sample import Sample
+from twofold.tasks import get_task
 
 
 def groups(folder: Folder, split: bool, count: int) -> dict[str, list[Sample]]:
@@ -32,21 +39,47 @@ def groups(folder: Folder, split: bool, count: int) -> dict[str, list[Sample]]:
     return found
 
 
-def quality(model: Model, samples: list[Sample], size: int | None) -> dict:
+class OnnxDisparity:
+    """A network in an ONNX file, RGB 0-255 at a fixed size to inverse depth, as something to compare with."""
+
+    def __init__(self, path: str, height: int = 192, width: int = 320) -> None:
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self.task, self.size = get_task("disparity"), (height, width)
+
+    def __call__(self, image: torch.Tensor) -> Prediction:
+        """Disparity of an image ``3 h w`` in [0, 1], at its size."""
+        resize = partial(torch.nn.functional.interpolate, mode="bilinear", align_corners=False)
+        x = resize(image[None] * 255, self.size, antialias=True)
+        found = self.session.run(None, {self.session.get_inputs()[0].name: x.numpy()})[0]
+        disparity = torch.from_numpy(found).reshape(1, 1, *self.size)
+        return Prediction(self.task, resize(disparity, image.shape[-2:])[0], image, space="disparity")
+
+
+def with_boundaries(predictor: Any) -> Any:
+    """The same predictor, whose distances are scored by their contours as well; the truth has to be dense."""
+    task = predictor.task
+    if task.space in SPACES:
+        predictor.task = replace(task, metrics=(*task.metrics, BOUNDARIES["boundary_f1_pooled"]))
+    return predictor
+
+
+def quality(predictors: Mapping[str, Any], samples: list[Sample], size: int | None, boundaries: bool) -> dict:
     """Scores of every task the samples have targets for."""
     row: dict = {"samples": len(samples)}
-    for task in model.tasks:
-        if not any(scorable(s, task) for s in samples):
+    for predictor in predictors.values():
+        if not any(scorable(s, predictor.task.target) for s in samples):
             continue
-        predictor = model.predictor(task)
         if size is not None:
             predictor.size = size
-        row.update(score(predictor, samples))
-    if "depth/abs_rel" in row:
-        task = model.predictor("depth").task
-        baselines = {k: v["abs_rel"] for k, v in score_baselines(task.metrics, samples).items()}
+        row.update(score(with_boundaries(predictor) if boundaries else predictor, samples))
+    found = [row[k] for k in ("depth/abs_rel", "disparity/abs_rel") if k in row]
+    if found:
+        metrics = get_task("depth").metrics
+        baselines = {k: v["abs_rel"] for k, v in score_baselines(metrics, samples).items()}
         row["baselines abs_rel"] = baselines
-        row["abs_rel to best baseline"] = row["depth/abs_rel"] / min(baselines.values())
+        row["abs_rel to best baseline"] = min(found) / min(baselines.values())
     return row
 
 
@@ -58,16 +91,24 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--group", action="store_true")
+    parser.add_argument("--boundaries", action="store_true", help="score contours too; for dense truth")
+    parser.add_argument(
+        "--onnx", default="", help="score this file (RGB 0-255, 192x320, inverse depth) instead"
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=None)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    model = open_model(asked.model)
+    if asked.onnx:
+        name, predictors = Path(asked.onnx).name, {"disparity": OnnxDisparity(asked.onnx)}
+    else:
+        model: Model = open_model(asked.model)
+        name, predictors = model.digest[:12], {t: model.predictor(t) for t in model.tasks}
     rows = []
     for path in asked.folders:
-        for name, samples in groups(Folder(path), asked.group, asked.count).items():
-            row = {"folder": Path(path).name, "group": name, "model": model.digest[:12], "size": asked.size}
-            rows.append({**row, **quality(model, samples, asked.size)})
+        for group, samples in groups(Folder(path), asked.group, asked.count).items():
+            row = {"folder": Path(path).name, "group": group, "model": name, "size": asked.size}
+            rows.append({**row, **quality(predictors, samples, asked.size, asked.boundaries)})
             print(json.dumps(rows[-1]), flush=True)
     if asked.out:
         asked.out.write_text(json.dumps(rows, indent=1) + "\n")
