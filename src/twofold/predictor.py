@@ -74,8 +74,8 @@ class Predictor(Painter):
         edge: which edge ``size`` is about; ``both`` squeezes every picture into a square, as some were trained.
 
     Raises:
-        ValueError: the network is not shown as many channels as the protocol makes, or an ensemble is asked of a
-            deterministic protocol.
+        ValueError: the network is not shown as many channels as the protocol makes, its schedule lacks a time step of
+            the protocol, or an ensemble is asked of a deterministic protocol.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class Predictor(Painter):
     ) -> None:
         super().__init__(task, size, about, edge, reading.space, reading.frame, reading.resize)
         _check_channels(backbone, protocol)
+        _check_times(backbone, protocol)
         if reading.image_features and getattr(backbone, "image_adapter", None) is None:
             raise ValueError("image features are asked of a network that has no image encoder")
         if reading.stretch and task.outputs != 1:
@@ -287,4 +288,21 @@ def _check_channels(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
         raise ValueError(
             f"the network takes {taken} channels, and this protocol shows it {shown} "
             f"(condition={protocol.condition!r}, parts={protocol.parts}); they do not belong together"
+        )
+
+
+def _check_times(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
+    """Whether the schedule has every time step at which the protocol looks values up."""
+    if isinstance(protocol, MultiStep):
+        schedule = backbone.schedule if protocol.noise is None else protocol.noise.schedule
+        times = [*protocol.times(schedule), *(() if protocol.trained_at is None else (protocol.trained_at,))]
+    elif protocol.noised:
+        schedule, times = backbone.schedule, [protocol.timestep]
+    else:
+        return
+    last = schedule.steps if schedule.predicts == "flow" else schedule.steps - 1
+    wrong = [t for t in times if not 0 <= t <= last]
+    if wrong:
+        raise ValueError(
+            f"the protocol has the time step {wrong[0]}, and the schedule has those from 0 to {last}"
         )

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name most like ``name`` whatever its case, or "" where none is like it."""
     by_lower = {str(k).lower(): str(k) for k in known}
-    lower = name.lower()
+    lower = name[:100].lower()
     found = get_close_matches(lower, by_lower, 1, cutoff=0.65)
     if not found and len(lower) > 2:  # part of a longer name: normal of genpercept-normal
         found = [k for k in by_lower if lower in k or (len(k) > 2 and k in lower)][:1]
@@ -26,4 +26,5 @@ def unknown(what: str, name: str, known: Iterable[str], most: int = 40) -> str:
     """``unknown task 'dept' (did you mean 'depth'?); known: depth, normals``, with at most ``most`` known names."""
     names = [str(k) for k in known]
     listed = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-    return f"unknown {what} {name!r}{did_you_mean(name, names)}; known: {listed or 'none'}"
+    shown = name if len(name) <= 80 else f"{name[:77]}..."  # names in files may be of any length
+    return f"unknown {what} {shown!r}{did_you_mean(name, names)}; known: {listed or 'none'}"

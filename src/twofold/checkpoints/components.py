@@ -11,9 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.new import sd_unet_config
-from ..environment import quiet_libraries
+from ..diffusion import Schedule
+from .configs import KLConfig, SchedulerConfig, TextConfig, TinyConfig, UNetConfig, validated
 from .names import as_embedding, merged, modern_text, modern_vae, with_old_lora
-from .strict import ModelError, Tensors, load_strictly, read_file, read_json, read_tensors
+from .strict import (
+    ModelError,
+    Tensors,
+    check_tensors,
+    damaged,
+    load_strictly,
+    read_file,
+    read_json,
+    read_tensors,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +45,11 @@ class How:
         return read_tensors(folder, self.variant, dtype=self.dtype, meta=self.meta)
 
 
-CLASSES = {"unet": ("UNet2DConditionModel",), "vae": ("AutoencoderKL", "AutoencoderTiny")}
+_CONFIGS = {"UNet2DConditionModel": UNetConfig, "AutoencoderKL": KLConfig, "AutoencoderTiny": TinyConfig}
+CLASSES: dict[str, tuple[str, ...]] = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+}
 
 
 def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = None) -> nn.Module:
@@ -48,6 +62,7 @@ def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = No
     """
     import diffusers
 
+    assumed = config is not None
     if config is None:
         config = read_json(folder / "config.json")
     # GenPercept's training code saves a subclass of its own under that name, with nothing added.
@@ -57,13 +72,10 @@ def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = No
             f"{folder / 'config.json'} names the class {name!r}, which twofold does not read as a {kind}; it reads "
             f"{', '.join(CLASSES[kind])}"
         )
-    # AutoencoderTiny writes a key that its own reader warns about.
-    known = {k: v for k, v in config.items() if (name, k) != ("AutoencoderTiny", "block_out_channels")}
-    try:
-        with torch.device("meta"):
-            return getattr(diffusers, name).from_config(known)
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{folder / 'config.json'} describes no {name} ({error})") from error
+    known = config if assumed else validated(_CONFIGS[name], config, folder / "config.json")
+    # Values that are possible one by one need not fit together, and diffusers raises many kinds of errors then.
+    with damaged(folder / "config.json", f"config of a {name}"), torch.device("meta"):
+        return getattr(diffusers, name).from_config(known)
 
 
 def unet(
@@ -93,7 +105,7 @@ def unet(
 def _sd21(tensors: Tensors) -> dict[str, Any]:
     """The config of a run that saved none: Stable Diffusion 2.1, with as many inputs as the first layer has."""
     first = tensors.get("conv_in.weight")
-    channels = int(first.shape[1]) if first is not None else 4
+    channels = int(first.shape[1]) if first is not None and first.ndim == 4 else 4
     return {"_class_name": CLASSES["unet"][0], **sd_unet_config(channels)}
 
 
@@ -119,31 +131,44 @@ def vae(folder: Path, how: How, decoder: Path | None = None) -> Any:
 
 def text_encoder(folder: Path, how: How) -> Any:
     """A CLIP text encoder."""
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig
 
-    config = CLIPTextConfig.from_dict(read_json(folder / "config.json"))
-    if how.meta:
-        with torch.device("meta"):
-            module = CLIPTextModel(config)
-    else:
+    path = folder / "config.json"
+    # Only what is known: a config of transformers may also name code of a hub.
+    known = validated(TextConfig, read_json(path), path)
+    with damaged(path, "config of a CLIPTextModel"):
+        config = CLIPTextConfig(**known)
+    return filled_text_encoder(config, how.tensors(folder), folder, how)
+
+
+def filled_text_encoder(config: Any, tensors: Tensors, where: Path, how: How) -> Any:
+    """A ``CLIPTextModel`` with the weights ``tensors``, which are looked at before memory is taken for it.
+
+    Raises:
+        ModelError: they do not fit.
+    """
+    from transformers import CLIPTextModel
+
+    with damaged(where, "config of a CLIPTextModel"), torch.device("meta"):
+        module: Any = CLIPTextModel(config)
+    tensors = modern_text(tensors, set(module.state_dict()))
+    check_tensors(module, tensors, where)
+    if not how.meta:
         # Not on the meta device: it has buffers that are computed, not stored.
         module = CLIPTextModel(config).to(how.dtype)
-    tensors = modern_text(how.tensors(folder), set(module.state_dict()))
-    load_strictly(module, tensors, folder, how.dtype)
+    load_strictly(module, tensors, where, how.dtype)
     return module
 
 
-def tokenizer(folder: Path) -> Any:
-    """A CLIP tokenizer."""
-    from transformers import CLIPTokenizer
-
-    if not folder.is_dir():
-        raise ModelError(f"{folder} is missing; the checkpoint folder is incomplete, fetch it again")
+def scheduler(folder: Path) -> dict[str, Any]:
+    """The contents of ``scheduler_config.json``, as far as they are read, checked."""
+    path = folder / "scheduler_config.json"
+    known = validated(SchedulerConfig, read_json(path), path)
     try:
-        with quiet_libraries():
-            return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} holds no readable tokenizer ({str(error).splitlines()[0]})") from error
+        Schedule.from_config(known)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return known
 
 
 # What GenPercept v1 calls its stored embedding of the empty prompt, and what twofold writes.
@@ -155,10 +180,18 @@ def empty_text(folder: Path) -> Tensor | None:
     for name in EMPTY_TEXT:
         path = folder / name
         if path.suffix == ".npy" and path.exists():
-            try:
-                return as_embedding(torch.from_numpy(np.load(path, allow_pickle=False).astype(np.float32)))
-            except ValueError as error:
-                raise ModelError(f"{path} is no array of numbers ({error})") from error
+            # Mapped, so that a header that promises more than the file has takes no memory.
+            with damaged(path, "array of numbers"):
+                stored = np.load(path, allow_pickle=False, mmap_mode="r")
+                value = torch.from_numpy(stored.astype(np.float32)) if stored.dtype.kind == "f" else None
+            return _embedding(value, path)
         if path.exists():
-            return as_embedding(next(iter(read_file(path).values())))
+            return _embedding(next(iter(read_file(path).values()), None), path)
     return None
+
+
+def _embedding(value: Tensor | None, path: Path) -> Tensor:
+    if value is None or value.ndim not in (2, 3) or not value.numel() or value.shape[:-2] not in ((), (1,)):
+        found = "no floating-point numbers" if value is None else f"numbers of shape {tuple(value.shape)}"
+        raise ModelError(f"{path} holds {found}; expected the embedding of a prompt, (1, tokens, width)")
+    return as_embedding(value)

@@ -25,7 +25,8 @@ from . import components
 from .components import How
 from .ldm import read_ldm
 from .locate import fetch_base
-from .strict import ModelError, Tensors, load_strictly, read_file, read_json, weight_files
+from .strict import ModelError, Tensors, damaged, load_strictly, read_file, weight_files
+from .tokenizer import read_tokenizer
 
 _LOG = logging.getLogger(__name__)
 
@@ -90,10 +91,10 @@ def read_pair(fusion: Path, decoder: Path, how: How | None = None) -> Pair:
     how = how or How()
     first, dropped = _ours(read_file(fusion, how.dtype, how.meta), FUSION, fusion)
     second, more = _ours(decoder_tensors(read_file(decoder, how.dtype, how.meta)), DECODER, decoder)
-    widths = [first[f"fusion.join.{i}.weight"].shape[0] for i in range(3)]
-    widths += [first[f"fusion.grow.{i}.weight"].shape[1] for i in (0, 1)]
-    levels = [first[f"fusion.join.{i}.weight"].shape[1] for i in range(4)]
-    with torch.device("meta"):
+    with damaged(fusion, "fusion network of Diff-2-in-1"), torch.device("meta"):
+        widths = [first[f"fusion.join.{i}.weight"].shape[0] for i in range(3)]
+        widths += [first[f"fusion.grow.{i}.weight"].shape[1] for i in (0, 1)]
+        levels = [first[f"fusion.join.{i}.weight"].shape[1] for i in range(4)]
         head = BaeHead(levels, widths)
     for names, tensors, path in ((FUSION, first, fusion), (DECODER, second, decoder)):
         _check_shapes(head, tensors, names, path)
@@ -279,9 +280,9 @@ def assemble(
         net = StableDiffusion(
             components.unet(home / "unet", how),
             components.vae(home / "vae", how),
-            components.text_encoder(home / "text_encoder", how),
-            components.tokenizer(home / "tokenizer"),
-            read_json(home / "scheduler" / "scheduler_config.json"),
+            encoder := components.text_encoder(home / "text_encoder", how),
+            read_tokenizer(home / "tokenizer", encoder),
+            components.scheduler(home / "scheduler"),
         )
         files += [f for part in _PARTS[:3] for f in weight_files(home / part, how.variant)]
     else:
@@ -301,7 +302,7 @@ def assemble(
 
 def _tokenizer(base: str) -> Any:
     try:
-        return components.tokenizer(fetch_base("sd15", ("tokenizer",), base) / "tokenizer")
+        return read_tokenizer(fetch_base("sd15", ("tokenizer",), base) / "tokenizer")
     except ModelError:
         if base:
             raise

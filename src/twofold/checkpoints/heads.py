@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
 from ..heads import HEADS, shared_parts
 from ..io import safe_output_path
 from .components import How
-from .strict import ModelError, Tensors, checked_name, load_strictly, read_json
+from .strict import ModelError, Tensors, checked_name, damaged, load_strictly, read_json, wrong_value
 
+_STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 SHARED = "shared.json"
 
 
@@ -79,13 +81,42 @@ def open_heads(folder: Path, kinds: Mapping[str, str], how: How) -> dict[str, nn
     return heads
 
 
+# Options whose values no shape of a weight bounds: edges of grids, and how much larger a map is made.
+_LARGEST = {"pools": 64, "stride": 64}
+_MOST = 1 << 16
+
+
 def _described(folder: Path, kind: str) -> nn.Module:
-    """A head as its ``config.json`` says, with random weights."""
-    config = read_json(folder / "config.json")
-    try:
-        return HEADS[kind](**config)
-    except TypeError as error:
-        raise ModelError(f"{folder / 'config.json'} does not describe a {kind} head ({error})") from error
+    """A head as its ``config.json`` says, on the meta device."""
+    path = folder / "config.json"
+    config, made = read_json(path), HEADS[kind]
+    known = {k: v for k, v in get_type_hints(made.__init__).items() if k != "return"}
+    for name, value in config.items():
+        if name not in known:
+            raise ModelError(
+                f"{path}: a {kind} head has no {name!r}; its options: {', '.join(known) or 'none'}"
+            )
+        try:
+            TypeAdapter(known[name], config=_STRICT).validate_python(value)
+        except ValidationError as error:
+            raise ModelError(f"{path}: {name}: {wrong_value(error)}") from error
+        _check_range(value, _LARGEST.get(name, _MOST), f"{path}: {name}")
+    with damaged(path, f"config of a {kind} head"), torch.device("meta"):
+        return made(**config)
+
+
+def _check_range(value: Any, most: int, where: str) -> None:
+    """Refuse numbers from which absurd sizes would follow, and long lists and texts."""
+    if isinstance(value, list):
+        if len(value) > 512:
+            raise ModelError(f"{where} has {len(value)} entries; expected at most 512")
+        for part in value:
+            _check_range(part, most, where)
+    elif isinstance(value, str):
+        if len(value) > 1000:
+            raise ModelError(f"{where} has {len(value)} characters; expected at most 1000")
+    elif isinstance(value, int | float) and not 0 <= value <= most:
+        raise ModelError(f"{where} is {value!r}; expected 0 to {most}")
 
 
 def _shared(folder: Path, head: nn.Module) -> dict[str, str]:

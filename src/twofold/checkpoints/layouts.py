@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..backbones.new import SD21_SCHEDULER
@@ -16,10 +17,13 @@ from ..protocol import MultiStep, OneStep, reason
 from ..tasks import TASKS
 from . import components, diff2in1
 from .components import How
+from .configs import PipelineConfig, validated
+from .fit import check_text
 from .locate import fetch_base
 from .published import PUBLISHED, Published
 from .settings import ModelSettings, TaskSettings
-from .strict import ModelError, load_strictly, read_json, weight_files
+from .strict import ModelError, damaged, load_strictly, read_json, weight_files
+from .tokenizer import read_tokenizer
 
 Assembled = tuple[StableDiffusion, ModelSettings, dict[str, nn.Module], list[Path]]
 
@@ -170,12 +174,12 @@ def _backbone(place: Place, row: Published, how: How) -> StableDiffusion:
         texts[""] = known
     if (place.text / "text_encoder").is_dir():
         encoder = components.text_encoder(place.text / "text_encoder", how)
-        tokens = components.tokenizer(place.text / "tokenizer")
+        tokens = read_tokenizer(place.text / "tokenizer", encoder)
     elif known is None:
         raise ModelError(f"{place.text} has neither a text encoder nor {components.EMPTY_TEXT[0]}")
     scheduler: Mapping[str, Any] = SD21_SCHEDULER
     if place.scheduler is not None:
-        scheduler = read_json(place.scheduler / "scheduler_config.json")
+        scheduler = components.scheduler(place.scheduler)
     return StableDiffusion(
         components.unet(place.unet, how, row.headless, place.lora, bare=row.method == "GenPercept"),
         components.vae(place.vae, how, place.decoder),
@@ -189,14 +193,16 @@ def _backbone(place: Place, row: Published, how: How) -> StableDiffusion:
 def dpt_head(folder: Path, ending: Ending, how: How) -> DPTHead:
     """GenPercept's DPT head, whose file names what ours names."""
     tensors = how.tensors(folder)
-    first = tensors.get("neck.convs.0.weight")
-    if first is None:
-        raise ModelError(f"{folder} lacks the tensor neck.convs.0.weight; it holds no DPT head")
-    taps = [tensors[k].shape[1] for k in sorted(tensors) if k.startswith("neck.convs.")]
+    convs = [tensors[k] for k in sorted(tensors) if k.startswith("neck.convs.")]
+    if "neck.convs.0.weight" not in tensors or any(conv.ndim != 4 for conv in convs):
+        raise ModelError(
+            f"{folder} lacks the tensor neck.convs.0.weight of a convolution; it holds no DPT head"
+        )
+    taps = [int(conv.shape[1]) for conv in convs]
     old = any(".layers.0.residual_layer1." in k for k in tensors)
-    head = DPTHead(
-        tuple(taps), int(first.shape[0]), ending="elu+1" if old else ending, unused_first_residual=old
-    )
+    with damaged(folder, "DPT head"), torch.device("meta"):
+        width = int(tensors["neck.convs.0.weight"].shape[0])
+        head = DPTHead(tuple(taps), width, ending="elu+1" if old else ending, unused_first_residual=old)
     load_strictly(head, tensors, folder, how.dtype)
     return head
 
@@ -222,13 +228,7 @@ def check_network(key: str, net: StableDiffusion, protocol: OneStep | MultiStep,
         raise ModelError(
             f"{unet} takes {taken or 'no'} class numbers, {key} gives {given or 'none'}; {wrong}"
         )
-    width = int(config["cross_attention_dim"])
-    text = net.text_width
-    if text is not None and text != width:
-        raise ModelError(
-            f"{unet} reads text of width {width}, and the text encoder or stored prompt beside it has {text}; give "
-            "another --base"
-        )
+    check_text(net, unet)
 
 
 def _files(place: Place, variant: str) -> list[Path]:
@@ -256,7 +256,8 @@ def marigold_like(folder: Path) -> ModelSettings | None:
         return None
     if said.get("use_full_z_range") is False:
         raise ModelError(f"{index}: use_full_z_range=false is a scale of normals that twofold does not read")
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    said = {**said, **validated(PipelineConfig, said, index)}
+    scheduler = components.scheduler(folder / "scheduler")
     names = _targets(said, kind, index)
     protocol = _walk(said, scheduler, len(names), folder)
     tasks = {

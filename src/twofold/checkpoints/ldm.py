@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from ..backbones.new import SD21_SCHEDULER, sd_autoencoder, sd_unet_config
-from .components import How
-from .names import modern_text, modern_vae, without
-from .strict import ModelError, Tensors, load_strictly, read_file
+from .components import How, filled_text_encoder
+from .names import modern_vae, without
+from .strict import ModelError, Tensors, damaged, load_strictly, read_file
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
@@ -32,18 +32,23 @@ def read_ldm(path: Path, how: How) -> dict[str, Any]:
     probe = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     if probe not in tensors:
         raise ModelError(f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: it lacks {probe}")
-    width = tensors[probe].shape[1]
+    width = tensors[probe].shape[-1] if tensors[probe].ndim else 0
     if width not in (768, 1024):
         raise ModelError(
             f"{path}: its U-Net reads text of width {width}; Stable Diffusion 1.x has 768, 2.x 1024"
         )
-    channels = tensors[f"{_UNET}input_blocks.0.0.weight"].shape[1]
+    first = tensors.get(f"{_UNET}input_blocks.0.0.weight")
+    if first is None or first.ndim != 4 or not 1 <= first.shape[1] <= 512:
+        raise ModelError(
+            f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: its U-Net has no first convolution"
+        )
     second = width == 1024
-    parts = {
-        "unet": _unet(tensors, channels, second, path, how),
-        "vae": _vae(tensors, path, how),
-        "text_encoder": _text(tensors, second, path, how),
-    }
+    with damaged(path, "Stable Diffusion 1.x or 2.x checkpoint"):  # the converters of diffusers look names up
+        parts = {
+            "unet": _unet(tensors, int(first.shape[1]), second, path, how),
+            "vae": _vae(tensors, path, how),
+            "text_encoder": _text(tensors, second, path, how),
+        }
     kind = "v_prediction" if second else "epsilon"
     return {**parts, "tokenizer": None, "scheduler_config": {**SD21_SCHEDULER, "prediction_type": kind}}
 
@@ -115,11 +120,8 @@ def _text(tensors: Tensors, second: bool, path: Path, how: How) -> nn.Module:
         hidden_act="gelu" if second else "quick_gelu",
         projection_dim=1024 if second else 768,
     )
-    if how.meta:
-        with torch.device("meta"):
-            module = CLIPTextModel(config)
-    else:
-        module = CLIPTextModel(config).to(how.dtype)
+    with torch.device("meta"):
+        module = CLIPTextModel(config)
     if second:
         mine = {k: v for k, v in tensors.items() if k.startswith(_OPEN_CLIP)}
         mine = without(mine, lambda k: k.removeprefix(_OPEN_CLIP).startswith(_UNUSED))
@@ -128,5 +130,4 @@ def _text(tensors: Tensors, second: bool, path: Path, how: How) -> nn.Module:
         )
     else:
         renamed = convert_ldm_clip_checkpoint({k: v for k, v in tensors.items() if k.startswith(_CLIP)})
-    load_strictly(module, modern_text(renamed, set(module.state_dict())), path, how.dtype)
-    return module
+    return filled_text_encoder(config, renamed, path, how)

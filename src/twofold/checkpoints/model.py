@@ -31,6 +31,7 @@ from .own import EMBEDDED, NETWORK, SETTINGS, Opened, open_own
 from .published import PUBLISHED, find_by_folder, find_published
 from .settings import ModelSettings
 from .strict import ModelError, read_json, weight_files
+from .tokenizer import read_tokenizer
 
 _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
 _WHOLE = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder")
@@ -278,9 +279,9 @@ def _plain(folder: Path, how: How) -> StableDiffusion:
     return StableDiffusion(
         components.unet(folder / "unet", how),
         components.vae(folder / "vae", how),
-        components.text_encoder(folder / "text_encoder", how),
-        components.tokenizer(folder / "tokenizer"),
-        read_json(folder / "scheduler" / "scheduler_config.json"),
+        encoder := components.text_encoder(folder / "text_encoder", how),
+        read_tokenizer(folder / "tokenizer", encoder),
+        components.scheduler(folder / "scheduler"),
     )
 
 
@@ -306,7 +307,7 @@ def _file(path: Path, how: How, method: str, base: str) -> Opened:
 def _foreign_tokenizer(family: str, base: str) -> Any:
     """A single file holds no tokenizer: that of ``base``, or of the family's home; None where neither is at hand."""
     try:
-        return components.tokenizer(fetch_base(family, ("tokenizer",), base) / "tokenizer")
+        return read_tokenizer(fetch_base(family, ("tokenizer",), base) / "tokenizer")
     except ModelError:
         if base:
             raise

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,7 +25,8 @@ from ..tasks import Task, get_task
 from .code import made
 from .model import digest
 from .own import NETWORK, code_version
-from .strict import ModelError, read_file, read_json
+from .settings import ImageSize, Line
+from .strict import ModelError, read_file, read_json, wrong_value
 
 WEIGHTS = "model.safetensors"
 
@@ -49,10 +50,10 @@ class NetworkSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     schema_: Literal["twofold-network/1"] = Field(default="twofold-network/1", alias="schema")
     name: str = "unnamed"
-    network: str
+    network: Line
     options: dict[str, Any] = Field(default_factory=dict)
-    size: int = 0
-    tasks: tuple[str, ...] = ()
+    size: ImageSize = 0
+    tasks: Annotated[tuple[Line, ...], Field(max_length=256)] = ()
     licence: str = "unstated"
     trained_on: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()
@@ -105,9 +106,11 @@ class Network:
         if asked is None:
             raise ModelError(f"{self.name} does not know the task {task!r}; it knows {', '.join(self.tasks)}")
         about = {"model": self.name, "digest": self.digest, "network": self.settings.network}
-        return NetworkPredictor(
-            self.module, self._task(asked, trusted=asked == task), asked, self.settings.size, about
-        )
+        found = self._task(asked, trusted=asked == task)
+        try:
+            return NetworkPredictor(self.module, found, asked, self.settings.size, about)
+        except ValueError as error:
+            raise ModelError(f"{self.name}: {error}") from error
 
     def _task(self, name: str, trusted: bool = False) -> Task:
         try:
@@ -164,8 +167,7 @@ def read_settings(folder: Path) -> NetworkSettings:
     try:
         return NetworkSettings.model_validate(read_json(folder / NETWORK))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ModelError(f"{folder / NETWORK}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise ModelError(f"{folder / NETWORK}: {wrong_value(error)}") from error
 
 
 def save_network(network: nn.Module, settings: NetworkSettings, folder: Path) -> None:

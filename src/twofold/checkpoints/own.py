@@ -18,11 +18,13 @@ from ..backbones.stable_diffusion import StableDiffusion, save_components
 from . import components
 from .card import model_card
 from .components import How
+from .fit import check_head, check_text
 from .heads import open_heads, save_heads
 from .image_encoder import FOLDER as IMAGE_ENCODER
 from .image_encoder import open_image_adapter, save_image_adapter
 from .settings import ModelSettings
-from .strict import ModelError, read_json, weight_files
+from .strict import ModelError, Tensors, damaged, read_file, read_json, weight_files, wrong_value
+from .tokenizer import read_tokenizer
 
 SETTINGS, TEXTS = "twofold.json", "texts.safetensors"
 # In place of SETTINGS, in the folder of a network of somebody's own.
@@ -39,12 +41,12 @@ def open_own(folder: Path, how: How) -> Opened:
         ModelError: something is missing or does not fit.
     """
     settings = _settings(folder)
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = components.scheduler(folder / "scheduler")
     texts = _texts(folder)
     encoder, tokens = None, None
     if not texts or (folder / "text_encoder").is_dir():
         encoder = components.text_encoder(folder / "text_encoder", how)
-        tokens = components.tokenizer(folder / "tokenizer")
+        tokens = read_tokenizer(folder / "tokenizer", encoder)
     weighty = {t: asked.head for t, asked in settings.tasks.items() if asked.head != "latent"}
     net = StableDiffusion(
         components.unet(folder / "unet", how, settings.headless),
@@ -54,9 +56,12 @@ def open_own(folder: Path, how: How) -> Opened:
         scheduler,
         texts,
     )
+    check_text(net, folder / "unet")
     if settings.image_encoder:
         net.image_adapter = open_image_adapter(folder / IMAGE_ENCODER, how)
     heads = open_heads(folder / "heads", weighty, how)
+    for task, head in heads.items():
+        check_head(head, net, folder / "heads" / task)
     return net, settings, heads, own_files(folder)
 
 
@@ -142,9 +147,7 @@ def _settings(folder: Path) -> ModelSettings:
     try:
         return ModelSettings.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(p) for p in first["loc"])
-        raise ModelError(f"{folder / SETTINGS}: {where}: {first['msg']}") from error
+        raise ModelError(f"{folder / SETTINGS}: {wrong_value(error)}") from error
 
 
 def _save_texts(texts: Mapping[str, Tensor], path: Path) -> None:
@@ -156,9 +159,22 @@ def _texts(folder: Path) -> dict[str, Tensor]:
     path = folder / TEXTS
     if not path.exists():
         return {}
-    try:
-        with safe_open(path, framework="pt") as file:
-            prompts = json.loads((file.metadata() or {})["prompts"])
-            return {prompt: file.get_tensor(str(i)) for i, prompt in enumerate(prompts)}
-    except Exception as error:
-        raise ModelError(f"{path} is damaged ({error}); fetch it again") from error
+    tensors: Tensors = read_file(path)
+    with damaged(path, "file of embedded prompts"), safe_open(path, framework="pt") as file:
+        prompts = json.loads((file.metadata() or {})["prompts"])
+    if not isinstance(prompts, list) or set(tensors) != {str(i) for i in range(len(prompts))}:
+        raise ModelError(
+            f"{path}: its list of prompts and its tensors do not belong together; fetch it again"
+        )
+    for prompt, tensor in zip(prompts, (tensors[str(i)] for i in range(len(prompts))), strict=True):
+        if (
+            not isinstance(prompt, str)
+            or tensor.ndim != 2
+            or not tensor.is_floating_point()
+            or not tensor.numel()
+        ):
+            raise ModelError(
+                f"{path}: the embedding of {prompt!r} is {tensor.dtype} {tuple(tensor.shape)}; expected floating-point "
+                "numbers of a shape (tokens, width)"
+            )
+    return {prompt: tensors[str(i)] for i, prompt in enumerate(prompts)}

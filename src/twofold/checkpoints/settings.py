@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -14,6 +14,11 @@ from ..predictor import Edge, Reading
 from ..protocol import MultiStep, OneStep, Protocol
 from ..suggest import unknown
 from ..tasks import get_task
+
+# Text of a settings file: names, prompts. The names of 512 classes in brackets are the longest there is.
+Line = Annotated[str, Field(max_length=32768)]
+# Of an image's edge, in pixels; 0 is its own.
+ImageSize = Annotated[int, Field(ge=0, le=8192)]
 
 
 class TaskSettings(BaseModel):
@@ -28,18 +33,18 @@ class TaskSettings(BaseModel):
         frame: that vectors are painted in; ``None`` where there are none.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    task: str = ""
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    task: Line = ""
     protocol: Protocol = OneStep()
     head: str = "latent"
-    prompt: str = ""
+    prompt: Line = ""
     pad: bool = False
-    guidance: float = 1.0
-    space: str = ""
+    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
+    space: Line = ""
     frame: Literal["RUB", "LUB", "RDF"] | None = None
     stretch: bool = False
     clip: Literal["mean", "channels", "lower"] = "mean"
-    part: int = 0
+    part: Annotated[int, Field(ge=0, le=64)] = 0
     image_features: bool = False
     resize: OutputResize = "bilinear"
     odd_sizes: Literal["pad", "floor"] = "pad"
@@ -89,13 +94,13 @@ class ModelSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
     schema_: Literal["twofold-model/1"] = Field(default="twofold-model/1", alias="schema")
-    name: str = "unnamed"
-    size: int = 256
+    name: Line = "unnamed"
+    size: ImageSize = 256
     edge: Edge = "longest"
     headless: bool = False
-    image_encoder: str = ""
+    image_encoder: Line = ""
     generates: bool | None = None
-    tasks: dict[str, TaskSettings] = Field(default_factory=dict)
+    tasks: Annotated[dict[str, TaskSettings], Field(max_length=256)] = Field(default_factory=dict)
     licence: str = "unstated"
     trained_on: tuple[str, ...] = ()
     recipes: tuple[str, ...] = ()

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import warnings
 import zipfile
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from pydantic import ValidationError
+from safetensors import safe_open
 from torch import Tensor, nn
 
-from ..io import UnsafeNameError, check_name
+from ..io import UnsafeNameError, check_name, quoted
 
 Tensors = dict[str, Tensor]
 
@@ -22,17 +26,74 @@ class ModelError(ValueError):
     """A model that cannot be used; the message says which file or tensor and what to do."""
 
 
+# The largest JSON file of a Stable Diffusion, the tokenizer's, has 2 MB. Parsed, JSON takes about ten times its size.
+MAX_JSON_BYTES = 16 << 20
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a checkpoint file, or ModelError."""
+    text = read_text(path)
     try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing; the checkpoint folder is incomplete, fetch it again") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not readable JSON ({error}); fetch the checkpoint again") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path} does not hold a JSON object; fetch the checkpoint again")
     return value
+
+
+def read_text(path: Path) -> str:
+    """The text of a small file of a checkpoint, or ModelError."""
+    if not path.exists():
+        raise ModelError(f"{path} is missing; the checkpoint folder is incomplete, fetch it again")
+    if not path.is_file():
+        raise ModelError(f"{path} is no regular file; fetch the checkpoint again")
+    try:
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise ModelError(
+                f"{path} has {path.stat().st_size} bytes; no such file has more than {MAX_JSON_BYTES}, fetch it again"
+            )
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} is not readable text ({error}); fetch the checkpoint again") from error
+
+
+def _no_number(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def wrong_value(error: ValidationError) -> str:
+    """What is wrong with a file's contents, in one line: where, what was found, what was expected."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(x) for x in first["loc"])
+    message = str(first["msg"]).removeprefix("Value error, ")
+    found = first.get("input")
+    shown = (
+        f" is {quoted(repr(found), 60)[1:-1]}" if isinstance(found, str | int | float | bool | None) else ""
+    )
+    return f"{where}{shown}: {message}" if where else message
+
+
+@contextmanager
+def damaged(path: Path, what: str) -> Generator[None]:
+    """Around code of other libraries that parses a file: whatever it raises says that the file is damaged.
+
+    Parsers of damaged files raise nearly anything (KeyError, struct.error, AssertionError, RuntimeError, a bare
+    Exception of tokenizers), so this is the one place that takes all of it for a fault of the file.
+
+    Raises:
+        ModelError: the body failed; ModelErrors pass through.
+    """
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else ""
+        kind = type(error).__name__
+        raise ModelError(
+            f"{path} is no {what} that can be read ({kind}: {reason[:200]}); fetch it again"
+        ) from error
 
 
 def checked_name(name: Any, where: Path, what: str) -> str:
@@ -104,7 +165,11 @@ def read_tensors(folder: Path, variant: str = "", **how: Any) -> Tensors:
     """All tensors of one component by key; see `read_file`."""
     tensors: Tensors = {}
     for path in weight_files(folder, variant):
-        tensors.update(read_file(path, **how))
+        found = read_file(path, **how)
+        twice = sorted(tensors.keys() & found.keys())
+        if twice:
+            raise ModelError(f"{path} has the tensor {twice[0]}, which another shard has too; fetch it again")
+        tensors.update(found)
     return tensors
 
 
@@ -120,25 +185,28 @@ def read_file(path: Path, dtype: torch.dtype | None = None, meta: bool = False) 
     Raises:
         ModelError: the file is damaged, or holds code.
     """
-    tensors = _safe(path, dtype, meta) if path.suffix == ".safetensors" else _pickled(path)
+    tensors = _safe(path, dtype, meta) if path.suffix == ".safetensors" else _pickled(path, meta)
     cast = {k: v if dtype is None or not v.is_floating_point() else v.to(dtype) for k, v in tensors.items()}
     return {k: v.to("meta") for k, v in cast.items()} if meta else cast
 
 
 def _safe(path: Path, dtype: torch.dtype | None, meta: bool) -> Tensors:
-    try:
-        with safe_open(path, framework="pt") as file:
-            out = {}
-            for key in file.keys():  # noqa: SIM118
-                if meta:
-                    out[key] = torch.empty(file.get_slice(key).get_shape(), device="meta")
-                else:
-                    # Cast one by one: the file as it is and the model need not be in memory together.
-                    value = file.get_tensor(key)
-                    out[key] = value if dtype is None or not value.is_floating_point() else value.to(dtype)
-            return out
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} is damaged or not safetensors ({error}); fetch it again") from error
+    with damaged(path, "file of safetensors"), safe_open(path, framework="pt") as file:
+        out = {}
+        for key in file.keys():  # noqa: SIM118
+            if meta:
+                out[key] = _described(file.get_slice(key))
+            else:
+                # Cast one by one: the file as it is and the model need not be in memory together.
+                value = file.get_tensor(key)
+                out[key] = value if dtype is None or not value.is_floating_point() else value.to(dtype)
+        return out
+
+
+def _described(entry: Any) -> Tensor:
+    """A tensor of a file on the meta device: its shape, and whether it has floating-point numbers."""
+    whole = not entry.get_dtype().startswith(("F", "BF"))
+    return torch.empty(entry.get_shape(), device="meta", dtype=torch.int64 if whole else None)
 
 
 class _Unread:
@@ -170,27 +238,49 @@ def _harmless() -> list[Any]:
     ]
 
 
-def _pickled(path: Path) -> Tensors:
+def _pickled(path: Path, meta: bool) -> Tensors:
     if not path.stat().st_size:
         raise ModelError(f"{path} is empty; fetch it again")
-    try:
-        with torch.serialization.safe_globals(_harmless()):
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} is a pickle that holds more than tensors{_named_code(error)}, and was not run; ask its author for "
-            "safetensors"
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(
-            f"{path} is damaged or no checkpoint ({str(error).splitlines()[0]}); fetch it again"
-        ) from error
+    with (
+        damaged(path, "checkpoint"),
+        torch.serialization.safe_globals(_harmless()),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # torch on its own formats
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_zip(path)
+        try:
+            found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        except pickle.UnpicklingError as error:
+            # Not what torch says, which advises to load it all the same.
+            raise ModelError(
+                f"{path} is damaged, or a pickle that holds more than tensors{_named_code(error)}, and was not run; "
+                "ask its author for safetensors"
+            ) from error
     for name in ("state_dict", "model"):  # Lightning's files, and Bae's
         if isinstance(found, dict) and isinstance(found.get(name), dict):
             found = found[name]
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}, not a table of tensors")
-    return {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+    tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
+    # A view may repeat one number a billion times, which costs memory only when it is copied.
+    size = sum(v.numel() * v.element_size() for v in tensors.values())
+    if not meta and size > 2 * path.stat().st_size + (1 << 20):
+        raise ModelError(
+            f"{path} describes {size} bytes of tensors, many times its own size; it was not read"
+        )
+    return tensors
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse compressed entries, which torch never writes, and which may expand to any size."""
+    with zipfile.ZipFile(path) as file:
+        for entry in file.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
+                raise ModelError(
+                    f"{path} has compressed entries, which no checkpoint of torch has; it was not read"
+                )
 
 
 def _named_code(error: pickle.UnpicklingError) -> str:
@@ -201,6 +291,17 @@ def _named_code(error: pickle.UnpicklingError) -> str:
 
 def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch.dtype) -> None:
     """Put ``tensors`` into ``module``, cast to ``dtype``; no key may be missing, left over or misshapen.
+
+    Raises:
+        ModelError: names the first tensor that does not fit, and counts the rest.
+    """
+    check_tensors(module, tensors, where)
+    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
+    module.load_state_dict(cast, assign=True)
+
+
+def check_tensors(module: nn.Module, tensors: Tensors, where: Path) -> None:
+    """Whether ``tensors`` are those of ``module``: every key, shape and kind of number.
 
     Raises:
         ModelError: names the first tensor that does not fit, and counts the rest.
@@ -224,8 +325,12 @@ def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch
         raise ModelError(
             f"{where} has the unexpected tensor {surplus[0]}{_more(surplus)}; is config.json the right one?"
         )
-    cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
-    module.load_state_dict(cast, assign=True)
+    for key, value in tensors.items():
+        if value.is_floating_point() != wanted[key].is_floating_point() or value.is_complex():
+            kind = "floating-point" if wanted[key].is_floating_point() else "whole"
+            raise ModelError(
+                f"{where}: tensor {key} has numbers of the type {value.dtype}; expected {kind} numbers"
+            )
 
 
 def _more(names: list[str]) -> str:

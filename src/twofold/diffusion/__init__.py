@@ -2,9 +2,20 @@
 
 from .draw import Rngs, draw
 from .sampler import Solver, ddim, dpm, dpm_timesteps, euler, lcm, lcm_timesteps, walk
-from .schedule import BetaFamily, Parametrization, Schedule, Spacing, from_x0, per_image, to_x0, word_for
+from .schedule import (
+    MAX_STEPS,
+    BetaFamily,
+    Parametrization,
+    Schedule,
+    Spacing,
+    from_x0,
+    per_image,
+    to_x0,
+    word_for,
+)
 
 __all__ = [
+    "MAX_STEPS",
     "BetaFamily",
     "Parametrization",
     "Rngs",

@@ -16,6 +16,9 @@ Parametrization = Literal["epsilon", "v", "x0", "flow"]
 BetaFamily = Literal["linear", "scaled_linear", "power"]
 Spacing = Literal["leading", "trailing"]
 
+# Training time steps that a schedule may have; the published ones have 1000.
+MAX_STEPS = 100_000
+
 # diffusers' names for the same things, as they stand in scheduler_config.json
 _FROM_DIFFUSERS: dict[str, Parametrization] = {
     "epsilon": "epsilon",

@@ -8,6 +8,7 @@ made by transposed convolutions. Sizes follow the maps': a latent of any height 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -130,7 +131,11 @@ class SpectralConv(nn.Module):
 
     def normalised(self) -> Tensor:
         """The weights over their spectral norm, in float32 at least."""
-        with torch.autocast(self.weight.device.type, enabled=False):
+        # The meta device, on which shapes are checked, has no autocast to switch off.
+        plain = (
+            nullcontext() if self.weight.is_meta else torch.autocast(self.weight.device.type, enabled=False)
+        )
+        with plain:
             weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
             flat = weight.flatten(1)
             with torch.no_grad():

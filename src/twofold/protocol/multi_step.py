@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
 from ..diffusion import Rngs, Schedule, Spacing, ddim, draw, euler, lcm, lcm_timesteps
 from .noise import Noise, Strategy, multi_resolution
-from .query import Answer, Look, Query
+from .query import Answer, ClassLabels, Look, Parts, Query, TimeStep
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class MultiStep:
     """Diffusion conditioned on an image: stochastic (Marigold), from zeros (E2E-FT), or from the image (DMP).
 
@@ -36,23 +36,23 @@ class MultiStep:
         encode, class_labels, parts: as in `OneStep`.
     """
 
-    steps: int = 4
+    steps: Annotated[int, Field(le=1000)] = 4
     start: Literal["gaussian", "zeros", "image"] = "gaussian"
     condition: Literal["concat", "replace"] = "concat"
     noise: Noise | None = None
     spacing: Spacing = "trailing"
-    offset: int = 1
-    timesteps: tuple[int, ...] | None = None
+    offset: Annotated[int, Field(ge=0, le=1000)] = 1
+    timesteps: Annotated[tuple[TimeStep, ...], Field(max_length=1000)] | None = None
     sampler: Literal["ddim", "euler", "lcm"] = "ddim"
     final: Literal["prev", "x0"] = "x0"
     oracle: bool = False
     mixed: Strategy | None = None
-    mixed_strength: float = 0.9
+    mixed_strength: Annotated[float, Field(ge=0, le=1)] = 0.9
     annealed: bool = True
-    trained_at: int | None = None
+    trained_at: TimeStep | None = None
     encode: Literal["mode", "sample"] = "mode"
-    class_labels: tuple[float, ...] | None = None
-    parts: int = 1
+    class_labels: ClassLabels | None = None
+    parts: Parts = 1
     kind: Literal["multi_step"] = "multi_step"
 
     def __post_init__(self) -> None:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
-from ..diffusion import BetaFamily, Parametrization, Schedule
+from ..diffusion import MAX_STEPS, BetaFamily, Parametrization, Schedule
 
 Strategy = Literal["original", "every_layer", "power_of_two", "random_step"]
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Noise:
     """A noise schedule as a value: 1000 time steps (or ``steps``) of betas from ``start`` to ``end``.
 
@@ -32,14 +32,14 @@ class Noise:
         steps: training time steps.
     """
 
-    start: float = 0.00085
-    end: float = 0.012
+    start: Annotated[float, Field(ge=0, le=1)] = 0.00085
+    end: Annotated[float, Field(ge=0, le=1)] = 0.012
     family: BetaFamily = "scaled_linear"
-    exponent: float = 2.0
+    exponent: Annotated[float, Field(gt=0, le=100)] = 2.0
     zero_snr: bool = False
     predicts: Parametrization = "v"
     ends_clean: bool = False
-    steps: int = 1000
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 1000
 
     @property
     def schedule(self) -> Schedule:

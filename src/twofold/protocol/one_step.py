@@ -10,10 +10,10 @@ from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
 from ..diffusion import Rngs, Schedule, draw
-from .query import Answer, Look, Query
+from .query import Answer, ClassLabels, Look, Parts, Query, TimeStep
 
 
-@checked(frozen=True, config=ConfigDict(extra="forbid"))
+@checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class OneStep:
     """One look at the clean image latent (GenPercept, eq. 11-12; Lotus).
 
@@ -34,14 +34,14 @@ class OneStep:
             where features are read, and not the answer.
     """
 
-    timestep: int = 1
+    timestep: TimeStep = 1
     predicts: Literal["v", "x0"] = "v"
     condition: Literal["replace", "concat"] = "replace"
     start: Literal["gaussian", "zeros"] = "gaussian"
     taught: Literal["same", "random"] = "same"
     encode: Literal["mode", "sample"] = "mode"
-    class_labels: tuple[float, ...] | None = None
-    parts: int = 1
+    class_labels: ClassLabels | None = None
+    parts: Parts = 1
     noised: bool = False
     kind: Literal["one_step"] = "one_step"
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from ..diffusion import Parametrization, to_x0, word_for
+from ..diffusion import MAX_STEPS, Parametrization, to_x0, word_for
+
+# Settings of protocols are read from files too: their ranges bound what is computed and allocated.
+TimeStep = Annotated[int, Field(ge=0, le=MAX_STEPS)]
+Parts = Annotated[int, Field(ge=1, le=64)]
+ClassLabels = Annotated[tuple[float, ...], Field(max_length=1024)]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,79 @@
+"""Whether parts of a checkpoint fit each other, found out on the meta device, where nothing is computed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones.stable_diffusion import StableDiffusion
+from .strict import ModelError
+
+
+def check_text(net: StableDiffusion, where: Path) -> None:
+    """Whether the U-Net reads text of the width that the text encoder or the stored prompts have.
+
+    Raises:
+        ModelError: it does not.
+    """
+    width = int(net.unet.config["cross_attention_dim"])
+    stored = {int(v.shape[-1]) for v in net.texts.values()}
+    found = {net.text_width} | stored if net.text_width is not None else stored
+    for other in found - {width}:
+        raise ModelError(
+            f"{where} reads text of width {width}, and the text encoder or stored prompt beside it has {other}; give "
+            "another --base"
+        )
+
+
+def check_head(head: nn.Module, net: StableDiffusion, where: Path) -> None:
+    """Whether a head reads the features of ``net`` and answers at the image's size.
+
+    Raises:
+        ModelError: it does not.
+    """
+    edge = 1 << len(net.levels)
+    state = {k: v.to("meta") for k, v in [*head.named_parameters(), *head.named_buffers()]}
+    kind = next((v.dtype for v in state.values() if v.is_floating_point()), torch.float32)
+    latent = torch.empty(1, net.latent_channels, edge, edge, device="meta", dtype=kind)
+    features = tuple(
+        torch.empty(1, channels, size, size, device="meta", dtype=kind)
+        for channels, size in _features(head, net, edge)
+    )
+    try:
+        with torch.no_grad():
+            found = torch.func.functional_call(head.eval(), state, (latent, features, net))
+    except Exception as error:  # whatever torch raises of shapes that do not fit
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelError(f"{where}: this head does not fit the network beside it ({reason})") from error
+    size = edge * net.stride
+    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[-2:] != (size, size):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ModelError(
+            f"{where}: this head gives {shape} for an image of {size} x {size}; expected its size"
+        )
+
+
+def _features(head: nn.Module, net: StableDiffusion, edge: int) -> list[tuple[int, int]]:
+    """Channels and edge of each map that a head reads, for a latent of ``edge``; see `Output.features`."""
+    taps: Any = getattr(head, "reads_features", True)
+    if not taps:
+        return []
+    if taps in ("all", "attention"):
+        deepest = len(net.levels) - 1
+        maps = [(c, edge >> (deepest - i)) for i, level in enumerate(net.levels) for c in level]
+        words = len(getattr(head, "config", {}).get("prompts", ())) or 2
+        looks = [(words, edge >> (deepest - i)) for i in net.look_levels] if taps == "attention" else []
+        return maps + looks
+    # The last two maps of the decoding path have the latent's resolution, the others half of the next one's each.
+    coarse = len(net.tap_channels) - 2
+    if taps == "pyramid":
+        shift = [coarse - i for i in range(len(net.pyramid))]
+        return [
+            (c, edge >> s if s >= 0 else edge << -s)
+            for s, level in zip(shift, net.pyramid, strict=True)
+            for c in level
+        ]
+    return [(c, edge >> max(0, coarse - i)) for i, c in enumerate(net.tap_channels)]

@@ -1,0 +1,127 @@
+"""CLIP tokenizers, read from copies of their files that hold what twofold knows and nothing else.
+
+transformers keeps whatever else ``tokenizer_config.json`` says: names of other files, templates that it later writes to
+files of the names they have, code of a hub. None of it belongs to a tokenizer of CLIP.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..environment import quiet_libraries
+from .strict import ModelError, damaged, read_json, read_text, wrong_value
+
+_LONGEST = 8192  # tokens
+_MOST_WORDS = 1 << 20
+_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+class Token(BaseModel):
+    """A special token, as ``special_tokens_map.json`` and old configs spell it."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    content: Annotated[str, Field(min_length=1, max_length=256)]
+
+
+class _Settings(BaseModel):
+    """What is read of ``tokenizer_config.json`` and ``special_tokens_map.json``."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    # transformers writes 1e30 where it knows no length.
+    model_max_length: Annotated[int, Field(ge=2)] | Annotated[float, Field(ge=2)] | None = None
+    bos_token: Annotated[str, Field(min_length=1, max_length=256)] | Token | None = None
+    eos_token: Annotated[str, Field(min_length=1, max_length=256)] | Token | None = None
+    unk_token: Annotated[str, Field(min_length=1, max_length=256)] | Token | None = None
+    pad_token: Annotated[str, Field(min_length=1, max_length=256)] | Token | None = None
+
+
+def read_tokenizer(folder: Path, text_encoder: Any = None) -> Any:
+    """A ``CLIPTokenizer``.
+
+    Args:
+        folder: with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+        text_encoder: that is to read its tokens.
+
+    Raises:
+        ModelError: a file is missing or damaged, or there are more words or longer prompts than the encoder knows.
+    """
+    from transformers import CLIPTokenizer
+
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is missing; the checkpoint folder is incomplete, fetch it again")
+    settings = _settings(folder)
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name)
+        _copy_words(folder, copy)
+        (copy / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        with damaged(folder, "folder of a tokenizer"), quiet_libraries():
+            found = CLIPTokenizer.from_pretrained(copy, local_files_only=True)
+    found.name_or_path = str(folder)
+    if text_encoder is not None:
+        _check(found, text_encoder.config, folder)
+    return found
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """The checked settings, the special tokens as plain text."""
+    said: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            found = _Settings.model_validate(read_json(path))
+        except ValidationError as error:
+            raise ModelError(f"{path}: {wrong_value(error)}") from error
+        for key in _TOKENS:
+            token = getattr(found, key)
+            if token is not None:
+                said[key] = token.content if isinstance(token, Token) else token
+        if found.model_max_length is not None and found.model_max_length <= _LONGEST:
+            said["model_max_length"] = int(found.model_max_length)
+    return {"model_max_length": 77, **said}
+
+
+def _copy_words(folder: Path, copy: Path) -> None:
+    """The vocabulary and the merges, in one file or in two."""
+    whole = folder / "tokenizer.json"
+    if whole.exists():
+        found = read_json(whole)
+        model = found.get("model")
+        words = model.get("vocab") if isinstance(model, dict) else None
+        _check_words(words, whole)
+        (copy / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+        return
+    words = read_json(folder / "vocab.json")
+    _check_words(words, folder / "vocab.json")
+    (copy / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
+    (copy / "merges.txt").write_text(read_text(folder / "merges.txt"), encoding="utf-8")
+
+
+def _check_words(words: Any, path: Path) -> None:
+    if not isinstance(words, dict) or not 0 < len(words) <= _MOST_WORDS:
+        raise ModelError(f"{path} has no table of words, at most {_MOST_WORDS}; fetch it again")
+    for word, number in words.items():
+        if type(number) is not int or not 0 <= number < _MOST_WORDS:
+            raise ModelError(
+                f"{path}: the word {word!r} has the number {number!r}; expected 0 to {_MOST_WORDS - 1}"
+            )
+
+
+def _check(tokenizer: Any, config: Any, folder: Path) -> None:
+    most = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if most > config.vocab_size:
+        raise ModelError(
+            f"{folder} has {most} words, and the text encoder beside it {config.vocab_size}; "
+            "they do not belong together"
+        )
+    if tokenizer.model_max_length > config.max_position_embeddings:
+        raise ModelError(
+            f"{folder} makes prompts of {tokenizer.model_max_length} tokens, and the text encoder beside it reads "
+            f"{config.max_position_embeddings}; they do not belong together"
+        )
