@@ -255,8 +255,8 @@ def _pickled(path: Path, meta: bool) -> Tensors:
         except pickle.UnpicklingError as error:
             # Not what torch says, which advises to load it all the same.
             raise ModelError(
-                f"{path} is damaged, or a pickle that holds more than tensors{_named_code(error)}, and was not run; "
-                "ask its author for safetensors"
+                f"{path} is damaged, or a pickle that holds more than tensors, and was not run; ask its author for "
+                f"safetensors{_named_code(error)}"
             ) from error
     for name in ("state_dict", "model"):  # Lightning's files, and Bae's
         if isinstance(found, dict) and isinstance(found.get(name), dict):
@@ -286,7 +286,7 @@ def _check_zip(path: Path) -> None:
 def _named_code(error: pickle.UnpicklingError) -> str:
     """What a refused pickle would have called; nothing else of torch's message, which explains how to run it anyway."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
-    return f" ({found[1]})" if found else ""
+    return f" (it names {found[1]})" if found else ""
 
 
 def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch.dtype) -> None:
