@@ -24,6 +24,7 @@ NYU_SQUEEZED = Source(path="data/nyu-squeezed", share=795)
 CREATED = Source(path="data/nyu-created", share=500, limit=500, labels="teacher")
 CREATED_OFFICIAL = Source(path="data/nyu-created-official", share=795, labels="teacher")
 EPOCHS = 50
+SCANNET_FRAMES = 20000
 ADE20K_LOGITS = "twofold.data.labels:ade20k_logits"
 
 
@@ -115,6 +116,34 @@ def official_second_stage() -> Recipe:
     recipe = taught("diff2in1-official-second-stage", 2 * 795, 8)
     recipe = recipe.replace(start="runs/diff2in1-official-warm-up/checkpoint", ema=0.998, ema_every=80)
     return as_released(recipe, (NYU_SQUEEZED, CREATED_OFFICIAL))
+
+
+def scannet_warm_up() -> Recipe:
+    """Normals of ScanNet with FrameNet's labels, to be tested on NYUv2: the paper's transfer, first stage.
+
+    Published: that the transfer was measured; its numbers are not known to us. Nor is how many frames were used: here
+    20 thousand, evenly from all scans, each seen once or so, 4 an update, with Bae's optimizer. Test it with
+    ``twofold evaluate --benchmark nyuv2-normals-bae``.
+    """
+    frames = Source(path="data/scannet-normals", share=SCANNET_FRAMES, limit=SCANNET_FRAMES)
+    recipe = taught("diff2in1-scannet-warm-up", 795, 4).replace(
+        sources=(frames.model_dump(),), steps=SCANNET_FRAMES // 4, save_every=500
+    )
+    return bae_optimizer(recipe)
+
+
+def scannet_second_stage() -> Recipe:
+    """The transfer's second stage: 500 created pictures, which the teacher labels.
+
+    Published: see `scannet_warm_up`. How many were created is not known: as many as of NYUv2, by ``twofold create
+    data/scannet-normals --count 500``, which takes them evenly from all scans.
+    """
+    created = Source(path="data/scannet-created", share=500, limit=500, labels="teacher")
+    warm = scannet_warm_up()
+    return warm.replace(
+        name="diff2in1-scannet-second-stage", start=f"runs/{warm.name}/checkpoint", ema=0.998, ema_every=40,
+        sources=(warm.sources[0].model_dump(), created.model_dump()),
+    )  # fmt: skip
 
 
 def as_released(recipe: Recipe, sources: tuple[Source, ...]) -> Recipe:

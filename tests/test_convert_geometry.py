@@ -17,7 +17,7 @@ import torch
 from trees import indoor, outdoor, room
 from twofold.data import Folder, FolderError, validate
 from twofold.data.convert import CONVERTERS, Converter, convert
-from twofold.geometry import Camera, normals_from_depth, unproject
+from twofold.geometry import Camera, convert_frame, normals_from_depth, unproject
 from twofold.sample import Origin
 
 
@@ -264,6 +264,39 @@ def test_depth_in_whole_numbers_becomes_metres(name, off, tmp_path):
     # iBims' two masks hide a column each; a *positive* mask_invalid means valid.
     valid = folder[1].valid["depth"][0]
     assert valid[:, 2:].all() and bool(valid[:, :2].any()) == (name == "scannet")
+
+
+@pytest.mark.parametrize("frame", ["LUB", "RUB", "RDF"])
+def test_framenet_s_frame_is_found_from_where_floors_and_walls_are(tmp_path, frame):
+    """And its normals are read as the room's, whatever frame they were stored in."""
+    folder = converted("scannet-framenet", indoor.framenet(tmp_path / "scannet-frames", frame), "train")
+    assert folder.ids == ("scene0000_00/frame-000010", "scene0706_01/frame-000010")
+    assert folder.rows[0]["targets"]["normals"]["frame"] == frame
+    _, expected = room.seen(room.camera())
+    sample = folder[0]
+    known = sample.valid["normals"][0]
+    assert not known[:2].any() and known[2:].all()
+    wanted = convert_frame(torch.from_numpy(expected).permute(2, 0, 1), "RDF", "RUB").float()
+    torch.testing.assert_close(sample.targets["normals"][:, known], wanted[:, known], rtol=0, atol=0.01)
+
+
+def test_framenet_s_splits_and_what_is_wrong_with_a_tree(tmp_path):
+    tree = indoor.framenet(tmp_path / "scannet-frames")
+    assert converted("scannet-framenet", tree, "test").ids == ("scene0707_00/frame-000010",)
+    (tree / "test.txt").write_text("scene0000_00\n")
+    listed = convert(CONVERTERS["scannet-framenet"], tree, "test", tmp_path / "listed")
+    assert Folder(listed).ids == ("scene0000_00/frame-000010",)
+    (tree / "scene0000_00" / "frame-000010-orient-mask.png").unlink()
+    with pytest.raises(ValueError, match=r"orient-mask\.png does not exist"):
+        convert(CONVERTERS["scannet-framenet"], tree, "train", tmp_path / "broken")
+    flat = np.full((*room.SIZE, 3), 200, dtype=np.uint8)
+    for path in tree.rglob("*-normal.png"):
+        room.png(path, flat)
+    with pytest.raises(ValueError, match=r"no normal .* is known|frame of its normals is not clear"):
+        convert(CONVERTERS["scannet-framenet"], tree, "train", tmp_path / "flat")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="of its split train"):
+        convert(CONVERTERS["scannet-framenet"], tmp_path / "empty", "train", tmp_path / "none")
 
 
 def test_a_list_of_scannet_chooses_and_orders(tmp_path):

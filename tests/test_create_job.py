@@ -56,6 +56,26 @@ def whole(creator, sources, tmp_path_factory):
     return out
 
 
+@pytest.mark.parametrize(
+    "chosen", [{"count": 2}, {"fraction": 0.5}, {"fraction": 0.5, "selection": "random", "selection_seed": 4}]
+)
+def test_creation_takes_the_samples_that_training_takes(creator, sources, chosen):
+    from twofold.create.job import plan
+    from twofold.train.recipe import Source
+
+    source = {"limit" if k == "count" else k: v for k, v in chosen.items()}
+    wanted = Source(path="x", **source).indices(len(sources))
+    assert [item.source for item in plan(creator, sources, Job(**chosen))] == wanted
+    assert wanted != [0, 1], "not simply the first"
+
+
+def test_a_job_takes_a_count_or_a_fraction():
+    with pytest.raises(ValueError, match="a count of its sources or a fraction"):
+        Job(count=2, fraction=0.5)
+    with pytest.raises(ValueError, match="a count of its sources or a fraction"):
+        Job(fraction=0.0)
+
+
 def contents(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
 

@@ -353,7 +353,7 @@ def test_what_the_recipes_ask(net):
         "normals": (3, "normals", {"l1": 10.0}),
     }
     assert get_task(NYUD).outputs == 40
-    assert set(nyud.losses) == {NYUD, "depth", "normals"}
+    assert set(nyud.losses) == {NYUD, "twofold.tasks.metric_depth:depth_10m", "normals"}
     for plan, decay, share_ in (("nyud_mt", 0.998, 500 / 795), ("pascal_context", 0.999, 1)):
         second = made[f"{plan}_improved"]()
         real, created = second.sources

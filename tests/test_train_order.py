@@ -130,6 +130,19 @@ def test_seeds_differ_where_any_key_does_and_nowhere_else():
 
 
 @pytest.mark.parametrize("limit", [{"fraction": 0.3}, {"limit": 30}])
+def test_a_random_selection_is_a_seed_s_own_and_grows_with_the_fraction(limit):
+    used = Source(path="x", selection="random", selection_seed=7, **limit).indices(100)
+    assert len(used) == len({*used}) == 30
+    assert used == sorted(used)
+    assert used == Source(path="x", selection="random", selection_seed=7, **limit).indices(100)
+    assert used != Source(path="x", selection="random", selection_seed=8, **limit).indices(100)
+    assert {b - a for a, b in pairwise(used)} > {1, 2}
+    more = Source(path="x", selection="random", selection_seed=7, fraction=0.6).indices(100)
+    assert {*used} < {*more} and len(more) == 60
+    assert Source(path="x", selection="random", fraction=1.0).indices(5) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("limit", [{"fraction": 0.3}, {"limit": 30}])
 def test_limits_and_fractions_take_samples_evenly(limit):
     used = Source(path="x", **limit).indices(100)
     assert len(used) == len({*used}) == 30

@@ -162,7 +162,8 @@ class Prediction:
 
         Args:
             space: ``depth`` (m), ``disparity`` (1/m), ``sqrt_disparity`` or ``log_depth``.
-            scale: with ``shift``, what makes this map metric in its own space: ``scale * map + shift``. A map known
+            scale: with ``shift``, what makes this map metric in its own space: ``scale * map + shift``; of a task in
+                metres, its own (``Task.metres``). A map known
                 up to scale and shift cannot be converted without them: 1 / (a d + b) depends on b / a.
             shift: see ``scale``.
 
@@ -173,6 +174,8 @@ class Prediction:
             raise ValueError(
                 f"cannot convert {self.space or self.task.name!r} to {space!r}; spaces: {', '.join(SPACES)}"
             )
+        if scale is None and not self.metric and self.task.metres:
+            scale = self.task.metres
         if scale is None and not self.metric:
             raise ValueError(
                 f"this {self.space} is known up to scale and shift only; give the scale and shift that make it "
@@ -180,7 +183,7 @@ class Prediction:
             )
         known = self.map if scale is None else scale * self.map + shift
         task = self.task if space == self.space else TASKS[space]
-        task = replace(task, unit=METRIC_UNITS[space])
+        task = replace(task, unit=METRIC_UNITS[space], metres=0.0)
         made = _paint(_metres(known, self.space), space)
         return replace(self, task=task, map=made, space=space, metric=True)
 

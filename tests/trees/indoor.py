@@ -150,6 +150,19 @@ def scannet(root: Path) -> Path:
     return root
 
 
+def framenet(root: Path, frame: str = "LUB") -> Path:
+    """Two scans of the training part and one of the test part, of a frame each; what was not measured holds numbers."""
+    for scene in ("scene0000_00", "scene0706_01", "scene0707_00"):
+        _, normals = seen(camera())
+        stem = root / scene / "frame-000010"
+        photo(stem.with_name(f"{stem.name}-color.png"), seed=int(scene[5:9]) % 90)
+        png(stem.with_name(f"{stem.name}-normal.png"), colors(normals, frame, 255))
+        known = np.full(SIZE, 255, dtype=np.uint8)
+        known[:2] = 0
+        png(stem.with_name(f"{stem.name}-orient-mask.png"), known)
+    return root
+
+
 def diode(root: Path, within: str = "val") -> Path:
     """One room and one street; the mask is 1 where the scanner saw something, the depth is of one channel."""
     for part, scene in (("indoors", "scene_00019"), ("outdoor", "scene_00022")):

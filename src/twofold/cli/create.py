@@ -48,7 +48,17 @@ def create(
         str, typer.Option(metavar="S[,S]", help="How far a source is noised: near 0 little, 1 wholly.")
     ] = "0.6",
     per_image: Annotated[int, typer.Option(min=1, help="Samples of each source at each strength.")] = 1,
-    count: Annotated[int, typer.Option(min=0, help="Only the first so many sources; 0 is all.")] = 0,
+    count: Annotated[int, typer.Option(min=0, help="Only so many of the sources; 0 is all.")] = 0,
+    fraction: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Only this part of the sources, in place of --count.")
+    ] = 1.0,
+    select: Annotated[
+        str,
+        typer.Option(
+            help="Which ones: even, over the folder; random, by --select-seed. As in a recipe's source."
+        ),
+    ] = "even",
+    select_seed: Annotated[int, typer.Option(min=0, help="Of a random selection.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Looks at each sample; 30, or 50 with --compat.")] = 0,
     sampler: Annotated[str, typer.Option(help="ddim; dpm, which needs fewer steps; euler; or lcm.")] = "ddim",
     guidance: Annotated[
@@ -118,8 +128,9 @@ def create(
     opened = _open(model, device, dtype_of(dtype))
     creator = _creator(opened, sources, task, settings, template, captioner)
     together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 4)
-    job = Job(strengths, per_image, thresholds, together, part, count)
-    total = len(strengths) * per_image * min(len(sources), count or len(sources))
+    selection: Any = one_of("--select", select, ("even", "random"))
+    job = Job(strengths, per_image, thresholds, together, part, count, fraction, selection, select_seed)
+    total = len(strengths) * per_image * len(job.sources(len(sources)))
     counts: Counter[str] = Counter()
     try:
         for event in track(created(creator, sources, out, job), -(-total // part[1]), "create", as_json):

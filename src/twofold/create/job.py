@@ -13,6 +13,7 @@ from typing import Any
 
 from ..data.folder import Folder
 from ..data.layout import FolderError, Row, read_header, read_pending, read_rows, to_json, write_text
+from ..data.selection import Selection, selected
 from ..data.writer import FolderWriter
 from ..finite import NonFiniteError
 from ..image import ImageError
@@ -44,7 +45,8 @@ class Job:
         batch: samples that go through the network together. Which ones does not depend on what is there already, nor on
             shards, so that a killed job ends with the same files to the last bit.
         shard: (i, n): this process takes the i-th of n parts, from 0.
-        count: how many sources, the first of the folder; 0 is all.
+        count, fraction, selection, selection_seed: how many of the sources, and which, as `data.selection.selected`
+            takes them, and as a recipe's `Source` does (``limit``, ``fraction``): so both are the same samples.
     """
 
     strengths: tuple[float, ...] = (0.6,)
@@ -53,12 +55,23 @@ class Job:
     batch: int = 1
     shard: tuple[int, int] = (0, 1)
     count: int = 0
+    fraction: float = 1.0
+    selection: Selection = "even"
+    selection_seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.strengths or self.per_image < 1 or self.batch < 1 or self.count < 0:
             raise ValueError("a job has a strength, one sample a picture or more, and batches of one or more")
+        if not 0 < self.fraction <= 1 or (self.count and self.fraction != 1):
+            raise ValueError(
+                f"a job takes a count of its sources or a fraction in (0, 1], not {self.count} and {self.fraction:g}"
+            )
         if not 0 <= self.shard[0] < self.shard[1]:
             raise ValueError(f"there is no part {self.shard[0] + 1} of {self.shard[1]}")
+
+    def sources(self, total: int) -> list[int]:
+        """Which of ``total`` sources are used, by index."""
+        return selected(total, self.count, self.fraction, self.selection, self.selection_seed)
 
 
 STANDARD_JOB = Job()
@@ -121,7 +134,7 @@ def plan(creator: Creator, folder: Folder, job: Job) -> list[_Item]:
     Raises:
         ValueError: two strengths that are one time step.
     """
-    rows = list(range(len(folder)))[: job.count or None]
+    rows = job.sources(len(folder))
     rows.sort(key=lambda i: folder.rows[i]["id"])
     items: list[_Item] = []
     for strength in job.strengths:

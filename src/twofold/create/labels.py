@@ -108,7 +108,12 @@ def ask(predictor: Painter, images: Tensor, seeds: Sequence[int]) -> list[Predic
 
 
 def as_target(prediction: Prediction) -> Tensor:
-    """A prediction as the target ``c h w`` of its task, in the unit of `sample.UNITS`; depth as `relative` keeps it."""
+    """A prediction as the target ``c h w`` of its task, in the unit of `sample.UNITS`.
+
+    Depth of a task in metres is in metres, at least a millimetre; other depth as `relative` keeps it.
+    """
+    if prediction.task.metres:
+        return (prediction.map * prediction.task.metres).clamp(min=1e-3)
     if prediction.space in SPACES:
         return relative.to_depth(prediction.map, prediction.space)
     if prediction.task.target == "mask":
@@ -122,7 +127,9 @@ def descriptors(predictors: Mapping[str, Painter]) -> dict[str, dict[str, Any]]:
     for predictor in predictors.values():
         task = predictor.task
         how = dict(_EXACT.get(task.target, DEFAULT_CODECS.get(task.target, {"codec": "npy"})))
-        if task.target == "depth":
+        if task.target == "depth" and task.metres:
+            how |= {"unit": "m"}
+        elif task.target == "depth":
             how[relative.KEY] = predictor.space
         found[task.target] = how
     return found

@@ -5,7 +5,8 @@ only in the space it was painted in. It is stored as the target ``depth``, in ma
 function is ``1 + d`` (d itself in ``log_depth``): ``1 + d``, ``1 / (1 + d)``, ``1 / (1 + d)^2`` or ``e^d``.
 Every task of that space takes off scale and shift, by its 2 % and 98 % quantiles, before it learns, so it learns d.
 The descriptor of such a target says ``"relative": "<space>"``; no task of another space can learn from it, and no
-metric in metres can be measured on it: `learnable` says so.
+metric in metres can be measured on it: `learnable` says so. Depth of a task in metres (``Task.metres``) is stored in
+metres, and such a task learns from no other.
 """
 
 from __future__ import annotations
@@ -64,4 +65,4 @@ def relative_space(folder: Folder, index: int) -> str:
 def learnable(task: Task, folder: Folder, index: int) -> bool:
     """Whether ``task`` can learn from a row as far as spaces of depth go."""
     space = relative_space(folder, index) if task.target == "depth" else ""
-    return space in ("", task.space)
+    return space == "" or (space == task.space and not task.metres)

@@ -70,7 +70,8 @@ class FromModel:
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
         """The model's answer to the sample's image."""
         made = self.predictor(sample.image, size=self.size, seed=self.seed, ensemble=self.ensemble)
-        return Answer(as_target(made.map, made.frame))
+        metres = self.predictor.task.metres
+        return Answer(as_target(made.map * metres if metres else made.map, made.frame))
 
     def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Nothing: a model's identity is that of the evaluation."""
@@ -85,10 +86,11 @@ def check_model(predictor: Painter, standard: Standard) -> None:
             f"{standard.id} scores {' or '.join(standard.spaces)}; this model's {predictor.task.name} is {space!r}; "
             "choose another --protocol or --task"
         )
-    if standard.target == "depth" and standard.align == "none":
+    if standard.target == "depth" and standard.align == "none" and not predictor.task.metres:
         raise EvaluationError(
             f"{standard.id} scores metres, and this model knows depth up to scale and shift only; choose another "
-            "--protocol, or score metric predictions with --predictions"
+            "--protocol, train a task in metres (twofold.tasks.metric_depth), or score metric predictions with "
+            "--predictions"
         )
 
 

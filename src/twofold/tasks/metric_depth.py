@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..ensemble import median
 from .depth import depth
 from .task import Task
 
@@ -31,13 +32,22 @@ def encode(metres: Tensor, valid: Tensor, limit: float) -> tuple[Tensor, Tensor]
     return canvas.expand(-1, 3, -1, -1).contiguous(), mask
 
 
+def align(prediction: Tensor, target: Tensor, valid: Tensor, limit: float) -> Tensor:
+    """A map in metres, at least a millimetre: nothing is fitted to the truth."""
+    return (prediction * limit).clamp(min=1e-3)
+
+
 def metric_depth_task(limit: float) -> Task:
     """The task of depth as a share of ``limit`` metres; maps are 0 at the camera and 1 there."""
     return replace(
         depth,
         unit=f"depth in {limit:g} metres: 0 at the camera, 1 there",
         encode=partial(encode, limit=limit),
+        metres=limit,
+        merge=median,  # scale and shift are known: members are compared as they are
+        align=partial(align, limit=limit),
     )
 
 
 depth_8m = metric_depth_task(8.0)
+depth_10m = metric_depth_task(10.0)

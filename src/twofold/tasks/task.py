@@ -47,6 +47,7 @@ class Task:
         classes: names of the classes in the order of their ids, of a map of ids.
         painted: whether canvases are pictures, which an autoencoder can encode and decode; False for ids wanted of
             logits and for heatmaps, which only a head that reads features can give.
+        metres: that 1 of a map of depth is, where it is not known up to scale and shift only; 0 where it is.
         picture_losses: more losses, of names of their own, that also look at the picture.
     """
 
@@ -70,6 +71,7 @@ class Task:
     paints: int = 0
     classes: tuple[str, ...] = ()
     painted: bool = True
+    metres: float = 0.0
     picture_losses: Mapping[str, PictureLoss] = field(default_factory=dict)
 
     def __reduce_ex__(self, protocol: Any) -> Any:

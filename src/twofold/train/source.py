@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..data.selection import Selection, selected
 
 Pixels = Annotated[int, Field(ge=1)]
 Size = tuple[Pixels, Pixels]
@@ -17,8 +18,12 @@ class Source(BaseModel):
     Attributes:
         path: of the folder.
         share: of the examples, relative to the other sources'; it is kept exactly, not on average.
-        limit: how many samples are used, taken evenly from the whole folder; 0 is all.
+        limit: how many samples are used; 0 is all.
         fraction: of the samples that are used, in place of ``limit`` (GenPercept, Table 12).
+        selection: which ones: ``even``, at equal distances over the whole folder, or ``random`` by ``selection_seed``
+            (Diff-2-in-1's data efficiency), see `data.selection`. ``twofold create`` with the same options takes the
+            same.
+        selection_seed: of a random selection; a smaller one of one seed is a part of a larger one.
         size: height and width of this folder's examples, in place of the recipe's.
         crop: window of its images, in place of its header's: ``[left, top, width, height]`` or ``kitti-benchmark``.
         depth_range: metres; depth is valid strictly between (GenPercept: 1e-5 to 65 for Hypersim, to 80 for VKITTI2).
@@ -32,6 +37,8 @@ class Source(BaseModel):
     share: float = Field(1.0, ge=0)
     limit: int = Field(0, ge=0)
     fraction: float = Field(1.0, gt=0, le=1)
+    selection: Selection = "even"
+    selection_seed: int = Field(0, ge=0)
     size: Size | None = None
     crop: tuple[int, int, int, int] | Literal["", "kitti-benchmark"] = ""
     depth_range: tuple[float, float] | None = None
@@ -52,7 +59,4 @@ class Source(BaseModel):
 
     def indices(self, count: int) -> list[int]:
         """Which of ``count`` samples to use."""
-        used = self.limit or max(1, round(Fraction(str(self.fraction)) * count))
-        if used >= count:
-            return list(range(count))
-        return [i * count // used for i in range(used)]
+        return selected(count, self.limit, self.fraction, self.selection, self.selection_seed)

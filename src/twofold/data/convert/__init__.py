@@ -13,6 +13,7 @@ from twofold.data.convert.diode import DIODE
 from twofold.data.convert.dis5k import DIS5K
 from twofold.data.convert.dsine import DSINE_IBIMS, DSINE_NYUV2, DSINE_SCANNET, DSINE_SINTEL, DSINE_VKITTI
 from twofold.data.convert.eth3d import ETH3D
+from twofold.data.convert.framenet import SCANNET_FRAMENET
 from twofold.data.convert.hypersim import HYPERSIM
 from twofold.data.convert.ibims import IBIMS1
 from twofold.data.convert.kitti_eigen import KITTI_EIGEN
@@ -40,6 +41,7 @@ CONVERTERS: dict[str, Converter] = {
         DIFF2IN1_SQUEEZED,
         KITTI_EIGEN,
         SCANNET_MARIGOLD,
+        SCANNET_FRAMENET,
         DIODE,
         ETH3D,
         IBIMS1,

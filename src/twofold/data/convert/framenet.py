@@ -1,0 +1,122 @@
+"""ScanNet's frames with FrameNet's normals (Huang et al. 2019), the training data of Bae et al. and of DSINE.
+
+``sceneXXXX_YY/frame-NNNNNN-{color,normal,orient-mask}.png``, as FrameNet's package `scannet-frames` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from twofold.data.convert.converter import Converter
+from twofold.data.convert.paired import names
+from twofold.data.convert.tree import Tree, swap
+from twofold.data.layout import FolderError, Row
+from twofold.geometry import FRAMES
+from twofold.image import read_map
+
+_LOOKED_AT = 40  # frames, to find the frame of the normals
+_CERTAIN = 0.2  # agreement of each axis, of which 1 is the most
+_FIRST_TEST = 707  # scans of ScanNet's test set begin here
+_COLOR, _NORMAL, _MASK = "-color.png", "-normal.png", "-orient-mask.png"
+
+
+def rows(root: Path, split: str) -> Iterator[Row]:
+    """One row a frame of the split's scans: those that `{split}.txt` names, else by ScanNet's numbers of scans.
+
+    Raises:
+        FolderError: no frame, one without its normals or mask, or normals whose frame is not clear.
+    """
+    tree = Tree(root)
+    listed = set(names(root / f"{split}.txt")) if (root / f"{split}.txt").is_file() else None
+    found = [n for n in tree.match(f"scene*/*{_COLOR}") if _wanted(n.partition("/")[0], split, listed)]
+    if not found:
+        raise FolderError(f"{root} has no scene*/frame-*{_COLOR} of its split {split}; give scannet-frames")
+    step = max(1, len(found) // _LOOKED_AT)
+    frame = _frame(root, [root / swap(n, _COLOR, _NORMAL) for n in found[::step]][:_LOOKED_AT])
+    for name in found:
+        scene, _, stem = swap(name, _COLOR, "").partition("/")
+        yield {
+            "id": f"{scene}/{stem}",
+            "file_name": name,
+            "scene": scene,
+            "targets": {
+                "normals": {
+                    "path": tree.at(swap(name, _COLOR, _NORMAL)),
+                    "frame": frame,
+                    "masks": {"measured": {"path": tree.at(swap(name, _COLOR, _MASK))}},
+                }
+            },
+        }
+
+
+def _wanted(scene: str, split: str, listed: set[str] | None) -> bool:
+    if listed is not None:
+        return scene in listed
+    number = scene.removeprefix("scene").partition("_")[0]
+    return number.isdecimal() and (int(number) >= _FIRST_TEST) == (split == "test")
+
+
+def _frame(root: Path, paths: Sequence[Path]) -> str:
+    """The frame of the stored normals, found from rooms; FolderError when none is clear.
+
+    Inside a room a wall on the left faces right and the floor, which is below, faces up; and all that is seen faces the
+    camera. So x goes against the column where it points right, y with the row where it points up, and z is above 0
+    where it points to the camera.
+    """
+    if not all(path.is_file() for path in paths):
+        missing = next(path for path in paths if not path.is_file())
+        raise FolderError(f"{missing} does not exist; restore it, or remove its picture")
+    sides = [_places(path) for path in paths]
+    vectors, places = (torch.cat(side, 1) for side in zip(*sides, strict=True))
+    if vectors.shape[1] < 2:
+        raise FolderError(f"{root}: no normal of the first frames is known; is it the right folder?")
+    across = torch.corrcoef(torch.stack([vectors[0], -places[0]]))[0, 1]
+    down = torch.corrcoef(torch.stack([vectors[1], places[1]]))[0, 1]
+    facing = vectors[2].sum() / vectors[2].abs().sum()
+    told = [float(x.nan_to_num(nan=0.0)) for x in (across, down, facing)]
+    signs = tuple(1 if agreement > 0 else -1 for agreement in told)
+    frame = next((name for name, axes in FRAMES.items() if axes == signs), None)
+    if frame is None or min(map(abs, told)) < _CERTAIN:
+        said = ", ".join(f"{axis} {agreement:+.2f}" for axis, agreement in zip("xyz", told, strict=True))
+        raise FolderError(
+            f"{root}: the frame of its normals is not clear ({said}; 1 is right, up and to the camera); write the rows "
+            "with a 'frame' of their own"
+        )
+    return frame
+
+
+def _places(path: Path) -> tuple[Tensor, Tensor]:
+    """Known normals as stored, and column and row of each from -1 to 1: float64 3 n and 2 n."""
+    stored = read_map(path).double()
+    if stored.shape[0] != 3:
+        raise FolderError(f"{path} has {stored.shape[0]} channels; normals have 3")
+    height, width = stored.shape[-2:]
+    y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
+    vectors = stored / 255 * 2 - 1
+    known = (stored.sum(0) > 0) & ((torch.linalg.vector_norm(vectors, dim=0) - 1).abs() < 0.2)
+    return vectors[:, known], torch.stack([x, y])[:, known].double()
+
+
+SCANNET_FRAMENET = Converter(
+    name="scannet-framenet",
+    title="ScanNet's frames with FrameNet's normals (scannet-frames)",
+    licence="ScanNet's terms of use (its README says CC BY-NC-SA 4.0 of the data); no redistribution",
+    access="sign ScanNet's terms, then FrameNet's scannet-frames.zip (github.com/hjwdzh/FrameNet)",
+    splits=("train", "test"),
+    targets={
+        "normals": {
+            "codec": "png8",
+            "invalid": "zero",
+            "unit": "vector",
+            "masks": {"measured": {"codec": "png8", "invalid": [0]}},
+        }
+    },
+    rows=rows,
+    notes="What the package says of its frame was not at hand: it is found from the data, by where floors and walls "
+    "are, and the conversion stops where that does not tell. Train is scans 0 to 706, test 707 and on, unless "
+    "train.txt or test.txt in the tree names scans, one a line.",
+)
