@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..io import DiskFullError, report_disk_full
 from .strict import ModelError
 
 # Weights that others are built on, first to last: the first home of Stable Diffusion 2.1 and 1.5 is gone.
@@ -35,8 +36,10 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
 
     Raises:
         ModelError: no such repository or revision, no access, or it is not in the cache and cannot be reached.
+        DiskFullError: there is no space for it in the cache.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -46,6 +49,7 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
+    from huggingface_hub.file_download import repo_folder_name
 
     dot = f".{variant}" if variant else ""
     weights = [f"{p}/*{dot}{end}" for p in parts for end in (".safetensors", "-*-of-*.safetensors")] + [
@@ -61,21 +65,24 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
     others = [] if variant else [f"{p}/*.{v}.safetensors" for p in parts for v in ("fp16", "non_ema", "bf16")]
     at = f" at revision {revision!r}" if revision else ""
     try:
-        folder = Path(
-            snapshot_download(
-                repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
+        with report_disk_full(Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))):
+            folder = Path(
+                snapshot_download(
+                    repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
+                )
             )
-        )
-        # Old pickles only for the parts that have nothing else.
-        lost = [
-            p
-            for p in parts
-            if (folder / p / "config.json").exists() and not any((folder / p).glob("*.safetensors"))
-        ]
-        if lost:
-            pickles = [f"{p}/*{dot}.bin" for p in lost]
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, *pickles]))
+            # Old pickles only for the parts that have nothing else.
+            lost = [
+                p
+                for p in parts
+                if (folder / p / "config.json").exists() and not any((folder / p).glob("*.safetensors"))
+            ]
+            if lost:
+                pickles = [f"{p}/*{dot}.bin" for p in lost]
+                folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, *pickles]))
         return folder
+    except DiskFullError:
+        raise
     except GatedRepoError as error:
         raise ModelError(
             f"{repo} asks for consent: accept its terms on its page, then log in with 'hf auth login'"
@@ -85,12 +92,7 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelError(f"no repository {repo!r} on the hub, or no access to it") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno in (
-            errno.ENOSPC,
-            errno.EDQUOT,
-            errno.EACCES,
-            errno.EROFS,
-        ):
+        if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
             raise ModelError(f"{repo} cannot be kept in the hub's cache ({error.strerror})") from error
         offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
         raise ModelError(

@@ -6,7 +6,6 @@ folder names it: who opens it says which code is meant.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..environment import resolve_device, resolve_dtype
+from ..image.files import atomic_folder
 from ..network import NetworkPredictor
 from ..painter import describe_network
 from ..tasks import Task, get_task
@@ -175,18 +175,17 @@ def save_network(network: nn.Module, settings: NetworkSettings, folder: Path) ->
 
     Raises:
         FileExistsError: something is already there; a checkpoint is never overwritten.
+        DiskFullError: there is no space for it.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; a checkpoint is not overwritten, choose another folder")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     state = network.state_dict()
     kept = {k: state[k].detach().cpu().contiguous() for k, first in _tied(state).items() if k == first}
-    save_file(kept, partial / WEIGHTS)
     stamped = settings.model_copy(update={"code_version": code_version()})
-    (partial / NETWORK).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
-    partial.rename(folder)
+    with atomic_folder(folder) as partial:
+        partial.mkdir(parents=True)
+        save_file(kept, partial / WEIGHTS)
+        (partial / NETWORK).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
 
 
 def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:

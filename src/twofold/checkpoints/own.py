@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion, save_components
+from ..image.files import atomic_folder
 from . import components
 from .card import model_card
 from .components import How
@@ -83,6 +83,7 @@ def save_model(
 
     Raises:
         FileExistsError: something is already there; a checkpoint is never overwritten.
+        DiskFullError: there is no space for it.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; a checkpoint is not overwritten, choose another folder")
@@ -91,15 +92,7 @@ def save_model(
             "this model came without a tokenizer, as single files do, and could not be read again; open it with "
             "--base, a Stable Diffusion that has one"
         )
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_components(backbone, partial, dtype)
-    save_heads(heads or {}, partial / "heads", dtype)
     adapter = backbone.image_adapter
-    if adapter is not None:
-        save_image_adapter(adapter, partial / IMAGE_ENCODER, dtype)
-    if backbone.texts:
-        _save_texts(backbone.texts, partial / TEXTS)
     headless = isinstance(backbone.unet.conv_out, nn.Identity)
     stamped = settings.model_copy(
         update={
@@ -108,9 +101,15 @@ def save_model(
             "image_encoder": "" if adapter is None else adapter.encoder.name,
         }
     )
-    (partial / SETTINGS).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
-    (partial / "README.md").write_text(model_card(stamped))
-    partial.rename(folder)
+    with atomic_folder(folder) as partial:
+        save_components(backbone, partial, dtype)
+        save_heads(heads or {}, partial / "heads", dtype)
+        if adapter is not None:
+            save_image_adapter(adapter, partial / IMAGE_ENCODER, dtype)
+        if backbone.texts:
+            _save_texts(backbone.texts, partial / TEXTS)
+        (partial / SETTINGS).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
+        (partial / "README.md").write_text(model_card(stamped))
 
 
 def push_model(folder: Path, repo: str) -> str:

@@ -31,6 +31,7 @@ from twofold.cli.render import render
 from twofold.cli.report import report
 from twofold.cli.train import train
 from twofold.cli.usage import usage_message
+from twofold.io import as_disk_full
 
 app = typer.Typer(
     add_completion=False,
@@ -109,6 +110,10 @@ def _explain(error: Exception, arguments: list[str]) -> tuple[int, str]:
     """The exit code and the line for an error."""
     if isinstance(error, Stop):
         return error.code, str(error)
+    path = getattr(error, "filename", None)
+    full = as_disk_full(error, path) if path else None
+    if full is not None:
+        return SOME_FAILED, str(full)
     if hasattr(error, "format_message"):  # typer's own errors; their class moved between versions
         return NOTHING_STARTED, usage_message(error, arguments, typer.main.get_command(app))
     if isinstance(error, ValueError | OSError | ImportError | ArithmeticError):

@@ -10,7 +10,8 @@ from typing import Any
 from ..data.folder import Folder
 from ..data.layout import MANIFESTS, FolderError, Row, check_row, to_json, write_text
 from ..image import ImageError
-from ..image.files import held
+from ..image.files import append_line, held
+from ..io import DiskFullError
 from ..sample import Sample
 from .captioner import CaptionError, described, open_captioner
 
@@ -62,8 +63,7 @@ def caption_folder(
             for event in _captioned(folder, todo[start : start + batch], name, device):
                 if event["status"] == "captioned":
                     found[event["id"]] = event["text"]
-                    with (folder.root / JOURNAL).open("a", encoding="utf-8") as file:
-                        file.write(to_json({**event, SOURCE: name}, event["id"]) + "\n")
+                    append_line(folder.root / JOURNAL, to_json({**event, SOURCE: name}, event["id"]))
                 yield event
         _write(folder, found, name)
 
@@ -101,6 +101,8 @@ def _captioned(folder: Folder, indices: Sequence[int], name: str, device: str) -
     for i in indices:
         try:
             samples.append(folder[i])
+        except DiskFullError:
+            raise
         except (FolderError, ImageError, OSError) as error:
             events[i] = {
                 "id": folder.ids[i],

@@ -19,7 +19,7 @@ from ..finite import NonFiniteError
 from ..image import ImageError
 from ..image.files import held, remove_leftovers
 from ..image.stored import find_stored
-from ..io import FormatError, check_types, parse_object
+from ..io import DiskFullError, FormatError, check_types, parse_object
 from ..sample import Origin, Sample
 from .captioner import CaptionError
 from .creator import Creator
@@ -216,6 +216,8 @@ def _chunk(
             if all(i.key in known for i in chunk):
                 continue
             sources.append((item, folder[item.source], sha))
+        except DiskFullError:
+            raise
         except (FolderError, ImageError, OSError) as error:
             told[item.key] |= {"status": "failed", "error": " ".join(str(error).split())}
     for (item, _, sha), sample in zip(sources, _made(maker, sources, job.batch), strict=True):

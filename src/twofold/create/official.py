@@ -19,7 +19,7 @@ from ..data.folder import Folder
 from ..data.layout import SCHEMA, FolderError, write_text
 from ..geometry import convert_frame
 from ..image import atomic_write, write_image
-from ..io import to_json
+from ..io import report_disk_full, to_json
 
 
 def is_official(root: Path) -> bool:
@@ -85,16 +85,17 @@ def export_official(
     final = out / official_name(start) / split
     work = final.with_name(f".{split}-{os.getpid()}")
     shutil.rmtree(work, ignore_errors=True)
-    for part in PARTS:
-        (work / part).mkdir(parents=True)
     try:
-        for k in range(len(real) if real is not None else 0):
-            assert real is not None
-            _write(work, real, k, f"a_real_{k + 1:05d}", f"a_real_{k + 1:05d}")
-        for k, index in enumerate(chosen, 1):
-            _write(work, created, index, f"rgb_syn_{k}", f"sn_syn_{k}")
-        shutil.rmtree(final, ignore_errors=True)
-        work.rename(final)
+        with report_disk_full(final):
+            for part in PARTS:
+                (work / part).mkdir(parents=True)
+            for k in range(len(real) if real is not None else 0):
+                assert real is not None
+                _write(work, real, k, f"a_real_{k + 1:05d}", f"a_real_{k + 1:05d}")
+            for k, index in enumerate(chosen, 1):
+                _write(work, created, index, f"rgb_syn_{k}", f"sn_syn_{k}")
+            shutil.rmtree(final, ignore_errors=True)
+            work.rename(final)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return final

@@ -28,6 +28,7 @@ from twofold.geometry import Camera
 from twofold.image import ImageError, read_image
 from twofold.image.maps import as_map, read_stored
 from twofold.image.raster_format import RasterFormat, array_format, raster_format
+from twofold.io import report_disk_full
 from twofold.sample import Origin, Sample
 
 # How each format begins, and the suffix by which the readers know it.
@@ -182,7 +183,8 @@ def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> tuple[
     if not suffix:
         raise FolderError(f"{place} begins with {data[:8]!r}, which no reader of maps knows")
     path = folder / f"map{suffix}"
-    path.write_bytes(data)
+    with report_disk_full(path):
+        path.write_bytes(data)
     codec = str(how.get("codec", ""))
     try:
         array = read_stored(path, codec=codec, key=str(how.get("key", "")))

@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from ..image.pictures import shown
-from ..io import FormatError, check_types, check_values, parse_object, quoted, to_json
+from ..io import (
+    FormatError,
+    check_types,
+    check_values,
+    parse_object,
+    quoted,
+    report_disk_full,
+    to_json,
+)
 from .standard import EvaluationError
 
 SCHEMA = "twofold-rows/1"
@@ -176,13 +184,15 @@ class Writer:
         self._line(row)
 
     def _line(self, value: Mapping[str, Any]) -> None:
-        self._file.write(to_json(value) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with report_disk_full(self.path):
+            self._file.write(to_json(value) + "\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Lets go of the file."""
-        self._file.close()
+        with report_disk_full(self.path):  # of a row that was not flushed
+            self._file.close()
 
 
 def _hold(file: TextIO, path: Path) -> None:

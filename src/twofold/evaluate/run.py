@@ -15,6 +15,7 @@ from typing import Any
 from ..data.folder import Folder, FolderError
 from ..finite import NonFiniteError
 from ..image import ImageError
+from ..io import DiskFullError
 from ..sample import Sample
 from .fit import fit_of
 from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
@@ -105,6 +106,8 @@ def _row(job: Evaluation, index: int) -> Row:
     row: Row = {"id": job.folder.rows[index]["id"]}
     try:
         sample, described = job.sample(index)
+    except DiskFullError:
+        raise
     except (FolderError, ImageError, EvaluationError, OSError) as error:
         return {**row, "status": "failed", "why": "broken data", "error": _line(error)}
     row["size"] = list(sample.image.shape[-2:])
@@ -123,6 +126,8 @@ def _row(job: Evaluation, index: int) -> Row:
         parts, _ = measure(answer.map, sample, job.standard, job.classes)
     except MissingError as error:
         return {**row, "status": "failed", "why": "missing prediction", "error": _line(error)}
+    except DiskFullError:
+        raise
     except (EvaluationError, ImageError, NonFiniteError, OSError, RuntimeError, MemoryError) as error:
         return {**row, "status": "failed", "why": "broken prediction", "error": _line(error)}
     if not all(bool(part.isfinite().all()) for part in parts.values()):

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from twofold.io import DiskFullError
+
 _LOGS: dict[str, Callable[[Any], object]] = {
     "tifffile": lambda _: logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1),
     "cv2": lambda cv2: cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT),
@@ -42,7 +44,7 @@ def decoding(name: str, advice: str = "copy or download it again") -> Generator[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (ImageError, NameError, ImportError):
+    except (ImageError, NameError, ImportError, DiskFullError):
         raise
     except OSError as error:
         if error.errno is None:  # Pillow's, about the content

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+
+from twofold.io import report_disk_full
 
 
 @contextmanager
@@ -15,6 +18,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
 
     A reader sees the old file or the new one, never half of it. When the block raises, or writes nothing,
     `path` is untouched and nothing is left behind. The folder must exist (FileNotFoundError).
+
+    DiskFullError when there is no space for it, whatever the library that writes it raises.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -22,12 +27,42 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     # In the same folder, because a rename is only atomic within one file system.
     temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        # While the part that was written still takes its space.
+        with report_disk_full(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | os.PathLike[str]) -> Generator[Path]:
+    """`atomic_write` for a folder: gives a path beside it, `<name>.partial`, that becomes `folder` at the end.
+
+    The block makes the folder. `folder` must not exist.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with report_disk_full(folder):
+            yield partial
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def append_line(path: str | os.PathLike[str], line: str) -> None:
+    """Adds a line (without its end) to a text file, flushed to the disk. A kill costs at most the end of the line.
+
+    DiskFullError when there is no space for it.
+    """
+    with report_disk_full(path), open(path, "a", encoding="utf-8", newline="\n") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:

@@ -20,6 +20,7 @@ from twofold.image.errors import ImageError, check_file, check_size, decoding, n
 from twofold.image.rasters import read_exr
 from twofold.image.stored import find_stored
 from twofold.image.tone import hypersim_tone
+from twofold.io import report_disk_full
 
 # Colours outside the gamut make some channels a little negative.
 _MAX_NEGATIVE = 0.1
@@ -37,7 +38,8 @@ def read_linear(source: str | os.PathLike[str] | bytes, kind: str, max_pixels: i
         with tempfile.TemporaryDirectory() as folder:
             # Readers of EXR take named files only.
             copy = Path(folder) / f"image.{kind}"
-            copy.write_bytes(source)
+            with report_disk_full(copy):
+                copy.write_bytes(source)
             return _read(copy, f"the image of {len(source)} bytes", kind, max_pixels)
     return _read(check_file(source), shown(source), kind, max_pixels)
 

@@ -14,6 +14,7 @@ from twofold.image.arrays import Ask, check_array
 from twofold.image.errors import ImageError, check_size, need
 from twofold.image.opening import open_picture
 from twofold.image.stored import Stored
+from twofold.io import report_disk_full
 
 
 def _open(stored: Stored, ask: Ask, format: str) -> Image.Image:
@@ -105,7 +106,9 @@ def read_exr(stored: Stored, ask: Ask) -> np.ndarray:
     with tempfile.TemporaryDirectory() as folder:
         # The library reads named files only.
         copy = Path(folder) / "member.exr"
-        copy.write_bytes(stored.read())
+        data = stored.read()
+        with report_disk_full(copy):
+            copy.write_bytes(data)
         return np.array(_exr_channels(exr, copy, stored.name, ask))
 
 

@@ -21,6 +21,7 @@ from twofold.image.files import remove_leftovers
 from twofold.image.pictures import shown
 from twofold.io import FormatError, UnsafeNameError, check_name, check_types, parse_object, to_json
 from twofold.job.predict import NoOutputError, OutputError
+from twofold.job.results import write_failure
 from twofold.job.rows import Ledger, Row, sole_writer
 from twofold.synthesizer import Synthesizer
 
@@ -86,9 +87,7 @@ def generate_files(job: GenerateJob) -> Iterator[Row]:
                 yield _one(job, request, ledger)
             ledger.compact()
     except OSError as error:
-        where = shown(error.filename or job.out)
-        again = "what was written is whole; run the same command again to go on"
-        raise OutputError(f"cannot write {where} ({error.strerror or error}); {again}") from error
+        raise OutputError(write_failure(error, job.out)) from error
 
 
 def _one(job: GenerateJob, request: Request, ledger: Ledger) -> Row:

@@ -19,14 +19,14 @@ from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.files import remove_leftovers
 from twofold.image.pictures import check_file, shown
-from twofold.io import OutputFolder, UnsafeNameError
+from twofold.io import DiskFullError, OutputFolder, UnsafeNameError
 from twofold.job.inputs import Input
-from twofold.job.results import check_results, result_paths, usable_paths
+from twofold.job.results import check_results, result_paths, usable_paths, write_failure
 from twofold.job.rows import SCHEMA, Ledger, Row, sole_writer
 from twofold.show import side_by_side
 
 # After one of these the next picture cannot be written either.
-_FATAL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
+_FATAL = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 # What does not change the numbers: where the model lies, and on what it runs.
 _INCIDENTAL = {"model", "device"}
 
@@ -123,9 +123,7 @@ def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
             ledger.compact()
             check_results(ledger, done)
     except OSError as error:
-        where = shown(error.filename or job.out)
-        again = "what was written is whole; run the same command again to go on"
-        raise OutputError(f"cannot write {where} ({error.strerror or error}); {again}") from error
+        raise OutputError(write_failure(error, job.out)) from error
 
 
 def _one(job: Job, item: Input, ledger: Ledger) -> Row:
@@ -161,6 +159,8 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
                 return {**known, "input": row["input"], "status": "kept"}
     try:
         image = read_image(item.path)
+    except DiskFullError:
+        raise
     except (ImageError, OSError) as error:
         return _failed(row, _line(error), ledger)
     row["size"] = list(image.shape[-2:])
@@ -179,9 +179,10 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
         way_out = "try a smaller --size, or another --device or --dtype"
         return _failed(row, f"{shown(item.path)} could not be predicted ({_line(error)}); {way_out}", ledger)
     except OSError as error:
-        if error.errno in _FATAL:
+        if isinstance(error, DiskFullError) or error.errno in _FATAL:
             raise
-        return _failed(row, f"{shown(item.path)}: its results cannot be written ({error.strerror})", ledger)
+        reason = error.strerror or error
+        return _failed(row, f"{shown(item.path)}: its results cannot be written ({reason})", ledger)
     ledger.put(row)
     return row if wanted else {**row, "status": "kept"}
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from twofold.io import UnsafeNameError, check_name, safe_output_path
+from twofold.image.errors import shown
+from twofold.io import UnsafeNameError, as_disk_full, check_name, safe_output_path
 from twofold.job.rows import Ledger
 
 
@@ -37,3 +38,13 @@ def check_results(ledger: Ledger, names: Sequence[str]) -> None:
                 path = ledger.path.parent / file["path"]
                 if not path.is_file():
                     raise OSError(errno.ENOENT, "it was deleted while results were written", str(path))
+
+
+def write_failure(error: OSError, out: Path) -> str:
+    """Why results cannot be written to the folder `out`, in one line: the file, the reason and what to do."""
+    where = error.filename or out
+    full = as_disk_full(error, where)
+    if full is not None:
+        return str(full)
+    again = "what was written is whole; run the same command again to go on"
+    return f"cannot write {shown(where)} ({error.strerror or error}); {again}"

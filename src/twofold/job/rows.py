@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from twofold.image import atomic_write
-from twofold.image.files import held
+from twofold.image.files import append_line, held
 from twofold.image.pictures import shown
 from twofold.io import (
     FormatError,
@@ -74,13 +73,10 @@ class Ledger:
 
     def put(self, row: Row) -> None:
         """Adds a row, or replaces that of the same name. OSError when the disk does not take it."""
-        line = to_json(row) + "\n"
+        line = to_json(row)
         if self._torn:
             self.compact()
-        with self.path.open("a", encoding="utf-8", newline="\n") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, line)
         self.rows[str(row["name"])] = row
         self._untidy = True
 

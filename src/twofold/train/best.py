@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ..image.files import atomic_write
 from ..tasks import get_task
 from .recipe import Recipe
-from .room import room
 from .state import Ema, kept
 
 
@@ -59,7 +58,7 @@ class Best:
             # Copies, also on a processor: swapping back changes the module's own in place.
             weights = {k: v.detach().cpu().clone() for k, v in kept(module).items()}
             ema.swap()
-            with room(self.path), atomic_write(self.path) as path, path.open("wb") as file:
+            with atomic_write(self.path) as path, path.open("wb") as file:
                 torch.save({"step": step, "score": score, "weights": weights}, file)
 
     def waited(self, step: int) -> bool:

@@ -20,6 +20,7 @@ from ..create.captions import TEMPLATE
 from ..data.classes import class_names
 from ..data.folder import Folder
 from ..image import atomic_write
+from ..image.files import atomic_folder
 from ..tasks import get_task
 from .best import found, lower_is_better
 from .examples import pools
@@ -173,10 +174,8 @@ def _rounds(plan: Improvement, run: Path, team: Team) -> Generator[dict[str, Any
             break
     save_student(last, Path(start).parent, run / "student", team)
     if team.first and not (run / "checkpoint").exists():
-        partial = run / ".checkpoint"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(start, partial)
-        partial.rename(run / "checkpoint")
+        with atomic_folder(run / "checkpoint") as partial:
+            shutil.copytree(start, partial)
     team.wait()
 
 

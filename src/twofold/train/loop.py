@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from ..backbones.stable_diffusion import StableDiffusion
 from ..finite import NonFiniteError
 from ..image import atomic_write, write_image
-from ..image.files import remove_leftovers
+from ..image.files import append_line, remove_leftovers
 from .best import Best
 from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
 from .order import seed_of
 from .recipe import Recipe
-from .room import room
 from .state import Ema, State
 from .step import Loss, means
 from .store import LATENTS
@@ -95,7 +94,7 @@ def train(
         ValueError: ``run`` belongs to another recipe, a sample cannot be used, or the batch cannot be shared.
         FloatingPointError: a network output or a loss is not finite; the message names the samples, and the last saved
             state is kept.
-        OSError: there is no room left to write; the last saved state is kept.
+        DiskFullError: there is no space for a file; the last saved state is kept.
     """
     team = team or Team()
     team.share(recipe.batch)
@@ -206,8 +205,7 @@ def validate(stage: Stage, ema: Ema, picture: Path, team: Team) -> dict[str, flo
         ema.swap()
         if seen is not None:
             picture.parent.mkdir(parents=True, exist_ok=True)
-            with room(picture):
-                write_image(picture, seen)
+            write_image(picture, seen)
     team.wait()
     return team.add(scores)
 
@@ -236,11 +234,10 @@ def claim(run: Path, recipe: Recipe) -> None:
             raise ValueError(
                 f"{run} holds another recipe (see {path}); choose another --out, or delete that folder"
             )
-    with room(path), atomic_write(path) as file:
+    with atomic_write(path) as file:
         recipe.save(file)
 
 
 def append_record(path: Path, record: Record) -> None:
     """Add one line to ``metrics.jsonl``."""
-    with room(path), path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+    append_line(path, json.dumps(record))

@@ -28,7 +28,6 @@ from ..tasks import TASKS, get_task
 from .learn import uses_image_features
 from .loop import Record, train
 from .recipe import IMAGE, Recipe
-from .room import room
 from .team import Team
 from .track import Journal
 
@@ -141,8 +140,7 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
         finally:
             journal.end()
         if team.first:
-            with room(run / "checkpoint"):
-                _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
+            _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
         team.wait()
 
 
@@ -174,8 +172,7 @@ def save_student(recipe: Recipe, run: Path, folder: Path, team: Team | None = No
     for _ in train(backbone, recipe, run, heads, team, averaged=False):
         raise ValueError(f"{run} is not finished; train to its end first")
     if team.first:
-        with room(folder):
-            _save(backbone.cpu(), settings, heads, recipe, folder)
+        _save(backbone.cpu(), settings, heads, recipe, folder)
     team.wait()
 
 

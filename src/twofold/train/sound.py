@@ -11,10 +11,9 @@ from tqdm import tqdm
 
 from ..data.folder import Folder
 from ..image import atomic_write
-from ..io import escape
+from ..io import DiskFullError, escape
 from ..sample import Sample
 from .encoder import BadSample
-from .room import room
 from .team import Team
 
 
@@ -31,6 +30,8 @@ def plain(folder: Folder, i: int) -> Sample:
     """
     try:
         return folder[i]
+    except DiskFullError:
+        raise
     except (ValueError, OSError) as error:
         raise BadSample(f"{named(folder, i)} cannot be used: {error}") from error
 
@@ -111,7 +112,7 @@ class Readable:
 
     def _list(self) -> None:
         self.listing.parent.mkdir(parents=True, exist_ok=True)
-        with room(self.listing), atomic_write(self.listing) as file:
+        with atomic_write(self.listing) as file:
             file.write_text("".join(json.dumps(row) + "\n" for row in self.bad))
 
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from ..image.files import atomic_write
-from .room import room
 
 
 def learning(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -151,7 +150,7 @@ class State:
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # An open file: given a path, torch writes by itself, and does not say why it could not.
-        with room(self.path), atomic_write(self.path) as path, path.open("wb") as file:
+        with atomic_write(self.path) as path, path.open("wb") as file:
             torch.save(state, file)
 
     def load(self) -> int:

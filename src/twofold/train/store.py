@@ -21,7 +21,6 @@ from ..image import atomic_write
 from ..image.stored import MEMBER
 from ..tasks import Task
 from .encoder import LEVELS, Encoded, Encoder, Part, fitted
-from .room import room
 from .sound import plain
 
 # Folder of all stores, beside the runs; and of the names inside a file, so that other files are not read as these.
@@ -68,7 +67,7 @@ class Store:
 
         Raises:
             ValueError: the sample cannot be read, or nothing can be learned from it.
-            OSError: there is no room left to write.
+            DiskFullError: there is no space for it.
         """
         path = self._path(i)
         if path.exists():
@@ -78,7 +77,7 @@ class Store:
         for side in (0, 1):
             packed |= _packed(self.encoder(sample, bool(side)), side, self.encoder.tasks, self.both)
         self.root.mkdir(parents=True, exist_ok=True)
-        with room(path), atomic_write(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file(packed, temporary, {"caption": str(sample.caption)})
 
     def read(self, i: int, mirrored: bool) -> Encoded:

@@ -15,7 +15,6 @@ from ..image import atomic_write, read_image
 from ..io import FormatError, check_types, parse_object
 from .loop import Record, append_record
 from .recipe import Recipe
-from .room import room
 from .team import Team
 
 EVERY = 10  # steps
@@ -72,11 +71,11 @@ class Journal:
         self.begun = True
         if not self.team.first:
             return
-        with room(self.path), atomic_write(self.run / "environment.json") as file:
+        with atomic_write(self.run / "environment.json") as file:
             file.write_text(json.dumps(environment(self.team), indent=2) + "\n")
         if self.path.exists():
             kept = [line for line, record in read_records(self.path) if record["step"] < step]
-            with room(self.path), atomic_write(self.path) as file:
+            with atomic_write(self.path) as file:
                 file.write_text("".join(kept))
 
     def _track(self, record: Record) -> None:
