@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 import layouts
 from twofold.backbones import new
 from twofold.checkpoints import PUBLISHED, ModelError, ModelSettings, find_published, open_model, save_model
-from twofold.checkpoints.names import modern_vae, with_old_lora
+from twofold.checkpoints.lora import Stated, merge_file
+from twofold.checkpoints.names import modern_vae
 from twofold.checkpoints.strict import read_file
 from twofold.protocol import MultiStep, Noise, OneStep
 from twofold.tasks import TASKS
@@ -485,14 +486,14 @@ def test_old_names_hold_the_same_numbers():
         "a.attn1.processor.to_q_lora.down.weight": torch.randn(2, 8),
         "a.attn1.processor.to_q_lora.up.weight": torch.randn(6, 2),
     }
-    found = with_old_lora(base, lora, Path("x"))
+    found = merge_file(base, lora, Path("x"), Stated())
     down, up = lora.values()
     torch.testing.assert_close(found["a.attn1.to_q.weight"], base["a.attn1.to_q.weight"] + up @ down)
     assert torch.equal(found["a.attn1.to_out.0.weight"], base["a.attn1.to_out.0.weight"])
     with pytest.raises(ModelError, match=r"up\.weight"):
-        with_old_lora(base, dict(list(lora.items())[:1]), Path("x"))
+        merge_file(base, dict(list(lora.items())[:1]), Path("x"), Stated())
     with pytest.raises(ModelError, match=r"no b\.attn1\.to_q\.weight"):
-        with_old_lora(base, {k.replace("a.", "b.", 1): v for k, v in lora.items()}, Path("x"))
+        merge_file(base, {k.replace("a.", "b.", 1): v for k, v in lora.items()}, Path("x"), Stated())
 
 
 def test_the_empty_prompt_needs_no_text_encoder_once_it_is_stored(tmp_path):

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..backbones.new import sd_unet_config
 from ..diffusion import Schedule
 from .configs import KLConfig, SchedulerConfig, TextConfig, TinyConfig, UNetConfig, validated
-from .names import as_embedding, merged, modern_text, modern_vae, with_old_lora
+from .lora import Stated, merge_file, merge_own
+from .names import as_embedding, modern_text, modern_vae
 from .strict import (
     ModelError,
     Tensors,
@@ -34,11 +35,13 @@ class How:
         dtype: of the weights.
         variant: of the files.
         meta: shapes only: every key and shape is checked, and no weight is read.
+        lora_alpha: of low-rank weights whose files do not say it; see `lora`.
     """
 
     dtype: torch.dtype = torch.float32
     variant: str = ""
     meta: bool = False
+    lora_alpha: float | None = None
 
     def tensors(self, folder: Path) -> Tensors:
         """A component's tensors."""
@@ -87,14 +90,15 @@ def unet(
         folder: with ``config.json`` and weights.
         how: they are read.
         headless: its last normalisation and convolution were deleted, because a head reads its features.
-        extra: a file of low-rank weights in the old format of attention processors, to be added.
-        bare: a missing ``config.json`` means Stable Diffusion 2.1's, as the runs of GenPercept's trainer lack one.
+        extra: a file of low-rank weights, to be added.
+        bare: a missing ``config.json`` means Stable Diffusion 2.1's, as the runs of GenPercept's trainer lack one, and
+            their low-rank weights have alpha = rank.
     """
-    tensors = merged(how.tensors(folder), folder)
+    tensors = merge_own(how.tensors(folder), folder, Stated(how.lora_alpha, equals_rank=bare))
     assumed = _sd21(tensors) if bare and not (folder / "config.json").exists() else None
     module: Any = diffusers_module(folder, "unet", assumed)
     if extra is not None:
-        tensors = with_old_lora(tensors, read_file(extra, meta=how.meta), extra)
+        tensors = merge_file(tensors, read_file(extra, meta=how.meta), extra, Stated(how.lora_alpha))
     if headless:
         module.conv_norm_out, module.conv_out = None, nn.Identity()
         tensors = {k: v for k, v in tensors.items() if not k.startswith(("conv_norm_out.", "conv_out."))}

@@ -286,7 +286,8 @@ def assemble(
         )
         files += [f for part in _PARTS[:3] for f in weight_files(home / part, how.variant)]
     else:
-        parts = read_ldm(found.base, how)
+        # Its program looks at the weights of the last step, whatever else the file has: heads belong to those.
+        parts = read_ldm(found.base, how, ema=False)
         net = StableDiffusion(**{**parts, "tokenizer": _tokenizer(base)})
         if net.tokenizer is None and not how.meta:
             net.texts[""] = _empty_prompt(net.text_encoder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,21 @@ _CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 _UNUSED = ("transformer.resblocks.23.", "text_projection", "logit_scale")
 
 
-def read_ldm(path: Path, how: How) -> dict[str, Any]:
+def read_ldm(path: Path, how: How, ema: bool = True) -> dict[str, Any]:
     """U-Net, autoencoder, text encoder and scheduler settings of one file, by the names of `StableDiffusion`.
 
     The version is told by the width of the text the U-Net reads (768: 1.x, 1024: 2.x). What a 2.x network predicts
     is not in its file: 768-pixel models predict v, which is assumed.
 
+    Args:
+        path: of the file.
+        how: it is read.
+        ema: take the averaged weights of the U-Net where the file has them, which is said in a warning.
+
     Raises:
         ModelError: the file is not such a checkpoint, or does not fit.
     """
-    tensors = _known(read_file(path, how.dtype, how.meta), path)
+    tensors = _known(read_file(path, how.dtype, how.meta), path, ema)
     probe = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     if probe not in tensors:
         raise ModelError(f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: it lacks {probe}")
@@ -53,18 +59,21 @@ def read_ldm(path: Path, how: How) -> dict[str, Any]:
     return {**parts, "tokenizer": None, "scheduler_config": {**SD21_SCHEDULER, "prediction_type": kind}}
 
 
-# The training schedule, the averages of training, and the loss networks: none of them is used to run the model.
+# The training schedule and the loss networks: none of them is used to run the model.
 _SCHEDULE = (
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
     "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
     "posterior_log_variance_clipped", "posterior_mean_coef1", "posterior_mean_coef2", "lvlb_weights", "scale_factor",
     "logvar",
 )  # fmt: skip
-_IGNORED = ("model_ema.", "first_stage_model.loss.")
+_IGNORED = ("first_stage_model.loss.",)
+_EMA = "model_ema."
+_EMA_COUNTS = (f"{_EMA}decay", f"{_EMA}num_updates")
 
 
-def _known(tensors: Tensors, path: Path) -> Tensors:
+def _known(tensors: Tensors, path: Path, ema: bool) -> Tensors:
     """Without what only training used; ModelError for anything that belongs to another kind of model."""
+    tensors = _averaged(tensors, path) if ema else without(tensors, lambda k: k.startswith(_EMA))
     kept = without(tensors, lambda k: k in _SCHEDULE or k.startswith(_IGNORED))
     strange = [k for k in kept if not k.startswith((_UNET, _VAE, _CLIP, _OPEN_CLIP))]
     if strange:
@@ -72,6 +81,33 @@ def _known(tensors: Tensors, path: Path) -> Tensors:
             f"{path} has the unexpected tensor {strange[0]}; it is no plain Stable Diffusion 1.x or 2.x"
         )
     return kept
+
+
+def _averaged(tensors: Tensors, path: Path) -> Tensors:
+    """The tensors with the U-Net's averaged weights in place of those of the last step, where the file has both.
+
+    CompVis' average keeps a parameter under its name without dots. What was published for use is the average; the
+    others are to be trained on.
+
+    Raises:
+        ModelError: there is an average of some of the U-Net's weights only.
+    """
+    stored = {k for k in tensors if k.startswith(_EMA) and k not in _EMA_COUNTS}
+    rest = without(tensors, lambda k: k.startswith(_EMA))
+    if not stored:
+        return rest
+    names = {k: _EMA + k.removeprefix("model.").replace(".", "") for k in rest if k.startswith(_UNET)}
+    odd = sorted(set(names.values()) ^ stored)
+    if odd:
+        what = "lacks" if odd[0] not in stored else "also has"
+        raise ModelError(
+            f"{path} has averaged weights (EMA) of a part of its U-Net only: it {what} {odd[0]}"
+            f"{f' (and {len(odd) - 1} more)' if len(odd) > 1 else ''}; fetch it again, or take a file without {_EMA}*"
+        )
+    warnings.warn(
+        f"{path}: its averaged weights (EMA) are used, not those of its last training step", stacklevel=2
+    )
+    return {**rest, **{k: tensors[name] for k, name in names.items()}}
 
 
 def _unet(tensors: Tensors, channels: int, second: bool, path: Path, how: How) -> nn.Module:

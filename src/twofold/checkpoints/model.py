@@ -119,6 +119,7 @@ def load(
     base: str | os.PathLike[str] = "",
     revision: str | None = None,
     variant: str = "",
+    lora_alpha: float | None = None,
 ) -> Predictor:
     """A ready predictor: ``twofold.load("embedded")("photo.jpg").show()``.
 
@@ -132,12 +133,13 @@ def load(
         base: model that completes the checkpoint.
         revision: of a hub repository.
         variant: of the weight files, such as ``fp16``.
+        lora_alpha: of low-rank weights, where their files do not say it: they are multiplied by alpha / rank.
 
     Raises:
         ModelError: no such model, a damaged checkpoint, or a task it does not know.
         ValueError: no such device or dtype.
     """
-    return open_model(name, device, dtype, method, base, revision, variant).predictor(task)
+    return open_model(name, device, dtype, method, base, revision, variant, lora_alpha).predictor(task)
 
 
 def open_model(
@@ -148,6 +150,7 @@ def open_model(
     base: str | os.PathLike[str] = "",
     revision: str | None = None,
     variant: str = "",
+    lora_alpha: float | None = None,
 ) -> Model:
     """Open a model strictly: every tensor accounted for, nothing taken in another's place.
 
@@ -160,6 +163,7 @@ def open_model(
         base: folder or hub id of the model whose autoencoder and text encoder complete the checkpoint.
         revision: branch, tag or commit of a hub repository.
         variant: of the weight files, such as ``fp16``.
+        lora_alpha: of low-rank weights, where their files do not say it: they are multiplied by alpha / rank.
 
     Raises:
         ModelError: no such model, or a damaged checkpoint.
@@ -170,7 +174,9 @@ def open_model(
             f"no published model {method!r}{did_you_mean(method, PUBLISHED)}; 'twofold models' lists them"
         )
     device = resolve_device(device)
-    how = How(resolve_dtype(dtype), variant, device == "meta")
+    if lora_alpha is not None and not 0 < lora_alpha <= 1e6:
+        raise ModelError(f"lora_alpha is {lora_alpha!r}; expected a number above 0")
+    how = How(resolve_dtype(dtype), variant, device == "meta", lora_alpha)
     name = _path_or_name(name)
     net, settings, heads, files = _open(name, how, method, os.fspath(base), revision)
     _move(net, heads, device)

@@ -1,15 +1,13 @@
-"""Old and foreign names of the same tensors, and small weights merged into the large ones they belong to."""
+"""Old and foreign names of the same tensors."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .strict import ModelError, Tensors
+from .strict import Tensors
 
 # AutoencoderKL's attention before diffusers 0.12; GenPercept's, Marigold's and SD 1.x's files have either.
 _OLD_ATTENTION = {
@@ -47,83 +45,6 @@ def modern_text(tensors: Tensors, wanted: set[str]) -> Tensors:
             continue
         own = bare.startswith(("embeddings.", "encoder.", "final_layer_norm."))
         out[f"text_model.{bare}" if prefixed and own else bare] = value
-    return out
-
-
-def merged(tensors: Tensors, where: Path) -> Tensors:
-    """A U-Net saved with peft's names as a plain one: ``base + B A`` (GenPercept's LoRA runs: alpha = rank).
-
-    Raises:
-        ModelError: one half of a pair is missing, or does not fit the other.
-    """
-    if not any(".base_layer." in k or ".lora_A." in k or ".lora_B." in k for k in tensors):
-        return tensors
-    out = {
-        k.replace(".base_layer.", "."): v
-        for k, v in tensors.items()
-        if ".lora_A." not in k and ".lora_B." not in k
-    }
-    downs = {k for k in tensors if ".lora_A." in k}
-    _paired(downs, {k for k in tensors if ".lora_B." in k}, (".lora_A.", ".lora_B."), where)
-    for key in sorted(downs):
-        target = re.sub(r"\.lora_A(\.\w+)?\.weight$", ".weight", key)
-        if target not in out:
-            raise ModelError(f"{where} lacks the tensor {target}, which belongs to {key}")
-        out[target] = _added(
-            out[target], tensors[key.replace(".lora_A.", ".lora_B.")], tensors[key], key, where
-        )
-    return out
-
-
-def _paired(downs: set[str], ups: set[str], names: tuple[str, str], where: Path) -> None:
-    """Every low-rank pair whole, and at least one: else the base alone would be taken for the model."""
-    if not downs and not ups:
-        raise ModelError(f"{where} holds no low-rank weights; it would be nothing but its base")
-    lost = {k.replace(*names) for k in downs} - ups | {k.replace(names[1], names[0]) for k in ups} - downs
-    if lost:
-        raise ModelError(f"{where} lacks the tensor {sorted(lost)[0]}, the other half of a low-rank pair")
-
-
-def _added(base: Tensor, up: Tensor, down: Tensor, key: str, where: Path) -> Tensor:
-    """``base + up @ down``, summed in float32; ModelError where the shapes do not fit."""
-    made = (up.shape[0], down.shape[1])
-    if up.ndim != 2 or down.ndim != 2 or up.shape[1] != down.shape[0] or made != tuple(base.shape):
-        raise ModelError(
-            f"{where}: {key} {tuple(down.shape)} and its other half {tuple(up.shape)} cannot be added to the base's "
-            f"{tuple(base.shape)}; is the base right?"
-        )
-    return (base.float() + up.float() @ down.float()).to(base.dtype)
-
-
-_OLD_LORA = re.compile(r"(?:unet\.)?(.+)\.processor\.to_(q|k|v|out)_lora\.(down|up)\.weight")
-
-
-def with_old_lora(tensors: Tensors, lora: Tensors, where: Path) -> Tensors:
-    """A U-Net with the low-rank weights of diffusers' old attention processors added (DMP).
-
-    Their names are ``<attention>.processor.to_{q,k,v,out}_lora.{down,up}.weight``.
-
-    Raises:
-        ModelError: a tensor is none of these, lacks its other half, or has nothing to be added to.
-    """
-    out = dict(tensors)
-    found = {key: _OLD_LORA.fullmatch(key) for key in lora}
-    strange = [k for k, m in found.items() if m is None]
-    if strange:
-        raise ModelError(
-            f"{where} has the unexpected tensor {strange[0]}; it is not LoRA of an attention processor"
-        )
-    downs = {k for k in lora if k.endswith("_lora.down.weight")}
-    _paired(downs, set(lora) - downs, ("_lora.down.", "_lora.up."), where)
-    for key in sorted(downs):
-        match = found[key]
-        assert match is not None
-        target = f"{match[1]}.to_out.0.weight" if match[2] == "out" else f"{match[1]}.to_{match[2]}.weight"
-        if target not in out:
-            raise ModelError(f"{where} has {key}, but the base model has no {target}; is the base right?")
-        out[target] = _added(
-            out[target], lora[key.replace("_lora.down.", "_lora.up.")], lora[key], key, where
-        )
     return out
 
 

@@ -139,6 +139,12 @@ def convert_checkpoint(
     dtype: Annotated[
         str, typer.Option(help="float16, bfloat16 or float32: how weights are stored.")
     ] = "float16",
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(
+            metavar="A", help="Of low-rank weights (LoRA) whose files do not say it; see their training."
+        ),
+    ] = None,
     drop_text: Annotated[
         bool,
         typer.Option(
@@ -181,9 +187,9 @@ def convert_checkpoint(
     if out.exists():
         raise Stop(f"{out} exists; a checkpoint is not overwritten, choose another folder")
     if layout == "diff2in1":
-        opened = open_model(source, "cpu", torch.float32, method, base, revision or None, variant)
+        opened = open_model(source, "cpu", torch.float32, method, base, revision or None, variant, lora_alpha)
         return _as_diff2in1(opened, out, completed_by)
-    opened = open_model(source, "cpu", kind, method, base, revision or None, variant)
+    opened = open_model(source, "cpu", kind, method, base, revision or None, variant, lora_alpha)
     if drop_text:
         asked = opened.settings.tasks.values()
         prompts = ["", *(how.prompt for how in asked)]
