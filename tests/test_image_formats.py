@@ -222,3 +222,18 @@ def test_limits_are_read_with_their_unit(text: str, number: int) -> None:
 def test_other_limits_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a number of pixels"):
         parse_pixels(text)
+
+
+def test_bands_of_rows_give_the_numbers_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from twofold.image import bands
+    from twofold.show import color_depth, color_normals
+
+    depth, normals = torch.rand(2, 1, 37, 11) * 1.2 - 0.1, torch.randn(3, 37, 11)
+    depth[0, 0, 3, 4] = float("nan")
+    known = torch.rand(2, 1, 37, 11) > 0.2
+    whole = color_depth(depth), color_depth(depth, known), color_normals(normals, known[0])
+    monkeypatch.setattr(bands, "_BAND_PIXELS", 50)
+    banded = color_depth(depth), color_depth(depth, known), color_normals(normals, known[0])
+    assert all(torch.equal(a, b) for a, b in zip(whole, banded, strict=True))
+    own = normals.clone()
+    assert bands.by_rows(lambda x: x * 2, own, out=own) is own and torch.equal(own, normals * 2)

@@ -16,6 +16,7 @@ from torch.nn.functional import interpolate
 from .finite import NonFiniteError, check_finite
 from .geometry import convert_frame, unit
 from .image import ImageInput, as_image, as_images, longest_edge_size, resize, resized_output
+from .image.bands import by_rows
 from .image.resize import OutputResize
 from .image.squeeze import squeezed
 from .prediction import Prediction
@@ -216,7 +217,8 @@ class Painter(nn.Module, abc.ABC):
             NonFiniteError: a canvas or the uncertainty is NaN or infinite somewhere.
         """
         self._check_members(canvases, doubt)
-        maps = torch.cat([self._map(canvas, image) for canvas in canvases])
+        members = [self._map(canvas, image) for canvas in canvases]
+        maps = members[0] if len(members) == 1 else torch.cat(members)  # without a copy of one
         uncertainty = None
         found = maps[0]
         if len(maps) > 1:
@@ -242,7 +244,11 @@ class Painter(nn.Module, abc.ABC):
             found = resized_output(found, size, self.output_resize)
         if self.task.frame is None:
             return found
-        return convert_frame(unit(found), self.painted_frame, self.task.frame)
+        frames = self.painted_frame, self.task.frame
+        own = (
+            found if tuple(found.shape[-2:]) != tuple(canvas.shape[-2:]) else None
+        )  # resized, so nobody else's
+        return by_rows(lambda part: convert_frame(unit(part), *frames), found, out=own)
 
 
 def member_seed(seed: int, member: int) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .geometry import convert_frame
 from .image import longest_edge_size, resize, write_image, write_map
+from .image.bands import by_rows
 from .image.quantize import (
     Quantization,
     metre_quantization,
@@ -210,7 +211,7 @@ class Prediction:
         }
         write_map(paths["npy"], self.map)
         how = self.encoding
-        picture = self.map if self.task.frame is None else (self.map + 1) / 2
+        picture = self.map if self.task.frame is None else by_rows(lambda part: (part + 1) / 2, self.map)
         if self.task.classes:
             write_map(paths["png"], self.map)
         elif how is not None:
@@ -219,6 +220,7 @@ class Prediction:
             write_image(paths["png"], picture)
         else:
             del paths["png"]  # heatmaps are no picture, and neither is what a picture cannot hold
+        del picture  # of a large image, hundreds of megabytes
         write_image(paths["color"], self.color)
         if self.uncertainty is not None:
             paths["uncertainty"] = base / f"{name}_uncertainty.npy"

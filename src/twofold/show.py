@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from twofold.image import resize
+from twofold.image.bands import by_rows
 from twofold.io import escape
 
 # What is unknown is drawn in this grey.
@@ -35,10 +36,14 @@ def color_depth(depth: Tensor, valid: Tensor | None = None, colormap: str = "Spe
     """
     if depth.shape[-3] != 1:
         raise ValueError(f"a depth has 1 channel, this is {tuple(depth.shape)}")
-    known = ~depth.isnan() if valid is None else valid & ~depth.isnan()
-    level = (depth.float().nan_to_num(nan=0.0, posinf=1.0).clamp(0, 1) * 255).round().long()
-    color = _table(colormap).to(depth.device)[level.squeeze(-3)].movedim(-1, -3)
-    return torch.where(known, color, UNKNOWN)
+    table = _table(colormap).to(depth.device)
+
+    def colored(depth: Tensor, valid: Tensor | None) -> Tensor:
+        known = ~depth.isnan() if valid is None else valid & ~depth.isnan()
+        level = (depth.float().nan_to_num(nan=0.0, posinf=1.0).clamp(0, 1) * 255).round().long()
+        return torch.where(known, table[level.squeeze(-3)].movedim(-1, -3), UNKNOWN)
+
+    return by_rows(colored, depth, valid)
 
 
 def color_disparity(disparity: Tensor, valid: Tensor | None = None, colormap: str = "Spectral") -> Tensor:
@@ -88,8 +93,12 @@ def color_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
     """
     if normals.shape[-3] != 3:
         raise ValueError(f"normals have 3 channels, this is {tuple(normals.shape)}")
-    color = (normals.float().nan_to_num(nan=0.0).clamp(-1, 1) + 1) / 2
-    return color if valid is None else torch.where(valid, color, UNKNOWN)
+
+    def colored(normals: Tensor, valid: Tensor | None) -> Tensor:
+        color = (normals.float().nan_to_num(nan=0.0).clamp(-1, 1) + 1) / 2
+        return color if valid is None else torch.where(valid, color, UNKNOWN)
+
+    return by_rows(colored, normals, valid)
 
 
 def side_by_side(images: Sequence[Tensor], gap: int = 4) -> Tensor:

@@ -112,7 +112,9 @@ def _to_rgb(image: Tensor, name: str) -> Tensor:
         image = image.float() / 255
     else:
         check_range(image, name)
-        image = image.float().clamp(0, 1)
+        image = image.float()
+        if float(image.min()) < 0 or float(image.max()) > 1:  # a copy only where it changes something
+            image = image.clamp(0, 1)
     if len(image) == 4:
         color, alpha = image[:3], image[3:]
         image = color * alpha + (1 - alpha)

@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from twofold.image.bands import by_rows
 from twofold.image.color import to_srgb
 from twofold.image.errors import (
     ImageError,
@@ -155,10 +156,11 @@ def write_image(path: str | os.PathLike[str], x: Tensor) -> None:
         raise ImageError(f"{path} must end in .png, which loses nothing")
     if x.ndim != 3 or x.shape[0] not in (1, 3) or x.numel() == 0:
         raise ImageError(f"{path} cannot hold {tuple(x.shape)}; a picture is 3 h w, or 1 h w for grey")
-    x = x.detach().float().cpu()
+    x = x.detach().cpu()
     if x.isnan().any():
         raise ImageError(f"{path} was not written: the picture holds NaN; mend what made it")
-    levels = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    bytes_ = by_rows(lambda part: (part.float().clamp(0, 1) * 255).round().to(torch.uint8), x)
+    levels = bytes_.permute(1, 2, 0).contiguous().numpy()
     picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
     with atomic_write(path) as temporary:
         picture.save(temporary, format="PNG")
