@@ -295,6 +295,28 @@ def test_the_consistency_score_compares_maps_that_are_flipped_back(name):
     assert all(s[f"flip.{name}"] > 5 for s in found[True])
 
 
+def test_distances_to_the_source_are_root_mean_squares():
+    """Half of the numbers are off by 0.3 (pixels) and 2 (latents): the root of half of the squares."""
+    ball = sphere(0, 32)
+    off = torch.zeros_like(ball.image)
+    off[..., ::2] = 0.3
+    latents = torch.zeros(4, 4, 4), torch.zeros(4, 4, 4)
+    latents[1][..., ::2] = 2
+    scores = free_scores(ball, ball.image + off, latents, {}, {})
+    assert scores == {"rms_pixels": pytest.approx(0.3 * 0.5**0.5), "rms_latents": pytest.approx(2 * 0.5**0.5)}
+
+
+def test_what_is_stored_of_relative_depth_is_read_back():
+    d = torch.linspace(0, 1, 11)[None, None]
+    for space in ("depth", "disparity", "sqrt_disparity", "log_depth"):
+        stored = to_depth(d, space)
+        assert float(stored.min()) > 0
+        assert bool((stored.diff(dim=-1) > 0).all()) == (space in ("depth", "log_depth"))
+        torch.testing.assert_close(from_depth(stored, space), d, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="no space of distances"):
+        from_depth(d, "normals")
+
+
 def test_scores_know_a_copy_and_a_drift(creator):
     ball = sphere(0, 32)
     near, far = (creator.at(s).make([ball])[0].origin.generator["scores"] for s in (0.001, 0.95))

@@ -383,6 +383,13 @@ def test_what_lies_outside_the_crop_never_matters(data: Path) -> None:
     assert bool(((target > 1e-3) & (target < 10))[valid].all())
 
 
+def test_truth_beyond_the_range_of_the_data_does_not_count() -> None:
+    depth = torch.tensor([0.5, 1.0, 2.0, 10.0, 20.0]).reshape(1, 1, 5)
+    one = Sample(torch.zeros(3, 1, 5), {"depth": depth}, {"depth": torch.ones_like(depth, dtype=torch.bool)})
+    _, valid = truth(one, LS.with_rules(valid_range=(1.0, 10.0)))
+    assert valid.flatten().tolist() == [False, False, True, False, False]
+
+
 def test_the_window_of_kitti_is_at_the_bottom_in_the_middle() -> None:
     rows = torch.arange(375.0)[:, None].expand(1, 375, 1242)
     columns = torch.arange(1242.0).expand(1, 375, 1242)

@@ -1,10 +1,15 @@
 """Laws of prediction: an answer depends on (image, settings, seed) and on nothing else."""
 
+from dataclasses import replace
+from itertools import combinations
+
 import pytest
 import torch
 
 from twofold.backbones import new
+from twofold.ensemble import median
 from twofold.heads import LatentHead, make_head
+from twofold.painter import member_seed
 from twofold.predictor import Predictor, Reading
 from twofold.protocol import OneStep, Query
 from twofold.tasks import TASKS
@@ -60,6 +65,46 @@ def test_guidance_moves_from_the_empty_prompt_through_the_prompt(net):
         found = guided.look(query).x0
     assert float((prompt - empty).abs().max()) > 1e-3
     torch.testing.assert_close(found, empty + 3 * (prompt - empty))
+
+
+def test_vectors_of_another_frame_leave_as_rub(net):
+    """The network's vectors are taken for LUB: x is negated, y and z stay (in the same image, by the same weights)."""
+    image = pictures((40, 48))[0]
+    rub, lub = (
+        Predictor(net, TASKS["normals"], OneStep(), LatentHead(), Reading(frame=frame))(image).map
+        for frame in ("RUB", "LUB")
+    )
+    torch.testing.assert_close(lub, rub * torch.tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1))
+    assert float(rub[0].abs().mean()) > 0.01
+
+
+def test_members_of_an_ensemble_are_drawn_with_seeds_of_their_own(net):
+    """The first is the prediction without an ensemble; the map is the median of all."""
+    protocol = OneStep(noised=True, timestep=500)
+    alone = Predictor(net, replace(TASKS["depth"], merge=median), protocol, LatentHead())
+    image = pictures((40, 48))[0]
+    members = torch.stack([alone(image, seed=member_seed(3, k)).map for k in range(3)])
+    assert torch.equal(members[0], alone(image, seed=3).map)
+    assert min(float((a - b).abs().max()) for a, b in combinations(members, 2)) > 1e-4
+    found = alone(image, seed=3, ensemble=3)
+    torch.testing.assert_close(found.map, members.median(0).values, rtol=0, atol=1e-5)
+    assert found.uncertainty is not None and float(found.uncertainty.max()) > 1e-4
+
+
+class Painted(torch.nn.Module):
+    """A head that paints three numbers everywhere."""
+
+    reads_features = False
+
+    def forward(self, x0, features, backbone):
+        return torch.tensor([3.0, 0.5, -0.1]).reshape(1, 3, 1, 1).expand(len(x0), 3, 40, 48)
+
+
+@pytest.mark.parametrize(("clip", "mean"), [("mean", 1.0), ("channels", (1 + 0.5 - 0.1) / 3)])
+def test_channels_or_their_mean_are_held_in_range(net, clip, mean):
+    """(3 + 0.5 - 0.1) / 3 is beyond 1; with each channel held first, the mean is 1.4 / 3."""
+    found = Predictor(net, TASKS["depth"], OneStep(), Painted(), Reading(clip=clip))(pictures((40, 48))[0])
+    torch.testing.assert_close(found.map, torch.full((1, 40, 48), (mean + 1) / 2))
 
 
 def test_the_seed_does_not_matter_to_a_deterministic_protocol(predictor):

@@ -463,6 +463,33 @@ def test_training_at_one_step_does_not_look_at_labels():
     assert len(set(query.t.tolist())) == 2
 
 
+def test_training_at_one_time_step_is_at_that():
+    image = torch.zeros(3, 4, 6, 5)
+    query = MultiStep(trained_at=700).prepare(image, image, torch.Generator().manual_seed(0), SCHEDULE)
+    assert query.t.tolist() == [700] * 3
+    alpha, sigma = SCHEDULE.scales(query.t)
+    torch.testing.assert_close(query.sigma.flatten(), sigma.float())
+    torch.testing.assert_close(query.alpha.flatten(), alpha.float())
+
+
+@pytest.mark.parametrize(
+    "protocol", [OneStep(condition="concat", start="zeros"), MultiStep(1, start="zeros")]
+)
+def test_the_image_latent_is_shown_before_the_state(protocol):
+    """Marigold's order of channels, on which the pretrained weights of conv_in depend."""
+    image = torch.ones(2, 4, 6, 5)
+    query = protocol.prepare(image, 0 * image, torch.Generator().manual_seed(0), SCHEDULE)
+    assert torch.equal(query.x[:, :4], image) and not query.x[:, 4:].any()
+    shown = []
+
+    def look(query):
+        shown.append(query.x)
+        return Answer(query.state)
+
+    protocol.solve(look, image, torch.Generator().manual_seed(0), SCHEDULE)
+    assert torch.equal(shown[0], query.x)
+
+
 def test_euler_s_step_is_ddim_s_in_other_coordinates():
     image = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(1)).double()
     times = (999, 700, 300, 40)

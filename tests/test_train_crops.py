@@ -1,0 +1,139 @@
+"""Windows and crops of training by hand: image, target and mask show the same place, mirrored or not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from twofold.data.writer import FolderWriter
+from twofold.geometry import unit
+from twofold.sample import Origin, Sample
+from twofold.tasks import TASKS
+from twofold.train.augment import zoom
+from twofold.train.encoder import Encoder, cell_mask, fitted
+from twofold.train.live import Held, cropped
+from twofold.train.order import generator
+from twofold.train.recipe import Recipe, Source
+from twofold.train.sound import Readable
+from twofold.train.team import Team
+from twofold.train.windows import Windows
+
+
+def plan(path: Path, mirror: bool) -> Recipe:
+    return Recipe(
+        name="crops", stage="denoiser", sources=(Source(path=str(path)),), size=(16, 16), mix={"depth": 1.0}, steps=8,
+        batch=2, warmup=0, ema=0.0, validate_every=0, mirror=mirror,
+    )  # fmt: skip
+
+
+def striped(size: tuple[int, int], normals: bool = False) -> Sample:
+    """An image whose colours say row and column of each pixel, and targets that say them as well."""
+    h, w = size
+    rows, columns = torch.meshgrid(torch.arange(h) / h, torch.arange(w) / w, indexing="ij")
+    image = torch.stack([rows, columns, torch.zeros(h, w)])
+    depth = (1 + rows + 10 * columns)[None]
+    vectors = unit(torch.stack([columns - 0.4, rows, torch.ones(h, w)]))
+    known = torch.ones(1, h, w, dtype=torch.bool)
+    known[:, :, : w // 4] = False
+    targets = {"depth": depth, "normals": vectors} if normals else {"depth": depth}
+    return Sample(image, targets, dict.fromkeys(targets, known), id="striped", origin=Origin("rendered"))
+
+
+def test_a_cell_is_known_where_all_its_pixels_are():
+    known = torch.ones(1, 1, 4, 4)
+    known[..., 0, 0] = 0
+    known[..., 2:, 2:] = 0
+    assert cell_mask(known > 0.5, 2)[0, 0].tolist() == [[False, True], [True, False]]
+
+
+def test_a_mirrored_part_is_that_of_the_mirrored_sample():
+    sample = striped((16, 16), normals=True)
+    mirrored = replace(
+        sample, image=sample.image.flip(-1),
+        targets={k: TASKS[k].flip(v) for k, v in sample.targets.items()},
+        valid={k: v.flip(-1) for k, v in sample.valid.items()},
+    )  # fmt: skip
+    tasks = {name: TASKS[name] for name in ("depth", "normals")}
+    encoder = Encoder(None, tasks, latent=False, pixels=True)
+    found, expected = encoder(sample, True), encoder(mirrored, False)
+    assert torch.equal(found.image, expected.image)
+    for name in tasks:
+        a, b = found.parts[name], expected.parts[name]
+        assert a.canvas is not None and b.canvas is not None and a.known is not None and b.known is not None
+        torch.testing.assert_close(a.canvas, b.canvas)
+        assert torch.equal(a.known, b.known)
+        assert not torch.equal(a.known, a.known.flip(-1))
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_window_shows_the_same_place_in_image_and_target(mirror, tmp_path):
+    """Colours say the column; of the canvas the column is found again through its depth."""
+    writer = FolderWriter(tmp_path / "striped", {"name": "striped", "targets": {"depth": {"codec": "npy"}}})
+    writer.write(striped((16, 48)))
+    writer.finish()
+    recipe = plan(tmp_path / "striped", mirror)
+    encoder = Encoder(None, {"depth": TASKS["depth"]}, latent=False, pixels=True)
+    team = Team("cpu")
+    windows = Windows(encoder, recipe, encoder.tasks, None, Readable(False, tmp_path / "skipped.jsonl", team))
+    lefts = set()
+    for number in range(12):
+        one = windows(number)
+        assert one.image.shape == (3, 16, 16) and one.canvas is not None and one.known is not None
+        columns = (one.image[1] * 48).round()
+        lefts.add(int(columns[0, 0]))
+        assert torch.equal(one.known[0], columns >= 12)
+        known = one.known[0]
+        depth = 1 + one.image[0] + 10 * one.image[1]
+        # The canvas is depth up to scale and shift, clipped at its quantiles.
+        inner = known & (one.canvas[0].abs() < 0.999)
+        p, d = one.canvas[0][inner], depth[inner]
+        if inner.sum() > 8:
+            correlation = torch.corrcoef(torch.stack([p, d]))[0, 1]
+            assert float(correlation) > 0.999
+    assert len(lefts) > 3
+
+
+def test_a_labelled_sample_covers_the_training_size_and_keeps_its_shape():
+    """Scaled by the larger of the two ratios; height 30 to 45 makes width 60 to 90, cut to multiples of 8."""
+    found = fitted(striped((30, 60)), (45, 64), 8)
+    assert found.image.shape[-2:] == (40, 88)
+    assert found.targets["depth"].shape[-2:] == found.valid["depth"].shape[-2:] == (40, 88)
+    bare = fitted(Sample(torch.rand(3, 30, 60), {}, {}), (45, 64), 8)
+    assert bare.image.shape[-2:] == (40, 88)  # the short edge is that of the size
+
+
+@pytest.mark.parametrize("name", ["depth", "normals"])
+def test_a_crop_shows_the_same_place_in_image_and_target(name):
+    """As the window's, of zoomed and mirrored crops; x of normals is negated in a mirror image."""
+    sample = striped((64, 64), normals=True)
+    held = Held((sample.image * 255).round().byte(), sample.targets, sample.valid, "")
+    mirrored = set()
+    for step in range(10):
+        image, target, known = cropped(held, TASKS[name], (32, 32), generator("crop", step))
+        flipped = bool(image[1, 0, 0] > image[1, 0, -1])
+        mirrored.add(flipped)
+        inner = known[0] & (image[1] > 0.3)
+        rows, columns = image[0], image[1]
+        if name == "depth":
+            expected = (1 + rows + 10 * columns)[None]
+        else:
+            expected = unit(torch.stack([columns - 0.4, rows, torch.ones_like(rows)]))
+            expected = TASKS["normals"].flip(expected).flip(-1) if flipped else expected
+        # Colours are bytes: 1/255 of a column is 10/255 of a metre.
+        assert (expected - target).abs().amax(0)[inner].max() < 0.06
+        apart = known[0] != (columns > 0.25)
+        assert bool(((columns - 0.25).abs()[apart] < 0.05).all())  # at the border, by rounding of bytes
+    assert mirrored == {False, True}
+
+
+def test_a_zoomed_box_has_the_drawn_scale_and_the_aspect_of_the_size():
+    """Of 100 x 200 pixels the largest box of 1 : 1 has 100; its scale is drawn between the two given."""
+    boxes = [zoom((100, 200), (32, 32), (0.5, 0.8), generator("zoom", n)) for n in range(200)]
+    heights = [h for _, _, h, _ in boxes]
+    assert all(h == w for _, _, h, w in boxes)
+    assert 50 <= min(heights) < 53 and 77 < max(heights) <= 80
+    assert all(0 <= top <= 100 - h and 0 <= left <= 200 - w for top, left, h, w in boxes)
+    assert max(left + w for _, left, _, w in boxes) > 180 and min(left for _, left, _, _ in boxes) < 20
