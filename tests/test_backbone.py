@@ -66,19 +66,27 @@ def test_features_are_scoped_to_the_call(net):
 
 
 @pytest.mark.parametrize("h, w", [(40, 56), (48, 40), (16, 8)])
-def test_any_multiple_of_the_stride_goes_through(h, w):
+def test_at_any_multiple_of_the_stride_it_is_its_networks_with_scaled_latents(h, w):
     net = new.tiny()
+    net.vae.register_to_config(scaling_factor=0.4)
+    image = torch.rand(1, 3, h, w, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    t, text = torch.tensor([1]), net.embed(["depth map"])
     with torch.no_grad():
-        z = net.encode(torch.zeros(1, 3, h, w))
+        z = net.encode(image)
         assert z.shape == (1, 4, h // 8, w // 8)
-        assert net(z, torch.tensor([1]), net.embed(["depth map"])).prediction.shape == z.shape
-        assert net.decode(z).shape == (1, 3, h, w)
+        torch.testing.assert_close(z, 0.4 * net.vae.encode(image).latents)
+        torch.testing.assert_close(net.decode(z), net.vae.decode(z / 0.4).sample)
+        torch.testing.assert_close(
+            net(z, t, text).prediction, net.unet(z, t, encoder_hidden_states=text).sample
+        )
 
 
 def test_the_empty_prompt_is_two_tokens():
     net = new.tiny()
     assert net.embed([""]).shape[1] == 2
-    assert net.embed([""], pad=True).shape[1] == net.tokenizer.model_max_length
+    padded = net.embed([""], pad=True)
+    assert padded.shape[1] == net.tokenizer.model_max_length
+    torch.testing.assert_close(padded[:, :2], net.embed([""]))  # no token sees those after it
 
 
 def test_a_learned_tokenizer_reads_its_own_captions():

@@ -255,6 +255,16 @@ def test_guidance_moves_from_the_empty_caption_through_the_caption(net, monkeypa
     assert not torch.allclose(net.decode(swapped)[0], net.decode(x0)[0], atol=4 / 255)
 
 
+def test_the_source_is_encoded_in_the_range_of_the_autoencoder(net, monkeypatch):
+    """Images in [0, 1] become [-1, 1]; what is missing to the stride is the border repeated."""
+    seen, encode = [], net.encode
+    monkeypatch.setattr(net, "encode", lambda canvas, *args: (seen.append(canvas), encode(canvas, *args))[1])
+    ball = sphere(0, 28)
+    Creator(net, {}, Settings(steps=1, guidance=1.0, scoring="free"), {"made": "here"}).make([ball])
+    wanted = torch.nn.functional.pad(ball.image[None], (0, 4, 0, 4), mode="replicate") * 2 - 1
+    torch.testing.assert_close(seen[0], wanted)
+
+
 class Mirrorable(torch.nn.Module):
     """Predictions that commute with mirroring: brightness as depth, its slope as normals; and a ramp that does not."""
 

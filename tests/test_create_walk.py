@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -133,6 +134,24 @@ def test_a_consistency_model_is_asked_at_time_steps_that_it_was_taught():
     torch.testing.assert_close(found, clean, rtol=0, atol=1e-3)
     with pytest.raises(ValueError, match="which has 30 taught ones"):
         at(0.6, 31, sampler="lcm")
+
+
+def test_a_consistency_model_s_states_are_its_clean_latents_noised_anew():
+    """Luo et al. 2023, algorithm 1: alpha times the clean latent and sigma times fresh noise, at the next time step."""
+    way, states = at(0.6, 3, sampler="lcm"), []
+
+    def denoise(x, t, last):
+        states.append((int(t[0]), x))
+        return Answer(torch.zeros_like(x))
+
+    _, noise = latents(dtype=torch.float32)
+    run(way, "lcm", denoise, noise, SD, torch.Generator().manual_seed(0))
+    rng = torch.Generator().manual_seed(0)
+    for (before, x), (t, state) in pairwise(states):
+        keep = 0.25 / ((10 * before) ** 2 + 0.25)  # boundary weights: sigma_data 0.5, time steps scaled by 10
+        alpha, sigma = (float(s) for s in SD.scales(torch.tensor(t)))
+        fresh = torch.randn(x.shape, generator=rng)
+        torch.testing.assert_close(state, alpha * keep * x + sigma * fresh)
 
 
 def test_a_rectified_flow_walks_too_but_not_officially():

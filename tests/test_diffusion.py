@@ -7,6 +7,8 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from twofold.diffusion import Schedule, ddim, from_x0, to_x0, walk, word_for
+from twofold.diffusion.schedule import betas
+from twofold.protocol import Noise
 
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 STEPS = (1, 4, 10, 50)
@@ -121,6 +123,16 @@ def test_schedule_table_of_the_paper():
         )
         alpha, _ = schedule.scales(torch.tensor([0, 1, 100, 500, 999]))
         assert alpha.tolist() == pytest.approx(expected, abs=6e-6)
+
+
+def test_betas_are_linear_in_the_root_that_the_family_names():
+    """By hand, three steps: the middle one is the mean of the roots, to that power."""
+    for family, power in (("linear", 1.0), ("scaled_linear", 2.0), ("power", 3.0)):
+        middle = ((0.001 ** (1 / power) + 0.125 ** (1 / power)) / 2) ** power
+        wanted = torch.tensor([0.001, middle, 0.125], dtype=torch.float64)
+        torch.testing.assert_close(betas(0.001, 0.125, family, 3, exponent=3.0), wanted)
+    table = Noise(0.001, 0.125, "power", 3.0, steps=3).schedule.alpha_bar
+    torch.testing.assert_close(table, (1 - betas(0.001, 0.125, "power", 3, exponent=3.0)).cumprod(0))
 
 
 def test_pure_noise_says_nothing_about_x0(start):

@@ -112,17 +112,24 @@ def test_multiples_of_four_are_fused_as_the_original_fuses_them():
 
 @pytest.mark.parametrize("h, w", [(8, 12), (7, 9), (5, 6), (13, 10), (3, 2), (1, 1)])
 @torch.no_grad()
-def test_the_canvas_is_stride_times_the_latent(h, w):
-    said = tiny()(torch.zeros(2, 4, h, w), features(h, w), STRIDE8)
+def test_the_canvas_is_stride_times_the_latent_and_of_each_image_alone(h, w):
+    taps = features(h, w)
+    said = tiny()(torch.zeros(2, 4, h, w), taps, STRIDE8)
     assert said.shape == (2, 3, 8 * h, 8 * w)
-    assert tiny()(torch.zeros(2, 4, h, w), features(h, w), SimpleNamespace(stride=4)).shape[-1] == 4 * w
+    assert tiny()(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=4)).shape[-1] == 4 * w
+    alone = tiny()(torch.zeros(1, 4, h, w), tuple(f[1:] for f in taps), STRIDE8)
+    torch.testing.assert_close(said[1:], alone)
 
 
 @torch.no_grad()
-def test_odd_latents_go_through_a_network():
+def test_odd_latents_of_a_network_are_those_of_a_larger_one_cut_off():
+    """Far from the added border the canvas of 7 x 9 cells is that of the same features, given by hand."""
     net = golden.backbone()
     taps = net(torch.zeros(1, 4, 7, 9).double(), torch.tensor([1]), golden.text(), features=True).features
-    assert tiny()(torch.zeros(1, 4, 7, 9), taps, net).shape == (1, 3, 56, 72)
+    assert [tuple(f.shape[-2:]) for f in taps] == [(2, 3), (4, 5), (7, 9), (7, 9)]
+    said = tiny()(torch.zeros(1, 4, 7, 9), taps, net)
+    torch.testing.assert_close(said, tiny()(torch.zeros(1, 4, 7, 9), taps, STRIDE8))
+    assert said.shape == (1, 3, 56, 72) and float(said.std()) > 0
 
 
 @torch.no_grad()

@@ -46,22 +46,39 @@ def made(kind, channels=3, **options):
     return make_head(kind, STRIDE8, channels, **options)
 
 
+@torch.no_grad()
+def spread(head):
+    """Weights that keep the spread of what goes through, so that the canvas depends on the features visibly."""
+    torch.manual_seed(1)
+    for weight in head.parameters():
+        if weight.ndim > 1:
+            weight.normal_(0, (2 / weight[0].numel()) ** 0.5)
+    return head
+
+
 @pytest.mark.parametrize("kind", LEARNED)
 @pytest.mark.parametrize("channels", [2, 3, 17])
 @pytest.mark.parametrize("h, w", [(4, 8), (5, 7), (1, 1)])
 @torch.no_grad()
-def test_every_head_paints_what_is_asked_at_any_size(kind, channels, h, w):
+def test_every_head_paints_what_is_asked_at_any_size_of_each_image_alone(kind, channels, h, w):
     channels = able(kind, channels)
-    said = made(kind, channels).eval()(torch.zeros(2, 4, h, w), features(h, w, kind), STRIDE8)
+    head, taps = spread(made(kind, channels).eval()), features(h, w, kind)
+    said = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
     assert said.shape == (2, channels, 8 * h, 8 * w)
-    assert bool(said.isfinite().all())
+    for i in range(2):
+        alone = head(torch.zeros(1, 4, h, w), tuple(f[i : i + 1] for f in taps), STRIDE8)
+        torch.testing.assert_close(said[i : i + 1], alone, rtol=1e-4, atol=1e-4 * float(said.std()))
+    assert float((said[0] - said[1]).abs().max()) > 0.01 * float(said.std())  # other features, another canvas
 
 
 @pytest.mark.parametrize("kind", ["light", "dpt", "dpt-relu", "dpt-elu", "multitask"])
 @torch.no_grad()
 def test_one_channel_is_painted_as_three(kind):
-    said = made(kind, 1)(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
+    said = spread(made(kind, 1))(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
     assert said.shape == (2, 3, 32, 32)
+    alike = torch.equal(said, said[:, :1].expand(-1, 3, -1, -1))
+    assert alike == (kind != "light")  # which has three channels that learn by themselves
+    assert float(said.std()) > 1e-3
 
 
 @torch.no_grad()

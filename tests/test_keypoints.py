@@ -109,11 +109,14 @@ def test_the_head_is_as_published():
 
 @pytest.mark.parametrize("h, w", [(8, 6), (7, 9), (1, 1)])
 @torch.no_grad()
-def test_heatmaps_are_stride_times_the_latent(h, w):
+def test_heatmaps_are_stride_times_the_latent_and_of_each_image_alone(h, w):
     half = (-(-h // 2), -(-w // 2))
     taps = tuple(torch.randn(2, 24, *s) for s in ((1, 1), half, (h, w), (h, w)))
     head = KeypointHead(17, 24, 16).eval()
-    assert head(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=8)).shape == (2, 17, 8 * h, 8 * w)
+    said = head(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=8))
+    assert said.shape == (2, 17, 8 * h, 8 * w)
+    alone = head(torch.zeros(1, 4, h, w), tuple(f[1:] for f in taps), SimpleNamespace(stride=8))
+    torch.testing.assert_close(said[1:], alone, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="given 2"):
         head(torch.zeros(2, 4, h, w), taps[:2], SimpleNamespace(stride=8))
 

@@ -63,6 +63,14 @@ def test_published_losses_of_depth(channels):
     assert TASKS["depth"].losses["gradient"](said, wanted, mask) == gradient(said, wanted, mask)
 
 
+def test_the_gradient_loss_of_a_slope_by_hand():
+    """Error 1 from column to column: neighbours at scale k are 2^k apart. The mean over four scales is 15 / 4."""
+    error = torch.arange(16.0).expand(1, 1, 16, 16)
+    known = torch.ones(1, 1, 16, 16, dtype=torch.bool)
+    assert gradient(error, 0 * error, known).item() == pytest.approx(15 / 4)
+    assert gradient(error, 0 * error, known, scales=1).item() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("name", [n for n, t in TASKS.items() if t.painted])
 def test_losses_are_of_what_a_map_is_decoded_from(name):
     """Depth, masks and mattes average the decoded channels before the error; colours and vectors have no mean."""

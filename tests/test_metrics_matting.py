@@ -68,6 +68,16 @@ def test_connectivity_of_a_square():
         assert score(MATTING["conn"], p, a) == pytest.approx(conn, abs=1e-12)
 
 
+@pytest.mark.parametrize(("alpha", "cost"), [(0.1, 0.0), (0.14, 0.0), (0.2, 0.2), (0.7, 0.7)])
+def test_a_lone_pixel_costs_its_alpha_unless_it_is_in_the_dead_zone(alpha, cost):
+    """It belongs to no region at any level, so all of it is unconnected; less than 0.15 is taken for connected."""
+    truth = torch.zeros(1, 1, 8, 8)
+    truth[..., :4] = 1
+    said = truth.clone()
+    said[..., 4, 6] = alpha
+    assert score(MATTING["conn"], said, truth) == pytest.approx(cost / 1000, abs=1e-9)
+
+
 def test_the_gradient_of_a_ramp():
     ramp = (torch.arange(20, dtype=torch.float64) / 20).expand(1, 20, 20)
     nothing = torch.zeros_like(ramp)

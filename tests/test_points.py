@@ -192,7 +192,9 @@ def test_a_cut_picture_has_no_other_maps(tmp_path):
     with pytest.raises(FolderError, match=r"keypoints cuts the picture.*depth.*targets=\('keypoints',\)"):
         Folder(tmp_path)[0]
     assert Folder(tmp_path, targets=("keypoints",))[0].image.shape == (3, 256, 192)
-    assert Folder(tmp_path, targets=("depth",))[0].image.shape == (3, 120, 160)
+    whole = Folder(tmp_path, targets=("depth",))[0]
+    torch.testing.assert_close(whole.image, picture(), rtol=0, atol=1 / 255)
+    assert torch.equal(whole.targets["depth"], depth)
 
 
 @pytest.mark.parametrize(

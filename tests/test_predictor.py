@@ -179,11 +179,18 @@ def test_shares_are_resized_smoothly_and_ids_are_not(net):
             assert all(level == round(level) for level in levels)
 
 
+@torch.no_grad()
 def test_tasks_that_are_no_pictures_go_through_heads_that_read_features(net):
-    for name, head in (("keypoints", "keypoint"), ("keypoints", "light"), ("parsing_logits", "dpt")):
-        task = TASKS[name]
-        predictor = Predictor(net, task, OneStep(), make_head(head, net, task.outputs).eval(), size=48)
-        assert predictor(pictures((50, 70))[0]).map.shape == (task.channels, 50, 70)
+    """The map is what the head makes of the features at the time step of the protocol, decoded."""
+    image = pictures((48, 64))[0]
+    for name, kind in (("keypoints", "keypoint"), ("keypoints", "light"), ("parsing_logits", "dpt")):
+        task, head = TASKS[name], make_head(kind, net, TASKS[name].outputs).eval()
+        predictor = Predictor(net, task, OneStep(), head)
+        z = net.encode(image[None] * 2 - 1)
+        said = net(z, torch.tensor([1]), net.embed([task.prompt]), features=head.reads_features)
+        expected = task.decode(head(-said.prediction, said.features, net))[0]
+        assert expected.shape == (task.channels, 48, 64)
+        torch.testing.assert_close(predictor(image).map, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_is_close_to_float32():

@@ -1,6 +1,7 @@
 """Protocols: published numbers, equality with diffusers' pipelines, and laws."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -488,6 +489,25 @@ def test_the_image_latent_is_shown_before_the_state(protocol):
 
     protocol.solve(look, image, torch.Generator().manual_seed(0), SCHEDULE)
     assert torch.equal(shown[0], query.x)
+
+
+def test_an_oracle_takes_the_image_latent_for_the_noise():
+    """DMP: the state after a step is alpha x0 + sigma image, at the time step that follows."""
+    image = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(1)).double()
+    states = []
+
+    def look(query):
+        states.append((int(query.t), query.state))
+        return Answer(torch.tanh(query.state))
+
+    protocol = MultiStep(
+        3, start="image", condition="replace", oracle=True, timesteps=(900, 500, 100), noise=Noise()
+    )
+    protocol.solve(look, image, torch.Generator(), SCHEDULE)
+    assert [t for t, _ in states] == [900, 500, 100] and torch.equal(states[0][1], image)
+    for (_, before), (t, state) in pairwise(states):
+        alpha, sigma = (float(s) for s in Noise().schedule.scales(torch.tensor(t)))
+        torch.testing.assert_close(state, alpha * torch.tanh(before) + sigma * image)
 
 
 def test_euler_s_step_is_ddim_s_in_other_coordinates():

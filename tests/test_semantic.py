@@ -156,6 +156,16 @@ def test_scores_of_six_pixels():
     assert found["mean_accuracy"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
 
 
+def test_the_mean_accuracy_is_over_what_is_true_and_not_over_what_is_said():
+    """Of class 0 two of three are found, of class 1 the only one; of what is said to be 1, one of two is right."""
+    true, said = torch.tensor([0.0, 0, 0, 1]), torch.tensor([0.0, 0, 1, 1])
+    metric = semantic_metrics(2)["mean_accuracy"]
+    total = metric.measure(
+        said.reshape(1, 2, 2), true.reshape(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
+    )
+    assert metric.conclude(total) == pytest.approx((2 / 3 + 1) / 2)
+
+
 @pytest.mark.parametrize("name", ["miou", "accuracy", "mean_accuracy"])
 def test_scores_add_and_see_nothing_that_is_not_valid_or_ignored(name):
     metric = semantic_metrics(5, ignore=(4, 255))[name]

@@ -17,9 +17,14 @@ def test_near_is_red_and_far_is_blue():
 
 @pytest.mark.parametrize("shape", [(1, 4, 5), (2, 1, 4, 5)])
 def test_colours_keep_the_shape_and_the_range(shape):
-    color = color_depth(torch.randn(shape))
+    """What is beyond 0 and 1 has the colours of 0 and 1."""
+    depth = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    color = color_depth(depth)
     assert color.shape == (*shape[:-3], 3, 4, 5) and color.dtype == torch.float32
     assert color.min() >= 0 and color.max() <= 1
+    torch.testing.assert_close(color, color_depth(depth.clamp(0, 1)))
+    one = color_depth(depth[..., :1, 2:3, 3:4])
+    torch.testing.assert_close(color[..., :, 2:3, 3:4], one)
 
 
 def test_the_sky_is_far_and_the_unknown_is_grey():
@@ -61,7 +66,11 @@ def test_a_sheet_holds_every_image_in_its_place():
 
 def test_a_sheet_with_titles_has_ink_above_the_images():
     page = sheet([torch.ones(3, 30, 60), torch.ones(1, 30, 60)], columns=1, titles=["depth"])
-    assert page.shape[0] == 3 and page.min() < 0.5 and page.shape[1] > 60
+    title = (page.shape[1] - 2 * 30) // 2
+    assert page.shape[0] == 3 and title > 8
+    ink = [bool((page[:, row : row + title // 2] < 0.5).any()) for row in (0, page.shape[1] - 30 - title)]
+    assert ink == [True, False]  # only the first has a title
+    assert (page[:, -30:, :60] == 1).all()
 
 
 def test_a_sheet_keeps_the_shape_of_every_image():
@@ -79,5 +88,6 @@ def test_sheets_that_cannot_be_are_refused(count, columns, titles):
 def test_images_side_by_side_have_one_height():
     row = side_by_side([torch.zeros(3, 10, 20), torch.zeros(1, 20, 20)], gap=2)
     assert row.shape == (3, 10, 20 + 2 + 10) and (row[:, :, 20:22] == 1).all()
+    assert not row[:, :, :20].any() and not row[:, :, 22:].any()
     with pytest.raises(ValueError, match="no image"):
         side_by_side([])

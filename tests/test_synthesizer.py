@@ -37,6 +37,17 @@ def test_strength_one_forgets_the_image_and_less_keeps_its_size(draw):
     assert draw(["a red chair"], like=like, strength=0.5).shape == like.shape
 
 
+def test_the_start_image_is_encoded_in_the_range_of_the_autoencoder(draw, monkeypatch):
+    seen, encode = [], draw.backbone.encode
+    monkeypatch.setattr(
+        draw.backbone, "encode", lambda canvas, *args: (seen.append(canvas), encode(canvas, *args))[1]
+    )
+    image = torch.rand(1, 3, 28, 32, generator=torch.Generator().manual_seed(0))
+    draw(["a red chair"], like=image, strength=0.5)
+    wanted = torch.nn.functional.pad(image, (0, 0, 0, 4), mode="replicate") * 2 - 1
+    torch.testing.assert_close(seen[0], wanted)
+
+
 def test_less_strength_stays_closer_to_the_autoencoded_image(draw):
     """Measured in the latent, where the noise is added: a random network adds little of its own."""
     like = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))

@@ -91,6 +91,10 @@ def test_the_small_models_have_them_too_at_any_size():
     assert [tuple(f.shape[-2:]) for f in features] == [
         s for s, level in zip(sizes, net.levels, strict=True) for _ in level
     ]
+    # Those of the decoding path alone are among them, number for number.
+    decoding = net(z, torch.tensor([0]), net.embed([""]), features=True).features
+    for one in decoding:
+        assert any(f.shape == one.shape and torch.allclose(f, one) for f in features)
 
 
 @torch.no_grad()

@@ -110,6 +110,16 @@ def test_the_right_canvas_costs_nothing(task):
     assert task.loss(told(task, canvas), canvas, mask).item() <= 0.015
 
 
+@pytest.mark.parametrize("name", ["depth", "disparity", "sqrt_disparity", "log_depth", "mask", "matting"])
+def test_a_canvas_of_one_channel_is_decoded_to_the_share_of_its_range(name):
+    """-1 is 0 and 1 is 1; the mean of the channels counts, held in range after."""
+    canvas = torch.tensor(
+        [[-1.0, 0.0, 1.0, 3.0, -1.0], [-1.0, 0.5, 1.0, 1.0, -3.0], [-1.0, -0.5, 1.0, 2.0, -1.0]]
+    )
+    found = TASKS[name].decode(canvas.reshape(1, 3, 1, 5))
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 0.5, 1.0, 1.0, 0.0]))
+
+
 def test_another_canvas_costs_more(task):
     canvas, mask = task.encode(*known(task))
     said = told(task, canvas)
@@ -133,6 +143,26 @@ def test_every_loss_has_a_finite_slope(task):
                 assert bool(loss.isfinite()), name
                 assert bool(said.grad.isfinite().all()), name
                 assert bool(where.any()) or (loss.item() == 0 and not bool(said.grad.any())), name
+
+
+def test_the_slope_of_every_loss_is_its_difference_quotient(task):
+    """Along a random direction, in float64, away from the truth."""
+    target, valid = known(task)
+    canvas, mask = task.encode(target.double(), valid)
+    rng = torch.Generator().manual_seed(5)
+    said = told(task, canvas).double() + 0.1 * torch.randn(told(task, canvas).shape, generator=rng).double()
+    way = torch.randn(said.shape, generator=rng).double()
+    step = 1e-5
+    for name in task.loss_names:
+        at = said.clone().requires_grad_(True)
+        losses(task, at, canvas.double(), mask)[name].backward()
+        assert at.grad is not None
+        ahead, behind = (
+            float(losses(task, said + s * way, canvas.double(), mask)[name]) for s in (step, -step)
+        )
+        assert float((at.grad * way).sum()) == pytest.approx(
+            (ahead - behind) / (2 * step), rel=0.02, abs=1e-4
+        ), name
 
 
 def test_nothing_is_learned_where_nothing_is_known(task):
@@ -184,10 +214,13 @@ def test_merging_one_map_many_times_changes_nothing_that_is_scored(task):
 
 def test_show_is_a_picture(task):
     target, valid = known(task)
-    picture = task.show(task.decode(told(task, task.encode(target, valid)[0]))[0])
+    found = task.decode(told(task, task.encode(target, valid)[0]))[0]
+    picture = task.show(found)
     assert picture.shape == (3, 24, 32)
     assert 0 <= picture.min() <= picture.max() <= 1
     assert picture.std() > 0.05
+    # A pixel's colour is its own: other columns first, other columns first in the picture.
+    torch.testing.assert_close(task.show(found.flip(-1)), picture.flip(-1))
 
 
 def test_every_task_is_what_its_target_is_said_to_be(task):
@@ -337,7 +370,8 @@ def test_published_disparity():
 def test_a_disparity_of_nothing_has_a_score():
     target, valid = known(TASKS["disparity"])
     flat = TASKS["disparity"].align(torch.zeros_like(target[0]), target[0], valid[0])
-    assert bool(flat.isfinite().all())
+    constant = 1 / float((1 / target[0][valid[0]].double()).mean())
+    torch.testing.assert_close(flat, torch.full_like(flat, constant), rtol=1e-5, atol=0)
 
 
 def test_near_has_one_colour_in_depth_and_in_disparity():
@@ -361,6 +395,15 @@ def test_scale_and_shift_do_not_matter_to_the_invariant_loss():
     canvas, mask = TASKS["depth"].encode(*known(TASKS["depth"]))
     assert scale_shift_invariant(canvas * 0.3 + 0.2, canvas, mask).item() == pytest.approx(0, abs=1e-5)
     assert gradient(canvas + 0.5, canvas, mask).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_a_prediction_upside_down_is_compared_as_it_is_by_the_invariant_loss():
+    """Its least-squares scale is negative; with that scale the loss would be 0."""
+    wanted = torch.linspace(-1, 1, 20).reshape(1, 1, 4, 5).expand(-1, 3, -1, -1)
+    mask = torch.ones(1, 1, 4, 5, dtype=torch.bool)
+    assert float(scale_shift_invariant(0.5 * wanted + 0.1, wanted, mask)) == pytest.approx(0, abs=1e-6)
+    upside_down = float((2 * wanted[:, 0]).abs().mean())
+    assert float(scale_shift_invariant(-wanted, wanted, mask)) == pytest.approx(upside_down)
 
 
 def test_an_unknown_task_is_named_with_those_there_are():

@@ -273,4 +273,6 @@ def test_three_heatmaps_that_are_alike_stay_three(tmp_path):
     writer.write(replace(ball, targets={"joints": alike}, valid={"joints": ball.valid["depth"]}))
     writer.finish()
     kept = store(tmp_path / "data", {"joints": task}, tmp_path, latent=False)
-    assert given(kept.read(0, True).parts["joints"].canvas).shape == (3, 24, 24)
+    found = given(kept.read(0, True).parts["joints"].canvas)
+    made = kept.encoder(fitted(kept.folder[0], (24, 24), 8), True).parts["joints"]
+    assert found.shape == (3, 24, 24) and torch.equal(found, given(made.canvas))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from twofold.backbones import new
 from twofold.data.writer import FolderWriter
 from twofold.geometry import unit
 from twofold.sample import Origin, Sample
@@ -94,6 +95,31 @@ def test_a_window_shows_the_same_place_in_image_and_target(mirror, tmp_path):
             correlation = torch.corrcoef(torch.stack([p, d]))[0, 1]
             assert float(correlation) > 0.999
     assert len(lefts) > 3
+
+
+def test_a_window_of_pixels_is_that_of_its_cells(tmp_path):
+    """Eight pixels a cell: the canvas is cut where the latents of image and target are."""
+    writer = FolderWriter(tmp_path / "striped", {"name": "striped", "targets": {"depth": {"codec": "npy"}}})
+    writer.write(striped((16, 48)))
+    writer.finish()
+    recipe, net = plan(tmp_path / "striped", False), new.tiny()
+    encoder = Encoder(net, {"depth": TASKS["depth"]}, latent=True, pixels=True)
+    windows = Windows(
+        encoder, recipe, encoder.tasks, None, Readable(False, tmp_path / "skipped.jsonl", Team("cpu"))
+    )
+    whole = encoder(striped((16, 48)), False)
+    part, lefts = whole.parts["depth"], set()
+    assert whole.image.shape == (4, 2, 6) and part.target is not None and part.canvas is not None
+    for number in range(12):
+        one = windows(number)
+        assert one.target is not None and one.canvas is not None
+        # The stored image has 256 levels.
+        apart = [float((whole.image[..., left : left + 2] - one.image).abs().max()) for left in range(5)]
+        left = apart.index(min(apart))
+        torch.testing.assert_close(one.target, part.target[..., left : left + 2])
+        torch.testing.assert_close(one.canvas, part.canvas[..., 8 * left : 8 * left + 16])
+        lefts.add(left)
+    assert len(lefts) > 2
 
 
 def test_a_labelled_sample_covers_the_training_size_and_keeps_its_shape():

@@ -42,10 +42,13 @@ def test_it_is_as_wide_as_published():
 
 @pytest.mark.parametrize("h, w", [(8, 12), (7, 9), (5, 6), (1, 1)])
 @torch.no_grad()
-def test_logits_are_stride_times_the_latent(h, w):
-    head = tiny().eval()
-    assert head(torch.zeros(2, 4, h, w), features(h, w), STRIDE8).shape == (2, 5, 8 * h, 8 * w)
-    assert head(torch.zeros(2, 4, h, w), features(h, w), SimpleNamespace(stride=4)).shape[-1] == 4 * w
+def test_logits_are_stride_times_the_latent_and_of_each_image_alone(h, w):
+    head, taps = tiny().eval(), features(h, w)
+    said = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
+    assert said.shape == (2, 5, 8 * h, 8 * w)
+    assert head(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=4)).shape[-1] == 4 * w
+    alone = head(torch.zeros(1, 4, h, w), tuple(f[1:] for f in taps), STRIDE8)
+    torch.testing.assert_close(said[1:], alone, rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()
