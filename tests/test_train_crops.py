@@ -138,7 +138,8 @@ def test_a_crop_shows_the_same_place_in_image_and_target(name):
     held = Held((sample.image * 255).round().byte(), sample.targets, sample.valid, "")
     mirrored = set()
     for step in range(10):
-        image, target, known = cropped(held, TASKS[name], (32, 32), generator("crop", step))
+        image, targets = cropped(held, {name: TASKS[name]}, (32, 32), generator("crop", step))
+        target, known = targets[name]
         flipped = bool(image[1, 0, 0] > image[1, 0, -1])
         mirrored.add(flipped)
         inner = known[0] & (image[1] > 0.3)

@@ -205,7 +205,7 @@ def test_the_loss_on_latents_is_a_mean_over_known_cells(data, tmp_path, monkeypa
     target[:, 0, 1] = 3.0
     mask = torch.zeros(1, 2, 2, dtype=torch.bool)
     mask[0, 0, 1] = True
-    terms = stage.perception_terms("depth", [example("depth", target=target, mask=mask)])
+    terms = stage.perception_terms([{"depth": example("depth", target=target, mask=mask)}])["depth"]
     assert set(terms) == {"latent"}
     assert terms["latent"][0] == 1 and terms["latent"][1].tolist() == pytest.approx([4.0])
 
