@@ -40,7 +40,7 @@ SPACES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
     "log_depth": (lambda d: d.log(), lambda z: z.exp()),
 }
 # Steps of those that run by default; the others take 200, keypoints more.
-QUICK = {("depth", "latent"): 60, ("normals", "dpt"): 120, ("semantic_logits", "upernet"): 100}
+QUICK = {("depth", "latent"): 60, ("normals", "dpt"): 120, ("semantic_logits", "upernet"): 160}
 CASES = [
     *((name, "latent") for name, task in TASKS.items() if task.painted), *((name, "dpt") for name in TASKS),
     ("semantic_logits", "upernet"), ("keypoints", "keypoint"),
