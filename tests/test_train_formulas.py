@@ -45,7 +45,7 @@ def numbers(module: nn.Module) -> list[float]:
     return [p.item() for p in module.parameters()]
 
 
-def scalar(value: float = 0.0) -> nn.Module:
+def scalar(value: float = 0.0) -> nn.ParameterDict:
     return nn.ParameterDict({"x": nn.Parameter(torch.tensor(value))})
 
 
@@ -70,14 +70,14 @@ def test_the_average_after_its_ramp_by_hand():
 def test_a_state_restores_all_that_the_next_step_depends_on(tmp_path):
     """Weights, their average and its count, Adam's moments, the step: the next updates are those of the saved run."""
 
-    def fresh() -> tuple[nn.Module, State]:
+    def fresh() -> tuple[nn.ParameterDict, State]:
         module = scalar()
         optimizer = torch.optim.Adam(module.parameters(), 0.1)
         return module, State(
             tmp_path / "state.pt", module, Ema(module, 0.999), optimizer, torch.amp.GradScaler(enabled=False)
         )
 
-    def go_on(module: nn.Module, state: State, steps: range) -> None:
+    def go_on(module: nn.ParameterDict, state: State, steps: range) -> None:
         for n in steps:
             state.optimizer.zero_grad()
             (module["x"] - n).square().backward()
@@ -193,7 +193,7 @@ def stage_of(recipe: Recipe, folder: Path) -> DenoiserStage:
     return stage
 
 
-def example(kind: str, **parts: torch.Tensor) -> Example:
+def example(kind: str, **parts: Any) -> Example:
     return Example("one", kind, "a ball", generator("one"), torch.zeros(4, 2, 2), **parts)
 
 
