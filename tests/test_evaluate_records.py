@@ -31,6 +31,7 @@ FROZEN = {
     "normal/bae@1": "3f752d4103e9",
     "normal/marigold@1": "6ec9e77eaeda",
     "normal/diff2in1-script@1": "d837b839c6c4",
+    "normal/diff2in1-files@1": "c676cece4c18",
     "seg/miou@1": "56fa0c1f6274",
     "mask/plain@1": "b7455ea47975",
     "dis/pysod@1": "7e30a11492f2",

@@ -60,6 +60,13 @@ def test_of_stable_diffusion_it_has_the_published_widths():
     with torch.device("meta"):
         head = FPNHead(150, prompts=["x"] * 150)
     assert [layer.in_channels for layer in head.laterals] == [320, 790, 1430, 1280]
+    # As its configuration has it: 256 maps in the pyramid, and 256 in what reads it.
+    assert {layer.out_channels for layer in head.laterals} == {256}
+    convs = [conv for scale in head.scales for conv in scale.get_submodule("convs").children()]
+    assert {(conv.in_channels, conv.out_channels) for conv in convs if isinstance(conv, nn.Conv2d)} == {
+        (256, 256)
+    }
+    assert head.classify.in_channels == 256
     assert [len(list(scale.get_submodule("convs").children())) for scale in head.scales] == [1, 1, 2, 3]
 
 

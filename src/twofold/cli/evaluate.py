@@ -93,6 +93,10 @@ def evaluate(
         typer.Option(help="What stored predictions are multiplied by, such as 0.001 for millimetres."),
     ] = None,
     frame: Annotated[str, typer.Option(help="Of stored normals: RUB, LUB, RDB or RDF.")] = "RUB",
+    layout: Annotated[
+        str,
+        typer.Option(help="Of stored predictions: '', by id; diff2in1, sn_pred_K.png of its own program."),
+    ] = "",
     shard: Annotated[
         str, typer.Option(metavar="K/N", help="This process's share; start N of them with one --out.")
     ] = "1/1",
@@ -137,7 +141,9 @@ def evaluate(
     if predictions is not None:
         refuse_unused(context, "with --predictions, which are there already", *_OF_MODEL)
     else:
-        refuse_unused(context, "without --predictions, because they are of stored ones", "scale", "frame")
+        refuse_unused(
+            context, "without --predictions, because they are of stored ones", "scale", "frame", "layout"
+        )
         check_source(context, model, network)
     from twofold.data.folder import Folder
     from twofold.evaluate import Question, get_benchmark, of_files, of_model
@@ -151,7 +157,10 @@ def evaluate(
             refuse_unused(context, "on normals, whose files have a range of their own", "scale")
         else:
             refuse_unused(context, f"on {standards[0].target}: only vectors have a frame", "frame")
-        job, about = of_files(question, predictions, scale, frame)
+        one_of("--layout", layout or "id", ("id", "diff2in1"))
+        if layout == "diff2in1":
+            refuse_unused(context, "with --layout diff2in1, whose files are in LUB", "frame")
+        job, about = of_files(question, predictions, scale, frame, layout)
     else:
         longest, where = _longest(size), device_of(device)
         asked: dict[str, Any] = {"ensemble": ensemble, **({"steps": steps} if steps else {})}

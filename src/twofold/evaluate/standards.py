@@ -136,6 +136,21 @@ _ALL = (
         "then; here what is scored is rounded.",
     ),
     Standard(
+        name="normal/diff2in1-files",
+        version=1,
+        title="8-bit files of Diff-2-in-1's own program as its script scores them: with 3.14 for pi, not rounded again",
+        target="normals",
+        spaces=("normals",),
+        metrics=tuple(
+            f"QUIRKS.normals_{name}_longer"
+            for name in ("mean", "median", "rmse", "below_11.25", "below_22.5", "below_30")
+        ),
+        average="pixels",
+        source="evaluation.py of Diff-2-in-1's released code",
+        notes="For --predictions --layout diff2in1, whose files are in 8 bits already: normal/diff2in1-script would "
+        "round them twice. Shares are percent here and fractions there.",
+    ),
+    Standard(
         name="normal/marigold",
         version=1,
         title="surface normals, averaged over each image first",

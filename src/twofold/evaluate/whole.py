@@ -17,6 +17,7 @@ from ..painter import Painter
 from ..tasks import get_task
 from .benchmarks import Benchmark
 from .measure import measure
+from .official import FromDiff2in1
 from .pictures import Example, example
 from .pose import FromResults, is_pose
 from .predictions import FromFiles, FromModel, Source, check_model
@@ -143,18 +144,26 @@ def of_model(
 
 
 def of_files(
-    question: Question, root: Path, scale: float | None = None, frame: str = "RUB"
+    question: Question, root: Path, scale: float | None = None, frame: str = "RUB", layout: str = ""
 ) -> tuple[Evaluation, About]:
     """An evaluation of stored predictions, see `predictions.FromFiles`; of people, of a file of COCO's results.
+
+    ``layout`` ``diff2in1``: of files that its released program wrote, see `official.FromDiff2in1`.
 
     EvaluationError as there and of `of_model`.
     """
     of = {"kind": "predictions", "scale": scale, "frame": frame}
+    if layout == "diff2in1":
+        of["layout"] = layout
     said = {**of, "folder": shown(root)}
     if is_pose(question.standard):
         results = FromResults(root, question.folder)
         of["results"] = results.digest
         return _put_together(question, results, of, said, [])
+    if layout == "diff2in1":
+        return _put_together(
+            question, FromDiff2in1(root, question.standard, question.folder.ids), of, said, []
+        )
     return _put_together(question, FromFiles(root, question.standard, scale, frame), of, said, [])
 
 

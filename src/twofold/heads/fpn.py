@@ -25,7 +25,7 @@ class FPNHead(nn.Module):
     Args:
         classes: how many logits.
         channels: of the last map of each level, fine to coarse, the looks not counted.
-        width: of every inner map.
+        width: of every inner map, those of the pyramid's reading included (VPD: 256 of both).
         prompts: what the network is told, a class or so each; without, it is told the task's prompt, and where it
             looked is not read. What they are embedded to is part of the head's state, as is a small network that
             learns to say them better.
@@ -68,10 +68,9 @@ class FPNHead(nn.Module):
         seen = [c + len(prompts) * (count - 1 - i in self.looked) for i, c in enumerate(channels)]
         self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c in seen)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in seen)
-        half = max(8, width // 2)
-        self.scales = nn.ModuleList(_Scale(width, half, max(1, i)) for i in range(count))
+        self.scales = nn.ModuleList(_Scale(width, width, max(1, i)) for i in range(count))
         self.dropout = nn.Dropout2d(dropout)
-        self.classify = nn.Conv2d(half, classes, 1)
+        self.classify = nn.Conv2d(width, classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
         nn.init.zeros_(cast(Tensor, self.classify.bias))
 

@@ -44,6 +44,10 @@ def _longer(metric: Metric, total: Tensor) -> float:
     return metric.conclude(total) * LONGER
 
 
+def _below_longer(threshold: float, x: Pair) -> Tensor:
+    return 100.0 * (angle(x.p, x.d, dim=0) * LONGER < threshold)
+
+
 def _at_most_right(x: Pair) -> Tensor:
     return angle(x.p, x.d, dim=0).clamp(max=90)
 
@@ -83,6 +87,18 @@ QUIRKS: dict[str, Metric] = {
         *(
             mean_over_pixels(
                 f"normals_below_{threshold:g}_of_bytes", "%", "higher", partial(_below_of_bytes, threshold)
+            )
+            for threshold in (11.25, 22.5, 30.0)
+        ),
+        # The same of what is stored in bytes already, which must not be rounded again.
+        *(
+            Metric(f"normals_{name}_longer", "deg", "lower", whole.part, partial(_longer, whole))
+            for name, whole in NORMALS.items()
+            if name in ("mean", "median", "rmse")
+        ),
+        *(
+            mean_over_pixels(
+                f"normals_below_{threshold:g}_longer", "%", "higher", partial(_below_longer, threshold)
             )
             for threshold in (11.25, 22.5, 30.0)
         ),

@@ -37,6 +37,48 @@ def zoom(
     return top, left, h, w
 
 
+def rescaled_box(
+    shape: Sequence[int],
+    size: tuple[int, int],
+    scales: tuple[float, float],
+    rng: torch.Generator,
+    ids: Tensor | None = None,
+    most: float = 1.0,
+) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
+    """A box (top, left, height, width) of an image of ``shape``, and the size it is brought to, at most ``size``.
+
+    As semantic segmentation is trained (mmsegmentation, VPD): the image's short edge becomes that of ``size`` times a
+    factor drawn from ``scales``, its long edge at most four times as long, and a window of ``size`` is cut out. Where
+    the image is then smaller than the window, all of it is taken: the rest is to be padded.
+
+    Args:
+        shape: height and width.
+        size: of the window.
+        scales: least and largest factor.
+        rng: what is drawn is drawn from it.
+        ids: class ids ``1 H W`` of the image, -1 where unknown.
+        most: share of the known pixels of a window that one class may have; of up to ten windows the first is taken in
+            which none has more, and which shows two classes, else the last (``cat_max_ratio``).
+    """
+    height, width = shape
+    short = min(size) * uniform(rng, *scales)
+    factor = min(short / min(height, width), 4 * short / max(height, width))
+    new = tuple(min(n, max(1, round(side * factor))) for n, side in zip(size, shape, strict=True))
+    h, w = (max(1, min(side, round(n / factor))) for side, n in zip(shape, new, strict=True))
+    box = (0, 0, h, w)
+    for _ in range(1 if ids is None or most >= 1 else 10):
+        top = int(torch.randint(height - h + 1, (), generator=rng))
+        left = int(torch.randint(width - w + 1, (), generator=rng))
+        box = (top, left, h, w)
+        if ids is None or most >= 1:
+            break
+        seen = ids[..., top : top + h, left : left + w]
+        counts = seen[seen >= 0].long().bincount()
+        if (counts > 0).sum() > 1 and counts.max() < most * counts.sum():
+            break
+    return box, (new[0], new[1])
+
+
 def colours(image: Tensor, rng: torch.Generator) -> Tensor:
     """An image ``3 h w`` in [0, 1] with other exposure, contrast, white balance, saturation, sharpness and noise.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.folder import Folder
@@ -14,7 +15,7 @@ from ..geometry import unit
 from ..image import resize, resize_map, resize_nearest
 from ..sample import Sample, mixes
 from ..tasks import Task
-from .augment import colours, zoom
+from .augment import colours, rescaled_box, zoom
 from .contrast import check_contrast
 from .encoder import Encoder, Part, Unknown, check
 from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
@@ -24,6 +25,8 @@ from .sound import Readable, named, plain, usable
 
 # Samples are kept in memory once they have been read, up to so many bytes of them all.
 MEMORY = 12 << 30
+# A box (top, left, height, width) of an image, and the size that it is brought to.
+View = tuple[tuple[int, int, int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -94,25 +97,45 @@ class Live:
         """A crop of the recipe's size, zoomed by up to two, with colours as another camera might have seen them."""
         sample, tasks = self._sample(pick), {kind: self.tasks[kind] for kind in kinds}
         taught = self.recipe.sources[pick.source].labels == "teacher"
-        image, targets = cropped(sample, tasks, size, rng, self.recipe.resample, self.recipe.mirror)
-        image, name = colours(image, rng), self._name(pick)
+        view = self._view(sample, size, rng)
+        image, targets = cropped(sample, tasks, size, rng, self.recipe.resample, self.recipe.mirror, view)
+        small, name = image.shape[-2:], self._name(pick)
+        image = padded(colours(image, rng), size, 0.5)  # grey is 0 once it is normalised
         latent = self.encoder.picture(image)
         picture = (image * 255).round().byte() if self.encoder.pictures else None
         found: MultiTaskExample = {}
         for kind in tasks:
-            part = self._part(kind, image, targets, size)
+            part = self._part(kind, image, targets, size, small)
             told = (part.target, part.mask, part.canvas, part.known, picture)
             found[kind] = Example(name, kind, sample.caption, rng.clone_state(), latent, *told, taught)
         return found
 
+    def _view(self, sample: Held, size: tuple[int, int], rng: torch.Generator) -> View | None:
+        """Box and size of a rescaled crop, where the recipe rescales."""
+        if not self.recipe.rescale:
+            return None
+        ids = None
+        if self.recipe.cat_max_ratio < 1 and "semantic" in sample.targets:
+            ids = torch.where(sample.valid["semantic"], sample.targets["semantic"], -1)
+        shape = sample.image.shape[-2:]
+        return rescaled_box(shape, size, self.recipe.rescale, rng, ids, self.recipe.cat_max_ratio)
+
     def _part(
-        self, kind: str, image: Tensor, targets: Mapping[str, tuple[Tensor, Tensor]], size: tuple[int, int]
+        self,
+        kind: str,
+        image: Tensor,
+        targets: Mapping[str, tuple[Tensor, Tensor]],
+        size: tuple[int, int],
+        small: Sequence[int],
     ) -> Part:
-        """What one task learns of a crop: all of it from the teacher where the sample has no target of its own."""
+        """What one task learns of a crop: all of it from the teacher where the sample has no target of its own.
+
+        ``small`` is the size of what is no padding.
+        """
         task = self.tasks[kind]
         if kind not in targets:
-            return self.encoder.nothing(task, size, known=True)
-        target, valid = targets[kind]
+            return shown_part(self.encoder.nothing(task, size, known=True), small, self.encoder.stride)
+        target, valid = (padded(x, size, 0) for x in targets[kind])
         try:
             return self.encoder.part(task, Sample(image, {task.target: target}, {task.target: valid}), False)
         except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
@@ -145,14 +168,15 @@ def cropped(
     rng: torch.Generator,
     resample: str = "bilinear",
     mirror: bool = True,
+    view: View | None = None,
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-    """A zoomed crop of one sample at ``size``, half the time mirrored.
+    """A zoomed crop of one sample at ``size``, half the time mirrored; or what ``view`` says, box and size.
 
     Returns:
         The image ``3 h w`` in [0, 1]; and of those ``tasks`` that the sample has a target of, the target ``c h w`` and
         its mask ``1 h w`` of the same crop.
     """
-    box = zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng)
+    box, size = view or (zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng), size)
     sized = resize_nearest if resample == "nearest" else resize
     image = sized(_cut(sample.image, box).float() / 255, size).clamp(0, 1)
     flipped = _mirrored(rng, mirror)
@@ -166,6 +190,26 @@ def cropped(
             target = torch.where(valid, unit(target), 0)
         targets[name] = (task.flip(target), valid.flip(-1)) if flipped else (target, valid)
     return image.flip(-1) if flipped else image, targets
+
+
+def padded(x: Tensor, size: tuple[int, int], value: float) -> Tensor:
+    """``c h w`` with ``value`` to the right and below, up to ``size``."""
+    h, w = x.shape[-2:]
+    if (h, w) == tuple(size):
+        return x
+    return F.pad(x, (0, size[1] - w, 0, size[0] - h), value=value)
+
+
+def shown_part(part: Part, small: Sequence[int], stride: int) -> Part:
+    """A part of which nothing is known beyond the first ``small`` rows and columns: there is padding."""
+    known, mask = part.known, part.mask
+    if known is not None:
+        known = known.clone()
+        known[..., small[0] :, :], known[..., small[1] :] = False, False
+    if mask is not None:
+        mask = mask.clone()
+        mask[..., small[0] // stride :, :], mask[..., small[1] // stride :] = False, False
+    return replace(part, known=known, mask=mask)
 
 
 def _mirrored(rng: torch.Generator, mirror: bool) -> bool:
