@@ -10,6 +10,7 @@ kept. Run it before a release; `tests/test_fuzz.py` runs a small corpus of the s
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import io
 import json
@@ -233,18 +234,18 @@ def _mutate_json(rng: random.Random, data: bytes) -> bytes:
         number = rng.randrange(len(lines))
         places = list(_places(lines[number]))
         if not places or rng.random() < 0.05:
-            lines[number] = rng.choice(HOSTILE)
+            lines[number] = copy.deepcopy(rng.choice(HOSTILE))
             continue
         owner, key = rng.choice(places)
         change = rng.random()
         if change < 0.1 and isinstance(owner, dict):
             del owner[key]
         elif change < 0.2 and isinstance(owner, dict):
-            owner[str(rng.choice(HOSTILE))] = owner[key]
+            owner[str(rng.choice(HOSTILE))] = copy.deepcopy(owner[key])
         elif change < 0.25:
             owner[key] = json.loads("[" * 50 + "]" * 50)
         else:
-            owner[key] = rng.choice(HOSTILE)
+            owner[key] = copy.deepcopy(rng.choice(HOSTILE))
     text = "".join(json.dumps(line) + "\n" for line in lines)
     return text.encode() if rng.random() < 0.95 else b"[" * 100_000 + text.encode()
 
@@ -411,8 +412,8 @@ def _work(channel: Any, begin: int, count: int, seed: int, keep: str) -> None:
     known = seeds()
     for number in range(begin, count):
         one = known[number % len(known)]
-        data = mutate(random.Random(f"{seed}/{number}"), one)
         channel.send((number, None))
+        data = mutate(random.Random(f"{seed}/{number}"), one)
         Path(keep, "current").write_bytes(data)
         start = time.process_time()
         with tempfile.TemporaryDirectory() as folder:

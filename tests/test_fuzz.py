@@ -125,7 +125,7 @@ def test_names_that_are_too_long_are_refused_by_name(folder: Path, tmp_path: Pat
         {"id": 3}, {"id": None, "file_name": None}, {"file_name": ...}, {"file_name": ["a"]}, {"targets": [1]},
         {"targets": {"depth": 3}}, {"camera": []}, {"provenance": 3}, {"provenance": {"parents": 3}},
         {"provenance": {"parents": [[]]}}, {"provenance": {"generator": [1]}}, {"provenance": {"origin": {"a": 1}}},
-        {"size": "big"}, {"size": [1.5, 2]}, {"size": [True, 2]}, {"image": "x"},
+        {"size": "big"}, {"size": [1.5, 2]}, {"size": [True, 2]}, {"image": "x"}, {"image": {"scale": 10**400}},
     ],
     ids=repr,
 )  # fmt: skip

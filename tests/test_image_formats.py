@@ -177,6 +177,7 @@ class Foreign(Exception):
         ZeroDivisionError("division"), MemoryError(), RecursionError("deep"), OSError("broken"),
         OSError(5, "I/O error"),
         UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad\nbyte"), NotImplementedError("later"), KeyError("k"),
+        UnboundLocalError("arr"),
     ],
     ids=repr,
 )  # fmt: skip

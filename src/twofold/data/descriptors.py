@@ -5,7 +5,6 @@ The meaning of the entries is in `codecs` (of targets) and `pictures` (of the pi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,8 @@ _SWITCHES = ("keep_invalid", "soft")
 _NUMBERS = ("scale", "offset", "baseline", "focal", "threshold", "label_offset")
 # Ids are kept in float32, which holds whole numbers up to here.
 _MOST_ID = 2**24
+# JSON has whole numbers that no float holds.
+_MOST_NUMBER = 1e300
 
 
 def check_descriptor(how: Any, where: str) -> None:
@@ -57,7 +58,7 @@ def _wrong(name: str, value: Any) -> str | None:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST_NUMBER
 
 
 def _is_whole(value: Any) -> bool:

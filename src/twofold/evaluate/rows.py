@@ -23,6 +23,7 @@ from ..io import (
     FormatError,
     check_types,
     check_values,
+    escape,
     parse_object,
     quoted,
     report_disk_full,
@@ -150,7 +151,7 @@ def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
     differ = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
     if differ:
         raise EvaluationError(
-            f"{shown(path)} is of another evaluation (another {', '.join(differ)}); choose another --out"
+            f"{shown(path)} is of another evaluation (another {escape(', '.join(differ)[:80])}); choose another --out"
         )
 
 

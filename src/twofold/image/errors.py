@@ -44,7 +44,11 @@ def decoding(name: str, advice: str = "copy or download it again") -> Generator[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except (ImageError, NameError, ImportError, DiskFullError):
+    except (ImageError, ImportError, DiskFullError):
+        raise
+    except NameError as error:
+        if isinstance(error, UnboundLocalError):  # SciPy's, for an array of a type that there is not
+            raise _damaged(name, error, advice) from None
         raise
     except OSError as error:
         if error.errno is None:  # Pillow's, about the content
