@@ -37,7 +37,7 @@ def check_finite(x: Tensor, what: str) -> None:
     """
     finite = x.isfinite()
     if not bool(finite.all()):
-        share = 1 - float(finite.double().mean())
+        share = 1 - int(finite.sum()) / finite.numel()
         raise NonFiniteError(f"{what} is NaN or infinite in {_percent(share)} of its values; {_REMEDY}")
 
 

@@ -112,10 +112,7 @@ def run(
         answer = denoise(x, t, last)
         here = schedule.scales_like(t, x)
         if last:
-            there = (
-                x.new_tensor(way.end[0]).reshape(1, 1, 1, 1),
-                x.new_tensor(way.end[1]).reshape(1, 1, 1, 1),
-            )
+            there = x.new_full((1, 1, 1, 1), way.end[0]), x.new_full((1, 1, 1, 1), way.end[1])
         else:
             there = schedule.scales_like(torch.full_like(t, way.times[i + 1]), x)
         if sampler == "lcm":

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from .schedule import Schedule
+from .schedule import Schedule, cast_like
 
 Scales = tuple[Tensor, Tensor]
 Solver = Literal["ddim", "dpm"]
@@ -68,14 +68,14 @@ def dpm(
     seen, since = before
     now = _log_ratio(here)
     share = (_log_ratio(there) - now) / (now - _log_ratio(since))
-    share = torch.where(share.isfinite(), share, torch.zeros_like(share)).to(x0)
+    share = cast_like(torch.where(share.isfinite(), share, torch.zeros_like(share)), x0)
     return ddim(x, x0 + share / 2 * (x0 - seen), here, there)
 
 
 def _log_ratio(scales: Scales) -> Tensor:
-    """``log(alpha / sigma)`` in float64: minus infinity for pure noise, infinity for clean."""
-    alpha, sigma = scales
-    return alpha.double().log() - sigma.double().log()
+    """``log(alpha / sigma)`` in float64 on the CPU: minus infinity for pure noise, infinity for clean."""
+    alpha, sigma = (s.cpu().double() for s in scales)
+    return alpha.log() - sigma.log()
 
 
 def dpm_timesteps(schedule: Schedule, start: int, count: int) -> list[int]:
@@ -150,7 +150,7 @@ def walk(
             there = x.new_ones(1, 1, 1, 1), x.new_zeros(1, 1, 1, 1)
         else:
             alpha, sigma = schedule.end()
-            there = alpha.to(x), sigma.to(x)
+            there = cast_like(alpha, x), cast_like(sigma, x)
         x0 = denoise(x, t)
         if solver == "dpm":
             x, before = dpm(x, x0, here, there, None if last else before), (x0, here)

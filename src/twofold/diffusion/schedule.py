@@ -28,9 +28,14 @@ _FROM_DIFFUSERS: dict[str, Parametrization] = {
 }
 
 
+def cast_like(values: Tensor, like: Tensor) -> Tensor:
+    """``values`` in the dtype of ``like`` and then on its device: some devices (MPS) have no float64."""
+    return values.to(like.dtype).to(like.device)
+
+
 def per_image(values: Tensor, like: Tensor) -> Tensor:
     """Shape ``b`` values as ``b 1 1 1`` in the dtype and on the device of ``like`` (``b c h w``)."""
-    return values.to(like).reshape(-1, *[1] * (like.ndim - 1))
+    return cast_like(values, like).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def to_x0(prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
@@ -198,15 +203,19 @@ class Schedule:
         return len(self.alpha_bar)
 
     def scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Alpha and sigma, each ``b`` float64, at time steps ``t`` (``b``; integers, or floats for flow)."""
+        """Alpha and sigma, each ``b`` float64, at time steps ``t`` (``b``; integers, or floats for flow).
+
+        They are on the CPU, wherever ``t`` is; `cast_like` brings them to a device.
+        """
+        t = t.cpu()
         if self.predicts == "flow":
             sigma = t.double() / self.steps
             return 1 - sigma, sigma
-        here = self.alpha_bar.to(t.device)[t.long()]
+        here = self.alpha_bar[t.long()]
         return here.sqrt(), (1 - here).sqrt()
 
     def end(self) -> tuple[Tensor, Tensor]:
-        """Alpha and sigma (0-d float64) at which a walk stops."""
+        """Alpha and sigma (0-d float64, on the CPU) at which a walk stops."""
         final = torch.tensor(self.final_alpha_bar, dtype=torch.float64)
         return final.sqrt(), (1 - final).sqrt()
 

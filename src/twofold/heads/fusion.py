@@ -131,10 +131,10 @@ class SpectralConv(nn.Module):
 
     def normalised(self) -> Tensor:
         """The weights over their spectral norm, in float32 at least."""
-        # The meta device, on which shapes are checked, has no autocast to switch off.
-        plain = (
-            nullcontext() if self.weight.is_meta else torch.autocast(self.weight.device.type, enabled=False)
-        )
+        # Some devices have no autocast to switch off, such as meta, on which shapes are checked.
+        device = self.weight.device.type
+        able = torch.amp.is_autocast_available(device)
+        plain = torch.autocast(device, enabled=False) if able else nullcontext()
         with plain:
             weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
             flat = weight.flatten(1)

@@ -45,7 +45,7 @@ class Features:
                     raise ValueError(
                         f"the network makes {tuple(rows.shape)} of {len(batch)} pictures; one row each is needed"
                     )
-                found.append(rows.double().cpu())
+                found.append(rows.cpu().double())
         if not found:
             raise ValueError("there is no picture to measure")
         return cls(torch.cat(found))

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
-from ..diffusion import Rngs, Schedule, Spacing, ddim, draw, euler, lcm, lcm_timesteps
+from ..diffusion import Rngs, Schedule, Spacing, cast_like, ddim, draw, euler, lcm, lcm_timesteps
 from .noise import Noise, Strategy, multi_resolution
 from .query import Answer, ClassLabels, Look, Parts, Query, TimeStep
 
@@ -151,7 +151,7 @@ class MultiStep:
             answer = look(query)
             last = i + 1 == len(times)
             there = self._there(schedule, times, i)
-            to = tuple(s.to(state).reshape(1, 1, 1, 1) for s in there)
+            to = tuple(cast_like(s, state).reshape(1, 1, 1, 1) for s in there)
             if self.sampler == "lcm":
                 fresh = torch.zeros_like(state) if last else draw(state.shape, rng, state)
                 answer, state = _lcm(query, answer, now, to, fresh, last)

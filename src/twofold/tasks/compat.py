@@ -40,9 +40,9 @@ def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     canvas = torch.full_like(depth, -1)
     for i in range(len(depth)):
         if valid[i].any():
-            known = depth[i][valid[i]].double()
-            near, deep = _quantile(known, LOW), _quantile(known, HIGH)
-            canvas[i] = ((depth[i] - near) / (deep - near).clamp(min=1e-6) * 2 - 1).clamp(-1, 1)
+            known = depth[i][valid[i]].cpu().double()
+            near, deep = float(_quantile(known, LOW)), float(_quantile(known, HIGH))
+            canvas[i] = ((depth[i] - near) / max(deep - near, 1e-6) * 2 - 1).clamp(-1, 1)
     return canvas.expand(-1, 3, -1, -1).contiguous(), valid
 
 

@@ -1,0 +1,165 @@
+"""Every walk on a device without float64 (MPS): the same numbers as on the CPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from far_device import Far, far_device, near
+from twofold.backbones import new
+from twofold.checkpoints.model import Model
+from twofold.checkpoints.settings import ModelSettings
+from twofold.diffusion import Schedule, dpm_timesteps, walk
+from twofold.finite import NonFiniteError, check_finite
+from twofold.heads import LatentHead, make_head
+from twofold.predictor import Predictor
+from twofold.protocol import Answer, MultiStep, Noise, OneStep, Query
+from twofold.synthesizer import Synthesizer
+from twofold.tasks import TASKS
+
+PROTOCOLS = {
+    "marigold": MultiStep(steps=4),
+    "from the network's own": MultiStep(steps=3, final="prev", spacing="leading"),
+    "euler": MultiStep(steps=3, sampler="euler", noise=Noise()),
+    "lcm": MultiStep(steps=3, sampler="lcm", noise=Noise()),
+    "flow": MultiStep(steps=3, noise=Noise(predicts="flow"), sampler="euler"),
+    "epsilon": MultiStep(steps=3, noise=Noise(predicts="epsilon")),
+    "x0": MultiStep(steps=3, noise=Noise(predicts="x0")),
+    "zeros": MultiStep(steps=1, start="zeros", noise=Noise()),
+    "image": MultiStep(
+        steps=5, start="image", condition="replace", noise=Noise(), spacing="leading", oracle=True
+    ),
+    "explicit": MultiStep(timesteps=(900, 500, 20), noise=Noise(zero_snr=True)),
+    "all noise": MultiStep(steps=2, noise=Noise(1, 1)),
+    "mixed": MultiStep(steps=2, mixed="original", noise=Noise()),
+    "one step": OneStep(),
+    "one step beside noise": OneStep(condition="concat"),
+    "one step noised": OneStep(timestep=300, noised=True),
+}
+
+
+def generators(count: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(i) for i in range(count)]
+
+
+def look(query: Query) -> Answer:
+    """A network that any device computes alike."""
+    assert query.x.dtype == query.alpha.dtype == query.sigma.dtype == torch.float32
+    word = 0.5 * query.x[:, -4:] + query.t.reshape(-1, 1, 1, 1).to(query.x.dtype) / 2000
+    return Answer(query.read(word))
+
+
+def test_the_device_refuses_what_mps_refuses():
+    with far_device() as device:
+        x = torch.ones(2, 3).to(device)
+        assert isinstance(x, Far)
+        assert x.device.type != "cpu"
+        assert float((x * 2).sum()) == 12
+        for wrong in (
+            lambda: torch.ones(2, dtype=torch.float64).to(device), lambda: x.double(),
+            lambda: torch.zeros(2, dtype=torch.float64, device=device), lambda: x.new_zeros(2, dtype=torch.float64),
+        ):  # fmt: skip
+            with pytest.raises(TypeError, match="no float64"):
+                wrong()
+        with pytest.raises(RuntimeError, match="same device"):
+            _ = x + torch.ones(2, 3)
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocols_solve_and_prepare_alike(name):
+    protocol, schedule = PROTOCOLS[name], Schedule.of(0.00085, 0.012)
+    torch.manual_seed(0)
+    image, target = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    wanted = protocol.solve(look, image, generators(2), schedule).x0
+    shown = protocol.prepare(image, target, generators(1)[0], schedule)
+    with far_device() as device:
+        found = protocol.solve(look, image.to(device), generators(2), schedule).x0
+        query = protocol.prepare(image.to(device), target.to(device), generators(1)[0], schedule)
+        aim = query.wanted(target.to(device))
+    assert isinstance(found, Far)
+    torch.testing.assert_close(near(found), wanted)
+    for field in ("x", "t", "state", "alpha", "sigma"):
+        torch.testing.assert_close(near(getattr(query, field)), getattr(shown, field))
+    torch.testing.assert_close(near(aim), shown.wanted(target))
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm"])
+@pytest.mark.parametrize("predicts", ["v", "flow"])
+def test_walks_end_alike(solver, predicts):
+    schedule = Schedule.flow() if predicts == "flow" else Schedule.of(0.00085, 0.012, zero_snr=True)
+    times = dpm_timesteps(schedule, 999, 6) if solver == "dpm" else schedule.timesteps(6)
+    x = torch.randn(2, 4, 8, 8)
+
+    def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return 0.9 * x + 0.01
+
+    wanted = walk(denoise, x, schedule, times, solver)
+    with far_device() as device:
+        found = walk(denoise, x.to(device), schedule, times, solver)
+    torch.testing.assert_close(near(found), wanted)
+
+
+@pytest.mark.parametrize("kind", ["latent", "light", "bae", "fpn", "upernet", "multitask", "dpt"])
+def test_a_whole_predictor_answers_alike(kind):
+    """Autoencoder, text encoder, network, walk, head and task, of a model that is on the device."""
+    net = new.tiny()
+    task = TASKS["semantic_logits" if kind in ("fpn", "upernet") else "normals"]
+    more = {"prompts": ["a chair", "a table"]} if kind == "fpn" else {}
+    head = LatentHead() if kind == "latent" else make_head(kind, net, task.outputs, **more)
+    protocol = MultiStep(steps=3, start="image", condition="replace", spacing="leading", offset=1)
+    predictor = Predictor(net.eval(), task, protocol, head.eval(), size=32)
+    images = [torch.rand(3, 32, 24), torch.rand(3, 32, 24)]
+    wanted = [p.map for p in predictor(images)]
+    with far_device() as device:
+        net.to(device), head.to(device)
+        found = [p.map for p in predictor(images)]
+    for a, b in zip(found, wanted, strict=True):
+        assert a.device.type == "cpu"
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+def test_pictures_are_drawn_alike(sampler):
+    net, start = new.tiny(), torch.rand(1, 3, 32, 32)
+    made = Synthesizer(net, 4, 3.0, sampler)
+    wanted = made(["a chair"], (32, 32), start, 0.6, 1)
+    with far_device() as device:
+        net.to(device)
+        found = made(["a chair"], (32, 32), start.to(device), 0.6, 1)
+    torch.testing.assert_close(near(found), wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(("sampler", "mode"), [("dpm", "reencode"), ("euler", "denoise"), ("lcm", "denoise")])
+def test_samples_are_created_alike(sampler, mode):
+    import world
+    from twofold.create import Settings, creator_of
+
+    net = new.tiny()
+    head = make_head("light", net, 3)
+    settings = ModelSettings(name="m", size=32).with_tasks(["depth"], OneStep(), "none", "light")
+    how = Settings(strength=0.6, steps=3, sampler=sampler, label_mode=mode, scoring="free")
+    maker = creator_of(Model("m", net, settings, {"depth": head.eval()}), settings=how)
+    wanted = maker.make([world.sphere(1, 32)])[0]
+    with far_device() as device:
+        net.to(device), head.to(device)
+        found = maker.make([world.sphere(1, 32)])[0]
+    torch.testing.assert_close(found.image, wanted.image, rtol=0, atol=1.01 / 255)
+    torch.testing.assert_close(found.targets["depth"], wanted.targets["depth"], rtol=0.02, atol=0.02)
+
+
+def test_a_share_that_is_not_finite_is_told_from_the_device():
+    with far_device() as device:
+        x = torch.tensor([1.0, float("nan"), 2.0, 3.0]).to(device)
+        with pytest.raises(NonFiniteError, match=r"25\.0 %"):
+            check_finite(x, "x")
+
+
+def test_compat_encodes_depth_alike():
+    from twofold.tasks.compat import encode_depth
+
+    depth, valid = torch.rand(2, 1, 8, 8) * 5 + 0.1, torch.rand(2, 1, 8, 8) > 0.2
+    wanted, mask = encode_depth(depth, valid)
+    with far_device() as device:
+        found, known = encode_depth(depth.to(device), valid.to(device))
+    torch.testing.assert_close(near(found), wanted)
+    assert torch.equal(near(known), mask)
