@@ -14,7 +14,7 @@ every pixel.
 
 from twofold.data.convert.ade20k import CLASSES
 from twofold.protocol import OneStep
-from twofold.train import Recipe, Source
+from twofold.train import RandomCrop, Recipe, Source
 
 # The authors' model.ckpt is this model's; their own file is read as well: --set start=FOLDER.
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -164,16 +164,17 @@ def segmentation() -> Recipe:
 
     Published: VPD has an mIoU of 53.7; others who ran it again found 53.1 and 49.3.
     VPD's own settings: the U-Net learns too, at a tenth of the head's rate, told all classes at once and read by where
-    it looks for each. Diff-2-in-1 says of its networks that they stay as they are, and released nothing of this:
-    ``--set unet=frozen --set lr=8e-5 --set head_lr=0`` is that. VPD averages 80 phrases a class, this is told one; it
-    leaves latents unscaled, this scales them; it decays no norms' weights, this all; in use it slides a window of 512.
-    Crops are its own: images shrunk and enlarged by 0.5 to 2, no class on more than three quarters of one, padded with
-    grey.
+    it looks for each; crops are zoomed by 0.5 to 2 and show no class on 75 % or more of their pixels. Diff-2-in-1 says
+    of its networks that they stay as they are, and released nothing of this: ``--set unet=frozen --set lr=8e-5 --set
+    head_lr=0`` is that. VPD averages 80 phrases a class, this is told one; it leaves latents unscaled, this scales
+    them; it decays no norms' weights, this all; its images are not antialiased where they shrink, these are; in use it
+    slides a window of 512.
     """
     return Recipe(
         name="diff2in1-segmentation", stage="denoiser", start=SD15, sources=(Source(path="data/ade20k"),),
         validation="data/ade20k-val", mix={ADE20K_LOGITS: 1.0}, size=(512, 512), augment=True,
-        rescale=(0.5, 2.0), cat_max_ratio=0.75, protocol=OneStep(timestep=1), prompts={ADE20K_LOGITS: ""}, head="fpn",
+        random_crop=RandomCrop(scale=(0.5, 2.0), cat_max_ratio=0.75),
+        protocol=OneStep(timestep=1), prompts={ADE20K_LOGITS: ""}, head="fpn",
         head_options={"prompts": [f"a photo of a {name}" for name in CLASSES]}, latent_weight=0.0, image_weight=1.0,
         text="frozen", steps=80000, batch=16, lr=8e-6, head_lr=8e-5, betas=(0.9, 0.999), weight_decay=1e-3,
         schedule="linear", warmup=1500, final_lr=0.0, clip=0.0, ema=0.0, checkpointing=True, validate_every=8000,

@@ -9,14 +9,15 @@
 Losses, their weights and the optimizer are those of InvPT's and TaskPrompter's programs (Ye & Xu 2022, 2023), whose
 settings Diff-2-in-1's paper says it keeps; boundaries, which they learn too, are left out as they are there. How the
 diffusion model's maps met those networks was not published: here the fused maps stand in place of a transformer's
-tokens, under decoders of our own. Not as there: depth, in metres, ends at 10 m, where a head of theirs has no bounds;
-crops are zoomed by up to two and never shrunk; saliency is one share a pixel in place of two logits. An example is one
-picture under all its tasks (``tasks_per_image="all"``): one forward pass of the U-Net and of the fusion network, and a
-loss that is the sum over tasks.
+tokens, under decoders of our own. Not as there: depth, in metres, ends at 10 m, where a head of theirs has no bounds
+(as there it is divided by the zoom, so that 5 m are 10 m where a crop is shrunk by half); saliency is one share a pixel
+in place of two logits; crops, zoomed by 0.5 to 2 as there, are padded at the right and at the bottom, not around. An
+example is one picture under all its tasks (``tasks_per_image="all"``): one forward pass of the U-Net and of the fusion
+network, and a loss that is the sum over tasks.
 """
 
 from twofold.protocol import OneStep
-from twofold.train import Recipe, Source
+from twofold.train import RandomCrop, Recipe, Source
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 NYUD_DEPTH = "twofold.tasks.metric_depth:depth_10m"
@@ -40,6 +41,7 @@ def together(name: str, data: str, losses: dict[str, dict[str, float]], size: tu
     return Recipe(
         name=name, stage="denoiser", start=SD15, sources=(Source(path=data),), validation=f"{data}-val",
         mix=dict.fromkeys(losses, 1.0), prompts=dict.fromkeys(losses, ""), losses=losses, size=size, augment=True,
+        random_crop=RandomCrop(scale=(0.5, 2.0), relative_to="image", cat_max_ratio=0.75),
         protocol=OneStep(timestep=0), unet="frozen", text="frozen", head="multitask", latent_weight=0.0,
         image_weight=1.0, tasks_per_image="all", steps=40000, batch=2, optimizer="adam", lr=2e-5, betas=(0.9, 0.999),
         weight_decay=1e-6, schedule="poly", warmup=0, final_lr=0.0, clip=0.0, ema=0.0, validate_every=4000,

@@ -7,7 +7,6 @@ The last map of each level, beside how much each place looked at each class, goe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -25,7 +24,7 @@ class FPNHead(nn.Module):
     Args:
         classes: how many logits.
         channels: of the last map of each level, fine to coarse, the looks not counted.
-        width: of every inner map, those of the pyramid's reading included (VPD: 256 of both).
+        width: of every inner map; VPD has 256 in the pyramid and in the layers behind it.
         prompts: what the network is told, a class or so each; without, it is told the task's prompt, and where it
             looked is not read. What they are embedded to is part of the head's state, as is a small network that
             learns to say them better.
@@ -68,7 +67,7 @@ class FPNHead(nn.Module):
         seen = [c + len(prompts) * (count - 1 - i in self.looked) for i, c in enumerate(channels)]
         self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c in seen)
         self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in seen)
-        self.scales = nn.ModuleList(_Scale(width, width, max(1, i)) for i in range(count))
+        self.scales = nn.ModuleList(_Scale(width, max(1, i)) for i in range(count))
         self.dropout = nn.Dropout2d(dropout)
         self.classify = nn.Conv2d(width, classes, 1)
         nn.init.normal_(self.classify.weight, std=0.01)
@@ -144,11 +143,10 @@ class _Words(nn.Module):
 class _Scale(nn.Module):
     """A level of the pyramid brought to the finest size, by a convolution for every doubling."""
 
-    def __init__(self, width: int, out: int, steps: int) -> None:
+    def __init__(self, width: int, steps: int) -> None:
         super().__init__()
-        widths = [width, *[out] * steps]
-        self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1, bias=False) for i, o in pairwise(widths))
-        self.norms = nn.ModuleList(BatchNorm(out) for _ in range(steps))
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, bias=False) for _ in range(steps))
+        self.norms = nn.ModuleList(BatchNorm(width) for _ in range(steps))
 
     def forward(self, x: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
         for k, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):

@@ -1,4 +1,7 @@
-"""The same scene seen by another camera: nearer, in other light, less clearly. Geometry stays true."""
+"""The same scene seen by another camera: nearer, in other light, less clearly. Geometry stays true.
+
+`photometric` is the color distortion of semantic segmentation in its place.
+"""
 
 from __future__ import annotations
 
@@ -37,48 +40,6 @@ def zoom(
     return top, left, h, w
 
 
-def rescaled_box(
-    shape: Sequence[int],
-    size: tuple[int, int],
-    scales: tuple[float, float],
-    rng: torch.Generator,
-    ids: Tensor | None = None,
-    most: float = 1.0,
-) -> tuple[tuple[int, int, int, int], tuple[int, int]]:
-    """A box (top, left, height, width) of an image of ``shape``, and the size it is brought to, at most ``size``.
-
-    As semantic segmentation is trained (mmsegmentation, VPD): the image's short edge becomes that of ``size`` times a
-    factor drawn from ``scales``, its long edge at most four times as long, and a window of ``size`` is cut out. Where
-    the image is then smaller than the window, all of it is taken: the rest is to be padded.
-
-    Args:
-        shape: height and width.
-        size: of the window.
-        scales: least and largest factor.
-        rng: what is drawn is drawn from it.
-        ids: class ids ``1 H W`` of the image, -1 where unknown.
-        most: share of the known pixels of a window that one class may have; of up to ten windows the first is taken in
-            which none has more, and which shows two classes, else the last (``cat_max_ratio``).
-    """
-    height, width = shape
-    short = min(size) * uniform(rng, *scales)
-    factor = min(short / min(height, width), 4 * short / max(height, width))
-    new = tuple(min(n, max(1, round(side * factor))) for n, side in zip(size, shape, strict=True))
-    h, w = (max(1, min(side, round(n / factor))) for side, n in zip(shape, new, strict=True))
-    box = (0, 0, h, w)
-    for _ in range(1 if ids is None or most >= 1 else 10):
-        top = int(torch.randint(height - h + 1, (), generator=rng))
-        left = int(torch.randint(width - w + 1, (), generator=rng))
-        box = (top, left, h, w)
-        if ids is None or most >= 1:
-            break
-        seen = ids[..., top : top + h, left : left + w]
-        counts = seen[seen >= 0].long().bincount()
-        if (counts > 0).sum() > 1 and counts.max() < most * counts.sum():
-            break
-    return box, (new[0], new[1])
-
-
 def colours(image: Tensor, rng: torch.Generator) -> Tensor:
     """An image ``3 h w`` in [0, 1] with other exposure, contrast, white balance, saturation, sharpness and noise.
 
@@ -98,6 +59,48 @@ def colours(image: Tensor, rng: torch.Generator) -> Tensor:
     if chance(rng, 0.4):
         image = image + torch.randn(image.shape, generator=rng) * uniform(rng, 0.0, 0.04)
     return image.clamp(0, 1)
+
+
+def photometric(image: Tensor, rng: torch.Generator) -> Tensor:
+    """An image ``3 h w`` in [0, 1] with the color distortion of SSD (Liu et al. 2016), which segmentation took over.
+
+    Each with probability 1/2: brightness by up to 32 / 255, contrast by a factor of 0.5 to 1.5 (before or after the
+    rest, as likely), saturation by such a factor, and hue by -36 to 34 degrees in steps of 2. mmsegmentation, VPD and
+    InvPT take these numbers; they round to 8 bits after each step, this does not.
+    """
+    if chance(rng, 0.5):
+        image = (image + uniform(rng, -32, 32) / 255).clamp(0, 1)
+    contrast = uniform(rng, 0.5, 1.5) if chance(rng, 0.5) else 1.0
+    first = chance(rng, 0.5)
+    if first:
+        image = (image * contrast).clamp(0, 1)
+    if chance(rng, 0.5):
+        hue, saturation, value = rgb_to_hsv(image)
+        image = hsv_to_rgb(hue, (saturation * uniform(rng, 0.5, 1.5)).clamp(0, 1), value)
+    if chance(rng, 0.5):
+        hue, saturation, value = rgb_to_hsv(image)
+        image = hsv_to_rgb(hue + int(torch.randint(-18, 18, (), generator=rng)) / 180, saturation, value)
+    return image if first else (image * contrast).clamp(0, 1)
+
+
+def rgb_to_hsv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``3 h w`` to hue, saturation and value, ``h w`` each in [0, 1]; the hue of grey is 0 (as `colorsys`)."""
+    red, green, blue = image
+    value = image.amax(0)
+    spread = value - image.amin(0)
+    divisor = torch.where(spread > 0, spread, 1)
+    sector = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    return sector / 6 % 1, spread / torch.where(value > 0, value, 1), value
+
+
+def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
+    """The inverse of `rgb_to_hsv`; the hue has a period of 1."""
+    place = (torch.tensor([5.0, 3.0, 1.0]).reshape(3, 1, 1) + hue * 6) % 6
+    return value - value * saturation * torch.minimum(place, 4 - place).clamp(0, 1)
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:

@@ -105,18 +105,21 @@ class Encoder:
             return Part(None, None, *kept)
         return Part(self.encode(canvas), cell_mask(known[None], self.stride)[0], *kept)
 
-    def nothing(self, task: Task, size: tuple[int, int], known: bool = False) -> Part:
-        """A part at ``size`` pixels of which nothing is known, or that somebody else will say all of (``known``)."""
+    def nothing(self, task: Task, size: tuple[int, int], known: bool | Tensor = False) -> Part:
+        """A part at ``size`` pixels without a target of its own.
+
+        ``known`` (or a mask ``1 H W``) is where a target is filled in later, by the EMA teacher.
+        """
         h, w = size
         cells = (h // self.stride, w // self.stride)
         canvas = torch.zeros(3 if task.painted else max(1, task.channels), h, w)
-        where = torch.full((1, h, w), known)
+        where = known if isinstance(known, Tensor) else torch.full((1, h, w), known)
         kept = (canvas, where) if self.pixels else (None, None)
         if not self.latent:
             return Part(None, None, *kept)
         assert self.backbone is not None
         z = self.backbone.latent_channels
-        return Part(torch.zeros(z, *cells), torch.full((1, *cells), known), *kept)
+        return Part(torch.zeros(z, *cells), cell_mask(where[None], self.stride)[0], *kept)
 
     def picture(self, image: Tensor) -> Tensor:
         """What an example shows of an image ``3 H W`` in [0, 1]: its latent ``z h w``, or itself."""

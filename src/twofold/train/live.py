@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.folder import Folder
@@ -15,18 +15,17 @@ from ..geometry import unit
 from ..image import resize, resize_map, resize_nearest
 from ..sample import Sample, mixes
 from ..tasks import Task
-from .augment import colours, rescaled_box, zoom
+from .augment import colours, zoom
 from .contrast import check_contrast
 from .encoder import Encoder, Part, Unknown, check
 from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
 from .order import Order, Pick
-from .recipe import IMAGE, Recipe, Source
+from .random_crop import random_crop
+from .recipe import IMAGE, Recipe
 from .sound import Readable, named, plain, usable
 
 # Samples are kept in memory once they have been read, up to so many bytes of them all.
 MEMORY = 12 << 30
-# A box (top, left, height, width) of an image, and the size that it is brought to.
-View = tuple[tuple[int, int, int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -94,48 +93,46 @@ class Live:
     def _labelled(
         self, pick: Pick, kinds: Sequence[str], size: tuple[int, int], rng: torch.Generator
     ) -> MultiTaskExample:
-        """A crop of the recipe's size, zoomed by up to two, with colours as another camera might have seen them."""
+        """A crop of the recipe's size with new colours, under each of the tasks."""
         sample, tasks = self._sample(pick), {kind: self.tasks[kind] for kind in kinds}
         taught = self.recipe.sources[pick.source].labels == "teacher"
-        view = self._view(sample, size, rng)
-        image, targets = cropped(sample, tasks, size, rng, self.recipe.resample, self.recipe.mirror, view)
-        small, name = image.shape[-2:], self._name(pick)
-        image = padded(colours(image, rng), size, 0.5)  # grey is 0 once it is normalised
+        image, targets, inside = self._crop(sample, tasks, size, rng)
+        name = self._name(pick)
         latent = self.encoder.picture(image)
         picture = (image * 255).round().byte() if self.encoder.pictures else None
         found: MultiTaskExample = {}
         for kind in tasks:
-            part = self._part(kind, image, targets, size, small)
+            part = self._part(kind, image, targets, inside)
             told = (part.target, part.mask, part.canvas, part.known, picture)
             found[kind] = Example(name, kind, sample.caption, rng.clone_state(), latent, *told, taught)
         return found
 
-    def _view(self, sample: Held, size: tuple[int, int], rng: torch.Generator) -> View | None:
-        """Box and size of a rescaled crop, where the recipe rescales."""
-        if not self.recipe.rescale:
-            return None
-        ids = None
-        if self.recipe.cat_max_ratio < 1 and "semantic" in sample.targets:
-            ids = torch.where(sample.valid["semantic"], sample.targets["semantic"], -1)
-        shape = sample.image.shape[-2:]
-        return rescaled_box(shape, size, self.recipe.rescale, rng, ids, self.recipe.cat_max_ratio)
+    def _crop(
+        self, sample: Held, tasks: Mapping[str, Task], size: tuple[int, int], rng: torch.Generator
+    ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor]:
+        """Image, targets by task and the mask of what is not padding: as `random_crop`, where the recipe has one.
+
+        Without, zoomed in by up to two, with colours as another camera might have seen them.
+        """
+        recipe = self.recipe
+        if recipe.random_crop is None:
+            image, targets = cropped(sample, tasks, size, rng, recipe.resample, recipe.mirror)
+            return colours(image, rng), targets, torch.ones(1, *size, dtype=torch.bool)
+        # Of all tasks of the recipe: under each of them an image has the same crop.
+        classes = next((t for t in self.tasks.values() if t.classes and t.target in sample.targets), None)
+        whole = Sample(sample.image, sample.targets, sample.valid)
+        return random_crop(
+            whole, tasks, classes, size, recipe.random_crop, rng, recipe.resample, recipe.mirror
+        )
 
     def _part(
-        self,
-        kind: str,
-        image: Tensor,
-        targets: Mapping[str, tuple[Tensor, Tensor]],
-        size: tuple[int, int],
-        small: Sequence[int],
+        self, kind: str, image: Tensor, targets: Mapping[str, tuple[Tensor, Tensor]], inside: Tensor
     ) -> Part:
-        """What one task learns of a crop: all of it from the teacher where the sample has no target of its own.
-
-        ``small`` is the size of what is no padding.
-        """
-        task = self.tasks[kind]
+        """What one task learns of a crop: all ``inside`` from the teacher where the sample has no target of its own."""
+        task, size = self.tasks[kind], (inside.shape[-2], inside.shape[-1])
         if kind not in targets:
-            return shown_part(self.encoder.nothing(task, size, known=True), small, self.encoder.stride)
-        target, valid = (padded(x, size, 0) for x in targets[kind])
+            return self.encoder.nothing(task, size, inside)
+        target, valid = targets[kind]
         try:
             return self.encoder.part(task, Sample(image, {task.target: target}, {task.target: valid}), False)
         except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
@@ -149,11 +146,18 @@ class Live:
         if key in self.held:
             return self.held[key]
         sample = self._read(self.folders[pick.source], pick.sample)
-        held = _held(sample, self.recipe.sources[pick.source], min(self.recipe.size))
+        held = _held(sample, self._short_edge(pick.source))
         if held.size <= self.room:
             self.room -= held.size
             self.held[key] = held
         return held
+
+    def _short_edge(self, source: int) -> float:
+        """Pixels of the short edge that unlabelled pictures are kept at: enough for every zoom that is drawn."""
+        how, short = self.recipe.random_crop, min(self.recipe.sources[source].size or self.recipe.size)
+        if how is None:
+            return 1.25 * short
+        return math.inf if how.relative_to == "image" else max(1.25, how.scale[1]) * short
 
     def _read(self, folder: Folder, i: int) -> Sample:
         sample = plain(folder, i)
@@ -168,15 +172,14 @@ def cropped(
     rng: torch.Generator,
     resample: str = "bilinear",
     mirror: bool = True,
-    view: View | None = None,
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-    """A zoomed crop of one sample at ``size``, half the time mirrored; or what ``view`` says, box and size.
+    """A zoomed crop of one sample at ``size``, half the time mirrored.
 
     Returns:
         The image ``3 h w`` in [0, 1]; and of those ``tasks`` that the sample has a target of, the target ``c h w`` and
         its mask ``1 h w`` of the same crop.
     """
-    box, size = view or (zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng), size)
+    box = zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng)
     sized = resize_nearest if resample == "nearest" else resize
     image = sized(_cut(sample.image, box).float() / 255, size).clamp(0, 1)
     flipped = _mirrored(rng, mirror)
@@ -192,26 +195,6 @@ def cropped(
     return image.flip(-1) if flipped else image, targets
 
 
-def padded(x: Tensor, size: tuple[int, int], value: float) -> Tensor:
-    """``c h w`` with ``value`` to the right and below, up to ``size``."""
-    h, w = x.shape[-2:]
-    if (h, w) == tuple(size):
-        return x
-    return F.pad(x, (0, size[1] - w, 0, size[0] - h), value=value)
-
-
-def shown_part(part: Part, small: Sequence[int], stride: int) -> Part:
-    """A part of which nothing is known beyond the first ``small`` rows and columns: there is padding."""
-    known, mask = part.known, part.mask
-    if known is not None:
-        known = known.clone()
-        known[..., small[0] :, :], known[..., small[1] :] = False, False
-    if mask is not None:
-        mask = mask.clone()
-        mask[..., small[0] // stride :, :], mask[..., small[1] // stride :] = False, False
-    return replace(part, known=known, mask=mask)
-
-
 def _mirrored(rng: torch.Generator, mirror: bool) -> bool:
     """Half the time, where it is asked for; drawn in either case, so that what else is random stays the same."""
     return bool(torch.rand((), generator=rng) < 0.5) and mirror
@@ -222,11 +205,11 @@ def _cut(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:
     return x[..., top : top + height, left : left + width]
 
 
-def _held(sample: Sample, source: Source, short: int) -> Held:
-    """Unlabelled pictures are brought to a short edge a quarter above the crop's."""
+def _held(sample: Sample, short: float) -> Held:
+    """Unlabelled pictures are brought to a short edge of ``short`` pixels, where theirs is longer."""
     image = sample.image
     h, w = image.shape[-2:]
-    scale = 1.25 * min(source.size or (short, short)) / min(h, w)
+    scale = short / min(h, w)
     if not sample.targets and scale < 1:
         image = resize(image, (round(h * scale), round(w * scale)))
     held = (image * 255).round().clamp(0, 255).to(torch.uint8)

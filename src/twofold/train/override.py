@@ -25,7 +25,9 @@ def put_value(place: Any, keys: list[str], value: Any) -> None:
         if not rest:
             place[name] = value
         else:
-            put_value(place.setdefault(name, {}), rest, value)
+            if place.get(name) is None:
+                place[name] = {}
+            put_value(place[name], rest, value)
     elif isinstance(place, list) and name.isdigit() and int(name) < len(place):
         if not rest:
             place[int(name)] = value

@@ -16,6 +16,7 @@ from ..suggest import did_you_mean, unknown
 from ..tasks import get_task
 from .code import check_code
 from .override import put_value, read_value
+from .random_crop import RandomCrop
 from .source import Size, Source
 
 # One example of a batch may teach one of these: a task's name, or
@@ -71,10 +72,8 @@ class Recipe(BaseModel):
         head_options: of the head's class, such as ``{"width": 128}``.
         mirror: show half of the examples mirrored.
         augment: draw new crops, zooms and colours each step and encode them then, instead of windows.
-        rescale: with ``augment``, factors of a labelled image's short edge relative to that of ``size``, such as
-            ``(0.5, 2.0)``: it is shrunk as well as enlarged, and padded where it is smaller than ``size``. None: a crop
-            of at least half of the image, never shrunk.
-        cat_max_ratio: with ``rescale``, the largest share of a crop that one class of ``semantic`` may have.
+        random_crop: with ``augment``, crops as semantic segmentation draws them (`random_crop.RandomCrop`): zoomed in
+            and out, not of almost one class, with its color distortion.
         cache: keep the latents of windows on disk; without, they are encoded when drawn, to the same numbers. A network
             of one's own has none to keep.
         protocol: what the network is shown of an image, and how the answer is reached (`twofold.protocol`). A network
@@ -137,8 +136,7 @@ class Recipe(BaseModel):
     head_options: dict[str, Any] = Field(default_factory=dict)
     mirror: bool = True
     augment: bool = False
-    rescale: tuple[float, float] | None = None
-    cat_max_ratio: float = Field(1.0, gt=0, le=1)
+    random_crop: RandomCrop | None = None
     cache: bool = True
     protocol: Protocol = OneStep()
     prompts: dict[str, str] = Field(default_factory=dict)
@@ -230,13 +228,11 @@ class Recipe(BaseModel):
                 f"schedule='onecycle' warms up over its first 30 % of the steps, and the recipe has "
                 f"warmup={self.warmup}; set warmup=0"
             )
-        if self.rescale and not (self.augment and 0 < self.rescale[0] <= self.rescale[1]):
+        if self.random_crop and not (self.augment and self.tasks and self.stage != "autoencoder"):
             raise ValueError(
-                f"rescale={self.rescale} needs augment=true, and two factors above 0, the smaller first"
-            )
-        if self.cat_max_ratio < 1 and not self.rescale:
-            raise ValueError(
-                "cat_max_ratio is about crops of rescaled images; set rescale, such as [0.5, 2.0]"
+                "random_crop is about the crops of perception tasks that are drawn anew each step, and this recipe "
+                f"has {'no tasks' if self.augment else 'augment=false'}; "
+                + ("leave it out" if self.augment else "set augment=true, or leave it out")
             )
         if self.patience and not self.best:
             raise ValueError(
