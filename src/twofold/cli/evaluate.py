@@ -38,6 +38,9 @@ _OF_MODEL = (
     "model", "task", "size", "odd_sizes", "seed", "ensemble", "steps", "method", "base", "network", "device", "dtype",
 )  # fmt: skip
 
+# Options of stored predictions.
+_OF_FILES = ("scale", "frame", "stretch", "layout")
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -93,9 +96,15 @@ def evaluate(
         typer.Option(help="What stored predictions are multiplied by, such as 0.001 for millimetres."),
     ] = None,
     frame: Annotated[str, typer.Option(help="Of stored normals: RUB, LUB, RDB or RDF.")] = "RUB",
+    stretch: Annotated[
+        bool,
+        typer.Option(
+            "--stretch", help="Stored maps are of images squeezed to their shape; stretch them back."
+        ),
+    ] = False,
     layout: Annotated[
         str,
-        typer.Option(help="Of stored predictions: '', by id; diff2in1, sn_pred_K.png of its own program."),
+        typer.Option(help="Of stored predictions: 'diff2in1' for what Diff-2-in-1's test.py writes."),
     ] = "",
     shard: Annotated[
         str, typer.Option(metavar="K/N", help="This process's share; start N of them with one --out.")
@@ -136,14 +145,14 @@ def evaluate(
             "say --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
         )
     one_of("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
+    if layout not in ("", "diff2in1"):
+        raise Stop(f"--layout {layout!r} is unknown; it is diff2in1, or leave it out")
     dtype = dtype_of(dtype)
     one_of("--odd-sizes", odd_sizes, ("pad", "floor"))
     if predictions is not None:
         refuse_unused(context, "with --predictions, which are there already", *_OF_MODEL)
     else:
-        refuse_unused(
-            context, "without --predictions, because they are of stored ones", "scale", "frame", "layout"
-        )
+        refuse_unused(context, "without --predictions, because they are of stored ones", *_OF_FILES)
         check_source(context, model, network)
     from twofold.data.folder import Folder
     from twofold.evaluate import Question, get_benchmark, of_files, of_model
@@ -153,14 +162,15 @@ def evaluate(
     standards = _standards(known, protocol, folder.header)
     question = Question(folder, standards[0], out, known, count, _shard(shard), allow_synthetic, group)
     if predictions is not None:
+        if layout:
+            refuse_unused(context, f"with --layout {layout}, which says it", "scale", "frame", "stretch")
+        if standards[0].target == "keypoints":
+            refuse_unused(context, "on people, whose results are a file", "stretch", "layout")
         if standards[0].target == "normals":
             refuse_unused(context, "on normals, whose files have a range of their own", "scale")
         else:
             refuse_unused(context, f"on {standards[0].target}: only vectors have a frame", "frame")
-        one_of("--layout", layout or "id", ("id", "diff2in1"))
-        if layout == "diff2in1":
-            refuse_unused(context, "with --layout diff2in1, whose files are in LUB", "frame")
-        job, about = of_files(question, predictions, scale, frame, layout)
+        job, about = of_files(question, predictions, scale, frame, stretch, layout)
     else:
         longest, where = _longest(size), device_of(device)
         asked: dict[str, Any] = {"ensemble": ensemble, **({"steps": steps} if steps else {})}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
@@ -34,6 +34,7 @@ from ..metrics import (
     trivial_baselines,
 )
 from ..metrics.alignment import ANYTHING, clipped
+from ..metrics.quirks import to_levels
 from ..sample import Sample, mixes
 from ..tasks import TASKS
 from .pose import POSE
@@ -134,23 +135,50 @@ def truth(sample: Sample, standard: Standard) -> tuple[Tensor, Tensor]:
     return target, valid
 
 
-def fitted_size(prediction: Tensor, target: Tensor, name: str) -> Tensor:
-    """A prediction at its truth's size: bilinear, or the nearest where halfway between two values is none.
-
-    Raises:
-        EvaluationError: its number of channels or its shape is another, so it is of another picture or task.
-    """
+def check_shape(prediction: Tensor, target: Tensor, stretch: bool = False) -> None:
+    """EvaluationError when a prediction has other channels than its truth or, unless ``stretch``, another shape."""
     (h, w), (height, width) = prediction.shape[-2:], target.shape[-2:]
     if prediction.shape[0] != target.shape[0]:
-        raise EvaluationError(f"it has {prediction.shape[0]} channels, {name} has {target.shape[0]}")
-    if (h, w) == (height, width):
+        raise EvaluationError(f"it has {prediction.shape[0]} channels, and its truth has {target.shape[0]}")
+    if not stretch and abs(math.log(w * height / (h * width))) > SHAPE_SLACK:
+        raise EvaluationError(
+            f"it is {w}x{h}, its picture {width}x{height}; is it of another picture? Of a picture that was squeezed to "
+            "this shape: --stretch"
+        )
+
+
+def fitted_size(prediction: Tensor, target: Tensor, name: str, stretch: bool = False) -> Tensor:
+    """A prediction at its truth's size: bilinear, or the nearest where halfway between two values is none.
+
+    Args:
+        prediction: ``c h w``.
+        target: ``c H W``, the truth.
+        name: of the target.
+        stretch: accept another shape: the prediction is of an image that was squeezed to it.
+
+    Raises:
+        EvaluationError: as `check_shape`: it is of another picture or task.
+    """
+    check_shape(prediction, target, stretch)
+    size = (int(target.shape[-2]), int(target.shape[-1]))
+    if tuple(prediction.shape[-2:]) == size:
         return prediction
-    if abs(math.log(w * height / (h * width))) > SHAPE_SLACK:
-        raise EvaluationError(f"it is {w}x{h}, its picture {width}x{height}; is it of another picture?")
     how = "bilinear" if mixes(name) else "nearest-exact"
     corners = False if how == "bilinear" else None
-    sized = interpolate(prediction[None].float(), (height, width), mode=how, align_corners=corners)[0]
+    sized = interpolate(prediction[None].float(), size, mode=how, align_corners=corners)[0]
     return unit(sized) if name == "normals" else sized
+
+
+def resized_bytes(vectors: Tensor, size: Sequence[int]) -> Tensor:
+    """Vectors ``3 h w`` stored in three bytes each and resized as such a file: bilinear, and rounded once more.
+
+    As OpenCV resizes 8-bit images, but for 1 level of 255 here and there, where that cuts sums off. The vectors are not
+    of unit length.
+    """
+    levels = to_levels(vectors.float())
+    if tuple(levels.shape[-2:]) != tuple(size):
+        levels = interpolate(levels[None], list(size), mode="bilinear", align_corners=False)[0].round()
+    return levels / 127.5 - 1
 
 
 def aligned(prediction: Tensor, target: Tensor, valid: Tensor, standard: Standard) -> Tensor:
@@ -219,4 +247,4 @@ def by_frame(prediction: Tensor, sample: Sample, standard: Standard) -> dict[str
 
 def as_target(prediction: Tensor, frame: str | None) -> Tensor:
     """A map of vectors in the frame of every target, RUB; any other map as it is."""
-    return prediction if frame in (None, "RUB") else unit(convert_frame(prediction, frame, "RUB"))
+    return prediction if frame in (None, "RUB") else convert_frame(prediction, frame, "RUB")

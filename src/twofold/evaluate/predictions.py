@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -19,18 +18,16 @@ from ..image.maps import as_map, read_stored
 from ..image.pictures import shown
 from ..image.quantize import quantization_of
 from ..image.raster_format import raster_format
-from ..io import FormatError, check_types, check_values, parse_object, quoted
 from ..painter import Painter
 from ..sample import Sample
-from ..tasks import TASKS
-from .measure import as_target
+from .listed import LIST, Listed, read_list
+from .measure import as_target, check_shape, fitted_size, resized_bytes
 from .standard import EvaluationError, Standard
 
 # Of several files of one id the first of these is taken: it loses least.
 _ORDER = (".npy", ".npz", ".exr", ".tiff", ".tif", ".png")
 # Targets whose files of whole numbers stand for numbers between 0 and 1.
 _SHARES = ("mask", "matting", "saliency")
-LIST = "predictions.jsonl"
 # The least ratio of two depths that is taken for one of their units, not for an error of a model.
 _UNITS = 100.0
 
@@ -41,9 +38,15 @@ class MissingError(EvaluationError):
 
 @dataclass(frozen=True)
 class Answer:
-    """A prediction ``c h w`` as the standard's target has it."""
+    """A prediction ``c h w`` as the standard's target has it.
+
+    Attributes:
+        map: the prediction.
+        stored_size: height and width that it had in its file, where it was resized since.
+    """
 
     map: Tensor
+    stored_size: tuple[int, int] | None = None
 
 
 class Source(Protocol):
@@ -98,7 +101,12 @@ class FromFiles:
     """Files of any tool: ``<id>.npy`` and other suffixes, or what ``predictions.jsonl`` lists."""
 
     def __init__(
-        self, root: Path, standard: Standard, scale: float | None = None, frame: str = "RUB"
+        self,
+        root: Path,
+        standard: Standard,
+        scale: float | None = None,
+        frame: str = "RUB",
+        stretch: bool = False,
     ) -> None:
         """Reads the list, if there is one.
 
@@ -107,6 +115,7 @@ class FromFiles:
             standard: whose target they are of.
             scale: what a stored number is multiplied by; 1 / 255 or 1 / 65535 for masks in PNG.
             frame: of vectors.
+            stretch: whether maps of another shape are of images that were squeezed to it, and are stretched back.
 
         Raises:
             EvaluationError: no such folder, or its list is not one.
@@ -114,17 +123,30 @@ class FromFiles:
         if not root.is_dir():
             raise EvaluationError(f"{shown(root)} is not a folder; give the one that holds the predictions")
         self.root, self.standard, self.scale, self.frame = root, standard, scale, frame
+        self.stretch = stretch
         self._listed = read_list(root, standard) if (root / LIST).is_file() else {}
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
         """The stored prediction of the sample's id."""
         path, said = self._path(str(sample.id), row)
-        found = decoded(path, self.standard.target, said.scale or self.scale)
+        found = self._decoded(path, said)
+        shape = (int(found.shape[-2]), int(found.shape[-1]))
+        found = self._resized(found, sample, said)
         if self.standard.target == "depth" and self.standard.align == "none":
             check_metres(found, sample, path.name)
-        return Answer(
-            as_target(found, (said.frame or self.frame) if self.standard.target == "normals" else None)
-        )
+        frame = (said.frame or self.frame) if self.standard.target == "normals" else None
+        return Answer(as_target(found, frame), None if shape == tuple(found.shape[-2:]) else shape)
+
+    def _decoded(self, path: Path, said: Listed) -> Tensor:
+        return decoded(path, self.standard.target, said.scale or self.scale)
+
+    def _resized(self, found: Tensor, sample: Sample, said: Listed) -> Tensor:
+        """At the image's size where it is stretched to its shape, or rounded to 8 bits after resizing."""
+        target, stretch = sample.targets[self.standard.target], said.stretch or self.stretch
+        if self.standard.of_bytes:
+            check_shape(found, target, stretch)
+            return resized_bytes(found, target.shape[-2:])
+        return fitted_size(found, target, self.standard.target, stretch) if stretch else found
 
     def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file and its sha256."""
@@ -155,62 +177,6 @@ class FromFiles:
             if path.is_file():
                 return _inside(self.root, f"{id}{suffix}"), Listed(f"{id}{suffix}")
         raise MissingError(f"there is no {id}.npy (or {', '.join(_ORDER[1:])}) among the predictions")
-
-
-class Listed(NamedTuple):
-    """What a list says of one prediction; its frame and scale where it says them."""
-
-    path: str
-    frame: str = ""
-    scale: float | None = None
-
-
-def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
-    """What a folder's ``predictions.jsonl`` lists, by id.
-
-    Rows are ``{"id": ..., "path": ...}``, with a ``frame`` or ``scale`` of their own if need be, or those that
-    ``twofold predict`` writes: these name a picture, and hold the sha256 of its file, by which it is known whatever its
-    id is.
-
-    Raises:
-        EvaluationError: a line is neither.
-    """
-    found: dict[str, Listed] = {}
-    names = [t.name for t in TASKS.values() if t.target == standard.target and t.space in standard.spaces]
-    for number, line in enumerate((root / LIST).read_bytes().split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = parse_object(line, "it")
-            found |= _listed(row) if "path" in row else _predicted(row, names)
-        except FormatError as error:
-            where = f"{shown(root / LIST)}, line {number},"
-            raise EvaluationError(
-                f"{where} is no prediction ({error}); a row has an 'id' and a 'path'"
-            ) from None
-    return found
-
-
-def _listed(row: Mapping[str, Any]) -> dict[str, Listed]:
-    """A row that names a file."""
-    said: dict[str, Any] = {"frame": "", "scale": None, **row}
-    check_types(said, {"id": str | int, "path": str, "frame": str, "scale": int | float | None}, "it")
-    if said["scale"] is not None and not 0 < abs(said["scale"]) < math.inf:
-        raise FormatError(f"it: the scale is {said['scale']}")
-    return {str(said["id"]): Listed(said["path"], said["frame"], said["scale"])}
-
-
-def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Listed]:
-    """A row of ``twofold predict``, by the name and by the digest of its image; {} when it has none of the tasks."""
-    check_types(row, {"name": str, "tasks": dict, "input_sha256": str | None}, "it")
-    task = next((t for t in tasks if t in row["tasks"]), None)
-    if task is None:
-        return {}
-    check_values(row["tasks"], dict, "its tasks")
-    made = row["tasks"][task]
-    check_types(made, {"files.npy.path": str, "settings": dict}, f"the task {quoted(task)}")
-    listed = Listed(made["files"]["npy"]["path"], str(made["settings"].get("saved_frame", "")))
-    return {row["name"]: listed, f"sha256:{row['input_sha256']}": listed}
 
 
 def _image_digest(row: Mapping[str, Any]) -> str:

@@ -121,8 +121,9 @@ def _row(job: Evaluation, index: int) -> Row:
             more = _person(job, sample, described)
             return {**row, "status": "done", **more, "seconds": round(time.perf_counter() - start, 3)}
         answer = job.source(sample, described)
-        if answer.map.shape[-2:] != sample.image.shape[-2:]:
-            row["resized"] = list(answer.map.shape[-2:])
+        size = answer.stored_size or tuple(answer.map.shape[-2:])
+        if size != tuple(sample.image.shape[-2:]):
+            row["resized"] = list(size)
         parts, _ = measure(answer.map, sample, job.standard, job.classes)
     except MissingError as error:
         return {**row, "status": "failed", "why": "missing prediction", "error": _line(error)}

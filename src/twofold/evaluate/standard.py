@@ -92,6 +92,11 @@ class Standard:
         """The metrics' names, without their families."""
         return tuple(metric.partition(".")[2] for metric in self.metrics)
 
+    @property
+    def of_bytes(self) -> bool:
+        """Whether vectors are scored as 8-bit files have them (`metrics.quirks`)."""
+        return all(name.endswith("_of_bytes") for name in self.names)
+
     def with_rules(self, **rules: Any) -> Standard:
         """The same standard where a data set decides: `valid_range`, `crop`, `clip`, `size`, `classes` and the like."""
         return replace(self, **rules)

@@ -122,7 +122,7 @@ _ALL = (
     ),
     Standard(
         name="normal/diff2in1-script",
-        version=1,
+        version=2,
         title="surface normals as Diff-2-in-1's own script scores them: after 8 bits, with 3.14 for pi",
         target="normals",
         spaces=("normals",),
@@ -132,23 +132,9 @@ _ALL = (
         ),
         average="pixels",
         source="evaluation.py of Diff-2-in-1's released code",
-        notes="To compare with what that script prints, whose shares are fractions. It rounds at 512x512 and enlarges "
-        "then; here what is scored is rounded.",
-    ),
-    Standard(
-        name="normal/diff2in1-files",
-        version=1,
-        title="8-bit files of Diff-2-in-1's own program as its script scores them: with 3.14 for pi, not rounded again",
-        target="normals",
-        spaces=("normals",),
-        metrics=tuple(
-            f"QUIRKS.normals_{name}_longer"
-            for name in ("mean", "median", "rmse", "below_11.25", "below_22.5", "below_30")
-        ),
-        average="pixels",
-        source="evaluation.py of Diff-2-in-1's released code",
-        notes="For --predictions --layout diff2in1, whose files are in 8 bits already: normal/diff2in1-script would "
-        "round them twice. Shares are percent here and fractions there.",
+        notes="To compare with what that script prints, whose shares are fractions. Stored predictions are rounded to "
+        "8 bits, resized to the image and rounded again, as that script does with its files of 512x512; a model's "
+        "prediction is rounded once, at the image's size.",
     ),
     Standard(
         name="normal/marigold",

@@ -16,8 +16,8 @@ from ..image.pictures import shown
 from ..painter import Painter
 from ..tasks import get_task
 from .benchmarks import Benchmark
+from .diff2in1_files import FromDiff2in1
 from .measure import measure
-from .official import FromDiff2in1
 from .pictures import Example, example
 from .pose import FromResults, is_pose
 from .predictions import FromFiles, FromModel, Source, check_model
@@ -144,27 +144,41 @@ def of_model(
 
 
 def of_files(
-    question: Question, root: Path, scale: float | None = None, frame: str = "RUB", layout: str = ""
+    question: Question,
+    root: Path,
+    scale: float | None = None,
+    frame: str = "RUB",
+    stretch: bool = False,
+    layout: str = "",
 ) -> tuple[Evaluation, About]:
-    """An evaluation of stored predictions, see `predictions.FromFiles`; of people, of a file of COCO's results.
+    """An evaluation of stored predictions; of people, of a file of COCO's results.
 
-    ``layout`` ``diff2in1``: of files that its released program wrote, see `official.FromDiff2in1`.
+    Args:
+        question: what is asked.
+        root: folder of the predictions.
+        scale: what stored numbers are multiplied by, see `predictions.FromFiles`.
+        frame: of stored vectors.
+        stretch: whether maps of another shape are stretched to that of their image.
+        layout: ``diff2in1`` for a folder of Diff-2-in-1's program, which fixes these three (`FromDiff2in1`).
 
-    EvaluationError as there and of `of_model`.
+    Raises:
+        EvaluationError: as there and of `of_model`.
     """
-    of = {"kind": "predictions", "scale": scale, "frame": frame}
-    if layout == "diff2in1":
-        of["layout"] = layout
-    said = {**of, "folder": shown(root)}
-    if is_pose(question.standard):
+    standard = question.standard
+    if is_pose(standard):
+        of: dict[str, Any] = {"kind": "predictions", "scale": scale, "frame": frame}
         results = FromResults(root, question.folder)
-        of["results"] = results.digest
-        return _put_together(question, results, of, said, [])
-    if layout == "diff2in1":
         return _put_together(
-            question, FromDiff2in1(root, question.standard, question.folder.ids), of, said, []
+            question, results, {**of, "results": results.digest}, {**of, "folder": shown(root)}, []
         )
-    return _put_together(question, FromFiles(root, question.standard, scale, frame), of, said, [])
+    if layout:
+        source: FromFiles = FromDiff2in1(root, standard, question.folder)
+    else:
+        source = FromFiles(root, standard, scale, frame, stretch)
+    of = {"kind": "predictions", "scale": source.scale, "frame": source.frame}
+    of |= {"stretch": True} if source.stretch else {}
+    of |= {"layout": layout} if layout else {}
+    return _put_together(question, source, of, {**of, "folder": shown(root)}, [])
 
 
 def _put_together(

@@ -26,9 +26,14 @@ def _short_pi(x: Pair) -> Tensor:
     return angle(x.p, x.d, dim=0) * LONGER
 
 
+def to_levels(vectors: Tensor) -> Tensor:
+    """The levels 0 to 255 of vectors that are stored in 8 bits."""
+    return ((vectors + 1) * 127.5).round().clamp(0, 255)
+
+
 def _bytes(vectors: Tensor) -> Tensor:
     """Vectors as they are after three bytes each."""
-    return ((vectors.double() + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
+    return to_levels(vectors.double()) / 127.5 - 1
 
 
 def _of_bytes(metric: Metric, x: Pair) -> Tensor:
@@ -42,10 +47,6 @@ def _below_of_bytes(threshold: float, x: Pair) -> Tensor:
 
 def _longer(metric: Metric, total: Tensor) -> float:
     return metric.conclude(total) * LONGER
-
-
-def _below_longer(threshold: float, x: Pair) -> Tensor:
-    return 100.0 * (angle(x.p, x.d, dim=0) * LONGER < threshold)
 
 
 def _at_most_right(x: Pair) -> Tensor:
@@ -87,18 +88,6 @@ QUIRKS: dict[str, Metric] = {
         *(
             mean_over_pixels(
                 f"normals_below_{threshold:g}_of_bytes", "%", "higher", partial(_below_of_bytes, threshold)
-            )
-            for threshold in (11.25, 22.5, 30.0)
-        ),
-        # The same of what is stored in bytes already, which must not be rounded again.
-        *(
-            Metric(f"normals_{name}_longer", "deg", "lower", whole.part, partial(_longer, whole))
-            for name, whole in NORMALS.items()
-            if name in ("mean", "median", "rmse")
-        ),
-        *(
-            mean_over_pixels(
-                f"normals_below_{threshold:g}_longer", "%", "higher", partial(_below_longer, threshold)
             )
             for threshold in (11.25, 22.5, 30.0)
         ),

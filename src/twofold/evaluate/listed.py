@@ -1,0 +1,73 @@
+"""What a folder's ``predictions.jsonl`` lists, by id."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..image.pictures import shown
+from ..io import FormatError, check_types, check_values, parse_object, quoted
+from ..tasks import TASKS
+from .standard import EvaluationError, Standard
+
+LIST = "predictions.jsonl"
+
+
+class Listed(NamedTuple):
+    """What a list says of one prediction; its frame, scale and whether it is stretched where it says them."""
+
+    path: str
+    frame: str = ""
+    scale: float | None = None
+    stretch: bool = False
+
+
+def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
+    """What a folder's ``predictions.jsonl`` lists, by id.
+
+    Rows are ``{"id": ..., "path": ...}``, with a ``frame``, ``scale`` or ``stretch`` of their own if need be, or those
+    that ``twofold predict`` writes: these name a picture, and hold the sha256 of its file, by which it is known
+    whatever its id is.
+
+    Raises:
+        EvaluationError: a line is neither.
+    """
+    found: dict[str, Listed] = {}
+    names = [t.name for t in TASKS.values() if t.target == standard.target and t.space in standard.spaces]
+    for number, line in enumerate((root / LIST).read_bytes().split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_object(line, "it")
+            found |= _listed(row) if "path" in row else _predicted(row, names)
+        except FormatError as error:
+            where = f"{shown(root / LIST)}, line {number},"
+            raise EvaluationError(
+                f"{where} is no prediction ({error}); a row has an 'id' and a 'path'"
+            ) from None
+    return found
+
+
+def _listed(row: Mapping[str, Any]) -> dict[str, Listed]:
+    """A row that names a file."""
+    said: dict[str, Any] = {"frame": "", "scale": None, "stretch": False, **row}
+    types = {"id": str | int, "path": str, "frame": str, "scale": int | float | None, "stretch": bool}
+    check_types(said, types, "it")
+    if said["scale"] is not None and not 0 < abs(said["scale"]) < math.inf:
+        raise FormatError(f"it: the scale is {said['scale']}")
+    return {str(said["id"]): Listed(said["path"], said["frame"], said["scale"], said["stretch"])}
+
+
+def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Listed]:
+    """A row of ``twofold predict``, by the name and by the digest of its image; {} when it has none of the tasks."""
+    check_types(row, {"name": str, "tasks": dict, "input_sha256": str | None}, "it")
+    task = next((t for t in tasks if t in row["tasks"]), None)
+    if task is None:
+        return {}
+    check_values(row["tasks"], dict, "its tasks")
+    made = row["tasks"][task]
+    check_types(made, {"files.npy.path": str, "settings": dict}, f"the task {quoted(task)}")
+    listed = Listed(made["files"]["npy"]["path"], str(made["settings"].get("saved_frame", "")))
+    return {row["name"]: listed, f"sha256:{row['input_sha256']}": listed}
