@@ -25,6 +25,7 @@ from twofold.cli.evaluate import evaluate
 from twofold.cli.generate import generate
 from twofold.cli.improve import improve
 from twofold.cli.limits import limits_restored
+from twofold.cli.metrics import metrics
 from twofold.cli.models import convert_checkpoint, models
 from twofold.cli.predict import predict
 from twofold.cli.render import render
@@ -45,6 +46,7 @@ for command in (predict, models, render, train, generate, create, improve, evalu
     app.command()(command)
 app.command(name="convert-checkpoint")(convert_checkpoint)
 app.add_typer(data, name="data")
+app.add_typer(metrics, name="metrics")
 
 
 @app.callback(invoke_without_command=True)

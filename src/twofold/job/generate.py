@@ -90,6 +90,16 @@ def generate_files(job: GenerateJob) -> Iterator[Row]:
         raise OutputError(write_failure(error, job.out)) from error
 
 
+def generated_images(folder: Path) -> list[Path]:
+    """The images that ``generated.jsonl`` of a folder lists as done, in order of name.
+
+    Raises:
+        LedgerError: its rows are not rows.
+    """
+    rows = Ledger(folder, FILE, _checked).rows
+    return [folder / row["path"] for _, row in sorted(rows.items()) if row["status"] == "done"]
+
+
 def _one(job: GenerateJob, request: Request, ledger: Ledger) -> Row:
     """One image from caption to row. An OSError is the output's, and ends the job."""
     path = job.out / f"{request.name}.png"

@@ -1,0 +1,146 @@
+"""`twofold metrics`: distances between sets of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, track
+from twofold.cli.limits import MaxPixels
+
+if TYPE_CHECKING:
+    from twofold.evaluate.image_sets import ImageSource
+    from twofold.job import Problem
+
+metrics = typer.Typer(help="Distances between sets of images.", rich_markup_mode=None)
+
+Json = Annotated[bool, typer.Option("--json", help="The result on standard output, and nothing else.")]
+Images = "folder of images, a data folder, or what 'twofold generate' wrote"
+
+
+@metrics.command("fid")
+def fid_command(
+    real: Annotated[str, typer.Argument(metavar="REAL", help=f"Real images: a {Images}.")],
+    generated: Annotated[str, typer.Argument(metavar="GENERATED", help=f"Generated images: a {Images}.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="M", help="Feature network: 'embedded', or another model that generates images."
+        ),
+    ] = "embedded",
+    pixels: Annotated[
+        int, typer.Option(metavar="N", help="Edge of the squares that images are resized to.")
+    ] = 256,
+    count: Annotated[int, typer.Option(min=0, help="The first so many images of each; 0 for all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random subsets of KID.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 8,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Also write the result there; must not exist.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
+    max_pixels: MaxPixels = "",
+    as_json: Json = False,
+) -> int:
+    """FID and KID between real and generated images, in the features of a model.
+
+    The features are those of the model's own image encoder or U-Net, not of Inception: the numbers compare only with
+    numbers of the same network, size and real images, which the result names. Images that cannot be read are reported
+    and left out, and the command ends with 1.
+    """
+    if out is not None and out.exists():
+        raise Stop(f"{out} exists and is not overwritten; choose another --out")
+    from twofold.checkpoints import open_model
+    from twofold.environment import require_sound_torchvision
+    from twofold.evaluate.feature_network import feature_network
+    from twofold.evaluate.image_sets import ImageSet, distance_warnings, image_set_distances, write_distances
+
+    require_sound_torchvision()
+    found = [_sources(path, out) for path in (real, generated)]
+    network = feature_network(open_model(model, device_of(device)), pixels)
+    sets = []
+    for path, sources in zip((real, generated), found, strict=True):
+        total = min(count, len(sources)) if count else len(sources)
+        sets.append(ImageSet(path, track(islice(sources, total), total, Path(path).name, as_json)))
+    result = image_set_distances(*sets, network, seed, batch)
+    for images in sets:
+        for _, error in images.failed:
+            complain(f"left out: {error}")
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_distances(out, result)
+    if as_json:
+        emit(result)
+    else:
+        _print(result)
+        for warning in distance_warnings(result):
+            line(f"warning: {warning}")
+    return SOME_FAILED if any(images.failed for images in sets) else OK
+
+
+@metrics.command()
+def compare(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.json...", help="Results of 'twofold metrics fid --out'.")
+    ],
+    as_json: Json = False,
+) -> int:
+    """FID and KID of several generated sets side by side.
+
+    Results of another feature network, size or real images are refused.
+    """
+    from twofold.evaluate.image_sets import check_comparable, read_distances
+
+    results = [read_distances(path) for path in files]
+    warnings = check_comparable(results)
+    if as_json:
+        emit({"results": results, "warnings": warnings})
+        return OK
+    line(f"{'FID':>10} {'KID':>10} {'images':>7}  generated")
+    for result in results:
+        generated = result["generated"]
+        line(f"{result['fid']:10.4g} {result['kid']:10.4g} {generated['images']:7}  {generated['path']}")
+    for warning in warnings:
+        line(f"warning: {warning}")
+    return OK
+
+
+def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
+    """The images of a data folder, of a folder of `twofold generate`, or of any other folder."""
+    from twofold.data import Folder
+    from twofold.evaluate.image_sets import ImageSource
+    from twofold.image import read_image
+    from twofold.job import find_inputs, generated_images
+
+    path = Path(text)
+    if (path / "metadata.jsonl").is_file():
+        folder = Folder(path, targets=())
+        return [ImageSource(name, lambda i=i: folder[i].image) for i, name in enumerate(folder.ids)]
+    if (path / "generated.jsonl").is_file():
+        found = generated_images(path)
+    else:
+        left_out: list[Problem] = []
+        inputs, problems = find_inputs([text], out or path / "metrics.json", left_out)
+        if problems:
+            raise Stop(problems[0].error)
+        for one in left_out:
+            complain(f"left out: {one.error}")
+        found = [one.path for one in inputs]
+    return [ImageSource(str(image), lambda image=image: read_image(image)) for image in found]
+
+
+def _print(result: dict[str, Any]) -> None:
+    network, subsets = result["network"], result["kid_subsets"]
+    spread = f"{subsets['mean']:.4g} ± {subsets['std']:.2g}"
+    line(f"FID {result['fid']:.4g}")
+    line(f"KID {result['kid']:.4g} ({spread} over {subsets['subsets']} subsets of {subsets['size']})")
+    for kind in ("real", "generated"):
+        failed = f", {result[kind]['failed']} left out" if result[kind]["failed"] else ""
+        line(f"{kind:10} {result[kind]['images']} images{failed}: {result[kind]['path']}")
+    line(
+        f"features   {network['dimensions']} of {network['name']} ({network['sha256'][:12]}): {network['layer']}"
+    )
+    line(f"           at {network['pixels']} x {network['pixels']} pixels, seed {result['seed']}")
