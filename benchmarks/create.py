@@ -163,7 +163,7 @@ def _plan(folder: Path, head: str, batch: int, size: tuple[int, int]) -> Recipe:
         writer.finish()
     real, made = Source(path=str(folder / "real")), Source(path=str(folder / "made"), labels="teacher")
     return Recipe(
-        name="cost", stage="denoiser", start="embedded", reset=("heads",), sources=(real, made), mix={"normals": 1.0},
+        name="cost", stage="denoiser", start="embedded", sources=(real, made), mix={"normals": 1.0},
         size=size, steps=1000, batch=batch, unet="frozen", text="frozen", head=head, latent_weight=0.0,
         image_weight=1.0, ema=0.998, ema_every=40, warmup=0, validate_every=0, save_every=0,
     )  # fmt: skip

@@ -66,17 +66,21 @@ def programs(page: str) -> list[Block]:
     return [block for block in blocks() if block.page == page and block.language == "python"]
 
 
+def commands_of(block: Block) -> list[Command]:
+    """The commands of an ``sh`` block, one a line, without comments."""
+    found = []
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.fullmatch(r"[A-Z][A-Z0-9_]*=.*", words[0]):
+            words.pop(0)
+        if words:
+            found.append(Command(str(block), tuple(words), True))
+    return found
+
+
 def commands() -> list[Command]:
     """All commands: every line of the ``sh`` blocks, and mentions in sentences that begin with a known program."""
-    found = []
-    for block in blocks():
-        if block.language == "sh":
-            for line in block.text.replace("\\\n", " ").splitlines():
-                words = shlex.split(line, comments=True)
-                while words and re.fullmatch(r"[A-Z][A-Z0-9_]*=.*", words[0]):
-                    words.pop(0)
-                if words:
-                    found.append(Command(str(block), tuple(words), True))
+    found = [command for block in blocks() if block.language == "sh" for command in commands_of(block)]
     for page in PAGES:
         text = _FENCE.sub(lambda match: "\n" * match[0].count("\n"), page.read_text(encoding="utf-8"))
         for match in _INLINE.finditer(text):

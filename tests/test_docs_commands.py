@@ -127,11 +127,8 @@ def wrong_recipe(values: dict[str, Any], folder: Path) -> list[str]:
     if name in PLACEHOLDERS:
         unknown = [s for s in settings if s.partition("=")[0].split(".")[0] not in Recipe.model_fields]
         return [f"--set {s}" for s in unknown]
-    find_recipe(
-        name if (ROOT / name.partition(":")[0]).is_file() else str(folder / name),
-        settings,
-        values.get("lab") or False,
-    )
+    own = (folder / name.partition(":")[0]).is_file()
+    find_recipe(str(folder / name) if own else name, settings, bool(values.get("lab")))
     return []
 
 
@@ -141,7 +138,7 @@ def check_twofold(command: Command, folder: Path) -> None:
     if getattr(found, "commands", {}):
         return
     if not command.whole:
-        rest = [word for word in rest if word != "..."]
+        rest = ["1" if word == "N" else word for word in rest if word != "..."]
         unknown = {word for word in rest if word.startswith("-")} - options_of(found)
         assert not unknown, f"{command}: no option {', '.join(unknown)}"
     try:
