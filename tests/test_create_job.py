@@ -23,6 +23,7 @@ from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
 from twofold.data.writer import FolderWriter
 from twofold.image import read_image, write_image
+from twofold.image.files import _host
 from twofold.tasks import TASKS
 from twofold.train.encoder import painted
 from world import folder as balls
@@ -174,7 +175,7 @@ def test_killed_at_any_moment_nothing_is_torn_and_the_rest_is_done(creator, sour
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    (out / "image" / f".tmp-{child}-00000000.png").write_bytes(b"half")
+    (out / "image" / f".tmp-{_host()}-{child}-00000000.png").write_bytes(b"half")
     for path in out.glob("image/[!.]*.png"):
         read_image(path)
     events = list(create(creator, sources, out))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image
 from twofold.image import (
     ImageError,
     atomic_write,
+    files,
     longest_edge_size,
     pad_to_multiple,
     read_image,
@@ -466,3 +469,28 @@ def test_the_longest_edge_is_as_asked():
         longest_edge_size(0, 5, 10)
     with pytest.raises(ValueError, match="size"):
         resize(torch.rand(3, 4, 4), (0, 4))
+
+
+def test_leftovers_of_other_hosts_stay_for_a_day(tmp_path, monkeypatch):
+    """Whether a process lives is known of one's own host only; storage may be shared."""
+    with atomic_write(tmp_path / "a.png") as own:
+        own.touch()
+    pid = own.name.split("-")[2]
+    assert own.name.split("-")[1] == files._host()
+    assert pid == str(os.getpid())
+    monkeypatch.setattr("socket.gethostname", lambda: "node-1.cluster")
+    names = {
+        "dead": f".tmp-{files._host()}-999999999-ab.png",
+        "living": f".tmp-{files._host()}-{pid}-ab.png",
+        "foreign": ".tmp-node_2-999999999-ab.png",
+        "foreign, old": ".tmp-node_2-999999999-cd.png",
+        "without a host, young": ".tmp-999999999-ab.png",
+        "without a host, old": ".tmp-999999999-cd.png",
+    }
+    for which, name in names.items():
+        (tmp_path / name).touch()
+        if "old" in which:
+            os.utime(tmp_path / name, (0, time.time() - 25 * 3600))
+    files.remove_leftovers(tmp_path)
+    left = {which for which, name in names.items() if (tmp_path / name).exists()}
+    assert left == {"living", "foreign", "without a host, young"}

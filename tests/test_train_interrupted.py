@@ -21,14 +21,18 @@ import pytest
 import torch
 
 import world
+from twofold.cli import train as training
 from twofold.cli.main import run as command
 from twofold.data.writer import FolderWriter
+from twofold.train import loop as loops
 from twofold.train import run as running
 from twofold.train import state as states
 from twofold.train import store as stores
 from twofold.train import track
+from twofold.train.denoiser import DenoiserStage
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
+from twofold.train.signals import DeferredSignals
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -94,7 +98,7 @@ def child(work: Callable[[], Any]) -> int:
     return number
 
 
-def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[tuple[int, float]], dict[str, bytes]]:
+def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[tuple[int, float | None]], dict[str, bytes]]:
     """All tensors of the last state, steps and losses as they are written down, and the checkpoint's files."""
     state = torch.load(folder / "state.pt", weights_only=True)
     assert state["step"] == 3
@@ -102,7 +106,7 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[tuple[int, floa
     files = {
         str(p.relative_to(folder)): p.read_bytes() for p in (folder / "checkpoint").rglob("*.safetensors")
     }
-    return dict(tensors(state)), [(r["step"], r["loss"]) for r in told], files
+    return dict(tensors(state)), [(r["step"], r.get("loss")) for r in told], files
 
 
 def tensors(found: Any, name: str = ""):
@@ -120,7 +124,7 @@ def assert_same(a: Path, b: Path) -> None:
     assert state.keys() == state_.keys()
     assert [k for k in state if not torch.equal(state[k], state_[k])] == []
     assert told == told_
-    assert [step for step, _ in told] == [1, 2, 3]
+    assert [step for step, _ in told if step] == [1, 2, 3]
     assert files
     assert files == files_
     assert not list(b.parent.rglob(".tmp-*"))
@@ -240,3 +244,140 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(recipe, full, 
     assert not (folder / "checkpoint").exists()
     whole(recipe, folder)
     assert_same(tmp_path / "a" / "whole", folder)
+
+
+def interrupted(
+    recipe: Recipe, folder: Path, prepare: Callable[[], None], asked: list[str]
+) -> tuple[int, str]:
+    """Exit code and last message of `twofold train` in a process of its own, in which ``prepare`` sends signals."""
+    recipe.save(folder.parent / "recipe.json")
+    ear, mouth = os.pipe()
+
+    def work() -> None:
+        sys.stderr = os.fdopen(mouth, "w", buffering=1)
+        prepare()
+        options = ["--tracker", "none", "--device", "cpu", "--every", "1", *asked]
+        code = command(["train", str(folder.parent / "recipe.json"), "--out", str(folder), *options])
+        os._exit(code)
+
+    number = child(work)
+    os.close(mouth)
+    with os.fdopen(ear) as said:
+        lines = [x for x in said.read().replace("\r", "\n").splitlines() if x.startswith("twofold:")]
+    return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), lines[-1]
+
+
+def signal_in(module: Any, name: str, at: int, number: int) -> Callable[[], None]:
+    """Sends this process a signal at the beginning of a function's call of that number."""
+    function, calls = getattr(module, name), []
+
+    def replaced(*args: Any, **how: Any) -> Any:
+        calls.append(1)
+        if len(calls) == at:
+            os.kill(os.getpid(), number)
+        return function(*args, **how)
+
+    return lambda: pytest.MonkeyPatch().setattr(module, name, replaced)
+
+
+STOPS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
+    "in a step": (loops, "update", signal.SIGINT, {}),
+    "in a step, by kill": (loops, "update", signal.SIGTERM, {}),
+    "while the record is printed": (training, "record_words", signal.SIGINT, {}),
+    "while it is validated": (
+        DenoiserStage,
+        "validate",
+        signal.SIGTERM,
+        {"validate_every": 1, "best": "depth/abs_rel"},
+    ),
+}
+
+
+@pytest.mark.parametrize("where", STOPS)
+def test_an_interrupt_saves_the_step_and_says_so(recipe, where, tmp_path):
+    module, name, number, changes = STOPS[where]
+    recipe = recipe.replace(save_every=0, validation=recipe.sources[0].path, **changes)
+    folder = tmp_path / "b" / "stopped"
+    folder.parent.mkdir()
+    whole(recipe, tmp_path / "a" / "whole")
+    at = 3 if changes else 2  # the start is validated, too
+    code, line = interrupted(recipe, folder, signal_in(module, name, at, number), [])
+    state = folder / "state.pt"
+    assert code == 130
+    assert (
+        line
+        == f"twofold: interrupted; the state after step 2 is saved in {state}; run the same command again to continue"
+    )
+    assert torch.load(state, weights_only=True)["step"] == 2
+    whole(recipe, folder)
+    assert_same(tmp_path / "a" / "whole", folder)
+
+
+def test_an_interrupt_before_the_first_step_says_that_nothing_is_saved(recipe, tmp_path):
+    code, line = interrupted(recipe, tmp_path / "run", signal_in(loops, "claim", 1, signal.SIGTERM), [])
+    assert code == 130
+    assert "no step of the training is saved yet" in line
+    assert not (tmp_path / "run" / "state.pt").exists()
+
+
+def test_a_loop_that_is_left_keeps_its_last_step(recipe, tmp_path):
+    recipe = recipe.replace(save_every=0)
+    for record in run_recipe(recipe, tmp_path / "run"):
+        if record["step"] == 2:
+            break
+    assert states.saved_step(tmp_path / "run" / "state.pt") == 2
+
+
+def test_signals_are_deferred_once():
+    signals, seen = DeferredSignals(), []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("delivered"))
+    try:
+        signals.hold()
+        for _ in range(2):  # a launcher passes on what its terminal has sent
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+        assert (signals.pending, seen) == (signal.SIGTERM, [])
+        signals._since -= 3
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)  # a second Ctrl-C
+        signals.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        signals.deliver()
+        assert (signals.pending, seen) == (0, ["delivered"])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == ["delivered"] * 2
+    finally:
+        signals.release()
+        signal.signal(signal.SIGTERM, before)
+
+
+def damage(path: Path, how: str) -> None:
+    data = path.read_bytes()
+    half = len(data) // 2
+    path.write_bytes({"empty": b"", "cut": data[:half], "text": b"hello" * 100}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "text"])
+def test_damaged_files_of_a_run_are_named(recipe, how, tmp_path):
+    recipe = recipe.replace(validate_every=1, best="depth/abs_rel", validation=recipe.sources[0].path)
+    run = tmp_path / "runs" / "run"
+    records = run_recipe(recipe, run)
+    next(r for r in records if r["step"] == 2)
+    records.close()
+    latents = list((tmp_path / "runs" / "latents").rglob("*.safetensors"))
+    for paths, advice in (
+        ([run / "state.pt"], "restore"),
+        ([run / "best.pt"], "restore"),
+        (latents, "delete it"),
+    ):
+        files = {path: path.read_bytes() for path in paths}
+        for path in paths:
+            damage(path, how)
+        with pytest.raises(ValueError, match=f" is damaged .*{advice}") as caught:
+            list(run_recipe(recipe, run))
+        assert str(caught.value).startswith(tuple(map(str, paths)))
+        assert "\n" not in str(caught.value)
+        assert "weights_only" not in str(caught.value)
+        for path, data in files.items():
+            path.write_bytes(data)
+    whole(recipe, run)

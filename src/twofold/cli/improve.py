@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from twofold.cli.console import OK, Stop, emit, line, one_of, track
 from twofold.cli.create import creation_settings
+from twofold.cli.interrupt import report_saved
 from twofold.cli.limits import MaxPixels
 from twofold.cli.train import done, find_recipe
 
@@ -122,13 +124,15 @@ def improve(
         raise Stop(reason(error)) from error
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
     printer = EventPrinter(asked.steps, rounds, every)
-    for event in track(run_improvement(plan, run, team), 0, asked.name, quiet=as_json or not team.first):
-        if not team.first:
-            continue
-        if as_json:
-            emit(event)
-        else:
-            printer(event)
+    events = run_improvement(plan, run, team)
+    with report_saved(run), closing(events):
+        for event in track(events, 0, asked.name, quiet=as_json or not team.first):
+            if not team.first:
+                continue
+            if as_json:
+                emit(event)
+            else:
+                printer(event)
     if team.first and not as_json:
         if asked.best:
             line(_helped(asked.best, gains(run, asked.best)))

@@ -24,6 +24,7 @@ from twofold.cli.doctor import doctor
 from twofold.cli.evaluate import evaluate
 from twofold.cli.generate import generate
 from twofold.cli.improve import improve
+from twofold.cli.interrupt import signals_as_interrupts
 from twofold.cli.limits import limits_restored
 from twofold.cli.metrics import metrics
 from twofold.cli.models import convert_checkpoint, models
@@ -89,7 +90,7 @@ def run(arguments: list[str]) -> int:
     # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with warnings_as_lines(), limits_restored():
+        with warnings_as_lines(), limits_restored(), signals_as_interrupts():
             code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
         if code != INTERRUPTED:
             return code

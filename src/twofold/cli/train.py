@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from twofold.cli.console import OK, Stop, emit, line, track
+from twofold.cli.interrupt import report_saved
 from twofold.cli.limits import MaxPixels
 from twofold.suggest import did_you_mean
 
@@ -55,8 +57,9 @@ def train(
 ) -> int:
     """Train a model as a recipe says, and save it to DIR/checkpoint.
 
-    Run again after a kill, the command goes on where the last saved state was, and ends in the same weights. On several
-    GPUs: torchrun --nproc-per-node 4 -m twofold train RECIPE (or accelerate launch); the batch is shared.
+    Ctrl-C and SIGTERM save the state after the current step. Run again, also after a kill, the command goes on where
+    the last saved state was, and ends in the same weights. On several GPUs: torchrun --nproc-per-node 4 -m twofold
+    train RECIPE (or accelerate launch); the batch is shared.
     """
     settings = [*(settings or []), *(["skip_bad=true"] if skip_bad else [])]
     asked = find_recipe(recipe, settings, lab)
@@ -82,17 +85,18 @@ def train(
 
     team = Team(device, chosen(tracker), str(run))
     records, begun = run_recipe(asked, run, team), None
-    for record in track(records, asked.steps, asked.name, quiet=as_json or not team.first):
-        if not team.first:
-            continue
-        if begun is None:
-            begun = record["step"]
-            if begun > 1 and not as_json:
-                line(f"going on from step {begun - 1}")
-        if as_json:
-            emit(record)
-        elif "validation" in record or record["step"] % every == 0 or record["step"] == asked.steps:
-            line(record_words(record, asked.steps))
+    with report_saved(run), closing(records):
+        for record in track(records, asked.steps, asked.name, quiet=as_json or not team.first):
+            if not team.first:
+                continue
+            if begun is None:
+                begun = record["step"]
+                if begun > 1 and not as_json:
+                    line(f"going on from step {begun - 1}")
+            if as_json:
+                emit(record)
+            elif "validation" in record or record["step"] % every == 0 or record["step"] == asked.steps:
+                line(record_words(record, asked.steps))
     if team.first and not as_json:
         _tell_skipped(run / "skipped.jsonl")
         line(done(run / "checkpoint", asked))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import socket
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 from twofold.io import report_disk_full
+
+# Seconds after which a temporary file of another host is taken for a leftover.
+_LEFTOVER_AGE = 24 * 3600
 
 
 @contextmanager
@@ -25,7 +31,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder, so {path.name} cannot be written there")
     # In the same folder, because a rename is only atomic within one file system.
-    temporary = path.with_name(f".tmp-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".tmp-{_host()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
     try:
         # While the part that was written still takes its space.
         with report_disk_full(path):
@@ -66,23 +72,41 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Deletes what the `atomic_write`s of killed processes left in `folder`; those of living ones stay."""
-    if os.name != "posix":
-        return  # elsewhere nothing tells harmlessly whether a process lives
+    """Deletes what the `atomic_write`s of killed processes left in `folder`.
+
+    Whether a process lives is known of this host only. On storage that hosts share, files of other hosts are deleted a
+    day after their last change; nothing takes that long between two writes to one file.
+    """
     for path in Path(folder).glob(".tmp-*-*"):
-        pid = path.name.split("-")[1]
-        if pid.isdigit() and not _lives(int(pid)):
+        _, host, *rest = path.name.split("-")
+        pid = rest[0] if rest else ""
+        # Elsewhere than on POSIX nothing tells harmlessly whether a process lives.
+        own = os.name == "posix" and host == _host() and pid.isdigit()
+        if _dead(int(pid)) if own else _older(path, _LEFTOVER_AGE):
             path.unlink(missing_ok=True)
 
 
-def _lives(pid: int) -> bool:
+def _host() -> str:
+    """This host's name as a part of file names, without "-"."""
+    return re.sub(r"\W", "_", socket.gethostname())[:64] or "host"
+
+
+def _older(path: Path, seconds: float) -> bool:
+    """Whether a file was last changed so long ago; False where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime > seconds
+    except OSError:
+        return False
+
+
+def _dead(pid: int) -> bool:
     try:
         os.kill(pid, 0)  # asks, and sends nothing
     except ProcessLookupError:
-        return False
+        return True
     except (PermissionError, OverflowError):
         pass
-    return True
+    return False
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..image.files import atomic_write
 from ..tasks import get_task
 from .recipe import Recipe
-from .state import Ema, kept
+from .state import Ema, kept, read_saved
 
 
 def lower_is_better(recipe: Recipe) -> bool:
@@ -70,15 +70,18 @@ class Best:
         """Put the best weights into ``module``; False where there are none, because no score was a number."""
         if not self.path.exists():
             return False
-        state = torch.load(self.path, weights_only=True, map_location="cpu")
-        weights: dict[str, Tensor] = state["weights"]
+        weights: dict[str, Tensor] = read_saved(self.path, ("weights",))["weights"]
         module.load_state_dict(weights, strict=False)
         return True
 
 
 def found(path: Path) -> tuple[int, float]:
-    """Step and score of a file that `Best` wrote; step 0 where there is none."""
+    """Step and score of a file that `Best` wrote; step 0 where there is none.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
     if not path.exists():
         return 0, float("nan")
-    state = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    state = read_saved(path, ("step", "score"), mmap=True)
     return int(state["step"]), float(state["score"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from ..backbones.stable_diffusion import StableDiffusion
 from ..finite import NonFiniteError
 from ..image import atomic_write, write_image
-from ..image.files import append_line, remove_leftovers
+from ..image.files import remove_leftovers
 from .best import Best
 from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
 from .order import seed_of
 from .recipe import Recipe
+from .signals import DeferredSignals, Interrupted
 from .state import Ema, State
 from .step import Loss, means
 from .store import LATENTS
@@ -90,8 +91,12 @@ def train(
     When the generator is exhausted the backbone holds the averaged (EMA) weights, the best of them where the recipe
     says what is best; where they are not to be ``averaged``, those that the last step left.
 
+    Ctrl-C, SIGTERM and SIGHUP take effect after the step, or during its validation, once the state is saved; so does
+    closing the generator.
+
     Raises:
-        ValueError: ``run`` belongs to another recipe, a sample cannot be used, or the batch cannot be shared.
+        ValueError: ``run`` belongs to another recipe, its state is damaged, a sample cannot be used, or the batch
+            cannot be shared.
         FloatingPointError: a network output or a loss is not finite; the message names the samples, and the last saved
             state is kept.
         DiskFullError: there is no space for a file; the last saved state is kept.
@@ -110,28 +115,66 @@ def train(
     stage.teacher = state.ema
     start = state.load() if state.path.exists() else 0
     stage.module.train()
-    if best and start == 0:
-        yield {"step": 0, **_looked(stage, recipe, 0, run, state, best, team)}
-    for step in range(start, recipe.steps):
-        if best and best.waited(step):
-            break
-        began, done = time.perf_counter(), step + 1
-        record: Record = {"step": done, **update(stage, recipe, step, state, team)}
-        if every(done, recipe.validate_every, recipe.steps):
-            record |= _looked(stage, recipe, done, run, state, best, team)
-        record["seconds"] = time.perf_counter() - began
-        # Before the state: a record without one is made again after a kill, a state without its record is not.
-        yield record
-        if every(done, recipe.save_every, recipe.steps) or (best and best.waited(done)):
-            if team.first:
-                state.save(done)
-            team.wait()
+    signals = DeferredSignals()
+    try:
+        if best and start == 0:
+            yield {"step": 0, **_looked(stage, recipe, 0, run, state, best, team, signals)}
+        yield from _steps(stage, recipe, start, run, state, best, team, signals)
+    finally:
+        signals.release()
     if averaged and not (best and best.restore(stage.module)):
         state.ema.swap()
     stage.module.eval()
     stage.finish()
     if heads is not None:
         heads.update(getattr(stage, "heads", {}))
+
+
+def _steps(
+    stage: Stage,
+    recipe: Recipe,
+    start: int,
+    run: Path,
+    state: State,
+    best: Best | None,
+    team: Team,
+    signals: DeferredSignals,
+) -> Generator[Record, None, None]:
+    """The steps from ``start`` on. Where they end early, by a signal or because nobody reads on, the state is saved."""
+    unfinished = state.unfinished
+    for step in range(start - bool(unfinished), recipe.steps):
+        if best and best.waited(step):
+            break
+        signals.hold()
+        began, done = time.perf_counter(), step + 1
+        record: Record = unfinished or {"step": done, **update(stage, recipe, step, state, team)}
+        unfinished = {}
+        if every(done, recipe.validate_every, recipe.steps):
+            try:
+                record |= _looked(stage, recipe, done, run, state, best, team, signals)
+            except Interrupted:
+                state.save(done, record)
+                signals.deliver()
+                raise KeyboardInterrupt from None  # a handler of the caller's that raises nothing
+        record["seconds"] = time.perf_counter() - began
+        stopping = team.any(bool(signals.pending))
+        signals.release()
+        # Before the state: a record without one is made again after a kill, a state without its record is not.
+        try:
+            yield record
+        except GeneratorExit:
+            if team.first:
+                state.save(done)
+            raise
+        signals.hold()
+        if stopping or every(done, recipe.save_every, recipe.steps) or (best and best.waited(done)):
+            if team.first:
+                state.save(done)
+            team.wait()
+        if stopping:
+            signals.deliver()
+            if team.size > 1:
+                raise KeyboardInterrupt  # the signal went to another process
 
 
 def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) -> Record:
@@ -176,12 +219,19 @@ def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[A
 
 
 def _looked(
-    stage: Stage, recipe: Recipe, step: int, run: Path, state: State, best: Best | None, team: Team
+    stage: Stage,
+    recipe: Recipe,
+    step: int,
+    run: Path,
+    state: State,
+    best: Best | None,
+    team: Team,
+    signals: DeferredSignals,
 ) -> Record:
     """What a validation after so many steps adds to the record; the best weights are kept."""
     began = time.perf_counter()
     try:
-        scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", team)
+        scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", team, signals)
     except NonFiniteError as error:
         raise NonFiniteError(f"validation after step {step}: {error}; {state.kept}") from error
     record: Record = {"validation": scores, "seconds": time.perf_counter() - began}
@@ -193,16 +243,24 @@ def _looked(
     return {**record, "best": {"step": best.step, "score": best.score}}
 
 
-def validate(stage: Stage, ema: Ema, picture: Path, team: Team) -> dict[str, float]:
-    """Scores of the averaged weights, and a ``picture`` of what they answer; the first process takes them for all."""
+def validate(stage: Stage, ema: Ema, picture: Path, team: Team, signals: DeferredSignals) -> dict[str, float]:
+    """Scores of the averaged weights, and a ``picture`` of what they answer; the first process takes them for all.
+
+    Raises:
+        Interrupted: a held signal arrived; the weights are those that are trained again. Never in one of several
+            processes: the others would wait for it.
+    """
     scores: dict[str, float] = {}
     if team.first:
         ema.swap()
         stage.module.eval()
-        scores = stage.validate()
-        seen = stage.preview()
-        stage.module.train()
-        ema.swap()
+        try:
+            with signals.raising() if team.size == 1 else nullcontext():
+                scores = stage.validate()
+                seen = stage.preview()
+        finally:
+            stage.module.train()
+            ema.swap()
         if seen is not None:
             picture.parent.mkdir(parents=True, exist_ok=True)
             write_image(picture, seen)
@@ -236,8 +294,3 @@ def claim(run: Path, recipe: Recipe) -> None:
             )
     with atomic_write(path) as file:
         recipe.save(file)
-
-
-def append_record(path: Path, record: Record) -> None:
-    """Add one line to ``metrics.jsonl``."""
-    append_line(path, json.dumps(record))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -134,9 +134,10 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
         backbone, settings, heads = _begun(recipe)
         journal = Journal(run, recipe, team)
         try:
-            for record in train(backbone, recipe, run, heads, team):
-                journal.write(record)
-                yield record
+            with closing(train(backbone, recipe, run, heads, team)) as records:
+                for record in records:
+                    journal.write(record)
+                    yield record
         finally:
             journal.end()
         if team.first:

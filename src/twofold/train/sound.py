@@ -14,6 +14,7 @@ from ..image import atomic_write
 from ..io import DiskFullError, escape
 from ..sample import Sample
 from .encoder import BadSample
+from .state import DamagedFileError
 from .team import Team
 
 
@@ -45,6 +46,8 @@ def usable(folder: Folder, i: int) -> Generator[None]:
     """
     try:
         yield
+    except DamagedFileError:
+        raise  # of the run; the sample is not at fault
     except ValueError as error:
         raise BadSample(
             f"{_why(folder, i, error)}; mend or remove it, or leave such samples out with --skip-bad"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..image.files import atomic_write
+from ..io import escape
 
 
 def learning(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -132,16 +133,21 @@ class State:
         scaler: torch.amp.GradScaler,
     ) -> None:
         self.path, self.module, self.ema, self.optimizer, self.scaler = path, module, ema, optimizer, scaler
+        self.unfinished: dict[str, Any] = {}
 
     @property
     def kept(self) -> str:
         """Where the last good state is, in words."""
         return f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved yet"
 
-    def save(self, step: int) -> None:
-        """Write the state after ``step`` steps. A kill at any moment leaves the previous file or this one."""
+    def save(self, step: int, unfinished: Mapping[str, Any] | None = None) -> None:
+        """Write the state after ``step`` steps. A kill at any moment leaves the previous file or this one.
+
+        ``unfinished`` is the record of the last step where its validation is still to come.
+        """
         state = {
             "step": step,
+            "unfinished": dict(unfinished or {}),
             "weights": kept(self.module),
             "ema": self.ema.average | self.ema.beside,
             "ema_count": self.ema.count,
@@ -157,9 +163,10 @@ class State:
         """Restore what `save` wrote and return its step.
 
         Raises:
-            ValueError: the file belongs to a differently shaped run.
+            ValueError: the file is damaged, or belongs to a differently shaped run.
         """
-        state: dict[str, Any] = torch.load(self.path, weights_only=True, map_location="cpu")
+        state = read_saved(self.path, ("step", "weights", "ema", "ema_count", "optimizer", "scaler"))
+        self.unfinished = dict(state.get("unfinished") or {})
         try:
             wanted = kept(self.module)
             if set(wanted) != set(state["weights"]):
@@ -178,3 +185,45 @@ class State:
             ) from error
         self.ema.count = int(state["ema_count"])
         return int(state["step"])
+
+
+class DamagedFileError(ValueError):
+    """A file that a run wrote cannot be read. One line: which file, what is wrong, and what to do."""
+
+
+def read_saved(path: Path, keys: Iterable[str], mmap: bool = False) -> dict[str, Any]:
+    """What a file of a run (``state.pt``, ``best.pt``) holds: ``keys``, and perhaps more.
+
+    Raises:
+        DamagedFileError: the file is damaged.
+        OSError: it cannot be read.
+    """
+    try:
+        state = torch.load(path, weights_only=True, map_location="cpu", mmap=mmap)
+        missing = [key for key in keys if key not in state]
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise _damaged(path, error) from error
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if missing:
+        raise _damaged(path, f"it has no {missing[0]!r}")
+    return state
+
+
+def _damaged(path: Path, reason: object) -> DamagedFileError:
+    lines = str(reason).splitlines() or [type(reason).__name__]
+    return DamagedFileError(
+        f"{path} is damaged ({escape(lines[0][:120])}); restore a copy of it, or delete {path.parent} and run the same "
+        "command again to train from the start"
+    )
+
+
+def saved_step(path: Path) -> int:
+    """The step of a ``state.pt``.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    return int(read_saved(path, ("step",), mmap=True)["step"])

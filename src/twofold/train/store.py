@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,9 +20,11 @@ from ..data.folder import Folder
 from ..data.layout import row_paths
 from ..image import atomic_write
 from ..image.stored import MEMBER
+from ..io import escape
 from ..tasks import Task
 from .encoder import LEVELS, Encoded, Encoder, Part, fitted
 from .sound import plain
+from .state import DamagedFileError
 
 # Folder of all stores, beside the runs; and of the names inside a file, so that other files are not read as these.
 LATENTS, LAYOUT = "latents", 2
@@ -81,11 +84,22 @@ class Store:
             save_file(packed, temporary, {"caption": str(sample.caption)})
 
     def read(self, i: int, mirrored: bool) -> Encoded:
-        """Sample ``i``, as it is or mirrored."""
+        """Sample ``i``, as it is or mirrored.
+
+        Raises:
+            DamagedFileError: its file is damaged.
+        """
         path = self._path(i)
         if not path.exists():
             self.prepare(i)
-        return _unpacked(load_file(path), int(mirrored), self.encoder.tasks, self._caption(i), self.both)
+        try:
+            found = load_file(path)
+            return _unpacked(found, int(mirrored), self.encoder.tasks, self._caption(i), self.both)
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise DamagedFileError(
+                f"{path}, the latents of {self.folder.ids[i]}, is damaged ({escape(error)}); delete it and run the "
+                "same command again: the sample is encoded again"
+            ) from error
 
     def _caption(self, i: int) -> str:
         row = self.folder.rows[i]

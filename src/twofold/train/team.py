@@ -94,6 +94,10 @@ class Team:
         names = sorted({name for each in all_of_them for name in each})
         return {n: sum(each.get(n, 0.0) for each in all_of_them) for n in names}
 
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is set in any process; they wait for each other."""
+        return bool(self.add({"flag": float(flag)})["flag"])
+
     def own_randomness(self) -> AbstractContextManager[object]:
         """Inside, torch's global generators are seeded at will; outside they go on as if nothing had been."""
         # Of this process's device only: asked for nothing, torch would take memory on all that the machine has.

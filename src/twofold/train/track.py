@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ..image import atomic_write, read_image
+from ..image.files import append_line
 from ..io import FormatError, check_types, parse_object
-from .loop import Record, append_record
+from .loop import Record
 from .recipe import Recipe
 from .team import Team
 
@@ -57,7 +58,7 @@ class Journal:
             self._begin(record["step"])
         if not self.team.first or not ("validation" in record or record["step"] % EVERY == 0):
             return
-        append_record(self.path, record)
+        append_line(self.path, json.dumps(record))
         if self.tracked:
             self._track(record)
 
