@@ -30,6 +30,7 @@ NOT_RUN = {
     r"convert-checkpoint models/ldm|--model DIR|convert-checkpoint DIR|recipes/diff2in1.py:second_stage"
     r"|convert-checkpoint runs/diff2in1|diff2in1-warm-up/|diff2in1-official-warm-up/"
     r"|DIR/nyu": "needs weights of Stable Diffusion; tests/test_diff2in1_commands.py runs these with tiny ones",
+    r"--predictions ab1": "files of the original program; tests/test_evaluate_diff2in1.py scores such ones",
     r"train recipes/table4.py:lora_16$": "full size",
     r"data caption": "needs a captioner's weights; tests/test_captions.py runs it with a tiny one",
 }
