@@ -20,6 +20,7 @@ from twofold.train.learn import add_lora
 from twofold.train.loop import make_stage, update, validate
 from twofold.train.order import generator
 from twofold.train.recipe import Recipe, Source
+from twofold.train.signals import DeferredSignals
 from twofold.train.state import Ema, State
 from twofold.train.step import Loss
 from twofold.train.team import Team
@@ -153,7 +154,7 @@ def test_the_averaged_weights_are_what_is_validated(tmp_path):
     state = state_of(stage, recipe, tmp_path)
     with torch.no_grad():
         stage.module["x"].fill_(9.0)
-    assert validate(stage, state.ema, tmp_path / "seen.png", Team("cpu")) == {"x": 1.0}  # ty: ignore[invalid-argument-type]
+    assert validate(stage, state.ema, tmp_path / "seen.png", Team("cpu"), DeferredSignals()) == {"x": 1.0}  # ty: ignore[invalid-argument-type]
     assert stage.seen == [1.0] and numbers(stage.module) == [9.0]
 
 
