@@ -28,7 +28,7 @@ def affine(space: str = "depth") -> Prediction:
 def test_a_metric_depth_is_saved_in_millimetres_where_they_fit(far, level, tmp_path):
     metres = affine().in_space("depth", far - 0.3, 0.3)
     paths = metres.save(tmp_path, "a")
-    assert paths["png"].name == "a_depth.png"
+    assert paths["png"].name == "a_depth_metric.png"
     stored = read_map(paths["png"])
     torch.testing.assert_close(stored * level, metres.map, rtol=0, atol=level / 2 + 1e-5)
     back, how = read_quantized(paths["png"])
@@ -44,7 +44,7 @@ def test_a_metric_depth_is_saved_in_millimetres_where_they_fit(far, level, tmp_p
 def test_what_no_number_of_16_bits_holds_is_said(tmp_path):
     metres = affine().in_space("depth", 20_000.0, 1.0)
     paths = metres.save(tmp_path, "a")
-    assert "png" not in paths and not (tmp_path / "a_depth.png").exists()
+    assert "png" not in paths and not (tmp_path / "a_depth_metric.png").exists()
     assert "png" not in metres.numbers
     torch.testing.assert_close(read_map(paths["npy"]), metres.map, rtol=0, atol=0)
 
@@ -64,7 +64,7 @@ def test_every_space_of_distances_survives_16_bits(space, tmp_path):
     metric = affine().in_space("depth", 79.7, 0.3).in_space(space)
     assert metric.unit == METRIC_UNITS[space]
     paths = metric.save(tmp_path, "a")
-    assert paths["png"].name == f"a_{space}.png"
+    assert paths["png"].name == f"a_{space}_metric.png"
     back, how = read_quantized(paths["png"])
     spread = float(metric.map.max() - metric.map.min())
     # 79.7 m need centimetres; the other spaces use all levels.
@@ -135,3 +135,12 @@ def test_the_row_of_a_prediction_says_what_its_numbers_mean(tmp_path):
     stored = read_map(tmp_path / "out" / row["tasks"]["depth"]["files"]["png"]["path"])
     back = stored * said["png"]["scale"] + said["png"]["offset"]
     torch.testing.assert_close(back, metric.map, rtol=0, atol=5.1e-4)
+
+
+@pytest.mark.parametrize("space", ["depth", "disparity"])
+def test_a_metric_map_does_not_replace_the_affine_one(space, tmp_path):
+    first = affine(space)
+    paths = first.save(tmp_path, "a")
+    others = first.in_space(space, 8.0, 0.5).save(tmp_path, "a")
+    assert not set(paths.values()) & set(others.values())
+    torch.testing.assert_close(read_map(paths["npy"]), first.map, rtol=0, atol=0)

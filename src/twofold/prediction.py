@@ -199,11 +199,12 @@ class Prediction:
         (centimetres above 65.5 m, decimetres above 655 m, no PNG above 6.5 km); the range of the map for any other
         numbers; the ids of classes. The file says so itself (`image.quantize.read_quantized`), and `numbers` does.
         That of vectors is 8-bit, (n + 1) / 2; that of a picture in [0, 1] is 8-bit. Where a PNG would clip, there is
-        none. An uncertainty is ``<stem>_<task>_uncertainty.npy``.
+        none. An uncertainty is ``<stem>_<task>_uncertainty.npy``. Of a metric map, all names have ``<task>_metric``: it
+        does not replace the affine-invariant one that it was made of.
         """
         base = Path(folder)
         base.mkdir(parents=True, exist_ok=True)
-        name = f"{stem}_{self.task.name}"
+        name = f"{stem}_{self.task.name}{'_metric' if self.metric else ''}"
         paths = {
             "npy": base / f"{name}.npy",
             "png": base / f"{name}.png",

@@ -17,6 +17,7 @@ from ..image.pictures import shown
 from ..io import FormatError, check_types, check_values, parse_object, quoted, to_json
 from .benchmarks import Benchmark
 from .fit import fit_warnings
+from .labels import label_warnings
 from .markdown import document
 from .measure import metrics_of
 from .page import page
@@ -164,6 +165,7 @@ def _warnings(job: Evaluation, about: About, rows: Sequence[Row]) -> list[str]:
         said.append(f"{failed} predictions are missing or broken and are in no score; they are listed below")
     said += _frame(rows)
     said += fit_warnings(rows, job.standard)
+    said += label_warnings(rows, job.standard)
     if have["waiting"]:
         said.append(
             f"{have['waiting']} pictures are not evaluated yet; run the command again, or its other shards"

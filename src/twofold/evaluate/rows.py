@@ -136,10 +136,12 @@ def _check_row(row: Row) -> None:
         return
     check_types(row, {"values": dict}, "it")
     check_values(row["values"], int | float | None, "its values")
-    for key in ("parts", "baselines", "frames", "fit"):
+    for key in ("parts", "baselines", "frames", "fit", "labels"):
         if key in row:
             check_types(row, {key: dict}, "it")
     check_types(row, {"parts": dict} if "found" not in row else {"found": list}, "it")
+    if "labels" in row:
+        check_types(row["labels"], {"least": int | float, "most": int | float}, "its labels")
     check_values(row.get("parts", {}), list | str, "its parts")
     check_values(row.get("baselines", {}), dict, "its baselines")
 

@@ -18,6 +18,7 @@ from ..image import ImageError
 from ..io import DiskFullError
 from ..sample import Sample
 from .fit import fit_of
+from .labels import label_extent
 from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
 from .pose import OWN, FromResults, found, is_pose, likeness
 from .predictions import MissingError, Source
@@ -136,6 +137,7 @@ def _row(job: Evaluation, index: int) -> Row:
     seen = baselines(sample, job.standard)
     frames = by_frame(answer.map, sample, job.standard)
     fit = fit_of(answer.map, sample, job.standard)
+    labels = label_extent(sample, job.standard)
     return {
         **row,
         "status": "done",
@@ -143,6 +145,7 @@ def _row(job: Evaluation, index: int) -> Row:
         "parts": pack_all(parts),
         **({"frames": frames} if frames else {}),
         **({"fit": fit} if fit else {}),
+        **({"labels": labels} if labels else {}),
         **({"baselines": {name: pack_all(p) for name, p in seen.items()}} if seen else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }

@@ -1,0 +1,26 @@
+"""Whether the labels of an evaluation can tell predictions apart: where all are empty, every score is perfect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..data.contrast import CHECKED, Extent, constant_labels, extent
+from ..sample import Sample
+from .measure import truth
+from .rows import Row
+from .standard import Standard
+
+
+def label_extent(sample: Sample, standard: Standard) -> dict[str, float]:
+    """The ``least`` and ``most`` value of a label where it is scored; {} of targets that may be constant."""
+    if standard.target not in CHECKED:
+        return {}
+    found = extent(*truth(sample, standard))
+    return {"least": found.least, "most": found.most}
+
+
+def label_warnings(rows: Sequence[Row], standard: Standard) -> list[str]:
+    """What the labels of a set say against its scores: all masks empty or full, or all ids the same."""
+    found = [row["labels"] for row in rows if row["status"] == "done" and "labels" in row]
+    problem = constant_labels(standard.target, [Extent(e["least"], e["most"]) for e in found])
+    return [f"{problem}. A prediction without any content scores as well"] if problem else []
