@@ -28,13 +28,14 @@ def small(image: Tensor, longest: int = 256) -> Tensor:
 
 
 def predictions(model: Model, photos: list[str], pairs: int) -> Tensor:
-    """Photograph, depth and normals of each, ``pairs`` photographs a row."""
+    """Photograph, depth, normals and mask of each, ``pairs`` photographs a row."""
     cells = []
+    tasks = [t for t in ("depth", "normals", "mask") if t in model.tasks]
     for path in photos:
         image = read_image(path)
         cells.append(small(image))
-        cells.extend(small(model.predictor(task)(image).color) for task in ("depth", "normals"))
-    return sheet(cells, 3 * pairs)
+        cells.extend(small(model.predictor(task)(image).color) for task in tasks)
+    return sheet(cells, (1 + len(tasks)) * pairs)
 
 
 def drawings(model: Model, captions: list[str], count: int, seed: int) -> Tensor:

@@ -241,7 +241,7 @@ def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
 
 def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
     for wrong, message in (
-        (warm.replace(start="embedded", mix={"mask": 1.0}), "does not know mask"),
+        (warm.replace(start="embedded", mix={"matting": 1.0}), "does not know matting"),
         (warm.replace(best="normals/foo", validation=warm.sources[0].path, validate_every=1), "no score"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -92,7 +92,7 @@ shipped = pytest.mark.skipif(not EMBEDDED.is_dir(), reason="the model is not tra
 @shipped
 def test_the_shipped_model_is_small_and_what_was_recorded() -> None:
     files = [f for f in EMBEDDED.rglob("*") if f.is_file()]
-    assert sum(f.stat().st_size for f in files) <= 40e6
+    assert sum(f.stat().st_size for f in files) <= 60e6
     assert {f.suffix for f in files} <= {".safetensors", ".json", ".txt", ".md"}
     assert (EMBEDDED / "digest.txt").read_text().strip() == digest(own_files(EMBEDDED))
     assert (EMBEDDED / "README.md").is_file()
