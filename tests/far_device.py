@@ -21,9 +21,9 @@ DEVICE = torch.device("lazy")
 
 
 class Far(Tensor):
-    """A tensor on the device; `inner` is where its numbers are."""
+    """A tensor on the device; `held` is where its numbers are."""
 
-    inner: Tensor
+    held: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> Far:
@@ -32,14 +32,14 @@ class Far(Tensor):
         made = torch.Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), dtype=inner.dtype, device=DEVICE, requires_grad=False
         )
-        made.inner = inner
+        made.held = inner
         return made
 
     def __repr__(self, *_: Any, **__: Any) -> str:
-        return f"Far({self.inner!r})"
+        return f"Far({self.held!r})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # ty: ignore[incompatible-method-override]
         return _run(func, args, kwargs or {})
 
 
@@ -58,8 +58,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             f"{name}: expected all tensors to be on the same device, found the CPU and {DEVICE}"
         )
     to = kwargs.get("device")
-    inner = tree_map(lambda x: x.inner if isinstance(x, Far) else x, args)
-    options = tree_map(lambda x: x.inner if isinstance(x, Far) else x, kwargs)
+    inner = tree_map(lambda x: x.held if isinstance(x, Far) else x, args)
+    options = tree_map(lambda x: x.held if isinstance(x, Far) else x, kwargs)
     if "device" in options:
         options = {**options, "device": torch.device("cpu")}
     found = func(*inner, **options)
@@ -90,4 +90,4 @@ def far_device() -> Generator[torch.device]:
 
 def near(x: Tensor) -> Tensor:
     """The numbers of a tensor of the device."""
-    return x.inner if isinstance(x, Far) else x
+    return x.held if isinstance(x, Far) else x
