@@ -11,7 +11,7 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.create import Settings
 from twofold.data import Folder
-from twofold.train.improve import DECAY, EVERY, Improvement, gains, improve
+from twofold.train.improve import DECAY, EVERY, Improvement, _training, gains, improve
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
@@ -39,6 +39,19 @@ def plan(warm, **changes):
 def weights(folder):
     model = open_model(str(folder))
     return {f"{t}.{k}": v for t, h in model.heads.items() for k, v in h.state_dict().items()}
+
+
+def test_all_created_folders_together_have_the_share_of_the_plan(warm, tmp_path):
+    """Real sources have 1 and 2 of the examples; created ones half as many, split evenly over their two folders."""
+    sources = [{"path": "a", "share": 1.0}, {"path": "b", "share": 2.0}]
+    made = plan(warm.replace(sources=sources, labels=0), share=0.5)
+    for number in (0, 1):
+        (tmp_path / f"created-{number}").mkdir()
+        (tmp_path / f"created-{number}" / "metadata.jsonl").write_text('{"id": "x"}\n')
+    recipe = _training(made, "start", 1, tmp_path)
+    assert [source.share for source in recipe.sources] == [1.0, 2.0, 0.75, 0.75]
+    assert [source.labels for source in recipe.sources] == ["stored", "stored", made.labels, made.labels]
+    assert recipe.start == "start"
 
 
 def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_path):
