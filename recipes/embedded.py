@@ -1,4 +1,6 @@
-"""The runs that made the embedded model, first to last: each starts from the checkpoint of the one before.
+"""The runs that made the second version of the embedded model, each from the checkpoint of the one before.
+
+The third version goes on from there with `scripts/embedded` (its docstring has the commands).
 
     twofold render --count 160 --seed 1 --out data/rooms-codec
     twofold render --count 400 --seed 1 --spp 4 --out data/rooms-prior
@@ -13,8 +15,8 @@
     twofold train recipes/embedded.py:light
     twofold train recipes/embedded.py:more
 
-``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md names them). The model's
-card says where its own history differs from these recipes.
+``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md names them). The
+history differs from these recipes in a few places.
 """
 
 from twofold.train import Recipe, Source
