@@ -212,7 +212,9 @@ def check_pip(command: Command) -> None:
     assert command.words[1] == "install", command
     for word in command.words[2:]:
         name, _, extra = word.rstrip("]").partition("[")
-        assert name == project["name"] and (not extra or extra in project["optional-dependencies"]), command
+        assert name in (project["name"], ".") and (not extra or extra in project["optional-dependencies"]), (
+            command
+        )
 
 
 @pytest.fixture(scope="module")

@@ -227,14 +227,14 @@ def test_create_fails_the_row_and_makes_the_others(here, tiny_model, broken_mode
     generated = creator.Creator._draw
 
     def one_broken(self, images, captions, seeds, ids):
-        drawn = generated(self, images, captions, seeds, ids)
-        for i, id in enumerate(ids):
-            if id == "ball-1":
-                drawn.images[i] = math.nan
-        return drawn
+        bad = tuple(i for i, id in enumerate(ids) if id == "ball-1")
+        if bad:
+            raise NonFiniteError("the generated image of 'ball-1' is NaN or infinite", bad)
+        return generated(self, images, captions, seeds, ids)
 
     monkeypatch.setattr(creator.Creator, "_draw", one_broken)
-    assert run([*base, "--model", str(tiny_model), "--out", "some"]) == 1
+    code = run([*base, "--model", str(tiny_model), "--out", "some"])
+    assert code == 1, capsys.readouterr().err
     events = {e["source"]: e for e in map(json.loads, capsys.readouterr().out.splitlines())}
     assert [events[f"ball-{i}"]["status"] for i in range(3)] == ["created", "failed", "created"]
 

@@ -259,4 +259,4 @@ def test_distances_in_the_embedded_model_s_features_grow_with_noise():
 
     none, little, much = (image_set_distances(images(0), images(level), network) for level in (0.0, 0.1, 0.4))
     assert none["fid"] == pytest.approx(0, abs=1e-3)
-    assert 3 * little["fid"] < much["fid"] and little["kid"] < much["kid"]
+    assert 2 * little["fid"] < much["fid"] and little["kid"] < much["kid"]

@@ -214,7 +214,7 @@ def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, tmp_path):
     for _ in range(2):
         next(parts)
     parts.close()
-    assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 1
+    assert torch.load(tmp_path / "parts" / "state.pt", weights_only=True)["step"] == 2
     list(run_recipe(made, tmp_path / "parts"))
     a, b = (torch.load(tmp_path / n / "state.pt", weights_only=True) for n in ("whole", "parts"))
     for part in ("weights", "ema"):
