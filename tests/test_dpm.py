@@ -230,8 +230,9 @@ def test_the_commands_know_it_and_write_it_down(tiny_model, tmp_path, capsys):
     asked = ["generate", "a chair", "--model", str(tiny_model), "--size", "32x32", "--steps", "2"]
     assert command([*asked, "--out", str(tmp_path / "a"), "--sampler", "dpm", "--json"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert (row["sampler"], row["steps"]) == ("dpm", 2)
-    assert json.loads(Image.open(row["path"]).info["twofold"])["sampler"] == "dpm"
+    assert (row["settings"]["sampler"], row["settings"]["steps"]) == ("dpm", 2)
+    metadata = json.loads(Image.open(tmp_path / "a" / row["path"]).info["twofold"])
+    assert metadata["settings"]["sampler"] == "dpm", metadata
     assert command([*asked, "--out", str(tmp_path / "b"), "--sampler", "lcm"]) == 2
     assert "--sampler 'lcm' is unknown; choose ddim or dpm" in capsys.readouterr().err
 
