@@ -31,8 +31,8 @@ from torch import Tensor
 
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import Model, open_model
-from twofold.create import Creator, Settings, creator_of
 from twofold.data.writer import FolderWriter
+from twofold.generate import Creator, Settings, creator_of
 from twofold.sample import Sample
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.examples import MultiTaskExample

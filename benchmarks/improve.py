@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from twofold.checkpoints import open_model
-from twofold.create import Settings
 from twofold.data import Folder
 from twofold.evaluate.score import added, measured
+from twofold.generate import Settings
 from twofold.geometry import Camera, normals_from_depth
 from twofold.image import resize_map
 from twofold.metrics import DEPTH, NORMALS

@@ -15,7 +15,7 @@ import torch
 from twofold import open_model
 from twofold.data import Folder
 from twofold.diffusion import Solver
-from twofold.synthesizer import Synthesizer
+from twofold.generate.images import Synthesizer
 
 ASKED: tuple[tuple[Solver, int], ...] = (
     ("ddim", 8),

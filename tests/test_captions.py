@@ -9,13 +9,13 @@ import torch
 
 import world
 from twofold.cli.main import run
-from twofold.create import Creator, Settings, create
-from twofold.create import caption_folder as module
-from twofold.create.caption_folder import JOURNAL, caption_folder
-from twofold.create.captioner import Captioner, CaptionError, described, open_captioner
-from twofold.create.captions import caption_of
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
+from twofold.generate import Creator, Settings, create
+from twofold.generate import caption_folder as module
+from twofold.generate.caption_folder import JOURNAL, caption_folder
+from twofold.generate.captioner import Captioner, CaptionError, described, open_captioner
+from twofold.generate.captions import caption_of
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "room", "with", "chair", "table"]
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -154,7 +154,7 @@ def test_a_network_that_follows_instructions_is_asked_and_its_question_is_cut_of
 
 def test_an_empty_caption_is_no_caption(names, monkeypatch):
     monkeypatch.setattr(
-        "twofold.create.captioner.open_captioner", lambda *_: lambda images: ["", *"a"][: len(images)]
+        "twofold.generate.captioner.open_captioner", lambda *_: lambda images: ["", *"a"][: len(images)]
     )
     with pytest.raises(CaptionError, match=r"returned an empty caption for 'ball'.*row"):
         described([world.sphere(0, 16).image], ["ball"], "quiet")
@@ -166,7 +166,7 @@ def test_a_source_without_a_caption_is_a_failed_row_of_create(mute, tmp_path, ti
 
     dark = Folder(mute)[2].image
     monkeypatch.setattr(
-        "twofold.create.captioner.open_captioner",
+        "twofold.generate.captioner.open_captioner",
         lambda *_: lambda images: ["" if torch.equal(x, dark) else "a ball" for x in images],
     )
     net = open_model(str(tiny_model)).backbone

@@ -11,10 +11,10 @@ from twofold.checkpoints.model import Model
 from twofold.checkpoints.settings import ModelSettings
 from twofold.diffusion import Schedule, dpm_timesteps, walk
 from twofold.finite import NonFiniteError, check_finite
+from twofold.generate.images import Synthesizer
 from twofold.heads import LatentHead, make_head
 from twofold.predictor import Predictor
 from twofold.protocol import Answer, MultiStep, Noise, OneStep, Query
-from twofold.synthesizer import Synthesizer
 from twofold.tasks import TASKS
 
 PROTOCOLS = {
@@ -132,7 +132,7 @@ def test_pictures_are_drawn_alike(sampler):
 @pytest.mark.parametrize(("sampler", "mode"), [("dpm", "reencode"), ("euler", "denoise"), ("lcm", "denoise")])
 def test_samples_are_created_alike(sampler, mode):
     import world
-    from twofold.create import Settings, creator_of
+    from twofold.generate import Settings, creator_of
 
     net = new.tiny()
     head = make_head("light", net, 3)

@@ -18,7 +18,7 @@ from twofold.train import Recipe
 PYTHON = [block for block in blocks() if block.language == "python"]
 # Pages whose programs other tests run, with what they need.
 RUN_ELSEWHERE = {
-    "docs/create.md": "test_create_job.py",
+    "docs/create.md": "test_synthetic_data_folder.py",
     "docs/data.md": "test_cli_data.py",
     "docs/diff2in1.md": "test_diff2in1_commands.py",
     "docs/generate.md": "test_dpm.py",

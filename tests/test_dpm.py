@@ -13,11 +13,11 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from twofold.backbones import new
-from twofold.create.settings import Settings
-from twofold.create.walk import path, run
 from twofold.diffusion import Schedule, ddim, dpm, dpm_timesteps, from_x0, to_x0, walk
+from twofold.generate.config import Settings
+from twofold.generate.images import Synthesizer
+from twofold.generate.sampling import path, run
 from twofold.protocol import Answer
-from twofold.synthesizer import Synthesizer
 
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {

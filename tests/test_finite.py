@@ -19,12 +19,12 @@ from twofold.backbones import new
 from twofold.cli.main import run
 from twofold.evaluate import score
 from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
+from twofold.generate.images import Synthesizer
 from twofold.heads import LatentHead
 from twofold.network import NetworkPredictor
 from twofold.prediction import Prediction
 from twofold.predictor import Predictor, Reading
 from twofold.protocol import MultiStep, OneStep
-from twofold.synthesizer import Synthesizer
 from twofold.tasks import TASKS
 
 BAD = [math.nan, math.inf, -math.inf]
@@ -222,7 +222,7 @@ def test_create_fails_the_row_and_makes_the_others(here, tiny_model, broken_mode
     assert "the generated image of 'ball-0' is NaN or infinite" in events[0]["error"]
     assert not Path("none/image").exists()
 
-    from twofold.create import creator
+    from twofold.generate import synthetic_data as creator
 
     generated = creator.Creator._draw
 

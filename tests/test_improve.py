@@ -9,8 +9,8 @@ import torch
 import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
-from twofold.create import Settings
 from twofold.data import Folder
+from twofold.generate import Settings
 from twofold.train.improve import DECAY, EVERY, Improvement, _training, gains, improve
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe

@@ -21,10 +21,10 @@ HOUSE = (
     ("heads", "protocol", "data"),
     ("prediction",),
     ("painter",),
-    ("predictor", "network", "synthesizer"),
+    ("predictor", "network"),
     ("checkpoints",),
     ("evaluate", "job"),
-    ("create",),
+    ("generate",),
     ("train",),
     ("__init__",),  # of the package: it gives the names of what lies below
     ("cli",),

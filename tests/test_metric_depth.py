@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import world
-from twofold.create import Creator, Job, Settings, create
-from twofold.create.relative import learnable
 from twofold.data.folder import Folder
 from twofold.evaluate.predictions import FromModel, check_model
 from twofold.evaluate.standard import EvaluationError
 from twofold.evaluate.standards import STANDARDS
+from twofold.generate import Creator, Job, Settings, create
+from twofold.generate.relative import learnable
 from twofold.network import NetworkPredictor
 from twofold.prediction import Prediction
 from twofold.tasks import TASKS, get_task

@@ -15,9 +15,9 @@ import world
 from plain import Plain, Tied
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, open_model, open_network, save_model
-from twofold.create import Settings, creator_of
 from twofold.data import Folder, FolderWriter
 from twofold.evaluate import Question, carry_out, get_standard, of_model, score
+from twofold.generate import Settings, creator_of
 from twofold.network import NetworkPredictor, padded, read
 from twofold.prediction import Sees
 from twofold.protocol import OneStep

@@ -21,9 +21,10 @@ import twofold
 import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, open_model
-from twofold.create import Creator, Settings
 from twofold.environment import resolve_device, resolve_dtype
 from twofold.evaluate.predictions import FromModel
+from twofold.generate import Creator, Settings
+from twofold.generate.images import Synthesizer
 from twofold.heads import LatentHead
 from twofold.image import ImageError, as_image
 from twofold.metrics.generation import Features
@@ -31,7 +32,6 @@ from twofold.network import NetworkPredictor
 from twofold.prediction import Prediction
 from twofold.predictor import Predictor
 from twofold.protocol import OneStep
-from twofold.synthesizer import Synthesizer
 from twofold.tasks import TASKS, get_task
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

@@ -17,9 +17,9 @@ import torch
 import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, save_model
-from twofold.create import Settings
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
+from twofold.generate import Settings
 from twofold.train.improve import Improvement, improve
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe

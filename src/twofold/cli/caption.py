@@ -33,8 +33,8 @@ def caption(
     Rows without a text get one ('text' in metadata.jsonl, and 'caption_source'). The manifest is replaced once, at the
     end; run again after a kill, the command does what is left.
     """
-    from twofold.create.caption_folder import caption_folder
     from twofold.data import Folder
+    from twofold.generate.caption_folder import caption_folder
 
     total, counts = len(Folder(folder, targets=())), Counter[str]()
     events = caption_folder(folder, captioner, device_of(device), batch, overwrite)

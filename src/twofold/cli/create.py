@@ -25,8 +25,8 @@ from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model
-    from twofold.create import Creator
     from twofold.data.folder import Folder
+    from twofold.generate import Creator
 
 
 def create(
@@ -119,9 +119,9 @@ def create(
         raise Stop(f"{data} is no folder; give a data folder")
     if out.resolve() == data.resolve():
         raise Stop(f"--out {out} is the folder of the sources; choose another")
-    from twofold.create.job import Job
-    from twofold.create.job import create as created
-    from twofold.create.scores import Keep
+    from twofold.generate.folder import Job
+    from twofold.generate.folder import create as created
+    from twofold.generate.scores import Keep
 
     thresholds = tuple(Keep.read(text) for text in keep or [])
     sources = _sources(data, out)
@@ -175,7 +175,7 @@ def creation_settings(
 
     from pydantic import ValidationError
 
-    from twofold.create.settings import OFFICIAL, Settings
+    from twofold.generate.config import OFFICIAL, Settings
     from twofold.protocol import reason
 
     one_of("--compat", compat or "none", ("none", "official"))
@@ -214,8 +214,8 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _sources(data: Path, out: Path) -> Folder:
-    from twofold.create.official import index_official, is_official
     from twofold.data.folder import Folder
+    from twofold.generate.official import index_official, is_official
 
     return index_official(data, out / ".sources") if is_official(data) else Folder(data)
 
@@ -234,8 +234,8 @@ def _open(model: str, device: str, dtype: str) -> Model:
 def _creator(
     opened: Model, sources: Folder, task: str, settings: Any, template: str, captioner: str
 ) -> Creator:
-    from twofold.create import creator_of
     from twofold.data.classes import class_names
+    from twofold.generate import creator_of
 
     names = [name.strip() for name in task.split(",") if name.strip()]
     return creator_of(opened, names, settings, template, captioner, class_names(sources.header))
@@ -253,8 +253,8 @@ def _report(event: dict[str, Any], as_json: bool) -> None:
 
 
 def _write_sheet(path: Path, out: Path, sources: Folder, creator: Creator, quiet: bool) -> None:
-    from twofold.create.sheet import contact_sheet
     from twofold.data.folder import Folder
+    from twofold.generate.preview import contact_sheet
     from twofold.image import write_image
 
     tasks = {name: p.task for name, p in creator.predictors.items()}
@@ -267,8 +267,8 @@ def _write_sheet(path: Path, out: Path, sources: Folder, creator: Creator, quiet
 def _write_official(
     out: Path, sources: Folder, creator: Creator, strengths: tuple[float, ...], quiet: bool
 ) -> None:
-    from twofold.create.official import export_official
     from twofold.data.folder import Folder
+    from twofold.generate.official import export_official
 
     labelled = any("normals" in (row.get("targets") or {}) for row in sources.rows)
     for strength in strengths:

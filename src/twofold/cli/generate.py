@@ -31,8 +31,8 @@ from twofold.cli.usage import refuse_unused
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from twofold.job import Request
-    from twofold.synthesizer import Synthesizer
+    from twofold.generate.image_files import Request
+    from twofold.generate.images import Synthesizer
 
 
 def generate(
@@ -90,7 +90,8 @@ def generate(
     settings |= {"dtype": kind, "pixels": pixels}
     if like is not None:
         settings |= {"strength": strength, "image_sha256": hashlib.sha256(like.read_bytes()).hexdigest()}
-    from twofold.job import GenerateJob, OutputError, generate_files
+    from twofold.generate.image_files import GenerateJob, generate_files
+    from twofold.job import OutputError
 
     job = GenerateJob(
         synthesizer, requests, out, (height, width), settings, start, strength if like else 1.0, overwrite
@@ -117,7 +118,7 @@ def generate(
 
 def _requests(captions: Sequence[str], seed: int, count: int) -> list[Request]:
     """One request an image; Stop where two would have one file."""
-    from twofold.job import Request
+    from twofold.generate.image_files import Request
 
     found = [
         Request(f"{seed + i:04d}_{_slug(text)}", text, seed + i) for text in captions for i in range(count)
@@ -149,7 +150,7 @@ def _open(
 
     require_sound_torchvision()
     from twofold.checkpoints import open_generator
-    from twofold.synthesizer import Synthesizer
+    from twofold.generate.images import Synthesizer
 
     opened = open_generator(model, device, dtype)
     return Synthesizer(opened.backbone, steps, guidance, sampler), opened.digest

@@ -96,7 +96,7 @@ def improve(
     """
     one_of("--labels", labels, ("teacher", "stored"))
     asked = find_recipe(recipe, settings or [])
-    from twofold.create import Keep
+    from twofold.generate import Keep
     from twofold.protocol import reason
     from twofold.train.improve import Improvement, gains
     from twofold.train.improve import improve as run_improvement

@@ -112,8 +112,9 @@ def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
     """The images of a data folder, of a folder of `twofold generate`, or of any other folder."""
     from twofold.data import Folder
     from twofold.evaluate.image_sets import ImageSource
+    from twofold.generate.image_files import generated_images
     from twofold.image import read_image
-    from twofold.job import find_inputs, generated_images
+    from twofold.job import find_inputs
 
     path = Path(text)
     if (path / "metadata.jsonl").is_file():

@@ -1,21 +1,16 @@
 """Work over many files: what is found, what was done, and what is left when the process dies."""
 
-from twofold.job.generate import GenerateJob, Request, generate_files, generated_images
 from twofold.job.inputs import Input, Problem, find_inputs
 from twofold.job.predict import Job, OutputError, predict_files
 from twofold.job.rows import Ledger, LedgerError
 
 __all__ = [
-    "GenerateJob",
     "Input",
     "Job",
     "Ledger",
     "LedgerError",
     "OutputError",
     "Problem",
-    "Request",
     "find_inputs",
-    "generate_files",
-    "generated_images",
     "predict_files",
 ]

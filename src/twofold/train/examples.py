@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..create.relative import learnable
 from ..data.folder import Folder
+from ..generate.relative import learnable
 from ..tasks import Task
 from . import released
 from .encoder import targets_of

@@ -15,10 +15,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..checkpoints import Model, Network, made, open_model, open_network
-from ..create import Job, Keep, Settings, create, creator_of
-from ..create.captions import TEMPLATE
 from ..data.classes import class_names
 from ..data.folder import Folder
+from ..generate import Job, Keep, Settings, create, creator_of
+from ..generate.captions import TEMPLATE
 from ..image import atomic_write
 from ..image.files import atomic_folder
 from ..tasks import get_task

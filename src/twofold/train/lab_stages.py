@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
-from ..create import Settings
+from ..generate import Settings
 from .improve import Improvement, improve
 from .lab import lab
 from .recipe import Recipe

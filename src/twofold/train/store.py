@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..create import weights_digest
 from ..data.folder import Folder
 from ..data.layout import row_paths
+from ..generate import weights_digest
 from ..image import atomic_write
 from ..image.stored import MEMBER
 from ..io import escape

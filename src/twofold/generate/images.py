@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .backbones.backbone import Backbone
-from .diffusion import Solver, dpm_timesteps, to_x0, walk
-from .finite import NonFiniteError, finite_per_image
-from .image import ImageInput, as_images, pad_to_multiple, same_size
-from .painter import describe_network
+from ..backbones.backbone import Backbone
+from ..diffusion import Solver, dpm_timesteps, to_x0, walk
+from ..finite import NonFiniteError, finite_per_image
+from ..image import ImageInput, as_images, pad_to_multiple, same_size
+from ..painter import describe_network
 
 
 @dataclass(frozen=True)

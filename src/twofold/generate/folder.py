@@ -22,10 +22,10 @@ from ..image.stored import find_stored
 from ..io import DiskFullError, FormatError, check_types, parse_object
 from ..sample import Origin, Sample
 from .captioner import CaptionError
-from .creator import Creator
 from .labels import descriptors
-from .record import sample_id, versions
+from .provenance import sample_id, versions
 from .scores import Keep
+from .synthetic_data import Creator
 
 REJECTED, REJECTS = ".rejected", "rejected.jsonl"
 

@@ -15,13 +15,13 @@ import pytest
 import torch
 
 from twofold.cli.main import run
-from twofold.create import CreateError, Creator, Job, Keep, Settings, create, creator_of
-from twofold.create.official import export_official, index_official, is_official
-from twofold.create.relative import from_depth, learnable, relative_space
-from twofold.create.sheet import contact_sheet
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
 from twofold.data.writer import FolderWriter
+from twofold.generate import CreateError, Creator, Job, Keep, Settings, create, creator_of
+from twofold.generate.official import export_official, index_official, is_official
+from twofold.generate.preview import contact_sheet
+from twofold.generate.relative import from_depth, learnable, relative_space
 from twofold.image import read_image, write_image
 from twofold.image.files import _host
 from twofold.tasks import TASKS
@@ -61,7 +61,7 @@ def whole(creator, sources, tmp_path_factory):
     "chosen", [{"count": 2}, {"fraction": 0.5}, {"fraction": 0.5, "selection": "random", "selection_seed": 4}]
 )
 def test_creation_takes_the_samples_that_training_takes(creator, sources, chosen):
-    from twofold.create.job import plan
+    from twofold.generate.folder import plan
     from twofold.train.recipe import Source
 
     source = {"limit" if k == "count" else k: v for k, v in chosen.items()}

@@ -13,8 +13,8 @@ from ..image import longest_edge_size, resize
 from ..sample import Sample
 from ..show import sheet
 from ..tasks import Task
-from .fit import fitted
 from .relative import from_depth, relative_space
+from .resizing import fitted
 
 # What a row shows beside labels, which are called as their tasks are; no task has such a name.
 PICTURE, HELD = "the picture", "labels hold"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from twofold.backbones import new
-from twofold.synthesizer import Synthesizer
+from twofold.generate.images import Synthesizer
 
 
 @pytest.fixture(scope="module")

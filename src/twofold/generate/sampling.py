@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..diffusion import Rngs, Schedule, ddim, dpm, dpm_timesteps, draw, euler, lcm, lcm_timesteps
 from ..protocol import Answer
-from .settings import Settings
+from .config import Settings
 
 Scale = tuple[float, float]
 # (state ``b c h w``, time step ``b``, whether it is the last) -> what the network sees in it.

@@ -29,8 +29,8 @@ from ..painter import Painter
 from ..prediction import SPACES, Prediction
 from ..sample import Sample
 from ..tasks import Task
+from .config import draw_seed
 from .labels import ask
-from .settings import draw_seed
 
 NOISE = 4 / 255
 _COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}

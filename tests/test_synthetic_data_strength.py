@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from twofold.checkpoints import open_model
-from twofold.create import Creator, Settings
+from twofold.generate import Creator, Settings
 from world import sphere
 
 

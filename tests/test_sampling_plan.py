@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from twofold.backbones.new import MINIATURE_SCHEDULER
-from twofold.create.settings import OFFICIAL, Settings, draw_seed
-from twofold.create.walk import path, run
 from twofold.diffusion import Schedule, to_x0
+from twofold.generate.config import OFFICIAL, Settings, draw_seed
+from twofold.generate.sampling import path, run
 from twofold.protocol import Answer
 
 # Stable Diffusion 1.5's.

@@ -20,14 +20,14 @@ from ..prediction import Prediction
 from ..predictor import Predictor
 from ..protocol import Answer
 from ..sample import Origin, Sample
-from ..synthesizer import check_generated
 from .captions import TEMPLATE, caption_of
-from .fit import fitted, squeezed
+from .config import STANDARD, Settings, draw_seed
+from .images import check_generated
 from .labels import as_target, ask, check_predictors, masks, read_walk
-from .record import asked, pixels_digest, record, sample_id, versions, weights_digest
+from .provenance import asked, pixels_digest, record, sample_id, versions, weights_digest
+from .resizing import fitted, squeezed
+from .sampling import Path, path, run
 from .scores import asked_scores, free_scores
-from .settings import STANDARD, Settings, draw_seed
-from .walk import Path, path, run
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..environment import installed
 from ..painter import Painter
 from ..predictor import Predictor
-from .settings import Settings
+from .config import Settings
 
 
 def sample_id(source: str, start: int, index: int) -> str:

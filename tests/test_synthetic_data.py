@@ -9,16 +9,16 @@ import torch
 
 from twofold.backbones import new
 from twofold.backbones.backbone import Output
-from twofold.create import OFFICIAL, Creator, Keep, Settings, sample_id
-from twofold.create.captioner import CaptionError
-from twofold.create.captions import caption_of
-from twofold.create.fit import fitted, squeezed
-from twofold.create.labels import check_predictors
-from twofold.create.relative import from_depth, to_depth
-from twofold.create.scores import asked_scores, free_scores
-from twofold.create.settings import draw_seed
 from twofold.data.classes import class_names
 from twofold.finite import NonFiniteError
+from twofold.generate import OFFICIAL, Creator, Keep, Settings, sample_id
+from twofold.generate.captioner import CaptionError
+from twofold.generate.captions import caption_of
+from twofold.generate.config import draw_seed
+from twofold.generate.labels import check_predictors
+from twofold.generate.relative import from_depth, to_depth
+from twofold.generate.resizing import fitted, squeezed
+from twofold.generate.scores import asked_scores, free_scores
 from twofold.heads import LatentHead, make_head
 from twofold.network import NetworkPredictor
 from twofold.prediction import Prediction

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from twofold.environment import installed
 from twofold.finite import NonFiniteError
+from twofold.generate.images import Synthesizer
 from twofold.image import ImageError, atomic_write
 from twofold.image.errors import decoding
 from twofold.image.files import remove_leftovers
@@ -23,7 +24,6 @@ from twofold.io import FormatError, UnsafeNameError, check_name, check_types, pa
 from twofold.job.predict import NoOutputError, OutputError
 from twofold.job.results import write_failure
 from twofold.job.rows import Ledger, Row, sole_writer
-from twofold.synthesizer import Synthesizer
 
 FILE, SCHEMA = "generated.jsonl", "twofold-generated/1"
 

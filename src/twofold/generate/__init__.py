@@ -1,10 +1,10 @@
 """Multi-modal data creation: labelled samples to new labelled samples, by the network that both draws and sees."""
 
-from .creator import Creator, creator_of
-from .job import CreateError, Job, create
-from .record import pixels_digest, sample_id, weights_digest
+from .config import OFFICIAL, STANDARD, Settings, draw_seed
+from .folder import CreateError, Job, create
+from .provenance import pixels_digest, sample_id, weights_digest
 from .scores import Keep
-from .settings import OFFICIAL, STANDARD, Settings, draw_seed
+from .synthetic_data import Creator, creator_of
 
 __all__ = [
     "OFFICIAL",
