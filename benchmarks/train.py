@@ -55,7 +55,7 @@ def medium():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net.unet = type(net.unet)(**config)
-    net.tap_channels = tuple(reversed(config["block_out_channels"]))
+    net.feature_channels = tuple(reversed(config["block_out_channels"]))
     return net
 
 

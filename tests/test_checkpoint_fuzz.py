@@ -54,7 +54,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with stored prompts, a text encoder, heads of five kinds, of which two share a part."""
     root = tmp_path_factory.mktemp("fuzz")
     net = new.tiny()
-    net.texts = {"": torch.rand(2, 32), "depth map": torch.rand(4, 32)}
+    net.prompt_embeds = {"": torch.rand(2, 32), "depth map": torch.rand(4, 32)}
     small = {"widths": [128, 16, 16, 16, 16]}
     heads = {
         "depth": make_head("multitask", net, 1, **small), "mask": make_head("multitask", net, 3, **small),

@@ -41,7 +41,7 @@ def shown(net, head, h=5, w=7):
 def test_with_names_of_classes_it_reads_where_the_network_looked(net):
     head = made(net, prompts=["a red chair", "a depth map", "surface normals", "a wall"])
     assert head.reads_features == "attention"
-    assert head.config["looked"] == list(net.look_levels) == [1, 2]
+    assert head.config["looked"] == list(net.cross_attention_levels) == [1, 2]
     features = shown(net, head)
     looks = features[-2:]
     assert [look.shape[1] for look in looks] == [4, 4]  # one a name, not one a token

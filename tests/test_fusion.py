@@ -117,7 +117,7 @@ def features(h, w, count=2, seed=0):
 
 def head(**options):
     torch.manual_seed(0)
-    return BaeHead.made_for(BACKBONE, 3, **options).eval()
+    return BaeHead.from_backbone(BACKBONE, 3, **options).eval()
 
 
 def test_the_shortcut_sees_what_was_normalised_and_rectified():
@@ -223,4 +223,4 @@ def test_too_few_maps_or_levels_are_refused():
         head(loss="l3")
     with pytest.raises(ValueError, match="cells have 16"):
         wide: Any = SimpleNamespace(stride=16, levels=LEVELS)
-        BaeHead.made_for(wide, 3)
+        BaeHead.from_backbone(wide, 3)

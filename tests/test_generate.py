@@ -136,7 +136,7 @@ def variant(tmp_path: Path, name: str) -> Path:
         ).eval()
         settings = ModelSettings(name=name, size=32).with_tasks(["depth"], MultiStep(2, final="prev"), "none")
     elif name == "no text":
-        net.remember(["", "depth map"])
+        net.cache_prompt_embeds(["", "depth map"])
     elif name == "headless":
         net.unet.conv_out = torch.nn.Identity()
     else:

@@ -17,9 +17,9 @@ LEARNED = [name for name in HEADS if name != "latent"]
 LEVELS = ((32, 32, 24), (24, 16, 16), (16, 8, 8), (8, 8, 8, 8))
 STRIDE8: Any = SimpleNamespace(
     stride=8,
-    tap_channels=TAPS,
+    feature_channels=TAPS,
     levels=LEVELS,
-    look_levels=(1, 2),
+    cross_attention_levels=(1, 2),
     pyramid=pyramid_channels(TAPS, None),
 )
 ALL = ("bae", "fpn", "multitask")  # read every block's map

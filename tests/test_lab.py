@@ -132,8 +132,8 @@ def test_every_kind_of_recipe_trains_is_saved_and_predicts(place, tmp_path, name
 def test_every_other_recipe_trains_and_predicts(place, tiny, tmp_path, name):
     recipe, heads = small(place, name), {}
     net = deepcopy(tiny)
-    new.renew(net, [part for part in recipe.reset if part != "heads"], [""], 0)
-    new.widen(net, recipe.protocol.channels(net.latent_channels))
+    new.reinitialize(net, [part for part in recipe.reset if part != "heads"], [""], 0)
+    new.expand_conv_in(net, recipe.protocol.channels(net.latent_channels))
     assert 0 < list(train(net, recipe, place / tmp_path.name, heads))[-1]["loss"] < 100
     for task in recipe.tasks:
         answer = Predictor(net, get_task(task), recipe.protocol, heads[task], Reading(recipe.prompts[task]))

@@ -30,7 +30,7 @@ def denoise(net, scheduler, state, condition):
     """The last result of the scheduler's steps, from ``state``; ``condition`` is concatenated in front of it."""
     for t in scheduler.timesteps:
         shown = state if condition is None else torch.cat([condition, state], 1)
-        output = net.unet(shown, t, encoder_hidden_states=net.texts[""][None]).sample
+        output = net.unet(shown, t, encoder_hidden_states=net.prompt_embeds[""][None]).sample
         result = scheduler.step(output, t, state)
         state = result.prev_sample
     return result

@@ -223,7 +223,7 @@ def reference(image, net, protocol, sign, seed):
     shown = torch.cat([z, torch.randn(z.shape, generator=rng)], 1) if protocol.condition == "concat" else z
     labels = torch.tensor([protocol.class_labels]) if protocol.class_labels else None
     said = net.unet(
-        shown, protocol.timestep, encoder_hidden_states=net.texts[""][None], class_labels=labels
+        shown, protocol.timestep, encoder_hidden_states=net.prompt_embeds[""][None], class_labels=labels
     ).sample
     return net.vae.decode(sign * said / net.vae.config.scaling_factor).sample
 

@@ -501,7 +501,7 @@ def test_the_empty_prompt_needs_no_text_encoder_once_it_is_stored(tmp_path):
     net = new.tiny()
     two, all_of_them = net.embed([""])[0], net.embed([""], pad=True)[0]
     torch.testing.assert_close(two, all_of_them[:2], rtol=0, atol=1e-6)
-    net.texts[""], net.text_encoder, net.tokenizer = all_of_them.detach(), None, None
+    net.prompt_embeds[""], net.text_encoder, net.tokenizer = all_of_them.detach(), None, None
     torch.testing.assert_close(net.embed([""])[0], two, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"'a chair'.*--base"):
         net.embed(["a chair"])
@@ -517,7 +517,7 @@ def test_a_stored_embedding_is_found_beside_the_network(tmp_path):
     np.save(folder / "empty_text_embed.npy", np.zeros((77, 1024), np.float16))
     model = open_model(str(folder), device="meta")
     assert model.backbone.text_encoder is None
-    assert model.backbone.texts[""].shape == (77, 1024)
+    assert model.backbone.prompt_embeds[""].shape == (77, 1024)
     save_file({"x": torch.zeros(1, 2, 1024)}, folder / "empty_text_embed.safetensors")
     (folder / "empty_text_embed.npy").unlink()
-    assert open_model(str(folder), device="meta").backbone.texts[""].shape == (2, 1024)
+    assert open_model(str(folder), device="meta").backbone.prompt_embeds[""].shape == (2, 1024)

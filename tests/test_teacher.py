@@ -67,7 +67,7 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
     made = recipe(root, **changes[change])
     net = new.tiny()
     if change == "walk":
-        new.widen(net, 8)
+        new.expand_conv_in(net, 8)
     stage = DenoiserStage(net, made, tmp_path / "run", {}, Team("cpu"))
     stage.teacher = Ema(stage.module, 0.9, 4)
     told = {}

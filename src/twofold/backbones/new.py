@@ -70,7 +70,7 @@ def miniature_unet(
 
 
 def miniature_text(captions: Iterable[str], width: int = 128, layers: int = 3) -> tuple[CLIPTextModel, Any]:
-    """A small CLIP text encoder and a tokenizer whose words are learned from ``captions``."""
+    """A small CLIP text encoder and a tokenizer whose vocabulary is learned from ``captions``."""
     from .tokenizer import learn_tokenizer
 
     tokenizer = learn_tokenizer(captions)
@@ -98,13 +98,15 @@ def miniature(captions: Iterable[str], seed: int = 0) -> StableDiffusion:
     return net.eval()
 
 
-def renew(backbone: StableDiffusion, parts: Collection[str], captions: Iterable[str], seed: int = 0) -> None:
-    """Give ``backbone`` random weights again in some ``parts``, in place and at their size.
+def reinitialize(
+    backbone: StableDiffusion, parts: Collection[str], captions: Iterable[str], seed: int = 0
+) -> None:
+    """Reinitialize ``parts`` of ``backbone`` with random weights of the same shapes, in place.
 
     Args:
         backbone: to change.
-        parts: ``unet``; ``decoder``, the autoencoder's; and ``text``: the text encoder with its tokenizer, whose words
-            are those of ``captions``.
+        parts: ``unet``; ``decoder``, the autoencoder's; and ``text``: the text encoder, with a tokenizer learned from
+            ``captions``.
         captions: for ``text``.
         seed: of the weights.
     """
@@ -119,36 +121,41 @@ def renew(backbone: StableDiffusion, parts: Collection[str], captions: Iterable[
         if "decoder" in parts:
             fresh = type(backbone.vae).from_config(backbone.vae.config).eval()
             backbone.vae.decoder = fresh.decoder
-            if getattr(fresh, "post_quant_conv", None) is not None:
+            if isinstance(fresh, AutoencoderKL) and fresh.post_quant_conv is not None:
                 backbone.vae.post_quant_conv = fresh.post_quant_conv
 
 
-def widen(backbone: StableDiffusion, channels: int, parts: int = 1) -> None:
-    """Let a network take ``channels`` and answer ``parts`` latents at once, in place.
+def expand_conv_in(backbone: StableDiffusion, channels: int, outputs: int = 1) -> None:
+    """Expand the first layer to ``channels`` inputs and the last to ``outputs`` latents, in place.
 
-    The first layer's weights are repeated and divided by how often, so that it says the same of copies as it said of
-    one; its bias stays (Marigold, sec. 3.2; GenPercept). The last layer's are repeated for every part.
+    The first layer's weights are repeated and divided by the number of copies, so that its output for repeated inputs
+    equals that of the original for one; its bias stays (Marigold, sec. 3.2; GenPercept). The last layer's are repeated
+    for every output.
 
     Raises:
-        ValueError: the new number is not a multiple of the old.
+        ValueError: a new number of channels is not a multiple of the old one.
     """
     unet = backbone.unet
     if channels != backbone.input_channels:
         times, rest = divmod(channels, backbone.input_channels)
         if rest or not times:
             raise ValueError(
-                f"a network of {backbone.input_channels} input channels cannot be widened to {channels}"
+                f"conv_in has {backbone.input_channels} input channels and cannot be expanded to {channels}, "
+                "which is no multiple of them"
             )
         unet.conv_in = _repeated(unet.conv_in, times, incoming=True)
         unet.register_to_config(in_channels=channels)
         backbone.input_channels = channels
-    answers = int(unet.config["out_channels"])
-    if answers != parts * backbone.latent_channels:
-        times, rest = divmod(parts * backbone.latent_channels, answers)
+    current = int(unet.config["out_channels"])
+    if current != outputs * backbone.latent_channels:
+        times, rest = divmod(outputs * backbone.latent_channels, current)
         if rest or not times:
-            raise ValueError(f"a network of {answers} output channels cannot answer {parts} latents")
+            raise ValueError(
+                f"conv_out has {current} output channels and cannot be expanded to {outputs} latents of "
+                f"{backbone.latent_channels} channels"
+            )
         unet.conv_out = _repeated(unet.conv_out, times, incoming=False)
-        unet.register_to_config(out_channels=answers * times)
+        unet.register_to_config(out_channels=current * times)
 
 
 def _repeated(conv: nn.Conv2d, times: int, incoming: bool) -> nn.Conv2d:

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..diffusion import Rngs, Schedule, draw
 from ..environment import quiet_libraries
 from .backbone import Backbone, Output
+from .feature_collector import FeatureSet, collect_features, cross_attentions, feature_layers
 from .image_encoder import ImageAdapter, ImageFeatures, pyramid_channels, pyramid_features
-from .taps import Taps, look_levels, points, tapped
 
 Autoencoder = AutoencoderKL | AutoencoderTiny
 
@@ -27,12 +27,12 @@ class StableDiffusion(Backbone):
     Args:
         unet: the denoising network.
         vae: ``AutoencoderKL`` or ``AutoencoderTiny``.
-        text_encoder: a ``CLIPTextModel``; None where ``texts`` is all the model is ever told.
+        text_encoder: a ``CLIPTextModel``; None where ``prompt_embeds`` holds every prompt the model uses.
         tokenizer: its ``CLIPTokenizer``.
         scheduler_config: the contents of diffusers' ``scheduler_config.json``.
-        texts: embeddings ``n d`` by prompt, used in place of a text encoder. The 2 tokens of the empty prompt are the
-            first 2 of its 77 padded ones, because CLIP looks back only.
-        image_adapter: an image encoder beside the latent, and what brings its maps to the U-Net; None without one.
+        prompt_embeds: embeddings ``n d`` by prompt, used in place of a text encoder. The 2 tokens of the empty prompt
+            are the first 2 of its 77 padded ones, because CLIP's attention is causal.
+        image_adapter: an image encoder beside the latent, and the adapter of its maps to the U-Net; None without one.
     """
 
     def __init__(
@@ -42,21 +42,21 @@ class StableDiffusion(Backbone):
         text_encoder: nn.Module | None,
         tokenizer: Any,
         scheduler_config: Mapping[str, Any],
-        texts: Mapping[str, Tensor] | None = None,
+        prompt_embeds: Mapping[str, Tensor] | None = None,
         image_adapter: ImageAdapter | None = None,
     ) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
-        # None where prompts are remembered instead: see `texts`.
+        # None where embeddings are cached instead: see `prompt_embeds`.
         self.text_encoder: Any = text_encoder
         self.tokenizer: Any = tokenizer
         self.image_adapter = image_adapter
         self.schedule = Schedule.from_config(scheduler_config)
-        self.texts = dict(texts or {})
+        self.prompt_embeds = dict(prompt_embeds or {})
         self.input_channels = int(unet.config.in_channels)
-        self.tap_channels = tuple(reversed(unet.config.block_out_channels))
-        self.levels = tuple(tuple(p.channels for p in level) for level in points(unet))
-        self.look_levels = look_levels(unet)
+        self.feature_channels = tuple(reversed(unet.config.block_out_channels))
+        self.levels = tuple(tuple(p.channels for p in level) for level in feature_layers(unet))
+        self.cross_attention_levels = tuple(cross_attentions(unet))
         self.latent_channels = int(vae.config.latent_channels)
         self.stride = 2 ** (len(_widths(vae)) - 1)
 
@@ -68,15 +68,14 @@ class StableDiffusion(Backbone):
     @property
     def pyramid(self) -> tuple[tuple[int, ...], ...]:
         """See `Backbone.pyramid`."""
-        return pyramid_channels(self.tap_channels, self.image_adapter)
+        return pyramid_channels(self.feature_channels, self.image_adapter)
 
     @property
     def text_width(self) -> int | None:
         """Channels of an embedded prompt; None where there is no prompt to embed."""
-        shape: Any = getattr(self.text_encoder, "config", None)
-        if shape is not None:
-            return int(shape.hidden_size)
-        return next((int(v.shape[-1]) for v in self.texts.values()), None)
+        if self.text_encoder is not None:
+            return int(self.text_encoder.config.hidden_size)
+        return next((int(v.shape[-1]) for v in self.prompt_embeds.values()), None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -99,55 +98,57 @@ class StableDiffusion(Backbone):
         return self.vae.decode(latent.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
 
     def embed(self, prompts: Sequence[str], pad: bool = False) -> Tensor:
-        """See `Backbone.embed`; a prompt of no words is two tokens, BOS and EOS, when not padded.
+        """See `Backbone.embed`; the empty prompt is two tokens, BOS and EOS, when not padded.
 
         Raises:
-            ValueError: the model came without a text encoder, and the prompt is not among its `texts`.
+            ValueError: the model has no text encoder or no tokenizer, and the prompt is not in `prompt_embeds`.
         """
         if (
             self.text_encoder is not None
             and self.tokenizer is None
-            and not all(p in self.texts for p in prompts)
+            and not all(p in self.prompt_embeds for p in prompts)
         ):
             raise ValueError(
-                "this model came without a tokenizer, as single files do; give --base a Stable Diffusion folder or hub "
+                "this model has no tokenizer, as a single file has none; pass --base a Stable Diffusion folder or hub "
                 "id that has one"
             )
         if self.text_encoder is None or self.tokenizer is None:
-            return torch.stack([self._remembered(p, pad) for p in prompts]).to(self.device, self.dtype)
+            return torch.stack([self._cached_prompt_embeds(p, pad) for p in prompts]).to(
+                self.device, self.dtype
+            )
         tokens = self.tokenizer(
             list(prompts), padding="max_length" if pad else True, truncation=True, return_tensors="pt"
         )
         return self.text_encoder(tokens.input_ids.to(self.device))[0].to(self.dtype)
 
     @torch.no_grad()
-    def remember(self, prompts: Sequence[str], padded: Sequence[str] = ()) -> None:
-        """Keep the embeddings of ``prompts`` and let the text encoder go.
+    def cache_prompt_embeds(self, prompts: Sequence[str], padded: Sequence[str] = ()) -> None:
+        """Store the embeddings of ``prompts`` in `prompt_embeds` and remove the text encoder.
 
-        The empty one, and those that are asked ``padded``, are kept with all their tokens.
+        The empty prompt, and those in ``padded``, are stored with all their tokens.
 
         Raises:
-            ValueError: there is no text encoder, and one of the prompts is not known already.
+            ValueError: there is no text encoder, and the embedding of a prompt is not stored.
         """
         kept = {
             p: self.embed([p], pad=(p == "" or p in padded) and self.tokenizer is not None)[0].float().cpu()
             for p in prompts
         }
-        self.texts.update(kept)
+        self.prompt_embeds.update(kept)
         self.text_encoder, self.tokenizer = None, None
 
-    def _remembered(self, prompt: str, pad: bool) -> Tensor:
-        found = self.texts.get(prompt)
+    def _cached_prompt_embeds(self, prompt: str, pad: bool) -> Tensor:
+        found = self.prompt_embeds.get(prompt)
         if found is None:
             raise ValueError(
-                f"this model came without a text encoder and does not know the prompt {prompt!r}; give --base a "
-                "Stable Diffusion model that has one"
+                f"this model has no text encoder and no stored embedding of the prompt {prompt!r}; pass --base a "
+                "Stable Diffusion model that has a text encoder"
             )
         if not pad:
             return found[:2] if prompt == "" else found
         if len(found) < 77:
             raise ValueError(
-                f"the remembered prompt {prompt!r} has {len(found)} tokens, and this model was trained with 77"
+                f"the stored embedding of the prompt {prompt!r} has {len(found)} tokens; this model was trained with 77"
             )
         return found
 
@@ -160,7 +161,7 @@ class StableDiffusion(Backbone):
         x: Tensor,
         t: Tensor,
         text: Tensor,
-        features: Taps = False,
+        features: FeatureSet = False,
         class_labels: Tensor | None = None,
         image_features: ImageFeatures | None = None,
     ) -> Output:
@@ -170,21 +171,21 @@ class StableDiffusion(Backbone):
             ValueError: image features for a network without an image encoder.
         """
         if image_features is not None and self.image_adapter is None:
-            raise ValueError("image features were given to a network that has no image encoder")
+            raise ValueError("image features were passed to a network that has no image encoder")
         with ExitStack() as stack:
             if image_features is not None and self.image_adapter is not None:
                 stack.enter_context(self.image_adapter.added(self.unet, image_features))
-            taps = stack.enter_context(tapped(self.unet, features))
-            said = self.unet(
+            collector = stack.enter_context(collect_features(self.unet, features))
+            prediction = self.unet(
                 x.to(self.dtype), t, encoder_hidden_states=text, class_labels=class_labels
             ).sample
         if isinstance(self.unet.conv_out, nn.Identity):
-            # A network without its output layer says nothing: its features are read by a head.
-            said = x.new_zeros(len(x), self.latent_channels, *x.shape[2:])
-        maps = taps.features(self.unet, features)
+            # A network without its output layer predicts no latent: a head reads its features.
+            prediction = x.new_zeros(len(x), self.latent_channels, *x.shape[2:])
+        maps = collector.features(self.unet, features)
         if features == "pyramid":
             maps = pyramid_features(maps, self.image_adapter, image_features)
-        return Output(said, maps)
+        return Output(prediction, maps)
 
     def components(self) -> dict[str, nn.Module]:
         """The networks by the folder names of the diffusers layout."""

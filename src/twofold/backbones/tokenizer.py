@@ -14,9 +14,9 @@ def learn_tokenizer(captions: Iterable[str], vocabulary: int = 1024, length: int
     """Learn byte-pair merges from lower-cased captions.
 
     Args:
-        captions: any number of texts; the more, the fuller the words.
-        vocabulary: the most entries, the two special tokens and all single bytes included.
-        length: tokens a padded prompt has, the two special ones included.
+        captions: any number of captions.
+        vocabulary: maximal number of entries, including the two special tokens and all single bytes.
+        length: tokens of a padded prompt, including the two special ones.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 

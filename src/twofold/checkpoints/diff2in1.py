@@ -290,7 +290,7 @@ def assemble(
         parts = read_ldm(found.base, how, ema=False)
         net = StableDiffusion(**{**parts, "tokenizer": _tokenizer(base)})
         if net.tokenizer is None and not how.meta:
-            net.texts[""] = _empty_prompt(net.text_encoder)
+            net.prompt_embeds[""] = _empty_prompt(net.text_encoder)
         files.append(found.base)
     levels = [sum(level) for level in net.levels]
     if levels != pair.head.config["levels"]:

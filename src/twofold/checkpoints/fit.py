@@ -19,7 +19,7 @@ def check_text(net: StableDiffusion, where: Path) -> None:
         ModelError: it does not.
     """
     width = int(net.unet.config["cross_attention_dim"])
-    stored = {int(v.shape[-1]) for v in net.texts.values()}
+    stored = {int(v.shape[-1]) for v in net.prompt_embeds.values()}
     found = {net.text_width} | stored if net.text_width is not None else stored
     for other in found - {width}:
         raise ModelError(
@@ -65,10 +65,14 @@ def _features(head: nn.Module, net: StableDiffusion, edge: int) -> list[tuple[in
         deepest = len(net.levels) - 1
         maps = [(c, edge >> (deepest - i)) for i, level in enumerate(net.levels) for c in level]
         words = len(getattr(head, "config", {}).get("prompts", ())) or 2
-        looks = [(words, edge >> (deepest - i)) for i in net.look_levels] if taps == "attention" else []
+        looks = (
+            [(words, edge >> (deepest - i)) for i in net.cross_attention_levels]
+            if taps == "attention"
+            else []
+        )
         return maps + looks
     # The last two maps of the decoding path have the latent's resolution, the others half of the next one's each.
-    coarse = len(net.tap_channels) - 2
+    coarse = len(net.feature_channels) - 2
     if taps == "pyramid":
         shift = [coarse - i for i in range(len(net.pyramid))]
         return [
@@ -76,4 +80,4 @@ def _features(head: nn.Module, net: StableDiffusion, edge: int) -> list[tuple[in
             for s, level in zip(shift, net.pyramid, strict=True)
             for c in level
         ]
-    return [(c, edge >> max(0, coarse - i)) for i, c in enumerate(net.tap_channels)]
+    return [(c, edge >> max(0, coarse - i)) for i, c in enumerate(net.feature_channels)]

@@ -106,8 +106,8 @@ def save_model(
         save_heads(heads or {}, partial / "heads", dtype)
         if adapter is not None:
             save_image_adapter(adapter, partial / IMAGE_ENCODER, dtype)
-        if backbone.texts:
-            _save_texts(backbone.texts, partial / TEXTS)
+        if backbone.prompt_embeds:
+            _save_texts(backbone.prompt_embeds, partial / TEXTS)
         (partial / SETTINGS).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
         (partial / "README.md").write_text(model_card(stamped))
 

@@ -193,7 +193,9 @@ def convert_checkpoint(
     if drop_text:
         asked = opened.settings.tasks.values()
         prompts = ["", *(how.prompt for how in asked)]
-        opened.backbone.remember(list(dict.fromkeys(prompts)), [how.prompt for how in asked if how.pad])
+        opened.backbone.cache_prompt_embeds(
+            list(dict.fromkeys(prompts)), [how.prompt for how in asked if how.pad]
+        )
     heads = dict(opened.heads)
     save_model(opened.backbone, opened.settings, out, kind, heads)
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())

@@ -83,4 +83,4 @@ def feature_network(model: Model, pixels: int = PIXELS) -> FeatureNetwork:
         return net(latent, step, text.expand(len(images), -1, -1), features=True).features[0].mean((2, 3))
 
     layer = "U-Net, coarsest map of the decoding path, time step 0, spatial mean"
-    return FeatureNetwork(model.name, model.digest, layer, pixels, net.tap_channels[0], denoise)
+    return FeatureNetwork(model.name, model.digest, layer, pixels, net.feature_channels[0], denoise)

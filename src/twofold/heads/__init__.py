@@ -1,10 +1,10 @@
-"""What reads the answer out of the network. A head is called as ``head(x0, features, backbone)``.
+"""Heads map a network's output to an encoded target. A head is called as ``head(x0, features, backbone)``.
 
-What it may say of itself beside: ``reads_features``, which maps of the network it wants (`backbones.taps.Taps`; True
-when not said); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, how far
-off it expects to be, as `BaeHead.with_uncertainty`; ``text``, what the network is told in place of a prompt, as
-`FPNHead.text`; ``shares``, which of its parts it has together with the heads of a run's other tasks, as
-`MultiTaskHead.shares`, and ``shared_output``, what these make of the features, so that `HeadGroup` runs them once.
+Optional attributes: ``reads_features``, the feature set that it reads (`backbones.feature_collector.FeatureSet`; True
+by default); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, the output
+with its expected error, as `BaeHead.with_uncertainty`; ``text``, embeddings in place of the prompt's, as
+`FPNHead.text`; ``shares``, names of the modules shared with the heads of a run's other tasks, as
+`MultiTaskHead.shares`, and ``shared_output``, the shared modules' output, so that `HeadGroup` runs them once.
 """
 
 import inspect
@@ -71,7 +71,7 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
         has = ", ".join(n for n in known if n not in ("self", "args", "kwargs")) or "none"
         hint = did_you_mean(strange[0], known)
         raise ValueError(f"a {kind} head has no option {strange[0]!r}{hint}; its options: {has}")
-    return made.made_for(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
+    return made.from_backbone(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
 
 
 def text_of(head: nn.Module, prompt: Callable[[], Tensor]) -> Tensor:

@@ -82,7 +82,7 @@ class BaeHead(nn.Module):
         self.official = options["compat"] == "official"
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> BaeHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> BaeHead:
         """A fresh one, as wide beside its maps as that of Stable Diffusion; see `heads.make_head`.
 
         Raises:

@@ -63,9 +63,9 @@ class DPTHead(nn.Module):
         self.apply(_begin)
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> DPTHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> DPTHead:
         """A fresh one as wide as 4/5 of the finest tap, GenPercept's proportion; see `heads.make_head`."""
-        taps = tuple(reversed(backbone.tap_channels))
+        taps = tuple(reversed(backbone.feature_channels))
         fitting: dict[str, Any] = {
             "channels": taps,
             "width": max(16, taps[0] * 4 // 5 // 8 * 8),
@@ -100,7 +100,7 @@ class _Upsample(nn.Module):
 
 
 class _Neck(nn.Module):
-    """Taps (fine to coarse) to one map: each brought to one width, then fused, the coarsest first."""
+    """FeatureSet (fine to coarse) to one map: each brought to one width, then fused, the coarsest first."""
 
     def __init__(self, channels: Sequence[int], width: int, unused_first_residual: bool) -> None:
         super().__init__()

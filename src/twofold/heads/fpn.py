@@ -74,7 +74,7 @@ class FPNHead(nn.Module):
         nn.init.zeros_(cast(Tensor, self.classify.bias))
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> FPNHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> FPNHead:
         """A fresh one of ``channels`` classes, 1/5 as wide as the widest map: 256 of SD's; see `heads.make_head`."""
         maps = tuple(level[-1] for level in reversed(backbone.levels))
         prompts = list(options.get("prompts", ()))
@@ -86,7 +86,7 @@ class FPNHead(nn.Module):
         if prompts:
             with torch.no_grad():
                 said = torch.stack([backbone.embed([p])[0, -1] for p in prompts]).float().cpu()
-            fitting |= {"text_width": said.shape[-1], "looked": backbone.look_levels}
+            fitting |= {"text_width": said.shape[-1], "looked": backbone.cross_attention_levels}
         head = cls(**{**fitting, **options})
         if prompts:
             assert head.words is not None

@@ -40,9 +40,9 @@ class KeypointHead(nn.Module):
         nn.init.zeros_(self.paint.bias)  # ty: ignore[invalid-argument-type]
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> KeypointHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> KeypointHead:
         """A fresh one of ``channels`` joints, 1/5 as wide as its tap: 256 of SD's; see `heads.make_head`."""
-        tap = backbone.tap_channels[-3]
+        tap = backbone.feature_channels[-3]
         fitting: dict[str, Any] = {"joints": channels, "channels": tap, "width": max(16, tap // 5 // 8 * 8)}
         return cls(**{**fitting, **options})
 

@@ -13,7 +13,7 @@ class LatentHead(nn.Module):
     reads_features = False
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int) -> LatentHead:
+    def from_backbone(cls, backbone: Backbone, channels: int) -> LatentHead:
         """The only one there is; see `heads.make_head`.
 
         Raises:

@@ -38,10 +38,10 @@ class LightHead(nn.Module):
         self.finish = _shuffled(fine, out, 2)
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> LightHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> LightHead:
         """A fresh one, of three channels even where one is asked for; see `heads.make_head`."""
         fitting: dict[str, Any] = {
-            "channels": backbone.tap_channels[-1],
+            "channels": backbone.feature_channels[-1],
             "stride": backbone.stride,
             "out": 3 if channels == 1 else channels,
         }

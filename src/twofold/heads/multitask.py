@@ -59,7 +59,7 @@ class MultiTaskHead(nn.Module):
         self.decoder = PyramidDecoder(widths, width, out)
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> MultiTaskHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> MultiTaskHead:
         """A fresh one of ``channels``, a tenth as wide as the widest map: 128 of SD's; see `heads.make_head`."""
         levels, widths = fitting(backbone, _LEAST)
         width = max(32, max(map(max, backbone.levels)) // 10 // _GROUPS * _GROUPS)

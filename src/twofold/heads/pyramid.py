@@ -73,10 +73,10 @@ class PyramidHead(nn.Module):
         self.last = nn.Conv2d(widths[-1], out, 3, padding=1)
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> PyramidHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> PyramidHead:
         """A fresh one for ``backbone``'s pyramid; see `heads.make_head`."""
         levels = backbone.pyramid
-        finest = max(2, backbone.stride >> max(0, len(levels) - len(backbone.tap_channels) + 1))
+        finest = max(2, backbone.stride >> max(0, len(levels) - len(backbone.feature_channels) + 1))
         wide = 96 if max(map(max, levels)) >= 96 else 32
         narrow = [max(16, wide * 2 // 3 // 8 * 8), max(16, wide // 3 // 8 * 8)]
         widths = [wide] * max(0, len(levels) - 2) + narrow[-min(2, len(levels)) :]

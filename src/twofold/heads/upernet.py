@@ -67,9 +67,9 @@ class UperNetHead(nn.Module):
         nn.init.zeros_(cast(Tensor, self.classify.bias))
 
     @classmethod
-    def made_for(cls, backbone: Backbone, channels: int, **options: Any) -> UperNetHead:
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> UperNetHead:
         """A fresh one of ``channels`` classes, 2/5 as wide as the coarsest tap: 512 of SD's; see `heads.make_head`."""
-        taps = tuple(reversed(backbone.tap_channels))
+        taps = tuple(reversed(backbone.feature_channels))
         fitting: dict[str, Any] = {
             "classes": channels,
             "channels": taps,

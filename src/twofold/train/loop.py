@@ -118,7 +118,7 @@ def train(
     signals = DeferredSignals()
     try:
         if best and start == 0:
-            yield {"step": 0, **_looked(stage, recipe, 0, run, state, best, team, signals)}
+            yield {"step": 0, **attention_probs(stage, recipe, 0, run, state, best, team, signals)}
         yield from _steps(stage, recipe, start, run, state, best, team, signals)
     finally:
         signals.release()
@@ -151,7 +151,7 @@ def _steps(
         unfinished = {}
         if every(done, recipe.validate_every, recipe.steps):
             try:
-                record |= _looked(stage, recipe, done, run, state, best, team, signals)
+                record |= attention_probs(stage, recipe, done, run, state, best, team, signals)
             except Interrupted:
                 state.save(done, record)
                 signals.deliver()
@@ -218,7 +218,7 @@ def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[A
         yield place, examples[place : place + size]
 
 
-def _looked(
+def attention_probs(
     stage: Stage,
     recipe: Recipe,
     step: int,

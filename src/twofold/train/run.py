@@ -46,11 +46,11 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
     model = open_model(recipe.start)
     _add_image_encoder(model.backbone, recipe)
     if recipe.reset:
-        new.renew(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
+        new.reinitialize(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
     if recipe.stage == "denoiser" and recipe.tasks:
         _warn_of_frames(recipe, model.settings)
         _check_protocol(recipe, model.backbone)
-        new.widen(
+        new.expand_conv_in(
             model.backbone, recipe.protocol.channels(model.backbone.latent_channels), recipe.protocol.parts
         )
     return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)

@@ -1,4 +1,4 @@
-"""Every block's map of a U-Net: which, in which order, and nothing left behind."""
+"""Feature maps of every block of a U-Net: which, in which order, and no hook left."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
 from twofold.backbones import new
-from twofold.backbones.taps import cross_attentions, points, tapped
+from twofold.backbones.feature_collector import collect_features, cross_attentions, feature_layers
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def inputs(h=8, w=8):
     return torch.randn(2, 4, h, w, generator=rng), torch.tensor([0, 0]), torch.randn(2, 5, 24, generator=rng)
 
 
-def walk(unet, x, t, text):
+def reference(unet, x, t, text):
     """The network by hand in CompVis' numbering: after each input block, the middle and each output block."""
     emb = unet.time_embedding(unet.time_proj(t))
 
@@ -54,24 +54,24 @@ def walk(unet, x, t, text):
 
 
 @torch.no_grad()
-def test_they_are_the_25_maps_in_the_order_of_the_blocks_by_size(unet):
+def test_collects_25_maps_in_block_order_by_size(unet):
     x, t, text = inputs()
-    maps = walk(unet, x, t, text)
-    with tapped(unet, "all") as found:
+    maps = reference(unet, x, t, text)
+    with collect_features(unet, "all") as collector:
         unet(x, t, encoder_hidden_states=text)
-    taps = found.features(unet, "all")
-    assert len(maps) == len(taps) == 25
-    wanted = [m for size in (1, 2, 4, 8) for m in maps if m.shape[-1] == size]
-    for said, true in zip(taps, wanted, strict=True):
-        assert torch.equal(said, true)
-    assert [len(level) for level in points(unet)] == [6, 6, 6, 7]
-    assert [m.shape[1] for m in taps] == [p.channels for level in points(unet) for p in level]
+    features = collector.features(unet, "all")
+    assert len(maps) == len(features) == 25
+    ordered = [m for size in (1, 2, 4, 8) for m in maps if m.shape[-1] == size]
+    for found, expected in zip(features, ordered, strict=True):
+        assert torch.equal(found, expected)
+    assert [len(level) for level in feature_layers(unet)] == [6, 6, 6, 7]
+    assert [m.shape[1] for m in features] == [p.channels for level in feature_layers(unet) for p in level]
 
 
-def test_of_stable_diffusion_1_5_they_have_the_published_widths():
+def test_stable_diffusion_1_5_has_the_published_widths():
     with torch.device("meta"):
         unet = UNet2DConditionModel(**new.sd_unet_config(second=False))
-    widths = [[p.channels for p in level] for level in points(unet)]
+    widths = [[p.channels for p in level] for level in feature_layers(unet)]
     assert widths == [
         [1280] * 6,
         [640, *[1280] * 5],
@@ -82,7 +82,7 @@ def test_of_stable_diffusion_1_5_they_have_the_published_widths():
 
 
 @torch.no_grad()
-def test_the_small_models_have_them_too_at_any_size():
+def test_small_models_give_every_map_at_any_size():
     net = new.tiny()
     z = torch.zeros(1, 4, 5, 7)
     features = net(z, torch.tensor([0]), net.embed([""]), features="all").features
@@ -98,19 +98,19 @@ def test_the_small_models_have_them_too_at_any_size():
 
 
 @torch.no_grad()
-def test_reading_changes_nothing_and_leaves_nothing_behind(unet):
+def test_collecting_changes_no_output_and_leaves_no_hook(unet):
     x, t, text = inputs()
     plain = unet(x, t, encoder_hidden_states=text).sample
-    for taps in (True, "all", "attention"):
-        with tapped(unet, taps):
+    for features in (True, "all", "attention"):
+        with collect_features(unet, features):
             assert torch.equal(unet(x, t, encoder_hidden_states=text).sample, plain)
-    with pytest.raises(KeyError), tapped(unet, "attention"):
+    with pytest.raises(KeyError), collect_features(unet, "attention"):
         raise KeyError
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
 
 
 class Recorded(AttnProcessor):
-    """diffusers' own slow attention, with the shares it computes kept."""
+    """diffusers' unfused attention; keeps the probabilities it computes."""
 
     def __init__(self, kept):
         super().__init__()
@@ -119,21 +119,21 @@ class Recorded(AttnProcessor):
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, **kwargs):
         q = attn.head_to_batch_dim(attn.to_q(hidden_states))
         k = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
-        shares = attn.get_attention_scores(q, k)
-        self.kept.append(shares.unflatten(0, (-1, attn.heads)).mean(1))
+        scores = attn.get_attention_scores(q, k)
+        self.kept.append(scores.unflatten(0, (-1, attn.heads)).mean(1))
         return super().__call__(attn, hidden_states, encoder_hidden_states, **kwargs)
 
 
 @torch.no_grad()
-def test_where_it_looked_is_the_mean_over_heads_and_layers_of_a_size(unet):
+def test_attention_is_the_mean_over_heads_and_layers_of_a_size(unet):
     x, t, text = inputs(8, 16)
-    with tapped(unet, "attention") as found:
+    with collect_features(unet, "attention") as collector:
         unet(x, t, encoder_hidden_states=text)
-    features = found.features(unet, "attention")
-    looks = features[25:]
-    assert [tuple(look.shape) for look in looks] == [(2, 5, 2, 4), (2, 5, 4, 8)]
-    for level, look in zip((1, 2), looks, strict=True):
-        torch.testing.assert_close(look.sum(1), torch.ones_like(look[:, 0]))
+    features = collector.features(unet, "attention")
+    attention = features[25:]
+    assert [tuple(probs.shape) for probs in attention] == [(2, 5, 2, 4), (2, 5, 4, 8)]
+    for level, probs in zip((1, 2), attention, strict=True):
+        torch.testing.assert_close(probs.sum(1), torch.ones_like(probs[:, 0]))
         kept: list[torch.Tensor] = []
         modules = [unet.get_submodule(name) for name in cross_attentions(unet)[level]]
         before = [m.processor for m in modules]
@@ -143,5 +143,5 @@ def test_where_it_looked_is_the_mean_over_heads_and_layers_of_a_size(unet):
         for module, processor in zip(modules, before, strict=True):
             module.set_processor(processor)
         assert len(kept) == 5  # two layers on the way down, three on the way up
-        wanted = torch.stack(kept).mean(0).transpose(1, 2).unflatten(2, look.shape[-2:])
-        torch.testing.assert_close(look, wanted)
+        wanted = torch.stack(kept).mean(0).transpose(1, 2).unflatten(2, probs.shape[-2:])
+        torch.testing.assert_close(probs, wanted)
