@@ -23,7 +23,7 @@ from twofold.data.writer import FolderWriter
 from twofold.generate.official import index_official, rounded
 from twofold.heads import BaeHead, make_head
 from twofold.image import read_image, write_image
-from twofold.image.squeeze import official_canvas, official_normals
+from twofold.image.square import map_resized_to_square, resized_to_square
 from twofold.protocol import OneStep
 from twofold.sample import Sample
 from twofold.train import Recipe
@@ -296,16 +296,17 @@ def test_training_goes_on_from_the_two_files(pair):
     )  # the teacher has not moved yet
 
 
-def test_as_its_programs_see_it_pictures_are_squeezed(place):
+def test_images_are_resized_to_a_square_as_its_programs_do(place):
     """The converter's numbers are those of its own way of reading a file, tested against it elsewhere."""
     tree = place / "dataset" / "nyu"
     convert(place, "diff2in1-squeezed", str(tree), "train", "squeezed")
     sample, native = Folder(place / "data" / "squeezed")[0], Folder(place / "data" / "nyu")[0]
     rgb = (native.image * 255).round().byte()
-    torch.testing.assert_close(sample.image.double(), (official_canvas(rgb) + 1) / 2, rtol=0, atol=1e-6)
-    normals, valid = official_normals(
-        (read_image(tree / "train" / "norm" / "000002.png") * 255).round().byte()
+    torch.testing.assert_close(
+        sample.image.double(), resized_to_square(rgb.double() / 255), rtol=0, atol=1e-6
     )
+    stored = (read_image(tree / "train" / "norm" / "000002.png") * 255).round().byte()
+    normals, valid = map_resized_to_square(stored.double() / 255 * 2 - 1, (stored != 0).any(0, keepdim=True))
     assert torch.equal(sample.valid["normals"], valid)
     apart = (sample.targets["normals"] * torch.tensor([-1.0, 1, 1])[:, None, None] - normals).abs()[
         :, valid[0]

@@ -24,9 +24,7 @@ from safetensors.torch import save_file
 
 import world
 from twofold.cli.main import run as command
-from twofold.image import atomic_write
-from twofold.image.files import append_line, atomic_folder
-from twofold.io import DiskFullError, as_disk_full, report_disk_full
+from twofold.io import DiskFullError, append_line, as_disk_full, atomic_folder, atomic_write, report_disk_full
 
 NOISE = np.random.default_rng(0).random((400, 300)).astype(np.float32)
 

@@ -16,8 +16,6 @@ from PIL import Image
 
 from twofold.image import (
     ImageError,
-    atomic_write,
-    files,
     longest_edge_size,
     pad_to_multiple,
     read_image,
@@ -27,6 +25,7 @@ from twofold.image import (
     write_image,
     write_map,
 )
+from twofold.io import atomic, atomic_write
 
 EIGHT_BITS = 0.5 / 255 + 1e-6
 
@@ -476,12 +475,12 @@ def test_leftovers_of_other_hosts_stay_for_a_day(tmp_path, monkeypatch):
     with atomic_write(tmp_path / "a.png") as own:
         own.touch()
     pid = own.name.split("-")[2]
-    assert own.name.split("-")[1] == files._host()
+    assert own.name.split("-")[1] == atomic.host_name()
     assert pid == str(os.getpid())
     monkeypatch.setattr("socket.gethostname", lambda: "node-1.cluster")
     names = {
-        "dead": f".tmp-{files._host()}-999999999-ab.png",
-        "living": f".tmp-{files._host()}-{pid}-ab.png",
+        "dead": f".tmp-{atomic.host_name()}-999999999-ab.png",
+        "living": f".tmp-{atomic.host_name()}-{pid}-ab.png",
         "foreign": ".tmp-node_2-999999999-ab.png",
         "foreign, old": ".tmp-node_2-999999999-cd.png",
         "without a host, young": ".tmp-999999999-ab.png",
@@ -491,6 +490,6 @@ def test_leftovers_of_other_hosts_stay_for_a_day(tmp_path, monkeypatch):
         (tmp_path / name).touch()
         if "old" in which:
             os.utime(tmp_path / name, (0, time.time() - 25 * 3600))
-    files.remove_leftovers(tmp_path)
+    atomic.remove_leftovers(tmp_path)
     left = {which for which, name in names.items() if (tmp_path / name).exists()}
     assert left == {"living", "foreign", "without a host, young"}

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from test_job_predict import contents, job, picture
 from twofold.cli.main import run
-from twofold.image.files import _host
 from twofold.io import UnsafeNameError
+from twofold.io.atomic import host_name
 from twofold.job import Input, LedgerError, OutputError, Problem, find_inputs, predict_files
 from twofold.painter import Painter
 from twofold.tasks import TASKS
@@ -163,13 +163,13 @@ def test_a_linked_list_of_results_is_not_written_through(tmp_path: Path, exists:
 def test_a_linked_sub_folder_of_results_is_not_written_through(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
-    (other / f".tmp-{_host()}-999999999-00000000.png").touch()
+    (other / f".tmp-{host_name()}-999999999-00000000.png").touch()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(other)
     item = replace(picture(tmp_path / "a.png"), name="sub/a")
     (row,) = predict_files(job(tmp_path / "out"), [item])
     assert row["status"] == "failed" and "through a link" in row["error"]
-    assert [p.name for p in other.iterdir()] == [f".tmp-{_host()}-999999999-00000000.png"]
+    assert [p.name for p in other.iterdir()] == [f".tmp-{host_name()}-999999999-00000000.png"]
 
 
 # ---- deletions and lists of rows

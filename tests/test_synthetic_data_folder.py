@@ -23,7 +23,7 @@ from twofold.generate.official import export_official, index_official, is_offici
 from twofold.generate.preview import contact_sheet
 from twofold.generate.relative import from_depth, learnable, relative_space
 from twofold.image import read_image, write_image
-from twofold.image.files import _host
+from twofold.io.atomic import host_name
 from twofold.tasks import TASKS
 from twofold.train.encoder import painted
 from world import folder as balls
@@ -175,7 +175,7 @@ def test_killed_at_any_moment_nothing_is_torn_and_the_rest_is_done(creator, sour
         time.sleep(0.002)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    (out / "image" / f".tmp-{_host()}-{child}-00000000.png").write_bytes(b"half")
+    (out / "image" / f".tmp-{host_name()}-{child}-00000000.png").write_bytes(b"half")
     for path in out.glob("image/[!.]*.png"):
         read_image(path)
     events = list(create(creator, sources, out))

@@ -17,7 +17,7 @@ from twofold.backbones import new
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
-from twofold.image.files import _host
+from twofold.io.atomic import host_name
 from twofold.sample import Sample
 from twofold.tasks import TASKS, Task, keypoints
 from twofold.train.encoder import Encoder, fitted
@@ -146,7 +146,7 @@ def test_nothing_is_encoded_twice(recipe, tmp_path, calls):
     assert len(calls) == COUNT * 2 * 3, "both mirror images of a picture and two targets"
     calls.clear()
     (shelf,) = (tmp_path / "latents").iterdir()
-    (shelf / f".tmp-{_host()}-999999999-abcd.safetensors").write_bytes(b"half of a latent")
+    (shelf / f".tmp-{host_name()}-999999999-abcd.safetensors").write_bytes(b"half of a latent")
     limited = (plan.sources[0].model_copy(update={"limit": 3}),)
     trained(plan.replace(lr=0.5, mix={"normals": 3.0, "depth": 0.1}, sources=limited), tmp_path / "second")
     assert not calls

@@ -18,7 +18,7 @@ from .geometry import convert_frame, unit
 from .image import ImageInput, as_image, as_images, longest_edge_size, resize, resized_output
 from .image.bands import by_rows
 from .image.resize import OutputResize
-from .image.squeeze import squeezed
+from .image.square import resized_to_square
 from .prediction import Prediction
 from .tasks import Task
 
@@ -311,7 +311,7 @@ def _shown(image: Tensor, edge: int, which: str) -> Tensor:
     if not edge:
         return image
     if which == "both":
-        return squeezed(image, edge).clamp(0, 1)
+        return resized_to_square(image, edge).clamp(0, 1)
     height, width = image.shape[-2:]
     longest = edge if which == "longest" else edge * max(height, width) // min(height, width)
     return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..heads.bae import BaeHead
-from ..image.files import atomic_write
+from ..io import atomic_write
 from . import components
 from .components import How
 from .ldm import read_ldm

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..environment import resolve_device, resolve_dtype
-from ..image.files import atomic_folder
+from ..io import atomic_folder
 from ..network import NetworkPredictor
 from ..painter import describe_network
 from ..tasks import Task, get_task

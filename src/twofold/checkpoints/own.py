@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion, save_components
-from ..image.files import atomic_folder
+from ..io import atomic_folder
 from . import components
 from .card import model_card
 from .components import How

@@ -19,7 +19,7 @@ from twofold.data.pictures import read_picture
 from twofold.data.points import drawn, is_inline
 from twofold.data.targets import descriptor, read_target
 from twofold.geometry import Camera
-from twofold.image.squeeze import squeezed, squeezed_map
+from twofold.image.square import map_resized_to_square, resized_to_square
 from twofold.sample import UNITS, Origin, Sample, mixes
 
 # KITTI's depth benchmark: the lowest 352 rows, the middle 1216 columns.
@@ -101,7 +101,11 @@ class Folder:
         parts |= inline
         edge = self._squeeze(where)
         if edge:
-            image, parts, boxed = squeezed(image.double(), edge).float(), _squeezed(parts, edge), True
+            image, parts, boxed = (
+                resized_to_square(image.double(), edge).float(),
+                _squeezed(parts, edge),
+                True,
+            )
         return Sample(
             image=image,
             targets={name: part[0] for name, part in parts.items()},
@@ -136,7 +140,7 @@ class Folder:
         crop = row.get("crop") or self.header.get("crop")
         x = _cut(x, *_crop(crop, x.shape[-2], x.shape[-1], str(row["id"])))
         edge = self._squeeze(str(row["id"]))
-        return squeezed(x.double(), edge).to(x.dtype) if edge else x
+        return resized_to_square(x.double(), edge).to(x.dtype) if edge else x
 
     def _drawn(
         self, row: Row, image: Tensor, where: str
@@ -230,7 +234,7 @@ def _squeezed(parts: dict[str, tuple[Tensor, ...]], edge: int) -> dict[str, tupl
     """Targets and their masks in the same square; ids are those of the nearest pixel."""
     out: dict[str, tuple[Tensor, ...]] = {}
     for name, (target, valid) in parts.items():
-        moved, known = squeezed_map(target.double(), valid, edge)
+        moved, known = map_resized_to_square(target.double(), valid, edge)
         if not mixes(name):
             moved, known = (
                 interpolate(x[None].float(), (edge, edge), mode="nearest")[0] for x in (target, valid)

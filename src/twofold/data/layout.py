@@ -19,9 +19,8 @@ from typing import Any
 
 from twofold import io
 from twofold.data.descriptors import check_descriptor
-from twofold.image.files import atomic_write
-from twofold.image.pictures import shown
 from twofold.image.stored import MEMBER
+from twofold.io import atomic_write, escape
 from twofold.io.names import MAX_NAME_BYTES
 
 SCHEMA = "twofold-data/1"
@@ -182,7 +181,7 @@ def inside(root: Path, path: str, where: str) -> Path:
     if not real.startswith(str(root).rstrip(os.sep) + os.sep):
         raise FolderError(f"{where}: {path!r} is a link out of the folder; copy the file into it")
     if not Path(real).is_file():
-        raise FolderError(f"{where}: {shown(file)} does not exist; restore it, or drop the row")
+        raise FolderError(f"{where}: {escape(file)} does not exist; restore it, or drop the row")
     return root / path
 
 

@@ -37,9 +37,8 @@ from twofold.data.layout import (
     to_json,
     write_text,
 )
-from twofold.image import atomic_write
-from twofold.image.files import remove_leftovers
 from twofold.image.stored import Stored, find_stored, tidy
+from twofold.io import atomic_write, remove_leftovers
 
 SHARD = 512 * 2**20
 # A picture or map is never larger; the format of the headers ends at 8 GB.

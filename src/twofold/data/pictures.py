@@ -27,7 +27,7 @@ from twofold.data.targets import read_mask, read_values
 from twofold.image import ImageError, read_image
 from twofold.image.errors import decoding
 from twofold.image.maps import as_map
-from twofold.image.opening import open_picture
+from twofold.image.opening import open_image_file
 from twofold.image.stored import find_stored
 from twofold.image.tone import hypersim_tone
 
@@ -77,7 +77,7 @@ def _turned(source: Path | bytes) -> Image.Image | None:
     """The opened picture without its EXIF rotation, if it has one; None for all others, broken ones too."""
     try:
         with decoding("EXIF"):
-            image = open_picture(source, "EXIF", ("JPEG", "TIFF", "PNG", "WEBP"))
+            image = open_image_file(source, "EXIF", ("JPEG", "TIFF", "PNG", "WEBP"))
             if image.getexif().get(_TURN, 1) == 1:
                 image.close()
                 return None

@@ -8,9 +8,8 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from ..image import atomic_write
+from ..io import atomic_write, escape_markdown
 from ..io import escape_html as escape
-from ..io import escape_markdown
 from .markdown import markdown_table, plain_table
 from .page import document, fact_list, html_table
 from .report import Report

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..data.folder import Folder
-from ..image.pictures import shown
+from ..io import escape
 from .listed import Listed
 from .predictions import FromFiles, MissingError, decoded
 from .standard import EvaluationError, Standard
@@ -48,7 +48,7 @@ class FromDiff2in1(FromFiles):
         if other:
             kind = "belongs to no image" if other[0] in there else "is missing"
             raise EvaluationError(
-                f"{shown(root)} has {len(there)} files sn_pred_K.png and the data have {len(self._names)} images: "
+                f"{escape(root)} has {len(there)} files sn_pred_K.png and the data have {len(self._names)} images: "
                 f"{other[0]} {kind}. They pair by their order; give all files and the whole split that was predicted"
             )
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ..data import FolderError
-from ..image import ImageError, atomic_write
-from ..io import parse_object, quoted, to_json
+from ..image import ImageError
+from ..io import atomic_write, parse_object, quoted, to_json
 from ..metrics import Features, fid, kid, kid_of_subsets
 from .feature_network import FeatureNetwork
 from .report import versions

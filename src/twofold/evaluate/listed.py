@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..image.pictures import shown
-from ..io import FormatError, check_types, check_values, parse_object, quoted
+from ..io import FormatError, check_types, check_values, escape, parse_object, quoted
 from ..tasks import TASKS
 from .standard import EvaluationError, Standard
 
@@ -43,7 +42,7 @@ def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
             row = parse_object(line, "it")
             found |= _listed(row) if "path" in row else _predicted(row, names)
         except FormatError as error:
-            where = f"{shown(root / LIST)}, line {number},"
+            where = f"{escape(root / LIST)}, line {number},"
             raise EvaluationError(
                 f"{where} is no prediction ({error}); a row has an 'id' and a 'path'"
             ) from None

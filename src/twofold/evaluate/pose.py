@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..data.folder import Folder
 from ..data.points import coco_result
-from ..image.pictures import shown
-from ..io import parse_json
+from ..io import escape, parse_json
 from ..metrics import Metric, keypoint_ap, oks
 from ..metrics.pose import STATISTICS
 from .standard import EvaluationError, Standard
@@ -46,15 +45,15 @@ class FromResults:
         """Reads the file. EvaluationError when it is not one of results."""
         try:
             data = path.read_bytes()
-            people = parse_json(data, shown(path))
+            people = parse_json(data, escape(path))
             by_image: dict[int, list[dict[str, Any]]] = {}
             for person in people:
                 by_image.setdefault(int(person["image_id"]), []).append(person)
         except OSError as error:
-            raise EvaluationError(f"{shown(path)} cannot be read ({error.strerror})") from None
+            raise EvaluationError(f"{escape(path)} cannot be read ({error.strerror})") from None
         except (ValueError, KeyError, TypeError, OverflowError):
             raise EvaluationError(
-                f"{shown(path)} is no file of COCO's results: a list of people found"
+                f"{escape(path)} is no file of COCO's results: a list of people found"
             ) from None
         self.path, self.digest = path, hashlib.sha256(data).hexdigest()
         self._people: dict[str, list[dict[str, Any]]] = {row["id"]: [] for row in folder.rows}
@@ -68,7 +67,7 @@ class FromResults:
 
     def __call__(self, sample: Any, row: Mapping[str, Any]) -> Any:
         """EvaluationError: results hold no maps."""
-        raise EvaluationError(f"{shown(self.path)} holds people, not maps")
+        raise EvaluationError(f"{escape(self.path)} holds people, not maps")
 
     def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file's sha256."""

@@ -15,9 +15,9 @@ from torch import Tensor
 from ..data.levels import Levels, read_levels, value_list
 from ..image import MAP_SUFFIXES
 from ..image.maps import as_map, read_stored
-from ..image.pictures import shown
 from ..image.quantize import quantization_of
 from ..image.raster_format import raster_format
+from ..io import escape
 from ..painter import Painter
 from ..sample import Sample
 from .listed import LIST, Listed, read_list
@@ -121,7 +121,7 @@ class FromFiles:
             EvaluationError: no such folder, or its list is not one.
         """
         if not root.is_dir():
-            raise EvaluationError(f"{shown(root)} is not a folder; give the one that holds the predictions")
+            raise EvaluationError(f"{escape(root)} is not a folder; give the one that holds the predictions")
         self.root, self.standard, self.scale, self.frame = root, standard, scale, frame
         self.stretch = stretch
         self._listed = read_list(root, standard) if (root / LIST).is_file() else {}

@@ -12,9 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..image import atomic_write
-from ..image.pictures import shown
-from ..io import FormatError, check_types, check_values, parse_object, quoted, to_json
+from ..io import FormatError, atomic_write, check_types, check_values, escape, parse_object, quoted, to_json
 from .benchmarks import Benchmark
 from .fit import fit_warnings
 from .labels import label_warnings
@@ -89,7 +87,7 @@ def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
             "settings": standard.settings,
         },
         "of": dict(about.of),
-        "data": {**job.identity["data"], "folder": shown(job.folder.root), "count": len(job.folder)},
+        "data": {**job.identity["data"], "folder": escape(job.folder.root), "count": len(job.folder)},
         "counts": counts(chosen, len(about.selected)),
         "ids": hashlib.sha256("\n".join(done).encode()).hexdigest()[:12],
         "scores": {name: _number(value) for name, value in said.items()},
@@ -237,10 +235,10 @@ def read(path: Path) -> Report:
         _check_report(report)
     except OSError as error:
         raise EvaluationError(
-            f"{shown(file)} cannot be read ({error.strerror}); give a folder that twofold evaluate wrote"
+            f"{escape(file)} cannot be read ({error.strerror}); give a folder that twofold evaluate wrote"
         ) from None
     except FormatError as error:
-        raise EvaluationError(f"{shown(file)} is no report of twofold evaluate ({error})") from None
+        raise EvaluationError(f"{escape(file)} is no report of twofold evaluate ({error})") from None
     return report
 
 

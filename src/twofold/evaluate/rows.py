@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..image.pictures import shown
 from ..io import (
     FormatError,
     check_types,
@@ -117,7 +116,7 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
             if number == len(lines) > 1:  # torn: a kill does that
                 break
             what = "holds no rows of an evaluation" if number == 1 else "is no row of an evaluation"
-            where = shown(path) if number == 1 else f"{shown(path)}, line {number},"
+            where = escape(path) if number == 1 else f"{escape(path)}, line {number},"
             raise EvaluationError(f"{where} {what} ({error}); move the file away") from None
         if number == 1:
             _check(row, identity, path)
@@ -148,12 +147,12 @@ def _check_row(row: Row) -> None:
 
 def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
     if head.get("schema") != SCHEMA or not isinstance(head.get("identity"), dict):
-        raise EvaluationError(f"{shown(path)} holds no rows of an evaluation; choose another --out")
+        raise EvaluationError(f"{escape(path)} holds no rows of an evaluation; choose another --out")
     mine, theirs = _flat(json.loads(json.dumps(identity))), _flat(head["identity"])
     differ = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
     if differ:
         raise EvaluationError(
-            f"{shown(path)} is of another evaluation (another {escape(', '.join(differ)[:80])}); choose another --out"
+            f"{escape(path)} is of another evaluation (another {escape(', '.join(differ)[:80])}); choose another --out"
         )
 
 
@@ -208,7 +207,7 @@ def _hold(file: TextIO, path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise EvaluationError(
-            f"another process writes {shown(path)}; wait for it, or share the work with --shard"
+            f"another process writes {escape(path)}; wait for it, or share the work with --shard"
         ) from None
     except OSError:
         return  # a file system without locks

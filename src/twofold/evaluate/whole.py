@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.classes import class_names
 from ..data.folder import Folder
 from ..image import ImageError
-from ..image.pictures import shown
+from ..io import escape
 from ..painter import Painter
 from ..tasks import get_task
 from .benchmarks import Benchmark
@@ -82,7 +82,7 @@ def check_origin(question: Question) -> None:
     if strange and not question.allow_synthetic:
         found = " and ".join(f"{n} {kind}" for kind, n in sorted(strange.items()))
         raise EvaluationError(
-            f"{shown(question.folder.root)} has {found} pictures, and scores are of photographs; "
+            f"{escape(question.folder.root)} has {found} pictures, and scores are of photographs; "
             "--allow-synthetic scores them all the same, and the report says so"
         )
     folder, asked = question.folder, set(question.ids)
@@ -91,7 +91,7 @@ def check_origin(question: Question) -> None:
     relative = next((r["id"] for r in depths if folder.descriptor(r, "depth").get("relative")), None)
     if relative is not None:
         raise EvaluationError(
-            f"{shown(folder.root)}: the depth of {relative} is a prediction, known up to scale and shift, and nothing "
+            f"{escape(folder.root)}: the depth of {relative} is a prediction, known up to scale and shift, and nothing "
             "can be measured against it"
         )
 
@@ -169,7 +169,7 @@ def of_files(
         of: dict[str, Any] = {"kind": "predictions", "scale": scale, "frame": frame}
         results = FromResults(root, question.folder)
         return _put_together(
-            question, results, {**of, "results": results.digest}, {**of, "folder": shown(root)}, []
+            question, results, {**of, "results": results.digest}, {**of, "folder": escape(root)}, []
         )
     if layout:
         source: FromFiles = FromDiff2in1(root, standard, question.folder)
@@ -178,7 +178,7 @@ def of_files(
     of = {"kind": "predictions", "scale": source.scale, "frame": source.frame}
     of |= {"stretch": True} if source.stretch else {}
     of |= {"layout": layout} if layout else {}
-    return _put_together(question, source, of, {**of, "folder": shown(root)}, [])
+    return _put_together(question, source, of, {**of, "folder": escape(root)}, [])
 
 
 def _put_together(
@@ -195,7 +195,7 @@ def _put_together(
     folder.targets = (standard.target,)  # the others need not be read
     ids = question.ids
     if not ids:
-        raise EvaluationError(f"{shown(folder.root)} has no pictures; there is nothing to evaluate")
+        raise EvaluationError(f"{escape(folder.root)} has no pictures; there is nothing to evaluate")
     identity = {
         "protocol": standard.id,
         "fingerprint": standard.fingerprint,
@@ -212,7 +212,7 @@ def _put_together(
     )
     group = question.group or (question.benchmark.group if question.benchmark else "")
     if question.group and not any(question.group in row for row in folder.rows):
-        raise EvaluationError(f"no row of {shown(folder.root)} has an entry {question.group!r} to group by")
+        raise EvaluationError(f"no row of {escape(folder.root)} has an entry {question.group!r} to group by")
     if not any(group in row for row in folder.rows):
         group = ""  # not every layout of a benchmark says it
     return job, About(said, question.benchmark, ids, deviations, notes=notes, group=group)

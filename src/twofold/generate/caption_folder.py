@@ -10,8 +10,7 @@ from typing import Any
 from ..data.folder import Folder
 from ..data.layout import MANIFESTS, FolderError, Row, check_row, to_json, write_text
 from ..image import ImageError
-from ..image.files import append_line, held
-from ..io import DiskFullError
+from ..io import DiskFullError, append_line, file_lock
 from ..sample import Sample
 from .captioner import CaptionError, described, open_captioner
 
@@ -45,7 +44,7 @@ def caption_folder(
         ValueError: the captioner cannot be opened.
     """
     folder = Folder(root, targets=())
-    with held(
+    with file_lock(
         folder.root, busy=FolderError(f"another command writes into {root}; wait for it and run this again")
     ):
         found = _begun(folder, name)

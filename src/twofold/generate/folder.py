@@ -17,9 +17,8 @@ from ..data.selection import Selection, selected
 from ..data.writer import FolderWriter
 from ..finite import NonFiniteError
 from ..image import ImageError
-from ..image.files import held, remove_leftovers
 from ..image.stored import find_stored
-from ..io import DiskFullError, FormatError, check_types, parse_object
+from ..io import DiskFullError, FormatError, check_types, file_lock, parse_object, remove_leftovers
 from ..sample import Origin, Sample
 from .captioner import CaptionError
 from .labels import descriptors
@@ -118,7 +117,7 @@ def create(
         if "other settings" not in str(error):
             raise
         raise CreateError(_conflict(root, header(creator, folder, job))) from error
-    with held(root, shared=True):  # another process may be merging its rows
+    with file_lock(root, shared=True):  # another process may be merging its rows
         known = _known(root)
         _sweep(root)
     chunks = batches(items, job.batch)
@@ -255,7 +254,7 @@ def _store(writer: FolderWriter, sample: Sample, known: Mapping[str, Row], keep:
     why = [reason for k in keep if (reason := k.missed(origin.generator["scores"]))]
     if key in known:
         return {"status": "there"}
-    with held(writer.root, shared=True):
+    with file_lock(writer.root, shared=True):
         if writer.has(key):
             return {"status": "there"}
         if not why:
@@ -282,7 +281,7 @@ def finish(writer: FolderWriter) -> int:
     May be called by each of several processes: one after the other merges what is there by then.
     """
     root = writer.root
-    with held(root):
+    with file_lock(root):
         pending = _pending_rejected(root)
         rows = {row["id"]: row for row in [*_rejected(root), *pending.values()]}
         if rows:

@@ -16,11 +16,19 @@ from torch import Tensor
 from twofold.environment import installed
 from twofold.finite import NonFiniteError
 from twofold.generate.images import Synthesizer
-from twofold.image import ImageError, atomic_write
+from twofold.image import ImageError
 from twofold.image.errors import decoding
-from twofold.image.files import remove_leftovers
-from twofold.image.pictures import shown
-from twofold.io import FormatError, UnsafeNameError, check_name, check_types, parse_object, to_json
+from twofold.io import (
+    FormatError,
+    UnsafeNameError,
+    atomic_write,
+    check_name,
+    check_types,
+    escape,
+    parse_object,
+    remove_leftovers,
+    to_json,
+)
 from twofold.job.predict import NoOutputError, OutputError
 from twofold.job.results import write_failure
 from twofold.job.rows import Ledger, Row, sole_writer
@@ -77,7 +85,7 @@ def generate_files(job: GenerateJob) -> Iterator[Row]:
     except OSError as error:
         reason = error.strerror or error
         raise NoOutputError(
-            f"cannot make the folder {shown(job.out)} ({reason}); choose another --out"
+            f"cannot make the folder {escape(job.out)} ({reason}); choose another --out"
         ) from error
     try:
         with sole_writer(job.out):
@@ -150,19 +158,19 @@ def _conflict(known: Row | None, row: Row, path: Path) -> str:
     """Why the file that is there is not the one that the row describes; "" where it is, or was begun as it."""
     way_out = "use --overwrite, another --seed, or another --out"
     if known is None:
-        return f"{shown(path)} exists and {FILE} does not list it; {way_out}"
+        return f"{escape(path)} exists and {FILE} does not list it; {way_out}"
     mine, theirs = (
         {**(r.get("settings") or {}), "caption": r.get("caption"), "seed": r.get("seed")}
         for r in (row, known)
     )
     keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
-    return f"{shown(path)} was generated with other settings ({', '.join(keys)}); {way_out}" if keys else ""
+    return f"{escape(path)} was generated with other settings ({', '.join(keys)}); {way_out}" if keys else ""
 
 
 def _row_inside(path: Path) -> Row | None:
     """The row in the PNG's own text, if it is one that `_write` wrote."""
     try:
-        with decoding(shown(path)), Image.open(path, formats=("PNG",)) as image:
+        with decoding(escape(path)), Image.open(path, formats=("PNG",)) as image:
             text = str(image.info.get("twofold", ""))
         return _checked(parse_object(text, "its text"))
     except (ImageError, FormatError, UnsafeNameError):

@@ -18,8 +18,8 @@ from ..data.convert.diff2in1 import HOW, PARTS, paired_rows
 from ..data.folder import Folder
 from ..data.layout import SCHEMA, FolderError, write_text
 from ..geometry import convert_frame
-from ..image import atomic_write, write_image
-from ..io import report_disk_full, to_json
+from ..image import write_image
+from ..io import atomic_write, report_disk_full, to_json
 
 
 def is_official(root: Path) -> bool:

@@ -1,9 +1,7 @@
 """Read, write and resize: pictures (what eyes see, sRGB in [0, 1]) and maps (raw numbers, never rescaled)."""
 
-from twofold.image.files import atomic_write
 from twofold.image.maps import MAP_SUFFIXES, READ_CODECS, read_map, write_map
 from twofold.image.memory import ImageInput, as_image, as_images, check_range, same_size
-from twofold.image.pictures import MAX_PIXELS, ImageError, read_image, write_image
 from twofold.image.resize import (
     longest_edge_size,
     pad_to_multiple,
@@ -12,6 +10,7 @@ from twofold.image.resize import (
     resize_nearest,
     resized_output,
 )
+from twofold.image.rgb import MAX_PIXELS, ImageError, read_image, write_image
 
 __all__ = [
     "MAP_SUFFIXES",
@@ -21,7 +20,6 @@ __all__ = [
     "ImageInput",
     "as_image",
     "as_images",
-    "atomic_write",
     "check_range",
     "longest_edge_size",
     "pad_to_multiple",

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from twofold.image.errors import ImageError, check_size, need
+from twofold.image.errors import ImageError, check_size, import_reader
 from twofold.image.stored import Stored
 
 # Three channels of float32.
@@ -24,7 +24,7 @@ _MAX_PIXEL_BYTES = 12
 
 
 @dataclass(frozen=True)
-class Ask:
+class ReadOptions:
     """What of a file is wanted, and how much at most.
 
     codec       the name of the encoding, for those whose suffix does not say it
@@ -63,14 +63,14 @@ def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: 
         )
 
 
-def read_npy(stored: Stored, ask: Ask) -> np.ndarray:
+def read_npy(stored: Stored, options: ReadOptions) -> np.ndarray:
     """A .npy file; of a stack of maps, only the one asked for."""
-    if ask.index is None:
+    if options.index is None:
         with stored.open() as file:
-            return _read_npy(file, stored.name, ask.max_pixels)
+            return _read_npy(file, stored.name, options.max_pixels)
     if stored.member:
         raise ImageError(f"{stored.name} is a stack within a tar; unpack it first")
-    return _one_of(np.load(stored.path, mmap_mode="r", allow_pickle=False), stored.name, ask)
+    return _one_of(np.load(stored.path, mmap_mode="r", allow_pickle=False), stored.name, options)
 
 
 def _read_npy(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
@@ -83,45 +83,45 @@ def _read_npy(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
     return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def read_npz(stored: Stored, ask: Ask) -> np.ndarray:
+def read_npz(stored: Stored, options: ReadOptions) -> np.ndarray:
     """The one array of a .npz file, or the one called `key`."""
     with stored.open() as file, zipfile.ZipFile(file) as archive:
         names = archive.namelist()
-        wanted = [n for n in names if n.removesuffix(".npy") == ask.key] if ask.key else names
+        wanted = [n for n in names if n.removesuffix(".npy") == options.key] if options.key else names
         if len(wanted) != 1:
             there = ", ".join(n.removesuffix(".npy") for n in names)[:80]
-            what = f"no array {ask.key!r}" if ask.key else f"{len(names)} arrays"
+            what = f"no array {options.key!r}" if options.key else f"{len(names)} arrays"
             raise ImageError(f"{stored.name} has {what} (there: {there}); say which one by its 'key'")
         with archive.open(wanted[0]) as array:
-            return _read_npy(array, stored.name, ask.max_pixels)
+            return _read_npy(array, stored.name, options.max_pixels)
 
 
-def read_hdf5(stored: Stored, ask: Ask) -> np.ndarray:
+def read_hdf5(stored: Stored, options: ReadOptions) -> np.ndarray:
     """A dataset of an HDF5 file: the one called `key`, or the only one."""
     with _opened_hdf5(stored) as (h5py, file):
-        return np.asarray(_one_of(_dataset(h5py, file, stored.name, ask), stored.name, ask))
+        return np.asarray(_one_of(_dataset(h5py, file, stored.name, options), stored.name, options))
 
 
 @contextmanager
 def _opened_hdf5(stored: Stored) -> Generator[tuple[ModuleType, Any]]:
-    h5py: Any = need("h5py", f"{stored.name}, an HDF5 file,")
+    h5py: Any = import_reader("h5py", f"{stored.name}, an HDF5 file,")
     with stored.open() as raw, h5py.File(raw, "r") as file:
         yield h5py, file
 
 
-def count_hdf5(stored: Stored, ask: Ask) -> int:
+def count_hdf5(stored: Stored, options: ReadOptions) -> int:
     """How many maps a stack in an HDF5 file, or a MAT file of version 7.3, holds."""
     with _opened_hdf5(stored) as (h5py, file):
-        found = _dataset(h5py, file, stored.name, ask)
+        found = _dataset(h5py, file, stored.name, options)
         if found.ndim < 3:
             raise ImageError(f"{stored.name} has shape {tuple(found.shape)}, which is no stack of maps")
         return int(found.shape[0])
 
 
-def _dataset(h5py: Any, file: Any, name: str, ask: Ask) -> Any:
+def _dataset(h5py: Any, file: Any, name: str, options: ReadOptions) -> Any:
     """The dataset asked for; nothing that lies in another file, or whose size is not its own."""
     there = [key for key in file if not key.startswith("#")]
-    key = ask.key or (there[0] if len(there) == 1 else "")
+    key = options.key or (there[0] if len(there) == 1 else "")
     if not key:
         raise ImageError(f"{name} holds {', '.join(there)[:80]}; say which one by its 'key'")
     found: Any = file
@@ -136,62 +136,62 @@ def _dataset(h5py: Any, file: Any, name: str, ask: Ask) -> Any:
         raise ImageError(f"{name}: {key!r} is a group of datasets; say which one by its 'key'")
     if found.external or found.is_virtual:
         raise ImageError(f"{name}: {key!r} keeps its data in other files; copy it into one")
-    if found.chunks and math.prod(found.chunks) > 4 * ask.max_pixels:
+    if found.chunks and math.prod(found.chunks) > 4 * options.max_pixels:
         raise ImageError(
             f"{name}: {key!r} is packed in pieces of {found.chunks}; write it again in smaller ones"
         )
     return found
 
 
-def _one_of(array: Any, name: str, ask: Ask) -> Any:
+def _one_of(array: Any, name: str, options: ReadOptions) -> Any:
     """The array, or the map `index` of a stack of them, judged before its data is read."""
-    if ask.index is None:
-        check_array(name, tuple(array.shape), np.dtype(array.dtype), ask.max_pixels)
+    if options.index is None:
+        check_array(name, tuple(array.shape), np.dtype(array.dtype), options.max_pixels)
         return array[()]
-    if not array.ndim > 2 or not 0 <= ask.index < array.shape[0]:
-        raise ImageError(f"{name} has shape {tuple(array.shape)}, and no map {ask.index}")
-    check_array(name, tuple(array.shape[1:]), np.dtype(array.dtype), ask.max_pixels)
-    return array[ask.index]
+    if not array.ndim > 2 or not 0 <= options.index < array.shape[0]:
+        raise ImageError(f"{name} has shape {tuple(array.shape)}, and no map {options.index}")
+    check_array(name, tuple(array.shape[1:]), np.dtype(array.dtype), options.max_pixels)
+    return array[options.index]
 
 
-def read_mat(stored: Stored, ask: Ask) -> np.ndarray:
+def read_mat(stored: Stored, options: ReadOptions) -> np.ndarray:
     """A variable of a MATLAB file of any version, in MATLAB's order of axes: h w, h w c, and stacks last."""
     with stored.open() as file:
         if file.read(19).startswith(b"MATLAB 7.3 MAT-file"):
             # HDF5 inside, where MATLAB's axes stand in reverse; so the last, that of a stack, comes first.
-            return read_hdf5(stored, ask).T
+            return read_hdf5(stored, options).T
         file.seek(0)
-        return _read_mat5(file, stored.name, ask)
+        return _read_mat5(file, stored.name, options)
 
 
-def _read_mat5(file: IO[bytes], name: str, ask: Ask) -> np.ndarray:
+def _read_mat5(file: IO[bytes], name: str, options: ReadOptions) -> np.ndarray:
     from scipy.io import loadmat, matlab, whosmat
 
     try:
         there = {variable: tuple(shape) for variable, shape, _ in whosmat(file)}
-        key = ask.key or (next(iter(there)) if len(there) == 1 else "")
+        key = options.key or (next(iter(there)) if len(there) == 1 else "")
         if key not in there:
             what = f"has no variable {key!r}" if key else "has several variables"
             raise ImageError(f"{name} {what} (there: {', '.join(there)[:80]}); say which one by its 'key'")
-        stack = len(there[key]) - (ask.index is not None)
-        check_array(name, there[key][:stack], np.dtype("f8"), ask.max_pixels)
+        stack = len(there[key]) - (options.index is not None)
+        check_array(name, there[key][:stack], np.dtype("f8"), options.max_pixels)
         file.seek(0)
         array = loadmat(file, variable_names=[key])[key]
     except matlab.MatReadError as error:
         raise ImageError(f"{name} is damaged or cut short ({error}); copy it again") from None
-    if ask.index is not None:
+    if options.index is not None:
         array = np.moveaxis(array, -1, 0)
-    return _one_of(array, name, ask)
+    return _one_of(array, name, options)
 
 
-def read_raw(stored: Stored, ask: Ask) -> np.ndarray:
+def read_raw(stored: Stored, options: ReadOptions) -> np.ndarray:
     """Little-endian 32-bit floats, row by row, without a header; the descriptor says their `shape`."""
-    if not ask.shape:
+    if not options.shape:
         raise ImageError(f"{stored.name} is raw floats; say their 'shape' [height, width]")
-    shape = tuple(int(n) for n in ask.shape)
+    shape = tuple(int(n) for n in options.shape)
     if min(shape) < 1:
         raise ImageError(f"{stored.name}: its shape {list(shape)} must be of positive numbers")
-    check_array(stored.name, shape, np.dtype("<f4"), ask.max_pixels)
+    check_array(stored.name, shape, np.dtype("<f4"), options.max_pixels)
     if stored.size != 4 * math.prod(shape):
         wanted = f"{4 * math.prod(shape)} for {'x'.join(map(str, shape))} floats"
         raise ImageError(

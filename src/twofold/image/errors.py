@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from twofold.io import DiskFullError
+from twofold.io import DiskFullError, escape
 
 _LOGS: dict[str, Callable[[Any], object]] = {
     "tifffile": lambda _: logging.getLogger("tifffile").setLevel(logging.CRITICAL + 1),
@@ -60,10 +60,10 @@ def decoding(name: str, advice: str = "copy or download it again") -> Generator[
 
 def _damaged(name: str, error: Exception, advice: str) -> ImageError:
     detail = " ".join(str(error).split())[:120] or type(error).__name__
-    return ImageError(f"{name} is damaged or cut short ({shown(detail)}); {advice}")
+    return ImageError(f"{name} is damaged or cut short ({escape(detail)}); {advice}")
 
 
-def need(module: str, name: str) -> ModuleType:
+def import_reader(module: str, name: str) -> ModuleType:
     """An optional reader; ImageError saying how to get it when it is not installed."""
     try:
         found = importlib.import_module(module)
@@ -74,14 +74,9 @@ def need(module: str, name: str) -> ModuleType:
         raise ImageError(f"{name} needs the package {module}; run: pip install 'twofold[io]'") from None
 
 
-def shown(path: object) -> str:
-    """A path as messages name it: on one line whatever characters it has."""
-    return str(path) if str(path).isprintable() else repr(str(path))
-
-
 def check_file(path: str | os.PathLike[str]) -> Path:
     """`path` if it is a file that may be read, else ImageError."""
-    name = shown(path)
+    name = escape(path)
     try:
         found = Path(path)
         if found.is_file():

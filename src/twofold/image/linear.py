@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twofold.image.arrays import Ask, check_array
-from twofold.image.errors import ImageError, check_file, check_size, decoding, need, shown
+from twofold.image.arrays import ReadOptions, check_array
+from twofold.image.errors import ImageError, check_file, check_size, decoding, import_reader
 from twofold.image.rasters import read_exr
 from twofold.image.stored import find_stored
 from twofold.image.tone import hypersim_tone
-from twofold.io import report_disk_full
+from twofold.io import escape, report_disk_full
 
 # Colours outside the gamut make some channels a little negative.
 _MAX_NEGATIVE = 0.1
@@ -41,7 +41,7 @@ def read_linear(source: str | os.PathLike[str] | bytes, kind: str, max_pixels: i
             with report_disk_full(copy):
                 copy.write_bytes(source)
             return _read(copy, f"the image of {len(source)} bytes", kind, max_pixels)
-    return _read(check_file(source), shown(source), kind, max_pixels)
+    return _read(check_file(source), escape(source), kind, max_pixels)
 
 
 def _read(file: Path, name: str, kind: str, max_pixels: int) -> Tensor:
@@ -72,9 +72,9 @@ def _exposed(light: Tensor, finite: Tensor) -> Tensor:
 
 
 def _read_exr(file: Path, name: str, max_pixels: int) -> np.ndarray:
-    pixels = read_exr(find_stored(file), Ask(max_pixels=max_pixels))
+    pixels = read_exr(find_stored(file), ReadOptions(max_pixels=max_pixels))
     if pixels.ndim == 2:
-        exr: Any = need("OpenEXR", f"{name}, an EXR file,")
+        exr: Any = import_reader("OpenEXR", f"{name}, an EXR file,")
         channels = [channel.name for channel in exr.File(str(file), header_only=True).header()["channels"]]
         if channels != ["Y"]:
             raise ImageError(f"{name} has one channel ({', '.join(channels)}), so no picture; is this a map?")
@@ -86,7 +86,7 @@ def _read_exr(file: Path, name: str, max_pixels: int) -> np.ndarray:
 
 def _read_hdr(file: Path, name: str, max_pixels: int) -> np.ndarray:
     check_size(name, *_hdr_size(file, name), max_pixels)
-    cv2: Any = need("cv2", f"{name}, a Radiance HDR file,")
+    cv2: Any = import_reader("cv2", f"{name}, a Radiance HDR file,")
     pixels = cv2.imdecode(np.frombuffer(file.read_bytes(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.ndim != 3 or pixels.dtype != np.float32:
         raise ImageError(f"{name} is damaged or cut short; copy or make it again")
@@ -107,7 +107,7 @@ def _hdr_size(file: Path, name: str) -> tuple[int, int]:
 
 
 def _read_tiff(file: Path, name: str, max_pixels: int) -> np.ndarray:
-    tifffile: Any = need("tifffile", f"{name}, a TIFF of an uncommon kind,")
+    tifffile: Any = import_reader("tifffile", f"{name}, a TIFF of an uncommon kind,")
     with tifffile.TiffFile(file) as opened:
         if len(opened.pages) != 1:
             raise ImageError(f"{name} holds several pictures (TIFF); save the one you mean as PNG")

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from twofold.image.arrays import (
-    Ask,
+    ReadOptions,
     count_hdf5,
     read_hdf5,
     read_mat,
@@ -22,10 +22,10 @@ from twofold.image.arrays import (
     read_npz,
     read_raw,
 )
-from twofold.image.errors import ImageError, decoding, need
-from twofold.image.files import atomic_write
+from twofold.image.errors import ImageError, decoding, import_reader
 from twofold.image.rasters import read_exr, read_jpeg, read_png, read_tiff
 from twofold.image.stored import Stored, find_stored
+from twofold.io import atomic_write
 from twofold.io.limits import pixel_limit
 
 # float32 holds every whole number up to here.
@@ -66,19 +66,21 @@ def read_stored(
     """
     stored = find_stored(path)
     kind = _kind(stored, codec)
-    ask = Ask(codec, key, index, None if shape is None else tuple(shape), max_pixels or pixel_limit())
+    options = ReadOptions(
+        codec, key, index, None if shape is None else tuple(shape), max_pixels or pixel_limit()
+    )
     for what, kinds in _ONLY.items():
-        if getattr(ask, what) not in ("", None) and kind not in kinds:
+        if getattr(options, what) not in ("", None) and kind not in kinds:
             raise ImageError(f"{stored.name}: '{what}' is for {', '.join(kinds)}, this is read as {kind}")
     with _reading(stored):
-        return _READERS[kind](stored, ask)
+        return _READERS[kind](stored, options)
 
 
 def stack_size(path: str | os.PathLike[str], key: str) -> int:
     """How many maps the array `key` of an HDF5 file, or of a MAT file of version 7.3, is a stack of."""
     stored = find_stored(path)
     with _reading(stored):
-        return count_hdf5(stored, Ask(key=key, max_pixels=pixel_limit()))
+        return count_hdf5(stored, ReadOptions(key=key, max_pixels=pixel_limit()))
 
 
 @contextmanager
@@ -175,11 +177,13 @@ def _write_tiff(path: Path, array: np.ndarray, name: str) -> None:
     if array.ndim == 2:
         Image.fromarray(array.astype(np.float32)).save(path, format="TIFF", compression="tiff_adobe_deflate")
     else:
-        need("tifffile", f"{name}, a TIFF of several channels,").imwrite(path, array.astype(np.float32))
+        import_reader("tifffile", f"{name}, a TIFF of several channels,").imwrite(
+            path, array.astype(np.float32)
+        )
 
 
 def _write_exr(path: Path, array: np.ndarray, name: str) -> None:
-    exr = need("OpenEXR", f"{name}, an EXR file,")
+    exr = import_reader("OpenEXR", f"{name}, an EXR file,")
     if array.ndim == 3 and array.shape[2] != 3:
         raise ImageError(f"{name} cannot hold {array.shape[2]} channels; an EXR map has 1 or 3")
     group = "Y" if array.ndim == 2 else "RGB"
@@ -201,7 +205,7 @@ READ_CODECS: dict[str, str] = {
     "mat": "mat",
     "raw_f32": "raw_f32",
 }
-_READERS: dict[str, Callable[[Stored, Ask], np.ndarray]] = {
+_READERS: dict[str, Callable[[Stored, ReadOptions], np.ndarray]] = {
     "png": read_png,
     "jpeg": read_jpeg,
     "npy": read_npy,

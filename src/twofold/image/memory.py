@@ -15,7 +15,7 @@ import torch
 from PIL.Image import Image as PILImage
 from torch import Tensor
 
-from twofold.image.pictures import ImageError, read_image
+from twofold.image.rgb import ImageError, read_image
 
 # Whatever is accepted as one image.
 ImageInput = str | os.PathLike[str] | bytes | PILImage | Tensor | np.ndarray

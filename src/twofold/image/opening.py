@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from twofold.image.errors import ImageError, check_file, decoding, need
+from twofold.image.errors import ImageError, check_file, decoding, import_reader
 from twofold.image.formats import TGA_SUFFIXES
 
 # Only these decoders run; others of Pillow's start programs (EPS) or are rarely used. JPEG includes MPO.
@@ -18,7 +18,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000
 _BOMB_LOCK = threading.Lock()
 
 
-def open_picture(
+def open_image_file(
     source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
     """A picture file opened by one of `formats`; its pixels are not decoded yet. The caller checks its size.
@@ -38,11 +38,11 @@ def open_picture(
 
 
 def open_heif(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
-    """A HEIC or HEIF file, opened by pillow-heif (the extra `io`) as `open_picture` opens others.
+    """A HEIC or HEIF file, opened by pillow-heif (the extra `io`) as `open_image_file` opens others.
 
     It is given upright: the rotation is a part of the format.
     """
-    pillow_heif: Any = need("pillow_heif", f"{name}, a HEIF file,")
+    pillow_heif: Any = import_reader("pillow_heif", f"{name}, a HEIF file,")
     file = _checked(source, name)
     with decoding(name):
         return pillow_heif.HeifImageFile(file)

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from twofold.image.arrays import Ask, check_array
-from twofold.image.errors import ImageError, check_size, need
-from twofold.image.opening import open_picture
+from twofold.image.arrays import ReadOptions, check_array
+from twofold.image.errors import ImageError, check_size, import_reader
+from twofold.image.opening import open_image_file
 from twofold.image.stored import Stored
 from twofold.io import report_disk_full
 
 
-def _open(stored: Stored, ask: Ask, format: str) -> Image.Image:
+def _open(stored: Stored, options: ReadOptions, format: str) -> Image.Image:
     """A picture file as a map: of one frame, as large as allowed, not turned by its camera."""
-    image = open_picture(stored.read() if stored.member else stored.path, stored.name, (format,))
-    check_size(stored.name, *image.size, ask.max_pixels)
+    image = open_image_file(stored.read() if stored.member else stored.path, stored.name, (format,))
+    check_size(stored.name, *image.size, options.max_pixels)
     if getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"{stored.name} holds several pictures; a map is one")
     if format != "TIFF" and image.getexif().get(0x0112, 1) != 1:
@@ -30,16 +30,16 @@ def _open(stored: Stored, ask: Ask, format: str) -> Image.Image:
     return image
 
 
-def read_png(stored: Stored, ask: Ask) -> np.ndarray:
+def read_png(stored: Stored, options: ReadOptions) -> np.ndarray:
     """Levels of 1 to 16 bits, or the indices of a palette; of exactly the bits that the codec says, if it does."""
     with stored.open() as file:
         # Bytes 24 and 25 of every PNG: bits per sample, colour type. Pillow hides both.
         bits, color = file.read(26)[24:26]
-    wanted = {"png8": 8, "png16": 16}.get(ask.codec)
-    with _open(stored, ask, "PNG") as image:
+    wanted = {"png8": 8, "png16": 16}.get(options.codec)
+    with _open(stored, options, "PNG") as image:
         if wanted and (bits == 16) != (wanted == 16):
             raise ImageError(
-                f"{stored.name} has {bits} bits a sample, its codec says {ask.codec}; is it a preview?"
+                f"{stored.name} has {bits} bits a sample, its codec says {options.codec}; is it a preview?"
             )
         _check_sums(stored)
         if bits == 16 and color in (2, 4, 6):
@@ -64,67 +64,67 @@ def _check_sums(stored: Stored) -> None:
 
 def _read_png_wide(stored: Stored) -> np.ndarray:
     """16-bit colour, which Pillow would cut to 8 bits: h w c in the order of the file."""
-    cv2: Any = need("cv2", f"{stored.name}, a 16-bit colour PNG,")
+    cv2: Any = import_reader("cv2", f"{stored.name}, a 16-bit colour PNG,")
     array = cv2.imdecode(np.frombuffer(stored.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16:
         raise ImageError(f"{stored.name} is damaged or cut short; copy or make it again")
     return array[..., [2, 1, 0, 3][: array.shape[2]]]
 
 
-def read_jpeg(stored: Stored, ask: Ask) -> np.ndarray:
+def read_jpeg(stored: Stored, options: ReadOptions) -> np.ndarray:
     """A map that was published as JPEG: its levels, near what they once were. Only where a codec says so."""
-    with _open(stored, ask, "JPEG") as image:
+    with _open(stored, options, "JPEG") as image:
         if image.mode not in ("L", "RGB"):
             raise ImageError(f"{stored.name} is a JPEG of mode {image.mode}; a map is grey or RGB")
         image.load()
         return np.asarray(image)
 
 
-def read_tiff(stored: Stored, ask: Ask) -> np.ndarray:
+def read_tiff(stored: Stored, options: ReadOptions) -> np.ndarray:
     """Numbers of any type, of one page."""
     try:
-        image = _open(stored, ask, "TIFF")
+        image = _open(stored, options, "TIFF")
     except ImageError as error:
         if "not a picture" not in str(error):
             raise
         # Pillow knows no TIFF of several float channels.
-        tifffile = need("tifffile", f"{stored.name}, a TIFF of an uncommon kind,")
+        tifffile = import_reader("tifffile", f"{stored.name}, a TIFF of an uncommon kind,")
         with stored.open() as raw, tifffile.TiffFile(raw) as file:
             page = file.pages[0]
-            check_array(stored.name, page.shape, page.dtype, ask.max_pixels)
+            check_array(stored.name, page.shape, page.dtype, options.max_pixels)
             return page.asarray()
     with image:
         image.load()
         return np.asarray(image)
 
 
-def read_exr(stored: Stored, ask: Ask) -> np.ndarray:
+def read_exr(stored: Stored, options: ReadOptions) -> np.ndarray:
     """RGB, XYZ or the only channel, or the one called `key`; the picture must be there whole."""
-    exr = need("OpenEXR", f"{stored.name}, an EXR file,")
+    exr = import_reader("OpenEXR", f"{stored.name}, an EXR file,")
     if not stored.member:
-        return _exr_channels(exr, stored.path, stored.name, ask)
+        return _exr_channels(exr, stored.path, stored.name, options)
     with tempfile.TemporaryDirectory() as folder:
         # The library reads named files only.
         copy = Path(folder) / "member.exr"
         data = stored.read()
         with report_disk_full(copy):
             copy.write_bytes(data)
-        return np.array(_exr_channels(exr, copy, stored.name, ask))
+        return np.array(_exr_channels(exr, copy, stored.name, options))
 
 
-def _exr_channels(exr: Any, path: Path, name: str, ask: Ask) -> np.ndarray:
+def _exr_channels(exr: Any, path: Path, name: str, options: ReadOptions) -> np.ndarray:
     header = exr.File(str(path), header_only=True).header()
     low, high = header["dataWindow"]
     if not all(
         np.array_equal(a, b) for a, b in zip(header["dataWindow"], header["displayWindow"], strict=True)
     ):
         raise ImageError(f"{name} keeps only a window of its picture ({low} to {high}); write it whole")
-    check_size(name, int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), ask.max_pixels)
+    check_size(name, int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), options.max_pixels)
     channels = exr.File(str(path)).channels()
-    if ask.key:
-        if ask.key not in channels:
-            raise ImageError(f"{name} has no channel {ask.key!r}; it has {', '.join(channels)}")
-        return channels[ask.key].pixels
+    if options.key:
+        if options.key not in channels:
+            raise ImageError(f"{name} has no channel {options.key!r}; it has {', '.join(channels)}")
+        return channels[options.key].pixels
     for group in ("RGB", "RGBA"):
         if group in channels:
             return channels[group].pixels[..., :3]

@@ -15,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from twofold.image.errors import ImageError, check_file, shown
+from twofold.image.errors import ImageError, check_file
+from twofold.io import escape
 
 MEMBER = "::"  # between a tar file and the name of its member
 # Larger ones are not held in memory.
@@ -58,12 +59,14 @@ def find_stored(path: str | os.PathLike[str]) -> Stored:
     tar, mark, member = text.partition(".tar" + MEMBER)
     if not mark or os.path.exists(text):
         file = check_file(path)
-        return Stored(file, shown(path), 0, file.stat().st_size, False)
+        return Stored(file, escape(path), 0, file.stat().st_size, False)
     file = check_file(tar + ".tar")
     found = members(file).get(tidy(member))
     if found is None:
-        raise ImageError(f"{shown(file)} has no member {tidy(member)!r}; is it the right archive, and whole?")
-    return Stored(file, shown(path), *found, True)
+        raise ImageError(
+            f"{escape(file)} has no member {tidy(member)!r}; is it the right archive, and whole?"
+        )
+    return Stored(file, escape(path), *found, True)
 
 
 def tidy(member: str) -> str:
@@ -91,9 +94,9 @@ def _index(path: str, changed: int, size: int) -> dict[str, tuple[int, int]]:
     except (tarfile.TarError, OSError, ValueError) as error:
         detail = " ".join(str(error).split())[:80]
         raise ImageError(
-            f"{shown(path)} is no whole, uncompressed tar ({detail}); unpack or fetch it again"
+            f"{escape(path)} is no whole, uncompressed tar ({detail}); unpack or fetch it again"
         ) from None
     torn = next((name for name, (offset, length) in found.items() if offset + length > size), None)
     if torn is not None:
-        raise ImageError(f"{shown(path)} is cut short within {torn!r}; fetch it again")
+        raise ImageError(f"{escape(path)} is cut short within {torn!r}; fetch it again")
     return found

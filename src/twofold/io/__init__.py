@@ -1,6 +1,9 @@
-"""Below everything else: which names files may have, how text from files is read and displayed, full disks."""
+"""Files: atomic writes, locks, JSONL logs, safe names, JSON of any origin, full disks, text made safe to display."""
 
+from twofold.io.atomic import atomic_folder, atomic_write, remove_leftovers
 from twofold.io.disk import DiskFullError, as_disk_full, report_disk_full
+from twofold.io.jsonl import append_line
+from twofold.io.locks import file_lock
 from twofold.io.names import UnsafeNameError, check_name, safe_output_path
 from twofold.io.records import FormatError, OutputFolder, check_types, check_values, parse_json, parse_object
 from twofold.io.text import escape, escape_html, escape_markdown, quoted, to_json
@@ -10,16 +13,21 @@ __all__ = [
     "FormatError",
     "OutputFolder",
     "UnsafeNameError",
+    "append_line",
     "as_disk_full",
+    "atomic_folder",
+    "atomic_write",
     "check_name",
     "check_types",
     "check_values",
     "escape",
     "escape_html",
     "escape_markdown",
+    "file_lock",
     "parse_json",
     "parse_object",
     "quoted",
+    "remove_leftovers",
     "report_disk_full",
     "safe_output_path",
     "to_json",

@@ -8,9 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from twofold.image.errors import shown
 from twofold.image.formats import IMAGE_SUFFIXES, sniff_file
-from twofold.io import UnsafeNameError, check_name
+from twofold.io import UnsafeNameError, check_name, escape
 from twofold.job.search import has_wildcard, match, walk
 
 
@@ -61,7 +60,7 @@ def find_inputs(
             for item in search.find(text):
                 found.setdefault(os.path.abspath(item.path), item)
         except (OSError, ValueError) as error:
-            search.problem(text, f"{shown(text)} cannot be used: {_reason(error)}; check the path")
+            search.problem(text, f"{escape(text)} cannot be used: {_reason(error)}; check the path")
     if left_out is not None:
         left_out += [problem for path, problem in search.left_out.items() if path not in found]
     names = _names(list(found.values()))
@@ -81,7 +80,7 @@ class _Search:
         self.problems.append(Problem(path, error))
 
     def leave_out(self, path: Path, reason: str) -> None:
-        self.left_out.setdefault(os.path.abspath(path), Problem(str(path), f"{shown(path)}: {reason}"))
+        self.left_out.setdefault(os.path.abspath(path), Problem(str(path), f"{escape(path)}: {reason}"))
 
     def find(self, text: str) -> Iterator[_Found]:
         """One thing a person typed. A name that exists is that file, even if it looks like a pattern."""
@@ -95,24 +94,24 @@ class _Search:
         elif has_wildcard(text):
             yield from self._pattern(text)
         else:
-            self.problem(text, f"{shown(text)} does not exist; give a picture, a folder or a pattern")
+            self.problem(text, f"{escape(text)} does not exist; give a picture, a folder or a pattern")
 
     def _folder(self, folder: Path) -> Iterator[_Found]:
         if _inside(folder, self.out):
-            error = f"{shown(folder)} holds the results (--out {shown(self.out)}); choose another --out"
+            error = f"{escape(folder)} holds the results (--out {escape(self.out)}); choose another --out"
             self.problem(str(folder), error)
             return
         before = len(self.problems)
         pictures = list(self._pictures(folder, folder))
         if not pictures and len(self.problems) == before:
-            self.problem(str(folder), f"{shown(folder)} holds no pictures; is it the right folder?")
+            self.problem(str(folder), f"{escape(folder)} holds no pictures; is it the right folder?")
         yield from pictures
 
     def _pattern(self, text: str) -> Iterator[_Found]:
         base = _fixed_part(text)
         paths = match(text)
         if not paths:
-            self.problem(text, f"no file matches {shown(text)}; quote it or check the folder")
+            self.problem(text, f"no file matches {escape(text)}; quote it or check the folder")
         # `**/*` also names what lies in the folders it names: a file counts once.
         for path in paths:
             if _inside(path, self.out):
@@ -137,7 +136,7 @@ class _Search:
         return True
 
     def _unreadable(self, error: OSError) -> None:
-        where = shown(error.filename)
+        where = escape(error.filename)
         self.problem(str(error.filename), f"{where} may not be read: {_reason(error)}; check its permissions")
 
     def _linked_again(self, link: Path) -> None:

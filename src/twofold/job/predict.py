@@ -17,9 +17,8 @@ from torch import Tensor
 from twofold.environment import installed
 from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
-from twofold.image.files import remove_leftovers
-from twofold.image.pictures import check_file, shown
-from twofold.io import DiskFullError, OutputFolder, UnsafeNameError
+from twofold.image.rgb import check_file
+from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers
 from twofold.job.inputs import Input
 from twofold.job.results import check_results, result_paths, usable_paths, write_failure
 from twofold.job.rows import SCHEMA, Ledger, Row, sole_writer
@@ -104,7 +103,7 @@ def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
     except OSError as error:
         reason = error.strerror or error
         raise NoOutputError(
-            f"cannot make the folder {shown(job.out)} ({reason}); choose another --out"
+            f"cannot make the folder {escape(job.out)} ({reason}); choose another --out"
         ) from error
     try:
         with sole_writer(job.out):
@@ -143,7 +142,7 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
         result_paths(job.out, item.name, job.predictors)
         row["input_sha256"] = _sha256(check_file(item.path))
     except UnsafeNameError as error:
-        return _failed(row, f"{shown(item.path)}: {error}", ledger)
+        return _failed(row, f"{escape(item.path)}: {error}", ledger)
     except (ImageError, OSError) as error:
         return _failed(row, _line(error), ledger)
     wanted = list(job.predictors)
@@ -173,16 +172,16 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     except ImageError as error:
         return _failed(row, _line(error), ledger)
     except NonFiniteError as error:
-        return _failed(row, f"{shown(item.path)}: {error}", ledger)
+        return _failed(row, f"{escape(item.path)}: {error}", ledger)
     except (RuntimeError, MemoryError) as error:
         _free_memory()
         way_out = "try a smaller --size, or another --device or --dtype"
-        return _failed(row, f"{shown(item.path)} could not be predicted ({_line(error)}); {way_out}", ledger)
+        return _failed(row, f"{escape(item.path)} could not be predicted ({_line(error)}); {way_out}", ledger)
     except OSError as error:
         if isinstance(error, DiskFullError) or error.errno in _FATAL:
             raise
         reason = error.strerror or error
-        return _failed(row, f"{shown(item.path)}: its results cannot be written ({reason})", ledger)
+        return _failed(row, f"{escape(item.path)}: its results cannot be written ({reason})", ledger)
     ledger.put(row)
     return row if wanted else {**row, "status": "kept"}
 
@@ -201,13 +200,13 @@ def _kept(job: Job, known: Row, row: Row, task: str) -> bool:
         return False
     way_out = "use --overwrite, or another --out"
     if known["input_sha256"] != row["input_sha256"]:
-        of = "an earlier state of it" if known["input"] == row["input"] else shown(known["input"])
-        raise _Conflict(f"{shown(row['input'])}: {shown(files[0])} holds the result of {of}; {way_out}")
+        of = "an earlier state of it" if known["input"] == row["input"] else escape(known["input"])
+        raise _Conflict(f"{escape(row['input'])}: {escape(files[0])} holds the result of {of}; {way_out}")
     mine, theirs = _identity(job.settings[task]), _identity(there["settings"])
     if mine != theirs:
         keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
         how = f"was made with other settings ({', '.join(keys)})"
-        raise _Conflict(f"{shown(row['input'])}: {shown(files[0])} {how}; {way_out}")
+        raise _Conflict(f"{escape(row['input'])}: {escape(files[0])} {how}; {way_out}")
     sizes = [f["bytes"] for f in there["files"].values()]
     return all(f.is_file() and f.stat().st_size == n for f, n in zip(files, sizes, strict=True))
 
@@ -253,7 +252,7 @@ def _write_side_by_side(job: Job, item: Input, row: Row, image: Tensor) -> None:
     for task in job.predictors:
         file = row["tasks"][task]["files"].get("color")
         if file is None:
-            raise ImageError(f"{shown(item.path)}: {task} has no image in colour; use --overwrite")
+            raise ImageError(f"{escape(item.path)}: {task} has no image in colour; use --overwrite")
         colors.append(read_image(job.out / file["path"]))
     write_image(_side_by_side_path(job, item), side_by_side([image, *colors]))
 

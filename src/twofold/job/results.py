@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from twofold.image.errors import shown
-from twofold.io import UnsafeNameError, as_disk_full, check_name, safe_output_path
+from twofold.io import UnsafeNameError, as_disk_full, check_name, escape, safe_output_path
 from twofold.job.rows import Ledger
 
 
@@ -47,4 +46,4 @@ def write_failure(error: OSError, out: Path) -> str:
     if full is not None:
         return str(full)
     again = "what was written is whole; run the same command again to go on"
-    return f"cannot write {shown(where)} ({error.strerror or error}); {again}"
+    return f"cannot write {escape(where)} ({error.strerror or error}); {again}"

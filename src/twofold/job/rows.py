@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from twofold.image import atomic_write
-from twofold.image.files import append_line, held
-from twofold.image.pictures import shown
 from twofold.io import (
     FormatError,
     UnsafeNameError,
+    append_line,
+    atomic_write,
     check_name,
     check_types,
+    escape,
+    file_lock,
     parse_object,
     quoted,
     safe_output_path,
@@ -65,7 +66,7 @@ class Ledger:
         except (FormatError, UnsafeNameError) as error:
             if last:
                 return
-            where = f"{shown(self.path)}, line {number}, is not a row of results"
+            where = f"{escape(self.path)}, line {number}, is not a row of results"
             raise LedgerError(f"{where} ({error}); move the file away") from None
         name = row["name"]
         self._untidy |= name in self.rows
@@ -121,6 +122,6 @@ def sole_writer(folder: Path) -> Generator[None]:
     The system lets go of it when the process ends, however it ends. Where it has no such locks (Windows),
     nothing is held.
     """
-    error = f"another twofold writes to {shown(folder)}; wait for it, or choose another --out"
-    with held(folder, busy=LedgerError(error)):
+    error = f"another twofold writes to {escape(folder)}; wait for it, or choose another --out"
+    with file_lock(folder, busy=LedgerError(error)):
         yield

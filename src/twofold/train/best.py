@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..image.files import atomic_write
+from ..io import atomic_write
 from ..tasks import get_task
 from .recipe import Recipe
 from .state import Ema, kept, read_saved

@@ -19,8 +19,7 @@ from ..data.classes import class_names
 from ..data.folder import Folder
 from ..generate import Job, Keep, Settings, create, creator_of
 from ..generate.captions import TEMPLATE
-from ..image import atomic_write
-from ..image.files import atomic_folder
+from ..io import atomic_folder, atomic_write
 from ..tasks import get_task
 from .best import found, lower_is_better
 from .examples import pools

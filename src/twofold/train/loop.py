@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..finite import NonFiniteError
-from ..image import atomic_write, write_image
-from ..image.files import remove_leftovers
+from ..image import write_image
+from ..io import atomic_write, remove_leftovers
 from .best import Best
 from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
 from .order import seed_of

@@ -23,7 +23,7 @@ from ..checkpoints import (
     save_network,
 )
 from ..data.folder import Folder
-from ..image.files import held
+from ..io import file_lock
 from ..tasks import TASKS, get_task
 from .learn import uses_image_features
 from .loop import Record, train
@@ -157,7 +157,7 @@ def alone(run: Path, team: Team) -> Generator[None]:
         return
     run.mkdir(parents=True, exist_ok=True)
     error = f"another command trains in {run}; wait for it, or choose another --out"
-    with held(run, busy=ValueError(error)):
+    with file_lock(run, busy=ValueError(error)):
         yield
 
 

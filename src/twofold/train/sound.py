@@ -10,8 +10,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..data.folder import Folder
-from ..image import atomic_write
-from ..io import DiskFullError, escape
+from ..io import DiskFullError, atomic_write, escape
 from ..sample import Sample
 from .encoder import BadSample
 from .state import DamagedFileError

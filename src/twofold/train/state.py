@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..image.files import atomic_write
-from ..io import escape
+from ..io import atomic_write, escape
 
 
 def learning(module: nn.Module) -> list[tuple[str, nn.Parameter]]:

@@ -18,9 +18,8 @@ from torch import Tensor
 from ..data.folder import Folder
 from ..data.layout import row_paths
 from ..generate import weights_digest
-from ..image import atomic_write
 from ..image.stored import MEMBER
-from ..io import escape
+from ..io import atomic_write, escape
 from ..tasks import Task
 from .encoder import LEVELS, Encoded, Encoder, Part, fitted
 from .sound import plain

@@ -11,9 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ..image import atomic_write, read_image
-from ..image.files import append_line
-from ..io import FormatError, check_types, parse_object
+from ..image import read_image
+from ..io import FormatError, append_line, atomic_write, check_types, parse_object
 from .loop import Record
 from .recipe import Recipe
 from .team import Team

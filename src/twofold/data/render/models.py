@@ -20,7 +20,7 @@ from twofold.data.render.furniture import Part, Piece
 from twofold.data.render.meshes import Array, Mesh
 from twofold.data.render.textures import Rng
 from twofold.data.render.wavefront import Coat, read_obj
-from twofold.image.files import atomic_write
+from twofold.io import atomic_write
 
 _CACHE_VERSION = 1
 LARGEST = 600_000

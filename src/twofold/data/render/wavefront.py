@@ -143,12 +143,12 @@ def _picture(archive: zipfile.ZipFile, path: str) -> NDArray[np.uint8] | None:
     from PIL import Image
 
     from twofold.image.errors import ImageError, check_size, decoding
-    from twofold.image.opening import open_picture
+    from twofold.image.opening import open_image_file
     from twofold.io.limits import pixel_limit
 
     try:
         with decoding(path):
-            image = open_picture(archive.read(path), path)
+            image = open_image_file(archive.read(path), path)
             check_size(path, *image.size, pixel_limit())
             return np.asarray(image.convert("RGB").resize((_PICTURE, _PICTURE), Image.Resampling.BOX))
     except ImageError:

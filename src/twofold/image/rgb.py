@@ -24,17 +24,11 @@ from torch import Tensor
 
 from twofold.image.bands import by_rows
 from twofold.image.color import to_srgb
-from twofold.image.errors import (
-    ImageError,
-    check_file,
-    check_size,
-    decoding,
-    shown,
-)
-from twofold.image.files import atomic_write
+from twofold.image.errors import ImageError, check_file, check_size, decoding
 from twofold.image.formats import HEAD_BYTES, sniff, sniff_file
 from twofold.image.linear import read_linear
-from twofold.image.opening import open_heif, open_picture
+from twofold.image.opening import open_heif, open_image_file
+from twofold.io import atomic_write, escape
 from twofold.io.limits import MAX_PIXELS, pixel_limit
 
 __all__ = [
@@ -42,9 +36,7 @@ __all__ = [
     "ImageError",
     "check_file",
     "check_size",
-    "open_picture",
     "read_image",
-    "shown",
     "write_image",
 ]
 
@@ -80,12 +72,12 @@ def read_image(
             f"{type(source).__name__} is not an image; give a path, bytes, a PIL image, a numpy array h w 3, or a "
             "tensor 3 h w"
         )
-    name = f"the image of {len(source)} bytes" if isinstance(source, bytes) else shown(source)
+    name = f"the image of {len(source)} bytes" if isinstance(source, bytes) else escape(source)
     kind = sniff(source[:HEAD_BYTES]) if isinstance(source, bytes) else sniff_file(check_file(source))
     if kind in ("exr", "hdr"):
         return read_linear(source, kind, limit)
     try:
-        opened = open_heif(source, name) if kind == "heif" else open_picture(source, name)
+        opened = open_heif(source, name) if kind == "heif" else open_image_file(source, name)
     except ImageError:
         if kind != "tiff":
             raise

@@ -1,0 +1,101 @@
+"""Atomic writes: a file or folder is complete, or it is not there."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from twofold.io.disk import report_disk_full
+
+# Seconds after which a temporary file of another host counts as left over.
+_LEFTOVER_AGE = 24 * 3600
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
+    """Yields a temporary path beside `path` (same suffix) to write to; it becomes `path` when the block ends.
+
+    A reader gets the old file or the new one, never a part of it. When the block raises, or writes nothing,
+    `path` is unchanged and the temporary file is deleted.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+        DiskFullError: there is no space for the file, whatever the library that writes it raises.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent} is not a folder, so {path.name} cannot be written there")
+    # In the same folder, because a rename is only atomic within one file system.
+    temporary = path.with_name(f".tmp-{host_name()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    try:
+        # Inside, because the probe for space needs the part that was written to be still there.
+        with report_disk_full(path):
+            yield temporary
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: str | os.PathLike[str]) -> Generator[Path]:
+    """`atomic_write` for a folder: yields a path beside it, `<name>.partial`, that becomes `folder` at the end.
+
+    The block creates the folder. `folder` must not exist.
+    """
+    folder = Path(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with report_disk_full(folder):
+            yield partial
+            partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Deletes the temporary files that `atomic_write` in killed processes left in `folder`.
+
+    Only processes of this host can be checked. On shared storage, files of other hosts are deleted a
+    day after their last change; nothing takes that long between two writes to one file.
+    """
+    for path in Path(folder).glob(".tmp-*-*"):
+        _, host, *rest = path.name.split("-")
+        pid = rest[0] if rest else ""
+        # Only POSIX has a harmless check whether a process runs.
+        own = os.name == "posix" and host == host_name() and pid.isdigit()
+        if _dead(int(pid)) if own else _older(path, _LEFTOVER_AGE):
+            path.unlink(missing_ok=True)
+
+
+def host_name() -> str:
+    """This host's name as a part of file names, without "-"."""
+    import socket
+
+    return re.sub(r"\W", "_", socket.gethostname())[:64] or "host"
+
+
+def _older(path: Path, seconds: float) -> bool:
+    """Whether a file was last changed so long ago; False where it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime > seconds
+    except OSError:
+        return False
+
+
+def _dead(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # signal 0 only checks that the process exists
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    return False
