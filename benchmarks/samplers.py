@@ -1,4 +1,4 @@
-"""How near drawings come to their end in few steps: DDIM and DPM-Solver++(2M), against 250 steps of DDIM.
+"""How near drawings come to their end in few steps: DDIM and DPM-Sampler++(2M), against 250 steps of DDIM.
 
     python benchmarks/samplers.py --data data/rooms-dev --count 4 --size 96x128 --seed 0
 
@@ -14,17 +14,17 @@ import torch
 
 from twofold import open_model
 from twofold.data import Folder
-from twofold.diffusion import Solver
+from twofold.diffusion import Sampler
 from twofold.generate.images import Synthesizer
 
-ASKED: tuple[tuple[Solver, int], ...] = (
+ASKED: tuple[tuple[Sampler, int], ...] = (
     ("ddim", 8),
     ("ddim", 12),
     ("ddim", 20),
     ("ddim", 60),
-    ("dpm", 8),
-    ("dpm", 12),
-    ("dpm", 20),
+    ("dpmpp_2m", 8),
+    ("dpmpp_2m", 12),
+    ("dpmpp_2m", 20),
 )
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     folder, net = Folder(asked.data), open_model(asked.model).backbone
     captions = [str(folder[i].caption) for i in range(asked.count)]
 
-    def drawn(sampler: Solver, steps: int) -> torch.Tensor:
+    def drawn(sampler: Sampler, steps: int) -> torch.Tensor:
         return Synthesizer(net, steps, asked.guidance, sampler)(captions, (height, width), seed=asked.seed)
 
     end = drawn("ddim", 250)

@@ -65,7 +65,7 @@ def test_the_nearest_name_is_found_whatever_its_case():
         (["train", "quick", "--set", 'mix={"dept": 1}'], "unknown task 'dept' (did you mean 'depth'?)"),
         (["train", "quick", "--set", "losses.depth.sssi=1"], "no loss 'sssi' (did you mean 'ssi'?)"),
         (["train", "quick", "--set", "sources.0.shar=2"], "(did you mean 'share'?)"),
-        (["create", "data", "--out", "x", "--sampler", "dpn"], "(did you mean 'dpm'?)"),
+        (["create", "data", "--out", "x", "--sampler", "dpmpp_2n"], "(did you mean 'dpmpp_2m'?)"),
     ],
 )  # fmt: skip
 def test_what_is_unknown_is_named_with_the_nearest(here, tiny_model, capsys, arguments, said):

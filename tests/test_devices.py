@@ -9,7 +9,7 @@ from far_device import Far, far_device, near
 from twofold.backbones import new
 from twofold.checkpoints.model import Model
 from twofold.checkpoints.settings import ModelSettings
-from twofold.diffusion import Schedule, dpm_timesteps, walk
+from twofold.diffusion import Schedule, dpmpp_2m_timesteps, sample
 from twofold.finite import NonFiniteError, check_finite
 from twofold.generate.images import Synthesizer
 from twofold.heads import LatentHead, make_head
@@ -83,25 +83,25 @@ def test_protocols_solve_and_prepare_alike(name):
     torch.testing.assert_close(near(aim), shown.wanted(target))
 
 
-@pytest.mark.parametrize("solver", ["ddim", "dpm"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 @pytest.mark.parametrize("predicts", ["v", "flow"])
-def test_walks_end_alike(solver, predicts):
+def test_walks_end_alike(sampler, predicts):
     schedule = Schedule.flow() if predicts == "flow" else Schedule.of(0.00085, 0.012, zero_snr=True)
-    times = dpm_timesteps(schedule, 999, 6) if solver == "dpm" else schedule.timesteps(6)
+    times = dpmpp_2m_timesteps(schedule, 999, 6) if sampler == "dpmpp_2m" else schedule.timesteps(6)
     x = torch.randn(2, 4, 8, 8)
 
     def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return 0.9 * x + 0.01
 
-    wanted = walk(denoise, x, schedule, times, solver)
+    wanted = sample(denoise, x, schedule, times, sampler)
     with far_device() as device:
-        found = walk(denoise, x.to(device), schedule, times, solver)
+        found = sample(denoise, x.to(device), schedule, times, sampler)
     torch.testing.assert_close(near(found), wanted)
 
 
 @pytest.mark.parametrize("kind", ["latent", "light", "bae", "fpn", "upernet", "multitask", "dpt"])
 def test_a_whole_predictor_answers_alike(kind):
-    """Autoencoder, text encoder, network, walk, head and task, of a model that is on the device."""
+    """Autoencoder, text encoder, network, sampling, head and task, of a model that is on the device."""
     net = new.tiny()
     task = TASKS["semantic_logits" if kind in ("fpn", "upernet") else "normals"]
     more = {"prompts": ["a chair", "a table"]} if kind == "fpn" else {}
@@ -118,7 +118,7 @@ def test_a_whole_predictor_answers_alike(kind):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 def test_pictures_are_drawn_alike(sampler):
     net, start = new.tiny(), torch.rand(1, 3, 32, 32)
     made = Synthesizer(net, 4, 3.0, sampler)
@@ -129,7 +129,9 @@ def test_pictures_are_drawn_alike(sampler):
     torch.testing.assert_close(near(found), wanted, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize(("sampler", "mode"), [("dpm", "reencode"), ("euler", "denoise"), ("lcm", "denoise")])
+@pytest.mark.parametrize(
+    ("sampler", "mode"), [("dpmpp_2m", "reencode"), ("euler", "denoise"), ("lcm", "denoise")]
+)
 def test_samples_are_created_alike(sampler, mode):
     import world
     from twofold.generate import Settings, creator_of

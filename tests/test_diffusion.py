@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from twofold.diffusion import Schedule, ddim, from_x0, to_x0, walk, word_for
+from twofold.diffusion import Schedule, ddim, from_x0, sample, to_x0, x0_to_prediction
 from twofold.diffusion.schedule import betas
 from twofold.protocol import Noise
 
@@ -54,7 +54,7 @@ def test_ddim_equals_diffusers(network, start, kind, zero_snr, spacing, steps):
     expected = start
     for t in oracle.timesteps:
         expected = oracle.step(network(expected), t, expected).prev_sample
-    found = walk(reading(network, ours), start, ours, times)
+    found = sample(reading(network, ours), start, ours, times)
     # diffusers keeps its tables in float32; ours are float64, and 50 steps add the difference up
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
@@ -66,7 +66,7 @@ def test_flow_equals_diffusers_euler(network, start, steps):
     expected = start
     for t in oracle.timesteps:
         expected = oracle.step(network(expected), t, expected).prev_sample
-    found = walk(reading(network, ours), start, ours, oracle.timesteps.tolist())
+    found = sample(reading(network, ours), start, ours, oracle.timesteps.tolist())
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -87,10 +87,12 @@ def test_x0_to_prediction_is_the_training_target_and_inverts_to_x0(kind, start):
     x = alpha * x0 + sigma * noise
     wanted = {"epsilon": noise, "v": 0.6 * noise - 0.8 * x0, "x0": x0, "flow": noise - x0}[kind]
     torch.testing.assert_close(from_x0(x0, noise, alpha, sigma, kind), wanted)
-    torch.testing.assert_close(word_for(x0, x, alpha, sigma, kind), wanted)
+    torch.testing.assert_close(x0_to_prediction(x0, x, alpha, sigma, kind), wanted)
     # Of any latent, not only the one that x was made of.
     other = x0.flip(-1) + 1
-    torch.testing.assert_close(to_x0(word_for(other, x, alpha, sigma, kind), x, alpha, sigma, kind), other)
+    torch.testing.assert_close(
+        to_x0(x0_to_prediction(other, x, alpha, sigma, kind), x, alpha, sigma, kind), other
+    )
 
 
 def test_one_step_at_beta_one_is_ten_steps(network, start):

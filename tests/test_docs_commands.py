@@ -93,9 +93,9 @@ VALUES: dict[str, Callable[[str], bool]] = {
     "device": lambda value: re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None,
 }
 BY_COMMAND: dict[tuple[str, str], Callable[[str], bool]] = {
-    ("twofold generate", "sampler"): among(("ddim", "dpm")),
-    ("twofold create", "sampler"): among(("ddim", "dpm", "euler", "lcm")),
-    ("twofold improve", "sampler"): among(("ddim", "dpm", "euler", "lcm")),
+    ("twofold generate", "sampler"): among(("ddim", "dpmpp_2m")),
+    ("twofold create", "sampler"): among(("ddim", "dpmpp_2m", "euler", "lcm")),
+    ("twofold improve", "sampler"): among(("ddim", "dpmpp_2m", "euler", "lcm")),
     ("twofold predict", "frame"): among(("RUB", "LUB", "RDF")),
     ("twofold create", "layout"): among(("official",)),
     ("twofold convert-checkpoint", "layout"): among(("twofold", "diff2in1")),

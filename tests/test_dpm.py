@@ -13,7 +13,7 @@ from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from twofold.backbones import new
-from twofold.diffusion import Schedule, ddim, dpm, dpm_timesteps, from_x0, to_x0, walk
+from twofold.diffusion import Schedule, ddim, dpmpp_2m, dpmpp_2m_timesteps, from_x0, sample, to_x0
 from twofold.generate.config import Settings
 from twofold.generate.images import Synthesizer
 from twofold.generate.sampling import path, run
@@ -92,7 +92,7 @@ def test_it_equals_diffusers(network, start, kind, spacing, steps):
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         return to_x0(network(x), x, *ours.scales_like(t, x), ours.predicts)
 
-    found = walk(denoise, start, ours, oracle.timesteps.tolist(), "dpm")
+    found = sample(denoise, start, ours, oracle.timesteps.tolist(), "dpmpp_2m")
     # diffusers keeps its tables in float32.
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
@@ -112,7 +112,7 @@ def test_on_a_rectified_flow_it_equals_diffusers(network, start, steps):
     def denoise(x: Tensor, t: Tensor) -> Tensor:
         return to_x0(network(x), x, *ours.scales_like(t, x), "flow")
 
-    found = walk(denoise, start, ours, (oracle.sigmas[:-1].double() * 1000).tolist(), "dpm")
+    found = sample(denoise, start, ours, (oracle.sigmas[:-1].double() * 1000).tolist(), "dpmpp_2m")
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
 
 
@@ -122,15 +122,15 @@ def test_a_first_step_is_that_of_ddim_and_so_is_one_next_to_pure_noise(name, net
     t = torch.full((2,), 700)
     here, there = (schedule.scales_like(t - d, start) for d in (0, 100))
     x0 = network(start)
-    assert torch.equal(dpm(start, x0, here, there), ddim(start, x0, here, there))
+    assert torch.equal(dpmpp_2m(start, x0, here, there), ddim(start, x0, here, there))
     ones, zeros = torch.ones(2, 1, 1, 1).double(), torch.zeros(2, 1, 1, 1).double()
     pure, clean = (zeros, ones), (ones, zeros)
     for before, aim in ((pure, there), (here, there), (schedule.scales_like(t + 50, start), clean)):
-        found = dpm(start, x0, here, aim, (x0 + 1, before))
+        found = dpmpp_2m(start, x0, here, aim, (x0 + 1, before))
         assert torch.equal(found, ddim(start, x0, here, aim))
-    second = dpm(start, x0, here, there, (x0 + 1, schedule.scales_like(t + 50, start)))
+    second = dpmpp_2m(start, x0, here, there, (x0 + 1, schedule.scales_like(t + 50, start)))
     assert not torch.equal(second, ddim(start, x0, here, there))
-    one = walk(exact(schedule), start, schedule, [600], "dpm")
+    one = sample(exact(schedule), start, schedule, [600], "dpmpp_2m")
     assert torch.equal(one, exact(schedule)(start, torch.full((2,), 600)))
 
 
@@ -141,8 +141,8 @@ def test_a_network_that_knows_the_clean_latent_is_believed_in_any_number_of_step
     for begin in (schedule.step_at(1.0), 600, 7):
         x, _, _ = schedule.noised(clean, noise, torch.tensor([begin]))
         for steps in (1, 2, 3, 8, 50):
-            times = dpm_timesteps(schedule, begin, steps)
-            found = walk(lambda x, t: clean, x, schedule, times, "dpm")
+            times = dpmpp_2m_timesteps(schedule, begin, steps)
+            found = sample(lambda x, t: clean, x, schedule, times, "dpmpp_2m")
             torch.testing.assert_close(found, clean, rtol=0, atol=1e-12)
 
 
@@ -152,28 +152,30 @@ def test_it_comes_to_where_ddim_comes_and_sooner(name, start):
     denoise, wanted = exact(schedule), solution(start, schedule, 600)
     far = {}
     for steps in (8, 16, 32, 64):
-        times = dpm_timesteps(schedule, 600, steps)
-        far[steps] = [off(walk(denoise, start, schedule, times, how), wanted) for how in ("ddim", "dpm")]
+        times = dpmpp_2m_timesteps(schedule, 600, steps)
+        far[steps] = [
+            off(sample(denoise, start, schedule, times, how), wanted) for how in ("ddim", "dpmpp_2m")
+        ]
         print(name, steps, far[steps])
     assert all(second < first / 3 for first, second in far.values())
     # Twice the steps: half of DDIM's distance, a quarter of a second order's, but for rounded time steps.
     assert far[64][0] == pytest.approx(far[16][0] / 4, rel=0.4)
     assert far[64][1] < far[16][1] / 8
     even = [600 - round(i * 599 / 7) for i in range(8)]
-    assert far[8][1] < off(walk(denoise, start, schedule, even), wanted) / 3
+    assert far[8][1] < off(sample(denoise, start, schedule, even), wanted) / 3
 
 
 def test_time_steps_begin_and_end_exactly_and_are_even_in_the_log_of_signal_to_noise():
     for schedule in SCHEDULES.values():
         for begin in (1, 2, 9, 300, 600, schedule.step_at(1.0)):
             for steps in (1, 2, 7, 50, 1000):
-                times = dpm_timesteps(schedule, begin, steps)
+                times = dpmpp_2m_timesteps(schedule, begin, steps)
                 assert len(times) == min(steps, begin)
                 assert times[0] == begin
                 assert times[-1] == 1 or len(times) == 1
                 assert all(a > b for a, b in pairwise(times))
     alpha, sigma = SCHEDULES["v, as ever"].scales(
-        torch.tensor(dpm_timesteps(SCHEDULES["v, as ever"], 900, 9))
+        torch.tensor(dpmpp_2m_timesteps(SCHEDULES["v, as ever"], 900, 9))
     )
     gaps = (alpha / sigma).log().diff()
     torch.testing.assert_close(gaps, gaps.mean().expand(8), rtol=0.1, atol=0)
@@ -183,7 +185,7 @@ def test_time_steps_begin_and_end_exactly_and_are_even_in_the_log_of_signal_to_n
 def test_creation_begins_exactly_where_the_source_was_noised_to(name, start):
     schedule = SCHEDULES[name]
     for strength in (0.001, 0.1, 0.6, 1.0):
-        way = path(Settings(strength=strength, steps=9, sampler="dpm"), schedule)
+        way = path(Settings(strength=strength, steps=9, sampler="dpmpp_2m"), schedule)
         assert way.start == way.times[0] == schedule.step_at(strength)
         assert way.end == (1.0, 0.0)
         denoise = exact(schedule)
@@ -191,33 +193,35 @@ def test_creation_begins_exactly_where_the_source_was_noised_to(name, start):
         def answered(x: Tensor, t: Tensor, last: bool, denoise=denoise) -> Answer:
             return Answer(denoise(x, t))
 
-        found, _ = run(way, "dpm", answered, start, schedule, torch.Generator())
-        assert torch.equal(found, walk(denoise, start, schedule, way.times, "dpm"))
+        found, _ = run(way, "dpmpp_2m", answered, start, schedule, torch.Generator())
+        assert torch.equal(found, sample(denoise, start, schedule, way.times, "dpmpp_2m"))
 
 
 def test_images_do_not_see_their_neighbours(start):
     schedule = SCHEDULES["v, to pure noise"]
-    denoise, times = exact(schedule), dpm_timesteps(schedule, 999, 6)
-    together = walk(denoise, start, schedule, times, "dpm")
+    denoise, times = exact(schedule), dpmpp_2m_timesteps(schedule, 999, 6)
+    together = sample(denoise, start, schedule, times, "dpmpp_2m")
     for i in range(2):
-        assert torch.equal(walk(denoise, start[i : i + 1], schedule, times, "dpm")[0], together[i])
+        assert torch.equal(sample(denoise, start[i : i + 1], schedule, times, "dpmpp_2m")[0], together[i])
 
 
 def test_the_synthesizer_draws_with_it():
     net = new.tiny()
     like = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     captions = ["a chair"]
-    drawn = {how: Synthesizer(net, 4, 2.0, sampler=how)(captions, size=(32, 32)) for how in ("ddim", "dpm")}
-    assert drawn["dpm"].shape == (1, 3, 32, 32)
-    assert not torch.equal(drawn["ddim"], drawn["dpm"])
+    drawn = {
+        how: Synthesizer(net, 4, 2.0, sampler=how)(captions, size=(32, 32)) for how in ("ddim", "dpmpp_2m")
+    }
+    assert drawn["dpmpp_2m"].shape == (1, 3, 32, 32)
+    assert not torch.equal(drawn["ddim"], drawn["dpmpp_2m"])
     with torch.no_grad():
         kept = (net.decode(net.encode(like * 2 - 1)).clamp(-1, 1) + 1) / 2
     near, far = (
-        off(Synthesizer(net, 4, 1.0, sampler="dpm")(captions, like=like, strength=s), kept)
+        off(Synthesizer(net, 4, 1.0, sampler="dpmpp_2m")(captions, like=like, strength=s), kept)
         for s in (0.002, 0.9)
     )
     assert near < far
-    with pytest.raises(ValueError, match="unknown solver 'heun'; one of ddim, dpm"):
+    with pytest.raises(ValueError, match="unknown sampler 'heun'; one of ddim, euler, dpmpp_2m, lcm"):
         draw: Any = Synthesizer
         draw(net, 4, sampler="heun")(captions, size=(32, 32))
 
@@ -228,13 +232,13 @@ def test_the_commands_know_it_and_write_it_down(tiny_model, tmp_path, capsys):
     from twofold.cli.main import run as command
 
     asked = ["generate", "a chair", "--model", str(tiny_model), "--size", "32x32", "--steps", "2"]
-    assert command([*asked, "--out", str(tmp_path / "a"), "--sampler", "dpm", "--json"]) == 0
+    assert command([*asked, "--out", str(tmp_path / "a"), "--sampler", "dpmpp_2m", "--json"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])
-    assert (row["settings"]["sampler"], row["settings"]["steps"]) == ("dpm", 2)
+    assert (row["settings"]["sampler"], row["settings"]["steps"]) == ("dpmpp_2m", 2)
     metadata = json.loads(Image.open(tmp_path / "a" / row["path"]).info["twofold"])
-    assert metadata["settings"]["sampler"] == "dpm", metadata
+    assert metadata["settings"]["sampler"] == "dpmpp_2m", metadata
     assert command([*asked, "--out", str(tmp_path / "b"), "--sampler", "lcm"]) == 2
-    assert "--sampler 'lcm' is unknown; choose ddim or dpm" in capsys.readouterr().err
+    assert "--sampler 'lcm' is unknown; choose ddim or dpmpp_2m" in capsys.readouterr().err
 
 
 def test_the_program_of_the_page_runs():

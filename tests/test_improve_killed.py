@@ -83,7 +83,7 @@ def creating(recipe: Path, out: Path) -> list[str]:
         "--scoring",
         "free",
         "--sampler",
-        "dpm",
+        "dpmpp_2m",
         "--batch",
         "2",
         "--device",

@@ -58,7 +58,7 @@ def solve(net, protocol, monkeypatch=None, start=None):
         return Answer(query.read(said.prediction))
 
     if start is not None and monkeypatch is not None:
-        monkeypatch.setattr("twofold.protocol.multi_step.draw", lambda shape, rng, like: start)
+        monkeypatch.setattr("twofold.protocol.multi_step.randn_tensor", lambda shape, rng, like: start)
     return protocol.solve(look, net.encode(golden.image()), torch.Generator(), net.schedule).x0
 
 

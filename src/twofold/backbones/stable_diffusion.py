@@ -12,7 +12,7 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..diffusion import Rngs, Schedule, draw
+from ..diffusion import Rngs, Schedule, randn_tensor
 from ..environment import quiet_libraries
 from .backbone import Backbone, Output
 from .feature_collector import FeatureSet, collect_features, cross_attentions, feature_layers
@@ -90,7 +90,7 @@ class StableDiffusion(Backbone):
         else:
             latent = out.latent_dist.mean
             if rng is not None:
-                latent = latent + out.latent_dist.std * draw(latent.shape, rng, latent)
+                latent = latent + out.latent_dist.std * randn_tensor(latent.shape, rng, latent)
         return (latent * self.vae.config.scaling_factor).to(self.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:

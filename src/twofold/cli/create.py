@@ -60,7 +60,9 @@ def create(
     ] = "even",
     select_seed: Annotated[int, typer.Option(min=0, help="Of a random selection.")] = 0,
     steps: Annotated[int, typer.Option(min=0, help="Looks at each sample; 30, or 50 with --compat.")] = 0,
-    sampler: Annotated[str, typer.Option(help="ddim; dpm, which needs fewer steps; euler; or lcm.")] = "ddim",
+    sampler: Annotated[
+        str, typer.Option(help="ddim; dpmpp_2m, which needs fewer steps; euler; or lcm.")
+    ] = "ddim",
     guidance: Annotated[
         float,
         typer.Option(help="How strictly to follow the caption; 1 is not at all more. 3, or 1 with --compat."),
@@ -180,7 +182,7 @@ def creation_settings(
 
     one_of("--compat", compat or "none", ("none", "official"))
     one_of("--label-mode", label_mode or "reencode", ("reencode", "denoise"))
-    one_of("--sampler", sampler, ("ddim", "dpm", "euler", "lcm"))
+    one_of("--sampler", sampler, ("ddim", "dpmpp_2m", "euler", "lcm"))
     one_of("--mask", mask or "source", ("source", "all"))
     one_of("--scoring", scoring, ("all", "free"))
     asked = {"steps": steps, "guidance": guidance, "size": size, "label_mode": label_mode, "mask": mask}

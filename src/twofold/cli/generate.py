@@ -53,7 +53,9 @@ def generate(
         ),
     ] = "256x192",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 40,
-    sampler: Annotated[str, typer.Option(help="ddim, or dpm, which needs a third of the steps.")] = "ddim",
+    sampler: Annotated[
+        str, typer.Option(help="ddim, or dpmpp_2m, which needs a third of the steps.")
+    ] = "ddim",
     guidance: Annotated[
         float, typer.Option(help="How strictly to follow the caption; 1 is not at all more.")
     ] = 3.0,
@@ -77,7 +79,7 @@ def generate(
         raise Stop(f"--strength {strength:g} is not above 0 and at most 1")
     if like is None:
         refuse_unused(context, "without --like", "strength")
-    one_of("--sampler", sampler, ("ddim", "dpm"))
+    one_of("--sampler", sampler, ("ddim", "dpmpp_2m"))
     height, width = size_pair(size)
     if max(height, width) > 2048:
         raise Stop(f"--size {size} is larger than 2048 pixels; draw smaller")

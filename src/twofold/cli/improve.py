@@ -39,7 +39,9 @@ def improve(
     looks: Annotated[
         int, typer.Option(min=0, help="Denoising steps of a created image; 30, or 50 with --compat.")
     ] = 0,
-    sampler: Annotated[str, typer.Option(help="ddim, dpm (in a third of the looks), euler or lcm.")] = "ddim",
+    sampler: Annotated[
+        str, typer.Option(help="ddim, dpmpp_2m (in a third of the looks), euler or lcm.")
+    ] = "ddim",
     per_image: Annotated[int, typer.Option(min=1, help="Created pictures of each real one, each round.")] = 1,
     share: Annotated[
         float, typer.Option(min=0.0, help="Examples from created pictures, relative to all the real ones.")

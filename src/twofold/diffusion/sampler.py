@@ -1,19 +1,13 @@
-"""Steps from noisy to clean, each one formula, and the walk that strings them together."""
+"""One step of each sampler, from a noisy latent to a less noisy one, and the time steps that some samplers need."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .schedule import Schedule, cast_like
+from .schedule import Scales, Schedule, cast_like
 
-Scales = tuple[Tensor, Tensor]
-Solver = Literal["ddim", "dpm"]
-
-# log(alpha / sigma) below which a latent is as good as noise: signal a 55th of it.
+# log(alpha / sigma) that stands for pure noise: the signal is a 55th of it.
 ALL_NOISE = -4.0
 
 
@@ -25,7 +19,7 @@ def ddim(x: Tensor, x0: Tensor, here: Scales, there: Scales) -> Tensor:
 
     Args:
         x: ``b c h w`` at ``here``.
-        x0: ``b c h w``, the clean latent the network sees in it.
+        x0: ``b c h w``, the clean latent predicted from it.
         here: alpha and sigma of ``x``, each ``b 1 1 1``.
         there: alpha and sigma to go to.
     """
@@ -47,29 +41,29 @@ def euler(x: Tensor, x0: Tensor, here: Scales, there: Scales) -> Tensor:
     return to_alpha * (x / alpha + (to_sigma / to_alpha - sigma / alpha) * slope)
 
 
-def dpm(
-    x: Tensor, x0: Tensor, here: Scales, there: Scales, before: tuple[Tensor, Scales] | None = None
+def dpmpp_2m(
+    x: Tensor, x0: Tensor, here: Scales, there: Scales, previous: tuple[Tensor, Scales] | None = None
 ) -> Tensor:
     """One deterministic step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
 
-    It is DDIM's step towards where ``x0`` will be half of the way: the straight line through what was seen ``before``
-    and what is seen now, in the logarithm of alpha / sigma. So nothing but ``x0`` is needed, of any parametrization.
+    It is DDIM's step with ``x0`` extrapolated to half of the way: linearly in log(alpha / sigma), through the
+    ``previous`` prediction and this one. Only ``x0`` is needed, so it holds for every parametrization.
 
     Args:
         x: ``b c h w`` at ``here``.
-        x0: ``b c h w``, the clean latent the network sees in it.
+        x0: ``b c h w``, the clean latent predicted from it.
         here: alpha and sigma of ``x``, each ``b 1 1 1``.
         there: alpha and sigma to go to.
-        before: the clean latent seen at the step before, and its scales. Without it the step is `ddim`'s, as it is
-            wherever one of the three levels is pure noise or clean: infinitely far away.
+        previous: x0 of the step before, and its scales. Without it the step is `ddim`'s, as it is wherever one of the
+            three levels is pure noise or clean, where the logarithm is infinite.
     """
-    if before is None:
+    if previous is None:
         return ddim(x, x0, here, there)
-    seen, since = before
+    previous_x0, previous_scales = previous
     now = _log_ratio(here)
-    share = (_log_ratio(there) - now) / (now - _log_ratio(since))
-    share = cast_like(torch.where(share.isfinite(), share, torch.zeros_like(share)), x0)
-    return ddim(x, x0 + share / 2 * (x0 - seen), here, there)
+    ratio = (_log_ratio(there) - now) / (now - _log_ratio(previous_scales))
+    ratio = cast_like(torch.where(ratio.isfinite(), ratio, torch.zeros_like(ratio)), x0)
+    return ddim(x, x0 + ratio / 2 * (x0 - previous_x0), here, there)
 
 
 def _log_ratio(scales: Scales) -> Tensor:
@@ -78,10 +72,10 @@ def _log_ratio(scales: Scales) -> Tensor:
     return alpha.log() - sigma.log()
 
 
-def dpm_timesteps(schedule: Schedule, start: int, count: int) -> list[int]:
+def dpmpp_2m_timesteps(schedule: Schedule, start: int, count: int) -> list[int]:
     """``count`` time steps from ``start`` to 1, evenly spaced in ``log(alpha / sigma)`` (Lu et al. 2022, sec. 6).
 
-    There are fewer where there are no more. Pure noise, infinitely far away, stands for `ALL_NOISE`.
+    At most ``start`` of them. Pure noise, whose logarithm is infinite, counts as `ALL_NOISE`.
     """
     count = min(count, start)
     if count <= 1:
@@ -92,14 +86,14 @@ def dpm_timesteps(schedule: Schedule, start: int, count: int) -> list[int]:
     times = [start]
     for i in range(1, count):
         nearest = int((levels - wanted[i]).abs().argmin()) + 1
-        times.append(max(min(nearest, times[-1] - 1), count - i))  # each its own, and room for the rest
+        times.append(max(min(nearest, times[-1] - 1), count - i))  # strictly falling, down to 1
     return times
 
 
 def lcm(x: Tensor, x0: Tensor, t: float, scaling: float = 10.0, data_std: float = 0.5) -> Tensor:
-    """The clean latent as a consistency model gives it: ``x0`` and ``x`` by boundary weights (Luo et al. 2023, sec. 4).
+    """A consistency model's clean latent: ``x`` and ``x0`` by the boundary weights of Luo et al. 2023 (sec. 4).
 
-    At time step 0 it is ``x``, far from it ``x0``. The next state is this, noised anew to the next time step.
+    At time step 0 it is ``x``, at late ones ``x0``. The next state is this with fresh noise of the next time step.
     """
     scaled = t * scaling
     keep = data_std**2 / (scaled**2 + data_std**2)
@@ -110,50 +104,12 @@ def lcm_timesteps(count: int, total: int = 1000, original: int = 50) -> list[int
     """``count`` of the ``original`` time steps a consistency model was distilled on, from noisy to clean.
 
     Raises:
-        ValueError: more are asked for than there are.
+        ValueError: ``count`` is not from 1 to ``original``.
     """
     if not 1 <= count <= original:
-        raise ValueError(f"{count} steps asked of a consistency model that was distilled on {original}")
+        raise ValueError(
+            f"{count} steps of a consistency model that was distilled on {original}; pass at most that"
+        )
     stride = total // original
-    taught = [i * stride - 1 for i in range(original, 0, -1)]
-    return [taught[i * original // count] for i in range(count)]
-
-
-def walk(
-    denoise: Callable[[Tensor, Tensor], Tensor],
-    x: Tensor,
-    schedule: Schedule,
-    times: Sequence[float],
-    solver: Solver = "ddim",
-) -> Tensor:
-    """Walk ``x`` (``b c h w``, at ``times[0]``) through ``times`` to the end.
-
-    Args:
-        denoise: ``(x, t) -> x0`` with ``t`` of shape ``b``.
-        x: the start.
-        schedule: gives the scales at each time.
-        times: time steps from noisy to clean.
-        solver: ``ddim``, which ends where the schedule says; or ``dpm``, which ends clean, with a step of first order.
-
-    Raises:
-        ValueError: there is no such solver.
-    """
-    if solver not in get_args(Solver):
-        raise ValueError(f"unknown solver {solver!r}; one of {', '.join(get_args(Solver))}")
-    before: tuple[Tensor, Scales] | None = None
-    for i, now in enumerate(times):
-        t = torch.full((len(x),), now, device=x.device)
-        here, last = schedule.scales_like(t, x), i + 1 == len(times)
-        if not last:
-            there = schedule.scales_like(torch.full_like(t, times[i + 1]), x)
-        elif solver == "dpm":
-            there = x.new_ones(1, 1, 1, 1), x.new_zeros(1, 1, 1, 1)
-        else:
-            alpha, sigma = schedule.end()
-            there = cast_like(alpha, x), cast_like(sigma, x)
-        x0 = denoise(x, t)
-        if solver == "dpm":
-            x, before = dpm(x, x0, here, there, None if last else before), (x0, here)
-        else:
-            x = ddim(x, x0, here, there)
-    return x
+    distilled = [i * stride - 1 for i in range(original, 0, -1)]
+    return [distilled[i * original // count] for i in range(count)]

@@ -5,7 +5,7 @@ Everywhere in twofold a noisy latent is ``x = alpha * x0 + sigma * noise``. A sc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -15,6 +15,9 @@ from torch import Tensor
 Parametrization = Literal["epsilon", "v", "x0", "flow"]
 BetaFamily = Literal["linear", "scaled_linear", "power"]
 Spacing = Literal["leading", "trailing"]
+
+# Alpha and sigma.
+Scales = tuple[Tensor, Tensor]
 
 # Training time steps that a schedule may have; the published ones have 1000.
 MAX_STEPS = 100_000
@@ -83,7 +86,7 @@ def from_x0(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, kind: Param
     raise ValueError(f"unknown parametrization {kind!r}; one of {', '.join(get_args(Parametrization))}")
 
 
-def word_for(x0: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
+def x0_to_prediction(x0: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
     """What a network has to say of ``x`` to be read as ``x0``: the inverse of `to_x0`, where sigma is not 0."""
     match kind:
         case "x0":
@@ -218,6 +221,17 @@ class Schedule:
         """Alpha and sigma (0-d float64, on the CPU) at which a walk stops."""
         final = torch.tensor(self.final_alpha_bar, dtype=torch.float64)
         return final.sqrt(), (1 - final).sqrt()
+
+    def scales_after(self, steps: Sequence[float], end: tuple[float, float] | None = None) -> list[Scales]:
+        """Alpha and sigma (each ``1``, float64) that each of the denoising ``steps`` leads to: those of the next one.
+
+        The last leads to ``end``, or to `end()` without it.
+        """
+        last = self.end() if end is None else tuple(torch.tensor(s, dtype=torch.float64) for s in end)
+        return [
+            *(self.scales(torch.tensor([t])) for t in steps[1:]),
+            (last[0].reshape(1), last[1].reshape(1)),
+        ]
 
     def scales_like(self, t: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """The scales at ``t``, shaped ``b 1 1 1`` in the dtype of ``x`` (``b c h w``)."""

@@ -17,8 +17,8 @@ class Settings:
     Attributes:
         strength: how far the source is noised, as a share of the schedule, in (0, 1]: 0.6 is time step 600 of 1000.
         steps: looks of the network at each sample, from that time step to the first; with ``compat`` the nominal steps.
-        sampler: ``ddim``; ``dpm``, of second order, which needs a third of the steps; ``euler``, DDIM's step in other
-            coordinates; or ``lcm``, for distilled networks.
+        sampler: ``ddim``; ``dpmpp_2m``, of second order, which needs a third of the steps; ``euler``, DDIM's step in
+            other coordinates; or ``lcm``, for distilled networks.
         guidance: of the caption over the empty one (Ho & Salimans 2022); 1 is none.
         seed: of all samples; each has its own noise by (seed, source id, index).
         size: longest edge samples are created at; 0 is the source's own.
@@ -31,7 +31,7 @@ class Settings:
 
     strength: float = 0.6
     steps: int = 30
-    sampler: Literal["ddim", "dpm", "euler", "lcm"] = "ddim"
+    sampler: Literal["ddim", "dpmpp_2m", "euler", "lcm"] = "ddim"
     guidance: float = 3.0
     seed: int = 0
     size: int = 0

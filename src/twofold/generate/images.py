@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..backbones.backbone import Backbone
-from ..diffusion import Solver, dpm_timesteps, to_x0, walk
+from ..diffusion import dpmpp_2m_timesteps, sample, to_x0
 from ..finite import NonFiniteError, finite_per_image
 from ..image import ImageInput, as_images, pad_to_multiple, same_size
 from ..painter import describe_network
@@ -23,13 +24,13 @@ class Synthesizer:
         backbone: the networks.
         steps: from pure noise; fewer are taken from a partly noised image.
         guidance: classifier-free guidance (Ho & Salimans 2022); 1 is none.
-        sampler: ``ddim``, or ``dpm`` (DPM-Solver++, Lu et al. 2022), which needs a third of the steps.
+        sampler: ``ddim``, or ``dpmpp_2m`` (DPM-Solver++, Lu et al. 2022), which needs a third of the steps.
     """
 
     backbone: Backbone
     steps: int = 40
     guidance: float = 3.0
-    sampler: Solver = "ddim"
+    sampler: Literal["ddim", "dpmpp_2m"] = "ddim"
 
     def __repr__(self) -> str:
         return (
@@ -93,7 +94,7 @@ class Synthesizer:
                 said = torch.lerp(net(x, t, empty).prediction, said, self.guidance)
             return to_x0(said, x, *net.schedule.scales_like(t, x), net.schedule.predicts)
 
-        clean = walk(denoise, x, net.schedule, times, self.sampler)
+        clean = sample(denoise, x, net.schedule, times, self.sampler)
         canvas = net.decode(clean)
         check_generated(clean, canvas, captions)
         return ((canvas.float().clamp(-1, 1) + 1) / 2)[..., :h, :w].cpu()
@@ -101,8 +102,10 @@ class Synthesizer:
     def _times(self, strength: float) -> list[int]:
         """The time steps of the walk, from noisy to clean; the image it starts from is noised to the first."""
         schedule = self.backbone.schedule
-        if self.sampler == "dpm":
-            return dpm_timesteps(schedule, schedule.step_at(strength), max(1, round(self.steps * strength)))
+        if self.sampler == "dpmpp_2m":
+            return dpmpp_2m_timesteps(
+                schedule, schedule.step_at(strength), max(1, round(self.steps * strength))
+            )
         times = schedule.timesteps(self.steps)
         return times[round(self.steps * (1 - strength)) :] or times[-1:]
 

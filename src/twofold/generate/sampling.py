@@ -8,7 +8,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..diffusion import Rngs, Schedule, ddim, dpm, dpm_timesteps, draw, euler, lcm, lcm_timesteps
+from ..diffusion import (
+    Rngs,
+    Schedule,
+    ddim,
+    dpmpp_2m,
+    dpmpp_2m_timesteps,
+    euler,
+    lcm,
+    lcm_timesteps,
+    randn_tensor,
+)
 from ..protocol import Answer
 from .config import Settings
 
@@ -36,9 +46,9 @@ class Path:
 def path(settings: Settings, schedule: Schedule) -> Path:
     """The walk that the settings ask for.
 
-    Its first time step is exactly the one noised to and its last is 1, nearly clean, evenly spaced between, for ``dpm``
-    in the logarithm of signal to noise; a consistency model's are those it was distilled on, from the nearest at or
-    below.
+    Its first time step is exactly the one noised to and its last is 1, nearly clean, evenly spaced between, for
+    ``dpmpp_2m`` in the logarithm of signal to noise; a consistency model's are those it was distilled on,
+    from the nearest at or below.
 
     Raises:
         ValueError: more steps than there are time steps on the way.
@@ -55,8 +65,8 @@ def path(settings: Settings, schedule: Schedule) -> Path:
             )
         count = settings.steps
         return Path(start, tuple(taught[i * len(taught) // count] for i in range(count)))
-    if settings.sampler == "dpm":
-        return Path(start, tuple(dpm_timesteps(schedule, start, settings.steps)))
+    if settings.sampler == "dpmpp_2m":
+        return Path(start, tuple(dpmpp_2m_timesteps(schedule, start, settings.steps)))
     if settings.steps == 1 or start == 1:
         return Path(start, (start,))
     count = min(settings.steps, start)
@@ -95,7 +105,7 @@ def run(
 
     Args:
         way: the walk.
-        sampler: ``ddim``, ``euler``, ``dpm`` or ``lcm``.
+        sampler: ``ddim``, ``euler``, ``dpmpp_2m`` or ``lcm``.
         denoise: what the network sees in a state; its answer's features are kept of the last look only.
         x: the start.
         schedule: gives the scales at each time step.
@@ -117,9 +127,9 @@ def run(
             there = schedule.scales_like(torch.full_like(t, way.times[i + 1]), x)
         if sampler == "lcm":
             clean = lcm(x, answer.x0, now)
-            x = clean if last else there[0] * clean + there[1] * draw(x.shape, rngs, x)
-        elif sampler == "dpm":
-            x, before = dpm(x, answer.x0, here, there, None if last else before), (answer.x0, here)
+            x = clean if last else there[0] * clean + there[1] * randn_tensor(x.shape, rngs, x)
+        elif sampler == "dpmpp_2m":
+            x, before = dpmpp_2m(x, answer.x0, here, there, None if last else before), (answer.x0, here)
         else:
             x = (euler if sampler == "euler" else ddim)(x, answer.x0, here, there)
     return x, answer

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
-from ..diffusion import Rngs, Schedule, Spacing, cast_like, ddim, draw, euler, lcm, lcm_timesteps
+from ..diffusion import Rngs, Scales, Schedule, Spacing, lcm_timesteps, randn_tensor, sample
 from .noise import Noise, Strategy, multi_resolution
 from .query import Answer, ClassLabels, Look, Parts, Query, TimeStep
 
@@ -108,7 +108,7 @@ class MultiStep:
         if self.start == "image":
             return image
         shape = (len(image), image.shape[1] * self.parts, *image.shape[2:])
-        return draw(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
+        return randn_tensor(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
 
     def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> Query:
         """What to show the network in training, for latents of image (``b z h w``) and target."""
@@ -120,53 +120,40 @@ class MultiStep:
         t = torch.randint(schedule.steps, (b,), generator=rng)
         if self.trained_at is not None:
             t = torch.full((b,), self.trained_at)
-        noise = image if self.start == "image" else draw(target.shape, rng, target)
+        noise = image if self.start == "image" else randn_tensor(target.shape, rng, target)
         if self.mixed is not None and self.start == "gaussian":
             share = t.to(noise) / schedule.steps if self.annealed else torch.ones(b)
             noise = multi_resolution(noise, rng, self.mixed_strength * share, self.mixed)
         state, _, _ = schedule.noised(target, noise, t.to(image.device))
         return self._show(image, state, t.to(image.device), schedule)
 
-    def _there(self, schedule: Schedule, times: list[int], i: int) -> tuple[Tensor, Tensor]:
-        """Where step ``i`` leads to.
+    def _scales(self, schedule: Schedule, times: list[int]) -> list[Scales] | None:
+        """Alpha and sigma after each step, where they are not those of the next time step.
 
         Evenly spaced DDIM goes back by T // n, as diffusers does: where n does not divide T that is not quite the next
         time step, and the last step may stop short of the end.
         """
-        if self.timesteps is None and self.sampler == "ddim" and schedule.predicts != "flow":
-            before = times[i] - schedule.steps // len(times)
-            return schedule.scales(torch.tensor([before])) if before >= 0 else schedule.end()
-        if i + 1 < len(times):
-            return schedule.scales(torch.tensor([times[i + 1]]))
-        return schedule.end()
+        if self.timesteps is not None or self.sampler != "ddim" or schedule.predicts == "flow":
+            return None
+        stride = schedule.steps // len(times)
+        after = [t - stride for t in times]
+        return [
+            schedule.scales(torch.tensor([t])) if t >= 0 else schedule.scales_after([t])[0] for t in after
+        ]
 
     def solve(self, look: Look, image: Tensor, rng: Rngs, schedule: Schedule) -> Answer:
         """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
         schedule = schedule if self.noise is None else self.noise.schedule
-        state, times = self._start(image, rng), self.times(schedule)
-        answer = Answer(state)
-        for i, now in enumerate(times):
-            t = torch.full((len(state),), now, device=state.device)
-            query = self._show(image, state, t, schedule)
-            answer = look(query)
-            last = i + 1 == len(times)
-            there = self._there(schedule, times, i)
-            to = tuple(cast_like(s, state).reshape(1, 1, 1, 1) for s in there)
-            if self.sampler == "lcm":
-                fresh = torch.zeros_like(state) if last else draw(state.shape, rng, state)
-                answer, state = _lcm(query, answer, now, to, fresh, last)
-            elif self.oracle:
-                state = to[0] * answer.x0 + to[1] * image
-            elif self.sampler == "euler":
-                state = euler(state, answer.x0, (query.alpha, query.sigma), (to[0], to[1]))
-            else:
-                state = ddim(state, answer.x0, (query.alpha, query.sigma), (to[0], to[1]))
-        return answer if self.final == "x0" else Answer(state, answer.features)
+        start, times = self._start(image, rng), self.times(schedule)
+        answer = Answer(start)
 
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            nonlocal answer
+            answer = look(self._show(image, x, t, schedule))
+            return answer.x0
 
-def _lcm(
-    query: Query, answer: Answer, now: int, to: tuple[Tensor, ...], fresh: Tensor, last: bool
-) -> tuple[Answer, Tensor]:
-    clean = lcm(query.state, answer.x0, now)
-    state = clean if last else to[0] * clean + to[1] * fresh
-    return Answer(clean, answer.features), state
+        noise = image if self.oracle else None
+        scales = self._scales(schedule, times)
+        state = sample(denoise, start, schedule, times, self.sampler, scales=scales, rngs=rng, noise=noise)
+        # A consistency model's clean latent is not the network's x0, but the state after the last step.
+        return Answer(state, answer.features) if self.final == "prev" or self.sampler == "lcm" else answer

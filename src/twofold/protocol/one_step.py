@@ -9,7 +9,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
-from ..diffusion import Rngs, Schedule, draw
+from ..diffusion import Rngs, Schedule, randn_tensor
 from .query import Answer, ClassLabels, Look, Parts, Query, TimeStep
 
 
@@ -70,11 +70,11 @@ class OneStep:
         b, z, h, w = image.shape
         zero = image.new_zeros(b, 1, 1, 1)
         if self.noised:
-            image, _, _ = schedule.noised(image, draw(image.shape, rng, image), t)
+            image, _, _ = schedule.noised(image, randn_tensor(image.shape, rng, image), t)
         if self.condition == "replace":
             return Query(image, t, image, zero, zero + 1, self.predicts)
         shape = (b, z * self.parts, h, w)
-        state = draw(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
+        state = randn_tensor(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
         return Query(torch.cat([image, state], 1), t, state, zero, zero + 1, self.predicts)
 
     def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> Query:

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..diffusion import MAX_STEPS, Parametrization, to_x0, word_for
+from ..diffusion import MAX_STEPS, Parametrization, to_x0, x0_to_prediction
 
 # Settings of protocols are read from files too: their ranges bound what is computed and allocated.
 TimeStep = Annotated[int, Field(ge=0, le=MAX_STEPS)]
@@ -51,7 +51,7 @@ class Query:
 
     def wanted(self, answer: Tensor) -> Tensor:
         """What the network has to say to be read as ``answer`` (``b z h w``): the target of a loss on latents."""
-        return word_for(answer, self.state, self.alpha, self.sigma, self.predicts)
+        return x0_to_prediction(answer, self.state, self.alpha, self.sigma, self.predicts)
 
 
 def joined(queries: Sequence[Query]) -> Query:

@@ -20,7 +20,7 @@ from .team import Team
 
 # Labelled images of the miniature, and denoising steps of a created one: creation is what costs.
 LABELLED = 120
-SAMPLER: Literal["dpm"] = "dpm"
+SAMPLER: Literal["dpmpp_2m"] = "dpmpp_2m"
 STEPS = 10
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 Rngs = torch.Generator | Sequence[torch.Generator]
 
 
-def draw(shape: Sequence[int], rngs: Rngs, like: Tensor) -> Tensor:
+def randn_tensor(shape: Sequence[int], rngs: Rngs, like: Tensor) -> Tensor:
     """Standard normal numbers ``b ...`` in the dtype and on the device of ``like``.
 
     With one generator an image, each image's numbers are its own, whatever stands beside it in the batch. They are
