@@ -335,9 +335,9 @@ def _check_ledger(path: Path) -> None:
 
 def _check_list(path: Path) -> None:
     from twofold.evaluate.predictions import read_list
-    from twofold.evaluate.standards import STANDARDS
+    from twofold.evaluate.protocols import EVAL_PROTOCOLS
 
-    read_list(path.parent, next(s for s in STANDARDS.values() if s.target == "depth"))
+    read_list(path.parent, next(s for s in EVAL_PROTOCOLS.values() if s.target == "depth"))
 
 
 def _check_evaluation(path: Path) -> None:
@@ -361,9 +361,9 @@ def _check_tar(path: Path) -> None:
 def _check_people(path: Path) -> None:
     from types import SimpleNamespace
 
-    from twofold.evaluate.pose import FromResults
+    from twofold.evaluate.pose import CocoResults
 
-    FromResults(path, SimpleNamespace(rows=[]))  # ty: ignore[invalid-argument-type]
+    CocoResults(path, SimpleNamespace(rows=[]))  # ty: ignore[invalid-argument-type]
 
 
 CHECKS: dict[str, Check] = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
-from twofold.evaluate import Question, Standard, carry_out, of_files
+from twofold.evaluate import EvalProtocol, EvalRequest, evaluation_from_files, run_and_report
 from twofold.geometry import unit
 from twofold.prediction import Prediction
 from twofold.sample import Origin, Sample
@@ -81,10 +81,10 @@ def guesses(data: Path, root: Path, target: str, count: int = 0) -> Path:
     return root
 
 
-def scored(data: Path, root: Path, standard: Standard, out: Path, **asked: Any) -> dict[str, Any]:
+def scored(data: Path, root: Path, protocol: EvalProtocol, out: Path, **asked: Any) -> dict[str, Any]:
     """The report of stored predictions, without pictures."""
-    job, about = of_files(Question(Folder(data), standard, out, **asked), root)
-    return carry_out(job, about, pictures=False)
+    job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, out, **asked), root)
+    return run_and_report(job, metadata, pictures=False)
 
 
 class Eyes:

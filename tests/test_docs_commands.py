@@ -18,7 +18,7 @@ from doc_blocks import ROOT, Command, blocks, commands, mentioned_options, progr
 from twofold.checkpoints import PUBLISHED
 from twofold.cli.main import app
 from twofold.data.convert import CONVERTERS
-from twofold.evaluate import BENCHMARKS, STANDARDS
+from twofold.evaluate import BENCHMARKS, EVAL_PROTOCOLS
 from twofold.tasks import get_task
 from twofold.train import Recipe
 
@@ -79,7 +79,7 @@ VALUES: dict[str, Callable[[str], bool]] = {
     "model": is_model,
     "creator": is_model,
     "benchmark": among(BENCHMARKS),
-    "protocol": among(STANDARDS),
+    "protocol": among(EVAL_PROTOCOLS),
     "method": among(PUBLISHED),
     "frame": among(("RUB", "LUB", "RDB", "RDF")),
     "odd_sizes": among(("pad", "floor")),

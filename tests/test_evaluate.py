@@ -16,21 +16,21 @@ import torch
 from scored import Eyes, folder, guess, guesses, scored, stored
 from twofold.data.folder import Folder
 from twofold.evaluate import (
-    STANDARDS,
+    EVAL_PROTOCOLS,
+    EvalRequest,
     EvaluationError,
-    Question,
-    carry_out,
+    evaluation_from_files,
+    evaluation_from_model,
     finish,
     get_benchmark,
-    get_standard,
-    of_files,
-    of_model,
+    get_eval_protocol,
     run,
+    run_and_report,
     score,
     score_baselines,
-    task_for,
+    select_task,
 )
-from twofold.evaluate.measure import aligned, fitted_size, measure, metrics_of, truth, windowed
+from twofold.evaluate.measure import aligned, crop_to_window, get_metrics, measure, resize_to_target, truth
 from twofold.evaluate.rows import pack, pack_all, unpack, unpack_from
 from twofold.evaluate.run import data_identity
 from twofold.geometry import convert_frame
@@ -39,7 +39,7 @@ from twofold.metrics import crop_mask
 from twofold.predictor import Reading
 from twofold.sample import Sample
 
-LS = get_standard("depth/marigold-ls")
+LS = get_eval_protocol("depth/marigold-ls")
 # Scores whose sums add in every way there is: means over images, means over pixels, histograms, confusions, curves.
 KINDS = ("depth/marigold-ls", "normal/dsine", "dis/pysod", "seg/miou")
 
@@ -71,16 +71,16 @@ def numbers(report: dict[str, Any]) -> dict[str, Any]:
 def test_no_order_of_work_shows_in_a_score(
     name: str, data: Path, roots: dict[str, Path], tmp_path: Path
 ) -> None:
-    standard = get_standard(name)
-    root = roots[standard.target]
-    whole = scored(data, root, standard, tmp_path / "whole")
+    protocol = get_eval_protocol(name)
+    root = roots[protocol.target]
+    whole = scored(data, root, protocol, tmp_path / "whole")
     assert all(math.isfinite(x) for x in whole["scores"].values())
 
-    job, about = of_files(Question(Folder(data), standard, tmp_path / "shuffled"), root)
+    job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, tmp_path / "shuffled"), root)
     list(run(job, [3, 1, 4, 0, 2]))
-    shuffled, _ = finish(job, about, pictures=False)
+    shuffled, _ = finish(job, metadata, pictures=False)
 
-    job, about = of_files(Question(Folder(data), standard, tmp_path / "killed"), root)
+    job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, tmp_path / "killed"), root)
     rows = run(job)
     next(rows), next(rows)
     rows.close()
@@ -89,12 +89,14 @@ def test_no_order_of_work_shows_in_a_score(
         path.read_bytes() + b'{"id": "set/ball-2", "status": "do'
     )  # a kill in the middle of a line
     resumed = list(run(job))
-    killed, _ = finish(job, about, pictures=False)
+    killed, _ = finish(job, metadata, pictures=False)
     assert [bool(row.get("kept")) for row in resumed] == [True, True, False, False, False]
 
     for k in (1, 2):
-        job, about = of_files(Question(Folder(data), standard, tmp_path / "shared", shard=(k, 2)), root)
-        shared = carry_out(job, about, pictures=False)
+        job, metadata = evaluation_from_files(
+            EvalRequest(Folder(data), protocol, tmp_path / "shared", shard=(k, 2)), root
+        )
+        shared = run_and_report(job, metadata, pictures=False)
         assert shared["counts"]["waiting"] == (2 if k == 1 else 0)
     assert sorted(p.name for p in (tmp_path / "shared").glob("rows*")) == [
         "rows-1-of-2.jsonl",
@@ -127,14 +129,14 @@ def test_the_number_is_that_of_the_metrics_themselves(
 def test_a_model_has_the_score_that_score_gives_it(data: Path, tmp_path: Path) -> None:
     samples = list(Folder(data))
     for name, task in (("depth/marigold-ls", "depth"), ("normal/dsine", "normals")):
-        question = Question(Folder(data), get_standard(name), tmp_path / task, count=3)
-        job, about = of_model(question, eyes(task), seed=0)
-        found = carry_out(job, about, pictures=False)
+        request = EvalRequest(Folder(data), get_eval_protocol(name), tmp_path / task, count=3)
+        job, metadata = evaluation_from_model(request, eyes(task), seed=0)
+        found = run_and_report(job, metadata, pictures=False)
         for metric, value in score(eyes(task), samples[:3]).items():
             assert found["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-6)
         assert found["counts"]["evaluated"] == 3
         assert found["of"]["digest"] == "d" * 64
-    guessed = score_baselines(metrics_of(LS), samples[:3])
+    guessed = score_baselines(get_metrics(LS), samples[:3])
     found = json.loads((tmp_path / "depth" / "report.json").read_text())
     assert found["baselines"]["row"] == pytest.approx(guessed["row"])
     assert found["deviations"] == ["seed 0 in place of 1234"]
@@ -143,9 +145,9 @@ def test_a_model_has_the_score_that_score_gives_it(data: Path, tmp_path: Path) -
 # ---- perfection
 
 
-def perfect(standard: Any, one: Sample) -> torch.Tensor:
-    """A prediction that a standard must find perfect: the truth, in the freedom that its fit leaves."""
-    true = one.targets[standard.target]
+def perfect(protocol: Any, one: Sample) -> torch.Tensor:
+    """A prediction that a protocol must find perfect: the truth, in the freedom that its fit leaves."""
+    true = one.targets[protocol.target]
     free = {
         "affine": lambda d: 2 - 0.3 * d,
         "disparity": lambda d: 2 / d.clamp(min=0.1) + 0.1,
@@ -154,15 +156,15 @@ def perfect(standard: Any, one: Sample) -> torch.Tensor:
         "scale": lambda d: 3 * d,
         "median": lambda d: 3 * d,
     }
-    return free.get(standard.align, lambda d: d)(true)
+    return free.get(protocol.align, lambda d: d)(true)
 
 
-@pytest.mark.parametrize("name", [n for n in STANDARDS if n not in ("pose/coco-kp", "dis/hce")])
+@pytest.mark.parametrize("name", [n for n in EVAL_PROTOCOLS if n not in ("pose/coco-kp", "dis/hce")])
 def test_a_perfect_prediction_scores_perfectly(name: str, data: Path, tmp_path: Path) -> None:
-    standard = get_standard(name)
+    protocol = get_eval_protocol(name)
     for one in Folder(data):
-        stored(tmp_path / "perfect", str(one.id), perfect(standard, one))
-    found = scored(data, tmp_path / "perfect", standard, tmp_path / "out")
+        stored(tmp_path / "perfect", str(one.id), perfect(protocol, one))
+    found = scored(data, tmp_path / "perfect", protocol, tmp_path / "out")
     # Histograms are off by half a bin, float32 files by their rounding.
     slack = {
         "median": 0.006,
@@ -193,7 +195,7 @@ def test_the_effort_of_a_perfect_mask_is_none(data: Path, tmp_path: Path) -> Non
     pytest.importorskip("skimage")
     for one in Folder(data):
         stored(tmp_path / "perfect", str(one.id), one.targets["mask"])
-    assert scored(data, tmp_path / "perfect", get_standard("dis/hce"), tmp_path / "out")["scores"] == {
+    assert scored(data, tmp_path / "perfect", get_eval_protocol("dis/hce"), tmp_path / "out")["scores"] == {
         "hce": 0
     }
 
@@ -244,7 +246,7 @@ def test_samples_without_truth_are_skipped_and_said(
     nothing = scored(data, roots["depth"], LS.with_rules(valid_range=(50.0, 60.0)), tmp_path / "none")
     assert nothing["counts"]["skipped"] == {"no valid pixel": 5}
     assert set(nothing["scores"].values()) == {None}
-    lacking = get_standard("pose/coco-kp")
+    lacking = get_eval_protocol("pose/coco-kp")
     with pytest.raises(EvaluationError, match=r"cannot be read|COCO"):
         scored(data, roots["depth"] / "none.json", lacking, tmp_path / "pose")
 
@@ -272,7 +274,7 @@ def test_a_folder_is_the_same_wherever_it_lies(data: Path, tmp_path: Path) -> No
 
 def test_two_processes_do_not_write_one_file(data: Path, roots: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    job, _ = of_files(Question(Folder(data), LS, tmp_path), roots["depth"])
+    job, _ = evaluation_from_files(EvalRequest(Folder(data), LS, tmp_path), roots["depth"])
     rows = run(job)
     next(rows)
     with pytest.raises(EvaluationError, match="--shard"):
@@ -290,14 +292,14 @@ def test_pictures_no_camera_took_are_refused(roots: dict[str, Path], tmp_path: P
     assert any("rendered" in line for line in found["warnings"])
     # Where the test set is rendered, it is meant to be.
     sintel = get_benchmark("sintel-normals")
-    scored(data, roots["normals"], sintel.standard(), tmp_path / "sintel", benchmark=sintel)
+    scored(data, roots["normals"], sintel.protocol(), tmp_path / "sintel", benchmark=sintel)
 
 
 def test_a_benchmark_says_when_its_pictures_are_not_all_there(
     data: Path, roots: dict[str, Path], tmp_path: Path
 ) -> None:
     bench = get_benchmark("diode-depth")
-    found = scored(data, roots["depth"], bench.standard(), tmp_path, benchmark=bench, count=2)
+    found = scored(data, roots["depth"], bench.protocol(), tmp_path, benchmark=bench, count=2)
     assert any("is over 771" in line for line in found["warnings"])
     assert any("only 2 of the folder's 5" in line for line in found["warnings"])
     assert found["published"]
@@ -330,19 +332,21 @@ def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Pa
 
 
 def test_vectors_in_another_frame_are_suspected(data: Path, tmp_path: Path) -> None:
-    standard = get_standard("normal/dsine")
+    protocol = get_eval_protocol("normal/dsine")
     root = tmp_path / "lub"
     for one in Folder(data):
         stored(root, str(one.id), convert_frame(guess(one, "normals"), "RUB", "LUB"))
-    wrong = scored(data, root, standard, tmp_path / "wrong")
+    wrong = scored(data, root, protocol, tmp_path / "wrong")
     assert any("LUB in place of RUB" in line for line in wrong["warnings"])
-    job, about = of_files(Question(Folder(data), standard, tmp_path / "right"), root, frame="LUB")
-    right = carry_out(job, about, pictures=False)
+    job, metadata = evaluation_from_files(
+        EvalRequest(Folder(data), protocol, tmp_path / "right"), root, frame="LUB"
+    )
+    right = run_and_report(job, metadata, pictures=False)
     assert right["scores"]["mean"] < wrong["scores"]["mean"] - 5 and not right["warnings"]
     # A list may say it of each.
     rows = (json.dumps({"id": id, "path": f"{id}.npy", "frame": "LUB"}) for id in Folder(data).ids)
     (root / "predictions.jsonl").write_text("\n".join(rows))
-    assert scored(data, root, standard, tmp_path / "listed")["scores"] == right["scores"]
+    assert scored(data, root, protocol, tmp_path / "listed")["scores"] == right["scores"]
 
 
 def test_a_list_cannot_lead_out_of_its_folder(data: Path, roots: dict[str, Path], tmp_path: Path) -> None:
@@ -362,8 +366,8 @@ def test_what_twofold_predict_writes_is_known_by_its_picture(data: Path, tmp_pat
     job = Job({"depth": eyes()}, {"depth": {}}, tmp_path / "maps", 0, LS.seed)
     assert [row["status"] for row in predict_files(job, inputs)] == ["done", "done"]
     stored_scores = scored(data, tmp_path / "maps", LS, tmp_path / "files", count=2)["scores"]
-    question = Question(source, LS, tmp_path / "model", count=2)
-    asked = carry_out(*of_model(question, eyes()), pictures=False)
+    request = EvalRequest(source, LS, tmp_path / "model", count=2)
+    asked = run_and_report(*evaluation_from_model(request, eyes()), pictures=False)
     assert stored_scores == pytest.approx(asked["scores"], rel=1e-5)
 
 
@@ -371,14 +375,14 @@ def test_what_twofold_predict_writes_is_known_by_its_picture(data: Path, tmp_pat
 
 
 def test_what_lies_outside_the_crop_never_matters(data: Path) -> None:
-    standard = get_benchmark("nyuv2-depth").standard()
+    protocol = get_benchmark("nyuv2-depth").protocol()
     one = Folder(data)[1]
     inside = crop_mask("nyu_eigen", 48, 48)
     guessed = guess(one, "depth")
     spoiled = torch.where(inside, guessed, 1e6)
-    first, second = (measure(x, one, standard)[0] for x in (guessed, spoiled))
+    first, second = (measure(x, one, protocol)[0] for x in (guessed, spoiled))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    target, valid = truth(one, standard)
+    target, valid = truth(one, protocol)
     assert not bool((valid & ~inside).any())
     assert bool(((target > 1e-3) & (target < 10))[valid].all())
 
@@ -397,13 +401,13 @@ def test_the_window_of_kitti_is_at_the_bottom_in_the_middle() -> None:
     one = Sample(
         torch.zeros(3, 375, 1242), {"depth": rows + 1, "matting": columns}, {"depth": known, "matting": known}
     )
-    cut = windowed(one, "kitti_benchmark")
+    cut = crop_to_window(one, "kitti_benchmark")
     assert tuple(cut.image.shape) == (3, 352, 1216)
     assert (float(cut.targets["depth"][0, 0, 0]), float(cut.targets["matting"][0, 0, 0])) == (24.0, 13.0)
-    assert windowed(cut, "kitti_benchmark") is not cut
-    assert torch.equal(windowed(cut, "kitti_benchmark").targets["depth"], cut.targets["depth"])
+    assert crop_to_window(cut, "kitti_benchmark") is not cut
+    assert torch.equal(crop_to_window(cut, "kitti_benchmark").targets["depth"], cut.targets["depth"])
     with pytest.raises(EvaluationError, match="smaller than the window"):
-        windowed(cut.__class__(torch.zeros(3, 100, 1216)), "kitti_benchmark")
+        crop_to_window(cut.__class__(torch.zeros(3, 100, 1216)), "kitti_benchmark")
 
 
 def test_a_fit_on_fewer_columns_is_still_applied_to_all() -> None:
@@ -419,11 +423,11 @@ def test_a_fit_on_fewer_columns_is_still_applied_to_all() -> None:
 
 def test_predictions_of_other_sizes_are_brought_to_their_pictures() -> None:
     ids = torch.tensor([[[0.0, 2.0]]])
-    assert set(fitted_size(ids, torch.zeros(1, 4, 8), "semantic").unique().tolist()) == {0.0, 2.0}
-    vectors = fitted_size(torch.randn(3, 4, 4), torch.zeros(3, 16, 16), "normals")
+    assert set(resize_to_target(ids, torch.zeros(1, 4, 8), "semantic").unique().tolist()) == {0.0, 2.0}
+    vectors = resize_to_target(torch.randn(3, 4, 4), torch.zeros(3, 16, 16), "normals")
     assert torch.allclose(vectors.norm(dim=0), torch.ones(16, 16), atol=1e-5)
     with pytest.raises(EvaluationError, match="channels"):
-        fitted_size(torch.zeros(3, 4, 4), torch.zeros(1, 4, 4), "depth")
+        resize_to_target(torch.zeros(3, 4, 4), torch.zeros(1, 4, 4), "depth")
 
 
 def test_sums_are_kept_to_the_last_bit() -> None:
@@ -441,18 +445,20 @@ def test_a_model_is_not_scored_by_what_it_does_not_predict(data: Path, tmp_path:
     model: Any = SimpleNamespace(
         name="m", tasks=("depth", "normals"), settings=SimpleNamespace(tasks={"depth": how, "normals": how})
     )
-    assert task_for(model, [LS])[0] == "depth"
-    assert task_for(model, [get_standard("normal/bae")])[0] == "normals"
-    disparity = get_standard("depth/marigold-ls-disp")
-    assert task_for(model, [disparity, LS]) == ("depth", LS)
+    assert select_task(model, [LS])[0] == "depth"
+    assert select_task(model, [get_eval_protocol("normal/bae")])[0] == "normals"
+    disparity = get_eval_protocol("depth/marigold-ls-disp")
+    assert select_task(model, [disparity, LS]) == ("depth", LS)
     garg = get_benchmark("kitti-garg-depth")
-    assert task_for(model, [garg.standard(n) for n in garg.standards])[1].name == "depth/median"
+    assert select_task(model, [garg.protocol(n) for n in garg.protocols])[1].name == "depth/median"
     for name in ("depth/marigold-ls-disp", "seg/miou"):
         with pytest.raises(EvaluationError, match="predicts depth"):
-            task_for(model, [get_standard(name)])
+            select_task(model, [get_eval_protocol(name)])
     with pytest.raises(EvaluationError, match="predicts no dragons"):
-        task_for(model, [LS], "dragons")
+        select_task(model, [LS], "dragons")
     with pytest.raises(EvaluationError, match="metres"):
-        of_model(Question(Folder(data), get_standard("depth/vpd-metric"), tmp_path), eyes())
+        evaluation_from_model(
+            EvalRequest(Folder(data), get_eval_protocol("depth/vpd-metric"), tmp_path), eyes()
+        )
     with pytest.raises(EvaluationError, match="'depth'"):
-        of_model(Question(Folder(data), disparity, tmp_path), eyes())
+        evaluation_from_model(EvalRequest(Folder(data), disparity, tmp_path), eyes())

@@ -12,7 +12,7 @@ from scored import stored
 from trees import indoor, matting, multi, outdoor, people, seg
 from twofold.data.convert import CONVERTERS, convert
 from twofold.data.folder import Folder
-from twofold.evaluate import BENCHMARKS, Question, carry_out, get_benchmark, of_files
+from twofold.evaluate import BENCHMARKS, EvalRequest, evaluation_from_files, get_benchmark, run_and_report
 from twofold.sample import Sample
 
 # How a tree of each converter is made.
@@ -68,16 +68,16 @@ def test_a_perfect_answer_to_a_benchmark_is_perfect(
     name: str, folders: dict[tuple[str, str], Folder], tmp_path: Path
 ) -> None:
     bench = get_benchmark(name)
-    standard = bench.standard()
+    protocol = bench.protocol()
     folder = folders[bench.converter, bench.split]
-    whole = Folder(folder.root, targets=(standard.target,))
+    whole = Folder(folder.root, targets=(protocol.target,))
     for one in whole:
-        if standard.target not in one.targets:
+        if protocol.target not in one.targets:
             continue  # pictures without people have no parts
-        stored(tmp_path / "maps", str(one.id), perfect(one, standard.target, standard.align))
-    question = Question(folder, standard, tmp_path / "out", bench, allow_synthetic=True)
+        stored(tmp_path / "maps", str(one.id), perfect(one, protocol.target, protocol.align))
+    request = EvalRequest(folder, protocol, tmp_path / "out", bench, allow_synthetic=True)
     drawn = name != "ade20k"  # a palette of 150 colours takes its time
-    report = carry_out(*of_files(question, tmp_path / "maps"), pictures=drawn)
+    report = run_and_report(*evaluation_from_files(request, tmp_path / "maps"), pictures=drawn)
     have = report["counts"]
     assert have["evaluated"] >= 1 and not have["failed"], report["failed"]
     assert any(f"is over {bench.count}" in line for line in report["warnings"])
@@ -107,8 +107,8 @@ def test_the_truth_of_people_found_is_perfect(folders: dict[tuple[str, str], Fol
         flat = [x for x, y, v in how["points"] for x in (x, y, v)]
         found.append({"image_id": how["image_id"], "category_id": 1, "keypoints": flat, "score": 1.0})
     (tmp_path / "results.json").write_text(json.dumps(found))
-    question = Question(folder, bench.standard(), tmp_path / "out", bench)
-    report = carry_out(*of_files(question, tmp_path / "results.json"))
+    request = EvalRequest(folder, bench.protocol(), tmp_path / "out", bench)
+    report = run_and_report(*evaluation_from_files(request, tmp_path / "results.json"))
     assert report["scores"]["AP"] == pytest.approx(1)
     assert report["published"]
 

@@ -13,13 +13,13 @@ from torch.nn.functional import interpolate
 
 from twofold.cli.main import main
 from twofold.data import Folder, FolderWriter
-from twofold.evaluate import Question, carry_out, get_standard, of_files
-from twofold.evaluate.measure import fitted_size, resized_bytes
-from twofold.evaluate.standard import EvaluationError
+from twofold.evaluate import EvalRequest, evaluation_from_files, get_eval_protocol, run_and_report
+from twofold.evaluate.measure import resize_8bit, resize_to_target
+from twofold.evaluate.protocol import EvaluationError
 from twofold.geometry import unit
 from twofold.sample import Sample
 
-SCRIPT, BAE = get_standard("normal/diff2in1-script"), get_standard("normal/bae")
+SCRIPT, BAE = get_eval_protocol("normal/diff2in1-script"), get_eval_protocol("normal/bae")
 SIZE, SQUARE = (48, 64), (51, 51)
 IDS = ("b", "c", "a")
 
@@ -78,8 +78,10 @@ def printed(data: Folder, written: Path) -> tuple[float, float, float]:
 
 
 def test_files_have_the_scores_that_the_script_prints(data: Folder, written: Path, tmp_path: Path) -> None:
-    job, about = of_files(Question(data, SCRIPT, tmp_path / "out"), written, layout="diff2in1")
-    found = carry_out(job, about, pictures=False)
+    job, metadata = evaluation_from_files(
+        EvalRequest(data, SCRIPT, tmp_path / "out"), written, layout="diff2in1"
+    )
+    found = run_and_report(job, metadata, pictures=False)
     assert found["counts"]["evaluated"] == 3
     mean, rmse, below = printed(data, written)
     scores = found["scores"]
@@ -88,8 +90,10 @@ def test_files_have_the_scores_that_the_script_prints(data: Folder, written: Pat
     assert scores["normals_below_11.25_of_bytes"] == pytest.approx(below, abs=0.1)
     assert not any("frame" in line for line in found["warnings"])
     # By the other protocol: not rounded again, and with pi.
-    job, about = of_files(Question(data, BAE, tmp_path / "bae"), written, layout="diff2in1")
-    ours = carry_out(job, about, pictures=False)["scores"]["mean"]
+    job, metadata = evaluation_from_files(
+        EvalRequest(data, BAE, tmp_path / "bae"), written, layout="diff2in1"
+    )
+    ours = run_and_report(job, metadata, pictures=False)["scores"]["mean"]
     assert ours == pytest.approx(mean * 3.14 / math.pi, abs=0.05)
     assert ours != pytest.approx(mean * 3.14 / math.pi, abs=1e-4)
 
@@ -97,10 +101,10 @@ def test_files_have_the_scores_that_the_script_prints(data: Folder, written: Pat
 def test_levels_are_rounded_before_and_after_resizing() -> None:
     """In closed form: halfway between levels 10 and 11 and between 11 and 13."""
     line = torch.tensor([10.2, 11.4, 12.6])[None, None].expand(3, 2, 3) / 127.5 - 1
-    levels = (resized_bytes(line, (2, 5)) + 1) * 127.5
+    levels = (resize_8bit(line, (2, 5)) + 1) * 127.5
     # Columns of 3 at 5: weights 0, 0.6 + 0.4 ..., of levels 10, 11 and 13.
     assert levels[0, 0].round(decimals=3).tolist() == [10, 10, 11, 12, 13]
-    same = (resized_bytes(line, (2, 3)) + 1) * 127.5
+    same = (resize_8bit(line, (2, 3)) + 1) * 127.5
     assert same[0, 0].round(decimals=3).tolist() == [10, 11, 13]
 
 
@@ -139,16 +143,16 @@ def test_the_command_scores_the_folder_as_it_is(
 def test_files_that_would_pair_with_other_images_are_refused(
     data: Folder, written: Path, tmp_path: Path
 ) -> None:
-    question = Question(data, BAE, tmp_path / "out")
+    request = EvalRequest(data, BAE, tmp_path / "out")
     (written / "sn_pred_3.png").rename(written / "sn_pred_4.png")
     with pytest.raises(
         EvaluationError, match=r"3 files sn_pred_K.png and the data have 3.*sn_pred_3.png is missing"
     ):
-        of_files(question, written, layout="diff2in1")
+        evaluation_from_files(request, written, layout="diff2in1")
     (written / "sn_pred_4.png").rename(written / "sn_pred_3.png")
     Image.new("RGB", SQUARE).save(written / "sn_pred_4.png")
     with pytest.raises(EvaluationError, match=r"4 files.*sn_pred_4.png belongs to no image"):
-        of_files(question, written, layout="diff2in1")
+        evaluation_from_files(request, written, layout="diff2in1")
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -162,16 +166,18 @@ def test_maps_of_squeezed_images_are_stretched_where_it_is_passed(
     if listed:
         rows = [json.dumps({"id": id, "path": f"{id}.npy", "stretch": True}) for id in IDS]
         (root / "predictions.jsonl").write_text("\n".join(rows))
-    plain = carry_out(*of_files(Question(data, BAE, tmp_path / "plain"), root), pictures=False)
-    question = Question(data, BAE, tmp_path / "stretched")
-    found = carry_out(*of_files(question, root, stretch=not listed), pictures=False)
+    plain = run_and_report(
+        *evaluation_from_files(EvalRequest(data, BAE, tmp_path / "plain"), root), pictures=False
+    )
+    request = EvalRequest(data, BAE, tmp_path / "stretched")
+    found = run_and_report(*evaluation_from_files(request, root, stretch=not listed), pictures=False)
     if not listed:
         assert plain["counts"]["evaluated"] == 0
         assert "it is 51x51, its picture 64x48" in plain["failed"][0]["error"]
         assert "--stretch" in plain["failed"][0]["error"]
     errors = []
     for sample in data:
-        sized = fitted_size(
+        sized = resize_to_target(
             predicted(IDS.index(str(sample.id))), sample.targets["normals"], "normals", stretch=True
         )
         cosine = (sized * sample.targets["normals"]).sum(0).clamp(-1, 1)

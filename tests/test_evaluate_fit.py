@@ -14,8 +14,8 @@ from scored import scored, stored
 from twofold.cli.main import run as command
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
-from twofold.evaluate import get_standard, score
-from twofold.evaluate.fit import fit_of, fitted_scale
+from twofold.evaluate import get_eval_protocol, score
+from twofold.evaluate.alignment_checks import fit_diagnostics, fitted_scale
 from twofold.prediction import SPACES
 from twofold.sample import Origin, Sample
 from twofold.tasks import TASKS
@@ -68,7 +68,7 @@ def warnings(data: Path, out: Path, protocol: str, make: Any) -> list[str]:
     root = out / "predictions"
     for one in Folder(data):
         stored(root, str(one.id), make(one))
-    return scored(data, root, get_standard(protocol), out / "evaluation")["warnings"]
+    return scored(data, root, get_eval_protocol(protocol), out / "evaluation")["warnings"]
 
 
 @pytest.mark.parametrize("space", SPACES)
@@ -119,7 +119,7 @@ def test_one_exchanged_image_is_counted(data: Path, tmp_path: Path) -> None:
 def test_metric_protocols_fit_nothing(data: Path, tmp_path: Path) -> None:
     assert warnings(data, tmp_path, "depth/vpd-metric", lambda one: one.targets["depth"]) == []
     one = Folder(data)[0]
-    assert fit_of(one.targets["depth"], one, get_standard("depth/vpd-metric")) == {}
+    assert fit_diagnostics(one.targets["depth"], one, get_eval_protocol("depth/vpd-metric")) == {}
 
 
 def test_the_terminal_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

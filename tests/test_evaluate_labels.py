@@ -11,7 +11,7 @@ from scored import scored, stored
 from twofold.cli.main import run as command
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
-from twofold.evaluate import get_standard
+from twofold.evaluate import get_eval_protocol
 from twofold.sample import Origin, Sample
 
 ALL = torch.ones(1, 16, 16, dtype=torch.bool)
@@ -30,10 +30,10 @@ def written(root: Path, target: str, labels: list[torch.Tensor]) -> Path:
 
 
 def warnings(data: Path, out: Path, protocol: str) -> list[str]:
-    target = get_standard(protocol).target
+    target = get_eval_protocol(protocol).target
     for one in Folder(data):
         stored(out / "predictions", str(one.id), one.targets[target])
-    return scored(data, out / "predictions", get_standard(protocol), out / "evaluation")["warnings"]
+    return scored(data, out / "predictions", get_eval_protocol(protocol), out / "evaluation")["warnings"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The records of evaluation: frozen standards, benchmarks that can be had, published numbers with their sources."""
+"""The records of evaluation: frozen protocols, benchmarks that can be had, published numbers with their sources."""
 
 from __future__ import annotations
 
@@ -10,15 +10,22 @@ from pathlib import Path
 import pytest
 
 from twofold.data.convert import CONVERTERS
-from twofold.evaluate import BENCHMARKS, STANDARDS, EvaluationError, get_benchmark, get_standard, published
-from twofold.evaluate.measure import WINDOWS, metrics_of
-from twofold.evaluate.published import FILE, numbers, protocols, sources
+from twofold.evaluate import (
+    BENCHMARKS,
+    EVAL_PROTOCOLS,
+    EvaluationError,
+    get_benchmark,
+    get_eval_protocol,
+    published,
+)
+from twofold.evaluate.measure import WINDOWS, get_metrics
+from twofold.evaluate.published import FILE, external_protocols, numbers, sources
 from twofold.metrics import ALIGNMENTS
 from twofold.metrics.depth import CROPS
 from twofold.sample import UNITS
 from twofold.tasks import TASKS
 
-# A standard that changes a number changes its fingerprint: then its version rises, and a line is added here.
+# A protocol that changes a number changes its fingerprint: then its version rises, and a line is added here.
 FROZEN = {
     "depth/marigold-ls@1": "39875dfec0a9",
     "depth/marigold-ls-disp@1": "0dabb6ae4863",
@@ -46,7 +53,7 @@ FROZEN = {
     "mtl/astmt-normals@1": "349b5c1de63c",
     "mtl/astmt-saliency@1": "3b526abaaafe",
 }
-# Rules of data sets that decide numbers too: of each benchmark, by its own standard.
+# Rules of data sets that decide numbers too: of each benchmark, by its own protocol.
 FROZEN_BENCHMARKS = {
     "nyuv2-depth@1": "290e6c53f70f",
     "kitti-eigen-depth@1": "8df60213198d",
@@ -83,30 +90,30 @@ UNAVAILABLE = {"hypersim-semantic", "ade20k-subset"}
 
 
 def test_standards_are_frozen() -> None:
-    assert {s.id: s.fingerprint for s in STANDARDS.values()} == FROZEN
+    assert {s.id: s.fingerprint for s in EVAL_PROTOCOLS.values()} == FROZEN
 
 
 def test_benchmarks_are_frozen() -> None:
-    assert {b.id: b.standard().fingerprint for b in BENCHMARKS.values()} == FROZEN_BENCHMARKS
+    assert {b.id: b.protocol().fingerprint for b in BENCHMARKS.values()} == FROZEN_BENCHMARKS
 
 
-@pytest.mark.parametrize("name", STANDARDS)
+@pytest.mark.parametrize("name", EVAL_PROTOCOLS)
 def test_a_standard_can_be_measured(name: str) -> None:
-    standard = get_standard(name)
-    assert standard.name == name and get_standard(standard.id) is standard
+    protocol = get_eval_protocol(name)
+    assert protocol.name == name and get_eval_protocol(protocol.id) is protocol
     assert (
-        standard.align in (*ALIGNMENTS, *TASKS)
-        and standard.crop in ("", *CROPS)
-        and standard.window in ("", *WINDOWS)
+        protocol.align in (*ALIGNMENTS, *TASKS)
+        and protocol.crop in ("", *CROPS)
+        and protocol.window in ("", *WINDOWS)
     )
-    assert standard.target in UNITS
-    assert tuple(m.name for m in metrics_of(standard, 3)) == standard.names
-    assert standard.source and standard.title
-    json.dumps(standard.settings, allow_nan=False)
+    assert protocol.target in UNITS
+    assert tuple(m.name for m in get_metrics(protocol, 3)) == protocol.names
+    assert protocol.source and protocol.title
+    json.dumps(protocol.settings, allow_nan=False)
 
 
 def test_what_decides_no_number_does_not_change_a_fingerprint() -> None:
-    one = get_standard("depth/marigold-ls")
+    one = get_eval_protocol("depth/marigold-ls")
     assert one.with_rules(notes="other words", title="x", source="y").fingerprint == one.fingerprint
     changed = [
         one.with_rules(**rule)
@@ -118,12 +125,12 @@ def test_what_decides_no_number_does_not_change_a_fingerprint() -> None:
 def test_unknown_names_and_versions_are_refused() -> None:
     for name in ("depth/marigold", "depth/marigold-ls@2", ""):
         with pytest.raises(EvaluationError):
-            get_standard(name)
+            get_eval_protocol(name)
     for name in ("nyu", "nyuv2-depth@9"):
         with pytest.raises(EvaluationError):
             get_benchmark(name)
     with pytest.raises(EvaluationError, match="is scored by"):
-        get_benchmark("nyuv2-depth").standard("normal/bae")
+        get_benchmark("nyuv2-depth").protocol("normal/bae")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -131,13 +138,13 @@ def test_a_benchmarks_data_can_be_made(name: str) -> None:
     bench = get_benchmark(name)
     converter = CONVERTERS[bench.converter]
     assert bench.split in converter.splits
-    for standard in bench.standards:
-        made = bench.standard(standard)
+    for protocol in bench.protocols:
+        made = bench.protocol(protocol)
         assert made.target in converter.targets
         if made.valid_range is not None:
             low, high = made.valid_range
             assert 0 < low < high
-        assert made.id == get_standard(standard).id
+        assert made.id == get_eval_protocol(protocol).id
 
 
 def test_the_rules_of_marigolds_benchmarks() -> None:
@@ -151,25 +158,27 @@ def test_the_rules_of_marigolds_benchmarks() -> None:
     }
     for name, row in table.items():
         bench = get_benchmark(name)
-        s = bench.standard()
+        s = bench.protocol()
         assert (bench.count, s.valid_range, s.clip, s.crop, s.size) == row
         assert s.seed == 1234 and s.align == "affine"
         # Metres are scored as they are.
-        assert bench.standard("depth/vpd-metric").clip is None
+        assert bench.protocol("depth/vpd-metric").clip is None
 
 
 def test_published_numbers_are_well_formed() -> None:
     seen: set[tuple[str, ...]] = set()
     for n in numbers():
         assert n.source in sources()
-        assert n.protocol == (f"{n.standard}@1" if n.protocol in protocols() else get_standard(n.standard).id)
-        if n.standard in STANDARDS:
+        assert n.protocol_id == (
+            f"{n.protocol}@1" if n.protocol_id in external_protocols() else get_eval_protocol(n.protocol).id
+        )
+        if n.protocol in EVAL_PROTOCOLS:
             if n.benchmark not in UNAVAILABLE:
-                assert n.standard in get_benchmark(n.benchmark).standards
-            assert n.metric in get_standard(n.standard).names
+                assert n.protocol in get_benchmark(n.benchmark).protocols
+            assert n.metric in get_eval_protocol(n.protocol).names
         assert math.isfinite(n.value) and n.value > 0
         assert float(n.printed) == n.value
-        key = (n.benchmark, n.standard, n.method, n.metric, n.source, n.table)
+        key = (n.benchmark, n.protocol, n.method, n.metric, n.source, n.table)
         assert key not in seen, key
         seen.add(key)
     assert len(seen) > 400
@@ -186,13 +195,13 @@ def test_numbers_of_one_protocol_are_those_measured_by_it() -> None:
         rows = [r for name in sets for r in published(name, "depth/marigold-ls") if r["method"] == method]
         assert tuple(r["scores"]["abs_rel"] for r in rows) == wanted
         assert {r["protocol"] for r in rows} == {"depth/marigold-ls@1"}
-    own = {(n.method, n.protocol) for n in numbers() if n.source == "depth-fm"}
+    own = {(n.method, n.protocol_id) for n in numbers() if n.source == "depth-fm"}
     assert own == {
         ("GeoWizard", "depth/geowizard-own@1"), ("DepthFM-I", "depth/depthfm-own@1"),
         ("DepthFM-ID", "depth/depthfm-own@1"),
     }  # fmt: skip
-    assert not set(protocols()) & {s.id for s in STANDARDS.values()}
-    assert set(protocols()) == {n.protocol for n in numbers() if n.standard not in STANDARDS}
+    assert not set(external_protocols()) & {s.id for s in EVAL_PROTOCOLS.values()}
+    assert set(external_protocols()) == {n.protocol_id for n in numbers() if n.protocol not in EVAL_PROTOCOLS}
 
 
 @pytest.mark.parametrize("metric, least, most", [
@@ -224,8 +233,8 @@ def test_numbers_keep_the_digits_they_were_printed_with() -> None:
     marigold = rows["Marigold, 50 steps, no ensemble"]
     assert marigold["printed"]["abs_rel"] == "0.060" and marigold["scores"]["abs_rel"] == 0.06
     assert rows["GenPercept (depth)"]["scores"] == {"abs_rel": 0.052, "delta1": 0.966}
-    assert all(row["standard"] == "depth/marigold-ls" for row in rows.values())
-    assert any(row["standard"] == "depth/marigold-ls-disp" for row in published("nyuv2-depth"))
+    assert all(row["protocol"] == "depth/marigold-ls@1" for row in rows.values())
+    assert any(row["protocol"] == "depth/marigold-ls-disp@1" for row in published("nyuv2-depth"))
 
 
 def test_the_mean_of_the_four_test_sets_is_the_published_one() -> None:
@@ -242,9 +251,9 @@ PAGE = Path(__file__).parents[1] / "docs" / "evaluate.md"
 
 def test_the_page_names_every_record_and_its_code_is_code() -> None:
     text = PAGE.read_text()
-    for standard in STANDARDS:
-        assert standard in text or (standard.startswith("mtl/") and standard.split("-")[0] + "-*" in text), (
-            standard
+    for protocol in EVAL_PROTOCOLS:
+        assert protocol in text or (protocol.startswith("mtl/") and protocol.split("-")[0] + "-*" in text), (
+            protocol
         )
     for bench in BENCHMARKS.values():
         short = "-" + bench.name.split("-")[-1]

@@ -17,23 +17,23 @@ from scored import Eyes, folder, guess, guesses, scored, stored
 from twofold.cli.main import run as command
 from twofold.data.folder import Folder
 from twofold.evaluate import (
+    EvalRequest,
     EvaluationError,
-    Question,
-    carry_out,
     compare,
+    evaluation_from_files,
+    evaluation_from_model,
     get_benchmark,
-    get_standard,
-    of_files,
-    of_model,
+    get_eval_protocol,
     read,
+    run_and_report,
 )
 from twofold.evaluate.compare import comparison_markdown, comparison_page, differences, write_comparison
-from twofold.evaluate.pictures import WIDTH, data_url
+from twofold.evaluate.examples import WIDTH, data_url
 from twofold.evaluate.tables import own_table, published_tables
 from twofold.image import write_image
 from twofold.tasks.keypoints import JOINTS, heatmaps
 
-LS = get_standard("depth/marigold-ls")
+LS = get_eval_protocol("depth/marigold-ls")
 VOID = {"meta", "img", "br"}
 
 
@@ -76,8 +76,10 @@ class Page(HTMLParser):
 
 def model_report(data: Path, out: Path, **asked: Any) -> dict[str, Any]:
     eyes: Any = Eyes()
-    job, about = of_model(Question(Folder(data), asked.pop("standard", LS), out), eyes, **asked)
-    return carry_out(job, replace(about, command=["twofold", "evaluate", "<&>"]))
+    job, metadata = evaluation_from_model(
+        EvalRequest(Folder(data), asked.pop("protocol", LS), out), eyes, **asked
+    )
+    return run_and_report(job, replace(metadata, command=["twofold", "evaluate", "<&>"]))
 
 
 def test_a_page_needs_nothing_but_itself(data: Path, tmp_path: Path) -> None:
@@ -126,14 +128,16 @@ def test_the_report_says_all_that_decides(data: Path, tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_every_kind_of_truth_is_drawn(target: str, name: str, data: Path, tmp_path: Path) -> None:
     root = guesses(data, tmp_path / "guesses", target)
-    carry_out(*of_files(Question(Folder(data), get_standard(name), tmp_path / "out"), root))
+    run_and_report(
+        *evaluation_from_files(EvalRequest(Folder(data), get_eval_protocol(name), tmp_path / "out"), root)
+    )
     page = Page((tmp_path / "out" / "report.html").read_text())
     assert len(page.images) == 12
 
 
 def test_markdown_tables_have_as_many_cells_in_every_line(data: Path, depths: Path, tmp_path: Path) -> None:
     bench = get_benchmark("diode-depth")
-    scored(data, depths, bench.standard(), tmp_path, benchmark=bench)
+    scored(data, depths, bench.protocol(), tmp_path, benchmark=bench)
     text = (tmp_path / "report.md").read_text()
     for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
@@ -143,7 +147,7 @@ def test_markdown_tables_have_as_many_cells_in_every_line(data: Path, depths: Pa
 def test_published_rows_are_in_a_table_for_each_protocol(data: Path, depths: Path, tmp_path: Path) -> None:
     """Least squares in depth and RANSAC in log space never share one; this run is in that of its own."""
     bench = get_benchmark("eth3d-depth")
-    report = scored(data, depths, bench.standard(), tmp_path, benchmark=bench)
+    report = scored(data, depths, bench.protocol(), tmp_path, benchmark=bench)
     tables, sources = published_tables(report)
     titles = [title for title, _ in tables]
     assert titles[0] == "Published by depth/marigold-ls@1"
@@ -172,7 +176,7 @@ def test_reports_fitted_in_different_spaces_do_not_share_a_table(
     data: Path, depths: Path, tmp_path: Path
 ) -> None:
     reports = [
-        scored(data, depths, get_standard(name), tmp_path / name.replace("/", "-"))
+        scored(data, depths, get_eval_protocol(name), tmp_path / name.replace("/", "-"))
         for name in ("depth/marigold-ls", "depth/ls-log")
     ]
     with pytest.raises(
@@ -217,7 +221,7 @@ def test_comparable_runs_are_compared(data: Path, depths: Path, tmp_path: Path) 
 def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Path) -> None:
     first = scored(data, depths, LS, tmp_path / "a")
     others = {
-        "another protocol": scored(data, depths, get_standard("depth/scale"), tmp_path / "b"),
+        "another protocol": scored(data, depths, get_eval_protocol("depth/scale"), tmp_path / "b"),
         "clip [1.0, 2.0] instead of none": scored(
             data, depths, LS.with_rules(clip=(1.0, 2.0)), tmp_path / "c"
         ),
@@ -237,7 +241,7 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
     assert all(path.is_file() for path in write_comparison(tmp_path / "side", found).values())
     normals = guesses(data, tmp_path / "n", "normals")
     with pytest.raises(EvaluationError, match="no score in common"):
-        compare([first, scored(data, normals, get_standard("normal/dsine"), tmp_path / "f")])
+        compare([first, scored(data, normals, get_eval_protocol("normal/dsine"), tmp_path / "f")])
 
 
 def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
@@ -307,21 +311,25 @@ class Knows(Eyes):
 def test_people_are_counted_over_the_set(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     source = Folder(people(tmp_path / "people"))
-    standard = get_standard("pose/coco-kp")
+    protocol = get_eval_protocol("pose/coco-kp")
     eyes: Any = Knows(list(source))
-    report = carry_out(*of_model(Question(source, standard, tmp_path / "all"), eyes), pictures=False)
+    report = run_and_report(
+        *evaluation_from_model(EvalRequest(source, protocol, tmp_path / "all"), eyes), pictures=False
+    )
     assert report["scores"]["AP"] == pytest.approx(1, abs=0.02)
     assert report["scores"]["AP_L"] is None
     half: Any = Knows(list(source), wrong=(0, 1))
-    missed = carry_out(*of_model(Question(source, standard, tmp_path / "half"), half))
+    missed = run_and_report(*evaluation_from_model(EvalRequest(source, protocol, tmp_path / "half"), half))
     assert missed["scores"]["AR"] == pytest.approx(0.5, abs=0.02)
     assert missed["examples"]["worst"]["value"] < 0.2 < 0.9 < missed["examples"]["best"]["value"]
     # A detector's file of results, in any order, with somebody in a picture that the folder does not have.
     rows = [json.loads(line) for line in (tmp_path / "half" / "rows.jsonl").read_text().splitlines()[1:]]
     found = [person for row in rows for person in row["found"]]
     (tmp_path / "results.json").write_text(json.dumps([*found[::-1], {**found[0], "image_id": 99}]))
-    job, about = of_files(Question(source, standard, tmp_path / "file"), tmp_path / "results.json")
-    assert carry_out(job, about)["scores"] == pytest.approx(missed["scores"], nan_ok=True)
+    job, metadata = evaluation_from_files(
+        EvalRequest(source, protocol, tmp_path / "file"), tmp_path / "results.json"
+    )
+    assert run_and_report(job, metadata)["scores"] == pytest.approx(missed["scores"], nan_ok=True)
     assert job.source.left == 1  # ty: ignore[unresolved-attribute]
 
 
@@ -412,7 +420,7 @@ def test_guesses_are_guesses(data: Path) -> None:
 def test_a_report_of_wrong_types_is_refused(
     data: Path, depths: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    scored(data, depths, get_standard("depth/marigold-ls"), tmp_path / "out")
+    scored(data, depths, get_eval_protocol("depth/marigold-ls"), tmp_path / "out")
     path = tmp_path / "out" / "report.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(EvaluationError, match="is no report of twofold evaluate"):

@@ -199,9 +199,9 @@ def test_predict_fails_the_row_and_writes_no_map(here, broken_model, capsys):
 
 @pytest.mark.parametrize("target", ["depth", "normals"])
 def test_evaluate_fails_the_row_and_reports_no_score(here, broken_model, capsys, target):
-    from twofold.evaluate import STANDARDS
+    from twofold.evaluate import EVAL_PROTOCOLS
 
-    scored = [s for s in STANDARDS.values() if s.target == target and target in s.spaces]
+    scored = [s for s in EVAL_PROTOCOLS.values() if s.target == target and target in s.spaces]
     able = [s.id for s in scored if target == "normals" or s.align != "none"]
     world.folder(here / "data", count=2, size=32)
     code = run(["evaluate", "--data", "data", "--protocol", able[0], "--model", str(broken_model), "--out", "report",

@@ -23,7 +23,7 @@ from twofold.evaluate.image_sets import (
     image_set_distances,
     write_distances,
 )
-from twofold.evaluate.standard import EvaluationError
+from twofold.evaluate.protocol import EvaluationError
 from twofold.image import ImageError
 
 # Features of an image: the mean of each colour channel.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from twofold.data import Folder, FolderError, FolderWriter, validate
 from twofold.evaluate.predictions import decoded
-from twofold.evaluate.standard import EvaluationError
+from twofold.evaluate.protocol import EvaluationError
 from twofold.image import write_image
 from twofold.sample import Sample
 

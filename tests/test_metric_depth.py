@@ -11,9 +11,9 @@ import torch
 
 import world
 from twofold.data.folder import Folder
-from twofold.evaluate.predictions import FromModel, check_model
-from twofold.evaluate.standard import EvaluationError
-from twofold.evaluate.standards import STANDARDS
+from twofold.evaluate.predictions import ModelPredictions, check_model
+from twofold.evaluate.protocol import EvaluationError
+from twofold.evaluate.protocols import EVAL_PROTOCOLS
 from twofold.generate import Creator, Job, Settings, create
 from twofold.generate.relative import learnable
 from twofold.network import NetworkPredictor
@@ -42,8 +42,8 @@ def predictor(canvas: float, task=depth_10m):
     return NetworkPredictor(Constant(canvas).eval(), task, "depth", 32)
 
 
-def standard(name: str) -> Any:
-    return STANDARDS[name]
+def protocol(name: str) -> Any:
+    return EVAL_PROTOCOLS[name]
 
 
 def test_metres_come_back_from_the_canvas():
@@ -59,13 +59,13 @@ def test_metres_come_back_from_the_canvas():
 def test_the_benchmark_in_metres_scores_a_task_in_metres_and_no_other():
     """A canvas of -0.5 is 2.5 m, whatever the truth is."""
     ours = predictor(-0.5)
-    check_model(ours, standard("mtl/invpt-depth"))
+    check_model(ours, protocol("mtl/invpt-depth"))
     ball = world.sphere(0, 32)
-    found = FromModel(ours)(ball, {}).map
+    found = ModelPredictions(ours)(ball, {}).map
     torch.testing.assert_close(found, torch.full_like(found, 2.5))
     with pytest.raises(EvaluationError, match="scores metres"):
-        check_model(predictor(-0.5, TASKS["depth"]), standard("mtl/invpt-depth"))
-    check_model(predictor(-0.5, TASKS["depth"]), standard("depth/marigold-ls"))
+        check_model(predictor(-0.5, TASKS["depth"]), protocol("mtl/invpt-depth"))
+    check_model(predictor(-0.5, TASKS["depth"]), protocol("depth/marigold-ls"))
 
 
 def test_members_are_compared_as_they_are_and_scores_fit_nothing():

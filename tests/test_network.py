@@ -16,7 +16,7 @@ from plain import Plain, Tied
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, open_model, open_network, save_model
 from twofold.data import Folder, FolderWriter
-from twofold.evaluate import Question, carry_out, get_standard, of_model, score
+from twofold.evaluate import EvalRequest, evaluation_from_model, get_eval_protocol, run_and_report, score
 from twofold.generate import Settings, creator_of
 from twofold.network import NetworkPredictor, padded, read
 from twofold.prediction import Sees
@@ -341,10 +341,10 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
         predictor.asked(steps=4)
     assert torch.equal(predictor.asked(frame="LUB")(pictures[0]).map[0], -found[0].map[0])
     data = Folder(root / "rich")
-    question = Question(
-        data, get_standard("normal/dsine"), tmp_path / "report", count=3, allow_synthetic=True
+    request = EvalRequest(
+        data, get_eval_protocol("normal/dsine"), tmp_path / "report", count=3, allow_synthetic=True
     )
-    report = carry_out(*of_model(question, predictor, size=0), pictures=False)
+    report = run_and_report(*evaluation_from_model(request, predictor, size=0), pictures=False)
     plain = NetworkPredictor(opened.module, TASKS["normals"])
     for metric, value in score(plain, [data[i] for i in range(3)]).items():
         assert report["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-5)

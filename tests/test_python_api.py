@@ -22,7 +22,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, open_model
 from twofold.environment import resolve_device, resolve_dtype
-from twofold.evaluate.predictions import FromModel
+from twofold.evaluate.predictions import ModelPredictions
 from twofold.generate import Creator, Settings
 from twofold.generate.images import Synthesizer
 from twofold.heads import LatentHead
@@ -155,7 +155,7 @@ def test_creation_evaluation_and_fid_refuse_other_ranges(net, predictor):
     with pytest.raises(ImageError, match=r"the image of 'ball-0' has values from .* divide by 255"):
         Creator(net, {}, Settings(steps=1)).make([levels])
     with pytest.raises(ImageError, match="divide by 255"):
-        FromModel(predictor)(levels, {})
+        ModelPredictions(predictor)(levels, {})
     with pytest.raises(ImageError, match="a batch of images has values"):
         Features.of([ball.image[None] * 2 - 1], lambda x: x.flatten(1))
 

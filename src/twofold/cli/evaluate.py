@@ -44,7 +44,7 @@ _OF_FILES = ("scale", "frame", "stretch", "layout")
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from twofold.evaluate import About, Benchmark, Evaluation, Standard
+    from twofold.evaluate import Benchmark, EvalProtocol, Evaluation, RunMetadata
     from twofold.painter import Painter
 
 
@@ -155,48 +155,48 @@ def evaluate(
         refuse_unused(context, "without --predictions, because they are of stored ones", *_OF_FILES)
         check_source(context, model, network)
     from twofold.data.folder import Folder
-    from twofold.evaluate import Question, get_benchmark, of_files, of_model
+    from twofold.evaluate import EvalRequest, evaluation_from_files, evaluation_from_model, get_benchmark
 
     folder = Folder(data)
     known = get_benchmark(benchmark) if benchmark else None
-    standards = _standards(known, protocol, folder.header)
-    question = Question(folder, standards[0], out, known, count, _shard(shard), allow_synthetic, group)
+    eval_protocols = _protocols(known, protocol, folder.header)
+    request = EvalRequest(folder, eval_protocols[0], out, known, count, _shard(shard), allow_synthetic, group)
     if predictions is not None:
         if layout:
             refuse_unused(context, f"with --layout {layout}, which says it", "scale", "frame", "stretch")
-        if standards[0].target == "keypoints":
+        if eval_protocols[0].target == "keypoints":
             refuse_unused(context, "on people, whose results are a file", "stretch", "layout")
-        if standards[0].target == "normals":
+        if eval_protocols[0].target == "normals":
             refuse_unused(context, "on normals, whose files have a range of their own", "scale")
         else:
-            refuse_unused(context, f"on {standards[0].target}: only vectors have a frame", "frame")
-        job, about = of_files(question, predictions, scale, frame, stretch, layout)
+            refuse_unused(context, f"on {eval_protocols[0].target}: only vectors have a frame", "frame")
+        job, metadata = evaluation_from_files(request, predictions, scale, frame, stretch, layout)
     else:
         longest, where = _longest(size), device_of(device)
         asked: dict[str, Any] = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
         asked |= {"odd_sizes": odd_sizes} if odd_sizes != "pad" else {}
-        predictor, standard = _predictor(
-            Source(model, method, base, network=network), task, standards, where, dtype, **asked
+        predictor, eval_protocol = _predictor(
+            Source(model, method, base, network=network), task, eval_protocols, where, dtype, **asked
         )
         if not predictor.random:
             warn_unused(context, "on a deterministic model", "seed")
-        question = replace(question, standard=standard)
-        job, about = of_model(question, predictor, longest, seed, dtype, model)
-        about = replace(about, device=where)
-    return _run(job, replace(about, command=["twofold", *sys.argv[1:]]), pictures, as_json)
+        request = replace(request, protocol=eval_protocol)
+        job, metadata = evaluation_from_model(request, predictor, longest, seed, dtype, model)
+        metadata = replace(metadata, device=where)
+    return _run(job, replace(metadata, command=["twofold", *sys.argv[1:]]), pictures, as_json)
 
 
-def _standards(benchmark: Benchmark | None, protocol: str, header: dict[str, Any]) -> list[Standard]:
+def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any]) -> list[EvalProtocol]:
     """What may be scored by: the one asked for, else the benchmark's in its order, else the data's own."""
-    from twofold.evaluate import get_standard
+    from twofold.evaluate import get_eval_protocol
 
     if benchmark is not None:
-        return [benchmark.standard(name) for name in ([protocol] if protocol else benchmark.standards)]
+        return [benchmark.protocol(name) for name in ([protocol] if protocol else benchmark.protocols)]
     said = header.get("eval")
     named = protocol or (said.get("protocol", "") if isinstance(said, dict) else "")
     if not named:
         raise Stop("say --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
-    return [get_standard(named)]
+    return [get_eval_protocol(named)]
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -207,28 +207,28 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _predictor(
-    source: Source, task: str, standards: Sequence[Standard], device: str, dtype: str, **asked: Any
-) -> tuple[Painter, Standard]:
-    """The model's predictor, and the first of the standards that scores it."""
-    from twofold.evaluate import task_for
+    source: Source, task: str, eval_protocols: Sequence[EvalProtocol], device: str, dtype: str, **asked: Any
+) -> tuple[Painter, EvalProtocol]:
+    """The model's predictor, and the first of the protocols that scores it."""
+    from twofold.evaluate import select_task
 
     opened = open_source(source, device, dtype)
-    name, standard = task_for(opened, standards, task)
-    return opened.predictor(name).asked(**asked), standard
+    name, eval_protocol = select_task(opened, eval_protocols, task)
+    return opened.predictor(name).asked(**asked), eval_protocol
 
 
-def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
+def _run(job: Evaluation, metadata: RunMetadata, pictures: bool, as_json: bool) -> int:
     from twofold.evaluate import finish, run
     from twofold.evaluate.markdown import plain_table
-    from twofold.evaluate.tables import counted, group_table, own_table, published_tables
+    from twofold.evaluate.tables import counts_text, group_table, own_table, published_tables
 
-    total = len(about.selected)
+    total = len(metadata.selected)
     kept = 0
     for row in track(run(job, range(total)), -(-total // job.shard[1]), "evaluate", quiet=as_json):
         kept += bool(row.get("kept"))
         if row["status"] == "failed":
             complain(f"{row['id']}: {row['error']}")
-    report, paths = finish(job, about, pictures)
+    report, paths = finish(job, metadata, pictures)
     if as_json:
         emit(report)
     else:
@@ -240,24 +240,24 @@ def _run(job: Evaluation, about: About, pictures: bool, as_json: bool) -> int:
                 line(text)
         for warning in report["warnings"]:
             line(f"warning: {warning}")
-        line(f"{counted(report['counts'])}{f' ({kept} were there)' if kept else ''}; see {paths['html']}")
+        line(f"{counts_text(report['counts'])}{f' ({kept} were there)' if kept else ''}; see {paths['html']}")
     return SOME_FAILED if report["counts"]["failed"] else OK
 
 
 def _list(as_json: bool) -> None:
-    from twofold.evaluate import BENCHMARKS, STANDARDS
+    from twofold.evaluate import BENCHMARKS, EVAL_PROTOCOLS
 
     if as_json:
         for b in BENCHMARKS.values():
             said = {"title": b.title, "count": b.count, "converter": b.converter, "split": b.split}
-            emit({"benchmark": b.id, **said, "protocols": list(b.standards)})
-        for standard in STANDARDS.values():
-            emit({"protocol": standard.id, "title": standard.title, "target": standard.target})
+            emit({"benchmark": b.id, **said, "protocols": list(b.protocols)})
+        for eval_protocol in EVAL_PROTOCOLS.values():
+            emit({"protocol": eval_protocol.id, "title": eval_protocol.title, "target": eval_protocol.target})
         return
     line("benchmarks (--benchmark), their data, and the protocol they are scored by")
     for benchmark in BENCHMARKS.values():
         data = f"{benchmark.converter} {benchmark.split}, {benchmark.count} pictures"
-        line(f"  {benchmark.name:24} {benchmark.standards[0]:22} {data:44} {benchmark.title}")
+        line(f"  {benchmark.name:24} {benchmark.protocols[0]:22} {data:44} {benchmark.title}")
     line("protocols (--protocol), for one's own data too")
-    for standard in STANDARDS.values():
-        line(f"  {standard.id:24} {standard.target:10} {standard.title}")
+    for eval_protocol in EVAL_PROTOCOLS.values():
+        line(f"  {eval_protocol.id:24} {eval_protocol.target:10} {eval_protocol.title}")

@@ -1,35 +1,42 @@
-"""Measuring predictors: scores of samples in hand, and whole evaluations by published standards, with reports."""
+"""Measuring predictors: scores of samples in hand, and whole evaluations by published protocols, with reports."""
 
 from .benchmarks import BENCHMARKS, Benchmark, get_benchmark
 from .compare import compare
+from .pipeline import (
+    EvalRequest,
+    evaluation_from_files,
+    evaluation_from_model,
+    finish,
+    run_and_report,
+    select_task,
+)
+from .protocol import EvalProtocol, EvaluationError
+from .protocols import EVAL_PROTOCOLS, get_eval_protocol
 from .published import published
-from .report import About, read
+from .report import RunMetadata, read
 from .run import Evaluation, run
 from .score import score, score_baselines
-from .standard import EvaluationError, Standard
-from .standards import STANDARDS, get_standard
-from .whole import Question, carry_out, finish, of_files, of_model, task_for
 
 __all__ = [
     "BENCHMARKS",
-    "STANDARDS",
-    "About",
+    "EVAL_PROTOCOLS",
+    "RunMetadata",
     "Benchmark",
     "Evaluation",
     "EvaluationError",
-    "Question",
-    "Standard",
-    "carry_out",
+    "EvalRequest",
+    "EvalProtocol",
+    "run_and_report",
     "compare",
     "finish",
     "get_benchmark",
-    "get_standard",
-    "of_files",
-    "of_model",
+    "get_eval_protocol",
+    "evaluation_from_files",
+    "evaluation_from_model",
     "published",
     "read",
     "run",
     "score",
     "score_baselines",
-    "task_for",
+    "select_task",
 ]

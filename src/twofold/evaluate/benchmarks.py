@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..suggest import unknown
-from .standard import EvaluationError, Standard
-from .standards import get_standard
+from .protocol import EvalProtocol, EvaluationError
+from .protocols import get_eval_protocol
 
 _SPACES = ("depth/marigold-ls", "depth/marigold-ls-disp", "depth/ls-sqrt-disp", "depth/ls-log")
 _DEPTH = (*_SPACES, "depth/scale", "depth/median", "depth/vpd-metric")
@@ -18,16 +18,16 @@ _NORMALS = ("normal/dsine", "normal/marigold")
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One test set, and what it decides of a standard.
+    """One test set, and what it decides of a protocol.
 
     Attributes:
         name: such as ``nyuv2-depth``.
         title: in words.
         converter: name in `data.convert.CONVERTERS` that makes its folder.
         split: of the converter.
-        standards: it may be scored by; the first unless another is asked.
+        protocols: it may be scored by; the first unless another is asked.
         count: pictures that the published tables are over.
-        rules: what the data decides of a standard, such as ``valid_range``, ``crop``, ``clip``, ``size``.
+        rules: what the data decides of a protocol, such as ``valid_range``, ``crop``, ``clip``, ``size``.
         origin: of its pictures; those of a renderer are meant to be.
         notes: what one has to know.
         group: entry of the manifest's rows by which scores are given apart as well.
@@ -38,7 +38,7 @@ class Benchmark:
     title: str
     converter: str
     split: str
-    standards: tuple[str, ...]
+    protocols: tuple[str, ...]
     count: int
     rules: Mapping[str, Any] = field(default_factory=dict)
     origin: Literal["real", "rendered"] = "real"
@@ -51,16 +51,16 @@ class Benchmark:
         """Name and version."""
         return f"{self.name}@{self.version}"
 
-    def standard(self, name: str = "") -> Standard:
-        """The standard, with this data's rules.
+    def protocol(self, name: str = "") -> EvalProtocol:
+        """The protocol, with this data's rules.
 
         Raises:
             EvaluationError: the benchmark is not scored by that one.
         """
-        asked = get_standard(name or self.standards[0])
-        if asked.name not in self.standards:
+        asked = get_eval_protocol(name or self.protocols[0])
+        if asked.name not in self.protocols:
             raise EvaluationError(
-                f"{self.name} is scored by {' or '.join(self.standards)}, not by {asked.name}; --protocol without "
+                f"{self.name} is scored by {' or '.join(self.protocols)}, not by {asked.name}; --protocol without "
                 "--benchmark scores any data by any protocol"
             )
         # What is scored in metres as it is is not clipped either.

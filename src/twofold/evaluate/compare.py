@@ -10,11 +10,11 @@ from typing import Any
 
 from ..io import atomic_write, escape_markdown
 from ..io import escape_html as escape
+from .html_report import document, fact_list, html_table
 from .markdown import markdown_table, plain_table
-from .page import document, fact_list, html_table
+from .protocol import EvaluationError
 from .report import Report
-from .standard import EvaluationError
-from .tables import BASELINE, Cell, Line, Table, counted, heading, number, subject
+from .tables import BASELINE, Cell, Line, Table, column_header, counts_text, number, run_name
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ def _run(place: int, report: Report, reports: Sequence[Report]) -> Run:
     apart = differences(reports[0], report)
     notes = [
         *_settings(report, reports),
-        counted(report["counts"]),
+        counts_text(report["counts"]),
         *report["deviations"],
         *report["warnings"],
     ]
-    return Run(column, subject(report), tuple(apart), tuple(notes))
+    return Run(column, run_name(report), tuple(apart), tuple(notes))
 
 
 def _settings(report: Report, reports: Sequence[Report]) -> list[str]:
@@ -138,7 +138,7 @@ def _line(name: str, metric: Mapping[str, str], reports: Sequence[Report], runs:
         mark = "best" if value is not None and value == best else ""
         why = "" if run.comparable else f"not comparable: {', '.join(run.apart)}"
         cells.append(Cell(number(value, metric["unit"]), "doubt" if why else mark, why))
-    return Line(heading(name, metric), BASELINE, tuple(cells))
+    return Line(column_header(name, metric), BASELINE, tuple(cells))
 
 
 def comparison_text(found: Comparison) -> list[str]:

@@ -10,31 +10,31 @@ from torch import Tensor
 
 from ..data.folder import Folder
 from ..io import escape
-from .listed import Listed
-from .predictions import FromFiles, MissingError, decoded
-from .standard import EvaluationError, Standard
+from .prediction_list import ListedPrediction
+from .predictions import FilePredictions, MissingError, decoded
+from .protocol import EvalProtocol, EvaluationError
 
 FRAME = "LUB"  # of its vectors, as of the truth it was trained on
 
 
-class FromDiff2in1(FromFiles):
+class Diff2in1Predictions(FilePredictions):
     """``sn_pred_K.png``, K from 1, of the K-th test image by the file names of the normals, as evaluation.py reads it.
 
     The program hands RGB to OpenCV's ``imwrite``, which takes it for BGR; the files are 512 x 512 whatever the images
     are. Its ``sn_gt_K.png``, the truth as the program saw it, are not read.
     """
 
-    def __init__(self, root: Path, standard: Standard, folder: Folder) -> None:
+    def __init__(self, root: Path, protocol: EvalProtocol, folder: Folder) -> None:
         """Numbers the images of ``folder``, which has to hold the whole split that was predicted.
 
         Raises:
-            EvaluationError: the standard scores something else than normals, or there are other files than images.
+            EvaluationError: the protocol scores something else than normals, or there are other files than images.
         """
-        if standard.target != "normals":
+        if protocol.target != "normals":
             raise EvaluationError(
-                f"--layout diff2in1 is of normals, and {standard.id} scores {standard.target}; leave it out"
+                f"--layout diff2in1 is of normals, and {protocol.id} scores {protocol.target}; leave it out"
             )
-        super().__init__(root, standard, frame=FRAME, stretch=True)
+        super().__init__(root, protocol, frame=FRAME, stretch=True)
         self._listed = {}
         truths = {
             row["id"]: PurePosixPath(str(row["targets"]["normals"]["path"]))
@@ -56,10 +56,10 @@ class FromDiff2in1(FromFiles):
         """None: files and images were counted."""
         return []
 
-    def _decoded(self, path: Path, said: Listed) -> Tensor:
-        return decoded(path, self.standard.target).flip(0)
+    def _decoded(self, path: Path, said: ListedPrediction) -> Tensor:
+        return decoded(path, self.protocol.target).flip(0)
 
-    def _path(self, id: str, row: Mapping[str, Any]) -> tuple[Path, Listed]:
+    def _path(self, id: str, row: Mapping[str, Any]) -> tuple[Path, ListedPrediction]:
         if id not in self._names:
             raise MissingError(f"{id!r} has no normals in a file, by whose name its prediction is numbered")
-        return self.root / self._names[id], Listed(self._names[id])
+        return self.root / self._names[id], ListedPrediction(self._names[id])

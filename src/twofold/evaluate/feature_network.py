@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..checkpoints import Model
 from ..image import resize
-from .standard import EvaluationError
+from .protocol import EvaluationError
 
 # Edge of the squares that images are resized to, and what edges are multiples of.
 PIXELS, MULTIPLE = 256, 64

@@ -17,8 +17,8 @@ from ..image import ImageError
 from ..io import atomic_write, parse_object, quoted, to_json
 from ..metrics import Features, fid, kid, kid_of_subsets
 from .feature_network import FeatureNetwork
+from .protocol import EvaluationError
 from .report import versions
-from .standard import EvaluationError
 
 SCHEMA = "twofold-image-sets/1"
 # Of KID, as published: this many subsets of this many images.

@@ -6,17 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..io import escape, escape_markdown
-from .tables import OURS, Cell, Line, Table, facts, group_table, number, own_table, published_tables, subject
+from .tables import (
+    OURS,
+    Cell,
+    Line,
+    Table,
+    group_table,
+    number,
+    own_table,
+    published_tables,
+    run_name,
+    summary_rows,
+)
 
 
 def document(report: Mapping[str, Any]) -> str:
     """The report as one Markdown page."""
     benchmark = report["benchmark"]
     name = benchmark["name"] if benchmark else report["data"]["name"]
-    parts = [f"# {escape_markdown(f'{subject(report)} on {name}')}", ""]
+    parts = [f"# {escape_markdown(f'{run_name(report)} on {name}')}", ""]
     for line in report["warnings"]:
         parts += [f"> **Warning**: {escape_markdown(line)}.", ""]
-    parts += ["| | |", "|---|---|", *(f"| {k} | {escape_markdown(v)} |" for k, v in facts(report)), ""]
+    parts += ["| | |", "|---|---|", *(f"| {k} | {escape_markdown(v)} |" for k, v in summary_rows(report)), ""]
     parts += ["## Scores", "", *markdown_table(own_table(report)), ""]
     for note in (report["protocol"]["notes"], benchmark["notes"] if benchmark else ""):
         parts += [escape_markdown(note), ""] if note else []

@@ -1,4 +1,4 @@
-"""One picture under a standard: which of its truth counts, how its prediction is fitted, what is measured."""
+"""One picture under a protocol: which of its truth counts, how its prediction is fitted, what is measured."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ from ..metrics.quirks import to_levels
 from ..sample import Sample, mixes
 from ..tasks import TASKS
 from .pose import POSE
-from .standard import EvaluationError, Standard
+from .protocol import EvalProtocol, EvaluationError
 
-# What a standard may call its metrics' family.
-TABLES: dict[str, Mapping[str, Metric]] = {
+# What a protocol may call its metrics' family.
+METRIC_FAMILIES: dict[str, Mapping[str, Metric]] = {
     "POSE": POSE,
     "DEPTH": DEPTH,
     "DEPTH_POOLED": DEPTH_POOLED,
@@ -55,7 +55,7 @@ TABLES: dict[str, Mapping[str, Metric]] = {
     "QUIRKS": QUIRKS,
     "SALIENCY": SALIENCY,
 }
-_OF_IDS: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]]] = {
+_CLASS_FAMILIES: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]]] = {
     "semantic": semantic_metrics,
     # A class that is nowhere counts as 0.
     "semantic_zero": partial(semantic_metrics, absent="zero"),
@@ -70,36 +70,36 @@ Parts = dict[str, Tensor]
 
 
 @cache
-def metrics_of(standard: Standard, classes: int = 0) -> tuple[Metric, ...]:
-    """The metrics of a standard, in its order; those of ids for so many classes.
+def get_metrics(protocol: EvalProtocol, classes: int = 0) -> tuple[Metric, ...]:
+    """The metrics of a protocol, in its order; those of ids for so many classes.
 
     Raises:
         EvaluationError: one is not in `twofold.metrics`, or the number of classes is not known.
     """
     found = []
-    for name in standard.metrics:
+    for name in protocol.metrics:
         family, _, metric = name.partition(".")
-        table = _family(family, standard.classes or classes, standard)
+        table = _family(family, protocol.classes or classes, protocol)
         if metric not in table:
-            raise EvaluationError(f"{standard.id} needs the metric {name!r}, and twofold.metrics has none")
+            raise EvaluationError(f"{protocol.id} needs the metric {name!r}, and twofold.metrics has none")
         found.append(table[metric])
     return tuple(found)
 
 
-def _family(name: str, classes: int, standard: Standard) -> Mapping[str, Metric]:
+def _family(name: str, classes: int, protocol: EvalProtocol) -> Mapping[str, Metric]:
     """A table of metrics by its name; those of ids are made for a number of classes."""
-    if name in TABLES:
-        return TABLES[name]
-    if name not in _OF_IDS:
+    if name in METRIC_FAMILIES:
+        return METRIC_FAMILIES[name]
+    if name not in _CLASS_FAMILIES:
         return {}
     if classes < 2:
         raise EvaluationError(
-            f"{standard.id} needs to know how many classes there are; list them as 'classes' in the data's header"
+            f"{protocol.id} needs to know how many classes there are; list them as 'classes' in the data's header"
         )
-    return _OF_IDS[name](classes, standard.ignore)
+    return _CLASS_FAMILIES[name](classes, protocol.ignore)
 
 
-def windowed(sample: Sample, name: str) -> Sample:
+def crop_to_window(sample: Sample, name: str) -> Sample:
     """The sample cut to the window; one that already has its size stays as it is.
 
     Raises:
@@ -124,14 +124,14 @@ def windowed(sample: Sample, name: str) -> Sample:
     )
 
 
-def truth(sample: Sample, standard: Standard) -> tuple[Tensor, Tensor]:
+def truth(sample: Sample, protocol: EvalProtocol) -> tuple[Tensor, Tensor]:
     """What a prediction is held against: the target ``c h w``, and ``1 h w`` where it counts."""
-    target, valid = sample.targets[standard.target], sample.valid[standard.target]
-    if standard.valid_range is not None:
-        low, high = standard.valid_range
+    target, valid = sample.targets[protocol.target], sample.valid[protocol.target]
+    if protocol.valid_range is not None:
+        low, high = protocol.valid_range
         valid = valid & (target > low) & (target < high)
-    if standard.crop:
-        valid = valid & crop_mask(standard.crop, *target.shape[-2:])
+    if protocol.crop:
+        valid = valid & crop_mask(protocol.crop, *target.shape[-2:])
     return target, valid
 
 
@@ -147,7 +147,7 @@ def check_shape(prediction: Tensor, target: Tensor, stretch: bool = False) -> No
         )
 
 
-def fitted_size(prediction: Tensor, target: Tensor, name: str, stretch: bool = False) -> Tensor:
+def resize_to_target(prediction: Tensor, target: Tensor, name: str, stretch: bool = False) -> Tensor:
     """A prediction at its truth's size: bilinear, or the nearest where halfway between two values is none.
 
     Args:
@@ -169,7 +169,7 @@ def fitted_size(prediction: Tensor, target: Tensor, name: str, stretch: bool = F
     return unit(sized) if name == "normals" else sized
 
 
-def resized_bytes(vectors: Tensor, size: Sequence[int]) -> Tensor:
+def resize_8bit(vectors: Tensor, size: Sequence[int]) -> Tensor:
     """Vectors ``3 h w`` stored in three bytes each and resized as such a file: bilinear, and rounded once more.
 
     As OpenCV resizes 8-bit images, but for 1 level of 255 here and there, where that cuts sums off. The vectors are not
@@ -181,66 +181,70 @@ def resized_bytes(vectors: Tensor, size: Sequence[int]) -> Tensor:
     return levels / 127.5 - 1
 
 
-def aligned(prediction: Tensor, target: Tensor, valid: Tensor, standard: Standard) -> Tensor:
-    """A prediction as the metrics compare it; see ``Standard.align``.
+def aligned(prediction: Tensor, target: Tensor, valid: Tensor, protocol: EvalProtocol) -> Tensor:
+    """A prediction as the metrics compare it; see ``EvalProtocol.align``.
 
     Raises:
         EvaluationError: it is NaN or infinite where truth counts, or cannot be fitted.
     """
     if not bool(prediction[valid.expand_as(prediction)].isfinite().all()):
         raise EvaluationError("it is NaN or infinite where truth counts")
-    if standard.target != "depth":
+    if protocol.target != "depth":
         return prediction
     seen = valid
-    if standard.fit_columns:
-        seen = valid & fit_grid(*target.shape[-2:], standard.fit_columns, width_only=True)
+    if protocol.fit_columns:
+        seen = valid & fit_grid(*target.shape[-2:], protocol.fit_columns, width_only=True)
     try:
-        if standard.align not in ALIGNMENTS:
-            return clipped(TASKS[standard.align].align(prediction, target, seen), standard.clip or ANYTHING)
-        return ALIGNMENTS[standard.align](prediction, target, seen, standard.clip or ANYTHING)
+        if protocol.align not in ALIGNMENTS:
+            return clipped(TASKS[protocol.align].align(prediction, target, seen), protocol.clip or ANYTHING)
+        return ALIGNMENTS[protocol.align](prediction, target, seen, protocol.clip or ANYTHING)
     except ValueError as error:
         raise EvaluationError(f"it cannot be fitted: {error}") from None
 
 
-def measure(prediction: Tensor, sample: Sample, standard: Standard, classes: int = 0) -> tuple[Parts, Tensor]:
+def measure(
+    prediction: Tensor, sample: Sample, protocol: EvalProtocol, classes: int = 0
+) -> tuple[Parts, Tensor]:
     """One prediction's part of each score (parts add), and the prediction as it was compared.
 
     Args:
-        prediction: ``c h w`` of the (windowed) sample, in a space of the standard.
+        prediction: ``c h w`` of the sample, cropped to the window, in a space of the protocol.
         sample: with truth that counts somewhere.
-        standard: how to score.
+        protocol: how to score.
         classes: how many, of ids.
 
     Raises:
         EvaluationError: the prediction has no score.
     """
-    target, valid = truth(sample, standard)
-    compared = aligned(fitted_size(prediction, target, standard.target), target, valid, standard)
+    target, valid = truth(sample, protocol)
+    compared = aligned(resize_to_target(prediction, target, protocol.target), target, valid, protocol)
     try:
-        parts = measure_many(metrics_of(standard, classes), compared, target, valid)
+        parts = measure_many(get_metrics(protocol, classes), compared, target, valid)
     except ValueError as error:
         raise EvaluationError(str(error)) from None
     return parts, compared
 
 
-def baselines(sample: Sample, standard: Standard) -> dict[str, Parts]:
+def baselines(sample: Sample, protocol: EvalProtocol) -> dict[str, Parts]:
     """The parts of depth predictions that look at no picture, by name; none for other targets."""
-    if standard.target != "depth":
+    if protocol.target != "depth":
         return {}
-    target, valid = truth(sample, standard)
-    guesses = trivial_baselines(target, valid, standard.clip or ANYTHING)
-    return {name: measure_many(metrics_of(standard), guess, target, valid) for name, guess in guesses.items()}
+    target, valid = truth(sample, protocol)
+    guesses = trivial_baselines(target, valid, protocol.clip or ANYTHING)
+    return {
+        name: measure_many(get_metrics(protocol), guess, target, valid) for name, guess in guesses.items()
+    }
 
 
-def by_frame(prediction: Tensor, sample: Sample, standard: Standard) -> dict[str, float]:
+def angle_by_frame(prediction: Tensor, sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
     """The mean angle to the truth, in degrees, were a prediction of vectors in each frame; {} of anything else.
 
     Vectors in the wrong frame are some 30 to 90 degrees off and look like those of a bad model.
     """
-    if standard.target != "normals":
+    if protocol.target != "normals":
         return {}
-    target, valid = truth(sample, standard)
-    said = fitted_size(prediction, target, standard.target)
+    target, valid = truth(sample, protocol)
+    said = resize_to_target(prediction, target, protocol.target)
     apart = (angle(convert_frame(said, frame, "RUB"), target)[valid[0]].mean() for frame in FRAMES)
     return {frame: round(float(degrees), 3) for frame, degrees in zip(FRAMES, apart, strict=True)}
 

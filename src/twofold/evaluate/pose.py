@@ -15,14 +15,14 @@ from ..data.points import coco_result
 from ..io import escape, parse_json
 from ..metrics import Metric, keypoint_ap, oks
 from ..metrics.pose import STATISTICS
-from .standard import EvaluationError, Standard
+from .protocol import EvalProtocol, EvaluationError
 
 FAMILY = "POSE"
 
 
-def is_pose(standard: Standard) -> bool:
-    """Whether a standard counts people over the whole set."""
-    return standard.metrics[0].startswith(f"{FAMILY}.")
+def is_pose(protocol: EvalProtocol) -> bool:
+    """Whether a protocol counts people over the whole set."""
+    return protocol.metrics[0].startswith(f"{FAMILY}.")
 
 
 def _nothing(*_: object) -> Any:
@@ -35,7 +35,7 @@ POSE: dict[str, Metric] = {name: Metric(name, "", "higher", _nothing, _nothing) 
 OWN = Metric("oks", "", "higher", _nothing, _nothing)
 
 
-class FromResults:
+class CocoResults:
     """A file of COCO's results, of any detector: people by image, not by row.
 
     Those of an image are counted once, with the first row of the image.
@@ -69,7 +69,7 @@ class FromResults:
         """EvaluationError: results hold no maps."""
         raise EvaluationError(f"{escape(self.path)} holds people, not maps")
 
-    def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file's sha256."""
         return {"file": self.path.name, "sha256": self.digest}
 
@@ -91,14 +91,14 @@ def found(prediction: Tensor, how: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [coco_result(prediction, how)]
 
 
-def likeness(person: Mapping[str, Any], how: Mapping[str, Any]) -> float:
+def keypoint_similarity(person: Mapping[str, Any], how: Mapping[str, Any]) -> float:
     """Object keypoint similarity of one person with the truth, in [0, 1]."""
     said = torch.tensor(person["keypoints"], dtype=torch.float64).reshape(-1, 3)
     true = torch.tensor(how["points"], dtype=torch.float64)
     return float(oks(said[:, :2], true[:, :2], true[:, 2], torch.tensor(float(how["area"]))))
 
 
-def truth_of(folder: Folder, ids: Iterable[str]) -> dict[str, Any]:
+def coco_annotations(folder: Folder, ids: Iterable[str]) -> dict[str, Any]:
     """COCO's annotations of the people that a data folder lists, of those ids."""
     wanted = set(ids)
     images: dict[int, dict[str, Any]] = {}
@@ -144,4 +144,4 @@ def pose_scores(
     A person whose row failed is missed, as a detector would have missed it: unlike other scores this one counts it.
     """
     people = [person for row in rows if row["status"] == "done" for person in row["found"]]
-    return keypoint_ap(truth_of(folder, selected), people)
+    return keypoint_ap(coco_annotations(folder, selected), people)

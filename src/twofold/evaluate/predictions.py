@@ -20,9 +20,9 @@ from ..image.raster_format import raster_format
 from ..io import escape
 from ..painter import Painter
 from ..sample import Sample
-from .listed import LIST, Listed, read_list
-from .measure import as_target, check_shape, fitted_size, resized_bytes
-from .standard import EvaluationError, Standard
+from .measure import as_target, check_shape, resize_8bit, resize_to_target
+from .prediction_list import LIST, ListedPrediction, read_list
+from .protocol import EvalProtocol, EvaluationError
 
 # Of several files of one id the first of these is taken: it loses least.
 _ORDER = (".npy", ".npz", ".exr", ".tiff", ".tif", ".png")
@@ -37,8 +37,8 @@ class MissingError(EvaluationError):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A prediction ``c h w`` as the standard's target has it.
+class EvalPrediction:
+    """A prediction ``c h w`` as the protocol's target has it.
 
     Attributes:
         map: the prediction.
@@ -49,20 +49,20 @@ class Answer:
     stored_size: tuple[int, int] | None = None
 
 
-class Source(Protocol):
+class PredictionSource(Protocol):
     """What answers for a sample; ``row`` is the sample's row of the manifest."""
 
-    def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
+    def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
         """The answer. EvaluationError when there is none that can be used."""
         ...
 
-    def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """What identifies the answer before it is made or read; equal as long as the answer is."""
         ...
 
 
 @dataclass(frozen=True)
-class FromModel:
+class ModelPredictions:
     """A model, asked with fixed settings."""
 
     predictor: Painter
@@ -70,40 +70,40 @@ class FromModel:
     seed: int = 0
     ensemble: int | None = None
 
-    def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
+    def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
         """The model's answer to the sample's image."""
         made = self.predictor(sample.image, size=self.size, seed=self.seed, ensemble=self.ensemble)
         metres = self.predictor.task.metres
-        return Answer(as_target(made.map * metres if metres else made.map, made.frame))
+        return EvalPrediction(as_target(made.map * metres if metres else made.map, made.frame))
 
-    def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """Nothing: a model's identity is that of the evaluation."""
         return {}
 
 
-def check_model(predictor: Painter, standard: Standard) -> None:
-    """EvaluationError unless the predictor's numbers are what the standard scores."""
+def check_model(predictor: Painter, protocol: EvalProtocol) -> None:
+    """EvaluationError unless the predictor's numbers are what the protocol scores."""
     space = predictor.space
-    if predictor.task.target != standard.target or space not in standard.spaces:
+    if predictor.task.target != protocol.target or space not in protocol.spaces:
         raise EvaluationError(
-            f"{standard.id} scores {' or '.join(standard.spaces)}; this model's {predictor.task.name} is {space!r}; "
+            f"{protocol.id} scores {' or '.join(protocol.spaces)}; this model's {predictor.task.name} is {space!r}; "
             "choose another --protocol or --task"
         )
-    if standard.target == "depth" and standard.align == "none" and not predictor.task.metres:
+    if protocol.target == "depth" and protocol.align == "none" and not predictor.task.metres:
         raise EvaluationError(
-            f"{standard.id} scores metres, and this model knows depth up to scale and shift only; choose another "
+            f"{protocol.id} scores metres, and this model knows depth up to scale and shift only; choose another "
             "--protocol, train a task in metres (twofold.tasks.metric_depth), or score metric predictions with "
             "--predictions"
         )
 
 
-class FromFiles:
+class FilePredictions:
     """Files of any tool: ``<id>.npy`` and other suffixes, or what ``predictions.jsonl`` lists."""
 
     def __init__(
         self,
         root: Path,
-        standard: Standard,
+        protocol: EvalProtocol,
         scale: float | None = None,
         frame: str = "RUB",
         stretch: bool = False,
@@ -112,7 +112,7 @@ class FromFiles:
 
         Args:
             root: folder of the predictions.
-            standard: whose target they are of.
+            protocol: whose target they are of.
             scale: what a stored number is multiplied by; 1 / 255 or 1 / 65535 for masks in PNG.
             frame: of vectors.
             stretch: whether maps of another shape are of images that were squeezed to it, and are stretched back.
@@ -122,33 +122,33 @@ class FromFiles:
         """
         if not root.is_dir():
             raise EvaluationError(f"{escape(root)} is not a folder; give the one that holds the predictions")
-        self.root, self.standard, self.scale, self.frame = root, standard, scale, frame
+        self.root, self.protocol, self.scale, self.frame = root, protocol, scale, frame
         self.stretch = stretch
-        self._listed = read_list(root, standard) if (root / LIST).is_file() else {}
+        self._listed = read_list(root, protocol) if (root / LIST).is_file() else {}
 
-    def __call__(self, sample: Sample, row: Mapping[str, Any]) -> Answer:
+    def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
         """The stored prediction of the sample's id."""
         path, said = self._path(str(sample.id), row)
         found = self._decoded(path, said)
         shape = (int(found.shape[-2]), int(found.shape[-1]))
         found = self._resized(found, sample, said)
-        if self.standard.target == "depth" and self.standard.align == "none":
+        if self.protocol.target == "depth" and self.protocol.align == "none":
             check_metres(found, sample, path.name)
-        frame = (said.frame or self.frame) if self.standard.target == "normals" else None
-        return Answer(as_target(found, frame), None if shape == tuple(found.shape[-2:]) else shape)
+        frame = (said.frame or self.frame) if self.protocol.target == "normals" else None
+        return EvalPrediction(as_target(found, frame), None if shape == tuple(found.shape[-2:]) else shape)
 
-    def _decoded(self, path: Path, said: Listed) -> Tensor:
-        return decoded(path, self.standard.target, said.scale or self.scale)
+    def _decoded(self, path: Path, said: ListedPrediction) -> Tensor:
+        return decoded(path, self.protocol.target, said.scale or self.scale)
 
-    def _resized(self, found: Tensor, sample: Sample, said: Listed) -> Tensor:
+    def _resized(self, found: Tensor, sample: Sample, said: ListedPrediction) -> Tensor:
         """At the image's size where it is stretched to its shape, or rounded to 8 bits after resizing."""
-        target, stretch = sample.targets[self.standard.target], said.stretch or self.stretch
-        if self.standard.of_bytes:
+        target, stretch = sample.targets[self.protocol.target], said.stretch or self.stretch
+        if self.protocol.uses_8bit_vectors:
             check_shape(found, target, stretch)
-            return resized_bytes(found, target.shape[-2:])
-        return fitted_size(found, target, self.standard.target, stretch) if stretch else found
+            return resize_8bit(found, target.shape[-2:])
+        return resize_to_target(found, target, self.protocol.target, stretch) if stretch else found
 
-    def known(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
+    def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file and its sha256."""
         path, _ = self._path(id, row)
         with path.open("rb") as file:
@@ -166,7 +166,7 @@ class FromFiles:
         files = (p for p in self.root.rglob("*") if p.suffix.lower() in MAP_SUFFIXES)
         return sorted(p.relative_to(self.root).as_posix() for p in files if p not in used)
 
-    def _path(self, id: str, row: Mapping[str, Any]) -> tuple[Path, Listed]:
+    def _path(self, id: str, row: Mapping[str, Any]) -> tuple[Path, ListedPrediction]:
         if self._listed:
             listed = self._listed.get(id) or self._listed.get(_image_digest(row))
             if listed is None:
@@ -175,7 +175,7 @@ class FromFiles:
         for suffix in _ORDER:
             path = self.root / f"{id}{suffix}"
             if path.is_file():
-                return _inside(self.root, f"{id}{suffix}"), Listed(f"{id}{suffix}")
+                return _inside(self.root, f"{id}{suffix}"), ListedPrediction(f"{id}{suffix}")
         raise MissingError(f"there is no {id}.npy (or {', '.join(_ORDER[1:])}) among the predictions")
 
 

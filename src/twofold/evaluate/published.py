@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .standards import STANDARDS
+from .protocols import EVAL_PROTOCOLS
 
 FILE = Path(__file__).with_name("published.json")
 
@@ -25,9 +25,9 @@ class Number:
 
     Attributes:
         benchmark: as in `benchmarks.BENCHMARKS`, or a data set that cannot be had.
-        standard: name of the protocol; one of `standards.STANDARDS`, or one that only others score by, see `protocols`.
+        protocol: its name: one of `protocols.EVAL_PROTOCOLS`, or one of `external_protocols`.
         method: as its source calls it.
-        metric: as in the standard.
+        metric: as in the protocol.
         value: in the metric's unit (shares as fractions, angles in degrees, shares of angles in %).
         printed: the same with as many digits as were printed.
         source: key of `sources`.
@@ -37,7 +37,7 @@ class Number:
     """
 
     benchmark: str
-    standard: str
+    protocol: str
     method: str
     metric: str
     value: float
@@ -48,9 +48,9 @@ class Number:
     doubt: str = ""
 
     @property
-    def protocol(self) -> str:
+    def protocol_id(self) -> str:
         """Id of the protocol. Only numbers of one protocol may be compared, or share a table."""
-        return protocol_id(self.standard)
+        return protocol_id(self.protocol)
 
 
 @cache
@@ -64,30 +64,30 @@ def sources() -> dict[str, dict[str, str]]:
     return _contents()["sources"]
 
 
-def protocols() -> dict[str, str]:
-    """Protocols of published numbers that cannot be scored by here: titles by id."""
-    return _contents()["protocols"]
+def external_protocols() -> dict[str, str]:
+    """Protocols of published numbers that this package does not implement: titles by id."""
+    return _contents()["external_protocols"]
 
 
-def protocol_id(standard: str) -> str:
+def protocol_id(protocol: str) -> str:
     """Name and version of a protocol of published numbers, by its name.
 
     Raises:
         KeyError: the table names a protocol that nothing says anything of.
     """
-    if standard in STANDARDS:
-        return STANDARDS[standard].id
-    if f"{standard}@1" not in protocols():
+    if protocol in EVAL_PROTOCOLS:
+        return EVAL_PROTOCOLS[protocol].id
+    if f"{protocol}@1" not in external_protocols():
         raise KeyError(
-            f"{FILE.name} has numbers by {standard}, which is neither a standard nor one of its protocols"
+            f"{FILE.name} has numbers by {protocol}, which is neither in EVAL_PROTOCOLS nor in external_protocols"
         )
-    return f"{standard}@1"
+    return f"{protocol}@1"
 
 
 def protocol_title(id: str) -> str:
     """What a protocol of published numbers is, in words."""
     name = id.partition("@")[0]
-    return STANDARDS[name].title if name in STANDARDS else protocols()[id]
+    return EVAL_PROTOCOLS[name].title if name in EVAL_PROTOCOLS else external_protocols()[id]
 
 
 @cache
@@ -108,7 +108,7 @@ def _of(table: dict[str, Any]) -> list[Number]:
             note = table.get("note", "")
             where = (table["source"], table["table"], note, doubt)
             found.append(
-                Number(benchmark, table["standard"], method, metric, float(scaled), f"{scaled}", *where)
+                Number(benchmark, table["protocol"], method, metric, float(scaled), f"{scaled}", *where)
             )
     return found
 
@@ -119,23 +119,22 @@ def _doubt(table: dict[str, Any], method: str, column: str) -> str:
     return "; ".join(d["why"] for d in said if d["method"] in (method, "*"))
 
 
-def published(benchmark: str, standard: str = "") -> list[dict[str, Any]]:
-    """The rows of a benchmark, a method each, as a report has them; of one standard, or of all.
+def published(benchmark: str, protocol: str = "") -> list[dict[str, Any]]:
+    """The rows of a benchmark, a method each, as a report has them; of one protocol, or of all.
 
-    Each has ``method``, ``standard``, ``protocol`` (its id), ``scores`` and ``printed`` by metric, ``source`` (title),
+    Each has ``method``, ``protocol`` (its id), ``scores`` and ``printed`` by metric, ``source`` (title),
     ``url``, ``table``, ``read``, ``note`` and ``doubts`` by metric.
     """
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for n in numbers():
-        if n.benchmark != benchmark or standard not in ("", n.standard):
+        if n.benchmark != benchmark or protocol not in ("", n.protocol):
             continue
         source = sources()[n.source]
         row = rows.setdefault(
-            (n.method, n.standard, n.source, n.table),
+            (n.method, n.protocol, n.source, n.table),
             {
                 "method": n.method,
-                "standard": n.standard,
-                "protocol": n.protocol,
+                "protocol": n.protocol_id,
                 "scores": {},
                 "printed": {},
                 "source": source["title"],

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ..io import FormatError, atomic_write, check_types, check_values, escape, parse_object, quoted, to_json
+from .alignment_checks import fit_warnings
 from .benchmarks import Benchmark
-from .fit import fit_warnings
-from .labels import label_warnings
+from .examples import ReportExample
+from .html_report import page
+from .label_checks import label_warnings
 from .markdown import document
-from .measure import metrics_of
-from .page import page
-from .pictures import Example
+from .measure import get_metrics
 from .pose import OWN, is_pose, pose_scores
+from .protocol import EvaluationError
 from .published import published
 from .rows import Row
 from .run import Evaluation
-from .standard import EvaluationError
 from .summary import baseline_scores, counts, intervals, ranked, scores
 
 SCHEMA = "twofold-report/1"
@@ -40,14 +40,14 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class About:
+class RunMetadata:
     """What a report says beside the numbers.
 
     Attributes:
         of: what was evaluated: a model with its settings, or a folder of predictions.
         benchmark: None for one's own data.
         selected: ids that were to be evaluated.
-        deviations: where the run is not as the standard has it, a line each.
+        deviations: where the run is not as the protocol has it, a line each.
         command: that was typed.
         device: that the model ran on.
         notes: warnings that are known before anything is scored.
@@ -64,31 +64,31 @@ class About:
     group: str = ""
 
 
-def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
+def assemble(job: Evaluation, metadata: RunMetadata, rows: Mapping[str, Row]) -> Report:
     """The record of an evaluation, from the rows of what was selected. JSON values only; None is no number."""
-    standard, metrics = job.standard, metrics_of(job.standard, job.classes)
-    chosen = [rows[id] for id in about.selected if id in rows]
+    protocol, metrics = job.protocol, get_metrics(job.protocol, job.classes)
+    chosen = [rows[id] for id in metadata.selected if id in rows]
     done = sorted(row["id"] for row in chosen if row["status"] == "done")
-    pose = is_pose(standard)
-    said = pose_scores(job.folder, chosen, about.selected) if pose else scores(metrics, chosen)
+    pose = is_pose(protocol)
+    said = pose_scores(job.folder, chosen, metadata.selected) if pose else scores(metrics, chosen)
     spread = {} if pose else intervals(metrics, chosen)
-    benchmark = about.benchmark
+    benchmark = metadata.benchmark
     return {
         "schema": SCHEMA,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": list(about.command),
+        "command": list(metadata.command),
         "benchmark": _benchmark(benchmark),
         "protocol": {
-            "id": standard.id,
-            "fingerprint": standard.fingerprint,
-            "title": standard.title,
-            "source": standard.source,
-            "notes": standard.notes,
-            "settings": standard.settings,
+            "id": protocol.id,
+            "fingerprint": protocol.fingerprint,
+            "title": protocol.title,
+            "source": protocol.source,
+            "notes": protocol.notes,
+            "settings": protocol.settings,
         },
-        "of": dict(about.of),
+        "of": dict(metadata.of),
         "data": {**job.identity["data"], "folder": escape(job.folder.root), "count": len(job.folder)},
-        "counts": counts(chosen, len(about.selected)),
+        "counts": counts(chosen, len(metadata.selected)),
         "ids": hashlib.sha256("\n".join(done).encode()).hexdigest()[:12],
         "scores": {name: _number(value) for name, value in said.items()},
         "intervals": {name: list(between) for name, between in spread.items()},
@@ -97,15 +97,15 @@ def assemble(job: Evaluation, about: About, rows: Mapping[str, Row]) -> Report:
             name: {k: _number(v) for k, v in found.items()}
             for name, found in baseline_scores(metrics, chosen).items()
         },
-        "group": about.group,
-        "groups": {} if pose else _groups(job, about, chosen),
+        "group": metadata.group,
+        "groups": {} if pose else _groups(job, metadata, chosen),
         "published": published(benchmark.name) if benchmark else [],
         "examples": _examples(OWN if pose else metrics[0], chosen),
         "failed": [_named(row) for row in chosen if row["status"] == "failed"][:NAMED],
         "skipped": [_named(row) for row in chosen if row["status"] == "skipped"][:NAMED],
-        "warnings": _warnings(job, about, chosen),
-        "deviations": list(about.deviations),
-        "device": about.device,
+        "warnings": _warnings(job, metadata, chosen),
+        "deviations": list(metadata.deviations),
+        "device": metadata.device,
         "seconds": round(sum(row.get("seconds", 0.0) for row in chosen), 1),
         "versions": versions(),
     }
@@ -118,17 +118,17 @@ def _benchmark(benchmark: Benchmark | None) -> dict[str, Any] | None:
     return {"id": benchmark.id, **said, "converter": benchmark.converter}
 
 
-def _groups(job: Evaluation, about: About, rows: Sequence[Row]) -> dict[str, Any]:
-    """The scores of each value of the manifest's entry ``about.group``: its pictures alone."""
-    if not about.group:
+def _groups(job: Evaluation, metadata: RunMetadata, rows: Sequence[Row]) -> dict[str, Any]:
+    """The scores of each value of the manifest's entry ``metadata.group``: its pictures alone."""
+    if not metadata.group:
         return {}
-    values = {row["id"]: str(row.get(about.group, "none said")) for row in job.folder.rows}
+    values = {row["id"]: str(row.get(metadata.group, "none said")) for row in job.folder.rows}
     names = sorted({values[row["id"]] for row in rows})
     if len(names) > MOST_GROUPS:
         raise EvaluationError(
-            f"{about.group!r} has {len(names)} values in the manifest; group by another entry"
+            f"{metadata.group!r} has {len(names)} values in the manifest; group by another entry"
         )
-    metrics = metrics_of(job.standard, job.classes)
+    metrics = get_metrics(job.protocol, job.classes)
     found = {}
     for name in names:
         own = [row for row in rows if values[row["id"]] == name]
@@ -147,23 +147,25 @@ def _examples(metric: Any, rows: Sequence[Row]) -> dict[str, Any]:
     return {"metric": metric.name, **found}
 
 
-def _warnings(job: Evaluation, about: About, rows: Sequence[Row]) -> list[str]:
+def _warnings(job: Evaluation, metadata: RunMetadata, rows: Sequence[Row]) -> list[str]:
     """What keeps these numbers from being the benchmark's."""
-    said = list(about.notes)
-    have = counts(rows, len(about.selected))
-    if about.benchmark is not None and len(job.folder) != about.benchmark.count:
+    said = list(metadata.notes)
+    have = counts(rows, len(metadata.selected))
+    if metadata.benchmark is not None and len(job.folder) != metadata.benchmark.count:
         said.append(
-            f"the folder has {len(job.folder)} pictures, and {about.benchmark.name} is over {about.benchmark.count}: "
-            "these numbers are not the benchmark's"
+            f"the folder has {len(job.folder)} pictures, and {metadata.benchmark.name} is over "
+            f"{metadata.benchmark.count}: these numbers are not the benchmark's"
         )
-    if len(about.selected) < len(job.folder):
-        said.append(f"only {len(about.selected)} of the folder's {len(job.folder)} pictures were asked for")
+    if len(metadata.selected) < len(job.folder):
+        said.append(
+            f"only {len(metadata.selected)} of the folder's {len(job.folder)} pictures were asked for"
+        )
     failed = sum(have["failed"].values())
     if failed:
         said.append(f"{failed} predictions are missing or broken and are in no score; they are listed below")
     said += _frame(rows)
-    said += fit_warnings(rows, job.standard)
-    said += label_warnings(rows, job.standard)
+    said += fit_warnings(rows, job.protocol)
+    said += label_warnings(rows, job.protocol)
     if have["waiting"]:
         said.append(
             f"{have['waiting']} pictures are not evaluated yet; run the command again, or its other shards"
@@ -207,7 +209,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(out: Path, report: Report, examples: Sequence[Example] = ()) -> dict[str, Path]:
+def write(out: Path, report: Report, examples: Sequence[ReportExample] = ()) -> dict[str, Path]:
     """Writes ``report.json``, ``report.md`` and ``report.html``, each whole, and gives their paths."""
     paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
     texts = {

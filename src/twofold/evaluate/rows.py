@@ -28,7 +28,7 @@ from ..io import (
     report_disk_full,
     to_json,
 )
-from .standard import EvaluationError
+from .protocol import EvaluationError
 
 SCHEMA = "twofold-rows/1"
 # Sums longer than this (histograms, confusion matrices) are packed; shorter ones a person can read.

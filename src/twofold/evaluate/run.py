@@ -1,4 +1,4 @@
-"""An evaluation: a folder of truth, what answers, a standard; a row a picture, and none is done twice."""
+"""An evaluation: a folder of truth, what answers, a protocol; a row a picture, and none is done twice."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..finite import NonFiniteError
 from ..image import ImageError
 from ..io import DiskFullError
 from ..sample import Sample
-from .fit import fit_of
-from .labels import label_extent
-from .measure import Parts, baselines, by_frame, measure, metrics_of, truth, windowed
-from .pose import OWN, FromResults, found, is_pose, likeness
-from .predictions import MissingError, Source
+from .alignment_checks import fit_diagnostics
+from .label_checks import label_extent
+from .measure import Parts, angle_by_frame, baselines, crop_to_window, get_metrics, measure, truth
+from .pose import OWN, CocoResults, found, is_pose, keypoint_similarity
+from .predictions import MissingError, PredictionSource
+from .protocol import EvalProtocol, EvaluationError
 from .rows import Row, Writer, file_name, pack_all, read_all
-from .standard import EvaluationError, Standard
 
 # Of a header: where the files lie on this machine.
 _PLACES = ("root", "source")
@@ -36,7 +36,7 @@ class Evaluation:
     Attributes:
         folder: samples with truth.
         source: what answers.
-        standard: how it is scored.
+        protocol: how it is scored.
         out: folder of the results.
         identity: all that decides the numbers (JSON values): rows of another identity are never mixed in.
         classes: how many, of ids.
@@ -44,17 +44,17 @@ class Evaluation:
     """
 
     folder: Folder
-    source: Source
-    standard: Standard
+    source: PredictionSource
+    protocol: EvalProtocol
     out: Path
     identity: Mapping[str, Any] = field(default_factory=dict)
     classes: int = 0
     shard: tuple[int, int] = (1, 1)
 
     def sample(self, index: int) -> tuple[Sample, dict[str, Any]]:
-        """A sample, cut to the standard's window, and its row of the manifest with the picture's path."""
+        """A sample, cut to the protocol's window, and its row of the manifest with the picture's path."""
         row = self.folder.rows[index]
-        sample = windowed(self.folder[index], self.standard.window)
+        sample = crop_to_window(self.folder[index], self.protocol.window)
         return sample, self.described(row)
 
     def described(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def run(job: Evaluation, indices: Iterable[int] | None = None) -> Generator[Row]
     """
     chosen = range(len(job.folder)) if indices is None else list(indices)
     chosen = [i for position, i in enumerate(chosen) if position % job.shard[1] == job.shard[0] - 1]
-    metrics_of(job.standard, job.classes)  # what cannot be measured is said before anything is predicted
+    get_metrics(job.protocol, job.classes)  # what cannot be measured is said before anything is predicted
     job.out.mkdir(parents=True, exist_ok=True)
     kept = read_all(job.out, job.identity)
     with closing(Writer(job.out / file_name(job.shard), job.identity)) as writer:
@@ -95,7 +95,7 @@ def _kept(job: Evaluation, index: int, kept: Mapping[str, Row]) -> Row | None:
     if row is None or row["status"] == "failed":
         return None
     try:
-        now = job.source.known(said["id"], job.described(said))
+        now = job.source.fingerprint(said["id"], job.described(said))
     except (EvaluationError, OSError):
         return None
     return row if dict(now) == row.get("prediction", {}) or row["status"] == "skipped" else None
@@ -112,20 +112,20 @@ def _row(job: Evaluation, index: int) -> Row:
     except (FolderError, ImageError, EvaluationError, OSError) as error:
         return {**row, "status": "failed", "why": "broken data", "error": _line(error)}
     row["size"] = list(sample.image.shape[-2:])
-    if job.standard.target not in sample.targets:
-        return {**row, "status": "skipped", "why": f"no {job.standard.target}"}
-    if not bool(truth(sample, job.standard)[1].any()):
+    if job.protocol.target not in sample.targets:
+        return {**row, "status": "skipped", "why": f"no {job.protocol.target}"}
+    if not bool(truth(sample, job.protocol)[1].any()):
         return {**row, "status": "skipped", "why": "no valid pixel"}
     try:
-        row["prediction"] = dict(job.source.known(row["id"], described))
-        if is_pose(job.standard):
+        row["prediction"] = dict(job.source.fingerprint(row["id"], described))
+        if is_pose(job.protocol):
             more = _person(job, sample, described)
             return {**row, "status": "done", **more, "seconds": round(time.perf_counter() - start, 3)}
         answer = job.source(sample, described)
         size = answer.stored_size or tuple(answer.map.shape[-2:])
         if size != tuple(sample.image.shape[-2:]):
             row["resized"] = list(size)
-        parts, _ = measure(answer.map, sample, job.standard, job.classes)
+        parts, _ = measure(answer.map, sample, job.protocol, job.classes)
     except MissingError as error:
         return {**row, "status": "failed", "why": "missing prediction", "error": _line(error)}
     except DiskFullError:
@@ -134,10 +134,10 @@ def _row(job: Evaluation, index: int) -> Row:
         return {**row, "status": "failed", "why": "broken prediction", "error": _line(error)}
     if not all(bool(part.isfinite().all()) for part in parts.values()):
         return {**row, "status": "failed", "why": "broken prediction", "error": "its scores are not finite"}
-    seen = baselines(sample, job.standard)
-    frames = by_frame(answer.map, sample, job.standard)
-    fit = fit_of(answer.map, sample, job.standard)
-    labels = label_extent(sample, job.standard)
+    seen = baselines(sample, job.protocol)
+    frames = angle_by_frame(answer.map, sample, job.protocol)
+    fit = fit_diagnostics(answer.map, sample, job.protocol)
+    labels = label_extent(sample, job.protocol)
     return {
         **row,
         "status": "done",
@@ -153,16 +153,16 @@ def _row(job: Evaluation, index: int) -> Row:
 
 def _person(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
     """Who is found in a row's picture, and how alike the person is whom the row is about."""
-    how = job.folder.descriptor(row, job.standard.target)
-    if isinstance(job.source, FromResults):
+    how = job.folder.descriptor(row, job.protocol.target)
+    if isinstance(job.source, CocoResults):
         return {"found": job.source.people(row["id"]), "values": {}}
     people = found(job.source(sample, row).map, how)
-    return {"found": people, "values": {OWN.name: likeness(people[0], how)}}
+    return {"found": people, "values": {OWN.name: keypoint_similarity(people[0], how)}}
 
 
 def _values(job: Evaluation, parts: Parts) -> dict[str, float | None]:
     """The scores of this picture alone, for people; None where there is none."""
-    found = {m.name: m.conclude(parts[m.name]) for m in metrics_of(job.standard, job.classes)}
+    found = {m.name: m.conclude(parts[m.name]) for m in get_metrics(job.protocol, job.classes)}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 

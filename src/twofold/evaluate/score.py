@@ -10,7 +10,7 @@ from ..finite import check_finite
 from ..metrics import Metric, measure_many, trivial_baselines
 from ..prediction import SPACES, Sees
 from ..sample import Sample
-from .fit import fitted_scale
+from .alignment_checks import fitted_scale
 
 Scores = dict[str, float]
 

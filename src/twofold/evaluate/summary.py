@@ -20,14 +20,14 @@ RESAMPLES, TAIL = 1000, 0.025
 def scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, float]:
     """The scores over the rows that are done, by metric; NaN where there is none."""
     parts = [row["parts"] for row in _done(rows)]
-    return _concluded(metrics, parts)
+    return _compute(metrics, parts)
 
 
 def baseline_scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     """The scores of predictions that look at no picture, over the same rows, by their names."""
     done = [row for row in _done(rows) if "baselines" in row]
     names = list(done[0]["baselines"]) if done else []
-    return {name: _concluded(metrics, [row["baselines"][name] for row in done]) for name in names}
+    return {name: _compute(metrics, [row["baselines"][name] for row in done]) for name in names}
 
 
 def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
@@ -84,7 +84,7 @@ def _done(rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in rows if row["status"] == "done"), key=lambda row: row["id"])
 
 
-def _concluded(metrics: Sequence[Metric], parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _compute(metrics: Sequence[Metric], parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found = {}
     for metric in metrics:
         total: Tensor | None = None

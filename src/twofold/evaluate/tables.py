@@ -51,13 +51,13 @@ def number(value: float | None, unit: str = "") -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def heading(name: str, metric: Mapping[str, str]) -> str:
+def column_header(name: str, metric: Mapping[str, str]) -> str:
     """A column's head: name, unit, and which way is better."""
     unit = {"deg": " (°)", "": ""}.get(metric["unit"], f" ({metric['unit']})")
     return f"{name}{unit} {ARROWS[metric['better']]}"
 
 
-def subject(report: Mapping[str, Any]) -> str:
+def run_name(report: Mapping[str, Any]) -> str:
     """What was evaluated, in a few words."""
     of = report["of"]
     return of["model"] if of["kind"] == "model" else f"predictions of {of['folder']}"
@@ -75,7 +75,7 @@ def own_table(report: Mapping[str, Any]) -> Table:
             low, high = spread.get(name) or (None, None)
             cells.append(Cell("" if low is None else f"{number(low, unit)} – {number(high, unit)}"))
         cells += [Cell(number(found[name], unit)) for found in baselines.values()]
-        lines.append(Line(heading(name, metric), BASELINE, tuple(cells)))
+        lines.append(Line(column_header(name, metric), BASELINE, tuple(cells)))
     return Table(tuple(columns), tuple(lines))
 
 
@@ -86,7 +86,7 @@ def group_table(report: Mapping[str, Any]) -> Table:
     for name, group in report["groups"].items():
         cells = [Cell(number(group["scores"][n], metric["unit"])) for n, metric in metrics.items()]
         lines.append(Line(name, BASELINE, (Cell(str(group["evaluated"])), *cells)))
-    return Table(("pictures", *(heading(n, m) for n, m in metrics.items())), tuple(lines))
+    return Table(("pictures", *(column_header(n, m) for n, m in metrics.items())), tuple(lines))
 
 
 def published_tables(report: Mapping[str, Any]) -> tuple[list[tuple[str, Table]], list[str]]:
@@ -120,11 +120,11 @@ def _published_table(
     worse = 1 if metrics[first]["better"] == "lower" else -1
     rows = sorted(rows, key=lambda row: worse * row["scores"].get(first, worse * math.inf))
     own = tuple(Cell(number(report["scores"][n], metrics[n]["unit"])) for n in names)
-    lines = [Line(f"this run: {subject(report)}", OURS, own)] if with_own else []
+    lines = [Line(f"this run: {run_name(report)}", OURS, own)] if with_own else []
     for row in rows:
         source = f"[{sources.index(_source(row)) + 1}]"
         lines.append(Line(row["method"], PUBLISHED, _cells(row, names), source, row["note"]))
-    return Table(tuple(heading(n, metrics[n]) for n in names), tuple(lines))
+    return Table(tuple(column_header(n, metrics[n]) for n in names), tuple(lines))
 
 
 def _cells(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Cell, ...]:
@@ -150,10 +150,10 @@ _READ = {
 }
 
 
-def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
+def summary_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What decides and describes the numbers, as pairs of words."""
     of, protocol, data, have = report["of"], report["protocol"], report["data"], report["counts"]
-    said = [("evaluated", subject(report))]
+    said = [("evaluated", run_name(report))]
     if of["kind"] == "model":
         said += [("model digest", of["digest"][:16]), ("asked", _asked(of))]
     benchmark = report["benchmark"]
@@ -163,7 +163,7 @@ def facts(report: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("protocol", f"{protocol['id']} ({protocol['fingerprint']}): {protocol['title']}"),
         ("its settings", _settings(protocol["settings"])),
         ("data", f"{data['name']}, {data['count']} pictures, sha256 {data['sha256'][:16]}"),
-        ("pictures", counted(have)),
+        ("pictures", counts_text(have)),
     ]
     said += [("not as the protocol", line) for line in report["deviations"]]
     said += [
@@ -199,7 +199,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
     return ", ".join(words)
 
 
-def counted(have: Mapping[str, Any]) -> str:
+def counts_text(have: Mapping[str, Any]) -> str:
     """How many were evaluated, skipped and failed, in words."""
     words = [f"{have['evaluated']} evaluated"]
     for status in ("skipped", "failed"):

@@ -20,8 +20,8 @@ class EvaluationError(ValueError):
 
 
 @dataclass(frozen=True)
-class Standard:
-    """One way to score predictions, frozen: two numbers are comparable when their standards are equal.
+class EvalProtocol:
+    """One way to score predictions, frozen: two numbers are comparable when their protocols are equal.
 
     A benchmark fills in what its data decides (`valid_range`, `crop`, `clip`, `size` and the like). When a record
     changes a number, its `version` rises; a test holds every record against its fingerprint.
@@ -93,12 +93,12 @@ class Standard:
         return tuple(metric.partition(".")[2] for metric in self.metrics)
 
     @property
-    def of_bytes(self) -> bool:
+    def uses_8bit_vectors(self) -> bool:
         """Whether vectors are scored as 8-bit files have them (`metrics.quirks`)."""
         return all(name.endswith("_of_bytes") for name in self.names)
 
-    def with_rules(self, **rules: Any) -> Standard:
-        """The same standard where a data set decides: `valid_range`, `crop`, `clip`, `size`, `classes` and the like."""
+    def with_rules(self, **rules: Any) -> EvalProtocol:
+        """The same protocol where a data set decides: `valid_range`, `crop`, `clip`, `size`, `classes` and the like."""
         return replace(self, **rules)
 
 

@@ -16,13 +16,13 @@ from ..geometry import align_affine
 from ..prediction import SPACES
 from ..sample import Sample
 from ..tasks import TASKS
-from .measure import fitted_size, truth
+from .measure import resize_to_target, truth
+from .protocol import EvalProtocol
 from .rows import Row
-from .standard import Standard
 
 # Pixels that are looked at in an image, taken evenly: enough for a sign and a median.
 PIXELS = 65536
-# Another space is suspected where its median relative error is below this share of the standard's own, and by more
+# Another space is suspected where its median relative error is below this share of the protocol's own, and by more
 # than `GAP`: predictions that are good in both spaces differ by less.
 SHARE, GAP = 0.5, 0.01
 
@@ -35,9 +35,9 @@ _FROM_METRES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def is_fitted(standard: Standard) -> bool:
-    """Whether a standard fits depth before it is measured."""
-    return standard.target == "depth" and standard.align != "none"
+def uses_alignment(protocol: EvalProtocol) -> bool:
+    """Whether a protocol fits depth before it is measured."""
+    return protocol.target == "depth" and protocol.align != "none"
 
 
 def fitted_scale(prediction: Tensor, target: Tensor, valid: Tensor, space: str) -> float:
@@ -60,34 +60,34 @@ def fitted_scale(prediction: Tensor, target: Tensor, valid: Tensor, space: str) 
     return align_affine(prediction, _FROM_METRES[space](known), valid)[0]
 
 
-def fit_of(prediction: Tensor, sample: Sample, standard: Standard) -> dict[str, Any]:
-    """The ``scale`` of the fit in the standard's own space, and the median relative ``error`` after a fit in each.
+def fit_diagnostics(prediction: Tensor, sample: Sample, protocol: EvalProtocol) -> dict[str, Any]:
+    """The ``scale`` of the fit in the protocol's own space, and the median relative ``error`` after a fit in each.
 
     Args:
         prediction: ``1 h w`` as it is scored.
         sample: with truth that counts somewhere.
-        standard: how it is scored; {} where that fits nothing.
+        protocol: how it is scored; {} where that fits nothing.
     """
-    if not is_fitted(standard):
+    if not uses_alignment(protocol):
         return {}
-    target, valid = truth(sample, standard)
-    p, d = (x[valid] for x in (fitted_size(prediction, target, standard.target), target))
+    target, valid = truth(sample, protocol)
+    p, d = (x[valid] for x in (resize_to_target(prediction, target, protocol.target), target))
     step = -(-len(p) // PIXELS)
     p, d = (x[::step].double().reshape(1, 1, -1) for x in (p, d))
     known = torch.ones_like(d, dtype=torch.bool)
-    scale = fitted_scale(p, d, known, standard.spaces[0])
+    scale = fitted_scale(p, d, known, protocol.spaces[0])
     # The fit of disparity leaves out what is not positive; a shift changes no fit otherwise.
     p = p - p.min() + 1
     errors = {space: float(((TASKS[space].align(p, d, known) - d).abs() / d).median()) for space in SPACES}
     return {"scale": float(f"{scale:.6g}"), "error": {k: float(f"{v:.6g}") for k, v in errors.items()}}
 
 
-def fit_warnings(rows: Sequence[Row], standard: Standard) -> list[str]:
+def fit_warnings(rows: Sequence[Row], protocol: EvalProtocol) -> list[str]:
     """What the fits of a set say against its predictions: negative scales, and a space that fits much better."""
     fits: list[Mapping[str, Any]] = [row["fit"] for row in rows if row["status"] == "done" and "fit" in row]
     if not fits:
         return []
-    own, found = standard.spaces[0], []
+    own, found = protocol.spaces[0], []
     negative = sum(fit["scale"] < 0 for fit in fits)
     if negative:
         found.append(

@@ -6,8 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..io import escape_html as escape
-from .pictures import Example
-from .tables import Cell, Table, counted, facts, group_table, number, own_table, published_tables, subject
+from .examples import ReportExample
+from .tables import (
+    Cell,
+    Table,
+    counts_text,
+    group_table,
+    number,
+    own_table,
+    published_tables,
+    run_name,
+    summary_rows,
+)
 
 STYLE = """
 :root { color-scheme: light dark; --line: #d5d8dc; --soft: #f4f6f8; --ink: #1d2329; --dim: #5c6873; --mark: #0b6b53;
@@ -48,11 +58,11 @@ code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .88e
 """
 
 
-def page(report: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
+def page(report: Mapping[str, Any], examples: Sequence[ReportExample] = ()) -> str:
     """The report as one HTML page, with pictures of examples."""
     benchmark = report["benchmark"]
     name = benchmark["title"] if benchmark else report["data"]["name"]
-    title = f"{subject(report)} on {name}"
+    title = f"{run_name(report)} on {name}"
     notes = [report["protocol"]["notes"], benchmark["notes"] if benchmark else ""]
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -65,14 +75,14 @@ def page(report: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
         *_pictures(report, examples),
         *_published(report),
         "<h2>What decided the numbers</h2>",
-        fact_list(facts(report)),
+        fact_list(summary_rows(report)),
         *(_named(kind, report) for kind in ("failed", "skipped") if report[kind]),
     ]
     return document(title, body)
 
 
 def _underline(report: Mapping[str, Any]) -> str:
-    said = [report["protocol"]["id"], counted(report["counts"]), report["made"][:10]]
+    said = [report["protocol"]["id"], counts_text(report["counts"]), report["made"][:10]]
     return " · ".join(said)
 
 
@@ -139,7 +149,7 @@ def fact_list(said: Sequence[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in said) + "</dl>"
 
 
-def _pictures(report: Mapping[str, Any], examples: Sequence[Example]) -> list[str]:
+def _pictures(report: Mapping[str, Any], examples: Sequence[ReportExample]) -> list[str]:
     if not examples:
         return []
     metric = report["examples"]["metric"]

@@ -1,4 +1,4 @@
-"""The standards there are: every way to score that the field's tables were made with, by name.
+"""The protocols there are: every way to score that the field's tables were made with, by name.
 
 Nothing here may change without its version: tests hold each against its fingerprint.
 """
@@ -6,7 +6,7 @@ Nothing here may change without its version: tests hold each against its fingerp
 from __future__ import annotations
 
 from ..suggest import unknown
-from .standard import EvaluationError, Standard
+from .protocol import EvalProtocol, EvaluationError
 
 _DEPTH = tuple(
     f"DEPTH.{name}"
@@ -19,7 +19,7 @@ _POOLED = tuple(f"NORMALS.{name}" for name in _ANGLES)
 _IDS = ("semantic.miou", "semantic.accuracy", "semantic.mean_accuracy")
 
 _ALL = (
-    Standard(
+    EvalProtocol(
         name="depth/marigold-ls",
         version=1,
         title="affine-invariant depth, scale and shift by least squares on depth",
@@ -31,7 +31,7 @@ _ALL = (
         source="Ke et al. 2024 (Marigold); GenPercept, Lotus and E2E-FT score so too",
         notes="The fit is float64 and unweighted; its scale may come out negative. Truth is not clipped.",
     ),
-    Standard(
+    EvalProtocol(
         name="depth/marigold-ls-disp",
         version=1,
         title="affine-invariant disparity, scale and shift by least squares on 1 / depth",
@@ -43,7 +43,7 @@ _ALL = (
         source="Ke et al. 2024 (Marigold), its disparity alignment; GenPercept's disparity rows",
         notes="Predictions of 0 and below do not take part in the fit but are scored; nothing is beyond 1000 m.",
     ),
-    Standard(
+    EvalProtocol(
         name="depth/ls-sqrt-disp",
         version=1,
         title="affine-invariant root of disparity, scale and shift by least squares on 1 / sqrt(depth)",
@@ -55,7 +55,7 @@ _ALL = (
         source="the fit of depth/marigold-ls-disp in another space; no table is known to use it",
         notes="The fitted map is held from 1 mm to 1000 m before it is inverted.",
     ),
-    Standard(
+    EvalProtocol(
         name="depth/ls-log",
         version=1,
         title="affine-invariant logarithm of depth, scale and shift by least squares on ln(depth)",
@@ -67,7 +67,7 @@ _ALL = (
         source="the fit of depth/marigold-ls in another space; no table is known to use it",
         notes="The fitted map is held from 1 mm to 1000 m before it is inverted.",
     ),
-    Standard(
+    EvalProtocol(
         name="depth/scale",
         version=1,
         title="depth up to one factor, by least squares",
@@ -77,7 +77,7 @@ _ALL = (
         metrics=_DEPTH,
         source="scale-invariant depth, as scored for predictors without a shift",
     ),
-    Standard(
+    EvalProtocol(
         name="depth/median",
         version=1,
         title="depth up to one factor, the ratio of medians",
@@ -87,7 +87,7 @@ _ALL = (
         metrics=_DEPTH,
         source="Zhou et al. 2017 and self-supervised depth after it",
     ),
-    Standard(
+    EvalProtocol(
         name="depth/vpd-metric",
         version=1,
         title="metric depth, nothing is fitted",
@@ -97,7 +97,7 @@ _ALL = (
         source="Zhao et al. 2023 (VPD); Eigen et al. 2014 for the crop of NYUv2",
         notes="The prediction is in metres and is not clipped; silog is Marigold's (lambda 1, x100), not VPD's.",
     ),
-    Standard(
+    EvalProtocol(
         name="normal/dsine",
         version=1,
         title="surface normals, every valid pixel of the set in one pool",
@@ -108,7 +108,7 @@ _ALL = (
         source="Bae & Davison 2024 (DSINE); GenPercept's table of normals",
         notes="The median is that of angles binned by 0.01 degrees.",
     ),
-    Standard(
+    EvalProtocol(
         name="normal/bae",
         version=1,
         title="surface normals at 480x640, every valid pixel of the set in one pool",
@@ -120,7 +120,7 @@ _ALL = (
         notes="Diff-2-in-1's own script multiplies by 180 / 3.14 (+0.05 %), prints shares as fractions, and scores "
         "predictions stored as 8-bit pictures of 512x512; none of that is done here.",
     ),
-    Standard(
+    EvalProtocol(
         name="normal/diff2in1-script",
         version=2,
         title="surface normals as Diff-2-in-1's own script scores them: after 8 bits, with 3.14 for pi",
@@ -136,7 +136,7 @@ _ALL = (
         "8 bits, resized to the image and rounded again, as that script does with its files of 512x512; a model's "
         "prediction is rounded once, at the image's size.",
     ),
-    Standard(
+    EvalProtocol(
         name="normal/marigold",
         version=1,
         title="surface normals, averaged over each image first",
@@ -147,7 +147,7 @@ _ALL = (
         source="Marigold's evaluation of normals",
         notes="The median is the mean of the images' medians.",
     ),
-    Standard(
+    EvalProtocol(
         name="seg/miou",
         version=1,
         title="class ids, one confusion matrix for the set",
@@ -158,7 +158,7 @@ _ALL = (
         source="Everingham et al. 2015; as mmsegmentation averages it",
         notes="A class that is neither true nor predicted anywhere does not count.",
     ),
-    Standard(
+    EvalProtocol(
         name="mask/plain",
         version=1,
         title="foreground masks as they are",
@@ -167,7 +167,7 @@ _ALL = (
         metrics=("MASKS.mae", "MASKS.mse", "MASKS.iou"),
         source="nothing published: what a mask says is what is measured",
     ),
-    Standard(
+    EvalProtocol(
         name="dis/pysod",
         version=1,
         title="dichotomous segmentation: maximal and weighted F, MAE, S and mean E",
@@ -178,7 +178,7 @@ _ALL = (
         notes="Each prediction is stretched from its least and largest value to 0 and 1 first, as the published "
         "toolkit does: a timid map loses nothing. The maximum is that of the mean F curve.",
     ),
-    Standard(
+    EvalProtocol(
         name="dis/hce",
         version=1,
         title="dichotomous segmentation: human correction effort, threshold 128 of 255",
@@ -188,7 +188,7 @@ _ALL = (
         source="Qin et al. 2022",
         notes="At original size, which takes seconds a picture. Clicks, gamma 5, epsilon 2.",
     ),
-    Standard(
+    EvalProtocol(
         name="matting/p3m-whole",
         version=1,
         title="alpha mattes over the whole picture, no trimap",
@@ -199,7 +199,7 @@ _ALL = (
         notes="At original resolution: SAD, Grad and Conn grow with it. Conn is the published one, in which a "
         "prediction without any opaque pixel costs nothing.",
     ),
-    Standard(
+    EvalProtocol(
         name="pose/coco-kp",
         version=1,
         title="people's joints: COCO's average precision",
@@ -215,7 +215,7 @@ _ALL = (
         "score is the mean height of the joints' peaks above 0.2. Nothing is flipped and near duplicates stay. "
         "The folder knows no crowds: whom a detector finds in one counts as wrong.",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/invpt-semseg",
         version=1,
         title="multi-task benchmarks: class ids",
@@ -226,7 +226,7 @@ _ALL = (
         source="Ye & Xu 2022 (InvPT), TaskPrompter",
         notes="A class that is neither true nor predicted anywhere counts as 0.",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/invpt-parts",
         version=1,
         title="multi-task benchmarks: parts of people",
@@ -239,7 +239,7 @@ _ALL = (
         source="Ye & Xu 2022 (InvPT), TaskPrompter",
         notes="Pictures that show no part of a person do not count.",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/invpt-depth",
         version=1,
         title="multi-task benchmarks: metric depth, every valid pixel of the set in one pool",
@@ -249,7 +249,7 @@ _ALL = (
         average="pixels",
         source="Ye & Xu 2022 (InvPT), TaskPrompter",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/invpt-normals",
         version=1,
         title="multi-task benchmarks: normals, every valid pixel of the set in one pool",
@@ -259,7 +259,7 @@ _ALL = (
         average="pixels",
         source="Ye & Xu 2022 (InvPT), TaskPrompter",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/invpt-saliency",
         version=1,
         title="multi-task benchmarks: saliency, maximal F over the pixels of the set",
@@ -271,7 +271,7 @@ _ALL = (
         notes="The published code squashes probabilities a second time before it compares them, which leaves five "
         "thresholds: that is saliency_max_f_twice, and what its tables print.",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/astmt-depth",
         version=1,
         title="older multi-task benchmarks: metric depth, averaged over images",
@@ -284,7 +284,7 @@ _ALL = (
         notes="RMSE is a mean over images, its logarithmic form a median. ASTMT's own mask leaves nothing out: "
         "depth_rmse_unmasked.",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/astmt-normals",
         version=1,
         title="older multi-task benchmarks: normals, every valid pixel of the set in one pool",
@@ -295,7 +295,7 @@ _ALL = (
         source="Maninis et al. 2019 (ASTMT), MTI-Net",
         notes="They score predictions stored as 8-bit pictures; here they are as they are.",
     ),
-    Standard(
+    EvalProtocol(
         name="mtl/astmt-saliency",
         version=1,
         title="older multi-task benchmarks: saliency, F of mean precision and recall",
@@ -306,19 +306,19 @@ _ALL = (
     ),
 )
 
-STANDARDS: dict[str, Standard] = {standard.name: standard for standard in _ALL}
+EVAL_PROTOCOLS: dict[str, EvalProtocol] = {protocol.name: protocol for protocol in _ALL}
 
 
-def get_standard(name: str) -> Standard:
-    """The standard called ``name`` or ``name@version``.
+def get_eval_protocol(name: str) -> EvalProtocol:
+    """The protocol called ``name`` or ``name@version``.
 
     Raises:
         EvaluationError: there is none, or only another version of it.
     """
     plain, _, version = name.partition("@")
-    found = STANDARDS.get(plain)
+    found = EVAL_PROTOCOLS.get(plain)
     if found is None:
-        raise EvaluationError(unknown("protocol", name, STANDARDS))
+        raise EvaluationError(unknown("protocol", name, EVAL_PROTOCOLS))
     if version and version != str(found.version):
         raise EvaluationError(f"{name} is not in this release, which has {found.id}; install one that has it")
     return found

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from ..io import FormatError, check_types, check_values, escape, parse_object, quoted
 from ..tasks import TASKS
-from .standard import EvaluationError, Standard
+from .protocol import EvalProtocol, EvaluationError
 
 LIST = "predictions.jsonl"
 
 
-class Listed(NamedTuple):
+class ListedPrediction(NamedTuple):
     """What a list says of one prediction; its frame, scale and whether it is stretched where it says them."""
 
     path: str
@@ -23,7 +23,7 @@ class Listed(NamedTuple):
     stretch: bool = False
 
 
-def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
+def read_list(root: Path, protocol: EvalProtocol) -> dict[str, ListedPrediction]:
     """What a folder's ``predictions.jsonl`` lists, by id.
 
     Rows are ``{"id": ..., "path": ...}``, with a ``frame``, ``scale`` or ``stretch`` of their own if need be, or those
@@ -33,8 +33,8 @@ def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
     Raises:
         EvaluationError: a line is neither.
     """
-    found: dict[str, Listed] = {}
-    names = [t.name for t in TASKS.values() if t.target == standard.target and t.space in standard.spaces]
+    found: dict[str, ListedPrediction] = {}
+    names = [t.name for t in TASKS.values() if t.target == protocol.target and t.space in protocol.spaces]
     for number, line in enumerate((root / LIST).read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
@@ -49,17 +49,17 @@ def read_list(root: Path, standard: Standard) -> dict[str, Listed]:
     return found
 
 
-def _listed(row: Mapping[str, Any]) -> dict[str, Listed]:
+def _listed(row: Mapping[str, Any]) -> dict[str, ListedPrediction]:
     """A row that names a file."""
     said: dict[str, Any] = {"frame": "", "scale": None, "stretch": False, **row}
     types = {"id": str | int, "path": str, "frame": str, "scale": int | float | None, "stretch": bool}
     check_types(said, types, "it")
     if said["scale"] is not None and not 0 < abs(said["scale"]) < math.inf:
         raise FormatError(f"it: the scale is {said['scale']}")
-    return {str(said["id"]): Listed(said["path"], said["frame"], said["scale"], said["stretch"])}
+    return {str(said["id"]): ListedPrediction(said["path"], said["frame"], said["scale"], said["stretch"])}
 
 
-def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Listed]:
+def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, ListedPrediction]:
     """A row of ``twofold predict``, by the name and by the digest of its image; {} when it has none of the tasks."""
     check_types(row, {"name": str, "tasks": dict, "input_sha256": str | None}, "it")
     task = next((t for t in tasks if t in row["tasks"]), None)
@@ -68,5 +68,5 @@ def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, Listed
     check_values(row["tasks"], dict, "its tasks")
     made = row["tasks"][task]
     check_types(made, {"files.npy.path": str, "settings": dict}, f"the task {quoted(task)}")
-    listed = Listed(made["files"]["npy"]["path"], str(made["settings"].get("saved_frame", "")))
+    listed = ListedPrediction(made["files"]["npy"]["path"], str(made["settings"].get("saved_frame", "")))
     return {row["name"]: listed, f"sha256:{row['input_sha256']}": listed}

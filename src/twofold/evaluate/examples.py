@@ -16,7 +16,7 @@ from ..metrics import angle
 from ..sample import Sample
 from ..tasks.semantic import show as show_ids
 from .measure import truth
-from .standard import Standard
+from .protocol import EvalProtocol
 
 WIDTH = 420
 # Of the scale of errors: what is drawn brightest.
@@ -24,7 +24,7 @@ _DEPTH_ERROR, _ANGLE_ERROR = 0.5, 60.0
 
 
 @dataclass(frozen=True)
-class Example:
+class ReportExample:
     """One picture of an evaluation: ``best``, ``median`` or ``worst``, its score, and (caption, data URL) pairs."""
 
     which: str
@@ -33,23 +33,23 @@ class Example:
     pictures: tuple[tuple[str, str], ...]
 
 
-def example(
-    which: str, value: float, sample: Sample, compared: Tensor, standard: Standard, classes: int = 0
-) -> Example:
+def render_example(
+    which: str, value: float, sample: Sample, compared: Tensor, protocol: EvalProtocol, classes: int = 0
+) -> ReportExample:
     """The pictures of one sample.
 
     Args:
         which: place among the others.
         value: its own score.
-        sample: cut to the standard's window.
+        sample: cut to the protocol's window.
         compared: the prediction as it was measured, see `measure.measure`.
-        standard: how it was scored.
+        protocol: how it was scored.
         classes: how many, of ids.
     """
-    target, valid = truth(sample, standard)
-    drawn = _drawn(standard.target, compared.float(), target.float(), valid, classes)
+    target, valid = truth(sample, protocol)
+    drawn = _drawn(protocol.target, compared.float(), target.float(), valid, classes)
     pictures = [("input", sample.image), *drawn]
-    return Example(which, str(sample.id), value, tuple((name, data_url(x)) for name, x in pictures))
+    return ReportExample(which, str(sample.id), value, tuple((name, data_url(x)) for name, x in pictures))
 
 
 def _drawn(name: str, said: Tensor, true: Tensor, valid: Tensor, classes: int) -> list[tuple[str, Tensor]]:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from ..data.contrast import CHECKED, Extent, constant_labels, extent
 from ..sample import Sample
 from .measure import truth
+from .protocol import EvalProtocol
 from .rows import Row
-from .standard import Standard
 
 
-def label_extent(sample: Sample, standard: Standard) -> dict[str, float]:
+def label_extent(sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
     """The ``least`` and ``most`` value of a label where it is scored; {} of targets that may be constant."""
-    if standard.target not in CHECKED:
+    if protocol.target not in CHECKED:
         return {}
-    found = extent(*truth(sample, standard))
+    found = extent(*truth(sample, protocol))
     return {"least": found.least, "most": found.most}
 
 
-def label_warnings(rows: Sequence[Row], standard: Standard) -> list[str]:
+def label_warnings(rows: Sequence[Row], protocol: EvalProtocol) -> list[str]:
     """What the labels of a set say against its scores: all masks empty or full, or all ids the same."""
     found = [row["labels"] for row in rows if row["status"] == "done" and "labels" in row]
-    problem = constant_labels(standard.target, [Extent(e["least"], e["most"]) for e in found])
+    problem = constant_labels(protocol.target, [Extent(e["least"], e["most"]) for e in found])
     return [f"{problem}. A prediction without any content scores as well"] if problem else []
