@@ -1,4 +1,4 @@
-"""Evaluations: one number however the work was cut up, nothing left out unsaid, nothing mixed."""
+"""Evaluations: one number however the work was cut up, every skipped image reported, nothing mixed."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def test_the_effort_of_a_perfect_mask_is_none(data: Path, tmp_path: Path) -> Non
     }
 
 
-# ---- nothing left out unsaid
+# ---- every skipped image is reported
 
 
 def test_broken_and_missing_predictions_are_named_and_counted(

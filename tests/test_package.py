@@ -13,7 +13,7 @@ import pytest
 
 import twofold
 from twofold.checkpoints import EMBEDDED, digest, own_files
-from twofold.cli.console import Stop
+from twofold.cli.console import CommandError
 from twofold.cli.train import find_recipe
 from twofold.train import find
 
@@ -75,7 +75,7 @@ def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.Monke
     shutil.copy(ROOT / "recipes" / "genpercept.py", tmp_path / "recipes" / "base.py")
     assert find.find_file("table5") == Path("recipes/table5.py")
     assert find_recipe("table5:hypersim_vkitti").steps == 30000
-    with pytest.raises(Stop, match=r"did you mean.*genpercept.*table1"):
+    with pytest.raises(CommandError, match=r"did you mean.*genpercept.*table1"):
         find_recipe("genpercpt:depth")
 
 

@@ -8,7 +8,15 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, complain, device_of, emit, line, track
+from twofold.cli.console import (
+    OK,
+    SOME_FAILED,
+    parse_device,
+    print_error,
+    print_json,
+    print_line,
+    with_progress,
+)
 from twofold.cli.limits import MaxPixels
 
 
@@ -37,14 +45,14 @@ def caption(
     from twofold.generate.caption_folder import caption_folder
 
     total, counts = len(Folder(folder, targets=())), Counter[str]()
-    events = caption_folder(folder, captioner, device_of(device), batch, overwrite)
-    for event in track(events, total, "caption", as_json):
+    events = caption_folder(folder, captioner, parse_device(device), batch, overwrite)
+    for event in with_progress(events, total, "caption", as_json):
         counts[event["status"]] += 1
         if as_json:
-            emit(event)
+            print_json(event)
         elif event["status"] == "failed":
-            complain(event["error"])
+            print_error(event["error"])
     if not as_json:
         words = ("captioned", "there", "failed")
-        line(f"{', '.join(f'{counts[w]} {w}' for w in words if counts[w])}: {folder}/metadata.jsonl")
+        print_line(f"{', '.join(f'{counts[w]} {w}' for w in words if counts[w])}: {folder}/metadata.jsonl")
     return SOME_FAILED if counts["failed"] else OK

@@ -17,7 +17,7 @@ from twofold.io import escape, to_json
 OK, SOME_FAILED, NOTHING_STARTED, INTERRUPTED = 0, 1, 2, 130
 
 
-class Stop(Exception):
+class CommandError(Exception):
     """Ends a command with one line and an exit code."""
 
     def __init__(self, message: str, code: int = NOTHING_STARTED) -> None:
@@ -25,13 +25,13 @@ class Stop(Exception):
         self.code = code
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """One line to standard error. What is not printable in it is escaped."""
     print(f"twofold: {escape(' '.join(message.split()))}", file=sys.stderr)
 
 
 @contextmanager
-def warnings_as_lines() -> Generator[None]:
+def warnings_on_one_line() -> Generator[None]:
     """Inside, warnings of twofold and of a user's own code are lines; those of installed packages are dropped.
 
     A user cannot act on what libraries say to each other; TWOFOLD_TRACEBACK=1 shows it.
@@ -54,19 +54,19 @@ def warnings_as_lines() -> Generator[None]:
         theirs = not filename.startswith(own) and any(filename.startswith(place) for place in others)
         if not theirs and str(message) not in shown:
             shown.add(str(message))
-            complain(f"warning: {message}")
+            print_error(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show  # ty: ignore[invalid-assignment]
         yield
 
 
-def emit(record: dict[str, Any]) -> None:
+def print_json(record: dict[str, Any]) -> None:
     """One JSON object on one line of standard output, at once, so that a program can follow."""
     print(to_json(record, allow_nan=True), flush=True)
 
 
-def track(records: Iterable[Any], total: int, what: str, quiet: bool = False) -> Iterator[Any]:
+def with_progress(records: Iterable[Any], total: int, what: str, quiet: bool = False) -> Iterator[Any]:
     """The records as they come, with a progress bar when a person is watching."""
     if quiet or not sys.stderr.isatty():
         yield from records
@@ -77,7 +77,7 @@ def track(records: Iterable[Any], total: int, what: str, quiet: bool = False) ->
     yield from tqdm(records, total=total, desc=escape(what), unit="", file=sys.stderr, leave=False)
 
 
-def line(text: str) -> None:
+def print_line(text: str) -> None:
     """One line for a person, above a progress bar if there is one. What is not printable in it is escaped."""
     from tqdm import tqdm
 
@@ -85,39 +85,39 @@ def line(text: str) -> None:
     sys.stdout.flush()
 
 
-def size_pair(text: str) -> tuple[int, int]:
-    """'256x192' (width x height) as (height, width). Stop for anything else."""
+def parse_size_pair(text: str) -> tuple[int, int]:
+    """'256x192' (width x height) as (height, width). CommandError for anything else."""
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
-        raise Stop(f"--size {text!r} is not WIDTHxHEIGHT, for example 256x192")
+        raise CommandError(f"--size {text!r} is not WIDTHxHEIGHT, for example 256x192")
     return int(height), int(width)
 
 
-def one_of(option: str, value: str, choices: Iterable[str]) -> str:
-    """`value` if it is among `choices`, else Stop with the choices."""
+def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
+    """`value` if it is among `choices`, else CommandError that lists the choices."""
     from twofold.suggest import did_you_mean
 
     choices = list(choices)
     if value not in choices:
         listed = f"choose {', '.join(choices[:-1])} or {choices[-1]}"
-        raise Stop(f"{option} {value!r} is unknown{did_you_mean(value, choices)}; {listed}")
+        raise CommandError(f"{option} {value!r} is unknown{did_you_mean(value, choices)}; {listed}")
     return value
 
 
-def device_of(device: str) -> str:
-    """The device by `environment.resolve_device`; Stop for an unknown or missing one."""
+def parse_device(device: str) -> str:
+    """The device by `environment.resolve_device`; CommandError for an unknown or missing one."""
     from twofold.environment import resolve_device
 
     try:
         return resolve_device(device)
     except ValueError as error:
-        raise Stop(f"--device {device}: {error}") from error
+        raise CommandError(f"--device {device}: {error}") from error
 
 
-def dtype_of(dtype: str) -> str:
-    """The name in torch of a type of weights, by `environment.resolve_dtype`; Stop for anything else."""
+def parse_dtype(dtype: str) -> str:
+    """The name in torch of a type of weights, by `environment.resolve_dtype`; CommandError for anything else."""
     from twofold.environment import DTYPES
 
     if dtype not in DTYPES:
-        one_of("--dtype", dtype, ("float32", "bfloat16", "float16"))
+        check_choice("--dtype", dtype, ("float32", "bfloat16", "float16"))
     return DTYPES[dtype]

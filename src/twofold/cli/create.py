@@ -11,14 +11,14 @@ import typer
 from twofold.cli.console import (
     OK,
     SOME_FAILED,
-    Stop,
-    complain,
-    device_of,
-    dtype_of,
-    emit,
-    line,
-    one_of,
-    track,
+    CommandError,
+    check_choice,
+    parse_device,
+    parse_dtype,
+    print_error,
+    print_json,
+    print_line,
+    with_progress,
 )
 from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused
@@ -104,7 +104,7 @@ def create(
     ] = False,
     max_pixels: MaxPixels = "",
 ) -> int:
-    """Create labelled pictures: each source is partly drowned in noise and drawn anew, then labelled by the model.
+    """Create labelled images: each source image is partially noised and denoised, then labelled by the model.
 
     Every sample's row says what it was made of and how, and how good it seems. Run again after a kill, the command
     does what is left; several processes may share it by --shard.
@@ -116,41 +116,43 @@ def create(
     if captioner:
         refuse_unused(context, "with --captioner", "template")
     if layout:
-        one_of("--layout", layout, ("twofold", "official"))
+        check_choice("--layout", layout, ("twofold", "official"))
     if not data.is_dir():
-        raise Stop(f"{data} is no folder; give a data folder")
+        raise CommandError(f"{data} is no folder; give a data folder")
     if out.resolve() == data.resolve():
-        raise Stop(f"--out {out} is the folder of the sources; choose another")
+        raise CommandError(f"--out {out} is the folder of the sources; choose another")
     from twofold.generate.folder import Job
     from twofold.generate.folder import create as created
     from twofold.generate.scores import Keep
 
     thresholds = tuple(Keep.read(text) for text in keep or [])
     sources = _sources(data, out)
-    opened = _open(model, device, dtype_of(dtype))
+    opened = _open(model, device, parse_dtype(dtype))
     creator = _creator(opened, sources, task, settings, template, captioner)
     together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 4)
-    selection: Any = one_of("--select", select, ("even", "random"))
+    selection: Any = check_choice("--select", select, ("even", "random"))
     job = Job(strengths, per_image, thresholds, together, part, count, fraction, selection, select_seed)
     total = len(strengths) * per_image * len(job.sources(len(sources)))
     counts: Counter[str] = Counter()
     try:
-        for event in track(created(creator, sources, out, job), -(-total // part[1]), "create", as_json):
+        for event in with_progress(
+            created(creator, sources, out, job), -(-total // part[1]), "create", as_json
+        ):
             counts[event["status"]] += 1
             _report(event, as_json)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise Stop(
+        raise CommandError(
             f"{reason}; what was created is whole, try a smaller --batch or --size and run again", SOME_FAILED
         ) from error
     if not as_json:
         words = ("created", "there", "rejected", "failed")
-        line(
+        print_line(
             ", ".join(f"{counts[w]} {w}" for w in words if counts[w])
             + f": {out}/ (metadata.jsonl lists them)"
         )
         if counts["rejected"]:
-            line(f"why samples were rejected, and how to make them again: {out}/rejected.jsonl")
+            print_line(f"why samples were rejected, and how to make them again: {out}/rejected.jsonl")
     if sheet is not None:
         _write_sheet(sheet, out, sources, creator, as_json)
     if layout == "official":
@@ -170,8 +172,10 @@ def creation_settings(
     scoring: str,
     compat: str,
 ) -> Any:
-    """The `create.Settings` of a command's options; 0 and "" are the defaults, which depend on ``compat``. Stop when
-    one does not fit.
+    """The `generate.Settings` of a command's options; 0 and "" are the defaults, which depend on ``compat``.
+
+    Raises:
+        CommandError: an option does not fit.
     """
     from dataclasses import replace
 
@@ -180,11 +184,11 @@ def creation_settings(
     from twofold.generate.config import OFFICIAL, Settings
     from twofold.protocol import reason
 
-    one_of("--compat", compat or "none", ("none", "official"))
-    one_of("--label-mode", label_mode or "reencode", ("reencode", "denoise"))
-    one_of("--sampler", sampler, ("ddim", "dpmpp_2m", "euler", "lcm"))
-    one_of("--mask", mask or "source", ("source", "all"))
-    one_of("--scoring", scoring, ("all", "free"))
+    check_choice("--compat", compat or "none", ("none", "official"))
+    check_choice("--label-mode", label_mode or "reencode", ("reencode", "denoise"))
+    check_choice("--sampler", sampler, ("ddim", "dpmpp_2m", "euler", "lcm"))
+    check_choice("--mask", mask or "source", ("source", "all"))
+    check_choice("--scoring", scoring, ("all", "free"))
     asked = {"steps": steps, "guidance": guidance, "size": size, "label_mode": label_mode, "mask": mask}
     said: dict[str, Any] = {k: v for k, v in asked.items() if v}
     base = OFFICIAL if compat == "official" else Settings()
@@ -193,7 +197,7 @@ def creation_settings(
             base, strength=_strengths(strength)[0], sampler=sampler, seed=seed, scoring=scoring, **said
         )
     except ValidationError as error:
-        raise Stop(reason(error)) from error
+        raise CommandError(reason(error)) from error
 
 
 def _strengths(text: str) -> tuple[float, ...]:
@@ -202,7 +206,7 @@ def _strengths(text: str) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found or not all(0 < s <= 1 for s in found):
-        raise Stop(
+        raise CommandError(
             f"--strength {text!r} is not one number above 0 and at most 1, or several joined by commas"
         )
     return found
@@ -211,7 +215,7 @@ def _strengths(text: str) -> tuple[float, ...]:
 def _shard(text: str) -> tuple[int, int]:
     i, _, n = text.partition("/")
     if not (i.isdigit() and n.isdigit() and 1 <= int(i) <= int(n)):
-        raise Stop(f"--shard {text!r} is not a part such as 1/4")
+        raise CommandError(f"--shard {text!r} is not a part such as 1/4")
     return int(i) - 1, int(n)
 
 
@@ -230,7 +234,7 @@ def _open(model: str, device: str, dtype: str) -> Model:
 
     from twofold.checkpoints import open_generator
 
-    return open_generator(model, device_of(device), getattr(torch, dtype))
+    return open_generator(model, parse_device(device), getattr(torch, dtype))
 
 
 def _creator(
@@ -245,13 +249,13 @@ def _creator(
 
 def _report(event: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        emit(event)
+        print_json(event)
     if event["status"] == "failed":
-        complain(event["error"])
+        print_error(event["error"])
     elif not as_json and event["status"] != "there":
         scores = event["row"]["provenance"]["generator"]["scores"]
         told = " ".join(f"{name} {value:.3g}" for name, value in scores.items())
-        line(f"{event['id']}  {event['status']}  {'; '.join(event.get('why', [])) or told}")
+        print_line(f"{event['id']}  {event['status']}  {'; '.join(event.get('why', [])) or told}")
 
 
 def _write_sheet(path: Path, out: Path, sources: Folder, creator: Creator, quiet: bool) -> None:
@@ -263,7 +267,7 @@ def _write_sheet(path: Path, out: Path, sources: Folder, creator: Creator, quiet
     path.parent.mkdir(parents=True, exist_ok=True)
     write_image(path, contact_sheet(Folder(out), sources, tasks))
     if not quiet:
-        line(f"all together: {path}")
+        print_line(f"all together: {path}")
 
 
 def _write_official(
@@ -277,4 +281,4 @@ def _write_official(
         start = creator.at(strength).path.start
         where = export_official(Folder(out), out, start, real=sources if labelled else None)
         if not quiet:
-            line(f"as the released code reads it: {where}")
+            print_line(f"as the released code reads it: {where}")

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from twofold.cli.caption import caption
-from twofold.cli.console import OK, SOME_FAILED, Stop, emit, line, one_of, track
+from twofold.cli.console import (
+    OK,
+    SOME_FAILED,
+    CommandError,
+    check_choice,
+    print_json,
+    print_line,
+    with_progress,
+)
 from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused
 
@@ -51,18 +59,18 @@ def list_converters(
     chosen = [_converter(name)] if name else list(CONVERTERS.values())
     if as_json:
         for one in chosen:
-            emit(_facts(one))
+            print_json(_facts(one))
     elif name:
         for key, value in _facts(chosen[0]).items():
-            line(f"{key:8}  {', '.join(value) if isinstance(value, list) else value}")
+            print_line(f"{key:8}  {', '.join(value) if isinstance(value, list) else value}")
     else:
         width = max(len(one.name) for one in chosen)
-        line(f"{'name':{width}}  {'targets':34}  licence")
+        print_line(f"{'name':{width}}  {'targets':34}  licence")
         for one in chosen:
-            line(f"{one.name:{width}}  {', '.join(one.targets):34}  {one.licence}")
-            line(f"{'':{width}}  get it: {one.access}")
-        line("")
-        line("'twofold data list NAME' prints one in full: splits, access, and what to know of it.")
+            print_line(f"{one.name:{width}}  {', '.join(one.targets):34}  {one.licence}")
+            print_line(f"{'':{width}}  get it: {one.access}")
+        print_line("")
+        print_line("'twofold data list NAME' prints one in full: splits, access, and what to know of it.")
     return OK
 
 
@@ -88,9 +96,11 @@ def convert(
     folder = Folder(convert_tree(known, source, split, out, limit))
     names = sorted({target for row in folder.rows for target in row.get("targets") or {}})
     if as_json:
-        emit({"out": str(out), "name": name, "split": split, "samples": len(folder), "targets": names})
+        print_json({"out": str(out), "name": name, "split": split, "samples": len(folder), "targets": names})
     else:
-        line(f"{len(folder)} samples with {', '.join(names)}: {out}/ (now: twofold data validate {out})")
+        print_line(
+            f"{len(folder)} samples with {', '.join(names)}: {out}/ (now: twofold data validate {out})"
+        )
     return OK
 
 
@@ -115,15 +125,17 @@ def validate(
     if sheet is None:
         refuse_unused(context, "without --sheet", "count")
     if sheet is not None and sheet.suffix.lower() != ".png":
-        raise Stop(f"--sheet {sheet} must end in .png")
-    report = examine(folder, limit, lambda indices: track(indices, len(indices), "validate", as_json))
+        raise CommandError(f"--sheet {sheet} must end in .png")
+    report = examine(folder, limit, lambda indices: with_progress(indices, len(indices), "validate", as_json))
     unsafe = _unsafe(folder)
     if unsafe:
         report = replace(report, problems=(*unsafe, *report.problems))
     if sheet is not None and report.targets:
         _draw(folder, sheet, count)
     if as_json:
-        emit({**asdict(report), "ok": report.ok, "sheet": str(sheet) if sheet and report.targets else None})
+        print_json(
+            {**asdict(report), "ok": report.ok, "sheet": str(sheet) if sheet and report.targets else None}
+        )
     else:
         _print(report)
     return OK if report.ok else SOME_FAILED
@@ -144,12 +156,14 @@ def pack(
     from twofold.data.pack import pack as pack_folder
 
     samples = size = shards = 0
-    for done in track(pack_folder(Folder(folder), out, shard_size * 2**20), 0, "pack", as_json):
+    for done in with_progress(pack_folder(Folder(folder), out, shard_size * 2**20), 0, "pack", as_json):
         samples, size, shards = samples + done.samples, size + done.size, shards + 1
         if as_json:
-            emit({"shard": str(done.path), "samples": done.samples, "bytes": done.size, "kept": done.kept})
+            print_json(
+                {"shard": str(done.path), "samples": done.samples, "bytes": done.size, "kept": done.kept}
+            )
     if not as_json:
-        line(f"{samples} samples in {shards} shards, {size / 2**20:.1f} MB: {out}/")
+        print_line(f"{samples} samples in {shards} shards, {size / 2**20:.1f} MB: {out}/")
     return OK
 
 
@@ -188,17 +202,19 @@ def import_(
 
     if Path(source).exists():
         refuse_unused(context, "on files of this disk: a revision is of a hub data set", "revision")
-    one_of("--kind", kind, ("real", "rendered", "synthetic"))
+    check_choice("--kind", kind, ("real", "rendered", "synthetic"))
     targets = dict(map(_target, target or []))
     columns = Columns(image, targets, caption, id, camera)
     steps = import_table(source, out, columns, split, licence, kind, limit, revision)  # ty: ignore[invalid-argument-type]
     written = kept = 0
-    for name, new in track(steps, limit, "import", as_json):
+    for name, new in with_progress(steps, limit, "import", as_json):
         written, kept = written + new, kept + (not new)
         if as_json:
-            emit({"id": name, "written": new})
+            print_json({"id": name, "written": new})
     if not as_json:
-        line(f"{written} samples imported, {kept} were there: {out}/ (now: twofold data validate {out})")
+        print_line(
+            f"{written} samples imported, {kept} were there: {out}/ (now: twofold data validate {out})"
+        )
     return OK
 
 
@@ -211,7 +227,7 @@ def _converter(name: str) -> Converter:
 
     if name not in CONVERTERS:
         hint = f"{did_you_mean(name, CONVERTERS)}; 'twofold data list' lists them"
-        raise Stop(f"no data set {name!r} can be converted{hint}")
+        raise CommandError(f"no data set {name!r} can be converted{hint}")
     return CONVERTERS[name]
 
 
@@ -234,7 +250,7 @@ def _watched(one: Converter, limit: int, quiet: bool) -> Converter:
     def watched(make: Any) -> Any:
         def rows(root: Path, split: str) -> Iterator[Any]:
             found: Iterable[Any] = make(root, split)
-            return track(found, limit, one.name, quiet)
+            return with_progress(found, limit, one.name, quiet)
 
         return rows
 
@@ -249,12 +265,14 @@ def _target(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
     # Commas within [ ] belong to a list.
     column, *entries = re.split(r",(?![^\[]*\])", rest)
     if not (name and mark and column):
-        raise Stop(f"--target {text!r} is not NAME=COLUMN, such as depth=depth,codec=png16,scale=0.001")
+        raise CommandError(
+            f"--target {text!r} is not NAME=COLUMN, such as depth=depth,codec=png16,scale=0.001"
+        )
     how: dict[str, Any] = {}
     for entry in entries:
         key, mark, value = entry.partition("=")
         if not (key and mark):
-            raise Stop(f"--target {text!r}: {entry!r} is not KEY=VALUE, such as scale=0.001")
+            raise CommandError(f"--target {text!r}: {entry!r} is not KEY=VALUE, such as scale=0.001")
         try:
             how[key] = json.loads(value)
         except ValueError:
@@ -288,12 +306,12 @@ def _draw(folder: Path, path: Path, count: int) -> None:
 def _print(report: Report) -> None:
     """The table of targets, then the problems."""
     ends = {"least": "least", "2 %": "p2", "median": "median", "98 %": "p98", "most": "most"}
-    line(f"{report.root}: {report.count} samples")
+    print_line(f"{report.root}: {report.count} samples")
     if report.targets:
-        line(f"  {'target':14}{'samples':>8}{'valid':>8}" + "".join(f"{name:>11}" for name in ends))
+        print_line(f"  {'target':14}{'samples':>8}{'valid':>8}" + "".join(f"{name:>11}" for name in ends))
     for name, facts in sorted(report.targets.items()):
         numbers = "".join(f"{facts[end]:11.4g}" for end in ends.values())
-        line(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{numbers}")
+        print_line(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{numbers}")
     for problem in report.problems:
-        line(f"  ! {problem}")
-    line(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'}")
+        print_line(f"  ! {problem}")
+    print_line(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'}")

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, emit
+from twofold.cli.console import OK, SOME_FAILED, print_json
 from twofold.io import escape
 
 CORE = (
@@ -53,7 +53,7 @@ def doctor(
     for finding in examine():
         broken += finding.state == "broken"
         if as_json:
-            emit(asdict(finding))
+            print_json(asdict(finding))
         else:
             print(escape(f"{finding.state:8}{finding.what:14}{finding.detail}"), flush=True)
     if not as_json:

@@ -12,14 +12,14 @@ import typer
 from twofold.cli.console import (
     OK,
     SOME_FAILED,
-    Stop,
-    complain,
-    device_of,
-    dtype_of,
-    emit,
-    line,
-    one_of,
-    track,
+    CommandError,
+    check_choice,
+    parse_device,
+    parse_dtype,
+    print_error,
+    print_json,
+    print_line,
+    with_progress,
 )
 from twofold.cli.limits import MaxPixels
 from twofold.cli.predict import (
@@ -135,20 +135,20 @@ def evaluate(
     """Score a model, or any tool's predictions, by a published protocol.
 
     Writes rows.jsonl (a row a picture), report.json, report.md and report.html, in which the numbers stand beside the
-    published ones. Killed and started again it goes on; what is missing or broken is named and never left out unsaid.
+    published ones. Run again after a kill, it continues. Every missing or broken prediction is reported.
     """
     if list_all:
         _list(as_json)
         return OK
     if data is None:
-        raise Stop(
+        raise CommandError(
             "say --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
         )
-    one_of("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
+    check_choice("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
     if layout not in ("", "diff2in1"):
-        raise Stop(f"--layout {layout!r} is unknown; it is diff2in1, or leave it out")
-    dtype = dtype_of(dtype)
-    one_of("--odd-sizes", odd_sizes, ("pad", "floor"))
+        raise CommandError(f"--layout {layout!r} is unknown; it is diff2in1, or leave it out")
+    dtype = parse_dtype(dtype)
+    check_choice("--odd-sizes", odd_sizes, ("pad", "floor"))
     if predictions is not None:
         refuse_unused(context, "with --predictions, which are there already", *_OF_MODEL)
     else:
@@ -172,7 +172,7 @@ def evaluate(
             refuse_unused(context, f"on {eval_protocols[0].target}: only vectors have a frame", "frame")
         job, metadata = evaluation_from_files(request, predictions, scale, frame, stretch, layout)
     else:
-        longest, where = _longest(size), device_of(device)
+        longest, where = _longest(size), parse_device(device)
         asked: dict[str, Any] = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
         asked |= {"odd_sizes": odd_sizes} if odd_sizes != "pad" else {}
         predictor, eval_protocol = _predictor(
@@ -195,14 +195,14 @@ def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any
     said = header.get("eval")
     named = protocol or (said.get("protocol", "") if isinstance(said, dict) else "")
     if not named:
-        raise Stop("say --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
+        raise CommandError("say --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
     return [get_eval_protocol(named)]
 
 
 def _shard(text: str) -> tuple[int, int]:
     first, _, of = text.partition("/")
     if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
-        raise Stop(f"--shard {text!r} is not K/N with K from 1 to N, for example 1/2")
+        raise CommandError(f"--shard {text!r} is not K/N with K from 1 to N, for example 1/2")
     return int(first), int(of)
 
 
@@ -224,23 +224,25 @@ def _run(job: Evaluation, metadata: RunMetadata, pictures: bool, as_json: bool) 
 
     total = len(metadata.selected)
     kept = 0
-    for row in track(run(job, range(total)), -(-total // job.shard[1]), "evaluate", quiet=as_json):
+    for row in with_progress(run(job, range(total)), -(-total // job.shard[1]), "evaluate", quiet=as_json):
         kept += bool(row.get("kept"))
         if row["status"] == "failed":
-            complain(f"{row['id']}: {row['error']}")
+            print_error(f"{row['id']}: {row['error']}")
     report, paths = finish(job, metadata, pictures)
     if as_json:
-        emit(report)
+        print_json(report)
     else:
         published = [("", own_table(report)), ("", group_table(report)), *published_tables(report)[0]]
         for title, table in published:
             if title:
-                line(title)
+                print_line(title)
             for text in plain_table(table) if table.lines else ():
-                line(text)
+                print_line(text)
         for warning in report["warnings"]:
-            line(f"warning: {warning}")
-        line(f"{counts_text(report['counts'])}{f' ({kept} were there)' if kept else ''}; see {paths['html']}")
+            print_line(f"warning: {warning}")
+        print_line(
+            f"{counts_text(report['counts'])}{f' ({kept} were there)' if kept else ''}; see {paths['html']}"
+        )
     return SOME_FAILED if report["counts"]["failed"] else OK
 
 
@@ -250,14 +252,16 @@ def _list(as_json: bool) -> None:
     if as_json:
         for b in BENCHMARKS.values():
             said = {"title": b.title, "count": b.count, "converter": b.converter, "split": b.split}
-            emit({"benchmark": b.id, **said, "protocols": list(b.protocols)})
+            print_json({"benchmark": b.id, **said, "protocols": list(b.protocols)})
         for eval_protocol in EVAL_PROTOCOLS.values():
-            emit({"protocol": eval_protocol.id, "title": eval_protocol.title, "target": eval_protocol.target})
+            print_json(
+                {"protocol": eval_protocol.id, "title": eval_protocol.title, "target": eval_protocol.target}
+            )
         return
-    line("benchmarks (--benchmark), their data, and the protocol they are scored by")
+    print_line("benchmarks (--benchmark), their data, and the protocol they are scored by")
     for benchmark in BENCHMARKS.values():
         data = f"{benchmark.converter} {benchmark.split}, {benchmark.count} pictures"
-        line(f"  {benchmark.name:24} {benchmark.protocols[0]:22} {data:44} {benchmark.title}")
-    line("protocols (--protocol), for one's own data too")
+        print_line(f"  {benchmark.name:24} {benchmark.protocols[0]:22} {data:44} {benchmark.title}")
+    print_line("protocols (--protocol), for one's own data too")
     for eval_protocol in EVAL_PROTOCOLS.values():
-        line(f"  {eval_protocol.id:24} {eval_protocol.target:10} {eval_protocol.title}")
+        print_line(f"  {eval_protocol.id:24} {eval_protocol.target:10} {eval_protocol.title}")

@@ -15,15 +15,15 @@ from twofold.cli.console import (
     NOTHING_STARTED,
     OK,
     SOME_FAILED,
-    Stop,
-    complain,
-    device_of,
-    dtype_of,
-    emit,
-    line,
-    one_of,
-    size_pair,
-    track,
+    CommandError,
+    check_choice,
+    parse_device,
+    parse_dtype,
+    parse_size_pair,
+    print_error,
+    print_json,
+    print_line,
+    with_progress,
 )
 from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused
@@ -76,16 +76,16 @@ def generate(
     with the same settings is kept; an image that fails is reported and the rest done.
     """
     if not 0 < strength <= 1:
-        raise Stop(f"--strength {strength:g} is not above 0 and at most 1")
+        raise CommandError(f"--strength {strength:g} is not above 0 and at most 1")
     if like is None:
         refuse_unused(context, "without --like", "strength")
-    one_of("--sampler", sampler, ("ddim", "dpmpp_2m"))
-    height, width = size_pair(size)
+    check_choice("--sampler", sampler, ("ddim", "dpmpp_2m"))
+    height, width = parse_size_pair(size)
     if max(height, width) > 2048:
-        raise Stop(f"--size {size} is larger than 2048 pixels; draw smaller")
+        raise CommandError(f"--size {size} is larger than 2048 pixels; draw smaller")
     requests = _requests(captions, seed, count)
     start = None if like is None else _start(like, max(height, width))
-    where, kind = device_of(device), dtype_of(dtype)
+    where, kind = parse_device(device), parse_dtype(dtype)
     synthesizer, digest = _open(model, where, kind, steps, guidance, sampler)
     pixels = [height, width] if start is None else list(start.shape[-2:])
     settings: dict[str, Any] = {"digest": digest, "sampler": sampler, "steps": steps, "guidance": guidance}
@@ -101,32 +101,32 @@ def generate(
     counts: Counter[str] = Counter()
     paths: list[Path] = []
     try:
-        for row in track(generate_files(job), len(requests), "generate", as_json):
+        for row in with_progress(generate_files(job), len(requests), "generate", as_json):
             counts[row["status"]] += 1
             if row["status"] != "failed":
                 paths.append(out / row["path"])
             _report(row, out, as_json)
     except OutputError as error:
-        raise Stop(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
+        raise CommandError(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
     if len(requests) > 1 and paths:
         _write_sheet(out / "sheet.png", paths, {r.name: r.caption for r in requests})
     if not as_json:
         words = {"done": "generated", "kept": "kept", "failed": "failed"}
-        line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
+        print_line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
         if len(requests) > 1 and paths:
-            line(f"all together: {out / 'sheet.png'}")
+            print_line(f"all together: {out / 'sheet.png'}")
     return SOME_FAILED if counts["failed"] else OK
 
 
 def _requests(captions: Sequence[str], seed: int, count: int) -> list[Request]:
-    """One request an image; Stop where two would have one file."""
+    """One request an image; CommandError where two would have one file."""
     from twofold.generate.image_files import Request
 
     found = [
         Request(f"{seed + i:04d}_{_slug(text)}", text, seed + i) for text in captions for i in range(count)
     ]
     if len({request.name for request in found}) < len(found):
-        raise Stop("two captions would give files of one name; word one of them otherwise")
+        raise CommandError("two captions would give files of one name; word one of them otherwise")
     return found
 
 
@@ -161,11 +161,11 @@ def _open(
 def _report(row: dict[str, Any], out: Path, as_json: bool) -> None:
     """One image's line: JSON for programs, words for people; a failure is on standard error in both."""
     if as_json:
-        emit(row)
+        print_json(row)
     if row["status"] == "failed":
-        complain(row["error"])
+        print_error(row["error"])
     elif not as_json:
-        line(f"{out / row['path']}{'  kept' if row['status'] == 'kept' else ''}")
+        print_line(f"{out / row['path']}{'  kept' if row['status'] == 'kept' else ''}")
 
 
 def _write_sheet(path: Path, images: Sequence[Path], captions: dict[str, str]) -> None:

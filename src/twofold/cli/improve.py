@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, Stop, emit, line, one_of, track
+from twofold.cli.console import OK, CommandError, check_choice, print_json, print_line, with_progress
 from twofold.cli.create import creation_settings
 from twofold.cli.interrupt import report_saved
 from twofold.cli.limits import MaxPixels
@@ -96,7 +96,7 @@ def improve(
     A student learns; its teacher, which follows it slowly (decay 0.998 every 40 examples where the recipe says nothing
     else), labels the created pictures at every step and is what is kept. Run again after a kill, the command goes on.
     """
-    one_of("--labels", labels, ("teacher", "stored"))
+    check_choice("--labels", labels, ("teacher", "stored"))
     asked = find_recipe(recipe, settings or [])
     from twofold.generate import Keep
     from twofold.protocol import reason
@@ -123,22 +123,22 @@ def improve(
             fresh_student=fresh_student,
         )
     except ValueError as error:
-        raise Stop(reason(error)) from error
+        raise CommandError(reason(error)) from error
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
     printer = EventPrinter(asked.steps, rounds, every)
     events = run_improvement(plan, run, team)
     with report_saved(run), closing(events):
-        for event in track(events, 0, asked.name, quiet=as_json or not team.first):
+        for event in with_progress(events, 0, asked.name, quiet=as_json or not team.first):
             if not team.first:
                 continue
             if as_json:
-                emit(event)
+                print_json(event)
             else:
                 printer(event)
     if team.first and not as_json:
         if asked.best:
-            line(_helped(asked.best, gains(run, asked.best)))
-        line(done(run / "checkpoint", asked))
+            print_line(_helped(asked.best, gains(run, asked.best)))
+        print_line(done(run / "checkpoint", asked))
     return OK
 
 
@@ -153,15 +153,15 @@ class EventPrinter:
         where = f"round {event['round']}/{self.rounds}"
         if event.get("status") == "created" and event["round"] > self.drawing:
             self.drawing = event["round"]
-            line(f"{where}  drawing")
+            print_line(f"{where}  drawing")
         elif "validation" in event or ("loss" in event and event["step"] % self.every == 0):
             scores = {k: event[k] for k in ("loss",) if k in event} | event.get("validation", {})
             told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
-            line(f"{where}  step {event['step']}/{self.steps}  {told}")
+            print_line(f"{where}  step {event['step']}/{self.steps}  {told}")
         elif event.get("status") in ("rejected", "failed"):
             found = event.get("why") or event.get("error")
             why = "; ".join(found) if isinstance(found, list) else found
-            line(f"{where}  {event['id']} {event['status']}: {why}")
+            print_line(f"{where}  {event['id']} {event['status']}: {why}")
 
 
 def _helped(score: str, rounds: list[tuple[float, float, int]]) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from twofold.cli.console import INTERRUPTED, Stop
+from twofold.cli.console import INTERRUPTED, CommandError
 
 
 @contextmanager
@@ -31,12 +31,12 @@ def report_saved(run: Path) -> Generator[None]:
     """Around training in the folder ``run``: an interrupt is reported with the step that is saved.
 
     Raises:
-        Stop: an interrupt, exit code 130.
+        CommandError: an interrupt, exit code 130.
     """
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Stop(f"interrupted; {_saved(run)}", INTERRUPTED) from error
+        raise CommandError(f"interrupted; {_saved(run)}", INTERRUPTED) from error
 
 
 def _saved(run: Path) -> str:

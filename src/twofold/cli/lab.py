@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from twofold.cli.console import OK, emit, line, track
+from twofold.cli.console import OK, print_json, print_line, with_progress
 from twofold.cli.improve import EventPrinter
 from twofold.cli.interrupt import report_saved
 from twofold.cli.train import done, record_words
@@ -24,23 +24,23 @@ def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, every: i
     printer, stage = EventPrinter(small.steps, 1, every), ""
     events = run_stages(recipe, small, run, team)
     with report_saved(run), closing(events):
-        for event in track(events, 0, small.name, quiet=as_json or not team.first):
+        for event in with_progress(events, 0, small.name, quiet=as_json or not team.first):
             if not team.first:
                 continue
             if as_json:
-                emit(event)
+                print_json(event)
                 continue
             if event["stage"] != stage:
                 stage = event["stage"]
                 what = (
                     "labelled images alone" if stage == "warm-up" else "create images, then learn from both"
                 )
-                line(f"{stage}: {what}")
+                print_line(f"{stage}: {what}")
             if stage == "improve":
                 printer(event)
             elif "validation" in event or event["step"] % every == 0:
-                line(record_words(event, small.steps))
+                print_line(record_words(event, small.steps))
     if team.first and not as_json:
-        line(f"the warm-up: {run / 'warm-up' / 'checkpoint'}")
-        line(done(run / "checkpoint", small))
+        print_line(f"the warm-up: {run / 'warm-up' / 'checkpoint'}")
+        print_line(done(run / "checkpoint", small))
     return OK

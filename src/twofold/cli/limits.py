@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.console import Stop
+from twofold.cli.console import CommandError
 from twofold.io.limits import LIMIT_VARIABLE, parse_pixels
 
 
@@ -19,7 +19,7 @@ def _set_limit(text: str) -> str:
         try:
             os.environ[LIMIT_VARIABLE] = str(parse_pixels(text))
         except ValueError as error:
-            raise Stop(f"--max-pixels: {error}") from None
+            raise CommandError(f"--max-pixels: {error}") from None
     return text
 
 

@@ -14,9 +14,9 @@ from twofold.cli.console import (
     INTERRUPTED,
     NOTHING_STARTED,
     SOME_FAILED,
-    Stop,
-    complain,
-    warnings_as_lines,
+    CommandError,
+    print_error,
+    warnings_on_one_line,
 )
 from twofold.cli.create import create
 from twofold.cli.data import data
@@ -90,7 +90,7 @@ def run(arguments: list[str]) -> int:
     # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
-        with warnings_as_lines(), limits_restored(), signals_as_interrupts():
+        with warnings_on_one_line(), limits_restored(), signals_as_interrupts():
             code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
         if code != INTERRUPTED:
             return code
@@ -98,20 +98,20 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):  # older versions of typer let it through
         code, message = INTERRUPTED, _INTERRUPTED
     except BrokenPipeError:
-        # Who read our output has gone; and Python must not complain again when it flushes at its end.
+        # The reader of the output has closed it; without this, Python reports that again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return SOME_FAILED
     except Exception as error:
         if os.environ.get("TWOFOLD_TRACEBACK") == "1":
             raise
         code, message = _explain(error, arguments)
-    complain(message)
+    print_error(message)
     return code
 
 
 def _explain(error: Exception, arguments: list[str]) -> tuple[int, str]:
     """The exit code and the line for an error."""
-    if isinstance(error, Stop):
+    if isinstance(error, CommandError):
         return error.code, str(error)
     path = getattr(error, "filename", None)
     full = as_disk_full(error, path) if path else None

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, complain, device_of, emit, line, track
+from twofold.cli.console import (
+    OK,
+    SOME_FAILED,
+    CommandError,
+    parse_device,
+    print_error,
+    print_json,
+    print_line,
+    with_progress,
+)
 from twofold.cli.limits import MaxPixels
 
 if TYPE_CHECKING:
@@ -52,7 +61,7 @@ def fid_command(
     and left out, and the command ends with 1.
     """
     if out is not None and out.exists():
-        raise Stop(f"{out} exists and is not overwritten; choose another --out")
+        raise CommandError(f"{out} exists and is not overwritten; choose another --out")
     from twofold.checkpoints import open_model
     from twofold.environment import require_sound_torchvision
     from twofold.evaluate.feature_network import feature_network
@@ -60,24 +69,24 @@ def fid_command(
 
     require_sound_torchvision()
     found = [_sources(path, out) for path in (real, generated)]
-    network = feature_network(open_model(model, device_of(device)), pixels)
+    network = feature_network(open_model(model, parse_device(device)), pixels)
     sets = []
     for path, sources in zip((real, generated), found, strict=True):
         total = min(count, len(sources)) if count else len(sources)
-        sets.append(ImageSet(path, track(islice(sources, total), total, Path(path).name, as_json)))
+        sets.append(ImageSet(path, with_progress(islice(sources, total), total, Path(path).name, as_json)))
     result = image_set_distances(*sets, network, seed, batch)
     for images in sets:
         for _, error in images.failed:
-            complain(f"left out: {error}")
+            print_error(f"left out: {error}")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_distances(out, result)
     if as_json:
-        emit(result)
+        print_json(result)
     else:
         _print(result)
         for warning in distance_warnings(result):
-            line(f"warning: {warning}")
+            print_line(f"warning: {warning}")
     return SOME_FAILED if any(images.failed for images in sets) else OK
 
 
@@ -97,14 +106,16 @@ def compare(
     results = [read_distances(path) for path in files]
     warnings = check_comparable(results)
     if as_json:
-        emit({"results": results, "warnings": warnings})
+        print_json({"results": results, "warnings": warnings})
         return OK
-    line(f"{'FID':>10} {'KID':>10} {'images':>7}  generated")
+    print_line(f"{'FID':>10} {'KID':>10} {'images':>7}  generated")
     for result in results:
         generated = result["generated"]
-        line(f"{result['fid']:10.4g} {result['kid']:10.4g} {generated['images']:7}  {generated['path']}")
+        print_line(
+            f"{result['fid']:10.4g} {result['kid']:10.4g} {generated['images']:7}  {generated['path']}"
+        )
     for warning in warnings:
-        line(f"warning: {warning}")
+        print_line(f"warning: {warning}")
     return OK
 
 
@@ -126,9 +137,9 @@ def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
         left_out: list[Problem] = []
         inputs, problems = find_inputs([text], out or path / "metrics.json", left_out)
         if problems:
-            raise Stop(problems[0].error)
+            raise CommandError(problems[0].error)
         for one in left_out:
-            complain(f"left out: {one.error}")
+            print_error(f"left out: {one.error}")
         found = [one.path for one in inputs]
     return [ImageSource(str(image), lambda image=image: read_image(image)) for image in found]
 
@@ -136,12 +147,12 @@ def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
 def _print(result: dict[str, Any]) -> None:
     network, subsets = result["network"], result["kid_subsets"]
     spread = f"{subsets['mean']:.4g} ± {subsets['std']:.2g}"
-    line(f"FID {result['fid']:.4g}")
-    line(f"KID {result['kid']:.4g} ({spread} over {subsets['subsets']} subsets of {subsets['size']})")
+    print_line(f"FID {result['fid']:.4g}")
+    print_line(f"KID {result['kid']:.4g} ({spread} over {subsets['subsets']} subsets of {subsets['size']})")
     for kind in ("real", "generated"):
         failed = f", {result[kind]['failed']} left out" if result[kind]["failed"] else ""
-        line(f"{kind:10} {result[kind]['images']} images{failed}: {result[kind]['path']}")
-    line(
+        print_line(f"{kind:10} {result[kind]['images']} images{failed}: {result[kind]['path']}")
+    print_line(
         f"features   {network['dimensions']} of {network['name']} ({network['sha256'][:12]}): {network['layer']}"
     )
-    line(f"           at {network['pixels']} x {network['pixels']} pixels, seed {result['seed']}")
+    print_line(f"           at {network['pixels']} x {network['pixels']} pixels, seed {result['seed']}")

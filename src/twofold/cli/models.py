@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import Stop, dtype_of, emit, line, one_of
+from twofold.cli.console import CommandError, check_choice, parse_dtype, print_json, print_line
 from twofold.cli.predict import check_source
 from twofold.cli.usage import refuse_unused
 from twofold.suggest import did_you_mean
@@ -32,11 +32,13 @@ def models(
 
         found = find_published(name)
         if found is None:
-            raise Stop(f"no model {name!r} is known{did_you_mean(name, known)}; 'twofold models' lists them")
+            raise CommandError(
+                f"no model {name!r} is known{did_you_mean(name, known)}; 'twofold models' lists them"
+            )
         name = found
     if as_json:
         for key in [name] if name else known:
-            emit({"name": key, **known[key]})
+            print_json({"name": key, **known[key]})
     elif name:
         _print_one(name, known[name])
     else:
@@ -46,7 +48,7 @@ def models(
 
 def _print_all(known: dict[str, dict[str, Any]]) -> None:
     width = max(map(len, known))
-    line(
+    print_line(
         f"{'name':{width}}  {'method':10}  {'tasks':26}  {'protocol':10}  {'steps':>5}  {'space':14}  {'frame':5}  "
         f"{'size':>6}  {'licence':28}  source"
     )
@@ -55,22 +57,22 @@ def _print_all(known: dict[str, dict[str, Any]]) -> None:
         steps = max(t["steps"] for t in asked)
         names, first = ", ".join(facts["tasks"]), next(iter(asked))
         frame = first["frame"] if first["frame"] != "none" else ""
-        line(
+        print_line(
             f"{key:{width}}  {facts['method']:10}  {names:26}  {first['protocol']:10}  {steps:5}  {first['space']:14}  "
             f"{frame:5}  {facts['size'] or 'native':>6}  {facts['licence'][:28]:28}  {facts['source']}"
         )
-    line("\n'twofold models NAME' prints one in full; 'twofold predict PICTURE --model NAME' runs it.")
+    print_line("\n'twofold models NAME' prints one in full; 'twofold predict PICTURE --model NAME' runs it.")
 
 
 def _print_one(name: str, facts: dict[str, Any]) -> None:
-    line(name)
+    print_line(name)
     for key, value in facts.items():
         if key != "tasks" and value not in ("", None):
-            line(f"  {key:9} {value}")
+            print_line(f"  {key:9} {value}")
     for task, asked in facts["tasks"].items():
-        line(f"  task {task}")
+        print_line(f"  task {task}")
         for key, value in asked.items():
-            line(f"    {key:10} {value}")
+            print_line(f"    {key:10} {value}")
 
 
 def _asked(name: str, how: TaskSettings) -> dict[str, Any]:
@@ -167,25 +169,25 @@ def convert_checkpoint(
         ),
     ] = None,
 ) -> int:
-    """Turn any readable checkpoint into twofold's own layout: one folder that says itself how it is to be asked."""
+    """Convert any readable checkpoint to twofold's own layout: one self-describing folder."""
     import torch
 
     from twofold.checkpoints import open_model, push_model, save_model
 
-    dtype = dtype_of(dtype)
-    one_of("--layout", layout, ("twofold", "diff2in1"))
+    dtype = parse_dtype(dtype)
+    check_choice("--layout", layout, ("twofold", "diff2in1"))
     if completed_by is not None and layout != "diff2in1":
-        raise Stop("--completed-by is about --layout diff2in1")
+        raise CommandError("--completed-by is about --layout diff2in1")
     if layout == "diff2in1":
         refuse_unused(
             context, "with --layout diff2in1, which holds one head in float32", "dtype", "drop_text"
         )
     check_source(context, source)
     if push and layout != "twofold":
-        raise Stop("--push uploads twofold's own layout; leave out --layout")
+        raise CommandError("--push uploads twofold's own layout; leave out --layout")
     kind = getattr(torch, dtype)
     if out.exists():
-        raise Stop(f"{out} exists; a checkpoint is not overwritten, choose another folder")
+        raise CommandError(f"{out} exists; a checkpoint is not overwritten, choose another folder")
     if layout == "diff2in1":
         opened = open_model(source, "cpu", torch.float32, method, base, revision or None, variant, lora_alpha)
         return _as_diff2in1(opened, out, completed_by)
@@ -199,9 +201,9 @@ def convert_checkpoint(
     heads = dict(opened.heads)
     save_model(opened.backbone, opened.settings, out, kind, heads)
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
-    line(f"{out}/  {size / 2**20:.0f} MB, tasks: {', '.join(opened.tasks) or 'none'}")
+    print_line(f"{out}/  {size / 2**20:.0f} MB, tasks: {', '.join(opened.tasks) or 'none'}")
     if push:
-        line(push_model(out, push))
+        print_line(push_model(out, push))
     return 0
 
 
@@ -212,21 +214,23 @@ def _as_diff2in1(opened: Model, out: Path, completed_by: Path | None) -> int:
 
     head = opened.heads.get("normals")
     if not isinstance(head, BaeHead):
-        raise Stop(
+        raise CommandError(
             f"{opened.name} has no bae head for normals, which is all that Diff-2-in-1's files hold "
             f"(its tasks: {', '.join(opened.tasks) or 'none'})"
         )
     frame = opened.settings.tasks["normals"].frame
     if frame not in (None, "RUB"):
-        raise Stop(f"{opened.name} paints normals in {frame}; convert it from the original files again")
+        raise CommandError(
+            f"{opened.name} paints normals in {frame}; convert it from the original files again"
+        )
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_pair(head, partial / "checkpoint_0.pth", partial / "checkpoint_bae_0.pth", completed_by)
     partial.rename(out)
-    line(f"{out}/checkpoint_0.pth (--sn_ckpt) and {out}/checkpoint_bae_0.pth (--bae_ckpt)")
+    print_line(f"{out}/checkpoint_0.pth (--sn_ckpt) and {out}/checkpoint_bae_0.pth (--bae_ckpt)")
     if completed_by is None:
-        line(
+        print_line(
             "its program also insists on parts that are never run: --completed-by takes them from a file of its own"
         )
     return 0

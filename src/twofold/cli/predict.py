@@ -13,14 +13,14 @@ from twofold.cli.console import (
     NOTHING_STARTED,
     OK,
     SOME_FAILED,
-    Stop,
-    complain,
-    device_of,
-    dtype_of,
-    emit,
-    line,
-    one_of,
-    track,
+    CommandError,
+    check_choice,
+    parse_device,
+    parse_dtype,
+    print_error,
+    print_json,
+    print_line,
+    with_progress,
 )
 from twofold.cli.limits import MaxPixels
 from twofold.cli.usage import refuse_unused, warn_unused
@@ -132,9 +132,9 @@ def predict(
     from twofold.job import Job, OutputError, find_inputs, predict_files
 
     longest = _longest(size)
-    one_of("--frame", frame, ("RUB", "LUB", "RDF"))
-    dtype = dtype_of(dtype)
-    one_of("--odd-sizes", odd_sizes, ("pad", "floor"))
+    check_choice("--frame", frame, ("RUB", "LUB", "RDF"))
+    dtype = parse_dtype(dtype)
+    check_choice("--odd-sizes", odd_sizes, ("pad", "floor"))
     check_source(context, model, network)
     if ensemble == 1:
         refuse_unused(context, "without --ensemble", "merge")
@@ -147,21 +147,21 @@ def predict(
     if found:
         source = Source(model, method, base, revision or None, variant, network)
         predictors = open_predictors(
-            source, task, device_of(device), dtype, ensemble, steps, frame, merge, odd_sizes
+            source, task, parse_device(device), dtype, ensemble, steps, frame, merge, odd_sizes
         )
         _check_effects(context, predictors)
-        about = {"seed": seed, "dtype": dtype, "device": device_of(device)}
+        about = {"seed": seed, "dtype": dtype, "device": parse_device(device)}
         settings = {
             name: {**p.about, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
             for name, p in predictors.items()
         }
         job = Job(predictors, settings, out, longest, seed, overwrite, side_by_side)
         try:
-            for row in track(predict_files(job, found), len(found), "predict", quiet=as_json):
+            for row in with_progress(predict_files(job, found), len(found), "predict", quiet=as_json):
                 counts[row["status"]] += 1
                 _report(row, as_json)
         except OutputError as error:
-            raise Stop(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
+            raise CommandError(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
     _report_left_out(left_out, as_json)
     if not as_json:
         _summary(counts, out, side_by_side)
@@ -169,7 +169,7 @@ def predict(
 
 
 def check_source(context: typer.Context, model: str, network: str = "") -> None:
-    """Stop for options that say where a model comes from, where it comes from elsewhere."""
+    """CommandError for options that say where a model comes from, where it comes from elsewhere."""
     names = [p.name for p in context.command.params]
     of_weights = [n for n in ("method", "base", "revision", "variant") if n in names]
     if network:
@@ -183,7 +183,7 @@ def check_source(context: typer.Context, model: str, network: str = "") -> None:
 
 
 def _check_effects(context: typer.Context, predictors: Mapping[str, Painter]) -> None:
-    """Stop for options that none of the opened predictors has a use for; a seed is only warned of."""
+    """CommandError for options that none of the opened predictors has a use for; a seed is only warned of."""
     if not any(p.task.frame for p in predictors.values()):
         refuse_unused(context, f"on {', '.join(predictors)}: only vectors have a frame", "frame")
     if not any(p.random for p in predictors.values()):
@@ -250,47 +250,47 @@ def _longest(size: str) -> int | None:
     except ValueError:
         edge = 0
     if not edge and size != "native":
-        raise Stop(f"--size {size!r} is not a number of pixels from 8 to 8192, or 'native'")
+        raise CommandError(f"--size {size!r} is not a number of pixels from 8 to 8192, or 'native'")
     return edge
 
 
 def _report_problem(problem: Problem, as_json: bool) -> None:
     if as_json:
-        emit({"input": problem.path, "status": "failed", "error": problem.error})
-    complain(problem.error)
+        print_json({"input": problem.path, "status": "failed", "error": problem.error})
+    print_error(problem.error)
 
 
 def _report(row: dict[str, Any], as_json: bool) -> None:
     """One picture's line: JSON for programs, words for people; a failure is on standard error in both."""
     if as_json:
-        emit(row)
+        print_json(row)
     if row["status"] == "failed":
-        complain(row["error"])
+        print_error(row["error"])
     elif not as_json:
         height, width = row["size"]
         times = ", ".join(f"{name} {done['seconds']:.2f} s" for name, done in row["tasks"].items())
-        line(f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}")
+        print_line(f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}")
 
 
 def _report_left_out(left_out: Sequence[Problem], as_json: bool) -> None:
     """What searched folders hold that is not read: counted and listed, for people not more than a screen of it."""
     if as_json:
         for one in left_out:  # standard output has a row for each image, and nothing else
-            complain(f"left out: {one.error}")
+            print_error(f"left out: {one.error}")
         return
     for one in left_out[:_MOST_LISTED]:
-        line(f"left out  {one.error}")
+        print_line(f"left out  {one.error}")
     if len(left_out) > _MOST_LISTED:
-        line(f"left out  ... and {len(left_out) - _MOST_LISTED} more (--json lists all)")
+        print_line(f"left out  ... and {len(left_out) - _MOST_LISTED} more (--json lists all)")
     if left_out:
-        line(f"{len(left_out)} left out: not images that can be read")
+        print_line(f"{len(left_out)} left out: not images that can be read")
 
 
 def _summary(counts: Counter[str], out: Path, side_by_side: bool) -> None:
     if not counts["done"] and not counts["kept"]:
         return
     words = {"done": "predicted", "kept": "kept", "failed": "failed"}
-    line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
-    line(
+    print_line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
+    print_line(
         f"results: {out}/  (predictions.jsonl lists them{'; see *_side_by_side.png' if side_by_side else ''})"
     )

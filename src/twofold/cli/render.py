@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, Stop, emit, line, size_pair, track
+from twofold.cli.console import (
+    OK,
+    SOME_FAILED,
+    CommandError,
+    parse_size_pair,
+    print_json,
+    print_line,
+    with_progress,
+)
 
 
 def render(
@@ -31,7 +39,7 @@ def render(
     The same seed and index give the same files on any machine. Run again after a kill, the command does what
     is left. Needs the extra 'render'.
     """
-    height, width = size_pair(size)
+    height, width = parse_size_pair(size)
     from dataclasses import asdict
 
     from twofold.data.render import RendererMissing
@@ -39,18 +47,20 @@ def render(
 
     drawn = 0
     try:
-        for scene in track(
+        for scene in with_progress(
             scenes(count, seed, out, width, height, workers, spp, start, assets), count, "render", as_json
         ):
             drawn += 1
             if as_json:
-                emit(asdict(scene))
+                print_json(asdict(scene))
     except RendererMissing as error:
-        raise Stop(str(error)) from error
+        raise CommandError(str(error)) from error
     except RuntimeError as error:
-        raise Stop(
+        raise CommandError(
             f"{error}; what was rendered is whole, run the command again to go on", SOME_FAILED
         ) from error
     if not as_json:
-        line(f"{drawn} scenes rendered, {count - drawn} were there: {out}/ (see contact_sheet.png there)")
+        print_line(
+            f"{drawn} scenes rendered, {count - drawn} were there: {out}/ (see contact_sheet.png there)"
+        )
     return OK

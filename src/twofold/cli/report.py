@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.console import OK, emit, line
+from twofold.cli.console import OK, print_json, print_line
 
 
 def report(
@@ -33,7 +33,7 @@ def report(
     if as_json:
         for path, one, run in zip(runs, reports, found.runs, strict=True):
             said = {"comparable": run.comparable, "apart": run.apart, "notes": run.notes}
-            emit(
+            print_json(
                 {
                     "run": str(path),
                     "name": run.name,
@@ -44,11 +44,11 @@ def report(
             )
     else:
         for text in comparison_text(found):
-            line(text)
+            print_line(text)
         for warning in found.warnings():
-            line(f"warning: {warning}")
+            print_line(f"warning: {warning}")
     if out is not None:
         written = write_comparison(out, found)
         if not as_json:
-            line(f"see {written['html']}")
+            print_line(f"see {written['html']}")
     return OK

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.console import OK, Stop, emit, line, track
+from twofold.cli.console import OK, CommandError, print_json, print_line, with_progress
 from twofold.cli.interrupt import report_saved
 from twofold.cli.limits import MaxPixels
 from twofold.suggest import did_you_mean
@@ -86,20 +86,20 @@ def train(
     team = Team(device, chosen(tracker), str(run))
     records, begun = run_recipe(asked, run, team), None
     with report_saved(run), closing(records):
-        for record in track(records, asked.steps, asked.name, quiet=as_json or not team.first):
+        for record in with_progress(records, asked.steps, asked.name, quiet=as_json or not team.first):
             if not team.first:
                 continue
             if begun is None:
                 begun = record["step"]
                 if begun > 1 and not as_json:
-                    line(f"going on from step {begun - 1}")
+                    print_line(f"going on from step {begun - 1}")
             if as_json:
-                emit(record)
+                print_json(record)
             elif "validation" in record or record["step"] % every == 0 or record["step"] == asked.steps:
-                line(record_words(record, asked.steps))
+                print_line(record_words(record, asked.steps))
     if team.first and not as_json:
         _tell_skipped(run / "skipped.jsonl")
-        line(done(run / "checkpoint", asked))
+        print_line(done(run / "checkpoint", asked))
     return OK
 
 
@@ -113,7 +113,7 @@ def _tell_skipped(listing: Path) -> None:
     """Say how many samples were left out, and where they are listed."""
     if listing.exists():
         count = len(listing.read_text().splitlines())
-        line(f"left out {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
+        print_line(f"left out {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
 
 
 def find_recipe(name: str, settings: Sequence[str] = (), lab: bool = False) -> Recipe:
@@ -123,7 +123,7 @@ def find_recipe(name: str, settings: Sequence[str] = (), lab: bool = False) -> R
     name code that is run.
 
     Raises:
-        Stop: there is none, or the file holds none that can be run.
+        CommandError: there is none, or the file holds none that can be run.
         ValueError: a setting does not fit, or a JSON file names code.
     """
     from twofold.train.code import check_code
@@ -161,7 +161,7 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     if path is None:
         known = known_names()
         hint = did_you_mean(Path(text).stem, known)
-        raise Stop(
+        raise CommandError(
             f"no recipe {name!r}{hint}: neither a file, nor a name in ./recipes or of a recipe that comes with twofold "
             f"({', '.join(known) or 'none'})"
         )
@@ -172,13 +172,13 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
         made = found.get(function or path.stem.replace("-", "_"), None if function else found.get("recipe"))
         value = made() if alone(made) else made
     except SyntaxError as error:
-        raise Stop(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
+        raise CommandError(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
     except ValidationError as error:
-        raise Stop(f"{path}: {wrong(error)}") from error
+        raise CommandError(f"{path}: {wrong(error)}") from error
     if not isinstance(value, Recipe):
         known = list(recipes(path))
         hint = did_you_mean(function, known) if function else ""
-        raise Stop(
+        raise CommandError(
             f"{path} has no function {function or path.stem}{hint} that returns a Recipe by itself; name one, "
             f"{path}:FUNCTION, of: {', '.join(known) or 'none'}"
         )

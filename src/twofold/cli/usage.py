@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from twofold.cli.console import Stop, complain
+from twofold.cli.console import CommandError, print_error
 from twofold.suggest import did_you_mean
 
 
@@ -44,7 +44,7 @@ def _command(arguments: Sequence[str], root: Any) -> tuple[str, Any]:
     return path, command
 
 
-def given(context: typer.Context, *names: str) -> list[str]:
+def passed_options(context: typer.Context, *names: str) -> list[str]:
     """Those of the command's parameters ``names`` that the user passed, as options: ``["--strength"]``."""
     found = []
     for name in names:
@@ -56,21 +56,21 @@ def given(context: typer.Context, *names: str) -> list[str]:
 
 
 def refuse_unused(context: typer.Context, reason: str, *names: str) -> None:
-    """Stop when the user passed one of the options ``names``, which have no effect for ``reason``.
+    """CommandError when the user passed one of the options ``names``, which have no effect for ``reason``.
 
     One rule for every command: an option that cannot change the result is an error, because a user who passed it
     expects another result. Only a seed without randomness is a warning (`warn_unused`), so that one command line can
     serve several models.
     """
-    unused = given(context, *names)
+    unused = passed_options(context, *names)
     if unused:
         verb = "have" if len(unused) > 1 else "has"
-        raise Stop(
+        raise CommandError(
             f"{', '.join(unused)} {verb} no effect {reason}; leave {'them' if verb == 'have' else 'it'} out"
         )
 
 
 def warn_unused(context: typer.Context, reason: str, name: str) -> None:
     """Warn when the user passed the option ``name``, which has no effect for ``reason``."""
-    for option in given(context, name):
-        complain(f"warning: {option} has no effect {reason}")
+    for option in passed_options(context, name):
+        print_error(f"warning: {option} has no effect {reason}")

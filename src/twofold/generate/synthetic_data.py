@@ -1,4 +1,4 @@
-"""Creator: samples to new samples. The network draws each picture anew from its half-drowned source, and labels it."""
+"""Creator: samples to new samples. The network denoises each partially noised source image, and labels the result."""
 
 from __future__ import annotations
 
