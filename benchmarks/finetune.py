@@ -25,9 +25,9 @@ from torch import Tensor
 
 from twofold.checkpoints import open_model
 from twofold.data import Folder
-from twofold.evaluate.score import added, measured, scorable
+from twofold.evaluate.score import scorable
 from twofold.image import resize
-from twofold.metrics import DEPTH, MASKS, NORMALS, trivial_baselines
+from twofold.metrics import DEPTH, MASKS, NORMALS, measure_many, merge_sums, trivial_baselines
 from twofold.sample import Sample
 from twofold.train import Recipe, Source
 from twofold.train.run import run_recipe
@@ -83,8 +83,8 @@ def scores(task: str, checkpoint: Path, samples: Sequence[Sample], metrics: Sequ
         for sample in samples:
             target, valid = sample.targets[predictor.task.target], sample.valid[predictor.task.target]
             aligned = predictor.task.align(predictor(sample.image).map, target, valid)
-            total = added(total, measured(metrics, aligned, target, valid))
-        kept.write_text(json.dumps({m.name: m.conclude(total[m.name]) for m in metrics}))
+            total = merge_sums(total, measure_many(metrics, aligned, target, valid))
+        kept.write_text(json.dumps({m.name: m.compute(total[m.name]) for m in metrics}))
     return json.loads(kept.read_text())
 
 
@@ -97,8 +97,8 @@ def constant(
         for sample in samples:
             target = sample.targets[task]
             guess = resize(answer, (target.shape[-2], target.shape[-1])).to(target)
-            total = added(total, measured(metrics, guess, target, sample.valid[task]))
-        yield name, {m.name: m.conclude(total[m.name]) for m in metrics}
+            total = merge_sums(total, measure_many(metrics, guess, target, sample.valid[task]))
+        yield name, {m.name: m.compute(total[m.name]) for m in metrics}
 
 
 def row(name: str, runs: Sequence[Scores], shown: Sequence[str]) -> str:
@@ -189,9 +189,9 @@ def _room_constants(
     for sample in samples:
         target, valid = sample.targets["depth"], sample.valid["depth"]
         for name, guess in trivial_baselines(target, valid).items():
-            totals[name] = added(totals.get(name, {}), measured(depth, guess, target, valid))
+            totals[name] = merge_sums(totals.get(name, {}), measure_many(depth, guess, target, valid))
     for name, total in totals.items():
-        yield f"fitted {name}, facing the camera", {m.name: m.conclude(total[m.name]) for m in depth} | facing
+        yield f"fitted {name}, facing the camera", {m.name: m.compute(total[m.name]) for m in depth} | facing
 
 
 def main() -> None:

@@ -25,11 +25,10 @@ from torch import Tensor
 
 from twofold.checkpoints import open_model
 from twofold.data import Folder
-from twofold.evaluate.score import added, measured
 from twofold.generate import Settings
 from twofold.geometry import Camera, normals_from_depth
 from twofold.image import resize_map
-from twofold.metrics import DEPTH, NORMALS
+from twofold.metrics import DEPTH, NORMALS, measure_many, merge_sums
 from twofold.sample import Sample
 from twofold.train import Recipe, Source
 from twofold.train.improve import Improvement, improve
@@ -200,9 +199,9 @@ def score(checkpoint: Path, sets: Mapping[str, Sequence[Sample]]) -> Scores:
             for sample, answer in zip(samples, answers, strict=True):
                 target, valid = sample.targets[predictor.task.target], sample.valid[predictor.task.target]
                 aligned = predictor.task.align(answer.map, target, valid)
-                total = added(total, measured(metrics, aligned, target, valid))
+                total = merge_sums(total, measure_many(metrics, aligned, target, valid))
             named = "depth AbsRel" if task == "depth" else task
-            found[f"{title} {named}"] = metrics[0].conclude(total[metrics[0].name])
+            found[f"{title} {named}"] = metrics[0].compute(total[metrics[0].name])
     file.write_text(json.dumps(found))
     return found
 
@@ -215,8 +214,10 @@ def facing(sets: Mapping[str, Sequence[Sample]]) -> Scores:
         for sample in samples:
             target = sample.targets["normals"]
             guess = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand_as(target)
-            total = added(total, measured(METRICS["normals"], guess, target, sample.valid["normals"]))
-        found[f"{title} normals"] = METRICS["normals"][0].conclude(total["mean"])
+            total = merge_sums(
+                total, measure_many(METRICS["normals"], guess, target, sample.valid["normals"])
+            )
+        found[f"{title} normals"] = METRICS["normals"][0].compute(total["mean"])
     return found
 
 

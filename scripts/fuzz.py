@@ -344,8 +344,8 @@ def _check_evaluation(path: Path) -> None:
     from twofold.evaluate.rows import read_all, unpack_from
 
     for row in read_all(path.parent, {"data": {"name": "fuzz"}}).values():
-        for name in row.get("parts", {}):
-            unpack_from(row["parts"], name)
+        for name in row.get("sums", {}):
+            unpack_from(row["sums"], name)
 
 
 def _check_tar(path: Path) -> None:

@@ -154,7 +154,7 @@ def test_published_scores():
         "abs_rel": 0.033148, "sq_rel": 0.009193, "rmse": 0.235869, "rmse_log": 0.040181, "log10": 0.014360,
         "delta1": 1.0, "i_rmse": 0.007966, "silog": 4.018064,
     }  # fmt: skip
-    found = {n: DEPTH[n].conclude(DEPTH[n].measure(aligned, truth.double(), valid)) for n in wanted}
+    found = {n: DEPTH[n].compute(DEPTH[n].measure(aligned, truth.double(), valid)) for n in wanted}
     assert found == pytest.approx(wanted, abs=1e-6)
 
 

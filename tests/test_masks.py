@@ -17,7 +17,7 @@ def line(*values):
 
 def score(metric, prediction, target, valid=None):
     valid = torch.ones_like(target[:1], dtype=torch.bool) if valid is None else valid
-    return metric.conclude(metric.measure(prediction, target, valid))
+    return metric.compute(metric.measure(prediction, target, valid))
 
 
 def test_a_mask_of_four_pixels():

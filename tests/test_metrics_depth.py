@@ -34,7 +34,7 @@ def known(x: Tensor) -> Tensor:
 
 
 def score(metric: Metric, p: Tensor, d: Tensor, v: Tensor | None = None) -> float:
-    return metric.conclude(metric.measure(p, d, known(d) if v is None else v))
+    return metric.compute(metric.measure(p, d, known(d) if v is None else v))
 
 
 def large(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -70,7 +70,7 @@ def test_scores_of_a_large_image_are_their_formulas():
     assert set(expected) == set(table)
     parts = measure_many(table.values(), p, d, v)
     for name, value in expected.items():
-        assert table[name].conclude(parts[name]) == pytest.approx(value, rel=1e-12), name
+        assert table[name].compute(parts[name]) == pytest.approx(value, rel=1e-12), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -99,12 +99,12 @@ def test_pixels_of_the_set_or_images_weigh_the_same():
     for table, expected in ((DEPTH, 0.3), (DEPTH_POOLED, 0.4)):
         metric = table["abs_rel"]
         total = sum((metric.measure(p, d, known(d)) for p, d in images), torch.zeros(()))
-        assert metric.conclude(total) == pytest.approx(expected)
+        assert metric.compute(total) == pytest.approx(expected)
     images = [(line(1, 3), line(1, 2)), (line(2, 2, 2, 2), line(2, 2, 2, 2))]
     for table, expected in ((DEPTH, 0.3535534), (DEPTH_POOLED, 0.4082483)):
         metric = table["rmse"]
         total = sum((metric.measure(p, d, known(d)) for p, d in images), torch.zeros(()))
-        assert metric.conclude(total) == pytest.approx(expected, abs=1e-7)
+        assert metric.compute(total) == pytest.approx(expected, abs=1e-7)
 
 
 def test_of_one_image_both_averages_are_one():
@@ -311,7 +311,7 @@ def test_images_without_a_contour_count_nothing_or_not_at_all():
     for name, expected in (("boundary_f1", 0.125), ("boundary_f1_there", 0.25), ("boundary_f1_pooled", 0.25)):
         metric = BOUNDARIES[name]
         total = metric.measure(d, d, known(d)) + metric.measure(flat, flat, known(flat))
-        assert metric.conclude(total) == pytest.approx(expected), name
+        assert metric.compute(total) == pytest.approx(expected), name
 
 
 def test_depths_that_are_not_positive_have_no_contour():

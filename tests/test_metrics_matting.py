@@ -20,7 +20,7 @@ def known(x: Tensor) -> Tensor:
 
 
 def score(metric: Metric, p: Tensor, a: Tensor) -> float:
-    return metric.conclude(metric.measure(p, a, known(a)))
+    return metric.compute(metric.measure(p, a, known(a)))
 
 
 def square(size: int = 20) -> Tensor:
@@ -117,7 +117,7 @@ def test_a_prediction_is_what_the_trimap_says_outside_the_unknown():
     trimap[..., 4:6] = 0.5
     p = torch.where(trimap == 0.5, 0.5, torch.rand(a.shape, dtype=torch.float64))
     parts = measure_in_trimap(p, a, trimap)
-    got = {name: m.conclude(parts[name]) for name, m in MATTING.items()}
+    got = {name: m.compute(parts[name]) for name, m in MATTING.items()}
     # Forty unknown pixels, each half wrong.
     assert got["sad"] == pytest.approx(0.02)
     assert got["mad"] == pytest.approx(0.5) and got["mse"] == pytest.approx(0.25)
@@ -133,4 +133,4 @@ def test_images_without_an_unknown_pixel_are_skipped():
     parts = measure_in_trimap(0.5 * a, a, trimap)
     alone = measure_in_trimap(0.5 * a[0], a[0], trimap[0])
     for name, m in MATTING.items():
-        assert skipped(parts[name]) == 1 and m.conclude(parts[name]) == m.conclude(alone[name])
+        assert skipped(parts[name]) == 1 and m.compute(parts[name]) == m.compute(alone[name])

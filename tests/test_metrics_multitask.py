@@ -18,7 +18,7 @@ from twofold.metrics import (
     NORMALS_BY_IMAGE,
     QUIRKS,
     Metric,
-    Pair,
+    MetricInput,
     edge_metrics,
     iou_by_class,
     multitask_gain,
@@ -26,7 +26,7 @@ from twofold.metrics import (
     semantic_metrics,
     skipped,
 )
-from twofold.metrics.edges import conclude_ods, conclude_ois, counted, matched
+from twofold.metrics.edges import compute_ods, compute_ois, counted, matched
 
 
 def line(*values: float) -> Tensor:
@@ -42,7 +42,7 @@ def total_of(metric: Metric, *images: tuple[Tensor, Tensor]) -> Tensor:
 
 
 def score(metric: Metric, *images: tuple[Tensor, Tensor]) -> float:
-    return metric.conclude(total_of(metric, *images))
+    return metric.compute(total_of(metric, *images))
 
 
 # ---- gains
@@ -97,7 +97,7 @@ def test_parts_are_scored_only_where_there_are_people():
     unlabelled = line(1, 1, 1, 1), line(255, 255, 255, 255)
     for name, metric in parsing_metrics().items():
         total = total_of(metric, people, nobody, unlabelled)
-        assert skipped(total) == 2 and metric.conclude(total) == 1, name
+        assert skipped(total) == 2 and metric.compute(total) == 1, name
     assert score(semantic_metrics(7, (255,))["miou"], people, nobody) < 1
 
 
@@ -116,11 +116,12 @@ def test_a_sigmoid_of_a_probability_leaves_five_thresholds():
     assert score(MULTITASK_POOLED["saliency_max_f_twice"], half()) == pytest.approx(0.7647058, abs=1e-6)
     # The thresholds 0.55 to 0.70 of a sigmoid are these of a probability: halfway between two, nothing changes.
     g = torch.tensor([[[0.0, 1.0]]], dtype=torch.float64)
-    part = MULTITASK_POOLED["saliency_max_f_twice"].part
+    update = MULTITASK_POOLED["saliency_max_f_twice"].update
     edges = [0.2007, 0.4055, 0.6190, 0.8473]
     for low, high in pairwise(edges):
         parts = [
-            part(Pair(torch.tensor([[[0.0, p]]]).double(), g, known(g))) for p in (low + 1e-3, high - 1e-3)
+            update(MetricInput(torch.tensor([[[0.0, p]]]).double(), g, known(g)))
+            for p in (low + 1e-3, high - 1e-3)
         ]
         assert torch.equal(*parts)
 
@@ -163,8 +164,8 @@ def test_a_mask_that_masks_nothing_counts_unknown_depth_as_none():
     p, d = line(2, 3, 5), line(2, 0, 5)
     valid = d > 0
     metric = MULTITASK_BY_IMAGE["depth_rmse_unmasked"]
-    assert metric.conclude(metric.measure(p, d, valid)) == pytest.approx(math.sqrt(3))
-    assert MULTITASK_BY_IMAGE["depth_rmse"].conclude(DEPTH["rmse"].measure(p, d, valid)) == 0
+    assert metric.compute(metric.measure(p, d, valid)) == pytest.approx(math.sqrt(3))
+    assert MULTITASK_BY_IMAGE["depth_rmse"].compute(DEPTH["rmse"].measure(p, d, valid)) == 0
 
 
 # ---- quirks
@@ -218,15 +219,15 @@ def counts(right: float, said: float, there: float) -> Tensor:
 
 def test_edges_of_two_images_by_hand():
     total = counts(10, 10, 20) + counts(15, 30, 20)
-    assert conclude_ods(total) == pytest.approx(0.625)
-    assert conclude_ois(total) == pytest.approx(0.625)
+    assert compute_ods(total) == pytest.approx(0.625)
+    assert compute_ois(total) == pytest.approx(0.625)
 
 
 def test_each_image_has_its_own_best_threshold():
     right, there = torch.tensor([10.0, 5.0]).double(), torch.tensor([10.0, 10.0]).double()
     a = counted(right, torch.tensor([10.0, 5.0]).double(), there)
     b = counted(right, torch.tensor([100.0, 5.0]).double(), there)
-    assert conclude_ods(a + b) < conclude_ois(a + b)
+    assert compute_ods(a + b) < compute_ois(a + b)
 
 
 def test_every_true_pixel_is_given_once():

@@ -141,7 +141,7 @@ def known(x: Tensor) -> Tensor:
 
 
 def score(metric: Metric, *images: tuple[Tensor, Tensor]) -> float:
-    return metric.conclude(sum((metric.measure(p, g, known(g)) for p, g in images), torch.zeros(())))
+    return metric.compute(sum((metric.measure(p, g, known(g)) for p, g in images), torch.zeros(())))
 
 
 def square(top: int = 30, bottom: int = 70, left: int = 30, right: int = 70) -> Tensor:
@@ -159,7 +159,7 @@ def test_scores_of_one_image_are_those_of_the_published_library(seed):
     parts = measure_many(SALIENCY.values(), p, g, known(g))
     for name, expected in GOLDEN[seed].items():
         if name in SALIENCY:
-            assert SALIENCY[name].conclude(parts[name]) == pytest.approx(expected, abs=1e-12), name
+            assert SALIENCY[name].compute(parts[name]) == pytest.approx(expected, abs=1e-12), name
 
 
 def test_scores_of_a_set_are_those_of_the_published_library():
@@ -284,7 +284,7 @@ def test_a_correlation():
     p, g = (torch.tensor(x, dtype=torch.float64)[None, None] for x in ([0.0, 1, 0], [0.0, 1, 1]))
     assert score(SALIENCY["cc"], (p, g)) == pytest.approx(0.5)
     total = SALIENCY["cc"].measure(torch.full_like(p, 0.3), g, known(g))
-    assert math.isnan(SALIENCY["cc"].conclude(total)) and skipped(total) == 1
+    assert math.isnan(SALIENCY["cc"].compute(total)) and skipped(total) == 1
 
 
 # ---- laws

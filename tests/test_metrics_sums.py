@@ -24,6 +24,7 @@ from twofold.metrics import (
     matting_metrics,
     measure_all,
     measure_many,
+    merge_sums,
     parsing_metrics,
     saliency_metrics,
     semantic_metrics,
@@ -59,7 +60,7 @@ TABLES: dict[str, dict[str, Metric]] = {
 }
 # By name everywhere, so that all of a kind can be measured together.
 EVERY = {
-    f"{table}.{name}": Metric(f"{table}.{name}", m.unit, m.better, m.part, m.conclude)
+    f"{table}.{name}": Metric(f"{table}.{name}", m.unit, m.better, m.update, m.compute)
     for table, found in TABLES.items()
     for name, m in found.items()
 }
@@ -117,14 +118,14 @@ def test_there_is_something_of_every_kind():
     assert all(x in TABLES.values() or x is metrics.EDGES for x in tables)
 
 
-def added(parts: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
+def summed(sums: Iterable[dict[str, Tensor]]) -> dict[str, Tensor]:
     total: dict[str, Tensor] = {}
-    for part in parts:
-        total = {name: total[name] + x if name in total else x for name, x in part.items()}
+    for more in sums:
+        total = merge_sums(total, more)
     return total
 
 
-# What the large set is measured with; the others are these, read or concluded in another way.
+# What the large set is measured with; the others are these, with other names or `compute`.
 LARGE = {
     word: [m for m in found if "raw" not in m.name and "sane" not in m.name] for word, found in KINDS.items()
 }
@@ -137,7 +138,7 @@ def measure_half(half: int, count: int) -> dict[str, np.ndarray]:
     total: dict[str, Tensor] = {}
     for word, found in LARGE.items():
         p, t, v = images(word, count)
-        total |= added(measure_many(found, p[i], t[i], v[i]) for i in order.split(100))
+        total |= summed(measure_many(found, p[i], t[i], v[i]) for i in order.split(100))
     return {name: x.numpy() for name, x in total.items()}
 
 
@@ -151,9 +152,9 @@ def test_a_set_has_one_score_however_it_is_measured(count):
         whole = {}
         for word, found in LARGE.items():
             whole |= measure_all(found, zip(*images(word, count), strict=True))
-        apart = added({n: torch.as_tensor(x) for n, x in half.result().items()} for half in halves)
+        apart = summed({n: torch.as_tensor(x) for n, x in half.result().items()} for half in halves)
     for m in (m for found in LARGE.values() for m in found):
-        one, other = (m.conclude(total[m.name]) for total in (whole, apart))
+        one, other = (m.compute(total[m.name]) for total in (whole, apart))
         assert math.isfinite(one) and other == pytest.approx(one, rel=1e-9), m.name
         assert skipped(whole[m.name]) == skipped(apart[m.name]) == float("unmasked" not in m.name), m.name
 
@@ -174,7 +175,7 @@ def test_parts_of_a_batch_are_those_of_its_images():
     for word, found in KINDS.items():
         p, t, v = images(word)
         whole = measure_many(found, p, t, v)
-        parts = added(measure_many(found, *x) for x in zip(p, t, v, strict=True))
+        parts = summed(measure_many(found, *x) for x in zip(p, t, v, strict=True))
         for m in found:
             assert torch.allclose(parts[m.name], whole[m.name], rtol=1e-12, atol=0), m.name
 
@@ -214,12 +215,10 @@ def test_images_without_a_valid_pixel_are_counted_and_not_averaged(name):
         pytest.skip("its quirk is that it has no such images")
     known = v.flatten(1).any(1)
     assert skipped(metric.measure(p, t, v)) == 1
-    one, all_known = (
-        metric.conclude(metric.measure(*x)) for x in ((p, t, v), (p[known], t[known], v[known]))
-    )
+    one, all_known = (metric.compute(metric.measure(*x)) for x in ((p, t, v), (p[known], t[known], v[known])))
     assert one == pytest.approx(all_known, rel=1e-12)
     nothing = metric.measure(p, t, torch.zeros_like(v))
-    assert skipped(nothing) == len(p) and math.isnan(metric.conclude(nothing))
+    assert skipped(nothing) == len(p) and math.isnan(metric.compute(nothing))
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -253,9 +252,9 @@ def test_a_metric_of_ones_own_is_a_function_and_a_line():
     worst = metrics.mean_over_images("worst", "m", "lower", lambda x: (x.p - x.d).abs().max())
     total = worst.measure(p, t, v)
     expected = [(a - b).abs()[c].max() for a, b, c in zip(p, t, v, strict=True) if c.any()]
-    assert worst.conclude(total) == pytest.approx(float(sum(expected) / len(expected)))
+    assert worst.compute(total) == pytest.approx(float(sum(expected) / len(expected)))
     errors = metrics.mean_over_pixels("errors", "m", "lower", lambda x: (x.p - x.d).abs())
-    assert errors.conclude(errors.measure(p, t, v)) == pytest.approx(float((p - t).abs()[v].mean()))
+    assert errors.compute(errors.measure(p, t, v)) == pytest.approx(float((p - t).abs()[v].mean()))
 
 
 def test_moments_of_654_pictures_add_like_scores():

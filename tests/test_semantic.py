@@ -150,7 +150,7 @@ def test_scores_of_six_pixels():
     true = torch.tensor([0.0, 0, 1, 1, 1, 2]).reshape(1, 1, 6)
     said = torch.tensor([0.0, 1, 1, 1, 2, 2]).reshape(1, 1, 6)
     metrics = semantic_metrics(4)
-    found = {k: m.conclude(m.measure(said, true, everywhere(true))) for k, m in metrics.items()}
+    found = {k: m.compute(m.measure(said, true, everywhere(true))) for k, m in metrics.items()}
     assert found["miou"] == pytest.approx((1 / 2 + 2 / 4 + 1 / 2) / 3)  # nobody speaks of class 3
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["mean_accuracy"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
@@ -163,7 +163,7 @@ def test_the_mean_accuracy_is_over_what_is_true_and_not_over_what_is_said():
     total = metric.measure(
         said.reshape(1, 2, 2), true.reshape(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
     )
-    assert metric.conclude(total) == pytest.approx((2 / 3 + 1) / 2)
+    assert metric.compute(total) == pytest.approx((2 / 3 + 1) / 2)
 
 
 @pytest.mark.parametrize("name", ["miou", "accuracy", "mean_accuracy"])
@@ -181,9 +181,9 @@ def test_scores_add_and_see_nothing_that_is_not_valid_or_ignored(name):
     seen = valid & (true != 255) & (true != 4)
     assert whole[:-1].sum() == seen.sum()
     right = torch.where(seen, true, 0)
-    assert metric.conclude(metric.measure(right, true, valid)) == 1
+    assert metric.compute(metric.measure(right, true, valid)) == 1
     nothing = metric.measure(said, true, torch.zeros_like(valid))
-    assert math.isnan(metric.conclude(nothing))
+    assert math.isnan(metric.compute(nothing))
     assert skipped(nothing) == 4
 
 
@@ -229,7 +229,7 @@ def test_eight_pictures_are_learned(name):
         optimizer.step()
     assert loss.item() < 0.6
     metric = next(m for m in task.metrics if m.name == "accuracy")
-    assert metric.conclude(metric.measure(task.decode(said.detach()), target, everywhere(target))) > 0.85
+    assert metric.compute(metric.measure(task.decode(said.detach()), target, everywhere(target))) > 0.85
     assert replace(task, paints=0).outputs == 1
 
 

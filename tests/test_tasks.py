@@ -198,7 +198,7 @@ def test_a_perfect_prediction_scores_perfectly(task):
             for t, v in zip(target, valid, strict=True)
         )
         best = {"lower": 0.0, "higher": 100.0 if metric.unit in ("%", "dB") else 1.0}[metric.better]
-        assert metric.conclude(total) == pytest.approx(best, abs=0.02)
+        assert metric.compute(total) == pytest.approx(best, abs=0.02)
 
 
 def test_merging_one_map_many_times_changes_nothing_that_is_scored(task):

@@ -66,7 +66,7 @@ WINDOWS: dict[str, tuple[int, int]] = {"kitti_benchmark": (352, 1216)}
 # Above it a prediction of another shape than its picture is a prediction of another picture.
 SHAPE_SLACK = 0.02
 
-Parts = dict[str, Tensor]
+Sums = dict[str, Tensor]
 
 
 @cache
@@ -204,8 +204,8 @@ def aligned(prediction: Tensor, target: Tensor, valid: Tensor, protocol: EvalPro
 
 def measure(
     prediction: Tensor, sample: Sample, protocol: EvalProtocol, classes: int = 0
-) -> tuple[Parts, Tensor]:
-    """One prediction's part of each score (parts add), and the prediction as it was compared.
+) -> tuple[Sums, Tensor]:
+    """The sums of every metric for one prediction, and the prediction as it was compared.
 
     Args:
         prediction: ``c h w`` of the sample, cropped to the window, in a space of the protocol.
@@ -219,14 +219,14 @@ def measure(
     target, valid = truth(sample, protocol)
     compared = aligned(resize_to_target(prediction, target, protocol.target), target, valid, protocol)
     try:
-        parts = measure_many(get_metrics(protocol, classes), compared, target, valid)
+        sums = measure_many(get_metrics(protocol, classes), compared, target, valid)
     except ValueError as error:
         raise EvaluationError(str(error)) from None
-    return parts, compared
+    return sums, compared
 
 
-def baselines(sample: Sample, protocol: EvalProtocol) -> dict[str, Parts]:
-    """The parts of depth predictions that look at no picture, by name; none for other targets."""
+def baselines(sample: Sample, protocol: EvalProtocol) -> dict[str, Sums]:
+    """The sums of image-independent depth baselines, by name; none for other targets."""
     if protocol.target != "depth":
         return {}
     target, valid = truth(sample, protocol)

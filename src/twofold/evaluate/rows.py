@@ -39,11 +39,11 @@ MAX_BYTES = 2**25
 Row = dict[str, Any]
 
 
-def pack(part: Tensor) -> list[float] | str:
+def pack(sums: Tensor) -> list[float] | str:
     """A float64 vector as JSON, exact to the last bit: numbers, or base64 of the compressed bytes."""
-    if len(part) <= READABLE:
-        return part.tolist()
-    return base64.b64encode(zlib.compress(part.numpy().astype("<f8").tobytes())).decode()
+    if len(sums) <= READABLE:
+        return sums.tolist()
+    return base64.b64encode(zlib.compress(sums.numpy().astype("<f8").tobytes())).decode()
 
 
 def unpack(said: list[float] | str) -> Tensor:
@@ -62,22 +62,22 @@ def unpack(said: list[float] | str) -> Tensor:
         ) from None
 
 
-def pack_all(parts: Mapping[str, Tensor]) -> dict[str, Any]:
+def pack_all(sums: Mapping[str, Tensor]) -> dict[str, Any]:
     """Vectors by name; a long one that equals an earlier one (several scores of one confusion) names it: '=miou'."""
     found: dict[str, Any] = {}
-    for name, part in parts.items():
-        alike = (k for k in found if len(part) > READABLE and torch.equal(parts[k], part))
+    for name, vector in sums.items():
+        alike = (k for k in found if len(vector) > READABLE and torch.equal(sums[k], vector))
         same = next(alike, "")
-        found[name] = f"={same}" if same else pack(part)
+        found[name] = f"={same}" if same else pack(vector)
     return found
 
 
-def unpack_from(parts: Mapping[str, Any], name: str) -> Tensor:
+def unpack_from(sums: Mapping[str, Any], name: str) -> Tensor:
     """One of the vectors that `pack_all` was given."""
-    said = parts.get(name)
-    if isinstance(said, str) and said.startswith("="):
-        said = parts.get(said[1:])
-    return unpack(said)  # ty: ignore[invalid-argument-type]
+    packed = sums.get(name)
+    if isinstance(packed, str) and packed.startswith("="):
+        packed = sums.get(packed[1:])
+    return unpack(packed)  # ty: ignore[invalid-argument-type]
 
 
 def file_name(shard: tuple[int, int]) -> str:
@@ -135,13 +135,13 @@ def _check_row(row: Row) -> None:
         return
     check_types(row, {"values": dict}, "it")
     check_values(row["values"], int | float | None, "its values")
-    for key in ("parts", "baselines", "frames", "fit", "labels"):
+    for key in ("sums", "baselines", "frames", "fit", "labels"):
         if key in row:
             check_types(row, {key: dict}, "it")
-    check_types(row, {"parts": dict} if "found" not in row else {"found": list}, "it")
+    check_types(row, {"sums": dict} if "found" not in row else {"found": list}, "it")
     if "labels" in row:
         check_types(row["labels"], {"least": int | float, "most": int | float}, "its labels")
-    check_values(row.get("parts", {}), list | str, "its parts")
+    check_values(row.get("sums", {}), list | str, "its sums")
     check_values(row.get("baselines", {}), dict, "its baselines")
 
 

@@ -19,7 +19,7 @@ from ..io import DiskFullError
 from ..sample import Sample
 from .alignment_checks import fit_diagnostics
 from .label_checks import label_extent
-from .measure import Parts, angle_by_frame, baselines, crop_to_window, get_metrics, measure, truth
+from .measure import Sums, angle_by_frame, baselines, crop_to_window, get_metrics, measure, truth
 from .pose import OWN, CocoResults, found, is_pose, keypoint_similarity
 from .predictions import MissingError, PredictionSource
 from .protocol import EvalProtocol, EvaluationError
@@ -125,14 +125,14 @@ def _row(job: Evaluation, index: int) -> Row:
         size = answer.stored_size or tuple(answer.map.shape[-2:])
         if size != tuple(sample.image.shape[-2:]):
             row["resized"] = list(size)
-        parts, _ = measure(answer.map, sample, job.protocol, job.classes)
+        sums, _ = measure(answer.map, sample, job.protocol, job.classes)
     except MissingError as error:
         return {**row, "status": "failed", "why": "missing prediction", "error": _line(error)}
     except DiskFullError:
         raise
     except (EvaluationError, ImageError, NonFiniteError, OSError, RuntimeError, MemoryError) as error:
         return {**row, "status": "failed", "why": "broken prediction", "error": _line(error)}
-    if not all(bool(part.isfinite().all()) for part in parts.values()):
+    if not all(bool(vector.isfinite().all()) for vector in sums.values()):
         return {**row, "status": "failed", "why": "broken prediction", "error": "its scores are not finite"}
     seen = baselines(sample, job.protocol)
     frames = angle_by_frame(answer.map, sample, job.protocol)
@@ -141,8 +141,8 @@ def _row(job: Evaluation, index: int) -> Row:
     return {
         **row,
         "status": "done",
-        "values": _values(job, parts),
-        "parts": pack_all(parts),
+        "values": _values(job, sums),
+        "sums": pack_all(sums),
         **({"frames": frames} if frames else {}),
         **({"fit": fit} if fit else {}),
         **({"labels": labels} if labels else {}),
@@ -160,9 +160,9 @@ def _person(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, A
     return {"found": people, "values": {OWN.name: keypoint_similarity(people[0], how)}}
 
 
-def _values(job: Evaluation, parts: Parts) -> dict[str, float | None]:
+def _values(job: Evaluation, sums: Sums) -> dict[str, float | None]:
     """The scores of this picture alone, for people; None where there is none."""
-    found = {m.name: m.conclude(parts[m.name]) for m in get_metrics(job.protocol, job.classes)}
+    found = {m.name: m.compute(sums[m.name]) for m in get_metrics(job.protocol, job.classes)}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 

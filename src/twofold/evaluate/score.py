@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from torch import Tensor
 
 from ..finite import check_finite
-from ..metrics import Metric, measure_many, trivial_baselines
+from ..metrics import Metric, measure_many, merge_sums, trivial_baselines
 from ..prediction import SPACES, Sees
 from ..sample import Sample
 from .alignment_checks import fitted_scale
 
 Scores = dict[str, float]
-
-
-def measured(
-    metrics: Iterable[Metric], prediction: Tensor, target: Tensor, valid: Tensor
-) -> dict[str, Tensor]:
-    """One image's part of each score; parts add."""
-    return measure_many(metrics, prediction, target, valid)
-
-
-def added(total: dict[str, Tensor], part: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The sum of two parts; an empty one is nothing."""
-    return {name: total[name] + value if name in total else value for name, value in part.items()}
 
 
 def scorable(sample: Sample, target: str) -> bool:
@@ -53,10 +41,10 @@ def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
         predicted = predictor(sample.image).map
         check_finite(predicted, f"the {task.name} prediction of {sample.id!r}")
         aligned = task.align(predicted, target, valid)
-        total = added(total, measured(task.metrics, aligned, target, valid))
+        total = merge_sums(total, measure_many(task.metrics, aligned, target, valid))
         if task.space in SPACES:
             negative.append(fitted_scale(predicted, target, valid, task.space) < 0)
-    scores = {f"{task.name}/{m.name}": m.conclude(total[m.name]) for m in task.metrics if m.name in total}
+    scores = {f"{task.name}/{m.name}": m.compute(total[m.name]) for m in task.metrics if m.name in total}
     if any(negative):
         scores[f"{task.name}/negative_scale"] = sum(negative) / len(negative)
     return scores
@@ -74,5 +62,5 @@ def score_baselines(metrics: Iterable[Metric], samples: Iterable[Sample]) -> dic
             continue
         target, valid = sample.targets["depth"], sample.valid["depth"]
         for name, guess in trivial_baselines(target, valid).items():
-            totals[name] = added(totals.get(name, {}), measured(metrics, guess, target, valid))
-    return {name: {m.name: m.conclude(total[m.name]) for m in metrics} for name, total in totals.items()}
+            totals[name] = merge_sums(totals.get(name, {}), measure_many(metrics, guess, target, valid))
+    return {name: {m.name: m.compute(total[m.name]) for m in metrics} for name, total in totals.items()}

@@ -19,8 +19,8 @@ RESAMPLES, TAIL = 1000, 0.025
 
 def scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, float]:
     """The scores over the rows that are done, by metric; NaN where there is none."""
-    parts = [row["parts"] for row in _done(rows)]
-    return _compute(metrics, parts)
+    sums = [row["sums"] for row in _done(rows)]
+    return _compute(metrics, sums)
 
 
 def baseline_scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, dict[str, float]]:
@@ -45,10 +45,10 @@ def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple
     times.scatter_add_(1, drawn, torch.ones_like(times))
     found = {}
     for metric in metrics:
-        if len(unpack_from(done[0]["parts"], metric.name)) > READABLE:
+        if len(unpack_from(done[0]["sums"], metric.name)) > READABLE:
             continue
-        parts = torch.stack([unpack_from(row["parts"], metric.name) for row in done])
-        values = sorted(v for v in map(metric.conclude, times @ parts) if math.isfinite(v))
+        sums = torch.stack([unpack_from(row["sums"], metric.name) for row in done])
+        values = sorted(v for v in map(metric.compute, times @ sums) if math.isfinite(v))
         if values:
             last = len(values) - 1
             found[metric.name] = (values[round(TAIL * last)], values[round((1 - TAIL) * last)])
@@ -84,12 +84,12 @@ def _done(rows: Iterable[Row]) -> list[Row]:
     return sorted((row for row in rows if row["status"] == "done"), key=lambda row: row["id"])
 
 
-def _compute(metrics: Sequence[Metric], parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def _compute(metrics: Sequence[Metric], sums: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found = {}
     for metric in metrics:
         total: Tensor | None = None
-        for part in parts:
-            value = unpack_from(part, metric.name)
+        for vectors in sums:
+            value = unpack_from(vectors, metric.name)
             total = value if total is None else total + value
-        found[metric.name] = math.nan if total is None else metric.conclude(total)
+        found[metric.name] = math.nan if total is None else metric.compute(total)
     return found

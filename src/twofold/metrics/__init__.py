@@ -25,10 +25,11 @@ from twofold.metrics.masks import MASKS
 from twofold.metrics.matting import MATTING, matting_metrics, measure_in_trimap
 from twofold.metrics.metric import (
     Metric,
-    Pair,
+    MetricInput,
     mean_over_images,
     mean_over_pixels,
     measure_many,
+    merge_sums,
     skipped,
 )
 from twofold.metrics.multitask import MULTITASK_BY_IMAGE, MULTITASK_POOLED, multitask_gain
@@ -61,7 +62,7 @@ __all__ = [
     "Features",
     "Metric",
     "Moments",
-    "Pair",
+    "MetricInput",
     "affine_aligned",
     "angle",
     "correction_effort",
@@ -82,6 +83,7 @@ __all__ = [
     "measure_all",
     "measure_in_trimap",
     "measure_many",
+    "merge_sums",
     "multitask_gain",
     "oks",
     "parsing_metrics",

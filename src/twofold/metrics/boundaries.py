@@ -14,20 +14,20 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, mean, vector
+from twofold.metrics.metric import Metric, MetricInput, mean, vector
 
 STEPS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
 
 
-def _counts(pair: Pair) -> Tensor:
+def _counts(inputs: MetricInput) -> Tensor:
     """Contours in both, in the prediction and in the truth: 3 4 10, by direction and step.
 
     ValueError when a depth is not positive.
     """
-    p, d = (x[0] for x in pair.filled(1.0))
+    p, d = (x[0] for x in inputs.filled(1.0))
     if not (float(p.min()) > 0 and float(d.min()) > 0):
         raise ValueError("a depth at a valid pixel is not positive; clip the prediction, mask the truth")
-    known = pair.valid[0]
+    known = inputs.valid[0]
     found = []
     for dim in (1, 0):
         ratios = torch.stack(_steep(*(_ratio(x, dim) for x in (p, d)), _both(known, dim)))
@@ -72,20 +72,20 @@ def _f1(counts: Tensor) -> Tensor:
     return (f1 * STEPS).sum() / STEPS.sum()
 
 
-def _image(published: bool, pair: Pair) -> Tensor:
+def _image(published: bool, inputs: MetricInput) -> Tensor:
     """[F1, images, skipped]; a truth without a contour is skipped unless it counts 0, as published."""
-    counts = pair.once(_counts)
-    if not (pair.count and (published or bool(counts[2].any()))):
+    counts = inputs.cached(_counts)
+    if not (inputs.count and (published or bool(counts[2].any()))):
         return vector(0, 0, 1)
     return vector(_f1(counts), 1, 0)
 
 
-def _pooled(pair: Pair) -> Tensor:
+def _pooled(inputs: MetricInput) -> Tensor:
     """The counts, which add, and whether the image has no valid pixel."""
-    return vector(pair.once(_counts), float(pair.count == 0))
+    return vector(inputs.cached(_counts), float(inputs.count == 0))
 
 
-def _conclude_pooled(total: Tensor) -> float:
+def _compute_pooled(total: Tensor) -> float:
     counts = total[:-1].reshape(3, 4, len(STEPS))
     return float(_f1(counts)) if bool(counts[2].any()) else float("nan")
 
@@ -98,6 +98,6 @@ BOUNDARIES: dict[str, Metric] = {
     for m in (
         Metric("boundary_f1", "", "higher", partial(_image, True), mean),
         Metric("boundary_f1_there", "", "higher", partial(_image, False), mean),
-        Metric("boundary_f1_pooled", "", "higher", _pooled, _conclude_pooled),
+        Metric("boundary_f1_pooled", "", "higher", _pooled, _compute_pooled),
     )
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from twofold.geometry import align_affine
-from twofold.metrics.metric import Metric, Pair, count, mean_over_images, root_mean, sum_over_pixels
+from twofold.metrics.metric import Metric, MetricInput, count, mean_over_images, root_mean, sum_over_pixels
 
 # Predictions are clipped to at least this many metres before any score with a logarithm or a ratio.
 SMALLEST_DEPTH = 1e-6
@@ -79,7 +79,7 @@ def disparity_aligned(
 def _fit(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[float, float]:
     """The same as `geometry.align_affine`, to rounding, from sums over blocks: some four times faster."""
     total = np.array(
-        [_sums_of_fit(p.flatten(), d.flatten()) for p, d in Pair(prediction, target, valid).blocks()]
+        [_sums_of_fit(p.flatten(), d.flatten()) for p, d in MetricInput(prediction, target, valid).blocks()]
     )
     if len(total):
         sizes, means = total[:, 0], total[:, 1:3]
@@ -115,7 +115,7 @@ _ENTRIES = (
 LIMITS = (1.25, 1.25**2, 1.25**3)
 
 
-def _sums(x: Pair) -> dict[str, float]:
+def _sums(x: MetricInput) -> dict[str, float]:
     """All that the scores of an image are made of, by one look at its pixels; NaN where a logarithm has none.
 
     ValueError when the maps have more channels than one.
@@ -151,40 +151,40 @@ def _sums_of_block(p: Tensor, d: Tensor) -> list[float]:
     return [*map(float, found), *within, float(logs), squares, float(torch.dot(log, log)), len(p), middle]
 
 
-def _sum(entry: str, x: Pair) -> float:
+def _sum(entry: str, x: MetricInput) -> float:
     """An entry of `_sums`; ValueError when it needs the logarithm of a depth that has none."""
-    total = x.once(_sums)[entry]
+    total = x.cached(_sums)[entry]
     if math.isnan(total):
         raise ValueError("a depth at a valid pixel is not positive; clip the prediction, mask the truth")
     return total
 
 
-def _mean(entry: str, x: Pair) -> float:
+def _mean(entry: str, x: MetricInput) -> float:
     return _sum(entry, x) / x.count
 
 
-def _root_mean(entry: str, x: Pair) -> float:
+def _root_mean(entry: str, x: MetricInput) -> float:
     return math.sqrt(_mean(entry, x))
 
 
-def _log10_sum(x: Pair) -> float:
+def _log10_sum(x: MetricInput) -> float:
     return _sum("logs", x) / math.log(10)
 
 
-def _log10(x: Pair) -> float:
+def _log10(x: MetricInput) -> float:
     return _log10_sum(x) / x.count
 
 
-def _silog(x: Pair) -> float:
+def _silog(x: MetricInput) -> float:
     return 100 * _root_mean("log_centred", x)
 
 
-def _silog_half(x: Pair) -> float:
+def _silog_half(x: MetricInput) -> float:
     # The squared mean is what is missing from the mean of squares.
     return math.sqrt((_mean("log_squares", x) + _mean("log_centred", x)) / 2)
 
 
-def _silog_sample(x: Pair) -> float:
+def _silog_sample(x: MetricInput) -> float:
     return 100 * math.sqrt(_sum("log_centred", x) / (x.count - 1)) if x.count > 1 else math.nan
 
 

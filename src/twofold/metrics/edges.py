@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, vector
+from twofold.metrics.metric import Metric, MetricInput, vector
 from twofold.metrics.saliency import f_score
 
 Mask = NDArray[np.bool_]
@@ -34,10 +34,10 @@ def edge_metrics(reach: float = REACH, thresholds: int = 99) -> dict[str, Metric
     A true edge is a pixel above 0.5. Needs scikit-image (the extra ``metrics``). Images without a valid pixel are
     skipped; an image without a true edge counts what was said there as wrong.
     """
-    part = partial(_part, reach, thresholds)
+    update = partial(_update, reach, thresholds)
     return {
-        "ods": Metric("ods", "", "higher", part, conclude_ods),
-        "ois": Metric("ois", "", "higher", part, conclude_ois),
+        "ods": Metric("ods", "", "higher", update, compute_ods),
+        "ois": Metric("ois", "", "higher", update, compute_ois),
     }
 
 
@@ -63,14 +63,14 @@ def matched(said: Mask, true: Mask, reach: float = REACH) -> int:
     return int((maximum_bipartite_matching(graph, perm_type="column") >= 0).sum())
 
 
-def _part(reach: float, thresholds: int, pair: Pair) -> Tensor:
-    if not pair.count:
+def _update(reach: float, thresholds: int, inputs: MetricInput) -> Tensor:
+    if not inputs.count:
         return vector(torch.zeros(3 * thresholds + 3), 1)
     try:
         from skimage.morphology import thin
     except ImportError as error:
         raise ImportError(f"scores of edges need {error.name}; pip install 'twofold[metrics]'") from error
-    p, d = (x[0].numpy() for x in pair.filled())
+    p, d = (x[0].numpy() for x in inputs.filled())
     true = d > EDGE
     right, said = [], []
     for k in range(1, thresholds + 1):
@@ -85,14 +85,14 @@ def _f(right: Tensor, said: Tensor, there: Tensor) -> Tensor:
     return f_score(right / said.clamp(min=1), right / there.clamp(min=1), 1.0)
 
 
-def conclude_ods(total: Tensor) -> float:
-    """From the sum of parts; NaN when there was no true edge."""
+def compute_ods(total: Tensor) -> float:
+    """From the total of the updates; NaN when there is no true edge."""
     right, said, there = total[:-4].chunk(3)
     return float(_f(right, said, there).max()) if bool(there.any()) else float("nan")
 
 
-def conclude_ois(total: Tensor) -> float:
-    """From the sum of parts; NaN when there was no true edge."""
+def compute_ois(total: Tensor) -> float:
+    """From the total of the updates; NaN when there is no true edge."""
     return float(_f(*total[-4:-1])) if float(total[-2]) > 0 else float("nan")
 
 

@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.metrics.metric import Metric, Pair, mean_over_images
+from twofold.metrics.metric import Metric, MetricInput, mean_over_images
 from twofold.metrics.saliency import FOREGROUND, Read, foreground, stretched, unstretched
 
 # Errors of so many pixels' width are forgiven.
@@ -103,9 +103,9 @@ def _libraries() -> tuple:
     return cv2, skeletonize
 
 
-def _hce(read: Read, threshold: float, pair: Pair) -> int:
-    p = pair.spread((pair.once(read) > threshold)[None])[0].bool().numpy()
-    return correction_effort(p, pair.spread(pair.once(foreground)[None])[0].bool().numpy())
+def _hce(read: Read, threshold: float, inputs: MetricInput) -> int:
+    p = inputs.scatter((inputs.cached(read) > threshold)[None])[0].bool().numpy()
+    return correction_effort(p, inputs.scatter(inputs.cached(foreground)[None])[0].bool().numpy())
 
 
 # A mean over images of clicks. ``hce`` takes a mask as said above level 128 of 255, as the authors' program does;

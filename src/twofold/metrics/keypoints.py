@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, mean, vector
+from twofold.metrics.metric import Metric, MetricInput, mean, vector
 
 # Below it the logarithm of a heatmap is noise.
 _LEAST = 1e-6
@@ -54,9 +54,9 @@ def _top(around: Tensor) -> Tensor:
     return torch.where(curved[:, None], step.clamp(-1, 1), 0)
 
 
-def _found(pair: Pair) -> Tensor:
+def _found(inputs: MetricInput) -> Tensor:
     """[joints found, joints labelled, no joint is]; a joint is labelled where its heatmap is not negative."""
-    said, true = pair.filled(-1.0)
+    said, true = inputs.filled(-1.0)
     labelled = true.amax((-2, -1)) > 0
     apart = (peaks(said) - peaks(true))[..., :2].norm(dim=-1)
     near = (apart <= NEAR * max(true.shape[-2:])) & labelled

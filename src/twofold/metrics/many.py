@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, measure_many
+from twofold.metrics.metric import Metric, measure_many, merge_sums
 
 # Prediction *b c h w, truth *b c h w, and where it is known *b 1 h w.
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -52,9 +52,8 @@ def measure_all(
     if processes > 0:
         _check_sendable(one)
     total: dict[str, Tensor] = {}
-    for part in map(one, items) if processes <= 0 else _spread(one, items, processes):
-        arrays = {name: torch.as_tensor(x) for name, x in part.items()}
-        total = {name: total[name] + x if name in total else x for name, x in arrays.items()}
+    for sums in map(one, items) if processes <= 0 else _spread(one, items, processes):
+        total = merge_sums(total, {name: torch.as_tensor(x) for name, x in sums.items()})
     return total
 
 

@@ -10,22 +10,22 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, mean_over_images
+from twofold.metrics.metric import Metric, MetricInput, mean_over_images
 from twofold.metrics.saliency import saliency_metrics
 
 # Above it a pixel counts as foreground.
 THRESHOLD = 0.5
 
 
-def _mae(x: Pair) -> Tensor:
+def _mae(x: MetricInput) -> Tensor:
     return (x.p - x.d).abs().mean()
 
 
-def _mse(x: Pair) -> Tensor:
+def _mse(x: MetricInput) -> Tensor:
     return (x.p - x.d).square().mean()
 
 
-def _iou(x: Pair) -> float:
+def _iou(x: MetricInput) -> float:
     """Intersection over union of the foregrounds; 1 where neither has any."""
     said, there = x.p > THRESHOLD, x.d > THRESHOLD
     union = int((said | there).sum())

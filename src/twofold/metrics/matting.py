@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, mean_over_images, pairs, vector
+from twofold.metrics.metric import Metric, MetricInput, mean_over_images, metric_inputs, vector
 
 # Width of the Gaussian whose derivatives are compared, in pixels.
 SIGMA = 1.4
@@ -75,19 +75,19 @@ def _unconnected(above: Map) -> Map:
     return above * (above >= DEAD_ZONE)
 
 
-def _sad(x: Pair) -> Tensor:
-    return x.once(_mad) * (x.count / 1000)
+def _sad(x: MetricInput) -> Tensor:
+    return x.cached(_mad) * (x.count / 1000)
 
 
-def _mad(x: Pair) -> Tensor:
+def _mad(x: MetricInput) -> Tensor:
     return (x.p - x.d).abs().mean()
 
 
-def _mse(x: Pair) -> Tensor:
+def _mse(x: MetricInput) -> Tensor:
     return (x.p - x.d).square().mean()
 
 
-def _on_images(score: Callable[[Map, Map], float], x: Pair) -> float:
+def _on_images(score: Callable[[Map, Map], float], x: MetricInput) -> float:
     p, a = (m[0].numpy() for m in x.filled())
     return score(p, a)
 
@@ -130,14 +130,14 @@ def measure_in_trimap(
     forced = torch.where(unknown, prediction, trimap.to(prediction))
     table = matting_metrics(empty)
     total = {name: torch.zeros(3, dtype=torch.float64) for name in table}
-    for pair in pairs(forced, alpha, unknown):
-        open_pixels = pair.count
-        whole = Pair(pair.prediction, pair.target, torch.ones_like(pair.valid))
+    for inputs in metric_inputs(forced, alpha, unknown):
+        open_pixels = inputs.count
+        whole = MetricInput(inputs.prediction, inputs.target, torch.ones_like(inputs.valid))
         for name, metric in table.items():
             # Sums over the image: the means over it are of the wrong number of pixels.
             scale = whole.count / max(open_pixels, 1) if name in ("mad", "mse") else 1.0
-            part = whole.once(metric.part) * vector(scale, 1, 1) if open_pixels else vector(0, 0, 1)
-            total[name] = total[name] + part
+            sums = whole.cached(metric.update) * vector(scale, 1, 1) if open_pixels else vector(0, 0, 1)
+            total[name] = total[name] + sums
     return total
 
 

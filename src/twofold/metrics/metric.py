@@ -1,14 +1,14 @@
-"""What a metric is: something measured on images that adds, and the number concluded from the sum.
+"""A metric: a vector of sums for each image (``update``), and a score computed from their total (``compute``).
 
-The sum of what was measured on the parts is what would be measured on the whole, so a score does not depend
-on how the data is split over batches, shards or machines. The last entry of every sum counts the images that
-have no score, for want of a valid pixel: they are reported, and never part of an average.
+The sums of the subsets add up to the sums of the whole set, so a score does not depend on how the data is split over
+batches, shards or machines. The last entry of every vector counts the images without a score, because they have no
+valid pixel: they are reported and excluded from every average.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal, TypeVar
@@ -17,30 +17,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Pixels that are looked at together: larger temporaries cost more to allocate than to compute.
+# Pixels processed at once: larger temporaries cost more to allocate than to compute.
 BLOCK = 16384
 
 Better = Literal["lower", "higher"]
 T = TypeVar("T")
 
 
-class Pair:
-    """One image's prediction and truth, on the CPU, and what several scores need of them, computed once.
+class MetricInput:
+    """One image's prediction and ground truth, on the CPU, with a cache for values that several metrics share.
 
     prediction  c h w
     target      c h w
-    valid       bool 1 h w: where the truth is known; nothing outside it ever matters
+    valid       bool 1 h w: where the ground truth is known; pixels outside it are ignored
     """
 
     def __init__(self, prediction: Tensor, target: Tensor, valid: Tensor) -> None:
         self.prediction, self.target, self.valid = (x.detach().cpu() for x in (prediction, target, valid))
-        self._kept: dict[Hashable, object] = {}
+        self._cache: dict[Hashable, object] = {}
 
-    def once(self, of: Callable[[Pair], T]) -> T:
-        """``of(self)``, computed when it is first asked for."""
-        if of not in self._kept:
-            self._kept[of] = of(self)
-        return self._kept[of]  # ty: ignore[invalid-return-type]
+    def cached(self, function: Callable[[MetricInput], T]) -> T:
+        """``function(self)``, computed at the first call and cached."""
+        if function not in self._cache:
+            self._cache[function] = function(self)
+        return self._cache[function]  # ty: ignore[invalid-return-type]
 
     @cached_property
     def count(self) -> int:
@@ -49,21 +49,21 @@ class Pair:
 
     @cached_property
     def at(self) -> Tensor | None:
-        """The n valid places in a flattened image; None when all are."""
+        """Indices (n) of the valid pixels in the flattened image; None when all are valid."""
         return None if self.count == self.valid.numel() else self.valid.flatten().nonzero()[:, 0]
 
     @cached_property
     def p(self) -> Tensor:
-        """What was predicted at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
-        return _finite(self._pick(self.prediction), "prediction")
+        """The prediction at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
+        return _finite(self._select(self.prediction), "prediction")
 
     @cached_property
     def d(self) -> Tensor:
-        """What is true at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
-        return _finite(self._pick(self.target), "target")
+        """The ground truth at the valid pixels, float64 c n. ValueError when it is NaN or infinite."""
+        return _finite(self._select(self.target), "target")
 
     def blocks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """`p` and `d` in pieces that fit a processor's cache: several times faster where much is computed of them."""
+        """`p` and `d` in blocks that fit the processor's cache, which is several times faster."""
         p, d = (_array(x.flatten(1)) for x in (self.prediction, self.target))
         valid = self.valid.flatten().numpy()
         for start in range(0, len(valid), BLOCK):
@@ -71,13 +71,13 @@ class Pair:
             known = valid[piece]
             n = np.count_nonzero(known)
             if n:
-                # By numpy, whose masks are some five times faster than torch's.
+                # numpy's boolean indexing is about five times faster than torch's.
                 pieces = (x[:, piece] if n == len(known) else _masked(x[:, piece], known) for x in (p, d))
-                said, true = (torch.from_numpy(x).double() for x in pieces)
-                yield _finite(said, "prediction"), _finite(true, "target")
+                predicted, target = (torch.from_numpy(x).double() for x in pieces)
+                yield _finite(predicted, "prediction"), _finite(target, "target")
 
-    def spread(self, values: Tensor, fill: float = 0.0) -> Tensor:
-        """Numbers of the valid pixels, c n, as an image, float64 c h w with `fill` where not valid."""
+    def scatter(self, values: Tensor, fill: float = 0.0) -> Tensor:
+        """Values at the valid pixels (c n) as an image, float64 c h w, with `fill` at the other pixels."""
         shape = (len(values), *self.valid.shape[-2:])
         if self.at is None:
             return values.double().reshape(shape)
@@ -85,10 +85,10 @@ class Pair:
         return flat.index_copy(1, self.at, values.double()).reshape(shape)
 
     def filled(self, fill: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Prediction and truth as images, float64 c h w, both `fill` where not valid. ValueError like `p`."""
-        return self.spread(self.p, fill), self.spread(self.d, fill)
+        """Prediction and ground truth as images, float64 c h w, `fill` where not valid. ValueError as for `p`."""
+        return self.scatter(self.p, fill), self.scatter(self.d, fill)
 
-    def _pick(self, x: Tensor) -> Tensor:
+    def _select(self, x: Tensor) -> Tensor:
         flat = x.flatten(1)
         return (flat if self.at is None else flat.index_select(1, self.at)).double()
 
@@ -103,7 +103,7 @@ def _masked(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _finite(values: Tensor, what: str) -> Tensor:
-    # One pass: a sum is finite exactly when its terms are, short of an overflow, which the second look settles.
+    # One pass in the usual case: a sum is finite when its terms are, unless it overflows: then test each.
     if not math.isfinite(float(values.sum())) and not bool(values.isfinite().all()):
         raise ValueError(f"the {what} is NaN or infinite at a valid pixel and has no score")
     return values
@@ -113,20 +113,20 @@ def _finite(values: Tensor, what: str) -> Tensor:
 class Metric:
     """A named score.
 
-    part      one image -> float64 vector that adds; its last entry is 1 when the image has no score, else 0.
-    conclude  the sum of such vectors -> the score; NaN when no image had one.
+    update   one image -> float64 vector of sums; its last entry is 1 when the image has no score, else 0.
+    compute  the total of such vectors -> the score; NaN when no image has one.
 
-    A metric can be sent to other processes when both are functions of a module (or partials of such).
+    A metric can be pickled when both are module-level functions (or partials of them).
     """
 
     name: str
     unit: str
     better: Better
-    part: Callable[[Pair], Tensor]
-    conclude: Callable[[Tensor], float]
+    update: Callable[[MetricInput], Tensor]
+    compute: Callable[[Tensor], float]
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """The sum of the images' parts.
+        """The vectors of `update`, summed over the images of a batch.
 
         Args:
             prediction: ``*b c h w``.
@@ -134,97 +134,103 @@ class Metric:
             valid: bool ``*b 1 h w``, where the target is known.
 
         Raises:
-            ValueError: the shapes do not fit, or a number is NaN or infinite at a valid pixel.
+            ValueError: the shapes do not match, or a value is NaN or infinite at a valid pixel.
         """
         return measure_many([self], prediction, target, valid)[self.name]
 
 
 def skipped(total: Tensor) -> int:
-    """How many of the measured images have no score."""
+    """The number of images without a score in a total."""
     return int(total[-1])
 
 
-def pairs(prediction: Tensor, target: Tensor, valid: Tensor) -> Iterator[Pair]:
-    """The images of a batch of any shape. ValueError when the shapes do not fit, as `Metric.measure` says."""
+def metric_inputs(prediction: Tensor, target: Tensor, valid: Tensor) -> Iterator[MetricInput]:
+    """The images of a batch with any leading dimensions. ValueError when the shapes do not match (`Metric.measure`)."""
     if prediction.shape != target.shape or valid.shape != (*target.shape[:-3], 1, *target.shape[-2:]):
         shapes = f"{tuple(prediction.shape)}, {tuple(target.shape)}, {tuple(valid.shape)}"
-        raise ValueError(f"prediction, target and mask do not fit together: {shapes}")
+        raise ValueError(f"the shapes of prediction, target and mask do not match: {shapes}")
     images = (x.reshape(-1, *x.shape[-3:]) for x in (prediction, target, valid))
-    return (Pair(p, d, v) for p, d, v in zip(*images, strict=True))
+    return (MetricInput(p, d, v) for p, d, v in zip(*images, strict=True))
 
 
 def measure_many(
     metrics: Iterable[Metric], prediction: Tensor, target: Tensor, valid: Tensor
 ) -> dict[str, Tensor]:
-    """What each metric's `measure` gives, by name; the work that they share is done once.
+    """`Metric.measure` of several metrics, by name; intermediate results that they share are computed once.
 
-    ValueError as of `Metric.measure`, or when two metrics have one name.
+    ValueError as for `Metric.measure`, or when two metrics have the same name.
     """
     metrics = tuple(metrics)
     names = [m.name for m in metrics]
     if len(set(names)) < len(names):
-        raise ValueError(f"two metrics have one name among {', '.join(names)}; measure them apart")
+        raise ValueError(f"two metrics have the same name among {', '.join(names)}; measure them separately")
     total: dict[str, Tensor] = {}
-    for pair in pairs(prediction, target, valid):
-        # A copy, because metrics of one family may share what was kept.
-        part = {m.name: pair.once(m.part) for m in metrics}
-        total = {name: total[name] + x if name in total else x.clone() for name, x in part.items()}
+    for x in metric_inputs(prediction, target, valid):
+        # Cloned, because metrics may share one cached vector.
+        total = merge_sums(total, {m.name: x.cached(m.update).clone() for m in metrics})
     if metrics and not total:
         raise ValueError(f"a batch of no images, {tuple(target.shape)}, has no score")
     return total
 
 
+def merge_sums(total: Mapping[str, Tensor], sums: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Add `sums` to `total`, metric by metric; `total` may be empty."""
+    return {name: total[name] + value if name in total else value for name, value in sums.items()}
+
+
 def vector(*entries: float | Tensor) -> Tensor:
-    """Numbers and vectors, one after another, as a part: float64."""
+    """Concatenate numbers and vectors to one float64 vector."""
     return torch.cat([torch.as_tensor(x, dtype=torch.float64).reshape(-1) for x in entries])
 
 
 def count(mask: Tensor) -> int:
-    """How many are True; torch's own sum is some ten times slower."""
+    """The number of True entries; about ten times faster than torch's sum."""
     return int(np.count_nonzero(mask.numpy()))
 
 
 def mean(total: Tensor) -> float:
-    """[sum, count, skipped] -> sum / count; NaN when nothing was counted."""
+    """[sum, count, skipped] -> sum / count; NaN when count is 0."""
     return float(total[0] / total[1]) if total[1] > 0 else float("nan")
 
 
 def root_mean(total: Tensor) -> float:
-    """[sum, count, skipped] -> the root of sum / count; NaN when nothing was counted."""
+    """[sum, count, skipped] -> sqrt(sum / count); NaN when count is 0."""
     return mean(total) ** 0.5
 
 
-def mean_over_images(name: str, unit: str, better: Better, value: Callable[[Pair], Tensor | float]) -> Metric:
-    """One number an image, then the mean over images, each weighing the same: [sum, images, skipped].
+def mean_over_images(
+    name: str, unit: str, better: Better, value: Callable[[MetricInput], Tensor | float]
+) -> Metric:
+    """One value per image, then the unweighted mean over images: [sum, images, skipped].
 
-    An image without a valid pixel, or whose value is NaN, is not part of the mean.
+    An image without a valid pixel, or whose value is NaN, is skipped.
     """
     return Metric(name, unit, better, partial(_image, value), mean)
 
 
-def mean_over_pixels(name: str, unit: str, better: Better, value: Callable[[Pair], Tensor]) -> Metric:
-    """A number a valid pixel, then the mean over all pixels of all images: [sum, pixels, skipped]."""
+def mean_over_pixels(name: str, unit: str, better: Better, value: Callable[[MetricInput], Tensor]) -> Metric:
+    """One value per valid pixel, then the mean over all pixels of all images: [sum, pixels, skipped]."""
     return Metric(name, unit, better, partial(_pixels, value), mean)
 
 
 def sum_over_pixels(
-    name: str, unit: str, better: Better, total: Callable[[Pair], float], conclude: Callable = mean
+    name: str, unit: str, better: Better, total: Callable[[MetricInput], float], compute: Callable = mean
 ) -> Metric:
-    """The same as `mean_over_pixels` of what adds up to ``total(pair)``, a number an image."""
-    return Metric(name, unit, better, partial(_sum, total), conclude)
+    """`mean_over_pixels` for a function that returns the sum over an image's pixels."""
+    return Metric(name, unit, better, partial(_sum, total), compute)
 
 
-def _image(value: Callable[[Pair], Tensor | float], pair: Pair) -> Tensor:
-    number = float(value(pair)) if pair.count else float("nan")
+def _image(value: Callable[[MetricInput], Tensor | float], x: MetricInput) -> Tensor:
+    number = float(value(x)) if x.count else float("nan")
     return vector(0, 0, 1) if number != number else vector(number, 1, 0)
 
 
-def _pixels(value: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
-    if not pair.count:
+def _pixels(value: Callable[[MetricInput], Tensor], x: MetricInput) -> Tensor:
+    if not x.count:
         return vector(0, 0, 1)
-    numbers = value(pair)
+    numbers = value(x)
     return vector(numbers.sum(), numbers.numel(), 0)
 
 
-def _sum(total: Callable[[Pair], float], pair: Pair) -> Tensor:
-    return vector(total(pair), pair.count, 0) if pair.count else vector(0, 0, 1)
+def _sum(total: Callable[[MetricInput], float], x: MetricInput) -> Tensor:
+    return vector(total(x), x.count, 0) if x.count else vector(0, 0, 1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from twofold.metrics.depth import DEPTH, DEPTH_POOLED
-from twofold.metrics.metric import Metric, Pair, mean, vector
+from twofold.metrics.metric import Metric, MetricInput, mean, vector
 from twofold.metrics.normals import NORMALS
 from twofold.metrics.saliency import BETA2, f_score
 
@@ -53,22 +53,24 @@ def multitask_gain(
     return 100 * sum(gains) / len(gains)
 
 
-def _counts(thresholds: Tensor, strict: bool, twice: bool, pair: Pair) -> tuple[Tensor, Tensor, Tensor]:
+def _counts(
+    thresholds: Tensor, strict: bool, twice: bool, inputs: MetricInput
+) -> tuple[Tensor, Tensor, Tensor]:
     """True positives, positives said (one each a threshold) and positives there are (1)."""
-    p = pair.p.flatten()
+    p = inputs.p.flatten()
     if twice:
         # What is said to be a probability was one already, times 255 over 255.
         p = p.sigmoid()
-    g = pair.d.flatten() > FOREGROUND
+    g = inputs.d.flatten() > FOREGROUND
     said, hit = p.sort().values, p[g].sort().values
     side = "right" if strict else "left"
     positives, true = (len(x) - torch.searchsorted(x, thresholds, side=side) for x in (said, hit))
     return true.double(), positives.double(), g.sum().double()[None]
 
 
-def _pooled_part(twice: bool, pair: Pair) -> Tensor:
+def _pooled_part(twice: bool, inputs: MetricInput) -> Tensor:
     """[true positives, positives said, positives, skipped], summed over pixels and images."""
-    return vector(*_counts(INVPT_THRESHOLDS, False, twice, pair), float(pair.count == 0))
+    return vector(*_counts(INVPT_THRESHOLDS, False, twice, inputs), float(inputs.count == 0))
 
 
 def _pooled_max_f(total: Tensor) -> float:
@@ -79,11 +81,11 @@ def _pooled_max_f(total: Tensor) -> float:
     return float(f_score(true / said.clamp(min=1), true / there, BETA2).max())
 
 
-def _astmt_part(pair: Pair) -> Tensor:
+def _astmt_part(inputs: MetricInput) -> Tensor:
     """[precision and recall and Jaccard at each threshold, images, skipped]."""
-    if not pair.count:
+    if not inputs.count:
         return vector(torch.zeros(3 * len(ASTMT_THRESHOLDS)), 0, 1)
-    true, said, there = _counts(ASTMT_THRESHOLDS, False, False, pair)
+    true, said, there = _counts(ASTMT_THRESHOLDS, False, False, inputs)
     union = said + there - true
     # Nothing where there is nothing is right.
     jaccard = torch.where(union > 0, true / union.clamp(min=1), 1.0)
@@ -99,14 +101,14 @@ def _astmt_iou(total: Tensor) -> float:
     return float((total[:-2] / total[-2]).chunk(3)[2].max())
 
 
-def _log_rmse_bin(pair: Pair) -> Tensor:
+def _log_rmse_bin(inputs: MetricInput) -> Tensor:
     """A histogram of the image's one number, log-RMSE, by BIN, then whether it has none."""
     total = torch.zeros(BINS + 1, dtype=torch.float64)
-    part = DEPTH["rmse_log"].part(pair)
-    if part[-1]:
+    sums = DEPTH["rmse_log"].update(inputs)
+    if sums[-1]:
         total[-1] = 1
     else:
-        total[min(int(part[0] / BIN), BINS - 1)] = 1
+        total[min(int(sums[0] / BIN), BINS - 1)] = 1
     return total
 
 
@@ -119,11 +121,11 @@ def _median_of_bins(total: Tensor) -> float:
     return float(((torch.searchsorted(below, ranks, right=True) + 0.5) * BIN).mean())
 
 
-def _unmasked(part: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
-    """A part of an image whose unknown depths, which are 0 there, count as a billionth of a metre."""
-    everywhere = torch.ones_like(pair.valid)
-    target = torch.where(pair.valid & (pair.target > 0), pair.target.double(), 1e-9)
-    return part(Pair(pair.prediction, target, everywhere))
+def _unmasked(update: Callable[[MetricInput], Tensor], inputs: MetricInput) -> Tensor:
+    """`update` of an image whose unknown depths (0) count as 1e-9 m."""
+    everywhere = torch.ones_like(inputs.valid)
+    target = torch.where(inputs.valid & (inputs.target > 0), inputs.target.double(), 1e-9)
+    return update(MetricInput(inputs.prediction, target, everywhere))
 
 
 # InvPT, TaskPrompter: pixels of the set. saliency_max_f takes probabilities in [0, 1]; thresholds 0.05 to 0.95.
@@ -146,7 +148,7 @@ MULTITASK_BY_IMAGE: dict[str, Metric] = {
     "depth_rmse_log": Metric("depth_rmse_log", "", "lower", _log_rmse_bin, _median_of_bins),
     # Their mask leaves nothing out: unknown depth counts, as if it were 0.
     "depth_rmse_unmasked": Metric(
-        "depth_rmse_unmasked", "m", "lower", partial(_unmasked, DEPTH["rmse"].part), mean
+        "depth_rmse_unmasked", "m", "lower", partial(_unmasked, DEPTH["rmse"].update), mean
     ),
     "normals_mean": replace(NORMALS["mean"], name="normals_mean"),
 }

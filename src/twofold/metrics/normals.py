@@ -16,7 +16,15 @@ import torch
 from torch import Tensor
 
 from twofold.geometry import unit
-from twofold.metrics.metric import Metric, Pair, count, mean_over_images, root_mean, sum_over_pixels, vector
+from twofold.metrics.metric import (
+    Metric,
+    MetricInput,
+    count,
+    mean_over_images,
+    root_mean,
+    sum_over_pixels,
+    vector,
+)
 
 # Percentages are printed of the pixels strictly below each of these, in degrees.
 THRESHOLDS = (5.0, 7.5, 11.25, 22.5, 30.0)
@@ -36,41 +44,41 @@ def angle(a: Tensor, b: Tensor, dim: int = -3) -> Tensor:
     return torch.rad2deg(2 * torch.atan2(apart, together))
 
 
-def _angles(x: Pair) -> Tensor:
+def _angles(x: MetricInput) -> Tensor:
     """The angles (n) of one image's valid pixels; none when it has none."""
     return torch.cat([torch.zeros(0, dtype=torch.float64), *(angle(p, n, dim=0) for p, n in x.blocks())])
 
 
-def _sum(x: Pair) -> float:
-    return float(x.once(_angles).sum())
+def _sum(x: MetricInput) -> float:
+    return float(x.cached(_angles).sum())
 
 
-def _squares(x: Pair) -> float:
-    angles = x.once(_angles)
+def _squares(x: MetricInput) -> float:
+    angles = x.cached(_angles)
     return float(torch.dot(angles, angles))
 
 
-def _percent(threshold: float, x: Pair) -> float:
+def _percent(threshold: float, x: MetricInput) -> float:
     """100 for each angle strictly below."""
-    return 100.0 * count(x.once(_angles) < threshold)
+    return 100.0 * count(x.cached(_angles) < threshold)
 
 
-def _over(total: Callable[[Pair], float], x: Pair) -> float:
+def _over(total: Callable[[MetricInput], float], x: MetricInput) -> float:
     return total(x) / x.count
 
 
-def _rmse(x: Pair) -> float:
+def _rmse(x: MetricInput) -> float:
     return math.sqrt(_squares(x) / x.count)
 
 
-def _median(x: Pair) -> float:
+def _median(x: MetricInput) -> float:
     """The median angle; of an even number, halfway between the middle two."""
-    return float(np.median(x.once(_angles).numpy()))
+    return float(np.median(x.cached(_angles).numpy()))
 
 
-def _count_angles(x: Pair) -> Tensor:
+def _count_angles(x: MetricInput) -> Tensor:
     """How many valid pixels have an angle in each bin of BIN degrees, then whether there is none."""
-    bins = (x.once(_angles) / BIN).long().clamp(max=_BINS - 1)
+    bins = (x.cached(_angles) / BIN).long().clamp(max=_BINS - 1)
     return vector(torch.bincount(bins, minlength=_BINS), float(x.count == 0))
 
 

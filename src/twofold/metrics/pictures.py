@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, mean_over_images
+from twofold.metrics.metric import Metric, MetricInput, mean_over_images
 
 # A smaller mean squared error counts as this, 100 dB: one perfect image would make the mean infinite.
 SMALLEST_ERROR = 1e-10
 
 
-def _mse(x: Pair) -> Tensor:
+def _mse(x: MetricInput) -> Tensor:
     return (x.p - x.d).square().mean()
 
 
-def _psnr(x: Pair) -> Tensor:
+def _psnr(x: MetricInput) -> Tensor:
     """10 log10 of the squared peak, 1, over the mean squared error."""
-    return -10 * x.once(_mse).clamp(min=SMALLEST_ERROR).log10()
+    return -10 * x.cached(_mse).clamp(min=SMALLEST_ERROR).log10()
 
 
 PICTURES: dict[str, Metric] = {

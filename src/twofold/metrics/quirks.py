@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, mean, mean_over_pixels, vector
+from twofold.metrics.metric import Metric, MetricInput, mean, mean_over_pixels, vector
 from twofold.metrics.normals import NORMALS, NORMALS_BY_IMAGE, angle
 from twofold.metrics.saliency import BETA2, foreground, stretched
 
@@ -22,7 +22,7 @@ ISNET_EPSILON = 1e-4
 LONGER = math.pi / 3.14
 
 
-def _short_pi(x: Pair) -> Tensor:
+def _short_pi(x: MetricInput) -> Tensor:
     return angle(x.p, x.d, dim=0) * LONGER
 
 
@@ -36,33 +36,33 @@ def _bytes(vectors: Tensor) -> Tensor:
     return to_levels(vectors.double()) / 127.5 - 1
 
 
-def _of_bytes(metric: Metric, x: Pair) -> Tensor:
+def _of_bytes(metric: Metric, x: MetricInput) -> Tensor:
     """A metric's part of vectors as they are after three bytes each, and of errors longer by `LONGER`."""
-    return metric.part(Pair(_bytes(x.prediction), x.target, x.valid))
+    return metric.update(MetricInput(_bytes(x.prediction), x.target, x.valid))
 
 
-def _below_of_bytes(threshold: float, x: Pair) -> Tensor:
+def _below_of_bytes(threshold: float, x: MetricInput) -> Tensor:
     return 100.0 * (angle(_bytes(x.p), x.d, dim=0) * LONGER < threshold)
 
 
 def _longer(metric: Metric, total: Tensor) -> float:
-    return metric.conclude(total) * LONGER
+    return metric.compute(total) * LONGER
 
 
-def _at_most_right(x: Pair) -> Tensor:
+def _at_most_right(x: MetricInput) -> Tensor:
     return angle(x.p, x.d, dim=0).clamp(max=90)
 
 
-def _rounded(metric: Metric, x: Pair) -> Tensor:
-    part = metric.part(x)
-    return vector(round(float(part[0]), 4), *part[1:])
+def _rounded(metric: Metric, x: MetricInput) -> Tensor:
+    sums = metric.update(x)
+    return vector(round(float(sums[0]), 4), *sums[1:])
 
 
-def _isnet_part(x: Pair) -> Tensor:
+def _isnet_update(x: MetricInput) -> Tensor:
     """[precision and recall in each bin, images, skipped]."""
     if not x.count:
         return vector(torch.zeros(2 * ISNET_BINS), 0, 1)
-    level, g = x.once(stretched) * 255, x.once(foreground)
+    level, g = x.cached(stretched) * 255, x.cached(foreground)
     hit, false = (torch.histc(level[mask], ISNET_BINS, 0, 255).flip(0).cumsum(0) for mask in (g, ~g))
     return vector(hit / (hit + false + ISNET_EPSILON), hit / (int(g.sum()) + ISNET_EPSILON), 1, 0)
 
@@ -98,6 +98,6 @@ QUIRKS: dict[str, Metric] = {
             Metric(f"normals_{name}_rounded", "deg", "lower", partial(_rounded, NORMALS_BY_IMAGE[name]), mean)
             for name in ("mean", "median")
         ),
-        Metric("max_f_isnet", "", "higher", _isnet_part, _isnet_max_f),
+        Metric("max_f_isnet", "", "higher", _isnet_update, _isnet_max_f),
     )
 }

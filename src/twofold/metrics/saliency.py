@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, mean_over_images, vector
+from twofold.metrics.metric import Metric, MetricInput, mean_over_images, vector
 from twofold.metrics.structure import TINY, s_measure, weighted_f
 
 # Precision weighs more than recall: beta squared (Achanta et al. 2009).
@@ -28,7 +28,7 @@ LEVELS = 256
 FOREGROUND = 128.5 / 255
 
 # How p (n) is read from the valid pixels of an image.
-Read = Callable[[Pair], Tensor]
+Read = Callable[[MetricInput], Tensor]
 
 
 def saliency_metrics(stretch: bool = True) -> dict[str, Metric]:
@@ -71,33 +71,33 @@ def saliency_metrics(stretch: bool = True) -> dict[str, Metric]:
 # ---- reading
 
 
-def stretched(pair: Pair) -> Tensor:
+def stretched(inputs: MetricInput) -> Tensor:
     """p from its least and largest value in this image to 0 and 1; a constant map stays as it is."""
-    p = pair.once(_restored)
+    p = inputs.cached(_restored)
     low, high = p.min(), p.max()
     return _checked(p if low == high else (p - low) / (high - low))
 
 
-def unstretched(pair: Pair) -> Tensor:
+def unstretched(inputs: MetricInput) -> Tensor:
     """p as it is. ValueError when it is not in [0, 1]."""
-    return _checked(pair.once(_restored))
+    return _checked(inputs.cached(_restored))
 
 
-def foreground(pair: Pair) -> Tensor:
+def foreground(inputs: MetricInput) -> Tensor:
     """Which valid pixels are of the true foreground, bool n."""
-    return pair.d.flatten() > FOREGROUND
+    return inputs.d.flatten() > FOREGROUND
 
 
-def _restored(pair: Pair) -> Tensor:
+def _restored(inputs: MetricInput) -> Tensor:
     """p in float64, where a grey level k / 255 that was rounded to float32 is k / 255 again.
 
     Otherwise half of the levels would be a hair below their own threshold.
     """
-    p = pair.p.flatten()
-    if pair.prediction.dtype == torch.float64:
+    p = inputs.p.flatten()
+    if inputs.prediction.dtype == torch.float64:
         return p
     level = (p * 255).round() / 255
-    return torch.where(level.to(pair.prediction.dtype).double() == p, level, p)
+    return torch.where(level.to(inputs.prediction.dtype).double() == p, level, p)
 
 
 def _checked(p: Tensor) -> Tensor:
@@ -110,25 +110,25 @@ def _checked(p: Tensor) -> Tensor:
 # ---- curves over thresholds
 
 
-def _counts(read: Read, pair: Pair) -> tuple[Tensor, Tensor, int, int]:
+def _counts(read: Read, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
     """True and false positives (256 each) at p >= t / 255, then the number of pixels in and out of g."""
     # Truncated: the level of p is the largest t that it reaches.
-    level = (pair.once(read) * 255).long()
-    g = pair.once(foreground)
+    level = (inputs.cached(read) * 255).long()
+    g = inputs.cached(foreground)
     both = torch.bincount(level + LEVELS * g.long(), minlength=2 * LEVELS).double()
     false, true = (part.flip(0).cumsum(0).flip(0) for part in both.split(LEVELS))
     inside = int(g.sum())
     return true, false, inside, len(g) - inside
 
 
-def _rates(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
+def _rates(counts: Callable[[MetricInput], tuple], inputs: MetricInput) -> Tensor:
     """Precision, then recall (512); 0 where there is no positive to speak of."""
-    true, false, inside, _ = pair.once(counts)
+    true, false, inside, _ = inputs.cached(counts)
     return torch.cat([true / (true + false).clamp(min=1), true / max(inside, 1)])
 
 
-def _f_curve(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
-    return f_score(*_rates(counts, pair).split(LEVELS))
+def _f_curve(counts: Callable[[MetricInput], tuple], inputs: MetricInput) -> Tensor:
+    return f_score(*_rates(counts, inputs).split(LEVELS))
 
 
 def f_score(precision: Tensor, recall: Tensor, beta2: float = BETA2) -> Tensor:
@@ -137,8 +137,8 @@ def f_score(precision: Tensor, recall: Tensor, beta2: float = BETA2) -> Tensor:
     return torch.where(below == 0, 0.0, (1 + beta2) * precision * recall / below)
 
 
-def _e_curve(counts: Callable[[Pair], tuple], pair: Pair) -> Tensor:
-    return e_curve(*pair.once(counts))
+def _e_curve(counts: Callable[[MetricInput], tuple], inputs: MetricInput) -> Tensor:
+    return e_curve(*inputs.cached(counts))
 
 
 def e_curve(true: Tensor, false: Tensor, inside: int, outside: int) -> Tensor:
@@ -166,9 +166,9 @@ def _aligned(a: Tensor, b: float) -> Tensor:
     return (2 * a * b / (a * a + b * b + TINY) + 1).square() / 4
 
 
-def _curve(of: Callable[[Pair], Tensor], length: int, pair: Pair) -> Tensor:
+def _curve(of: Callable[[MetricInput], Tensor], length: int, inputs: MetricInput) -> Tensor:
     """[a curve, images, skipped]; curves add, threshold by threshold."""
-    return vector(pair.once(of), 1, 0) if pair.count else vector(torch.zeros(length), 0, 1)
+    return vector(inputs.cached(of), 1, 0) if inputs.count else vector(torch.zeros(length), 0, 1)
 
 
 def _highest(total: Tensor) -> float:
@@ -180,45 +180,45 @@ def _highest_f_of_means(total: Tensor) -> float:
     return float(f_score(precision, recall).max())
 
 
-def _max(curve: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
-    return pair.once(curve).max()
+def _max(curve: Callable[[MetricInput], Tensor], inputs: MetricInput) -> Tensor:
+    return inputs.cached(curve).max()
 
 
-def _mean(curve: Callable[[Pair], Tensor], pair: Pair) -> Tensor:
-    return pair.once(curve).mean()
+def _mean(curve: Callable[[MetricInput], Tensor], inputs: MetricInput) -> Tensor:
+    return inputs.cached(curve).mean()
 
 
 # ---- numbers
 
 
-def _at_twice_the_mean(read: Read, pair: Pair) -> tuple[Tensor, Tensor, int, int]:
+def _at_twice_the_mean(read: Read, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
     """The same as `_counts`, at the one threshold."""
-    p, g = pair.once(read), pair.once(foreground)
+    p, g = inputs.cached(read), inputs.cached(foreground)
     said = p >= min(2 * float(p.mean()), 1.0)
     true, inside = (said & g).sum().double(), int(g.sum())
     return true[None], said.sum().double()[None] - true, inside, len(g) - inside
 
 
-def _adaptive_f(read: Read, pair: Pair) -> Tensor:
-    true, false, inside, _ = _at_twice_the_mean(read, pair)
+def _adaptive_f(read: Read, inputs: MetricInput) -> Tensor:
+    true, false, inside, _ = _at_twice_the_mean(read, inputs)
     return f_score(true / (true + false).clamp(min=1), true / max(inside, 1))
 
 
-def _adaptive_e(read: Read, pair: Pair) -> Tensor:
-    return e_curve(*_at_twice_the_mean(read, pair))
+def _adaptive_e(read: Read, inputs: MetricInput) -> Tensor:
+    return e_curve(*_at_twice_the_mean(read, inputs))
 
 
-def _mae(read: Read, pair: Pair) -> Tensor:
-    return (pair.once(read) - pair.once(foreground).double()).abs().mean()
+def _mae(read: Read, inputs: MetricInput) -> Tensor:
+    return (inputs.cached(read) - inputs.cached(foreground).double()).abs().mean()
 
 
-def _on_images(read: Read, score: Callable, pair: Pair) -> float:
-    p = pair.spread(pair.once(read)[None])[0].numpy()
-    return score(p, pair.spread(pair.once(foreground)[None])[0].bool().numpy())
+def _on_images(read: Read, score: Callable, inputs: MetricInput) -> float:
+    p = inputs.scatter(inputs.cached(read)[None])[0].numpy()
+    return score(p, inputs.scatter(inputs.cached(foreground)[None])[0].bool().numpy())
 
 
-def _correlation(pair: Pair) -> float:
-    maps = pair.p.flatten(), pair.d.flatten()
+def _correlation(inputs: MetricInput) -> float:
+    maps = inputs.p.flatten(), inputs.d.flatten()
     if any(float(x.min()) == float(x.max()) for x in maps):
         return float("nan")
     p, d = (x - x.mean() for x in maps)

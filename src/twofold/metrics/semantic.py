@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twofold.metrics.metric import Metric, Pair, vector
+from twofold.metrics.metric import Metric, MetricInput, vector
 
 Absent = Literal["skip", "zero"]
 
@@ -36,8 +36,8 @@ def semantic_metrics(
     Measuring raises ValueError for an id that is no class, or not a whole number.
     """
     count = partial(_count, classes, ignore, needs)
-    concluded = {"miou": partial(_miou, absent), "accuracy": _accuracy, "mean_accuracy": _mean_accuracy}
-    return {name: Metric(name, "", "higher", count, how) for name, how in concluded.items()}
+    scores = {"miou": partial(_miou, absent), "accuracy": _accuracy, "mean_accuracy": _mean_accuracy}
+    return {name: Metric(name, "", "higher", count, how) for name, how in scores.items()}
 
 
 def parsing_metrics(parts: int = 6, ignore: tuple[int, ...] = (255,)) -> dict[str, Metric]:
@@ -56,9 +56,9 @@ def iou_by_class(total: Tensor) -> Tensor:
     return right / (confusion.sum(0) + confusion.sum(1) - right)
 
 
-def _count(classes: int, ignore: tuple[int, ...], needs: tuple[int, ...], pair: Pair) -> Tensor:
+def _count(classes: int, ignore: tuple[int, ...], needs: tuple[int, ...], inputs: MetricInput) -> Tensor:
     """The confusion matrix of one image, row by row, then whether nothing of it counts."""
-    said, true = pair.p.flatten(), pair.d.flatten()
+    said, true = inputs.p.flatten(), inputs.d.flatten()
     for strange in ignore:
         keep = true != strange
         said, true = said[keep], true[keep]
