@@ -10,8 +10,8 @@ from test_fusion import BACKBONE, features, head
 from twofold.backbones import new
 from twofold.ensemble import closest
 from twofold.evaluate import score
-from twofold.heads import make_head
-from twofold.heads.points import at, counts, sample
+from twofold.heads import Head, make_head
+from twofold.heads.pixel_sampling import at, counts, sample
 from twofold.predictor import Predictor, Reading
 from twofold.protocol import OneStep
 from twofold.tasks import TASKS
@@ -188,7 +188,7 @@ def test_a_head_takes_its_losses_as_released_where_it_is_told_to():
         torch.testing.assert_close(pooled[name].mean(), expected, rtol=1e-2, atol=1e-3)
         assert pooled[name].mean() != each[name].mean()
     assert theirs.config["compat"] == "official"
-    ours.adopt(theirs.config)  # a head goes on to learn otherwise
+    ours.set_training_options(theirs.config)  # a head goes on to learn otherwise
     with torch.no_grad():
         again = ours.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
     assert all(torch.equal(again[name], pooled[name]) for name in pooled)
@@ -275,7 +275,7 @@ def test_learning_from_all_pixels_is_the_dense_answer_s_loss():
     taps = features(4, 5)
     with torch.no_grad():
         losses = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))
-        said, doubt = net.with_uncertainty(torch.zeros(0), taps, BACKBONE)
+        said, doubt = net.forward_with_uncertainty(torch.zeros(0), taps, BACKBONE)
     angles = mean_cost("angle", said, doubt, canvas, mask)
     assert torch.equal(said, net(torch.zeros(0), taps, BACKBONE))
     dense = head(share=1.0, loss="angle")
@@ -303,7 +303,7 @@ def test_a_run_of_the_trainer_teaches_the_head_and_leaves_the_network_alone(data
         weight_decay=0.0, save_every=0, validate_every=0, validate_count=2,
     )  # fmt: skip
     before = {k: v.clone() for k, v in net.state_dict().items()}
-    heads: dict[str, torch.nn.Module] = {}
+    heads: dict[str, Head] = {}
     records = list(train(net, recipe, tmp_path / "run", heads))
     assert {"normals/eighth", "normals/quarter", "normals/half", "normals/whole"} < set(records[0])
     assert all(math.isfinite(r["loss"]) for r in records)

@@ -38,7 +38,7 @@ from twofold.checkpoints.heads import open_heads
 from twofold.checkpoints.network import NetworkSettings
 from twofold.checkpoints.strict import read_file, read_json
 from twofold.checkpoints.tokenizer import read_tokenizer
-from twofold.heads import make_head, share
+from twofold.heads import make_head, share_modules
 from twofold.protocol import MultiStep, OneStep
 
 VALUES: list[Any] = [
@@ -63,7 +63,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "keypoints": make_head("keypoint", net, 17, width=16),
         "matting": make_head("dpt", net, 1, width=16),
     }  # fmt: skip
-    share(heads, {}, [])
+    share_modules(heads, {}, [])
     settings = ModelSettings(name="tiny", size=32).with_tasks(["shading"], OneStep(), "none")
     for task, head in heads.items():
         name = "semantic_logits[5]" if task == "semantic_logits" else task

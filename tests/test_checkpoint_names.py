@@ -17,7 +17,7 @@ from twofold.checkpoints import ModelError, ModelSettings, open_model, save_mode
 from twofold.checkpoints.components import How
 from twofold.checkpoints.heads import open_heads, save_heads
 from twofold.cli.main import run
-from twofold.heads import make_head, share
+from twofold.heads import LatentHead, make_head, share_modules
 from twofold.image import write_image
 from twofold.io import UnsafeNameError
 from twofold.protocol import OneStep
@@ -45,7 +45,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         t: make_head("multitask", net, n, widths=[128, 16, 16, 16, 16])
         for t, n in (("depth", 1), ("mask", 3))
     }
-    share(heads, {}, [])
+    share_modules(heads, {}, [])
     save_heads(heads, tmp_path / "shared", torch.float32)
     return tmp_path
 
@@ -97,7 +97,7 @@ def test_heads_are_neither_written_nor_read_elsewhere(root, name):
     """Without the check of `twofold.json` before it, as another program may call."""
     before = contents(root)
     with pytest.raises(UnsafeNameError):
-        save_heads({name: torch.nn.Linear(1, 1)}, root / "a" / "new", torch.float32)
+        save_heads({name: LatentHead()}, root / "a" / "new", torch.float32)
     with pytest.raises(ModelError, match="the task"):
         open_heads(root / "a" / "model" / "heads", {name: "light"}, How())
     assert contents(root) == before

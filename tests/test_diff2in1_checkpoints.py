@@ -127,7 +127,9 @@ def test_vectors_are_turned_from_left_to_right(folder):
         for c in level
     ]
     with torch.no_grad():
-        ours, theirs = (head.with_uncertainty(torch.empty(0), tuple(maps), net) for head in (turned, plain))
+        ours, theirs = (
+            head.forward_with_uncertainty(torch.empty(0), tuple(maps), net) for head in (turned, plain)
+        )
     torch.testing.assert_close(ours[0], theirs[0] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None])
     torch.testing.assert_close(ours[1], theirs[1])
     assert theirs[0][:, 0].abs().mean() > 0.05

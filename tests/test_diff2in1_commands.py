@@ -256,7 +256,7 @@ def test_a_head_goes_out_in_two_files_and_is_the_same_when_it_comes_back(pair, c
     )
     assert set(FUSION.values()) < set(first)
     assert set(DECODER.values()) == set(second)
-    painted = ours.heads["normals"].get_parameter("decoder.paint.bias")
+    painted = ours.heads["normals"].get_parameter("decoder.predict.bias")
     assert torch.equal(second["out_conv_res8.bias"], painted * torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     for name in ("pair", "back"):
         found = weights(open_model(str(pair / name), base=str(pair / "sd") if name == "pair" else ""))

@@ -64,7 +64,7 @@ def test_names_and_shapes_are_those_of_the_published_file():
 
 def test_the_first_version_keeps_two_tensors_more():
     with torch.device("meta"):
-        head = DPTHead(ending="elu+1", unused_first_residual=True)
+        head = DPTHead(activation="elu+1", unused_first_residual=True)
     assert shapes(head) == layout(first=True)
     assert len(head.state_dict()) == 38
 
@@ -137,9 +137,9 @@ def test_endings():
     x0, taps = torch.zeros(2, 4, 4, 8), features(4, 8)
     plain = tiny()(x0, taps, STRIDE8)
     assert plain.min() < 0 < plain.max()
-    assert torch.equal(tiny(ending="relu")(x0, taps, STRIDE8), plain.clamp(min=0))
+    assert torch.equal(tiny(activation="relu")(x0, taps, STRIDE8), plain.clamp(min=0))
     above = torch.where(plain > 0, plain, plain.exp() - 1) + 1
-    torch.testing.assert_close(tiny(ending="elu+1")(x0, taps, STRIDE8), above)
+    torch.testing.assert_close(tiny(activation="elu+1")(x0, taps, STRIDE8), above)
 
 
 @torch.no_grad()
@@ -153,12 +153,14 @@ def test_the_unused_weights_are_not_used():
 
 @torch.no_grad()
 def test_three_channels_are_painted_each_on_its_own():
-    said = tiny(out=3)(torch.zeros(2, 4, 4, 8), features(4, 8), STRIDE8)
+    said = tiny(out_channels=3)(torch.zeros(2, 4, 4, 8), features(4, 8), STRIDE8)
     assert said.shape == (2, 3, 32, 64)
     assert not torch.equal(said[:, 0], said[:, 1])
 
 
-@pytest.mark.parametrize("changes", [{}, {"ending": "elu+1", "unused_first_residual": True, "out": 3}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"activation": "elu+1", "unused_first_residual": True, "out_channels": 3}]
+)
 def test_a_head_is_made_again_from_its_config(changes, tmp_path):
     import json
 
@@ -180,8 +182,8 @@ def test_a_fresh_head_begins_near_zero_and_learns():
 
 def test_what_a_head_cannot_be_is_said():
     with pytest.raises(ValueError, match="identity, relu"):
-        DPTHead(ending="softmax")  # ty: ignore[invalid-argument-type]
-    with pytest.raises(ValueError, match="at least 1 channel"):
-        DPTHead(channels=(8,), width=8, out=0)
-    with pytest.raises(ValueError, match="4 taps was given 2"):
+        DPTHead(activation="softmax")  # ty: ignore[invalid-argument-type]
+    with pytest.raises(ValueError, match="0 output channels"):
+        DPTHead(channels=(8,), width=8, out_channels=0)
+    with pytest.raises(ValueError, match="4 feature maps got 2"):
         tiny()(torch.zeros(2, 4, 4, 8), features(4, 8)[:2], STRIDE8)

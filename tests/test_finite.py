@@ -12,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import world
 from twofold.backbones import new
@@ -20,7 +19,7 @@ from twofold.cli.main import run
 from twofold.evaluate import score
 from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
 from twofold.generate.images import Synthesizer
-from twofold.heads import LatentHead
+from twofold.heads import Head, LatentHead
 from twofold.network import NetworkPredictor
 from twofold.prediction import Prediction
 from twofold.predictor import Predictor, Reading
@@ -36,7 +35,7 @@ def net():
     return new.tiny()
 
 
-class Constant(nn.Module):
+class Constant(Head):
     """A head, or a network of one's own, that returns one value everywhere, or at one pixel of one image."""
 
     reads_features = False
@@ -107,7 +106,7 @@ def test_broken_weights_are_noticed_whatever_reads_the_latent(stage, value):
 def test_features_are_checked_although_a_head_may_swallow_them(net):
     """-inf becomes 0 in a rectifier: the head's own output looks ordinary."""
 
-    class Rectified(nn.Module):
+    class Rectified(Head):
         reads_features = True
 
         def forward(self, x0, features, backbone):
@@ -146,9 +145,9 @@ def test_the_image_and_the_member_of_an_ensemble_are_named(net):
 
 def test_an_uncertainty_is_checked_like_the_map(net):
     class Unsure(Constant):
-        reads_features = False
+        has_uncertainty = True
 
-        def with_uncertainty(self, x0, features, backbone):
+        def forward_with_uncertainty(self, x0, features, backbone):
             out = self(x0, features, backbone)
             return out * 0 + 0.5, out[:, :1] * 0 + math.inf
 

@@ -1,4 +1,4 @@
-"""Classes from features and from where a network looked for their names; networks of one's own in its place."""
+"""Class logits from features and cross-attention maps of class names; networks of the user's own in the head's place."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.evaluate import score
-from twofold.heads import FPNHead, make_head
+from twofold.heads import FPNHead, Head, make_head
 from twofold.prediction import Prediction, Sees
 from twofold.predictor import Predictor
 from twofold.protocol import OneStep
@@ -38,10 +38,10 @@ def shown(net, head, h=5, w=7):
 
 
 @torch.no_grad()
-def test_with_names_of_classes_it_reads_where_the_network_looked(net):
+def test_with_class_names_it_reads_attention_maps(net):
     head = made(net, prompts=["a red chair", "a depth map", "surface normals", "a wall"])
     assert head.reads_features == "attention"
-    assert head.config["looked"] == list(net.cross_attention_levels) == [1, 2]
+    assert head.config["attention_levels"] == list(net.cross_attention_levels) == [1, 2]
     features = shown(net, head)
     looks = features[-2:]
     assert [look.shape[1] for look in looks] == [4, 4]  # one a name, not one a token
@@ -52,7 +52,7 @@ def test_with_names_of_classes_it_reads_where_the_network_looked(net):
     assert before.shape == (2, 3, 40, 56)
     changed = (*features[:-1], features[-1].flip(-1))
     assert not torch.allclose(head(torch.zeros(0), changed, net), before)
-    with pytest.raises(ValueError, match="reads 2 maps of attention, and was given 0"):
+    with pytest.raises(ValueError, match="reads 2 attention maps and got 0"):
         head(torch.zeros(0), features[:-2], net)
 
 
@@ -83,7 +83,7 @@ def test_the_names_are_learned_through_the_network(net):
     z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     features = net(z, torch.tensor([1]), head.text(), features="attention").features
     head(z, features, net).square().sum().backward()
-    assert head.words.gain.grad.abs().max() > 0
+    assert head.text_adapter.gain.grad.abs().max() > 0
     assert all(p.grad is not None for p in head.parameters())
 
 
@@ -101,7 +101,7 @@ def test_a_run_of_the_trainer_and_its_checkpoint(data, tmp_path):
         latent_weight=0.0, image_weight=1.0, steps=16, batch=4, lr=1e-2, warmup=2, ema=0.0, save_every=0,
         validate_every=0,
     )  # fmt: skip
-    heads: dict[str, nn.Module] = {}
+    heads: dict[str, Head] = {}
     losses = [r["loss"] for r in train(net, recipe, tmp_path / "run", heads)]
     assert losses[-1] < 0.5 * losses[0]
     settings = ModelSettings(size=32).with_tasks(["semantic_logits"], OneStep(), "seg", "fpn")

@@ -132,7 +132,7 @@ def test_the_shortcut_sees_what_was_normalised_and_rectified():
         return (x - of.running_mean[:, None, None]) / (of.running_var[:, None, None] + 1e-4).sqrt()
 
     h = F.relu(norm(x, block.norm1))
-    wanted = block.conv2(F.relu(norm(block.conv1(h), block.norm2))) + block.beside(h)
+    wanted = block.conv2(F.relu(norm(block.conv1(h), block.norm2))) + block.shortcut(h)
     torch.testing.assert_close(block(x), wanted, rtol=0, atol=1e-12)
 
 
@@ -215,12 +215,12 @@ def test_an_image_s_answer_does_not_depend_on_its_batch():
 
 
 def test_too_few_maps_or_levels_are_refused():
-    with pytest.raises(ValueError, match="reads all 13 maps of the network, and was given 4"):
+    with pytest.raises(ValueError, match="reads all 13 feature maps of the network and got 4"):
         head()(torch.zeros(0), features(4, 4)[:4], BACKBONE)
-    with pytest.raises(ValueError, match="4 levels of maps to 5, not 3 to 5; it needs a U-Net of 4 levels"):
+    with pytest.raises(ValueError, match="got 3 levels and 5 widths; expected 4 and 5"):
         Fusion((8, 8, 8))
     with pytest.raises(ValueError, match=r"has no loss 'l3'; it has angular_vmf, vmf"):
         head(loss="l3")
-    with pytest.raises(ValueError, match="cells have 16"):
+    with pytest.raises(ValueError, match="stride 8, and this model's has stride 16"):
         wide: Any = SimpleNamespace(stride=16, levels=LEVELS)
         BaeHead.from_backbone(wide, 3)

@@ -85,11 +85,15 @@ def test_one_channel_is_painted_as_three(kind):
 def test_the_ending_is_in_the_name_and_in_the_config():
     x0, taps = torch.zeros(2, 4, 4, 4), features(4, 4)
     plain, relu = made("dpt"), made("dpt-relu")
-    assert [made(k).config["ending"] for k in ("dpt", "dpt-relu", "dpt-elu")] == ["identity", "relu", "elu+1"]
+    assert [made(k).config["activation"] for k in ("dpt", "dpt-relu", "dpt-elu")] == [
+        "identity",
+        "relu",
+        "elu+1",
+    ]
     assert torch.equal(relu(x0, taps, STRIDE8), plain(x0, taps, STRIDE8).clamp(min=0))
     assert made("dpt-elu")(x0, taps, STRIDE8).min() > 0
     assert made("dpt-elu").config["unused_first_residual"]
-    assert torch.equal(made("dpt", ending="relu")(x0, taps, STRIDE8), relu(x0, taps, STRIDE8))
+    assert torch.equal(made("dpt", activation="relu")(x0, taps, STRIDE8), relu(x0, taps, STRIDE8))
 
 
 @pytest.mark.parametrize("kind", LEARNED)
@@ -145,7 +149,7 @@ def test_a_head_can_be_made_for_every_task(name):
     task, net = get_task(name), new.tiny()
     for kind in ("light", "dpt"):
         head = make_head(kind, net, task.outputs)
-        assert head.config["out"] in ((1, 3) if task.outputs == 1 else (task.outputs,))
+        assert head.config["out_channels"] in ((1, 3) if task.outputs == 1 else (task.outputs,))
     if task.painted:
         make_head("latent", net, task.outputs)
     elif task.outputs != 3:

@@ -194,13 +194,13 @@ def test_stride_without_a_map_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("task", "ending"),
+    ("task", "activation"),
     [("depth", "depth"), ("disparity", "disparity"), ("normals", "unit"), ("mask", "logit")],
 )
-def test_predictor_with_image_features(backbone, task, ending):
+def test_predictor_with_image_features(backbone, task, activation):
     found = get_task(task)
     torch.manual_seed(1)
-    head = make_head("pyramid", backbone, found.outputs, ending=ending).eval()
+    head = make_head("pyramid", backbone, found.outputs, activation=activation).eval()
     torch.nn.init.normal_(backbone.image_adapter.adapters[1].weight, std=0.1)
     predictor = Predictor(backbone, found, OneStep(), head, Reading(image_features=True), size=0)
     images = [torch.rand(3, 64, 88), torch.rand(3, 60, 88)]
@@ -214,8 +214,8 @@ def test_predictor_with_image_features(backbone, task, ending):
 
 def test_depth_and_disparity_endings_are_inverse_of_each_other(backbone):
     torch.manual_seed(1)
-    depth = make_head("pyramid", backbone, 1, ending="depth").eval()
-    disparity = make_head("pyramid", backbone, 1, ending="disparity").eval()
+    depth = make_head("pyramid", backbone, 1, activation="depth").eval()
+    disparity = make_head("pyramid", backbone, 1, activation="disparity").eval()
     disparity.load_state_dict(depth.state_dict())
     image = torch.rand(1, 3, 64, 64)
     features = denoise(backbone, image, backbone.image_features(image), "pyramid").features
@@ -232,7 +232,7 @@ def test_depth_and_disparity_endings_are_inverse_of_each_other(backbone):
 def test_checkpoint_keeps_encoder_adapters_and_heads(backbone, tmp_path):
     for adapter in backbone.image_adapter.adapters:
         torch.nn.init.normal_(adapter.weight)
-    head = make_head("pyramid", backbone, 1, ending="depth")
+    head = make_head("pyramid", backbone, 1, activation="depth")
     settings = ModelSettings(size=64).with_tasks(["depth"], OneStep(), "run", "pyramid", image_features=True)
     save_model(backbone, settings, tmp_path / "model", torch.float32, {"depth": head})
     opened = open_model(str(tmp_path / "model"))
@@ -275,7 +275,7 @@ def recipe(tmp_path_factory):
     return Recipe(
         name="test", stage="denoiser", start=str(root / "model"), sources=(Source(path=str(root / "balls")),),
         mix={"image": 1.0, "depth": 1.0}, size=(64, 64), steps=2, batch=4, lr=1e-2, warmup=0, ema=0.0,
-        head="pyramid", head_options={"ending": "depth"}, latent_weight=0.0, image_weight=1.0,
+        head="pyramid", head_options={"activation": "depth"}, latent_weight=0.0, image_weight=1.0,
     )  # fmt: skip
 
 

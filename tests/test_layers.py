@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "twofold"
 
 # A file imports from its own room and from the floors below. There is no list of exceptions.
 HOUSE = (
-    ("io", "finite", "suggest"),
+    ("io", "finite", "named_code", "suggest"),
     ("environment", "image", "geometry"),
     ("sample",),
     ("diffusion", "ensemble", "metrics", "show"),

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, digest, open_model, own_files, save_model
-from twofold.heads import MultiTaskHead, make_head, share, shared_parts
+from twofold.heads import MultiTaskHead, find_shared, make_head, share_modules
 from twofold.predictor import Predictor
 from twofold.protocol import OneStep
 from twofold.tasks import get_task
@@ -76,7 +76,7 @@ def saved(net, tmp_path_factory):
     heads = heads_of(net)
     for head in heads.values():
         head.train()(torch.zeros(0), features(net), net)
-        torch.nn.init.normal_(head.decoder.paint.weight)
+        torch.nn.init.normal_(head.decoder.output.weight)
         head.eval()
     folder = tmp_path_factory.mktemp("saved") / "model"
     settings = ModelSettings(name="several", size=32).with_tasks(TASKS, OneStep(), "several", "multitask")
@@ -119,9 +119,9 @@ def test_of_stable_diffusion_the_trunk_is_nearly_all():
 
 
 def test_what_a_head_cannot_be_is_said(net):
-    with pytest.raises(ValueError, match="multiple of 8, not 20"):
+    with pytest.raises(ValueError, match="width 20; expected a multiple of 8"):
         make_head("multitask", net, 3, width=20)
-    with pytest.raises(ValueError, match="at least 1 channel, not 0"):
+    with pytest.raises(ValueError, match="0 output channels; expected at least 1"):
         make_head("multitask", net, 0)
 
 
@@ -132,9 +132,9 @@ def test_heads_of_a_run_have_one_trunk_and_decoders_of_their_own(net):
     heads = heads_of(net)
     assert len(trunks(heads)) == 1
     assert len({id(h.decoder) for h in heads.values()}) == 3
-    ((part, module, tasks),) = shared_parts(heads)
+    ((part, module, tasks),) = find_shared(heads)
     assert (part, module, tasks) == ("fusion", heads["depth"].fusion, TASKS)
-    assert not list(shared_parts({"depth": heads["depth"]}))
+    assert not list(find_shared({"depth": heads["depth"]}))
 
 
 def test_the_trunk_is_once_in_optimizer_average_and_state(root, tmp_path):
@@ -318,15 +318,15 @@ def test_a_task_that_learns_alone_leaves_the_others_their_trunk(root, net, saved
 
 def test_trunks_that_were_learned_apart_do_not_become_one(net):
     apart = {t: make_head("multitask", net, 3) for t in ("depth", "normals")}
-    with pytest.raises(ValueError, match=r"depth and normals are to share their fusion.*reset"):
-        share(apart, apart, [])
+    with pytest.raises(ValueError, match=r"depth and normals have to share their fusion.*reset"):
+        share_modules(apart, apart, [])
     made = heads_of(net, ("depth", "normals"))
-    share(made, made, [])
+    share_modules(made, made, [])
     assert len(trunks(made)) == 1
     other = deepcopy(made)
     other["mask"] = make_head("multitask", net, 3, widths=[128, 16, 16, 16, 16])
     with pytest.raises(ValueError, match="of mask has another shape"):
-        share(other, {t: other[t] for t in ("depth", "normals")}, [])
+        share_modules(other, {t: other[t] for t in ("depth", "normals")}, [])
 
 
 def test_a_task_goes_by_its_own_name_in_a_checkpoint(net):

@@ -22,6 +22,7 @@ from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import open_model
 from twofold.data.folder import Folder
 from twofold.geometry import align_affine, unit
+from twofold.heads import Head
 from twofold.metrics import peaks
 from twofold.predictor import Predictor
 from twofold.tasks import TASKS, Task
@@ -112,7 +113,7 @@ def recipe_of(task: str, head: str, folder: Path, size: int) -> Recipe:
     )  # fmt: skip
 
 
-def mean_error(net: StableDiffusion, heads: Mapping[str, nn.Module], recipe: Recipe, folder: Folder) -> float:
+def mean_error(net: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe, folder: Folder) -> float:
     """Of the predictions of all images."""
     (name,) = recipe.tasks
     predictor = Predictor(net.eval(), TASKS[name], recipe.protocol, heads[name].eval())
@@ -140,7 +141,7 @@ def test_eight_images_are_overfitted(task, head, data, codec, tmp_path):
         tiny.unet, copy.deepcopy(codec), tiny.text_encoder, tiny.tokenizer, new.MINIATURE_SCHEDULER
     )
     before = mean_error(net, make_heads(net, recipe, {}, make_tasks(recipe)), recipe, folder)
-    heads: dict[str, nn.Module] = {}
+    heads: dict[str, Head] = {}
     for _ in train(net, recipe, tmp_path / "run", heads):
         pass
     after = mean_error(net, heads, recipe, folder)

@@ -8,7 +8,7 @@ import torch
 
 from twofold.backbones import new
 from twofold.ensemble import median
-from twofold.heads import LatentHead, make_head
+from twofold.heads import Head, LatentHead, make_head
 from twofold.painter import member_seed
 from twofold.predictor import Predictor, Reading
 from twofold.protocol import OneStep, Query
@@ -91,7 +91,7 @@ def test_members_of_an_ensemble_are_drawn_with_seeds_of_their_own(net):
     assert found.uncertainty is not None and float(found.uncertainty.max()) > 1e-4
 
 
-class Painted(torch.nn.Module):
+class Painted(Head):
     """A head that paints three numbers everywhere."""
 
     reads_features = False
@@ -115,7 +115,7 @@ def test_the_seed_does_not_matter_to_a_deterministic_protocol(predictor):
 def test_padding_does_not_move_what_is_seen(net):
     """A checkerboard whose size is no multiple of the stride comes back in place through the autoencoder alone."""
 
-    class Echo(torch.nn.Module):
+    class Echo(Head):
         def forward(self, x0, features, backbone):
             return self.image
 

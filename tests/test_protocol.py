@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 import golden
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import PUBLISHED
-from twofold.heads import LatentHead
+from twofold.heads import Head, LatentHead
 from twofold.predictor import Predictor, Reading
 from twofold.protocol import Answer, MultiStep, Noise, OneStep, Protocol, multi_resolution
 from twofold.tasks import TASKS
@@ -276,7 +276,7 @@ def tiny_one_step(protocol):
     return StableDiffusion(unet.eval(), vae.eval(), None, None, SD, {"": text})
 
 
-class Echo(torch.nn.Module):
+class Echo(Head):
     """A head that gives one canvas, whatever is read."""
 
     reads_features = True

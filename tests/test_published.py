@@ -363,7 +363,7 @@ def test_genpercept_s_other_habits_are_read(tmp_path):
     layouts.sparse(unet / "diffusion_pytorch_model.safetensors", layouts.shapes(layouts.unet()))
     (folder / "dpt_head_identity").rename(folder / "dpt_head")
     model = open_model(str(folder), device="meta", base=base)
-    assert getattr(model.heads["disparity"], "config", {})["ending"] == "relu"
+    assert getattr(model.heads["disparity"], "config", {})["activation"] == "relu"
     (unet / "config.json").unlink()
     assert open_model(str(folder), device="meta", base=base).tasks == ("disparity",)
 

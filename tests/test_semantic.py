@@ -133,7 +133,7 @@ def test_logits_are_read_by_the_largest():
 def test_heads_are_made_for_what_a_task_paints():
     net = new.tiny()
     assert [TASKS[n].outputs for n in ("depth", "normals", "semantic")] == [1, 3, 3]
-    assert make_head("dpt", net, TASKS["semantic"].outputs).config["out"] == 3
+    assert make_head("dpt", net, TASKS["semantic"].outputs).config["out_channels"] == 3
     assert make_head("upernet", net, semantic_logits_task(7).outputs).config["classes"] == 7
 
 

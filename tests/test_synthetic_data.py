@@ -19,7 +19,7 @@ from twofold.generate.labels import check_predictors
 from twofold.generate.relative import from_depth, to_depth
 from twofold.generate.resizing import fitted, squeezed
 from twofold.generate.scores import asked_scores, free_scores
-from twofold.heads import LatentHead, make_head
+from twofold.heads import Head, LatentHead, make_head
 from twofold.network import NetworkPredictor
 from twofold.prediction import Prediction
 from twofold.predictor import Predictor
@@ -439,7 +439,7 @@ def test_a_network_in_training_mode_is_refused(net, predictors):
 
 
 def test_what_is_no_number_is_not_taken_for_a_sample(net, predictors):
-    class Broken(torch.nn.Module):
+    class Broken(Head):
         reads_features = True
 
         def forward(self, x0, features, backbone):

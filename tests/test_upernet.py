@@ -111,7 +111,7 @@ def test_it_is_made_for_a_network_and_again_from_its_config():
 def test_what_a_head_cannot_be_is_said():
     with pytest.raises(ValueError, match="at least 2"):
         UperNetHead(1)
-    with pytest.raises(ValueError, match="needs taps"):
+    with pytest.raises(ValueError, match="expected at least one each"):
         UperNetHead(3, channels=())
-    with pytest.raises(ValueError, match="4 taps was given 2"):
+    with pytest.raises(ValueError, match="4 feature maps got 2"):
         tiny()(torch.zeros(2, 4, 4, 8), features(4, 8)[:2], STRIDE8)

@@ -14,14 +14,14 @@ from twofold.backbones.image_encoder import ImageAdapter
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import open_model, save_model
 from twofold.checkpoints.settings import ModelSettings, TaskSettings
-from twofold.heads import PyramidHead, make_head
-from twofold.heads.pyramid import Ending
+from twofold.heads import Head, PyramidHead, make_head
+from twofold.heads.pyramid import Activation
 from twofold.protocol import OneStep
 
 ENCODER, PROMPT, TIMESTEP = "efficientnet-lite0", "depth map", 1
 WIDTHS = (96, 96, 96, 64, 32)
-# By task: the branch that it reads, and the ending of its head.
-ENDINGS: dict[str, tuple[str, Ending]] = {
+# By task: the branch that it reads, and the activation of its head.
+ACTIVATIONS: dict[str, tuple[str, Activation]] = {
     "depth": ("depth", "depth"),
     "disparity": ("depth", "disparity"),
     "normals": ("normals", "unit"),
@@ -42,11 +42,15 @@ class PerceptionModel(nn.Module):
             encoder = pretrained_encoder(ENCODER)
             backbone.image_adapter = ImageAdapter.for_unet(encoder, backbone.unet, backbone.stride)
         self.unet, self.image_adapter = backbone.unet, backbone.image_adapter
-        branches = {branch: ending for branch, ending in ENDINGS.values() if ending != "disparity"}
+        branches = {
+            branch: activation for branch, activation in ACTIVATIONS.values() if activation != "disparity"
+        }
         outputs = {"depth": 1, "normals": 3, "mask": 1}
         self.heads = nn.ModuleDict()
-        for branch, ending in branches.items():
-            self.heads[branch] = make_head("pyramid", backbone, outputs[branch], widths=WIDTHS, ending=ending)
+        for branch, activation in branches.items():
+            self.heads[branch] = make_head(
+                "pyramid", backbone, outputs[branch], widths=WIDTHS, activation=activation
+            )
         for head in self._heads[1:]:
             head.pyramid = self._heads[0].pyramid
         self._backbone = [backbone]  # in a list: its autoencoder and text encoder are not parts to be trained
@@ -81,10 +85,10 @@ class PerceptionModel(nn.Module):
 
     def save(self, settings: ModelSettings, folder: Path, size: int) -> None:
         """Write a checkpoint that predicts depth, disparity, normals and mask."""
-        heads: dict[str, nn.Module] = {}
-        for task, (branch, ending) in ENDINGS.items():
+        heads: dict[str, Head] = {}
+        for task, (branch, activation) in ACTIVATIONS.items():
             source: Any = self.heads[branch]
-            config: dict[str, Any] = {**source.config, "ending": ending}
+            config: dict[str, Any] = {**source.config, "activation": activation}
             head = PyramidHead(**config)
             head.load_state_dict(source.state_dict())
             heads[task] = head
@@ -98,7 +102,7 @@ class PerceptionModel(nn.Module):
                 frame="RUB" if task == "normals" else None,
                 image_features=True,
             )
-            for task in ENDINGS
+            for task in ACTIVATIONS
         }
         save_model(
             self.backbone, settings.model_copy(update={"tasks": tasks, "size": size}), folder, heads=heads

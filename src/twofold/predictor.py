@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from .backbones.backbone import Backbone
 from .backbones.image_encoder import ImageFeatures
 from .ensemble import MERGES, Merged
 from .finite import clamp_finite, finite_per_image
-from .heads import text_of
+from .heads import Head, text_of
 from .image import pad_to_multiple
 from .image.resize import OutputResize
 from .painter import Edge, Painter
@@ -83,7 +83,7 @@ class Predictor(Painter):
         backbone: Backbone,
         task: Task,
         protocol: OneStep | MultiStep,
-        head: nn.Module,
+        head: Head,
         reading: Reading = Reading(),
         size: int = 0,
         about: Mapping[str, Any] | None = None,
@@ -120,7 +120,7 @@ class Predictor(Painter):
 
     def look(self, query: Query, image_features: ImageFeatures | None = None) -> Answer:
         """Show the network a query and read its word as a clean latent; see `Backbone.image_features`."""
-        taps = getattr(self.head, "reads_features", True)
+        taps = self.head.reads_features
         labels = None
         if self.protocol.class_labels is not None:
             numbers = torch.tensor(self.protocol.class_labels, device=query.x.device, dtype=query.x.dtype)
@@ -181,12 +181,14 @@ class Predictor(Painter):
         h, w = size
         z = self.backbone.latent_channels
         x0 = answer.x0[:, self.reading.part * z : (self.reading.part + 1) * z]
-        sure: Any = getattr(self.head, "with_uncertainty", None)
         shown = x0, answer.features, self.backbone
-        said, doubt = (self.head(*shown), None) if sure is None else sure(*shown)
+        if self.head.has_uncertainty:
+            said, doubt = self.head.forward_with_uncertainty(*shown)
+        else:
+            said, doubt = self.head(*shown), None
         canvas = self._in_range(said[..., :h, :w].float().cpu())
         # A head may turn infinite features into ordinary numbers; NaN keeps such an image recognisable.
-        read = answer.features if getattr(self.head, "reads_features", True) else ()
+        read = answer.features if self.head.reads_features else ()
         broken = ~finite_per_image(*(read or (x0,))).cpu()
         canvas = canvas.masked_fill(broken.reshape(-1, 1, 1, 1), float("nan"))
         return canvas, None if doubt is None else doubt[..., :h, :w].float().cpu()
@@ -203,7 +205,7 @@ class Predictor(Painter):
         if not self.reading.stretch:
             return canvas
         # What the decoder paints is held in range first; a head's numbers have no range but their own.
-        taps = bool(getattr(self.head, "reads_features", True))
+        taps = bool(self.head.reads_features)
         return stretched(
             canvas if taps else clamp_finite(canvas.mean(1, keepdim=True), -1, 1).expand_as(canvas)
         )

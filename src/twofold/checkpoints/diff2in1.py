@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones.stable_diffusion import StableDiffusion
+from ..heads import Head
 from ..heads.bae import BaeHead
 from ..io import atomic_write
 from . import components
@@ -46,7 +47,7 @@ def _fusion_names() -> dict[str, str]:
         for k in (1, 2):
             out[f"{ours}.norm{k}.running_mean"] = f"{theirs}.stored_mean{k}"
             out[f"{ours}.norm{k}.running_var"] = f"{theirs}.stored_var{k}"
-        for mine, name in (("conv1", "conv1"), ("conv2", "conv2"), ("beside", "conv_sc")):
+        for mine, name in (("conv1", "conv1"), ("conv2", "conv2"), ("shortcut", "conv_sc")):
             for mine_part, part in (("weight", "weight"), ("bias", "bias"), ("u", "u0")):
                 out[f"{ours}.{mine}.{mine_part}"] = f"{theirs}.{name}.{part}"
     out |= {f"fusion.norms.{i}.{part}": f"bn_up{i}.{part}" for i in range(3) for part in _BATCH_NORM}
@@ -57,7 +58,7 @@ def _fusion_names() -> dict[str, str]:
 
 def _decoder_names() -> dict[str, str]:
     """The authors' names of the decoder's tensors, by ours; Bae's own are the same."""
-    pairs = {"decoder.begin": "conv2", "decoder.paint": "out_conv_res8"}
+    pairs = {"decoder.project": "conv2", "decoder.predict": "out_conv_res8"}
     pairs |= {f"decoder.up.{i}.layers.{k}": f"up{i + 1}._net.{k}" for i in range(4) for k in (0, 1, 3, 4)}
     pairs |= {
         f"decoder.refine.{i}.{k}": f"out_conv_res{size}.{k}"
@@ -264,7 +265,7 @@ _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 def assemble(
     folder: Path, how: How, base: str = "", tasks: Sequence[str] = ("normals",)
-) -> tuple[StableDiffusion, dict[str, nn.Module], list[Path]]:
+) -> tuple[StableDiffusion, dict[str, Head], list[Path]]:
     """The backbone, the head by task and the files read, of a folder with the two files.
 
     Stable Diffusion 1.5 is the folder's own ``model.ckpt`` where there is one, else a ``base``.

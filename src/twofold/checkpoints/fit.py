@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones.stable_diffusion import StableDiffusion
+from ..heads import Head
 from .strict import ModelError
 
 
@@ -28,7 +28,7 @@ def check_text(net: StableDiffusion, where: Path) -> None:
         )
 
 
-def check_head(head: nn.Module, net: StableDiffusion, where: Path) -> None:
+def check_head(head: Head, net: StableDiffusion, where: Path) -> None:
     """Whether a head reads the features of ``net`` and answers at the image's size.
 
     Raises:
@@ -56,24 +56,21 @@ def check_head(head: nn.Module, net: StableDiffusion, where: Path) -> None:
         )
 
 
-def _features(head: nn.Module, net: StableDiffusion, edge: int) -> list[tuple[int, int]]:
+def _features(head: Head, net: StableDiffusion, edge: int) -> list[tuple[int, int]]:
     """Channels and edge of each map that a head reads, for a latent of ``edge``; see `Output.features`."""
-    taps: Any = getattr(head, "reads_features", True)
-    if not taps:
+    feature_set = head.reads_features
+    if not feature_set:
         return []
-    if taps in ("all", "attention"):
+    if feature_set in ("all", "attention"):
         deepest = len(net.levels) - 1
         maps = [(c, edge >> (deepest - i)) for i, level in enumerate(net.levels) for c in level]
-        words = len(getattr(head, "config", {}).get("prompts", ())) or 2
-        looks = (
-            [(words, edge >> (deepest - i)) for i in net.cross_attention_levels]
-            if taps == "attention"
-            else []
-        )
-        return maps + looks
+        tokens = len(head.config.get("prompts", ())) or 2
+        if feature_set == "attention":
+            maps += [(tokens, edge >> (deepest - i)) for i in net.cross_attention_levels]
+        return maps
     # The last two maps of the decoding path have the latent's resolution, the others half of the next one's each.
     coarse = len(net.feature_channels) - 2
-    if taps == "pyramid":
+    if feature_set == "pyramid":
         shift = [coarse - i for i in range(len(net.pyramid))]
         return [
             (c, edge >> s if s >= 0 else edge << -s)

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors.torch import save_file
 from torch import nn
 
-from ..heads import HEADS, shared_parts
+from ..heads import Head, find_shared, get_head
 from ..io import safe_output_path
 from .components import How
 from .strict import ModelError, Tensors, checked_name, damaged, load_strictly, read_json, wrong_value
@@ -26,14 +26,14 @@ _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 SHARED = "shared.json"
 
 
-def save_heads(heads: Mapping[str, nn.Module], folder: Path, dtype: torch.dtype) -> None:
+def save_heads(heads: Mapping[str, Head], folder: Path, dtype: torch.dtype) -> None:
     """Write ``heads``, by task, below ``folder``, which has none of them yet.
 
     Raises:
         UnsafeNameError: a task's name is no name of a folder.
     """
     elsewhere: dict[str, dict[str, str]] = {task: {} for task in heads}
-    for part, module, tasks in shared_parts(heads):
+    for part, module, tasks in find_shared(heads):
         name = "+".join(tasks)
         elsewhere |= {task: {**elsewhere[task], part: name} for task in tasks}
         found = {f"{part}.{k}": v for k, v in module.state_dict().items()}
@@ -46,7 +46,7 @@ def save_heads(heads: Mapping[str, nn.Module], folder: Path, dtype: torch.dtype)
         }
         place = safe_output_path(folder, task, "the task")
         _save(own, place, dtype)
-        (place / "config.json").write_text(json.dumps(getattr(head, "config", {}), indent=2) + "\n")
+        (place / "config.json").write_text(json.dumps(head.config, indent=2) + "\n")
         if elsewhere[task]:
             (place / SHARED).write_text(json.dumps(elsewhere[task], indent=2) + "\n")
 
@@ -56,13 +56,13 @@ def _save(tensors: Tensors, folder: Path, dtype: torch.dtype) -> None:
     save_file({k: v.to(dtype).contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
 
 
-def open_heads(folder: Path, kinds: Mapping[str, str], how: How) -> dict[str, nn.Module]:
+def open_heads(folder: Path, kinds: Mapping[str, str], how: How) -> dict[str, Head]:
     """Heads by task, of the ``kinds`` told, from what `save_heads` wrote; parts that are shared are one module.
 
     Raises:
         ModelError: something is missing or does not fit.
     """
-    heads: dict[str, nn.Module] = {}
+    heads: dict[str, Head] = {}
     parts: dict[tuple[str, str], nn.Module] = {}
     for task, kind in kinds.items():
         checked_name(task, folder, "the task")
@@ -86,10 +86,14 @@ _LARGEST = {"pools": 64, "stride": 64}
 _MOST = 1 << 16
 
 
-def _described(folder: Path, kind: str) -> nn.Module:
+def _described(folder: Path, kind: str) -> Head:
     """A head as its ``config.json`` says, on the meta device."""
     path = folder / "config.json"
-    config, made = read_json(path), HEADS[kind]
+    config = read_json(path)
+    try:
+        made = get_head(kind, trusted=False)
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from error
     known = {k: v for k, v in get_type_hints(made.__init__).items() if k != "return"}
     for name, value in config.items():
         if name not in known:
@@ -119,14 +123,14 @@ def _check_range(value: Any, most: int, where: str) -> None:
         raise ModelError(f"{where} is {value!r}; expected 0 to {most}")
 
 
-def _shared(folder: Path, head: nn.Module) -> dict[str, str]:
+def _shared(folder: Path, head: Head) -> dict[str, str]:
     """Which parts of a head are kept elsewhere, and the folders beside its own that they are in."""
     path = folder / SHARED
     if not path.exists():
         return {}
     found: dict[str, Any] = read_json(path)
     for part, name in found.items():
-        known = getattr(head, "shares", ())
+        known = head.shared_modules
         if part not in known:
             raise ModelError(
                 f"{path} has the part {part!r}; this head shares {', '.join(known) or 'nothing'}"

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..backbones.new import SD21_SCHEDULER
 from ..backbones.stable_diffusion import StableDiffusion
-from ..heads.dpt import DPTHead, Ending
+from ..heads import Head
+from ..heads.dpt import Activation, DPTHead
 from ..protocol import MultiStep, OneStep, reason
 from ..tasks import TASKS
 from . import components, diff2in1
@@ -25,7 +25,7 @@ from .settings import ModelSettings, TaskSettings
 from .strict import ModelError, damaged, load_strictly, read_json, weight_files
 from .tokenizer import read_tokenizer
 
-Assembled = tuple[StableDiffusion, ModelSettings, dict[str, nn.Module], list[Path]]
+Assembled = tuple[StableDiffusion, ModelSettings, dict[str, Head], list[Path]]
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ def assemble(key: str, folder: Path, how: How, base: str = "") -> Assembled:
         return net, _settings(key, row), found, files
     place = _place(key, row, folder, base, how)
     net = _backbone(place, row, how)
-    heads: dict[str, nn.Module] = {}
+    heads: dict[str, Head] = {}
     if row.head:
         assert place.head is not None
         # The folder's name is all that tells the variant with a last ReLU from the released one.
-        ending = "relu" if place.head.name == "dpt_head" else row.head_ending
-        heads = {t: dpt_head(place.head, ending, how) for t in row.tasks}
+        activation = "relu" if place.head.name == "dpt_head" else row.head_activation
+        heads = {t: dpt_head(place.head, activation, how) for t in row.tasks}
     for asked in row.tasks.values():
         check_network(key, net, asked.protocol, place.unet)
     return net, _settings(key, row), heads, _files(place, how.variant)
@@ -190,7 +190,7 @@ def _backbone(place: Place, row: Published, how: How) -> StableDiffusion:
     )
 
 
-def dpt_head(folder: Path, ending: Ending, how: How) -> DPTHead:
+def dpt_head(folder: Path, activation: Activation, how: How) -> DPTHead:
     """GenPercept's DPT head, whose file names what ours names."""
     tensors = how.tensors(folder)
     convs = [tensors[k] for k in sorted(tensors) if k.startswith("neck.convs.")]
@@ -202,7 +202,9 @@ def dpt_head(folder: Path, ending: Ending, how: How) -> DPTHead:
     old = any(".layers.0.residual_layer1." in k for k in tensors)
     with damaged(folder, "DPT head"), torch.device("meta"):
         width = int(tensors["neck.convs.0.weight"].shape[0])
-        head = DPTHead(tuple(taps), width, ending="elu+1" if old else ending, unused_first_residual=old)
+        head = DPTHead(
+            tuple(taps), width, activation="elu+1" if old else activation, unused_first_residual=old
+        )
     load_strictly(head, tensors, folder, how.dtype)
     return head
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..environment import resolve_device, resolve_dtype
-from ..heads import LatentHead
+from ..heads import Head, LatentHead
 from ..painter import describe_network
 from ..predictor import Predictor
 from ..protocol import reason
@@ -52,7 +51,7 @@ class Model:
     name: str
     backbone: StableDiffusion
     settings: ModelSettings
-    heads: Mapping[str, nn.Module] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
 
     def __repr__(self) -> str:
@@ -194,7 +193,7 @@ def _path_or_name(name: str | os.PathLike[str]) -> str:
     return os.path.expanduser(text)
 
 
-def _move(net: StableDiffusion, heads: Mapping[str, nn.Module], device: str) -> None:
+def _move(net: StableDiffusion, heads: Mapping[str, Head], device: str) -> None:
     for module in (net, *heads.values()):
         module.eval().requires_grad_(False)
         if device == "meta":

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion, save_components
+from ..heads import Head
 from ..io import atomic_folder
 from . import components
 from .card import model_card
@@ -31,7 +32,7 @@ SETTINGS, TEXTS = "twofold.json", "texts.safetensors"
 NETWORK = "network.json"
 EMBEDDED = Path(__file__).parents[1] / "backbones" / "embedded"
 
-Opened = tuple[StableDiffusion, ModelSettings, dict[str, nn.Module], list[Path]]
+Opened = tuple[StableDiffusion, ModelSettings, dict[str, Head], list[Path]]
 
 
 def open_own(folder: Path, how: How) -> Opened:
@@ -77,7 +78,7 @@ def save_model(
     settings: ModelSettings,
     folder: Path,
     dtype: torch.dtype = torch.float16,
-    heads: Mapping[str, nn.Module] | None = None,
+    heads: Mapping[str, Head] | None = None,
 ) -> None:
     """Write a checkpoint folder: whole, or not at all.
 

@@ -47,7 +47,7 @@ class Published:
     headless: bool = False
     lora: str = ""
     head: str = ""
-    head_ending: Literal["identity", "relu", "elu+1"] = "identity"
+    head_activation: Literal["identity", "relu", "elu+1"] = "identity"
     note: str = ""
     parts: tuple[str, ...] = field(default=())
 

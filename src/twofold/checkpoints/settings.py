@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from ..heads import HEADS
 from ..image.resize import OutputResize
 from ..io import check_name
+from ..named_code import names_code
 from ..predictor import Edge, Reading
 from ..protocol import MultiStep, OneStep, Protocol
 from ..suggest import unknown
@@ -36,7 +37,7 @@ class TaskSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     task: Line = ""
     protocol: Protocol = OneStep()
-    head: str = "latent"
+    head: Line = "latent"
     prompt: Line = ""
     pad: bool = False
     guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -52,7 +53,7 @@ class TaskSettings(BaseModel):
     @field_validator("head")
     @classmethod
     def _known_head(cls, value: str) -> str:
-        if value not in HEADS:
+        if value not in HEADS and not names_code(value):
             raise ValueError(unknown("head", value, HEADS))
         return value
 

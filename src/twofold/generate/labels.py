@@ -58,7 +58,7 @@ def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None
                 f"label_mode 'denoise' reads the features of the network that draws, and {name} is said by one that "
                 "looks at pictures; use label_mode 'reencode'"
             )
-        reads = getattr(predictor.head, "reads_features", True)
+        reads = predictor.head.reads_features
         if not reads:
             raise ValueError(
                 f"label_mode 'denoise' reads the features of the last look, and the head of {name} reads none: it "

@@ -312,7 +312,7 @@ def _labeller(predictor: Painter) -> nn.Module:
 
 def _reads(predictor: Painter) -> Any:
     """The kind of features that a predictor's head reads."""
-    return getattr(_labeller(predictor), "reads_features", True)
+    return predictor.head.reads_features if isinstance(predictor, Predictor) else True
 
 
 def _check_modes(networks: Mapping[str, nn.Module]) -> None:

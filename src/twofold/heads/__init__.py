@@ -1,35 +1,29 @@
-"""Heads map a network's output to an encoded target. A head is called as ``head(x0, features, backbone)``.
-
-Optional attributes: ``reads_features``, the feature set that it reads (`backbones.feature_collector.FeatureSet`; True
-by default); ``loss``, its own in place of its task's in training, as `BaeHead.loss`; ``with_uncertainty``, the output
-with its expected error, as `BaeHead.with_uncertainty`; ``text``, embeddings in place of the prompt's, as
-`FPNHead.text`; ``shares``, names of the modules shared with the heads of a run's other tasks, as
-`MultiTaskHead.shares`, and ``shared_output``, the shared modules' output, so that `HeadGroup` runs them once.
-"""
+"""Heads: modules that map the network's output to an encoded target; see `Head`."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones.backbone import Backbone
+from ..named_code import find_object, names_code
 from ..suggest import did_you_mean, unknown
 from .bae import BaeHead
 from .dpt import DPTHead
 from .fpn import FPNHead
 from .group import HeadGroup
+from .head import Head
 from .keypoint import KeypointHead
 from .latent import LatentHead
 from .light import LightHead
 from .multitask import MultiTaskHead
 from .pyramid import PyramidHead
-from .shared import share, shared_parts
+from .shared import find_shared, share_modules
 from .upernet import UperNetHead
 
-# By the names that recipes and checkpoints have for them. A checkpoint also holds the `config` of a head, so that
-# ``HEADS[name](**config)`` is one of the same shape, with the same ending.
-HEADS: dict[str, type[nn.Module]] = {
+# By the names that recipes and checkpoints use.
+HEADS: dict[str, type[Head]] = {
     "latent": LatentHead,
     "light": LightHead,
     "dpt": DPTHead,
@@ -43,42 +37,62 @@ HEADS: dict[str, type[nn.Module]] = {
     "pyramid": PyramidHead,
 }
 
-# What a name says beyond the class: that of GenPercept's first version is ``dpt-elu``.
+# Options that a name implies: the head of GenPercept's first version is ``dpt-elu``.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "dpt-relu": {"ending": "relu"},
-    "dpt-elu": {"ending": "elu+1", "unused_first_residual": True},
+    "dpt-relu": {"activation": "relu"},
+    "dpt-elu": {"activation": "elu+1", "unused_first_residual": True},
 }
 
 
-def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> Any:
-    """A fresh head for ``backbone``; random through torch's global generator, in its weights and in dropout.
+def get_head(kind: str, trusted: bool = True) -> type[Head]:
+    """The class of a head.
 
     Args:
-        kind: one of `HEADS`.
-        backbone: whose features or latents it reads.
-        channels: that it paints, ``Task.outputs``: of the map, or its class logits.
-        options: of the head's class, in place of what fits the backbone: ``width``, ``ending``, ``dropout`` and so on.
+        kind: one of `HEADS`, or ``package.module:Name`` for a class of the user's own.
+        trusted: whether the user passed the name; a name from a file imports no module, see `named_code`.
 
     Raises:
-        ValueError: no head of that name, an option that it does not have, or channels that it cannot paint.
+        ValueError: no such head.
     """
-    if kind not in HEADS:
-        raise ValueError(unknown("head", kind, HEADS))
-    made: Any = HEADS[kind]
-    known = inspect.signature(made.__init__).parameters
-    strange = [name for name in options if name not in known]
+    if kind in HEADS:
+        return HEADS[kind]
+    if not names_code(kind):
+        raise ValueError(f"{unknown('head', kind, HEADS)}; or package.module:Name")
+    found = find_object(kind, "head", trusted, f"import {kind.partition(':')[0]} first")
+    if isinstance(found, type) and issubclass(found, Head):
+        return found
+    raise ValueError(
+        f"{kind} is {'missing' if found is None else 'another object'}; expected a subclass of twofold.heads.Head"
+    )
+
+
+def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> Any:
+    """A head for ``backbone`` with random weights from torch's global generator, which its dropout uses too.
+
+    Args:
+        kind: see `get_head`.
+        backbone: whose features or latents it reads.
+        channels: of the output, ``Task.outputs``.
+        options: arguments of the head's class, in place of what fits the backbone: ``width``, ``activation``,
+            ``dropout`` and so on.
+
+    Raises:
+        ValueError: no such head, an option that it does not have, or channels that it does not support.
+    """
+    head = get_head(kind)
+    parameters = inspect.signature(head.__init__).parameters
+    strange = [name for name in options if name not in parameters]
     if strange:
-        has = ", ".join(n for n in known if n not in ("self", "args", "kwargs")) or "none"
-        hint = did_you_mean(strange[0], known)
+        has = ", ".join(n for n in parameters if n not in ("self", "args", "kwargs")) or "none"
+        hint = did_you_mean(strange[0], parameters)
         raise ValueError(f"a {kind} head has no option {strange[0]!r}{hint}; its options: {has}")
-    return made.from_backbone(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
+    return head.from_backbone(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
 
 
-def text_of(head: nn.Module, prompt: Callable[[], Tensor]) -> Tensor:
-    """What the network is told, ``1 n d``: a head's own words where it has any, else the embedded prompt."""
-    own: Any = getattr(head, "text", None)
-    said = None if own is None else own()
-    return prompt() if said is None else said
+def text_of(head: Head, embed_prompt: Callable[[], Tensor]) -> Tensor:
+    """The text condition ``1 n d`` of a forward pass: the head's own embeddings, else those of the prompt."""
+    own = head.prompt_embeds()
+    return embed_prompt() if own is None else own
 
 
 __all__ = [
@@ -87,6 +101,7 @@ __all__ = [
     "BaeHead",
     "DPTHead",
     "FPNHead",
+    "Head",
     "HeadGroup",
     "KeypointHead",
     "LatentHead",
@@ -94,8 +109,9 @@ __all__ = [
     "MultiTaskHead",
     "PyramidHead",
     "UperNetHead",
+    "find_shared",
+    "get_head",
     "make_head",
-    "share",
-    "shared_parts",
+    "share_modules",
     "text_of",
 ]

@@ -1,4 +1,4 @@
-"""The DPT head as GenPercept has it: four feature taps fused from coarse to fine, and painted without the decoder."""
+"""The DPT head of GenPercept: four feature maps fused from coarse to fine, without the autoencoder's decoder."""
 
 from __future__ import annotations
 
@@ -9,87 +9,89 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from .head import Head
 
-Ending = Literal["identity", "relu", "elu+1"]
+Activation = Literal["identity", "relu", "elu+1"]
 
 
-class DPTHead(nn.Module):
-    """Features of a U-Net's decoding path to a canvas (Ranftl et al. 2021, reduced by GenPercept to its neck and head).
+class DPTHead(Head):
+    """Features of a U-Net's decoding path to an encoded target (Ranftl et al. 2021, GenPercept's neck and head only).
 
-    Names and shapes of the parameters are those of GenPercept's published files. Where the latent's sides are
-    multiples of 4 so are the numbers; elsewhere the original's output has another size than the image, and this one
-    brings every fused map to the size of the tap it meets next.
+    Names and shapes of the parameters are those of GenPercept's published files. Where the latent's sides are multiples
+    of 4, outputs are equal too; elsewhere the original's output has another size than the image, and this head resizes
+    every fused map to the size of the next feature map.
 
     Args:
-        channels: of the feature taps, fine to coarse.
+        channels: of the feature maps, fine to coarse.
         width: of the fused maps.
-        ending: what is done to the last numbers; ``elu+1`` is that of GenPercept's first version. Neither it nor
-            ``relu`` reaches the darker half of a canvas, so such a head is taught by losses that fit scale and shift,
-            and read with its answer stretched (`predictor.Reading`).
-        unused_first_residual: keep the weights that the coarsest fusion has no use for, as the first version did.
-        out: channels painted; 1 is repeated to three.
+        activation: of the output; ``elu+1`` is that of GenPercept's first version. Neither it nor ``relu`` covers the
+            range [-1, 0), so such a head is trained with losses that fit scale and shift, and its output is min-max
+            normalised.
+        unused_first_residual: keep the weights that the coarsest fusion does not use, as the first version did.
+        out_channels: of the output; 1 is repeated to three.
 
     Raises:
-        ValueError: an ending, a number of channels or of taps that there is not.
+        ValueError: an unknown activation, or no feature map or output channel.
     """
-
-    reads_features = True
 
     def __init__(
         self,
         channels: Sequence[int] = (320, 640, 1280, 1280),
         width: int = 256,
-        ending: Ending = "identity",
+        activation: Activation = "identity",
         unused_first_residual: bool = False,
-        out: int = 1,
+        out_channels: int = 1,
     ) -> None:
         super().__init__()
-        if ending not in get_args(Ending):
-            raise ValueError(f"unknown ending {ending!r} of a DPT head; one of {', '.join(get_args(Ending))}")
-        if out < 1 or not channels:
+        if activation not in get_args(Activation):
             raise ValueError(
-                f"a DPT head paints at least 1 channel from at least 1 tap, not {out} from {channels}"
+                f"a DPT head has no activation {activation!r}; expected one of {', '.join(get_args(Activation))}"
+            )
+        if out_channels < 1 or not channels:
+            raise ValueError(
+                f"a DPT head has {out_channels} output channels and the feature channels {channels}; expected at least "
+                "one each"
             )
         self.config = {
             "channels": list(channels),
             "width": width,
-            "ending": ending,
+            "activation": activation,
             "unused_first_residual": unused_first_residual,
-            "out": out,
+            "out_channels": out_channels,
         }
         self.feature_upsample_0 = _Upsample(channels[0])
         self.neck = _Neck(channels, width, unused_first_residual)
-        self.head = _Painter(width, ending, out)
-        self.apply(_begin)
+        self.head = _OutputLayers(width, activation, out_channels)
+        self.apply(_init_weights)
 
     @classmethod
     def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> DPTHead:
-        """A fresh one as wide as 4/5 of the finest tap, GenPercept's proportion; see `heads.make_head`."""
-        taps = tuple(reversed(backbone.feature_channels))
-        fitting: dict[str, Any] = {
-            "channels": taps,
-            "width": max(16, taps[0] * 4 // 5 // 8 * 8),
-            "out": channels,
+        """4/5 as wide as the finest feature map, GenPercept's ratio; see `Head.from_backbone`."""
+        read = tuple(reversed(backbone.feature_channels))
+        defaults: dict[str, Any] = {
+            "channels": read,
+            "width": max(16, read[0] * 4 // 5 // 8 * 8),
+            "out_channels": channels,
         }
-        return cls(**{**fitting, **options})
+        return cls(**{**defaults, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """Features (``b c h w`` each, coarse to fine) to a canvas ``b c h*stride w*stride``; the latent is not read.
+        """Features (``b c h w`` each, coarse to fine) to ``b c h*stride w*stride``; ``x0`` is not read.
 
         Raises:
-            ValueError: there are more or fewer features than the head was made for.
+            ValueError: another number of features than the head has `channels`.
         """
-        taps = list(features[::-1])
-        if len(taps) != len(self.neck.convs):
-            raise ValueError(f"a DPT head of {len(self.neck.convs)} taps was given {len(taps)} features")
-        size = [n * backbone.stride for n in taps[0].shape[-2:]]
-        taps[0] = self.feature_upsample_0(taps[0])
-        painted = self.head(self.neck(taps), size)
-        return painted.expand(-1, 3, -1, -1) if painted.shape[1] == 1 else painted
+        maps = list(features[::-1])
+        if len(maps) != len(self.neck.convs):
+            raise ValueError(f"a DPT head of {len(self.neck.convs)} feature maps got {len(maps)}")
+        size = [n * backbone.stride for n in maps[0].shape[-2:]]
+        maps[0] = self.feature_upsample_0(maps[0])
+        output = self.head(self.neck(maps), size)
+        return output.expand(-1, 3, -1, -1) if output.shape[1] == 1 else output
 
 
 class _Upsample(nn.Module):
-    """The finest tap to twice its size, which the original's four different scales start from."""
+    """The finest map to twice its size, as the original's four different scales need."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class _Upsample(nn.Module):
 
 
 class _Neck(nn.Module):
-    """FeatureSet (fine to coarse) to one map: each brought to one width, then fused, the coarsest first."""
+    """Maps (fine to coarse) to one: each projected to one width, then fused, the coarsest first."""
 
     def __init__(self, channels: Sequence[int], width: int, unused_first_residual: bool) -> None:
         super().__init__()
@@ -108,8 +110,8 @@ class _Neck(nn.Module):
         lateral = [unused_first_residual, *[True] * (len(channels) - 1)]
         self.fusion_stage = nn.ModuleDict({"layers": nn.ModuleList(_Fusion(width, has) for has in lateral)})
 
-    def forward(self, taps: Sequence[Tensor]) -> Tensor:
-        maps = [conv(tap) for conv, tap in zip(self.convs, taps, strict=True)][::-1]
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        maps = [conv(feature) for conv, feature in zip(self.convs, features, strict=True)][::-1]
         layers = cast(nn.ModuleList, self.fusion_stage["layers"])
         sizes = [list(m.shape[-2:]) for m in maps[1:]] + [[2 * n for n in maps[-1].shape[-2:]]]
         fused = layers[0](maps[0], None, sizes[0])
@@ -119,7 +121,7 @@ class _Neck(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """A coarser map and the tap of its size to one map of the next size."""
+    """A fused map and the feature map of its size to one map of the next size."""
 
     def __init__(self, width: int, lateral: bool) -> None:
         super().__init__()
@@ -130,7 +132,7 @@ class _Fusion(nn.Module):
     def forward(self, x: Tensor, lateral: Tensor | None, size: list[int]) -> Tensor:
         if lateral is not None and self.residual_layer1 is not None:
             x = x + self.residual_layer1(lateral)
-        return self.projection(_stretched(self.residual_layer2(x), size))
+        return self.projection(_resized(self.residual_layer2(x), size))
 
 
 class _Residual(nn.Module):
@@ -143,24 +145,24 @@ class _Residual(nn.Module):
         return x + self.convolution2(F.relu(self.convolution1(F.relu(x))))
 
 
-class _Painter(nn.Module):
-    """The fused map to ``out`` channels at the image's size."""
+class _OutputLayers(nn.Module):
+    """The fused map to the output channels at the image's size."""
 
-    def __init__(self, width: int, ending: Ending, out: int) -> None:
+    def __init__(self, width: int, activation: Activation, out_channels: int) -> None:
         super().__init__()
-        self.ending = ending
+        self.activation = activation
         self.projection = nn.Conv2d(width, width, 3, padding=1)
-        # By the original's places in a sequence, of which the others have no parameters.
+        # By the original's indices in a sequence, whose other modules have no parameters.
         self.head = nn.ModuleDict({
             "0": nn.Conv2d(width, width // 2, 3, padding=1),
             "2": nn.Conv2d(width // 2, 32, 3, padding=1),
-            "4": nn.Conv2d(32, out, 1),
+            "4": nn.Conv2d(32, out_channels, 1),
         })  # fmt: skip
 
     def forward(self, x: Tensor, size: list[int]) -> Tensor:
         x = self.head["0"](F.relu(self.projection(x)))
-        x = self.head["4"](F.relu(self.head["2"](_stretched(x, size))))
-        match self.ending:
+        x = self.head["4"](F.relu(self.head["2"](_resized(x, size))))
+        match self.activation:
             case "relu":
                 return F.relu(x)
             case "elu+1":
@@ -168,12 +170,12 @@ class _Painter(nn.Module):
         return x
 
 
-def _stretched(x: Tensor, size: list[int]) -> Tensor:
+def _resized(x: Tensor, size: list[int]) -> Tensor:
     return F.interpolate(x, size=size, mode="bilinear", align_corners=True)
 
 
-def _begin(module: nn.Module) -> None:
-    """Weights of standard deviation 0.02 and no biases, as the original begins."""
+def _init_weights(module: nn.Module) -> None:
+    """Weights of standard deviation 0.02 and zero biases, as the original."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,8 +1,8 @@
 """From all maps of a U-Net to a pyramid of five: the fusion network of Diff-2-in-1 (Zheng et al. 2025).
 
-The maps of each level are brought to the next finer level's size and joined by a 1x1 convolution, and what the coarser
-levels gave is mixed in by a residual block with spectral normalisation. Two more levels, finer than the latent, are
-made by transposed convolutions. Sizes follow the maps': a latent of any height and width goes through.
+The maps of each level are resized to the next finer level and projected by a 1x1 convolution; a residual block with
+spectral normalisation adds the coarser levels' result. Transposed convolutions give two more levels, finer than the
+latent. Sizes follow those of the maps, so a latent may have any height and width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..backbones.backbone import Backbone
 from .norm import BatchNorm
 
-# Of Stable Diffusion: channels of a level's maps together, and of the pyramid, coarse to fine.
+# Of Stable Diffusion: total channels of each level's maps, and channels of the pyramid, coarse to fine.
 SD_LEVELS, SD_WIDTHS = (7680, 7040, 4160, 2560), (2048, 176, 64, 40, 24)
 
 
@@ -25,8 +25,8 @@ class Fusion(nn.Module):
     """Four levels of maps to five, at 1/4, 1/2, 1, 2 and 4 times the latent's size.
 
     Args:
-        levels: channels of all maps of a level together, coarse to fine.
-        widths: channels given, coarse to fine.
+        levels: total channels of the maps of each level, coarse to fine.
+        widths: channels of the output, coarse to fine.
 
     Raises:
         ValueError: there are not four levels, or not five widths.
@@ -35,9 +35,7 @@ class Fusion(nn.Module):
     def __init__(self, levels: Sequence[int] = SD_LEVELS, widths: Sequence[int] = SD_WIDTHS) -> None:
         super().__init__()
         if len(levels) != 4 or len(widths) != 5:
-            raise ValueError(
-                f"fusion joins 4 levels of maps to 5, not {len(levels)} to {len(widths)}; it needs a U-Net of 4 levels"
-            )
+            raise ValueError(f"fusion got {len(levels)} levels and {len(widths)} widths; expected 4 and 5")
         deep, low, middle, high, fine = widths
         outs = (deep, low, middle, middle)
         self.join = nn.ModuleList(nn.Conv2d(i, o, 1, bias=False) for i, o in zip(levels, outs, strict=True))
@@ -52,7 +50,7 @@ class Fusion(nn.Module):
     def forward(self, levels: Sequence[Sequence[Tensor]]) -> list[Tensor]:
         """Maps by level, coarse to fine, to the pyramid, coarse to fine.
 
-        The fourth map is rectified and the fifth is not, as what was trained on them expects.
+        The fourth map has passed a ReLU and the fifth has not, as the decoders trained on them expect.
         """
         sizes = [level[0].shape[-2:] for level in levels]
         joined = [
@@ -68,55 +66,54 @@ class Fusion(nn.Module):
         return [*pyramid, twice, self.norms[2](self.grow[1](around))]
 
 
-def fitting(backbone: Backbone, least: int = 8) -> tuple[list[int], list[int]]:
-    """Levels and widths of a `Fusion` for ``backbone``, as wide beside its maps as Stable Diffusion's.
+def fusion_sizes(backbone: Backbone, least: int = 8) -> tuple[list[int], list[int]]:
+    """Levels and widths of a `Fusion` for ``backbone``, in proportion to its maps as for Stable Diffusion.
 
-    ``least``: channels of the finer maps at least, a multiple of 8.
+    ``least``: minimal channels of the finer maps, a multiple of 8.
     """
-    part = max(map(max, backbone.levels)) / 1280
-    deep = max(128, round(SD_WIDTHS[0] * part / 128) * 128)
-    widths = [deep, *(max(least, round(w * part / 8) * 8) for w in SD_WIDTHS[1:])]
+    ratio = max(map(max, backbone.levels)) / 1280
+    deep = max(128, round(SD_WIDTHS[0] * ratio / 128) * 128)
+    widths = [deep, *(max(least, round(w * ratio / 8) * 8) for w in SD_WIDTHS[1:])]
     return [sum(level) for level in backbone.levels], widths
 
 
 def by_level(features: Sequence[Tensor], backbone: Backbone) -> list[tuple[Tensor, ...]]:
-    """The flat maps of `Output.features` as they belong to `Backbone.levels`; what follows them is left out.
+    """The flat maps of `Output.features` grouped by `Backbone.levels`; further maps are dropped.
 
     Raises:
-        ValueError: there are fewer maps than the backbone has.
+        ValueError: fewer maps than the backbone has.
     """
-    wanted = sum(map(len, backbone.levels))
-    if len(features) < wanted:
-        raise ValueError(f"this head reads all {wanted} maps of the network, and was given {len(features)}")
+    count = sum(map(len, backbone.levels))
+    if len(features) < count:
+        raise ValueError(f"this head reads all {count} feature maps of the network and got {len(features)}")
     rest = iter(features)
     return [tuple(next(rest) for _ in level) for level in backbone.levels]
 
 
 class SpectralBlock(nn.Module):
-    """Two 3x3 convolutions and a 1x1 beside them, each of spectral norm 1, after normalisation and ReLU.
+    """A residual block of two 3x3 convolutions and a 1x1 shortcut, each of spectral norm 1.
 
-    Unlike in BigGAN (Brock et al. 2019), after which it is built, what goes beside has been normalised and rectified
-    too: there the rectifier works in place.
+    Unlike in BigGAN (Brock et al. 2019), which it follows, the shortcut's input has passed normalisation and ReLU too:
+    in the released code that ReLU works in place.
     """
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
-        # Without a gain and an offset of its own.
         self.norm1 = BatchNorm(channels, 1e-4, affine=False)
         self.norm2 = BatchNorm(out, 1e-4, affine=False)
         self.conv1, self.conv2 = SpectralConv(channels, out, 3), SpectralConv(out, out, 3)
-        self.beside = SpectralConv(channels, out, 1)
+        self.shortcut = SpectralConv(channels, out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """``b channels h w`` to ``b out h w``."""
         x = F.relu(self.norm1(x))
-        return self.conv2(F.relu(self.norm2(self.conv1(x)))) + self.beside(x)
+        return self.conv2(F.relu(self.norm2(self.conv1(x)))) + self.shortcut(x)
 
 
 class SpectralConv(nn.Module):
     """A convolution whose weights are divided by their largest singular value (Miyato et al. 2018).
 
-    One step of power iteration a look, from the direction ``u`` that the last look in training left.
+    Each forward pass does one step of power iteration from the direction ``u``, which passes in training update.
     """
 
     u: Tensor
@@ -131,11 +128,11 @@ class SpectralConv(nn.Module):
 
     def normalised(self) -> Tensor:
         """The weights over their spectral norm, in float32 at least."""
-        # Some devices have no autocast to switch off, such as meta, on which shapes are checked.
+        # Some devices have no autocast to disable, such as meta, on which shapes are checked.
         device = self.weight.device.type
-        able = torch.amp.is_autocast_available(device)
-        plain = torch.autocast(device, enabled=False) if able else nullcontext()
-        with plain:
+        has_autocast = torch.amp.is_autocast_available(device)
+        no_autocast = torch.autocast(device, enabled=False) if has_autocast else nullcontext()
+        with no_autocast:
             weight = self.weight.to(torch.promote_types(self.weight.dtype, torch.float32))
             flat = weight.flatten(1)
             with torch.no_grad():
@@ -146,16 +143,16 @@ class SpectralConv(nn.Module):
             return weight / (v @ flat.T @ u.T).squeeze()
 
     def fold(self) -> None:
-        """Divide once and for all; the same numbers come out until it is trained again.
+        """Divide the stored weights by their norm, for inference; the output stays the same until it is trained again.
 
-        The weights that are left have norm 1 by the same measure, so that they may be saved and read as any others.
+        The folded weights have norm 1 by the same estimate, so a saved head gives the same output when it is loaded.
         """
         with torch.no_grad():
             self.weight.copy_(self.normalised())
         self.folded = True
 
     def train(self, mode: bool = True) -> SpectralConv:
-        """As of any module; weights that learn are divided anew at every look."""
+        """As of any module; in training the weights are divided at every forward pass."""
         self.folded = self.folded and not mode
         return super().train(mode)
 

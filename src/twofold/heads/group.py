@@ -8,20 +8,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from .head import Head
 
 
 class HeadGroup(nn.Module):
-    """Heads by task, as one module that reads one set of features; a part that heads share is run once.
+    """Heads by task as one module that reads one set of features; the output of shared modules is computed once.
 
-    A head with ``shared_output`` (`MultiTaskHead.shared_output`) says what its shared part makes of the features. Heads
-    with the same part get it from one run: in training, statistics of batch normalisation are taken once, and not once
-    a task.
+    Heads with the same shared modules (`Head.has_shared_output`) get the output of one run. So, in training, the
+    statistics of batch normalisation are updated once and not once per task.
 
     Args:
         heads: by task.
     """
 
-    def __init__(self, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(self, heads: Mapping[str, Head]) -> None:
         super().__init__()
         self.tasks = tuple(heads)
         self.heads = nn.ModuleList(heads.values())
@@ -31,34 +31,34 @@ class HeadGroup(nn.Module):
         x0: Tensor,
         features: tuple[Tensor, ...],
         backbone: Backbone,
-        places: Mapping[str, Sequence[int]] | None = None,
+        indices: Mapping[str, Sequence[int]] | None = None,
     ) -> dict[str, Tensor]:
-        """What each head paints, ``b c H W`` by task.
+        """The output of each head, ``b c H W`` by task.
 
         Args:
-            x0: the latent that was predicted, ``b z h w``.
+            x0: the predicted clean latent, ``b z h w``.
             features: of the same forward pass, as `Output.features`.
             backbone: that gave them.
-            places: by task, which images of the batch it is wanted of; all where a task is not named.
+            indices: by task, the images of the batch that its head runs on; all for a task that is not in it.
         """
         shared: dict[tuple[int, ...], Any] = {}
-        painted: dict[str, Tensor] = {}
+        outputs: dict[str, Tensor] = {}
         heads: list[Any] = list(self.heads)
         for task, head in zip(self.tasks, heads, strict=True):
-            chosen = None if places is None else places.get(task)
+            chosen = None if indices is None else indices.get(task)
             latent, maps = at(x0, chosen), tuple(at(f, chosen) for f in features)
-            if not hasattr(head, "shared_output"):
-                painted[task] = head(latent, maps, backbone)
+            if not head.has_shared_output:
+                outputs[task] = head(latent, maps, backbone)
                 continue
-            key = tuple(id(head.get_submodule(part)) for part in getattr(head, "shares", ()))
+            key = tuple(id(head.get_submodule(name)) for name in head.shared_modules)
             if key not in shared:
                 shared[key] = head.shared_output(features, backbone)
-            painted[task] = head(latent, maps, backbone, [at(x, chosen) for x in shared[key]])
-        return painted
+            outputs[task] = head(latent, maps, backbone, [at(x, chosen) for x in shared[key]])
+        return outputs
 
 
-def at(x: Tensor, places: Sequence[int] | None) -> Tensor:
-    """Rows ``places`` of ``x``; ``x`` itself where these are all of them."""
-    if places is None or (len(places) == len(x) and list(places) == list(range(len(x)))):
+def at(x: Tensor, indices: Sequence[int] | None) -> Tensor:
+    """Rows ``indices`` of ``x``; ``x`` itself where these are all its rows in order."""
+    if indices is None or (len(indices) == len(x) and list(indices) == list(range(len(x)))):
         return x
-    return x[list(places)]
+    return x[list(indices)]

@@ -1,30 +1,33 @@
-"""The head without parameters: the backbone's own decoder paints the answer."""
+"""The head without parameters: the backbone's own decoder."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import Any
+
+from torch import Tensor
 
 from ..backbones.backbone import Backbone
+from .head import Head
 
 
-class LatentHead(nn.Module):
-    """Decode the clean latent to a canvas."""
+class LatentHead(Head):
+    """Decodes the clean latent to an encoded target."""
 
     reads_features = False
 
     @classmethod
-    def from_backbone(cls, backbone: Backbone, channels: int) -> LatentHead:
-        """The only one there is; see `heads.make_head`.
+    def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> LatentHead:
+        """See `Head.from_backbone`.
 
         Raises:
-            ValueError: more channels than a decoder paints.
+            ValueError: a number of channels that the decoder does not give.
         """
         if channels not in (1, 3):
             raise ValueError(
-                f"a decoder paints pictures of 3 channels, not {channels}; use a head on features"
+                f"a latent head gives images of 3 channels, and {channels} are needed; use a head that reads features"
             )
         return cls()
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """The clean latent ``b z h w`` to a canvas ``b 3 H W``, nominally in [-1, 1]."""
+        """The clean latent ``b z h w`` to an encoded target ``b 3 H W``, nominally in [-1, 1]."""
         return backbone.decode(x0)

@@ -1,8 +1,8 @@
-"""Several tasks on one fused pyramid: a trunk that all of them learn together, and a small decoder each.
+"""Several tasks on one fused pyramid: a shared trunk, and a small decoder for each task.
 
-The multi-task setting of Diff-2-in-1 (Zheng et al. 2025), read as follows: what its fusion network makes of all maps of
-a U-Net stands where a multi-task network such as InvPT (Ye & Xu 2022) has the tokens of its encoder. How the authors
-joined the two was not published; the decoders here are ours, and small, so that what is shared is most of the head.
+The multi-task setting of Diff-2-in-1 (Zheng et al. 2025): the output of its fusion network, from all maps of a U-Net,
+takes the place of the encoder tokens of a multi-task network such as InvPT (Ye & Xu 2022). How the authors joined the
+two is not published. The decoders here are our own and small, so that most of the head is shared.
 """
 
 from __future__ import annotations
@@ -14,57 +14,63 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
-from .fusion import SD_LEVELS, SD_WIDTHS, Fusion, by_level, fitting
+from .fusion import SD_LEVELS, SD_WIDTHS, Fusion, by_level, fusion_sizes
+from .head import Head
 
-_GROUPS = 8  # of the decoders' normalisation, which does not look at the other pictures of a batch
-# The finest maps of a narrow network would else be a bottleneck for all tasks at once; Stable Diffusion's are wider.
+_GROUPS = 8  # of the decoders' group normalisation, which does not depend on the other images of a batch
+# Otherwise the finest maps of a narrow network would be a bottleneck for all tasks; Stable Diffusion's are wider.
 _LEAST = 24
 
 
-class MultiTaskHead(nn.Module):
-    """All maps of a U-Net to a canvas or logits ``b out h*stride w*stride``.
+class MultiTaskHead(Head):
+    """All maps of a U-Net to an encoded target or logits ``b out h*stride w*stride``.
 
-    Alone it is a head as any other. Heads of several tasks of a run have one `fusion` between them, the same module:
-    one set of weights, of running statistics and of averages. Where an image is trained under several tasks at once,
-    `HeadGroup` runs it once for all of them; in use, and in training with one task an example, it is run once a task.
+    The heads of a run's tasks share `fusion`, one module with one set of weights, running statistics and averages.
+    Where an image is trained under several tasks at once, `HeadGroup` runs it once for all of them; in inference, and
+    in training with one task an example, it runs once a task.
 
     Args:
-        out: channels painted: of a map, or class logits; 1 is repeated to three.
-        levels: channels of all maps of a level together, coarse to fine.
+        out_channels: of the output: those of a map, or class logits; 1 is repeated to three.
+        levels: total channels of the maps of each level, coarse to fine.
         widths: of the pyramid they are fused to, coarse to fine.
         width: of the decoder's maps, a multiple of 8.
 
     Raises:
-        ValueError: nothing is painted, a width that cannot be normalised in groups, or a U-Net of other than four
-            levels.
+        ValueError: fewer than 1 output channel, a width that cannot be normalised in groups, or another number of
+            levels than four.
     """
 
     reads_features = "all"
-    shares = ("fusion",)
+    shared_modules = ("fusion",)
+    has_shared_output = True
 
     def __init__(
         self,
-        out: int = 3,
+        out_channels: int = 3,
         levels: Sequence[int] = SD_LEVELS,
         widths: Sequence[int] = SD_WIDTHS,
         width: int = 128,
     ) -> None:
         super().__init__()
-        if out < 1:
-            raise ValueError(f"a multitask head paints at least 1 channel, not {out}")
+        if out_channels < 1:
+            raise ValueError(f"a multitask head has {out_channels} output channels; expected at least 1")
         if width < _GROUPS or width % _GROUPS:
-            raise ValueError(f"a multitask head's width is a multiple of {_GROUPS}, not {width}")
-        self.config = {"out": out, "levels": list(levels), "widths": list(widths), "width": width}
+            raise ValueError(f"a multitask head has the width {width}; expected a multiple of {_GROUPS}")
+        self.config = {
+            "out_channels": out_channels, "levels": list(levels), "widths": list(widths), "width": width
+        }  # fmt: skip
         self.fusion = Fusion(levels, widths)
-        self.decoder = PyramidDecoder(widths, width, out)
+        self.decoder = PyramidDecoder(widths, width, out_channels)
 
     @classmethod
     def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> MultiTaskHead:
-        """A fresh one of ``channels``, a tenth as wide as the widest map: 128 of SD's; see `heads.make_head`."""
-        levels, widths = fitting(backbone, _LEAST)
+        """A tenth as wide as the widest map: 128 for SD. See `Head.from_backbone`."""
+        levels, widths = fusion_sizes(backbone, _LEAST)
         width = max(32, max(map(max, backbone.levels)) // 10 // _GROUPS * _GROUPS)
-        fitted: dict[str, Any] = {"out": channels, "levels": levels, "widths": widths, "width": width}
-        return cls(**{**fitted, **options})
+        defaults: dict[str, Any] = {
+            "out_channels": channels, "levels": levels, "widths": widths, "width": width
+        }  # fmt: skip
+        return cls(**{**defaults, **options})
 
     def shared_output(self, features: tuple[Tensor, ...], backbone: Backbone) -> list[Tensor]:
         """The fused pyramid of all maps, ``b c h w`` a level, coarse to fine: the same for every task's head."""
@@ -77,44 +83,44 @@ class MultiTaskHead(nn.Module):
         backbone: Backbone,
         shared: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """All maps (``b c h w``, as `Output.features` of ``all``) to ``b out h*stride w*stride``; no latent is read.
+        """All maps (``b c h w``, as `Output.features` of ``all``) to ``b out h*stride w*stride``; ``x0`` is not read.
 
-        ``shared`` is `shared_output` of the same maps, where it is there already.
+        ``shared`` is `shared_output` of the same maps, if it is computed already.
         """
-        painted = self.decoder(self.shared_output(features, backbone) if shared is None else shared)
+        output = self.decoder(self.shared_output(features, backbone) if shared is None else shared)
         size = [n * backbone.stride for n in by_level(features, backbone)[-1][0].shape[-2:]]
-        painted = F.interpolate(painted, size=size, mode="bilinear", align_corners=False)
-        return painted.expand(-1, 3, -1, -1) if painted.shape[1] == 1 else painted
+        output = F.interpolate(output, size=size, mode="bilinear", align_corners=False)
+        return output.expand(-1, 3, -1, -1) if output.shape[1] == 1 else output
 
 
 class PyramidDecoder(nn.Module):
-    """A pyramid of maps to ``out`` channels at the finest one's size, from coarse to fine (after Lin et al. 2017).
+    """A pyramid of maps to ``out`` channels at the size of the finest, from coarse to fine (after Lin et al. 2017).
 
     Args:
         channels: of the maps, coarse to fine.
-        width: of the inner maps.
-        out: channels painted.
+        width: of the hidden maps.
+        out: channels of the output.
     """
 
     def __init__(self, channels: Sequence[int], width: int, out: int) -> None:
         super().__init__()
         self.laterals = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
         self.blocks = nn.ModuleList(_Block(width) for _ in channels[1:])
-        self.paint = nn.Conv2d(width, out, 1)
-        nn.init.normal_(self.paint.weight, std=0.01)
-        nn.init.zeros_(cast(Tensor, self.paint.bias))
+        self.output = nn.Conv2d(width, out, 1)
+        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.zeros_(cast(Tensor, self.output.bias))
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         """Maps ``b c h w``, coarse to fine, to ``b out h w`` of the last."""
-        first, *rest = [lateral(level) for lateral, level in zip(self.laterals, pyramid, strict=True)]
+        x, *rest = [lateral(level) for lateral, level in zip(self.laterals, pyramid, strict=True)]
         for block, level in zip(self.blocks, rest, strict=True):
-            larger = F.interpolate(first, size=list(level.shape[-2:]), mode="bilinear", align_corners=False)
-            first = block(larger + level)
-        return self.paint(first)
+            larger = F.interpolate(x, size=list(level.shape[-2:]), mode="bilinear", align_corners=False)
+            x = block(larger + level)
+        return self.output(x)
 
 
 class _Block(nn.Module):
-    """A map and what two convolutions add to it."""
+    """A residual block of two convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

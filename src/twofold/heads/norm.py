@@ -8,19 +8,18 @@ from torch import Tensor, nn
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe & Szegedy 2015) whose state is all of floats, so that it can be saved in half.
+    """Batch normalisation (Ioffe & Szegedy 2015) whose state is all floats, so that it can be saved in half precision.
 
-    The running mean and variance, of momentum 0.1, are buffers: part of the state, saved and read with the weights, and
-    changed by every look in training mode, also of a head whose weights do not learn. Under gradient accumulation each
-    part of a batch is normalised on its own.
+    The running mean and variance, of momentum 0.1, are buffers: saved and loaded with the weights, and updated by every
+    forward pass in training mode, also of a frozen head. Under gradient accumulation each micro-batch is normalised on
+    its own.
 
-    A single value a channel, the whole of one image, has no variance: it is normalised by the running ones, which it
-    leaves as they are.
+    A single value per channel has no variance: it is normalised by the running statistics and does not update them.
 
     Args:
         width: channels of what is normalised, ``b width h w``.
         eps: added to the variance.
-        affine: whether a gain and an offset are learned.
+        affine: whether to learn a scale and a shift.
     """
 
     running_mean: Tensor
@@ -36,8 +35,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``b width h w``, normalised over images and pixels, or by the running statistics in evaluation."""
-        several = x.numel() > x.shape[1]
-        batch = self.training and several
+        batch = self.training and x.numel() > x.shape[1]
         return F.batch_norm(
             x, self.running_mean, self.running_var, self.weight, self.bias, batch, 0.1, self.eps
         )

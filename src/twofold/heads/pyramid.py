@@ -1,8 +1,8 @@
-"""A head that reads a pyramid: the U-Net's decoding path and the image encoder's maps, from coarse to fine.
+"""A head on a feature pyramid: the U-Net's decoding path and the image encoder's maps, from coarse to fine.
 
-A feature pyramid network (Lin et al. 2017, arXiv 1612.03144) on maps of the strides 32 to 2, so that what the image
-encoder sees of edges reaches the output without passing through the latent. All heads of a run share the pyramid and
-have two convolutions of their own.
+A feature pyramid network (Lin et al. 2017, arXiv 1612.03144) on maps of the strides 32 to 2, so that edges in the image
+encoder's features reach the output without passing through the latent. All heads of a run share the pyramid; each has
+two convolutions of its own.
 """
 
 from __future__ import annotations
@@ -16,107 +16,113 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from .head import Head
 
-Ending = Literal["linear", "unit", "depth", "disparity", "logit"]
+Activation = Literal["linear", "unit", "depth", "disparity", "logit"]
 _LOW, _HIGH = 0.02, 0.98  # quantiles that become -1 and 1, as in the encoding of depth (GenPercept, Marigold)
 
 
-class PyramidHead(nn.Module):
+class PyramidHead(Head):
     """Feature maps of several strides to an output ``b out h w`` at the image's size.
 
     Args:
         levels: channels of the maps of each level, coarse to fine, as `Backbone.pyramid`.
         widths: of the pyramid's maps, coarse to fine.
         stride: of the finest level, in image pixels.
-        out: channels of the output; 1 is repeated to three.
-        ending: what becomes of the last convolution's values. ``linear``: nothing. ``unit``: vectors of length 1.
-            ``depth`` and ``disparity``: the values are logarithms of depth up to a constant; the image's 2 % and 98 %
-            quantiles of their exponential, or of its inverse, become -1 and 1. ``logit``: a probability, from -1 to 1.
+        out_channels: of the output; 1 is repeated to three.
+        activation: of the last convolution's values. ``linear``: none. ``unit``: vectors of length 1. ``depth`` and
+            ``disparity``: the values are logarithms of depth up to a constant; the image's 2 % and 98 % quantiles of
+            their exponential, or of its inverse, become -1 and 1. ``logit``: a probability, scaled to [-1, 1].
 
     Raises:
-        ValueError: an unknown ending, or numbers that do not belong together.
+        ValueError: an unknown activation, or arguments that do not fit together.
     """
 
     reads_features = "pyramid"
-    shares = ("pyramid",)
+    shared_modules = ("pyramid",)
 
     def __init__(
         self,
         levels: Sequence[Sequence[int]],
         widths: Sequence[int],
         stride: int = 2,
-        out: int = 3,
-        ending: Ending = "linear",
+        out_channels: int = 3,
+        activation: Activation = "linear",
     ) -> None:
         super().__init__()
-        if ending not in get_args(Ending):
+        if activation not in get_args(Activation):
             raise ValueError(
-                f"unknown ending {ending!r} of a pyramid head; one of {', '.join(get_args(Ending))}"
+                f"a pyramid head has no activation {activation!r}; expected one of {', '.join(get_args(Activation))}"
             )
-        if (ending in ("depth", "disparity", "logit") and out != 1) or (ending == "unit" and out != 3):
-            raise ValueError(f"a pyramid head with the ending {ending!r} has not {out} channels")
-        if not levels or len(levels) != len(widths) or out < 1 or stride < 1:
+        expected = {"linear": out_channels, "unit": 3}.get(activation, 1)
+        if out_channels != expected:
             raise ValueError(
-                f"a pyramid head has one width for each level and at least 1 channel, not {len(widths)} widths for "
-                f"{len(levels)} levels, {out} channels and stride {stride}"
+                f"a pyramid head with the activation {activation!r} has {expected} output channels, not {out_channels}"
+            )
+        if not levels or len(levels) != len(widths) or out_channels < 1 or stride < 1:
+            raise ValueError(
+                f"a pyramid head has {len(widths)} widths for {len(levels)} levels, {out_channels} output channels and "
+                f"stride {stride}; expected one width per level, and at least 1 channel and stride 1"
             )
         self.config = {
             "levels": [list(level) for level in levels],
             "widths": list(widths),
             "stride": stride,
-            "out": out,
-            "ending": ending,
+            "out_channels": out_channels,
+            "activation": activation,
         }
-        self.stride, self.ending, self.counts = stride, ending, [len(level) for level in levels]
+        self.stride, self.activation, self.counts = stride, activation, [len(level) for level in levels]
         self.pyramid = FeaturePyramid([sum(level) for level in levels], widths)
         self.first = nn.Conv2d(widths[-1], widths[-1], 3, padding=1)
-        self.last = nn.Conv2d(widths[-1], out, 3, padding=1)
+        self.last = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     @classmethod
     def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> PyramidHead:
-        """A fresh one for ``backbone``'s pyramid; see `heads.make_head`."""
+        """A head for ``backbone``'s pyramid; see `Head.from_backbone`."""
         levels = backbone.pyramid
         finest = max(2, backbone.stride >> max(0, len(levels) - len(backbone.feature_channels) + 1))
         wide = 96 if max(map(max, levels)) >= 96 else 32
         narrow = [max(16, wide * 2 // 3 // 8 * 8), max(16, wide // 3 // 8 * 8)]
         widths = [wide] * max(0, len(levels) - 2) + narrow[-min(2, len(levels)) :]
-        fitted: dict[str, Any] = {"levels": levels, "widths": widths, "stride": finest, "out": channels}
-        return cls(**{**fitted, **options})
+        defaults: dict[str, Any] = {
+            "levels": levels, "widths": widths, "stride": finest, "out_channels": channels
+        }  # fmt: skip
+        return cls(**{**defaults, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """Maps in the order of `Backbone.pyramid` to ``b out h w``; the latent is not read."""
+        """Maps in the order of `Backbone.pyramid` to ``b out h w``; ``x0`` is not read."""
         values = self.values(features, backbone.stride)
-        if self.ending == "unit":
+        if self.activation == "unit":
             return F.normalize(values, dim=1, eps=1e-6)
-        if self.ending == "logit":
+        if self.activation == "logit":
             values = torch.tanh(values / 2)
-        elif self.ending in ("depth", "disparity"):
-            values = _ranged(values if self.ending == "depth" else -values)
+        elif self.activation in ("depth", "disparity"):
+            values = _normalised_exp(values if self.activation == "depth" else -values)
         return values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values
 
     def values(self, features: Sequence[Tensor], stride: int) -> Tensor:
-        """What the last convolution gives, ``b out h w`` in fp32 at the image's size, before the ending.
+        """The last convolution's output, ``b out h w`` in fp32 at the image's size, before the activation.
 
         Args:
             features: maps in the order of `Backbone.pyramid`.
             stride: of the latent, in image pixels.
 
         Raises:
-            ValueError: another number of maps than the head was made for.
+            ValueError: another number of maps than the head has levels for.
         """
         if len(features) != sum(self.counts):
             raise ValueError(
-                f"this head reads {sum(self.counts)} maps (the decoding path's and an image encoder's), and was given "
-                f"{len(features)}; it was made for another backbone"
+                f"this head reads {sum(self.counts)} feature maps (the decoding path's and an image encoder's) and got "
+                f"{len(features)}; it belongs to another backbone"
             )
         maps = iter(features)
         levels = [torch.cat([next(maps) for _ in range(n)], 1) for n in self.counts]
         hidden = self.pyramid(levels)
-        found = self.last(F.relu(self.first(F.relu(hidden))))
-        # The decoding path ends at the latent's resolution, whose maps are whole cells of the image.
+        output = self.last(F.relu(self.first(F.relu(hidden))))
+        # The decoding path ends at the latent's resolution, whose size times its stride is the image's.
         latent = levels[len(levels) - 1 - (stride // self.stride).bit_length() + 1]
         size = [int(n) * stride for n in latent.shape[-2:]]
-        return F.interpolate(found.float(), size, mode="bilinear", align_corners=False)
+        return F.interpolate(output.float(), size, mode="bilinear", align_corners=False)
 
 
 class FeaturePyramid(nn.Module):
@@ -151,7 +157,7 @@ class FeaturePyramid(nn.Module):
         return result
 
 
-def _ranged(log: Tensor) -> Tensor:
+def _normalised_exp(log: Tensor) -> Tensor:
     """Exponentials of ``b 1 h w``, each image's 2 % and 98 % quantiles at -1 and 1, clipped."""
     flat = log.flatten(1)
     value = (flat - flat.detach().mean(1, keepdim=True)).clamp(-20, 20).exp()

@@ -1,7 +1,4 @@
-"""What heads of several tasks have together: a part that is one module in all of them.
-
-A head's class says which of its parts these are, by name: ``shares``, as `MultiTaskHead.shares`.
-"""
+"""Modules that the heads of several tasks share; `Head.shared_modules` names them."""
 
 from __future__ import annotations
 
@@ -10,60 +7,57 @@ from copy import deepcopy
 
 from torch import nn
 
+from .head import Head
 
-def shared_parts(heads: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module, tuple[str, ...]]]:
-    """What several heads have together: the name of the part, the part, and who has it, in their order.
 
-    A part that one head has alone is not among them.
-    """
+def find_shared(heads: Mapping[str, Head]) -> Iterator[tuple[str, nn.Module, tuple[str, ...]]]:
+    """Modules that at least two heads share: the module's name, the module, and the tasks, in their order."""
     found: dict[tuple[str, int], tuple[nn.Module, list[str]]] = {}
     for task, head in heads.items():
-        for part in getattr(head, "shares", ()):
-            module = head.get_submodule(part)
-            found.setdefault((part, id(module)), (module, []))[1].append(task)
-    for (part, _), (module, tasks) in found.items():
+        for name in head.shared_modules:
+            module = head.get_submodule(name)
+            found.setdefault((name, id(module)), (module, []))[1].append(task)
+    for (name, _), (module, tasks) in found.items():
         if len(tasks) > 1:
-            yield part, module, tuple(tasks)
+            yield name, module, tuple(tasks)
 
 
-def share(
-    heads: Mapping[str, nn.Module], learned: Mapping[str, nn.Module], others: Iterable[nn.Module]
-) -> None:
-    """Let ``heads`` have together, in place, what heads of their kind share.
+def share_modules(heads: Mapping[str, Head], trained: Mapping[str, Head], others: Iterable[Head]) -> None:
+    """Make the `Head.shared_modules` of ``heads`` one module each, in place.
 
     Args:
         heads: by task, all of a run.
-        learned: those of them that are no fresh ones. What they have together the others take over.
-        others: heads that do not learn with them, and go on with a copy of what they have had so far: theirs must not
-            change under them.
+        trained: those of them that are not new. The others take over their shared modules.
+        others: heads that do not train with them. Where one of these uses a shared module, ``heads`` get a copy, so
+            that its weights do not change.
 
     Raises:
-        ValueError: what is to be one is two: heads that were learned apart, or of different shapes.
+        ValueError: ``trained`` heads have different modules, or the shapes differ.
     """
     others = list(others)
-    for part in dict.fromkeys(p for head in heads.values() for p in getattr(head, "shares", ())):
-        sharing = {t: h for t, h in heads.items() if part in getattr(h, "shares", ())}
-        old = {t: h.get_submodule(part) for t, h in sharing.items() if t in learned}
+    for name in dict.fromkeys(n for head in heads.values() for n in head.shared_modules):
+        sharing = {t: h for t, h in heads.items() if name in h.shared_modules}
+        old = {t: h.get_submodule(name) for t, h in sharing.items() if t in trained}
         apart = {id(m): t for t, m in old.items()}
         if len(apart) > 1:
             first, second = sorted(apart.values())[:2]
             raise ValueError(
-                f"{first} and {second} are to share their {part}, and were learned with one each; begin with fresh "
-                'heads (reset=["heads"]), or teach one of them'
+                f"the heads of {first} and {second} have to share their {name}, but were trained with one each; start "
+                'with new heads (reset=["heads"]), or train one of the two'
             )
-        module = next(iter(old.values()), next(iter(sharing.values())).get_submodule(part))
-        if any(getattr(h, part, None) is module for h in others):
+        module = next(iter(old.values()), next(iter(sharing.values())).get_submodule(name))
+        if any(name in h.shared_modules and h.get_submodule(name) is module for h in others):
             module = deepcopy(module)
-        _check_shapes(part, module, sharing)
+        _check_shapes(name, module, sharing)
         for head in sharing.values():
-            setattr(head, part, module)
+            setattr(head, name, module)
 
 
-def _check_shapes(part: str, module: nn.Module, heads: Mapping[str, nn.Module]) -> None:
-    wanted = {k: v.shape for k, v in module.state_dict().items()}
+def _check_shapes(name: str, module: nn.Module, heads: Mapping[str, Head]) -> None:
+    expected = {k: v.shape for k, v in module.state_dict().items()}
     for task, head in heads.items():
-        if {k: v.shape for k, v in head.get_submodule(part).state_dict().items()} != wanted:
+        if {k: v.shape for k, v in head.get_submodule(name).state_dict().items()} != expected:
             raise ValueError(
-                f"the {part} of {task} has another shape than the one it is to share; begin with fresh heads "
+                f"the {name} of {task} has another shape than the shared one; start with new heads "
                 '(reset=["heads"])'
             )

@@ -1,4 +1,4 @@
-"""UperNet: class logits from the four feature taps (Xiao et al. 2018, in the setting of GenPercept's paper)."""
+"""UperNet: class logits from the four feature maps (Xiao et al. 2018, in the setting of GenPercept's paper)."""
 
 from __future__ import annotations
 
@@ -10,27 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from .head import Head
 from .norm import BatchNorm
 
 
-class UperNetHead(nn.Module):
+class UperNetHead(Head):
     """Features of a U-Net's decoding path to class logits.
 
-    The coarsest tap is pooled to grids of several sizes (Zhao et al. 2017), the others are added on the way down to
-    the finest, and all are read together. Unlike the other heads' it is no picture that comes out: one channel a class.
+    The coarsest map is pooled to grids of several sizes (Zhao et al. 2017), the others are added from coarse to fine,
+    and all levels are fused. The output has one channel per class.
 
     Args:
-        classes: how many logits.
-        channels: of the feature taps, fine to coarse.
-        width: of every inner map.
-        pools: edges of the grids the coarsest tap is pooled to.
-        dropout: share of inner channels left out in training, through torch's global generator.
+        classes: number of logits.
+        channels: of the feature maps, fine to coarse.
+        width: of every hidden map.
+        pools: edges of the grids that the coarsest map is pooled to.
+        dropout: fraction of hidden channels dropped in training, through torch's global generator.
 
     Raises:
-        ValueError: fewer than 2 classes, no tap or no grid.
+        ValueError: fewer than 2 classes, no feature map or no grid.
     """
-
-    reads_features = True
 
     def __init__(
         self,
@@ -42,12 +41,10 @@ class UperNetHead(nn.Module):
     ) -> None:
         super().__init__()
         if classes < 2:
-            raise ValueError(
-                f"a UperNet head tells classes apart, at least 2 of them; it was asked for {classes}"
-            )
+            raise ValueError(f"a UperNet head has {classes} classes; expected at least 2")
         if not channels or not pools:
             raise ValueError(
-                f"a UperNet head needs taps and grids to pool them to, not {channels} and {pools}"
+                f"a UperNet head has the channels {channels} and the pooling grids {pools}; expected at least one each"
             )
         self.config = {
             "classes": classes,
@@ -68,30 +65,28 @@ class UperNetHead(nn.Module):
 
     @classmethod
     def from_backbone(cls, backbone: Backbone, channels: int, **options: Any) -> UperNetHead:
-        """A fresh one of ``channels`` classes, 2/5 as wide as the coarsest tap: 512 of SD's; see `heads.make_head`."""
-        taps = tuple(reversed(backbone.feature_channels))
-        fitting: dict[str, Any] = {
+        """``channels`` classes; 2/5 as wide as the coarsest feature map: 512 for SD. See `Head.from_backbone`."""
+        read = tuple(reversed(backbone.feature_channels))
+        defaults: dict[str, Any] = {
             "classes": channels,
-            "channels": taps,
-            "width": max(16, taps[-1] * 2 // 5 // 8 * 8),
+            "channels": read,
+            "width": max(16, read[-1] * 2 // 5 // 8 * 8),
         }
-        return cls(**{**fitting, **options})
+        return cls(**{**defaults, **options})
 
     def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """Features (``b c h w`` each, coarse to fine) to logits ``b classes h*stride w*stride``; no latent is read.
+        """Features (``b c h w`` each, coarse to fine) to logits ``b classes h*stride w*stride``; ``x0`` is not read.
 
         Raises:
-            ValueError: there are more or fewer features than the head was made for.
+            ValueError: another number of features than the head has `channels`.
         """
-        taps = list(features[::-1])
-        if len(taps) != len(self.laterals) + 1:
-            raise ValueError(
-                f"a UperNet head of {len(self.laterals) + 1} taps was given {len(taps)} features"
-            )
-        maps = [self.pyramid(taps.pop())]
-        for lateral, tap in zip(reversed(self.laterals), reversed(taps), strict=True):
-            found = lateral(tap)
-            maps.insert(0, found + _resized(maps[0], found.shape[-2:]))
+        *fine, coarse = features[::-1]
+        if len(features) != len(self.laterals) + 1:
+            raise ValueError(f"a UperNet head of {len(self.laterals) + 1} feature maps got {len(features)}")
+        maps = [self.pyramid(coarse)]
+        for lateral, feature in zip(reversed(self.laterals), reversed(fine), strict=True):
+            projected = lateral(feature)
+            maps.insert(0, projected + _resized(maps[0], projected.shape[-2:]))
         size = maps[0].shape[-2:]
         smooth = [layer(m) for layer, m in zip(self.smooth, maps[:-1], strict=True)]
         fused = self.fuse(torch.cat([_resized(m, size) for m in (*smooth, maps[-1])], 1))
@@ -100,7 +95,7 @@ class UperNetHead(nn.Module):
 
 
 class _Pyramid(nn.Module):
-    """A map beside what it is on average in the cells of several grids."""
+    """Pyramid pooling: a map concatenated with its averages over the cells of several grids."""
 
     def __init__(self, channels: int, width: int, pools: Sequence[int]) -> None:
         super().__init__()

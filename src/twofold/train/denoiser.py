@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones.image_encoder import ImageFeatures
 from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import from_x0
 from ..finite import check_finite
-from ..heads import HeadGroup, text_of
+from ..heads import Head, HeadGroup, text_of
 from ..heads.group import at
 from ..predictor import Predictor, Reading
 from ..protocol import Query, joined
@@ -55,7 +55,7 @@ class DenoiserStage(PerceptionStage):
         backbone: StableDiffusion,
         recipe: Recipe,
         run: Path,
-        heads: Mapping[str, nn.Module],
+        heads: Mapping[str, Head],
         team: Team,
     ) -> None:
         self.backbone = backbone
@@ -98,7 +98,7 @@ class DenoiserStage(PerceptionStage):
         does not mix a target into its input.
         """
         alone = kind == IMAGE or not self.recipe.joint_tasks or self.recipe.protocol.kind != "one_step"
-        if alone or hasattr(self.heads[kind], "text"):
+        if alone or self.heads[kind].has_prompts:
             return ("kind", kind)
         return ("prompt", self._prompt(kind))
 
@@ -132,7 +132,7 @@ class DenoiserStage(PerceptionStage):
         query = joined([self._query(e) for e in firsts])
         head = self.heads[names[0]]
         text = text_of(head, lambda: self._prompted(names[0])).expand(len(images), -1, -1)
-        taps = getattr(head, "reads_features", True)
+        taps = head.reads_features
         maps = self._image_features(firsts)
         said = self.backbone(query.x, query.t, text, taps, self._labels(len(images)), maps)
         if not taps:  # the decoder may bound an infinite latent
@@ -170,7 +170,7 @@ class DenoiserStage(PerceptionStage):
         places: Mapping[str, Sequence[int]],
     ) -> dict[str, Terms]:
         """By task, the losses on what its head paints: the head's own where it brings some along, else the task's."""
-        own = [n for n in examples if hasattr(self.heads[n], "loss") and n not in self.recipe.losses]
+        own = [n for n in examples if self.heads[n].has_loss and n not in self.recipe.losses]
         group = HeadGroup({name: self.heads[name] for name in examples if name not in own})
         painted = group(*shown, places)
         terms = {name: self._painted_terms(name, p.float(), examples[name]) for name, p in painted.items()}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
-from ..heads import make_head, share
+from ..heads import Head, make_head, share_modules
 from ..io import check_name
 from ..suggest import did_you_mean
 from ..tasks import Task, get_task
@@ -20,7 +19,7 @@ from .recipe import Recipe
 class Denoiser(nn.Module):
     """The parts that may learn, as one module with their own names; which do, their parameters say."""
 
-    def __init__(self, backbone: StableDiffusion, heads: Mapping[str, nn.Module]) -> None:
+    def __init__(self, backbone: StableDiffusion, heads: Mapping[str, Head]) -> None:
         super().__init__()
         self.unet, self.vae = backbone.unet, backbone.vae
         self.text_encoder = backbone.text_encoder
@@ -69,8 +68,8 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
 
 
 def make_heads(
-    backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, nn.Module], tasks: Mapping[str, Task]
-) -> dict[str, nn.Module]:
+    backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, Head], tasks: Mapping[str, Task]
+) -> dict[str, Head]:
     """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones.
 
     ``found`` are by the names that a recipe has for tasks, or by those that a checkpoint has.
@@ -87,16 +86,14 @@ def make_heads(
     called = {t: t if t in found else task.name for t, task in tasks.items()}
     learned = {t: found[called[t]] for t, h in fresh.items() if _alike(found.get(called[t]), h)}
     for t, head in learned.items():
-        adopt: Any = getattr(head, "adopt", None)
-        if adopt is not None:  # the recipe says how it learns on
-            adopt(fresh[t].config)
+        head.set_training_options(fresh[t].config)
     heads = {**fresh, **learned}
     taken = {id(h) for h in learned.values()}
-    share(heads, learned, [h for h in found.values() if id(h) not in taken])
+    share_modules(heads, learned, [h for h in found.values() if id(h) not in taken])
     return heads
 
 
-def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, nn.Module]) -> None:
+def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, Head]) -> None:
     """That a start has the heads that a recipe trains, where these may not begin from random weights.
 
     Raises:
@@ -110,11 +107,7 @@ def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, n
             wanted = make_head(recipe.head, backbone, task.outputs, **recipe.head_options)
             there = found.get(name, found.get(task.name))
             if not _alike(there, wanted):
-                has = (
-                    "none"
-                    if there is None
-                    else f"a {type(there).__name__} of {getattr(there, 'config', None)}"
-                )
+                has = "none" if there is None else f"a {type(there).__name__} of {there.config}"
                 raise ValueError(
                     f"the recipe trains a {recipe.head} head of {name} ({wanted.config}), and {recipe.start} has "
                     f"{has}: training would begin with a random one. Use the head that was warmed up "
@@ -122,18 +115,17 @@ def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, n
                 )
 
 
-def _alike(found: nn.Module | None, wanted: nn.Module) -> bool:
-    """Whether a head that is there is one as the recipe wants it, but for how it learns (``training_options``)."""
-    if type(found) is not type(wanted):
+def _alike(found: Head | None, wanted: Head) -> bool:
+    """Whether ``found`` has the class and the config of ``wanted``, except for `Head.training_options`."""
+    if found is None or type(found) is not type(wanted):
         return False
-    learning = getattr(wanted, "training_options", ())
-    configs = (
-        {k: v for k, v in getattr(h, "config", {}).items() if k not in learning} for h in (found, wanted)
+    first, second = (
+        {k: v for k, v in head.config.items() if k not in wanted.training_options} for head in (found, wanted)
     )
-    return next(configs) == next(configs)
+    return first == second
 
 
-def set_learning(backbone: StableDiffusion, heads: Mapping[str, nn.Module], recipe: Recipe) -> None:
+def set_learning(backbone: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe) -> None:
     """Say of every parameter whether it learns; low-rank additions are made here."""
     backbone.requires_grad_(False)
     if recipe.unet == "full":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..finite import NonFiniteError
+from ..heads import Head
 from ..image import write_image
 from ..io import atomic_write, remove_leftovers
 from .best import Best
@@ -55,9 +56,7 @@ class Stage(Protocol):
         ...
 
 
-def make_stage(
-    backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, nn.Module], team: Team
-) -> Stage:
+def make_stage(backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, Head], team: Team) -> Stage:
     """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
     if recipe.stage == "network":
         from .network import NetworkStage
@@ -78,7 +77,7 @@ def train(
     backbone: nn.Module,
     recipe: Recipe,
     run: Path,
-    heads: dict[str, nn.Module] | None = None,
+    heads: dict[str, Head] | None = None,
     team: Team | None = None,
     averaged: bool = True,
 ) -> Generator[Record, None, None]:

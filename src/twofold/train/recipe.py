@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..backbones.encoders import IMAGE_ENCODERS
 from ..heads import HEADS
 from ..io import check_name
+from ..named_code import names_code
 from ..protocol import OneStep, Protocol
 from ..suggest import did_you_mean, unknown
 from ..tasks import get_task
@@ -215,7 +216,7 @@ class Recipe(BaseModel):
                 get_task(name)
         for name in {*self.losses, *self.prompts} - {*self.tasks}:
             raise ValueError(f"losses or prompts name {name!r}, which mix does not teach")
-        if self.head not in HEADS:
+        if self.head not in HEADS and not names_code(self.head):
             raise ValueError(unknown("head", self.head, HEADS))
         if self.head_lr and not self.lr:
             raise ValueError(

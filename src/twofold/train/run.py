@@ -23,6 +23,7 @@ from ..checkpoints import (
     save_network,
 )
 from ..data.folder import Folder
+from ..heads import Head
 from ..io import file_lock
 from ..tasks import TASKS, get_task
 from .learn import uses_image_features
@@ -32,7 +33,7 @@ from .team import Team
 from .track import Journal
 
 
-def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, nn.Module]]:
+def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, Head]]:
     """The model a recipe starts from, or a fresh miniature; parts it resets are random again.
 
     The words of a fresh tokenizer are those of the sources' captions and of the tasks' prompts.
@@ -74,7 +75,7 @@ def _add_image_encoder(backbone: StableDiffusion, recipe: Recipe) -> None:
     backbone.image_adapter = ImageAdapter.for_unet(encoder, backbone.unet, backbone.stride)
 
 
-def _begun(recipe: Recipe) -> tuple[nn.Module, ModelSettings | NetworkSettings, dict[str, nn.Module]]:
+def _begun(recipe: Recipe) -> tuple[nn.Module, ModelSettings | NetworkSettings, dict[str, Head]]:
     """What a recipe's stage begins with."""
     return (*_network(recipe), {}) if recipe.stage == "network" else starting_point(recipe)
 
@@ -180,7 +181,7 @@ def save_student(recipe: Recipe, run: Path, folder: Path, team: Team | None = No
 def _save(
     backbone: nn.Module,
     settings: ModelSettings | NetworkSettings,
-    heads: dict[str, nn.Module],
+    heads: dict[str, Head],
     recipe: Recipe,
     folder: Path,
 ) -> None:

@@ -1,0 +1,56 @@
+"""Objects in the user's own code, named ``package.module:object``.
+
+A name that the user passes (an option, an argument, a recipe in Python) imports its module. A name that was read from a
+file is data: it imports nothing, and finds an object only in a module that has been imported already.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+
+def names_code(name: str) -> bool:
+    """Whether ``name`` is of the form ``package.module:object``."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and all(map(str.isidentifier, (*module.split("."), attribute)))
+
+
+def import_named(module: str, advice: str) -> Any:
+    """The module of that name.
+
+    Raises:
+        ValueError: there is none; ``advice`` ends the message. An import error inside the module is raised as it is.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name and not f"{module}.".startswith(f"{error.name}."):
+            raise  # a module that the named one imports
+        raise ValueError(f"there is no module {module!r} to import; {advice}") from error
+
+
+def find_object(name: str, kind: str, trusted: bool, remedy: str) -> Any:
+    """The object that ``name`` names; None where its module has no such attribute.
+
+    Args:
+        name: ``package.module:object``.
+        kind: what the object should be, for messages: ``task``, ``head``.
+        trusted: whether the user passed the name; see the module's docstring.
+        remedy: what the user may do about a name that is not trusted, for the message.
+
+    Raises:
+        ValueError: no such module, or a name that is not trusted and whose module is not imported.
+    """
+    module, _, attribute = name.partition(":")
+    if trusted:
+        found = import_named(module, f"put its folder on PYTHONPATH to use the {kind} {name!r}")
+    elif module in sys.modules:
+        found = sys.modules[module]
+    else:
+        raise ValueError(
+            f"{name} is a {kind} in the user's own code, and a checkpoint runs no code: if you trust it, {remedy}"
+        )
+    # Not getattr: a module's own __getattr__ may import another module for a name that it lacks.
+    return vars(found).get(attribute)
