@@ -1,4 +1,4 @@
-"""Class logits from features and cross-attention maps of class names; networks of the user's own in the head's place."""
+"""Class logits from features and attention maps of class names; networks of the user's own in place of the head."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def made(net, **options):
 
 def shown(net, head, h=5, w=7):
     z = torch.randn(2, 4, h, w, generator=torch.Generator().manual_seed(0))
-    text = head.text()
+    text = head.prompt_embeds()
     text = net.embed([""]) if text is None else text
     with torch.no_grad():
         return net(z, torch.tensor([1, 1]), text.expand(2, -1, -1), features=head.reads_features).features
@@ -43,8 +43,7 @@ def test_with_class_names_it_reads_attention_maps(net):
     assert head.reads_features == "attention"
     assert head.config["attention_levels"] == list(net.cross_attention_levels) == [1, 2]
     features = shown(net, head)
-    looks = features[-2:]
-    assert [look.shape[1] for look in looks] == [4, 4]  # one a name, not one a token
+    assert [probs.shape[1] for probs in features[-2:]] == [4, 4]  # one per prompt, not one per token
     widths = [layer.in_channels for layer in head.laterals]
     plain = [level[-1] for level in reversed(net.levels)]
     assert widths == [plain[0], plain[1] + 4, plain[2] + 4, plain[3]]
@@ -56,11 +55,11 @@ def test_with_class_names_it_reads_attention_maps(net):
         head(torch.zeros(0), features[:-2], net)
 
 
-def test_of_stable_diffusion_it_has_the_published_widths():
+def test_stable_diffusion_s_head_has_the_published_widths():
     with torch.device("meta"):
         head = FPNHead(150, prompts=["x"] * 150)
     assert [layer.in_channels for layer in head.laterals] == [320, 790, 1430, 1280]
-    # As its configuration has it: 256 maps in the pyramid, and 256 in what reads it.
+    # As in VPD's configuration: 256 channels in the pyramid and after it.
     assert {layer.out_channels for layer in head.laterals} == {256}
     convs = [conv for scale in head.scales for conv in scale.get_submodule("convs").children()]
     assert {(conv.in_channels, conv.out_channels) for conv in convs if isinstance(conv, nn.Conv2d)} == {
@@ -71,17 +70,17 @@ def test_of_stable_diffusion_it_has_the_published_widths():
 
 
 @torch.no_grad()
-def test_it_begins_by_saying_the_names_as_they_were_embedded(net):
+def test_initial_prompt_embeds_are_those_of_the_text_encoder(net):
     head = made(net, prompts=["a red chair", "a depth map"])
     wanted = torch.stack([net.embed([p])[0, -1] for p in head.config["prompts"]])
-    torch.testing.assert_close(head.text()[0], wanted, rtol=0, atol=1e-3)
-    assert made(net).text() is None
+    torch.testing.assert_close(head.prompt_embeds()[0], wanted, rtol=0, atol=1e-3)
+    assert made(net).prompt_embeds() is None
 
 
-def test_the_names_are_learned_through_the_network(net):
+def test_the_text_adapter_gets_gradients_through_the_network(net):
     head = made(net, prompts=["a red chair", "a depth map"]).train()
     z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    features = net(z, torch.tensor([1]), head.text(), features="attention").features
+    features = net(z, torch.tensor([1]), head.prompt_embeds(), features="attention").features
     head(z, features, net).square().sum().backward()
     assert head.text_adapter.gain.grad.abs().max() > 0
     assert all(p.grad is not None for p in head.parameters())

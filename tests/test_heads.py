@@ -153,7 +153,7 @@ def test_a_head_can_be_made_for_every_task(name):
     if task.painted:
         make_head("latent", net, task.outputs)
     elif task.outputs != 3:
-        with pytest.raises(ValueError, match=f"3 channels, not {task.outputs}"):
+        with pytest.raises(ValueError, match=f"3 channels, and {task.outputs} are needed"):
             make_head("latent", net, task.outputs)
 
 

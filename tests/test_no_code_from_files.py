@@ -140,7 +140,11 @@ def test_no_command_imports_what_a_checkpoint_names(root, place, capsys):
 
 @pytest.mark.parametrize(
     ("changes", "key"),
-    [({"mix": {TASK: 1.0}}, "mix"), ({"stage": "network", "network": NETWORK, "start": "new"}, "network")],
+    [
+        ({"mix": {TASK: 1.0}}, "mix"),
+        ({"head": NETWORK}, "head"),
+        ({"stage": "network", "network": NETWORK, "start": "new"}, "network"),
+    ],
 )
 @pytest.mark.parametrize("command", ["train", "train --lab", "improve"])
 def test_a_recipe_in_json_runs_no_code(root, changes, key, command, capsys):
@@ -205,6 +209,41 @@ def test_a_task_of_one_s_own_is_the_user_s_to_name(root, capsys):
     assert run([*COMMANDS["predict"], "--task", TASK]) == 0
     assert (root / "mark").exists()
     assert open_model("model").predictor().task is depth  # its module is imported by now
+
+
+HEAD = """
+from torch import nn
+from twofold.heads import Head
+class Mine(Head):
+    def __init__(self, channels: int, out_channels: int = 3) -> None:
+        super().__init__()
+        self.config = {"channels": channels, "out_channels": out_channels}
+        self.layer = nn.Conv2d(channels, out_channels * 64, 1)
+    @classmethod
+    def from_backbone(cls, backbone, channels, **options):
+        return cls(**{"channels": backbone.feature_channels[-1], "out_channels": 3, **options})
+    def forward(self, x0, features, backbone):
+        return nn.functional.pixel_shuffle(self.layer(features[-1]), backbone.stride)
+"""
+
+
+def test_a_head_of_the_user_s_own_is_trained_saved_and_read_after_its_import(root):
+    (root / "mine.py").write_text(HEAD)
+    recipe(head="mine:Mine", latent_weight=0.0, image_weight=1.0).save(root / "recipe.json")
+    try:
+        assert run(COMMANDS["train"]) == 2
+        assert "mine" not in sys.modules
+        assert run([*COMMANDS["train"], "--set", "head=mine:Mine"]) == 0
+        saved = root / "out" / "checkpoint"
+        made = sys.modules.pop("mine")
+        with pytest.raises(ModelError, match=r"runs no code.*import mine first"):
+            open_model(saved)
+        sys.modules["mine"] = made
+        head = open_model(saved).heads["depth"]
+        assert type(head) is made.Mine
+        assert head.config == {"channels": open_model(saved).backbone.feature_channels[-1], "out_channels": 3}
+    finally:
+        sys.modules.pop("mine", None)
 
 
 def test_a_module_is_not_asked_for_names_that_it_lacks(monkeypatch):

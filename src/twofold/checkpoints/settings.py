@@ -28,7 +28,7 @@ class TaskSettings(BaseModel):
     Attributes:
         task: its name where that is not the key it stands under: two keys may ask one task in two ways.
         protocol: how the answer is reached.
-        head: what reads it out; the weights of one that has any are in ``heads/<key>``.
+        head: one of `heads.HEADS` or ``package.module:Name``; its weights, if it has any, are in ``heads/<key>``.
         prompt, pad, guidance, stretch, clip, part, image_features, resize, odd_sizes: see `Reading`.
         space: what the numbers of the map are.
         frame: that vectors are painted in; ``None`` where there are none.

@@ -141,12 +141,13 @@ def find_recipe(name: str, settings: Sequence[str] = (), lab: bool = False) -> R
 
 
 def _code_in(settings: Sequence[str]) -> set[str]:
-    """What the user has named of a network or of tasks, in settings of the command line."""
+    """Names of a network, a head or tasks in settings of the command line."""
     from twofold.train.override import read_value
 
     values = {key: read_value(value) for key, _, value in (s.partition("=") for s in settings)}
     mix = values.get("mix")
-    return {str(values.get("network", "")), *(mix if isinstance(mix, dict) else ())}
+    names = {str(values.get(key, "")) for key in ("network", "head")}
+    return {*names, *(mix if isinstance(mix, dict) else ())}
 
 
 def _read_recipe(name: str) -> tuple[Recipe, Path]:

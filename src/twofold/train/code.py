@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def named_code(recipe: Recipe) -> dict[str, str]:
     """Names of code outside twofold that a run of ``recipe`` imports, and the key that each stands under."""
     network = {recipe.network: "network"} if recipe.network else {}
-    return network | {task: "mix" for task in recipe.mix if names_code(task)}
+    head = {recipe.head: "head"} if names_code(recipe.head) else {}
+    return network | head | {task: "mix" for task in recipe.mix if names_code(task)}
 
 
 def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> None:
@@ -36,7 +37,7 @@ def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> Non
     """
     for name, key in named_code(recipe).items():
         if name not in allowed:
-            value = name if key == "network" else json.dumps(recipe.mix)
+            value = json.dumps(recipe.mix) if key == "mix" else name
             raise ValueError(
                 f"{path} names code ({key}: {name!r}), and a JSON file runs none; where you trust that code, pass "
                 f"--set '{key}={value}', or write the recipe as a Python file"
