@@ -142,7 +142,7 @@ def test_no_command_imports_what_a_checkpoint_names(root, place, capsys):
     ("changes", "key"),
     [
         ({"mix": {TASK: 1.0}}, "mix"),
-        ({"head": NETWORK}, "head"),
+        ({"head": NETWORK, "latent_weight": 0.0, "image_weight": 1.0}, "head"),
         ({"stage": "network", "network": NETWORK, "start": "new"}, "network"),
     ],
 )
