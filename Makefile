@@ -42,4 +42,4 @@ lock:
 	bash scripts/lock.sh
 
 clean:
-	rm -rf $(VENV) dist build predictions pictures
+	rm -rf $(VENV) dist build predictions images

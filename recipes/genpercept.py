@@ -2,7 +2,7 @@
 
     twofold data convert hypersim TREE --split train --out data/hypersim
     twofold train recipes/genpercept.py:depth
-    twofold train recipes/genpercept.py:depth --lab      # the same idea in minutes, on the embedded model
+    twofold train recipes/genpercept.py:depth --smoke-test      # the same idea in minutes, on the embedded model
 
 What is common to all of them is `ablation`; the others differ from it by `replace`. Numbers of published rows are in
 the docstrings, as the paper prints them. ``*_as_released`` has the quirks of the released code: its encodings and

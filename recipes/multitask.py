@@ -4,7 +4,7 @@
     twofold train recipes/multitask.py:nyud_mt
     twofold create data/nyud-mt --model runs/nyud-mt/checkpoint --strength 0.6 --count 500 --out data/nyud-mt-created
     twofold train recipes/multitask.py:nyud_mt_improved
-    twofold train recipes/multitask.py:nyud_mt --lab                           # in miniature
+    twofold train recipes/multitask.py:nyud_mt --smoke-test                           # in miniature
 
 Losses, their weights and the optimizer are those of InvPT's and TaskPrompter's programs (Ye & Xu 2022, 2023), whose
 settings Diff-2-in-1's paper says it keeps; boundaries, which they learn too, are left out as they are there. How the

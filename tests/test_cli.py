@@ -101,7 +101,7 @@ def test_pictures_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode
         ),
         (["generate", "a chair", "--strength", "2"], 2, "--strength 2"),
         (["generate", "a chair", "--size", "12"], 2, "WIDTHxHEIGHT"),
-        (["generate", "a chair", "--like", "absent.png"], 2, "absent.png does not exist"),
+        (["generate", "a chair", "--image", "absent.png"], 2, "absent.png does not exist"),
         (["train", "nothing"], 2, "no recipe 'nothing'"),
         (["render", "--count", "1", "--out", "x", "--size", "big"], 2, "WIDTHxHEIGHT"),
     ],
@@ -156,7 +156,7 @@ def test_generate_draws_the_same_picture_from_the_same_seed(
     told = one_line(capsys.readouterr().err)
     assert "0000_a-red-chair.png was generated with other settings (guidance); use --overwrite" in told
     picture("start.png", size=(50, 30))
-    assert run([*base, "--like", "start.png", "--out", "like"]) == 0
+    assert run([*base, "--image", "start.png", "--out", "like"]) == 0
     with Image.open("like/0000_a-red-chair.png") as drawn:
         assert drawn.size == (40, 24)
 
@@ -233,7 +233,7 @@ def test_train_makes_a_checkpoint_that_predicts(
     folder(here / "data", count=2, size=32)
     Path("recipes").mkdir()
     Path("recipes/quick.py").write_text(RECIPE.format(start=str(tiny_model), data=str(here / "data")))
-    assert run(["train", "quick", "--set", "batch=1", "--every", "1"]) == 0
+    assert run(["train", "quick", "--set", "batch=1", "--log-every", "1"]) == 0
     assert "step 2/2" in capsys.readouterr().out
     picture("a.png")
     assert run(["predict", "a.png", "--task", "depth", "--model", "runs/quick/checkpoint"]) == 0

@@ -79,8 +79,8 @@ def test_what_is_unknown_is_named_with_the_nearest(here, tiny_model, capsys, arg
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["generate", "x", "--strength", "0.5"], "--strength has no effect without --like; leave it out"),
-        (["generate", "x", "--strength", "0.6"], "--strength has no effect without --like"),
+        (["generate", "x", "--strength", "0.5"], "--strength has no effect without --image; leave it out"),
+        (["generate", "x", "--strength", "0.6"], "--strength has no effect without --image"),
         (["predict", "a.png", "--merge", "median"], "--merge has no effect without --ensemble"),
         (["predict", "a.png", "--method", "dmp-depth", "--base", "x"], "--method, --base have no effect for the emb"),
         (["predict", "a.png", "--model", "MODEL", "--revision", "main"], "a revision is of a hub repository"),

@@ -117,7 +117,7 @@ def evaluated(root: Path, out: str) -> list[str]:
         data,
         "--out",
         str(root / out),
-        "--no-pictures",
+        "--no-images",
     ]
 
 
@@ -219,7 +219,7 @@ def test_the_documented_improve_command_runs_from_the_warm_up(place, tmp_path):
     words = shlex.split(command[1])[1:]
     words[1] = f"{RECIPES}:warm_up"
     words[words.index("start=runs/diff2in1-warm-up/checkpoint")] = f"start={place / 'runs/warm/checkpoint'}"
-    words[words.index("--looks") + 1] = "2"
+    words[words.index("--steps") + 1] = "2"
     sources = json.dumps([{"path": str(place / "data" / "nyu")}])
     small = {"size": [H, W], "steps": 2, "batch": 4, "save_every": 1, "sources": sources}
     settings = [x for k, v in small.items() for x in ("--set", f"{k}={v}")]
@@ -371,7 +371,7 @@ def test_published_numbers_with_the_published_weights(tmp_path):
         "nyuv2-normals-bae",
         "--data",
         str(tmp_path / "nyu"),
-        "--no-pictures",
+        "--no-images",
     ]
     model = ["--model", str(root / "weights"), "--method", "diff2in1-normals-official"]
     assert run([*command, *model, "--out", str(tmp_path / "report")]) == 0

@@ -77,7 +77,7 @@ MADE_BY_A_PAGE = {"sd15", "warm", "sd15-bae"}
 VALUES: dict[str, Callable[[str], bool]] = {
     "task": is_task,
     "model": is_model,
-    "creator": is_model,
+    "generator": is_model,
     "benchmark": among(BENCHMARKS),
     "protocol": among(EVAL_PROTOCOLS),
     "method": among(PUBLISHED),
@@ -128,7 +128,7 @@ def wrong_recipe(values: dict[str, Any], folder: Path) -> list[str]:
         unknown = [s for s in settings if s.partition("=")[0].split(".")[0] not in Recipe.model_fields]
         return [f"--set {s}" for s in unknown]
     own = (folder / name.partition(":")[0]).is_file()
-    find_recipe(str(folder / name) if own else name, settings, bool(values.get("lab")))
+    find_recipe(str(folder / name) if own else name, settings, bool(values.get("smoke_test")))
     return []
 
 

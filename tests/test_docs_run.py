@@ -41,12 +41,12 @@ TRAINING = (
 )
 SMALLER = {
     "train": f"{TRAINING} --tracker none",
-    "improve": f"{TRAINING} --looks 2 --size 64",
+    "improve": f"{TRAINING} --steps 2 --size 64",
     "create": "--steps 2 --size 64 --scoring free --batch 2",
     "generate": "--steps 2 --size 64x48 --count 2",
     "render": "--count 1 --size 64x48 --spp 1 --workers 1",
     "predict": "--size 64",
-    "evaluate": "--no-pictures",
+    "evaluate": "--no-images",
     "metrics": "--pixels 64",
     "benchmarks/create.py": "--heads bae --batches 1 --size 64x48 --turns 1",
     "benchmarks/lab.py": "--rows lora_16 --seeds 1 --steps 2 --count 2",
@@ -106,7 +106,7 @@ def words_of(words: tuple[str, ...]) -> list[str]:
     """The command with its changes, and with absolute paths inside the sandbox."""
     kind = words[1]
     added = [] if "compare" in words else SMALLER.get(kind, "").split()
-    if kind in ("train", "improve") and "--lab" in words:
+    if kind in ("train", "improve") and "--smoke-test" in words:
         added = ["--device", "cpu", "--tracker", "none", "--set", "steps=2", "--set", "validate_count=2"]
     return [re.sub(r"^/data/", "raw/", word) for word in words] + added
 

@@ -128,7 +128,7 @@ def test_the_terminal_says_so(data: Path, tmp_path: Path, capsys: pytest.Capture
         stored(root, str(one.id), predicted(one, "disparity"))
     command([
         "evaluate", "--predictions", str(root), "--data", str(data), "--protocol", "depth/marigold-ls",
-        "--out", str(tmp_path / "out"), "--no-pictures",
+        "--out", str(tmp_path / "out"), "--no-images",
     ])  # fmt: skip
     said = " ".join(capsys.readouterr().out.split())
     assert "warning: the scale fitted to depth is negative in 4 of 4 images" in said

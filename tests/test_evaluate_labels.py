@@ -59,6 +59,6 @@ def test_the_terminal_warns(tmp_path, capsys):
     data = written(tmp_path / "data", "mask", [HALF * 0, HALF * 0])
     for one in Folder(data):
         stored(tmp_path / "predictions", str(one.id), one.targets["mask"])
-    asked = ["evaluate", "--predictions", str(tmp_path / "predictions"), "--data", str(data), "--no-pictures"]
+    asked = ["evaluate", "--predictions", str(tmp_path / "predictions"), "--data", str(data), "--no-images"]
     assert command([*asked, "--protocol", "dis/pysod", "--out", str(tmp_path / "out")]) == 0
     assert "warning: of 2 mask labels 2 are empty" in " ".join(capsys.readouterr().out.split())

@@ -119,8 +119,8 @@ def test_one_image_that_fails_is_one_failed_row(here, tiny_model, capsys, monkey
 def test_an_image_to_start_from_is_part_of_the_settings(here, tiny_model, capsys):
     for name, level in (("a.png", 50), ("b.png", 200)):
         Image.new("RGB", (40, 30), (level, 20, 90)).save(name)
-    assert run(command(tiny_model, "--like", "a.png", "--strength", "0.5")) == 0
-    assert run(command(tiny_model, "--like", "b.png", "--strength", "0.5")) == 1
+    assert run(command(tiny_model, "--image", "a.png", "--strength", "0.5")) == 0
+    assert run(command(tiny_model, "--image", "b.png", "--strength", "0.5")) == 1
     assert "(image_sha256)" in capsys.readouterr().err
 
 

@@ -174,12 +174,12 @@ def test_the_command_improves_what_a_recipe_file_says(warm, tmp_path, capsys):
         str(tmp_path / "run"),
         "--strength",
         "0.4",
-        "--looks",
+        "--steps",
         "2",
         "--set",
         "labels=2",
     ]
-    assert run([*asked, "--guidance", "1", "--every", "1", "--device", "cpu"]) == 0
+    assert run([*asked, "--guidance", "1", "--log-every", "1", "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "round 1/1  step 2/2" in said
     assert (tmp_path / "run" / "checkpoint" / "twofold.json").exists()

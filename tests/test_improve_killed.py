@@ -62,7 +62,7 @@ def improving(recipe: Path, out: Path) -> list[str]:
         str(recipe),
         "--out",
         str(out),
-        "--looks",
+        "--steps",
         "2",
         "--guidance",
         "1",

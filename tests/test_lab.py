@@ -226,7 +226,7 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
     """By file and function; --set changes what the laboratory made of it, and what is missing is one line."""
     monkeypatch.chdir(tmp_path)
     file = ROOT / "recipes" / "table2.py"
-    assert run(["train", f"{file}:image_mse", "--lab"]) == 2
+    assert run(["train", f"{file}:image_mse", "--smoke-test"]) == 2
     said = capsys.readouterr().err
     assert "rendered scenes in data/rooms, which is not there; run: twofold render --count 1200" in said
     balls = str(place / "balls")
@@ -236,13 +236,14 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
     }  # fmt: skip
     settings = [x for key, value in changes.items() for x in ("--set", f"{key}={value}")]
     assert (
-        run(["train", f"{file}:image_mse", "--lab", "--device", "cpu", "--tracker", "none", *settings]) == 0
+        run(["train", f"{file}:image_mse", "--smoke-test", "--device", "cpu", "--tracker", "none", *settings])
+        == 0
     )
     assert "val depth/abs_rel" in capsys.readouterr().out
     assert Recipe.read(tmp_path / "runs/lab-genpercept-image-mse/recipe.json").losses == {
         "depth": {"mse": 1.0}
     }
-    assert run(["train", f"{file}:taught", "--lab"]) == 2
+    assert run(["train", f"{file}:taught", "--smoke-test"]) == 2
     assert "of: baseline, unet_from_scratch, decoder_from_scratch" in capsys.readouterr().err
 
 

@@ -100,7 +100,15 @@ def test_the_command_runs_both_stages(place, tmp_path, monkeypatch, capsys):
         "steps": 2, "batch": 2, "validation": None, "head_options": {}, "save_every": 1,
     }  # fmt: skip
     words = [x for k, v in settings.items() for x in ("--set", f"{k}={json.dumps(v)}")]
-    command = ["train", f"{RECIPES / 'diff2in1.py'}:second_stage", "--lab", "--device", "cpu", "--every", "1"]
+    command = [
+        "train",
+        f"{RECIPES / 'diff2in1.py'}:second_stage",
+        "--smoke-test",
+        "--device",
+        "cpu",
+        "--log-every",
+        "1",
+    ]
     assert run([*command, *words]) == 0
     said = capsys.readouterr().out
     assert said.index("warm-up: labelled") < said.index("improve: create") < said.index("done: runs/lab-")

@@ -451,7 +451,7 @@ def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
         str(tmp_path / "recipe.json"),
         "--out",
         str(tmp_path / "run"),
-        "--looks",
+        "--steps",
         "2",
         "--device",
         "cpu",
@@ -461,7 +461,7 @@ def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
     asked += ["--set", f"network={warm.network}"]
     assert run(asked) == 2
     assert "creator='embedded'" in capsys.readouterr().err
-    assert run([*asked, "--creator", str(root / "model"), "--guidance", "1", "--set", "labels=1"]) == 0
+    assert run([*asked, "--generator", str(root / "model"), "--guidance", "1", "--set", "labels=1"]) == 0
     assert (tmp_path / "run" / "checkpoint" / "network.json").exists()
 
 

@@ -103,13 +103,13 @@ COMMANDS: dict[str, list[str]] = {
     "predict a task": ["predict", "photo.png", "--model", "model", "--task", "depth", "--out", "out"],
     "evaluate": [
         "evaluate", "--data", "data", "--protocol", "depth/marigold-ls", "--model", "model", "--allow-synthetic",
-        "--out", "out", "--no-pictures",
+        "--out", "out", "--no-images",
     ],
     "create": ["create", "data", "--out", "out", "--model", "model", "--steps", "1", "--scoring", "free"],
     "generate": ["generate", "a ball", "--model", "model", "--out", "out", "--size", "32x32", "--steps", "1"],
     "convert-checkpoint": ["convert-checkpoint", "model", "out"],
     "train": ["train", "recipe.json", "--out", "out", "--device", "cpu", "--tracker", "none"],
-    "improve": ["improve", "recipe.json", "--out", "out", "--device", "cpu", "--looks", "1"],
+    "improve": ["improve", "recipe.json", "--out", "out", "--device", "cpu", "--steps", "1"],
 }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_no_command_imports_what_a_checkpoint_names(root, place, capsys):
         ({"stage": "network", "network": NETWORK, "start": "new"}, "network"),
     ],
 )
-@pytest.mark.parametrize("command", ["train", "train --lab", "improve"])
+@pytest.mark.parametrize("command", ["train", "train --smoke-test", "improve"])
 def test_a_recipe_in_json_runs_no_code(root, changes, key, command, capsys):
     recipe(**changes).save(root / "recipe.json")
     command, *more = command.split()

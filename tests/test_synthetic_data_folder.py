@@ -344,10 +344,10 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
     assert len(list((out / "nyu_nyu_T300" / "train" / "img").iterdir())) == 6
     assert run([*command, "--shard", "2/2"]) == 0
     for wrong, said in (
-        (["--strength", "2"], "--strength"), (["--shard", "3/2"], "--shard"), (["--keep", "fun<3"], "no score"),
+        (["--strength", "2"], "--strength"), (["--shard", "3/2"], "--shard"), (["--filter", "fun<3"], "no score"),
         (["--compat", "official", "--guidance", "2"], "guidance=1"), (["--label-mode", "guess"], "--label-mode"),
         (["--label-mode", "denoise"], "reads none"), (["--task", "albedo"], "does not know"),
-        (["--seed", "5"], "begun with other settings (seed)"), (["--keep", "flip<5"], "scoring 'all'"),
+        (["--seed", "5"], "begun with other settings (seed)"), (["--filter", "flip<5"], "scoring 'all'"),
         (["--dtype", "bfloat16"], "begun with other settings (dtype"),
     ):  # fmt: skip
         assert run([*command, *wrong]) == 2

@@ -264,7 +264,7 @@ def interrupted(
     def work() -> None:
         sys.stderr = os.fdopen(mouth, "w", buffering=1)
         prepare()
-        options = ["--tracker", "none", "--device", "cpu", "--every", "1", *asked]
+        options = ["--tracker", "none", "--device", "cpu", "--log-every", "1", *asked]
         code = command(["train", str(folder.parent / "recipe.json"), "--out", str(folder), *options])
         os._exit(code)
 

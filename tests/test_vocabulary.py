@@ -55,7 +55,15 @@ DEFINITIONS: dict[str, dict[str, str]] = {
 }
 
 # Options of commands and of scripts, in code and documentation: old -> new.
-OPTIONS: dict[str, str] = {}
+OPTIONS: dict[str, str] = {
+    "--creator": "--generator",
+    "--every": "--log-every",
+    "--lab": "--smoke-test",
+    "--like": "--image",
+    "--looks": "--steps",
+    "--no-pictures": "--no-images",
+    "--pictures": "--images",
+}
 
 # Figurative phrases in docstrings, comments, messages and documentation, as regular expressions.
 PHRASES: tuple[str, ...] = (

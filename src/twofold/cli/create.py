@@ -73,9 +73,11 @@ def create(
         str, typer.Option(help="reencode: predicted from the new picture; denoise: read off its drawing.")
     ] = "",
     mask: Annotated[str, typer.Option(help="Where labels hold: where the source's own do, or all.")] = "",
-    keep: Annotated[
+    filters: Annotated[
         list[str] | None,
-        typer.Option(metavar="SCORE<N", help="Keep what meets it, such as 'drift<20'; may be repeated."),
+        typer.Option(
+            "--filter", metavar="SCORE<N", help="Keep what meets it, such as 'drift<20'; may be repeated."
+        ),
     ] = None,
     scoring: Annotated[
         str, typer.Option(help="all, or free: only scores that need no further look of the network.")
@@ -125,7 +127,7 @@ def create(
     from twofold.generate.folder import create as created
     from twofold.generate.scores import Keep
 
-    thresholds = tuple(Keep.read(text) for text in keep or [])
+    thresholds = tuple(Keep.read(text) for text in filters or [])
     sources = _sources(data, out)
     opened = _open(model, device, parse_dtype(dtype))
     creator = _creator(opened, sources, task, settings, template, captioner)

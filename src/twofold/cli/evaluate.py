@@ -116,8 +116,8 @@ def evaluate(
         str,
         typer.Option(metavar="KEY", help="Scores apart by an entry of the manifest's rows, such as scene."),
     ] = "",
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Examples in report.html.")
+    images: Annotated[
+        bool, typer.Option("--images/--no-images", help="Example images in report.html.")
     ] = True,
     method: Method = "",
     base: Annotated[str, typer.Option(metavar="DIR", help="Model that completes a checkpoint.")] = "",
@@ -183,7 +183,7 @@ def evaluate(
         request = replace(request, protocol=eval_protocol)
         job, metadata = evaluation_from_model(request, predictor, longest, seed, dtype, model)
         metadata = replace(metadata, device=where)
-    return _run(job, replace(metadata, command=["twofold", *sys.argv[1:]]), pictures, as_json)
+    return _run(job, replace(metadata, command=["twofold", *sys.argv[1:]]), images, as_json)
 
 
 def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any]) -> list[EvalProtocol]:
@@ -217,7 +217,7 @@ def _predictor(
     return opened.predictor(name).asked(**asked), eval_protocol
 
 
-def _run(job: Evaluation, metadata: RunMetadata, pictures: bool, as_json: bool) -> int:
+def _run(job: Evaluation, metadata: RunMetadata, images: bool, as_json: bool) -> int:
     from twofold.evaluate import finish, run
     from twofold.evaluate.markdown import plain_table
     from twofold.evaluate.tables import counts_text, group_table, own_table, published_tables
@@ -228,7 +228,7 @@ def _run(job: Evaluation, metadata: RunMetadata, pictures: bool, as_json: bool) 
         kept += bool(row.get("kept"))
         if row["status"] == "failed":
             print_error(f"{row['id']}: {row['error']}")
-    report, paths = finish(job, metadata, pictures)
+    report, paths = finish(job, metadata, images)
     if as_json:
         print_json(report)
     else:

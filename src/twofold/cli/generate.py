@@ -40,16 +40,18 @@ def generate(
     captions: Annotated[
         list[str], typer.Argument(metavar="CAPTION...", help="What to draw; one picture or more of each.")
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where pictures are written.")] = Path("pictures"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where pictures are written.")] = Path("images"),
     count: Annotated[int, typer.Option(min=1, max=10000, help="Pictures of each caption.")] = 1,
-    like: Annotated[Path | None, typer.Option(metavar="PICTURE", help="A picture to start from.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(metavar="IMAGE", help="Image to start from (img2img).")
+    ] = None,
     strength: Annotated[
-        float, typer.Option(help="How much of --like is drawn anew: near 0 little, 1 all.")
+        float, typer.Option(help="How much of --image is drawn anew: near 0 little, 1 all.")
     ] = 0.6,
     size: Annotated[
         str,
         typer.Option(
-            metavar="WxH", help="Width x height in pixels; with --like, its own up to the longer of the two."
+            metavar="WxH", help="Width x height in pixels; with --image, its own up to the longer of the two."
         ),
     ] = "256x192",
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 40,
@@ -77,26 +79,26 @@ def generate(
     """
     if not 0 < strength <= 1:
         raise CommandError(f"--strength {strength:g} is not above 0 and at most 1")
-    if like is None:
-        refuse_unused(context, "without --like", "strength")
+    if image is None:
+        refuse_unused(context, "without --image", "strength")
     check_choice("--sampler", sampler, ("ddim", "dpmpp_2m"))
     height, width = parse_size_pair(size)
     if max(height, width) > 2048:
         raise CommandError(f"--size {size} is larger than 2048 pixels; draw smaller")
     requests = _requests(captions, seed, count)
-    start = None if like is None else _start(like, max(height, width))
+    start = None if image is None else _start(image, max(height, width))
     where, kind = parse_device(device), parse_dtype(dtype)
     synthesizer, digest = _open(model, where, kind, steps, guidance, sampler)
     pixels = [height, width] if start is None else list(start.shape[-2:])
     settings: dict[str, Any] = {"digest": digest, "sampler": sampler, "steps": steps, "guidance": guidance}
     settings |= {"dtype": kind, "pixels": pixels}
-    if like is not None:
-        settings |= {"strength": strength, "image_sha256": hashlib.sha256(like.read_bytes()).hexdigest()}
+    if image is not None:
+        settings |= {"strength": strength, "image_sha256": hashlib.sha256(image.read_bytes()).hexdigest()}
     from twofold.generate.image_files import GenerateJob, generate_files
     from twofold.job import OutputError
 
     job = GenerateJob(
-        synthesizer, requests, out, (height, width), settings, start, strength if like else 1.0, overwrite
+        synthesizer, requests, out, (height, width), settings, start, strength if image else 1.0, overwrite
     )
     counts: Counter[str] = Counter()
     paths: list[Path] = []
@@ -135,13 +137,13 @@ def _slug(caption: str) -> str:
     return "-".join(re.findall(r"[a-z0-9]+", caption.lower()))[:60].strip("-") or "empty"
 
 
-def _start(like: Path, longest: int) -> Tensor:
+def _start(image: Path, longest: int) -> Tensor:
     """The image to start from, 3 h w in [0, 1], no larger than what is generated."""
     from twofold.image import longest_edge_size, read_image, resize
 
-    image = read_image(like)
-    h, w = image.shape[-2:]
-    return resize(image, longest_edge_size(h, w, longest)).clamp(0, 1) if max(h, w) > longest else image
+    pixels = read_image(image)
+    h, w = pixels.shape[-2:]
+    return resize(pixels, longest_edge_size(h, w, longest)).clamp(0, 1) if max(h, w) > longest else pixels
 
 
 def _open(

@@ -36,11 +36,11 @@ def improve(
         float,
         typer.Option(help="Classifier-free guidance of the caption; 1 is none. 3, or 1 with --compat."),
     ] = 0.0,
-    looks: Annotated[
+    steps: Annotated[
         int, typer.Option(min=0, help="Denoising steps of a created image; 30, or 50 with --compat.")
     ] = 0,
     sampler: Annotated[
-        str, typer.Option(help="ddim, dpmpp_2m (in a third of the looks), euler or lcm.")
+        str, typer.Option(help="ddim, dpmpp_2m (in a third of the steps), euler or lcm.")
     ] = "ddim",
     per_image: Annotated[int, typer.Option(min=1, help="Created pictures of each real one, each round.")] = 1,
     share: Annotated[
@@ -49,17 +49,20 @@ def improve(
     labels: Annotated[
         str, typer.Option(help="teacher: labelled anew at every step; stored: as labelled when created.")
     ] = "teacher",
-    keep: Annotated[
+    filters: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SCORE<N", help="Keep created pictures that meet it, such as 'drift<20'; may be repeated."
+            "--filter",
+            metavar="SCORE<N",
+            help="Keep created images that pass, such as 'drift<20'; may be repeated.",
         ),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often pictures are made anew.")] = 1,
-    creator: Annotated[
+    generator: Annotated[
         str,
         typer.Option(
-            metavar="M", help="The model that draws, where the recipe's does not: 'embedded', a folder."
+            metavar="M",
+            help="The model that generates images, if the recipe's model does not: 'embedded', a folder.",
         ),
     ] = "",
     size: Annotated[int, typer.Option(min=0, help="Longest edge created at; 0 is the source's own.")] = 0,
@@ -87,7 +90,7 @@ def improve(
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Of what is created.")] = 0,
     device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
-    every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
+    log_every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print every event as JSON.")] = False,
     max_pixels: MaxPixels = "",
 ) -> int:
@@ -105,9 +108,9 @@ def improve(
     from twofold.train.team import Team
 
     try:
-        scoring = "all" if any(Keep.read(k).looks for k in keep or ()) else "free"
+        scoring = "all" if any(Keep.read(k).looks for k in filters or ()) else "free"
         made = creation_settings(
-            str(strength), looks, sampler, guidance, seed, size, label_mode, mask, scoring, compat
+            str(strength), steps, sampler, guidance, seed, size, label_mode, mask, scoring, compat
         )
         plan = Improvement.of(
             asked,
@@ -115,9 +118,9 @@ def improve(
             per_image=per_image,
             share=share,
             labels=labels,
-            keep=tuple(keep or ()),
+            keep=tuple(filters or ()),
             rounds=rounds,
-            creator=creator,
+            creator=generator,
             captioner=captioner,
             template=template,
             fresh_student=fresh_student,
@@ -125,7 +128,7 @@ def improve(
     except ValueError as error:
         raise CommandError(reason(error)) from error
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
-    printer = EventPrinter(asked.steps, rounds, every)
+    printer = EventPrinter(asked.steps, rounds, log_every)
     events = run_improvement(plan, run, team)
     with report_saved(run), closing(events):
         for event in with_progress(events, 0, asked.name, quiet=as_json or not team.first):
@@ -145,8 +148,8 @@ def improve(
 class EventPrinter:
     """Prints the events of an improvement that a user wants to see: one line each, created images once a round."""
 
-    def __init__(self, steps: int, rounds: int, every: int) -> None:
-        self.steps, self.rounds, self.every, self.drawing = steps, rounds, every, 0
+    def __init__(self, steps: int, rounds: int, log_every: int) -> None:
+        self.steps, self.rounds, self.log_every, self.drawing = steps, rounds, log_every, 0
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Print an event of `train.improve.improve`, or nothing."""
@@ -154,7 +157,7 @@ class EventPrinter:
         if event.get("status") == "created" and event["round"] > self.drawing:
             self.drawing = event["round"]
             print_line(f"{where}  drawing")
-        elif "validation" in event or ("loss" in event and event["step"] % self.every == 0):
+        elif "validation" in event or ("loss" in event and event["step"] % self.log_every == 0):
             scores = {k: event[k] for k in ("loss",) if k in event} | event.get("validation", {})
             told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
             print_line(f"{where}  step {event['step']}/{self.steps}  {told}")

@@ -1,4 +1,4 @@
-"""`twofold train --lab` of a second stage: warm-up, creation and self-improving in miniature."""
+"""`twofold train --smoke-test` of a second stage: warm-up, creation and self-improving in miniature."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from twofold.train.recipe import Recipe
 
 
-def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, every: int, as_json: bool) -> int:
+def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_every: int, as_json: bool) -> int:
     """Run both stages and print what happens; ``small`` is the miniature of ``recipe``."""
     from twofold.train.lab_stages import run_stages
     from twofold.train.team import Team
 
     team = Team(device)
-    printer, stage = EventPrinter(small.steps, 1, every), ""
+    printer, stage = EventPrinter(small.steps, 1, log_every), ""
     events = run_stages(recipe, small, run, team)
     with report_saved(run), closing(events):
         for event in with_progress(events, 0, small.name, quiet=as_json or not team.first):
@@ -38,7 +38,7 @@ def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, every: i
                 print_line(f"{stage}: {what}")
             if stage == "improve":
                 printer(event)
-            elif "validation" in event or event["step"] % every == 0:
+            elif "validation" in event or event["step"] % log_every == 0:
                 print_line(record_words(event, small.steps))
     if team.first and not as_json:
         print_line(f"the warm-up: {run / 'warm-up' / 'checkpoint'}")

@@ -40,10 +40,11 @@ def train(
             "--skip-bad", help="Leave out samples that cannot be read and list them in skipped.jsonl."
         ),
     ] = False,
-    lab: Annotated[
+    smoke_test: Annotated[
         bool,
         typer.Option(
-            "--lab", help="The recipe in miniature: on the embedded model and rendered scenes, in minutes."
+            "--smoke-test",
+            help="A smaller run of the recipe: the embedded model, rendered scenes, minutes on a CPU.",
         ),
     ] = False,
     device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
@@ -51,7 +52,7 @@ def train(
         str,
         typer.Option(help="auto (tensorboard if installed), none, or any that accelerate knows: wandb, ..."),
     ] = "auto",
-    every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
+    log_every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print every record as JSON.")] = False,
     max_pixels: MaxPixels = "",
 ) -> int:
@@ -62,8 +63,8 @@ def train(
     train RECIPE (or accelerate launch); the batch is shared.
     """
     settings = [*(settings or []), *(["skip_bad=true"] if skip_bad else [])]
-    asked = find_recipe(recipe, settings, lab)
-    if lab:
+    asked = find_recipe(recipe, settings, smoke_test)
+    if smoke_test:
         from twofold.train.lab import require
 
         require(asked)
@@ -71,14 +72,14 @@ def train(
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
-    if lab:
+    if smoke_test:
         from twofold.train.lab import taught_by_teacher
 
         whole, _ = _read_recipe(recipe)
         if taught_by_teacher(whole):
             from twofold.cli.lab import train_stages
 
-            return train_stages(whole, asked, run, device, every, as_json)
+            return train_stages(whole, asked, run, device, log_every, as_json)
     from twofold.train.run import run_recipe
     from twofold.train.team import Team
     from twofold.train.track import chosen
@@ -95,7 +96,7 @@ def train(
                     print_line(f"going on from step {begun - 1}")
             if as_json:
                 print_json(record)
-            elif "validation" in record or record["step"] % every == 0 or record["step"] == asked.steps:
+            elif "validation" in record or record["step"] % log_every == 0 or record["step"] == asked.steps:
                 print_line(record_words(record, asked.steps))
     if team.first and not as_json:
         _tell_skipped(run / "skipped.jsonl")
@@ -116,7 +117,7 @@ def _tell_skipped(listing: Path) -> None:
         print_line(f"left out {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
 
 
-def find_recipe(name: str, settings: Sequence[str] = (), lab: bool = False) -> Recipe:
+def find_recipe(name: str, settings: Sequence[str] = (), smoke_test: bool = False) -> Recipe:
     """The recipe that a user named, with ``settings`` (``KEY=VALUE``) applied; in miniature for ``lab``.
 
     Names of code in a JSON file are refused unless a setting repeats them: only the user, or a recipe in Python, may
@@ -130,7 +131,7 @@ def find_recipe(name: str, settings: Sequence[str] = (), lab: bool = False) -> R
 
     found, path = _read_recipe(name)
     allowed = _code_in(settings)
-    if lab:
+    if smoke_test:
         if path.suffix != ".py":
             check_code(found, path, allowed)  # the miniature looks the tasks up
         found = _miniature(found)

@@ -78,7 +78,7 @@ class Improvement(BaseModel):
         if self.recipe.stage == "network" and not self.creator:
             raise ValueError(
                 "a network of one's own draws no pictures; say which model does, such as creator='embedded' "
-                "(--creator embedded)"
+                "(--generator embedded)"
             )
         if self.creator and self.create.label_mode == "denoise":
             raise ValueError(

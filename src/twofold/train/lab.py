@@ -65,7 +65,7 @@ def lab(
     if taught_by_teacher(recipe):
         raise ValueError(
             f"{recipe.name} learns from images that its teacher labels, and the laboratory's heads are fresh: the "
-            "teacher would be random. Run its warm-up, creation and second stage with twofold train --lab "
+            "teacher would be random. Run its warm-up, creation and second stage with twofold train --smoke-test "
             "(twofold.train.lab_stages)"
         )
     if recipe.stage != "denoiser" or not recipe.tasks:
