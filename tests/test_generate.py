@@ -46,7 +46,7 @@ def command(model: Path, *more: str) -> list[str]:
     ]
 
 
-def rows(folder: str = "pictures") -> dict[str, dict]:
+def rows(folder: str = "images") -> dict[str, dict]:
     return {r["name"]: r for r in map(json.loads, Path(folder, "generated.jsonl").read_text().splitlines())}
 
 
@@ -57,15 +57,15 @@ def test_what_is_there_is_kept_and_the_rest_is_generated(here, tiny_model, capsy
     row = found["0001_a-lamp"]
     assert (row["caption"], row["seed"], row["size"], row["status"]) == ("a lamp", 1, [24, 32], "done")
     assert len(row["settings"]["digest"]) == 64
-    before = {p.name: p.read_bytes() for p in Path("pictures").iterdir()}
-    Path("pictures/0001_a-lamp.png").unlink()
+    before = {p.name: p.read_bytes() for p in Path("images").iterdir()}
+    Path("images/0001_a-lamp.png").unlink()
     capsys.readouterr()
     assert run(command(tiny_model, "--count", "2")) == 0
     assert "1 generated, 3 kept" in capsys.readouterr().out
     images = [n for n in before if n.endswith(".png")]
     for name in images:
         with (
-            Image.open(Path("pictures", name)) as image,
+            Image.open(Path("images", name)) as image,
             Image.open(__import__("io").BytesIO(before[name])) as old,
         ):
             assert np.array_equal(np.asarray(image), np.asarray(old))
@@ -85,16 +85,16 @@ def test_what_is_there_is_kept_and_the_rest_is_generated(here, tiny_model, capsy
 
 def test_a_kill_between_a_file_and_its_row_is_repaired(here, tiny_model, capsys):
     assert run(command(tiny_model)) == 0
-    ledger = Path("pictures/generated.jsonl")
+    ledger = Path("images/generated.jsonl")
     ledger.write_text(ledger.read_text().splitlines()[0] + "\n" + '{"schema": "twof')
     assert run(command(tiny_model)) == 0
     assert "1 generated, 1 kept" in capsys.readouterr().out
     assert len(rows()) == 2
     ledger.unlink()
-    Path("pictures/0000_a-lamp.png").write_bytes(b"somebody's file")
+    Path("images/0000_a-lamp.png").write_bytes(b"somebody's file")
     assert run(command(tiny_model)) == 1
     assert "0000_a-lamp.png exists and generated.jsonl does not list it" in capsys.readouterr().err
-    assert Path("pictures/0000_a-lamp.png").read_bytes() == b"somebody's file"
+    assert Path("images/0000_a-lamp.png").read_bytes() == b"somebody's file"
 
 
 def test_one_image_that_fails_is_one_failed_row(here, tiny_model, capsys, monkeypatch):
@@ -111,7 +111,7 @@ def test_one_image_that_fails_is_one_failed_row(here, tiny_model, capsys, monkey
     assert "the generated image of 'a red chair' is NaN or infinite" in told.err
     assert "1 generated, 1 failed" in told.out
     assert rows()["0000_a-red-chair"]["status"] == "failed"
-    assert not Path("pictures/0000_a-red-chair.png").exists()
+    assert not Path("images/0000_a-red-chair.png").exists()
     assert run(command(tiny_model)) == 0
     assert rows()["0000_a-red-chair"]["status"] == "done"
 
@@ -164,7 +164,7 @@ def test_a_model_that_cannot_generate_is_refused_before_anything_is_written(here
     for arguments in (command(folder), ["create", "data", "--out", "created", "--model", str(folder)]):
         assert run(arguments) == 2
         assert "cannot generate images" in capsys.readouterr().err
-    assert not Path("pictures").exists() and not Path("created").exists()
+    assert not Path("images").exists() and not Path("created").exists()
 
 
 def test_a_published_perception_model_is_refused_before_it_is_fetched(here, capsys, monkeypatch):
