@@ -23,7 +23,7 @@ import torch
 
 from twofold.checkpoints import open_model
 from twofold.image import write_image
-from twofold.predictor import Predictor
+from twofold.predict.diffusion import Predictor
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:

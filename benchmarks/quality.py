@@ -25,7 +25,7 @@ from twofold.data.folder import Folder
 from twofold.evaluate import score, score_baselines
 from twofold.evaluate.score import scorable
 from twofold.metrics.boundaries import BOUNDARIES
-from twofold.prediction import SPACES, Prediction
+from twofold.predict.prediction import SPACES, Prediction
 from twofold.sample import Sample
 from twofold.tasks import get_task
 

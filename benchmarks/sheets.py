@@ -17,7 +17,7 @@ from torch import Tensor
 from twofold.checkpoints import Model, open_model
 from twofold.generate.images import Synthesizer
 from twofold.image import longest_edge_size, read_image, resize
-from twofold.show import sheet
+from twofold.visualization import sheet
 
 STRENGTHS = (0.2, 0.4, 0.6, 0.8)
 

@@ -13,7 +13,7 @@ every pixel.
 """
 
 from twofold.data.convert.ade20k import CLASSES
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 from twofold.train import RandomCrop, Recipe, Source
 
 # The authors' model.ckpt is this model's; their own file is read as well: --set start=FOLDER.

@@ -10,7 +10,7 @@ losses (`twofold.tasks.compat`), its loader (`twofold.train.released`), half flo
 differs.
 """
 
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 from twofold.train import Recipe, Source
 
 # The authors began from stabilityai/stable-diffusion-2-1, which its owner has taken away since; this is a copy.

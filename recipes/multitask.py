@@ -16,7 +16,7 @@ example is one picture under all its tasks (``tasks_per_image="all"``): one forw
 network, and a loss that is the sum over tasks.
 """
 
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 from twofold.train import RandomCrop, Recipe, Source
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"

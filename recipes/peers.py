@@ -8,7 +8,7 @@ Half floats are bf16 here, fp16 there.
 
 from genpercept import HYPERSIM, VKITTI, ablation, taught
 
-from twofold.protocol import MultiStep, Noise, OneStep
+from twofold.protocols import MultiStep, Noise, OneStep
 from twofold.train import Recipe
 
 SD14 = "CompVis/stable-diffusion-v1-4"

@@ -14,7 +14,7 @@ In the paper 480 x 640, 30000 updates of 32 examples, two at a time of one data 
 
 from genpercept import ablation
 
-from twofold.protocol import MultiStep, Noise, OneStep
+from twofold.protocols import MultiStep, Noise, OneStep
 from twofold.train import Recipe
 
 

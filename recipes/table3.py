@@ -5,7 +5,7 @@ The released files show two examples at a time in all rows but the first, which 
 
 from genpercept import ablation
 
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 from twofold.train import Recipe
 
 

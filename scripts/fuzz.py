@@ -328,7 +328,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _check_ledger(path: Path) -> None:
-    from twofold.job import Ledger
+    from twofold.predict.ledger import Ledger
 
     Ledger(path.parent)
 

@@ -25,7 +25,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint folder of a model with every part real and nothing learned."""
     from twofold.backbones import new
     from twofold.checkpoints import ModelSettings, save_model
-    from twofold.protocol import OneStep
+    from twofold.protocols import OneStep
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     settings = ModelSettings(name="tiny", size=32).with_tasks(["depth", "normals"], OneStep(), "none")

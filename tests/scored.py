@@ -14,7 +14,7 @@ from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
 from twofold.evaluate import EvalProtocol, EvalRequest, evaluation_from_files, run_and_report
 from twofold.geometry import unit
-from twofold.prediction import Prediction
+from twofold.predict.prediction import Prediction
 from twofold.sample import Origin, Sample
 from twofold.tasks import TASKS
 from world import sphere

@@ -6,8 +6,8 @@ import torch
 import golden
 from twofold.backbones import new
 from twofold.heads import LatentHead
-from twofold.predictor import Predictor
-from twofold.protocol import OneStep
+from twofold.predict.diffusion import Predictor
+from twofold.protocols import OneStep
 from twofold.tasks import TASKS
 
 

@@ -12,8 +12,8 @@ from twofold.ensemble import closest
 from twofold.evaluate import score
 from twofold.heads import Head, make_head
 from twofold.heads.pixel_sampling import at, counts, sample
-from twofold.predictor import Predictor, Reading
-from twofold.protocol import OneStep
+from twofold.predict.diffusion import Predictor, Reading
+from twofold.protocols import OneStep
 from twofold.tasks import TASKS
 from twofold.tasks.directions import COSTS, expected_angle, mean_cost
 from twofold.train.loop import train

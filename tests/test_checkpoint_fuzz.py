@@ -39,7 +39,7 @@ from twofold.checkpoints.network import NetworkSettings
 from twofold.checkpoints.strict import read_file, read_json
 from twofold.checkpoints.tokenizer import read_tokenizer
 from twofold.heads import make_head, share_modules
-from twofold.protocol import MultiStep, OneStep
+from twofold.protocols import MultiStep, OneStep
 
 VALUES: list[Any] = [
     None, True, False, -1, 0, 1, 3, 10**6, 10**9, 10**12, 10**400, 0.5, -0.5, 1e30, 1e308, float("nan"), float("inf"),
@@ -96,7 +96,7 @@ def read_part(folder: Path, file: str, net: Any) -> None:
     part = file.split("/")[0]
     if part == "twofold.json":
         settings = own._settings(folder)
-        from twofold.predictor import Predictor
+        from twofold.predict.diffusion import Predictor
         from twofold.tasks import get_task
 
         for name, how in settings.tasks.items():

@@ -20,7 +20,7 @@ from twofold.cli.main import run
 from twofold.heads import LatentHead, make_head, share_modules
 from twofold.image import write_image
 from twofold.io import UnsafeNameError
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 from twofold.tasks import depth
 from twofold.train.learn import make_tasks
 from twofold.train.recipe import Recipe, Source

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, load, open_model, save_model
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 
 
 @pytest.fixture

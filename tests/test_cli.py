@@ -197,7 +197,7 @@ def test_an_unexpected_error_is_one_line_unless_the_traceback_is_asked_for(
     def fail(*_: object) -> None:
         raise TypeError("of two\nlines")
 
-    monkeypatch.setattr("twofold.job.find_inputs", fail)
+    monkeypatch.setattr("twofold.predict.inputs.find_inputs", fail)
     assert run(["predict", "a.png"]) == 1
     assert "TypeError: of two lines" in one_line(capsys.readouterr().err)
     monkeypatch.setenv("TWOFOLD_TRACEBACK", "1")
@@ -211,7 +211,7 @@ def test_an_interrupt_is_said_and_has_its_exit_code(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("twofold.job.find_inputs", stop)
+    monkeypatch.setattr("twofold.predict.inputs.find_inputs", stop)
     assert run(["predict", "a.png"]) == 130
     assert "interrupted" in one_line(capsys.readouterr().err)
 

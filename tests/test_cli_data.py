@@ -16,7 +16,7 @@ from twofold.data.convert import CONVERTERS, convert
 from twofold.data.sheet import contact_sheet, id_colors, target_picture
 from twofold.image import read_image, write_image
 from twofold.sample import Sample
-from twofold.show import UNKNOWN
+from twofold.visualization import UNKNOWN
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import PUBLISHED, ModelSettings, TaskSettings, open_model, push_model, save_model
 from twofold.cli.main import run
 from twofold.image import write_image
-from twofold.protocol import MultiStep
+from twofold.protocols import MultiStep
 
 
 def test_models_are_listed_and_printed_in_full(capsys):

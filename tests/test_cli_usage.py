@@ -117,7 +117,7 @@ def test_warnings_of_installed_packages_are_dropped_and_ours_are_lines(here, mon
         warnings.warn("ours", stacklevel=1)
         return [], []
 
-    monkeypatch.setattr("twofold.job.find_inputs", noisy)
+    monkeypatch.setattr("twofold.predict.inputs.find_inputs", noisy)
     monkeypatch.setattr("sysconfig.get_path", lambda name: f"{sys.prefix}/lib")
     assert run(["predict", "a.png"]) == 0
     assert capsys.readouterr().err == "twofold: warning: ours\n"

@@ -13,8 +13,8 @@ from twofold.diffusion import Schedule, dpmpp_2m_timesteps, sample
 from twofold.finite import NonFiniteError, check_finite
 from twofold.generate.images import Synthesizer
 from twofold.heads import LatentHead, make_head
-from twofold.predictor import Predictor
-from twofold.protocol import Answer, MultiStep, Noise, OneStep, Query
+from twofold.predict.diffusion import Predictor
+from twofold.protocols import Answer, MultiStep, Noise, OneStep, Query
 from twofold.tasks import TASKS
 
 PROTOCOLS = {

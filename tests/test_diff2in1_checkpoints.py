@@ -26,7 +26,7 @@ from twofold.checkpoints.diff2in1 import (
     write_pair,
 )
 from twofold.heads import BaeHead
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 
 WIDTHS = (128, 16, 16, 8, 8)
 

@@ -24,7 +24,7 @@ from twofold.generate.official import index_official, rounded
 from twofold.heads import BaeHead, make_head
 from twofold.image import read_image, write_image
 from twofold.image.square import map_resized_to_square, resized_to_square
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 from twofold.sample import Sample
 from twofold.train import Recipe
 from twofold.train.find import recipes

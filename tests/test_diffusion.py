@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
 from twofold.diffusion import Schedule, ddim, from_x0, sample, to_x0, x0_to_prediction
 from twofold.diffusion.schedule import betas
-from twofold.protocol import Noise
+from twofold.protocols import Noise
 
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 STEPS = (1, 4, 10, 50)

@@ -17,7 +17,7 @@ from twofold.diffusion import Schedule, ddim, dpmpp_2m, dpmpp_2m_timesteps, from
 from twofold.generate.config import Settings
 from twofold.generate.images import Synthesizer
 from twofold.generate.sampling import path, run
-from twofold.protocol import Answer
+from twofold.protocols import Answer
 
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {

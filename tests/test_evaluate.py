@@ -34,9 +34,10 @@ from twofold.evaluate.measure import aligned, crop_to_window, get_metrics, measu
 from twofold.evaluate.rows import pack, pack_all, unpack, unpack_from
 from twofold.evaluate.run import data_identity
 from twofold.geometry import convert_frame
-from twofold.job import Input, Job, predict_files
 from twofold.metrics import crop_mask
-from twofold.predictor import Reading
+from twofold.predict.diffusion import Reading
+from twofold.predict.files import Job, predict_files
+from twofold.predict.inputs import Input
 from twofold.sample import Sample
 
 LS = get_eval_protocol("depth/marigold-ls")

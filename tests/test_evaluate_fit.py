@@ -16,7 +16,7 @@ from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
 from twofold.evaluate import get_eval_protocol, score
 from twofold.evaluate.alignment_checks import fit_diagnostics, fitted_scale
-from twofold.prediction import SPACES
+from twofold.predict.prediction import SPACES
 from twofold.sample import Origin, Sample
 from twofold.tasks import TASKS
 

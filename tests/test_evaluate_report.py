@@ -299,7 +299,7 @@ class Knows(Eyes):
         self.turn, self.wrong = -1, wrong
 
     def __call__(self, image: torch.Tensor, *_: Any, **__: Any) -> Any:
-        from twofold.prediction import Prediction
+        from twofold.predict.prediction import Prediction
 
         self.turn += 1
         found = self.answers[self.turn % len(self.answers)]

@@ -20,10 +20,10 @@ from twofold.evaluate import score
 from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
 from twofold.generate.images import Synthesizer
 from twofold.heads import Head, LatentHead
-from twofold.network import NetworkPredictor
-from twofold.prediction import Prediction
-from twofold.predictor import Predictor, Reading
-from twofold.protocol import MultiStep, OneStep
+from twofold.predict.diffusion import Predictor, Reading
+from twofold.predict.module import NetworkPredictor
+from twofold.predict.prediction import Prediction
+from twofold.protocols import MultiStep, OneStep
 from twofold.tasks import TASKS
 
 BAD = [math.nan, math.inf, -math.inf]

@@ -9,9 +9,9 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.evaluate import score
 from twofold.heads import FPNHead, Head, make_head
-from twofold.prediction import Prediction, Sees
-from twofold.predictor import Predictor
-from twofold.protocol import OneStep
+from twofold.predict.diffusion import Predictor
+from twofold.predict.prediction import Prediction, Sees
+from twofold.protocols import OneStep
 from twofold.tasks import TASKS, Task, get_task
 from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source

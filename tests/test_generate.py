@@ -22,7 +22,7 @@ from twofold.checkpoints import (
     save_model,
 )
 from twofold.cli.main import run
-from twofold.protocol import MultiStep, OneStep
+from twofold.protocols import MultiStep, OneStep
 
 
 @pytest.fixture

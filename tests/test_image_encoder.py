@@ -17,8 +17,8 @@ from twofold.backbones.new import tiny
 from twofold.checkpoints import ModelError, open_model, save_model
 from twofold.checkpoints.settings import ModelSettings
 from twofold.heads import make_head
-from twofold.predictor import Predictor, Reading
-from twofold.protocol import OneStep
+from twofold.predict.diffusion import Predictor, Reading
+from twofold.protocols import OneStep
 from twofold.tasks import get_task
 from twofold.train.learn import Denoiser
 from twofold.train.optimizer import make_optimizer

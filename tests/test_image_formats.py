@@ -227,7 +227,7 @@ def test_other_limits_are_refused(text: str) -> None:
 
 def test_bands_of_rows_give_the_numbers_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     from twofold.image import bands
-    from twofold.show import color_depth, color_normals
+    from twofold.visualization import color_depth, color_normals
 
     depth, normals = torch.rand(2, 1, 37, 11) * 1.2 - 0.1, torch.randn(3, 37, 11)
     depth[0, 0, 3, 4] = float("nan")

@@ -14,8 +14,8 @@ from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.cli.main import run
 from twofold.data.labels import NYU40_COLOURS, decode_drawn, encode_drawn
 from twofold.data.writer import FolderWriter
-from twofold.predictor import Predictor, Reading
-from twofold.protocol import MultiStep, Noise
+from twofold.predict.diffusion import Predictor, Reading
+from twofold.protocols import MultiStep, Noise
 from twofold.sample import Sample
 from twofold.tasks import get_task
 from twofold.tasks.keypoints import JOINTS

@@ -19,7 +19,7 @@ from twofold.checkpoints.components import How
 from twofold.checkpoints.ldm import _averaged
 from twofold.checkpoints.lora import AdapterConfig, Stated, merge, merge_file, merge_own
 from twofold.checkpoints.strict import read_file
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 
 RANK, WHERE = 2, Path("x")
 Q, OUT = (

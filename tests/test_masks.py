@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from twofold.metrics import MASKS, PICTURES
-from twofold.show import UNKNOWN, color_depth, color_disparity, color_mask, color_picture
+from twofold.visualization import UNKNOWN, color_depth, color_disparity, color_mask, color_picture
 
 EVERY = {**{f"masks-{k}": m for k, m in MASKS.items()}, **{f"pictures-{k}": m for k, m in PICTURES.items()}}
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 PROGRAM = """
 import resource, sys, torch
-from twofold.job import Input, Job, predict_files
-from twofold.painter import Painter
+from twofold.predict.files import Job, predict_files
+from twofold.predict.inputs import Input
+from twofold.predict.base import Painter
 from twofold.tasks import TASKS
 from pathlib import Path
 

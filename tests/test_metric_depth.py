@@ -16,8 +16,8 @@ from twofold.evaluate.protocol import EvaluationError
 from twofold.evaluate.protocols import EVAL_PROTOCOLS
 from twofold.generate import Creator, Job, Settings, create
 from twofold.generate.relative import learnable
-from twofold.network import NetworkPredictor
-from twofold.prediction import Prediction
+from twofold.predict.module import NetworkPredictor
+from twofold.predict.prediction import Prediction
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.metric_depth import depth_8m, depth_10m
 

@@ -13,8 +13,8 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, digest, open_model, own_files, save_model
 from twofold.heads import MultiTaskHead, find_shared, make_head, share_modules
-from twofold.predictor import Predictor
-from twofold.protocol import OneStep
+from twofold.predict.diffusion import Predictor
+from twofold.protocols import OneStep
 from twofold.tasks import get_task
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.learn import make_heads

@@ -18,9 +18,9 @@ from twofold.checkpoints import ModelError, ModelSettings, open_model, open_netw
 from twofold.data import Folder, FolderWriter
 from twofold.evaluate import EvalRequest, evaluation_from_model, get_eval_protocol, run_and_report, score
 from twofold.generate import Settings, creator_of
-from twofold.network import NetworkPredictor, padded, read
-from twofold.prediction import Sees
-from twofold.protocol import OneStep
+from twofold.predict.module import NetworkPredictor, padded, read
+from twofold.predict.prediction import Sees
+from twofold.protocols import OneStep
 from twofold.sample import Sample
 from twofold.tasks import TASKS
 from twofold.train import loop

@@ -24,7 +24,7 @@ from twofold.data.folder import Folder
 from twofold.geometry import align_affine, unit
 from twofold.heads import Head
 from twofold.metrics import peaks
-from twofold.predictor import Predictor
+from twofold.predict.diffusion import Predictor
 from twofold.tasks import TASKS, Task
 from twofold.train.learn import make_heads, make_tasks
 from twofold.train.loop import train

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler
 from test_protocol import SD, picture, tiny_one_step
 from twofold.checkpoints import PUBLISHED
 from twofold.heads import LatentHead
-from twofold.predictor import Predictor
+from twofold.predict.diffusion import Predictor
 from twofold.tasks import TASKS
 
 SEED = 5

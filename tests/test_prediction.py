@@ -7,9 +7,9 @@ from twofold.backbones import new
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.geometry import convert_frame
 from twofold.heads import LatentHead
-from twofold.prediction import Prediction
-from twofold.predictor import Predictor, Reading
-from twofold.protocol import MultiStep, OneStep
+from twofold.predict.diffusion import Predictor, Reading
+from twofold.predict.prediction import Prediction
+from twofold.protocols import MultiStep, OneStep
 from twofold.tasks import TASKS
 
 

@@ -9,9 +9,9 @@ import torch
 from twofold.backbones import new
 from twofold.ensemble import median
 from twofold.heads import Head, LatentHead, make_head
-from twofold.painter import member_seed
-from twofold.predictor import Predictor, Reading
-from twofold.protocol import OneStep, Query
+from twofold.predict.base import member_seed
+from twofold.predict.diffusion import Predictor, Reading
+from twofold.protocols import OneStep, Query
 from twofold.tasks import TASKS
 
 

@@ -21,8 +21,8 @@ import golden
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import PUBLISHED
 from twofold.heads import Head, LatentHead
-from twofold.predictor import Predictor, Reading
-from twofold.protocol import Answer, MultiStep, Noise, OneStep, Protocol, multi_resolution
+from twofold.predict.diffusion import Predictor, Reading
+from twofold.protocols import Answer, MultiStep, Noise, OneStep, Protocol, multi_resolution
 from twofold.tasks import TASKS
 
 SD = {
@@ -58,7 +58,7 @@ def solve(net, protocol, monkeypatch=None, start=None):
         return Answer(query.read(said.prediction))
 
     if start is not None and monkeypatch is not None:
-        monkeypatch.setattr("twofold.protocol.multi_step.randn_tensor", lambda shape, rng, like: start)
+        monkeypatch.setattr("twofold.protocols.multi_step.randn_tensor", lambda shape, rng, like: start)
     return protocol.solve(look, net.encode(golden.image()), torch.Generator(), net.schedule).x0
 
 
@@ -552,7 +552,7 @@ def test_a_network_of_other_channels_is_refused(net):
     ("random_step", [(16, 32), (4, 16), (1, 8)]),  # by r
 ])  # fmt: skip
 def test_each_strategy_has_its_own_levels(strategy, sizes, monkeypatch):
-    import twofold.protocol.noise as module
+    import twofold.protocols.noise as module
 
     seen, enlarge = [], module.F.interpolate
     monkeypatch.setattr(
@@ -570,7 +570,7 @@ def test_each_strategy_has_its_own_levels(strategy, sizes, monkeypatch):
 @pytest.mark.parametrize("strategy", ["original", "every_layer", "power_of_two", "random_step"])
 def test_level_i_of_multi_resolution_noise_weighs_k_to_the_i(strategy, monkeypatch):
     """Level i lights pixel i alone, so the ratio of pixels is that of the weights, whatever the final deviation."""
-    import twofold.protocol.noise as module
+    import twofold.protocols.noise as module
 
     level = iter(range(100))
 
@@ -590,7 +590,7 @@ def test_level_i_of_multi_resolution_noise_weighs_k_to_the_i(strategy, monkeypat
 
 def test_marigold_s_annealed_strength_is_proportional_to_the_time_step(monkeypatch):
     """0.9 t / T, of each image its own; constant without annealing (Ke et al. 2024, supplement)."""
-    import twofold.protocol.multi_step as module
+    import twofold.protocols.multi_step as module
 
     seen = []
     monkeypatch.setattr(

@@ -16,7 +16,7 @@ from twofold.checkpoints import PUBLISHED, ModelError, ModelSettings, find_publi
 from twofold.checkpoints.lora import Stated, merge_file
 from twofold.checkpoints.names import modern_vae
 from twofold.checkpoints.strict import read_file
-from twofold.protocol import MultiStep, Noise, OneStep
+from twofold.protocols import MultiStep, Noise, OneStep
 from twofold.tasks import TASKS
 
 

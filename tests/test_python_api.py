@@ -28,10 +28,10 @@ from twofold.generate.images import Synthesizer
 from twofold.heads import LatentHead
 from twofold.image import ImageError, as_image
 from twofold.metrics.generation import Features
-from twofold.network import NetworkPredictor
-from twofold.prediction import Prediction
-from twofold.predictor import Predictor
-from twofold.protocol import OneStep
+from twofold.predict.diffusion import Predictor
+from twofold.predict.module import NetworkPredictor
+from twofold.predict.prediction import Prediction
+from twofold.protocols import OneStep
 from twofold.tasks import TASKS, get_task
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

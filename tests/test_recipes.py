@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from twofold.protocol import MultiStep
+from twofold.protocols import MultiStep
 from twofold.tasks import get_task
 from twofold.train.find import recipes
 from twofold.train.optimizer import learning_rate

@@ -13,7 +13,7 @@ from twofold.backbones.new import MINIATURE_SCHEDULER
 from twofold.diffusion import Schedule, to_x0
 from twofold.generate.config import OFFICIAL, Settings, draw_seed
 from twofold.generate.sampling import path, run
-from twofold.protocol import Answer
+from twofold.protocols import Answer
 
 # Stable Diffusion 1.5's.
 SD = Schedule.of(0.00085, 0.012, predicts="epsilon")

@@ -11,8 +11,9 @@ import torch
 from twofold.evaluate.predictions import decoded
 from twofold.image import ImageError, read_map
 from twofold.image.quantize import quantization_of, read_quantized
-from twofold.job import Input, Job, predict_files
-from twofold.prediction import METRIC_UNITS, SPACES, Prediction
+from twofold.predict.files import Job, predict_files
+from twofold.predict.inputs import Input
+from twofold.predict.prediction import METRIC_UNITS, SPACES, Prediction
 from twofold.tasks import TASKS
 
 SIZE = (30, 40)

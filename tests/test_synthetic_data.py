@@ -20,10 +20,10 @@ from twofold.generate.relative import from_depth, to_depth
 from twofold.generate.resizing import fitted, squeezed
 from twofold.generate.scores import asked_scores, free_scores
 from twofold.heads import Head, LatentHead, make_head
-from twofold.network import NetworkPredictor
-from twofold.prediction import Prediction
-from twofold.predictor import Predictor
-from twofold.protocol import OneStep
+from twofold.predict.diffusion import Predictor
+from twofold.predict.module import NetworkPredictor
+from twofold.predict.prediction import Prediction
+from twofold.protocols import OneStep
 from twofold.sample import Sample
 from twofold.tasks import TASKS
 from world import origin_of, sphere

@@ -359,8 +359,8 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
 def test_every_task_with_a_painted_target_can_be_stored(model, sources, tmp_path):
     from twofold.backbones import new
     from twofold.heads import LatentHead
-    from twofold.predictor import Predictor
-    from twofold.protocol import OneStep
+    from twofold.predict.diffusion import Predictor
+    from twofold.protocols import OneStep
 
     net = new.tiny()
     chosen = {

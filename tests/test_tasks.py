@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from truths import ALL, known, perfect, told
-from twofold.prediction import Prediction
+from twofold.predict.prediction import Prediction
 from twofold.sample import UNITS
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.depth import scale_shift_invariant

@@ -8,7 +8,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, save_model
 from twofold.data import Folder, FolderWriter
-from twofold.protocol import MultiStep, Noise
+from twofold.protocols import MultiStep, Noise
 from twofold.sample import Sample
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.loop import train

@@ -11,7 +11,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, load, open_model, save_model
 from twofold.image import read_image
-from twofold.protocol import MultiStep, Noise, OneStep
+from twofold.protocols import MultiStep, Noise, OneStep
 from twofold.train.loop import train
 from twofold.train.optimizer import learning_rate
 from twofold.train.recipe import Recipe, Source

@@ -16,7 +16,7 @@ from twofold.checkpoints import open_model, save_model
 from twofold.checkpoints.settings import ModelSettings, TaskSettings
 from twofold.heads import Head, PyramidHead, make_head
 from twofold.heads.pyramid import Activation
-from twofold.protocol import OneStep
+from twofold.protocols import OneStep
 
 ENCODER, PROMPT, TIMESTEP = "efficientnet-lite0", "depth map", 1
 WIDTHS = (96, 96, 96, 64, 32)

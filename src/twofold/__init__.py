@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from twofold.data.writer import FolderWriter
     from twofold.geometry import Camera
     from twofold.image import ImageError, read_image, read_map
-    from twofold.prediction import Prediction
-    from twofold.predictor import Predictor
+    from twofold.predict.diffusion import Predictor
+    from twofold.predict.prediction import Prediction
     from twofold.sample import Origin, Sample
     from twofold.tasks import TASKS, Task
 
@@ -31,8 +31,8 @@ _HOMES = {
     "Model": "twofold.checkpoints",
     "ModelError": "twofold.checkpoints",
     "Origin": "twofold.sample",
-    "Prediction": "twofold.prediction",
-    "Predictor": "twofold.predictor",
+    "Prediction": "twofold.predict.prediction",
+    "Predictor": "twofold.predict.diffusion",
     "Sample": "twofold.sample",
     "TASKS": "twofold.tasks",
     "Task": "twofold.tasks",

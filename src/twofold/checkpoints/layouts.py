@@ -13,7 +13,7 @@ from ..backbones.new import SD21_SCHEDULER
 from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import Head
 from ..heads.dpt import Activation, DPTHead
-from ..protocol import MultiStep, OneStep, reason
+from ..protocols import MultiStep, OneStep, reason
 from ..tasks import TASKS
 from . import components, diff2in1
 from .components import How

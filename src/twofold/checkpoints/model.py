@@ -16,9 +16,9 @@ import torch
 from ..backbones.stable_diffusion import StableDiffusion
 from ..environment import resolve_device, resolve_dtype
 from ..heads import Head, LatentHead
-from ..painter import describe_network
-from ..predictor import Predictor
-from ..protocol import reason
+from ..predict.base import describe_network
+from ..predict.diffusion import Predictor
+from ..protocols import reason
 from ..suggest import did_you_mean
 from ..tasks import get_task
 from . import components, diff2in1

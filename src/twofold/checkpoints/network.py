@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ..environment import resolve_device, resolve_dtype
 from ..io import atomic_folder
-from ..network import NetworkPredictor
-from ..painter import describe_network
+from ..predict.base import describe_network
+from ..predict.module import NetworkPredictor
 from ..tasks import Task, get_task
 from .code import made
 from .model import digest

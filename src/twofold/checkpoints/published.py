@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..predictor import Edge
-from ..protocol import MultiStep, Noise, OneStep
+from ..predict.diffusion import Edge
+from ..protocols import MultiStep, Noise, OneStep
 from .settings import TaskSettings
 
 

@@ -11,8 +11,8 @@ from ..heads import HEADS
 from ..image.resize import OutputResize
 from ..io import check_name
 from ..named_code import names_code
-from ..predictor import Edge, Reading
-from ..protocol import MultiStep, OneStep, Protocol
+from ..predict.diffusion import Edge, Reading
+from ..protocols import MultiStep, OneStep, Protocol
 from ..suggest import unknown
 from ..tasks import get_task
 

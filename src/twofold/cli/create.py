@@ -184,7 +184,7 @@ def creation_settings(
     from pydantic import ValidationError
 
     from twofold.generate.config import OFFICIAL, Settings
-    from twofold.protocol import reason
+    from twofold.protocols import reason
 
     check_choice("--compat", compat or "none", ("none", "official"))
     check_choice("--label-mode", label_mode or "reencode", ("reencode", "denoise"))

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twofold.evaluate import Benchmark, EvalProtocol, Evaluation, RunMetadata
-    from twofold.painter import Painter
+    from twofold.predict.base import Painter
 
 
 def evaluate(

@@ -95,7 +95,7 @@ def generate(
     if image is not None:
         settings |= {"strength": strength, "image_sha256": hashlib.sha256(image.read_bytes()).hexdigest()}
     from twofold.generate.image_files import GenerateJob, generate_files
-    from twofold.job import OutputError
+    from twofold.predict.files import OutputError
 
     job = GenerateJob(
         synthesizer, requests, out, (height, width), settings, start, strength if image else 1.0, overwrite
@@ -172,7 +172,7 @@ def _report(row: dict[str, Any], out: Path, as_json: bool) -> None:
 
 def _write_sheet(path: Path, images: Sequence[Path], captions: dict[str, str]) -> None:
     from twofold.image import read_image, write_image
-    from twofold.show import sheet
+    from twofold.visualization import sheet
 
     titles = [captions[image.stem] for image in images]
     write_image(path, sheet([read_image(image) for image in images], min(4, len(images)), titles))

@@ -102,7 +102,7 @@ def improve(
     check_choice("--labels", labels, ("teacher", "stored"))
     asked = find_recipe(recipe, settings or [])
     from twofold.generate import Keep
-    from twofold.protocol import reason
+    from twofold.protocols import reason
     from twofold.train.improve import Improvement, gains
     from twofold.train.improve import improve as run_improvement
     from twofold.train.team import Team

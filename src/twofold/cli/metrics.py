@@ -23,7 +23,7 @@ from twofold.cli.limits import MaxPixels
 
 if TYPE_CHECKING:
     from twofold.evaluate.image_sets import ImageSource
-    from twofold.job import Problem
+    from twofold.predict.inputs import Problem
 
 metrics = typer.Typer(help="Distances between sets of images.", rich_markup_mode=None)
 
@@ -125,7 +125,7 @@ def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
     from twofold.evaluate.image_sets import ImageSource
     from twofold.generate.image_files import generated_images
     from twofold.image import read_image
-    from twofold.job import find_inputs
+    from twofold.predict.inputs import find_inputs
 
     path = Path(text)
     if (path / "metadata.jsonl").is_file():

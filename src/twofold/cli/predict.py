@@ -27,10 +27,10 @@ from twofold.cli.usage import refuse_unused, warn_unused
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model, Network
-    from twofold.job import Problem
-    from twofold.network import NetworkPredictor
-    from twofold.painter import Painter
-    from twofold.predictor import Predictor
+    from twofold.predict.base import Painter
+    from twofold.predict.diffusion import Predictor
+    from twofold.predict.inputs import Problem
+    from twofold.predict.module import NetworkPredictor
 
 
 # Of files that are left out, for people.
@@ -129,7 +129,8 @@ def predict(
     vectors, x right, y up, z to the viewer), NAME_TASK.png (lossless), NAME_TASK_color.png (for eyes), and a
     row in predictions.jsonl. What is there already is kept; a file that fails is reported and the rest done.
     """
-    from twofold.job import Job, OutputError, find_inputs, predict_files
+    from twofold.predict.files import Job, OutputError, predict_files
+    from twofold.predict.inputs import find_inputs
 
     longest = _longest(size)
     check_choice("--frame", frame, ("RUB", "LUB", "RDF"))
@@ -241,7 +242,7 @@ def _more(predictor: Painter, frame: str) -> dict[str, Any]:
 
 
 def _longest(size: str) -> int | None:
-    from twofold.painter import parse_size
+    from twofold.predict.base import parse_size
 
     if not size:
         return None

@@ -9,7 +9,8 @@ from twofold.data.folder import Folder
 from twofold.image import resize, resize_nearest
 from twofold.metrics import peaks
 from twofold.sample import UNITS, Sample, mixes
-from twofold.show import (
+from twofold.tasks.skeleton import draw
+from twofold.visualization import (
     UNKNOWN,
     color_depth,
     color_mask,
@@ -18,7 +19,6 @@ from twofold.show import (
     scaled_depth,
     sheet,
 )
-from twofold.tasks.skeleton import draw
 
 EDGE = 224
 _GOLDEN = 0.61803398875

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import align_affine
-from ..prediction import SPACES
+from ..predict.prediction import SPACES
 from ..sample import Sample
 from ..tasks import TASKS
 from .measure import resize_to_target, truth

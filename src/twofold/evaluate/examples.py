@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import show
+from .. import visualization
 from ..image import resize
 from ..metrics import angle
 from ..sample import Sample
@@ -60,26 +60,26 @@ def _drawn(name: str, said: Tensor, true: Tensor, valid: Tensor, classes: int) -
         error = (said - true).abs() / true.clamp(min=1e-6) / _DEPTH_ERROR
         scale = f"{low:.2g} to {high:.2g} m"
         return [
-            (f"truth, {scale}", show.color_depth(both[0], valid)),
-            ("prediction, fitted, same scale", show.color_depth(both[1])),
+            (f"truth, {scale}", visualization.color_depth(both[0], valid)),
+            ("prediction, fitted, same scale", visualization.color_depth(both[1])),
             (f"relative error, 0 to {_DEPTH_ERROR:.0%}", _heat(error, valid)),
         ]
     if name == "normals":
         error = angle(said, true).unsqueeze(-3) / _ANGLE_ERROR
         return [
-            ("truth", show.color_normals(true, valid)),
-            ("prediction", show.color_normals(said)),
+            ("truth", visualization.color_normals(true, valid)),
+            ("prediction", visualization.color_normals(said)),
             (f"angle, 0 to {_ANGLE_ERROR:.0f}°", _heat(error, valid)),
         ]
     if _are_ids(name):
         right = (said == true).float() * 0.85
         wrong = torch.cat([torch.full_like(right, 0.85), right, right])
         return [
-            ("truth", torch.where(valid, semantic_colors(true, classes), show.UNKNOWN)),
+            ("truth", torch.where(valid, semantic_colors(true, classes), visualization.UNKNOWN)),
             ("prediction", semantic_colors(said, classes)),
-            ("wrong in red", torch.where(valid, wrong, show.UNKNOWN)),
+            ("wrong in red", torch.where(valid, wrong, visualization.UNKNOWN)),
         ]
-    draw = show.color_mask if said.shape[0] == 1 else _any_picture
+    draw = visualization.color_mask if said.shape[0] == 1 else _any_picture
     error = (said - true).abs().mean(0, keepdim=True)
     return [
         ("truth", draw(true, valid)),
@@ -100,11 +100,11 @@ def semantic_colors(ids: Tensor, classes: int) -> Tensor:
 def _any_picture(x: Tensor, valid: Tensor | None = None) -> Tensor:
     """Whatever has several channels: three are a picture, of others the largest is drawn."""
     three = x if x.shape[0] == 3 else x.amax(0, keepdim=True).expand(3, -1, -1)
-    return show.color_picture(three, valid)
+    return visualization.color_picture(three, valid)
 
 
 def _heat(level: Tensor, valid: Tensor) -> Tensor:
-    return show.color_depth(level.clamp(0, 1), valid, "inferno")
+    return visualization.color_depth(level.clamp(0, 1), valid, "inferno")
 
 
 def _range(depth: Tensor, valid: Tensor) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from ..data.classes import class_names
 from ..data.folder import Folder
 from ..image import ImageError
 from ..io import escape
-from ..painter import Painter
+from ..predict.base import Painter
 from ..tasks import get_task
 from .benchmarks import Benchmark
 from .diff2in1_files import Diff2in1Predictions

@@ -18,7 +18,7 @@ from ..image.maps import as_map, read_stored
 from ..image.quantize import quantization_of
 from ..image.raster_format import raster_format
 from ..io import escape
-from ..painter import Painter
+from ..predict.base import Painter
 from ..sample import Sample
 from .measure import as_target, check_shape, resize_8bit, resize_to_target
 from .prediction_list import LIST, ListedPrediction, read_list

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..finite import check_finite
 from ..metrics import Metric, measure_many, merge_sums, trivial_baselines
-from ..prediction import SPACES, Sees
+from ..predict.prediction import SPACES, Sees
 from ..sample import Sample
 from .alignment_checks import fitted_scale
 

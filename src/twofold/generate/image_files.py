@@ -29,9 +29,9 @@ from twofold.io import (
     remove_leftovers,
     to_json,
 )
-from twofold.job.predict import NoOutputError, OutputError
-from twofold.job.results import write_failure
-from twofold.job.rows import Ledger, Row, sole_writer
+from twofold.predict.files import NoOutputError, OutputError
+from twofold.predict.ledger import Ledger, Row, sole_writer
+from twofold.predict.results import write_failure
 
 FILE, SCHEMA = "generated.jsonl", "twofold-generated/1"
 

@@ -13,7 +13,7 @@ from ..backbones.backbone import Backbone
 from ..diffusion import dpmpp_2m_timesteps, sample, to_x0
 from ..finite import NonFiniteError, finite_per_image
 from ..image import ImageInput, as_images, pad_to_multiple, same_size
-from ..painter import describe_network
+from ..predict.base import describe_network
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ..data.codecs import DEFAULT_CODECS
-from ..painter import Painter
-from ..prediction import SPACES, Prediction
-from ..predictor import Predictor
-from ..protocol import Answer
+from ..predict.base import Painter
+from ..predict.diffusion import Predictor
+from ..predict.prediction import SPACES, Prediction
+from ..protocols import Answer
 from ..sample import Sample
 from ..tasks import Task
 from . import relative

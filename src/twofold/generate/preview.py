@@ -11,8 +11,8 @@ from ..data.folder import Folder
 from ..geometry import unit
 from ..image import longest_edge_size, resize
 from ..sample import Sample
-from ..show import sheet
 from ..tasks import Task
+from ..visualization import sheet
 from .relative import from_depth, relative_space
 from .resizing import fitted
 

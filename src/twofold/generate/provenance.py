@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..environment import installed
-from ..painter import Painter
-from ..predictor import Predictor
+from ..predict.base import Painter
+from ..predict.diffusion import Predictor
 from .config import Settings
 
 

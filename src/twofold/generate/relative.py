@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..data.folder import Folder
-from ..prediction import SPACES
+from ..predict.prediction import SPACES
 from ..tasks import Task
 
 KEY = "relative"

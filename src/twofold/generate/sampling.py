@@ -19,7 +19,7 @@ from ..diffusion import (
     lcm_timesteps,
     randn_tensor,
 )
-from ..protocol import Answer
+from ..protocols import Answer
 from .config import Settings
 
 Scale = tuple[float, float]

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from ..geometry import align_affine
-from ..painter import Painter
-from ..prediction import SPACES, Prediction
+from ..predict.base import Painter
+from ..predict.prediction import SPACES, Prediction
 from ..sample import Sample
 from ..tasks import Task
 from .config import draw_seed

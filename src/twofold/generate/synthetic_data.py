@@ -15,10 +15,10 @@ from ..checkpoints import Model, Network, check_generator
 from ..diffusion import to_x0
 from ..finite import NonFiniteError
 from ..image import check_range, pad_to_multiple
-from ..painter import Painter
-from ..prediction import Prediction
-from ..predictor import Predictor
-from ..protocol import Answer
+from ..predict.base import Painter
+from ..predict.diffusion import Predictor
+from ..predict.prediction import Prediction
+from ..protocols import Answer
 from ..sample import Origin, Sample
 from .captions import TEMPLATE, caption_of
 from .config import STANDARD, Settings, draw_seed

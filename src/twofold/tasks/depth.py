@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import show
+from .. import visualization
 from ..ensemble import affine
 from ..metrics import DEPTH, affine_aligned
 from .losses import MEAN_LOSSES
@@ -82,7 +82,7 @@ depth = Task(
     flip=lambda d: d.flip(-1),
     distance=lambda a, b: (a - b).abs(),
     merge=affine,
-    show=show.color_depth,
+    show=visualization.color_depth,
     align=align,
     metrics=(DEPTH["abs_rel"], DEPTH["delta1"], DEPTH["rmse"]),
 )

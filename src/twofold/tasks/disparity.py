@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from .. import show
+from .. import visualization
 from ..ensemble import affine
 from ..metrics import DEPTH, disparity_aligned
 from .depth import decode, scale_shift_invariant
@@ -87,7 +87,7 @@ disparity = Task(
     flip=flip,
     distance=distance,
     merge=affine,
-    show=show.color_disparity,
+    show=visualization.color_disparity,
     align=align,
     metrics=(DEPTH["abs_rel"], DEPTH["delta1"], DEPTH["rmse"]),
     source="depth",

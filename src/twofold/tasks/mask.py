@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .. import show
+from .. import visualization
 from ..ensemble import median
 from ..metrics import MASKS
 from .losses import MEAN_LOSSES, balanced_binary_cross_entropy, binary_cross_entropy, soft_iou
@@ -38,7 +38,7 @@ def mask_task(name: str, prompt: str, unit: str = "0 background to 1 foreground"
         flip=flip,
         distance=distance,
         merge=median,
-        show=show.color_mask,
+        show=visualization.color_mask,
         align=unaligned,
         metrics=(MASKS["mae"], MASKS["iou"], MASKS["maxf"]),
         source="" if source == name else source,

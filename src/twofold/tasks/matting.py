@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .. import show
+from .. import visualization
 from ..ensemble import median
 from ..metrics import MASKS
 from .losses import MEAN_LOSSES, masked_mean, share
@@ -48,7 +48,7 @@ matting = Task(
     flip=flip,
     distance=distance,
     merge=median,
-    show=show.color_mask,
+    show=visualization.color_mask,
     align=unaligned,
     metrics=(MASKS["mae"], MASKS["mse"]),
     picture_losses={"composition": composition},

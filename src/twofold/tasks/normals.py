@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import show
+from .. import visualization
 from ..ensemble import closest
 from ..geometry import unit
 from ..metrics import NORMALS, angle
@@ -67,7 +67,7 @@ normals = Task(
     flip=flip,
     distance=distance,
     merge=closest,
-    show=show.color_normals,
+    show=visualization.color_normals,
     align=unaligned,
     metrics=(NORMALS["mean"], NORMALS["median"], NORMALS["below_11.25"]),
 )

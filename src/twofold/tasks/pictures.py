@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .. import show
+from .. import visualization
 from ..ensemble import median
 from ..metrics import PICTURES
 from .losses import gradient, l1, mse
@@ -84,7 +84,7 @@ def picture_task(name: str, prompt: str, unit: str, space: str) -> Task:
         flip=flip,
         distance=distance,
         merge=median,
-        show=partial(show.color_picture, linear=space == "linear"),
+        show=partial(visualization.color_picture, linear=space == "linear"),
         align=unaligned,
         metrics=(PICTURES["mse"], PICTURES["psnr"]),
     )

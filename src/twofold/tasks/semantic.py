@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..ensemble import Merged
 from ..metrics import semantic_metrics
-from ..show import UNKNOWN
+from ..visualization import UNKNOWN
 from .losses import cross_entropy, l1, mse
 from .palette import MOST, least_distance, palette
 from .pictures import unaligned

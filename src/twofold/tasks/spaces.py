@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .. import show
+from .. import visualization
 from ..ensemble import affine
 from ..geometry import align_affine
 from ..metrics import DEPTH
@@ -87,7 +87,7 @@ def distance_task(space: str, prompt: str, paint: Paint, metres: Paint, near: Li
         flip=flip,
         distance=distance,
         merge=affine,
-        show=show.color_disparity if near else show.color_depth,
+        show=visualization.color_disparity if near else visualization.color_depth,
         align=partial(align, paint=paint, metres=metres),
         metrics=(DEPTH["abs_rel"], DEPTH["delta1"], DEPTH["rmse"]),
         source="depth",

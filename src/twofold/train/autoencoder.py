@@ -13,8 +13,8 @@ from tqdm import tqdm
 from ..backbones.stable_diffusion import StableDiffusion
 from ..data.folder import Folder
 from ..image import pad_to_multiple
-from ..show import sheet
 from ..tasks import get_task
+from ..visualization import sheet
 from .order import generator
 from .pixels import Pictures, pick, random_crop
 from .recipe import IMAGE, Recipe

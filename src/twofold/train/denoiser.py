@@ -21,8 +21,8 @@ from ..diffusion import from_x0
 from ..finite import check_finite
 from ..heads import Head, HeadGroup, text_of
 from ..heads.group import at
-from ..predictor import Predictor, Reading
-from ..protocol import Query, joined
+from ..predict.diffusion import Predictor, Reading
+from ..protocols import Query, joined
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .groups import by_forward_pass

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..network import NetworkPredictor, Painted, padded, read
+from ..predict.module import NetworkPredictor, Painted, padded, read
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .learn import make_tasks
@@ -19,7 +19,7 @@ from .team import Team
 
 
 class NetworkStage(PerceptionStage):
-    """Losses and scores of a network as `twofold.network` says it has to be; see `loop.Stage`.
+    """Losses and scores of a network as `twofold.predict.module` says it has to be; see `loop.Stage`.
 
     A picture teaches every task that something is known of it for, by one look of the network. Losses are those of the
     tasks, of each picture by itself: a sum over its tasks, averaged over pictures. What a network does by batch, such

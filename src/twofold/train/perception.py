@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..data.folder import Folder
 from ..evaluate import score
 from ..finite import check_finite
-from ..prediction import Sees
+from ..predict.prediction import Sees
 from ..tasks import Task
 from .ahead import Ahead
 from .encoder import Encoder

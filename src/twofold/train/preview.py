@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..prediction import Sees
+from ..predict.prediction import Sees
 from ..sample import Sample
-from ..show import color_mask, sheet
 from ..tasks import Task
+from ..visualization import color_mask, sheet
 
 
 def preview(predictors: Mapping[str, Sees], samples: Sequence[Sample]) -> Tensor:

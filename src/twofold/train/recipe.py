@@ -12,7 +12,7 @@ from ..backbones.encoders import IMAGE_ENCODERS
 from ..heads import HEADS
 from ..io import check_name
 from ..named_code import names_code
-from ..protocol import OneStep, Protocol
+from ..protocols import OneStep, Protocol
 from ..suggest import did_you_mean, unknown
 from ..tasks import get_task
 from .code import check_code
@@ -43,7 +43,7 @@ class Recipe(BaseModel):
             task (diffusion under captions), for perception tasks, or for several at once; ``network`` trains a network
             of one's own on tasks.
         network: of that stage, the code that makes it, ``package.module:make`` or ``file.py:make``, which is run: a
-            class, or a function that says ``-> nn.Module``; see `twofold.network`. What learns, its parameters say.
+            class, or a function that says ``-> nn.Module``; see `predict.module`. What learns, its parameters say.
         network_options: that ``make`` is called with.
         start: folder, published name or hub id of the model to start from, or ``new`` for random weights; for a network
             of one's own the folder of a checkpoint, or ``new`` for the weights that it is made with.
@@ -77,7 +77,7 @@ class Recipe(BaseModel):
             and out, not of almost one class, with its color distortion.
         cache: keep the latents of windows on disk; without, they are encoded when drawn, to the same numbers. A network
             of one's own has none to keep.
-        protocol: what the network is shown of an image, and how the answer is reached (`twofold.protocol`). A network
+        protocol: what the network is shown of an image, and how the answer is reached (`twofold.protocols`). A network
             that takes fewer channels is widened as Marigold widens it. Latents that are learned from are always the
             mean of their posterior; ``encode`` is about use.
         prompts: by task, the words it is asked with in place of its own.

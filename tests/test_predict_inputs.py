@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from twofold.job import find_inputs
+from twofold.predict.inputs import find_inputs
 
 
 @pytest.fixture

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from .finite import NonFiniteError, check_finite
-from .geometry import convert_frame, unit
-from .image import ImageInput, as_image, as_images, longest_edge_size, resize, resized_output
-from .image.bands import by_rows
-from .image.resize import OutputResize
-from .image.square import resized_to_square
+from ..finite import NonFiniteError, check_finite
+from ..geometry import convert_frame, unit
+from ..image import ImageInput, as_image, as_images, longest_edge_size, resize, resized_output
+from ..image.bands import by_rows
+from ..image.resize import OutputResize
+from ..image.square import resized_to_square
+from ..tasks import Task
 from .prediction import Prediction
-from .tasks import Task
 
 # Longest edge in pixels, as a number or its digits; 0 or "native" for the image's own; None for the model's.
 Size = int | str | None

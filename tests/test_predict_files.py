@@ -20,8 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from twofold.job import Input, Job, Ledger, LedgerError, OutputError, predict_files
-from twofold.prediction import Prediction
+from twofold.predict.files import Job, OutputError, predict_files
+from twofold.predict.inputs import Input
+from twofold.predict.ledger import Ledger, LedgerError
+from twofold.predict.prediction import Prediction
 from twofold.tasks import TASKS
 
 

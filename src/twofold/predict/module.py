@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from .image import pad_to_multiple
-from .painter import Painter
-from .tasks import Task
+from ..image import pad_to_multiple
+from ..tasks import Task
+from .base import Painter
 
 # By task: the canvas that is its answer, and those that only learn.
 Painted = dict[str, tuple[Tensor, ...]]

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from twofold.io import UnsafeNameError, as_disk_full, check_name, escape, safe_output_path
-from twofold.job.rows import Ledger
+from twofold.predict.ledger import Ledger
 
 
 def result_paths(out: Path, name: str, tasks: Iterable[str]) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from twofold.image.formats import IMAGE_SUFFIXES, sniff_file
 from twofold.io import UnsafeNameError, check_name, escape
-from twofold.job.search import has_wildcard, match, walk
+from twofold.predict.search import has_wildcard, match, walk
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from twofold.show import UNKNOWN, color_depth, color_normals, scaled_depth, sheet, side_by_side
+from twofold.visualization import UNKNOWN, color_depth, color_normals, scaled_depth, sheet, side_by_side
 
 
 def test_near_is_red_and_far_is_blue():

@@ -11,17 +11,17 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from .backbones.backbone import Backbone
-from .backbones.image_encoder import ImageFeatures
-from .ensemble import MERGES, Merged
-from .finite import clamp_finite, finite_per_image
-from .heads import Head, text_of
-from .image import pad_to_multiple
-from .image.resize import OutputResize
-from .painter import Edge, Painter
+from ..backbones.backbone import Backbone
+from ..backbones.image_encoder import ImageFeatures
+from ..ensemble import MERGES, Merged
+from ..finite import clamp_finite, finite_per_image
+from ..heads import Head, text_of
+from ..image import pad_to_multiple
+from ..image.resize import OutputResize
+from ..protocols import Answer, MultiStep, OneStep, Query, reason
+from ..tasks import Task
+from .base import Edge, Painter
 from .prediction import SPACES
-from .protocol import Answer, MultiStep, OneStep, Query, reason
-from .tasks import Task
 
 
 @dataclass(frozen=True)

@@ -14,18 +14,18 @@ from PIL.Image import Image as PILImage
 from PIL.Image import fromarray
 from torch import Tensor
 
-from .geometry import convert_frame
-from .image import longest_edge_size, resize, write_image, write_map
-from .image.bands import by_rows
-from .image.quantize import (
+from ..geometry import convert_frame
+from ..image import longest_edge_size, resize, write_image, write_map
+from ..image.bands import by_rows
+from ..image.quantize import (
     Quantization,
     metre_quantization,
     range_quantization,
     share_quantization,
     write_quantized,
 )
-from .show import color_depth, color_disparity, color_picture, scaled_depth, side_by_side
-from .tasks import TASKS, Task
+from ..tasks import TASKS, Task
+from ..visualization import color_depth, color_disparity, color_picture, scaled_depth, side_by_side
 
 # Of each space where it is in metres.
 METRIC_UNITS = {

@@ -19,10 +19,10 @@ from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.rgb import check_file
 from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers
-from twofold.job.inputs import Input
-from twofold.job.results import check_results, result_paths, usable_paths, write_failure
-from twofold.job.rows import SCHEMA, Ledger, Row, sole_writer
-from twofold.show import side_by_side
+from twofold.predict.inputs import Input
+from twofold.predict.ledger import SCHEMA, Ledger, Row, sole_writer
+from twofold.predict.results import check_results, result_paths, usable_paths, write_failure
+from twofold.visualization import side_by_side
 
 # After one of these the next picture cannot be written either.
 _FATAL = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
@@ -46,7 +46,7 @@ class NoOutputError(OutputError):
 
 
 class Answer(Protocol):
-    """What a predictor gives for one picture: see `twofold.predictor.Prediction`."""
+    """What a predictor gives for one picture: see `twofold.predict.diffusion.Prediction`."""
 
     map: Tensor
 
@@ -61,7 +61,7 @@ class Answer(Protocol):
 
 
 class Asker(Protocol):
-    """What predicts: see `twofold.predictor.Predictor`."""
+    """What predicts: see `twofold.predict.diffusion.Predictor`."""
 
     def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Any:
         """The answer to one picture."""

@@ -15,12 +15,14 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from test_job_predict import contents, job, picture
+from test_predict_files import contents, job, picture
 from twofold.cli.main import run
 from twofold.io import UnsafeNameError
 from twofold.io.atomic import host_name
-from twofold.job import Input, LedgerError, OutputError, Problem, find_inputs, predict_files
-from twofold.painter import Painter
+from twofold.predict.base import Painter
+from twofold.predict.files import OutputError, predict_files
+from twofold.predict.inputs import Input, Problem, find_inputs
+from twofold.predict.ledger import LedgerError
 from twofold.tasks import TASKS
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="such names and links are not possible there")
