@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from twofold.data.render import render
+from twofold.render import render
 
 
 def main() -> None:

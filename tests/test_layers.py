@@ -19,7 +19,7 @@ HOUSE = (
     ("diffusion", "ensemble", "metrics", "visualization"),
     ("tasks", "backbones"),
     ("heads", "protocols", "data"),
-    ("predict",),
+    ("predict", "render"),
     ("checkpoints",),
     ("evaluate",),
     ("generate",),

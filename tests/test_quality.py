@@ -14,8 +14,8 @@ SEED, COUNT = 4711, 6
 
 @pytest.fixture(scope="module")
 def scenes():
-    from twofold.data.render import render_one
-    from twofold.data.render.assets import Assets
+    from twofold.render import render_one
+    from twofold.render.assets import Assets
 
     return [render_one(SEED, i, 256, 192, spp=2, assets=Assets()) for i in range(COUNT)]
 

@@ -14,21 +14,21 @@ import torch
 pytest.importorskip("mitsuba", reason="the extra `render` is not installed")
 
 from twofold.data import Folder, FolderError, FolderWriter
-from twofold.data.render import RENDERER_VERSION, render, render_one
-from twofold.data.render.assets import Assets, find
-from twofold.data.render.atlas import SIDE, Skin, pack
-from twofold.data.render.camera import View, penalty
-from twofold.data.render.caption import caption, visible
-from twofold.data.render.classes import FOREGROUND, IDS, KINDS, SKY
-from twofold.data.render.furniture import Part
-from twofold.data.render.generate import build, choose
-from twofold.data.render.job import header
-from twofold.data.render.llvm import find_llvm
-from twofold.data.render.meshes import ball, box, capsule, cylinder, lathe, rounded, torus, tube
-from twofold.data.render.scene import LIGHTS, Builder
-from twofold.data.render.tracer import Tracer, mitsuba
-from twofold.data.render.wavefront import creased
 from twofold.geometry import normals_from_depth
+from twofold.render import RENDERER_VERSION, render, render_one
+from twofold.render.assets import Assets, find
+from twofold.render.atlas import SIDE, Skin, pack
+from twofold.render.camera import View, penalty
+from twofold.render.caption import caption, visible
+from twofold.render.classes import FOREGROUND, IDS, KINDS, SKY
+from twofold.render.furniture import Part
+from twofold.render.generate import build, choose
+from twofold.render.job import header
+from twofold.render.llvm import find_llvm
+from twofold.render.meshes import ball, box, capsule, cylinder, lathe, rounded, torus, tube
+from twofold.render.scene import LIGHTS, Builder
+from twofold.render.tracer import Tracer, mitsuba
+from twofold.render.wavefront import creased
 
 NONE = Assets()
 WIDTH, HEIGHT, SPP = 64, 48, 2
@@ -173,8 +173,8 @@ def test_a_caption_counts():
 
 def test_the_same_scene_in_another_process(samples):
     code = (
-        "import hashlib, sys; from twofold.data.render import render_one;"
-        "from twofold.data.render.assets import Assets;"
+        "import hashlib, sys; from twofold.render import render_one;"
+        "from twofold.render.assets import Assets;"
         f"s = render_one(11, 3, {WIDTH}, {HEIGHT}, {SPP}, Assets());"
         "maps = [s.targets[k].numpy().tobytes() for k in sorted(s.targets)];"
         "h = hashlib.sha256(s.image.numpy().tobytes() + b''.join(maps));"

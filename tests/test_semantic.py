@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from twofold.backbones import new
-from twofold.data.render.classes import table
 from twofold.heads import LatentHead, UperNetHead, make_head
 from twofold.metrics import semantic_metrics, skipped
 from twofold.predict.diffusion import Predictor
 from twofold.protocols import OneStep
+from twofold.render.classes import table
 from twofold.tasks import TASKS, get_task, semantic_logits_task, semantic_task
 from twofold.tasks.palette import MOST, least_distance, palette
 from twofold.tasks.semantic import RENDERED, vote

@@ -410,7 +410,7 @@ def test_captions_come_from_the_row_or_the_template():
 
 def test_class_names_are_read_in_every_form_that_headers_have():
     """Rendered scenes have ids by name, converters a list, others an object for each target."""
-    from twofold.data.render.classes import IDS, table
+    from twofold.render.classes import IDS, table
 
     assert class_names({"classes": table()})[IDS["chair"]] == "chair"
     assert class_names({"classes": ["wall", "cup"]}) == {0: "wall", 1: "cup"}

@@ -128,7 +128,7 @@ def _torchvision() -> Finding:
 
 def _tracer() -> Finding:
     """The vectorised path tracer of the renderer; without LLVM a slower one is used."""
-    from twofold.data.render.llvm import OLDEST, find_llvm
+    from twofold.render.llvm import OLDEST, find_llvm
 
     if find_spec("mitsuba") is None:
         return Finding(

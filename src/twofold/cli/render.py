@@ -42,8 +42,8 @@ def render(
     height, width = parse_size_pair(size)
     from dataclasses import asdict
 
-    from twofold.data.render import RendererMissing
-    from twofold.data.render import render as scenes
+    from twofold.render import RendererMissing
+    from twofold.render import render as scenes
 
     drawn = 0
     try:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.furniture import CLOTH, Part, Piece
-from twofold.data.render.meshes import (
+from twofold.render.furniture import CLOTH, Part, Piece
+from twofold.render.meshes import (
     Mesh,
     ball,
     box,
@@ -21,7 +21,7 @@ from twofold.data.render.meshes import (
     torus,
     tube,
 )
-from twofold.data.render.textures import Rng, fbm
+from twofold.render.textures import Rng, fbm
 
 GLAZED = "plain plain cloudy stripes cells marble flowers"
 
@@ -146,7 +146,7 @@ def lump(rng: Rng, size: NDArray, rough: float) -> Mesh:
     push = 1 + rough * (field[i[:, 0], i[:, 1]] + field[i[:, 1], i[:, 2]])
     v = d * push[:, None] * size / 2
     v[:, 2] -= v[:, 2].min()
-    from twofold.data.render.meshes import smooth
+    from twofold.render.meshes import smooth
 
     return smooth(v, base.faces, base.uv)
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twofold.data.render.furniture import Part, curtain
-from twofold.data.render.meshes import Mesh, ball, box, cylinder, join, rounded, tube
-from twofold.data.render.scene import Builder
-from twofold.data.render.textures import Rng
+from twofold.render.furniture import Part, curtain
+from twofold.render.meshes import Mesh, ball, box, cylinder, join, rounded, tube
+from twofold.render.scene import Builder
+from twofold.render.textures import Rng
 
 TURN = (0.0, -np.pi / 2, np.pi, np.pi / 2)
 """Turning a thing whose back looks toward +y so that it stands at the north, east, south or west wall."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.meshes import Array, Mesh, ball, box, cylinder, join, lathe, rounded, sheet, tube
-from twofold.data.render.textures import Rng
+from twofold.render.meshes import Array, Mesh, ball, box, cylinder, join, lathe, rounded, sheet, tube
+from twofold.render.textures import Rng
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.meshes import Array, Mesh
+from twofold.render.meshes import Array, Mesh
 
 CREASE = 40.0
 """Degrees between two faces from which on their common edge is sharp."""

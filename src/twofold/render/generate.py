@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from twofold.data.render import skies
-from twofold.data.render.assets import Assets, find
-from twofold.data.render.camera import View, penalty
-from twofold.data.render.caption import caption
-from twofold.data.render.classes import FOREGROUND, SKY
-from twofold.data.render.exposure import develop
-from twofold.data.render.outdoor import build_outdoor
-from twofold.data.render.rooms import build_room
-from twofold.data.render.scene import Builder, Scene
-from twofold.data.render.still import build_still
-from twofold.data.render.tracer import Labels, Tracer
+from twofold.render import skies
+from twofold.render.assets import Assets, find
+from twofold.render.camera import View, penalty
+from twofold.render.caption import caption
+from twofold.render.classes import FOREGROUND, SKY
+from twofold.render.exposure import develop
+from twofold.render.outdoor import build_outdoor
+from twofold.render.rooms import build_room
+from twofold.render.scene import Builder, Scene
+from twofold.render.still import build_still
+from twofold.render.tracer import Labels, Tracer
 from twofold.sample import Origin, Sample
 
 RENDERER_VERSION = 3

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.textures import Rng
+from twofold.render.textures import Rng
 
 
 def srgb(x: NDArray) -> NDArray:

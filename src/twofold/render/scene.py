@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render import pictures
-from twofold.data.render.atlas import Skin, pack
-from twofold.data.render.camera import View
-from twofold.data.render.classes import IDS
-from twofold.data.render.furniture import Part, Piece
-from twofold.data.render.meshes import Array, Mesh, box, join
-from twofold.data.render.models import Catalogue
-from twofold.data.render.textures import Rng, color, texture
+from twofold.render import pictures
+from twofold.render.atlas import Skin, pack
+from twofold.render.camera import View
+from twofold.render.classes import IDS
+from twofold.render.furniture import Part, Piece
+from twofold.render.meshes import Array, Mesh, box, join
+from twofold.render.models import Catalogue
+from twofold.render.textures import Rng, color, texture
 
 LIGHTS = 4
 """Every scene has exactly this many light meshes (unused ones hide far below), so that its structure never

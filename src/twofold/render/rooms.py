@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twofold.data.render import furniture as f
-from twofold.data.render import things
-from twofold.data.render.camera import View, look
-from twofold.data.render.furniture import Part, Piece
-from twofold.data.render.meshes import Array, box
-from twofold.data.render.scene import Builder
-from twofold.data.render.shell import TURN, Room, build_shell
-from twofold.data.render.textures import Rng
+from twofold.render import furniture as f
+from twofold.render import things
+from twofold.render.camera import View, look
+from twofold.render.furniture import Part, Piece
+from twofold.render.meshes import Array, box
+from twofold.render.scene import Builder
+from twofold.render.shell import TURN, Room, build_shell
+from twofold.render.textures import Rng
 
 Rect = tuple[float, float, float, float]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.models import Catalogue, Model, read_catalogue
-from twofold.data.render.tracer import mitsuba, threads
+from twofold.render.models import Catalogue, Model, read_catalogue
+from twofold.render.tracer import mitsuba, threads
 
 VARIABLE = "TWOFOLD_ASSETS"
 _INDOOR = ("apartment", "hall", "lab", "lobby", "studio", "warehouse", "workshop")

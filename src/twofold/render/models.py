@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.furniture import Part, Piece
-from twofold.data.render.meshes import Array, Mesh
-from twofold.data.render.textures import Rng
-from twofold.data.render.wavefront import Coat, read_obj
 from twofold.io import atomic_write
+from twofold.render.furniture import Part, Piece
+from twofold.render.meshes import Array, Mesh
+from twofold.render.textures import Rng
+from twofold.render.wavefront import Coat, read_obj
 
 _CACHE_VERSION = 1
 LARGEST = 600_000

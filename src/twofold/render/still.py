@@ -6,13 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twofold.data.render import furniture as f
-from twofold.data.render import things
-from twofold.data.render.camera import View
-from twofold.data.render.furniture import Part, Piece
-from twofold.data.render.meshes import box, sheet
-from twofold.data.render.scene import Builder
-from twofold.data.render.textures import Rng
+from twofold.render import furniture as f
+from twofold.render import things
+from twofold.render.camera import View
+from twofold.render.furniture import Part, Piece
+from twofold.render.meshes import box, sheet
+from twofold.render.scene import Builder
+from twofold.render.textures import Rng
 
 _SURFACE = "wood wood plain tiles marble cloudy fabric stripes cells bricks carpet flowers"
 

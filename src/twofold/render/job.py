@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from twofold.data.folder import Folder
-from twofold.data.render.assets import Assets, find
-from twofold.data.render.classes import table
-from twofold.data.render.generate import FAMILIES, RENDERER_VERSION, render_one
-from twofold.data.render.tracer import RendererMissing, mitsuba, variant, versions
 from twofold.data.writer import FolderWriter
+from twofold.render.assets import Assets, find
+from twofold.render.classes import table
+from twofold.render.generate import FAMILIES, RENDERER_VERSION, render_one
+from twofold.render.tracer import RendererMissing, mitsuba, variant, versions
 
 log = logging.getLogger(__name__)
 LIFE = 60

@@ -1,7 +1,7 @@
 """Procedural scenes, path traced, with exact labels. Needs the extra `render` (mitsuba, mitsuba-oidn)."""
 
-from twofold.data.render.generate import RENDERER_VERSION, render_one
-from twofold.data.render.job import Progress, render
-from twofold.data.render.tracer import RendererMissing
+from twofold.render.generate import RENDERER_VERSION, render_one
+from twofold.render.job import Progress, render
+from twofold.render.tracer import RendererMissing
 
 __all__ = ["RENDERER_VERSION", "Progress", "RendererMissing", "render", "render_one"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.textures import Picture, Rng, color, fbm, ramp, texture
+from twofold.render.textures import Picture, Rng, color, fbm, ramp, texture
 
 
 def letters(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.classes import IDS, KINDS
+from twofold.render.classes import IDS, KINDS
 
 _NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 _UNSAID = {"sky", "wall", "floor", "ceiling", "object", "terrain", "road", "mountain"}

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.camera import View
-from twofold.data.render.llvm import VARIABLE, find_llvm
-from twofold.data.render.meshes import Array, Mesh
-from twofold.data.render.scene import Scene
+from twofold.render.camera import View
+from twofold.render.llvm import VARIABLE, find_llvm
+from twofold.render.meshes import Array, Mesh
+from twofold.render.scene import Scene
 
 log = logging.getLogger(__name__)
 DEPTH = 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.textures import Rng, fbm
+from twofold.render.textures import Rng, fbm
 
 HEIGHT = 128
 

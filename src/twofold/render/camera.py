@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data.render.classes import FOREGROUND, IDS, SKY
-from twofold.data.render.meshes import Array
 from twofold.geometry import Camera
+from twofold.render.classes import FOREGROUND, IDS, SKY
+from twofold.render.meshes import Array
 
 NEAREST = 0.3
 _SHELL_IDS = [IDS[k] for k in ("wall", "floor", "ceiling", "terrain", "road")]

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twofold.data.render import pictures, things
-from twofold.data.render.camera import View, look
-from twofold.data.render.furniture import Part, Piece
-from twofold.data.render.meshes import (
+from twofold.render import pictures, things
+from twofold.render.camera import View, look
+from twofold.render.furniture import Part, Piece
+from twofold.render.meshes import (
     Mesh,
     box,
     cards,
@@ -20,8 +20,8 @@ from twofold.data.render.meshes import (
     smooth,
     tube,
 )
-from twofold.data.render.scene import Builder
-from twofold.data.render.textures import Rng, fbm
+from twofold.render.scene import Builder
+from twofold.render.textures import Rng, fbm
 
 REACH = 55.0
 """Half the side of the ground, metres."""
@@ -150,7 +150,7 @@ def house(rng: Rng, width: float, depth: float) -> list[Part]:
             r,
         ] + [0, 0, h]
         faces = np.array([[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5], [1, 2, 5], [3, 0, 4]])
-        from twofold.data.render.meshes import flat
+        from twofold.render.meshes import flat
 
         parts.append(Part(flat(a, faces, a[:, :2] - a[:, :2].min(0)), "tiles bricks wood plain", "dark"))
     else:
