@@ -13,10 +13,12 @@ from trees import matting, people, seg
 from twofold.cli.main import run
 from twofold.data import Folder, FolderWriter
 from twofold.data.convert import CONVERTERS, convert
-from twofold.data.sheet import contact_sheet, id_colors, target_picture
+from twofold.data.sheet import contact_sheet, target_image
 from twofold.image import read_image, write_image
 from twofold.sample import Sample
 from twofold.visualization import UNKNOWN
+from twofold.targets import target_spec
+from twofold.targets.ids import id_colors
 
 
 @pytest.fixture
@@ -212,12 +214,10 @@ def test_ids_that_are_near_look_different() -> None:
 @pytest.mark.parametrize("name", ["depth", "normals", "mask", "matting", "trimap", "edge", "semantic", "parts",
                                   "instance", "albedo", "shading", "keypoints", "skeleton", "heat"])  # fmt: skip
 def test_every_target_can_be_drawn(name: str) -> None:
-    from twofold.sample import UNITS
-
-    channels = UNITS[name].channels if name in UNITS else 1
+    channels = target_spec(name).channels or 1
     target, valid = torch.rand(channels, 8, 10), torch.ones(1, 8, 10, dtype=torch.bool)
     valid[:, 0] = name == "keypoints"
-    drawn = target_picture(name, Sample(torch.rand(3, 8, 10), {name: target}, {name: valid}))
+    drawn = target_image(name, Sample(torch.rand(3, 8, 10), {name: target}, {name: valid}))
     assert drawn.shape == (3, 8, 10) and drawn.min() >= 0 and drawn.max() <= 1 and not drawn.isnan().any()
     if name != "keypoints":
         assert (drawn[:, 0] == UNKNOWN).all()
@@ -226,7 +226,7 @@ def test_every_target_can_be_drawn(name: str) -> None:
 def test_people_are_drawn_over_their_picture(tmp_path: Path) -> None:
     tree = people.coco(tmp_path / "coco")
     sample = Folder(convert(CONVERTERS["coco-keypoints"], tree, "val2017", tmp_path / "c"))[0]
-    drawn = target_picture("keypoints", sample)
+    drawn = target_image("keypoints", sample)
     assert drawn.shape == sample.image.shape and not torch.equal(drawn, sample.image * 0.4 + 0.3)
 
 

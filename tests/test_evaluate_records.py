@@ -22,7 +22,7 @@ from twofold.evaluate.measure import WINDOWS, get_metrics
 from twofold.evaluate.published import FILE, external_protocols, numbers, sources
 from twofold.metrics import ALIGNMENTS
 from twofold.metrics.depth import CROPS
-from twofold.sample import UNITS
+from twofold.targets import TARGETS
 from twofold.tasks import TASKS
 
 # A protocol that changes a number changes its fingerprint: then its version rises, and a line is added here.
@@ -106,7 +106,7 @@ def test_a_standard_can_be_measured(name: str) -> None:
         and protocol.crop in ("", *CROPS)
         and protocol.window in ("", *WINDOWS)
     )
-    assert protocol.target in UNITS
+    assert protocol.target in TARGETS
     assert tuple(m.name for m in get_metrics(protocol, 3)) == protocol.names
     assert protocol.source and protocol.title
     json.dumps(protocol.settings, allow_nan=False)

@@ -31,7 +31,7 @@ from twofold.evaluate.compare import comparison_markdown, comparison_page, diffe
 from twofold.evaluate.examples import WIDTH, data_url
 from twofold.evaluate.tables import own_table, published_tables
 from twofold.image import write_image
-from twofold.tasks.keypoints import JOINTS, heatmaps
+from twofold.targets.people import JOINTS, heatmaps
 
 LS = get_eval_protocol("depth/marigold-ls")
 VOID = {"meta", "img", "br"}

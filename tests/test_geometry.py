@@ -16,7 +16,8 @@ from twofold.geometry import (
     unit,
     unproject,
 )
-from twofold.sample import UNITS, Origin, Sample, stack
+from twofold.sample import Origin, Sample, stack
+from twofold.targets import TARGETS
 
 CAMERA = Camera(60.0, 62.0, 31.0, 24.5, 64, 48)
 ALL = torch.ones(3, dtype=torch.bool)
@@ -253,6 +254,6 @@ def test_a_sample_whose_parts_do_not_fit_is_refused():
         Origin("guessed")  # ty: ignore[invalid-argument-type]
 
 
-def test_every_unit_says_its_channels():
+def test_every_target_has_channels_a_unit_and_a_description():
     joints = 17
-    assert all(u.channels in (1, 3, joints) and u.unit and u.meaning for u in UNITS.values())
+    assert all(t.channels in (1, 3, joints) and t.unit and t.description for t in TARGETS.values())

@@ -10,8 +10,9 @@ import torch
 import golden
 from twofold.heads import HEADS, KeypointHead, make_head
 from twofold.metrics import KEYPOINTS, peaks, skipped
+from twofold.targets.people import JOINTS, MIRRORED, heatmaps
 from twofold.tasks import get_task
-from twofold.tasks.keypoints import JOINTS, MIRRORED, heatmap_mse, heatmaps, keypoints
+from twofold.tasks.keypoints import heatmap_mse, keypoints
 
 SIZE = (64, 48)
 

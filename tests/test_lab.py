@@ -17,8 +17,8 @@ from twofold.data.writer import FolderWriter
 from twofold.predict.diffusion import Predictor, Reading
 from twofold.protocols import MultiStep, Noise
 from twofold.sample import Sample
+from twofold.targets.people import JOINTS
 from twofold.tasks import get_task
-from twofold.tasks.keypoints import JOINTS
 from twofold.train.find import recipes
 from twofold.train.lab import lab, require, taught_by_teacher
 from twofold.train.lab_stages import lab_second_stage, stages

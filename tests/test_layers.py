@@ -15,8 +15,9 @@ PACKAGE = Path(__file__).parents[1] / "src" / "twofold"
 HOUSE = (
     ("io", "finite", "named_code", "suggest"),
     ("environment", "image", "geometry"),
-    ("sample",),
     ("diffusion", "ensemble", "metrics", "visualization"),
+    ("targets",),
+    ("sample",),
     ("tasks", "backbones"),
     ("heads", "protocols", "data"),
     ("predict", "render"),

@@ -12,9 +12,8 @@ from twofold.geometry import Camera
 from twofold.image import resize
 from twofold.metrics import peaks
 from twofold.sample import Sample, stack
+from twofold.targets.people import LIMBS, MIRRORED, colours, draw
 from twofold.tasks import TASKS
-from twofold.tasks.keypoints import MIRRORED
-from twofold.tasks.skeleton import LIMBS, colours, draw
 
 HEADER = {"name": "people", "targets": {"keypoints": {}, "skeleton": {}}}
 # Of a standing person 100 high: x, y by COCO's order of joints.

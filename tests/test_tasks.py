@@ -7,11 +7,11 @@ import torch
 
 from truths import ALL, known, perfect, told
 from twofold.predict.prediction import Prediction
-from twofold.sample import UNITS
+from twofold.targets import TARGETS
+from twofold.targets.people import JOINTS
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.depth import scale_shift_invariant
 from twofold.tasks.disparity import encode_whole
-from twofold.tasks.keypoints import JOINTS
 from twofold.tasks.losses import gradient
 from twofold.tasks.matting import composition
 
@@ -225,7 +225,7 @@ def test_show_is_a_picture(task):
 
 def test_every_task_is_what_its_target_is_said_to_be(task):
     assert set(task.weights) <= set(task.losses)
-    assert UNITS[task.target].channels == task.channels
+    assert TARGETS[task.target].channels == task.channels
     assert not set(task.losses) & set(task.picture_losses)
     with pytest.raises(ValueError, match=f"{task.name} has no loss 'beauty'; it has {task.loss_names[0]}"):
         task.loss(*[torch.zeros(1, 3, 2, 2)] * 3, {"beauty": 1.0})

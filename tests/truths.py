@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from twofold.geometry import unit
+from twofold.targets.people import draw, heatmaps
 from twofold.tasks import TASKS, Task, mask_task, semantic_logits_task, semantic_task
-from twofold.tasks.keypoints import heatmaps
-from twofold.tasks.skeleton import draw
 
 SIZE = (24, 32)
 # Those of the package, and instances that somebody might make.

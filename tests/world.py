@@ -10,7 +10,7 @@ import torch
 
 from twofold.data.writer import FolderWriter
 from twofold.sample import Origin, Sample
-from twofold.tasks.keypoints import heatmaps
+from twofold.targets.people import heatmaps
 
 
 def sphere(seed: int, size: int = 64) -> Sample:

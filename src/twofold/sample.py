@@ -10,49 +10,7 @@ import torch
 from torch import Tensor
 
 from twofold.geometry import Camera
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What the numbers of a target mean: its channels, its unit, and the rest in words."""
-
-    channels: int
-    unit: str
-    meaning: str
-    mixes: bool = (
-        True  # whether halfway between two values is a value: not so for ids and for colours that are ids
-    )
-
-
-# Said once, here, for files, tasks, metrics and pictures alike.
-UNITS: dict[str, Unit] = {
-    "depth": Unit(1, "m", "distance along the camera's z axis; +inf is the sky: known to be far, not valid"),
-    "normals": Unit(3, "unit vector", "frame RUB: x right, y up, z to the viewer; zero where unknown"),
-    "mask": Unit(1, "0 or 1", "1 is the foreground", mixes=False),
-    "matting": Unit(1, "0 to 1", "alpha: how much of the pixel is foreground"),
-    "semantic": Unit(
-        1, "class id", "whole numbers; the classes are listed in the header of the folder", False
-    ),
-    "instance": Unit(1, "object id", "whole numbers; 0 belongs to no object", False),
-    "parts": Unit(1, "part id", "whole numbers; the parts are listed in the header of the folder", False),
-    "trimap": Unit(1, "0, 0.5 or 1", "surely background, unknown, surely foreground", False),
-    "edge": Unit(1, "0 to 1", "how surely a boundary runs through the pixel"),
-    "segmentation": Unit(3, "0 to 1", "sRGB: the colour that stands for the pixel's class", False),
-    "albedo": Unit(3, "0 to 1", "sRGB: what the surface reflects of white light"),
-    "shading": Unit(3, "0 to 1", "linear light on the surface: picture = albedo * shading + residual"),
-    "residual": Unit(3, "0 to 1", "linear light that albedo * shading does not explain"),
-    "material": Unit(3, "0 to 1", "roughness, metalness, 0"),
-    # Heatmaps mix: of two sizes of one person the smaller has the narrower peaks, and -1 stays -1.
-    "keypoints": Unit(
-        17, "0 to 1", "likeness of each joint of COCO, 1 at its place; -1 all over where it is not labelled"
-    ),
-    "skeleton": Unit(3, "0 to 1", "sRGB: joints and limbs of people in fixed colours, on black"),
-}
-
-
-def mixes(target: str) -> bool:
-    """Whether a target may be interpolated; one that the library does not know may."""
-    return target not in UNITS or UNITS[target].mixes
+from twofold.targets import target_spec
 
 
 @dataclass(frozen=True)
@@ -76,7 +34,7 @@ class Sample:
     """An image and its targets, or (with a leading dimension b) a batch of them.
 
     image    float *b 3 h w, sRGB in [0, 1]; uint8 is divided by 255
-    targets  by name, *b c h w, in the unit that UNITS gives
+    targets  by name, *b c h w, in the unit that `targets.TARGETS` gives
     valid    by the same names, bool *b 1 h w: where the target may be trusted; nothing is learned or scored
              elsewhere, and the values there are 0 (or +inf for a depth known to be far)
     camera   of this picture at this size, if known
@@ -103,7 +61,7 @@ class Sample:
                 f"targets {sorted(self.targets)} and valid {sorted(self.valid)} must have the same names"
             )
         for name, target in self.targets.items():
-            known = UNITS[name].channels if name in UNITS else target.shape[-3]
+            known = target_spec(name).channels or target.shape[-3]
             self._check(f"target {name}", target, (*batch, known, height, width))
             self._check(f"valid {name}", self.valid[name], (*batch, 1, height, width))
             if self.valid[name].dtype != torch.bool:

@@ -11,10 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twofold.data.levels import IDS, SHARES
+from twofold.targets import target_spec
 
-TWO_SIDED = ("mask", *SHARES)
-CHECKED = (*TWO_SIDED, *IDS)
 _EMPTY = 0.02
 
 
@@ -42,9 +40,10 @@ def constant_labels(name: str, found: Iterable[Extent]) -> str:
     otherwise; ids have it where two values differ anywhere in the folder.
     """
     known = [e for e in found if e.least == e.least]
-    if not known or name not in CHECKED:
+    spec = target_spec(name)
+    if not known or not (spec.is_share or spec.is_ids):
         return ""
-    if name in TWO_SIDED:
+    if spec.is_share:
         empty, full = sum(e.most < _EMPTY for e in known), sum(e.least > 1 - _EMPTY for e in known)
         if empty + full < len(known):
             return ""

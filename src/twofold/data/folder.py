@@ -20,7 +20,8 @@ from twofold.data.points import drawn, is_inline
 from twofold.data.targets import descriptor, read_target
 from twofold.geometry import Camera
 from twofold.image.square import map_resized_to_square, resized_to_square
-from twofold.sample import UNITS, Origin, Sample, mixes
+from twofold.sample import Origin, Sample
+from twofold.targets import TARGETS, target_spec
 
 # KITTI's depth benchmark: the lowest 352 rows, the middle 1216 columns.
 _KITTI = (1216, 352)
@@ -66,7 +67,7 @@ class Folder:
         there = {name for row in self.rows for name in row.get("targets") or {}}
         self.header |= _overridden(self.header, override or {}, there)
         for name in self.targets or ():
-            if name not in there and name not in UNITS:
+            if name not in there and name not in TARGETS:
                 raise FolderError(f"no sample of {self.root} has {name!r}; there are {sorted(there)}")
 
     @property
@@ -81,7 +82,7 @@ class Folder:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample, in the library's units and frames (`sample.UNITS`)."""
+        """One sample, in the library's units and frames (`targets.TARGETS`)."""
         row = self.rows[index]
         where = f"{self.root.name}, sample {row['id']!r}"
         whole = read_picture(self.files, self.header, row, where)
@@ -235,7 +236,7 @@ def _squeezed(parts: dict[str, tuple[Tensor, ...]], edge: int) -> dict[str, tupl
     out: dict[str, tuple[Tensor, ...]] = {}
     for name, (target, valid) in parts.items():
         moved, known = map_resized_to_square(target.double(), valid, edge)
-        if not mixes(name):
+        if not target_spec(name).is_interpolable:
             moved, known = (
                 interpolate(x[None].float(), (edge, edge), mode="nearest")[0] for x in (target, valid)
             )

@@ -19,8 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from twofold.data.codecs import DEFAULT_CODECS, decode
-from twofold.data.depth_checks import depth_problem
+from twofold.data.codecs import decode
 from twofold.data.layout import FolderError
 from twofold.data.tables import files_of, rows_of
 from twofold.data.writer import FolderWriter
@@ -30,6 +29,7 @@ from twofold.image.maps import as_map, read_stored
 from twofold.image.raster_format import RasterFormat, array_format, raster_format
 from twofold.io import report_disk_full
 from twofold.sample import Origin, Sample
+from twofold.targets import target_spec
 
 # How each format begins, and the suffix by which the readers know it.
 _BEGINNINGS = {
@@ -93,7 +93,9 @@ def import_table(
         "split": split,
         "licence": licence or "not said",
         "source": str(source),
-        "targets": {name: stored_as(name, how) for name, (_, how) in columns.targets.items()},
+        "targets": {
+            name: target_spec(name).lossless_storage(how) for name, (_, how) in columns.targets.items()
+        },
     }
     writer = FolderWriter(out, header)
     seen: set[str] = set()
@@ -115,26 +117,6 @@ def import_table(
         raise FolderError(f"{source} has no rows")
 
 
-def stored_as(name: str, how: Mapping[str, Any]) -> dict[str, Any]:
-    """How a target is written that was read by the descriptor `how`: so that no number is lost.
-
-    Depths keep whole numbers and their scale if they had them, else they are float32; ids, masks and mattes are
-    the library's own 8 or 16 bits; normals its half floats; anything else is float32, or 8 bits if it was.
-    """
-    codec = how.get("codec", "")
-    keep = {key: how[key] for key in ("scale", "offset", "invalid", "infinite") if key in how}
-    if name == "depth":
-        # Every entry is said, because the writer's defaults would take the place of one that is not.
-        if codec == "png16" and how.get("kind", "z") == "z":
-            return {"codec": codec, "kind": "z", "unit": "m", "invalid": [], "infinite": None, **keep}
-        return {"codec": "npy", "kind": "z", "unit": "m", "scale": 1.0, "invalid": [], "infinite": "inf"}
-    if name in DEFAULT_CODECS:
-        return dict(DEFAULT_CODECS[name])
-    if name == "parts":
-        return dict(DEFAULT_CODECS["semantic"])
-    return {"codec": codec, **keep} if codec == "png8" else {"codec": "npy"}
-
-
 def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder: Path, where: str) -> Sample:
     image = _picture(row[columns.image], f"{where}, column {columns.image!r}")
     height, width = image.shape[-2:]
@@ -148,7 +130,7 @@ def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder
         try:
             array, stored = _map(row[column], how, folder, place)
             targets[name], valid[name] = decode(name, as_map(array, place), how, camera, stored)
-            problem = depth_problem(targets[name], valid[name], how, array) if name == "depth" else ""
+            problem = target_spec(name).problem(targets[name], valid[name], how, array)
             if problem:
                 raise ValueError(problem)
         except (ValueError, TypeError) as error:

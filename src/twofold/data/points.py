@@ -22,8 +22,7 @@ from torch import Tensor
 from twofold.data.layout import INLINE
 from twofold.metrics import peaks
 from twofold.metrics.pose import rescored
-from twofold.tasks.keypoints import JOINTS, SIGMA, heatmaps
-from twofold.tasks.skeleton import draw
+from twofold.targets.people import JOINTS, SIGMA, draw, heatmaps
 
 # Targets that may be drawn from such numbers.
 DRAWN = ("keypoints", "skeleton")
@@ -147,7 +146,7 @@ def read_points(
         crop: what the picture was cut to.
 
     Returns:
-        Of ``points``, heatmaps ``17 h w`` (`sample.UNITS`); of ``people``, their skeletons ``3 h w``. A joint whose
+        Of ``points``, heatmaps ``17 h w`` (`targets.TARGETS`); of ``people``, their skeletons ``3 h w``. A joint whose
         whole peak is outside of the picture is taken as not labelled.
 
     Raises:

@@ -11,21 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twofold.data.codecs import facing
 from twofold.data.contrast import Extent, constant_labels, extent
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError, Row, read_pending
 from twofold.data.points import is_inline
 from twofold.data.targets import stored_lengths
 from twofold.geometry import Camera
-from twofold.sample import UNITS, Sample
+from twofold.sample import Sample
+from twofold.targets import target_spec
+from twofold.targets.direction import facing
 
 # The frames of `geometry.FRAMES` that a mistaken 'frame' would be, beside the one that is said.
 _MIRRORED = {"x": (-1.0, 1.0, 1.0), "y": (1.0, -1.0, 1.0)}
 # Quantiles that are kept of each sample.
 _LEVELS = 64
 # A depth beyond this, in metres, is no measurement of anything near: of what forgot its unit, most likely.
-_FARTHEST = 10_000.0
 
 
 @dataclass(frozen=True)
@@ -152,17 +152,13 @@ def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
         far = float(target.isinf().float().mean())
         said = f": {far:.0%} are infinite (sky), the rest is unknown" if far else ""
         return [f"{name} has no valid pixel{said} ({path})"]
-    if name == "normals":
+    spec = target_spec(name)
+    if spec.is_direction:
         return [f"{what} ({path})" for what in _doubts_of_normals(folder, row, sample)]
-    values = target[valid.expand_as(target)]
-    low, high = float(values.min()), float(values.max())
-    unit = UNITS[name].unit if name in UNITS else ""
-    if name == "depth" and high > _FARTHEST:
-        return [f"depth reaches {high:g} m; is the 'scale' of the header right? ({path})"]
-    if unit == "0 to 1" and not (low >= 0 and high <= 1):
-        return [f"{name} goes from {low:g} to {high:g}, not 0 to 1; give its 'scale' ({path})"]
-    if unit.endswith(" id") and (low < 0 or bool((values != values.round()).any())):
-        return [f"{name} holds {low:g} to {high:g}, which are no ids ({path})"]
+    doubt = spec.doubt(target, valid)
+    if doubt:
+        return [f"{doubt} ({path})"]
+    high = float(target[valid.expand_as(target)].max())
     classes = folder.header.get("classes" if name == "semantic" else name)
     if name in ("semantic", "parts") and isinstance(classes, list) and classes and high >= len(classes):
         return [

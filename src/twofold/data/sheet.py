@@ -7,21 +7,11 @@ from torch import Tensor
 
 from twofold.data.folder import Folder
 from twofold.image import resize, resize_nearest
-from twofold.metrics import peaks
-from twofold.sample import UNITS, Sample, mixes
-from twofold.tasks.skeleton import draw
-from twofold.visualization import (
-    UNKNOWN,
-    color_depth,
-    color_mask,
-    color_normals,
-    color_picture,
-    scaled_depth,
-    sheet,
-)
+from twofold.sample import Sample
+from twofold.visualization import sheet
+from twofold.targets import target_spec
 
 EDGE = 224
-_GOLDEN = 0.61803398875
 
 
 def contact_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tensor:
@@ -41,40 +31,17 @@ def contact_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tensor:
         for name in names:
             there = name in sample.targets
             cells.append(
-                _fit(target_picture(name, sample), small, mixes(name)) if there else torch.ones(3, *small)
+                _fit(target_image(name, sample), small, target_spec(name).is_interpolable)
+                if there
+                else torch.ones(3, *small)
             )
             titles.append(f"{name} {_span(name, sample)}" if there else f"no {name}")
     return sheet(cells, 1 + len(names), titles)
 
 
-def target_picture(name: str, sample: Sample) -> Tensor:
-    """One target of a sample in colours, 3 h w in [0, 1]; joints are drawn over the picture."""
-    target, valid = sample.targets[name].float(), sample.valid[name]
-    if name == "depth":
-        return color_depth(scaled_depth(target, valid), valid | target.isinf())
-    if name == "normals":
-        return color_normals(target, valid)
-    if name == "keypoints":
-        return _joints(target, sample.image)
-    if name in UNITS and UNITS[name].unit.endswith(" id"):
-        return torch.where(valid, id_colors(target), UNKNOWN)
-    if target.shape[0] == 3:
-        return color_picture(target, valid, linear=name in ("shading", "residual"))
-    one = target[:1]
-    if not (name in UNITS and UNITS[name].unit.startswith("0")):
-        one = scaled_depth(one, valid).clamp(0, 1)
-    return color_mask(one, valid)
-
-
-def id_colors(ids: Tensor) -> Tensor:
-    """Whole numbers 1 h w as colours 3 h w in [0, 1]: 0 is black, neighbouring numbers look different."""
-    # Steps of the golden ratio around the circle of hues never come back to where they were.
-    hue = (ids * _GOLDEN) % 1
-    bright = torch.where(ids % 2 == 0, 0.95, 0.65)
-    strong = torch.where(ids % 3 == 0, 0.5, 0.9)
-    wave = torch.stack([(n + 6 * hue[0]) % 6 for n in (5.0, 3.0, 1.0)])
-    color = bright - bright * strong * torch.minimum(wave, 4 - wave).clamp(0, 1)
-    return torch.where(ids == 0, 0.0, color)
+def target_image(name: str, sample: Sample) -> Tensor:
+    """One target of a sample in colours, 3 h w in [0, 1]."""
+    return target_spec(name).color(sample.targets[name].float(), sample.valid[name], sample.image)
 
 
 def _readable(folder: Folder, count: int) -> list[Sample]:
@@ -97,13 +64,6 @@ def _readable(folder: Folder, count: int) -> list[Sample]:
     return found
 
 
-def _joints(heatmaps: Tensor, image: Tensor) -> Tensor:
-    """The person whose joints the heatmaps 17 h w hold, drawn over the faded picture."""
-    found = peaks(heatmaps)
-    drawn = draw(found[None, :, :2], found[None, :, 2] > 0, (image.shape[-2], image.shape[-1]))
-    return torch.where(drawn.amax(0, keepdim=True) > 0, drawn, image * 0.4 + 0.3)
-
-
 def _size(image: Tensor, edge: int) -> tuple[int, int]:
     height, width = image.shape[-2:]
     scale = edge / max(height, width)
@@ -124,7 +84,7 @@ def _short(id: str, width: int) -> str:
 
 def _span(name: str, sample: Sample) -> str:
     target, valid = sample.targets[name], sample.valid[name]
-    if name in ("normals", "keypoints", "skeleton"):
+    if not target_spec(name).has_range:
         return f"{float(valid.float().mean()):.0%}"
     if not bool(valid.any()):
         return "nowhere known"

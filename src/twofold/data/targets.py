@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twofold.data.codecs import Descriptor, decode, stored_vectors
-from twofold.data.depth_checks import depth_problem
+from twofold.data.codecs import Descriptor, decode
 from twofold.data.descriptors import merged
 from twofold.data.layout import FolderError, Row, inside
-from twofold.data.levels import validity_levels, value_list
 from twofold.geometry import Camera
 from twofold.image.maps import as_map, codec_of, read_stored
 from twofold.image.raster_format import raster_format
-from twofold.sample import UNITS
+from twofold.targets import target_spec
+from twofold.targets.direction import stored_vectors
+from twofold.targets.levels import validity_levels, value_list
 
 
 def descriptor(header: Mapping[str, Any], row: Row, name: str) -> dict[str, Any]:
@@ -46,23 +46,23 @@ def read_target(
 ) -> tuple[Tensor, Tensor]:
     """The target `name` and where it holds: float32 c h w in its unit, bool 1 h w. Errors name the file.
 
-    It must have the picture's `size`; a depth must be metres (see `depth_checks`).
+    It must have the image's `size`; a depth must be metres (see `targets.depth_checks`).
     """
-    array = read_values(root, how, where)
+    array, spec = read_values(root, how, where), target_spec(name)
     path = root / how["path"]
     how: dict[str, Any] = {"codec": codec_of(how["path"]), **how}
     try:
-        if name == "depth" and array.dtype.kind in "iub" and "scale" not in how:
-            raise ValueError("a depth stored as whole numbers needs 'scale' (metres per unit)")
+        spec.check_array(array, how)
         raw = as_map(array, path)
         _check_camera(raw, how, camera)
         target, valid = decode(name, raw, how, camera, raster_format(path, array, how["codec"]))
     except (ValueError, TypeError, KeyError, OverflowError) as error:
         what = " ".join(str(error).split())
         raise FolderError(what if str(path) in what else f"{path}: {what}") from None
-    if name in UNITS and target.shape[0] != UNITS[name].channels:
-        wanted = UNITS[name].channels
-        raise FolderError(f"{path}: {name} has {target.shape[0]} channels, not {wanted}; is it a preview?")
+    if spec.channels and target.shape[0] != spec.channels:
+        raise FolderError(
+            f"{path}: {name} has {target.shape[0]} channels, not {spec.channels}; is it a preview?"
+        )
     masks = [read_mask(root, m, target.shape[-2:], where) for m in how.get("masks", {}).values()]
     if masks:
         # A mask says "unknown" of the sky too; without one, +inf stays: known to be far.
@@ -72,7 +72,7 @@ def read_target(
     if tuple(target.shape[-2:]) != size:
         found, wanted = "x".join(map(str, target.shape[-2:])), "x".join(map(str, size))
         raise FolderError(f"{where}: {name} is {found}, the image {wanted}; make them one size ({path})")
-    problem = depth_problem(target, valid, how, array) if name == "depth" else ""
+    problem = spec.problem(target, valid, how, array)
     if problem:
         raise FolderError(f"{path}: {problem}")
     return target, valid

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..data.contrast import CHECKED, Extent, constant_labels, extent
+from ..data.contrast import Extent, constant_labels, extent
 from ..sample import Sample
+from ..targets import target_spec
 from .measure import truth
 from .protocol import EvalProtocol
 from .rows import Row
@@ -13,7 +14,8 @@ from .rows import Row
 
 def label_extent(sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
     """The ``least`` and ``most`` value of a label where it is scored; {} of targets that may be constant."""
-    if protocol.target not in CHECKED:
+    spec = target_spec(protocol.target)
+    if not (spec.is_share or spec.is_ids):
         return {}
     found = extent(*truth(sample, protocol))
     return {"least": found.least, "most": found.most}

@@ -10,7 +10,7 @@ from functools import cache, partial
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..geometry import FRAMES, Camera, convert_frame, unit
+from ..geometry import FRAMES, Camera, convert_frame
 from ..metrics import (
     ALIGNMENTS,
     DEPTH,
@@ -35,7 +35,8 @@ from ..metrics import (
 )
 from ..metrics.alignment import ANYTHING, clipped
 from ..metrics.quirks import to_levels
-from ..sample import Sample, mixes
+from ..sample import Sample
+from ..targets import target_spec
 from ..tasks import TASKS
 from .pose import POSE
 from .protocol import EvalProtocol, EvaluationError
@@ -163,10 +164,7 @@ def resize_to_target(prediction: Tensor, target: Tensor, name: str, stretch: boo
     size = (int(target.shape[-2]), int(target.shape[-1]))
     if tuple(prediction.shape[-2:]) == size:
         return prediction
-    how = "bilinear" if mixes(name) else "nearest-exact"
-    corners = False if how == "bilinear" else None
-    sized = interpolate(prediction[None].float(), size, mode=how, align_corners=corners)[0]
-    return unit(sized) if name == "normals" else sized
+    return target_spec(name).resize_prediction(prediction, size)
 
 
 def resize_8bit(vectors: Tensor, size: Sequence[int]) -> Tensor:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..data.levels import Levels, read_levels, value_list
 from ..image import MAP_SUFFIXES
 from ..image.maps import as_map, read_stored
 from ..image.quantize import quantization_of
@@ -20,6 +19,8 @@ from ..image.raster_format import raster_format
 from ..io import escape
 from ..predict.base import Painter
 from ..sample import Sample
+from ..targets import target_spec
+from ..targets.levels import Levels, value_list
 from .measure import as_target, check_shape, resize_8bit, resize_to_target
 from .prediction_list import LIST, ListedPrediction, read_list
 from .protocol import EvalProtocol, EvaluationError
@@ -219,7 +220,7 @@ def decoded(path: Path, target: str, scale: float | None = None) -> Tensor:
     if target == "keypoints":
         return raw * scale if scale else raw
     try:
-        levels = read_levels("matting" if target in _SHARES else target, raw, {}, stored)
+        levels = target_spec("matting" if target in _SHARES else target).read_levels(raw, {}, stored)
     except ValueError as error:
         raise EvaluationError(f"{path.name}: {error}") from None
     values = levels.values

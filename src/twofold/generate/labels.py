@@ -108,7 +108,7 @@ def ask(predictor: Painter, images: Tensor, seeds: Sequence[int]) -> list[Predic
 
 
 def as_target(prediction: Prediction) -> Tensor:
-    """A prediction as the target ``c h w`` of its task, in the unit of `sample.UNITS`.
+    """A prediction as the target ``c h w`` of its task, in the unit of `targets.TARGETS`.
 
     Depth of a task in metres is in metres, at least a millimetre; other depth as `relative` keeps it.
     """

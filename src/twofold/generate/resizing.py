@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..geometry import unit
-from ..image import longest_edge_size, resize, resize_map
-from ..sample import UNITS, Sample, mixes
+from ..image import longest_edge_size, resize
+from ..sample import Sample
+from ..targets import target_spec
 
 
 def fitted(source: Sample, longest: int) -> Sample:
@@ -24,10 +24,7 @@ def fitted(source: Sample, longest: int) -> Sample:
         return source
     targets, valid = {}, {}
     for name, target in source.targets.items():
-        moved, known = resize_map(target, source.valid[name], size, nearest=not mixes(name))
-        if name in UNITS and UNITS[name].unit == "unit vector":
-            moved = torch.where(known, unit(moved), 0)
-        targets[name], valid[name] = moved, known
+        targets[name], valid[name] = target_spec(name).resize(target, source.valid[name], size)
     image = resize(source.image, size).clamp(0, 1)
     return replace(source, image=image, targets=targets, valid=valid, camera=None)
 
@@ -41,7 +38,7 @@ def squeezed(source: Sample, edge: int) -> Sample:
     targets, valid = {}, {}
     for name, target in source.targets.items():
         known = source.valid[name]
-        if mixes(name):
+        if target_spec(name).is_interpolable:
             targets[name] = _bilinear(torch.where(known, target, 0.0), edge)
         else:
             targets[name] = interpolate(torch.where(known, target, 0.0)[None], (edge, edge), mode="nearest")[

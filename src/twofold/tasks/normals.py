@@ -9,6 +9,7 @@ from .. import visualization
 from ..ensemble import closest
 from ..geometry import unit
 from ..metrics import NORMALS, angle
+from ..targets import TARGETS
 from .losses import gradient, masked_mean, mse
 from .pictures import unaligned
 from .task import Task
@@ -43,11 +44,6 @@ def l1(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
     return masked_mean((unit(said) - wanted).abs().sum(1, keepdim=True), mask)
 
 
-def flip(normals: Tensor) -> Tensor:
-    """The mirror image: columns reversed and x negated."""
-    return normals.flip(-1) * normals.new_tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
-
-
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Angle in degrees between vectors ``*b 3 h w``: ``*b 1 h w``."""
     return angle(a, b).unsqueeze(-3)
@@ -64,7 +60,7 @@ normals = Task(
     decode=decode,
     losses={"angular": angular, "mse": mse, "gradient": gradient, "l1": l1},
     weights={"angular": 1.0, "mse": 0.5},
-    flip=flip,
+    flip=TARGETS["normals"].flip,
     distance=distance,
     merge=closest,
     show=visualization.color_normals,

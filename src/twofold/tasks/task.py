@@ -21,7 +21,7 @@ PictureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 class Task:
     """One dense prediction task.
 
-    A *target* is what data holds (``b c h w`` with a ``valid`` mask ``b 1 h w``; units in ``sample.UNITS``), a *canvas*
+    A *target* is what data holds (``b c h w`` with a ``valid`` mask ``b 1 h w``; see `targets.TARGETS`), a *canvas*
     is the picture the network paints of it (``b 3 h w`` in [-1, 1]), a *map* is what a user gets (``b c h w``).
     Where no picture is painted, of class logits and of heatmaps, a canvas has ``outputs`` channels of any numbers.
 

@@ -6,8 +6,9 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..data.contrast import CHECKED, TWO_SIDED, Extent, constant_labels, extent
+from ..data.contrast import Extent, constant_labels, extent
 from ..data.folder import Folder
+from ..targets import target_spec
 from ..tasks import Task
 from .encoder import BadSample
 from .examples import having
@@ -26,7 +27,8 @@ def check_contrast(
         BadSample: those of all sources are masks or shares, and constant.
     """
     for task in tasks.values():
-        if task.target not in CHECKED:
+        spec = target_spec(task.target)
+        if not (spec.is_share or spec.is_ids):
             continue
         found: list[str] = []
         for source, folder, indices in zip(recipe.sources, folders, usable, strict=True):
@@ -34,7 +36,7 @@ def check_contrast(
             if labelled:
                 found.append(_constant(folder, task.target, labelled))
         problems = [problem for problem in found if problem]
-        if task.target in TWO_SIDED and problems and len(problems) == len(found):
+        if spec.is_share and problems and len(problems) == len(found):
             raise BadSample(f"nothing can be learned of {task.name}: {problems[0]}")
         for problem in problems:
             warnings.warn(f"{task.name}: {problem}", stacklevel=2)

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbones.stable_diffusion import StableDiffusion
-from ..geometry import unit
-from ..image import resize, resize_map, resize_nearest
-from ..sample import UNITS, Sample, mixes
+from ..image import resize, resize_nearest
+from ..sample import Sample
+from ..targets import target_spec
 from ..tasks import Task
 from . import released
 
@@ -198,8 +198,6 @@ def fitted(sample: Sample, size: tuple[int, int], stride: int, resample: str = "
     h, w = (n // stride * stride for n in new)
     targets, valid = {}, {}
     for name, target in sample.targets.items():
-        moved, known = resize_map(target, sample.valid[name], new, nearest=not mixes(name))
-        if name in UNITS and UNITS[name].unit == "unit vector":
-            moved = torch.where(known, unit(moved), 0)
+        moved, known = target_spec(name).resize(target, sample.valid[name], new)
         targets[name], valid[name] = moved[..., :h, :w], known[..., :h, :w]
     return replace(sample, image=image[..., :h, :w], targets=targets, valid=valid, camera=None)

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ..data.folder import Folder
-from ..geometry import unit
-from ..image import resize, resize_map, resize_nearest
-from ..sample import Sample, mixes
+from ..image import resize, resize_nearest
+from ..sample import Sample
+from ..targets import target_spec
 from ..tasks import Task
 from .augment import colours, zoom
 from .contrast import check_contrast
@@ -188,9 +188,7 @@ def cropped(
         if task.target not in sample.targets:
             continue
         whole, where = sample.targets[task.target], sample.valid[task.target]
-        target, valid = resize_map(_cut(whole, box), _cut(where, box), size, not mixes(task.target))
-        if task.frame:
-            target = torch.where(valid, unit(target), 0)
+        target, valid = target_spec(task.target).resize(_cut(whole, box), _cut(where, box), size)
         targets[name] = (task.flip(target), valid.flip(-1)) if flipped else (target, valid)
     return image.flip(-1) if flipped else image, targets
 

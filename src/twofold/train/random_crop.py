@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from ..geometry import unit
-from ..image import resize, resize_map, resize_nearest
-from ..sample import Sample, mixes
+from ..image import resize, resize_nearest
+from ..sample import Sample
+from ..targets import target_spec
 from ..tasks import Task
 from .augment import chance, colours, photometric, uniform
 
@@ -156,12 +156,9 @@ def _target(
     sample: Sample, task: Task, whole: tuple[int, int], box: Box, scale: float
 ) -> tuple[Tensor, Tensor]:
     """A task's target in the box and where it is known, before padding."""
-    name = task.target
-    target, valid = resize_map(sample.targets[name], sample.valid[name], whole, not mixes(name))
-    target, valid = _cut(target, box), _cut(valid, box)
-    if name == "depth":
-        target = target / scale
-    return torch.where(valid, unit(target), 0) if task.frame else target, valid
+    spec = target_spec(task.target)
+    target, valid = spec.resize(sample.targets[task.target], sample.valid[task.target], whole)
+    return spec.zoom(_cut(target, box), scale), _cut(valid, box)
 
 
 def _cut(x: Tensor, box: Box) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twofold.data.levels import Levels, matches
+from .levels import Levels, ignored, matches
 
 
 def decode_ids(levels: Levels, how: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
@@ -50,15 +50,6 @@ def encode_ids(ids: Tensor, valid: Tensor, how: Mapping[str, Any]) -> Tensor:
     if bool(matches(torch.where(valid, raw, -1.0), how.get("ignore")).any()):
         raise ValueError(f"an id equals the ignored value {how.get('ignore')}; renumber the ids")
     return torch.where(valid, raw, ignored(valid, how))
-
-
-def ignored(valid: Tensor, how: Mapping[str, Any]) -> float:
-    """The stored value of an invalid pixel; ValueError when one is needed and the codec names none."""
-    ignore = how.get("ignore", [])
-    first = next(iter(ignore if isinstance(ignore, list | tuple) else [ignore]), None)
-    if first is None and not bool(valid.all()):
-        raise ValueError("this map has invalid pixels, and its codec names no value for them; set 'ignore'")
-    return float(first or 0)
 
 
 def _by_color(raw: Tensor, palette: Any, unknown: Tensor) -> Tensor:

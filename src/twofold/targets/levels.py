@@ -14,15 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twofold.image.raster_format import RasterFormat
-from twofold.sample import UNITS
+from ..image.raster_format import RasterFormat
 
-IDS = ("semantic", "instance", "parts")
-SHARES = ("matting", "trimap", "edge")
 # JPEG moves the levels of grey and the equal channels of grey RGB by a few steps.
 JPEG_ERROR = 16
 DEFAULT_THRESHOLD = 128.0
 _CODEC_BITS = {"png8": 8, "jpg8": 8, "png16": 16}
+# The largest level of codecs that store whole numbers.
+CODEC_TOP = {"png8": 255, "jpg8": 255, "png16": 65535}
+# Codecs of whole numbers, which are never metres or vectors by themselves.
+WHOLE_CODECS = (*CODEC_TOP, "png")
 
 
 @dataclass(frozen=True)
@@ -47,28 +48,11 @@ class Levels:
         return float(2**self.bits - 1) if self.bits else 1.0
 
 
-def read_levels(name: str, raw: Tensor, how: Mapping[str, Any], stored: RasterFormat | None) -> Levels:
-    """The levels of target ``name`` from a stored map.
-
-    Args:
-        name: of the target.
-        raw: ``c h w``, as `image.read_map` gives it.
-        how: its descriptor; ``channel`` selects one channel of several.
-        stored: format of the file; None where only the codec is known.
-
-    Raises:
-        ValueError: which channel, or which number of a palette, is meant cannot be known.
-    """
-    if stored is None:
-        codec = str(how.get("codec", ""))
-        bits = _CODEC_BITS.get(codec, 0 if codec else 8)
-        stored = RasterFormat(bits, raster=codec in _CODEC_BITS, lossy=codec == "jpg8")
-    values, bits = raw, stored.bits
-    if "channel" in how:
-        values = _channel(raw, int(how["channel"]))
-    elif name in UNITS:
-        values, bits = _colours(name, raw, how, stored)
-    return Levels(values, bits, stored.raster, stored.lossy)
+def format_of(how: Mapping[str, Any]) -> RasterFormat:
+    """The file format that a descriptor's codec implies."""
+    codec = str(how.get("codec", ""))
+    bits = _CODEC_BITS.get(codec, 0 if codec else 8)
+    return RasterFormat(bits, raster=codec in _CODEC_BITS, lossy=codec == "jpg8")
 
 
 def validity_levels(raw: Tensor, stored: RasterFormat) -> Tensor:
@@ -79,7 +63,7 @@ def validity_levels(raw: Tensor, stored: RasterFormat) -> Tensor:
     """
     if stored.palette is not None:
         return raw
-    return _grey("mask", _without_alpha("mask", raw, stored) if stored.alpha else raw, stored)
+    return grey("mask", without_alpha("mask", raw, stored) if stored.alpha else raw, stored)
 
 
 def matches(raw: Tensor, values: Any) -> Tensor:
@@ -122,29 +106,17 @@ def value_list(values: Tensor) -> str:
     return f"values {head} and {found[-1]:g}" if head else f"the value {found[0]:g} everywhere"
 
 
-def _channel(raw: Tensor, channel: int) -> Tensor:
-    if not 0 <= channel < raw.shape[0]:
+def channel(raw: Tensor, number: int) -> Tensor:
+    """One channel of a stored map, ``1 h w``; ValueError when there is none of that number."""
+    if not 0 <= number < raw.shape[0]:
         raise ValueError(
-            f"the descriptor's 'channel' is {channel}, the file has {raw.shape[0]} channels, counted from 0"
+            f"the descriptor's 'channel' is {number}, the file has {raw.shape[0]} channels, counted from 0"
         )
-    return raw[channel : channel + 1]
+    return raw[number : number + 1]
 
 
-def _colours(name: str, raw: Tensor, how: Mapping[str, Any], stored: RasterFormat) -> tuple[Tensor, int]:
-    """The levels of a known target, ``c h w``, and their bits."""
-    if stored.palette is not None:
-        return _from_palette(name, raw, how, torch.from_numpy(stored.palette))
-    if name == "depth" and stored.raster and 0 < stored.bits < 8:
-        raise ValueError(f"a depth of {stored.bits} bits is no measurement; is it a preview?")
-    if stored.alpha:
-        raw = _without_alpha(name, raw, stored)
-    if name == "mask" or name in SHARES:
-        _refuse_transparent(name, raw, stored)
-    grey = name == "mask" or name in SHARES or (name in IDS and "palette" not in how)
-    return (_grey(name, raw, stored) if grey else raw), stored.bits
-
-
-def _without_alpha(name: str, raw: Tensor, stored: RasterFormat) -> Tensor:
+def without_alpha(name: str, raw: Tensor, stored: RasterFormat) -> Tensor:
+    """The channels before an alpha channel; ValueError when that is not opaque."""
     opacity = raw[-1]
     if float(opacity.min()) < 2**stored.bits - 1:
         last = raw.shape[0] - 1
@@ -155,7 +127,8 @@ def _without_alpha(name: str, raw: Tensor, stored: RasterFormat) -> Tensor:
     return raw[:-1]
 
 
-def _refuse_transparent(name: str, raw: Tensor, stored: RasterFormat) -> None:
+def refuse_transparent(name: str, raw: Tensor, stored: RasterFormat) -> None:
+    """ValueError when a pixel has the colour that its PNG declares transparent."""
     key = stored.transparent
     if key and len(key) == raw.shape[0] and bool(matches(raw, [list(key)]).any()):
         raise ValueError(
@@ -164,8 +137,8 @@ def _refuse_transparent(name: str, raw: Tensor, stored: RasterFormat) -> None:
         )
 
 
-def _grey(name: str, raw: Tensor, stored: RasterFormat) -> Tensor:
-    """One channel of equal ones."""
+def grey(name: str, raw: Tensor, stored: RasterFormat, remedy: str = "") -> Tensor:
+    """One channel of several equal ones; ValueError when they differ, with a ``remedy`` for the message."""
     if raw.shape[0] == 1:
         return raw
     spread = raw.amax(0) - raw.amin(0)
@@ -173,34 +146,38 @@ def _grey(name: str, raw: Tensor, stored: RasterFormat) -> Tensor:
         return raw[:1]
     place = int(spread.flatten().argmax())
     pixel = [f"{v:g}" for v in raw.flatten(1)[:, place].tolist()]
-    way_out = (
-        "name each id's colour in the descriptor's 'palette'"
-        if name in IDS
-        else 'set "channel" in its descriptor to the one that holds it'
-    )
+    remedy = remedy or 'set "channel" in its descriptor to the one that holds it'
     raise ValueError(
         f"it has {raw.shape[0]} channels that differ, such as ({', '.join(pixel)}); a {name} label has 1 channel. Save "
-        f"it as grey, or {way_out}"
+        f"it as grey, or {remedy}"
     )
 
 
-def _from_palette(name: str, raw: Tensor, how: Mapping[str, Any], colors: Tensor) -> tuple[Tensor, int]:
-    """The indices (ids; masks with a threshold of their own), the colours, or the greys of a palette."""
+def palette_colors(raw: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
+    """The indices ``h w`` of a map stored by a palette, and the used ones of its ``colors`` (n 4, RGBA)."""
     index = raw[:1].long().clamp(max=len(colors) - 1)
-    if name in IDS:
-        return (colors[index[0], :3].movedim(-1, 0).float(), 8) if "palette" in how else (raw, 8)
-    used = colors[index.unique()].long()
-    opaque = bool((used[:, 3] == 255).all())
-    if UNITS[name].channels == 3 and name != "normals" and opaque:
-        return colors[index[0], :3].movedim(-1, 0).float(), 8
-    if name == "mask" and float(how.get("threshold", DEFAULT_THRESHOLD)) != DEFAULT_THRESHOLD:
-        return raw, 8
-    grey = bool((used[:, 0] == used[:, 1]).all()) and bool((used[:, 1] == used[:, 2]).all())
-    if (name == "mask" or name in SHARES) and grey and opaque:
-        return colors[index[0], 0][None].float(), 8
-    shown = ", ".join(str(tuple(c[:3])) for c in used[:3].tolist())
-    how_to = '; a "threshold" of 0 in its descriptor takes every index above 0' if name == "mask" else ""
-    raise ValueError(
-        f"it is stored by a palette (indices: {value_list(raw)}; colours {shown}), and {name} is levels of grey; "
-        f"save it without a palette{how_to}"
+    return index[0], colors[index.unique()].long()
+
+
+def is_opaque(colors: Tensor) -> bool:
+    """Whether colours ``n 4`` (RGBA) are opaque."""
+    return bool((colors[:, 3] == 255).all())
+
+
+def palette_error(name: str, raw: Tensor, colors: Tensor) -> ValueError:
+    """The error for a target that is stored by a palette and whose values the palette does not give."""
+    _, used = palette_colors(raw, colors)
+    listed = ", ".join(str(tuple(c[:3])) for c in used[:3].tolist())
+    return ValueError(
+        f"it is stored by a palette (indices: {value_list(raw)}; colours {listed}), and {name} is levels of grey; "
+        "save it without a palette"
     )
+
+
+def ignored(valid: Tensor, how: Mapping[str, Any]) -> float:
+    """The stored value of an invalid pixel; ValueError when one is needed and the descriptor names none."""
+    ignore = how.get("ignore", [])
+    first = next(iter(ignore if isinstance(ignore, list | tuple) else [ignore]), None)
+    if first is None and not bool(valid.all()):
+        raise ValueError("this map has invalid pixels, and its codec names no value for them; set 'ignore'")
+    return float(first or 0)

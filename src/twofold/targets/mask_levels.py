@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twofold.data.levels import DEFAULT_THRESHOLD, JPEG_ERROR, Levels, matches, value_list
+from .levels import DEFAULT_THRESHOLD, JPEG_ERROR, Levels, matches, value_list
 
 # Full scale of 8-bit levels, and the scale of a descriptor that names it.
 _BYTE = 255.0
