@@ -118,7 +118,7 @@ def test_heatmaps_are_stride_times_the_latent_and_of_each_image_alone(h, w):
     assert said.shape == (2, 17, 8 * h, 8 * w)
     alone = head(torch.zeros(1, 4, h, w), tuple(f[1:] for f in taps), SimpleNamespace(stride=8))
     torch.testing.assert_close(said[1:], alone, rtol=1e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="got 2 feature maps"):
+    with pytest.raises(ValueError, match="got 2 maps"):
         head(torch.zeros(2, 4, h, w), taps[:2], SimpleNamespace(stride=8))
 
 
