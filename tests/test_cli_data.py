@@ -16,9 +16,9 @@ from twofold.data.convert import CONVERTERS, convert
 from twofold.data.sheet import contact_sheet, target_image
 from twofold.image import read_image, write_image
 from twofold.sample import Sample
-from twofold.visualization import UNKNOWN
 from twofold.targets import target_spec
 from twofold.targets.ids import id_colors
+from twofold.visualization import UNKNOWN
 
 
 @pytest.fixture

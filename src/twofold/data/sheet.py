@@ -8,8 +8,8 @@ from torch import Tensor
 from twofold.data.folder import Folder
 from twofold.image import resize, resize_nearest
 from twofold.sample import Sample
-from twofold.visualization import sheet
 from twofold.targets import target_spec
+from twofold.visualization import sheet
 
 EDGE = 224
 
