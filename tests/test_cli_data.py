@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -285,3 +286,34 @@ def test_the_page_s_other_targets_read(here: Path) -> None:
         Path("metadata.jsonl").write_text(json.dumps({"file_name": "a.jpg", "targets": {name: target}}))
         sample = Folder(".")[0]
         assert set(sample.targets) == {name} and sample.valid[name].any()
+
+
+OWN_CONVERTER = """
+from twofold.data.convert import Converter
+
+
+def rows(root, split):
+    for path in sorted((root / split).glob("*.png")):
+        yield {"id": path.stem, "file_name": f"{split}/{path.name}"}
+
+
+MINE = Converter("mine", "my images", "own", "mine", ("all",), {}, rows)
+"""
+
+
+def test_a_converter_of_the_users_own_is_named_by_module_and_object(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "own_converter.py").write_text(OWN_CONVERTER)
+    monkeypatch.syspath_prepend(here)
+    monkeypatch.delitem(sys.modules, "own_converter", raising=False)
+    (here / "tree" / "all").mkdir(parents=True)
+    write_image(here / "tree" / "all" / "a.png", torch.rand(3, 4, 5))
+    command = ["data", "convert", "own_converter:MINE", "tree", "--split", "all", "--out", "folder"]
+    assert run(command) == 0
+    assert Folder("folder")[0].image.shape == (3, 4, 5)
+    capsys.readouterr()
+    assert run([*command[:2], "own_converter:rows", *command[3:]]) == 2
+    assert "own_converter:rows is not a Converter" in capsys.readouterr().err
+    assert run([*command[:2], "hypersm", *command[3:]]) == 2
+    assert "hypersim" in capsys.readouterr().err

@@ -525,3 +525,11 @@ def test_validate_says_what_waits_and_what_is_no_folder(tmp_path):
     FolderWriter(root, HEADER).write(a_sample("late"))
     assert "1 rows wait" in str(validate(root))
     assert not validate(tmp_path).ok
+
+
+def test_a_folder_is_a_dataset_of_pytorch(tmp_path):
+    folder = Folder(written(tmp_path / "a"))
+    assert isinstance(folder, torch.utils.data.Dataset)
+    loader = torch.utils.data.DataLoader(folder, batch_size=2, collate_fn=list)
+    assert [[sample.id for sample in batch] for batch in loader] == [["0000", "0001"], ["0002"]]
+    assert torch.equal(next(iter(loader))[0].image, folder[0].image)

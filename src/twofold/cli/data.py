@@ -76,7 +76,10 @@ def list_converters(
 
 @data.command()
 def convert(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of 'twofold data list'.")],
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="One of 'twofold data list', or package.module:NAME."),
+    ],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Where its files lie, as they came.")],
     out: Out,
     split: Annotated[str, typer.Option(help="One of the data set's own.")],
@@ -222,13 +225,12 @@ data.command()(caption)
 
 
 def _converter(name: str) -> Converter:
-    from twofold.data.convert import CONVERTERS
-    from twofold.suggest import did_you_mean
+    from twofold.data.convert import get_converter
 
-    if name not in CONVERTERS:
-        hint = f"{did_you_mean(name, CONVERTERS)}; 'twofold data list' lists them"
-        raise CommandError(f"no data set {name!r} can be converted{hint}")
-    return CONVERTERS[name]
+    try:
+        return get_converter(name)
+    except ValueError as error:
+        raise CommandError(f"{error}; 'twofold data list' lists them") from None
 
 
 def _facts(one: Converter) -> dict[str, Any]:

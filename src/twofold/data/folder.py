@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.data import Dataset
 
 from twofold.data.codecs import Descriptor
 from twofold.data.descriptors import merged
@@ -27,8 +28,8 @@ from twofold.targets import TARGETS, target_spec
 _KITTI = (1216, 352)
 
 
-class Folder:
-    """The samples of a data folder, in the order of its manifest; fit for a `torch.utils.data.DataLoader`.
+class Folder(Dataset[Sample]):
+    """The samples of a data folder, in the order of its manifest: a map-style `torch.utils.data.Dataset`.
 
     ids     the id of each sample
     rows    what the manifest says of each
