@@ -56,7 +56,7 @@ def get_converter(name: str) -> Converter:
             )
         return found
     if name not in CONVERTERS:
-        raise ValueError(f"unknown data set {name!r}{did_you_mean(name, CONVERTERS)}")
+        raise ValueError(f"no data set {name!r}{did_you_mean(name, CONVERTERS)}")
     return CONVERTERS[name]
 
 
