@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from twofold.image import as_image
 from twofold.predict.files import Job, OutputError, predict_files
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import Ledger, LedgerError
@@ -37,6 +38,7 @@ class Fake:
 
     def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Prediction:
         self.asked += 1
+        images = as_image(images)
         if self.fault:
             self.fault(images)
         shift = images.mean(0, keepdim=True) * 0.9 + seed / 100
@@ -203,7 +205,7 @@ def test_a_picture_that_does_not_fit_in_memory_fails_alone(tmp_path: Path, error
 def test_not_a_number_is_an_error_not_a_result(tmp_path: Path) -> None:
     class Broken(Fake):
         def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Prediction:
-            return Prediction(TASKS["depth"], images[:1] * float("nan"), images)
+            return Prediction(TASKS["depth"], as_image(images)[:1] * float("nan"), images)
 
     asked_for = job(tmp_path / "out", ("depth",))
     (row,) = predict_files(

@@ -79,11 +79,21 @@ def scaled_depth(depth: Tensor, valid: Tensor) -> Tensor:
 
     The sky stays +inf; without a valid pixel all is NaN.
     """
-    values = depth[valid].float().sort().values
-    if len(values) == 0:
+    ends = robust_range(depth, valid)
+    if ends is None:
         return torch.full_like(depth, math.nan)
-    low, high = (float(values[round(q * (len(values) - 1))]) for q in (0.02, 0.98))
-    return (depth - low) / max(high - low, 1e-6)
+    return (depth - ends[0]) / max(ends[1] - ends[0], 1e-6)
+
+
+def robust_range(x: Tensor, valid: Tensor) -> tuple[float, float] | None:
+    """The 2nd and 98th percentiles (the nearest ranks) of the valid pixels; None without one."""
+    values = x.float().cpu().numpy()[valid.cpu().numpy()]  # torch selects by indices of 8 bytes
+    if not values.size:
+        return None
+    ranks = [round(q * (values.size - 1)) for q in (0.02, 0.98)]
+    values.partition(ranks)  # in place; sorting large maps takes 4 times their memory
+    low, high = (float(values[rank]) for rank in ranks)
+    return low, high
 
 
 def color_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:

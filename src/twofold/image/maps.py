@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from twofold.image.arrays import (
@@ -22,7 +22,9 @@ from twofold.image.arrays import (
     read_npz,
     read_raw,
 )
+from twofold.image.bands import row_bands
 from twofold.image.errors import ImageError, decoding, import_reader
+from twofold.image.png import write_png
 from twofold.image.rasters import read_exr, read_jpeg, read_png, read_tiff
 from twofold.image.stored import Stored, find_stored
 from twofold.io import atomic_write
@@ -131,7 +133,8 @@ def write_map(path: str | os.PathLike[str], x: Tensor, text: Mapping[str, str] |
     if x.ndim != 3 or x.numel() == 0:
         raise ImageError(f"{path} cannot hold {tuple(x.shape)}; a map is c h w")
     x = x.detach().cpu()
-    array = (x if x.dtype == torch.float16 else x.float()).permute(1, 2, 0).contiguous().numpy()
+    # A view: whoever writes it copies as much as it has to.
+    array = (x if x.dtype == torch.float16 else x.float()).permute(1, 2, 0).numpy()
     flat = array[..., 0] if array.shape[2] == 1 else array
     if text and write is not _write_png:
         raise ImageError(f"{path} holds no text; only a PNG does")
@@ -154,23 +157,28 @@ def _kind(stored: Stored, codec: str) -> str:
 
 
 def _write_npy(path: Path, array: np.ndarray, name: str) -> None:
-    np.save(path, array, allow_pickle=False)
+    with path.open("wb") as file:
+        header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for top, bottom in row_bands(*array.shape[:2]):
+            np.ascontiguousarray(array[top:bottom]).tofile(file)
 
 
 def _write_npz(path: Path, array: np.ndarray, name: str) -> None:
-    np.savez_compressed(path, map=array)
+    np.savez_compressed(path, map=np.ascontiguousarray(array))
 
 
 def _write_png(path: Path, array: np.ndarray, name: str, text: Mapping[str, str] | None = None) -> None:
     if array.ndim != 2:
         raise ImageError(f"{name} cannot hold {array.shape[2]} channels of 16 bits; write .npy or .exr")
-    array = array.astype(np.float32)
-    if not (np.isfinite(array).all() and array.min() >= 0 and array.max() <= 65535):
+    if not (array.min() >= 0 and array.max() <= 65535):  # false of NaN, too
         raise ImageError(f"{name} holds 0 to 65535, this map does not fit; scale it, or write .npy")
-    chunks = PngInfo()
-    for key, value in (text or {}).items():
-        chunks.add_text(key, value)
-    Image.fromarray(np.rint(array).astype(np.uint16)).save(path, format="PNG", pnginfo=chunks)
+    levels = partial(_levels, array)
+    write_png(path, levels, (array.shape[0], array.shape[1]), text)
+
+
+def _levels(array: np.ndarray, top: int, bottom: int) -> np.ndarray:
+    return np.rint(array[top:bottom].astype(np.float32)).astype(np.uint16)
 
 
 def _write_tiff(path: Path, array: np.ndarray, name: str) -> None:

@@ -15,7 +15,7 @@ import torch
 from PIL.Image import Image as PILImage
 from torch import Tensor
 
-from twofold.image.rgb import ImageError, read_image
+from twofold.image.rgb import ImageError, as_float, read_levels
 
 # Whatever is accepted as one image.
 ImageInput = str | os.PathLike[str] | bytes | PILImage | Tensor | np.ndarray
@@ -36,20 +36,28 @@ def as_image(source: ImageInput) -> Tensor:
     Raises:
         ImageError: it is not such an image; the message says what was found and how to convert it.
     """
+    return as_float(as_levels(source))
+
+
+def as_levels(source: ImageInput) -> Tensor:
+    """As `as_image`, where 8 bits stay uint8 ``c h w`` with 3 channels, or 4 with alpha; see `rgb.as_float`."""
     if isinstance(source, Tensor):
         return _from_tensor(source)
     if isinstance(source, np.ndarray):
         return _from_array(source)
-    return read_image(source)
+    return read_levels(source)
 
 
 def as_images(source: ImageInput | Sequence[ImageInput]) -> list[Tensor]:
     """Several images, each as `as_image` gives it; a tensor ``b c h w`` or an array ``b h w c`` is a list of images."""
-    if isinstance(source, Tensor | np.ndarray) and source.ndim == 4:
-        return [as_image(one) for one in source]
-    if isinstance(source, list | tuple):
-        return [as_image(one) for one in source]
-    return [as_image(source)]  # ty: ignore[invalid-argument-type]
+    return [as_float(one) for one in as_levels_list(source)]
+
+
+def as_levels_list(source: ImageInput | Sequence[ImageInput]) -> list[Tensor]:
+    """`as_levels` of several images."""
+    if (isinstance(source, Tensor | np.ndarray) and source.ndim == 4) or isinstance(source, list | tuple):
+        return [as_levels(one) for one in source]
+    return [as_levels(source)]  # ty: ignore[invalid-argument-type]
 
 
 def check_range(x: Tensor, name: str = "the image tensor") -> None:
@@ -105,16 +113,15 @@ def _from_array(image: np.ndarray) -> Tensor:
 
 
 def _to_rgb(image: Tensor, name: str) -> Tensor:
-    """uint8 or float ``c h w`` to float32 ``3 h w`` in [0, 1]."""
+    """uint8 ``c h w`` with 3 or 4 channels, float to float32 ``3 h w`` in [0, 1]."""
     if min(image.shape) < 1:
         raise ImageError(f"{name} is empty ({tuple(image.shape)}); an image has at least one pixel")
     if image.dtype == torch.uint8:
-        image = image.float() / 255
-    else:
-        check_range(image, name)
-        image = image.float()
-        if float(image.min()) < 0 or float(image.max()) > 1:  # a copy only where it changes something
-            image = image.clamp(0, 1)
+        return image.expand(3, -1, -1) if len(image) == 1 else image
+    check_range(image, name)
+    image = image.float()
+    if float(image.min()) < 0 or float(image.max()) > 1:  # a copy only where it changes something
+        image = image.clamp(0, 1)
     if len(image) == 4:
         color, alpha = image[:3], image[3:]
         image = color * alpha + (1 - alpha)

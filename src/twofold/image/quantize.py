@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from twofold.image.bands import by_rows
 from twofold.image.errors import ImageError, decoding
 from twofold.image.maps import read_map, write_map
 
@@ -25,6 +26,8 @@ METRE_SCALES = (0.001, 0.01, 0.1)
 # A distance beyond this is "far" (the inverse of a disparity near 0), not a measurement.
 _FAR = 1e5
 _SLACK = 1e-3
+# Pixels that are looked at together.
+_PART = 2**18
 
 
 @dataclass(frozen=True)
@@ -68,29 +71,43 @@ def metre_quantization(metres: Tensor) -> Quantization | None:
 
     The error is half a level: 0.5 mm up to 65.534 m.
     """
-    known = metres[metres.isfinite() & (metres < _FAR)]
-    most = float(known.max()) if known.numel() else 0.0
+    ends = finite_range(metres, _FAR)
+    most = ends[1] if ends else 0.0
     scale = next((s for s in METRE_SCALES if most <= (TOP - 1) * s), None)
     return None if scale is None else Quantization(scale, 0.0, "m", 0, TOP)
 
 
 def range_quantization(x: Tensor, unit: str) -> Quantization:
     """Levels 1 to 65534 over the finite range of a map; `share_quantization` where all of it is in [0, 1]."""
-    known = x[x.isfinite()]
-    low, high = (float(v) for v in torch.aminmax(known)) if known.numel() else (0.0, 1.0)
+    low, high = finite_range(x) or (0.0, 1.0)
     scale = (high - low) / (TOP - 2) or 1.0
     return Quantization(scale, low - scale, unit, 0, None)
 
 
+def finite_range(x: Tensor, below: float = math.inf) -> tuple[float, float] | None:
+    """The smallest and largest finite number of a map that is under ``below``; None where there is none."""
+    low, high = math.inf, -math.inf
+    for part in x.reshape(-1).split(_PART):  # selecting from all at once takes 4 times the map's memory
+        known = part[part.isfinite() & (part < below)]
+        if known.numel():
+            low, high = min(low, float(known.min())), max(high, float(known.max()))
+    return (low, high) if low <= high else None
+
+
 def share_quantization(x: Tensor, unit: str) -> Quantization | None:
     """Levels 0 to 65535 for 0 to 1, where every number of a map is in that range; else None."""
-    inside = bool(((x >= -_SLACK) & (x <= 1 + _SLACK)).all())
-    return Quantization(1 / TOP, 0.0, unit) if inside else None
+    return Quantization(1 / TOP, 0.0, unit) if is_within(x, 0, 1) else None
+
+
+def is_within(x: Tensor, least: float, most: float) -> bool:
+    """Whether every number of a map is in this range, up to a small overshoot; NaN is in none."""
+    low, high = (float(v) for v in torch.aminmax(x))
+    return low >= least - _SLACK and high <= most + _SLACK
 
 
 def write_quantized(path: str | os.PathLike[str], x: Tensor, how: Quantization) -> None:
     """A map ``1 h w`` to a 16-bit grey PNG that says what its levels stand for."""
-    write_map(path, how.encode(x), text={KEY: json.dumps(asdict(how))})
+    write_map(path, by_rows(how.encode, x), text={KEY: json.dumps(asdict(how))})
 
 
 def read_quantized(path: str | os.PathLike[str]) -> tuple[Tensor, Quantization]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
+
+from twofold.image.bands import by_rows
+from twofold.image.rgb import as_float
 
 # How a predicted map is brought back to the size of its image.
 OutputResize = Literal["bilinear", "antialias", "nearest", "bicubic"]
@@ -21,10 +24,15 @@ def resized_output(x: Tensor, size: tuple[int, int], how: OutputResize) -> Tenso
     nearest    the pixel with the nearest centre (Lotus)
     bicubic    Keys' kernel with a = -0.75, without antialiasing; it may exceed the map's range (DMP)
     """
-    if how == "nearest":
-        return interpolate(x, size, mode="nearest-exact")
-    mode = "bicubic" if how == "bicubic" else "bilinear"
-    return interpolate(x, size, mode=mode, align_corners=False, antialias=how == "antialias")
+    options: dict[str, Any] = {"mode": "nearest-exact"}
+    if how != "nearest":
+        mode = "bicubic" if how == "bicubic" else "bilinear"
+        options = {"mode": mode, "align_corners": False, "antialias": how == "antialias"}
+    # By channels: of several, torch makes copies in another layout, and other roundings by the number of threads.
+    out = x.new_empty(*x.shape[:2], *size)
+    for channel in range(x.shape[1]):
+        out[:, channel : channel + 1] = interpolate(x[:, channel : channel + 1], size, **options)
+    return out
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -36,6 +44,17 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     flat = x.reshape(-1, *x.shape[-3:])
     flat = interpolate(flat, size=size, mode="bilinear", antialias=True, align_corners=False)
     return flat.reshape(*x.shape[:-2], *size)
+
+
+def resize_levels(levels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Levels ``c h w`` of `rgb.read_levels` to float32 ``3 h w`` of `size`: `resize` of `rgb.as_float` of them.
+
+    Rows are resized before columns, as `interpolate` does, so that only a band of rows is held as floats.
+    """
+    if tuple(levels.shape[-2:]) == tuple(size):
+        return as_float(levels)
+    narrow = by_rows(lambda part: resize(as_float(part), (part.shape[-2], size[1])), levels)
+    return resize(narrow, size)
 
 
 def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -15,6 +15,7 @@ Decisions, made once:
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from twofold.image.bands import by_rows
 from twofold.image.color import to_srgb
 from twofold.image.errors import ImageError, check_file, check_size, decoding
 from twofold.image.formats import HEAD_BYTES, sniff, sniff_file
 from twofold.image.linear import read_linear
 from twofold.image.opening import open_heif, open_image_file
+from twofold.image.png import write_png
 from twofold.io import atomic_write, escape
 from twofold.io.limits import MAX_PIXELS, pixel_limit
 
@@ -60,10 +61,20 @@ def read_image(
 
     ImageError for anything that is not one picture of at most `max_pixels` pixels (by default `pixel_limit()`).
     """
-    if isinstance(source, np.ndarray | Tensor):
-        from twofold.image.memory import as_image  # which reads files by this function
+    return as_float(read_levels(source, max_pixels))
 
-        return as_image(source)
+
+def read_levels(
+    source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor, max_pixels: int | None = None
+) -> Tensor:
+    """As `read_image`, in the type that holds what was stored: uint8 ``c h w`` where that is 8 bits, else float32.
+
+    uint8 has 3 channels, or 4 with alpha; `as_float` is what `read_image` gives.
+    """
+    if isinstance(source, np.ndarray | Tensor):
+        from twofold.image.memory import as_levels  # which reads files by this function
+
+        return as_levels(source)
     limit = pixel_limit() if max_pixels is None else max_pixels
     if isinstance(source, Image.Image):
         return _decode(source, str(getattr(source, "filename", "") or "the image in memory"), limit)
@@ -89,7 +100,7 @@ def read_image(
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Tensor:
-    """An opened picture to float32 3 h w in [0, 1], upright, in sRGB."""
+    """An opened picture as `read_levels` gives it, upright, in sRGB."""
     check_size(name, *image.size, max_pixels)
     with decoding(name):
         # Of what phones write (MPO, HEIF), the first picture is the photograph.
@@ -111,21 +122,24 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def as_float(levels: Tensor) -> Tensor:
+    """Levels ``c h w`` of `read_levels` as float32 ``3 h w`` in [0, 1], transparency over white; floats as they are."""
+    if levels.dtype != torch.uint8:
+        return levels
+    # In numpy: a loader's picture is too small to be worth torch's threads.
+    x = torch.from_numpy(np.divide(levels.numpy(), np.float32(255), dtype=np.float32, order="C"))
+    if len(x) < 4:
+        return x
+    color, alpha = x[:3], x[3:]
+    return color * alpha + (1 - alpha)
+
+
 def _to_rgb(image: Image.Image, name: str) -> Tensor:
-    """Any mode of Pillow's to float32 3 h w in [0, 1]; transparency over white."""
+    """Any mode of Pillow's as `read_levels` gives it."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _wide_grey(np.asarray(image), name).expand(3, -1, -1).contiguous()
-    if image.has_transparency_data:
-        x = _channels_first(image.convert("RGBA"))
-        color, alpha = x[:3], x[3:]
-        return color * alpha + (1 - alpha)
-    return _channels_first(image if image.mode == "RGB" else image.convert("RGB"))
-
-
-def _channels_first(image: Image.Image) -> Tensor:
-    # In numpy: a loader's picture is too small to be worth torch's threads.
-    pixels = np.asarray(image).transpose(2, 0, 1)
-    return torch.from_numpy(np.divide(pixels, np.float32(255), dtype=np.float32, order="C"))
+    mode = "RGBA" if image.has_transparency_data else "RGB"
+    return torch.from_numpy(np.array(image if image.mode == mode else image.convert(mode))).permute(2, 0, 1)
 
 
 def _wide_grey(pixels: np.ndarray, name: str) -> Tensor:
@@ -139,20 +153,28 @@ def _wide_grey(pixels: np.ndarray, name: str) -> Tensor:
     return torch.from_numpy(np.asarray(pixels, dtype=np.float32) / np.float32(top))[None]
 
 
-def write_image(path: str | os.PathLike[str], x: Tensor) -> None:
+def write_image(
+    path: str | os.PathLike[str], x: Tensor, color: Callable[[Tensor], Tensor] | None = None
+) -> None:
     """3 h w (or 1 h w, grey) in [0, 1] to an 8-bit PNG, whole or not at all. Values outside are clipped.
+
+    With ``color``, which treats each pixel by itself, ``color(x)`` is written; it is computed a band of rows at a time.
 
     ImageError when the suffix is not .png, the shape is another or a value is NaN.
     """
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"{path} must end in .png, which loses nothing")
-    if x.ndim != 3 or x.shape[0] not in (1, 3) or x.numel() == 0:
+    if x.ndim != 3 or x.numel() == 0 or (color is None and x.shape[0] not in (1, 3)):
         raise ImageError(f"{path} cannot hold {tuple(x.shape)}; a picture is 3 h w, or 1 h w for grey")
-    x = x.detach().cpu()
-    if x.isnan().any():
-        raise ImageError(f"{path} was not written: the picture holds NaN; mend what made it")
-    bytes_ = by_rows(lambda part: (part.float().clamp(0, 1) * 255).round().to(torch.uint8), x)
-    levels = bytes_.permute(1, 2, 0).contiguous().numpy()
-    picture = Image.fromarray(levels[..., 0] if levels.shape[2] == 1 else levels)
+    x = x.detach()
+
+    def rows(top: int, bottom: int) -> np.ndarray:
+        part = x[:, top:bottom] if color is None else color(x[:, top:bottom])
+        part = part.float().cpu()
+        if part.isnan().any():
+            raise ImageError(f"{path} was not written: the picture holds NaN; mend what made it")
+        levels = (part.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        return levels[..., 0] if levels.shape[2] == 1 else levels
+
     with atomic_write(path) as temporary:
-        picture.save(temporary, format="PNG")
+        write_png(temporary, rows, (int(x.shape[1]), int(x.shape[2])))

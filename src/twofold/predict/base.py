@@ -15,9 +15,11 @@ from torch.nn.functional import interpolate
 
 from ..finite import NonFiniteError, check_finite
 from ..geometry import convert_frame, unit
-from ..image import ImageInput, as_image, as_images, longest_edge_size, resize, resized_output
+from ..image import ImageInput, longest_edge_size, resized_output
 from ..image.bands import by_rows
-from ..image.resize import OutputResize
+from ..image.memory import as_levels, as_levels_list
+from ..image.resize import OutputResize, resize_levels
+from ..image.rgb import as_float
 from ..image.square import resized_to_square
 from ..tasks import Task
 from .prediction import Prediction
@@ -140,7 +142,7 @@ class Painter(nn.Module, abc.ABC):
         """
         several = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
         many = several or isinstance(images, list | tuple)
-        loaded = as_images(images) if many else [as_image(images)]  # ty: ignore[invalid-argument-type]
+        loaded = as_levels_list(images) if many else [as_levels(images)]  # ty: ignore[invalid-argument-type]
         seeds = _seeds(seed, len(loaded))
         if batch < 1:
             raise ValueError(f"a batch of {batch} images cannot go through the network")
@@ -308,10 +310,11 @@ def describe_network(network: nn.Module) -> str:
 
 
 def _shown(image: Tensor, edge: int, which: str) -> Tensor:
+    """The levels of an image as the network gets them: float32 ``3 h w`` at its working size."""
     if not edge:
-        return image
+        return as_float(image)
     if which == "both":
-        return resized_to_square(image, edge).clamp(0, 1)
+        return resized_to_square(as_float(image), edge).clamp(0, 1)
     height, width = image.shape[-2:]
     longest = edge if which == "longest" else edge * max(height, width) // min(height, width)
-    return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)
+    return resize_levels(image, longest_edge_size(height, width, longest)).clamp(0, 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from twofold.environment import installed
 from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
-from twofold.image.rgb import check_file
+from twofold.image.rgb import as_float, check_file, read_levels
 from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import SCHEMA, Ledger, Row, sole_writer
@@ -157,7 +157,7 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
             if not wanted and not _lacks_side_by_side(job, item):
                 return {**known, "input": row["input"], "status": "kept"}
     try:
-        image = read_image(item.path)
+        image = read_levels(item.path)
     except DiskFullError:
         raise
     except (ImageError, OSError) as error:
@@ -254,7 +254,7 @@ def _write_side_by_side(job: Job, item: Input, row: Row, image: Tensor) -> None:
         if file is None:
             raise ImageError(f"{escape(item.path)}: {task} has no image in colour; use --overwrite")
         colors.append(read_image(job.out / file["path"]))
-    write_image(_side_by_side_path(job, item), side_by_side([image, *colors]))
+    write_image(_side_by_side_path(job, item), side_by_side([as_float(image), *colors]))
 
 
 def _failed(row: Row, error: str, ledger: Ledger) -> Row:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -19,13 +21,15 @@ from ..image import longest_edge_size, resize, write_image, write_map
 from ..image.bands import by_rows
 from ..image.quantize import (
     Quantization,
+    is_within,
     metre_quantization,
     range_quantization,
     share_quantization,
     write_quantized,
 )
+from ..image.rgb import as_float
 from ..tasks import TASKS, Task
-from ..visualization import color_depth, color_disparity, color_picture, scaled_depth, side_by_side
+from ..visualization import color_depth, color_disparity, color_picture, robust_range, side_by_side
 
 # Of each space where it is in metres.
 METRIC_UNITS = {
@@ -49,7 +53,8 @@ class Prediction:
     Attributes:
         task: what the map means.
         map: ``c h w`` float32 on the CPU at the size of the input; in ``unit``.
-        image: ``3 h w`` sRGB in [0, 1], the input.
+        levels: the input: ``3 h w`` sRGB in [0, 1], or what 8 bits stored, uint8 with 3 channels or 4 with alpha; see
+            ``image``.
         settings: model, protocol, size and seed that made it.
         space: what the numbers are: ``depth``, ``disparity``, ``sqrt_disparity`` or ``log_depth`` for distances
             (up to scale and shift unless ``metric``), else the task's own.
@@ -61,7 +66,7 @@ class Prediction:
 
     task: Task
     map: Tensor
-    image: Tensor
+    levels: Tensor
     settings: Mapping[str, Any] = field(default_factory=dict)
     space: str = ""
     frame: str | None = None
@@ -101,25 +106,36 @@ class Prediction:
         return self.map.permute(1, 2, 0).squeeze(-1).contiguous().numpy()
 
     @property
+    def image(self) -> Tensor:
+        """The input, float32 ``3 h w``, sRGB in [0, 1]."""
+        return as_float(self.levels)
+
+    @property
     def color(self) -> Tensor:
         """The map as a picture ``3 h w`` in [0, 1], for eyes only; vectors are shown in the frame RUB.
 
         Distances in metres, and others beyond [0, 1], are coloured by their 2nd and 98th percentiles.
         """
-        if self.frame not in (None, "RUB"):
-            return self.in_frame("RUB").color
-        if self.space == "linear" and self.task.channels == 3:
-            return color_picture(self.map, linear=True)
-        if self.space in SPACES and self.map.shape[0] == 1:
-            return self._color_distance()
-        return self.task.show(self.map)
+        return by_rows(self._coloring(), self.map)
 
-    def _color_distance(self) -> Tensor:
+    def _coloring(self) -> Callable[[Tensor], Tensor]:
+        """What `color` does to any rows of the map."""
+        if self.frame is not None and self.frame != "RUB":
+            frame = self.frame
+            return lambda part: self.task.show(convert_frame(part, frame, "RUB"))
+        if self.space == "linear" and self.task.channels == 3:
+            return partial(color_picture, linear=True)
+        if self.space in SPACES and self.map.shape[0] == 1:
+            return self._distance_coloring()
+        return self.task.show
+
+    def _distance_coloring(self) -> Callable[[Tensor], Tensor]:
         colored = color_disparity if self.space in ("disparity", "sqrt_disparity") else color_depth
-        inside = self.map[~self.map.isnan()]
-        if not self.metric and bool(((inside >= 0) & (inside <= 1)).all()):
-            return colored(self.map)
-        return colored(scaled_depth(self.map, self.map.isfinite()))
+        values = self.map.numpy().ravel()
+        if not self.metric and np.fmin.reduce(values) >= 0 and np.fmax.reduce(values) <= 1:  # of no NaN
+            return colored
+        low, high = robust_range(self.map, self.map.isfinite()) or (math.nan, math.nan)
+        return lambda part: colored((part - low) / max(high - low, 1e-6))
 
     @property
     def unit(self) -> str:
@@ -212,17 +228,17 @@ class Prediction:
         }
         write_map(paths["npy"], self.map)
         how = self.encoding
-        picture = self.map if self.task.frame is None else by_rows(lambda part: (part + 1) / 2, self.map)
         if self.task.classes:
             write_map(paths["png"], self.map)
         elif how is not None:
             write_quantized(paths["png"], self.map, how)
-        elif self.map.shape[0] == 3 and share_quantization(picture, "") is not None:
-            write_image(paths["png"], picture)
+        elif self.task.frame is not None and is_within(self.map, -1, 1):
+            write_image(paths["png"], self.map, lambda part: (part + 1) / 2)
+        elif self.map.shape[0] == 3 and is_within(self.map, 0, 1):
+            write_image(paths["png"], self.map)
         else:
             del paths["png"]  # heatmaps are no picture, and neither is what a picture cannot hold
-        del picture  # of a large image, hundreds of megabytes
-        write_image(paths["color"], self.color)
+        write_image(paths["color"], self.map, self._coloring())
         if self.uncertainty is not None:
             paths["uncertainty"] = base / f"{name}_uncertainty.npy"
             write_map(paths["uncertainty"], self.uncertainty)

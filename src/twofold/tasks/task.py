@@ -39,7 +39,7 @@ class Task:
         flip: map or target -> its mirror image.
         distance: (map, map) -> ``b 1 h w`` disagreement.
         merge: ``n c h w`` several maps of one image -> one map with its uncertainty.
-        show: map ``c h w`` -> ``3 h w`` in [0, 1], for eyes only.
+        show: map ``c h w`` -> ``3 h w`` in [0, 1], for eyes only; treats each pixel by itself.
         align: (map, target, valid) of one image -> the map as the metrics compare it.
         metrics: measured on aligned maps.
         source: name of the target in the data that it is learned from, where that is not its own.
