@@ -32,7 +32,7 @@ from torch import Tensor
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import Model, open_model
 from twofold.data.writer import FolderWriter
-from twofold.generate import Creator, Settings, creator_of
+from twofold.generate import GenerationConfig, SyntheticDataGenerator
 from twofold.sample import Sample
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.examples import MultiTaskExample
@@ -73,13 +73,13 @@ class Clock:
         return counted
 
 
-def watched(creator: Creator, clock: Clock) -> Creator:
+def watched(creator: SyntheticDataGenerator, clock: Clock) -> SyntheticDataGenerator:
     """The creator with its parts under the clock."""
     net: Any = creator.backbone
     net.encode, net.decode = clock.timed("encode", net.encode), clock.timed("decode", net.decode)
     net.forward = clock.timed("denoise", net.forward)
     watched: Any = creator
-    watched._label = clock.timed("label", watched._label)
+    watched._predict_labels = clock.timed("label", watched._predict_labels)
     watched._scores = clock.timed("scores", watched._scores)
     return creator
 
@@ -198,12 +198,17 @@ def main() -> None:
                 step_costs(model.backbone, head, batch, (height, width), asked.device, asked.turns)
         return
     clock = Clock(asked.device)
-    creator = watched(creator_of(model, (), Settings(steps=asked.steps, guidance=asked.guidance)), clock)
-    creator.make(samples[:1])  # not counted
+    creator = watched(
+        SyntheticDataGenerator.from_model(
+            model, (), GenerationConfig(steps=asked.steps, guidance=asked.guidance)
+        ),
+        clock,
+    )
+    creator.generate(samples[:1])  # not counted
     for batch in asked.batches:
         clock.seconds.clear()
         began = clock.now()
-        creator.make(samples, batch=batch)
+        creator.generate(samples, batch=batch)
         seconds = clock.now() - began
         shares = ", ".join(f"{part} {spent / seconds:.0%}" for part, spent in clock.seconds.items())
         print(f"batch {batch}: {60 * len(samples) / seconds:.1f} samples a minute; {shares}")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from twofold.checkpoints import open_model
 from twofold.data import Folder
-from twofold.generate import Settings
+from twofold.generate import GenerationConfig
 from twofold.geometry import Camera, normals_from_depth
 from twofold.image import resize_map
 from twofold.metrics import DEPTH, NORMALS, measure_many, merge_sums
@@ -37,7 +37,7 @@ from twofold.train.run import run_recipe, save_student
 Scores = dict[str, float]
 METRICS = {"depth": (DEPTH["abs_rel"],), "normals": (NORMALS["mean"],)}
 SHOWN = ("test depth AbsRel", "test normals", "views depth AbsRel", "views normals")
-CREATE = {"strength": 0.2, "steps": 15, "guidance": 3.0, "size": 192, "scoring": "free"}
+CREATE = {"strength": 0.2, "steps": 15, "guidance": 3.0, "size": 192, "scoring": "cheap"}
 COARSER = 8  # times: depth of a sensor is averaged before its slope says anything about surfaces
 
 
@@ -132,7 +132,7 @@ def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm:
         source = {"path": str(created), "share": share, "labels": arm.labels}
         recipe = recipe.replace(sources=[*(s.model_dump() for s in recipe.sources), source])
         return kept(recipe, trained(recipe, place))
-    plan = Improvement.of(recipe, create=Settings(**options), labels=arm.labels, **arm.plan)
+    plan = Improvement.of(recipe, create=GenerationConfig(**options), labels=arm.labels, **arm.plan)
     for event in improve(plan, place):
         if event.get("step", 1) % 100 == 0 or event.get("status") in ("rejected", "failed"):
             print(f"# {place} {event.get('step') or event}", flush=True)

@@ -15,7 +15,7 @@ import torch
 from twofold import open_model
 from twofold.data import Folder
 from twofold.diffusion import Sampler
-from twofold.generate.images import Synthesizer
+from twofold.generate.images import ImageGenerator
 
 ASKED: tuple[tuple[Sampler, int], ...] = (
     ("ddim", 8),
@@ -43,7 +43,7 @@ def main() -> None:
     captions = [str(folder[i].caption) for i in range(asked.count)]
 
     def drawn(sampler: Sampler, steps: int) -> torch.Tensor:
-        return Synthesizer(net, steps, asked.guidance, sampler)(captions, (height, width), seed=asked.seed)
+        return ImageGenerator(net, steps, asked.guidance, sampler)(captions, (height, width), seed=asked.seed)
 
     end = drawn("ddim", 250)
     for sampler, steps in ASKED:

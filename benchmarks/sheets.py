@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from twofold.checkpoints import Model, open_model
-from twofold.generate.images import Synthesizer
+from twofold.generate.images import ImageGenerator
 from twofold.image import longest_edge_size, read_image, resize
 from twofold.visualization import sheet
 
@@ -41,21 +41,21 @@ def predictions(model: Model, photos: list[str], pairs: int) -> Tensor:
 def drawings(model: Model, captions: list[str], count: int, seed: int) -> Tensor:
     """``count`` pictures, one a caption, captions taken in turn."""
     chosen = [captions[i % len(captions)] for i in range(count)]
-    draw = Synthesizer(model.backbone)
+    draw = ImageGenerator(model.backbone)
     images = [draw([caption], seed=seed + i)[0] for i, caption in enumerate(chosen)]
     return sheet(images, 8, chosen)
 
 
 def redrawings(model: Model, photos: list[str], caption: str, seed: int) -> Tensor:
     """Each photograph and what it becomes at rising strength."""
-    draw = Synthesizer(model.backbone)
+    draw = ImageGenerator(model.backbone)
     cells, titles = [], []
     for path in photos:
         image = small(read_image(path))
         cells.append(image)
         titles.append("photograph")
         for strength in STRENGTHS:
-            cells.append(draw([caption], like=image[None], strength=strength, seed=seed)[0])
+            cells.append(draw([caption], image=image[None], strength=strength, seed=seed)[0])
             titles.append(f"strength {strength}")
     return sheet(cells, 1 + len(STRENGTHS), titles)
 

@@ -11,11 +11,11 @@ import world
 from twofold.cli.main import run
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
-from twofold.generate import Creator, Settings, create
+from twofold.generate import GenerationConfig, SyntheticDataGenerator, create_samples
 from twofold.generate import caption_folder as module
 from twofold.generate.caption_folder import JOURNAL, caption_folder
-from twofold.generate.captioner import Captioner, CaptionError, described, open_captioner
-from twofold.generate.captions import caption_of
+from twofold.generate.captioner import Captioner, CaptionError, generate_captions, open_captioner
+from twofold.generate.captions import get_caption
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "a", "room", "with", "chair", "table"]
 SMALL = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -106,15 +106,15 @@ def test_a_captioner_speaks_where_the_row_does_not(names, kind):
     """A few thousand random weights: what they say means nothing, and is the same every time."""
     name = names[kind]
     silent = replace(world.sphere(0, 40), caption="")
-    said, told = caption_of(silent, name=name)
+    said, told = get_caption(silent, name=name)
     assert said and set(said.split()) <= {*WORDS}
     assert told == f"captioner:{name}"
-    assert caption_of(silent, name=name)[0] == said
-    assert caption_of(world.sphere(0, 40), name=name)[1] == "row"
+    assert get_caption(silent, name=name)[0] == said
+    assert get_caption(world.sphere(0, 40), name=name)[1] == "row"
     # Of a batch each gets what it gets alone.
     images = [world.sphere(seed, size).image for seed, size in ((0, 40), (1, 33))]
-    together = described(images, ["a", "b"], name)
-    assert together == [described([x], ["x"], name)[0] for x in images]
+    together = generate_captions(images, ["a", "b"], name)
+    assert together == [generate_captions([x], ["x"], name)[0] for x in images]
 
 
 def test_what_is_no_captioner_is_refused(tmp_path):
@@ -157,7 +157,7 @@ def test_an_empty_caption_is_no_caption(names, monkeypatch):
         "twofold.generate.captioner.open_captioner", lambda *_: lambda images: ["", *"a"][: len(images)]
     )
     with pytest.raises(CaptionError, match=r"returned an empty caption for 'ball'.*row"):
-        described([world.sphere(0, 16).image], ["ball"], "quiet")
+        generate_captions([world.sphere(0, 16).image], ["ball"], "quiet")
 
 
 def test_a_source_without_a_caption_is_a_failed_row_of_create(mute, tmp_path, tiny_model, monkeypatch):
@@ -170,8 +170,10 @@ def test_a_source_without_a_caption_is_a_failed_row_of_create(mute, tmp_path, ti
         lambda *_: lambda images: ["" if torch.equal(x, dark) else "a ball" for x in images],
     )
     net = open_model(str(tiny_model)).backbone
-    maker = Creator(net, {}, Settings(steps=2, guidance=1.0, scoring="free"), {"made": "here"}, captioner="c")
-    events = list(create(maker, Folder(mute), tmp_path / "out"))
+    maker = SyntheticDataGenerator(
+        net, {}, GenerationConfig(steps=2, guidance=1.0, scoring="cheap"), {"made": "here"}, captioner="c"
+    )
+    events = list(create_samples(maker, Folder(mute), tmp_path / "out"))
     assert [e["status"] for e in events] == ["created", "created", "failed", "created"]
     assert "empty caption" in events[2]["error"]
     assert texts(tmp_path / "out")[1:] == ["a ball", "a ball"]
@@ -211,13 +213,13 @@ def test_a_killed_job_goes_on_and_the_manifest_is_whole(mute, names, monkeypatch
     with (mute / JOURNAL).open("a") as file:
         file.write('{"id": "bal')  # a line that was cut off
     asked: list[str] = []
-    original = module.described
+    original = module.generate_captions
 
     def counted(images, ids, *rest):
         asked.extend(ids)
         return original(images, ids, *rest)
 
-    monkeypatch.setattr(module, "described", counted)
+    monkeypatch.setattr(module, "generate_captions", counted)
     list(caption_folder(mute, names["blip"], batch=1))
     assert len(asked) == 1
     assert all(texts(mute))

@@ -11,7 +11,7 @@ from twofold.checkpoints.model import Model
 from twofold.checkpoints.settings import ModelSettings
 from twofold.diffusion import Schedule, dpmpp_2m_timesteps, sample
 from twofold.finite import NonFiniteError, check_finite
-from twofold.generate.images import Synthesizer
+from twofold.generate.images import ImageGenerator
 from twofold.heads import LatentHead, make_head
 from twofold.predict.diffusion import Predictor
 from twofold.protocols import Answer, MultiStep, Noise, OneStep, Query
@@ -121,7 +121,7 @@ def test_a_whole_predictor_answers_alike(kind):
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 def test_pictures_are_drawn_alike(sampler):
     net, start = new.tiny(), torch.rand(1, 3, 32, 32)
-    made = Synthesizer(net, 4, 3.0, sampler)
+    made = ImageGenerator(net, 4, 3.0, sampler)
     wanted = made(["a chair"], (32, 32), start, 0.6, 1)
     with far_device() as device:
         net.to(device)
@@ -134,17 +134,17 @@ def test_pictures_are_drawn_alike(sampler):
 )
 def test_samples_are_created_alike(sampler, mode):
     import world
-    from twofold.generate import Settings, creator_of
+    from twofold.generate import GenerationConfig, SyntheticDataGenerator
 
     net = new.tiny()
     head = make_head("light", net, 3)
     settings = ModelSettings(name="m", size=32).with_tasks(["depth"], OneStep(), "none", "light")
-    how = Settings(strength=0.6, steps=3, sampler=sampler, label_mode=mode, scoring="free")
-    maker = creator_of(Model("m", net, settings, {"depth": head.eval()}), settings=how)
-    wanted = maker.make([world.sphere(1, 32)])[0]
+    how = GenerationConfig(strength=0.6, steps=3, sampler=sampler, label_mode=mode, scoring="cheap")
+    maker = SyntheticDataGenerator.from_model(Model("m", net, settings, {"depth": head.eval()}), config=how)
+    wanted = maker.generate([world.sphere(1, 32)])[0]
     with far_device() as device:
         net.to(device), head.to(device)
-        found = maker.make([world.sphere(1, 32)])[0]
+        found = maker.generate([world.sphere(1, 32)])[0]
     torch.testing.assert_close(found.image, wanted.image, rtol=0, atol=1.01 / 255)
     torch.testing.assert_close(found.targets["depth"], wanted.targets["depth"], rtol=0.02, atol=0.02)
 

@@ -20,7 +20,7 @@ from twofold.cli.main import run
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
 from twofold.data.writer import FolderWriter
-from twofold.generate.official import index_official, rounded
+from twofold.generate.official import index_official, quantize_normals
 from twofold.heads import BaeHead, make_head
 from twofold.image import read_image, write_image
 from twofold.image.square import map_resized_to_square, resized_to_square
@@ -45,7 +45,9 @@ def split_of_nyu(folder: Path, names: tuple[str, ...]) -> None:
         known = torch.zeros(1, H, W, dtype=torch.bool)
         known[:, 3:-3, 4:-4] = True
         write_image(folder / "img" / f"{name}.png", ball.image[:, 8:-8])
-        write_image(folder / "norm" / f"{name}.png", rounded(ball.targets["normals"][:, 8:-8], known))
+        write_image(
+            folder / "norm" / f"{name}.png", quantize_normals(ball.targets["normals"][:, 8:-8], known)
+        )
         (folder / "caption" / f"{name}.txt").write_text(f"a ball\n of {name}\n")
 
 
@@ -93,7 +95,7 @@ def created(root: Path) -> list[str]:
     model = str(root / "runs" / "warm" / "checkpoint")
     out = str(root / "created")
     source = str(root / "dataset" / "nyu" / "train")
-    small = ["--steps", "4", "--size", "64", "--scoring", "free"]
+    small = ["--steps", "4", "--size", "64", "--scoring", "cheap"]
     return ["create", source, "--model", model, "--task", "normals", "--out", out, *small]
 
 

@@ -87,7 +87,7 @@ VALUES: dict[str, Callable[[str], bool]] = {
     "compat": among(("official",)),
     "label_mode": among(("reencode", "denoise")),
     "mask": among(("source", "all")),
-    "scoring": among(("all", "free")),
+    "scoring": among(("all", "cheap")),
     "labels": among(("teacher", "stored")),
     "kind": among(("real", "rendered", "synthetic")),
     "device": lambda value: re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None,

@@ -28,7 +28,7 @@ NOT_RUN = {'open_network("runs/mine/checkpoint"': "tests/test_network.py opens s
 
 
 def is_setting(block: Block) -> bool:
-    """Settings of a recipe, shown without it."""
+    """GenerationConfig of a recipe, shown without it."""
     return re.match(r"\w+=", block.text) is not None
 
 

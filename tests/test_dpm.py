@@ -14,10 +14,9 @@ from torch import Tensor
 
 from twofold.backbones import new
 from twofold.diffusion import Schedule, ddim, dpmpp_2m, dpmpp_2m_timesteps, from_x0, sample, to_x0
-from twofold.generate.config import Settings
-from twofold.generate.images import Synthesizer
-from twofold.generate.sampling import path, run
-from twofold.protocols import Answer
+from twofold.generate.config import GenerationConfig
+from twofold.generate.images import ImageGenerator
+from twofold.generate.sampling import sampling_plan
 
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {
@@ -185,16 +184,14 @@ def test_time_steps_begin_and_end_exactly_and_are_even_in_the_log_of_signal_to_n
 def test_creation_begins_exactly_where_the_source_was_noised_to(name, start):
     schedule = SCHEDULES[name]
     for strength in (0.001, 0.1, 0.6, 1.0):
-        way = path(Settings(strength=strength, steps=9, sampler="dpmpp_2m"), schedule)
-        assert way.start == way.times[0] == schedule.step_at(strength)
-        assert way.end == (1.0, 0.0)
+        plan = sampling_plan(GenerationConfig(strength=strength, steps=9, sampler="dpmpp_2m"), schedule)
+        assert plan.start == plan.timesteps[0] == schedule.step_at(strength)
+        assert plan.end == (1.0, 0.0)
         denoise = exact(schedule)
 
-        def answered(x: Tensor, t: Tensor, last: bool, denoise=denoise) -> Answer:
-            return Answer(denoise(x, t))
-
-        found, _ = run(way, "dpmpp_2m", answered, start, schedule, torch.Generator())
-        assert torch.equal(found, sample(denoise, start, schedule, way.times, "dpmpp_2m"))
+        scales = schedule.scales_after(plan.timesteps, plan.end)
+        found = sample(denoise, start, schedule, plan.timesteps, "dpmpp_2m", scales=scales)
+        assert torch.equal(found, sample(denoise, start, schedule, plan.timesteps, "dpmpp_2m"))
 
 
 def test_images_do_not_see_their_neighbours(start):
@@ -205,24 +202,24 @@ def test_images_do_not_see_their_neighbours(start):
         assert torch.equal(sample(denoise, start[i : i + 1], schedule, times, "dpmpp_2m")[0], together[i])
 
 
-def test_the_synthesizer_draws_with_it():
+def test_the_image_generator_samples_with_it():
     net = new.tiny()
     like = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     captions = ["a chair"]
     drawn = {
-        how: Synthesizer(net, 4, 2.0, sampler=how)(captions, size=(32, 32)) for how in ("ddim", "dpmpp_2m")
+        how: ImageGenerator(net, 4, 2.0, sampler=how)(captions, size=(32, 32)) for how in ("ddim", "dpmpp_2m")
     }
     assert drawn["dpmpp_2m"].shape == (1, 3, 32, 32)
     assert not torch.equal(drawn["ddim"], drawn["dpmpp_2m"])
     with torch.no_grad():
         kept = (net.decode(net.encode(like * 2 - 1)).clamp(-1, 1) + 1) / 2
     near, far = (
-        off(Synthesizer(net, 4, 1.0, sampler="dpmpp_2m")(captions, like=like, strength=s), kept)
+        off(ImageGenerator(net, 4, 1.0, sampler="dpmpp_2m")(captions, image=like, strength=s), kept)
         for s in (0.002, 0.9)
     )
     assert near < far
     with pytest.raises(ValueError, match="unknown sampler 'heun'; one of ddim, euler, dpmpp_2m, lcm"):
-        draw: Any = Synthesizer
+        draw: Any = ImageGenerator
         draw(net, 4, sampler="heun")(captions, size=(32, 32))
 
 

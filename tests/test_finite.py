@@ -18,7 +18,7 @@ from twofold.backbones import new
 from twofold.cli.main import run
 from twofold.evaluate import score
 from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
-from twofold.generate.images import Synthesizer
+from twofold.generate.images import ImageGenerator
 from twofold.heads import Head, LatentHead
 from twofold.predict.diffusion import Predictor, Reading
 from twofold.predict.module import NetworkPredictor
@@ -100,7 +100,7 @@ def test_broken_weights_are_noticed_whatever_reads_the_latent(stage, value):
         with pytest.raises(NonFiniteError):
             Predictor(net, TASKS[task], OneStep(), LatentHead(), reading)(image())
     with pytest.raises(NonFiniteError, match="the generated image of 'a red chair'"):
-        Synthesizer(net, steps=2)(["a red chair"], (32, 32))
+        ImageGenerator(net, steps=2)(["a red chair"], (32, 32))
 
 
 def test_features_are_checked_although_a_head_may_swallow_them(net):
@@ -223,7 +223,7 @@ def test_create_fails_the_row_and_makes_the_others(here, tiny_model, broken_mode
 
     from twofold.generate import synthetic_data as creator
 
-    generated = creator.Creator._draw
+    generated = creator.SyntheticDataGenerator._generate_images
 
     def one_broken(self, images, captions, seeds, ids):
         bad = tuple(i for i, id in enumerate(ids) if id == "ball-1")
@@ -231,7 +231,7 @@ def test_create_fails_the_row_and_makes_the_others(here, tiny_model, broken_mode
             raise NonFiniteError("the generated image of 'ball-1' is NaN or infinite", bad)
         return generated(self, images, captions, seeds, ids)
 
-    monkeypatch.setattr(creator.Creator, "_draw", one_broken)
+    monkeypatch.setattr(creator.SyntheticDataGenerator, "_generate_images", one_broken)
     code = run([*base, "--model", str(tiny_model), "--out", "some"])
     assert code == 1, capsys.readouterr().err
     events = {e["source"]: e for e in map(json.loads, capsys.readouterr().out.splitlines())}

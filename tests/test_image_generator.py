@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from twofold.backbones import new
-from twofold.generate.images import Synthesizer
+from twofold.generate.images import ImageGenerator
 
 
 @pytest.fixture(scope="module")
 def draw():
-    return Synthesizer(new.tiny(), steps=4, guidance=2.0)
+    return ImageGenerator(new.tiny(), steps=4, guidance=2.0)
 
 
 CAPTIONS = ["a red chair", "a depth map", "surface normals"]
@@ -33,8 +33,8 @@ def test_the_same_seed_draws_the_same_and_another_does_not(draw):
 def test_strength_one_forgets_the_image_and_less_keeps_its_size(draw):
     like = torch.rand(1, 3, 45, 37, generator=torch.Generator().manual_seed(0))
     plain = draw(["a red chair"], size=(48, 40), seed=3)
-    assert torch.equal(draw(["a red chair"], like=like, strength=1.0, seed=3), plain[..., :45, :37])
-    assert draw(["a red chair"], like=like, strength=0.5).shape == like.shape
+    assert torch.equal(draw(["a red chair"], image=like, strength=1.0, seed=3), plain[..., :45, :37])
+    assert draw(["a red chair"], image=like, strength=0.5).shape == like.shape
 
 
 def test_the_start_image_is_encoded_in_the_range_of_the_autoencoder(draw, monkeypatch):
@@ -43,7 +43,7 @@ def test_the_start_image_is_encoded_in_the_range_of_the_autoencoder(draw, monkey
         draw.backbone, "encode", lambda canvas, *args: (seen.append(canvas), encode(canvas, *args))[1]
     )
     image = torch.rand(1, 3, 28, 32, generator=torch.Generator().manual_seed(0))
-    draw(["a red chair"], like=image, strength=0.5)
+    draw(["a red chair"], image=image, strength=0.5)
     wanted = torch.nn.functional.pad(image, (0, 0, 0, 4), mode="replicate") * 2 - 1
     torch.testing.assert_close(seen[0], wanted)
 
@@ -54,8 +54,8 @@ def test_less_strength_stays_closer_to_the_autoencoded_image(draw):
     net = draw.backbone
     with torch.no_grad():
         kept = ((net.decode(net.encode(like * 2 - 1)).clamp(-1, 1) + 1) / 2).float()
-    gentle = Synthesizer(net, steps=50, guidance=1.0)
-    weak, strong = (gentle([""], like=like, strength=s, seed=0) for s in (0.04, 0.9))
+    gentle = ImageGenerator(net, steps=50, guidance=1.0)
+    weak, strong = (gentle([""], image=like, strength=s, seed=0) for s in (0.04, 0.9))
     assert (weak - kept).abs().mean() < (strong - kept).abs().mean()
 
 
@@ -63,9 +63,9 @@ def test_wrong_strengths_and_counts_are_refused(draw):
     like = torch.rand(1, 3, 32, 32)
     for strength in (0.0, 1.2, -1):
         with pytest.raises(ValueError, match="strength"):
-            draw(["x"], like=like, strength=strength)
+            draw(["x"], image=like, strength=strength)
     with pytest.raises(ValueError, match="1 images for 2 captions"):
-        draw(["x", "y"], like=like, strength=0.5)
+        draw(["x", "y"], image=like, strength=0.5)
 
 
 def test_without_an_image_it_equals_the_diffusers_pipeline(tmp_path):
@@ -88,5 +88,5 @@ def test_without_an_image_it_equals_the_diffusers_pipeline(tmp_path):
         latents=noise,
         output_type="np",
     ).images[0]
-    ours = Synthesizer(net, steps=4, guidance=2.0)(["a red chair"], size=(48, 40), seed=5)[0]
+    ours = ImageGenerator(net, steps=4, guidance=2.0)(["a red chair"], size=(48, 40), seed=5)[0]
     torch.testing.assert_close(ours, torch.from_numpy(theirs).permute(2, 0, 1), rtol=0, atol=1e-3)

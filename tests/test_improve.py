@@ -10,7 +10,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.data import Folder
-from twofold.generate import Settings
+from twofold.generate import GenerationConfig
 from twofold.train.improve import DECAY, EVERY, Improvement, _training, gains, improve
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
@@ -32,7 +32,7 @@ def warm(tmp_path_factory):
 
 
 def plan(warm, **changes):
-    settings = Settings(strength=0.5, steps=2, guidance=1.0, scoring="free")
+    settings = GenerationConfig(strength=0.5, steps=2, guidance=1.0, scoring="cheap")
     return Improvement.of(warm, create=settings, **{"rounds": 2, "per_image": 2, **changes})
 
 

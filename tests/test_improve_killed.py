@@ -81,7 +81,7 @@ def creating(recipe: Path, out: Path) -> list[str]:
         "--steps",
         "2",
         "--scoring",
-        "free",
+        "cheap",
         "--sampler",
         "dpmpp_2m",
         "--batch",

@@ -14,8 +14,8 @@ from twofold.data.folder import Folder
 from twofold.evaluate.predictions import ModelPredictions, check_model
 from twofold.evaluate.protocol import EvaluationError
 from twofold.evaluate.protocols import EVAL_PROTOCOLS
-from twofold.generate import Creator, Job, Settings, create
-from twofold.generate.relative import learnable
+from twofold.generate import CreationOptions, GenerationConfig, SyntheticDataGenerator, create_samples
+from twofold.generate.relative import can_train_on
 from twofold.predict.module import NetworkPredictor
 from twofold.predict.prediction import Prediction
 from twofold.tasks import TASKS, get_task
@@ -91,16 +91,18 @@ def test_created_labels_in_metres_are_metres(tmp_path, tiny_model, task, relativ
     from twofold.checkpoints import open_model
 
     net = open_model(str(tiny_model)).backbone
-    settings = Settings(steps=2, guidance=1.0, scoring="free")
-    maker = Creator(net, {"depth": predictor(-0.5, task)}, settings, {"made": "here"})
+    settings = GenerationConfig(steps=2, guidance=1.0, scoring="cheap")
+    maker = SyntheticDataGenerator(net, {"depth": predictor(-0.5, task)}, settings, {"made": "here"})
     sources = Folder(world.folder(tmp_path / "balls", 1, 32))
-    assert [e["status"] for e in create(maker, sources, tmp_path / "out", Job((0.5,)))] == ["created"]
+    assert [
+        e["status"] for e in create_samples(maker, sources, tmp_path / "out", CreationOptions((0.5,)))
+    ] == ["created"]
     folder = Folder(tmp_path / "out")
     depth = folder[0].targets["depth"][folder[0].valid["depth"]]
     assert depth.unique().tolist() == pytest.approx([1.25 if relative else 2.5])
-    assert learnable(depth_10m, folder, 0) is not relative
-    assert learnable(TASKS["depth"], folder, 0)
-    assert not relative or not learnable(TASKS["disparity"], folder, 0)
+    assert can_train_on(depth_10m, folder, 0) is not relative
+    assert can_train_on(TASKS["depth"], folder, 0)
+    assert not relative or not can_train_on(TASKS["disparity"], folder, 0)
 
 
 def test_nyud_mt_learns_depth_in_metres():

@@ -17,7 +17,7 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, open_model, open_network, save_model
 from twofold.data import Folder, FolderWriter
 from twofold.evaluate import EvalRequest, evaluation_from_model, get_eval_protocol, run_and_report, score
-from twofold.generate import Settings, creator_of
+from twofold.generate import GenerationConfig, SyntheticDataGenerator
 from twofold.predict.module import NetworkPredictor, padded, read
 from twofold.predict.prediction import Sees
 from twofold.protocols import OneStep
@@ -103,7 +103,7 @@ def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"mix": {"image": 1.0}}, "draws no pictures"),
+        ({"mix": {"image": 1.0}}, "generates no images"),
         ({"unet": "frozen"}, "unet is about diffusion models"),
         ({"image_weight": 1.0}, "image_weight is about diffusion models"),
         ({"network": ""}, "belong together"),
@@ -385,7 +385,7 @@ def test_the_commands_look_through_it_where_its_code_is_named(warm, root, tmp_pa
 
 def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
     better = warm.replace(name="better", start=str(root / "warm" / "checkpoint"))
-    settings = Settings(strength=0.5, steps=2, guidance=1.0, scoring="free")
+    settings = GenerationConfig(strength=0.5, steps=2, guidance=1.0, scoring="cheap")
     asked = {"create": settings, "rounds": 2, "creator": str(root / "model"), **changes}
     return Improvement.of(better, **asked)
 
@@ -416,25 +416,32 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
 
 
 def test_who_draws_has_to_be_said(warm, root):
-    with pytest.raises(ValueError, match="draws no pictures; say which model does"):
+    with pytest.raises(ValueError, match="generates no images; say which model does"):
         plan(warm, root, creator="")
     with pytest.raises(ValueError, match="another network labels"):
-        plan(warm, root, create=Settings(label_mode="denoise"))
+        plan(warm, root, create=GenerationConfig(label_mode="denoise"))
     opened, drawing = open_network(root / "warm" / "checkpoint", PLAIN), open_model(str(root / "model"))
-    with pytest.raises(ValueError, match="draws no pictures"):
-        creator_of(opened)
-    with pytest.raises(ValueError, match="depth is said by one that looks at pictures"):
-        creator_of(opened, settings=Settings(label_mode="denoise"), drawing=drawing)
+    with pytest.raises(ValueError, match="generates no images"):
+        SyntheticDataGenerator.from_model(opened)
+    with pytest.raises(ValueError, match="depth is predicted by another one from images"):
+        SyntheticDataGenerator.from_model(
+            opened, config=GenerationConfig(label_mode="denoise"), image_model=drawing
+        )
 
 
 def test_one_diffusion_model_labels_what_another_draws(root):
     settings = ModelSettings(name="sees", size=32).with_tasks(["normals"], OneStep(), "x")
     save_model(new.tiny(7), settings, root / "sees", torch.float32)
     labels, drawing = open_model(str(root / "sees")), open_model(str(root / "model"))
-    how = Settings(strength=0.5, steps=2, guidance=1.0, mask="all", scoring="free")
+    how = GenerationConfig(strength=0.5, steps=2, guidance=1.0, mask="all", scoring="cheap")
     ball = Folder(root / "rich")[0]
-    own, others = (creator_of(labels, settings=how, drawing=d).make([ball])[0] for d in (None, drawing))
-    assert torch.equal(others.image, creator_of(drawing, settings=how).make([ball])[0].image)
+    own, others = (
+        SyntheticDataGenerator.from_model(labels, config=how, image_model=d).generate([ball])[0]
+        for d in (None, drawing)
+    )
+    assert torch.equal(
+        others.image, SyntheticDataGenerator.from_model(drawing, config=how).generate([ball])[0].image
+    )
     assert not torch.equal(others.image, own.image)
     torch.testing.assert_close(
         others.targets["normals"], labels.predictor()(others.image).map, rtol=0, atol=1e-5

@@ -23,8 +23,8 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelError, open_model
 from twofold.environment import resolve_device, resolve_dtype
 from twofold.evaluate.predictions import ModelPredictions
-from twofold.generate import Creator, Settings
-from twofold.generate.images import Synthesizer
+from twofold.generate import GenerationConfig, SyntheticDataGenerator
+from twofold.generate.images import ImageGenerator
 from twofold.heads import LatentHead
 from twofold.image import ImageError, as_image
 from twofold.metrics.generation import Features
@@ -137,14 +137,14 @@ def test_predictors_take_arrays_alone_in_lists_and_as_batches(predictor):
 
 
 def test_img2img_takes_what_predictors_take(net):
-    draw = Synthesizer(net, steps=2)
-    wanted = draw(["a chair"], like=WANTED[None], strength=0.5)
+    draw = ImageGenerator(net, steps=2)
+    wanted = draw(["a chair"], image=WANTED[None], strength=0.5)
     for like in (PIL, LEVELS, FLOATS, [LEVELS], LEVELS[None], WANTED):
-        torch.testing.assert_close(draw("a chair", like=like, strength=0.5), wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(draw("a chair", image=like, strength=0.5), wanted, rtol=0, atol=1e-5)
     with pytest.raises(ImageError, match="divide by 255"):
-        draw(["a chair"], like=WANTED[None] * 255, strength=0.5)
+        draw(["a chair"], image=WANTED[None] * 255, strength=0.5)
     with pytest.raises(ImageError, match="one size"):
-        draw(["a", "b"], like=[LEVELS, LEVELS[:20]], strength=0.5)
+        draw(["a", "b"], image=[LEVELS, LEVELS[:20]], strength=0.5)
 
 
 def test_creation_evaluation_and_fid_refuse_other_ranges(net, predictor):
@@ -153,7 +153,7 @@ def test_creation_evaluation_and_fid_refuse_other_ranges(net, predictor):
     ball = world.sphere(0, 32)
     levels = replace(ball, image=ball.image * 255)
     with pytest.raises(ImageError, match=r"the image of 'ball-0' has values from .* divide by 255"):
-        Creator(net, {}, Settings(steps=1)).make([levels])
+        SyntheticDataGenerator(net, {}, GenerationConfig(steps=1)).generate([levels])
     with pytest.raises(ImageError, match="divide by 255"):
         ModelPredictions(predictor)(levels, {})
     with pytest.raises(ImageError, match="a batch of images has values"):
@@ -254,7 +254,7 @@ def test_reprs_are_one_short_line(tiny_model, net):
     model = open_model(tiny_model)
     predictor = model.predictor("normals")
     things: list[Any] = [
-        model, predictor, predictor(PIL), NetworkPredictor(Own(), TASKS["depth"]), Synthesizer(net), TASKS["depth"],
+        model, predictor, predictor(PIL), NetworkPredictor(Own(), TASKS["depth"]), ImageGenerator(net), TASKS["depth"],
         world.sphere(0, 32),
     ]  # fmt: skip
     for thing in things:
@@ -293,7 +293,11 @@ def _public() -> list[tuple[str, Any]]:
         elif inspect.isfunction(value):
             found.append((name, value))
     painter = twofold.Predictor.__mro__[1]
-    return [*found, ("Predictor.__call__", painter.__call__), ("Synthesizer.__call__", Synthesizer.__call__)]
+    return [
+        *found,
+        ("Predictor.__call__", painter.__call__),
+        ("ImageGenerator.__call__", ImageGenerator.__call__),
+    ]
 
 
 @pytest.mark.parametrize(("name", "function"), _public())

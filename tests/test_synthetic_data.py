@@ -11,14 +11,14 @@ from twofold.backbones import new
 from twofold.backbones.backbone import Output
 from twofold.data.classes import class_names
 from twofold.finite import NonFiniteError
-from twofold.generate import OFFICIAL, Creator, Keep, Settings, sample_id
+from twofold.generate import OFFICIAL, GenerationConfig, ScoreThreshold, SyntheticDataGenerator, sample_id
 from twofold.generate.captioner import CaptionError
-from twofold.generate.captions import caption_of
-from twofold.generate.config import draw_seed
+from twofold.generate.captions import get_caption
+from twofold.generate.config import noise_seed
 from twofold.generate.labels import check_predictors
 from twofold.generate.relative import from_depth, to_depth
-from twofold.generate.resizing import fitted, squeezed
-from twofold.generate.scores import asked_scores, free_scores
+from twofold.generate.resizing import resize_sample, resize_to_square
+from twofold.generate.scores import cheap_scores, consistency_scores
 from twofold.heads import Head, LatentHead, make_head
 from twofold.predict.diffusion import Predictor
 from twofold.predict.module import NetworkPredictor
@@ -28,7 +28,7 @@ from twofold.sample import Sample
 from twofold.tasks import TASKS
 from world import origin_of, sphere
 
-QUICK = Settings(steps=2, guidance=2.0)
+QUICK = GenerationConfig(steps=2, guidance=2.0)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def predictors(net):
 
 @pytest.fixture(scope="module")
 def creator(net, predictors):
-    return Creator(net, predictors, QUICK, {"made": "here"}, "tiny")
+    return SyntheticDataGenerator(net, predictors, QUICK, {"made": "here"}, "tiny")
 
 
 def balls(count=3, size=32):
@@ -63,23 +63,23 @@ def same(a: Sample, b: Sample, atol: float = 0.0):
 
 
 def test_a_sample_depends_on_nothing_beside_it(creator):
-    together = creator.make([*balls(), sphere(9, 48)], [0, 1, 2, 0], batch=4)
+    together = creator.generate([*balls(), sphere(9, 48)], [0, 1, 2, 0], batch=4)
     for i, ball in enumerate(balls()):
-        alone = creator.make([ball], i)[0]
-        assert torch.equal(creator.make([ball], i, batch=1)[0].image, alone.image)
+        alone = creator.generate([ball], i)[0]
+        assert torch.equal(creator.generate([ball], i, batch=1)[0].image, alone.image)
         # Of another size of batch, as much as rounding: a pixel may fall into the next of 256 levels.
         same(alone, together[i], atol=1.01)
-    backwards = creator.make([*balls()[::-1], sphere(9, 48)], [2, 1, 0, 0], batch=4)
+    backwards = creator.generate([*balls()[::-1], sphere(9, 48)], [2, 1, 0, 0], batch=4)
     for mine, theirs in zip(together[:3], backwards[2::-1], strict=True):
         same(mine, theirs, atol=1.01)
 
 
 def test_another_index_seed_or_strength_is_another_sample(creator, net, predictors):
     ball = sphere(0, 32)
-    first = creator.make([ball])[0]
-    other = creator.make([ball], 1)[0]
-    strong = creator.at(0.9).make([ball])[0]
-    seeded = Creator(net, predictors, replace(QUICK, seed=1), {}, "").make([ball])[0]
+    first = creator.generate([ball])[0]
+    other = creator.generate([ball], 1)[0]
+    strong = creator.with_strength(0.9).generate([ball])[0]
+    seeded = SyntheticDataGenerator(net, predictors, replace(QUICK, seed=1), {}, "").generate([ball])[0]
     pictures = [first, other, strong, seeded]
     assert [s.id for s in pictures] == ["ball-0-T600-0", "ball-0-T600-1", "ball-0-T900-0", "ball-0-T600-0"]
     for i in range(4):
@@ -88,7 +88,7 @@ def test_another_index_seed_or_strength_is_another_sample(creator, net, predicto
 
 
 def test_a_label_is_what_the_predictor_says_of_the_stored_picture(creator, predictors):
-    made = creator.make([sphere(0, 40)])[0]
+    made = creator.generate([sphere(0, 40)])[0]
     assert torch.equal((made.image * 255).round() / 255, made.image)
     depth, normals = (predictors[n](made.image).map for n in ("depth", "normals"))
     torch.testing.assert_close(from_depth(made.targets["depth"], "depth"), depth, rtol=0, atol=1e-6)
@@ -98,15 +98,17 @@ def test_a_label_is_what_the_predictor_says_of_the_stored_picture(creator, predi
 def test_a_label_can_be_read_off_the_last_look(net, predictors):
     """At the last time step the network sees the state before it; a head on its features paints from there."""
     ball = sphere(0, 32)
-    settings = replace(QUICK, label_mode="denoise", guidance=1.0, scoring="free", steps=1, strength=0.001)
-    made = Creator(net, predictors, settings, {}).make([ball])[0]
-    reencoded = Creator(net, predictors, replace(settings, label_mode="reencode"), {}).make([ball])[0]
+    settings = replace(QUICK, label_mode="denoise", guidance=1.0, scoring="cheap", steps=1, strength=0.001)
+    made = SyntheticDataGenerator(net, predictors, settings, {}).generate([ball])[0]
+    reencoded = SyntheticDataGenerator(
+        net, predictors, replace(settings, label_mode="reencode"), {}
+    ).generate([ball])[0]
     assert torch.equal(made.image, reencoded.image)
     assert not torch.equal(made.targets["normals"], reencoded.targets["normals"])
     # The same by hand: one look at the source, noised to time step 1.
     with torch.no_grad():
         clean = net.encode(ball.image[None] * 2 - 1)
-        rng = torch.Generator().manual_seed(origin_of(made).generator["draw_seed"])
+        rng = torch.Generator().manual_seed(origin_of(made).generator["noise_seed"])
         noise = torch.randn(clean.shape[1:], generator=rng)[None]
         x, _, _ = net.schedule.noised(clean, noise, torch.tensor([1]))
         said = net(x, torch.tensor([1]), net.embed([ball.caption], pad=True), features=True)
@@ -124,11 +126,11 @@ def test_a_head_that_knows_how_sure_it_is_is_asked(net):
     predictors = {"normals": Predictor(net, TASKS["normals"], OneStep(), head, size=64)}
     ball = sphere(0, 64)
     for mode in ("reencode", "denoise"):
-        settings = replace(QUICK, label_mode=mode, scoring="free", steps=1, guidance=1.0)
-        made = Creator(net, predictors, settings, {}).make([ball])[0]
+        settings = replace(QUICK, label_mode=mode, scoring="cheap", steps=1, guidance=1.0)
+        made = SyntheticDataGenerator(net, predictors, settings, {}).generate([ball])[0]
         scores = origin_of(made).generator["scores"]
         assert 0 < scores["uncertainty.normals"] < 90
-        assert Keep.read("uncertainty.normals<0").missed(scores)
+        assert ScoreThreshold.parse("uncertainty.normals<0").violation(scores)
 
 
 def test_as_the_official_code_creates(net, predictors):
@@ -140,10 +142,10 @@ def test_as_the_official_code_creates(net, predictors):
         targets={n: x[:, :32] for n, x in ball.targets.items()},
         valid={n: torch.zeros_like(x[:, :32]) for n, x in ball.valid.items()},
     )
-    settings = replace(OFFICIAL, steps=2, size=32, scoring="free")
-    maker = Creator(net, predictors, settings, {})
-    made = maker.make([wide])[0]
-    assert maker.path.times == (301, 1)
+    settings = replace(OFFICIAL, steps=2, size=32, scoring="cheap")
+    maker = SyntheticDataGenerator(net, predictors, settings, {})
+    made = maker.generate([wide])[0]
+    assert maker.plan.timesteps == (301, 1)
     assert made.image.shape == (3, 32, 32)
     assert all(bool(v.all()) for v in made.valid.values())
     assert origin_of(made).generator["compat"] == "official"
@@ -165,7 +167,7 @@ def test_hardly_noised_the_source_comes_back_as_the_autoencoder_has_it(creator, 
     ball = sphere(0, 32)
     with torch.no_grad():
         kept = ((net.decode(net.encode(ball.image[None] * 2 - 1)).clamp(-1, 1) + 1) / 2)[0]
-    near, far = (creator.at(s).make([ball])[0].image for s in (0.001, 0.9))
+    near, far = (creator.with_strength(s).generate([ball])[0].image for s in (0.001, 0.9))
     assert float((near - kept).abs().mean()) < 0.01
     assert float((near - kept).abs().mean()) < float((far - kept).abs().mean())
 
@@ -175,12 +177,12 @@ def test_labels_hold_where_those_of_the_source_do(creator, net, predictors):
     half = torch.zeros(1, 32, 32, dtype=torch.bool)
     half[..., :16] = True
     part = replace(ball, targets={"depth": ball.targets["depth"]}, valid={"depth": half})
-    made = creator.make([part])[0]
+    made = creator.generate([part])[0]
     assert torch.equal(made.valid["depth"], half)
     assert bool((made.targets["depth"][~half] == 0).all())
     assert bool(made.valid["normals"].all())
     assert made.origin.generator["masks"] == {"depth": "source", "normals": "all"}
-    whole = Creator(net, predictors, replace(QUICK, mask="all"), {}).make([part])[0]
+    whole = SyntheticDataGenerator(net, predictors, replace(QUICK, mask="all"), {}).generate([part])[0]
     assert bool(whole.valid["depth"].all())
 
 
@@ -189,11 +191,11 @@ def test_a_source_is_brought_to_size_without_mixing_in_the_unknown():
     hole = ball.valid["depth"].clone()
     hole[..., 20:40, 20:40] = False
     spoilt = torch.where(hole, ball.targets["depth"], 1e6)
-    small = fitted(Sample(ball.image, {"depth": spoilt}, {"depth": hole}), 32)
+    small = resize_sample(Sample(ball.image, {"depth": spoilt}, {"depth": hole}), 32)
     assert small.image.shape == (3, 32, 32)
     assert float(small.targets["depth"].max()) < 2.1
     assert not bool(small.valid["depth"][..., 11:19, 11:19].any())
-    assert fitted(ball, 64) is ball
+    assert resize_sample(ball, 64) is ball
 
 
 def test_squeezed_as_the_original_squeezes():
@@ -205,7 +207,7 @@ def test_squeezed_as_the_original_squeezes():
     known = torch.zeros(1, 480, 640, dtype=torch.bool)
     known[:, 45:471, 41:601] = True
     normals = torch.tensor([0.6, 0.0, 0.8])[:, None, None] * known
-    found = squeezed(Sample(image, {"normals": normals}, {"normals": known}), 512)
+    found = resize_to_square(Sample(image, {"normals": normals}, {"normals": known}), 512)
     assert float((found.image.double() * 2 - 1).mean()) == pytest.approx(-0.00094515, abs=2e-7)
     pixel = torch.tensor([-0.22254902, -0.61004902, -0.31102941])
     torch.testing.assert_close(found.image[:, 100, 200] * 2 - 1, pixel, rtol=0, atol=1e-6)
@@ -237,12 +239,12 @@ def test_guidance_moves_from_the_empty_caption_through_the_caption(net, monkeypa
         return text[:, :, 0].mean(1).reshape(-1, 1, 1, 1)
 
     monkeypatch.setattr(net, "forward", lambda x, t, text, **_: Output(torch.zeros_like(x) + number(text)))
-    settings = Settings(steps=1, guidance=3.0, strength=0.6, scoring="free")
+    settings = GenerationConfig(steps=1, guidance=3.0, strength=0.6, scoring="cheap")
     ball = sphere(0, 32)
-    made = Creator(net, {}, settings, {"made": "here"}).make([ball])[0]
+    made = SyntheticDataGenerator(net, {}, settings, {"made": "here"}).generate([ball])[0]
     with torch.no_grad():
         clean = net.encode(ball.image[None] * 2 - 1)
-        seed = draw_seed(0, str(ball.id), 0)
+        seed = noise_seed(0, str(ball.id), 0)
         noise = torch.randn(clean.shape[1:], generator=torch.Generator().manual_seed(seed))[None]
         alpha, sigma = (float(s) for s in net.schedule.scales(torch.tensor(600)))
         text, empty = (number(net.embed([caption], pad=True)) for caption in (ball.caption, ""))
@@ -260,7 +262,9 @@ def test_the_source_is_encoded_in_the_range_of_the_autoencoder(net, monkeypatch)
     seen, encode = [], net.encode
     monkeypatch.setattr(net, "encode", lambda canvas, *args: (seen.append(canvas), encode(canvas, *args))[1])
     ball = sphere(0, 28)
-    Creator(net, {}, Settings(steps=1, guidance=1.0, scoring="free"), {"made": "here"}).make([ball])
+    SyntheticDataGenerator(
+        net, {}, GenerationConfig(steps=1, guidance=1.0, scoring="cheap"), {"made": "here"}
+    ).generate([ball])
     wanted = torch.nn.functional.pad(ball.image[None], (0, 4, 0, 4), mode="replicate") * 2 - 1
     torch.testing.assert_close(seen[0], wanted)
 
@@ -294,7 +298,7 @@ def test_the_consistency_score_compares_maps_that_are_flipped_back(name):
     for ramp in (False, True):
         predictor = NetworkPredictor(Mirrorable(ramp), TASKS[name])
         plain = predictor(list(images))
-        scores = asked_scores(predictor, name, images, [1, 2], plain, masks)
+        scores = consistency_scores(predictor, name, images, [1, 2], plain, masks)
         assert [set(s) for s in scores] == [{f"flip.{name}", f"agreement.{name}"}] * 2
         found[ramp] = scores
         if ramp:  # the same map for every image
@@ -312,7 +316,7 @@ def test_distances_to_the_source_are_root_mean_squares():
     off[..., ::2] = 0.3
     latents = torch.zeros(4, 4, 4), torch.zeros(4, 4, 4)
     latents[1][..., ::2] = 2
-    scores = free_scores(ball, ball.image + off, latents, {}, {})
+    scores = cheap_scores(ball, ball.image + off, latents, {}, {})
     assert scores == {"rms_pixels": pytest.approx(0.3 * 0.5**0.5), "rms_latents": pytest.approx(2 * 0.5**0.5)}
 
 
@@ -323,13 +327,15 @@ def test_what_is_stored_of_relative_depth_is_read_back():
         assert float(stored.min()) > 0
         assert bool((stored.diff(dim=-1) > 0).all()) == (space in ("depth", "log_depth"))
         torch.testing.assert_close(from_depth(stored, space), d, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="no space of distances"):
+    with pytest.raises(ValueError, match="not a space of distances"):
         from_depth(d, "normals")
 
 
 def test_scores_know_a_copy_and_a_drift(creator):
     ball = sphere(0, 32)
-    near, far = (creator.at(s).make([ball])[0].origin.generator["scores"] for s in (0.001, 0.95))
+    near, far = (
+        creator.with_strength(s).generate([ball])[0].origin.generator["scores"] for s in (0.001, 0.95)
+    )
     assert set(near) == {
         "rms_pixels", "rms_latents", "drift.depth", "drift.normals", "flip.depth", "flip.normals",
         "agreement.depth", "agreement.normals",
@@ -348,7 +354,7 @@ def test_a_label_with_near_and_far_exchanged_has_drifted(name):
 
     def drift(map):
         prediction = Prediction(task, map, ball.image, space=task.space)
-        return free_scores(ball, ball.image, latents, {name: prediction}, {"depth": known})[f"drift.{name}"]
+        return cheap_scores(ball, ball.image, latents, {name: prediction}, {"depth": known})[f"drift.{name}"]
 
     assert drift(0.3 * right + 0.2) == pytest.approx(0, abs=1e-4)
     exchanged = 100 * float((right - right.mean()).abs().mean())
@@ -359,53 +365,53 @@ def test_a_label_with_near_and_far_exchanged_has_drifted(name):
 def test_drift_is_the_angle_to_the_normals_of_the_source(creator, predictors):
     """A source whose normals are what the predictor will say of the created picture has not drifted."""
     ball = sphere(0, 32)
-    made = creator.make([ball])[0]
+    made = creator.generate([ball])[0]
     told = replace(ball, targets=dict(made.targets), valid=dict(made.valid))
-    again = creator.make([told])[0]
+    again = creator.generate([told])[0]
     assert torch.equal(again.image, made.image)
     scores = again.origin.generator["scores"]
     assert scores["drift.normals"] < 0.05
     # Its quantiles are cut off where a target is painted, so a little is left.
     assert scores["drift.depth"] < 2
     turned = replace(told, targets={**told.targets, "normals": -told.targets["normals"]})
-    assert creator.make([turned])[0].origin.generator["scores"]["drift.normals"] == pytest.approx(
+    assert creator.generate([turned])[0].origin.generator["scores"]["drift.normals"] == pytest.approx(
         180, abs=0.1
     )
 
 
 def test_thresholds_are_read_and_met():
     scores = {"drift.depth": 10.0, "drift.normals": 30.0, "rms_pixels": 0.1}
-    assert Keep.read(" drift.depth < 20").missed(scores) == ""
-    assert Keep.read("drift<20").missed(scores) == "drift<20: drift.normals is 30"
-    assert Keep.read("rms_pixels>0.02").missed(scores) == ""
-    assert "no such score" in Keep.read("flip<20").missed(scores)
+    assert ScoreThreshold.parse(" drift.depth < 20").violation(scores) == ""
+    assert ScoreThreshold.parse("drift<20").violation(scores) == "drift<20: drift.normals is 30"
+    assert ScoreThreshold.parse("rms_pixels>0.02").violation(scores) == ""
+    assert "no such score" in ScoreThreshold.parse("flip<20").violation(scores)
     for text in ("drift.normals<=1e1", "rms_pixels>=0.5"):
-        assert str(Keep.read(str(Keep.read(text)))) == str(Keep.read(text))
+        assert str(ScoreThreshold.parse(str(ScoreThreshold.parse(text)))) == str(ScoreThreshold.parse(text))
     for wrong in ("drift", "drift<x", "beauty<3", "rms_pixels.depth<1", "drift<nan", "drift==3"):
         with pytest.raises(ValueError, match=r"threshold|score"):
-            Keep.read(wrong)
+            ScoreThreshold.parse(wrong)
 
 
 def test_captions_come_from_the_row_or_the_template():
     ball = sphere(0, 16)
-    assert caption_of(ball) == ("a ball before a wall", "row")
+    assert get_caption(ball) == ("a ball before a wall", "row")
     mute = replace(ball, caption="")
-    assert caption_of(mute) == ("a photograph", "template:a photograph")
+    assert get_caption(mute) == ("a photograph", "template:a photograph")
     ids = torch.zeros(1, 16, 16)
     ids[..., :3] = 2
     told = replace(mute, targets={"semantic": ids}, valid={"semantic": ids > -1})
     assert (
-        caption_of(told, "a photo of {classes}", classes=["wall", "cup", "ball"])[0]
+        get_caption(told, "a photo of {classes}", classes=["wall", "cup", "ball"])[0]
         == "a photo of wall, ball"
     )
     with pytest.raises(CaptionError, match="no target 'semantic'"):
-        caption_of(mute, "a photo of {classes}", classes=["wall"])
+        get_caption(mute, "a photo of {classes}", classes=["wall"])
     with pytest.raises(CaptionError, match=r"no class with a name.*'classes'"):
-        caption_of(told, "a photo of {classes}")
+        get_caption(told, "a photo of {classes}")
     # Classes without a name do not use up the five that are named.
     many = torch.arange(256.0).reshape(1, 16, 16) // 20
     crowd = replace(mute, targets={"semantic": many}, valid={"semantic": many > -1})
-    assert caption_of(crowd, "{classes}", classes={7: "cup", 11: "ball"})[0] == "cup, ball"
+    assert get_caption(crowd, "{classes}", classes={7: "cup", 11: "ball"})[0] == "cup, ball"
 
 
 def test_class_names_are_read_in_every_form_that_headers_have():
@@ -433,7 +439,7 @@ def test_a_network_in_training_mode_is_refused(net, predictors):
     head.train()
     try:
         with pytest.raises(ValueError, match="normals is in training mode"):
-            Creator(net, predictors, QUICK, {}).make([sphere(0, 32)])
+            SyntheticDataGenerator(net, predictors, QUICK, {}).generate([sphere(0, 32)])
     finally:
         head.eval()
 
@@ -449,13 +455,13 @@ def test_what_is_no_number_is_not_taken_for_a_sample(net, predictors):
     with pytest.raises(
         NonFiniteError, match=r"generated from 'ball-0'.*depth output is NaN or infinite in 100"
     ):
-        Creator(net, {"depth": broken}, QUICK, {}).make([sphere(0, 32)])
+        SyntheticDataGenerator(net, {"depth": broken}, QUICK, {}).generate([sphere(0, 32)])
 
 
 def test_networks_that_draw_no_pictures_are_refused(net, predictors):
     class Two(torch.nn.Module):
         input_channels, latent_channels = 8, 4
 
-    with pytest.raises(ValueError, match="shown 8 channels draws no pictures"):
-        Creator(Two(), {}, QUICK, {})  # ty: ignore[invalid-argument-type]
-    assert Creator(net, {}, QUICK, {}).make([sphere(0, 32)])[0].targets == {}
+    with pytest.raises(ValueError, match=r"takes 8 channels .* generates no images"):
+        SyntheticDataGenerator(Two(), {}, QUICK, {})  # ty: ignore[invalid-argument-type]
+    assert SyntheticDataGenerator(net, {}, QUICK, {}).generate([sphere(0, 32)])[0].targets == {}

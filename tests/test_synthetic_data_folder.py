@@ -18,10 +18,17 @@ from twofold.cli.main import run
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
 from twofold.data.writer import FolderWriter
-from twofold.generate import CreateError, Creator, Job, Keep, Settings, create, creator_of
+from twofold.generate import (
+    CreateError,
+    CreationOptions,
+    GenerationConfig,
+    ScoreThreshold,
+    SyntheticDataGenerator,
+    create_samples,
+)
 from twofold.generate.official import export_official, index_official, is_official
-from twofold.generate.preview import contact_sheet
-from twofold.generate.relative import from_depth, learnable, relative_space
+from twofold.generate.preview import preview_image
+from twofold.generate.relative import can_train_on, from_depth, relative_space
 from twofold.image import read_image, write_image
 from twofold.io.atomic import host_name
 from twofold.tasks import TASKS
@@ -29,7 +36,7 @@ from twofold.train.encoder import painted
 from world import folder as balls
 from world import origin_of, sphere
 
-QUICK = Settings(steps=2, guidance=1.0, scoring="free")
+QUICK = GenerationConfig(steps=2, guidance=1.0, scoring="cheap")
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +48,7 @@ def model(tiny_model):
 
 @pytest.fixture(scope="module")
 def creator(model):
-    return creator_of(model, ["depth", "normals"], QUICK)
+    return SyntheticDataGenerator.from_model(model, ["depth", "normals"], QUICK)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +60,7 @@ def sources(tmp_path_factory):
 def whole(creator, sources, tmp_path_factory):
     """A job done in one go."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    assert {event["status"] for event in create(creator, sources, out)} == {"created"}
+    assert {event["status"] for event in create_samples(creator, sources, out)} == {"created"}
     return out
 
 
@@ -61,20 +68,20 @@ def whole(creator, sources, tmp_path_factory):
     "chosen", [{"count": 2}, {"fraction": 0.5}, {"fraction": 0.5, "selection": "random", "selection_seed": 4}]
 )
 def test_creation_takes_the_samples_that_training_takes(creator, sources, chosen):
-    from twofold.generate.folder import plan
+    from twofold.generate.folder import list_items
     from twofold.train.recipe import Source
 
     source = {"limit" if k == "count" else k: v for k, v in chosen.items()}
     wanted = Source(path="x", **source).indices(len(sources))
-    assert [item.source for item in plan(creator, sources, Job(**chosen))] == wanted
+    assert [item.source for item in list_items(creator, sources, CreationOptions(**chosen))] == wanted
     assert wanted != [0, 1], "not simply the first"
 
 
 def test_a_job_takes_a_count_or_a_fraction():
     with pytest.raises(ValueError, match="a count of its sources or a fraction"):
-        Job(count=2, fraction=0.5)
+        CreationOptions(count=2, fraction=0.5)
     with pytest.raises(ValueError, match="a count of its sources or a fraction"):
-        Job(fraction=0.0)
+        CreationOptions(fraction=0.0)
 
 
 def contents(root: Path) -> dict[str, bytes]:
@@ -91,39 +98,44 @@ def test_what_is_created_is_a_data_folder(creator, sources, whole):
     for i, sample in enumerate(found):
         assert origin_of(sample).kind == "synthetic"
         assert origin_of(sample).parents == (f"ball-{i}",)
-        wanted = creator.make([sources[i]])[0]
+        wanted = creator.generate([sources[i]])[0]
         assert torch.equal(sample.image, wanted.image)
         assert torch.equal(sample.targets["depth"], wanted.targets["depth"])
         torch.testing.assert_close(sample.targets["normals"], wanted.targets["normals"], rtol=0, atol=1e-3)
         assert relative_space(found, i) == "depth"
-        assert learnable(TASKS["depth"], found, i)
-        assert learnable(TASKS["normals"], found, i)
-        assert not learnable(TASKS["disparity"], found, i)
+        assert can_train_on(TASKS["depth"], found, i)
+        assert can_train_on(TASKS["normals"], found, i)
+        assert not can_train_on(TASKS["disparity"], found, i)
         assert float(from_depth(sample.targets["depth"], "depth").max()) <= 1
         for name in ("depth", "normals"):
             canvas, known = painted(TASKS[name], sample)  # as training does
             assert torch.equal(known, sample.valid[name])
             assert float(canvas.std()) > 0
     assert relative_space(sources, 0) == ""
-    assert learnable(TASKS["disparity"], sources, 0)
+    assert can_train_on(TASKS["disparity"], sources, 0)
 
 
 def test_a_row_is_enough_to_make_its_sample_again(model, sources, whole):
     row = Folder(whole).rows[2]
     told = row["provenance"]["generator"]
-    names = Settings.__dataclass_fields__
-    settings = Settings(**{name: told[name] for name in names})
-    again = creator_of(model, list(told["labels"]), settings)
+    names = GenerationConfig.__dataclass_fields__
+    settings = GenerationConfig(**{name: told[name] for name in names})
+    again = SyntheticDataGenerator.from_model(model, list(told["labels"]), settings)
     source = sources.select([told["source"]["id"]])[0]
-    made = again.make([source], told["index"])[0]
+    made = again.generate([source], told["index"])[0]
     assert torch.equal(made.image, read_image(whole / row["file_name"]))
     remade = {**origin_of(made).generator, "source": told["source"]}
     assert json.loads(json.dumps(remade)) == told
     assert told["weights"]["model"] == model.digest
     assert set(told["weights"]["heads"]) == {"depth", "normals"}
     assert len(told["source"]["file_sha256"]) == len(told["source"]["pixels_sha256"]) == 64
-    assert told["caption"] == {"text": "a ball before a wall", "from": "row"}
-    assert (told["start"], told["looks"], told["sampler"], told["guidance"]) == (600, 2, "ddim", 1.0)
+    assert told["caption"] == {"text": "a ball before a wall", "source": "row"}
+    assert (told["start"], told["denoising_steps"], told["sampler"], told["guidance"]) == (
+        600,
+        2,
+        "ddim",
+        1.0,
+    )
     assert told["masks"] == {"depth": "source", "normals": "source"}
     assert told["versions"]["twofold"]
     assert set(told["scores"]) == {"rms_pixels", "rms_latents", "drift.depth", "drift.normals"}
@@ -139,7 +151,8 @@ def test_shared_by_processes_at_once_and_in_any_order_it_is_the_same(creator, so
             code = 1
             try:
                 code = int(
-                    set(statuses(create(creator, backwards, out, Job(shard=(part, 3))))) != {"created"}
+                    set(statuses(create_samples(creator, backwards, out, CreationOptions(shard=(part, 3)))))
+                    != {"created"}
                 )
             finally:
                 os._exit(code)
@@ -150,16 +163,16 @@ def test_shared_by_processes_at_once_and_in_any_order_it_is_the_same(creator, so
 
 def test_continued_it_is_the_same_and_nothing_is_made_twice(creator, sources, whole, tmp_path):
     out = tmp_path / "out"
-    job = create(creator, sources, out)
+    job = create_samples(creator, sources, out)
     next(job)
     next(job)
     assert isinstance(job, Generator)
     job.close()  # as Ctrl-C does
     with pytest.raises(FolderError, match="unfinished"):
         Folder(out)
-    assert statuses(create(creator, sources, out)) == ["there", "there", "created", "created"]
+    assert statuses(create_samples(creator, sources, out)) == ["exists", "exists", "created", "created"]
     assert contents(out) == contents(whole)
-    assert statuses(create(creator, sources, out)) == ["there"] * 4
+    assert statuses(create_samples(creator, sources, out)) == ["exists"] * 4
     assert contents(out) == contents(whole)
 
 
@@ -167,7 +180,7 @@ def test_killed_at_any_moment_nothing_is_torn_and_the_rest_is_done(creator, sour
     out = tmp_path / "out"
     child = os.fork()
     if child == 0:
-        for _ in create(creator, sources, out):
+        for _ in create_samples(creator, sources, out):
             pass
         os._exit(0)
     deadline = time.monotonic() + 60
@@ -178,36 +191,38 @@ def test_killed_at_any_moment_nothing_is_torn_and_the_rest_is_done(creator, sour
     (out / "image" / f".tmp-{host_name()}-{child}-00000000.png").write_bytes(b"half")
     for path in out.glob("image/[!.]*.png"):
         read_image(path)
-    events = list(create(creator, sources, out))
-    assert set(statuses(events)) <= {"there", "created"}
+    events = list(create_samples(creator, sources, out))
+    assert set(statuses(events)) <= {"exists", "created"}
     assert contents(out) == contents(whole)
 
 
 def test_batches_are_always_the_same_batches(creator, sources, tmp_path):
     once, twice = tmp_path / "once", tmp_path / "twice"
-    statuses(create(creator, sources, once, Job(batch=3)))
-    job = create(creator, sources, twice, Job(batch=3))
+    statuses(create_samples(creator, sources, once, CreationOptions(batch=3)))
+    job = create_samples(creator, sources, twice, CreationOptions(batch=3))
     next(job)
     assert isinstance(job, Generator)
     job.close()
     # A part of a batch is lost as well: its row is the last thing written.
     next(twice.glob(".rows/*-1-T600-0.json")).unlink()
-    statuses(create(creator, sources, twice, Job(batch=3)))
+    statuses(create_samples(creator, sources, twice, CreationOptions(batch=3)))
     assert contents(once) == contents(twice)
 
 
 def test_several_strengths_and_samples_lie_side_by_side(creator, sources, whole, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(whole, out)
-    job = Job(strengths=(0.2, 0.6), per_image=2, count=2)
-    assert sorted(statuses(create(creator, sources, out, job))) == ["created"] * 6 + ["there"] * 2
+    job = CreationOptions(strengths=(0.2, 0.6), per_image=2, count=2)
+    assert sorted(statuses(create_samples(creator, sources, out, job))) == ["created"] * 6 + ["exists"] * 2
     assert len(Folder(out)) == 10
     made = Folder(out).select(["ball-0-T600-0", "ball-0-T600-1", "ball-0-T200-0"])
     pictures = [sample.image for sample in made]
     assert not torch.equal(pictures[0], pictures[1])
     with pytest.raises(ValueError, match="one time step"):
-        list(create(creator, sources, out, Job(strengths=(0.6, 0.6001))))
-    sheet = contact_sheet(Folder(out), sources, {n: TASKS[n] for n in ("depth", "normals")}, most=2, edge=32)
+        list(create_samples(creator, sources, out, CreationOptions(strengths=(0.6, 0.6001))))
+    sheet = preview_image(
+        Folder(out), sources, {n: TASKS[n] for n in ("depth", "normals")}, max_sources=2, edge=32
+    )
     # Source, T200, T600; of two sources a picture, two labels and a mask.
     assert sheet.shape == (3, 8 * (32 + 18 + 4) - 4, 3 * 36 - 4)
 
@@ -215,46 +230,52 @@ def test_several_strengths_and_samples_lie_side_by_side(creator, sources, whole,
 def test_other_settings_and_other_sources_are_refused(model, creator, sources, whole, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(whole, out)
-    with pytest.raises(CreateError, match=r"begun with other settings \(seed\)"):
-        list(create(creator_of(model, ["depth", "normals"], replace(QUICK, seed=1)), sources, out))
+    with pytest.raises(CreateError, match=r"started with other settings \(seed\)"):
+        list(
+            create_samples(
+                SyntheticDataGenerator.from_model(model, ["depth", "normals"], replace(QUICK, seed=1)),
+                sources,
+                out,
+            )
+        )
     with pytest.raises(CreateError, match=r"other settings \(tasks"):
-        list(create(creator_of(model, ["depth"], QUICK), sources, out))
+        list(create_samples(SyntheticDataGenerator.from_model(model, ["depth"], QUICK), sources, out))
     changed = tmp_path / "changed"
     shutil.copytree(sources.root, changed)
     write_image(changed / sources.rows[0]["file_name"], sphere(7, 32).image)
     with pytest.raises(CreateError, match="picture of source 'ball-0' has changed"):
-        list(create(creator, Folder(changed), out))
+        list(create_samples(creator, Folder(changed), out))
     assert contents(out) == contents(whole)
 
 
 def test_what_misses_a_threshold_is_listed_and_not_stored(creator, sources, tmp_path):
     out = tmp_path / "out"
-    scores = [creator.make([s])[0].origin.generator["scores"]["rms_pixels"] for s in sources]
+    scores = [creator.generate([s])[0].origin.generator["scores"]["rms_pixels"] for s in sources]
     limit = sorted(scores)[1]
-    job = Job(keep=(Keep.read(f"rms_pixels<={limit!r}"),))
-    events = list(create(creator, sources, out, job))
+    job = CreationOptions(filters=(ScoreThreshold.parse(f"rms_pixels<={limit!r}"),))
+    events = list(create_samples(creator, sources, out, job))
     kept = [e["id"] for e in events if e["status"] == "created"]
     assert len(kept) == 2
     assert Folder(out).ids == tuple(sorted(kept))
     rejected = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
     assert {row["id"] for row in rejected} == {e["id"] for e in events if e["status"] == "rejected"}
     for row in rejected:
-        assert row["why"] == [
+        assert row["reasons"] == [
             f"rms_pixels<={limit:g}: rms_pixels is {row['provenance']['generator']['scores']['rms_pixels']:.4g}"
         ]
         assert not list(out.rglob(f"{row['id']}.*"))
     before = contents(out)
-    assert statuses(create(creator, sources, out, job)) == ["there"] * 4
+    assert statuses(create_samples(creator, sources, out, job)) == ["exists"] * 4
     assert contents(out) == before
-    with pytest.raises(CreateError, match="keep"):
-        list(create(creator, sources, out))
+    with pytest.raises(CreateError, match="filters"):
+        list(create_samples(creator, sources, out))
 
 
 def test_a_source_that_cannot_be_read_is_told_and_the_others_are_made(creator, sources, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(sources.root, broken)
     (broken / sources.rows[1]["file_name"]).write_bytes(b"no picture")
-    events = list(create(creator, Folder(broken), tmp_path / "out"))
+    events = list(create_samples(creator, Folder(broken), tmp_path / "out"))
     assert statuses(events) == ["created", "failed", "created", "created"]
     assert "ball-1" in events[1]["error"]
     assert len(Folder(tmp_path / "out")) == 3
@@ -262,7 +283,7 @@ def test_a_source_that_cannot_be_read_is_told_and_the_others_are_made(creator, s
 
 def test_a_created_folder_can_be_created_from(creator, whole, tmp_path):
     """Its depth is relative, and drift is still measured against it."""
-    events = list(create(creator, Folder(whole), tmp_path / "again", Job(count=1)))
+    events = list(create_samples(creator, Folder(whole), tmp_path / "again", CreationOptions(count=1)))
     scores = events[0]["row"]["provenance"]["generator"]["scores"]
     assert {"drift.depth", "drift.normals"} <= set(scores)
 
@@ -291,7 +312,7 @@ def test_the_official_layout_is_read_and_written(creator, nyu, tmp_path):
     assert not bool(real[0].valid["normals"][:, :4].any())
     apart = (real[0].targets["normals"] - sphere(0, 32).targets["normals"])[:, 4:]
     assert float(apart.abs().max()) < 0.02
-    statuses(create(creator, real, tmp_path / "out", Job(count=2)))
+    statuses(create_samples(creator, real, tmp_path / "out", CreationOptions(count=2)))
     made = Folder(tmp_path / "out")
     final = export_official(made, tmp_path / "dataset", 600, real=real)
     assert final == tmp_path / "dataset" / "nyu_nyu_T600" / "train"
@@ -331,7 +352,7 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
         "--steps",
         "2",
     ]
-    command += ["--scoring", "free", "--strength", "0.3", "--task", "normals"]
+    command += ["--scoring", "cheap", "--strength", "0.3", "--task", "normals"]
     assert run([*command, "--json"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["status"] for row in rows] == ["created"] * 2
@@ -369,10 +390,10 @@ def test_every_task_with_a_painted_target_can_be_stored(model, sources, tmp_path
         if t.painted and n not in ("sqrt_disparity", "log_depth", "depth", "saliency")
     }
     predictors = {n: Predictor(net, t, OneStep(), LatentHead(), size=32) for n, t in chosen.items()}
-    maker = Creator(net, predictors, QUICK, {}, "tiny")
-    events = list(create(maker, sources, tmp_path / "out", Job(count=1)))
+    maker = SyntheticDataGenerator(net, predictors, QUICK, {}, "tiny")
+    events = list(create_samples(maker, sources, tmp_path / "out", CreationOptions(count=1)))
     assert statuses(events) == ["created"]
-    found, made = Folder(tmp_path / "out")[0], maker.make([sources[0]])[0]
+    found, made = Folder(tmp_path / "out")[0], maker.generate([sources[0]])[0]
     assert set(found.targets) == {t.target for t in chosen.values()}
     for name, target in found.targets.items():
         wanted = made.targets[name]
@@ -383,7 +404,7 @@ def test_every_task_with_a_painted_target_can_be_stored(model, sources, tmp_path
 def test_a_writer_of_another_kind_is_not_gone_on_with(creator, sources, tmp_path):
     FolderWriter(tmp_path / "out", {"name": "mine", "targets": {"depth": {}}})
     with pytest.raises(CreateError, match="other settings"):
-        list(create(creator, sources, tmp_path / "out"))
+        list(create_samples(creator, sources, tmp_path / "out"))
 
 
 def test_the_program_of_the_page_runs():

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from twofold.checkpoints import open_model
-from twofold.generate import Creator, Settings
+from twofold.generate import GenerationConfig, SyntheticDataGenerator
 from world import sphere
 
 
@@ -28,8 +28,10 @@ def off(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def created(net, sources, strength: float, **changes) -> torch.Tensor:
-    settings = Settings(strength=strength, guidance=1.0, scoring="free", **changes)
-    made = Creator(net, {}, settings, {"model": "embedded"}).make(sources, batch=len(sources))
+    settings = GenerationConfig(strength=strength, guidance=1.0, scoring="cheap", **changes)
+    made = SyntheticDataGenerator(net, {}, settings, {"model": "embedded"}).generate(
+        sources, batch=len(sources)
+    )
     return torch.stack([sample.image for sample in made])
 
 

@@ -19,12 +19,12 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, save_model
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
-from twofold.generate import Settings
+from twofold.generate import GenerationConfig
 from twofold.train.improve import Improvement, improve
 from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
-SETTINGS = Settings(strength=0.3, steps=2, guidance=1.0, scoring="free")
+SETTINGS = GenerationConfig(strength=0.3, steps=2, guidance=1.0, scoring="cheap")
 
 
 def recipe(root: Path, balls: int, **changes: Any) -> Recipe:

@@ -26,7 +26,7 @@ from twofold.cli.usage import refuse_unused
 if TYPE_CHECKING:
     from twofold.checkpoints import Model
     from twofold.data.folder import Folder
-    from twofold.generate import Creator
+    from twofold.generate import SyntheticDataGenerator
 
 
 def create(
@@ -123,22 +123,23 @@ def create(
         raise CommandError(f"{data} is no folder; give a data folder")
     if out.resolve() == data.resolve():
         raise CommandError(f"--out {out} is the folder of the sources; choose another")
-    from twofold.generate.folder import Job
-    from twofold.generate.folder import create as created
-    from twofold.generate.scores import Keep
+    from twofold.generate.folder import CreationOptions, create_samples
+    from twofold.generate.scores import ScoreThreshold
 
-    thresholds = tuple(Keep.read(text) for text in filters or [])
+    thresholds = tuple(ScoreThreshold.parse(text) for text in filters or [])
     sources = _sources(data, out)
     opened = _open(model, device, parse_dtype(dtype))
-    creator = _creator(opened, sources, task, settings, template, captioner)
+    generator = _generator(opened, sources, task, settings, template, captioner)
     together = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 4)
     selection: Any = check_choice("--select", select, ("even", "random"))
-    job = Job(strengths, per_image, thresholds, together, part, count, fraction, selection, select_seed)
-    total = len(strengths) * per_image * len(job.sources(len(sources)))
+    options = CreationOptions(
+        strengths, per_image, thresholds, together, part, count, fraction, selection, select_seed
+    )
+    total = len(strengths) * per_image * len(options.sources(len(sources)))
     counts: Counter[str] = Counter()
     try:
         for event in with_progress(
-            created(creator, sources, out, job), -(-total // part[1]), "create", as_json
+            create_samples(generator, sources, out, options), -(-total // part[1]), "create", as_json
         ):
             counts[event["status"]] += 1
             _report(event, as_json)
@@ -148,7 +149,7 @@ def create(
             f"{reason}; what was created is whole, try a smaller --batch or --size and run again", SOME_FAILED
         ) from error
     if not as_json:
-        words = ("created", "there", "rejected", "failed")
+        words = ("created", "exists", "rejected", "failed")
         print_line(
             ", ".join(f"{counts[w]} {w}" for w in words if counts[w])
             + f": {out}/ (metadata.jsonl lists them)"
@@ -156,9 +157,9 @@ def create(
         if counts["rejected"]:
             print_line(f"why samples were rejected, and how to make them again: {out}/rejected.jsonl")
     if sheet is not None:
-        _write_sheet(sheet, out, sources, creator, as_json)
+        _write_sheet(sheet, out, sources, generator, as_json)
     if layout == "official":
-        _write_official(out, sources, creator, strengths, as_json)
+        _write_official(out, sources, generator, strengths, as_json)
     return SOME_FAILED if counts["failed"] else OK
 
 
@@ -174,7 +175,7 @@ def creation_settings(
     scoring: str,
     compat: str,
 ) -> Any:
-    """The `generate.Settings` of a command's options; 0 and "" are the defaults, which depend on ``compat``.
+    """The `GenerationConfig` of a command's options; 0 and "" are the defaults, which depend on ``compat``.
 
     Raises:
         CommandError: an option does not fit.
@@ -183,17 +184,17 @@ def creation_settings(
 
     from pydantic import ValidationError
 
-    from twofold.generate.config import OFFICIAL, Settings
+    from twofold.generate.config import OFFICIAL, GenerationConfig
     from twofold.protocols import reason
 
     check_choice("--compat", compat or "none", ("none", "official"))
     check_choice("--label-mode", label_mode or "reencode", ("reencode", "denoise"))
     check_choice("--sampler", sampler, ("ddim", "dpmpp_2m", "euler", "lcm"))
     check_choice("--mask", mask or "source", ("source", "all"))
-    check_choice("--scoring", scoring, ("all", "free"))
+    check_choice("--scoring", scoring, ("all", "cheap"))
     asked = {"steps": steps, "guidance": guidance, "size": size, "label_mode": label_mode, "mask": mask}
     said: dict[str, Any] = {k: v for k, v in asked.items() if v}
-    base = OFFICIAL if compat == "official" else Settings()
+    base = OFFICIAL if compat == "official" else GenerationConfig()
     try:
         return replace(
             base, strength=_strengths(strength)[0], sampler=sampler, seed=seed, scoring=scoring, **said
@@ -239,14 +240,16 @@ def _open(model: str, device: str, dtype: str) -> Model:
     return open_generator(model, parse_device(device), getattr(torch, dtype))
 
 
-def _creator(
+def _generator(
     opened: Model, sources: Folder, task: str, settings: Any, template: str, captioner: str
-) -> Creator:
+) -> SyntheticDataGenerator:
     from twofold.data.classes import class_names
-    from twofold.generate import creator_of
+    from twofold.generate import SyntheticDataGenerator
 
     names = [name.strip() for name in task.split(",") if name.strip()]
-    return creator_of(opened, names, settings, template, captioner, class_names(sources.header))
+    return SyntheticDataGenerator.from_model(
+        opened, names, settings, template, captioner, class_names(sources.header)
+    )
 
 
 def _report(event: dict[str, Any], as_json: bool) -> None:
@@ -254,33 +257,35 @@ def _report(event: dict[str, Any], as_json: bool) -> None:
         print_json(event)
     if event["status"] == "failed":
         print_error(event["error"])
-    elif not as_json and event["status"] != "there":
+    elif not as_json and event["status"] != "exists":
         scores = event["row"]["provenance"]["generator"]["scores"]
         told = " ".join(f"{name} {value:.3g}" for name, value in scores.items())
-        print_line(f"{event['id']}  {event['status']}  {'; '.join(event.get('why', [])) or told}")
+        print_line(f"{event['id']}  {event['status']}  {'; '.join(event.get('reasons', [])) or told}")
 
 
-def _write_sheet(path: Path, out: Path, sources: Folder, creator: Creator, quiet: bool) -> None:
+def _write_sheet(
+    path: Path, out: Path, sources: Folder, generator: SyntheticDataGenerator, quiet: bool
+) -> None:
     from twofold.data.folder import Folder
-    from twofold.generate.preview import contact_sheet
+    from twofold.generate.preview import preview_image
     from twofold.image import write_image
 
-    tasks = {name: p.task for name, p in creator.predictors.items()}
+    tasks = {name: p.task for name, p in generator.predictors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, contact_sheet(Folder(out), sources, tasks))
+    write_image(path, preview_image(Folder(out), sources, tasks))
     if not quiet:
         print_line(f"all together: {path}")
 
 
 def _write_official(
-    out: Path, sources: Folder, creator: Creator, strengths: tuple[float, ...], quiet: bool
+    out: Path, sources: Folder, generator: SyntheticDataGenerator, strengths: tuple[float, ...], quiet: bool
 ) -> None:
     from twofold.data.folder import Folder
     from twofold.generate.official import export_official
 
     labelled = any("normals" in (row.get("targets") or {}) for row in sources.rows)
     for strength in strengths:
-        start = creator.at(strength).path.start
+        start = generator.with_strength(strength).plan.start
         where = export_official(Folder(out), out, start, real=sources if labelled else None)
         if not quiet:
             print_line(f"as the released code reads it: {where}")

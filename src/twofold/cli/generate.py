@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from twofold.generate.image_files import Request
-    from twofold.generate.images import Synthesizer
+    from twofold.generate.images import ImageGenerator
 
 
 def generate(
@@ -94,10 +94,10 @@ def generate(
     settings |= {"dtype": kind, "pixels": pixels}
     if image is not None:
         settings |= {"strength": strength, "image_sha256": hashlib.sha256(image.read_bytes()).hexdigest()}
-    from twofold.generate.image_files import GenerateJob, generate_files
+    from twofold.generate.image_files import ImageFileOptions, generate_files
     from twofold.predict.files import OutputError
 
-    job = GenerateJob(
+    job = ImageFileOptions(
         synthesizer, requests, out, (height, width), settings, start, strength if image else 1.0, overwrite
     )
     counts: Counter[str] = Counter()
@@ -148,16 +148,16 @@ def _start(image: Path, longest: int) -> Tensor:
 
 def _open(
     model: str, device: str, dtype: str, steps: int, guidance: float, sampler: Any
-) -> tuple[Synthesizer, str]:
+) -> tuple[ImageGenerator, str]:
     """The synthesizer, and the sha256 over the model's weights."""
     from twofold.environment import require_sound_torchvision
 
     require_sound_torchvision()
     from twofold.checkpoints import open_generator
-    from twofold.generate.images import Synthesizer
+    from twofold.generate.images import ImageGenerator
 
     opened = open_generator(model, device, dtype)
-    return Synthesizer(opened.backbone, steps, guidance, sampler), opened.digest
+    return ImageGenerator(opened.backbone, steps, guidance, sampler), opened.digest
 
 
 def _report(row: dict[str, Any], out: Path, as_json: bool) -> None:

@@ -101,14 +101,14 @@ def improve(
     """
     check_choice("--labels", labels, ("teacher", "stored"))
     asked = find_recipe(recipe, settings or [])
-    from twofold.generate import Keep
+    from twofold.generate import ScoreThreshold
     from twofold.protocols import reason
     from twofold.train.improve import Improvement, gains
     from twofold.train.improve import improve as run_improvement
     from twofold.train.team import Team
 
     try:
-        scoring = "all" if any(Keep.read(k).looks for k in filters or ()) else "free"
+        scoring = "all" if any(ScoreThreshold.parse(k).needs_predictions for k in filters or ()) else "cheap"
         made = creation_settings(
             str(strength), steps, sampler, guidance, seed, size, label_mode, mask, scoring, compat
         )
@@ -162,7 +162,7 @@ class EventPrinter:
             told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
             print_line(f"{where}  step {event['step']}/{self.steps}  {told}")
         elif event.get("status") in ("rejected", "failed"):
-            found = event.get("why") or event.get("error")
+            found = event.get("reasons") or event.get("error")
             why = "; ".join(found) if isinstance(found, list) else found
             print_line(f"{where}  {event['id']} {event['status']}: {why}")
 

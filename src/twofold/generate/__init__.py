@@ -1,22 +1,23 @@
-"""Multi-modal data creation: labelled samples to new labelled samples, by the network that both draws and sees."""
+"""Generation: images from captions, and labelled samples from labelled samples, by one diffusion model."""
 
-from .config import OFFICIAL, STANDARD, Settings, draw_seed
-from .folder import CreateError, Job, create
+from .config import DEFAULT_CONFIG, OFFICIAL, GenerationConfig, noise_seed
+from .folder import CreateError, CreationOptions, create_samples
+from .images import ImageGenerator
 from .provenance import pixels_digest, sample_id, weights_digest
-from .scores import Keep
-from .synthetic_data import Creator, creator_of
+from .scores import ScoreThreshold
+from .synthetic_data import SyntheticDataGenerator
 
 __all__ = [
+    "DEFAULT_CONFIG",
     "OFFICIAL",
-    "STANDARD",
     "CreateError",
-    "Creator",
-    "Job",
-    "Keep",
-    "Settings",
-    "create",
-    "creator_of",
-    "draw_seed",
+    "CreationOptions",
+    "GenerationConfig",
+    "ImageGenerator",
+    "ScoreThreshold",
+    "SyntheticDataGenerator",
+    "create_samples",
+    "noise_seed",
     "pixels_digest",
     "sample_id",
     "weights_digest",

@@ -12,12 +12,12 @@ from ..data.layout import MANIFESTS, FolderError, Row, check_row, to_json, write
 from ..image import ImageError
 from ..io import DiskFullError, append_line, file_lock
 from ..sample import Sample
-from .captioner import CaptionError, described, open_captioner
+from .captioner import CaptionError, generate_captions, open_captioner
 
 JOURNAL = "captions.jsonl"
-"""Captions that are not in the manifest yet: a killed job goes on after them."""
+"""Captions that are not in the manifest yet; a killed run resumes after them."""
 SOURCE = "caption_source"
-"""Key of a row that says which captioner wrote its text."""
+"""Key of a row that names the captioner of its text."""
 
 
 def caption_folder(
@@ -25,54 +25,54 @@ def caption_folder(
 ) -> Generator[dict[str, Any]]:
     """Caption the images of a data folder and write the texts into its rows (``text``), at the end and at once.
 
-    Rows with a text keep it. Images are opened and nothing else is: their files may lie elsewhere. Captions wait in
-    ``captions.jsonl`` until all are there, so a job that was killed goes on where it was.
+    Rows with a text keep it. Only images are read, not labels. Captions are appended to ``captions.jsonl`` until all
+    are there, so a killed run resumes.
 
     Args:
         root: the folder.
-        name: of the captioner, as `captioner.open_captioner` takes it.
-        device: that it runs on.
-        batch: images at once.
+        name: of the captioner, see `captioner.open_captioner`.
+        device: of the captioner.
+        batch: images computed together.
         overwrite: whether rows that have a text get a new one.
 
     Yields:
-        Of each row: its ``id`` and ``status``, ``captioned``, ``there`` or ``failed``, with the ``text`` or the
+        Of each row: its ``id`` and ``status``, ``captioned``, ``exists`` or ``failed``, with the ``text`` or the
         ``error``.
 
     Raises:
-        FolderError: it is no data folder, or another captioner began.
+        FolderError: it is not a data folder, or holds unfinished captions of another captioner.
         ValueError: the captioner cannot be opened.
     """
     folder = Folder(root, targets=())
     with file_lock(
         folder.root, busy=FolderError(f"another command writes into {root}; wait for it and run this again")
     ):
-        found = _begun(folder, name)
+        captions = _unfinished(folder, name)
         todo: list[int] = []
         for i, row in enumerate(folder.rows):
-            if row["id"] in found:
-                yield {"id": row["id"], "status": "captioned", "text": found[row["id"]]}
+            if row["id"] in captions:
+                yield {"id": row["id"], "status": "captioned", "text": captions[row["id"]]}
             elif _has_text(row) and not (overwrite and row.get(SOURCE) != name):
-                yield {"id": row["id"], "status": "there", "text": row.get("text") or row.get("caption")}
+                yield {"id": row["id"], "status": "exists", "text": row.get("text") or row.get("caption")}
             else:
                 todo.append(i)
         if todo:
             open_captioner(name, device)
         for start in range(0, len(todo), batch):
-            for event in _captioned(folder, todo[start : start + batch], name, device):
+            for event in _caption_batch(folder, todo[start : start + batch], name, device):
                 if event["status"] == "captioned":
-                    found[event["id"]] = event["text"]
+                    captions[event["id"]] = event["text"]
                     append_line(folder.root / JOURNAL, to_json({**event, SOURCE: name}, event["id"]))
                 yield event
-        _write(folder, found, name)
+        _write(folder, captions, name)
 
 
 def _has_text(row: Row) -> bool:
     return any(isinstance(row.get(key), str) and row[key].strip() for key in ("text", "caption"))
 
 
-def _begun(folder: Folder, name: str) -> dict[str, str]:
-    """The captions of a killed job by id. FolderError when another captioner wrote them."""
+def _unfinished(folder: Folder, name: str) -> dict[str, str]:
+    """The captions of a killed run by id. FolderError when another captioner wrote them."""
     path = folder.root / JOURNAL
     found: dict[str, str] = {}
     whole: list[str] = []
@@ -80,11 +80,11 @@ def _begun(folder: Folder, name: str) -> dict[str, str]:
         try:
             row = json.loads(text)
         except ValueError:
-            continue  # the line that a killed process was writing
+            continue  # a line cut short by a kill
         if row[SOURCE] != name:
             raise FolderError(
-                f"{path} has captions of {row[SOURCE]}, and this job is by {name}; finish that one first, or delete "
-                "the file"
+                f"{path} has unfinished captions of {row[SOURCE]}, not of {name}; run that captioner to its end "
+                "first, or delete the file"
             )
         found[row["id"]] = row["text"]
         whole.append(text + "\n")
@@ -93,8 +93,8 @@ def _begun(folder: Folder, name: str) -> dict[str, str]:
     return found
 
 
-def _captioned(folder: Folder, indices: Sequence[int], name: str, device: str) -> list[dict[str, Any]]:
-    """The events of some rows; where one of them fails, each is captioned alone."""
+def _caption_batch(folder: Folder, indices: Sequence[int], name: str, device: str) -> list[dict[str, Any]]:
+    """The events of some rows; where one of them fails, each is captioned by itself."""
     samples: list[Sample] = []
     events: dict[int, dict[str, Any]] = {}
     for i in indices:
@@ -111,8 +111,8 @@ def _captioned(folder: Folder, indices: Sequence[int], name: str, device: str) -
     readable = [i for i in indices if i not in events]
     for i, result in zip(readable, _texts(samples, name, device), strict=True):
         failed = isinstance(result, CaptionError)
-        told = {"error": str(result)} if failed else {"text": result}
-        events[i] = {"id": folder.ids[i], "status": "failed" if failed else "captioned", **told}
+        outcome = {"error": str(result)} if failed else {"text": result}
+        events[i] = {"id": folder.ids[i], "status": "failed" if failed else "captioned", **outcome}
     return [events[i] for i in indices]
 
 
@@ -120,23 +120,23 @@ def _texts(samples: Sequence[Sample], name: str, device: str) -> list[str | Capt
     if not samples:
         return []
     try:
-        return list(described([s.image for s in samples], [str(s.id) for s in samples], name, device))
+        return list(generate_captions([s.image for s in samples], [str(s.id) for s in samples], name, device))
     except CaptionError as error:
         if len(samples) == 1:
             return [error]
     return [text for sample in samples for text in _texts([sample], name, device)]
 
 
-def _write(folder: Folder, found: dict[str, str], name: str) -> None:
-    """Put captions into the manifest; rows without a new one keep their bytes."""
+def _write(folder: Folder, captions: dict[str, str], name: str) -> None:
+    """Write captions into the manifest; rows without a new one keep their bytes."""
     path = next(folder.root / m for m in MANIFESTS if (folder.root / m).is_file())
     lines = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         row = json.loads(line) if line.strip() else {}
         id = check_row(row, f"{path}:{number}")["id"] if row else None
-        if id in found:
-            line = to_json({**row, "text": found[id], SOURCE: name}, f"the row of {id}")
+        if id in captions:
+            line = to_json({**row, "text": captions[id], SOURCE: name}, f"the row of {id}")
         lines.append(line + "\n")
-    if found:
+    if captions:
         write_text(path, "".join(lines))
     (folder.root / JOURNAL).unlink(missing_ok=True)

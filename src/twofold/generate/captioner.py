@@ -1,4 +1,4 @@
-"""Image-to-text networks of transformers: an image to a caption."""
+"""Image captioning with image-to-text models of transformers."""
 
 from __future__ import annotations
 
@@ -12,69 +12,69 @@ from torch import Tensor
 
 from ..environment import quiet_libraries
 
-# Asked of networks that follow instructions (a chat template beside the weights); captioners need no question.
-QUESTION = "Describe the image in one sentence."
+# Prompt of instruction-following models (with a chat template beside the weights); captioners need none.
+PROMPT = "Describe the image in one sentence."
 ENCODER_DECODER = "vision-encoder-decoder"
 
 
 class CaptionError(ValueError):
-    """An image that gets no caption. One line: which, why, and what to do."""
+    """An image without a caption. One line: which image, why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Captioner:
-    """A network and what prepares its input and reads its output.
+    """A network with its image processor and tokenizer.
 
     Attributes:
         name: hub id or folder.
         network: of transformers, with ``generate``.
-        images: images to tensors.
-        text: token ids to text.
-        chat: whether the network is asked by a chat template.
+        image_processor: images to tensors.
+        tokenizer: token ids to text.
+        chat: whether the prompt goes through a chat template.
     """
 
     name: str
     network: Any
-    images: Any
-    text: Any
+    image_processor: Any
+    tokenizer: Any
     chat: bool = False
 
     @torch.no_grad()
-    def __call__(self, images: Sequence[Tensor], words: int = 40) -> list[str]:
-        """A caption of each image ``3 h w`` in [0, 1]: by greedy search, so that the same image gives the same.
+    def __call__(self, images: Sequence[Tensor], max_tokens: int = 40) -> list[str]:
+        """A caption of each image ``3 h w`` in [0, 1], by greedy search, which is deterministic.
 
         Args:
             images: of any sizes.
-            words: most tokens of a caption.
+            max_tokens: of a caption.
         """
         levels = [(x * 255).round().byte().permute(1, 2, 0).cpu().numpy() for x in images]
-        shown: dict[str, Any] = {"images": levels, "return_tensors": "pt"}
+        arguments: dict[str, Any] = {"images": levels, "return_tensors": "pt"}
         if self.chat:
-            shown |= {"text": [self._question()] * len(levels), "padding": True}
-        inputs = self.images(**shown).to(self.network.device)
-        tokens = self.network.generate(**inputs, max_new_tokens=words, num_beams=1, do_sample=False)
+            arguments |= {"text": [self._prompt()] * len(levels), "padding": True}
+        inputs = self.image_processor(**arguments).to(self.network.device)
+        tokens = self.network.generate(**inputs, max_new_tokens=max_tokens, num_beams=1, do_sample=False)
         if self.chat:
             tokens = tokens[:, inputs["input_ids"].shape[1] :]
-        return [" ".join(t.split()) for t in self.text.batch_decode(tokens, skip_special_tokens=True)]
+        return [" ".join(t.split()) for t in self.tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
-    def _question(self) -> str:
-        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
-        return self.images.apply_chat_template(
+    def _prompt(self) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": PROMPT}]
+        return self.image_processor.apply_chat_template(
             [{"role": "user", "content": content}], add_generation_prompt=True
         )
 
 
 @lru_cache(maxsize=1)
 def open_captioner(name: str, device: str = "cpu") -> Captioner:
-    """A captioner by hub id or folder: BLIP, BLIP-2, GIT, an image encoder with a text decoder (ViT-GPT2, in the manner
-    of ClipCap), or any other network that transformers opens as image-to-text.
+    """A captioner by hub id or folder: BLIP, BLIP-2, GIT, an image encoder with a text decoder
+    (such as ViT-GPT2), or any other model that transformers opens as image-to-text.
 
     Raises:
         ValueError: it cannot be opened.
     """
     try:
         with quiet_libraries():
-            return _opened(name, device)
+            return _open(name, device)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"the captioner {name!r} cannot be opened ({' '.join(str(error).split())[:160]}); give a folder or hub id "
@@ -82,7 +82,7 @@ def open_captioner(name: str, device: str = "cpu") -> Captioner:
         ) from error
 
 
-def _opened(name: str, device: str) -> Captioner:
+def _open(name: str, device: str) -> Captioner:
     from transformers import (
         AutoConfig,
         AutoImageProcessor,
@@ -102,11 +102,13 @@ def _opened(name: str, device: str) -> Captioner:
     return Captioner(name, network, processor, processor, bool(getattr(processor, "chat_template", None)))
 
 
-def described(images: Sequence[Tensor], ids: Sequence[str], name: str, device: str = "cpu") -> list[str]:
-    """A captioner's text for images ``3 h w`` called ``ids``.
+def generate_captions(
+    images: Sequence[Tensor], ids: Sequence[str], name: str, device: str = "cpu"
+) -> list[str]:
+    """Captions of images ``3 h w`` with these ``ids``.
 
     Raises:
-        CaptionError: it returns nothing for one of them.
+        CaptionError: the captioner returns an empty text for one of them.
     """
     texts = open_captioner(name, device)(images)
     for id, text in zip(ids, texts, strict=True):

@@ -1,4 +1,4 @@
-"""Images generated from captions: every file whole, its row after it, and what is there is not generated again."""
+"""Image files generated from captions: written atomically, each with a row; existing ones are not generated again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from twofold.environment import installed
 from twofold.finite import NonFiniteError
-from twofold.generate.images import Synthesizer
+from twofold.generate.images import ImageGenerator
 from twofold.image import ImageError
 from twofold.image.errors import decoding
 from twofold.io import (
@@ -46,21 +46,21 @@ class Request:
 
 
 @dataclass(frozen=True)
-class GenerateJob:
-    """What is generated.
+class ImageFileOptions:
+    """Which images are generated, and where they are written.
 
     Attributes:
-        synthesizer: generates the images.
-        requests: one an image, of different names.
+        generator: of the images.
+        requests: one for each image, of different names.
         out: folder of the images and of ``generated.jsonl``.
         size: height and width in pixels; those of ``image`` where it is given.
-        settings: JSON values that decide the pixels beside caption and seed, to recognise finished images.
+        settings: JSON values that decide the pixels beside caption and seed, to recognise existing images.
         image: to start from, ``3 h w`` in [0, 1] (img2img), with its ``strength``.
-        strength: see `Synthesizer`.
-        overwrite: generate again what is there.
+        strength: see `ImageGenerator`.
+        overwrite: generate existing images again.
     """
 
-    synthesizer: Synthesizer
+    generator: ImageGenerator
     requests: Sequence[Request]
     out: Path
     size: tuple[int, int]
@@ -70,32 +70,32 @@ class GenerateJob:
     overwrite: bool = False
 
 
-def generate_files(job: GenerateJob) -> Iterator[Row]:
+def generate_files(options: ImageFileOptions) -> Iterator[Row]:
     """Generate the images one after the other and yield a row for each, once its file is on the disk.
 
-    A row's ``status`` is ``done``, ``kept`` (it was there, made with the same settings) or ``failed`` with ``error``.
-    Killed at any moment and run again, the same job ends with the same files.
+    A row's ``status`` is ``done``, ``kept`` (it exists, with the same settings) or ``failed`` with ``error``.
+    Killed at any time and run again, it ends with the same files.
 
     Raises:
         OutputError: no image can be written (full disk, read-only folder).
         LedgerError: the folder's rows are not rows, or another process writes there.
     """
     try:
-        job.out.mkdir(parents=True, exist_ok=True)
+        options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise NoOutputError(
-            f"cannot make the folder {escape(job.out)} ({reason}); choose another --out"
+            f"cannot make the folder {escape(options.out)} ({reason}); choose another --out"
         ) from error
     try:
-        with sole_writer(job.out):
-            remove_leftovers(job.out)
-            ledger = Ledger(job.out, FILE, _checked)
-            for request in job.requests:
-                yield _one(job, request, ledger)
+        with sole_writer(options.out):
+            remove_leftovers(options.out)
+            ledger = Ledger(options.out, FILE, _checked)
+            for request in options.requests:
+                yield _generate_file(options, request, ledger)
             ledger.compact()
     except OSError as error:
-        raise OutputError(write_failure(error, job.out)) from error
+        raise OutputError(write_failure(error, options.out)) from error
 
 
 def generated_images(folder: Path) -> list[Path]:
@@ -108,9 +108,9 @@ def generated_images(folder: Path) -> list[Path]:
     return [folder / row["path"] for _, row in sorted(rows.items()) if row["status"] == "done"]
 
 
-def _one(job: GenerateJob, request: Request, ledger: Ledger) -> Row:
-    """One image from caption to row. An OSError is the output's, and ends the job."""
-    path = job.out / f"{request.name}.png"
+def _generate_file(options: ImageFileOptions, request: Request, ledger: Ledger) -> Row:
+    """One image from caption to row. An OSError comes from writing, and ends the run."""
+    path = options.out / f"{request.name}.png"
     row: Row = {
         "schema": SCHEMA,
         "name": request.name,
@@ -118,11 +118,11 @@ def _one(job: GenerateJob, request: Request, ledger: Ledger) -> Row:
         "path": path.name,
         "caption": request.caption,
         "seed": request.seed,
-        "settings": _plain(job.settings),
+        "settings": _plain(options.settings),
         "version": installed("twofold") or "0+source",
     }
     known = ledger.rows.get(request.name)
-    if path.exists() and not job.overwrite:
+    if path.exists() and not options.overwrite:
         if known is None or known["status"] != "done":
             known = _row_inside(path)  # a kill after the file and before its row
         conflict = _conflict(known, row, path)
@@ -132,7 +132,9 @@ def _one(job: GenerateJob, request: Request, ledger: Ledger) -> Row:
             return {**row, "status": "failed", "error": conflict}
     start = time.perf_counter()
     try:
-        image = job.synthesizer([request.caption], job.size, _start(job), job.strength, request.seed)[0]
+        image = options.generator(
+            [request.caption], options.size, _start(options), options.strength, request.seed
+        )[0]
     except NonFiniteError as error:
         return _failed(row, str(error), ledger)
     except (RuntimeError, MemoryError) as error:
@@ -150,21 +152,21 @@ def _one(job: GenerateJob, request: Request, ledger: Ledger) -> Row:
     return row
 
 
-def _start(job: GenerateJob) -> Tensor | None:
-    return None if job.image is None else job.image[None]
+def _start(options: ImageFileOptions) -> Tensor | None:
+    return None if options.image is None else options.image[None]
 
 
 def _conflict(known: Row | None, row: Row, path: Path) -> str:
-    """Why the file that is there is not the one that the row describes; "" where it is, or was begun as it."""
-    way_out = "use --overwrite, another --seed, or another --out"
+    """Why the existing file is not the one that the row describes; "" where it is."""
+    advice = "use --overwrite, another --seed, or another --out"
     if known is None:
-        return f"{escape(path)} exists and {FILE} does not list it; {way_out}"
+        return f"{escape(path)} exists and {FILE} does not list it; {advice}"
     mine, theirs = (
         {**(r.get("settings") or {}), "caption": r.get("caption"), "seed": r.get("seed")}
         for r in (row, known)
     )
     keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
-    return f"{escape(path)} was generated with other settings ({', '.join(keys)}); {way_out}" if keys else ""
+    return f"{escape(path)} was generated with other settings ({', '.join(keys)}); {advice}" if keys else ""
 
 
 def _row_inside(path: Path) -> Row | None:
@@ -178,7 +180,7 @@ def _row_inside(path: Path) -> Row | None:
 
 
 def _checked(row: Row) -> Row:
-    """A row with all that is read of it; FormatError or UnsafeNameError for the first entry of another type."""
+    """A row, checked. FormatError or UnsafeNameError for the first entry of another type."""
     if row.get("schema") != SCHEMA:
         raise FormatError(f"its schema is not {SCHEMA}")
     check_types(
@@ -191,7 +193,7 @@ def _checked(row: Row) -> Row:
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON gives it back."""
+    """As it is read back from JSON."""
     return json.loads(to_json(dict(settings)))
 
 

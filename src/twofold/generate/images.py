@@ -1,40 +1,57 @@
-"""Synthesizer: captions, or an image and captions, to new images. The same diffusion model, turned to imagine."""
+"""Text-to-image and image-to-image generation with the diffusion model that also predicts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..backbones.backbone import Backbone
-from ..diffusion import dpmpp_2m_timesteps, sample, to_x0
+from ..diffusion import Rngs, Sampler, dpmpp_2m_timesteps, guided, randn_tensor, sample, to_x0
 from ..finite import NonFiniteError, finite_per_image
 from ..image import ImageInput, as_images, pad_to_multiple, same_size
 from ..predict.base import describe_network
+from .sampling import SamplingPlan
 
 
 @dataclass(frozen=True)
-class Synthesizer:
+class DenoisedLatents:
+    """Latents after sampling, and what the network returned at the last denoising step.
+
+    Attributes:
+        latents: ``b z h w`` after the last step.
+        x0: ``b z h w``, the clean latents predicted at the last step.
+        features: of the last step under the captions, by the requested kind.
+    """
+
+    latents: Tensor
+    x0: Tensor
+    features: Mapping[Any, Any]
+
+
+@dataclass(frozen=True)
+class ImageGenerator:
     """A backbone and how to sample from it.
 
     Attributes:
         backbone: the networks.
-        steps: from pure noise; fewer are taken from a partly noised image.
-        guidance: classifier-free guidance (Ho & Salimans 2022); 1 is none.
-        sampler: ``ddim``, or ``dpmpp_2m`` (DPM-Solver++, Lu et al. 2022), which needs a third of the steps.
+        steps: denoising steps from pure noise; a partially noised image takes ``steps * strength`` of them.
+        guidance: scale of classifier-free guidance (Ho & Salimans 2022); 1 is none.
+        sampler: ``ddim``; ``dpmpp_2m`` (DPM-Solver++, Lu et al. 2022), which needs a third of the steps; ``euler``; or
+            ``lcm``, for distilled networks.
     """
 
     backbone: Backbone
     steps: int = 40
     guidance: float = 3.0
-    sampler: Literal["ddim", "dpmpp_2m"] = "ddim"
+    sampler: Sampler = "ddim"
 
     def __repr__(self) -> str:
         return (
-            f"Synthesizer(steps={self.steps}, guidance={self.guidance:g}, sampler={self.sampler!r}, "
+            f"ImageGenerator(steps={self.steps}, guidance={self.guidance:g}, sampler={self.sampler!r}, "
             f"{describe_network(self.backbone)})"
         )
 
@@ -43,19 +60,20 @@ class Synthesizer:
         self,
         captions: str | Sequence[str],
         size: tuple[int, int] = (192, 256),
-        like: ImageInput | Sequence[ImageInput] | None = None,
+        image: ImageInput | Sequence[ImageInput] | None = None,
         strength: float = 1.0,
         seed: int = 0,
     ) -> Tensor:
-        """Draw one image a caption.
+        """Generate one image for each caption.
 
         Args:
             captions: one text each; a single string is one caption.
-            size: height and width; ignored where ``like`` is given.
-            like: images to start from, one a caption and of one size, noised to ``strength`` (SDEdit, Meng et al.
-                2022): what `image.as_images` takes, such as a tensor ``b 3 h w`` in [0, 1] or a list of PIL images.
-            strength: in (0, 1]; 1 forgets ``like``.
-            seed: image ``i`` depends on ``seed + i`` and its own inputs only, not on its neighbours.
+            size: height and width; ignored where ``image`` is given.
+            image: images to start from, one for each caption and all of one size, noised to ``strength`` (SDEdit, Meng
+                et al. 2022): what `image.as_images` takes, such as a tensor ``b 3 h w`` in [0, 1] or a list of PIL
+                images.
+            strength: in (0, 1]; at 1 the result does not depend on ``image``.
+            seed: image ``i`` depends on ``seed + i`` and its own inputs only, not on the other images of the batch.
 
         Returns:
             ``b 3 h w`` in [0, 1].
@@ -63,54 +81,107 @@ class Synthesizer:
         Raises:
             ValueError: a strength outside (0, 1], another number of images than captions, or an image in another
                 range than [0, 1].
-            NonFiniteError: the network returned NaN or infinity; ``positions`` says for which captions.
+            NonFiniteError: the network returned NaN or infinity; ``positions`` lists the captions concerned.
         """
         if not 0 < strength <= 1:
             raise ValueError(f"strength {strength} is not in (0, 1]")
         captions = [captions] if isinstance(captions, str) else list(captions)
-        started = None if like is None else as_images(like)
-        if started is not None and len(started) != len(captions):
-            raise ValueError(f"{len(started)} images for {len(captions)} captions; give one caption an image")
-        start = None if started is None else same_size(started)
-        net, stride = self.backbone, self.backbone.stride
+        images = None if image is None else as_images(image)
+        if images is not None and len(images) != len(captions):
+            raise ValueError(f"{len(images)} images for {len(captions)} captions; pass one image for each")
+        start = None if images is None else same_size(images)
+        net = self.backbone
         h, w = size if start is None else (int(start.shape[-2]), int(start.shape[-1]))
-        rows, columns = -(-h // stride), -(-w // stride)
-        shape = (net.latent_channels, rows, columns)
-        draws = [
-            torch.randn(shape, generator=torch.Generator().manual_seed(seed + i))
-            for i in range(len(captions))
-        ]
-        weights = next(net.parameters())
-        x = torch.stack(draws).to(weights)
-        times = self._times(strength if start is not None else 1.0)
+        shape = (len(captions), net.latent_channels, -(-h // net.stride), -(-w // net.stride))
+        rngs = [torch.Generator().manual_seed(seed + i) for i in range(len(captions))]
+        latents = randn_tensor(shape, rngs, next(net.parameters()))
+        plan = self.plan(1.0 if start is None else strength)
         if start is not None and strength < 1:
-            clean = net.encode((pad_to_multiple(start, stride)[0] * 2 - 1).to(weights))
-            x, _, _ = net.schedule.noised(clean, x, torch.full((len(x),), times[0], device=x.device))
-        text, empty = net.embed(captions, pad=True), net.embed([""] * len(captions), pad=True)
+            latents = self.add_noise(self.encode(start), latents, plan)
+        latents = self.denoise(latents, captions, plan, rngs).latents
+        return self.decode(latents, (h, w), captions)
 
-        def denoise(x: Tensor, t: Tensor) -> Tensor:
-            said = net(x, t, text).prediction
-            if self.guidance != 1:
-                said = torch.lerp(net(x, t, empty).prediction, said, self.guidance)
-            return to_x0(said, x, *net.schedule.scales_like(t, x), net.schedule.predicts)
-
-        clean = sample(denoise, x, net.schedule, times, self.sampler)
-        canvas = net.decode(clean)
-        check_generated(clean, canvas, captions)
-        return ((canvas.float().clamp(-1, 1) + 1) / 2)[..., :h, :w].cpu()
-
-    def _times(self, strength: float) -> list[int]:
-        """The time steps of the walk, from noisy to clean; the image it starts from is noised to the first."""
+    def plan(self, strength: float) -> SamplingPlan:
+        """The time steps from noisy to clean; a start image is noised to the first."""
         schedule = self.backbone.schedule
         if self.sampler == "dpmpp_2m":
-            return dpmpp_2m_timesteps(
-                schedule, schedule.step_at(strength), max(1, round(self.steps * strength))
-            )
-        times = schedule.timesteps(self.steps)
-        return times[round(self.steps * (1 - strength)) :] or times[-1:]
+            start, count = schedule.step_at(strength), max(1, round(self.steps * strength))
+            timesteps = dpmpp_2m_timesteps(schedule, start, count)
+        else:
+            timesteps = schedule.timesteps(self.steps)
+            timesteps = timesteps[round(self.steps * (1 - strength)) :] or timesteps[-1:]
+        return SamplingPlan(timesteps[0], tuple(timesteps), None)
+
+    def encode(self, images: Tensor, rngs: Rngs | None = None) -> Tensor:
+        """Latents ``b z h w`` of images ``b 3 h w`` in [0, 1], padded to a multiple of the stride.
+
+        With ``rngs`` they are drawn from the autoencoder's posterior; otherwise they are its mean.
+        """
+        padded, _ = pad_to_multiple(images, self.backbone.stride)
+        return self.backbone.encode((padded * 2 - 1).to(next(self.backbone.parameters())), rngs)
+
+    def add_noise(self, latents: Tensor, noise: Tensor, plan: SamplingPlan) -> Tensor:
+        """Latents ``b z h w`` noised to the first time step of a plan."""
+        start = torch.full((len(latents),), plan.start, device=latents.device)
+        return self.backbone.schedule.noised(latents, noise, start)[0]
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        latents: Tensor,
+        captions: Sequence[str],
+        plan: SamplingPlan,
+        rngs: Rngs | None = None,
+        features: Sequence[Any] = (),
+    ) -> DenoisedLatents:
+        """Denoise latents ``b z h w`` from ``plan.start`` under captions.
+
+        Args:
+            latents: noised to ``plan.start``.
+            captions: one for each.
+            plan: time steps, and where the last one leads to.
+            rngs: of the noise that ``lcm`` adds between steps.
+            features: kinds of features to return of the last step, as `Backbone.forward` takes them.
+        """
+        net, schedule, last = self.backbone, self.backbone.schedule, plan.timesteps[-1]
+        prompt = net.embed(captions, pad=True)
+        empty = prompt if self.guidance == 1 else net.embed([""] * len(captions), pad=True)
+        collected: dict[Any, Any] = {}
+        x0 = latents
+
+        def conditional(x: Tensor, t: Tensor) -> Tensor:
+            if not features or not bool((t == last).all()):
+                return net(x, t, prompt).prediction
+            outputs = {kind: net(x, t, prompt, features=kind) for kind in features}
+            collected.update({kind: output.features for kind, output in outputs.items()})
+            return outputs[features[0]].prediction
+
+        def unconditional(x: Tensor, t: Tensor) -> Tensor:
+            return net(x, t, empty).prediction
+
+        predict = guided(conditional, unconditional, self.guidance)
+
+        def predict_x0(x: Tensor, t: Tensor) -> Tensor:
+            nonlocal x0
+            x0 = to_x0(predict(x, t), x, *schedule.scales_like(t, x), schedule.predicts)
+            return x0
+
+        scales = None if plan.end is None else schedule.scales_after(plan.timesteps, plan.end)
+        result = sample(predict_x0, latents, schedule, plan.timesteps, self.sampler, scales=scales, rngs=rngs)
+        return DenoisedLatents(result, x0, collected)
+
+    def decode(self, latents: Tensor, size: tuple[int, int], names: Sequence[str]) -> Tensor:
+        """Images ``b 3 h w`` in [0, 1] of latents, cropped to ``size``, on the CPU.
+
+        Raises:
+            NonFiniteError: an image is NaN or infinite somewhere; the message has its entry of ``names``.
+        """
+        images = self.backbone.decode(latents)
+        check_generated(latents, images, names)
+        return ((images.float().clamp(-1, 1) + 1) / 2)[..., : size[0], : size[1]].cpu()
 
 
-def check_generated(latents: Tensor, canvases: Tensor, names: Sequence[str]) -> None:
+def check_generated(latents: Tensor, images: Tensor, names: Sequence[str]) -> None:
     """Check latents ``b z h w`` and the images ``b 3 h w`` decoded from them, before these are clamped to their range.
 
     A small autoencoder bounds latents by tanh, and a clamp bounds images: both turn infinity into ordinary numbers.
@@ -118,7 +189,7 @@ def check_generated(latents: Tensor, canvases: Tensor, names: Sequence[str]) -> 
     Raises:
         NonFiniteError: names those that are NaN or infinite somewhere.
     """
-    finite = finite_per_image(latents.to(canvases.device), canvases)
+    finite = finite_per_image(latents.to(images.device), images)
     if not bool(finite.all()):
         bad = tuple((~finite).nonzero()[:, 0].tolist())
         raise NonFiniteError(

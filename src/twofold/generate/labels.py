@@ -1,4 +1,4 @@
-"""Labels of created pictures: asked of the same network, kept in the library's units, with the mask of the source."""
+"""Labels of generated images: predicted by the model, in the units of `Sample`, with the mask of the source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data.codecs import DEFAULT_CODECS
 from ..predict.base import Painter
@@ -18,7 +18,7 @@ from ..sample import Sample
 from ..tasks import Task
 from . import relative
 
-# How targets are stored whose default would round them, or which have none; over the entries of the default.
+# How targets are stored whose default codec rounds them, or that have none; in place of the entries of the default.
 _EXACT: dict[str, dict[str, Any]] = {
     "depth": {
         "codec": "npy",
@@ -34,119 +34,132 @@ _EXACT: dict[str, dict[str, Any]] = {
 
 
 def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None:
-    """That the predictors' answers can be stored side by side as labels of created pictures.
+    """Check that the predictions can be stored together as labels of generated images.
 
     Raises:
-        ValueError: two of them are stored as one target, and differ by more than their names; or one is to read the
-            features of the denoising walk, and has
-            a head that reads none or needs words of its own, or a network that is shown more than a noisy picture, or
-            nothing of the walk at all.
+        ValueError: two of them are stored as one target and differ in more than their names; or, with ``label_mode``
+            'denoise', one reads no features of the denoising U-Net, has a prompt of its own, or takes more than a noisy
+            latent.
     """
     seen: dict[str, str] = {}
     for name, predictor in predictors.items():
         target = predictor.task.target
-        if target in seen and not _renamed(predictor.task, predictors[seen[target]].task):
+        if target in seen and not _is_renamed(predictor.task, predictors[seen[target]].task):
             raise ValueError(
                 f"{seen[target]} and {name} are both stored as {target}; create for one of them, the other in a folder "
                 "of its own"
             )
         seen.setdefault(target, name)
-        if label_mode != "denoise":
-            continue
-        if not isinstance(predictor, Predictor):
-            raise ValueError(
-                f"label_mode 'denoise' reads the features of the network that draws, and {name} is said by one that "
-                "looks at pictures; use label_mode 'reencode'"
-            )
-        reads = predictor.head.reads_features
-        if not reads:
-            raise ValueError(
-                f"label_mode 'denoise' reads the features of the last look, and the head of {name} reads none: it "
-                "decodes a latent; use label_mode 'reencode', or a model with a head on features"
-            )
-        if reads == "attention":
-            raise ValueError(
-                f"label_mode 'denoise' shows the network a picture's caption, and the head of {name} reads how it "
-                "looks at words of its own; use label_mode 'reencode'"
-            )
-        if predictor.reading.image_features:
-            raise ValueError(
-                f"label_mode 'denoise' has no image for the image encoder that {name} was trained with; use label_mode "
-                "'reencode'"
-            )
-        if predictor.protocol.condition != "replace":
-            raise ValueError(
-                f"label_mode 'denoise' reads a network that is shown one latent; that of {name} is shown two; use "
-                "label_mode 'reencode'"
-            )
+        if label_mode == "denoise":
+            _check_denoise_mode(name, predictor)
 
 
-def _renamed(task: Task, other: Task) -> bool:
-    """Whether two tasks are one but for the name, as stand-ins of the laboratory are: one stored label serves both."""
+def _check_denoise_mode(name: str, predictor: Painter) -> None:
+    """ValueError for a predictor that cannot read its label from the features of the last denoising step."""
+    if not isinstance(predictor, Predictor):
+        raise ValueError(
+            f"label_mode 'denoise' reads the features of the network that generates the images, and {name} is "
+            "predicted by another one from images; use label_mode 'reencode'"
+        )
+    reads = feature_kind(predictor)
+    if not reads:
+        raise ValueError(
+            f"label_mode 'denoise' reads the features of the last denoising step, and the head of {name} reads none: "
+            "it decodes a latent; use label_mode 'reencode', or a model with a head on features"
+        )
+    if reads == "attention":
+        raise ValueError(
+            f"label_mode 'denoise' runs the network under an image's caption, and the head of {name} reads its "
+            "attention to a prompt of its own; use label_mode 'reencode'"
+        )
+    if predictor.reading.image_features:
+        raise ValueError(
+            f"label_mode 'denoise' has no image for the image encoder that {name} was trained with; use label_mode "
+            "'reencode'"
+        )
+    if predictor.protocol.condition != "replace":
+        raise ValueError(
+            f"label_mode 'denoise' reads a network that takes one latent; that of {name} takes two; use label_mode "
+            "'reencode'"
+        )
+
+
+def _is_renamed(task: Task, other: Task) -> bool:
+    """Whether two tasks differ in the name only, as stand-ins of the smoke test do: one stored label serves both."""
     return replace(task, name=other.name) == other
 
 
-def read_walk(
-    predictor: Predictor, answer: Answer, images: Tensor, about: dict[str, Any]
-) -> list[Prediction]:
-    """What the task's head makes of the last look of a denoising walk, for pictures ``b 3 h w``.
+def label_module(predictor: Painter) -> nn.Module:
+    """What of a predictor computes the label apart from the backbone: a head, or all of it."""
+    return predictor.head if isinstance(predictor, Predictor) else predictor
 
-    The features were made under the picture's caption at the walk's last time step; a head that was taught with a
-    prompt of its own, as those of the embedded model were, is asked outside of what it knows.
+
+def feature_kind(predictor: Painter) -> Any:
+    """The kind of features that a predictor's head reads."""
+    return predictor.head.reads_features if isinstance(predictor, Predictor) else True
+
+
+def predict_from_features(
+    predictor: Predictor, output: Answer, images: Tensor, metadata: dict[str, Any]
+) -> list[Prediction]:
+    """Predictions of a task's head from the features of the last denoising step, for images ``b 3 h w``.
+
+    The features were computed under the image's caption at the last time step: for a head that was trained with a
+    prompt of its own, as those of the embedded model were, they are out of distribution.
     """
     h, w = images.shape[-2:]
-    canvases, doubts = predictor.painted_surely(answer, (int(h), int(w)))
+    canvases, uncertainties = predictor.painted_surely(output, (int(h), int(w)))
     return [
-        predictor.finished([canvas], images[i], about, None if doubts is None else doubts[i])
+        predictor.finished([canvas], images[i], metadata, None if uncertainties is None else uncertainties[i])
         for i, canvas in enumerate(canvases)
     ]
 
 
-def ask(predictor: Painter, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
-    """What the predictor says of pictures ``b 3 h w``, each with its own seed, all in one batch."""
+def predict_labels(predictor: Painter, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
+    """Predictions for images ``b 3 h w``, each with its own seed, all in one batch."""
     return predictor(list(images), seed=list(seeds), batch=len(images))
 
 
-def as_target(prediction: Prediction) -> Tensor:
+def to_target(prediction: Prediction) -> Tensor:
     """A prediction as the target ``c h w`` of its task, in the unit of `targets.TARGETS`.
 
-    Depth of a task in metres is in metres, at least a millimetre; other depth as `relative` keeps it.
+    Depth of a task in metres is in metres, at least a millimetre; other depth is stored as `relative` describes.
     """
     if prediction.task.metres:
         return (prediction.map * prediction.task.metres).clamp(min=1e-3)
     if prediction.space in SPACES:
         return relative.to_depth(prediction.map, prediction.space)
     if prediction.task.target == "mask":
-        return (prediction.map > 0.5).float()  # a mask is 0 or 1; its task may say how surely
+        return (prediction.map > 0.5).float()  # a stored mask is 0 or 1; its task predicts a probability
     return prediction.map
 
 
-def descriptors(predictors: Mapping[str, Painter]) -> dict[str, dict[str, Any]]:
+def label_descriptors(predictors: Mapping[str, Painter]) -> dict[str, dict[str, Any]]:
     """How the labels are stored, by target: exactly, normals as half floats (0.03 degrees at most)."""
     found = {}
     for predictor in predictors.values():
         task = predictor.task
-        how = dict(_EXACT.get(task.target, DEFAULT_CODECS.get(task.target, {"codec": "npy"})))
+        descriptor = dict(_EXACT.get(task.target, DEFAULT_CODECS.get(task.target, {"codec": "npy"})))
         if task.target == "depth" and task.metres:
-            how |= {"unit": "m"}
+            descriptor |= {"unit": "m"}
         elif task.target == "depth":
-            how[relative.KEY] = predictor.space
-        found[task.target] = how
+            descriptor[relative.KEY] = predictor.space
+        found[task.target] = descriptor
     return found
 
 
-def masks(
+def label_masks(
     source: Sample, predictors: Mapping[str, Painter], policy: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """By target, where a created label holds (bool ``1 h w``), and which policy that came of.
+    """By target, where a predicted label is valid (bool ``1 h w``), and which policy applied.
 
-    A source without a label of the kind says nothing of where it would hold: then it is ``all`` over.
+    A source without a label of that kind has no mask of it: then the label is valid everywhere (``all``).
     """
     everywhere = torch.ones_like(source.image[:1], dtype=torch.bool)
-    found, told = {}, {}
+    masks, applied = {}, {}
     for predictor in predictors.values():
         target = predictor.task.target
-        carried = policy == "source" and target in source.valid
-        found[target] = source.valid[target].clone() if carried else everywhere.clone()
-        told[target] = "source" if carried else "all"
-    return found, told
+        from_source = policy == "source" and target in source.valid
+        masks[target] = source.valid[target].clone() if from_source else everywhere.clone()
+        applied[target] = "source" if from_source else "all"
+    return masks, applied

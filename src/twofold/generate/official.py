@@ -1,7 +1,7 @@
 """The folders of the released code of Diff-2-in-1: ``nyu/{train,test}/{img,norm,caption}``, read and written.
 
-Pictures, normals and captions are paired there by their order in each folder alone, and a picture whose file name
-begins with ``r`` is taken for a created one. Normals are 8-bit colours in the frame LUB, black where unknown.
+Images, normals and captions are paired by their order in each folder only, and an image whose file name begins with
+``r`` counts as a created one. Normals are 8-bit colours in the frame LUB, black where unknown.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..io import atomic_write, report_disk_full, to_json
 
 
 def is_official(root: Path) -> bool:
-    """Whether a folder is laid out so: pictures beside normals or captions, and no manifest."""
+    """Whether a folder has this layout: images beside normals or captions, and no manifest."""
     return (
         (root / "img").is_dir()
         and any((root / p).is_dir() for p in ("norm", "caption"))
@@ -32,42 +32,42 @@ def is_official(root: Path) -> bool:
 
 
 def index_official(root: Path, out: Path) -> Folder:
-    """A data folder at ``out`` that names the files of an official one, without copying them.
+    """A data folder at ``out`` that lists the files of an official one, without copying them.
 
     Args:
         root: with ``img`` and, each with as many files, ``norm`` and ``caption`` if it has them.
-        out: of ``dataset.json`` and ``metadata.jsonl``; written anew.
+        out: for ``dataset.json`` and ``metadata.jsonl``, which are overwritten.
 
     Raises:
-        FolderError: the folders do not have as many files each, so that nobody could say what belongs together.
+        FolderError: the folders do not have as many files each, so that they cannot be paired.
     """
     found = list(paired_rows(root))
     out.mkdir(parents=True, exist_ok=True)
     labelled = (root / "norm").is_dir()
-    said: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
-    said |= {"root": str(root.resolve()), "targets": {"normals": HOW} if labelled else {}}
+    header: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
+    header |= {"root": str(root.resolve()), "targets": {"normals": HOW} if labelled else {}}
     rows = [to_json(row) + "\n" for row in found]
-    write_text(out / "dataset.json", json.dumps(said, indent=1) + "\n")
+    write_text(out / "dataset.json", json.dumps(header, indent=1) + "\n")
     write_text(out / "metadata.jsonl", "".join(rows))
     return Folder(out)
 
 
 def official_name(start: int) -> str:
-    """What the released code calls NYU pictures created of NYU at a time step: ``nyu_nyu_T600``."""
+    """The released code's name of NYU images created from NYU at a time step: ``nyu_nyu_T600``."""
     return f"nyu_nyu_T{start}"
 
 
 def export_official(
     created: Folder, out: Path, start: int, split: str = "train", real: Folder | None = None
 ) -> Path:
-    """Write created samples, and the real ones they are to be learned beside, as the released code reads them.
+    """Write created samples, and the real ones to train on beside them, as the released code reads them.
 
-    Labels are rounded to 8 bits here, and only here; real files that are of that kind already are copied as they are.
-    Real files are called ``a_real_...`` and created ones ``rgb_syn_K``, ``sn_syn_K``: in each folder the real come
-    first, so that the order pairs them.
+    Labels are rounded to 8 bits here, and only here; real files in that format are copied. Real files are named
+    ``a_real_...`` and created ones ``rgb_syn_K``, ``sn_syn_K``: in each folder the real ones come first, so that the
+    order pairs them.
 
     Args:
-        created: with normals; of its rows those noised to ``start``, in order of their ids.
+        created: with normals; its rows that were noised to ``start`` are written, in the order of their ids.
         out: parent of ``nyu_nyu_T<start>/<split>/{img,norm,caption}``, which is replaced.
         start: time step.
         split: ``train`` or ``test``.
@@ -101,37 +101,37 @@ def export_official(
     return final
 
 
-def _write(root: Path, folder: Folder, index: int, picture: str, normals: str) -> None:
+def _write(root: Path, folder: Folder, index: int, image: str, normals: str) -> None:
     sample = folder[index]
     if "normals" not in sample.targets:
         raise FolderError(
-            f"{sample.id} of {folder.root} has no normals; the official layout is of normals only"
+            f"{sample.id} of {folder.root} has no normals, and the official layout holds normals only"
         )
-    to = root / "img" / f"{picture}.png", root / "norm" / f"{normals}.png"
-    same = _alike(folder, folder.rows[index])
+    to = root / "img" / f"{image}.png", root / "norm" / f"{normals}.png"
+    same = _official_files(folder, folder.rows[index])
     if same:
         for source, target in zip(same, to, strict=True):
             shutil.copyfile(source, target)
     else:
         write_image(to[0], sample.image)
-        write_image(to[1], rounded(sample.targets["normals"], sample.valid["normals"]))
-    with atomic_write(root / "caption" / f"{picture}.txt") as temporary:
+        write_image(to[1], quantize_normals(sample.targets["normals"], sample.valid["normals"]))
+    with atomic_write(root / "caption" / f"{image}.txt") as temporary:
         temporary.write_text(f"{sample.caption}\n", "utf-8")
 
 
-def _alike(folder: Folder, row: dict[str, Any]) -> tuple[Path, Path] | None:
-    """The files of a row's picture and normals where they are such as the released code reads; else None."""
+def _official_files(folder: Folder, row: dict[str, Any]) -> tuple[Path, Path] | None:
+    """The files of a row's image and normals where they are in the format of the released code; else None."""
     if any(key in said for key in ("crop", "squeeze", "image") for said in (row, folder.header)):
         return None
-    how = folder.descriptor(row, "normals")
-    if any(how.get(key) != value for key, value in HOW.items()) or how.get("masks"):
+    descriptor = folder.descriptor(row, "normals")
+    if any(descriptor.get(key) != value for key, value in HOW.items()) or descriptor.get("masks"):
         return None
-    files = folder.files / row["file_name"], folder.files / how["path"]
+    files = folder.files / row["file_name"], folder.files / descriptor["path"]
     return files if all(f.suffix == ".png" and f.is_file() for f in files) else None
 
 
-def rounded(normals: Tensor, valid: Tensor) -> Tensor:
-    """Normals ``3 h w`` (RUB) as the original's 8-bit colours in [0, 1], half to even; black where not ``valid``."""
+def quantize_normals(normals: Tensor, valid: Tensor) -> Tensor:
+    """Normals ``3 h w`` (RUB) as the released code's 8-bit colours in [0, 1], half to even; black where invalid."""
     levels = ((convert_frame(normals, "RUB", "LUB").clamp(-1, 1) + 1) / 2 * 255).round()
     return levels * valid / 255
 

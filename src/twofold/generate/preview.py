@@ -1,4 +1,4 @@
-"""A contact sheet of created samples, for eyes: of each source, what every strength made of it."""
+"""A preview image of created samples: each source beside its samples, from weak to strong."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from ..sample import Sample
 from ..tasks import Task
 from ..visualization import sheet
 from .relative import from_depth, relative_space
-from .resizing import fitted
+from .resizing import resize_sample
 
-# What a row shows beside labels, which are called as their tasks are; no task has such a name.
-PICTURE, HELD = "the picture", "labels hold"
+# Titles of the rows that are not a task's; no task has such a name.
+IMAGE, VALID = "image", "labels are valid"
 
 
-def contact_sheet(
-    created: Folder, sources: Folder, tasks: Mapping[str, Task], most: int = 4, edge: int = 160
+def preview_image(
+    created: Folder, sources: Folder, tasks: Mapping[str, Task], max_sources: int = 4, edge: int = 160
 ) -> Tensor:
-    """Of each of the first ``most`` sources some rows: picture, each label, and where all of its labels hold.
+    """For each of the first sources some rows: the image, each label, and where all of its labels are valid.
 
-    The first column is the source with its own labels, the others are the strengths that were created, weak to strong.
+    The first column is the source with its own labels; the others are the strengths, from weak to strong.
 
     Args:
-        created: samples that `job.create` made.
-        sources: that they were made of.
+        created: samples of `folder.create_samples`.
+        sources: of those.
         tasks: of the labels, by name.
-        most: sources shown.
+        max_sources: how many sources are shown.
         edge: longest edge of a cell.
 
     Returns:
         ``3 H W`` in [0, 1].
 
     Raises:
-        ValueError: there is nothing to show.
+        ValueError: no created sample has one of the sources.
     """
     by_source: dict[str, dict[int, int]] = {}
     for i, row in enumerate(created.rows):
-        made = (row.get("provenance") or {}).get("generator") or {}
-        if made.get("index") == 0:
-            by_source.setdefault(made["source"]["id"], {})[int(made["start"])] = i
-    places = {row["id"]: i for i, row in enumerate(sources.rows)}
-    chosen = [id for id in by_source if id in places][:most]
+        generator = (row.get("provenance") or {}).get("generator") or {}
+        if generator.get("index") == 0:
+            by_source.setdefault(generator["source"]["id"], {})[int(generator["start"])] = i
+    positions = {row["id"]: i for i, row in enumerate(sources.rows)}
+    chosen = [id for id in by_source if id in positions][:max_sources]
     if not chosen:
-        raise ValueError(f"{created.root} has no sample of {sources.root} to show")
+        raise ValueError(f"no sample of {created.root} was created from {sources.root}")
     starts = sorted({start for id in chosen for start in by_source[id]})
     cells: list[Tensor] = []
     titles: list[str] = []
     for id in chosen:
-        source = sources[places[id]]
+        source = sources[positions[id]]
         columns: list[tuple[str, Sample | None, str]] = [
-            ("source", source, relative_space(sources, places[id]))
+            ("source", source, relative_space(sources, positions[id]))
         ]
         for start in starts:
-            at = by_source[id].get(start)
-            space = "" if at is None else relative_space(created, at)
-            columns.append((f"T = {start}", None if at is None else created[at], space))
+            i = by_source[id].get(start)
+            space = "" if i is None else relative_space(created, i)
+            columns.append((f"T = {start}", None if i is None else created[i], space))
         size = longest_edge_size(*(int(n) for n in source.image.shape[-2:]), edge)
-        for kind in (PICTURE, *tasks, HELD):
+        for kind in (IMAGE, *tasks, VALID):
             for title, sample, space in columns:
-                titles.append(title if kind == PICTURE else kind)
+                titles.append(title if kind == IMAGE else kind)
                 cells.append(_cell(sample, kind, tasks, space, size))
     return sheet(cells, len(starts) + 1, titles)
 
@@ -74,34 +74,35 @@ def _cell(
 ) -> Tensor:
     if sample is None:
         return torch.ones(3, *size)
-    if kind == PICTURE:
+    if kind == IMAGE:
         return resize(sample.image, size).clamp(0, 1)
-    small = fitted(sample, max(size))
-    wanted = [t.target for t in tasks.values() if t.target in small.valid]
-    if kind == HELD:
-        held = (
-            torch.stack([small.valid[t] for t in wanted]).all(0)
-            if wanted
+    small = resize_sample(sample, max(size))
+    targets = [t.target for t in tasks.values() if t.target in small.valid]
+    if kind == VALID:
+        valid = (
+            torch.stack([small.valid[t] for t in targets]).all(0)
+            if targets
             else torch.zeros(1, *size, dtype=torch.bool)
         )
-        return (held * 0.75).expand(3, -1, -1)  # not white, which the sheet is
+        return (valid * 0.75).expand(3, -1, -1)  # darker than the white background
     task = tasks[kind]
     if task.target not in small.targets:
         return torch.full((3, *size), 0.5)
-    return drawn(task, small.targets[task.target], small.valid[task.target], space)
+    return color_target(task, small.targets[task.target], small.valid[task.target], space)
 
 
-def drawn(task: Task, target: Tensor, valid: Tensor, space: str = "") -> Tensor:
-    """A target ``c h w`` in the colours of its task, grey where it does not hold.
+def color_target(task: Task, target: Tensor, valid: Tensor, space: str = "") -> Tensor:
+    """A target ``c h w`` in the colours of its task, grey where it is invalid.
 
-    ``space`` is that of a relative depth; a depth in metres is painted as the task paints it, so that both look alike.
+    ``space`` is that of an affine-invariant depth; a depth in metres is normalized as the task does it, so that both
+    have the same colours.
     """
-    shown = target
+    map = target
     if task.target == "depth" and valid.any():
         if space == task.space:
-            shown = from_depth(torch.where(valid, target, 1.0), space)
+            map = from_depth(torch.where(valid, target, 1.0), space)
         else:
-            shown = task.decode(task.encode(target[None], valid[None])[0])[0]
+            map = task.decode(task.encode(target[None], valid[None])[0])[0]
     elif task.frame is not None:
-        shown = torch.where(valid, unit(target), 0.0)
-    return torch.where(valid, task.show(shown), 0.5)
+        map = torch.where(valid, unit(target), 0.0)
+    return torch.where(valid, task.show(map), 0.5)

@@ -1,4 +1,4 @@
-"""What the row of a created sample says: enough to make it again."""
+"""What the row of a generated sample records: enough to generate it again."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from torch import Tensor, nn
 from ..environment import installed
 from ..predict.base import Painter
 from ..predict.diffusion import Predictor
-from .config import Settings
+from .config import GenerationConfig
 
 
 def sample_id(source: str, start: int, index: int) -> str:
-    """The id of a created sample: that of its source with what a file name cannot hold replaced, time step, index."""
+    """The id of a generated sample: its source's, restricted to characters of file names, time step and index."""
     plain = "/".join(
         "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in p)
         for p in source.split("/")
     )
     plain = "/".join(p.lstrip("._-") or "x" for p in plain.split("/"))
-    if plain != source or len(plain) > 150:  # two sources must not become one
+    if plain != source or len(plain) > 150:  # two sources must not get one id
         plain = f"{plain[:150].rstrip('/')}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     return f"{plain}-T{start:03d}-{index}"
 
 
 def pixels_digest(image: Tensor) -> str:
-    """sha256 of a picture's pixels in 256 levels and its size, whatever file they came from."""
+    """sha256 of an image's size and its pixels in 256 levels, whatever file it was read from."""
     levels = (image.clamp(0, 1) * 255).round().byte().contiguous().numpy()
     return hashlib.sha256(f"{tuple(image.shape)}".encode() + levels.tobytes()).hexdigest()
 
 
 def weights_digest(module: nn.Module) -> str:
-    """sha256 of what a network holds now, names and bytes."""
+    """sha256 of a network's state: names and bytes."""
     sha = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
         sha.update(name.encode())
@@ -42,8 +42,8 @@ def weights_digest(module: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def asked(predictor: Painter) -> dict[str, Any]:
-    """How a task is asked, as JSON values."""
+def predictor_record(predictor: Painter) -> dict[str, Any]:
+    """The settings that a task is predicted with, as JSON values."""
     common = {"target": predictor.task.target, "space": predictor.space, "size": predictor.size}
     if not isinstance(predictor, Predictor):
         return {**common, **predictor.about}
@@ -56,12 +56,12 @@ def asked(predictor: Painter) -> dict[str, Any]:
 
 
 def versions(module: nn.Module) -> dict[str, str]:
-    """Of what the numbers may depend on in their last digits: libraries, kind of device, and type of the weights."""
+    """What the last digits of the numbers may depend on: libraries, kind of device, and dtype of the weights."""
     weights = next(module.parameters())
     libraries = {name: installed(name) or "source" for name in ("twofold", "torch", "diffusers")}
     return {**libraries, "device": weights.device.type, "dtype": str(weights.dtype).removeprefix("torch.")}
 
 
-def record(settings: Settings, **facts: Any) -> dict[str, Any]:
-    """The generator of a sample's origin: all settings, and the facts of this sample."""
-    return {"maker": "twofold create", **settings.record, **facts}
+def generator_record(config: GenerationConfig, **facts: Any) -> dict[str, Any]:
+    """``Origin.generator`` of a sample: the configuration, and the facts of this sample."""
+    return {"tool": "twofold create", **config.record, **facts}

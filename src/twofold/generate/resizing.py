@@ -1,4 +1,4 @@
-"""A source brought to the size at which samples are created: picture, labels and masks alike."""
+"""Resizing of a sample: image, labels and masks alike."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..sample import Sample
 from ..targets import target_spec
 
 
-def fitted(source: Sample, longest: int) -> Sample:
-    """The sample with its longest edge at ``longest`` pixels, its shape kept; 0 leaves it as it is.
+def resize_sample(source: Sample, longest: int) -> Sample:
+    """The sample with its longest edge at ``longest`` pixels, its aspect ratio kept; 0 leaves it as it is.
 
-    What is invalid does not bleed into what is valid; a mask is its nearest pixel's.
+    Invalid pixels do not mix into valid ones; a mask is resized to the nearest pixel.
     """
     h, w = source.image.shape[-2:]
     size = longest_edge_size(h, w, longest) if longest else (h, w)
@@ -29,11 +29,11 @@ def fitted(source: Sample, longest: int) -> Sample:
     return replace(source, image=image, targets=targets, valid=valid, camera=None)
 
 
-def squeezed(source: Sample, edge: int) -> Sample:
-    """The sample as the released code of Diff-2-in-1 sees it: squeezed to a square, its shape not kept.
+def resize_to_square(source: Sample, edge: int) -> Sample:
+    """The sample resized as in the released code of Diff-2-in-1: to a square, its aspect ratio not kept.
 
-    Pictures and maps are interpolated without a filter, with what is invalid as zeros, and vectors are not made unit
-    again; a pixel stays valid where all that went into it was, which takes a pixel off every border.
+    Images and maps are interpolated without antialiasing, with invalid pixels as zeros, and vectors are not normalized
+    again. A pixel is valid where all pixels of its interpolation are, which takes a pixel off every border.
     """
     targets, valid = {}, {}
     for name, target in source.targets.items():
@@ -50,5 +50,5 @@ def squeezed(source: Sample, edge: int) -> Sample:
 
 
 def _bilinear(x: Tensor, edge: int) -> Tensor:
-    # In double: halves of ones add up to one exactly, so a mask can be asked for 1.
+    # In float64: halves of ones add up to exactly 1, so that a mask can be compared with 1.
     return interpolate(x.double()[None], (edge, edge), mode="bilinear", align_corners=False)[0].to(x.dtype)

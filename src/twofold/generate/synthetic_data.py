@@ -1,4 +1,4 @@
-"""Creator: samples to new samples. The network denoises each partially noised source image, and labels the result."""
+"""Synthetic data: new labelled samples from labelled samples, generated and labelled by one diffusion model."""
 
 from __future__ import annotations
 
@@ -12,62 +12,70 @@ from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
 from ..checkpoints import Model, Network, check_generator
-from ..diffusion import to_x0
+from ..diffusion import randn_tensor
 from ..finite import NonFiniteError
-from ..image import check_range, pad_to_multiple
+from ..image import check_range
 from ..predict.base import Painter
 from ..predict.diffusion import Predictor
 from ..predict.prediction import Prediction
 from ..protocols import Answer
 from ..sample import Origin, Sample
-from .captions import TEMPLATE, caption_of
-from .config import STANDARD, Settings, draw_seed
-from .images import check_generated
-from .labels import as_target, ask, check_predictors, masks, read_walk
-from .provenance import asked, pixels_digest, record, sample_id, versions, weights_digest
-from .resizing import fitted, squeezed
-from .sampling import Path, path, run
-from .scores import asked_scores, free_scores
+from .captions import TEMPLATE, get_caption
+from .config import DEFAULT_CONFIG, GenerationConfig, noise_seed
+from .images import DenoisedLatents, ImageGenerator
+from .labels import (
+    check_predictors,
+    feature_kind,
+    label_masks,
+    label_module,
+    predict_from_features,
+    predict_labels,
+    to_target,
+)
+from .provenance import generator_record, pixels_digest, predictor_record, sample_id, versions, weights_digest
+from .resizing import resize_sample, resize_to_square
+from .sampling import SamplingPlan, sampling_plan
+from .scores import cheap_scores, consistency_scores
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """A batch as the network drew it: pictures ``b 3 h w`` in 256 levels, latents, and the last look of each kind."""
+class _Batch:
+    """Generated images ``b 3 h w`` of 256 levels, latents ``b z h w`` of sources and images, and features."""
 
     images: Tensor
-    clean: Tensor  # of the sources, ``b z h w``
-    last: Tensor  # of the pictures
-    looks: Mapping[Any, Answer]
+    source_latents: Tensor
+    latents: Tensor
+    denoised: DenoisedLatents
 
 
-class Creator:
-    """Draws new samples from samples, with labels by the same network.
+class SyntheticDataGenerator:
+    """Generates labelled samples from labelled samples (SDEdit, Meng et al. 2022; Diff-2-in-1, Zheng et al. 2025).
 
-    A created sample depends on its source, its index and the settings alone: not on what is created beside it, nor in
-    which order. Between batches of other sizes numbers may differ as rounding does.
+    A generated sample depends on its source, its index and the configuration only: not on the batch or the order. The
+    results of batches of different sizes may differ by rounding.
 
     Args:
-        backbone: that draws.
-        predictors: by task, that label: any that share ``backbone``, or others, networks of one's own included. None:
-            pictures without labels.
-        settings: everything else that decides the numbers.
-        weights: what tells the weights apart, for the record of each sample: such as digests, or a step of training.
-            When None, a sha256 of what backbone and heads hold now.
+        backbone: generates the images.
+        predictors: label them, by task: predictors on the same ``backbone``, or any others. None: images without
+            labels.
+        config: everything else that decides the numbers.
+        weights: identifies the weights in the record of each sample, such as digests or a training step. When None, a
+            sha256 of the current weights of backbone and heads.
         model: its name, for the record.
-        template: caption of sources that have none.
-        captioner: of those, in the template's place: a hub id or folder of an image-to-text model (`captioner`).
-        classes: names of the ids of a source's ``semantic``, by id, for a template that names them.
+        template: caption of sources without one.
+        captioner: of those, in place of the template: a hub id or folder of an image-to-text model (`captioner`).
+        classes: names of the ids of a source's ``semantic`` target, by id, for a template with ``{classes}``.
 
     Raises:
-        ValueError: the network takes more than a noisy latent, so it draws no pictures; or predictors that cannot label
-            so (`labels.check_predictors`), or settings that the network's schedule does not allow.
+        ValueError: the network takes more than a noisy latent, so it generates no images; or predictors that cannot
+            label in the chosen mode (`labels.check_predictors`), or a configuration that the schedule does not allow.
     """
 
     def __init__(
         self,
         backbone: Backbone,
         predictors: Mapping[str, Painter],
-        settings: Settings = STANDARD,
+        config: GenerationConfig = DEFAULT_CONFIG,
         weights: Mapping[str, Any] | None = None,
         model: str = "",
         template: str = TEMPLATE,
@@ -76,22 +84,65 @@ class Creator:
     ) -> None:
         if backbone.input_channels != backbone.latent_channels:
             raise ValueError(
-                f"a network that is shown {backbone.input_channels} channels draws no pictures of "
-                f"{backbone.latent_channels}; create with the text-to-image model, or a predictor that kept its input"
+                f"the U-Net takes {backbone.input_channels} channels and a noisy latent has "
+                f"{backbone.latent_channels}, so it generates no images; use a text-to-image model, or a predictor "
+                "that kept its input"
             )
-        check_predictors(predictors, settings.label_mode)
-        self.backbone, self.predictors, self.settings = backbone, dict(predictors), settings
+        check_predictors(predictors, config.label_mode)
+        self.backbone, self.predictors, self.config = backbone, dict(predictors), config
         self.weights = dict(_digests(backbone, predictors) if weights is None else weights)
         self.model, self.template, self.captioner = model, template, captioner
         self.classes = dict(classes if isinstance(classes, Mapping) else enumerate(classes))
-        self.path: Path = path(settings, backbone.schedule)
+        self.plan: SamplingPlan = sampling_plan(config, backbone.schedule)
+        self.images = ImageGenerator(backbone, config.steps, config.guidance, config.sampler)
 
-    def at(self, strength: float) -> Creator:
-        """The same at another strength."""
-        return Creator(
+    @classmethod
+    def from_model(
+        cls,
+        model: Model | Network,
+        tasks: Sequence[str] = (),
+        config: GenerationConfig = DEFAULT_CONFIG,
+        template: str = TEMPLATE,
+        captioner: str = "",
+        classes: Mapping[int, str] | Sequence[str] = (),
+        image_model: Model | None = None,
+    ) -> SyntheticDataGenerator:
+        """The generator of an opened model.
+
+        Args:
+            model: labels the images, and generates them unless ``image_model`` is given.
+            tasks: of the labels; all tasks of the model when empty.
+            config: see the class, as the others are.
+            template: caption of sources without one.
+            captioner: in place of the template.
+            classes: names of class ids.
+            image_model: generates the images, for a model that generates none, such as a network of one's own.
+
+        Raises:
+            ModelError: an unknown task, or a model that cannot generate images.
+            ValueError: see the class; or ``model`` generates no images and ``image_model`` is None.
+        """
+        predictors: dict[str, Painter] = {name: model.predictor(name) for name in tasks or model.tasks}
+        heads = {n: weights_digest(p.head) for n, p in predictors.items() if isinstance(p, Predictor)}
+        weights: dict[str, Any] = {"model": model.digest, "heads": heads}
+        if image_model is None:
+            if isinstance(model, Network):
+                raise ValueError(
+                    f"{model.name} generates no images; pass the model that does as image_model, such as 'embedded'"
+                )
+            image_model, name = model, model.name
+        else:
+            weights["image_model"] = image_model.digest
+            name = f"{model.name}, images by {image_model.name}"
+        check_generator(image_model)
+        return cls(image_model.backbone, predictors, config, weights, name, template, captioner, classes)
+
+    def with_strength(self, strength: float) -> SyntheticDataGenerator:
+        """The same generator at another strength."""
+        return SyntheticDataGenerator(
             self.backbone,
             self.predictors,
-            replace(self.settings, strength=strength),
+            replace(self.config, strength=strength),
             self.weights,
             self.model,
             self.template,
@@ -99,235 +150,181 @@ class Creator:
             self.classes,
         )
 
-    def make(
+    def generate(
         self, sources: Sequence[Sample], indices: Sequence[int] | int = 0, batch: int = 4
     ) -> list[Sample]:
         """A new sample of each source.
 
         Args:
             sources: single samples of any sizes.
-            indices: which of the samples that can be made of a source: others have other noise.
-            batch: how many of one size go through the network together.
+            indices: which of the samples of a source: each index has its own noise.
+            batch: how many of one size are computed together.
 
         Returns:
-            In the order of ``sources``: pictures in 256 levels, a target and its mask for each task, and an origin that
-            says how each was made, its scores included. Ids are `sample_id`'s. No camera: it is not known.
+            In the order of ``sources``: images of 256 levels, a target and its mask for each task, and the provenance
+            with all settings and the scores. Ids are those of `sample_id`. No camera: it is not known.
 
         Raises:
             ValueError: another number of indices than of sources, an image in another range than [0, 1], a caption that
-                the model cannot be told, or a network in training mode.
+                the model cannot encode, or a network in training mode.
             CaptionError: a source has no caption, and captioner or template gives none.
             NonFiniteError: a network returned NaN or infinity in an image or a label; the message names the source.
         """
         numbers = [indices] * len(sources) if isinstance(indices, int) else list(indices)
         if len(numbers) != len(sources):
-            raise ValueError(f"{len(numbers)} indices for {len(sources)} sources; give one, or one a source")
+            raise ValueError(
+                f"{len(numbers)} indices for {len(sources)} sources; pass one, or one for each source"
+            )
         if batch < 1:
-            raise ValueError(f"a batch of {batch} samples cannot go through the network")
-        _check_modes({"the backbone": self.backbone, **{n: _labeller(p) for n, p in self.predictors.items()}})
+            raise ValueError(f"batch is {batch}; pass 1 or more")
+        _check_modes(
+            {
+                "the backbone": self.backbone,
+                **{n: label_module(p) for n, p in self.predictors.items()},
+            }
+        )
         for source in sources:
             check_range(source.image, f"the image of {source.id!r}")
-        brought = [self._brought(source) for source in sources]
-        made: dict[int, Sample] = {}
-        for shape in dict.fromkeys(s.image.shape for s in brought):
-            group = [i for i, s in enumerate(brought) if s.image.shape == shape]
+        resized = [self._resize(source) for source in sources]
+        generated: dict[int, Sample] = {}
+        for shape in dict.fromkeys(s.image.shape for s in resized):
+            group = [i for i, s in enumerate(resized) if s.image.shape == shape]
             for first in range(0, len(group), batch):
-                part = group[first : first + batch]
-                new = self._batch(
-                    [sources[i] for i in part], [brought[i] for i in part], [numbers[i] for i in part]
+                chunk = group[first : first + batch]
+                samples = self._generate_batch(
+                    [sources[i] for i in chunk], [resized[i] for i in chunk], [numbers[i] for i in chunk]
                 )
-                made.update(zip(part, new, strict=True))
-        return [made[i] for i in range(len(sources))]
+                generated.update(zip(chunk, samples, strict=True))
+        return [generated[i] for i in range(len(sources))]
 
-    def _brought(self, source: Sample) -> Sample:
-        size = self.settings.size
-        return squeezed(source, size) if self.settings.compat == "official" and size else fitted(source, size)
+    def _resize(self, source: Sample) -> Sample:
+        size = self.config.size
+        if self.config.compat == "official" and size:
+            return resize_to_square(source, size)
+        return resize_sample(source, size)
 
     @torch.no_grad()
-    def _batch(self, sources: list[Sample], brought: list[Sample], indices: list[int]) -> list[Sample]:
-        seeds = [draw_seed(self.settings.seed, str(s.id), i) for s, i in zip(sources, indices, strict=True)]
-        device = str(next(self.backbone.parameters()).device)
-        captions = [caption_of(s, self.template, self.captioner, device, self.classes) for s in sources]
-        images = torch.stack([s.image for s in brought])
+    def _generate_batch(
+        self, sources: list[Sample], resized: list[Sample], indices: list[int]
+    ) -> list[Sample]:
         ids = [str(s.id) for s in sources]
-        drawn = self._draw(images, [text for text, _ in captions], seeds, ids)
-        with _naming(ids):
-            found = self._label(drawn, seeds)
-        valid = [masks(s, self.predictors, self.settings.mask) for s in brought]
-        with _naming(ids):
-            scores = self._scores(drawn, brought, found, [v for v, _ in valid], seeds)
+        seeds = [noise_seed(self.config.seed, id, i) for id, i in zip(ids, indices, strict=True)]
+        device = str(next(self.backbone.parameters()).device)
+        captions = [get_caption(s, self.template, self.captioner, device, self.classes) for s in sources]
+        images = torch.stack([s.image for s in resized])
+        batch = self._generate_images(images, [text for text, _ in captions], seeds, ids)
+        masks = [label_masks(s, self.predictors, self.config.mask) for s in resized]
+        with _name_sources(ids):
+            labels = self._predict_labels(batch, seeds)
+            scores = self._scores(batch, resized, labels, [valid for valid, _ in masks], seeds)
         common = {
             "model": self.model,
             "weights": dict(self.weights),
-            "labels": {name: asked(p) for name, p in self.predictors.items()},
+            "start": self.plan.start,
+            "denoising_steps": len(self.plan.timesteps),
+            "labels": {name: predictor_record(p) for name, p in self.predictors.items()},
+            "label_source": "image" if self.config.label_mode == "reencode" else "features",
             "versions": versions(self.backbone),
         }
-        return [
-            Sample(
-                image=drawn.images[i],
-                targets=_targets({name: found[name][i] for name in found}, valid[i][0]),
-                valid=valid[i][0],
-                caption=captions[i][0],
-                id=sample_id(str(sources[i].id), self.path.start, indices[i]),
-                origin=Origin(
-                    "synthetic",
-                    (str(sources[i].id),),
-                    record(
-                        self.settings,
-                        source={"id": str(sources[i].id), "pixels_sha256": pixels_digest(sources[i].image)},
-                        caption={"text": captions[i][0], "from": captions[i][1]},
-                        start=self.path.start,
-                        looks=len(self.path.times),
-                        label_source="image" if self.settings.label_mode == "reencode" else "features",
-                        pixels=list(brought[i].image.shape[-2:]),
-                        index=indices[i],
-                        draw_seed=seeds[i],
-                        masks=valid[i][1],
-                        scores=scores[i],
-                        **common,
-                    ),
-                ),
+        samples = []
+        for i, source in enumerate(sources):
+            (text, text_source), (valid, mask_source) = captions[i], masks[i]
+            generator = generator_record(
+                self.config,
+                source={"id": ids[i], "pixels_sha256": pixels_digest(source.image)},
+                caption={"text": text, "source": text_source},
+                pixels=list(resized[i].image.shape[-2:]),
+                index=indices[i],
+                noise_seed=seeds[i],
+                masks=mask_source,
+                scores=scores[i],
+                **common,
             )
-            for i in range(len(sources))
-        ]
+            sample = Sample(
+                image=batch.images[i],
+                targets=_targets({name: found[i] for name, found in labels.items()}, valid),
+                valid=valid,
+                caption=text,
+                id=sample_id(ids[i], self.plan.start, indices[i]),
+                origin=Origin("synthetic", (ids[i],), generator),
+            )
+            samples.append(sample)
+        return samples
 
-    def _draw(self, images: Tensor, captions: list[str], seeds: list[int], ids: list[str]) -> _Drawn:
-        net, settings = self.backbone, self.settings
-        weights = next(net.parameters())
+    def _generate_images(
+        self, images: Tensor, captions: list[str], seeds: list[int], ids: list[str]
+    ) -> _Batch:
         rngs = [torch.Generator().manual_seed(seed) for seed in seeds]
-        padded, (h, w) = pad_to_multiple(images, net.stride)
         # The released code draws from the autoencoder's posterior; otherwise its mean is taken.
-        drawn = rngs if settings.compat == "official" else None
-        clean = net.encode((padded * 2 - 1).to(weights), drawn)
-        noise = torch.stack([torch.randn(clean.shape[1:], generator=rng) for rng in rngs]).to(clean)
-        start = torch.full((len(clean),), self.path.start, device=clean.device)
-        noisy, _, _ = net.schedule.noised(clean, noise, start)
-        text = net.embed(captions, pad=True)
-        empty = net.embed([""] * len(captions), pad=True) if settings.guidance != 1 else None
-        looks: dict[Any, Answer] = {}
+        source = self.images.encode(images, rngs if self.config.compat == "official" else None)
+        noisy = self.images.add_noise(source, randn_tensor(source.shape, rngs, source), self.plan)
+        features: list[Any] = []
+        if self.config.label_mode == "denoise":
+            features = list(dict.fromkeys(feature_kind(p) for p in self.predictors.values()))
+        denoised = self.images.denoise(noisy, captions, self.plan, rngs, features)
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        generated = self.images.decode(denoised.latents, size, ids)
+        levels = (generated * 255).round() / 255
+        return _Batch(levels, source.float().cpu(), denoised.latents.float().cpu(), denoised)
 
-        def denoise(x: Tensor, t: Tensor, last: bool) -> Answer:
-            kinds = self._taps() if last else [False]
-            scales = net.schedule.scales_like(t, x)
-            for kind in kinds:
-                said = net(x, t, text, features=kind)
-                word = said.prediction
-                if empty is not None:
-                    word = torch.lerp(net(x, t, empty).prediction, word, settings.guidance)
-                looks[kind] = Answer(to_x0(word, x, *scales, net.schedule.predicts), said.features)
-            return looks[kinds[0]]
-
-        x, _ = run(self.path, settings.sampler, denoise, noisy, net.schedule, rngs)
-        canvas = net.decode(x)[..., :h, :w].float().cpu()
-        check_generated(x, canvas, ids)
-        levels = ((canvas.clamp(-1, 1) + 1) / 2 * 255).round() / 255
-        return _Drawn(levels, clean.float().cpu(), x.float().cpu(), looks)
-
-    def _taps(self) -> list[Any]:
-        """Which features are read at the last look, one kind after the other."""
-        if self.settings.label_mode != "denoise" or not self.predictors:
-            return [False]
-        return list(dict.fromkeys(_reads(p) for p in self.predictors.values()))
-
-    def _label(self, drawn: _Drawn, seeds: list[int]) -> dict[str, list[Prediction]]:
-        if self.settings.label_mode == "reencode":
-            return {name: ask(p, drawn.images, seeds) for name, p in self.predictors.items()}
-        return {
-            name: read_walk(p, drawn.looks[_reads(p)], drawn.images, {"label_mode": "denoise"})
-            for name, p in self.predictors.items()
-            if isinstance(p, Predictor)  # or it was refused
-        }
+    def _predict_labels(self, batch: _Batch, seeds: list[int]) -> dict[str, list[Prediction]]:
+        if self.config.label_mode == "reencode":
+            return {name: predict_labels(p, batch.images, seeds) for name, p in self.predictors.items()}
+        labels = {}
+        for name, predictor in self.predictors.items():
+            assert isinstance(predictor, Predictor)  # see check_predictors
+            output = Answer(batch.denoised.x0, batch.denoised.features[feature_kind(predictor)])
+            labels[name] = predict_from_features(predictor, output, batch.images, {"label_mode": "denoise"})
+        return labels
 
     def _scores(
         self,
-        drawn: _Drawn,
+        batch: _Batch,
         sources: list[Sample],
-        found: Mapping[str, list[Prediction]],
+        labels: Mapping[str, list[Prediction]],
         valid: list[dict[str, Tensor]],
         seeds: list[int],
     ) -> list[dict[str, float]]:
         scores = [
-            free_scores(
+            cheap_scores(
                 source,
-                drawn.images[i],
-                (drawn.clean[i], drawn.last[i]),
-                {n: p[i] for n, p in found.items()},
+                batch.images[i],
+                (batch.source_latents[i], batch.latents[i]),
+                {name: found[i] for name, found in labels.items()},
                 valid[i],
             )
             for i, source in enumerate(sources)
         ]
-        if self.settings.scoring == "all":
+        if self.config.scoring == "all":
             for name, predictor in self.predictors.items():
-                target = predictor.task.target
-                plain = found[name]
-                if self.settings.label_mode == "denoise":
-                    plain = ask(predictor, drawn.images, seeds)
-                more = asked_scores(predictor, name, drawn.images, seeds, plain, [v[target] for v in valid])
+                reencoded = labels[name]
+                if self.config.label_mode == "denoise":
+                    reencoded = predict_labels(predictor, batch.images, seeds)
+                masks = [v[predictor.task.target] for v in valid]
+                more = consistency_scores(predictor, name, batch.images, seeds, reencoded, masks)
                 for own, extra in zip(scores, more, strict=True):
                     own.update(extra)
         return [{k: float(f"{v:.6g}") for k, v in own.items()} for own in scores]
 
 
-def creator_of(
-    model: Model | Network,
-    tasks: Sequence[str] = (),
-    settings: Settings = STANDARD,
-    template: str = TEMPLATE,
-    captioner: str = "",
-    classes: Mapping[int, str] | Sequence[str] = (),
-    drawing: Model | None = None,
-) -> Creator:
-    """A creator by an opened model, labelling ``tasks``, or all that it knows; none where it knows none.
-
-    ``drawing`` is the model that draws, where that is not the one that labels: one that draws no pictures, such as a
-    network of one's own.
-
-    Raises:
-        ModelError: a task that it does not know, or a model that cannot generate images.
-        ValueError: see `Creator`; or nobody draws.
-    """
-    predictors: dict[str, Painter] = {name: model.predictor(name) for name in tasks or model.tasks}
-    heads = {n: weights_digest(p.head) for n, p in predictors.items() if isinstance(p, Predictor)}
-    weights: dict[str, Any] = {"model": model.digest, "heads": heads}
-    if drawing is None and isinstance(model, Network):
-        raise ValueError(f"{model.name} draws no pictures; say which model does, such as 'embedded'")
-    if drawing is not None:
-        weights["drawing"] = drawing.digest
-    draws = drawing or model
-    assert isinstance(draws, Model)
-    check_generator(draws)
-    name = f"{model.name}, drawn by {drawing.name}" if drawing else model.name
-    return Creator(draws.backbone, predictors, settings, weights, name, template, captioner, classes)
-
-
 def _digests(backbone: Backbone, predictors: Mapping[str, Painter]) -> dict[str, Any]:
-    heads = {name: weights_digest(_labeller(p)) for name, p in predictors.items()}
+    heads = {name: weights_digest(label_module(p)) for name, p in predictors.items()}
     return {"backbone": weights_digest(backbone), "heads": heads}
 
 
-def _labeller(predictor: Painter) -> nn.Module:
-    """What of a predictor labels and need not draw: a head, or all of it."""
-    return predictor.head if isinstance(predictor, Predictor) else predictor
-
-
-def _reads(predictor: Painter) -> Any:
-    """The kind of features that a predictor's head reads."""
-    return predictor.head.reads_features if isinstance(predictor, Predictor) else True
-
-
 def _check_modes(networks: Mapping[str, nn.Module]) -> None:
-    """ValueError for one in training mode, whose batch statistics would make a sample depend on those beside it."""
+    """ValueError for one in training mode, whose batch statistics would make a sample depend on its batch."""
     for name, network in networks.items():
         for module in network.modules():
             own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
             if module.training and own:
                 raise ValueError(
-                    f"{name} is in training mode, where a sample would depend on others; call .eval()"
+                    f"{name} is in training mode, where a sample depends on its batch; call .eval()"
                 )
 
 
 @contextmanager
-def _naming(ids: Sequence[str]) -> Generator[None]:
+def _name_sources(ids: Sequence[str]) -> Generator[None]:
     """Around the labelling of a batch: a NonFiniteError names the sources concerned."""
     try:
         yield
@@ -337,9 +334,9 @@ def _naming(ids: Sequence[str]) -> Generator[None]:
         raise NonFiniteError(f"the label of the image generated from {named}: {error}", bad) from error
 
 
-def _targets(found: Mapping[str, Prediction], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The labels by target, 0 where they do not hold."""
-    labels: dict[str, Tensor] = {}
-    for p in found.values():  # of tasks that are one but for the name, the first's
-        labels.setdefault(p.task.target, as_target(p))
-    return {target: torch.where(valid[target], label, 0.0) for target, label in labels.items()}
+def _targets(labels: Mapping[str, Prediction], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The labels by target, 0 where they are not valid; of tasks that differ in the name only, the first's."""
+    targets: dict[str, Tensor] = {}
+    for prediction in labels.values():
+        targets.setdefault(prediction.task.target, to_target(prediction))
+    return {target: torch.where(valid[target], label, 0.0) for target, label in targets.items()}

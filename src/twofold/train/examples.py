@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..data.folder import Folder
-from ..generate.relative import learnable
+from ..generate.relative import can_train_on
 from ..tasks import Task
 from . import released
 from .encoder import targets_of
@@ -92,7 +92,7 @@ def example_rng(recipe: Recipe, pick: Pick) -> torch.Generator:
 def having(folder: Folder, task: Task, indices: Sequence[int]) -> list[int]:
     """Those of ``indices`` whose samples have a task's target, in a space that the task can learn from."""
     there = [i for i in indices if task.target in (folder.rows[i].get("targets") or {})]
-    return [i for i in there if learnable(task, folder, i)]
+    return [i for i in there if can_train_on(task, folder, i)]
 
 
 def pools(

@@ -17,7 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..checkpoints import Model, Network, made, open_model, open_network
 from ..data.classes import class_names
 from ..data.folder import Folder
-from ..generate import Job, Keep, Settings, create, creator_of
+from ..generate import (
+    CreationOptions,
+    GenerationConfig,
+    ScoreThreshold,
+    SyntheticDataGenerator,
+    create_samples,
+)
 from ..generate.captions import TEMPLATE
 from ..io import atomic_folder, atomic_write
 from ..tasks import get_task
@@ -45,18 +51,18 @@ class Improvement(BaseModel):
         share: examples from created samples, relative to all the real ones.
         labels: who labels created pictures in training: the ``teacher`` as it is at that step, or what was ``stored``
             when they were created.
-        keep: thresholds on the scores of created samples, such as ``drift.normals<20`` (`create.Keep`).
+        keep: thresholds on the scores of created samples, such as ``drift.normals<20`` (`generate.ScoreThreshold`).
         rounds: how often the pictures are made anew.
         fresh_student: whether the recipe's ``reset`` is meant: each round trains a new student on labels that the last
             one stored. Otherwise a recipe with ``reset`` is refused, which would throw the warm-up away.
-        captioner, template: captions of sources without one, as `create.creator_of` takes them.
+        captioner, template: captions of sources without one, see `generate.get_caption`.
         creator: the model that draws, as `open_model` knows it, where that is not the recipe's own: which a network of
             one's own, that labels and learns, always needs.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     recipe: Recipe
-    create: Settings = Settings()
+    create: GenerationConfig = GenerationConfig()
     per_image: int = Field(1, ge=1)
     share: float = Field(1.0, ge=0)
     labels: Literal["teacher", "stored"] = "teacher"
@@ -70,7 +76,7 @@ class Improvement(BaseModel):
     @model_validator(mode="after")
     def _possible(self) -> Improvement:
         for threshold in self.keep:
-            Keep.read(threshold)
+            ScoreThreshold.parse(threshold)
         if not self.recipe.tasks or self.recipe.start == "new":
             raise ValueError(
                 "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
@@ -131,7 +137,7 @@ class Improvement(BaseModel):
         # Not in the validation, which also reads a plan that is there: a task of one's own is code.
         tasks = [get_task(t).name for t in recipe.tasks]
         for threshold in plan.keep:
-            named = Keep.read(threshold).task
+            named = ScoreThreshold.parse(threshold).task
             if named and named not in tasks:
                 raise ValueError(f"{threshold!r} is about {named}; this recipe teaches {', '.join(tasks)}")
         return plan
@@ -213,17 +219,19 @@ def _created(
         out = place / f"created-{index}"
         if (out / "done").exists():
             continue
-        creator = creator_of(
+        creator = SyntheticDataGenerator.from_model(
             _able(start, plan.recipe, device),
             [get_task(t).name for t in plan.recipe.tasks],
             settings,
             plan.template,
             plan.captioner,
             class_names(folder.header),
-            drawing=open_model(plan.creator, device) if plan.creator else None,
+            image_model=open_model(plan.creator, device) if plan.creator else None,
         )
-        thresholds = tuple(Keep.read(k) for k in plan.keep)
-        yield from create(creator, folder, out, Job((settings.strength,), plan.per_image, thresholds))
+        thresholds = tuple(ScoreThreshold.parse(k) for k in plan.keep)
+        yield from create_samples(
+            creator, folder, out, CreationOptions((settings.strength,), plan.per_image, thresholds)
+        )
         with atomic_write(out / "done") as file:
             file.write_text("")
 

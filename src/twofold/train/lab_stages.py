@@ -11,7 +11,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal
 
-from ..generate import Settings
+from ..generate import GenerationConfig
 from .improve import Improvement, improve
 from .lab import lab
 from .recipe import Recipe
@@ -63,7 +63,7 @@ def stages(recipe: Recipe, small: Recipe, run: Path) -> tuple[Recipe, Improvemen
     created = sum(s.share for s in recipe.sources if s.labels == "teacher")
     labelled = sum(s.share for s in recipe.sources if s.labels == "stored")
     warm = small.replace(name=f"{small.name}-warm-up", reset=(*small.reset, "heads"), ema=0.0, ema_every=0)
-    settings = Settings(strength=0.6, steps=STEPS, sampler=SAMPLER, guidance=1.0, scoring="free")
+    settings = GenerationConfig(strength=0.6, steps=STEPS, sampler=SAMPLER, guidance=1.0, scoring="cheap")
     plan = Improvement.of(
         small.replace(start=str(run / "warm-up" / "checkpoint"), reset=()),
         create=settings,
