@@ -182,7 +182,7 @@ def test_a_source_without_a_caption_is_a_failed_row_of_create(mute, tmp_path, ti
 def test_the_command_captions_rows_that_have_none(mute, names, capsys):
     first = texts(mute)[0]
     assert run(["data", "caption", str(mute), "--captioner", names["blip"], "--device", "cpu"]) == 0
-    assert "3 captioned, 1 there" in capsys.readouterr().out
+    assert "3 captioned, 1 kept" in capsys.readouterr().out
     rows = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
     assert texts(mute)[0] == first and "caption_source" not in rows[0]
     assert {row["caption_source"] for row in rows[1:]} == {names["blip"]}
@@ -208,7 +208,7 @@ def test_a_killed_job_goes_on_and_the_manifest_is_whole(mute, names, monkeypatch
     job.close()
     assert (mute / "metadata.jsonl").read_bytes() == before
     assert len((mute / JOURNAL).read_text().splitlines()) == 2
-    with pytest.raises(FolderError, match="finish that one first"):
+    with pytest.raises(FolderError, match="run that captioner to its end first"):
         list(caption_folder(mute, names["vit"]))
     with (mute / JOURNAL).open("a") as file:
         file.write('{"id": "bal')  # a line that was cut off

@@ -78,9 +78,9 @@ def test_creation_takes_the_samples_that_training_takes(creator, sources, chosen
 
 
 def test_a_job_takes_a_count_or_a_fraction():
-    with pytest.raises(ValueError, match="a count of its sources or a fraction"):
+    with pytest.raises(ValueError, match="pass a count, or a fraction"):
         CreationOptions(count=2, fraction=0.5)
-    with pytest.raises(ValueError, match="a count of its sources or a fraction"):
+    with pytest.raises(ValueError, match="pass a count, or a fraction"):
         CreationOptions(fraction=0.0)
 
 
@@ -170,9 +170,9 @@ def test_continued_it_is_the_same_and_nothing_is_made_twice(creator, sources, wh
     job.close()  # as Ctrl-C does
     with pytest.raises(FolderError, match="unfinished"):
         Folder(out)
-    assert statuses(create_samples(creator, sources, out)) == ["exists", "exists", "created", "created"]
+    assert statuses(create_samples(creator, sources, out)) == ["kept", "kept", "created", "created"]
     assert contents(out) == contents(whole)
-    assert statuses(create_samples(creator, sources, out)) == ["exists"] * 4
+    assert statuses(create_samples(creator, sources, out)) == ["kept"] * 4
     assert contents(out) == contents(whole)
 
 
@@ -192,7 +192,7 @@ def test_killed_at_any_moment_nothing_is_torn_and_the_rest_is_done(creator, sour
     for path in out.glob("image/[!.]*.png"):
         read_image(path)
     events = list(create_samples(creator, sources, out))
-    assert set(statuses(events)) <= {"exists", "created"}
+    assert set(statuses(events)) <= {"kept", "created"}
     assert contents(out) == contents(whole)
 
 
@@ -213,7 +213,7 @@ def test_several_strengths_and_samples_lie_side_by_side(creator, sources, whole,
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     job = CreationOptions(strengths=(0.2, 0.6), per_image=2, count=2)
-    assert sorted(statuses(create_samples(creator, sources, out, job))) == ["created"] * 6 + ["exists"] * 2
+    assert sorted(statuses(create_samples(creator, sources, out, job))) == ["created"] * 6 + ["kept"] * 2
     assert len(Folder(out)) == 10
     made = Folder(out).select(["ball-0-T600-0", "ball-0-T600-1", "ball-0-T200-0"])
     pictures = [sample.image for sample in made]
@@ -243,7 +243,7 @@ def test_other_settings_and_other_sources_are_refused(model, creator, sources, w
     changed = tmp_path / "changed"
     shutil.copytree(sources.root, changed)
     write_image(changed / sources.rows[0]["file_name"], sphere(7, 32).image)
-    with pytest.raises(CreateError, match="picture of source 'ball-0' has changed"):
+    with pytest.raises(CreateError, match="image of source 'ball-0' has changed"):
         list(create_samples(creator, Folder(changed), out))
     assert contents(out) == contents(whole)
 
@@ -265,7 +265,7 @@ def test_what_misses_a_threshold_is_listed_and_not_stored(creator, sources, tmp_
         ]
         assert not list(out.rglob(f"{row['id']}.*"))
     before = contents(out)
-    assert statuses(create_samples(creator, sources, out, job)) == ["exists"] * 4
+    assert statuses(create_samples(creator, sources, out, job)) == ["kept"] * 4
     assert contents(out) == before
     with pytest.raises(CreateError, match="filters"):
         list(create_samples(creator, sources, out))
@@ -359,7 +359,7 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
     assert rows[0]["row"]["provenance"]["generator"]["start"] == 300
     assert run([*command, "--sheet", str(sheet), "--layout", "official"]) == 0
     told = capsys.readouterr()
-    assert "2 there" in told.out
+    assert "2 kept" in told.out
     assert not told.err
     assert read_image(sheet).shape[0] == 3
     assert len(list((out / "nyu_nyu_T300" / "train" / "img").iterdir())) == 6
@@ -368,8 +368,8 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
         (["--strength", "2"], "--strength"), (["--shard", "3/2"], "--shard"), (["--filter", "fun<3"], "no score"),
         (["--compat", "official", "--guidance", "2"], "guidance=1"), (["--label-mode", "guess"], "--label-mode"),
         (["--label-mode", "denoise"], "reads none"), (["--task", "albedo"], "does not know"),
-        (["--seed", "5"], "begun with other settings (seed)"), (["--filter", "flip<5"], "scoring 'all'"),
-        (["--dtype", "bfloat16"], "begun with other settings (dtype"),
+        (["--seed", "5"], "started with other settings (seed)"), (["--filter", "flip<5"], "scoring 'all'"),
+        (["--dtype", "bfloat16"], "started with other settings (dtype"),
     ):  # fmt: skip
         assert run([*command, *wrong]) == 2
         error = capsys.readouterr().err

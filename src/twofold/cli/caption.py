@@ -53,6 +53,6 @@ def caption(
         elif event["status"] == "failed":
             print_error(event["error"])
     if not as_json:
-        words = ("captioned", "exists", "failed")
+        words = ("captioned", "kept", "failed")
         print_line(f"{', '.join(f'{counts[w]} {w}' for w in words if counts[w])}: {folder}/metadata.jsonl")
     return SOME_FAILED if counts["failed"] else OK

@@ -149,7 +149,7 @@ def create(
             f"{reason}; what was created is whole, try a smaller --batch or --size and run again", SOME_FAILED
         ) from error
     if not as_json:
-        words = ("created", "exists", "rejected", "failed")
+        words = ("created", "kept", "rejected", "failed")
         print_line(
             ", ".join(f"{counts[w]} {w}" for w in words if counts[w])
             + f": {out}/ (metadata.jsonl lists them)"
@@ -257,7 +257,7 @@ def _report(event: dict[str, Any], as_json: bool) -> None:
         print_json(event)
     if event["status"] == "failed":
         print_error(event["error"])
-    elif not as_json and event["status"] != "exists":
+    elif not as_json and event["status"] != "kept":
         scores = event["row"]["provenance"]["generator"]["scores"]
         told = " ".join(f"{name} {value:.3g}" for name, value in scores.items())
         print_line(f"{event['id']}  {event['status']}  {'; '.join(event.get('reasons', [])) or told}")

@@ -36,7 +36,7 @@ def caption_folder(
         overwrite: whether rows that have a text get a new one.
 
     Yields:
-        Of each row: its ``id`` and ``status``, ``captioned``, ``exists`` or ``failed``, with the ``text`` or the
+        Of each row: its ``id`` and ``status``, ``captioned``, ``kept`` or ``failed``, with the ``text`` or the
         ``error``.
 
     Raises:
@@ -53,7 +53,7 @@ def caption_folder(
             if row["id"] in captions:
                 yield {"id": row["id"], "status": "captioned", "text": captions[row["id"]]}
             elif _has_text(row) and not (overwrite and row.get(SOURCE) != name):
-                yield {"id": row["id"], "status": "exists", "text": row.get("text") or row.get("caption")}
+                yield {"id": row["id"], "status": "kept", "text": row.get("text") or row.get("caption")}
             else:
                 todo.append(i)
         if todo:

@@ -103,7 +103,7 @@ def create_samples(
         options: which samples are created.
 
     Yields:
-        ``{"id", "source", "strength", "status"}``: ``created`` with its ``row``; ``exists``, from an earlier run;
+        ``{"id", "source", "strength", "status"}``: ``created`` with its ``row``; ``kept``, from an earlier run;
         ``rejected`` with ``reasons`` and ``row``; ``failed`` with ``error``, where a source cannot be read, or a
         network returned NaN or infinity for it.
 
@@ -234,7 +234,7 @@ def _create_batch(
             events[item.key] |= _store(writer, _with_file(sample, folder, item, sha), known, options.filters)
     for item in chunk:
         event = events[item.key]
-        yield event if "status" in event else {**event, "status": "exists"}
+        yield event if "status" in event else {**event, "status": "kept"}
 
 
 def _generate(
@@ -263,10 +263,10 @@ def _store(
     origin = _origin(sample)
     reasons = [reason for f in filters if (reason := f.violation(origin.generator["scores"]))]
     if key in known:
-        return {"status": "exists"}
+        return {"status": "kept"}
     with file_lock(writer.root, shared=True):
         if writer.has(key):
-            return {"status": "exists"}
+            return {"status": "kept"}
         if not reasons:
             return {"status": "created", "row": writer.write(sample)}
         row: Row = {
