@@ -23,7 +23,7 @@ import torch
 
 from twofold.checkpoints import open_model
 from twofold.image import write_image
-from twofold.predict.diffusion import Predictor
+from twofold.predict.diffusion import DiffusionPredictor
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
@@ -38,7 +38,7 @@ def timed(work: Callable[[], object], repeats: int) -> float:
 
 
 @torch.no_grad()
-def parts(predictor: Predictor, image: torch.Tensor, repeats: int) -> dict[str, float]:
+def parts(predictor: DiffusionPredictor, image: torch.Tensor, repeats: int) -> dict[str, float]:
     """Seconds of encoder, U-Net and decoder at the size the predictor works at."""
     net = predictor.backbone
     canvas = torch.nn.functional.interpolate(

@@ -148,7 +148,7 @@ def scannet_second_stage() -> Recipe:
 
 def as_released(recipe: Recipe, sources: tuple[Source, ...]) -> Recipe:
     """``recipe`` with pictures and words as the released code shows them to the network."""
-    shown = OneStep(timestep=0, encode="sample", noised=True)
+    shown = OneStep(timestep=0, encode="sample", add_noise=True)
     return recipe.replace(
         sources=sources,
         size=(512, 512),

@@ -41,7 +41,7 @@ def ablation(micro: int = 16) -> Recipe:
     """
     return Recipe(
         name="genpercept-ablation", stage="denoiser", start=SD21, sources=(HYPERSIM, VKITTI), mix={"depth": 1.0},
-        together=micro, size=(480, 640), protocol=OneStep(timestep=1, taught="random"), prompts={"depth": ""},
+        together=micro, size=(480, 640), protocol=OneStep(timestep=1, train_timesteps="random"), prompts={"depth": ""},
         text="frozen", steps=30000, batch=32, micro=micro, optimizer="adam", lr=3e-5, betas=(0.9, 0.999),
         weight_decay=0.0, schedule="exponential", warmup=100, decay=25000, final_lr=0.01, clip=0.0, ema=0.0,
         precision="bf16", seed=2024, validation="data/hypersim-val", validate_every=3000, validate_count=100,

@@ -12,13 +12,15 @@ from twofold.protocols import MultiStep, Noise, OneStep
 from twofold.train import Recipe
 
 SD14 = "CompVis/stable-diffusion-v1-4"
-MARIGOLD_NOISE = MultiStep(steps=10, spacing="leading", final="prev", noise=Noise(), mixed="original")
+MARIGOLD_NOISE = MultiStep(
+    steps=10, spacing="leading", final="prev", noise=Noise(), noise_strategy="original"
+)
 MARIGOLD_TRAILING = MultiStep(
-    steps=4, spacing="trailing", final="prev", noise=Noise(zero_snr=True), mixed="original"
+    steps=4, spacing="trailing", final="prev", noise=Noise(zero_snr=True), noise_strategy="original"
 )
 ZEROS = MultiStep(steps=1, start="zeros", noise=Noise())
-LOTUS_G = OneStep(timestep=999, predicts="x0", condition="concat", start="gaussian", encode="sample")
-LOTUS_D = OneStep(timestep=999, predicts="x0", encode="sample")
+LOTUS_G = OneStep(timestep=999, prediction_type="x0", condition="concat", start="gaussian", encode="sample")
+LOTUS_D = OneStep(timestep=999, prediction_type="x0", encode="sample")
 
 
 def marigold_depth() -> Recipe:

@@ -44,7 +44,7 @@ def time_step_1() -> Recipe:
 
     Published: KITTI .100 .906, NYUv2 .054 .965, ScanNet .060 .961, DIODE .304 .769, ETH3D .069 .956 (AbsRel, delta 1).
     """
-    return told("time-step-1", timestep=1, taught="same")
+    return told("time-step-1", timestep=1, train_timesteps="same")
 
 
 def time_step_500() -> Recipe:
@@ -52,7 +52,7 @@ def time_step_500() -> Recipe:
 
     Published: KITTI .102 .897, NYUv2 .053 .966, ScanNet .059 .961, DIODE .307 .765, ETH3D .068 .956 (AbsRel, delta 1).
     """
-    return told("time-step-500", timestep=500, taught="same")
+    return told("time-step-500", timestep=500, train_timesteps="same")
 
 
 def time_step_900() -> Recipe:
@@ -60,4 +60,4 @@ def time_step_900() -> Recipe:
 
     Published: KITTI .105 .891, NYUv2 .054 .966, ScanNet .058 .964, DIODE .309 .762, ETH3D .068 .953 (AbsRel, delta 1).
     """
-    return told("time-step-900", timestep=900, taught="same")
+    return told("time-step-900", timestep=900, train_timesteps="same")

@@ -144,7 +144,7 @@ def write_published(key: str, root: Path) -> tuple[Path, str]:
         return folder, str(base)
     protocol = next(iter(row.tasks.values())).protocol
     channels = protocol.channels(4)
-    module = unet(channels, labels=protocol.class_labels is not None, out=4 * protocol.parts)
+    module = unet(channels, labels=protocol.class_labels is not None, out=4 * protocol.num_outputs)
     write_unet(folder / row.unet, module, row.headless)
     write_vae(folder / row.vae, old=row.method == "GenPercept")
     if row.head:

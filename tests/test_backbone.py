@@ -6,7 +6,7 @@ import torch
 import golden
 from twofold.backbones import new
 from twofold.heads import LatentHead
-from twofold.predict.diffusion import Predictor
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS
 
@@ -35,7 +35,7 @@ def test_published_numbers_of_one_step(net):
         (-0.000355, 0.242531, 0.792641, -0.040109, -0.179787),
     )
 
-    predictor = Predictor(net, TASKS["depth"], OneStep(timestep=1), LatentHead())
+    predictor = DiffusionPredictor(net, TASKS["depth"], OneStep(timestep=1), LatentHead())
     net.embed = lambda prompts, pad=False: golden.text().expand(len(prompts), -1, -1)
     minus = -net(z, torch.tensor([1]), golden.text()).prediction
     close(net.decode(minus), (-0.032040, 0.130464, 0.798869, -0.034644, -0.019503))

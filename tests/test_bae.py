@@ -12,7 +12,7 @@ from twofold.ensemble import closest
 from twofold.evaluate import score
 from twofold.heads import Head, make_head
 from twofold.heads.pixel_sampling import at, counts, sample
-from twofold.predict.diffusion import Predictor, Reading
+from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS
 from twofold.tasks.directions import COSTS, expected_angle, mean_cost
@@ -291,7 +291,9 @@ def data(tmp_path_factory):
 
 
 def asked(net, made):
-    return Predictor(net, TASKS["normals"], OneStep(timestep=0), made, Reading(prompt=""), size=0)
+    return DiffusionPredictor(
+        net, TASKS["normals"], OneStep(timestep=0), made, OutputConfig(prompt=""), size=0
+    )
 
 
 def test_a_run_of_the_trainer_teaches_the_head_and_leaves_the_network_alone(data, tmp_path):
@@ -330,8 +332,8 @@ def test_a_prediction_holds_how_far_off_it_may_be_and_many_their_disagreement():
     net = new.tiny()
     torch.manual_seed(0)
     made = make_head("bae", net, 3).eval()
-    noisy = OneStep(timestep=0, noised=True)
-    predictor = Predictor(net, TASKS["normals"], noisy, made, size=0)
+    noisy = OneStep(timestep=0, add_noise=True)
+    predictor = DiffusionPredictor(net, TASKS["normals"], noisy, made, size=0)
     pictures = [torch.rand(3, 30, 44, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
     one, two = predictor(pictures)
     assert one.uncertainty is not None
@@ -356,15 +358,15 @@ def test_noise_of_the_first_time_step_is_small_drawn_from_the_seed_and_off_unles
 
     for protocol, seed in (
         (OneStep(timestep=0), 0),
-        *((OneStep(timestep=0, noised=True), s) for s in (1, 1, 2)),
+        *((OneStep(timestep=0, add_noise=True), s) for s in (1, 1, 2)),
     ):
         with pytest.raises(StopIteration):
-            protocol.solve(look, z, torch.Generator().manual_seed(seed), net.schedule)
+            protocol.sample(look, z, torch.Generator().manual_seed(seed), net.schedule)
     assert torch.equal(seen[0], z)
     assert torch.equal(seen[1], seen[2])
     assert not torch.equal(seen[1], seen[3])
     assert (seen[1] - z).std() == pytest.approx(0.02915, rel=0.4)
-    assert OneStep(noised=True).random
-    assert not OneStep().random
-    with pytest.raises(ValueError, match="noised is about the image latent alone"):
-        OneStep(noised=True, condition="concat")
+    assert OneStep(add_noise=True).is_stochastic
+    assert not OneStep().is_stochastic
+    with pytest.raises(ValueError, match="add_noise is about the image latent alone"):
+        OneStep(add_noise=True, condition="concat")

@@ -96,13 +96,13 @@ def read_part(folder: Path, file: str, net: Any) -> None:
     part = file.split("/")[0]
     if part == "twofold.json":
         settings = own._settings(folder)
-        from twofold.predict.diffusion import Predictor
+        from twofold.predict.diffusion import DiffusionPredictor
         from twofold.tasks import get_task
 
         for name, how in settings.tasks.items():
             if how.head == "latent":
                 try:
-                    Predictor(
+                    DiffusionPredictor(
                         net, get_task(how.task or name, False), how.protocol, net, how.reading, settings.size
                     )
                 except ValueError as error:

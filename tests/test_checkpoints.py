@@ -37,7 +37,7 @@ def test_what_is_saved_is_loaded(folder):
         assert all(torch.equal(v, state[k]) for k, v in module.state_dict().items())
     assert after.tasks == ("depth", "normals")
     assert after.settings.tasks["normals"].frame == "RUB"
-    assert after.backbone.schedule.predicts == "v"
+    assert after.backbone.schedule.prediction_type == "v"
     text = ["a red chair"]
     assert torch.equal(before.embed(text), after.backbone.embed(text))
 

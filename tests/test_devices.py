@@ -13,8 +13,8 @@ from twofold.diffusion import Schedule, dpmpp_2m_timesteps, sample
 from twofold.finite import NonFiniteError, check_finite
 from twofold.generate.images import ImageGenerator
 from twofold.heads import LatentHead, make_head
-from twofold.predict.diffusion import Predictor
-from twofold.protocols import Answer, MultiStep, Noise, OneStep, Query
+from twofold.predict.diffusion import DiffusionPredictor
+from twofold.protocols import DenoiserOutput, ModelInput, MultiStep, Noise, OneStep
 from twofold.tasks import TASKS
 
 PROTOCOLS = {
@@ -22,19 +22,19 @@ PROTOCOLS = {
     "from the network's own": MultiStep(steps=3, final="prev", spacing="leading"),
     "euler": MultiStep(steps=3, sampler="euler", noise=Noise()),
     "lcm": MultiStep(steps=3, sampler="lcm", noise=Noise()),
-    "flow": MultiStep(steps=3, noise=Noise(predicts="flow"), sampler="euler"),
-    "epsilon": MultiStep(steps=3, noise=Noise(predicts="epsilon")),
-    "x0": MultiStep(steps=3, noise=Noise(predicts="x0")),
+    "flow": MultiStep(steps=3, noise=Noise(prediction_type="flow"), sampler="euler"),
+    "epsilon": MultiStep(steps=3, noise=Noise(prediction_type="epsilon")),
+    "x0": MultiStep(steps=3, noise=Noise(prediction_type="x0")),
     "zeros": MultiStep(steps=1, start="zeros", noise=Noise()),
     "image": MultiStep(
-        steps=5, start="image", condition="replace", noise=Noise(), spacing="leading", oracle=True
+        steps=5, start="image", condition="replace", noise=Noise(), spacing="leading", use_image_as_noise=True
     ),
     "explicit": MultiStep(timesteps=(900, 500, 20), noise=Noise(zero_snr=True)),
     "all noise": MultiStep(steps=2, noise=Noise(1, 1)),
-    "mixed": MultiStep(steps=2, mixed="original", noise=Noise()),
+    "mixed": MultiStep(steps=2, noise_strategy="original", noise=Noise()),
     "one step": OneStep(),
     "one step beside noise": OneStep(condition="concat"),
-    "one step noised": OneStep(timestep=300, noised=True),
+    "one step noised": OneStep(timestep=300, add_noise=True),
 }
 
 
@@ -42,11 +42,11 @@ def generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(i) for i in range(count)]
 
 
-def look(query: Query) -> Answer:
+def look(query: ModelInput) -> DenoiserOutput:
     """A network that any device computes alike."""
     assert query.x.dtype == query.alpha.dtype == query.sigma.dtype == torch.float32
     word = 0.5 * query.x[:, -4:] + query.t.reshape(-1, 1, 1, 1).to(query.x.dtype) / 2000
-    return Answer(query.read(word))
+    return DenoiserOutput(query.to_x0(word))
 
 
 def test_the_device_refuses_what_mps_refuses():
@@ -67,26 +67,26 @@ def test_the_device_refuses_what_mps_refuses():
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_protocols_solve_and_prepare_alike(name):
-    protocol, schedule = PROTOCOLS[name], Schedule.of(0.00085, 0.012)
+    protocol, schedule = PROTOCOLS[name], Schedule.from_betas(0.00085, 0.012)
     torch.manual_seed(0)
     image, target = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
-    wanted = protocol.solve(look, image, generators(2), schedule).x0
+    wanted = protocol.sample(look, image, generators(2), schedule).x0
     shown = protocol.prepare(image, target, generators(1)[0], schedule)
     with far_device() as device:
-        found = protocol.solve(look, image.to(device), generators(2), schedule).x0
+        found = protocol.sample(look, image.to(device), generators(2), schedule).x0
         query = protocol.prepare(image.to(device), target.to(device), generators(1)[0], schedule)
-        aim = query.wanted(target.to(device))
+        aim = query.training_target(target.to(device))
     assert isinstance(found, Far)
     torch.testing.assert_close(near(found), wanted)
     for field in ("x", "t", "state", "alpha", "sigma"):
         torch.testing.assert_close(near(getattr(query, field)), getattr(shown, field))
-    torch.testing.assert_close(near(aim), shown.wanted(target))
+    torch.testing.assert_close(near(aim), shown.training_target(target))
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 @pytest.mark.parametrize("predicts", ["v", "flow"])
 def test_walks_end_alike(sampler, predicts):
-    schedule = Schedule.flow() if predicts == "flow" else Schedule.of(0.00085, 0.012, zero_snr=True)
+    schedule = Schedule.flow() if predicts == "flow" else Schedule.from_betas(0.00085, 0.012, zero_snr=True)
     times = dpmpp_2m_timesteps(schedule, 999, 6) if sampler == "dpmpp_2m" else schedule.timesteps(6)
     x = torch.randn(2, 4, 8, 8)
 
@@ -107,7 +107,7 @@ def test_a_whole_predictor_answers_alike(kind):
     more = {"prompts": ["a chair", "a table"]} if kind == "fpn" else {}
     head = LatentHead() if kind == "latent" else make_head(kind, net, task.outputs, **more)
     protocol = MultiStep(steps=3, start="image", condition="replace", spacing="leading", offset=1)
-    predictor = Predictor(net.eval(), task, protocol, head.eval(), size=32)
+    predictor = DiffusionPredictor(net.eval(), task, protocol, head.eval(), size=32)
     images = [torch.rand(3, 32, 24), torch.rand(3, 32, 24)]
     wanted = [p.map for p in predictor(images)]
     with far_device() as device:

@@ -149,7 +149,7 @@ def test_as_its_program_asks_it_pictures_are_squeezed_and_noise_is_drawn(folder)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.shape == (3, 40, 56)
-    assert predictor.protocol == OneStep(timestep=0, encode="sample", noised=True)
+    assert predictor.protocol == OneStep(timestep=0, encode="sample", add_noise=True)
 
 
 def test_the_command_line_turns_it_into_our_layout(folder, tmp_path):

@@ -29,7 +29,7 @@ def reading(network, schedule):
     """A denoiser that says what `network` says, read as x0."""
 
     def denoise(x, t):
-        return to_x0(network(x), x, *schedule.scales_like(t, x), schedule.predicts)
+        return to_x0(network(x), x, *schedule.scales_like(t, x), schedule.prediction_type)
 
     return denoise
 

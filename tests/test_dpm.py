@@ -21,8 +21,8 @@ from twofold.generate.sampling import sampling_plan
 KINDS = {"epsilon": "epsilon", "v_prediction": "v", "sample": "x0"}
 SCHEDULES = {
     **{
-        f"{kind}, {'to pure noise' if pure else 'as ever'}": Schedule.of(
-            0.00085, 0.012, zero_snr=pure, predicts=kind
+        f"{kind}, {'to pure noise' if pure else 'as ever'}": Schedule.from_betas(
+            0.00085, 0.012, zero_snr=pure, prediction_type=kind
         )
         for kind in ("epsilon", "v", "x0")
         for pure in (False, True)
@@ -51,8 +51,8 @@ def exact(schedule: Schedule):
         alpha, sigma = schedule.scales_like(t, x)
         gain = alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
         x0 = 0.3 + gain * (x - alpha * 0.3)
-        said = from_x0(x0, (x - alpha * x0) / sigma, alpha, sigma, schedule.predicts)
-        return to_x0(said, x, alpha, sigma, schedule.predicts)
+        said = from_x0(x0, (x - alpha * x0) / sigma, alpha, sigma, schedule.prediction_type)
+        return to_x0(said, x, alpha, sigma, schedule.prediction_type)
 
     return denoise
 
@@ -89,7 +89,7 @@ def test_it_equals_diffusers(network, start, kind, spacing, steps):
         expected = oracle.step(network(expected), t, expected).prev_sample
 
     def denoise(x: Tensor, t: Tensor) -> Tensor:
-        return to_x0(network(x), x, *ours.scales_like(t, x), ours.predicts)
+        return to_x0(network(x), x, *ours.scales_like(t, x), ours.prediction_type)
 
     found = sample(denoise, start, ours, oracle.timesteps.tolist(), "dpmpp_2m")
     # diffusers keeps its tables in float32.
@@ -138,7 +138,7 @@ def test_a_network_that_knows_the_clean_latent_is_believed_in_any_number_of_step
     schedule = SCHEDULES[name]
     clean, noise = start[:1], start[1:]
     for begin in (schedule.step_at(1.0), 600, 7):
-        x, _, _ = schedule.noised(clean, noise, torch.tensor([begin]))
+        x, _, _ = schedule.add_noise(clean, noise, torch.tensor([begin]))
         for steps in (1, 2, 3, 8, 50):
             times = dpmpp_2m_timesteps(schedule, begin, steps)
             found = sample(lambda x, t: clean, x, schedule, times, "dpmpp_2m")

@@ -20,8 +20,8 @@ from twofold.evaluate import score
 from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
 from twofold.generate.images import ImageGenerator
 from twofold.heads import Head, LatentHead
-from twofold.predict.diffusion import Predictor, Reading
-from twofold.predict.module import NetworkPredictor
+from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.module import ModulePredictor
 from twofold.predict.prediction import Prediction
 from twofold.protocols import MultiStep, OneStep
 from twofold.tasks import TASKS
@@ -73,7 +73,7 @@ def test_infinity_survives_a_clamp_as_nan():
 @pytest.mark.parametrize("task", TASKS)
 def test_no_task_makes_a_map_of_it(net, task, value, everywhere):
     head = Constant(value, 3 if TASKS[task].painted else TASKS[task].outputs, everywhere)
-    predictor = Predictor(net, TASKS[task], OneStep(), head)
+    predictor = DiffusionPredictor(net, TASKS[task], OneStep(), head)
     with pytest.raises(NonFiniteError, match=f"the network's {task} output is NaN or infinite in"):
         predictor(image())
 
@@ -82,7 +82,7 @@ def test_no_task_makes_a_map_of_it(net, task, value, everywhere):
 def test_a_network_of_ones_own_is_checked_before_its_canvas_is_decoded(value):
     for task in ("depth", "normals"):
         with pytest.raises(NonFiniteError, match=f"{task} output"):
-            NetworkPredictor(Constant(value), TASKS[task])(image())
+            ModulePredictor(Constant(value), TASKS[task])(image())
 
 
 @pytest.mark.parametrize("value", BAD)
@@ -93,12 +93,12 @@ def test_broken_weights_are_noticed_whatever_reads_the_latent(stage, value):
     with torch.no_grad():
         layer.bias[0] = value
     for task, reading in (
-        ("depth", Reading(stretch=True)),
-        ("depth", Reading(clip="channels")),
-        ("normals", Reading()),
+        ("depth", OutputConfig(stretch=True)),
+        ("depth", OutputConfig(clip="channels")),
+        ("normals", OutputConfig()),
     ):
         with pytest.raises(NonFiniteError):
-            Predictor(net, TASKS[task], OneStep(), LatentHead(), reading)(image())
+            DiffusionPredictor(net, TASKS[task], OneStep(), LatentHead(), reading)(image())
     with pytest.raises(NonFiniteError, match="the generated image of 'a red chair'"):
         ImageGenerator(net, steps=2)(["a red chair"], (32, 32))
 
@@ -113,7 +113,7 @@ def test_features_are_checked_although_a_head_may_swallow_them(net):
             return torch.nn.functional.relu(features[-1][:, :1] * 0 - math.inf).expand(-1, 3, -1, -1)
 
     forward = net.forward
-    predictor = Predictor(net, TASKS["depth"], OneStep(), Rectified())
+    predictor = DiffusionPredictor(net, TASKS["depth"], OneStep(), Rectified())
     broken = type(forward(torch.zeros(1, 4, 4, 4), torch.ones(1), net.embed([""])))
 
     def broken_forward(x, *args, **more):
@@ -129,18 +129,20 @@ def test_features_are_checked_although_a_head_may_swallow_them(net):
 
 
 def test_the_image_and_the_member_of_an_ensemble_are_named(net):
-    predictor = Predictor(net, TASKS["depth"], OneStep(), Constant(math.nan, everywhere=False))
+    predictor = DiffusionPredictor(net, TASKS["depth"], OneStep(), Constant(math.nan, everywhere=False))
     with pytest.raises(
         NonFiniteError, match=r"images 2 of 3 \(counted from 0\): the network's depth output"
     ) as caught:
         predictor([image(i) for i in range(3)])
     assert caught.value.positions == (2,)
-    random = Predictor(net, TASKS["depth"], OneStep(encode="sample"), Constant(math.nan, everywhere=False))
+    random = DiffusionPredictor(
+        net, TASKS["depth"], OneStep(encode="sample"), Constant(math.nan, everywhere=False)
+    )
     with pytest.raises(NonFiniteError, match="depth output of ensemble member 2"):
         random(image(), ensemble=3)
     walk = MultiStep(3, start="image", condition="replace")
     with pytest.raises(NonFiniteError):
-        Predictor(net, TASKS["depth"], walk, Constant(math.inf))(image())
+        DiffusionPredictor(net, TASKS["depth"], walk, Constant(math.inf))(image())
 
 
 def test_an_uncertainty_is_checked_like_the_map(net):
@@ -152,7 +154,7 @@ def test_an_uncertainty_is_checked_like_the_map(net):
             return out * 0 + 0.5, out[:, :1] * 0 + math.inf
 
     with pytest.raises(NonFiniteError, match="the uncertainty of the network's normals output"):
-        Predictor(net, TASKS["normals"], OneStep(), Unsure(0.0))(image())
+        DiffusionPredictor(net, TASKS["normals"], OneStep(), Unsure(0.0))(image())
 
 
 def test_no_score_comes_of_it():

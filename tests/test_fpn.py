@@ -9,7 +9,7 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.evaluate import score
 from twofold.heads import FPNHead, Head, make_head
-from twofold.predict.diffusion import Predictor
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.predict.prediction import Prediction, Sees
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS, Task, get_task
@@ -106,7 +106,7 @@ def test_a_run_of_the_trainer_and_its_checkpoint(data, tmp_path):
     settings = ModelSettings(size=32).with_tasks(["semantic_logits"], OneStep(), "seg", "fpn")
     save_model(net, settings, tmp_path / "model", torch.float32, heads)
     task = get_task("semantic_logits")
-    ours = Predictor(net, task, OneStep(), heads["semantic_logits"].eval(), size=32)
+    ours = DiffusionPredictor(net, task, OneStep(), heads["semantic_logits"].eval(), size=32)
     read = open_model(str(tmp_path / "model")).predictor()
     picture = world.sphere(0, 32).image
     assert torch.equal(read(picture).map, ours(picture).map)

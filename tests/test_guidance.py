@@ -23,7 +23,7 @@ def test_without_guidance_the_unconditional_prediction_is_never_made() -> None:
 
 
 def test_lcm_needs_generators_where_it_adds_noise() -> None:
-    schedule = Schedule.of(0.00085, 0.012)
+    schedule = Schedule.from_betas(0.00085, 0.012)
     x = torch.randn(1, 1, 2, 2)
     with pytest.raises(ValueError, match="pass rngs="):
         sample(lambda x, t: x, x, schedule, [900, 400], "lcm")
@@ -31,10 +31,10 @@ def test_lcm_needs_generators_where_it_adds_noise() -> None:
 
 def test_steps_lead_to_the_scales_that_are_passed() -> None:
     """With x0 and the noise known, the latent after the last step is their sum at the last scales."""
-    schedule = Schedule.of(0.00085, 0.012)
+    schedule = Schedule.from_betas(0.00085, 0.012)
     rng = torch.Generator().manual_seed(0)
     x0, noise = randn_tensor((2, 1, 4, 4), rng, torch.zeros(1)).chunk(2)
-    x = schedule.noised(x0, noise, torch.tensor([700]))[0]
+    x = schedule.add_noise(x0, noise, torch.tensor([700]))[0]
     for sampler in ("ddim", "euler", "dpmpp_2m"):
         scales = schedule.scales_after([700, 300], (0.8, 0.6))
         found = sample(lambda x, t: x0, x, schedule, [700, 300], sampler, scales=scales)

@@ -17,7 +17,7 @@ from twofold.backbones.new import tiny
 from twofold.checkpoints import ModelError, open_model, save_model
 from twofold.checkpoints.settings import ModelSettings
 from twofold.heads import make_head
-from twofold.predict.diffusion import Predictor, Reading
+from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
 from twofold.protocols import OneStep
 from twofold.tasks import get_task
 from twofold.train.learn import Denoiser
@@ -177,8 +177,12 @@ def test_features_for_a_network_without_an_encoder_are_refused(backbone):
     with pytest.raises(ValueError, match="no image encoder"):
         denoise(tiny(), image, maps)
     with pytest.raises(ValueError, match="no image encoder"):
-        Predictor(
-            tiny(), get_task("depth"), OneStep(), make_head("light", tiny(), 1), Reading(image_features=True)
+        DiffusionPredictor(
+            tiny(),
+            get_task("depth"),
+            OneStep(),
+            make_head("light", tiny(), 1),
+            OutputConfig(image_features=True),
         )
 
 
@@ -202,7 +206,9 @@ def test_predictor_with_image_features(backbone, task, activation):
     torch.manual_seed(1)
     head = make_head("pyramid", backbone, found.outputs, activation=activation).eval()
     torch.nn.init.normal_(backbone.image_adapter.adapters[1].weight, std=0.1)
-    predictor = Predictor(backbone, found, OneStep(), head, Reading(image_features=True), size=0)
+    predictor = DiffusionPredictor(
+        backbone, found, OneStep(), head, OutputConfig(image_features=True), size=0
+    )
     images = [torch.rand(3, 64, 88), torch.rand(3, 60, 88)]
     together = predictor(images)
     for image, prediction in zip(images, together, strict=True):
@@ -238,7 +244,7 @@ def test_checkpoint_keeps_encoder_adapters_and_heads(backbone, tmp_path):
     opened = open_model(str(tmp_path / "model"))
     assert opened.settings.image_encoder == "efficientnet-lite0"
     image = torch.rand(3, 64, 64)
-    before = Predictor(
+    before = DiffusionPredictor(
         backbone, get_task("depth"), OneStep(), head.eval(), opened.settings.tasks["depth"].reading, 64
     )
     torch.testing.assert_close(opened.predictor("depth")(image).map, before(image).map)

@@ -14,7 +14,7 @@ from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.cli.main import run
 from twofold.data.labels import NYU40_COLOURS, decode_drawn, encode_drawn
 from twofold.data.writer import FolderWriter
-from twofold.predict.diffusion import Predictor, Reading
+from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
 from twofold.protocols import MultiStep, Noise
 from twofold.sample import Sample
 from twofold.targets.people import JOINTS
@@ -136,7 +136,9 @@ def test_every_other_recipe_trains_and_predicts(place, tiny, tmp_path, name):
     new.expand_conv_in(net, recipe.protocol.channels(net.latent_channels))
     assert 0 < list(train(net, recipe, place / tmp_path.name, heads))[-1]["loss"] < 100
     for task in recipe.tasks:
-        answer = Predictor(net, get_task(task), recipe.protocol, heads[task], Reading(recipe.prompts[task]))
+        answer = DiffusionPredictor(
+            net, get_task(task), recipe.protocol, heads[task], OutputConfig(recipe.prompts[task])
+        )
         assert sound(answer(ball(7).image).map)
 
 
@@ -200,7 +202,9 @@ def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tiny, tmp_path
     for name in ("rgb_noise_beta_1", "rgb_noise_beta_1_in_one"):
         recipe, heads, net = small(place, f"table1:{name}").replace(together=1), {}, deepcopy(tiny)
         losses += [r["loss"] for r in train(net, recipe, place / f"{tmp_path.name}-{name}", heads)]
-        predictor = Predictor(net, get_task("depth"), recipe.protocol, heads["depth"], Reading(""))
+        predictor = DiffusionPredictor(
+            net, get_task("depth"), recipe.protocol, heads["depth"], OutputConfig("")
+        )
         answers.append(predictor(ball(7).image).map)
     assert losses[0] == losses[1]
     assert torch.equal(*answers)

@@ -20,11 +20,11 @@ PROGRAM = """
 import resource, sys, torch
 from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
-from twofold.predict.base import Painter
+from twofold.predict.base import BasePredictor
 from twofold.tasks import TASKS
 from pathlib import Path
 
-class Stub(Painter):
+class Stub(BasePredictor):
     def paint(self, images, seeds):
         return images * 2 - 1, None
 

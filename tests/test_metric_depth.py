@@ -16,7 +16,7 @@ from twofold.evaluate.protocol import EvaluationError
 from twofold.evaluate.protocols import EVAL_PROTOCOLS
 from twofold.generate import CreationOptions, GenerationConfig, SyntheticDataGenerator, create_samples
 from twofold.generate.relative import can_train_on
-from twofold.predict.module import NetworkPredictor
+from twofold.predict.module import ModulePredictor
 from twofold.predict.prediction import Prediction
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.metric_depth import depth_8m, depth_10m
@@ -39,7 +39,7 @@ class Constant(torch.nn.Module):
 
 
 def predictor(canvas: float, task=depth_10m):
-    return NetworkPredictor(Constant(canvas).eval(), task, "depth", 32)
+    return ModulePredictor(Constant(canvas).eval(), task, "depth", 32)
 
 
 def protocol(name: str) -> Any:

@@ -13,7 +13,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, digest, open_model, own_files, save_model
 from twofold.heads import MultiTaskHead, find_shared, make_head, share_modules
-from twofold.predict.diffusion import Predictor
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
 from twofold.tasks import get_task
 from twofold.train.denoiser import DenoiserStage
@@ -92,7 +92,7 @@ def features(net, count=2, side=4):
 
 def answers(net, heads, tasks=TASKS):
     picture = world.sphere(9, 32).image
-    return {t: Predictor(net, get_task(t), OneStep(), heads[t], size=32)(picture).map for t in tasks}
+    return {t: DiffusionPredictor(net, get_task(t), OneStep(), heads[t], size=32)(picture).map for t in tasks}
 
 
 # The head

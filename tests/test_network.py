@@ -18,7 +18,7 @@ from twofold.checkpoints import ModelError, ModelSettings, open_model, open_netw
 from twofold.data import Folder, FolderWriter
 from twofold.evaluate import EvalRequest, evaluation_from_model, get_eval_protocol, run_and_report, score
 from twofold.generate import GenerationConfig, SyntheticDataGenerator
-from twofold.predict.module import NetworkPredictor, padded, read
+from twofold.predict.module import ModulePredictor, padded, read
 from twofold.predict.prediction import Sees
 from twofold.protocols import OneStep
 from twofold.sample import Sample
@@ -345,7 +345,7 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
         data, get_eval_protocol("normal/dsine"), tmp_path / "report", count=3, allow_synthetic=True
     )
     report = run_and_report(*evaluation_from_model(request, predictor, size=0), pictures=False)
-    plain = NetworkPredictor(opened.module, TASKS["normals"])
+    plain = ModulePredictor(opened.module, TASKS["normals"])
     for metric, value in score(plain, [data[i] for i in range(3)]).items():
         assert report["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-5)
     assert score(sees, [data[0]]).keys() == score(plain, [data[0]]).keys()
@@ -506,7 +506,7 @@ def test_the_page_s_network_is_one(root):
     exec(compile(program, "docs/training.md", "exec"), names)
     asked = names["mine"]()
     network = names["Small"](**asked.network_options)
-    found = NetworkPredictor(network.eval(), TASKS["normals"])(torch.rand(3, 9, 13))
+    found = ModulePredictor(network.eval(), TASKS["normals"])(torch.rand(3, 9, 13))
     assert found.map.shape == (3, 9, 13)
     assert asked.network == "mine.py:Small"
 

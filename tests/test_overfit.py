@@ -1,7 +1,7 @@
 """Every task overfits eight images through every kind of head, measured on the decoded maps against the labels.
 
 A small network is trained for 60 to 700 steps. What is asserted is the task's own error (relative error of depth,
-degrees, intersection over union, ...) of what a `Predictor` makes of the trained weights, not the loss: the target of
+degrees, intersection over union, ...) of a `DiffusionPredictor` with the trained weights, not the loss: the target of
 a loss goes through the same encoding as the prediction, so that it is small where that encoding is wrong. The error
 has to be below half of that of the mean label, the best map that does not depend on the image.
 """
@@ -24,7 +24,7 @@ from twofold.data.folder import Folder
 from twofold.geometry import align_affine, unit
 from twofold.heads import Head
 from twofold.metrics import peaks
-from twofold.predict.diffusion import Predictor
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.tasks import TASKS, Task
 from twofold.train.learn import make_heads, make_tasks
 from twofold.train.loop import train
@@ -116,7 +116,7 @@ def recipe_of(task: str, head: str, folder: Path, size: int) -> Recipe:
 def mean_error(net: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe, folder: Folder) -> float:
     """Of the predictions of all images."""
     (name,) = recipe.tasks
-    predictor = Predictor(net.eval(), TASKS[name], recipe.protocol, heads[name].eval())
+    predictor = DiffusionPredictor(net.eval(), TASKS[name], recipe.protocol, heads[name].eval())
     found = [error(TASKS[name], predictor(s.image).map, s.targets[TASKS[name].target]) for s in folder]
     return sum(found) / len(found)
 

@@ -13,7 +13,7 @@ from diffusers import DDIMScheduler
 from test_protocol import SD, picture, tiny_one_step
 from twofold.checkpoints import PUBLISHED
 from twofold.heads import LatentHead
-from twofold.predict.diffusion import Predictor
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.tasks import TASKS
 
 SEED = 5
@@ -23,7 +23,9 @@ def predictor_of(key):
     """The predictor of a row of the table on a small network, and that network."""
     (name, how), *_ = PUBLISHED[key].tasks.items()
     net = tiny_one_step(how.protocol)
-    return Predictor(net, TASKS[name], how.protocol, LatentHead(), replace(how.reading, pad=False)), net
+    return DiffusionPredictor(
+        net, TASKS[name], how.protocol, LatentHead(), replace(how.reading, pad=False)
+    ), net
 
 
 def denoise(net, scheduler, state, condition):

@@ -19,7 +19,7 @@ from test_predict_files import contents, job, picture
 from twofold.cli.main import run
 from twofold.io import UnsafeNameError
 from twofold.io.atomic import host_name
-from twofold.predict.base import Painter
+from twofold.predict.base import BasePredictor
 from twofold.predict.files import OutputError, predict_files
 from twofold.predict.inputs import Input, Problem, find_inputs
 from twofold.predict.ledger import LedgerError
@@ -234,7 +234,7 @@ def test_lines_that_are_no_rows_are_named(tmp_path: Path, line: str) -> None:
 # ---- what people see
 
 
-class Stub(Painter):
+class Stub(BasePredictor):
     """Stands in for a model, so that none is loaded."""
 
     def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:

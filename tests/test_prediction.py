@@ -7,7 +7,7 @@ from twofold.backbones import new
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.geometry import convert_frame
 from twofold.heads import LatentHead
-from twofold.predict.diffusion import Predictor, Reading
+from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
 from twofold.predict.prediction import Prediction
 from twofold.protocols import MultiStep, OneStep
 from twofold.tasks import TASKS
@@ -24,7 +24,9 @@ def wide():
 
 
 def marigold(net, task="depth", **more):
-    return Predictor(net, TASKS[task], MultiStep(2, final="prev"), LatentHead(), Reading(prompt=""), **more)
+    return DiffusionPredictor(
+        net, TASKS[task], MultiStep(2, final="prev"), LatentHead(), OutputConfig(prompt=""), **more
+    )
 
 
 def pictures(*sizes):
@@ -79,7 +81,7 @@ def test_ensembles_are_merged_as_the_task_allows(wide):
 
 
 def test_an_ensemble_of_a_deterministic_protocol_is_refused():
-    predictor = Predictor(new.tiny(), TASKS["depth"], OneStep(), LatentHead())
+    predictor = DiffusionPredictor(new.tiny(), TASKS["depth"], OneStep(), LatentHead())
     with pytest.raises(ValueError, match="4 times the same one"):
         predictor(pictures((32, 32))[0], ensemble=4)
     with pytest.raises(ValueError, match="has no 'steps'"):
@@ -99,8 +101,8 @@ def test_another_number_of_steps_is_another_predictor(wide):
 def test_normals_leave_in_the_frame_that_is_asked():
     """Whatever frame the network paints in; twice converted is not converted."""
     net, image = new.tiny(), pictures((32, 40))[0]
-    rub = Predictor(net, TASKS["normals"], OneStep(), LatentHead())
-    lub = Predictor(net, TASKS["normals"], OneStep(), LatentHead(), Reading(frame="LUB"))
+    rub = DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead())
+    lub = DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead(), OutputConfig(frame="LUB"))
     mirrored = torch.tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
     torch.testing.assert_close(lub(image).map, rub(image).map * mirrored)
     assert lub(image).frame == "RUB"
@@ -113,7 +115,7 @@ def test_normals_leave_in_the_frame_that_is_asked():
     rub.frame = "RDF"
     assert rub(image).frame == "RDF"
     with pytest.raises(ValueError, match="no vectors"):
-        Predictor(net, TASKS["depth"], OneStep(), LatentHead())(image).in_frame("LUB")
+        DiffusionPredictor(net, TASKS["depth"], OneStep(), LatentHead())(image).in_frame("LUB")
 
 
 @pytest.mark.parametrize("space", ["depth", "disparity", "sqrt_disparity", "log_depth"])
@@ -136,7 +138,7 @@ def test_a_map_up_to_scale_and_shift_is_not_converted_without_them():
 
 
 def test_a_stretched_answer_fills_its_range():
-    found = Predictor(new.tiny(), TASKS["depth"], OneStep(), LatentHead(), Reading(stretch=True))(
-        pictures((32, 40))[0]
-    )
+    found = DiffusionPredictor(
+        new.tiny(), TASKS["depth"], OneStep(), LatentHead(), OutputConfig(stretch=True)
+    )(pictures((32, 40))[0])
     assert (float(found.map.min()), float(found.map.max())) == pytest.approx((0, 1), abs=1e-5)

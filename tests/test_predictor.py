@@ -10,8 +10,8 @@ from twofold.backbones import new
 from twofold.ensemble import median
 from twofold.heads import Head, LatentHead, make_head
 from twofold.predict.base import member_seed
-from twofold.predict.diffusion import Predictor, Reading
-from twofold.protocols import OneStep, Query
+from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.protocols import ModelInput, OneStep
 from twofold.tasks import TASKS
 
 
@@ -22,7 +22,7 @@ def net():
 
 @pytest.fixture(params=[name for name, task in TASKS.items() if task.painted])
 def predictor(request, net):
-    return Predictor(net, TASKS[request.param], OneStep(), LatentHead(), size=96)
+    return DiffusionPredictor(net, TASKS[request.param], OneStep(), LatentHead(), size=96)
 
 
 def pictures(*sizes):
@@ -51,12 +51,12 @@ def test_a_map_has_the_size_of_its_image_and_the_range_of_its_task(predictor):
 
 def test_guidance_moves_from_the_empty_prompt_through_the_prompt(net):
     """Ho & Salimans 2022, eq. 6: empty + g (prompt - empty); beyond the prompt for g > 1."""
-    query = Query(
+    query = ModelInput(
         torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([500, 500]),
         torch.zeros(2, 4, 8, 8), torch.zeros(2, 1, 1, 1), torch.ones(2, 1, 1, 1), "x0",
     )  # fmt: skip
-    guided = Predictor(
-        net, TASKS["depth"], OneStep(), LatentHead(), Reading(prompt="a red chair", guidance=3.0)
+    guided = DiffusionPredictor(
+        net, TASKS["depth"], OneStep(), LatentHead(), OutputConfig(prompt="a red chair", guidance=3.0)
     )
     with torch.no_grad():
         empty, prompt = (
@@ -71,7 +71,9 @@ def test_vectors_of_another_frame_leave_as_rub(net):
     """The network's vectors are taken for LUB: x is negated, y and z stay (in the same image, by the same weights)."""
     image = pictures((40, 48))[0]
     rub, lub = (
-        Predictor(net, TASKS["normals"], OneStep(), LatentHead(), Reading(frame=frame))(image).map
+        DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead(), OutputConfig(frame=frame))(
+            image
+        ).map
         for frame in ("RUB", "LUB")
     )
     torch.testing.assert_close(lub, rub * torch.tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1))
@@ -80,8 +82,8 @@ def test_vectors_of_another_frame_leave_as_rub(net):
 
 def test_members_of_an_ensemble_are_drawn_with_seeds_of_their_own(net):
     """The first is the prediction without an ensemble; the map is the median of all."""
-    protocol = OneStep(noised=True, timestep=500)
-    alone = Predictor(net, replace(TASKS["depth"], merge=median), protocol, LatentHead())
+    protocol = OneStep(add_noise=True, timestep=500)
+    alone = DiffusionPredictor(net, replace(TASKS["depth"], merge=median), protocol, LatentHead())
     image = pictures((40, 48))[0]
     members = torch.stack([alone(image, seed=member_seed(3, k)).map for k in range(3)])
     assert torch.equal(members[0], alone(image, seed=3).map)
@@ -103,7 +105,9 @@ class Painted(Head):
 @pytest.mark.parametrize(("clip", "mean"), [("mean", 1.0), ("channels", (1 + 0.5 - 0.1) / 3)])
 def test_channels_or_their_mean_are_held_in_range(net, clip, mean):
     """(3 + 0.5 - 0.1) / 3 is beyond 1; with each channel held first, the mean is 1.4 / 3."""
-    found = Predictor(net, TASKS["depth"], OneStep(), Painted(), Reading(clip=clip))(pictures((40, 48))[0])
+    found = DiffusionPredictor(net, TASKS["depth"], OneStep(), Painted(), OutputConfig(clip=clip))(
+        pictures((40, 48))[0]
+    )
     torch.testing.assert_close(found.map, torch.full((1, 40, 48), (mean + 1) / 2))
 
 
@@ -120,7 +124,7 @@ def test_padding_does_not_move_what_is_seen(net):
             return self.image
 
     head = Echo()
-    predictor = Predictor(net, TASKS["depth"], OneStep(), head)
+    predictor = DiffusionPredictor(net, TASKS["depth"], OneStep(), head)
     for h, w in ((375, 1242), (427, 640), (61, 45)):
         y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
         board = (((y // 16 + x // 16) % 2).float()).expand(3, -1, -1)
@@ -171,7 +175,7 @@ def test_shares_are_resized_smoothly_and_ids_are_not(net):
     """A mask says how surely a pixel belongs to it; halfway between two classes is no class."""
     image = pictures((90, 120))[0]
     for name in ("mask", "saliency", "semantic", "parsing"):
-        predictor = Predictor(net, TASKS[name], OneStep(), LatentHead(), size=40)
+        predictor = DiffusionPredictor(net, TASKS[name], OneStep(), LatentHead(), size=40)
         small = TASKS[name].decode(predictor.canvases(torch.nn.functional.interpolate(image[None], (30, 40))))
         levels = set(predictor(image).map.unique().tolist())
         assert (len(levels) > small.numel()) == (TASKS[name].classes == ())
@@ -185,7 +189,7 @@ def test_tasks_that_are_no_pictures_go_through_heads_that_read_features(net):
     image = pictures((48, 64))[0]
     for name, kind in (("keypoints", "keypoint"), ("keypoints", "light"), ("parsing_logits", "dpt")):
         task, head = TASKS[name], make_head(kind, net, TASKS[name].outputs).eval()
-        predictor = Predictor(net, task, OneStep(), head)
+        predictor = DiffusionPredictor(net, task, OneStep(), head)
         z = net.encode(image[None] * 2 - 1)
         said = net(z, torch.tensor([1]), net.embed([task.prompt]), features=head.reads_features)
         expected = task.decode(head(-said.prediction, said.features, net))[0]
@@ -196,9 +200,9 @@ def test_tasks_that_are_no_pictures_go_through_heads_that_read_features(net):
 def test_bfloat16_is_close_to_float32():
     net = new.tiny()
     image = pictures((64, 64))[0]
-    full = Predictor(net, TASKS["depth"], OneStep(), LatentHead(), size=64)(image).map
-    half = Predictor(new.tiny().to(torch.bfloat16), TASKS["depth"], OneStep(), LatentHead(), size=64)(
-        image
-    ).map
+    full = DiffusionPredictor(net, TASKS["depth"], OneStep(), LatentHead(), size=64)(image).map
+    half = DiffusionPredictor(
+        new.tiny().to(torch.bfloat16), TASKS["depth"], OneStep(), LatentHead(), size=64
+    )(image).map
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, full, rtol=0, atol=0.05)

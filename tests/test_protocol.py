@@ -21,8 +21,8 @@ import golden
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import PUBLISHED
 from twofold.heads import Head, LatentHead
-from twofold.predict.diffusion import Predictor, Reading
-from twofold.protocols import Answer, MultiStep, Noise, OneStep, Protocol, multi_resolution
+from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.protocols import DenoiserOutput, MultiStep, Noise, OneStep, Protocol, multi_resolution
 from twofold.tasks import TASKS
 
 SD = {
@@ -55,11 +55,11 @@ def solve(net, protocol, monkeypatch=None, start=None):
 
     def look(query):
         said = net(query.x, query.t, golden.text())
-        return Answer(query.read(said.prediction))
+        return DenoiserOutput(query.to_x0(said.prediction))
 
     if start is not None and monkeypatch is not None:
         monkeypatch.setattr("twofold.protocols.multi_step.randn_tensor", lambda shape, rng, like: start)
-    return protocol.solve(look, net.encode(golden.image()), torch.Generator(), net.schedule).x0
+    return protocol.sample(look, net.encode(golden.image()), torch.Generator(), net.schedule).x0
 
 
 def gaussian():
@@ -157,7 +157,9 @@ def test_depth_equals_diffusers(name, scheduler, protocol, size, working):
         image, num_inference_steps=protocol.steps, generator=torch.Generator().manual_seed(5),
         processing_resolution=working, match_input_resolution=True,
     ).prediction  # fmt: skip
-    found = Predictor(net, TASKS["depth"], protocol, LatentHead(), Reading(prompt=""))(image, working, seed=5)
+    found = DiffusionPredictor(net, TASKS["depth"], protocol, LatentHead(), OutputConfig(prompt=""))(
+        image, working, seed=5
+    )
     np.testing.assert_allclose(found.array, expected[0, ..., 0], atol=1e-5)
 
 
@@ -172,7 +174,9 @@ def test_consistency_walks_equal_diffusers(steps):
         image, num_inference_steps=steps, generator=torch.Generator().manual_seed(5), processing_resolution=0
     ).prediction
     protocol = MultiStep(steps=steps, sampler="lcm", final="prev")
-    found = Predictor(net, TASKS["depth"], protocol, LatentHead(), Reading(prompt=""))(image, seed=5)
+    found = DiffusionPredictor(net, TASKS["depth"], protocol, LatentHead(), OutputConfig(prompt=""))(
+        image, seed=5
+    )
     np.testing.assert_allclose(found.array, expected[0, ..., 0], atol=1e-5)
 
 
@@ -188,8 +192,8 @@ def test_normals_equal_diffusers(steps):
         image, num_inference_steps=steps, generator=torch.Generator().manual_seed(5), processing_resolution=0
     ).prediction
     protocol = MultiStep(steps=steps, final="prev")
-    reading = Reading(prompt="", clip="channels")
-    found = Predictor(net, TASKS["normals"], protocol, LatentHead(), reading)(image, seed=5)
+    reading = OutputConfig(prompt="", clip="channels")
+    found = DiffusionPredictor(net, TASKS["normals"], protocol, LatentHead(), reading)(image, seed=5)
     np.testing.assert_allclose(found.array, expected[0], atol=1e-4)
 
 
@@ -206,8 +210,12 @@ def test_intrinsic_images_equal_diffusers(parts):
         image, num_inference_steps=4, generator=torch.Generator().manual_seed(5), processing_resolution=0
     ).prediction
     for part in range(parts):
-        predictor = Predictor(
-            net, TASKS["albedo"], MultiStep(parts=parts, final="prev"), LatentHead(), Reading("", part=part)
+        predictor = DiffusionPredictor(
+            net,
+            TASKS["albedo"],
+            MultiStep(num_outputs=parts, final="prev"),
+            LatentHead(),
+            OutputConfig("", part=part),
         )
         np.testing.assert_allclose(predictor(image, seed=5).array, expected[part], atol=1e-5)
 
@@ -238,7 +246,7 @@ def test_rows_of_the_table_answer_as_their_own_code_does(key, sign):
     net = tiny_one_step(how.protocol)
     image = picture()
     canvas = reference(image, net, how.protocol, sign, seed=5)
-    found = Predictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)(image, seed=5)
+    found = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)(image, seed=5)
     if name == "normals":
         wanted = (
             torch.nn.functional.normalize(canvas[0].clamp(-1, 1), dim=0)
@@ -253,7 +261,7 @@ def test_rows_of_the_table_answer_as_their_own_code_does(key, sign):
         torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
     if how.protocol.encode == "sample":  # and not the posterior's mode
         mode = replace(how.protocol, encode="mode")
-        other = Predictor(net, TASKS[name], mode, LatentHead(), how.reading)(image, seed=5)
+        other = DiffusionPredictor(net, TASKS[name], mode, LatentHead(), how.reading)(image, seed=5)
         assert not torch.allclose(other.map, found.map, atol=1e-3)
 
 
@@ -293,7 +301,7 @@ def read_by(key, canvas, size):
     """The map that a row of the table makes of ``canvas`` for an image of ``size``."""
     (name, how), *_ = PUBLISHED[key].tasks.items()
     net, reading = tiny_one_step(OneStep()), replace(how.reading, pad=False)
-    found = Predictor(
+    found = DiffusionPredictor(
         net, TASKS[how.task or name], OneStep(), Echo(canvas), reading, size=max(canvas.shape[-2:])
     )
     return found(torch.rand(3, *size)).map
@@ -337,7 +345,9 @@ def test_depth_of_dmp_goes_on_beyond_8_metres():
     depth = read_by("dmp-depth", canvas, (32, 32))[0, 0, ::8].tolist()
     assert depth == [0, 0.5, 1, 1.5]  # of 8 metres
     with pytest.raises(ValueError, match="clip='lower' is for distances"):
-        Predictor(tiny_one_step(OneStep()), TASKS["mask"], OneStep(), LatentHead(), Reading(clip="lower"))
+        DiffusionPredictor(
+            tiny_one_step(OneStep()), TASKS["mask"], OneStep(), LatentHead(), OutputConfig(clip="lower")
+        )
 
 
 def test_odd_sizes_as_the_originals_treat_them():
@@ -348,7 +358,7 @@ def test_odd_sizes_as_the_originals_treat_them():
     assert canvas.shape[-2:] == (56, 40)
     grey = (canvas.mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
     wanted = torch.nn.functional.interpolate(grey, (61, 45), mode="bilinear", antialias=True)[0]
-    predictor = Predictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)
+    predictor = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)
     floored = predictor.asked(odd_sizes="floor")
     torch.testing.assert_close(floored(image).map, wanted, rtol=0, atol=1e-5)
     assert not torch.allclose(predictor(image).map, wanted, atol=1e-3)
@@ -371,7 +381,7 @@ def test_stretching_holds_the_mean_in_range_first():
     wanted = grey.clamp(-1, 1)
     wanted = (wanted - wanted.min()) / (wanted.max() - wanted.min())
     reading = replace(how.reading, pad=False)
-    found = Predictor(net, TASKS[name], how.protocol, LatentHead(), reading)(image, seed=5)
+    found = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), reading)(image, seed=5)
     torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
 
 
@@ -389,16 +399,16 @@ def test_the_value_before_the_last_step_is_another(net):
 
 PROTOCOLS = {
     "one step": OneStep(),
-    "one step beside noise": OneStep(condition="concat", predicts="x0", timestep=999),
+    "one step beside noise": OneStep(condition="concat", prediction_type="x0", timestep=999),
     "from noise": MultiStep(),
     "from zeros": MultiStep(1, start="zeros"),
     "from the image": MultiStep(5, start="image", condition="replace"),
-    "oracle": MultiStep(5, start="image", condition="replace", oracle=True),
+    "oracle": MultiStep(5, start="image", condition="replace", use_image_as_noise=True),
     "consistency": MultiStep(2, sampler="lcm"),
-    "three parts": MultiStep(parts=3),
+    "three parts": MultiStep(num_outputs=3),
     "euler": MultiStep(3, sampler="euler", noise=Noise()),
     "beta one": MultiStep(3, noise=Noise(1, 1), spacing="leading"),
-    "flow": MultiStep(3, noise=Noise(predicts="flow")),
+    "flow": MultiStep(3, noise=Noise(prediction_type="flow")),
 }
 
 
@@ -410,7 +420,7 @@ def protocol(request):
 def echo(query):
     """A network that says something of what it is shown, and differs from image to image."""
     said = torch.tanh(query.state * 1.3 + query.x.mean(1, keepdim=True))
-    return Answer(query.read(said))
+    return DenoiserOutput(query.to_x0(said))
 
 
 SCHEDULE = Noise(zero_snr=True).schedule
@@ -424,20 +434,20 @@ def test_protocols_come_back_from_files(protocol):
 def test_an_answer_does_not_depend_on_its_neighbours(protocol):
     image = torch.randn(4, 4, 6, 5, generator=torch.Generator().manual_seed(1))
     rngs = [torch.Generator().manual_seed(s) for s in (7, 8, 9, 7)]
-    together = protocol.solve(echo, image, rngs, SCHEDULE).x0
-    assert together.shape == (4, 4 * protocol.parts, 6, 5)
+    together = protocol.sample(echo, image, rngs, SCHEDULE).x0
+    assert together.shape == (4, 4 * protocol.num_outputs, 6, 5)
     assert together.isfinite().all()
     for i, seed in enumerate((7, 8, 9, 7)):
-        alone = protocol.solve(echo, image[i : i + 1], [torch.Generator().manual_seed(seed)], SCHEDULE).x0
+        alone = protocol.sample(echo, image[i : i + 1], [torch.Generator().manual_seed(seed)], SCHEDULE).x0
         torch.testing.assert_close(together[i : i + 1], alone, rtol=0, atol=1e-6)
 
 
 def test_only_a_random_protocol_depends_on_the_seed(protocol):
     image = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(1))
     first, second = (
-        protocol.solve(echo, image, [torch.Generator().manual_seed(s)], SCHEDULE).x0 for s in (1, 2)
+        protocol.sample(echo, image, [torch.Generator().manual_seed(s)], SCHEDULE).x0 for s in (1, 2)
     )
-    assert torch.equal(first, second) != protocol.random
+    assert torch.equal(first, second) != protocol.is_stochastic
 
 
 def test_a_network_taught_perfectly_answers_perfectly(protocol):
@@ -446,27 +456,29 @@ def test_a_network_taught_perfectly_answers_perfectly(protocol):
 
     rng = torch.Generator().manual_seed(1)
     image = torch.randn(3, 4, 6, 5, generator=rng)
-    target = torch.randn(3, 4 * protocol.parts, 6, 5, generator=rng)
+    target = torch.randn(3, 4 * protocol.num_outputs, 6, 5, generator=rng)
     query = protocol.prepare(image, target, rng, SCHEDULE)
     assert query.x.shape[1] == protocol.channels(4)
     if getattr(protocol, "start", "") == "zeros" or isinstance(protocol, OneStep):
         return  # nothing of the target is in the state: there is no noise to be right about
     noise = (query.state - query.alpha * target) / query.sigma.clamp(min=1e-6)
-    said = from_x0(target, noise, query.alpha, query.sigma, query.predicts)
-    torch.testing.assert_close(query.read(said), target, rtol=1e-3, atol=1e-3)
+    said = from_x0(target, noise, query.alpha, query.sigma, query.prediction_type)
+    torch.testing.assert_close(query.to_x0(said), target, rtol=1e-3, atol=1e-3)
 
 
 def test_training_at_one_step_does_not_look_at_labels():
     """A label that is not a number cannot leak into what the network is shown."""
     image, broken = torch.randn(2, 4, 6, 5), torch.full((2, 4, 6, 5), torch.nan)
-    query = OneStep(taught="random").prepare(image, broken, torch.Generator().manual_seed(0), SCHEDULE)
+    query = OneStep(train_timesteps="random").prepare(
+        image, broken, torch.Generator().manual_seed(0), SCHEDULE
+    )
     assert query.x.isfinite().all()
     assert len(set(query.t.tolist())) == 2
 
 
 def test_training_at_one_time_step_is_at_that():
     image = torch.zeros(3, 4, 6, 5)
-    query = MultiStep(trained_at=700).prepare(image, image, torch.Generator().manual_seed(0), SCHEDULE)
+    query = MultiStep(train_timestep=700).prepare(image, image, torch.Generator().manual_seed(0), SCHEDULE)
     assert query.t.tolist() == [700] * 3
     alpha, sigma = SCHEDULE.scales(query.t)
     torch.testing.assert_close(query.sigma.flatten(), sigma.float())
@@ -485,9 +497,9 @@ def test_the_image_latent_is_shown_before_the_state(protocol):
 
     def look(query):
         shown.append(query.x)
-        return Answer(query.state)
+        return DenoiserOutput(query.state)
 
-    protocol.solve(look, image, torch.Generator().manual_seed(0), SCHEDULE)
+    protocol.sample(look, image, torch.Generator().manual_seed(0), SCHEDULE)
     assert torch.equal(shown[0], query.x)
 
 
@@ -498,12 +510,17 @@ def test_an_oracle_takes_the_image_latent_for_the_noise():
 
     def look(query):
         states.append((int(query.t), query.state))
-        return Answer(torch.tanh(query.state))
+        return DenoiserOutput(torch.tanh(query.state))
 
     protocol = MultiStep(
-        3, start="image", condition="replace", oracle=True, timesteps=(900, 500, 100), noise=Noise()
+        3,
+        start="image",
+        condition="replace",
+        use_image_as_noise=True,
+        timesteps=(900, 500, 100),
+        noise=Noise(),
     )
-    protocol.solve(look, image, torch.Generator(), SCHEDULE)
+    protocol.sample(look, image, torch.Generator(), SCHEDULE)
     assert [t for t, _ in states] == [900, 500, 100] and torch.equal(states[0][1], image)
     for (_, before), (t, state) in pairwise(states):
         alpha, sigma = (float(s) for s in Noise().schedule.scales(torch.tensor(t)))
@@ -514,7 +531,7 @@ def test_euler_s_step_is_ddim_s_in_other_coordinates():
     image = torch.randn(2, 4, 6, 5, generator=torch.Generator().manual_seed(1)).double()
     times = (999, 700, 300, 40)
     found = [
-        MultiStep(sampler=s, timesteps=times, noise=Noise()).solve(
+        MultiStep(sampler=s, timesteps=times, noise=Noise()).sample(
             echo, image, torch.Generator().manual_seed(2), SCHEDULE
         )
         for s in ("ddim", "euler")
@@ -542,7 +559,7 @@ def test_contradictions_are_refused(wrong):
 
 def test_a_network_of_other_channels_is_refused(net):
     with pytest.raises(ValueError, match="takes 4 channels, and this protocol shows it 8"):
-        Predictor(net, TASKS["depth"], MultiStep(), LatentHead())
+        DiffusionPredictor(net, TASKS["depth"], MultiStep(), LatentHead())
 
 
 @pytest.mark.parametrize("strategy, sizes", [
@@ -598,7 +615,7 @@ def test_marigold_s_annealed_strength_is_proportional_to_the_time_step(monkeypat
     )
     image = torch.zeros(4, 4, 8, 8)
     for annealed in (True, False):
-        protocol = MultiStep(mixed="original", mixed_strength=0.9, annealed=annealed)
+        protocol = MultiStep(noise_strategy="original", noise_strength=0.9, annealed=annealed)
         query = protocol.prepare(image, image, torch.Generator().manual_seed(0), SCHEDULE)
         wanted = 0.9 * query.t / 1000 if annealed else torch.full((4,), 0.9)
         torch.testing.assert_close(seen.pop().float(), wanted.float())
@@ -658,7 +675,7 @@ def test_multi_resolution_noise_of_one_example_has_unit_deviation():
         torch.Generator().manual_seed(0),
         torch.randn(1, 4, 48, 48, generator=torch.Generator().manual_seed(1)),
     )
-    protocol = MultiStep(mixed="original", noise=Noise(1, 1), trained_at=900)
+    protocol = MultiStep(noise_strategy="original", noise=Noise(1, 1), train_timestep=900)
     # At beta = (1, 1) the state is the noise.
     state = protocol.prepare(image, image, rng, Noise().schedule).state
     assert state.std().item() == pytest.approx(1, abs=1e-5)

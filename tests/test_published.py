@@ -130,7 +130,7 @@ def test_single_files_open_strictly(second, tmp_path):
     names = ldm_shapes(second)
     layouts.sparse(path, names)
     model = open_model(str(path), device="meta")
-    assert model.backbone.schedule.predicts == ("v" if second else "epsilon")
+    assert model.backbone.schedule.prediction_type == ("v" if second else "epsilon")
     assert sum(p.numel() for p in model.backbone.unet.parameters()) == (
         865_910_724 if second else 859_520_964
     )
@@ -181,8 +181,8 @@ PINNED = {
     "marigold-depth-v1-0": MultiStep(10, spacing="leading", offset=1, final="prev"),
     "marigold-depth-v1-1": MultiStep(4, spacing="trailing", final="prev"),
     "marigold-normals-lcm-v0-1": MultiStep(1, sampler="lcm", final="prev"),
-    "marigold-iid-lighting-v1-1": MultiStep(4, final="prev", parts=3),
-    "genpercept-seg": OneStep(1, "v", taught="random"),
+    "marigold-iid-lighting-v1-1": MultiStep(4, final="prev", num_outputs=3),
+    "genpercept-seg": OneStep(1, "v", train_timesteps="random"),
     "e2e-ft-sd-normals": MultiStep(1, start="zeros", spacing="trailing", final="x0", noise=Noise(0.00085, 0.012)),
     "lotus-depth-g-v2-0-disparity": OneStep(
         999, "x0", "concat", "gaussian", encode="sample", class_labels=(0.8414709848, 0.0, 0.5403023059, 1.0)
@@ -192,7 +192,7 @@ PINNED = {
     ),
     "dmp-depth": MultiStep(
         5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
-        noise=Noise(predicts="v"),
+        noise=Noise(prediction_type="v"),
     ),
 }  # fmt: skip
 

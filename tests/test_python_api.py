@@ -28,8 +28,8 @@ from twofold.generate.images import ImageGenerator
 from twofold.heads import LatentHead
 from twofold.image import ImageError, as_image
 from twofold.metrics.generation import Features
-from twofold.predict.diffusion import Predictor
-from twofold.predict.module import NetworkPredictor
+from twofold.predict.diffusion import DiffusionPredictor
+from twofold.predict.module import ModulePredictor
 from twofold.predict.prediction import Prediction
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS, get_task
@@ -55,8 +55,8 @@ def net():
 @pytest.fixture(scope="module", params=["diffusion", "network"])
 def predictor(request, net):
     if request.param == "network":
-        return NetworkPredictor(Own(), TASKS["depth"])
-    return Predictor(net, TASKS["depth"], OneStep(), LatentHead())
+        return ModulePredictor(Own(), TASKS["depth"])
+    return DiffusionPredictor(net, TASKS["depth"], OneStep(), LatentHead())
 
 
 # ---- images in memory
@@ -254,7 +254,7 @@ def test_reprs_are_one_short_line(tiny_model, net):
     model = open_model(tiny_model)
     predictor = model.predictor("normals")
     things: list[Any] = [
-        model, predictor, predictor(PIL), NetworkPredictor(Own(), TASKS["depth"]), ImageGenerator(net), TASKS["depth"],
+        model, predictor, predictor(PIL), ModulePredictor(Own(), TASKS["depth"]), ImageGenerator(net), TASKS["depth"],
         world.sphere(0, 32),
     ]  # fmt: skip
     for thing in things:
@@ -292,10 +292,10 @@ def _public() -> list[tuple[str, Any]]:
                     found.append((f"{name}.{key}", function))
         elif inspect.isfunction(value):
             found.append((name, value))
-    painter = twofold.Predictor.__mro__[1]
+    painter = twofold.DiffusionPredictor.__mro__[1]
     return [
         *found,
-        ("Predictor.__call__", painter.__call__),
+        ("DiffusionPredictor.__call__", painter.__call__),
         ("ImageGenerator.__call__", ImageGenerator.__call__),
     ]
 
@@ -313,4 +313,6 @@ def test_help_names_everything_and_its_arguments():
         assert name in text
     loading = pydoc.plain(pydoc.render_doc(twofold.load))
     assert "device: where to put the weights" in loading and len(loading.splitlines()) < 60
-    assert "size: longest edge to work at" in pydoc.plain(pydoc.render_doc(twofold.Predictor.__call__))
+    assert "size: longest edge to work at" in pydoc.plain(
+        pydoc.render_doc(twofold.DiffusionPredictor.__call__)
+    )

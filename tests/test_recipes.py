@@ -41,7 +41,11 @@ def test_dmp_is_trained_as_its_readme_says(name):
     assert rates == pytest.approx([1e-4, 5e-5, 0], abs=1e-12)
     assert isinstance(recipe.protocol, MultiStep)
     assert recipe.protocol.noise is not None
-    assert (recipe.protocol.noise.predicts, recipe.protocol.start, recipe.protocol.steps) == ("v", "image", 5)
+    assert (recipe.protocol.noise.prediction_type, recipe.protocol.start, recipe.protocol.steps) == (
+        "v",
+        "image",
+        5,
+    )
     assert (recipe.latent_weight, recipe.image_weight) == (1.0, 0.0)
 
 

@@ -15,7 +15,7 @@ from twofold.generate.config import OFFICIAL, GenerationConfig, noise_seed
 from twofold.generate.sampling import sampling_plan
 
 # Stable Diffusion 1.5's.
-SD = Schedule.of(0.00085, 0.012, predicts="epsilon")
+SD = Schedule.from_betas(0.00085, 0.012, prediction_type="epsilon")
 V = Schedule.from_config(MINIATURE_SCHEDULER)
 
 
@@ -25,7 +25,7 @@ def plan_of(strength, steps=20, schedule=SD, **more):
 
 def denoised(plan, schedule, denoise, clean, noise, sampler="ddim"):
     start = torch.full((len(clean),), plan.start)
-    x, _, _ = schedule.noised(clean, noise, start)
+    x, _, _ = schedule.add_noise(clean, noise, start)
     rng = torch.Generator().manual_seed(0)
     scales = schedule.scales_after(plan.timesteps, plan.end)
     return sample(denoise, x, schedule, plan.timesteps, sampler, scales=scales, rngs=rng)

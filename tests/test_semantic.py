@@ -11,7 +11,7 @@ import torch
 from twofold.backbones import new
 from twofold.heads import LatentHead, UperNetHead, make_head
 from twofold.metrics import semantic_metrics, skipped
-from twofold.predict.diffusion import Predictor
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
 from twofold.render.classes import table
 from twofold.tasks import TASKS, get_task, semantic_logits_task, semantic_task
@@ -203,7 +203,7 @@ def test_a_predictor_gives_ids_at_the_size_of_the_picture():
         (TASKS["semantic"], make_head("dpt", net, 3)),
         (semantic_logits_task(6), make_head("upernet", net, 6).eval()),
     ):
-        found = Predictor(net, task, OneStep(), head, size=32)(image)
+        found = DiffusionPredictor(net, task, OneStep(), head, size=32)(image)
         assert found.map.shape == (1, 40, 56)
         assert torch.equal(found.map, found.map.round().clamp(0, len(task.classes) - 1))
         assert found.color.shape == (3, 40, 56)

@@ -20,8 +20,8 @@ from twofold.generate.relative import from_depth, to_depth
 from twofold.generate.resizing import resize_sample, resize_to_square
 from twofold.generate.scores import cheap_scores, consistency_scores
 from twofold.heads import Head, LatentHead, make_head
-from twofold.predict.diffusion import Predictor
-from twofold.predict.module import NetworkPredictor
+from twofold.predict.diffusion import DiffusionPredictor
+from twofold.predict.module import ModulePredictor
 from twofold.predict.prediction import Prediction
 from twofold.protocols import OneStep
 from twofold.sample import Sample
@@ -41,7 +41,9 @@ def predictors(net):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         heads = {name: make_head("light", net, TASKS[name].outputs).eval() for name in ("depth", "normals")}
-    return {name: Predictor(net, TASKS[name], OneStep(), head, size=32) for name, head in heads.items()}
+    return {
+        name: DiffusionPredictor(net, TASKS[name], OneStep(), head, size=32) for name, head in heads.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def test_a_label_can_be_read_off_the_last_look(net, predictors):
         clean = net.encode(ball.image[None] * 2 - 1)
         rng = torch.Generator().manual_seed(origin_of(made).generator["noise_seed"])
         noise = torch.randn(clean.shape[1:], generator=rng)[None]
-        x, _, _ = net.schedule.noised(clean, noise, torch.tensor([1]))
+        x, _, _ = net.schedule.add_noise(clean, noise, torch.tensor([1]))
         said = net(x, torch.tensor([1]), net.embed([ball.caption], pad=True), features=True)
         canvas = predictors["normals"].head(x, said.features, net)
     wanted = TASKS["normals"].decode(canvas)[0]
@@ -123,7 +125,7 @@ def test_a_head_that_knows_how_sure_it_is_is_asked(net):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         head = make_head("bae", net, 3).eval()
-    predictors = {"normals": Predictor(net, TASKS["normals"], OneStep(), head, size=64)}
+    predictors = {"normals": DiffusionPredictor(net, TASKS["normals"], OneStep(), head, size=64)}
     ball = sphere(0, 64)
     for mode in ("reencode", "denoise"):
         settings = replace(QUICK, label_mode=mode, scoring="cheap", steps=1, guidance=1.0)
@@ -153,13 +155,14 @@ def test_as_the_official_code_creates(net, predictors):
 
 
 def test_what_cannot_label_so_is_refused(net, predictors):
-    plain = Predictor(net, TASKS["depth"], OneStep(), LatentHead())
+    plain = DiffusionPredictor(net, TASKS["depth"], OneStep(), LatentHead())
     with pytest.raises(ValueError, match="the head of depth reads none"):
         check_predictors({"depth": plain}, "denoise")
     check_predictors({"depth": plain}, "reencode")
     with pytest.raises(ValueError, match="both stored as depth"):
         check_predictors(
-            {n: Predictor(net, TASKS[n], OneStep(), LatentHead()) for n in ("depth", "disparity")}, "reencode"
+            {n: DiffusionPredictor(net, TASKS[n], OneStep(), LatentHead()) for n in ("depth", "disparity")},
+            "reencode",
         )
 
 
@@ -296,7 +299,7 @@ def test_the_consistency_score_compares_maps_that_are_flipped_back(name):
     masks = [torch.ones(1, 16, 24, dtype=torch.bool)] * 2
     found = {}
     for ramp in (False, True):
-        predictor = NetworkPredictor(Mirrorable(ramp), TASKS[name])
+        predictor = ModulePredictor(Mirrorable(ramp), TASKS[name])
         plain = predictor(list(images))
         scores = consistency_scores(predictor, name, images, [1, 2], plain, masks)
         assert [set(s) for s in scores] == [{f"flip.{name}", f"agreement.{name}"}] * 2
@@ -451,7 +454,7 @@ def test_what_is_no_number_is_not_taken_for_a_sample(net, predictors):
         def forward(self, x0, features, backbone):
             return torch.full((len(x0), 3, x0.shape[2] * 8, x0.shape[3] * 8), float("nan"))
 
-    broken = Predictor(net, TASKS["depth"], OneStep(), Broken(), size=32)
+    broken = DiffusionPredictor(net, TASKS["depth"], OneStep(), Broken(), size=32)
     with pytest.raises(
         NonFiniteError, match=r"generated from 'ball-0'.*depth output is NaN or infinite in 100"
     ):

@@ -380,7 +380,7 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
 def test_every_task_with_a_painted_target_can_be_stored(model, sources, tmp_path):
     from twofold.backbones import new
     from twofold.heads import LatentHead
-    from twofold.predict.diffusion import Predictor
+    from twofold.predict.diffusion import DiffusionPredictor
     from twofold.protocols import OneStep
 
     net = new.tiny()
@@ -389,7 +389,7 @@ def test_every_task_with_a_painted_target_can_be_stored(model, sources, tmp_path
         for n, t in TASKS.items()
         if t.painted and n not in ("sqrt_disparity", "log_depth", "depth", "saliency")
     }
-    predictors = {n: Predictor(net, t, OneStep(), LatentHead(), size=32) for n, t in chosen.items()}
+    predictors = {n: DiffusionPredictor(net, t, OneStep(), LatentHead(), size=32) for n, t in chosen.items()}
     maker = SyntheticDataGenerator(net, predictors, QUICK, {}, "tiny")
     events = list(create_samples(maker, sources, tmp_path / "out", CreationOptions(count=1)))
     assert statuses(events) == ["created"]

@@ -191,9 +191,9 @@ def test_augmentation_keeps_geometry_true():
 
 
 PROTOCOLS = {
-    "one step told random times": OneStep(taught="random"),
+    "one step told random times": OneStep(train_timesteps="random"),
     "x0 at 999": OneStep(999, "x0"),
-    "from noise": MultiStep(2, noise=Noise(zero_snr=True), mixed="original"),
+    "from noise": MultiStep(2, noise=Noise(zero_snr=True), noise_strategy="original"),
     "from zeros": MultiStep(1, start="zeros", noise=Noise()),
     "from the image": MultiStep(3, start="image", condition="replace", noise=Noise()),
 }

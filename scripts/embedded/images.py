@@ -39,8 +39,8 @@ class ImageTask:
         generator = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
         t = torch.randint(schedule.steps, (BATCH,), generator=generator)
         noise = torch.randn(x0.shape, generator=generator)
-        x, alpha, sigma = schedule.noised(x0, noise, t)
-        target = from_x0(x0, noise, alpha, sigma, schedule.predicts).to(self.device)
+        x, alpha, sigma = schedule.add_noise(x0, noise, t)
+        target = from_x0(x0, noise, alpha, sigma, schedule.prediction_type).to(self.device)
         captions = ["" if rng.random() < DROPPED else source["captions"][i] for i in chosen]
         with torch.no_grad():
             text = self.backbone.embed(captions, pad=True)

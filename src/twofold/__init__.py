@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from twofold.data.writer import FolderWriter
     from twofold.geometry import Camera
     from twofold.image import ImageError, read_image, read_map
-    from twofold.predict.diffusion import Predictor
+    from twofold.predict.diffusion import DiffusionPredictor
     from twofold.predict.prediction import Prediction
     from twofold.sample import Origin, Sample
     from twofold.tasks import TASKS, Task
@@ -32,7 +32,7 @@ _HOMES = {
     "ModelError": "twofold.checkpoints",
     "Origin": "twofold.sample",
     "Prediction": "twofold.predict.prediction",
-    "Predictor": "twofold.predict.diffusion",
+    "DiffusionPredictor": "twofold.predict.diffusion",
     "Sample": "twofold.sample",
     "TASKS": "twofold.tasks",
     "Task": "twofold.tasks",
@@ -52,7 +52,7 @@ __all__ = [
     "ModelError",
     "Origin",
     "Prediction",
-    "Predictor",
+    "DiffusionPredictor",
     "Sample",
     "TASKS",
     "Task",

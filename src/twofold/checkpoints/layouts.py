@@ -217,7 +217,7 @@ def check_network(key: str, net: StableDiffusion, protocol: OneStep | MultiStep,
     """
     config, latent = net.unet.config, net.latent_channels
     wrong = "is it another model?"
-    shown, said = protocol.channels(latent), protocol.parts * latent
+    shown, said = protocol.channels(latent), protocol.num_outputs * latent
     if shown != net.input_channels:
         raise ModelError(
             f"{unet} takes {net.input_channels} channels, {key} shows its network {shown}; {wrong}"
@@ -302,7 +302,7 @@ def _walk(said: Mapping[str, Any], scheduler: Mapping[str, Any], parts: int, fol
             offset=int(scheduler.get("steps_offset", 0)),
             sampler="lcm" if lcm else "ddim",
             final="prev",
-            parts=parts,
+            num_outputs=parts,
         )
     except ValueError as error:
         raise ModelError(f"{folder}: its settings cannot be followed: {reason(error)}") from error

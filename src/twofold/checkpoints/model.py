@@ -17,7 +17,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..environment import resolve_device, resolve_dtype
 from ..heads import Head, LatentHead
 from ..predict.base import describe_network
-from ..predict.diffusion import Predictor
+from ..predict.diffusion import DiffusionPredictor
 from ..protocols import reason
 from ..suggest import did_you_mean
 from ..tasks import get_task
@@ -68,7 +68,7 @@ class Model:
         """Names of the tasks it can be asked."""
         return tuple(self.settings.tasks)
 
-    def predictor(self, task: str | None = None) -> Predictor:
+    def predictor(self, task: str | None = None) -> DiffusionPredictor:
         """A predictor for ``task``, or for the model's first.
 
         Raises:
@@ -94,7 +94,7 @@ class Model:
         head = self.heads.get(name, LatentHead())
         try:
             asked = get_task(how.task or name, trusted=task in whole)
-            return Predictor(
+            return DiffusionPredictor(
                 self.backbone,
                 asked,
                 how.protocol,
@@ -119,7 +119,7 @@ def load(
     revision: str | None = None,
     variant: str = "",
     lora_alpha: float | None = None,
-) -> Predictor:
+) -> DiffusionPredictor:
     """A ready predictor: ``twofold.load("embedded")("photo.jpg").show()``.
 
     Args:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..environment import resolve_device, resolve_dtype
 from ..io import atomic_folder
 from ..predict.base import describe_network
-from ..predict.module import NetworkPredictor
+from ..predict.module import ModulePredictor
 from ..tasks import Task, get_task
 from .code import made
 from .model import digest
@@ -90,7 +90,7 @@ class Network:
         """Names of the tasks it can be asked."""
         return tuple(self._task(t).name for t in self.settings.tasks)
 
-    def predictor(self, task: str | None = None) -> NetworkPredictor:
+    def predictor(self, task: str | None = None) -> ModulePredictor:
         """A predictor for ``task``, or for the network's first.
 
         Raises:
@@ -108,7 +108,7 @@ class Network:
         about = {"model": self.name, "digest": self.digest, "network": self.settings.network}
         found = self._task(asked, trusted=asked == task)
         try:
-            return NetworkPredictor(self.module, found, asked, self.settings.size, about)
+            return ModulePredictor(self.module, found, asked, self.settings.size, about)
         except ValueError as error:
             raise ModelError(f"{self.name}: {error}") from error
 

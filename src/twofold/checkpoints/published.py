@@ -122,7 +122,7 @@ def _genpercept(name: str, version: str = "v2", dpt: bool = False) -> Published:
     old = version == "v1"
     # v1 was trained with the empty prompt padded to 77 tokens; its depth is stretched to each image's range.
     how = _task(
-        OneStep(timestep=1, taught="random"), task, pad=old, stretch=dpt or (old and task == "depth"),
+        OneStep(timestep=1, train_timesteps="random"), task, pad=old, stretch=dpt or (old and task == "depth"),
         head="dpt" if dpt else "latent", resize="antialias",
     )  # fmt: skip
     unet = f"unet_{name}{'_dpt_head' if dpt else ''}_{version}"
@@ -142,7 +142,7 @@ _ANNOTATE = (math.sin(1), math.sin(0), math.cos(1), math.cos(0))
 
 def _lotus(repo: str, space: str, generative: bool) -> Published:
     protocol = OneStep(
-        timestep=999, predicts="x0", condition="concat" if generative else "replace", start="gaussian",
+        timestep=999, prediction_type="x0", condition="concat" if generative else "replace", start="gaussian",
         encode="sample", class_labels=_ANNOTATE,
     )  # fmt: skip
     frame = "LUB" if space == "normals" else None
@@ -154,7 +154,7 @@ def _dmp(space: str) -> Published:
     # Asked at 801, 601, ..., 1; the SD 1.4 weights below it were taught noise, this predicts v.
     protocol = MultiStep(
         steps=5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
-        noise=Noise(predicts="v"),
+        noise=Noise(prediction_type="v"),
     )  # fmt: skip
     clip = "lower" if space == "depth" else "channels"
     tasks = {space: _task(protocol, space, pad=True, clip=clip, resize="bicubic")}
@@ -189,7 +189,7 @@ PUBLISHED: dict[str, Published] = {
     "marigold-normals-v1-1": _marigold("marigold-normals-v1-1", _TRAILING, "normals", paper=_JOURNAL),
     "marigold-iid-appearance-v1-1": _marigold(
         "marigold-iid-appearance-v1-1",
-        MultiStep(steps=4, final="prev", parts=2),
+        MultiStep(steps=4, final="prev", num_outputs=2),
         "albedo",
         "material",
         paper=_JOURNAL,
@@ -197,7 +197,7 @@ PUBLISHED: dict[str, Published] = {
     ),
     "marigold-iid-lighting-v1-1": _marigold(
         "marigold-iid-lighting-v1-1",
-        MultiStep(steps=4, final="prev", parts=3),
+        MultiStep(steps=4, final="prev", num_outputs=3),
         "albedo",
         "shading",
         "residual",
@@ -224,7 +224,7 @@ PUBLISHED: dict[str, Published] = {
     "dmp-normals": _dmp("normals"),
     "diff2in1-normals": _diff2in1(OneStep(timestep=0), 640, "longest"),
     # As its program asks it: squeezed into a square, a draw of the latent, and the noise of the first time step on it.
-    "diff2in1-normals-official": _diff2in1(OneStep(timestep=0, encode="sample", noised=True), 512, "both"),
+    "diff2in1-normals-official": _diff2in1(OneStep(timestep=0, encode="sample", add_noise=True), 512, "both"),
 }
 
 

@@ -11,7 +11,7 @@ from ..heads import HEADS
 from ..image.resize import OutputResize
 from ..io import check_name
 from ..named_code import names_code
-from ..predict.diffusion import Edge, Reading
+from ..predict.diffusion import Edge, OutputConfig
 from ..protocols import MultiStep, OneStep, Protocol
 from ..suggest import unknown
 from ..tasks import get_task
@@ -29,7 +29,7 @@ class TaskSettings(BaseModel):
         task: its name where that is not the key it stands under: two keys may ask one task in two ways.
         protocol: how the answer is reached.
         head: one of `heads.HEADS` or ``package.module:Name``; its weights, if it has any, are in ``heads/<key>``.
-        prompt, pad, guidance, stretch, clip, part, image_features, resize, odd_sizes: see `Reading`.
+        prompt, pad, guidance, stretch, clip, part, image_features, resize, odd_sizes: see `OutputConfig`.
         space: what the numbers of the map are.
         frame: that vectors are painted in; ``None`` where there are none.
     """
@@ -58,9 +58,9 @@ class TaskSettings(BaseModel):
         return value
 
     @property
-    def reading(self) -> Reading:
+    def reading(self) -> OutputConfig:
         """What a predictor has to know besides protocol and head."""
-        return Reading(
+        return OutputConfig(
             prompt=self.prompt,
             pad=self.pad,
             guidance=self.guidance,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twofold.evaluate import Benchmark, EvalProtocol, Evaluation, RunMetadata
-    from twofold.predict.base import Painter
+    from twofold.predict.base import BasePredictor
 
 
 def evaluate(
@@ -178,7 +178,7 @@ def evaluate(
         predictor, eval_protocol = _predictor(
             Source(model, method, base, network=network), task, eval_protocols, where, dtype, **asked
         )
-        if not predictor.random:
+        if not predictor.is_stochastic:
             warn_unused(context, "on a deterministic model", "seed")
         request = replace(request, protocol=eval_protocol)
         job, metadata = evaluation_from_model(request, predictor, longest, seed, dtype, model)
@@ -208,7 +208,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 def _predictor(
     source: Source, task: str, eval_protocols: Sequence[EvalProtocol], device: str, dtype: str, **asked: Any
-) -> tuple[Painter, EvalProtocol]:
+) -> tuple[BasePredictor, EvalProtocol]:
     """The model's predictor, and the first of the protocols that scores it."""
     from twofold.evaluate import select_task
 

@@ -27,10 +27,10 @@ from twofold.cli.usage import refuse_unused, warn_unused
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model, Network
-    from twofold.predict.base import Painter
-    from twofold.predict.diffusion import Predictor
+    from twofold.predict.base import BasePredictor
+    from twofold.predict.diffusion import DiffusionPredictor
     from twofold.predict.inputs import Problem
-    from twofold.predict.module import NetworkPredictor
+    from twofold.predict.module import ModulePredictor
 
 
 # Of files that are left out, for people.
@@ -183,11 +183,11 @@ def check_source(context: typer.Context, model: str, network: str = "") -> None:
         )
 
 
-def _check_effects(context: typer.Context, predictors: Mapping[str, Painter]) -> None:
+def _check_effects(context: typer.Context, predictors: Mapping[str, BasePredictor]) -> None:
     """CommandError for options that none of the opened predictors has a use for; a seed is only warned of."""
     if not any(p.task.frame for p in predictors.values()):
         refuse_unused(context, f"on {', '.join(predictors)}: only vectors have a frame", "frame")
-    if not any(p.random for p in predictors.values()):
+    if not any(p.is_stochastic for p in predictors.values()):
         warn_unused(context, "on a deterministic model", "seed")
 
 
@@ -217,19 +217,19 @@ def open_predictors(
     frame: str = "RUB",
     merge: str = "",
     odd_sizes: str = "pad",
-) -> dict[str, Predictor | NetworkPredictor]:
+) -> dict[str, DiffusionPredictor | ModulePredictor]:
     """The model, opened, and a predictor for each task that is asked."""
     opened = open_source(source, device, dtype)
     names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks) or [""]
     changes: dict[str, Any] = {"steps": steps} if steps else {}
     changes |= {"odd_sizes": odd_sizes} if odd_sizes != "pad" else {}
-    out: dict[str, Predictor | NetworkPredictor] = {}
+    out: dict[str, DiffusionPredictor | ModulePredictor] = {}
     for name in dict.fromkeys(names):
         out[name] = opened.predictor(name or None).asked(ensemble, merge, frame, **changes)
     return out
 
 
-def _more(predictor: Painter, frame: str) -> dict[str, Any]:
+def _more(predictor: BasePredictor, frame: str) -> dict[str, Any]:
     """What else decides the numbers, said only where it is not the default."""
     more: dict[str, Any] = {}
     if predictor.ensemble > 1:

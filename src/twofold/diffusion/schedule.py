@@ -134,13 +134,13 @@ class Schedule:
 
     Attributes:
         alpha_bar: ``T`` float64 cumulative products; ignored by ``flow``, whose sigma is ``t / T``.
-        predicts: what the network that was trained on it says.
+        prediction_type: what the network that was trained on it predicts.
         final_alpha_bar: where a walk ends: 1 (diffusers' ``set_alpha_to_one``) or ``alpha_bar[0]``.
         config: the scheduler settings this was read from, in diffusers' words; kept to be written back.
     """
 
     alpha_bar: Tensor
-    predicts: Parametrization
+    prediction_type: Parametrization
     final_alpha_bar: float
     config: Mapping[str, Any]
 
@@ -169,17 +169,17 @@ class Schedule:
         cls,
         table: Tensor,
         zero_snr: bool,
-        predicts: Parametrization,
-        ends_clean: bool,
+        prediction_type: Parametrization,
+        set_alpha_to_one: bool,
         config: Mapping[str, Any],
     ) -> Schedule:
         alpha_bar = (1 - table).cumprod(0)
         if zero_snr:
             alpha_bar = zero_terminal_snr(alpha_bar)
-        return cls(alpha_bar, predicts, 1.0 if ends_clean else float(alpha_bar[0]), dict(config))
+        return cls(alpha_bar, prediction_type, 1.0 if set_alpha_to_one else float(alpha_bar[0]), dict(config))
 
     @classmethod
-    def of(
+    def from_betas(
         cls,
         start: float,
         end: float,
@@ -187,12 +187,14 @@ class Schedule:
         steps: int = 1000,
         *,
         zero_snr: bool = False,
-        predicts: Parametrization = "v",
-        ends_clean: bool = False,
+        prediction_type: Parametrization = "v",
+        set_alpha_to_one: bool = False,
         exponent: float = 2.0,
     ) -> Schedule:
         """From its numbers; see `betas` and `zero_terminal_snr`."""
-        return cls._built(betas(start, end, family, steps, exponent), zero_snr, predicts, ends_clean, {})
+        return cls._built(
+            betas(start, end, family, steps, exponent), zero_snr, prediction_type, set_alpha_to_one, {}
+        )
 
     @classmethod
     def flow(cls, steps: int = 1000) -> Schedule:
@@ -211,7 +213,7 @@ class Schedule:
         They are on the CPU, wherever ``t`` is; `cast_like` brings them to a device.
         """
         t = t.cpu()
-        if self.predicts == "flow":
+        if self.prediction_type == "flow":
             sigma = t.double() / self.steps
             return 1 - sigma, sigma
         here = self.alpha_bar[t.long()]
@@ -238,14 +240,14 @@ class Schedule:
         alpha, sigma = self.scales(t)
         return per_image(alpha, x), per_image(sigma, x)
 
-    def noised(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def add_noise(self, x0: Tensor, noise: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``alpha * x0 + sigma * noise`` at ``t``, with the two scales shaped ``b 1 1 1``."""
         alpha, sigma = self.scales_like(t, x0)
         return alpha * x0 + sigma * noise, alpha, sigma
 
     def step_at(self, strength: float) -> int:
         """The time step that a share of the schedule stands for: 0.6 is 600 of 1000, 1 the last one there is."""
-        last = self.steps if self.predicts == "flow" else self.steps - 1
+        last = self.steps if self.prediction_type == "flow" else self.steps - 1
         return min(max(1, round(strength * self.steps)), last)
 
     def timesteps(self, count: int, spacing: Spacing = "trailing", offset: int = 0) -> list[int]:

@@ -13,7 +13,7 @@ from ..data.classes import class_names
 from ..data.folder import Folder
 from ..image import ImageError
 from ..io import escape
-from ..predict.base import Painter
+from ..predict.base import BasePredictor
 from ..tasks import get_task
 from .benchmarks import Benchmark
 from .diff2in1_files import Diff2in1Predictions
@@ -96,7 +96,7 @@ def check_provenance(request: EvalRequest) -> None:
 
 def evaluation_from_model(
     request: EvalRequest,
-    predictor: Painter,
+    predictor: BasePredictor,
     size: int | None = None,
     seed: int | None = None,
     dtype: str = "float32",

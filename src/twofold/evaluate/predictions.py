@@ -17,7 +17,7 @@ from ..image.maps import as_map, read_stored
 from ..image.quantize import quantization_of
 from ..image.raster_format import raster_format
 from ..io import escape
-from ..predict.base import Painter
+from ..predict.base import BasePredictor
 from ..sample import Sample
 from ..targets import target_spec
 from ..targets.levels import Levels, value_list
@@ -66,7 +66,7 @@ class PredictionSource(Protocol):
 class ModelPredictions:
     """A model, asked with fixed settings."""
 
-    predictor: Painter
+    predictor: BasePredictor
     size: int | None = None
     seed: int = 0
     ensemble: int | None = None
@@ -82,7 +82,7 @@ class ModelPredictions:
         return {}
 
 
-def check_model(predictor: Painter, protocol: EvalProtocol) -> None:
+def check_model(predictor: BasePredictor, protocol: EvalProtocol) -> None:
     """EvaluationError unless the predictor's numbers are what the protocol scores."""
     space = predictor.space
     if predictor.task.target != protocol.target or space not in protocol.spaces:

@@ -26,7 +26,7 @@ def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
     Of distances, ``task/negative_scale`` is there where it is not 0: the share of images whose fitted scale is
     negative, so that near and far are exchanged, which the other scores do not show.
 
-    ``predictor`` is a `Predictor`, or anything that answers pictures as one does.
+    ``predictor`` is a `DiffusionPredictor`, or anything that answers pictures as one does.
 
     Raises:
         NonFiniteError: a prediction is NaN or infinite somewhere.

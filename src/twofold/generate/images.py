@@ -123,7 +123,7 @@ class ImageGenerator:
     def add_noise(self, latents: Tensor, noise: Tensor, plan: SamplingPlan) -> Tensor:
         """Latents ``b z h w`` noised to the first time step of a plan."""
         start = torch.full((len(latents),), plan.start, device=latents.device)
-        return self.backbone.schedule.noised(latents, noise, start)[0]
+        return self.backbone.schedule.add_noise(latents, noise, start)[0]
 
     @torch.no_grad()
     def denoise(
@@ -163,7 +163,7 @@ class ImageGenerator:
 
         def predict_x0(x: Tensor, t: Tensor) -> Tensor:
             nonlocal x0
-            x0 = to_x0(predict(x, t), x, *schedule.scales_like(t, x), schedule.predicts)
+            x0 = to_x0(predict(x, t), x, *schedule.scales_like(t, x), schedule.prediction_type)
             return x0
 
         scales = None if plan.end is None else schedule.scales_after(plan.timesteps, plan.end)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..data.codecs import DEFAULT_CODECS
-from ..predict.base import Painter
-from ..predict.diffusion import Predictor
+from ..predict.base import BasePredictor
+from ..predict.diffusion import DiffusionPredictor
 from ..predict.prediction import SPACES, Prediction
-from ..protocols import Answer
+from ..protocols import DenoiserOutput
 from ..sample import Sample
 from ..tasks import Task
 from . import relative
@@ -33,7 +33,7 @@ _EXACT: dict[str, dict[str, Any]] = {
 }
 
 
-def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None:
+def check_predictors(predictors: Mapping[str, BasePredictor], label_mode: str) -> None:
     """Check that the predictions can be stored together as labels of generated images.
 
     Raises:
@@ -54,9 +54,9 @@ def check_predictors(predictors: Mapping[str, Painter], label_mode: str) -> None
             _check_denoise_mode(name, predictor)
 
 
-def _check_denoise_mode(name: str, predictor: Painter) -> None:
+def _check_denoise_mode(name: str, predictor: BasePredictor) -> None:
     """ValueError for a predictor that cannot read its label from the features of the last denoising step."""
-    if not isinstance(predictor, Predictor):
+    if not isinstance(predictor, DiffusionPredictor):
         raise ValueError(
             f"label_mode 'denoise' reads the features of the network that generates the images, and {name} is "
             "predicted by another one from images; use label_mode 'reencode'"
@@ -89,18 +89,18 @@ def _is_renamed(task: Task, other: Task) -> bool:
     return replace(task, name=other.name) == other
 
 
-def label_module(predictor: Painter) -> nn.Module:
+def label_module(predictor: BasePredictor) -> nn.Module:
     """What of a predictor computes the label apart from the backbone: a head, or all of it."""
-    return predictor.head if isinstance(predictor, Predictor) else predictor
+    return predictor.head if isinstance(predictor, DiffusionPredictor) else predictor
 
 
-def feature_kind(predictor: Painter) -> Any:
+def feature_kind(predictor: BasePredictor) -> Any:
     """The kind of features that a predictor's head reads."""
-    return predictor.head.reads_features if isinstance(predictor, Predictor) else True
+    return predictor.head.reads_features if isinstance(predictor, DiffusionPredictor) else True
 
 
 def predict_from_features(
-    predictor: Predictor, output: Answer, images: Tensor, metadata: dict[str, Any]
+    predictor: DiffusionPredictor, output: DenoiserOutput, images: Tensor, metadata: dict[str, Any]
 ) -> list[Prediction]:
     """Predictions of a task's head from the features of the last denoising step, for images ``b 3 h w``.
 
@@ -115,7 +115,7 @@ def predict_from_features(
     ]
 
 
-def predict_labels(predictor: Painter, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
+def predict_labels(predictor: BasePredictor, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
     """Predictions for images ``b 3 h w``, each with its own seed, all in one batch."""
     return predictor(list(images), seed=list(seeds), batch=len(images))
 
@@ -134,7 +134,7 @@ def to_target(prediction: Prediction) -> Tensor:
     return prediction.map
 
 
-def label_descriptors(predictors: Mapping[str, Painter]) -> dict[str, dict[str, Any]]:
+def label_descriptors(predictors: Mapping[str, BasePredictor]) -> dict[str, dict[str, Any]]:
     """How the labels are stored, by target: exactly, normals as half floats (0.03 degrees at most)."""
     found = {}
     for predictor in predictors.values():
@@ -149,7 +149,7 @@ def label_descriptors(predictors: Mapping[str, Painter]) -> dict[str, dict[str, 
 
 
 def label_masks(
-    source: Sample, predictors: Mapping[str, Painter], policy: str
+    source: Sample, predictors: Mapping[str, BasePredictor], policy: str
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
     """By target, where a predicted label is valid (bool ``1 h w``), and which policy applied.
 

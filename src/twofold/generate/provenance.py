@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..environment import installed
-from ..predict.base import Painter
-from ..predict.diffusion import Predictor
+from ..predict.base import BasePredictor
+from ..predict.diffusion import DiffusionPredictor
 from .config import GenerationConfig
 
 
@@ -42,10 +42,10 @@ def weights_digest(module: nn.Module) -> str:
     return sha.hexdigest()
 
 
-def predictor_record(predictor: Painter) -> dict[str, Any]:
+def predictor_record(predictor: BasePredictor) -> dict[str, Any]:
     """The settings that a task is predicted with, as JSON values."""
     common = {"target": predictor.task.target, "space": predictor.space, "size": predictor.size}
-    if not isinstance(predictor, Predictor):
+    if not isinstance(predictor, DiffusionPredictor):
         return {**common, **predictor.about}
     return {
         **common,

@@ -65,7 +65,7 @@ def official_plan(strength: float, steps: int, schedule: Schedule) -> SamplingPl
     Raises:
         ValueError: more steps than T has time steps, or a rectified flow, which the released code does not have.
     """
-    if schedule.predicts == "flow":
+    if schedule.prediction_type == "flow":
         raise ValueError(
             "compat 'official' needs a variance-preserving schedule, and this network is a rectified flow; leave "
             "compat out"

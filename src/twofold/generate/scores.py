@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import align_affine
-from ..predict.base import Painter
+from ..predict.base import BasePredictor
 from ..predict.prediction import SPACES, Prediction
 from ..sample import Sample
 from ..tasks import Task
@@ -126,7 +126,7 @@ def cheap_scores(
 
 
 def consistency_scores(
-    predictor: Painter,
+    predictor: BasePredictor,
     name: str,
     images: Tensor,
     seeds: Sequence[int],

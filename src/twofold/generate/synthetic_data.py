@@ -15,10 +15,10 @@ from ..checkpoints import Model, Network, check_generator
 from ..diffusion import randn_tensor
 from ..finite import NonFiniteError
 from ..image import check_range
-from ..predict.base import Painter
-from ..predict.diffusion import Predictor
+from ..predict.base import BasePredictor
+from ..predict.diffusion import DiffusionPredictor
 from ..predict.prediction import Prediction
-from ..protocols import Answer
+from ..protocols import DenoiserOutput
 from ..sample import Origin, Sample
 from .captions import TEMPLATE, get_caption
 from .config import DEFAULT_CONFIG, GenerationConfig, noise_seed
@@ -74,7 +74,7 @@ class SyntheticDataGenerator:
     def __init__(
         self,
         backbone: Backbone,
-        predictors: Mapping[str, Painter],
+        predictors: Mapping[str, BasePredictor],
         config: GenerationConfig = DEFAULT_CONFIG,
         weights: Mapping[str, Any] | None = None,
         model: str = "",
@@ -122,8 +122,10 @@ class SyntheticDataGenerator:
             ModelError: an unknown task, or a model that cannot generate images.
             ValueError: see the class; or ``model`` generates no images and ``image_model`` is None.
         """
-        predictors: dict[str, Painter] = {name: model.predictor(name) for name in tasks or model.tasks}
-        heads = {n: weights_digest(p.head) for n, p in predictors.items() if isinstance(p, Predictor)}
+        predictors: dict[str, BasePredictor] = {name: model.predictor(name) for name in tasks or model.tasks}
+        heads = {
+            n: weights_digest(p.head) for n, p in predictors.items() if isinstance(p, DiffusionPredictor)
+        }
         weights: dict[str, Any] = {"model": model.digest, "heads": heads}
         if image_model is None:
             if isinstance(model, Network):
@@ -272,8 +274,8 @@ class SyntheticDataGenerator:
             return {name: predict_labels(p, batch.images, seeds) for name, p in self.predictors.items()}
         labels = {}
         for name, predictor in self.predictors.items():
-            assert isinstance(predictor, Predictor)  # see check_predictors
-            output = Answer(batch.denoised.x0, batch.denoised.features[feature_kind(predictor)])
+            assert isinstance(predictor, DiffusionPredictor)  # see check_predictors
+            output = DenoiserOutput(batch.denoised.x0, batch.denoised.features[feature_kind(predictor)])
             labels[name] = predict_from_features(predictor, output, batch.images, {"label_mode": "denoise"})
         return labels
 
@@ -307,7 +309,7 @@ class SyntheticDataGenerator:
         return [{k: float(f"{v:.6g}") for k, v in own.items()} for own in scores]
 
 
-def _digests(backbone: Backbone, predictors: Mapping[str, Painter]) -> dict[str, Any]:
+def _digests(backbone: Backbone, predictors: Mapping[str, BasePredictor]) -> dict[str, Any]:
     heads = {name: weights_digest(label_module(p)) for name, p in predictors.items()}
     return {"backbone": weights_digest(backbone), "heads": heads}
 

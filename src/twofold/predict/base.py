@@ -1,4 +1,4 @@
-"""Painter: pictures in, predictions out. What predictors have in common, whatever it is that paints."""
+"""BasePredictor: pictures in, predictions out. What predictors have in common, whatever it is that paints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MIN_SIZE, MAX_SIZE = 8, 8192
 Edge = Literal["longest", "shortest", "both"]
 
 
-class Painter(nn.Module, abc.ABC):
+class BasePredictor(nn.Module, abc.ABC):
     """Something asked one dense task, that paints canvases of pictures.
 
     Args:
@@ -80,7 +80,7 @@ class Painter(nn.Module, abc.ABC):
         return "one step"
 
     @property
-    def random(self) -> bool:
+    def is_stochastic(self) -> bool:
         """Whether answers with other seeds are others."""
         return False
 
@@ -154,7 +154,7 @@ class Painter(nn.Module, abc.ABC):
     def _drawn(self, ensemble: int) -> int:
         if ensemble < 1:
             raise ValueError(f"an ensemble of {ensemble} answers has nothing to merge")
-        if ensemble > 1 and not self.random:
+        if ensemble > 1 and not self.is_stochastic:
             raise ValueError(
                 f"this model is deterministic: {ensemble} answers would be {ensemble} times the same one"
             )

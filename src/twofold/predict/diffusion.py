@@ -1,4 +1,4 @@
-"""Predictor: image in, dense map out. One backbone, one task, one protocol, one head."""
+"""DiffusionPredictor: image in, dense map out. One backbone, one task, one protocol, one head."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..finite import clamp_finite, finite_per_image
 from ..heads import Head, text_of
 from ..image import pad_to_multiple
 from ..image.resize import OutputResize
-from ..protocols import Answer, MultiStep, OneStep, Query, reason
+from ..protocols import DenoiserOutput, ModelInput, MultiStep, OneStep, reason
 from ..tasks import Task
-from .base import Edge, Painter
+from .base import BasePredictor, Edge
 from .prediction import SPACES
 
 
 @dataclass(frozen=True)
-class Reading:
+class OutputConfig:
     """How a network was taught to be asked, and how its answer is to be read.
 
     Attributes:
@@ -59,7 +59,7 @@ class Reading:
     odd_sizes: Literal["pad", "floor"] = "pad"
 
 
-class Predictor(Painter):
+class DiffusionPredictor(BasePredictor):
     """A diffusion model asked one dense task.
 
     Args:
@@ -84,7 +84,7 @@ class Predictor(Painter):
         task: Task,
         protocol: OneStep | MultiStep,
         head: Head,
-        reading: Reading = Reading(),
+        reading: OutputConfig = OutputConfig(),
         size: int = 0,
         about: Mapping[str, Any] | None = None,
         ensemble: int = 1,
@@ -101,8 +101,8 @@ class Predictor(Painter):
             raise ValueError(
                 f"clip='lower' is for distances, which {task.name} is not; use 'mean' or 'channels'"
             )
-        if not 0 <= reading.part < protocol.parts:
-            raise ValueError(f"part {reading.part} of an answer with {protocol.parts} part(s)")
+        if not 0 <= reading.part < protocol.num_outputs:
+            raise ValueError(f"part {reading.part} of an answer with {protocol.num_outputs} part(s)")
         self.backbone, self.protocol, self.head, self.reading = backbone, protocol, head, reading
         self.ensemble = self._drawn(ensemble)
         self.prompt = task.prompt if reading.prompt is None else reading.prompt
@@ -114,11 +114,11 @@ class Predictor(Painter):
         return f"{steps} step{'s' if steps != 1 else ''} ({self.protocol.kind}), head={head}"
 
     @property
-    def random(self) -> bool:
+    def is_stochastic(self) -> bool:
         """Whether answers with other seeds are others."""
-        return self.protocol.random
+        return self.protocol.is_stochastic
 
-    def look(self, query: Query, image_features: ImageFeatures | None = None) -> Answer:
+    def look(self, query: ModelInput, image_features: ImageFeatures | None = None) -> DenoiserOutput:
         """Show the network a query and read its word as a clean latent; see `Backbone.image_features`."""
         taps = self.head.reads_features
         labels = None
@@ -137,18 +137,18 @@ class Predictor(Painter):
                 query.x, query.t, empty, class_labels=labels, image_features=image_features
             ).prediction
             word = torch.lerp(plain, word, self.reading.guidance)
-        return Answer(query.read(word), said.features)
+        return DenoiserOutput(query.to_x0(word), said.features)
 
     def canvases(self, images: Tensor, seed: int | Sequence[int] = 0) -> Tensor:
         """Images ``b 3 h w`` in [0, 1] to canvases of the same size; padded to the stride inside, not stretched."""
         return self.painted(*self._asked(images, seed))
 
     def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """See `Painter`: padded to the stride inside, not stretched."""
+        """See `BasePredictor`: padded to the stride inside, not stretched."""
         return self.painted_surely(*self._asked(images, seeds))
 
     @torch.no_grad()
-    def _asked(self, images: Tensor, seed: int | Sequence[int]) -> tuple[Answer, tuple[int, int]]:
+    def _asked(self, images: Tensor, seed: int | Sequence[int]) -> tuple[DenoiserOutput, tuple[int, int]]:
         padded, size = self._padded(images)
         seeds = [seed] * len(images) if isinstance(seed, int) else list(seed)
         rngs = [torch.Generator().manual_seed(s) for s in seeds]
@@ -157,7 +157,7 @@ class Predictor(Painter):
         latent = self.backbone.encode((padded * 2 - 1).to(weights), drawn)
         maps = self.backbone.image_features(padded) if self.reading.image_features else None
         look = partial(self.look, image_features=maps)
-        return self.protocol.solve(look, latent, rngs, self.backbone.schedule), size
+        return self.protocol.sample(look, latent, rngs, self.backbone.schedule), size
 
     def _padded(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images as they are encoded, and the size (height, width) that canvases are cut to."""
@@ -171,12 +171,12 @@ class Predictor(Painter):
             )
         return images, (height // stride * stride, width // stride * stride)
 
-    def painted(self, answer: Answer, size: tuple[int, int]) -> Tensor:
+    def painted(self, answer: DenoiserOutput, size: tuple[int, int]) -> Tensor:
         """What the head makes of an answer: canvases ``b c h w`` on the CPU, cut to ``size`` (height, width)."""
         return self.painted_surely(answer, size)[0]
 
     @torch.no_grad()
-    def painted_surely(self, answer: Answer, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    def painted_surely(self, answer: DenoiserOutput, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """As `painted`, and how far off the head expects each pixel to be, ``b 1 h w``, where it says so."""
         h, w = size
         z = self.backbone.latent_channels
@@ -194,7 +194,7 @@ class Predictor(Painter):
         return canvas, None if doubt is None else doubt[..., :h, :w].float().cpu()
 
     def _decode(self, canvas: Tensor) -> Tensor:
-        """See `Painter`; ``clip="lower"`` in place of the task's range."""
+        """See `BasePredictor`; ``clip="lower"`` in place of the task's range."""
         if self.reading.clip == "lower":
             return (canvas.float().mean(1, keepdim=True).clamp(min=-1) + 1) / 2
         return super()._decode(canvas)
@@ -218,7 +218,7 @@ class Predictor(Painter):
         resize: OutputResize | None = None,
         odd_sizes: Literal["pad", "floor"] | None = None,
         **changes: Any,
-    ) -> Predictor:
+    ) -> DiffusionPredictor:
         """The same networks, asked otherwise: ``asked(ensemble=10, steps=50)``.
 
         Args:
@@ -226,7 +226,7 @@ class Predictor(Painter):
             merge: how they become one, in place of the task's own way: ``affine``, ``scale``, ``compat`` or ``median``
                 for distances, ``closest`` or ``mean`` for vectors, ``median`` for anything else.
             frame: that maps of vectors leave in, in place of RUB.
-            resize: how maps are brought back to the input's size; see `Reading`, also for ``odd_sizes``.
+            resize: how maps are brought back to the input's size; see `OutputConfig`, also for ``odd_sizes``.
             odd_sizes: ``floor`` is what the original programs do with sizes that are no multiples of the stride.
             changes: of the protocol's settings.
 
@@ -252,7 +252,7 @@ class Predictor(Painter):
         read = {k: v for k, v in (("resize", resize), ("odd_sizes", odd_sizes)) if v is not None}
         about |= {k: v for k, v in read.items() if k in about}
         reading = replace(self.reading, **read)
-        made = Predictor(
+        made = DiffusionPredictor(
             self.backbone, self.task, protocol, self.head, reading, self.size, about, count, self.edge
         )
         made.merge, made.frame = self.merge, frame or self.frame
@@ -289,7 +289,7 @@ def _check_channels(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
     if shown != taken:
         raise ValueError(
             f"the network takes {taken} channels, and this protocol shows it {shown} "
-            f"(condition={protocol.condition!r}, parts={protocol.parts}); they do not belong together"
+            f"(condition={protocol.condition!r}, parts={protocol.num_outputs}); they do not belong together"
         )
 
 
@@ -297,12 +297,15 @@ def _check_times(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
     """Whether the schedule has every time step at which the protocol looks values up."""
     if isinstance(protocol, MultiStep):
         schedule = backbone.schedule if protocol.noise is None else protocol.noise.schedule
-        times = [*protocol.times(schedule), *(() if protocol.trained_at is None else (protocol.trained_at,))]
-    elif protocol.noised:
+        times = [
+            *protocol.times(schedule),
+            *(() if protocol.train_timestep is None else (protocol.train_timestep,)),
+        ]
+    elif protocol.add_noise:
         schedule, times = backbone.schedule, [protocol.timestep]
     else:
         return
-    last = schedule.steps if schedule.predicts == "flow" else schedule.steps - 1
+    last = schedule.steps if schedule.prediction_type == "flow" else schedule.steps - 1
     wrong = [t for t in times if not 0 <= t <= last]
     if wrong:
         raise ValueError(

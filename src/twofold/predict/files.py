@@ -45,7 +45,7 @@ class NoOutputError(OutputError):
     started = False
 
 
-class Answer(Protocol):
+class DenoiserOutput(Protocol):
     """What a predictor gives for one picture: see `twofold.predict.diffusion.Prediction`."""
 
     map: Tensor
@@ -61,7 +61,7 @@ class Answer(Protocol):
 
 
 class Asker(Protocol):
-    """What predicts: see `twofold.predict.diffusion.Predictor`."""
+    """What predicts: see `twofold.predict.diffusion.DiffusionPredictor`."""
 
     def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Any:
         """The answer to one picture."""
@@ -227,7 +227,7 @@ def _retract(row: Row, wanted: list[str], known: Row | None, ledger: Ledger) -> 
 def _predict(job: Job, item: Input, task: str, image: Tensor) -> dict[str, Any]:
     """Predicts one task and writes its files; gives what the row says of it."""
     start = time.perf_counter()
-    prediction: Answer = job.predictors[task](image, size=job.size, seed=job.seed)
+    prediction: DenoiserOutput = job.predictors[task](image, size=job.size, seed=job.seed)
     seconds = time.perf_counter() - start
     check_finite(prediction.map, f"the {task} prediction")
     target = job.out / item.name

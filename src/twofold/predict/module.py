@@ -24,7 +24,7 @@ from torch.nn.functional import interpolate
 
 from ..image import pad_to_multiple
 from ..tasks import Task
-from .base import Painter
+from .base import BasePredictor
 
 # By task: the canvas that is its answer, and those that only learn.
 Painted = dict[str, tuple[Tensor, ...]]
@@ -82,7 +82,7 @@ def _canvas(x: Any, name: str, task: Task, shown: Sequence[int], size: tuple[int
     return x.expand(-1, 3, -1, -1) if task.painted and x.shape[1] == 1 else x
 
 
-class NetworkPredictor(Painter):
+class ModulePredictor(BasePredictor):
     """One task of a network of somebody's own: pictures in, predictions out.
 
     Args:
@@ -110,7 +110,7 @@ class NetworkPredictor(Painter):
 
     @torch.no_grad()
     def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """See `Painter`; the network is deterministic, and says nothing of how sure it is."""
+        """See `BasePredictor`; the network is deterministic, and says nothing of how sure it is."""
         shown, size = padded(self.network, images)
         weights = next(self.network.parameters(), None)
         shown = shown if weights is None else shown.to(weights)
@@ -119,7 +119,7 @@ class NetworkPredictor(Painter):
 
     def asked(
         self, ensemble: int | None = None, merge: str = "", frame: str = "", **changes: Any
-    ) -> NetworkPredictor:
+    ) -> ModulePredictor:
         """The same, with maps of vectors in another ``frame``.
 
         Raises:
@@ -129,7 +129,7 @@ class NetworkPredictor(Painter):
             raise ValueError(
                 f"a network of one's own is asked in one look; it has no {next(iter(changes), 'merge')!r}"
             )
-        made = NetworkPredictor(self.network, self.task, self.name, self.size, self.about)
+        made = ModulePredictor(self.network, self.task, self.name, self.size, self.about)
         made.ensemble, made.merge = made._drawn(1 if ensemble is None else ensemble), self.merge
         made.frame = frame or self.frame
         return made

@@ -246,7 +246,7 @@ class Prediction:
 
 
 class Sees(Protocol):
-    """Whatever answers pictures with predictions of one task: a `Predictor`, or any network of one's own.
+    """Whatever answers pictures with predictions of one task: a `DiffusionPredictor`, or any network of one's own.
 
     A single tensor ``3 h w`` in [0, 1] gives a `Prediction`, a list of them a list.
     """

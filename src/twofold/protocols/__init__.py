@@ -4,10 +4,10 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
+from .model_input import DenoiseFn, DenoiserOutput, ModelInput, collate
 from .multi_step import MultiStep
 from .noise import Noise, multi_resolution
 from .one_step import OneStep
-from .query import Answer, Look, Query, joined
 
 
 def reason(error: ValueError) -> str:
@@ -24,14 +24,14 @@ def reason(error: ValueError) -> str:
 Protocol = Annotated[OneStep | MultiStep, Field(discriminator="kind")]
 
 __all__ = [
-    "Answer",
-    "Look",
+    "DenoiserOutput",
+    "DenoiseFn",
     "MultiStep",
     "Noise",
     "OneStep",
     "Protocol",
-    "Query",
-    "joined",
+    "ModelInput",
+    "collate",
     "multi_resolution",
     "reason",
 ]

@@ -10,8 +10,8 @@ from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
 from ..diffusion import Rngs, Scales, Schedule, Spacing, lcm_timesteps, randn_tensor, sample
+from .model_input import ClassLabels, DenoiseFn, DenoiserOutput, ModelInput, NumOutputs, TimeStep
 from .noise import Noise, Strategy, multi_resolution
-from .query import Answer, ClassLabels, Look, Parts, Query, TimeStep
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -29,10 +29,10 @@ class MultiStep:
         timesteps: explicit ones, from noisy to clean, instead of ``steps`` and ``spacing``.
         sampler: ``ddim``; ``euler``, the same step in other coordinates; or ``lcm``.
         final: what leaves the walk: ``x0`` as last seen, or ``prev``, the state after the last step.
-        oracle: DDIM steps take the image latent for the noise instead of reading it from the state (DMP).
-        mixed: how coarser noise is mixed into training noise, if it is.
-        mixed_strength: of that; it falls with the time step where ``annealed`` (Marigold).
-        trained_at: the time step of training; a random one when None.
+        use_image_as_noise: DDIM steps take the image latent for the noise instead of reading it from the state (DMP).
+        noise_strategy: how coarser noise is mixed into training noise, if it is.
+        noise_strength: of that; it falls with the time step where ``annealed`` (Marigold).
+        train_timestep: the time step of training; a random one when None.
         encode, class_labels, parts: as in `OneStep`.
     """
 
@@ -45,14 +45,14 @@ class MultiStep:
     timesteps: Annotated[tuple[TimeStep, ...], Field(max_length=1000)] | None = None
     sampler: Literal["ddim", "euler", "lcm"] = "ddim"
     final: Literal["prev", "x0"] = "x0"
-    oracle: bool = False
-    mixed: Strategy | None = None
-    mixed_strength: Annotated[float, Field(ge=0, le=1)] = 0.9
+    use_image_as_noise: bool = False
+    noise_strategy: Strategy | None = None
+    noise_strength: Annotated[float, Field(ge=0, le=1)] = 0.9
     annealed: bool = True
-    trained_at: TimeStep | None = None
+    train_timestep: TimeStep | None = None
     encode: Literal["mode", "sample"] = "mode"
     class_labels: ClassLabels | None = None
-    parts: Parts = 1
+    num_outputs: NumOutputs = 1
     kind: Literal["multi_step"] = "multi_step"
 
     def __post_init__(self) -> None:
@@ -63,8 +63,10 @@ class MultiStep:
                 f"start={self.start!r} does not go with condition={self.condition!r}: a walk from the image is shown "
                 "the state alone ('replace'), one from noise or zeros needs the image beside it ('concat')"
             )
-        if self.parts != 1 and self.start == "image":
-            raise ValueError(f"{self.parts} parts cannot start from one image latent; use start='gaussian'")
+        if self.num_outputs != 1 and self.start == "image":
+            raise ValueError(
+                f"{self.num_outputs} outputs cannot start from one image latent; use start='gaussian'"
+            )
         if self._only_noise and self.final == "prev":
             raise ValueError(
                 "at beta = (1, 1) the state after a step is the noise it began with; use final='x0'"
@@ -82,14 +84,14 @@ class MultiStep:
         return self.noise is not None and self.noise.start == self.noise.end == 1
 
     @property
-    def random(self) -> bool:
+    def is_stochastic(self) -> bool:
         """Whether two seeds give two answers."""
         drawn = self.sampler == "lcm" and len(self.timesteps or range(self.steps)) > 1
         return self.encode == "sample" or self.start == "gaussian" or drawn
 
     def channels(self, latent: int) -> int:
         """What a network with latents of ``latent`` channels is shown."""
-        return latent * (1 + self.parts) if self.condition == "concat" else latent
+        return latent * (1 + self.num_outputs) if self.condition == "concat" else latent
 
     def times(self, schedule: Schedule) -> list[int]:
         """The time steps of the walk."""
@@ -99,18 +101,18 @@ class MultiStep:
             return lcm_timesteps(self.steps, schedule.steps)
         return schedule.timesteps(self.steps, self.spacing, self.offset if self.spacing == "leading" else 0)
 
-    def _show(self, image: Tensor, state: Tensor, t: Tensor, schedule: Schedule) -> Query:
+    def _show(self, image: Tensor, state: Tensor, t: Tensor, schedule: Schedule) -> ModelInput:
         alpha, sigma = schedule.scales_like(t, state)
         x = torch.cat([image, state], 1) if self.condition == "concat" else state
-        return Query(x, t, state, alpha, sigma, schedule.predicts)
+        return ModelInput(x, t, state, alpha, sigma, schedule.prediction_type)
 
     def _start(self, image: Tensor, rng: Rngs) -> Tensor:
         if self.start == "image":
             return image
-        shape = (len(image), image.shape[1] * self.parts, *image.shape[2:])
+        shape = (len(image), image.shape[1] * self.num_outputs, *image.shape[2:])
         return randn_tensor(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
 
-    def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> Query:
+    def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> ModelInput:
         """What to show the network in training, for latents of image (``b z h w``) and target."""
         schedule = schedule if self.noise is None else self.noise.schedule
         b = len(image)
@@ -118,13 +120,13 @@ class MultiStep:
             t = torch.full((b,), self.times(schedule)[0], device=image.device)
             return self._show(image, torch.zeros_like(target), t, schedule)
         t = torch.randint(schedule.steps, (b,), generator=rng)
-        if self.trained_at is not None:
-            t = torch.full((b,), self.trained_at)
+        if self.train_timestep is not None:
+            t = torch.full((b,), self.train_timestep)
         noise = image if self.start == "image" else randn_tensor(target.shape, rng, target)
-        if self.mixed is not None and self.start == "gaussian":
+        if self.noise_strategy is not None and self.start == "gaussian":
             share = t.to(noise) / schedule.steps if self.annealed else torch.ones(b)
-            noise = multi_resolution(noise, rng, self.mixed_strength * share, self.mixed)
-        state, _, _ = schedule.noised(target, noise, t.to(image.device))
+            noise = multi_resolution(noise, rng, self.noise_strength * share, self.noise_strategy)
+        state, _, _ = schedule.add_noise(target, noise, t.to(image.device))
         return self._show(image, state, t.to(image.device), schedule)
 
     def _scales(self, schedule: Schedule, times: list[int]) -> list[Scales] | None:
@@ -133,7 +135,7 @@ class MultiStep:
         Evenly spaced DDIM goes back by T // n, as diffusers does: where n does not divide T that is not quite the next
         time step, and the last step may stop short of the end.
         """
-        if self.timesteps is not None or self.sampler != "ddim" or schedule.predicts == "flow":
+        if self.timesteps is not None or self.sampler != "ddim" or schedule.prediction_type == "flow":
             return None
         stride = schedule.steps // len(times)
         after = [t - stride for t in times]
@@ -141,19 +143,23 @@ class MultiStep:
             schedule.scales(torch.tensor([t])) if t >= 0 else schedule.scales_after([t])[0] for t in after
         ]
 
-    def solve(self, look: Look, image: Tensor, rng: Rngs, schedule: Schedule) -> Answer:
+    def sample(self, look: DenoiseFn, image: Tensor, rng: Rngs, schedule: Schedule) -> DenoiserOutput:
         """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
         schedule = schedule if self.noise is None else self.noise.schedule
         start, times = self._start(image, rng), self.times(schedule)
-        answer = Answer(start)
+        answer = DenoiserOutput(start)
 
         def denoise(x: Tensor, t: Tensor) -> Tensor:
             nonlocal answer
             answer = look(self._show(image, x, t, schedule))
             return answer.x0
 
-        noise = image if self.oracle else None
+        noise = image if self.use_image_as_noise else None
         scales = self._scales(schedule, times)
         state = sample(denoise, start, schedule, times, self.sampler, scales=scales, rngs=rng, noise=noise)
         # A consistency model's clean latent is not the network's x0, but the state after the last step.
-        return Answer(state, answer.features) if self.final == "prev" or self.sampler == "lcm" else answer
+        return (
+            DenoiserOutput(state, answer.features)
+            if self.final == "prev" or self.sampler == "lcm"
+            else answer
+        )

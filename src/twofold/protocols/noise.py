@@ -26,8 +26,8 @@ class Noise:
         family: ``scaled_linear`` is linear in the square root, ``power`` in the ``exponent``-th root.
         exponent: of ``power``.
         zero_snr: rescaled so that the last step is pure noise (Lin et al. 2024).
-        predicts: what the network says.
-        ends_clean: whether the last step of a walk goes to the clean latent, or to the first time step's level
+        prediction_type: what the network says.
+        set_alpha_to_one: whether the last step of a walk goes to the clean latent, or to the first time step's level
             (diffusers' ``set_alpha_to_one``).
         steps: training time steps.
     """
@@ -37,8 +37,8 @@ class Noise:
     family: BetaFamily = "scaled_linear"
     exponent: Annotated[float, Field(gt=0, le=100)] = 2.0
     zero_snr: bool = False
-    predicts: Parametrization = "v"
-    ends_clean: bool = False
+    prediction_type: Parametrization = "v"
+    set_alpha_to_one: bool = False
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] = 1000
 
     @property
@@ -49,16 +49,16 @@ class Noise:
 
 @lru_cache(maxsize=64)
 def _schedule(noise: Noise) -> Schedule:
-    if noise.predicts == "flow":
+    if noise.prediction_type == "flow":
         return Schedule.flow(noise.steps)
-    return Schedule.of(
+    return Schedule.from_betas(
         noise.start,
         noise.end,
         noise.family,
         noise.steps,
         zero_snr=noise.zero_snr,
-        predicts=noise.predicts,
-        ends_clean=noise.ends_clean,
+        prediction_type=noise.prediction_type,
+        set_alpha_to_one=noise.set_alpha_to_one,
         exponent=noise.exponent,
     )
 

@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass as checked
 from torch import Tensor
 
 from ..diffusion import Rngs, Schedule, randn_tensor
-from .query import Answer, ClassLabels, Look, Parts, Query, TimeStep
+from .model_input import ClassLabels, DenoiseFn, DenoiserOutput, ModelInput, NumOutputs, TimeStep
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
@@ -23,68 +23,68 @@ class OneStep:
 
     Attributes:
         timestep: what the network is told (GenPercept 1, Lotus 999).
-        predicts: ``v`` (GenPercept) or ``x0`` (Lotus).
+        prediction_type: ``v`` (GenPercept) or ``x0`` (Lotus).
         condition: ``replace``: the network is shown the image latent alone; ``concat``: image latent, then a state.
         start: the state where there is one: ``gaussian`` (Lotus-G) or ``zeros``.
-        taught: the time step told in training: the ``same``, or a ``random`` one (GenPercept's default).
+        train_timesteps: the time step told in training: the ``same``, or a ``random`` one (GenPercept's default).
         encode: image latents are the posterior's ``mode``, or a ``sample`` of it (Lotus).
         class_labels: numbers given to a network with a class embedding: Lotus' task switch.
-        parts: how many targets the network answers at once, each with the channels of a latent.
-        noised: whether the image latent is shown with the noise of the time step told (Diff-2-in-1's release, at 0);
+        num_outputs: how many targets the network answers at once, each with the channels of a latent.
+        add_noise: whether the image latent is shown with the noise of the time step told (Diff-2-in-1's release, at 0);
             where features are read, and not the answer.
     """
 
     timestep: TimeStep = 1
-    predicts: Literal["v", "x0"] = "v"
+    prediction_type: Literal["v", "x0"] = "v"
     condition: Literal["replace", "concat"] = "replace"
     start: Literal["gaussian", "zeros"] = "gaussian"
-    taught: Literal["same", "random"] = "same"
+    train_timesteps: Literal["same", "random"] = "same"
     encode: Literal["mode", "sample"] = "mode"
     class_labels: ClassLabels | None = None
-    parts: Parts = 1
-    noised: bool = False
+    num_outputs: NumOutputs = 1
+    add_noise: bool = False
     kind: Literal["one_step"] = "one_step"
 
     def __post_init__(self) -> None:
-        if self.condition == "replace" and self.parts != 1:
+        if self.condition == "replace" and self.num_outputs != 1:
             raise ValueError(
-                f"{self.parts} parts need condition='concat': the image latent is only one part's size"
+                f"{self.num_outputs} outputs need condition='concat': the image latent is only one part's size"
             )
-        if self.noised and self.condition != "replace":
-            raise ValueError("noised is about the image latent alone: it needs condition='replace'")
+        if self.add_noise and self.condition != "replace":
+            raise ValueError("add_noise is about the image latent alone: it needs condition='replace'")
 
     @property
-    def random(self) -> bool:
+    def is_stochastic(self) -> bool:
         """Whether two seeds give two answers."""
         return (
-            self.noised
+            self.add_noise
             or self.encode == "sample"
             or (self.condition == "concat" and self.start == "gaussian")
         )
 
     def channels(self, latent: int) -> int:
         """What a network with latents of ``latent`` channels is shown."""
-        return latent * (1 + self.parts) if self.condition == "concat" else latent
+        return latent * (1 + self.num_outputs) if self.condition == "concat" else latent
 
-    def _query(self, image: Tensor, t: Tensor, rng: Rngs, schedule: Schedule) -> Query:
+    def _query(self, image: Tensor, t: Tensor, rng: Rngs, schedule: Schedule) -> ModelInput:
         b, z, h, w = image.shape
         zero = image.new_zeros(b, 1, 1, 1)
-        if self.noised:
-            image, _, _ = schedule.noised(image, randn_tensor(image.shape, rng, image), t)
+        if self.add_noise:
+            image, _, _ = schedule.add_noise(image, randn_tensor(image.shape, rng, image), t)
         if self.condition == "replace":
-            return Query(image, t, image, zero, zero + 1, self.predicts)
-        shape = (b, z * self.parts, h, w)
+            return ModelInput(image, t, image, zero, zero + 1, self.prediction_type)
+        shape = (b, z * self.num_outputs, h, w)
         state = randn_tensor(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
-        return Query(torch.cat([image, state], 1), t, state, zero, zero + 1, self.predicts)
+        return ModelInput(torch.cat([image, state], 1), t, state, zero, zero + 1, self.prediction_type)
 
-    def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> Query:
+    def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> ModelInput:
         """What to show the network in training, for latents ``b z h w`` of image and target."""
         t = torch.full((len(image),), self.timestep)
-        if self.taught == "random":
+        if self.train_timesteps == "random":
             t = torch.randint(schedule.steps, (len(image),), generator=rng)
         return self._query(image, t.to(image.device), rng, schedule)
 
-    def solve(self, look: Look, image: Tensor, rng: Rngs, schedule: Schedule) -> Answer:
+    def sample(self, look: DenoiseFn, image: Tensor, rng: Rngs, schedule: Schedule) -> DenoiserOutput:
         """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
         t = torch.full((len(image),), self.timestep, device=image.device)
         return look(self._query(image, t, rng, schedule))

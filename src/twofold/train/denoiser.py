@@ -21,8 +21,8 @@ from ..diffusion import from_x0
 from ..finite import check_finite
 from ..heads import Head, HeadGroup, text_of
 from ..heads.group import at
-from ..predict.diffusion import Predictor, Reading
-from ..protocols import Query, joined
+from ..predict.diffusion import DiffusionPredictor, OutputConfig
+from ..protocols import ModelInput, collate
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .groups import by_forward_pass
@@ -114,8 +114,8 @@ class DenoiserStage(PerceptionStage):
         x0 = torch.stack([e.image for e in examples])
         t = torch.cat([torch.randint(schedule.steps, (1,), generator=e.rng) for e in examples])
         noise = torch.stack([torch.randn(e.shape, generator=e.rng) for e in examples])
-        x, alpha, sigma = schedule.noised(x0, noise, t)
-        wanted = from_x0(x0, noise, alpha, sigma, schedule.predicts).to(device)
+        x, alpha, sigma = schedule.add_noise(x0, noise, t)
+        wanted = from_x0(x0, noise, alpha, sigma, schedule.prediction_type).to(device)
         text = self.backbone.embed([e.caption for e in examples], pad=True)
         said = self.backbone(x.to(device), t.to(device), text).prediction.float()
         return {"noise": (1.0, (said - wanted).square().flatten(1).mean(1))}
@@ -129,7 +129,7 @@ class DenoiserStage(PerceptionStage):
         names = [name for name in self.tasks if any(name in image for image in images)]
         places = {name: [i for i, image in enumerate(images) if name in image] for name in names}
         examples = {name: [images[i][name] for i in places[name]] for name in names}
-        query = joined([self._query(e) for e in firsts])
+        query = collate([self._query(e) for e in firsts])
         head = self.heads[names[0]]
         text = text_of(head, lambda: self._prompted(names[0])).expand(len(images), -1, -1)
         taps = head.reads_features
@@ -138,7 +138,7 @@ class DenoiserStage(PerceptionStage):
         if not taps:  # the decoder may bound an infinite latent
             seen = ", ".join(dict.fromkeys(e.name for e in firsts))
             check_finite(said.prediction, f"the network's {names[0]} output for {seen}")
-        shown = query.read(said.prediction), said.features, self.backbone
+        shown = query.to_x0(said.prediction), said.features, self.backbone
         if self.shares_looks and any(e.taught for e in firsts):
             answers = self._teacher().answer(HeadGroup({n: self.heads[n] for n in names}), (*shown, places))
             for name, group in examples.items():
@@ -154,13 +154,13 @@ class DenoiserStage(PerceptionStage):
                 terms[name] |= found
         return terms
 
-    def _latent_term(self, word: Tensor, query: Query, examples: Sequence[Example]) -> Terms:
+    def _latent_term(self, word: Tensor, query: ModelInput, examples: Sequence[Example]) -> Terms:
         """Mean squared error of the network's output over the cells that are known."""
         target, mask = (
             torch.stack([getattr(e, k).to(self.team.device) for e in examples]) for k in ("target", "mask")
         )
         keep = mask.expand_as(target)
-        error = torch.where(keep, word.float() - query.wanted(target), 0).square().flatten(1)
+        error = torch.where(keep, word.float() - query.training_target(target), 0).square().flatten(1)
         return {"latent": (self.recipe.latent_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))}
 
     def _image_terms(
@@ -184,7 +184,7 @@ class DenoiserStage(PerceptionStage):
     def shares_looks(self) -> bool:
         """Whether teacher and student see the same features, so that one look serves both: only heads learn."""
         recipe, how = self.recipe, self.recipe.protocol
-        steady = how.kind == "one_step" and not how.random and how.taught == "same"
+        steady = how.kind == "one_step" and not how.is_stochastic and how.train_timesteps == "same"
         return (
             steady
             and recipe.unet == "frozen"
@@ -207,7 +207,7 @@ class DenoiserStage(PerceptionStage):
         painted: Mapping[str, Tensor] = {}
         with self._teacher().teaching():
             look = partial(predictor.look, image_features=self._image_features(list(firsts.values())))
-            answer = self.recipe.protocol.solve(look, latent, rngs, self.backbone.schedule)
+            answer = self.recipe.protocol.sample(look, latent, rngs, self.backbone.schedule)
             if self.recipe.image_weight:
                 group = HeadGroup({name: self.heads[name] for name in names})
                 painted = group(answer.x0, answer.features, self.backbone, places)
@@ -257,15 +257,15 @@ class DenoiserStage(PerceptionStage):
         labels = self.recipe.protocol.class_labels
         return None if labels is None else torch.tensor(labels, device=self.team.device).expand(count, -1)
 
-    def _predictors(self) -> dict[str, Predictor]:
+    def _predictors(self) -> dict[str, DiffusionPredictor]:
         size, protocol = max(self.recipe.size), self.recipe.protocol
         return {
-            t: Predictor(
+            t: DiffusionPredictor(
                 self.backbone,
                 task,
                 protocol,
                 self.heads[t],
-                Reading(
+                OutputConfig(
                     prompt=self._prompt(t),
                     pad=self.recipe.pad,
                     clip=self.recipe.clipping if task.frame else "mean",

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..predict.module import NetworkPredictor, Painted, padded, read
+from ..predict.module import ModulePredictor, Painted, padded, read
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .learn import make_tasks
@@ -93,9 +93,9 @@ class NetworkStage(PerceptionStage):
         painted = read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
         return {place: {k: painted[k][0][n] for k in kinds} for n, place in enumerate(asked)}
 
-    def _predictors(self) -> dict[str, NetworkPredictor]:
+    def _predictors(self) -> dict[str, ModulePredictor]:
         size = max(self.recipe.size)
-        return {name: NetworkPredictor(self.module, task, name, size) for name, task in self.tasks.items()}
+        return {name: ModulePredictor(self.module, task, name, size) for name, task in self.tasks.items()}
 
     def finish(self) -> None:
         """Nothing is left to be done."""

@@ -186,7 +186,7 @@ class Recipe(BaseModel):
 
     @property
     def clipping(self) -> Literal["mean", "channels"]:
-        """How predicted vectors are held in range: GenPercept's release clips each channel (`predictor.Reading`)."""
+        """How predicted vectors are held in range: GenPercept's release clips each channel (`OutputConfig`)."""
         return "channels" if self.compat == "genpercept" else "mean"
 
     @property

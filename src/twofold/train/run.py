@@ -52,7 +52,9 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
         _warn_of_frames(recipe, model.settings)
         _check_protocol(recipe, model.backbone)
         new.expand_conv_in(
-            model.backbone, recipe.protocol.channels(model.backbone.latent_channels), recipe.protocol.parts
+            model.backbone,
+            recipe.protocol.channels(model.backbone.latent_channels),
+            recipe.protocol.num_outputs,
         )
     return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)
 
