@@ -5,10 +5,13 @@ import math
 import pytest
 import torch
 
-from twofold.metrics import MASKS, PICTURES
+from twofold.metrics import IMAGE_QUALITY, MASKS
 from twofold.visualization import UNKNOWN, color_depth, color_disparity, color_mask, color_picture
 
-EVERY = {**{f"masks-{k}": m for k, m in MASKS.items()}, **{f"pictures-{k}": m for k, m in PICTURES.items()}}
+EVERY = {
+    **{f"masks-{k}": m for k, m in MASKS.items()},
+    **{f"image_quality-{k}": m for k, m in IMAGE_QUALITY.items()},
+}
 
 
 def line(*values):
@@ -35,9 +38,9 @@ def test_no_foreground_is_right_where_there_is_none():
 
 def test_the_noise_of_a_picture_in_decibels():
     there = torch.rand(3, 4, 5, dtype=torch.float64)
-    assert score(PICTURES["mse"], there + 0.1, there) == pytest.approx(0.01)
-    assert score(PICTURES["psnr"], there + 0.1, there) == pytest.approx(20)
-    assert score(PICTURES["psnr"], there, there) == pytest.approx(100)
+    assert score(IMAGE_QUALITY["mse"], there + 0.1, there) == pytest.approx(0.01)
+    assert score(IMAGE_QUALITY["psnr"], there + 0.1, there) == pytest.approx(20)
+    assert score(IMAGE_QUALITY["psnr"], there, there) == pytest.approx(100)
 
 
 @pytest.mark.parametrize("name", EVERY)

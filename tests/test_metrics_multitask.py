@@ -26,7 +26,7 @@ from twofold.metrics import (
     semantic_metrics,
     skipped,
 )
-from twofold.metrics.edges import compute_ods, compute_ois, counted, matched
+from twofold.metrics.edges import compute_ods, compute_ois, count_matches, edge_counts
 
 
 def line(*values: float) -> Tensor:
@@ -214,7 +214,7 @@ def test_isnet_never_reaches_one():
 
 
 def counts(right: float, said: float, there: float) -> Tensor:
-    return counted(*(torch.tensor([x], dtype=torch.float64) for x in (right, said, there)))
+    return edge_counts(*(torch.tensor([x], dtype=torch.float64) for x in (right, said, there)))
 
 
 def test_edges_of_two_images_by_hand():
@@ -225,22 +225,22 @@ def test_edges_of_two_images_by_hand():
 
 def test_each_image_has_its_own_best_threshold():
     right, there = torch.tensor([10.0, 5.0]).double(), torch.tensor([10.0, 10.0]).double()
-    a = counted(right, torch.tensor([10.0, 5.0]).double(), there)
-    b = counted(right, torch.tensor([100.0, 5.0]).double(), there)
+    a = edge_counts(right, torch.tensor([10.0, 5.0]).double(), there)
+    b = edge_counts(right, torch.tensor([100.0, 5.0]).double(), there)
     assert compute_ods(a + b) < compute_ois(a + b)
 
 
 def test_every_true_pixel_is_given_once():
     true = torch.zeros(40, 40, dtype=torch.bool)
     true[20] = True
-    assert matched(true.numpy(), true.numpy()) == 40
+    assert count_matches(true.numpy(), true.numpy()) == 40
     # One pixel off is near enough for a reach of one and a half pixels, two are not.
     reach = 1.5 / math.hypot(40, 40)
-    assert matched(true.roll(1, 0).numpy(), true.numpy(), reach) == 40
-    assert matched(true.roll(2, 0).numpy(), true.numpy(), reach) == 0
+    assert count_matches(true.roll(1, 0).numpy(), true.numpy(), reach) == 40
+    assert count_matches(true.roll(2, 0).numpy(), true.numpy(), reach) == 0
     doubled = true | true.roll(1, 0)
-    assert matched(doubled.numpy(), true.numpy(), reach) == 40
-    assert matched((~(true | True)).numpy(), true.numpy(), reach) == 0
+    assert count_matches(doubled.numpy(), true.numpy(), reach) == 40
+    assert count_matches((~(true | True)).numpy(), true.numpy(), reach) == 0
 
 
 def test_edges_found_shifted_and_invented():

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from twofold.metrics import keypoint_ap, oks
-from twofold.metrics.pose import SIGMAS, STATISTICS, detection, rescored
+from twofold.metrics.pose import SIGMAS, STATISTICS, detection, rescore
 
-PROGRAMS = ("pycocotools", "faster-coco-eval")
+BACKENDS = ("pycocotools", "faster-coco-eval")
 
 
-@pytest.fixture(params=PROGRAMS)
-def program(request) -> str:
+@pytest.fixture(params=BACKENDS)
+def backend(request) -> str:
     pytest.importorskip({"pycocotools": "pycocotools", "faster-coco-eval": "faster_coco_eval"}[request.param])
     return request.param
 
@@ -130,9 +130,9 @@ def test_similarities_are_those_of_the_published_program():
     ("dx", "area", "ap", "medium"),
     [(1, 1000, 0.7, math.nan), (1, 2000, 0.9, 0.9), (2, 1000, 0.0, math.nan), (0, 2000, 1.0, 1.0)],
 )
-def test_one_person(program, dx, area, ap, medium):
+def test_one_person(backend, dx, area, ap, medium):
     got = keypoint_ap(
-        truth([{"points": nose(), "area": area}]), [detection(1, nose(dx), 0.9)], program=program
+        truth([{"points": nose(), "area": area}]), [detection(1, nose(dx), 0.9)], backend=backend
     )
     assert tuple(got) == STATISTICS
     assert got["AP"] == pytest.approx(ap)
@@ -146,45 +146,45 @@ def test_both_programs_agree_and_neither_writes_into_what_it_is_given():
         pytest.importorskip(name)
     annotations, found = crowd()
     before = json.dumps([annotations, found])
-    one, two = (keypoint_ap(annotations, found, program=p) for p in PROGRAMS)
+    one, two = (keypoint_ap(annotations, found, backend=p) for p in BACKENDS)
     assert 0.1 < one["AP"] < 0.9 and 0.1 < one["AP_M"] < 0.99
     assert one == pytest.approx(two, nan_ok=True, abs=1e-12)
     assert json.dumps([annotations, found]) == before
 
 
-def test_lists_of_parts_join_in_any_order(program):
+def test_lists_of_parts_join_in_any_order(backend):
     annotations, found = crowd()
     # Two of one score: their order must not matter.
     found[0] = {**found[0], "score": 0.5}
     shuffled = [found[i] for i in torch.randperm(len(found), generator=torch.Generator().manual_seed(1))]
-    assert keypoint_ap(annotations, found, program=program) == pytest.approx(
-        keypoint_ap(annotations, shuffled, program=program), nan_ok=True, abs=1e-12
+    assert keypoint_ap(annotations, found, backend=backend) == pytest.approx(
+        keypoint_ap(annotations, shuffled, backend=backend), nan_ok=True, abs=1e-12
     )
 
 
-def test_false_alarms_and_duplicates_never_help(program):
+def test_false_alarms_and_duplicates_never_help(backend):
     annotations, found = crowd()
-    one = keypoint_ap(annotations, found, program=program)["AP"]
+    one = keypoint_ap(annotations, found, backend=backend)["AP"]
     alarm = detection(1, 150 + 40 * torch.rand(17, 3, generator=torch.Generator().manual_seed(2)), 1.0)
-    assert keypoint_ap(annotations, [*found, alarm], program=program)["AP"] <= one + 1e-12
+    assert keypoint_ap(annotations, [*found, alarm], backend=backend)["AP"] <= one + 1e-12
     again = [{**x, "score": x["score"] * 0.999} for x in found]
-    assert keypoint_ap(annotations, [*found, *again], program=program)["AP"] <= one + 1e-12
+    assert keypoint_ap(annotations, [*found, *again], backend=backend)["AP"] <= one + 1e-12
 
 
-def test_nobody_found_is_zero(program):
-    assert keypoint_ap(truth([{"points": nose(), "area": 2000}]), [], program=program)["AP"] == 0
+def test_nobody_found_is_zero(backend):
+    assert keypoint_ap(truth([{"points": nose(), "area": 2000}]), [], backend=backend)["AP"] == 0
 
 
-def test_crowds_are_not_missed(program):
+def test_crowds_are_not_missed(backend):
     people = [{"points": nose(), "area": 2000}, {"points": nose(), "area": 2000, "iscrowd": 1}]
-    got = keypoint_ap(truth(people), [detection(1, nose(), 0.9)], program=program)
+    got = keypoint_ap(truth(people), [detection(1, nose(), 0.9)], backend=backend)
     assert got["AP"] == pytest.approx(1)
 
 
-def test_a_file_will_do(tmp_path, program):
+def test_a_file_will_do(tmp_path, backend):
     path = tmp_path / "person_keypoints.json"
     path.write_text(json.dumps(truth([{"points": nose(), "area": 2000}])))
-    assert keypoint_ap(path, [detection(1, nose(), 0.9)], program=program)["AP"] == pytest.approx(1)
+    assert keypoint_ap(path, [detection(1, nose(), 0.9)], backend=backend)["AP"] == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,8 @@ def test_what_would_be_counted_wrongly_is_refused(change, match):
 
 
 def test_scores_of_boxes_and_joints():
-    assert rescored(0.5, torch.tensor([0.9, 0.7, 0.1])) == pytest.approx(0.4)
-    assert rescored(0.5, torch.tensor([0.1, 0.2])) == 0
+    assert rescore(0.5, torch.tensor([0.9, 0.7, 0.1])) == pytest.approx(0.4)
+    assert rescore(0.5, torch.tensor([0.1, 0.2])) == 0
     assert len(SIGMAS) == 17
-    with pytest.raises(ValueError, match="no program"):
-        keypoint_ap(truth([]), [], program="coco")  # ty: ignore[invalid-argument-type]
+    with pytest.raises(ValueError, match="unknown backend"):
+        keypoint_ap(truth([]), [], backend="coco")  # ty: ignore[invalid-argument-type]

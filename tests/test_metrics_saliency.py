@@ -15,13 +15,13 @@ from twofold.metrics import (
     MASKS,
     SALIENCY,
     Metric,
-    correction_effort,
+    human_correction_effort,
     measure_many,
     saliency_metrics,
     skipped,
 )
 
-RAW = saliency_metrics(stretch=False)
+RAW = saliency_metrics(minmax=False)
 
 # Printed by scripts/sod_golden.py: PySODMetrics 1.6.2, scikit-image 0.25.2, OpenCV 4.14, numpy 2.3.4.
 GOLDEN = {
@@ -223,7 +223,7 @@ def test_stretching_forgives_a_timid_map():
     assert score(SALIENCY["mae"], (timid, g)) == pytest.approx(0, abs=1e-12)
     assert score(RAW["mae"], (timid, g)) == pytest.approx(0.2)
     assert score(MASKS["mae"], (timid, g)) == pytest.approx(0.2)
-    # What says the same everywhere is not stretched.
+    # A constant map is not normalized.
     assert score(SALIENCY["mae"], (torch.full_like(g, 0.3), g)) == pytest.approx(0.84 * 0.3 + 0.16 * 0.7)
 
 
@@ -347,7 +347,7 @@ def test_a_grey_level_reaches_its_own_threshold_in_every_precision():
 
 def test_what_leaves_the_unit_interval_is_refused_where_nothing_is_stretched():
     g = square()
-    with pytest.raises(ValueError, match="reaches from 0 to 2"):
+    with pytest.raises(ValueError, match="from 0 to 2"):
         RAW["max_f"].measure(2 * g, g, known(g))
     assert score(SALIENCY["max_f"], (2 * g, g)) == 1
 
@@ -369,14 +369,14 @@ def test_efforts_of_a_missing_limb_and_of_what_is_forgiven():
     limb = g.copy()
     limb[30, 40:58] = True
     # A line of one pixel is not forgiven though it is thin: it is a part of the skeleton.
-    assert correction_effort(g, limb) > 0
-    assert correction_effort(limb, limb) == 0
+    assert human_correction_effort(g, limb) > 0
+    assert human_correction_effort(limb, limb) == 0
     # A rim of as many pixels as are forgiven, and when fewer are.
     grown = np.zeros_like(g)
     grown[15:45, 5:45] = True
-    assert correction_effort(grown, g) == 0
-    assert correction_effort(grown, g, relax=1) > 0
-    assert correction_effort(np.zeros_like(g), np.zeros_like(g)) == 0
+    assert human_correction_effort(grown, g) == 0
+    assert human_correction_effort(grown, g, relax=1) > 0
+    assert human_correction_effort(np.zeros_like(g), np.zeros_like(g)) == 0
 
 
 def test_soft_masks_are_cut_at_level_128_or_after_stretching():

@@ -30,7 +30,7 @@ from twofold.metrics import (
     semantic_metrics,
     skipped,
 )
-from twofold.metrics.many import as_tensors
+from twofold.metrics.parallel import as_tensors
 
 pytest.importorskip("cv2")
 pytest.importorskip("skimage")
@@ -44,14 +44,14 @@ TABLES: dict[str, dict[str, Metric]] = {
     "normals_by_image": metrics.NORMALS_BY_IMAGE,
     "masks": metrics.MASKS,
     "saliency": metrics.SALIENCY,
-    "saliency_raw": saliency_metrics(stretch=False),
+    "saliency_raw": saliency_metrics(minmax=False),
     "hce": metrics.HCE,
     "matting": metrics.MATTING,
     "matting_sane": matting_metrics(empty="zero"),
     # As EDGES, at one threshold.
     "edges": edge_metrics(reach=0.1, thresholds=1),
     "keypoints": metrics.KEYPOINTS,
-    "pictures": metrics.PICTURES,
+    "pictures": metrics.IMAGE_QUALITY,
     "semantic": semantic_metrics(4, (255,), absent="zero"),
     "parsing": parsing_metrics(3),
     "multitask_pooled": metrics.MULTITASK_POOLED,

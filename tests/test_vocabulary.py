@@ -58,6 +58,11 @@ NAMES = {
     "Tapped": "FeatureCollector",
     "tap_channels": "feature_channels",
     "look_levels": "cross_attention_levels",
+    # metrics
+    "conclude": "compute",
+    "correction_effort": "human_correction_effort",
+    "rescored": "rescore",
+    "unstretched": "unnormalized",
 }
 
 # Folder of src/twofold -> names that it does not define: functions, classes, arguments, fields. Old name -> new name.
@@ -69,6 +74,14 @@ DEFINITIONS: dict[str, dict[str, str]] = {
         "need": "import_reader",
         "shown": "escape",
         "squeezed": "resized_to_square",
+    },
+    "metrics": {
+        "added": "merge_sums",
+        "once": "cached",
+        "part": "update",
+        "program": "backend",
+        "read": "normalize",
+        "stretched": "minmax_normalized",
     },
     "cli": {
         "emit": "print_json",

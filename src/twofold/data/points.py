@@ -21,7 +21,7 @@ from torch import Tensor
 
 from twofold.data.layout import INLINE
 from twofold.metrics import peaks
-from twofold.metrics.pose import rescored
+from twofold.metrics.pose import rescore
 from twofold.targets.people import JOINTS, SIGMA, draw, heatmaps
 
 # Targets that may be drawn from such numbers.
@@ -171,7 +171,7 @@ def coco_result(found: Tensor, how: Mapping[str, Any], box_score: float = 1.0) -
 
     Returns:
         ``image_id``, ``category_id`` 1, 51 ``keypoints`` in pixels of the image, and the ``score``: that of the box
-        times the mean height of the surer peaks (`metrics.pose.rescored`).
+        times the mean height of the surer peaks (`metrics.pose.rescore`).
     """
     crop = crop_of({**how, "size": list(found.shape[-2:])})
     places = peaks(found).double()
@@ -183,7 +183,7 @@ def coco_result(found: Tensor, how: Mapping[str, Any], box_score: float = 1.0) -
         "image_id": how["image_id"],
         "category_id": 1,
         "keypoints": flat,
-        "score": rescored(box_score, height),
+        "score": rescore(box_score, height),
     }
 
 

@@ -1,8 +1,8 @@
-"""Scores that add: see `metric.Metric`. One file a family; a new one is a function and a line.
+"""Metrics whose sums add over images: see `metric.Metric`. One file a family; a new metric is a function and a line.
 
 Tables of metrics by name: DEPTH, DEPTH_POOLED, DEPTH_VARIANTS, BOUNDARIES, NORMALS, NORMALS_BY_IMAGE, MASKS, SALIENCY,
-HCE, MATTING, KEYPOINTS, PICTURES, EDGES, MULTITASK_POOLED, MULTITASK_BY_IMAGE, QUIRKS; of classes, `semantic_metrics`
-and `parsing_metrics`. Scores of a set that are no sums over images are functions: `keypoint_ap`, `fid`, `kid`.
+HCE, MATTING, KEYPOINTS, IMAGE_QUALITY, EDGES, MULTITASK_POOLED, MULTITASK_BY_IMAGE, QUIRKS; of classes,
+`semantic_metrics` and `parsing_metrics`. Functions of whole sets of images: `keypoint_ap`, `fid`, `kid`.
 """
 
 from twofold.metrics.alignment import ALIGNMENTS, CAPS, fit_grid, within_caps
@@ -18,9 +18,9 @@ from twofold.metrics.depth import (
 )
 from twofold.metrics.edges import EDGES, edge_metrics
 from twofold.metrics.generation import Features, Moments, diversity, fid, kid, kid_of_subsets, mean_distance
-from twofold.metrics.hce import HCE, correction_effort
+from twofold.metrics.hce import HCE, human_correction_effort
+from twofold.metrics.image_quality import IMAGE_QUALITY
 from twofold.metrics.keypoints import KEYPOINTS, peaks
-from twofold.metrics.many import measure_all
 from twofold.metrics.masks import MASKS
 from twofold.metrics.matting import MATTING, matting_metrics, measure_in_trimap
 from twofold.metrics.metric import (
@@ -34,7 +34,7 @@ from twofold.metrics.metric import (
 )
 from twofold.metrics.multitask import MULTITASK_BY_IMAGE, MULTITASK_POOLED, multitask_gain
 from twofold.metrics.normals import NORMALS, NORMALS_BY_IMAGE, angle
-from twofold.metrics.pictures import PICTURES
+from twofold.metrics.parallel import measure_all
 from twofold.metrics.pose import keypoint_ap, oks
 from twofold.metrics.quirks import QUIRKS
 from twofold.metrics.saliency import SALIENCY, saliency_metrics
@@ -56,7 +56,7 @@ __all__ = [
     "MULTITASK_POOLED",
     "NORMALS",
     "NORMALS_BY_IMAGE",
-    "PICTURES",
+    "IMAGE_QUALITY",
     "QUIRKS",
     "SALIENCY",
     "Features",
@@ -65,7 +65,7 @@ __all__ = [
     "MetricInput",
     "affine_aligned",
     "angle",
-    "correction_effort",
+    "human_correction_effort",
     "crop_mask",
     "disparity_aligned",
     "diversity",

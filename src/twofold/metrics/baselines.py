@@ -1,7 +1,7 @@
-"""Depth predictions that look at no picture: a score means something only beside theirs.
+"""Image-independent depth baselines, to compare scores with.
 
-Each is fitted to the truth of the very image, as the alignment of an affine-invariant prediction is, so that
-a network which has learned nothing but "the floor is below" cannot pass for one that sees.
+Each is fitted to the ground truth of the image, like the alignment of an affine-invariant prediction, so they show
+which score a network reaches that has learned nothing but "the floor is below".
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """F of edges (Martin et al. 2004): at one threshold for the set, or at each image's best.
 
-An edge pixel that was said is right when it can be given a true one within `reach` times the image's diagonal that no
+A predicted edge pixel is correct when it can be given a true one within `reach` times the image's diagonal that no
 other was given; as many as possible are. Published numbers come from MATLAB programs that solve the assignment by
-cost, after their own thinning: this one is experimental, and nobody has compared the two.
+cost, after their own thinning: this implementation is experimental and has not been compared with them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Mask = NDArray[np.bool_]
 
 # Of the diagonal: PASCAL-Context; NYUD-v2 uses 0.011.
 REACH = 0.0075
-# True edges are drawn; above it a pixel is of one.
+# A ground truth above this is an edge.
 EDGE = 0.5
 
 
@@ -32,7 +32,7 @@ def edge_metrics(reach: float = REACH, thresholds: int = 99) -> dict[str, Metric
     ois   F of the counts of all images together, each at its own best threshold
 
     A true edge is a pixel above 0.5. Needs scikit-image (the extra ``metrics``). Images without a valid pixel are
-    skipped; an image without a true edge counts what was said there as wrong.
+    skipped; an image without a true edge counts every predicted edge as wrong.
     """
     update = partial(_update, reach, thresholds)
     return {
@@ -41,22 +41,22 @@ def edge_metrics(reach: float = REACH, thresholds: int = 99) -> dict[str, Metric
     }
 
 
-def counted(right: Tensor, said: Tensor, there: Tensor) -> Tensor:
-    """One image's part: pixels said and right, said, and true (t each, by threshold), then those at its best."""
-    best = _f(right, said, there).argmax()
-    return vector(right, said, there, right[best], said[best], there[best], 0)
+def edge_counts(right: Tensor, predicted: Tensor, positives: Tensor) -> Tensor:
+    """One image's sums: matched, predicted and true pixels (t each, by threshold), then those at its best threshold."""
+    best = _f(right, predicted, positives).argmax()
+    return vector(right, predicted, positives, right[best], predicted[best], positives[best], 0)
 
 
-def matched(said: Mask, true: Mask, reach: float = REACH) -> int:
+def count_matches(predicted: Mask, true: Mask, reach: float = REACH) -> int:
     """How many pixels of two masks (bool h w) can be paired off within `reach` times the diagonal."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
     from scipy.spatial import KDTree
 
-    a, b = np.argwhere(said), np.argwhere(true)
+    a, b = np.argwhere(predicted), np.argwhere(true)
     if not len(a) or not len(b):
         return 0
-    near = KDTree(a).query_ball_tree(KDTree(b), reach * float(np.hypot(*said.shape)))
+    near = KDTree(a).query_ball_tree(KDTree(b), reach * float(np.hypot(*predicted.shape)))
     starts = np.cumsum([0, *(len(x) for x in near)])
     ends = np.fromiter((j for x in near for j in x), dtype=np.int32, count=starts[-1])
     graph = csr_array((np.ones(len(ends), dtype=np.int8), ends, starts), shape=(len(a), len(b)))
@@ -72,27 +72,27 @@ def _update(reach: float, thresholds: int, inputs: MetricInput) -> Tensor:
         raise ImportError(f"scores of edges need {error.name}; pip install 'twofold[metrics]'") from error
     p, d = (x[0].numpy() for x in inputs.filled())
     true = d > EDGE
-    right, said = [], []
+    right, predicted = [], []
     for k in range(1, thresholds + 1):
-        drawn = thin(p >= k / (thresholds + 1))
-        right.append(matched(drawn, true, reach))
-        said.append(int(drawn.sum()))
-    there = torch.full((thresholds,), float(true.sum()), dtype=torch.float64)
-    return counted(vector(*right), vector(*said), there)
+        thinned = thin(p >= k / (thresholds + 1))
+        right.append(count_matches(thinned, true, reach))
+        predicted.append(int(thinned.sum()))
+    positives = torch.full((thresholds,), float(true.sum()), dtype=torch.float64)
+    return edge_counts(vector(*right), vector(*predicted), positives)
 
 
-def _f(right: Tensor, said: Tensor, there: Tensor) -> Tensor:
-    return f_score(right / said.clamp(min=1), right / there.clamp(min=1), 1.0)
+def _f(right: Tensor, predicted: Tensor, positives: Tensor) -> Tensor:
+    return f_score(right / predicted.clamp(min=1), right / positives.clamp(min=1), 1.0)
 
 
 def compute_ods(total: Tensor) -> float:
-    """From the total of the updates; NaN when there is no true edge."""
-    right, said, there = total[:-4].chunk(3)
-    return float(_f(right, said, there).max()) if bool(there.any()) else float("nan")
+    """From the total of the updates; NaN when positives is no true edge."""
+    right, predicted, positives = total[:-4].chunk(3)
+    return float(_f(right, predicted, positives).max()) if bool(positives.any()) else float("nan")
 
 
 def compute_ois(total: Tensor) -> float:
-    """From the total of the updates; NaN when there is no true edge."""
+    """From the total of the updates; NaN when positives is no true edge."""
     return float(_f(*total[-4:-1])) if float(total[-2]) > 0 else float("nan")
 
 

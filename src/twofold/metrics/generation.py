@@ -1,9 +1,8 @@
-"""How near generated pictures are to real ones, and how unlike each other, in the features of a network you give.
+"""Distances between sets of generated and real images (FID, KID), and diversity, in the features of a given network.
 
-A number means something only beside the name of the network, the size its pictures are brought to, and the number of
-pictures: published FID takes the 2048 numbers of Inception v3's last pooling, at 299 pixels, of 50,000 pictures.
-Features are measured part by part and added: `Moments` in any order and split, to rounding; `Features` are kept as a
-list, which KID and the mean distance need.
+A score depends on the network, the size its images are resized to, and the number of images: published FID takes the
+2048 features of Inception v3's last pooling, at 299 pixels, of 50,000 images.
+`Moments` add over subsets in any order, up to rounding; KID and the mean distance need all `Features`.
 """
 
 from __future__ import annotations
@@ -17,37 +16,37 @@ from torch import Tensor
 
 from ..image import check_range
 
-# A row of features for each picture: b 3 h w in [0, 1] -> b d.
-Network = Callable[[Tensor], Tensor]
-# Pairs of pictures are looked at this many rows at a time, so that 50,000 need no matrix of 50,000 squared.
+# A row of features for each image: b 3 h w in [0, 1] -> b d.
+FeatureNetwork = Callable[[Tensor], Tensor]
+# Rows of the kernel matrix computed at once, so that 50,000 images need no matrix of 50,000 squared.
 ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Features:
-    """One row of d numbers a picture, float64 n d; two sets add to one of both."""
+    """One row of d numbers a image, float64 n d; two sets add to one of both."""
 
     rows: Tensor
 
     @classmethod
-    def of(cls, pictures: Iterable[Tensor], network: Network) -> Features:
+    def of(cls, images: Iterable[Tensor], network: FeatureNetwork) -> Features:
         """Of batches ``b 3 h w`` in [0, 1], through the network, without gradients.
 
         Raises:
-            ValueError: there is no picture, a batch is not in [0, 1], or its features are not ``b d`` or not finite.
+            ValueError: there is no image, a batch is not in [0, 1], or its features are not ``b d`` or not finite.
         """
         found = []
         with torch.no_grad():
-            for batch in pictures:
+            for batch in images:
                 check_range(batch, "a batch of images")
                 rows = network(batch)
                 if rows.ndim != 2 or len(rows) != len(batch):
                     raise ValueError(
-                        f"the network makes {tuple(rows.shape)} of {len(batch)} pictures; one row each is needed"
+                        f"the network returns {tuple(rows.shape)} for {len(batch)} images; expected one row each"
                     )
                 found.append(rows.cpu().double())
         if not found:
-            raise ValueError("there is no picture to measure")
+            raise ValueError("there are no images to measure")
         return cls(torch.cat(found))
 
     def __post_init__(self) -> None:
@@ -66,7 +65,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over pictures that add: their number, the features (d) and the products of any two (d d), float64."""
+    """Sums over images that add: their number, the features (d) and the products of any two (d d), float64."""
 
     count: int
     total: Tensor
@@ -77,30 +76,30 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
-        """Of the features, d. ValueError without a picture."""
+        """Of the features, d. ValueError without a image."""
         if self.count < 1:
-            raise ValueError("there is no picture to measure")
+            raise ValueError("there are no images to measure")
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """Of the features, d d, over n - 1. ValueError for fewer than two pictures."""
+        """Of the features, d d, over n - 1. ValueError for fewer than two images."""
         if self.count < 2:
-            raise ValueError(f"{self.count} pictures have no covariance; measure at least 2")
+            raise ValueError(f"{self.count} images have no covariance; measure at least 2")
         return (self.products - torch.outer(self.total, self.mean)) / (self.count - 1)
 
 
-def fid(real: Moments, made: Moments) -> float:
+def fid(real: Moments, generated: Moments) -> float:
     """Frechet distance of the two Gaussians with these moments (Heusel et al. 2017): 0 when they are the same.
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Biased upwards, the more so the fewer pictures: compare equal numbers,
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Biased upwards, the more so the fewer images: compare equal numbers,
     and more of them than the network has features.
     """
-    c1, c2 = real.covariance, made.covariance
+    c1, c2 = real.covariance, generated.covariance
     # The trace of the product's root is the sum of the singular values of the product of the roots: real, and without
-    # a root of rounding errors, which would be large where there are fewer pictures than features.
+    # a root of rounding errors, which would be large where there are fewer images than features.
     shared = torch.linalg.svdvals(_root(c1) @ _root(c2)).sum()
-    apart = (real.mean - made.mean).square().sum()
+    apart = (real.mean - generated.mean).square().sum()
     return max(0.0, float(apart + c1.trace() + c2.trace() - 2 * shared))
 
 
@@ -109,25 +108,25 @@ def _root(covariance: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def kid(real: Features, made: Features) -> float:
-    """Kernel distance (Binkowski et al. 2018): the unbiased estimate of MMD^2 from all pairs of all pictures.
+def kid(real: Features, generated: Features) -> float:
+    """Kernel distance (Binkowski et al. 2018): the unbiased estimate of MMD^2 from all pairs of all images.
 
-    The kernel of two rows of d numbers is (x.y / d + 1)^3. Its expectation is 0 for pictures of one kind, whatever
+    The kernel of two rows of d numbers is (x.y / d + 1)^3. Its expectation is 0 for images of one kind, whatever
     their number, so it may come out below. Published tables print the mean over random subsets of 1,000, an
     estimate of the same number with more noise (`kid_of_subsets`).
     """
-    n, m = len(real.rows), len(made.rows)
+    n, m = len(real.rows), len(generated.rows)
     if min(n, m) < 2:
         raise ValueError(
-            f"the kernel distance of {n} and {m} pictures is undefined; measure at least 2 of each"
+            f"the kernel distance of {n} and {m} images is undefined; measure at least 2 of each"
         )
     within = _kernel_sum(real.rows, real.rows, False) / (n * (n - 1))
-    within += _kernel_sum(made.rows, made.rows, False) / (m * (m - 1))
-    return within - 2 * _kernel_sum(real.rows, made.rows, True) / (n * m)
+    within += _kernel_sum(generated.rows, generated.rows, False) / (m * (m - 1))
+    return within - 2 * _kernel_sum(real.rows, generated.rows, True) / (n * m)
 
 
 def kid_of_subsets(
-    real: Features, made: Features, subsets: int = 100, size: int = 1000, seed: int = 0
+    real: Features, generated: Features, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
     """Mean and standard deviation (over n) of `kid` over random subsets, as published tables have it.
 
@@ -135,10 +134,12 @@ def kid_of_subsets(
     the order of the features, so it is not the same for another split; `kid` is.
     """
     rng = torch.Generator().manual_seed(seed)
-    size = min(size, len(real.rows), len(made.rows))
+    size = min(size, len(real.rows), len(generated.rows))
     found = []
     for _ in range(subsets):
-        some = [Features(x.rows[torch.randperm(len(x.rows), generator=rng)[:size]]) for x in (real, made)]
+        some = [
+            Features(x.rows[torch.randperm(len(x.rows), generator=rng)[:size]]) for x in (real, generated)
+        ]
         found.append(kid(*some))
     values = torch.tensor(found, dtype=torch.float64)
     return float(values.mean()), float(values.std(correction=0))
@@ -153,7 +154,7 @@ def _kernel_sum(x: Tensor, y: Tensor, with_itself: bool) -> float:
 
 
 def diversity(moments: Moments) -> float:
-    """Diversity that adds: the root of the mean squared distance of two different pictures' features.
+    """Diversity that adds: the root of the mean squared distance of two different images' features.
 
     Twice the trace of the covariance is that mean. Its unit is the network's.
     """
@@ -161,13 +162,13 @@ def diversity(moments: Moments) -> float:
 
 
 def mean_distance(features: Features) -> float:
-    """Diversity: the mean Euclidean distance of two different pictures' features; at most `diversity`.
+    """Diversity: the mean Euclidean distance of two different images' features; at most `diversity`.
 
-    ValueError for fewer than two pictures.
+    ValueError for fewer than two images.
     """
     n = len(features.rows)
     if n < 2:
-        raise ValueError(f"{n} pictures are at no distance; measure at least 2")
+        raise ValueError(f"{n} images are at no distance; measure at least 2")
     rows = features.rows.double()
     total = sum(
         float(torch.cdist(b, rows, compute_mode="donot_use_mm_for_euclid_dist").sum())

@@ -1,10 +1,10 @@
-"""Human correction efforts: about how many clicks mend a mask (Qin et al. 2022, DIS).
+"""Human correction efforts: an estimate of the clicks needed to correct a mask (Qin et al. 2022, DIS).
 
-What is within a few pixels of right is forgiven. Of the rest, each stretch of boundary that has to be redrawn counts
+Errors of a few pixels are ignored. Of the rest, each segment of boundary that has to be redrawn counts
 the corners of the polygon that draws it, and each region that touches nothing right counts one click.
 
 Needs OpenCV and scikit-image (the extra ``metrics``). Some 0.1 s a megapixel, most of it for the skeleton of the truth,
-and more for wilder shapes: `many.measure_all` spreads images over processes.
+and more for wilder shapes: `parallel.measure_all` spreads images over processes.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.metrics.metric import Metric, MetricInput, mean_over_images
-from twofold.metrics.saliency import FOREGROUND, Read, foreground, stretched, unstretched
+from twofold.metrics.saliency import FOREGROUND, Normalize, foreground, minmax_normalized, unnormalized
 
 # Errors of so many pixels' width are forgiven.
 RELAX = 5
 # Corners are those of the polygon that stays this near to the boundary, in pixels (Douglas & Peucker 1973).
-CLOSE = 2.0
+TOLERANCE = 2.0
 
 Mask = NDArray[np.bool_]
 
 
-def correction_effort(p: Mask, g: Mask, relax: int = RELAX, close: float = CLOSE) -> int:
+def human_correction_effort(p: Mask, g: Mask, relax: int = RELAX, tolerance: float = TOLERANCE) -> int:
     """How many clicks turn the mask `p` into the true one, `g` (bool h w).
 
     ImportError, with what to install, without OpenCV or scikit-image.
@@ -33,13 +33,13 @@ def correction_effort(p: Mask, g: Mask, relax: int = RELAX, close: float = CLOSE
     cv2, skeletonize = _libraries()
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
-    def grown(mask: Mask, times: int = 1) -> Mask:
+    def dilated(mask: Mask, times: int = 1) -> Mask:
         return cv2.dilate(mask.astype(np.uint8), cross, iterations=times).astype(bool)
 
     def regrown(mask: Mask, error: Mask, forbidden: Mask) -> Mask:
         """What is left of an error where it is thick, and all of it that hangs together with that nearby."""
         for _ in range(relax):
-            mask = grown(mask) & ~forbidden
+            mask = dilated(mask) & ~forbidden
         return mask & error
 
     right, extra, missing = p & g, p & ~g, g & ~p
@@ -48,11 +48,11 @@ def correction_effort(p: Mask, g: Mask, relax: int = RELAX, close: float = CLOSE
     missing = regrown(missing & core, missing, p)
     # A part of the skeleton that is missing is an object's limb that is: it counts however thin.
     missing |= skeletonize(g).astype(bool) & ~right
-    redraw = _efforts(extra, grown(right | missing), close)
-    return redraw + _efforts(missing, grown(~(right | extra | missing)), close)
+    redraw = _efforts(extra, dilated(right | missing), tolerance)
+    return redraw + _efforts(missing, dilated(~(right | extra | missing)), tolerance)
 
 
-def _efforts(region: Mask, border: Mask, close: float) -> int:
+def _efforts(region: Mask, border: Mask, tolerance: float) -> int:
     """Corners of the contours of `region` where they run along `border`, and regions of which no contour does."""
     cv2, _ = _libraries()
     found, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_TREE, cv2.CHAIN_APPROX_NONE)
@@ -61,30 +61,30 @@ def _efforts(region: Mask, border: Mask, close: float) -> int:
     contours = [np.asarray(c).reshape(-1, 2) for c in found]
     points = np.concatenate(contours)
     flat = points[:, 1].astype(np.int64) * region.shape[1] + points[:, 0]
-    # A pixel is drawn once, however often contours come by.
+    # A pixel counts once, however many contours pass through it.
     first = np.zeros(len(flat), dtype=bool)
     first[np.unique(flat, return_index=True)[1]] = True
-    drawn = first & border.reshape(-1)[flat]
+    redrawn = first & border.reshape(-1)[flat]
 
     count, labels = cv2.connectedComponents(region.astype(np.uint8), connectivity=8)
     alone = np.ones(count, dtype=bool)
     alone[0] = False
-    alone[labels.reshape(-1)[flat[drawn]]] = False
+    alone[labels.reshape(-1)[flat[redrawn]]] = False
 
     corners, start = 0, 0
     for contour in contours:
-        stretches = _stretches(contour, drawn[start : start + len(contour)])
-        corners += sum(len(cv2.approxPolyDP(s[:, None], close, False)) for s in stretches)
+        segments = _segments(contour, redrawn[start : start + len(contour)])
+        corners += sum(len(cv2.approxPolyDP(s[:, None], tolerance, False)) for s in segments)
         start += len(contour)
     return corners + int(alone.sum())
 
 
-def _stretches(contour: NDArray, drawn: Mask) -> list[NDArray]:
-    """The runs of points (n 2) that are drawn; the last goes on into the first where they touch.
+def _segments(contour: NDArray, redrawn: Mask) -> list[NDArray]:
+    """The runs of points (n 2) that are redrawn; the last goes on into the first where they touch.
 
     It is joined to the first one turned round, as in the published program.
     """
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], drawn, [False]]).astype(np.int8)))
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], redrawn, [False]]).astype(np.int8)))
     runs = [contour[a:b] for a, b in edges.reshape(-1, 2)]
     if len(runs) > 1 and np.abs(runs[0][0] - runs[-1][-1]).max() == 1:
         runs[-1] = np.concatenate([runs[-1], runs[0][::-1]])
@@ -103,15 +103,17 @@ def _libraries() -> tuple:
     return cv2, skeletonize
 
 
-def _hce(read: Read, threshold: float, inputs: MetricInput) -> int:
-    p = inputs.scatter((inputs.cached(read) > threshold)[None])[0].bool().numpy()
-    return correction_effort(p, inputs.scatter(inputs.cached(foreground)[None])[0].bool().numpy())
+def _hce(normalize: Normalize, threshold: float, inputs: MetricInput) -> int:
+    p = inputs.scatter((inputs.cached(normalize) > threshold)[None])[0].bool().numpy()
+    return human_correction_effort(p, inputs.scatter(inputs.cached(foreground)[None])[0].bool().numpy())
 
 
-# A mean over images of clicks. ``hce`` takes a mask as said above level 128 of 255, as the authors' program does;
-# ``hce_stretched`` stretches it from its least and largest value to 0 and 1 first and takes what is above a half, as
+# A mean over images of clicks. ``hce`` thresholds a mask at level 128 of 255, as the authors' program does;
+# ``hce_stretched`` min-max normalizes it first and thresholds at one half, as
 # PySODMetrics does: the same for masks that are only 0 and 1.
 HCE: dict[str, Metric] = {
-    "hce": mean_over_images("hce", "clicks", "lower", partial(_hce, unstretched, FOREGROUND)),
-    "hce_stretched": mean_over_images("hce_stretched", "clicks", "lower", partial(_hce, stretched, 0.5)),
+    "hce": mean_over_images("hce", "clicks", "lower", partial(_hce, unnormalized, FOREGROUND)),
+    "hce_stretched": mean_over_images(
+        "hce_stretched", "clicks", "lower", partial(_hce, minmax_normalized, 0.5)
+    ),
 }

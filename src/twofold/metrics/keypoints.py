@@ -1,4 +1,4 @@
-"""Where the joints are that heatmaps show, to a fraction of a pixel, and how many of them are found."""
+"""Sub-pixel joint positions from heatmaps, and the percentage of correct keypoints (PCK)."""
 
 from __future__ import annotations
 
@@ -54,14 +54,14 @@ def _top(around: Tensor) -> Tensor:
     return torch.where(curved[:, None], step.clamp(-1, 1), 0)
 
 
-def _found(inputs: MetricInput) -> Tensor:
+def _count_found(inputs: MetricInput) -> Tensor:
     """[joints found, joints labelled, no joint is]; a joint is labelled where its heatmap is not negative."""
-    said, true = inputs.filled(-1.0)
+    predicted, true = inputs.filled(-1.0)
     labelled = true.amax((-2, -1)) > 0
-    apart = (peaks(said) - peaks(true))[..., :2].norm(dim=-1)
-    near = (apart <= NEAR * max(true.shape[-2:])) & labelled
+    distance = (peaks(predicted) - peaks(true))[..., :2].norm(dim=-1)
+    near = (distance <= NEAR * max(true.shape[-2:])) & labelled
     return vector(near.sum(), labelled.sum(), float(not bool(labelled.any())))
 
 
 # The share of labelled joints found within `NEAR` (after Yang & Ramanan 2013); an image is of one person.
-KEYPOINTS: dict[str, Metric] = {"pck": Metric("pck", "", "higher", _found, mean)}
+KEYPOINTS: dict[str, Metric] = {"pck": Metric("pck", "", "higher", _count_found, mean)}

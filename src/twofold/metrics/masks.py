@@ -1,6 +1,6 @@
 """Scores of masks and mattes, numbers in [0, 1]: computed on one image, then averaged over images.
 
-As they are: nothing is stretched, so a mask that only says 0.4 and 0.6 has the error it has. The scores that the
+Predictions are not normalized, so a mask of the values 0.4 and 0.6 has an error. The scores that the
 tables of dichotomous and salient segmentation print are in `saliency`.
 """
 
@@ -27,9 +27,9 @@ def _mse(x: MetricInput) -> Tensor:
 
 def _iou(x: MetricInput) -> float:
     """Intersection over union of the foregrounds; 1 where neither has any."""
-    said, there = x.p > THRESHOLD, x.d > THRESHOLD
-    union = int((said | there).sum())
-    return int((said & there).sum()) / union if union > 0 else 1.0
+    predicted, actual = x.p > THRESHOLD, x.d > THRESHOLD
+    union = int((predicted | actual).sum())
+    return int((predicted & actual).sum()) / union if union > 0 else 1.0
 
 
 MASKS: dict[str, Metric] = {
@@ -37,5 +37,5 @@ MASKS: dict[str, Metric] = {
     "mse": mean_over_images("mse", "", "lower", _mse),
     "iou": mean_over_images("iou", "", "higher", _iou),
     # The maximum of the images' mean F curve; it sums over images as a curve of 256 numbers.
-    "maxf": replace(saliency_metrics(stretch=False)["max_f"], name="maxf"),
+    "maxf": replace(saliency_metrics(minmax=False)["max_f"], name="maxf"),
 }

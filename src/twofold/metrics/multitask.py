@@ -2,7 +2,7 @@
 
 Two families of programs are in print, and their numbers differ: InvPT's and TaskPrompter's, which pool the pixels of
 the set, and ASTMT's and MTI-Net's, which average some scores over images. Where a program has a mistake, the metric
-without it has the plain name and the one with it says so; nobody gets the mistake without asking.
+without it has the plain name and the one with it says so; the mistake is never the default.
 """
 
 from __future__ import annotations
@@ -56,40 +56,40 @@ def multitask_gain(
 def _counts(
     thresholds: Tensor, strict: bool, twice: bool, inputs: MetricInput
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """True positives, positives said (one each a threshold) and positives there are (1)."""
+    """True positives, positives predicted (one each a threshold) and positives actual are (1)."""
     p = inputs.p.flatten()
     if twice:
-        # What is said to be a probability was one already, times 255 over 255.
+        # What is predicted to be a probability was one already, times 255 over 255.
         p = p.sigmoid()
     g = inputs.d.flatten() > FOREGROUND
-    said, hit = p.sort().values, p[g].sort().values
+    predicted, hit = p.sort().values, p[g].sort().values
     side = "right" if strict else "left"
-    positives, true = (len(x) - torch.searchsorted(x, thresholds, side=side) for x in (said, hit))
+    positives, true = (len(x) - torch.searchsorted(x, thresholds, side=side) for x in (predicted, hit))
     return true.double(), positives.double(), g.sum().double()[None]
 
 
 def _pooled_part(twice: bool, inputs: MetricInput) -> Tensor:
-    """[true positives, positives said, positives, skipped], summed over pixels and images."""
+    """[true positives, positives predicted, positives, skipped], summed over pixels and images."""
     return vector(*_counts(INVPT_THRESHOLDS, False, twice, inputs), float(inputs.count == 0))
 
 
 def _pooled_max_f(total: Tensor) -> float:
     n = len(INVPT_THRESHOLDS)
-    true, said, there = total[:n], total[n : 2 * n], total[2 * n]
-    if not bool(there > 0):
+    true, predicted, actual = total[:n], total[n : 2 * n], total[2 * n]
+    if not bool(actual > 0):
         return float("nan")
-    return float(f_score(true / said.clamp(min=1), true / there, BETA2).max())
+    return float(f_score(true / predicted.clamp(min=1), true / actual, BETA2).max())
 
 
 def _astmt_part(inputs: MetricInput) -> Tensor:
     """[precision and recall and Jaccard at each threshold, images, skipped]."""
     if not inputs.count:
         return vector(torch.zeros(3 * len(ASTMT_THRESHOLDS)), 0, 1)
-    true, said, there = _counts(ASTMT_THRESHOLDS, False, False, inputs)
-    union = said + there - true
+    true, predicted, actual = _counts(ASTMT_THRESHOLDS, False, False, inputs)
+    union = predicted + actual - true
     # Nothing where there is nothing is right.
     jaccard = torch.where(union > 0, true / union.clamp(min=1), 1.0)
-    return vector(true / said.clamp(min=1), true / there.clamp(min=1), jaccard, 1, 0)
+    return vector(true / predicted.clamp(min=1), true / actual.clamp(min=1), jaccard, 1, 0)
 
 
 def _astmt_max_f(total: Tensor) -> float:

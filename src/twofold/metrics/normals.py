@@ -1,4 +1,4 @@
-"""Scores of surface normals: the angle, in degrees, between what was predicted and what is there.
+"""Scores of surface normals: the angle, in degrees, between prediction and ground truth.
 
 Two ways to average are in print, and they differ: over all pixels of the data set (Bae et al. 2021; DSINE),
 in `NORMALS`, and over each image first, then over images (Ke et al. 2024), in `NORMALS_BY_IMAGE`.

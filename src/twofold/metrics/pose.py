@@ -1,10 +1,10 @@
 """Average precision of people's joints as COCO counts it (Lin et al. 2014; cocodataset.org, keypoint evaluation).
 
-People are found and missed over a whole set, ordered by score, so nothing adds but the lists of what was found:
-join those of all parts, in any order, and score once. Points are in COCO's own pixels.
+Detections are ranked over the whole set, so nothing adds but the lists of detections: concatenate those of all shards,
+in any order, and score once. Points are in COCO's pixel coordinates.
 
 The score of a person is part of the method: published tables use (score of the box) x (mean score of the joints above
-0.2), boxes of a detector, flips, and a suppression of near duplicates. Say what yours is beside the number.
+0.2), boxes of a detector, flips, and a suppression of near duplicates. Report yours beside the score.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def oks(
         ``*b``, float64; NaN where no joint is labelled.
     """
     width = 2 * torch.as_tensor(sigmas, dtype=torch.float64, device=points.device)
-    # COCO's programs add the least float64, 2.2e-16, to the area.
+    # COCO's code adds the least float64, 2.2e-16, to the area.
     scale = 2 * (area.double()[..., None] + 2.220446049250313e-16) * width.square()
-    alike = (-(points.double() - truth.double()).square().sum(-1) / scale).exp()
+    similarity = (-(points.double() - truth.double()).square().sum(-1) / scale).exp()
     labelled = visible > 0
-    return torch.where(labelled, alike, 0.0).sum(-1) / labelled.sum(-1)
+    return torch.where(labelled, similarity, 0.0).sum(-1) / labelled.sum(-1)
 
 
 def detection(image: int, points: Tensor, score: float, category: int = 1) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def detection(image: int, points: Tensor, score: float, category: int = 1) -> di
     return {"image_id": image, "category_id": category, "keypoints": flat, "score": float(score)}
 
 
-def rescored(box: float, joints: Tensor, least: float = 0.2) -> float:
+def rescore(box: float, joints: Tensor, least: float = 0.2) -> float:
     """The score of a box times the mean of its joints' scores above `least` (Xiao et al. 2018); 0 when none is."""
     sure = joints[joints > least]
     return box * float(sure.double().mean()) if len(sure) else 0.0
@@ -68,7 +68,7 @@ def keypoint_ap(
     truth: Mapping[str, Any] | Path | str,
     found: Sequence[Mapping[str, Any]],
     sigmas: Sequence[float] = SIGMAS,
-    program: Literal["pycocotools", "faster-coco-eval"] = "pycocotools",
+    backend: Literal["pycocotools", "faster-coco-eval"] = "pycocotools",
 ) -> dict[str, float]:
     """The ten numbers of STATISTICS, in that order; NaN where no truth is of that size.
 
@@ -76,38 +76,38 @@ def keypoint_ap(
         truth: COCO's annotations (``images``, ``annotations``, ``categories``), or a file of them.
         found: people, as `detection` gives them; the 20 highest scores of an image count.
         sigmas: as many as there are joints.
-        program: whose counting to use; both agree.
+        backend: the implementation to use; both agree.
 
     Raises:
         ValueError: an annotation's id is below 1 or not its own, or a person was found in an image or of a
             kind that the truth does not have, or has another number of joints, or a number that is not finite.
-        ImportError: with what to install, without the program.
+        ImportError: with what to install, without the backend.
     """
     annotations = json.loads(Path(truth).read_text()) if isinstance(truth, Path | str) else dict(truth)
     _check_truth(annotations)
-    # The programs write into what they are given.
+    # The backends write into their inputs.
     annotations["annotations"] = [dict(x) for x in annotations["annotations"]]
-    # People of equal score are matched in the order they come in: give them one that is their own.
+    # Detections of equal score are matched in input order: make that order independent of the split.
     found = sorted(found, key=lambda x: (x["image_id"], -x["score"], tuple(x["keypoints"])))
     _check_found(annotations, found, len(sigmas))
-    coco_class, evaluation_class = _program(program)
-    # Both programs talk on the standard output.
+    coco_class, evaluation_class = _import_backend(backend)
+    # Both backends print to standard output.
     with contextlib.redirect_stdout(io.StringIO()):
         coco = coco_class()
         coco.dataset = annotations
         coco.createIndex()
-        # An empty list has no form that says what it is a list of, and the programs refuse it.
-        results = coco.loadRes([dict(x) for x in found]) if found else _nothing(coco_class, annotations)
+        # The backends refuse an empty list of results.
+        results = coco.loadRes([dict(x) for x in found]) if found else _empty_results(coco_class, annotations)
         evaluation = evaluation_class(coco, results, "keypoints")
         evaluation.params.kpt_oks_sigmas = torch.tensor(sigmas, dtype=torch.float64).numpy()
         for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
             step()
     numbers = [float(x) for x in list(evaluation.stats)[: len(STATISTICS)]]
-    # They say -1 where there is nothing to find.
+    # The backends return -1 where there is no ground truth.
     return {n: math.nan if x == -1 else x for n, x in zip(STATISTICS, numbers, strict=True)}
 
 
-def _nothing(coco_class: Any, annotations: dict[str, Any]) -> Any:
+def _empty_results(coco_class: Any, annotations: dict[str, Any]) -> Any:
     empty = coco_class()
     empty.dataset = {**annotations, "annotations": []}
     empty.createIndex()
@@ -122,7 +122,7 @@ def _check_truth(annotations: Mapping[str, Any]) -> None:
     for annotation in annotations["annotations"]:
         number = annotation["id"]
         if number < 1:
-            # 0 says "matched to nothing" in COCO's programs, so a person of that id is never found.
+            # COCO uses id 0 for "unmatched", so such an annotation would never be matched.
             raise ValueError(f"an annotation has the id {number}; COCO counts from 1: renumber them")
         if number in seen:
             raise ValueError(f"two annotations have the id {number}; renumber them")
@@ -151,9 +151,9 @@ def _check_found(annotations: Mapping[str, Any], found: Sequence[Mapping[str, An
             )
 
 
-def _program(name: str) -> tuple[Any, Any]:
+def _import_backend(name: str) -> tuple[Any, Any]:
     if name not in ("pycocotools", "faster-coco-eval"):
-        raise ValueError(f"no program is called {name!r}; there are pycocotools and faster-coco-eval")
+        raise ValueError(f"unknown backend {name!r}; expected pycocotools or faster-coco-eval")
     try:
         if name == "pycocotools":
             from pycocotools.coco import COCO

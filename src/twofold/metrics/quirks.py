@@ -1,6 +1,6 @@
-"""Numbers of published programs that are not the metric they are called by: only for comparing with those programs.
+"""Scores of published programs that differ from the metric of that name, to compare with those programs.
 
-None of them is used unless it is asked for by name.
+None of them is used unless it is selected by name.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twofold.metrics.metric import Metric, MetricInput, mean, mean_over_pixels, vector
 from twofold.metrics.normals import NORMALS, NORMALS_BY_IMAGE, angle
-from twofold.metrics.saliency import BETA2, foreground, stretched
+from twofold.metrics.saliency import BETA2, foreground, minmax_normalized
 
 # IS-Net's valid() counts 255 bins from 0 to 255 where there are 256 levels, and adds this to each denominator.
 ISNET_BINS = 255
@@ -62,7 +62,7 @@ def _isnet_update(x: MetricInput) -> Tensor:
     """[precision and recall in each bin, images, skipped]."""
     if not x.count:
         return vector(torch.zeros(2 * ISNET_BINS), 0, 1)
-    level, g = x.cached(stretched) * 255, x.cached(foreground)
+    level, g = x.cached(minmax_normalized) * 255, x.cached(foreground)
     hit, false = (torch.histc(level[mask], ISNET_BINS, 0, 255).flip(0).cumsum(0) for mask in (g, ~g))
     return vector(hit / (hit + false + ISNET_EPSILON), hit / (int(g.sum()) + ISNET_EPSILON), 1, 0)
 
@@ -77,7 +77,7 @@ QUIRKS: dict[str, Metric] = {
     for m in (
         # Diff-2-in-1 multiplies radians by 180 / 3.14: a right angle has 90.046 degrees.
         mean_over_pixels("normals_mean_short_pi", "deg", "lower", _short_pi),
-        # And it scores what it has written as pictures of bytes.
+        # It scores normals after writing them as 8-bit images.
         *(
             Metric(
                 f"normals_{name}_of_bytes", "deg", "lower", partial(_of_bytes, whole), partial(_longer, whole)

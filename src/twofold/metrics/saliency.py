@@ -1,13 +1,11 @@
 """Scores of dichotomous and salient object segmentation, as the tables of that field print them.
 
-g is the true foreground (a grey level above 128 of 255), p in [0, 1] how surely a pixel is said to be of it. What is
-published was computed on predictions stretched, image by image, from their least and largest value to 0 and 1: a
-map that says 0.8 and 0.2 then has no error. Thresholds are the 256 grey levels, t / 255 for t = 0 .. 255, and a pixel
-is said to be foreground when p >= t / 255.
+g is the true foreground (grey level above 128 of 255), p in [0, 1] the predicted foreground probability of a pixel.
+Published scores are computed on predictions that are min-max normalized image by image, so a map of the values 0.8 and
+0.2 has no error. Thresholds are the 256 grey levels, t / 255 for t = 0 .. 255; a pixel is foreground when p >= t / 255.
 
-A curve over thresholds is a sum over images like any other number, so the maximum of a mean curve needs no second
-look. Pixels that are not valid do not count; the scores that need an image (S, weighted F) see background that
-was rightly called so in their place.
+A curve over thresholds adds over images like any other sum, so the maximum of a mean curve needs one pass. Pixels that
+are not valid do not count; for the scores that need an image (S, weighted F) they are correctly predicted background.
 """
 
 from __future__ import annotations
@@ -27,12 +25,12 @@ LEVELS = 256
 # Between the grey levels 128 and 129, so that the rounding of float32 decides nothing.
 FOREGROUND = 128.5 / 255
 
-# How p (n) is read from the valid pixels of an image.
-Read = Callable[[MetricInput], Tensor]
+# One image -> p (n) at its valid pixels.
+Normalize = Callable[[MetricInput], Tensor]
 
 
-def saliency_metrics(stretch: bool = True) -> dict[str, Metric]:
-    """The scores by name, of predictions that are stretched as published or taken as they are.
+def saliency_metrics(minmax: bool = True) -> dict[str, Metric]:
+    """The scores by name; `minmax` normalizes each prediction to [0, 1] first, as published.
 
     max_f           maximum over thresholds of the images' mean F curve (PySODMetrics, Fan's toolbox)
     max_f_of_means  F of the mean precision and the mean recall, its maximum over thresholds (IS-Net)
@@ -45,10 +43,10 @@ def saliency_metrics(stretch: bool = True) -> dict[str, Metric]:
     mean_e, max_e, adaptive_e  `e_curve`, as for F. A perfect map of n pixels has n / (n - 1), more than 1.
     cc              Pearson's correlation with the truth as it is; an image where one is constant has none: skipped
 
-    Measuring raises ValueError when a prediction that is not stretched leaves [0, 1].
+    Measuring raises ValueError when a prediction that is not normalized has values outside [0, 1].
     """
-    read = stretched if stretch else unstretched
-    counts = partial(_counts, read)
+    normalize = minmax_normalized if minmax else unnormalized
+    counts = partial(_counts, normalize)
     f, e = partial(_f_curve, counts), partial(_e_curve, counts)
     rates = partial(_rates, counts)
     found = (
@@ -56,31 +54,31 @@ def saliency_metrics(stretch: bool = True) -> dict[str, Metric]:
         Metric("max_f_of_means", "", "higher", partial(_curve, rates, 2 * LEVELS), _highest_f_of_means),
         mean_over_images("max_f_by_image", "", "higher", partial(_max, f)),
         mean_over_images("mean_f", "", "higher", partial(_mean, f)),
-        mean_over_images("adaptive_f", "", "higher", partial(_adaptive_f, read)),
-        mean_over_images("weighted_f", "", "higher", partial(_on_images, read, weighted_f)),
-        mean_over_images("mae", "", "lower", partial(_mae, read)),
-        mean_over_images("s_measure", "", "higher", partial(_on_images, read, s_measure)),
+        mean_over_images("adaptive_f", "", "higher", partial(_adaptive_f, normalize)),
+        mean_over_images("weighted_f", "", "higher", partial(_on_images, normalize, weighted_f)),
+        mean_over_images("mae", "", "lower", partial(_mae, normalize)),
+        mean_over_images("s_measure", "", "higher", partial(_on_images, normalize, s_measure)),
         mean_over_images("mean_e", "", "higher", partial(_mean, e)),
         Metric("max_e", "", "higher", partial(_curve, e, LEVELS), _highest),
-        mean_over_images("adaptive_e", "", "higher", partial(_adaptive_e, read)),
+        mean_over_images("adaptive_e", "", "higher", partial(_adaptive_e, normalize)),
         mean_over_images("cc", "", "higher", _correlation),
     )
     return {m.name: m for m in found}
 
 
-# ---- reading
+# ---- predictions
 
 
-def stretched(inputs: MetricInput) -> Tensor:
-    """p from its least and largest value in this image to 0 and 1; a constant map stays as it is."""
-    p = inputs.cached(_restored)
+def minmax_normalized(inputs: MetricInput) -> Tensor:
+    """p, min-max normalized over this image; a constant map is unchanged."""
+    p = inputs.cached(_dequantized)
     low, high = p.min(), p.max()
     return _checked(p if low == high else (p - low) / (high - low))
 
 
-def unstretched(inputs: MetricInput) -> Tensor:
-    """p as it is. ValueError when it is not in [0, 1]."""
-    return _checked(inputs.cached(_restored))
+def unnormalized(inputs: MetricInput) -> Tensor:
+    """p unchanged. ValueError when it is not in [0, 1]."""
+    return _checked(inputs.cached(_dequantized))
 
 
 def foreground(inputs: MetricInput) -> Tensor:
@@ -88,7 +86,7 @@ def foreground(inputs: MetricInput) -> Tensor:
     return inputs.d.flatten() > FOREGROUND
 
 
-def _restored(inputs: MetricInput) -> Tensor:
+def _dequantized(inputs: MetricInput) -> Tensor:
     """p in float64, where a grey level k / 255 that was rounded to float32 is k / 255 again.
 
     Otherwise half of the levels would be a hair below their own threshold.
@@ -103,17 +101,17 @@ def _restored(inputs: MetricInput) -> Tensor:
 def _checked(p: Tensor) -> Tensor:
     low, high = float(p.min()), float(p.max())
     if not 0 <= low <= high <= 1:
-        raise ValueError(f"a mask is in [0, 1]; this one reaches from {low:g} to {high:g}")
+        raise ValueError(f"a mask has values from {low:g} to {high:g}; expected [0, 1]")
     return p
 
 
 # ---- curves over thresholds
 
 
-def _counts(read: Read, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
+def _counts(normalize: Normalize, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
     """True and false positives (256 each) at p >= t / 255, then the number of pixels in and out of g."""
     # Truncated: the level of p is the largest t that it reaches.
-    level = (inputs.cached(read) * 255).long()
+    level = (inputs.cached(normalize) * 255).long()
     g = inputs.cached(foreground)
     both = torch.bincount(level + LEVELS * g.long(), minlength=2 * LEVELS).double()
     false, true = (part.flip(0).cumsum(0).flip(0) for part in both.split(LEVELS))
@@ -122,7 +120,7 @@ def _counts(read: Read, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
 
 
 def _rates(counts: Callable[[MetricInput], tuple], inputs: MetricInput) -> Tensor:
-    """Precision, then recall (512); 0 where there is no positive to speak of."""
+    """Precision, then recall (512); 0 where there are no positives."""
     true, false, inside, _ = inputs.cached(counts)
     return torch.cat([true / (true + false).clamp(min=1), true / max(inside, 1)])
 
@@ -145,24 +143,24 @@ def e_curve(true: Tensor, false: Tensor, inside: int, outside: int) -> Tensor:
     """The enhanced-alignment measure (Fan et al. 2018) of binary maps, one for each entry.
 
     Args:
-        true: ``t``, foreground pixels of the truth that were found.
-        false: ``t``, background pixels that were called foreground.
+        true: ``t``, true positives.
+        false: ``t``, false positives.
         inside: foreground pixels of the truth.
         outside: background pixels of the truth.
     """
     total = inside + outside
-    said = true + false
+    predicted = true + false
     # Over n - 1, as the authors' own program has it.
     scale = 1 / (total - 1 + TINY)
     if inside == 0 or outside == 0:
-        return (said if outside == 0 else total - said) * scale
-    mean_p, mean_g = said / total, inside / total
+        return (predicted if outside == 0 else total - predicted) * scale
+    mean_p, mean_g = predicted / total, inside / total
     parts = ((1, 1, true), (1, 0, false), (0, 1, inside - true), (0, 0, outside - false))
     return scale * sum((count * _aligned(p - mean_p, g - mean_g) for p, g, count in parts), torch.zeros(()))
 
 
 def _aligned(a: Tensor, b: float) -> Tensor:
-    """From 0, opposite, to 1, alike: how two centred numbers align."""
+    """Alignment of two centred values, from 0 (opposite) to 1 (equal)."""
     return (2 * a * b / (a * a + b * b + TINY) + 1).square() / 4
 
 
@@ -191,29 +189,29 @@ def _mean(curve: Callable[[MetricInput], Tensor], inputs: MetricInput) -> Tensor
 # ---- numbers
 
 
-def _at_twice_the_mean(read: Read, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
+def _at_twice_the_mean(normalize: Normalize, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
     """The same as `_counts`, at the one threshold."""
-    p, g = inputs.cached(read), inputs.cached(foreground)
-    said = p >= min(2 * float(p.mean()), 1.0)
-    true, inside = (said & g).sum().double(), int(g.sum())
-    return true[None], said.sum().double()[None] - true, inside, len(g) - inside
+    p, g = inputs.cached(normalize), inputs.cached(foreground)
+    predicted = p >= min(2 * float(p.mean()), 1.0)
+    true, inside = (predicted & g).sum().double(), int(g.sum())
+    return true[None], predicted.sum().double()[None] - true, inside, len(g) - inside
 
 
-def _adaptive_f(read: Read, inputs: MetricInput) -> Tensor:
-    true, false, inside, _ = _at_twice_the_mean(read, inputs)
+def _adaptive_f(normalize: Normalize, inputs: MetricInput) -> Tensor:
+    true, false, inside, _ = _at_twice_the_mean(normalize, inputs)
     return f_score(true / (true + false).clamp(min=1), true / max(inside, 1))
 
 
-def _adaptive_e(read: Read, inputs: MetricInput) -> Tensor:
-    return e_curve(*_at_twice_the_mean(read, inputs))
+def _adaptive_e(normalize: Normalize, inputs: MetricInput) -> Tensor:
+    return e_curve(*_at_twice_the_mean(normalize, inputs))
 
 
-def _mae(read: Read, inputs: MetricInput) -> Tensor:
-    return (inputs.cached(read) - inputs.cached(foreground).double()).abs().mean()
+def _mae(normalize: Normalize, inputs: MetricInput) -> Tensor:
+    return (inputs.cached(normalize) - inputs.cached(foreground).double()).abs().mean()
 
 
-def _on_images(read: Read, score: Callable, inputs: MetricInput) -> float:
-    p = inputs.scatter(inputs.cached(read)[None])[0].numpy()
+def _on_images(normalize: Normalize, score: Callable, inputs: MetricInput) -> float:
+    p = inputs.scatter(inputs.cached(normalize)[None])[0].numpy()
     return score(p, inputs.scatter(inputs.cached(foreground)[None])[0].bool().numpy())
 
 
@@ -225,5 +223,5 @@ def _correlation(inputs: MetricInput) -> float:
     return float((p * d).sum() / (p.square().sum() * d.square().sum()).sqrt())
 
 
-# As published: stretched.
+# As published: min-max normalized.
 SALIENCY: dict[str, Metric] = saliency_metrics()

@@ -58,14 +58,14 @@ def iou_by_class(total: Tensor) -> Tensor:
 
 def _count(classes: int, ignore: tuple[int, ...], needs: tuple[int, ...], inputs: MetricInput) -> Tensor:
     """The confusion matrix of one image, row by row, then whether nothing of it counts."""
-    said, true = inputs.p.flatten(), inputs.d.flatten()
-    for strange in ignore:
-        keep = true != strange
-        said, true = said[keep], true[keep]
-    said, true = _ids(said, classes, "prediction"), _ids(true, classes, "target")
+    predicted, true = inputs.p.flatten(), inputs.d.flatten()
+    for unknown in ignore:
+        keep = true != unknown
+        predicted, true = predicted[keep], true[keep]
+    predicted, true = _ids(predicted, classes, "prediction"), _ids(true, classes, "target")
     if needs and not bool(torch.isin(true, true.new_tensor(needs)).any()):
-        said, true = said[:0], true[:0]
-    confusion = torch.bincount(true * classes + said, minlength=classes**2)
+        predicted, true = predicted[:0], true[:0]
+    confusion = torch.bincount(true * classes + predicted, minlength=classes**2)
     return vector(confusion, float(len(true) == 0))
 
 
@@ -87,15 +87,15 @@ def _mean_accuracy(total: Tensor) -> float:
 
 
 def _confusion(total: Tensor) -> Tensor:
-    """How many pixels of class (row) were said to be of class (column)."""
+    """How many pixels of class (row) were predicted to be of class (column)."""
     classes = math.isqrt(len(total) - 1)
     return total[:-1].reshape(classes, classes)
 
 
 def _ids(x: Tensor, classes: int, what: str) -> Tensor:
     ids = x.long()
-    strange = (ids != x) | (ids < 0) | (ids >= classes)
-    if bool(strange.any()):
-        found = float(x[strange][0])
+    unknown = (ids != x) | (ids < 0) | (ids >= classes)
+    if bool(unknown.any()):
+        found = float(x[unknown][0])
         raise ValueError(f"the {what} has the id {found:g} at a valid pixel; classes are 0 to {classes - 1}")
     return ids

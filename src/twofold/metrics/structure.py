@@ -1,6 +1,6 @@
-"""Scores of a mask that look at where its errors are: S-measure and weighted F.
+"""Scores of a mask that weigh errors by where they are: S-measure and weighted F.
 
-g is the true foreground (bool h w) and p, in [0, 1], how surely a pixel is said to be of it (float64 h w).
+g is the true foreground (bool h w) and p, in [0, 1], the predicted foreground probability (float64 h w).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HALFWAY = 5.0
 
 
 def s_measure(p: Map, g: Mask, alpha: float = 0.5) -> float:
-    """How alike the two are as an object and region by region (Fan et al. 2017), in [0, 1].
+    """Structural similarity of object and regions (Fan et al. 2017), in [0, 1].
 
     `alpha` weighs the object against the regions. Where the truth has no foreground, or nothing else, it is
     the mean of 1 - p, or of p.
@@ -32,21 +32,21 @@ def s_measure(p: Map, g: Mask, alpha: float = 0.5) -> float:
         return float(1 - p.mean())
     if share == 1:
         return float(p.mean())
-    whole = share * _alike(p[g]) + (1 - share) * _alike(1 - p[~g])
-    return max(0.0, float(alpha * whole + (1 - alpha) * _regions(p, g)))
+    whole = share * _object_similarity(p[g]) + (1 - share) * _object_similarity(1 - p[~g])
+    return max(0.0, float(alpha * whole + (1 - alpha) * _region_similarity(p, g)))
 
 
-def _alike(x: Map) -> float:
+def _object_similarity(x: Map) -> float:
     """How near the numbers (n) are to 1, and to each other."""
     m, spread = x.mean(), x.std(ddof=1) if x.size > 1 else 0.0
     return 2 * m / (m * m + 1 + spread + TINY)
 
 
-def _regions(p: Map, g: Mask) -> float:
+def _region_similarity(p: Map, g: Mask) -> float:
     """The similarity of the four blocks around the foreground's centre, each weighing as its area."""
     height, width = g.shape
-    row = _centre(g.sum(1))
-    column = _centre(g.sum(0))
+    row = _centroid(g.sum(1))
+    column = _centroid(g.sum(0))
     total = 0.0
     for rows in (slice(0, row), slice(row, height)):
         for columns in (slice(0, column), slice(column, width)):
@@ -57,7 +57,7 @@ def _regions(p: Map, g: Mask) -> float:
     return total
 
 
-def _centre(counts: NDArray) -> int:
+def _centroid(counts: NDArray) -> int:
     """One past the mean row (or column) of the foreground, halves to even as numpy rounds."""
     return int(np.round((np.arange(len(counts)) * counts).sum() / counts.sum())) + 1
 
@@ -87,7 +87,7 @@ def weighted_f(p: Map, g: Mask) -> float:
         return 0.0
     error = np.abs(p - g)
     distance, nearest = distance_transform_edt(~g, return_indices=True)
-    # What the smoothing sees outside is the error at the nearest foreground pixel.
+    # Outside the foreground, the smoothing uses the error at the nearest foreground pixel.
     around = error[nearest[0], nearest[1]]
     kernel = np.exp(-(np.arange(-REACH, REACH + 1) ** 2) / (2 * WIDTH**2))
     kernel /= kernel.sum()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .. import visualization
 from ..ensemble import median
-from ..metrics import PICTURES
+from ..metrics import IMAGE_QUALITY
 from .losses import gradient, l1, mse
 from .task import Task
 
@@ -86,5 +86,5 @@ def picture_task(name: str, prompt: str, unit: str, space: str) -> Task:
         merge=median,
         show=partial(visualization.color_picture, linear=space == "linear"),
         align=unaligned,
-        metrics=(PICTURES["mse"], PICTURES["psnr"]),
+        metrics=(IMAGE_QUALITY["mse"], IMAGE_QUALITY["psnr"]),
     )

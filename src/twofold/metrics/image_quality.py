@@ -1,4 +1,4 @@
-"""Scores of pictures, numbers in [0, 1]: computed on one image over all channels, then averaged over images."""
+"""Scores of images with values in [0, 1]: computed on one image over all channels, then averaged over images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _psnr(x: MetricInput) -> Tensor:
     return -10 * x.cached(_mse).clamp(min=SMALLEST_ERROR).log10()
 
 
-PICTURES: dict[str, Metric] = {
+IMAGE_QUALITY: dict[str, Metric] = {
     "mse": mean_over_images("mse", "", "lower", _mse),
     "psnr": mean_over_images("psnr", "dB", "higher", _psnr),
 }
