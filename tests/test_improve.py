@@ -248,7 +248,7 @@ def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
     every, some = (Folder(tmp_path / n / "round-1" / "created-0") for n in ("all", "some"))
     for i, key in enumerate(some.ids):
         assert torch.equal(some[i].image, every[every.ids.index(key)].image)
-    with pytest.raises(ValueError, match="no threshold"):
+    with pytest.raises(ValueError, match="not a threshold"):
         plan(warm, keep=("drift?",))
 
 

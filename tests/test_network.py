@@ -103,7 +103,7 @@ def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"mix": {"image": 1.0}}, "generates no images"),
+        ({"mix": {"image": 1.0}}, "draws no pictures"),
         ({"unet": "frozen"}, "unet is about diffusion models"),
         ({"image_weight": 1.0}, "image_weight is about diffusion models"),
         ({"network": ""}, "belong together"),
@@ -399,7 +399,7 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
     assert rows[0]["weights"] == {
         "model": first.digest,
         "heads": {},
-        "drawing": open_model(str(root / "model")).digest,
+        "image_model": open_model(str(root / "model")).digest,
     }
     assert rows[0]["labels"]["normals"]["digest"] == first.digest != rows[3]["weights"]["model"]
     made = Folder(tmp_path / "run" / "round-1" / "created-0")
@@ -416,7 +416,7 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
 
 
 def test_who_draws_has_to_be_said(warm, root):
-    with pytest.raises(ValueError, match="generates no images; say which model does"):
+    with pytest.raises(ValueError, match="draws no pictures; say which model does"):
         plan(warm, root, creator="")
     with pytest.raises(ValueError, match="another network labels"):
         plan(warm, root, create=GenerationConfig(label_mode="denoise"))

@@ -126,4 +126,4 @@ def test_a_threshold_takes_rows_away_and_says_so_and_changes_no_sample(plain, tm
     assert {rejected["id"]} == rows.keys() - kept.keys()
     assert rejected["provenance"] == rows[rejected["id"]]["provenance"]
     assert {k for k in header if header[k] != told[k]} == {"count", "created"}
-    assert {k for k, v in header["created"].items() if told["created"][k] != v} == {"keep"}
+    assert {k for k, v in header["created"].items() if told["created"][k] != v} == {"filters"}
