@@ -31,7 +31,7 @@ from twofold.checkpoints import (
     save_model,
     save_network,
 )
-from twofold.checkpoints.components import How
+from twofold.checkpoints.components import LoadOptions
 from twofold.checkpoints.configs import KLConfig, TextConfig, TinyConfig, UNetConfig
 from twofold.checkpoints.fit import check_head
 from twofold.checkpoints.heads import open_heads
@@ -108,11 +108,11 @@ def read_part(folder: Path, file: str, net: Any) -> None:
                 except ValueError as error:
                     raise ModelError(str(error)) from error
     elif part == "unet":
-        components.unet(folder / "unet", How())
+        components.unet(folder / "unet", LoadOptions())
     elif part == "vae":
-        components.vae(folder / "vae", How())
+        components.vae(folder / "vae", LoadOptions())
     elif part in ("text_encoder", "tokenizer"):
-        encoder = components.text_encoder(folder / "text_encoder", How())
+        encoder = components.text_encoder(folder / "text_encoder", LoadOptions())
         tokens = read_tokenizer(folder / "tokenizer", encoder)
         encoder(tokens(["a chair"], padding="max_length", truncation=True, return_tensors="pt").input_ids)
     elif part == "scheduler":
@@ -122,7 +122,7 @@ def read_part(folder: Path, file: str, net: Any) -> None:
     else:
         kinds = {t: how.head for t, how in own._settings(folder).tasks.items() if how.head != "latent"}
         task = file.split("/")[1].split("+")[0]
-        for name, head in open_heads(folder / "heads", {task: kinds[task]}, How()).items():
+        for name, head in open_heads(folder / "heads", {task: kinds[task]}, LoadOptions()).items():
             check_head(head, net, folder / "heads" / name)
 
 
@@ -193,7 +193,7 @@ def test_every_key_of_a_config_is_checked(source, model):
                     "text_encoder": components.text_encoder,
                 }[file]
                 with pytest.raises(ModelError, match=rf"config\.json: {key}"):
-                    reader(model / file, How())
+                    reader(model / file, LoadOptions())
         path.write_text(text)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, open_model, save_model
-from twofold.checkpoints.components import How
+from twofold.checkpoints.components import LoadOptions
 from twofold.checkpoints.heads import open_heads, save_heads
 from twofold.cli.main import run
 from twofold.heads import LatentHead, make_head, share_modules
@@ -99,7 +99,7 @@ def test_heads_are_neither_written_nor_read_elsewhere(root, name):
     with pytest.raises(UnsafeNameError):
         save_heads({name: LatentHead()}, root / "a" / "new", torch.float32)
     with pytest.raises(ModelError, match="the task"):
-        open_heads(root / "a" / "model" / "heads", {name: "light"}, How())
+        open_heads(root / "a" / "model" / "heads", {name: "light"}, LoadOptions())
     assert contents(root) == before
 
 
@@ -108,7 +108,7 @@ def test_a_shared_part_is_beside_its_head(root, name):
     kinds = {"depth": "multitask", "mask": "multitask"}
     edit(root / "shared" / "depth" / "shared.json", lambda found: found.update(fusion=name))
     with pytest.raises(ModelError, match=r"shared\.json.*the folder of fusion"):
-        open_heads(root / "shared", kinds, How())
+        open_heads(root / "shared", kinds, LoadOptions())
 
 
 @pytest.mark.parametrize("name", [*BAD, "../../neighbour/model.safetensors", 3, None, ["a"]])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, components, open_model, save_model
-from twofold.checkpoints.components import How
+from twofold.checkpoints.components import LoadOptions
 from twofold.checkpoints.ldm import _averaged
 from twofold.checkpoints.lora import AdapterConfig, Stated, merge, merge_file, merge_own
 from twofold.checkpoints.strict import read_file
@@ -255,7 +255,7 @@ def test_a_whole_model_states_alpha_or_is_told(tmp_path, capsys):
     (tmp_path / "model" / "unet" / "adapter_config.json").write_text(
         json.dumps({"r": RANK, "lora_alpha": 10})
     )
-    found = components.unet(tmp_path / "model" / "unet", How()).state_dict()
+    found = components.unet(tmp_path / "model" / "unet", LoadOptions()).state_dict()
     torch.testing.assert_close(found[key], weight + 5 * up @ down)
     for alpha in (0, -1, float("nan"), 1e9):
         with pytest.raises(ModelError, match="lora_alpha is"):

@@ -1,6 +1,6 @@
 """Checkpoints: reading strictly, writing whole."""
 
-from .code import made
+from .code import instantiate_network
 from .generator import check_generator, open_generator
 from .model import Model, digest, load, open_model
 from .network import Network, NetworkSettings, open_network, save_network
@@ -23,7 +23,7 @@ __all__ = [
     "digest",
     "find_published",
     "load",
-    "made",
+    "instantiate_network",
     "open_generator",
     "open_model",
     "open_network",

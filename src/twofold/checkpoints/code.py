@@ -1,9 +1,8 @@
-"""Code of the user's own, by the name that the user gives it."""
+"""Networks in the user's own code, named ``package.module:make`` or ``file.py:make``."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Generator, Mapping
@@ -13,37 +12,44 @@ from typing import Any, get_type_hints
 
 from torch import nn
 
+from ..named_code import import_named
 
-def made(network: str | Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
-    """The network that ``network`` makes with ``options``: code of the user's own, named by the user.
+
+def instantiate_network(network: str | Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
+    """The network that ``network(**options)`` returns.
+
+    Args:
+        network: a class or function, or its name, which the user has passed: ``package.module:make``, ``file.py:make``.
+        options: keyword arguments.
 
     Raises:
-        ValueError: there is no such code, or it makes no network; otherwise whatever it raises.
+        ValueError: there is no such object, or it makes no network; otherwise whatever it raises.
     """
     if not isinstance(network, str):
-        found = network(**options)
+        made = network(**options)
     else:
         where, _, name = network.rpartition(":")
         if not where or not name:
             raise ValueError(f"{network!r} names no network; write package.module:make or file.py:make")
-        with _beside(where):
-            module = _file(Path(where)) if where.endswith(".py") else _module(where)
-            if not hasattr(module, name):
+        with _folder_on_path(where):
+            advice = f"put its folder on PYTHONPATH, or name a file, {where}.py:{name}"
+            module = _import_file(Path(where)) if where.endswith(".py") else import_named(where, advice)
+            if name not in vars(module):
                 raise ValueError(f"{where} has no {name!r} that makes a network")
-            make = getattr(module, name)
+            make = vars(module)[name]
             if not _makes_networks(make):
                 raise ValueError(
-                    f"{network} is neither a class of networks nor a function that says that it makes one: "
+                    f"{network} is neither a class of networks nor a function annotated as making one: "
                     f"def {name}(...) -> nn.Module"
                 )
-            found = make(**options)
-    if not isinstance(found, nn.Module):
-        raise ValueError(f"{network} makes a {type(found).__name__}, not a torch.nn.Module")
-    return found
+            made = make(**options)
+    if not isinstance(made, nn.Module):
+        raise ValueError(f"{network} makes a {type(made).__name__}, not a torch.nn.Module")
+    return made
 
 
 def _makes_networks(make: Any) -> bool:
-    """Whether something says that it makes networks: names in a file must not call whatever they like."""
+    """Whether an object is annotated as making networks: a name in a file must not call any function it likes."""
     if not isinstance(make, type):
         try:
             make = get_type_hints(make).get("return")
@@ -53,8 +59,8 @@ def _makes_networks(make: Any) -> bool:
 
 
 @contextmanager
-def _beside(where: str) -> Generator[None]:
-    """Inside, the neighbours of a file can be imported, as any program's can."""
+def _folder_on_path(where: str) -> Generator[None]:
+    """Inside, the modules beside a file can be imported, as by any program."""
     path = str(Path(where).resolve().parent) if where.endswith(".py") else ""
     if path:
         sys.path.insert(0, path)
@@ -65,18 +71,7 @@ def _beside(where: str) -> Generator[None]:
             sys.path.remove(path)
 
 
-def _module(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name and not f"{name}.".startswith(f"{error.name}."):
-            raise  # something that it imports itself
-        raise ValueError(
-            f"there is no module {name!r} to import; put its folder on PYTHONPATH, or name a file, {name}.py:make"
-        ) from error
-
-
-def _file(path: Path) -> Any:
+def _import_file(path: Path) -> Any:
     if not path.is_file():
         raise ValueError(f"there is no file {path}; a network is named package.module:make or file.py:make")
     name = f"_network_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]}"

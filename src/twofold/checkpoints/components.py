@@ -28,8 +28,8 @@ from .strict import (
 
 
 @dataclass(frozen=True)
-class How:
-    """How weights are read.
+class LoadOptions:
+    """LoadOptions weights are read.
 
     Attributes:
         dtype: of the weights.
@@ -82,27 +82,27 @@ def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = No
 
 
 def unet(
-    folder: Path, how: How, headless: bool = False, extra: Path | None = None, bare: bool = False
+    folder: Path, options: LoadOptions, headless: bool = False, extra: Path | None = None, bare: bool = False
 ) -> Any:
     """A denoising network.
 
     Args:
         folder: with ``config.json`` and weights.
-        how: they are read.
+        options: see `LoadOptions`.
         headless: its last normalisation and convolution were deleted, because a head reads its features.
         extra: a file of low-rank weights, to be added.
         bare: a missing ``config.json`` means Stable Diffusion 2.1's, as the runs of GenPercept's trainer lack one, and
             their low-rank weights have alpha = rank.
     """
-    tensors = merge_own(how.tensors(folder), folder, Stated(how.lora_alpha, equals_rank=bare))
+    tensors = merge_own(options.tensors(folder), folder, Stated(options.lora_alpha, equals_rank=bare))
     assumed = _sd21(tensors) if bare and not (folder / "config.json").exists() else None
     module: Any = diffusers_module(folder, "unet", assumed)
     if extra is not None:
-        tensors = merge_file(tensors, read_file(extra, meta=how.meta), extra, Stated(how.lora_alpha))
+        tensors = merge_file(tensors, read_file(extra, meta=options.meta), extra, Stated(options.lora_alpha))
     if headless:
         module.conv_norm_out, module.conv_out = None, nn.Identity()
         tensors = {k: v for k, v in tensors.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
-    load_strictly(module, tensors, folder, how.dtype)
+    load_strictly(module, tensors, folder, options.dtype)
     return module
 
 
@@ -113,13 +113,13 @@ def _sd21(tensors: Tensors) -> dict[str, Any]:
     return {"_class_name": CLASSES["unet"][0], **sd_unet_config(channels)}
 
 
-def vae(folder: Path, how: How, decoder: Path | None = None) -> Any:
+def vae(folder: Path, options: LoadOptions, decoder: Path | None = None) -> Any:
     """An autoencoder; ``decoder``: a run whose ``vae_decoder`` and ``vae_post_quant_conv`` replace its own."""
     module: Any = diffusers_module(folder, "vae")
-    tensors = modern_vae(how.tensors(folder))
+    tensors = modern_vae(options.tensors(folder))
     if decoder is not None:
         for part, prefix in (("vae_decoder", "decoder."), ("vae_post_quant_conv", "post_quant_conv.")):
-            trained = {prefix + k: v for k, v in how.tensors(decoder / part).items()}
+            trained = {prefix + k: v for k, v in options.tensors(decoder / part).items()}
             trained = modern_vae(trained)
             base = {k for k in tensors if k.startswith(prefix)}
             if base != set(trained):
@@ -129,11 +129,11 @@ def vae(folder: Path, how: How, decoder: Path | None = None) -> Any:
                     f"{decoder / part} {what} {odd}; a trained part is taken whole or not at all"
                 )
             tensors.update(trained)
-    load_strictly(module, tensors, folder, how.dtype)
+    load_strictly(module, tensors, folder, options.dtype)
     return module
 
 
-def text_encoder(folder: Path, how: How) -> Any:
+def text_encoder(folder: Path, options: LoadOptions) -> Any:
     """A CLIP text encoder."""
     from transformers import CLIPTextConfig
 
@@ -142,10 +142,10 @@ def text_encoder(folder: Path, how: How) -> Any:
     known = validated(TextConfig, read_json(path), path)
     with damaged(path, "config of a CLIPTextModel"):
         config = CLIPTextConfig(**known)
-    return filled_text_encoder(config, how.tensors(folder), folder, how)
+    return filled_text_encoder(config, options.tensors(folder), folder, options)
 
 
-def filled_text_encoder(config: Any, tensors: Tensors, where: Path, how: How) -> Any:
+def filled_text_encoder(config: Any, tensors: Tensors, where: Path, options: LoadOptions) -> Any:
     """A ``CLIPTextModel`` with the weights ``tensors``, which are looked at before memory is taken for it.
 
     Raises:
@@ -157,10 +157,10 @@ def filled_text_encoder(config: Any, tensors: Tensors, where: Path, how: How) ->
         module: Any = CLIPTextModel(config)
     tensors = modern_text(tensors, set(module.state_dict()))
     check_tensors(module, tensors, where)
-    if not how.meta:
+    if not options.meta:
         # Not on the meta device: it has buffers that are computed, not stored.
-        module = CLIPTextModel(config).to(how.dtype)
-    load_strictly(module, tensors, where, how.dtype)
+        module = CLIPTextModel(config).to(options.dtype)
+    load_strictly(module, tensors, where, options.dtype)
     return module
 
 

@@ -23,7 +23,7 @@ from ..heads import Head
 from ..heads.bae import BaeHead
 from ..io import atomic_write
 from . import components
-from .components import How
+from .components import LoadOptions
 from .ldm import read_ldm
 from .locate import fetch_base
 from .strict import ModelError, Tensors, damaged, load_strictly, read_file, weight_files
@@ -83,15 +83,15 @@ class Pair:
     dropped: tuple[str, ...]
 
 
-def read_pair(fusion: Path, decoder: Path, how: How | None = None) -> Pair:
+def read_pair(fusion: Path, decoder: Path, options: LoadOptions | None = None) -> Pair:
     """The head that two files hold.
 
     Raises:
         ModelError: one is damaged, holds code, lacks a tensor, or has one that is not known.
     """
-    how = how or How()
-    first, dropped = _ours(read_file(fusion, how.dtype, how.meta), FUSION, fusion)
-    second, more = _ours(decoder_tensors(read_file(decoder, how.dtype, how.meta)), DECODER, decoder)
+    options = options or LoadOptions()
+    first, dropped = _ours(read_file(fusion, options.dtype, options.meta), FUSION, fusion)
+    second, more = _ours(decoder_tensors(read_file(decoder, options.dtype, options.meta)), DECODER, decoder)
     with damaged(fusion, "fusion network of Diff-2-in-1"), torch.device("meta"):
         widths = [first[f"fusion.join.{i}.weight"].shape[0] for i in range(3)]
         widths += [first[f"fusion.grow.{i}.weight"].shape[1] for i in (0, 1)]
@@ -99,7 +99,7 @@ def read_pair(fusion: Path, decoder: Path, how: How | None = None) -> Pair:
         head = BaeHead(levels, widths)
     for names, tensors, path in ((FUSION, first, fusion), (DECODER, second, decoder)):
         _check_shapes(head, tensors, names, path)
-    load_strictly(head, {**first, **second}, fusion, how.dtype)
+    load_strictly(head, {**first, **second}, fusion, options.dtype)
     dead = tuple(k for k in (*dropped, *more) if not _NOTES.fullmatch(k))
     if dead:
         _LOG.info(
@@ -211,7 +211,7 @@ class Files:
     base: Path | None
 
 
-def is_one(folder: Path) -> bool:
+def is_diff2in1_dir(folder: Path) -> bool:
     """Whether a folder that says nothing about itself holds their two files."""
     if (folder / "model_index.json").exists():
         return False
@@ -264,7 +264,7 @@ _PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def assemble(
-    folder: Path, how: How, base: str = "", tasks: Sequence[str] = ("normals",)
+    folder: Path, options: LoadOptions, base: str = "", tasks: Sequence[str] = ("normals",)
 ) -> tuple[StableDiffusion, dict[str, Head], list[Path]]:
     """The backbone, the head by task and the files read, of a folder with the two files.
 
@@ -274,23 +274,23 @@ def assemble(
         ModelError: a part is missing or does not fit.
     """
     found = find_files(folder)
-    pair = read_pair(found.fusion, found.decoder, how)
+    pair = read_pair(found.fusion, found.decoder, options)
     files = [found.fusion, found.decoder]
     if found.base is None:
-        home = fetch_base("sd15", _PARTS, base, how.variant)
+        home = fetch_base("sd15", _PARTS, base, options.variant)
         net = StableDiffusion(
-            components.unet(home / "unet", how),
-            components.vae(home / "vae", how),
-            encoder := components.text_encoder(home / "text_encoder", how),
+            components.unet(home / "unet", options),
+            components.vae(home / "vae", options),
+            encoder := components.text_encoder(home / "text_encoder", options),
             read_tokenizer(home / "tokenizer", encoder),
             components.scheduler(home / "scheduler"),
         )
-        files += [f for part in _PARTS[:3] for f in weight_files(home / part, how.variant)]
+        files += [f for part in _PARTS[:3] for f in weight_files(home / part, options.variant)]
     else:
         # Its program looks at the weights of the last step, whatever else the file has: heads belong to those.
-        parts = read_ldm(found.base, how, ema=False)
+        parts = read_ldm(found.base, options, ema=False)
         net = StableDiffusion(**{**parts, "tokenizer": _tokenizer(base)})
-        if net.tokenizer is None and not how.meta:
+        if net.tokenizer is None and not options.meta:
             net.prompt_embeds[""] = _empty_prompt(net.text_encoder)
         files.append(found.base)
     levels = [sum(level) for level in net.levels]

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..heads import Head, find_shared, get_head
 from ..io import safe_output_path
-from .components import How
+from .components import LoadOptions
 from .strict import ModelError, Tensors, checked_name, damaged, load_strictly, read_json, wrong_value
 
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
@@ -56,7 +56,7 @@ def _save(tensors: Tensors, folder: Path, dtype: torch.dtype) -> None:
     save_file({k: v.to(dtype).contiguous() for k, v in tensors.items()}, folder / "model.safetensors")
 
 
-def open_heads(folder: Path, kinds: Mapping[str, str], how: How) -> dict[str, Head]:
+def open_heads(folder: Path, kinds: Mapping[str, str], options: LoadOptions) -> dict[str, Head]:
     """Heads by task, of the ``kinds`` told, from what `save_heads` wrote; parts that are shared are one module.
 
     Raises:
@@ -66,22 +66,22 @@ def open_heads(folder: Path, kinds: Mapping[str, str], how: How) -> dict[str, He
     parts: dict[tuple[str, str], nn.Module] = {}
     for task, kind in kinds.items():
         checked_name(task, folder, "the task")
-        made = _described(folder / task, kind)
-        tensors = how.tensors(folder / task)
-        shared = _shared(folder / task, made)
+        head = _described(folder / task, kind)
+        tensors = options.tensors(folder / task)
+        shared = _shared(folder / task, head)
         for part, name in shared.items():
             if (part, name) not in parts:
-                tensors |= how.tensors(folder / name)
+                tensors |= options.tensors(folder / name)
             else:
                 tensors |= {f"{part}.{k}": v for k, v in parts[part, name].state_dict().items()}
-        load_strictly(made, tensors, folder / task, how.dtype)
+        load_strictly(head, tensors, folder / task, options.dtype)
         for part, name in shared.items():
-            setattr(made, part, parts.setdefault((part, name), made.get_submodule(part)))
-        heads[task] = made
+            setattr(head, part, parts.setdefault((part, name), head.get_submodule(part)))
+        heads[task] = head
     return heads
 
 
-# Options whose values no shape of a weight bounds: edges of grids, and how much larger a map is made.
+# Upper bounds of options that no weight's shape bounds: edges of pooling grids, upsampling factors.
 _LARGEST = {"pools": 64, "stride": 64}
 _MOST = 1 << 16
 
@@ -91,10 +91,10 @@ def _described(folder: Path, kind: str) -> Head:
     path = folder / "config.json"
     config = read_json(path)
     try:
-        made = get_head(kind, trusted=False)
+        head = get_head(kind, trusted=False)
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from error
-    known = {k: v for k, v in get_type_hints(made.__init__).items() if k != "return"}
+    known = {k: v for k, v in get_type_hints(head.__init__).items() if k != "return"}
     for name, value in config.items():
         if name not in known:
             raise ModelError(
@@ -106,7 +106,7 @@ def _described(folder: Path, kind: str) -> Head:
             raise ModelError(f"{path}: {name}: {wrong_value(error)}") from error
         _check_range(value, _LARGEST.get(name, _MOST), f"{path}: {name}")
     with damaged(path, f"config of a {kind} head"), torch.device("meta"):
-        return made(**config)
+        return head(**config)
 
 
 def _check_range(value: Any, most: int, where: str) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from ..backbones.encoders import IMAGE_ENCODERS
 from ..backbones.image_encoder import ImageAdapter
-from .components import How
+from .components import LoadOptions
 from .strict import ModelError, load_strictly, read_json
 
 FOLDER = "image_encoder"
@@ -30,7 +30,7 @@ def save_image_adapter(adapter: ImageAdapter, folder: Path, dtype: torch.dtype) 
     save_file(tensors, folder / "model.safetensors")
 
 
-def open_image_adapter(folder: Path, how: How) -> ImageAdapter:
+def open_image_adapter(folder: Path, options: LoadOptions) -> ImageAdapter:
     """What `save_image_adapter` wrote.
 
     Raises:
@@ -56,5 +56,5 @@ def open_image_adapter(folder: Path, how: How) -> ImageAdapter:
         )
     with torch.device("meta"):
         adapter = ImageAdapter(IMAGE_ENCODERS[name](), channels, first)
-    load_strictly(adapter, how.tensors(folder), folder, how.dtype)
+    load_strictly(adapter, options.tensors(folder), folder, options.dtype)
     return adapter

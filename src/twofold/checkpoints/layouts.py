@@ -16,7 +16,7 @@ from ..heads.dpt import Activation, DPTHead
 from ..protocols import MultiStep, OneStep, reason
 from ..tasks import TASKS
 from . import components, diff2in1
-from .components import How
+from .components import LoadOptions
 from .configs import PipelineConfig, validated
 from .fit import check_text
 from .locate import fetch_base
@@ -29,7 +29,7 @@ Assembled = tuple[StableDiffusion, ModelSettings, dict[str, Head], list[Path]]
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckpointPaths:
     """Where the parts of one published model lie.
 
     Attributes:
@@ -50,7 +50,7 @@ class Place:
     lora: Path | None = None
 
 
-def assemble(key: str, folder: Path, how: How, base: str = "") -> Assembled:
+def assemble(key: str, folder: Path, options: LoadOptions, base: str = "") -> Assembled:
     """The backbone, settings and heads of the published model ``key`` out of ``folder``, and the files read.
 
     Raises:
@@ -59,21 +59,21 @@ def assemble(key: str, folder: Path, how: How, base: str = "") -> Assembled:
     """
     row = PUBLISHED[key]
     if row.method == "Diff-2-in-1":
-        net, found, files = diff2in1.assemble(folder, how, base, tuple(row.tasks))
+        net, found, files = diff2in1.assemble(folder, options, base, tuple(row.tasks))
         for asked in row.tasks.values():
             check_network(key, net, asked.protocol, folder)
         return net, _settings(key, row), found, files
-    place = _place(key, row, folder, base, how)
-    net = _backbone(place, row, how)
+    paths = _find_paths(key, row, folder, base, options)
+    net = _backbone(paths, row, options)
     heads: dict[str, Head] = {}
     if row.head:
-        assert place.head is not None
+        assert paths.head is not None
         # The folder's name is all that tells the variant with a last ReLU from the released one.
-        activation = "relu" if place.head.name == "dpt_head" else row.head_activation
-        heads = {t: dpt_head(place.head, activation, how) for t in row.tasks}
+        activation = "relu" if paths.head.name == "dpt_head" else row.head_activation
+        heads = {t: dpt_head(paths.head, activation, options) for t in row.tasks}
     for asked in row.tasks.values():
-        check_network(key, net, asked.protocol, place.unet)
-    return net, _settings(key, row), heads, _files(place, how.variant)
+        check_network(key, net, asked.protocol, paths.unet)
+    return net, _settings(key, row), heads, _files(paths, options.variant)
 
 
 def _settings(key: str, row: Published) -> ModelSettings:
@@ -87,7 +87,7 @@ def _settings(key: str, row: Published) -> ModelSettings:
     )
 
 
-def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place:
+def _find_paths(key: str, row: Published, folder: Path, base: str, options: LoadOptions) -> CheckpointPaths:
     if row.lora:
         lora = (
             folder
@@ -97,9 +97,9 @@ def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place
         if lora is None:
             raise ModelError(f"{folder} has no {row.lora}.safetensors or .bin, which {key} consists of")
         home = fetch_base(
-            row.base or "sd14", ("unet", "vae", "text_encoder", "tokenizer", "scheduler"), base, how.variant
+            row.base or "sd14", ("unet", "vae", "text_encoder", "tokenizer", "scheduler"), base, options.variant
         )
-        return Place(folder, home / "unet", home / "vae", home, home / "scheduler", lora=lora)
+        return CheckpointPaths(folder, home / "unet", home / "vae", home, home / "scheduler", lora=lora)
     unet = _unet_folder(key, row, folder)
     vae = _first(folder, [row.vae], [folder.parent] if unet == folder else [])
     decoder = unet.parent if (unet.parent / "vae_decoder").is_dir() else None
@@ -115,7 +115,7 @@ def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place
     if wanted and not row.base:
         raise ModelError(f"{folder} has no folder {wanted[0]}; the checkpoint is incomplete, fetch it again")
     if wanted:
-        home = fetch_base(row.base, (*wanted, "tokenizer"), base, how.variant)
+        home = fetch_base(row.base, (*wanted, "tokenizer"), base, options.variant)
         vae, text = vae or home / "vae", text or home
     assert vae is not None
     scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else None
@@ -123,7 +123,7 @@ def _place(key: str, row: Published, folder: Path, base: str, how: How) -> Place
         raise ModelError(
             f"{folder} has no folder scheduler, which says what {key} was trained on; fetch it again"
         )
-    return Place(folder, unet, vae, text, scheduler, head, decoder)
+    return CheckpointPaths(folder, unet, vae, text, scheduler, head, decoder)
 
 
 def _needs_schedule(asked: TaskSettings) -> bool:
@@ -159,30 +159,30 @@ def _has_network(folder: Path) -> bool:
 
 
 def _first(folder: Path, names: list[str], more: list[Path] | None = None) -> Path | None:
-    for place in [folder, *(more or [])]:
+    for parent in [folder, *(more or [])]:
         for name in names:
-            if name and (place / name).exists():
-                return place / name
+            if name and (parent / name).exists():
+                return parent / name
     return None
 
 
-def _backbone(place: Place, row: Published, how: How) -> StableDiffusion:
+def _backbone(paths: CheckpointPaths, row: Published, options: LoadOptions) -> StableDiffusion:
     texts, encoder, tokens = {}, None, None
-    assert place.text is not None
-    known = components.empty_text(place.text)
+    assert paths.text is not None
+    known = components.empty_text(paths.text)
     if known is not None:
         texts[""] = known
-    if (place.text / "text_encoder").is_dir():
-        encoder = components.text_encoder(place.text / "text_encoder", how)
-        tokens = read_tokenizer(place.text / "tokenizer", encoder)
+    if (paths.text / "text_encoder").is_dir():
+        encoder = components.text_encoder(paths.text / "text_encoder", options)
+        tokens = read_tokenizer(paths.text / "tokenizer", encoder)
     elif known is None:
-        raise ModelError(f"{place.text} has neither a text encoder nor {components.EMPTY_TEXT[0]}")
+        raise ModelError(f"{paths.text} has neither a text encoder nor {components.EMPTY_TEXT[0]}")
     scheduler: Mapping[str, Any] = SD21_SCHEDULER
-    if place.scheduler is not None:
-        scheduler = components.scheduler(place.scheduler)
+    if paths.scheduler is not None:
+        scheduler = components.scheduler(paths.scheduler)
     return StableDiffusion(
-        components.unet(place.unet, how, row.headless, place.lora, bare=row.method == "GenPercept"),
-        components.vae(place.vae, how, place.decoder),
+        components.unet(paths.unet, options, row.headless, paths.lora, bare=row.method == "GenPercept"),
+        components.vae(paths.vae, options, paths.decoder),
         encoder,
         tokens,
         scheduler,
@@ -190,9 +190,9 @@ def _backbone(place: Place, row: Published, how: How) -> StableDiffusion:
     )
 
 
-def dpt_head(folder: Path, activation: Activation, how: How) -> DPTHead:
+def dpt_head(folder: Path, activation: Activation, options: LoadOptions) -> DPTHead:
     """GenPercept's DPT head, whose file names what ours names."""
-    tensors = how.tensors(folder)
+    tensors = options.tensors(folder)
     convs = [tensors[k] for k in sorted(tensors) if k.startswith("neck.convs.")]
     if "neck.convs.0.weight" not in tensors or any(conv.ndim != 4 for conv in convs):
         raise ModelError(
@@ -205,7 +205,7 @@ def dpt_head(folder: Path, activation: Activation, how: How) -> DPTHead:
         head = DPTHead(
             tuple(taps), width, activation="elu+1" if old else activation, unused_first_residual=old
         )
-    load_strictly(head, tensors, folder, how.dtype)
+    load_strictly(head, tensors, folder, options.dtype)
     return head
 
 
@@ -233,14 +233,14 @@ def check_network(key: str, net: StableDiffusion, protocol: OneStep | MultiStep,
     check_text(net, unet)
 
 
-def _files(place: Place, variant: str) -> list[Path]:
-    parts = [place.unet, place.vae, *([place.head] if place.head else [])]
-    if place.decoder:
-        parts += [place.decoder / "vae_decoder", place.decoder / "vae_post_quant_conv"]
-    if place.text and (place.text / "text_encoder").is_dir():
-        parts.append(place.text / "text_encoder")
+def _files(paths: CheckpointPaths, variant: str) -> list[Path]:
+    parts = [paths.unet, paths.vae, *([paths.head] if paths.head else [])]
+    if paths.decoder:
+        parts += [paths.decoder / "vae_decoder", paths.decoder / "vae_post_quant_conv"]
+    if paths.text and (paths.text / "text_encoder").is_dir():
+        parts.append(paths.text / "text_encoder")
     files = [f for p in parts for f in weight_files(p, variant)]
-    return files + ([place.lora] if place.lora else [])
+    return files + ([paths.lora] if paths.lora else [])
 
 
 def marigold_like(folder: Path) -> ModelSettings | None:

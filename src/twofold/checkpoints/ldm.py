@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..backbones.new import SD21_SCHEDULER, sd_autoencoder, sd_unet_config
-from .components import How, filled_text_encoder
+from .components import LoadOptions, filled_text_encoder
 from .names import modern_vae, without
 from .strict import ModelError, Tensors, damaged, load_strictly, read_file
 
@@ -20,7 +20,7 @@ _CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."
 _UNUSED = ("transformer.resblocks.23.", "text_projection", "logit_scale")
 
 
-def read_ldm(path: Path, how: How, ema: bool = True) -> dict[str, Any]:
+def read_ldm(path: Path, options: LoadOptions, ema: bool = True) -> dict[str, Any]:
     """U-Net, autoencoder, text encoder and scheduler settings of one file, by the names of `StableDiffusion`.
 
     The version is told by the width of the text the U-Net reads (768: 1.x, 1024: 2.x). What a 2.x network predicts
@@ -28,13 +28,13 @@ def read_ldm(path: Path, how: How, ema: bool = True) -> dict[str, Any]:
 
     Args:
         path: of the file.
-        how: it is read.
+        options: see `LoadOptions`.
         ema: take the averaged weights of the U-Net where the file has them, which is said in a warning.
 
     Raises:
         ModelError: the file is not such a checkpoint, or does not fit.
     """
-    tensors = _known(read_file(path, how.dtype, how.meta), path, ema)
+    tensors = _known(read_file(path, options.dtype, options.meta), path, ema)
     probe = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     if probe not in tensors:
         raise ModelError(f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: it lacks {probe}")
@@ -51,9 +51,9 @@ def read_ldm(path: Path, how: How, ema: bool = True) -> dict[str, Any]:
     second = width == 1024
     with damaged(path, "Stable Diffusion 1.x or 2.x checkpoint"):  # the converters of diffusers look names up
         parts = {
-            "unet": _unet(tensors, int(first.shape[1]), second, path, how),
-            "vae": _vae(tensors, path, how),
-            "text_encoder": _text(tensors, second, path, how),
+            "unet": _unet(tensors, int(first.shape[1]), second, path, options),
+            "vae": _vae(tensors, path, options),
+            "text_encoder": _text(tensors, second, path, options),
         }
     kind = "v_prediction" if second else "epsilon"
     return {**parts, "tokenizer": None, "scheduler_config": {**SD21_SCHEDULER, "prediction_type": kind}}
@@ -110,7 +110,7 @@ def _averaged(tensors: Tensors, path: Path) -> Tensors:
     return {**rest, **{k: tensors[name] for k, name in names.items()}}
 
 
-def _unet(tensors: Tensors, channels: int, second: bool, path: Path, how: How) -> nn.Module:
+def _unet(tensors: Tensors, channels: int, second: bool, path: Path, options: LoadOptions) -> nn.Module:
     from diffusers import UNet2DConditionModel
     from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 
@@ -119,11 +119,11 @@ def _unet(tensors: Tensors, channels: int, second: bool, path: Path, how: How) -
     mine = {k: v for k, v in tensors.items() if k.startswith(_UNET)}
     renamed = convert_ldm_unet_checkpoint(mine, dict(module.config))
     _nothing_left(mine, renamed, path, "U-Net")
-    load_strictly(module, renamed, path, how.dtype)
+    load_strictly(module, renamed, path, options.dtype)
     return module
 
 
-def _vae(tensors: Tensors, path: Path, how: How) -> nn.Module:
+def _vae(tensors: Tensors, path: Path, options: LoadOptions) -> nn.Module:
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
 
     with torch.device("meta"):
@@ -131,7 +131,7 @@ def _vae(tensors: Tensors, path: Path, how: How) -> nn.Module:
     mine = {k: v for k, v in tensors.items() if k.startswith(_VAE)}
     renamed = modern_vae(convert_ldm_vae_checkpoint(mine, dict(module.config)))
     _nothing_left(mine, renamed, path, "autoencoder")
-    load_strictly(module, renamed, path, how.dtype)
+    load_strictly(module, renamed, path, options.dtype)
     return module
 
 
@@ -144,7 +144,7 @@ def _nothing_left(before: Tensors, after: Tensors, path: Path, what: str) -> Non
         )
 
 
-def _text(tensors: Tensors, second: bool, path: Path, how: How) -> nn.Module:
+def _text(tensors: Tensors, second: bool, path: Path, options: LoadOptions) -> nn.Module:
     from diffusers.loaders.single_file_utils import convert_ldm_clip_checkpoint, convert_open_clip_checkpoint
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -166,4 +166,4 @@ def _text(tensors: Tensors, second: bool, path: Path, how: How) -> nn.Module:
         )
     else:
         renamed = convert_ldm_clip_checkpoint({k: v for k, v in tensors.items() if k.startswith(_CLIP)})
-    return filled_text_encoder(config, renamed, path, how)
+    return filled_text_encoder(config, renamed, path, options)

@@ -22,7 +22,7 @@ from ..protocols import reason
 from ..suggest import did_you_mean
 from ..tasks import get_task
 from . import components, diff2in1
-from .components import How
+from .components import LoadOptions
 from .layouts import assemble, check_network, marigold_like
 from .ldm import read_ldm
 from .locate import fetch, fetch_base, looks_like_hub_id
@@ -175,9 +175,9 @@ def open_model(
     device = resolve_device(device)
     if lora_alpha is not None and not 0 < lora_alpha <= 1e6:
         raise ModelError(f"lora_alpha is {lora_alpha!r}; expected a number above 0")
-    how = How(resolve_dtype(dtype), variant, device == "meta", lora_alpha)
+    options = LoadOptions(resolve_dtype(dtype), variant, device == "meta", lora_alpha)
     name = _path_or_name(name)
-    net, settings, heads, files = _open(name, how, method, os.fspath(base), revision)
+    net, settings, heads, files = _open(name, options, method, os.fspath(base), revision)
     _move(net, heads, device)
     return Model(name, net, settings, heads, tuple(files))
 
@@ -205,12 +205,12 @@ def _move(net: StableDiffusion, heads: Mapping[str, Head], device: str) -> None:
             raise ModelError(f"device {device!r} cannot be used ({reason}); try --device cpu") from error
 
 
-def _open(name: str, how: How, method: str, base: str, revision: str | None) -> Opened:
+def _open(name: str, options: LoadOptions, method: str, base: str, revision: str | None) -> Opened:
     path = EMBEDDED if name == "embedded" else Path(name)
     if path.is_file():
-        return _file(path, how, method, base)
+        return _file(path, options, method, base)
     if path.is_dir():
-        return _folder(path, how, method or find_by_folder(path.resolve().name) or "", base)
+        return _folder(path, options, method or find_by_folder(path.resolve().name) or "", base)
     key = find_published(name)
     several = [k for k, row in PUBLISHED.items() if row.source == name]
     if method and (method in several or (looks_like_hub_id(name) and not key)):
@@ -229,22 +229,22 @@ def _open(name: str, how: How, method: str, base: str, revision: str | None) -> 
     wanted = (*_WHOLE, "heads/*", *(row.folders if row else ()), "vae_decoder", "vae_post_quant_conv")
     repo = name if looks_like_hub_id(name) or row is None else row.source
     return _folder(
-        fetch(repo, tuple(dict.fromkeys(wanted)), revision, how.variant), how, key or "", base, repo
+        fetch(repo, tuple(dict.fromkeys(wanted)), revision, options.variant), options, key or "", base, repo
     )
 
 
-def _folder(folder: Path, how: How, key: str, base: str, called: str = "") -> Opened:
+def _folder(folder: Path, options: LoadOptions, key: str, base: str, called: str = "") -> Opened:
     if (folder / SETTINGS).exists() or folder == EMBEDDED:
-        return open_own(folder, how)
+        return open_own(folder, options)
     if (folder / NETWORK).exists():
         raise ModelError(
             f"{folder} belongs to a network of its author's own; open_network, or --network file.py:make, opens it"
         )
     if key:
-        return assemble(key, folder, how, base)
+        return assemble(key, folder, options, base)
     settings = marigold_like(folder)
-    if settings is None and diff2in1.is_one(folder):
-        return assemble("diff2in1-normals", folder, how, base)
+    if settings is None and diff2in1.is_diff2in1_dir(folder):
+        return assemble("diff2in1-normals", folder, options, base)
     if settings is None:
         if not (folder / "model_index.json").exists():
             raise ModelError(
@@ -253,8 +253,8 @@ def _folder(folder: Path, how: How, key: str, base: str, called: str = "") -> Op
             )
         settings = _base_settings(folder)
     settings = settings.model_copy(update={"name": called or folder.name})
-    files = [f for part in _WHOLE[:3] for f in weight_files(folder / part, how.variant)]
-    net = _plain(folder, how)
+    files = [f for part in _WHOLE[:3] for f in weight_files(folder / part, options.variant)]
+    net = _plain(folder, options)
     for asked in settings.tasks.values():
         check_network(settings.name, net, asked.protocol, folder / "unet")
     _check_base(settings, net, folder)
@@ -280,28 +280,28 @@ def _base_settings(folder: Path) -> ModelSettings:
     return ModelSettings(name=folder.name, size=0)
 
 
-def _plain(folder: Path, how: How) -> StableDiffusion:
+def _plain(folder: Path, options: LoadOptions) -> StableDiffusion:
     return StableDiffusion(
-        components.unet(folder / "unet", how),
-        components.vae(folder / "vae", how),
-        encoder := components.text_encoder(folder / "text_encoder", how),
+        components.unet(folder / "unet", options),
+        components.vae(folder / "vae", options),
+        encoder := components.text_encoder(folder / "text_encoder", options),
         read_tokenizer(folder / "tokenizer", encoder),
         components.scheduler(folder / "scheduler"),
     )
 
 
-def _file(path: Path, how: How, method: str, base: str) -> Opened:
+def _file(path: Path, options: LoadOptions, method: str, base: str) -> Opened:
     if path.suffix not in _SUFFIXES:
         raise ModelError(f"{path} is no checkpoint; weights end in {', '.join(_SUFFIXES)}")
     if method and PUBLISHED[method].lora:
-        return assemble(method, path, how, base)
+        return assemble(method, path, options, base)
     if method and (path.parent / "config.json").exists():
-        return _folder(path.parent, how, method, base)
+        return _folder(path.parent, options, method, base)
     if method:
         raise ModelError(
             f"{path} is one file without a config.json beside it, and {method} is made of folders; give its folder"
         )
-    parts = read_ldm(path, how)
+    parts = read_ldm(path, options)
     family = "sd21" if parts["text_encoder"].config.hidden_size == 1024 else "sd15"
     net = StableDiffusion(**{**parts, "tokenizer": _foreign_tokenizer(family, base)})
     settings = ModelSettings(name=path.stem, size=0)

@@ -22,7 +22,7 @@ from ..io import atomic_folder
 from ..predict.base import describe_network
 from ..predict.module import ModulePredictor
 from ..tasks import Task, get_task
-from .code import made
+from .code import instantiate_network
 from .model import digest
 from .own import NETWORK, code_version
 from .settings import ImageSize, Line
@@ -146,7 +146,7 @@ def open_network(
             f"where you trust it, say network={settings.network!r}"
         )
     if not isinstance(network, nn.Module):
-        network = made(network, settings.options)
+        network = instantiate_network(network, settings.options)
     path = where / WEIGHTS
     _fill(network, read_file(path), path)
     network.eval().requires_grad_(False)

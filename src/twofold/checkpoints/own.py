@@ -18,7 +18,7 @@ from ..heads import Head
 from ..io import atomic_folder
 from . import components
 from .card import model_card
-from .components import How
+from .components import LoadOptions
 from .fit import check_head, check_text
 from .heads import open_heads, save_heads
 from .image_encoder import FOLDER as IMAGE_ENCODER
@@ -35,7 +35,7 @@ EMBEDDED = Path(__file__).parents[1] / "backbones" / "embedded"
 Opened = tuple[StableDiffusion, ModelSettings, dict[str, Head], list[Path]]
 
 
-def open_own(folder: Path, how: How) -> Opened:
+def open_own(folder: Path, options: LoadOptions) -> Opened:
     """Backbone, settings, heads and the weight files of a folder that `save_model` wrote.
 
     Raises:
@@ -46,12 +46,12 @@ def open_own(folder: Path, how: How) -> Opened:
     texts = _texts(folder)
     encoder, tokens = None, None
     if not texts or (folder / "text_encoder").is_dir():
-        encoder = components.text_encoder(folder / "text_encoder", how)
+        encoder = components.text_encoder(folder / "text_encoder", options)
         tokens = read_tokenizer(folder / "tokenizer", encoder)
     weighty = {t: asked.head for t, asked in settings.tasks.items() if asked.head != "latent"}
     net = StableDiffusion(
-        components.unet(folder / "unet", how, settings.headless),
-        components.vae(folder / "vae", how),
+        components.unet(folder / "unet", options, settings.headless),
+        components.vae(folder / "vae", options),
         encoder,
         tokens,
         scheduler,
@@ -59,8 +59,8 @@ def open_own(folder: Path, how: How) -> Opened:
     )
     check_text(net, folder / "unet")
     if settings.image_encoder:
-        net.image_adapter = open_image_adapter(folder / IMAGE_ENCODER, how)
-    heads = open_heads(folder / "heads", weighty, how)
+        net.image_adapter = open_image_adapter(folder / IMAGE_ENCODER, options)
+    heads = open_heads(folder / "heads", weighty, options)
     for task, head in heads.items():
         check_head(head, net, folder / "heads" / task)
     return net, settings, heads, own_files(folder)

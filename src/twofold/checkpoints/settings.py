@@ -23,7 +23,7 @@ ImageSize = Annotated[int, Field(ge=0, le=8192)]
 
 
 class TaskSettings(BaseModel):
-    """How one task is asked of the network and what its answer means.
+    """LoadOptions one task is asked of the network and what its answer means.
 
     Attributes:
         task: its name where that is not the key it stands under: two keys may ask one task in two ways.

@@ -219,7 +219,7 @@ class _Unread:
         pass
 
 
-def _harmless() -> list[Any]:
+def _allowed_globals() -> list[Any]:
     """What may stand in an old pickle beside tensors: that callback, and numpy's numbers."""
     import _codecs
 
@@ -243,7 +243,7 @@ def _pickled(path: Path, meta: bool) -> Tensors:
         raise ModelError(f"{path} is empty; fetch it again")
     with (
         damaged(path, "checkpoint"),
-        torch.serialization.safe_globals(_harmless()),
+        torch.serialization.safe_globals(_allowed_globals()),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")  # torch on its own formats

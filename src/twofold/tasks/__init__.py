@@ -1,11 +1,9 @@
 """Tasks by name."""
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
-from typing import Any
 
+from ..named_code import find_object
 from ..suggest import unknown
 from .albedo import albedo
 from .depth import depth
@@ -32,11 +30,11 @@ _ALL = (
 )  # fmt: skip
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
-# Modules of twofold that hold further tasks. Importing them defines constants and functions, and does nothing else.
+# Modules of twofold that hold further tasks; importing them has no side effects.
 _OWN_MODULES = ("twofold.data.labels", "twofold.tasks.metric_depth")
 
-# Tasks of classes that may be given others: how each is made, and the target it is learned from.
-_OF_CLASSES: dict[str, tuple[Callable[..., Task], str]] = {
+# Tasks whose classes may be replaced: the function that makes each, and its target.
+_CLASS_TASKS: dict[str, tuple[Callable[..., Task], str]] = {
     "semantic": (semantic_task, "semantic"),
     "semantic_logits": (semantic_logits_task, "semantic"),
     "parsing": (semantic_task, "parts"),
@@ -45,71 +43,54 @@ _OF_CLASSES: dict[str, tuple[Callable[..., Task], str]] = {
 
 
 def get_task(name: str, trusted: bool = True) -> Task:
-    """A task by what recipes, checkpoints and commands call it.
+    """A task by its name in recipes, checkpoints and commands.
 
     Args:
-        name: one of `TASKS`; one of classes with one's own in brackets, their number or their names by id:
+        name: one of `TASKS`; a task of classes with other classes in brackets, their number or their names by id:
             ``semantic[21]``, ``semantic_logits[background,person]``; or ``package.module:object``.
-        trusted: whether the name comes from the user: an option, an argument or a recipe in Python. A name that was
-            read from a file is data: it imports no module, and finds a task of the user's own only where its module
-            has been imported already.
+        trusted: whether the user passed the name; a name from a file imports no module, see `named_code`.
 
     Raises:
-        ValueError: no such task; the message lists those there are.
+        ValueError: no such task.
     """
     if name in TASKS:
         return TASKS[name]
     base, opened, inside = name.partition("[")
-    if opened and inside.endswith("]") and base in _OF_CLASSES:
-        make, source = _OF_CLASSES[base]
-        said = inside[:-1]
-        if said.isdecimal() and (len(said) > len(str(MOST)) or int(said) > MOST):
-            raise ValueError(f"{base} has 2 to {MOST} classes, and {said[:20]} were named")
-        classes = int(said) if said.isdecimal() else [part.strip() for part in said.split(",")]
+    if opened and inside.endswith("]") and base in _CLASS_TASKS:
+        make, source = _CLASS_TASKS[base]
+        listed = inside[:-1]
+        if listed.isdecimal() and (len(listed) > len(str(MOST)) or int(listed) > MOST):
+            raise ValueError(f"{base} has 2 to {MOST} classes, not {listed[:20]}")
+        classes = int(listed) if listed.isdecimal() else [part.strip() for part in listed.split(",")]
         return replace(make(classes, prompt=TASKS[base].prompt, source=source), name=base)
     if ":" in name:
         return _task_in_code(name, trusted or name.partition(":")[0] in _OWN_MODULES)
     raise ValueError(
-        f"{unknown('task', name, TASKS)}; {' and '.join(_OF_CLASSES)} with classes of your own in brackets; or "
+        f"{unknown('task', name, TASKS)}; {' and '.join(_CLASS_TASKS)} with other classes in brackets; or "
         "package.module:object"
     )
 
 
-def names_code(name: str) -> bool:
-    """Whether a task's name is ``package.module:object``, outside twofold itself: to look it up runs that module."""
-    module, colon, _ = name.partition(":")
-    return bool(colon) and module not in _OWN_MODULES
-
-
 def _task_in_code(name: str, trusted: bool) -> Task:
-    """The task that a module holds; the module is imported only for a ``trusted`` name.
+    """The task that ``package.module:object`` names; see `named_code`.
 
     Raises:
-        ValueError: there is none, or a name that is data asks for a module that is not imported.
+        ValueError: there is none, or the name is not trusted and its module is not imported.
     """
-    module, _, attribute = name.partition(":")
-    if trusted:
-        try:
-            found: Any = getattr(import_module(module), attribute, None)
-        except ModuleNotFoundError as error:
-            if error.name and not f"{module}.".startswith(f"{error.name}."):
-                raise  # a module that the named one imports
-            raise ValueError(
-                f"there is no module {module!r} for the task {name!r}; put it on PYTHONPATH"
-            ) from error
-    elif module in sys.modules:
-        # Not getattr: a module's own __getattr__ may import another module for a name that it lacks.
-        found = getattr(sys.modules[module], "__dict__", {}).get(attribute)
-    else:
-        raise ValueError(
-            f"{name} is a task of somebody's own, and a checkpoint runs no code: where you trust it, name it yourself "
-            f"(--task {name}), or import {module} first"
-        )
+    module = name.partition(":")[0]
+    found = find_object(
+        name, "task", trusted, f"pass the task by that name (--task {name}), or import {module} first"
+    )
     if isinstance(found, Task):
         return found
     raise ValueError(
         f"{name} is {'missing' if found is None else f'a {type(found).__name__}'}, not a twofold Task"
     )
+
+
+def task_runs_code(name: str) -> bool:
+    """Whether a task's name is ``package.module:object`` of a module outside twofold, which looking it up imports."""
+    return ":" in name and name.partition(":")[0] not in _OWN_MODULES
 
 
 __all__ = [
@@ -125,7 +106,6 @@ __all__ = [
     "mask_task",
     "material",
     "matting",
-    "names_code",
     "normals",
     "parsing",
     "parsing_logits",
@@ -139,4 +119,5 @@ __all__ = [
     "shading",
     "skeleton",
     "sqrt_disparity",
+    "task_runs_code",
 ]

@@ -11,7 +11,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..tasks import names_code
+from ..named_code import names_code
+from ..tasks import task_runs_code
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -21,7 +22,7 @@ def named_code(recipe: Recipe) -> dict[str, str]:
     """Names of code outside twofold that a run of ``recipe`` imports, and the key that each stands under."""
     network = {recipe.network: "network"} if recipe.network else {}
     head = {recipe.head: "head"} if names_code(recipe.head) else {}
-    return network | head | {task: "mix" for task in recipe.mix if names_code(task)}
+    return network | head | {task: "mix" for task in recipe.mix if task_runs_code(task)}
 
 
 def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> None:

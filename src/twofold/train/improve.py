@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ..checkpoints import Model, Network, made, open_model, open_network
+from ..checkpoints import Model, Network, instantiate_network, open_model, open_network
 from ..data.classes import class_names
 from ..data.folder import Folder
 from ..generate import (
@@ -243,7 +243,7 @@ def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
         ValueError: it has not learned the recipe's tasks yet.
     """
     if recipe.stage == "network":
-        model = open_network(start, made(recipe.network, recipe.network_options), device)
+        model = open_network(start, instantiate_network(recipe.network, recipe.network_options), device)
     else:
         model = open_model(start, device)
     missing = [t for t in recipe.tasks if get_task(t).name not in model.tasks]

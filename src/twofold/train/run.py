@@ -16,7 +16,7 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..checkpoints import (
     ModelSettings,
     NetworkSettings,
-    made,
+    instantiate_network,
     open_model,
     open_network,
     save_model,
@@ -86,7 +86,7 @@ def _network(recipe: Recipe) -> tuple[nn.Module, NetworkSettings]:
     """The network of one's own that a recipe names, with the weights that it is to start from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = made(recipe.network, recipe.network_options)
+        network = instantiate_network(recipe.network, recipe.network_options)
     if recipe.start == "new":
         return network, NetworkSettings(network=recipe.network)
     wanted = [p.requires_grad for p in network.parameters()]
