@@ -6,8 +6,8 @@
 
 What is common to all of them is `ablation`; the others differ from it by `replace`. Numbers of published rows are in
 the docstrings, as the paper prints them. ``*_as_released`` has the quirks of the released code: its encodings and
-losses (`twofold.tasks.compat`), its loader (`twofold.train.released`), half floats. docs/recipes.md lists what still
-differs.
+losses (`twofold.compat.genpercept`), its loader (`twofold.train.released`), half floats. docs/recipes.md lists what
+still differs.
 """
 
 from twofold.protocols import OneStep

@@ -105,7 +105,7 @@ def test_a_whole_predictor_answers_alike(kind):
     net = new.tiny()
     task = TASKS["semantic_logits" if kind in ("fpn", "upernet") else "normals"]
     more = {"prompts": ["a chair", "a table"]} if kind == "fpn" else {}
-    head = LatentHead() if kind == "latent" else make_head(kind, net, task.outputs, **more)
+    head = LatentHead() if kind == "latent" else make_head(kind, net, task.out_channels, **more)
     protocol = MultiStep(steps=3, start="image", condition="replace", spacing="leading", offset=1)
     predictor = DiffusionPredictor(net.eval(), task, protocol, head.eval(), size=32)
     images = [torch.rand(3, 32, 24), torch.rand(3, 32, 24)]
@@ -157,7 +157,7 @@ def test_a_share_that_is_not_finite_is_told_from_the_device():
 
 
 def test_compat_encodes_depth_alike():
-    from twofold.tasks.compat import encode_depth
+    from twofold.compat.genpercept import encode_depth
 
     depth, valid = torch.rand(2, 1, 8, 8) * 5 + 0.1, torch.rand(2, 1, 8, 8) > 0.2
     wanted, mask = encode_depth(depth, valid)

@@ -72,7 +72,7 @@ def test_infinity_survives_a_clamp_as_nan():
 @pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize("task", TASKS)
 def test_no_task_makes_a_map_of_it(net, task, value, everywhere):
-    head = Constant(value, 3 if TASKS[task].painted else TASKS[task].outputs, everywhere)
+    head = Constant(value, 3 if TASKS[task].is_image else TASKS[task].out_channels, everywhere)
     predictor = DiffusionPredictor(net, TASKS[task], OneStep(), head)
     with pytest.raises(NonFiniteError, match=f"the network's {task} output is NaN or infinite in"):
         predictor(image())

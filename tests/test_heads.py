@@ -148,13 +148,13 @@ def test_running_statistics_are_part_of_the_state(kind):
 def test_a_head_can_be_made_for_every_task(name):
     task, net = get_task(name), new.tiny()
     for kind in ("light", "dpt"):
-        head = make_head(kind, net, task.outputs)
-        assert head.config["out_channels"] in ((1, 3) if task.outputs == 1 else (task.outputs,))
-    if task.painted:
-        make_head("latent", net, task.outputs)
-    elif task.outputs != 3:
-        with pytest.raises(ValueError, match=f"3 channels, and {task.outputs} are needed"):
-            make_head("latent", net, task.outputs)
+        head = make_head(kind, net, task.out_channels)
+        assert head.config["out_channels"] in ((1, 3) if task.out_channels == 1 else (task.out_channels,))
+    if task.is_image:
+        make_head("latent", net, task.out_channels)
+    elif task.out_channels != 3:
+        with pytest.raises(ValueError, match=f"3 channels, and {task.out_channels} are needed"):
+            make_head("latent", net, task.out_channels)
 
 
 def test_what_there_is_not_is_said():

@@ -204,7 +204,7 @@ def test_stride_without_a_map_is_refused():
 def test_predictor_with_image_features(backbone, task, activation):
     found = get_task(task)
     torch.manual_seed(1)
-    head = make_head("pyramid", backbone, found.outputs, activation=activation).eval()
+    head = make_head("pyramid", backbone, found.out_channels, activation=activation).eval()
     torch.nn.init.normal_(backbone.image_adapter.adapters[1].weight, std=0.1)
     predictor = DiffusionPredictor(
         backbone, found, OneStep(), head, OutputConfig(image_features=True), size=0

@@ -92,7 +92,7 @@ def test_found_joints_are_counted():
 
 def test_it_is_a_task():
     assert get_task("twofold.tasks.keypoints:keypoints") is keypoints
-    assert keypoints.outputs == 17
+    assert keypoints.out_channels == 17
     maps = heatmaps(people()[0], people()[1], SIZE)
     picture = keypoints.show(maps[0])
     assert picture.shape == (3, *SIZE)
@@ -125,7 +125,7 @@ def test_heatmaps_are_stride_times_the_latent_and_of_each_image_alone(h, w):
 @torch.no_grad()
 def test_the_head_is_made_for_a_network_and_again_from_its_config():
     net = golden.backbone()
-    head = make_head("keypoint", net, keypoints.outputs).double().eval()
+    head = make_head("keypoint", net, keypoints.out_channels).double().eval()
     taps = net(torch.zeros(1, 4, 7, 9).double(), torch.tensor([1]), golden.text(), features=True).features
     said = head(torch.zeros(1, 4, 7, 9), taps, net)
     assert said.shape == (1, 17, 56, 72)

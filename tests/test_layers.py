@@ -19,6 +19,7 @@ HOUSE = (
     ("targets",),
     ("sample",),
     ("tasks", "backbones"),
+    ("compat",),
     ("heads", "protocols", "data"),
     ("predict", "render"),
     ("checkpoints",),

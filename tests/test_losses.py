@@ -6,16 +6,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from twofold.compat.genpercept import encode_depth, encode_minmax, genpercept_task, gradient_vertical
 from twofold.geometry import unit
 from twofold.tasks import TASKS
-from twofold.tasks.compat import encode_depth, encode_stretched, genpercept
 from twofold.tasks.depth import scale_shift_invariant
 from twofold.tasks.losses import (
     balanced_binary_cross_entropy,
     binary_cross_entropy,
     cross_entropy,
     gradient,
-    gradient_vertical,
     l1,
     masked_mean,
     mse,
@@ -58,7 +57,7 @@ def test_published_losses_of_depth(channels):
     assert mse(said, wanted, mask).item() == pytest.approx(0.847259, abs=1e-6)
     assert scale_shift_invariant(said, wanted, mask).item() == pytest.approx(0.622383, abs=1e-6)
     assert gradient_vertical(said, wanted, mask).item() == pytest.approx(0.189688, abs=1e-6)
-    task = genpercept(TASKS["depth"])
+    task = genpercept_task(TASKS["depth"])
     assert task.loss(said, wanted, mask).item() == pytest.approx(1.537827, abs=2e-6)
     assert TASKS["depth"].losses["gradient"](said, wanted, mask) == gradient(said, wanted, mask)
 
@@ -71,7 +70,7 @@ def test_the_gradient_loss_of_a_slope_by_hand():
     assert gradient(error, 0 * error, known, scales=1).item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", [n for n, t in TASKS.items() if t.painted])
+@pytest.mark.parametrize("name", [n for n, t in TASKS.items() if t.is_image])
 def test_losses_are_of_what_a_map_is_decoded_from(name):
     """Depth, masks and mattes average the decoded channels before the error; colours and vectors have no mean."""
     rng = torch.Generator().manual_seed(0)
@@ -82,7 +81,9 @@ def test_losses_are_of_what_a_map_is_decoded_from(name):
     task = TASKS[name]
     averaged = task.channels == 1 and not task.classes
     assert torch.allclose(task.decode(pred), task.decode(mean), atol=1e-6) == averaged
-    for variant in (task, genpercept(task)) if name in ("depth", "disparity", "mask", "matting") else (task,):
+    for variant in (
+        (task, genpercept_task(task)) if name in ("depth", "disparity", "mask", "matting") else (task,)
+    ):
         for loss in variant.losses.values() if averaged else ():
             torch.testing.assert_close(loss(pred, target, mask), loss(mean, target, mask))
     expected = (mean - target)[:, :1].square()[mask].mean()
@@ -129,7 +130,7 @@ def test_published_depth():
 
 def test_published_disparity_is_the_compatible_one():
     depth, valid = plane()
-    canvas, _ = genpercept(TASKS["disparity"]).encode(depth, valid)
+    canvas, _ = genpercept_task(TASKS["disparity"]).encode(depth, valid)
     found = [canvas.mean(), canvas[0, 0, 5, 7], canvas[0, 0, 11, 15], canvas[0, 0, 3, 4]]
     assert [x.item() for x in found] == pytest.approx([-0.548513, -0.552533, -0.782952, -1], abs=1e-6)
 
@@ -137,7 +138,7 @@ def test_published_disparity_is_the_compatible_one():
 def test_masks_and_colours_are_stretched_only_where_asked():
     valid = torch.rand(2, 1, 4, 5) > 0.5
     colours = torch.rand(2, 3, 4, 5) * torch.tensor([0.5, 0.1]).reshape(2, 1, 1, 1) + 0.3
-    canvas, mask = encode_stretched(colours, valid)
+    canvas, mask = encode_minmax(colours, valid)
     assert bool(mask.all())
     assert canvas.flatten(1).amin(1).tolist() == [-1, -1]
     assert canvas.flatten(1).amax(1).tolist() == pytest.approx([1, 1])
@@ -147,18 +148,18 @@ def test_masks_and_colours_are_stretched_only_where_asked():
     for name in ("mask", "matting", "segmentation"):
         task = TASKS[name]
         target = full.expand(-1, task.channels, -1, -1)
-        assert bool((genpercept(task).encode(target, full > 0)[0] == -1).all())
+        assert bool((genpercept_task(task).encode(target, full > 0)[0] == -1).all())
         assert bool((task.encode(target, full > 0)[0] == 1).all())
 
 
 def test_compatible_normals_learn_the_angle_alone():
-    assert genpercept(TASKS["normals"]).weights == {"angular": 1.0}
+    assert genpercept_task(TASKS["normals"]).weights == {"angular": 1.0}
     assert TASKS["normals"].weights == {"angular": 1.0, "mse": 0.5}
 
 
 def test_what_genpercept_does_not_have_is_said():
     with pytest.raises(ValueError, match="no task 'albedo'"):
-        genpercept(TASKS["albedo"])
+        genpercept_task(TASKS["albedo"])
 
 
 def test_cross_entropy_of_shares():

@@ -345,14 +345,14 @@ def test_what_the_recipes_ask(net):
     made = runpy.run_path(str(RECIPES))
     nyud, pascal = made["nyud_mt"](), made["pascal_context"]()
     assert {
-        get_task(t).name: (get_task(t).outputs, get_task(t).target, w) for t, w in pascal.losses.items()
+        get_task(t).name: (get_task(t).out_channels, get_task(t).target, w) for t, w in pascal.losses.items()
     } == {
         "semantic_logits": (21, "semantic", {"cross_entropy": 1.0}),
         "parsing_logits": (7, "parts", {"cross_entropy": 2.0}),
         "saliency": (1, "mask", {"balanced_bce": 5.0}),
         "normals": (3, "normals", {"l1": 10.0}),
     }
-    assert get_task(NYUD).outputs == 40
+    assert get_task(NYUD).out_channels == 40
     assert set(nyud.losses) == {NYUD, "twofold.tasks.metric_depth:depth_10m", "normals"}
     for plan, decay, share_ in (("nyud_mt", 0.998, 500 / 795), ("pascal_context", 0.999, 1)):
         second = made[f"{plan}_improved"]()

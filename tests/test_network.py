@@ -137,7 +137,7 @@ def test_eight_balls_are_learned_by_heart(root, kinds, tmp_path):
     outputs = (
         {"depth": 1, "normals": 3}
         if kinds == "pictures"
-        else {"semantic_logits": TASKS["semantic_logits"].outputs}
+        else {"semantic_logits": TASKS["semantic_logits"].out_channels}
     )
     asked = recipe(
         root, mix=dict.fromkeys(outputs, 1.0), network_options={"outputs": outputs}, steps=60, batch=8,

@@ -43,7 +43,7 @@ SPACES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]]
 # Steps of those that run by default; the others take 200, keypoints more.
 QUICK = {("depth", "latent"): 60, ("normals", "dpt"): 120, ("semantic_logits", "upernet"): 160}
 CASES = [
-    *((name, "latent") for name, task in TASKS.items() if task.painted), *((name, "dpt") for name in TASKS),
+    *((name, "latent") for name, task in TASKS.items() if task.is_image), *((name, "dpt") for name in TASKS),
     ("semantic_logits", "upernet"), ("keypoints", "keypoint"),
 ]  # fmt: skip
 

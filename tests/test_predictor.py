@@ -20,7 +20,7 @@ def net():
     return new.tiny()
 
 
-@pytest.fixture(params=[name for name, task in TASKS.items() if task.painted])
+@pytest.fixture(params=[name for name, task in TASKS.items() if task.is_image])
 def predictor(request, net):
     return DiffusionPredictor(net, TASKS[request.param], OneStep(), LatentHead(), size=96)
 
@@ -188,7 +188,7 @@ def test_tasks_that_are_no_pictures_go_through_heads_that_read_features(net):
     """The map is what the head makes of the features at the time step of the protocol, decoded."""
     image = pictures((48, 64))[0]
     for name, kind in (("keypoints", "keypoint"), ("keypoints", "light"), ("parsing_logits", "dpt")):
-        task, head = TASKS[name], make_head(kind, net, TASKS[name].outputs).eval()
+        task, head = TASKS[name], make_head(kind, net, TASKS[name].out_channels).eval()
         predictor = DiffusionPredictor(net, task, OneStep(), head)
         z = net.encode(image[None] * 2 - 1)
         said = net(z, torch.tensor([1]), net.embed([task.prompt]), features=head.reads_features)

@@ -122,7 +122,7 @@ def test_logits_are_read_by_the_largest():
     task, target = semantic_logits_task(7), ids(7)
     wanted, mask = task.encode(target, everywhere(target))
     assert torch.equal(wanted, target)
-    assert task.outputs == 7
+    assert task.out_channels == 7
     logits = torch.nn.functional.one_hot(target[:, 0].long(), 7).movedim(-1, 1) * 20.0
     assert torch.equal(task.decode(logits), target)
     assert task.loss(logits, wanted, mask).item() < 1e-4
@@ -132,9 +132,9 @@ def test_logits_are_read_by_the_largest():
 
 def test_heads_are_made_for_what_a_task_paints():
     net = new.tiny()
-    assert [TASKS[n].outputs for n in ("depth", "normals", "semantic")] == [1, 3, 3]
-    assert make_head("dpt", net, TASKS["semantic"].outputs).config["out_channels"] == 3
-    assert make_head("upernet", net, semantic_logits_task(7).outputs).config["classes"] == 7
+    assert [TASKS[n].out_channels for n in ("depth", "normals", "semantic")] == [1, 3, 3]
+    assert make_head("dpt", net, TASKS["semantic"].out_channels).config["out_channels"] == 3
+    assert make_head("upernet", net, semantic_logits_task(7).out_channels).config["classes"] == 7
 
 
 def test_the_majority_decides():
@@ -214,7 +214,7 @@ def test_eight_pictures_are_learned(name):
     """Both ways to tell classes, through a UperNet on features that say enough."""
     torch.manual_seed(0)
     task = {"semantic": semantic_task, "semantic_logits": semantic_logits_task}[name](4)
-    head = UperNetHead(task.outputs, (8, 8, 8, 8), width=16, dropout=0.0)
+    head = UperNetHead(task.out_channels, (8, 8, 8, 8), width=16, dropout=0.0)
     blocks = ids(4, (8, 1, 4, 4))
     target = blocks.repeat_interleave(4, 2).repeat_interleave(4, 3)
     taps = [torch.randn(8, 8, n, n) for n in (1, 2, 4, 4)]
@@ -230,19 +230,19 @@ def test_eight_pictures_are_learned(name):
     assert loss.item() < 0.6
     metric = next(m for m in task.metrics if m.name == "accuracy")
     assert metric.compute(metric.measure(task.decode(said.detach()), target, everywhere(target))) > 0.85
-    assert replace(task, paints=0).outputs == 1
+    assert replace(task, head_channels=0).out_channels == 1
 
 
 def test_classes_of_ones_own_are_named_in_brackets():
     from twofold.tasks import get_task
 
     own = get_task("semantic_logits[background, person]")
-    assert (own.name, own.classes, own.outputs, own.target) == (
+    assert (own.name, own.classes, own.out_channels, own.target) == (
         "semantic_logits", ("background", "person"), 2, "semantic",
     )  # fmt: skip
     assert get_task("parsing[4]").target == "parts"
     assert len(get_task("semantic[21]").classes) == 21
-    with pytest.raises(ValueError, match="each of another name"):
+    with pytest.raises(ValueError, match="with different names"):
         get_task("semantic[a,a]")
     with pytest.raises(ValueError, match="unknown task 'depth\\[3\\]'"):
         get_task("depth[3]")

@@ -387,7 +387,7 @@ def test_every_task_with_a_painted_target_can_be_stored(model, sources, tmp_path
     chosen = {
         n: t
         for n, t in TASKS.items()
-        if t.painted and n not in ("sqrt_disparity", "log_depth", "depth", "saliency")
+        if t.is_image and n not in ("sqrt_disparity", "log_depth", "depth", "saliency")
     }
     predictors = {n: DiffusionPredictor(net, t, OneStep(), LatentHead(), size=32) for n, t in chosen.items()}
     maker = SyntheticDataGenerator(net, predictors, QUICK, {}, "tiny")

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from truths import ALL, known, perfect, told
+from twofold.compat.genpercept import encode_disparity
 from twofold.predict.prediction import Prediction
 from twofold.targets import TARGETS
 from twofold.targets.people import JOINTS
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.depth import scale_shift_invariant
-from twofold.tasks.disparity import encode_whole
 from twofold.tasks.losses import gradient
 from twofold.tasks.matting import composition
 
@@ -35,8 +35,8 @@ def test_what_is_encoded_can_be_decoded(task):
     target, valid = known(task)
     canvas, mask = task.encode(target, valid)
     assert not bool((mask & ~valid).any())
-    assert canvas.shape == (2, 3 if task.painted else task.channels, 24, 32)
-    if task.painted:
+    assert canvas.shape == (2, 3 if task.is_image else task.channels, 24, 32)
+    if task.is_image:
         assert canvas.abs().max() <= 1 + 1e-6
     found = task.decode(told(task, canvas))
     assert found.shape == (2, task.channels, 24, 32)
@@ -96,7 +96,7 @@ def test_encoding_a_mirror_image_mirrors_the_canvas(task):
 
 def test_decoding_a_mirror_image_mirrors_the_map(task):
     rng = torch.Generator().manual_seed(1)
-    canvas = torch.randn(2, 3 if task.painted else task.outputs, 24, 32, generator=rng)
+    canvas = torch.randn(2, 3 if task.is_image else task.out_channels, 24, 32, generator=rng)
     torch.testing.assert_close(task.decode(task.flip(canvas)), task.flip(task.decode(canvas)))
 
 
@@ -226,7 +226,7 @@ def test_show_is_a_picture(task):
 def test_every_task_is_what_its_target_is_said_to_be(task):
     assert set(task.weights) <= set(task.losses)
     assert TARGETS[task.target].channels == task.channels
-    assert not set(task.losses) & set(task.picture_losses)
+    assert not set(task.losses) & set(task.image_losses)
     with pytest.raises(ValueError, match=f"{task.name} has no loss 'beauty'; it has {task.loss_names[0]}"):
         task.loss(*[torch.zeros(1, 3, 2, 2)] * 3, {"beauty": 1.0})
 
@@ -247,7 +247,7 @@ def test_prompts_tell_tasks_apart():
 
 @pytest.mark.parametrize(
     "name",
-    [n for n, t in ALL.items() if t.painted and not t.classes and t.target not in ("depth", "normals")],
+    [n for n, t in ALL.items() if t.is_image and not t.classes and t.target not in ("depth", "normals")],
 )
 def test_numbers_on_a_fixed_scale_come_back_as_they_were(name):
     task = ALL[name]
@@ -358,7 +358,7 @@ def test_published_disparity():
     depth[(x + y) % 9 == 0] = 0
     depth[3, 4] = 120
     valid = (depth > 1e-5) & (depth < 80)
-    canvas, mask = encode_whole(depth[None, None], valid[None, None])
+    canvas, mask = encode_disparity(depth[None, None], valid[None, None])
     assert torch.equal(mask[0, 0], valid)
     assert canvas.shape == (1, 3, 12, 16)
     assert canvas.mean().item() == pytest.approx(-0.548513, abs=1e-5)

@@ -263,7 +263,7 @@ def test_a_task_of_ones_own_is_trained(recipe, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mine.py").write_text(
         "from dataclasses import replace\nfrom twofold.tasks import depth\n"
-        "glass = replace(depth, name='glass', source='depth', prompt='glass')\n"
+        "glass = replace(depth, name='glass', target_key='depth', prompt='glass')\n"
     )
     plan = recipe.replace(mix={"mine:glass": 1.0, "disparity": 1.0}, steps=2, validate_every=2)
     records = list(run_recipe(plan, tmp_path / "run"))

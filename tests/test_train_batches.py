@@ -267,7 +267,7 @@ def test_canvases_come_back_as_they_were(data, tmp_path):
 
 def test_three_heatmaps_that_are_alike_stay_three(tmp_path):
     """Only a picture's three equal channels are one."""
-    task = replace(keypoints, name="joints", source="joints", channels=3, flip=lambda x: x.flip(-1))
+    task = replace(keypoints, name="joints", target_key="joints", channels=3, flip=lambda x: x.flip(-1))
     writer = FolderWriter(tmp_path / "data", {"name": "joints", "targets": {"joints": {"codec": "npy"}}})
     ball = world.sphere(0, 32)
     alike = torch.rand(1, 32, 32).expand(3, -1, -1).contiguous()

@@ -18,9 +18,9 @@ from twofold.backbones import new
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import open_model, save_model
 from twofold.cli.main import run as command
+from twofold.compat.genpercept import gradient_vertical
 from twofold.heads import LightHead
 from twofold.tasks import depth
-from twofold.tasks.losses import gradient_vertical
 from twofold.train import track
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.encoder import fitted, painted
@@ -449,7 +449,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(r
     (tmp_path / "steep.py").write_text(
         "from dataclasses import replace\nfrom twofold.tasks import depth\n"
         "edge = lambda said, wanted, mask: (said - said.detach()).abs().sum().sqrt()\n"
-        "steep = replace(depth, name='steep', source='depth', losses={'edge': edge}, weights={'edge': 1.0})\n"
+        "steep = replace(depth, name='steep', target_key='depth', losses={'edge': edge}, weights={'edge': 1.0})\n"
     )
     net, start = new.tiny(), new.tiny()
     with pytest.raises(

@@ -18,7 +18,7 @@ ALL: dict[str, Task] = {
     "two classes": semantic_task(2, name="ground", prompt="ground"),
     "ignoring": semantic_task(("sky", "land", "sea", "ice"), (255, 3), "regions", "regions"),
     "ignoring logits": semantic_logits_task(4, (255, 3), "region_logits", "regions"),
-    "hair": mask_task("hair", "hair", source="matting"),
+    "hair": mask_task("hair", "hair", target_key="matting"),
 }
 
 
@@ -85,6 +85,6 @@ def perfect(task: Task, target: Tensor, valid: Tensor) -> Tensor:
 
 def told(task: Task, canvas: Tensor) -> Tensor:
     """What a network says that knows the wanted canvas: of ids the logits, of anything else the canvas."""
-    if task.painted or not task.classes:
+    if task.is_image or not task.classes:
         return canvas
     return torch.nn.functional.one_hot(canvas[:, 0].long(), len(task.classes)).movedim(-1, 1) * 30.0

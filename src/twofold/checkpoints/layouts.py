@@ -97,7 +97,10 @@ def _find_paths(key: str, row: Published, folder: Path, base: str, options: Load
         if lora is None:
             raise ModelError(f"{folder} has no {row.lora}.safetensors or .bin, which {key} consists of")
         home = fetch_base(
-            row.base or "sd14", ("unet", "vae", "text_encoder", "tokenizer", "scheduler"), base, options.variant
+            row.base or "sd14",
+            ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
+            base,
+            options.variant,
         )
         return CheckpointPaths(folder, home / "unet", home / "vae", home, home / "scheduler", lora=lora)
     unet = _unet_folder(key, row, folder)

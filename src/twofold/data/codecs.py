@@ -15,12 +15,12 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
     infinite     depth: the stored value that says "the sky"
     valid_range  depth: [least, most] in metres; valid is strictly between
     keep_invalid depth: true keeps the stored metres of invalid pixels, which otherwise become 0 (NaN still does);
-                 for `tasks.compat`, whose encodings read them
+                 for `compat.genpercept`, whose encodings read them
     frame        normals: RUB, LUB or RDF; must be said
     facing       normals: "camera" turns those around that face away (needs the camera)
     threshold    mask: foreground is above it, in stored units (by default half of the full scale: 128 in 8 bits)
     soft         mask: true gives stored levels as 0 to 1 instead of comparing them with the threshold; for
-                 `tasks.compat`
+                 `compat.genpercept`
     channel      which channel of several holds the target, from 0: 3 is the alpha of RGBA
     ignore       mask, semantic, instance: like `invalid`
     label_offset semantic, instance, parts: added to the stored id

@@ -10,8 +10,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..compat.genpercept import encode_minmax
 from ..tasks import Task, semantic_logits_task, semantic_task
-from ..tasks.compat import encode_stretched
 from ..tasks.semantic import encode_ids
 from .convert.ade20k import CLASSES
 from .convert.hypersim import NYU40
@@ -45,7 +45,7 @@ def encode_drawn(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """
     known, mask = encode_ids(ids, valid, len(NYU40_COLOURS))
     colours = _colours(ids)[known.squeeze(1).long()].movedim(-1, 1)
-    return encode_stretched(torch.where(mask, colours, 0.0), valid)
+    return encode_minmax(torch.where(mask, colours, 0.0), valid)
 
 
 def decode_drawn(canvas: Tensor) -> Tensor:

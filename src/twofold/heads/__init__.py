@@ -72,7 +72,7 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
     Args:
         kind: see `get_head`.
         backbone: whose features or latents it reads.
-        channels: of the output, ``Task.outputs``.
+        channels: of the output, ``Task.out_channels``.
         options: arguments of the head's class, in place of what fits the backbone: ``width``, ``activation``,
             ``dropout`` and so on.
 

@@ -49,7 +49,7 @@ class Head(nn.Module, abc.ABC):
 
         Args:
             backbone: whose features or latents it reads.
-            channels: of the output, ``Task.outputs``.
+            channels: of the output, ``Task.out_channels``.
             options: arguments of ``__init__``, in place of what follows from the backbone.
 
         Raises:

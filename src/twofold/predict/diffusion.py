@@ -95,7 +95,7 @@ class DiffusionPredictor(BasePredictor):
         _check_times(backbone, protocol)
         if reading.image_features and getattr(backbone, "image_adapter", None) is None:
             raise ValueError("image features are asked of a network that has no image encoder")
-        if reading.stretch and task.outputs != 1:
+        if reading.stretch and task.out_channels != 1:
             raise ValueError(f"{task.name} is not one number a pixel, and cannot be stretched to its range")
         if reading.clip == "lower" and task.space not in SPACES:
             raise ValueError(

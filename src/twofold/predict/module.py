@@ -3,8 +3,8 @@
 It is any `torch.nn.Module` whose ``forward(images)`` takes pictures ``b 3 h w`` in [0, 1] and gives a mapping from
 names of tasks to canvases ``b c h w``:
 
-- a canvas has as many channels as `Task.outputs` says, or as many as the task's own canvas: 1 or 3 for depth, 3 for
-  normals, one a class for logits; a painted one is in [-1, 1], as `Task.encode` paints it;
+- a canvas has as many channels as `Task.out_channels`, or as many as the task's own canvas: 1 or 3 for depth, 3 for
+  normals, one a class for logits; an image is in [-1, 1], as `Task.encode` paints it;
 - a canvas of another size than the pictures, such as a quarter of it, is brought to theirs bilinearly;
 - a name that begins with a task's and a slash, ``depth/early``, is a further canvas of that task, which is learned from
   the same losses and is no answer (the intermediate supervision of InvPT and its kin);
@@ -68,7 +68,7 @@ def _of(
 
 
 def _canvas(x: Any, name: str, task: Task, shown: Sequence[int], size: tuple[int, int]) -> Tensor:
-    able = {task.outputs, 3} if task.painted and task.outputs == 1 else {task.outputs}
+    able = {task.out_channels, 3} if task.is_image and task.out_channels == 1 else {task.out_channels}
     if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != shown[0] or x.shape[1] not in able:
         found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
         wanted = " or ".join(str(n) for n in sorted(able))
@@ -79,7 +79,7 @@ def _canvas(x: Any, name: str, task: Task, shown: Sequence[int], size: tuple[int
     if x.shape[-2:] != tuple(shown[-2:]):
         x = interpolate(x, (int(shown[-2]), int(shown[-1])), mode="bilinear", align_corners=False)
     x = x[..., : size[0], : size[1]]
-    return x.expand(-1, 3, -1, -1) if task.painted and x.shape[1] == 1 else x
+    return x.expand(-1, 3, -1, -1) if task.is_image and x.shape[1] == 1 else x
 
 
 class ModulePredictor(BasePredictor):

@@ -57,12 +57,12 @@ def get_task(name: str, trusted: bool = True) -> Task:
         return TASKS[name]
     base, opened, inside = name.partition("[")
     if opened and inside.endswith("]") and base in _CLASS_TASKS:
-        make, source = _CLASS_TASKS[base]
+        make, target_key = _CLASS_TASKS[base]
         listed = inside[:-1]
         if listed.isdecimal() and (len(listed) > len(str(MOST)) or int(listed) > MOST):
             raise ValueError(f"{base} has 2 to {MOST} classes, not {listed[:20]}")
         classes = int(listed) if listed.isdecimal() else [part.strip() for part in listed.split(",")]
-        return replace(make(classes, prompt=TASKS[base].prompt, source=source), name=base)
+        return replace(make(classes, prompt=TASKS[base].prompt, target_key=target_key), name=base)
     if ":" in name:
         return _task_in_code(name, trusted or name.partition(":")[0] in _OWN_MODULES)
     raise ValueError(

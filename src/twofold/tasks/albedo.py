@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .pictures import picture_task
+from .image_tasks import image_task
 
-albedo = picture_task(name="albedo", prompt="albedo", unit="reflectance, sRGB in [0, 1]", space="srgb")
+albedo = image_task(name="albedo", prompt="albedo", unit="reflectance, sRGB in [0, 1]", space="srgb")

@@ -1,4 +1,4 @@
-"""Depth up to scale and shift, painted as a grey picture: near is dark, far is bright."""
+"""Depth up to scale and shift, encoded as a grey image: near is -1, far is 1."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor
 from .. import visualization
 from ..ensemble import affine
 from ..metrics import DEPTH, affine_aligned
+from ..targets import TARGETS
+from .image_tasks import distance
 from .losses import MEAN_LOSSES
 from .task import Task
 
@@ -17,18 +19,18 @@ LOW, HIGH = 0.02, 0.98  # quantiles that become 0 and 1 (GenPercept, Marigold)
 
 
 def encode(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Metres to a canvas: each image's 2 %-98 % quantiles of valid depth become [-1, 1], clipped (Marigold eq. 2).
+    """Encode metres: each image's 2 %-98 % quantiles of valid depth become [-1, 1], clipped (Marigold eq. 2).
 
-    A depth of +inf (the sky) is painted as far as can be: it is not valid, but known to be behind everything.
+    A depth of +inf (the sky) becomes 1: it is not valid, but known to be behind everything.
 
     Args:
         depth: ``b 1 h w`` metres.
         valid: ``b 1 h w`` bool.
 
     Returns:
-        Canvas ``b 3 h w`` in [-1, 1], three equal channels, 0 where unknown; mask ``b 1 h w`` of where it is known.
+        ``b 3 h w`` in [-1, 1], three equal channels, 0 where unknown; the mask ``b 1 h w`` of known pixels.
     """
-    canvas = torch.zeros_like(depth)
+    encoded = torch.zeros_like(depth)
     far = torch.isposinf(depth) & ~valid
     for i in range(len(depth)):
         if not valid[i].any():
@@ -36,22 +38,22 @@ def encode(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         known = depth[i][valid[i]]
         near, deep = torch.quantile(known[:: max(1, known.numel() // 65536)], known.new_tensor([LOW, HIGH]))
         scaled = (depth[i] - near) / (deep - near).clamp(min=1e-6) * 2 - 1
-        canvas[i] = torch.where(valid[i] | far[i], scaled.clamp(-1, 1), 0)
+        encoded[i] = torch.where(valid[i] | far[i], scaled.clamp(-1, 1), 0)
     mask = (valid | far) & valid.flatten(1).any(1).reshape(-1, 1, 1, 1)
-    return canvas.expand(-1, 3, -1, -1).contiguous(), mask
+    return encoded.expand(-1, 3, -1, -1).contiguous(), mask
 
 
-def decode(canvas: Tensor) -> Tensor:
-    """Canvas ``b 3 h w`` to affine-invariant depth ``b 1 h w`` in [0, 1], 0 near."""
-    return (canvas.float().mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
+def decode(encoded: Tensor) -> Tensor:
+    """Encoded depth ``b 3 h w`` to affine-invariant depth ``b 1 h w`` in [0, 1], 0 near."""
+    return (encoded.float().mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
 
 
-def scale_shift_invariant(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """L1 after the least-squares scale and shift of each image, inside the graph (GenPercept sec. 2.2).
+def scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """L1 after the least-squares scale and shift of each image, with gradients (GenPercept sec. 2.2).
 
-    Where the fit is degenerate or its scale is not positive, that image is compared as it is.
+    An image whose fit is degenerate or has no positive scale is compared without scale and shift.
     """
-    p, g, m = (v.mean(1).flatten(1) for v in (said, wanted, mask.to(said)))
+    p, g, m = (v.mean(1).flatten(1) for v in (pred, target, mask.to(pred)))
     count = m.sum(1).clamp(min=1)
     mean_p, mean_g = (p * m).sum(1) / count, (g * m).sum(1) / count
     dp, dg = (p - mean_p[:, None]) * m, (g - mean_g[:, None]) * m
@@ -79,8 +81,8 @@ depth = Task(
     decode=decode,
     losses={**MEAN_LOSSES, "ssi": scale_shift_invariant},
     weights={"mse": 1.0, "ssi": 0.5, "gradient": 2.0},
-    flip=lambda d: d.flip(-1),
-    distance=lambda a, b: (a - b).abs(),
+    flip=TARGETS["depth"].flip,
+    distance=distance,
     merge=affine,
     show=visualization.color_depth,
     align=align,

@@ -1,4 +1,4 @@
-"""Joints of one person as heatmaps, a channel each: the 17 of COCO (Lin et al. 2014)."""
+"""Joints of one person as heatmaps, a channel each: the 17 joints of COCO (Lin et al. 2014)."""
 
 from __future__ import annotations
 
@@ -9,38 +9,37 @@ from ..ensemble import median
 from ..metrics import KEYPOINTS
 from ..targets import TARGETS
 from ..targets.people import JOINTS
+from .image_tasks import distance, unaligned
 from .losses import masked_mean
 from .palette import palette
-from .pictures import distance, unaligned
 from .task import Task
 
 
 def encode(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Heatmaps ``b k h w`` are their own canvas, 0 where unknown and -1 where not labelled; the mask is ``valid``."""
+    """Heatmaps ``b k h w`` are encoded as they are, 0 where invalid, -1 where not labelled; the mask is ``valid``."""
     return torch.where(valid, target, 0.0), valid
 
 
-def decode(canvas: Tensor) -> Tensor:
-    """Canvas ``b k h w`` to heatmaps in [0, 1]; `metrics.peaks` says where the joints are."""
-    return canvas.float().clamp(0, 1)
+def decode(encoded: Tensor) -> Tensor:
+    """Encoded heatmaps ``b k h w`` to heatmaps in [0, 1]; `metrics.peaks` locates the joints."""
+    return encoded.float().clamp(0, 1)
 
 
-def heatmap_mse(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared error over the known pixels of labelled joints (Xiao et al. 2018, weighed by visibility)."""
-    return masked_mean((said - wanted).square(), mask & (wanted >= 0))
+def heatmap_mse(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean squared error over the valid pixels of labelled joints (Xiao et al. 2018, weighted by visibility)."""
+    return masked_mean((pred - target).square(), mask & (target >= 0))
 
 
-def show(found: Tensor) -> Tensor:
-    """Heatmaps ``*b k h w`` on black ``*b 3 h w`` in [0, 1]: each joint glows in its own colour."""
-    colors = palette(found.shape[-3] + 1)[1:].to(found)
-    glow = found.clamp(0, 1).unsqueeze(-3) * colors[..., None, None]
-    return glow.amax(-4)
+def show(heatmaps: Tensor) -> Tensor:
+    """Heatmaps ``*b k h w`` as a preview image ``*b 3 h w`` in [0, 1], each joint in its own colour, on black."""
+    colors = palette(heatmaps.shape[-3] + 1)[1:].to(heatmaps)
+    return (heatmaps.clamp(0, 1).unsqueeze(-3) * colors[..., None, None]).amax(-4)
 
 
 keypoints = Task(
     name="keypoints",
     channels=len(JOINTS),
-    unit="likeness of each joint of COCO, 0 to 1",
+    unit="heatmap of each joint of COCO, 0 to 1",
     space="keypoints",
     frame=None,
     prompt="keypoints",
@@ -54,5 +53,5 @@ keypoints = Task(
     show=show,
     align=unaligned,
     metrics=tuple(KEYPOINTS.values()),
-    painted=False,
+    is_image=False,
 )

@@ -1,4 +1,4 @@
-"""The logarithm of depth up to scale and shift (Eigen et al. 2014; DepthFM): equal ratios are equal steps."""
+"""The logarithm of depth up to scale and shift (Eigen et al. 2014; DepthFM)."""
 
 from __future__ import annotations
 

@@ -1,23 +1,25 @@
-"""The foreground of a picture, bright on dark (dichotomous segmentation: Qin et al. 2022, DIS), and other masks."""
+"""The foreground of an image (dichotomous segmentation: Qin et al. 2022, DIS), and other masks."""
 
 from __future__ import annotations
 
 from .. import visualization
 from ..ensemble import median
 from ..metrics import MASKS
+from .image_tasks import decode_grey, distance, encode, flip, unaligned
 from .losses import MEAN_LOSSES, balanced_binary_cross_entropy, binary_cross_entropy, soft_iou
-from .pictures import decode_grey, distance, encode, flip, unaligned
 from .task import Task
 
 
-def mask_task(name: str, prompt: str, unit: str = "0 background to 1 foreground", source: str = "") -> Task:
-    """A task of one number a pixel, how surely it belongs to something.
+def mask_task(
+    name: str, prompt: str, unit: str = "0 background to 1 foreground", target_key: str = ""
+) -> Task:
+    """A task of one foreground probability per pixel.
 
     Args:
-        name: of the task, and of its target where ``source`` is empty.
-        prompt: that asks for it.
+        name: of the task, and of its target unless ``target_key`` is given.
+        prompt: the default text condition.
         unit: what 0 and 1 mean.
-        source: the target that it is learned from, where that has another name, such as ``mask``.
+        target_key: name of the target in a sample, if it is not ``name``.
     """
     return Task(
         name=name,
@@ -41,7 +43,7 @@ def mask_task(name: str, prompt: str, unit: str = "0 background to 1 foreground"
         show=visualization.color_mask,
         align=unaligned,
         metrics=(MASKS["mae"], MASKS["iou"], MASKS["maxf"]),
-        source="" if source == name else source,
+        target_key="" if target_key == name else target_key,
     )
 
 

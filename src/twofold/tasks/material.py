@@ -1,9 +1,9 @@
-"""How rough and how metallic the surfaces are, in the first two channels of a picture."""
+"""Roughness and metalness of surfaces, the first two channels of an image."""
 
 from __future__ import annotations
 
-from .pictures import picture_task
+from .image_tasks import image_task
 
-material = picture_task(
+material = image_task(
     name="material", prompt="material", unit="roughness, metalness and 0, each in [0, 1]", space="material"
 )

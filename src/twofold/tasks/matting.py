@@ -1,4 +1,4 @@
-"""How much of each pixel is foreground, alpha: hair and glass are in between."""
+"""Alpha mattes: the fraction of each pixel that is foreground, between 0 and 1 for hair and glass."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from torch import Tensor
 from .. import visualization
 from ..ensemble import median
 from ..metrics import MASKS
-from .losses import MEAN_LOSSES, masked_mean, share
-from .pictures import decode_grey, distance, encode, flip, unaligned
+from .image_tasks import decode_grey, distance, encode, flip, unaligned
+from .losses import MEAN_LOSSES, masked_mean, probability
 from .task import Task
 
-# Of the square root, so that it has a slope where alpha is hit (Xu et al. 2017, eq. 1).
+# Under the square root, so that the gradient is finite for a perfect alpha (Xu et al. 2017, eq. 1).
 _TINY = 1e-6
 
 
-def composition(said: Tensor, wanted: Tensor, mask: Tensor, image: Tensor) -> Tensor:
-    """Mean difference of the picture laid on black by the alpha said and by the true one (Xu et al. 2017, eq. 2).
+def composition(pred: Tensor, target: Tensor, mask: Tensor, image: Tensor) -> Tensor:
+    """Mean difference of the image composed on black by the predicted and by the true alpha (Xu et al. 2017, eq. 2).
 
-    They compose the true foreground and background, which few data have; here the picture stands for its foreground,
-    so an error of alpha costs what is seen of it: nothing where the picture is black.
+    The original composes the true foreground and background, which few data sets have; here the image takes the place
+    of its foreground, so an error of alpha costs nothing where the image is black.
 
     Args:
-        said: canvas ``b c h w`` in [-1, 1].
-        wanted: canvas like it.
+        pred: ``b c h w`` in [-1, 1].
+        target: the encoded target, likewise.
         mask: ``b 1 h w`` bool.
         image: ``b 3 h w`` in [0, 1].
 
     Returns:
-        A scalar in the unit of the picture; 1e-6, not 0, where alpha is hit.
+        A scalar in the unit of the image; 1e-6, not 0, for a perfect alpha.
     """
-    seen = (share(said) - share(wanted)) * image
-    return masked_mean((seen.square() + _TINY**2).sqrt(), mask)
+    difference = (probability(pred) - probability(target)) * image
+    return masked_mean((difference.square() + _TINY**2).sqrt(), mask)
 
 
 matting = Task(
@@ -51,5 +51,5 @@ matting = Task(
     show=visualization.color_mask,
     align=unaligned,
     metrics=(MASKS["mae"], MASKS["mse"]),
-    picture_losses={"composition": composition},
+    image_losses={"composition": composition},
 )

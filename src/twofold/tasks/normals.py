@@ -1,4 +1,4 @@
-"""Surface normals as unit vectors in the frame RUB (x right, y up, z to the viewer), painted as colours."""
+"""Surface normals: unit vectors in the frame RUB (x right, y up, z to the viewer), encoded as they are."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from ..ensemble import closest
 from ..geometry import unit
 from ..metrics import NORMALS, angle
 from ..targets import TARGETS
+from .image_tasks import unaligned
 from .losses import gradient, masked_mean, mse
-from .pictures import unaligned
 from .task import Task
 
 
 def encode(normals: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors ``b 3 h w`` are their own canvas, 0 where unknown; the mask is ``valid``."""
+    """Unit vectors ``b 3 h w`` as they are, 0 where invalid; the mask is ``valid``."""
     return torch.where(valid, normals, torch.zeros_like(normals)), valid
 
 
-def decode(canvas: Tensor) -> Tensor:
-    """Canvas ``b 3 h w`` to unit vectors; a canvas of no direction faces the viewer.
+def decode(encoded: Tensor) -> Tensor:
+    """Encoded normals ``b 3 h w`` to unit vectors; a zero vector becomes (0, 0, 1).
 
-    Numbers beyond [-1, 1] are not clipped before: that would turn the vector, and its length means nothing.
+    Values beyond [-1, 1] are not clipped first, because that would change the direction.
     """
-    canvas = canvas.float()
-    towards = torch.tensor([0.0, 0.0, 1.0], device=canvas.device).reshape(1, 3, 1, 1)
-    return unit(torch.where(canvas.norm(dim=1, keepdim=True) > 1e-4, canvas, towards))
+    encoded = encoded.float()
+    towards = torch.tensor([0.0, 0.0, 1.0], device=encoded.device).reshape(1, 3, 1, 1)
+    return unit(torch.where(encoded.norm(dim=1, keepdim=True) > 1e-4, encoded, towards))
 
 
-def angular(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Mean angle in radians (GenPercept sec. 2.2); the cosine is held inside +-(1 - 1e-4), where acos has a slope."""
-    cosine = torch.cosine_similarity(said, wanted, dim=1, eps=1e-6)[:, None]
+def angular(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean angle in radians (GenPercept sec. 2.2); the cosine is clamped to +-(1 - 1e-4) for a finite gradient."""
+    cosine = torch.cosine_similarity(pred, target, dim=1, eps=1e-6)[:, None]
     return masked_mean(torch.acos(cosine.clamp(-1 + 1e-4, 1 - 1e-4)), mask)
 
 
-def l1(said: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Mean over pixels of the three numbers' absolute differences, added, what is said being made unit first.
+def l1(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean over pixels of the sum of absolute component differences, of the prediction scaled to unit length.
 
-    The loss of multi-task benchmarks (ATRC, Bruggemann et al. 2021; InvPT, Ye & Xu 2022).
+    A loss of multi-task benchmarks (ATRC, Bruggemann et al. 2021; InvPT, Ye & Xu 2022).
     """
-    return masked_mean((unit(said) - wanted).abs().sum(1, keepdim=True), mask)
+    return masked_mean((unit(pred) - target).abs().sum(1, keepdim=True), mask)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:

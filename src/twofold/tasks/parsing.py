@@ -1,4 +1,4 @@
-"""Which part of a person each pixel shows: instances of `semantic_task`."""
+"""Parts of people: instances of `semantic_task`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""What albedo times shading leaves of a picture: highlights, mirrors, lamps."""
+"""The light of an image beside albedo times shading: highlights, reflections, lamps."""
 
 from __future__ import annotations
 
-from .pictures import picture_task
+from .image_tasks import image_task
 
-residual = picture_task(
+residual = image_task(
     name="residual", prompt="residual light", unit="light, linear in [0, 1]", space="linear"
 )

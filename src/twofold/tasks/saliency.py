@@ -1,7 +1,7 @@
-"""What draws the eye (salient object detection: Borji et al. 2015), bright on dark; data holds it as a mask."""
+"""Salient object detection (Borji et al. 2015); data sets store it as a mask."""
 
 from __future__ import annotations
 
 from .mask import mask_task
 
-saliency = mask_task("saliency", "salient object", "0 to 1, how much the pixel draws the eye", source="mask")
+saliency = mask_task("saliency", "salient object", "0 to 1, saliency of the pixel", target_key="mask")

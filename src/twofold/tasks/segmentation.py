@@ -1,10 +1,10 @@
-"""What each pixel belongs to, as the colour of its class; the palette is the data's."""
+"""Class colours; the palette is that of the data set."""
 
 from __future__ import annotations
 
-from .pictures import picture_task
+from .image_tasks import image_task
 
-segmentation = picture_task(
+segmentation = image_task(
     name="segmentation",
     prompt="semantic segmentation",
     unit="the colour of a class, sRGB in [0, 1]",

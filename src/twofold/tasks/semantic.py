@@ -1,6 +1,6 @@
-"""What each pixel belongs to, as the id of a class: painted in the colours of a fixed palette, or told as logits.
+"""Semantic classes as ids, encoded in the colours of a fixed palette or predicted as logits.
 
-Colours go through any head, the decoder included; logits need a head that gives them, such as `heads.UperNetHead`.
+Colours work with any head, the decoder included; logits need a head that predicts them, such as `heads.UperNetHead`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 from ..ensemble import Merged
 from ..metrics import semantic_metrics
 from ..visualization import UNKNOWN
+from .image_tasks import unaligned
 from .losses import cross_entropy, l1, mse
 from .palette import MOST, least_distance, palette
-from .pictures import unaligned
 from .task import Task
 
-# Of rendered scenes, by id: what the header of such a folder lists.
+# Classes of rendered scenes, by id.
 RENDERED = (
     "sky", "wall", "floor", "ceiling", "window", "door", "curtain", "picture", "rug", "terrain", "road", "building",
     "table", "chair", "sofa", "bed", "shelf", "cabinet", "lamp", "book", "box", "bottle", "bowl", "vase", "cushion",
@@ -33,18 +33,18 @@ def semantic_task(
     ignore: tuple[int, ...] = (),
     name: str = "semantic",
     prompt: str = "semantic classes",
-    source: str = "semantic",
+    target_key: str = "semantic",
 ) -> Task:
-    """Class ids as pictures: each class has its colour of `palette`, and a colour is read as the class nearest to it.
+    """Class ids as colours: each class has a colour of `palette`, and a colour is decoded to the nearest class.
 
-    The palette is that of the number of classes, so a network reads only with the number it was trained with.
+    The palette depends on the number of classes, so a trained network works with that number only.
 
     Args:
-        classes: how many there are, or their names in the order of their ids.
-        ignore: ids in the data that are neither learned from nor scored, such as ``(255,)``.
+        classes: their number, or their names in the order of their ids.
+        ignore: ids in the data that are neither trained nor scored, such as ``(255,)``.
         name: of the task.
-        prompt: that asks for it.
-        source: the target that it is learned from.
+        prompt: the default text condition.
+        target_key: name of the target in a sample.
 
     Raises:
         ValueError: fewer than 2 classes, or more than `palette` has colours for.
@@ -68,8 +68,8 @@ def semantic_task(
         show=partial(show, classes=n),
         align=unaligned,
         metrics=tuple(semantic_metrics(n, ignore).values()),
-        source="" if name == source else source,
-        paints=3,
+        target_key="" if name == target_key else target_key,
+        head_channels=3,
         classes=names,
     )
 
@@ -79,14 +79,14 @@ def semantic_logits_task(
     ignore: tuple[int, ...] = (),
     name: str = "semantic_logits",
     prompt: str = "semantic classes",
-    source: str = "semantic",
+    target_key: str = "semantic",
 ) -> Task:
     """Class ids as logits, one channel a class; arguments and errors are those of `semantic_task`.
 
-    Its canvases are no pictures: what is wanted has one channel, the ids, and what is said has one a class. There is no
-    latent of them, so only a head that paints ``Task.paints`` channels can learn them.
+    Its encoded targets are not images: they have one channel, the ids, and predictions one per class. They have no
+    latent, so only a head with ``Task.out_channels`` channels can be trained.
     """
-    drawn = semantic_task(classes, ignore, name, prompt, source)
+    drawn = semantic_task(classes, ignore, name, prompt, target_key)
     n = len(drawn.classes)
     return replace(
         drawn,
@@ -94,24 +94,24 @@ def semantic_logits_task(
         decode=decode_logits,
         losses={"cross_entropy": cross_entropy},
         weights={"cross_entropy": 1.0},
-        paints=n,
-        painted=False,
+        head_channels=n,
+        is_image=False,
     )
 
 
 def encode_ids(
     ids: Tensor, valid: Tensor, classes: int, ignore: tuple[int, ...] = ()
 ) -> tuple[Tensor, Tensor]:
-    """Ids to ids: 0 where they are not to be learned from.
+    """Encode ids as they are, 0 where they are not trained on.
 
     Args:
         ids: ``b 1 h w``, whole numbers of any dtype.
         valid: ``b 1 h w`` bool.
         classes: ids are from 0 to this less 1.
-        ignore: ids that count as not valid.
+        ignore: ids that count as invalid.
 
     Returns:
-        Ids ``b 1 h w`` float32, and the mask ``b 1 h w`` of where they may be learned from.
+        Ids ``b 1 h w`` float32, and the mask ``b 1 h w`` of the pixels that are trained on.
 
     Raises:
         ValueError: an id that is no class and is not ignored.
@@ -122,22 +122,22 @@ def encode_ids(
         low, high = float(known.min()), float(known.max())
         raise ValueError(
             f"this target has ids from {low:g} to {high:g}, and classes are 0 to {classes - 1}; "
-            "say how many there are, or which ids to ignore: semantic_task(classes, ignore)"
+            "pass the number of classes, or the ids to ignore: semantic_task(classes, ignore)"
         )
     return known, mask
 
 
 def encode(ids: Tensor, valid: Tensor, classes: int, ignore: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
-    """Ids to a canvas ``b 3 h w`` in [-1, 1], 0 where unknown; otherwise as `encode_ids`."""
+    """Encode ids as colours ``b 3 h w`` in [-1, 1], 0 where unknown; otherwise as `encode_ids`."""
     known, mask = encode_ids(ids, valid, classes, ignore)
     colors = palette(classes).to(ids.device) * 2 - 1
-    canvas = colors[known.squeeze(1).long()].movedim(-1, 1)
-    return torch.where(mask, canvas, 0.0).contiguous(), mask
+    encoded = colors[known.squeeze(1).long()].movedim(-1, 1)
+    return torch.where(mask, encoded, 0.0).contiguous(), mask
 
 
-def decode(canvas: Tensor, classes: int) -> Tensor:
-    """Canvas ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest colour; of two as near, the lower."""
-    return _squares(canvas.float(), classes).argmin(1, keepdim=True).float()
+def decode(encoded: Tensor, classes: int) -> Tensor:
+    """Colours ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest class colour; of two as near, the lower."""
+    return _squares(encoded.float(), classes).argmin(1, keepdim=True).float()
 
 
 def decode_logits(logits: Tensor) -> Tensor:
@@ -145,18 +145,18 @@ def decode_logits(logits: Tensor) -> Tensor:
     return logits.argmax(1, keepdim=True).float()
 
 
-def colour(said: Tensor, wanted: Tensor, mask: Tensor, classes: int) -> Tensor:
-    """Cross-entropy of the classes, each as likely as its colour is near.
+def colour(pred: Tensor, target: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """Cross-entropy over the classes, with logits from the distances to their colours.
 
-    Squared error is content with a colour between two classes, which may be that of a third; this loss is not. It is
-    scaled to the palette: at a class's own colour it is nearly 0.
+    Unlike squared error, it penalises a colour between two classes, which may be that of a third. It is scaled to the
+    palette: at a class's own colour it is nearly 0.
     """
     sharp = 8 / (2 * least_distance(palette(classes))) ** 2
-    return cross_entropy(-sharp * _squares(said, classes), decode(wanted, classes), mask)
+    return cross_entropy(-sharp * _squares(pred, classes), decode(target, classes), mask)
 
 
 def flip(ids: Tensor) -> Tensor:
-    """The mirror image: columns reversed."""
+    """The ids of the mirrored image: columns reversed."""
     return ids.flip(-1)
 
 
@@ -172,7 +172,7 @@ def vote(members: Tensor) -> Merged:
         members: ``n 1 h w`` ids, n at least 1.
 
     Returns:
-        The ids ``1 h w``, and as uncertainty the share of members ``1 h w`` that say otherwise.
+        The ids ``1 h w``, and as uncertainty the fraction of members ``1 h w`` with another id.
 
     Raises:
         ValueError: no members, or another shape.
@@ -191,17 +191,17 @@ def show(ids: Tensor, classes: int) -> Tensor:
     return torch.where(known, colors[torch.where(known, ids, 0).squeeze(-3).long()].movedim(-1, -3), UNKNOWN)
 
 
-def _squares(canvas: Tensor, classes: int) -> Tensor:
+def _squares(encoded: Tensor, classes: int) -> Tensor:
     """Squared distances of ``b 3 h w`` to the colours: ``b n h w``."""
-    colors = (palette(classes) * 2 - 1).to(canvas)
-    dots = torch.einsum("bchw,nc->bnhw", canvas, colors)
-    return canvas.square().sum(1, keepdim=True) - 2 * dots + colors.square().sum(1)[:, None, None]
+    colors = (palette(classes) * 2 - 1).to(encoded)
+    dots = torch.einsum("bchw,nc->bnhw", encoded, colors)
+    return encoded.square().sum(1, keepdim=True) - 2 * dots + colors.square().sum(1)[:, None, None]
 
 
 def _names(classes: int | Sequence[str]) -> tuple[str, ...]:
     names = tuple(map(str, range(classes))) if isinstance(classes, int) else tuple(classes)
     if not 2 <= len(set(names)) == len(names) <= MOST:
-        raise ValueError(f"semantic classes are 2 to {MOST}, each of another name; these are {len(names)}")
+        raise ValueError(f"semantic classes are 2 to {MOST} with different names; these are {len(names)}")
     return names
 
 

@@ -1,6 +1,6 @@
-"""Distances in other spaces, each up to scale and shift of its own: what `sqrt_disparity` and `log_depth` share.
+"""Distances in other spaces, up to scale and shift in each space: `sqrt_disparity` and `log_depth`.
 
-Depth gives far things most of the range and disparity near ones; both of these lie in between.
+Depth gives most of its range to distant surfaces, disparity to close ones; these two spaces lie in between.
 """
 
 from __future__ import annotations
@@ -18,60 +18,64 @@ from ..geometry import align_affine
 from ..metrics import DEPTH
 from .depth import decode, scale_shift_invariant
 from .depth import encode as encode_depth
+from .image_tasks import distance, flip
 from .losses import MEAN_LOSSES
-from .pictures import distance, flip
 from .task import Task
 
-Paint = Callable[[Tensor], Tensor]
-# An aligned map is held where depth is from a millimetre to a kilometre before it is inverted.
+Transform = Callable[[Tensor], Tensor]
+# An aligned map is clamped to these depths in metres before it is inverted.
 NEAREST, FARTHEST = 1e-3, 1e3
 
 
-def encode(depth: Tensor, valid: Tensor, paint: Paint, near: Literal[0, 1]) -> tuple[Tensor, Tensor]:
-    """Metres to a canvas: each image's 2 %-98 % quantiles of ``paint`` of valid depth become [-1, 1], clipped.
+def encode(depth: Tensor, valid: Tensor, to_space: Transform, near: Literal[0, 1]) -> tuple[Tensor, Tensor]:
+    """Encode metres: each image's 2 %-98 % quantiles of ``to_space`` of valid depth become [-1, 1], clipped.
 
-    A depth of +inf (the sky) is painted as far as can be, as `depth` paints it.
+    A depth of +inf (the sky) becomes the farthest value.
 
     Args:
         depth: ``b 1 h w`` metres.
         valid: ``b 1 h w`` bool.
-        paint: metres to the numbers of the space, monotonic.
-        near: 1 where these are larger for near things, else 0.
+        to_space: metres to the values of the space, monotonic.
+        near: 1 if these decrease with depth, else 0.
 
     Returns:
-        Canvas ``b 3 h w`` in [-1, 1], three equal channels, 0 where unknown; mask ``b 1 h w`` of where it is known.
+        ``b 3 h w`` in [-1, 1], three equal channels, 0 where unknown; the mask ``b 1 h w`` of known pixels.
     """
     sign = -1 if near else 1
     known = torch.where(valid, depth, 1.0)
-    # Rising with depth, so that one rule serves all spaces; the sky stays behind everything.
-    rising = torch.where(torch.isposinf(depth), depth, sign * paint(known))
-    canvas, mask = encode_depth(rising, valid)
-    return sign * canvas, mask
+    # Increasing with depth, so that one rule serves all spaces; the sky stays farthest.
+    rising = torch.where(torch.isposinf(depth), depth, sign * to_space(known))
+    encoded, mask = encode_depth(rising, valid)
+    return sign * encoded, mask
 
 
-def align(prediction: Tensor, target: Tensor, valid: Tensor, paint: Paint, metres: Paint) -> Tensor:
-    """One image's map (``1 h w``) in metres, float64, as depth metrics want it.
+def align(
+    prediction: Tensor, target: Tensor, valid: Tensor, to_space: Transform, to_metres: Transform
+) -> Tensor:
+    """One image's map (``1 h w``) in metres, float64, for depth metrics.
 
-    Scale and shift are fitted in the map's own space, to ``paint(target)`` by least squares; then it is inverted, and
-    is from `NEAREST` to `FARTHEST`.
+    Scale and shift are fitted in the map's own space, to ``to_space(target)`` by least squares; then it is inverted and
+    clamped to `NEAREST` and `FARTHEST`.
 
     Raises:
         ValueError: no pixel is valid.
     """
-    scale, shift = align_affine(prediction, paint(torch.where(valid, target, 1.0).double()), valid)
-    ends = [float(paint(torch.tensor(d, dtype=torch.float64))) for d in (NEAREST, FARTHEST)]
-    return metres((prediction.double() * scale + shift).clamp(min(ends), max(ends)))
+    scale, shift = align_affine(prediction, to_space(torch.where(valid, target, 1.0).double()), valid)
+    ends = [float(to_space(torch.tensor(d, dtype=torch.float64))) for d in (NEAREST, FARTHEST)]
+    return to_metres((prediction.double() * scale + shift).clamp(min(ends), max(ends)))
 
 
-def distance_task(space: str, prompt: str, paint: Paint, metres: Paint, near: Literal[0, 1]) -> Task:
-    """The task of distances in a space of `prediction.SPACES`, which is also its name.
+def distance_task(
+    space: str, prompt: str, to_space: Transform, to_metres: Transform, near: Literal[0, 1]
+) -> Task:
+    """The task of distances in a space of `predict.prediction.SPACES`.
 
     Args:
-        space: its name.
-        prompt: that asks for it.
-        paint: metres to the numbers of the space, monotonic.
-        metres: back.
-        near: what a map says of near things: 1, or 0.
+        space: its name, which is also the task's.
+        prompt: the default text condition.
+        to_space: metres to the values of the space, monotonic.
+        to_metres: the inverse.
+        near: the value of a map at the nearest surfaces, 1 or 0.
     """
     return Task(
         name=space,
@@ -80,7 +84,7 @@ def distance_task(space: str, prompt: str, paint: Paint, metres: Paint, near: Li
         space=space,
         frame=None,
         prompt=prompt,
-        encode=partial(encode, paint=paint, near=near),
+        encode=partial(encode, to_space=to_space, near=near),
         decode=decode,
         losses={**MEAN_LOSSES, "ssi": scale_shift_invariant},
         weights={"mse": 1.0, "ssi": 0.5, "gradient": 2.0},
@@ -88,7 +92,7 @@ def distance_task(space: str, prompt: str, paint: Paint, metres: Paint, near: Li
         distance=distance,
         merge=affine,
         show=visualization.color_disparity if near else visualization.color_depth,
-        align=partial(align, paint=paint, metres=metres),
+        align=partial(align, to_space=to_space, to_metres=to_metres),
         metrics=(DEPTH["abs_rel"], DEPTH["delta1"], DEPTH["rmse"]),
-        source="depth",
+        target_key="depth",
     )

@@ -1,4 +1,4 @@
-"""The square root of inverse depth up to scale and shift: near is bright, and far is less dark than in disparity."""
+"""The square root of inverse depth up to scale and shift: near is 1, and far is less compressed than in disparity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dense map means: a record of plain functions, so that laws can be tested over all tasks at once."""
+"""What a dense map means: a record of plain functions, so that one test can check a property of all tasks."""
 
 from __future__ import annotations
 
@@ -12,43 +12,44 @@ from ..ensemble import Merged
 from ..metrics import Metric
 from ..suggest import did_you_mean
 
+# (prediction, target, mask) -> scalar; both are encoded targets.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
-# One that looks at the picture as well: (canvas said, canvas wanted, mask, image ``b 3 h w`` in [0, 1]) -> scalar.
-PictureLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+# One that reads the image too: (prediction, target, mask, image ``b 3 h w`` in [0, 1]) -> scalar.
+ImageLoss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Task:
     """One dense prediction task.
 
-    A *target* is what data holds (``b c h w`` with a ``valid`` mask ``b 1 h w``; see `targets.TARGETS`), a *canvas*
-    is the picture the network paints of it (``b 3 h w`` in [-1, 1]), a *map* is what a user gets (``b c h w``).
-    Where no picture is painted, of class logits and of heatmaps, a canvas has ``outputs`` channels of any numbers.
+    A *target* is a map of a sample (``b c h w`` with a ``valid`` mask ``b 1 h w``; see `targets.TARGETS`), an *encoded
+    target* is what the network is trained to output (an image ``b 3 h w`` in [-1, 1]; for class logits and heatmaps
+    ``out_channels`` channels of any range), a *map* is what a user gets (``b c h w``).
 
     Attributes:
-        name: as in ``Sample.targets``.
+        name: of the task, and of its target unless ``target_key`` is set.
         channels: of a map.
         unit: of a map, in words.
-        space: what a map's numbers are: recorded with every prediction.
-        frame: of a map of unit vectors; None where a map holds anything else.
-        prompt: the text that tells a shared network which task is asked.
-        encode: (target, valid) -> (canvas, mask): the mask says where the canvas may be learned from.
-        decode: canvas -> map.
-        losses: by name, (canvas said, canvas wanted, mask) -> scalar; their sum by ``weights`` is the image loss.
+        space: what a map's values are; recorded with every prediction.
+        frame: of a map of unit vectors; None for other maps.
+        prompt: the default text condition.
+        encode: (target, valid) -> (encoded target, mask of where it is trained on).
+        decode: encoded map -> map.
+        losses: by name, (prediction, target, mask) -> scalar; their sum by ``weights`` is the pixel loss.
         weights: of the losses.
-        flip: map or target -> its mirror image.
+        flip: map or target -> that of the mirrored image.
         distance: (map, map) -> ``b 1 h w`` disagreement.
         merge: ``n c h w`` several maps of one image -> one map with its uncertainty.
-        show: map ``c h w`` -> ``3 h w`` in [0, 1], for eyes only; treats each pixel by itself.
+        show: map ``c h w`` -> preview image ``3 h w`` in [0, 1]; pixel by pixel.
         align: (map, target, valid) of one image -> the map as the metrics compare it.
-        metrics: measured on aligned maps.
-        source: name of the target in the data that it is learned from, where that is not its own.
-        paints: channels that a head has to give, where those are not as many as a map has; 1 is repeated to three.
-        classes: names of the classes in the order of their ids, of a map of ids.
-        painted: whether canvases are pictures, which an autoencoder can encode and decode; False for ids wanted of
-            logits and for heatmaps, which only a head that reads features can give.
-        metres: that 1 of a map of depth is, where it is not known up to scale and shift only; 0 where it is.
-        picture_losses: more losses, of names of their own, that also look at the picture.
+        metrics: computed on aligned maps.
+        target_key: name of the target in a sample, if it is not the task's name.
+        head_channels: channels of a head's output, if they are not those of a map; 1 is repeated to three.
+        classes: names of the classes in the order of their ids, for a map of ids.
+        is_image: whether encoded targets are images, which an autoencoder can encode and decode; False for class ids
+            of logits and for heatmaps, which only a head that reads features can predict.
+        metres: depth in metres that the value 1 of a map stands for; 0 for a map up to scale and shift.
+        image_losses: more losses, with names of their own, that also read the image.
     """
 
     name: str
@@ -67,12 +68,12 @@ class Task:
     show: Callable[[Tensor], Tensor]
     align: Callable[[Tensor, Tensor, Tensor], Tensor]
     metrics: tuple[Metric, ...]
-    source: str = ""
-    paints: int = 0
+    target_key: str = ""
+    head_channels: int = 0
     classes: tuple[str, ...] = ()
-    painted: bool = True
+    is_image: bool = True
     metres: float = 0.0
-    picture_losses: Mapping[str, PictureLoss] = field(default_factory=dict)
+    image_losses: Mapping[str, ImageLoss] = field(default_factory=dict)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickle a task of this package by its name: some of its functions are made at import and have no name."""
@@ -87,38 +88,38 @@ class Task:
 
     @property
     def target(self) -> str:
-        """What the data calls the target that this task is learned from."""
-        return self.source or self.name
+        """Name of the target in a sample."""
+        return self.target_key or self.name
 
     @property
-    def outputs(self) -> int:
-        """Channels that a head is made for: ``paints`` where it is said, else those of a map."""
-        return self.paints or self.channels
+    def out_channels(self) -> int:
+        """Channels that a head is made for: ``paints`` where it is pred, else those of a map."""
+        return self.head_channels or self.channels
 
     @property
     def loss_names(self) -> tuple[str, ...]:
-        """Of every loss that may be given a weight."""
-        return (*self.losses, *self.picture_losses)
+        """Names of all losses that ``weights`` may contain."""
+        return (*self.losses, *self.image_losses)
 
     def loss(
         self,
-        said: Tensor,
-        wanted: Tensor,
+        pred: Tensor,
+        target: Tensor,
         mask: Tensor,
         weights: Mapping[str, float] | None = None,
         image: Tensor | None = None,
     ) -> Tensor:
-        """The sum of this task's losses on canvases, by ``weights`` or by its own.
+        """The sum of this task's losses on encoded targets, by ``weights`` or by its own.
 
         Args:
-            said: the canvas that the network paints, ``b c h w``.
-            wanted: the canvas that `encode` makes of the truth.
-            mask: ``b 1 h w`` bool, where it may be learned from.
+            pred: the network's output, ``b c h w``.
+            target: the encoded target.
+            mask: ``b 1 h w`` bool, where the target is valid.
             weights: by name of the loss; the task's own when None.
-            image: the picture ``b 3 h w`` in [0, 1], for losses that look at it; none of the default ones does.
+            image: ``b 3 h w`` in [0, 1], for `image_losses`; no default loss needs it.
 
         Raises:
-            ValueError: a weight for a loss that the task does not have, or one that needs the picture without it.
+            ValueError: a weight for an unknown loss, or a loss that needs the image without one.
         """
         weights = self.weights if weights is None else weights
         strange = sorted(set(weights) - set(self.loss_names))
@@ -126,12 +127,12 @@ class Task:
             hint = did_you_mean(strange[0], self.loss_names)
             has = f"it has {', '.join(self.loss_names)}"
             raise ValueError(f"{self.name} has no loss {strange[0]!r}{hint}; {has}")
-        total = said.new_zeros(())
+        total = pred.new_zeros(())
         for name, weight in weights.items():
             if name in self.losses:
-                total = total + weight * self.losses[name](said, wanted, mask)
+                total = total + weight * self.losses[name](pred, target, mask)
             elif image is None:
-                raise ValueError(f"the loss {name!r} of {self.name} looks at the picture; pass image=")
+                raise ValueError(f"the loss {name!r} of {self.name} reads the image; pass image=")
             else:
-                total = total + weight * self.picture_losses[name](said, wanted, mask, image)
+                total = total + weight * self.image_losses[name](pred, target, mask, image)
         return total

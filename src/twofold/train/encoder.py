@@ -112,7 +112,7 @@ class Encoder:
         """
         h, w = size
         cells = (h // self.stride, w // self.stride)
-        canvas = torch.zeros(3 if task.painted else max(1, task.channels), h, w)
+        canvas = torch.zeros(3 if task.is_image else max(1, task.channels), h, w)
         where = known if isinstance(known, Tensor) else torch.full((1, h, w), known)
         kept = (canvas, where) if self.pixels else (None, None)
         if not self.latent:
@@ -152,7 +152,7 @@ def painted(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     if not bool(seen.isfinite().all()):
         raise BadSample(f"{sample.id}: {task.target} is NaN or infinite where it should be valid")
     canvas = torch.where(known, canvas, canvas.nan_to_num(0.0, 0.0, 0.0))
-    if not task.painted:
+    if not task.is_image:
         return canvas, known
     if float(seen.abs().max()) > 1.001:
         raise BadSample(f"{sample.id}: {task.target} goes beyond the range of a {task.name}")

@@ -24,7 +24,7 @@ WIDEST, WIDEST_OF_SD = 192, 1280
 WARMUP = 10  # steps at least, where a recipe warms up at all
 
 # Rendered scenes have masks and no mattes: here a matte is as hard as a mask.
-matte: Task = replace(matting, source="mask")
+matte: Task = replace(matting, target_key="mask")
 # Nor people: here the parts are the classes of the scene once more.
 parts: Task = replace(semantic_logits, name="parsing_logits")
 # Rendered scenes have classes of their own.

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
+from ..compat.genpercept import genpercept_task
 from ..heads import Head, make_head, share_modules
 from ..io import check_name
 from ..suggest import did_you_mean
 from ..tasks import Task, get_task
-from ..tasks.compat import genpercept
 from .recipe import Recipe
 
 
@@ -49,11 +49,11 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
                 "teach one of them, or give one another name (Task.name)"
             )
     if recipe.compat == "genpercept":
-        tasks = {t: genpercept(task) for t, task in tasks.items()}
+        tasks = {t: genpercept_task(task) for t, task in tasks.items()}
     for name, task in tasks.items():
         if (
             recipe.stage == "denoiser"
-            and not task.painted
+            and not task.is_image
             and (recipe.head == "latent" or recipe.latent_weight > 0)
         ):
             raise ValueError(
@@ -80,7 +80,7 @@ def make_heads(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         fresh = {
-            t: make_head(recipe.head, backbone, task.outputs, **recipe.head_options)
+            t: make_head(recipe.head, backbone, task.out_channels, **recipe.head_options)
             for t, task in tasks.items()
         }
     called = {t: t if t in found else task.name for t, task in tasks.items()}
@@ -104,7 +104,7 @@ def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, H
     tasks = make_tasks(recipe)
     with torch.random.fork_rng(devices=[]):
         for name, task in tasks.items():
-            wanted = make_head(recipe.head, backbone, task.outputs, **recipe.head_options)
+            wanted = make_head(recipe.head, backbone, task.out_channels, **recipe.head_options)
             there = found.get(name, found.get(task.name))
             if not _alike(there, wanted):
                 has = "none" if there is None else f"a {type(there).__name__} of {there.config}"

@@ -126,7 +126,7 @@ class PerceptionStage(abc.ABC):
                 if canvas is not None:
                     canvas = canvas.float()
                     check_finite(canvas, f"the EMA teacher's {name} pseudo-label of {example.name}")
-                    canvas = canvas.clamp(-1, 1) if task.painted else task.decode(canvas[None])[0]
+                    canvas = canvas.clamp(-1, 1) if task.is_image else task.decode(canvas[None])[0]
                     example = replace(example, canvas=canvas)
                 if target is not None:
                     check_finite(target, f"the EMA teacher's {name} latent of {example.name}")
@@ -182,7 +182,7 @@ def weights_of(recipe: Recipe, name: str, task: Task) -> Mapping[str, float]:
 def look_at_pictures(recipe: Recipe, tasks: Mapping[str, Task]) -> bool:
     """Whether a loss looks at the picture."""
     return any(
-        w and k in t.picture_losses for n, t in tasks.items() for k, w in weights_of(recipe, n, t).items()
+        w and k in t.image_losses for n, t in tasks.items() for k, w in weights_of(recipe, n, t).items()
     )
 
 

@@ -52,4 +52,4 @@ def _as_map(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     target, valid = sample.targets[task.target], sample.valid[task.target]
     canvas, mask = task.encode(target[None], valid[None])
     # Where no picture is painted, a canvas is the target, and what is decoded is something else: logits.
-    return (task.decode(canvas) if task.painted else canvas.float())[0], mask[0]
+    return (task.decode(canvas) if task.is_image else canvas.float())[0], mask[0]

@@ -66,7 +66,7 @@ class Recipe(BaseModel):
         latent_weight: weight of the masked squared error between latents.
         image_weight: weight of each task's own losses on what the head paints; 0 spares the decoder.
         losses: by task, weights of its losses in place of the task's own.
-        compat: ``genpercept`` teaches tasks with the quirks of that release (`twofold.tasks.compat`); with
+        compat: ``genpercept`` teaches tasks with the quirks of that release (`twofold.compat.genpercept`); with
             ``resample="genpercept"`` the examples are those of its loader.
         head: what reads perception out: the autoencoder's decoder (``latent``), or one of `twofold.heads` that is
             trained here, which needs ``image_weight`` > 0.

@@ -54,7 +54,7 @@ class Store:
         depends = [
             LAYOUT,
             weights_digest(encoder.backbone.vae) if encoder.backbone else "", str(folder.root), size, resample,
-            sorted((k, t.name, t.target, t.outputs) for k, t in encoder.tasks.items()),
+            sorted((k, t.name, t.target, t.out_channels) for k, t in encoder.tasks.items()),
             encoder.latent, encoder.pixels, encoder.pictures, spelled,
         ]  # fmt: skip
         self.root = cache / f"{folder.root.name}-{_short(json.dumps(depends))}"
@@ -127,7 +127,7 @@ def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task], both: bool) 
         if part.target is not None and part.mask is not None:
             out |= {f"{side}/{name}/target": part.target, f"{side}/{name}/mask": part.mask}
         if part.canvas is not None and part.known is not None and (both or side == 0):
-            small = _small(part.canvas, tasks[name].painted)
+            small = _small(part.canvas, tasks[name].is_image)
             out |= {f"{side}/{name}/canvas": small, f"{side}/{name}/known": part.known}
     return {k: v.contiguous() for k, v in out.items()}
 
@@ -153,7 +153,7 @@ def _unpacked(
             continue
         if canvas is not None and known is not None:
             canvas = canvas.float() / LEVELS if canvas.dtype == torch.short else canvas
-            canvas = canvas.expand(3, -1, -1) if task.painted and len(canvas) == 1 else canvas
+            canvas = canvas.expand(3, -1, -1) if task.is_image and len(canvas) == 1 else canvas
             if side != kept:
                 canvas, known = task.flip(canvas), known.flip(-1)
         parts[name] = Part(target, mask, canvas, known)

@@ -6,18 +6,19 @@ import pytest
 import torch
 
 from test_losses import plane, published
+from twofold.compat import genpercept
+from twofold.compat.genpercept import genpercept_task, median_scale_shift_invariant, zeroed_normals
 from twofold.geometry import align_affine
 from twofold.image import resize, resize_nearest
 from twofold.metrics import DEPTH, affine_aligned
-from twofold.tasks import TASKS, compat
-from twofold.tasks.compat import genpercept, median_scale_shift_invariant, zeroed_normals
+from twofold.tasks import TASKS
 
 NAMES = ("depth", "disparity", "normals", "mask", "matting", "segmentation")
 
 
 def test_published_loss_of_medians():
     assert median_scale_shift_invariant(*published()).item() == pytest.approx(0.986824, abs=1e-6)
-    assert genpercept(TASKS["depth"]).losses["median_ssi"] is median_scale_shift_invariant
+    assert genpercept_task(TASKS["depth"]).losses["median_ssi"] is median_scale_shift_invariant
     assert not [n for n in NAMES if "median_ssi" in TASKS[n].losses]
 
 
@@ -38,14 +39,14 @@ def test_published_fit_upside_down():
     here, there = 2 - wanted[0, 0, 0], 2 + wanted[0, 0, 0]
     # Sorted, the second of four: 2 + (-0.5) of the truth, 2 + 0 of what is said.
     expected = (here * (1.5 / 2) - there).abs().mean()
-    torch.testing.assert_close(compat.scale_shift_invariant(said, wanted, mask), expected)
+    torch.testing.assert_close(genpercept.scale_shift_invariant(said, wanted, mask), expected)
     ours = TASKS["depth"].losses["ssi"](said, wanted, mask)
     torch.testing.assert_close(ours, (said - wanted).abs().mean())
-    right = compat.scale_shift_invariant(0.3 * wanted - 0.1, wanted, mask)
+    right = genpercept.scale_shift_invariant(0.3 * wanted - 0.1, wanted, mask)
     assert right.item() == pytest.approx(0, abs=3e-5)
 
 
-@pytest.mark.parametrize("loss", [compat.scale_shift_invariant, median_scale_shift_invariant])
+@pytest.mark.parametrize("loss", [genpercept.scale_shift_invariant, median_scale_shift_invariant])
 def test_published_losses_have_finite_slopes(loss):
     said, wanted, mask = published()
     for said_, mask_ in ((said, mask), (said, mask & False), (said * 0, mask), (-wanted, mask)):
@@ -65,7 +66,7 @@ def test_normals_that_were_zeroed_cost_ninety_degrees():
     vectors, known = zeroed_normals(up, valid, depth_valid)
     assert torch.equal(known, valid)
     assert vectors.norm(dim=1).flatten().tolist() == pytest.approx([1, 0, 1, 0])
-    task = genpercept(TASKS["normals"])
+    task = genpercept_task(TASKS["normals"])
     canvas, mask = task.encode(vectors, known)
     assert torch.equal(mask, valid)
     said = up.clone().requires_grad_(True)
@@ -93,7 +94,7 @@ def test_the_nearest_pixel_blends_nothing():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_default_has_no_quirk(name):
     """Each property that a quirk breaks holds by default, and is broken when the quirk is asked for."""
-    ours, theirs = TASKS[name], genpercept(TASKS[name])
+    ours, theirs = TASKS[name], genpercept_task(TASKS[name])
     valid = torch.ones(1, 1, 12, 16, dtype=torch.bool)
     if name in ("mask", "matting", "segmentation"):
         full = torch.ones(1, ours.channels, 12, 16)
@@ -125,7 +126,7 @@ def test_one_near_pixel_darkens_published_disparity_and_not_ours():
     near[..., 0, 0] = 0.05
     moved = [
         (task.encode(near, valid)[0] - task.encode(depth, valid)[0])[..., 10:, :].abs().mean().item()
-        for task in (TASKS["disparity"], genpercept(TASKS["disparity"]))
+        for task in (TASKS["disparity"], genpercept_task(TASKS["disparity"]))
     ]
     assert moved[0] < 0.02 < 0.1 < moved[1]
 
@@ -134,7 +135,7 @@ def test_far_pixels_that_are_not_valid_lift_the_farthest_valid_one():
     """Sky at 655 m beside depths of up to 80 m: -0.9635 in the original (numbers of its own code), -1 by default."""
     depth = torch.cat([torch.linspace(1.4, 80, 63), torch.tensor([655.0])]).reshape(1, 1, 8, 8)
     valid = depth <= 80
-    theirs, _ = genpercept(TASKS["disparity"]).encode(depth, valid)
+    theirs, _ = genpercept_task(TASKS["disparity"]).encode(depth, valid)
     expected = (1 / 80 - 1 / 655) / (1 / 1.4 - 1 / 655) * 2 - 1
     assert theirs[0, 0][valid[0, 0]].min().item() == pytest.approx(expected, abs=1e-6)
     assert expected > -0.98
@@ -160,9 +161,9 @@ def test_published_scores():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_published_keeps_to_the_names(name):
-    task = genpercept(TASKS[name])
-    assert (task.name, task.target, task.space, task.outputs) == (
-        name, TASKS[name].target, TASKS[name].space, TASKS[name].outputs,
+    task = genpercept_task(TASKS[name])
+    assert (task.name, task.target, task.space, task.out_channels) == (
+        name, TASKS[name].target, TASKS[name].space, TASKS[name].out_channels,
     )  # fmt: skip
     assert set(TASKS[name].losses) <= set(task.losses)
 
@@ -170,4 +171,4 @@ def test_what_is_published_keeps_to_the_names(name):
 @pytest.mark.parametrize("name", [n for n in TASKS if n not in NAMES])
 def test_other_tasks_are_not_genpercepts(name):
     with pytest.raises(ValueError, match=f"no task '{name}'"):
-        genpercept(TASKS[name])
+        genpercept_task(TASKS[name])

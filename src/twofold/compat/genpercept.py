@@ -1,0 +1,196 @@
+"""GenPercept's encodings and losses as released, to reproduce models that were trained with them. Never a default.
+
+Each function differs from that of the same name in `tasks` as its docstring says; `genpercept_task` returns a task with
+all of them. `train.released` has what its loader does before and after encoding: invalid depths keep their values,
+normals are those of `zeroed_normals`, and everything is encoded before it is resized.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..tasks import Task
+from ..tasks.depth import HIGH, LOW
+from ..tasks.losses import masked_mean, neighbour_differences
+
+# Added to encoded depth before its losses, which makes it positive.
+OFFSET = 2.0
+_TINY = 1e-6
+
+
+def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """As `tasks.depth.encode`, but invalid pixels are encoded by their values, so that a hole of 0 m is near.
+
+    The sky is as far as the farthest other depth of its image, as the authors stored it.
+
+    Args:
+        depth: ``b 1 h w`` metres; at invalid pixels the stored values, 0 for none, +inf for the sky.
+        valid: ``b 1 h w`` bool.
+
+    Returns:
+        ``b 3 h w`` in [-1, 1], three equal channels, -1 for an image without a valid pixel; the mask is ``valid``.
+    """
+    depth = _with_near_sky(depth)
+    encoded = torch.full_like(depth, -1)
+    for i in range(len(depth)):
+        if valid[i].any():
+            known = depth[i][valid[i]].cpu().double()
+            near, deep = float(_quantile(known, LOW)), float(_quantile(known, HIGH))
+            encoded[i] = ((depth[i] - near) / max(deep - near, 1e-6) * 2 - 1).clamp(-1, 1)
+    return encoded.expand(-1, 3, -1, -1).contiguous(), valid
+
+
+def encode_minmax(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks, mattes and class colours: min-max normalised to [-1, 1] per image.
+
+    All channels are scaled alike, so that a colour depends on the others of its image. A constant image becomes -1: an
+    image that is all foreground is trained as background.
+
+    Args:
+        target: ``b 1 h w`` or ``b 3 h w``, in any unit.
+        valid: ``b 1 h w`` bool; not read.
+
+    Returns:
+        ``b 3 h w`` in [-1, 1]; a mask ``b 1 h w`` that is True everywhere.
+    """
+    low, high = target.amin((1, 2, 3), keepdim=True), target.amax((1, 2, 3), keepdim=True)
+    encoded = (target - low) / (high - low).clamp(min=1e-6) * 2 - 1
+    return encoded.expand(-1, 3, -1, -1).contiguous(), torch.ones_like(valid)
+
+
+def zeroed_normals(normals: Tensor, valid: Tensor, depth_valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Normals that are zero where depth is invalid, but count as valid.
+
+    Such a pixel has no direction: it adds a constant 90 degrees to the angular loss for any prediction.
+
+    Args:
+        normals: ``*b 3 h w``.
+        valid: ``*b 1 h w`` bool, of the normals.
+        depth_valid: ``*b 1 h w`` bool, of the depth of the same image.
+
+    Returns:
+        The vectors, zero where either is not valid, and ``valid``.
+    """
+    return torch.where(valid & depth_valid, normals, 0.0), valid
+
+
+def scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """As `tasks.depth.scale_shift_invariant`, but without a positive scale the medians are matched.
+
+    `OFFSET` is added to both first. Where least squares give no positive scale, the prediction is instead multiplied by
+    the ratio of the two medians, the lower ones of even counts.
+    """
+    p, g = pred.mean(1) + OFFSET, target.mean(1) + OFFSET
+    known, total = mask[:, 0], pred.new_zeros(())
+    for i in range(len(p)):
+        here, there, m = p[i], g[i], known[i].to(p)
+        a00, a01, a11 = (m * here * here).sum(), (m * here).sum(), m.sum()
+        b0, b1 = (m * here * there).sum(), (m * there).sum()
+        determinant = a00 * a11 - a01 * a01
+        scale, shift = here.new_zeros(()), here.new_zeros(())
+        if determinant > 0:
+            scale, shift = (a11 * b0 - a01 * b1) / determinant, (a00 * b1 - a01 * b0) / determinant
+        if scale > 0 or not known[i].any():
+            fitted = scale * here + shift
+        else:
+            fitted = here * (there[known[i]].median() / (here[known[i]].median() + 1e-8))
+        total = total + ((fitted - there).abs() * m).sum()
+    return total / known.sum().clamp(min=1)
+
+
+def median_scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """L1 after each image's median became 0 and its mean deviation 1 (after MiDaS); no released model used it.
+
+    Medians, the lower ones of even counts, and deviations are of all pixels, valid or not; the deviations' sum is
+    divided by the number of valid ones.
+    """
+    count = mask.flatten(1).sum(1).clamp(min=1)[:, None]
+
+    def standard(canvas: Tensor) -> Tensor:
+        flat = canvas.mean(1).flatten(1)
+        centred = flat - flat.median(1, keepdim=True).values
+        return centred / (centred.abs().sum(1, keepdim=True) / count + _TINY)
+
+    apart = (standard(pred) - standard(target)).abs().reshape(len(pred), 1, *pred.shape[-2:])
+    return masked_mean(apart, mask)
+
+
+def encode_disparity(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """As `tasks.disparity.encode`, but the whole range of 1 / depth becomes [-1, 1].
+
+    One very near pixel compresses all others. The far end is the farthest depth, valid or not: with pixels beyond the
+    range of the data, the farthest valid one is above -1. The sky is as far as the farthest other depth.
+
+    Args:
+        depth: ``b 1 h w`` metres; at invalid pixels the stored values, 0 for none, +inf for the sky.
+        valid: ``b 1 h w`` bool.
+
+    Returns:
+        ``b 3 h w`` in [-1, 1], three equal channels, -1 where invalid; the mask is ``valid``.
+    """
+    depth = _with_near_sky(depth)
+    inverse = 1 / depth
+    far = torch.where(depth > 0, inverse, math.inf).flatten(1).amin(1).reshape(-1, 1, 1, 1)
+    near = torch.where(valid, inverse, 0).flatten(1).amax(1).reshape(-1, 1, 1, 1)
+    scaled = (inverse - far) / (near - far).clamp(min=1e-6) * 2 - 1
+    return torch.where(valid, scaled.clamp(-1, 1), -1).expand(-1, 3, -1, -1).contiguous(), valid
+
+
+def _with_near_sky(depth: Tensor) -> Tensor:
+    """``b 1 h w`` metres with the farthest finite depth of each image in place of +inf, as in GenPercept's data."""
+    sky = torch.isposinf(depth)
+    return torch.where(sky, torch.where(sky, 0, depth).amax((1, 2, 3), keepdim=True), depth)
+
+
+def gradient_vertical(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """GenPercept's gradient loss as its depth models were trained with it: from row to row, at one scale.
+
+    It is MiDaS's loss called on tensors with one dimension more, so it compares neighbours along the wrong one.
+    Channels are averaged first, and the sum is divided by the number of valid pixels, not of pairs. For reproduction:
+    `gradient` is the intended loss.
+    """
+    error = (pred - target).mean(1, keepdim=True)
+    if error.shape[-2] < 2:
+        return (error * 0).sum()
+    change, both = neighbour_differences(error, mask, -2)
+    return (change * both).sum() / mask.sum().clamp(min=1)
+
+
+_DEPTH_LOSSES = {
+    "ssi": scale_shift_invariant,
+    "gradient": gradient_vertical,
+    "median_ssi": median_scale_shift_invariant,
+}
+# What is different in each of its tasks.
+_CHANGES: dict[str, Callable[[Task], Task]] = {
+    "depth": lambda task: replace(task, encode=encode_depth, losses={**task.losses, **_DEPTH_LOSSES}),
+    "disparity": lambda task: replace(task, encode=encode_disparity, losses={**task.losses, **_DEPTH_LOSSES}),
+    "normals": lambda task: replace(task, weights={"angular": 1.0}),
+    **dict.fromkeys(("mask", "matting", "segmentation"), lambda task: replace(task, encode=encode_minmax)),
+}
+
+
+def genpercept_task(task: Task) -> Task:
+    """``task`` with the encoding, the losses and their weights of GenPercept's release.
+
+    Depth and disparity have one more loss, without a weight: ``median_ssi``.
+
+    Raises:
+        ValueError: a task that GenPercept does not have.
+    """
+    if task.name not in _CHANGES:
+        raise ValueError(f"GenPercept has no task {task.name!r}; it has {', '.join(_CHANGES)}")
+    return _CHANGES[task.name](task)
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """The quantile of all values, between two neighbours linearly; torch's own takes 16 million at most."""
+    ordered = values.sort().values
+    place = share * (len(ordered) - 1)
+    low, high = int(place), min(int(place) + 1, len(ordered) - 1)
+    return torch.lerp(ordered[low], ordered[high], place - low)
