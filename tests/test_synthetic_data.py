@@ -40,7 +40,9 @@ def net():
 def predictors(net):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        heads = {name: make_head("light", net, TASKS[name].out_channels).eval() for name in ("depth", "normals")}
+        heads = {
+            name: make_head("light", net, TASKS[name].out_channels).eval() for name in ("depth", "normals")
+        }
     return {
         name: DiffusionPredictor(net, TASKS[name], OneStep(), head, size=32) for name, head in heads.items()
     }

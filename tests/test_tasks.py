@@ -279,7 +279,7 @@ def test_composition_is_the_difference_of_pictures_laid_on_black():
     expected = ((said - wanted).abs() * image[0, :, 0]).mean()
     found = composition(wrong, right, mask, image)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
-    with pytest.raises(ValueError, match="'composition' of matting looks at the picture; pass image="):
+    with pytest.raises(ValueError, match="'composition' of matting reads the image; pass image="):
         TASKS["matting"].loss(wrong, right, mask, {"composition": 1.0})
 
 
