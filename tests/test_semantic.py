@@ -13,7 +13,7 @@ from twofold.heads import LatentHead, UperNetHead, make_head
 from twofold.metrics import semantic_metrics, skipped
 from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
-from twofold.render.classes import table
+from twofold.render.classes import class_ids
 from twofold.tasks import TASKS, get_task, semantic_logits_task, semantic_task
 from twofold.tasks.palette import MOST, least_distance, palette
 from twofold.tasks.semantic import RENDERED, vote
@@ -61,7 +61,7 @@ def test_a_palette_has_at_most_as_many_colours_as_tell_apart():
 
 
 def test_the_classes_are_those_of_rendered_scenes():
-    assert {name: i for i, name in enumerate(RENDERED)} == table()
+    assert {name: i for i, name in enumerate(RENDERED)} == class_ids()
     assert TASKS["semantic"].classes == RENDERED
 
 

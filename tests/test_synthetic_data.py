@@ -421,9 +421,9 @@ def test_captions_come_from_the_row_or_the_template():
 
 def test_class_names_are_read_in_every_form_that_headers_have():
     """Rendered scenes have ids by name, converters a list, others an object for each target."""
-    from twofold.render.classes import IDS, table
+    from twofold.render.classes import IDS, class_ids
 
-    assert class_names({"classes": table()})[IDS["chair"]] == "chair"
+    assert class_names({"classes": class_ids()})[IDS["chair"]] == "chair"
     assert class_names({"classes": ["wall", "cup"]}) == {0: "wall", 1: "cup"}
     assert class_names({"classes": {"semantic": ["wall", "cup"]}}) == {0: "wall", 1: "cup"}
     assert class_names({"classes": {"0": "wall", "7": "cup"}}) == {0: "wall", 7: "cup"}

@@ -75,6 +75,18 @@ DEFINITIONS: dict[str, dict[str, str]] = {
         "shown": "escape",
         "squeezed": "resized_to_square",
     },
+    "render": {
+        "clay": "untextured",
+        "coat": "material",
+        "develop": "simulate_camera",
+        "find": "find_assets",
+        "look": "look_at",
+        "mood": "palette",
+        "paint": "texture_kind",
+        "picture": "image",
+        "put": "add_part",
+        "skin": "atlas_tile",
+    },
     "metrics": {
         "added": "merge_sums",
         "once": "cached",

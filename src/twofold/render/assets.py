@@ -1,5 +1,5 @@
-"""Optional files: measured panoramas and furniture models. Which are used changes the pictures:
-see `describe`.
+"""Optional files: measured panoramas and furniture models. They change the images, so the header
+lists them: see `describe`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Panorama:
 
 @dataclass(frozen=True)
 class Assets:
-    """What was found in the assets folders."""
+    """The assets of all folders."""
 
     panoramas: tuple[Panorama, ...] = ()
     models: Catalogue = field(default_factory=Catalogue)
@@ -68,7 +68,7 @@ def _bytes(path: Path) -> bytes:
     return raw
 
 
-def find(folders: str | Path | None = None) -> Assets:
+def find_assets(folders: str | Path | None = None) -> Assets:
     """Assets in `folders` (one, or several joined by os.pathsep), or in $TWOFOLD_ASSETS, or none.
 
     Understood: `hdri/*.exr` or `hdri/*.exr.js` (the layout of the CC0 npm package @pmndrs/assets), and

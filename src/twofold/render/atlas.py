@@ -1,4 +1,4 @@
-"""All surface pictures of a scene in one big picture, so that every scene has the same one material."""
+"""The texture atlas: all surface images of a scene in one image, so that every scene has one material."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _SMALLEST, _LARGEST = 24, 480
 
 
 @dataclass
-class Skin:
-    """A picture and the rectangle of surface it must cover. `period` metres a repeat;
-    0 = stretched over it once.
+class AtlasTile:
+    """A texture image and the rectangle of surface it covers. `period`: metres per repeat;
+    0 = scaled to cover it once.
     """
 
-    picture: NDArray[np.float32]
+    image: NDArray[np.float32]
     period: float
     width: float = 0.0
     height: float = 0.0
 
     def texels(self, shrink: float) -> tuple[int, int]:
-        """Rows and columns this skin would like in the atlas."""
-        floor = 0 if self.period else min(self.picture.shape[0], 128)
+        """Rows and columns of this tile in the atlas, before shrinking all tiles to fit."""
+        floor = 0 if self.period else min(self.image.shape[0], 128)
         longest = max(self.width, self.height, 1e-6)
         size = np.clip(max(longest / _TEXEL, floor), _SMALLEST, _LARGEST) * shrink
         rows, columns = (max(int(size * s / longest), 8) for s in (self.height, self.width))
@@ -36,20 +36,18 @@ class Skin:
         """The surface as rows columns 3, row 0 at v = 0, by bilinear interpolation (after halving where
         too fine).
         """
-        picture = self.picture
+        image = self.image
         scale_v, scale_u = (
             (self.height / self.period, self.width / self.period) if self.period else (1.0, 1.0)
         )
-        while picture.shape[0] > 8 and picture.shape[0] * min(scale_v / rows, scale_u / columns) > 1.6:
-            picture = 0.25 * (
-                picture[::2, ::2] + picture[1::2, ::2] + picture[::2, 1::2] + picture[1::2, 1::2]
-            )
-        n = picture.shape[0]
+        while image.shape[0] > 8 and image.shape[0] * min(scale_v / rows, scale_u / columns) > 1.6:
+            image = 0.25 * (image[::2, ::2] + image[1::2, ::2] + image[::2, 1::2] + image[1::2, 1::2])
+        n = image.shape[0]
         v = (np.arange(rows) + 0.5) / rows * scale_v * n - 0.5
         u = (np.arange(columns) + 0.5) / columns * scale_u * n - 0.5
-        picture = picture[::-1] if not self.period else picture  # pictures are stored top row first
+        image = image[::-1] if not self.period else image  # images are stored top row first
         return _interpolate(
-            _interpolate(picture, v, self.period > 0).swapaxes(0, 1), u, self.period > 0
+            _interpolate(image, v, self.period > 0).swapaxes(0, 1), u, self.period > 0
         ).swapaxes(0, 1)
 
 
@@ -61,17 +59,17 @@ def _interpolate(x: NDArray[np.float32], at: NDArray, wrap: bool) -> NDArray[np.
     return x[a] * (1 - f) + x[b] * f
 
 
-def pack(skins: list[Skin]) -> tuple[NDArray[np.float32], list[tuple[float, float, float, float]]]:
-    """The atlas SIDE SIDE 3 (row 0 at v = 0) and for every skin its (u, v, width, height) in [0, 1], inset
+def pack(atlas_tiles: list[AtlasTile]) -> tuple[NDArray[np.float32], list[tuple[float, float, float, float]]]:
+    """The atlas SIDE SIDE 3 (row 0 at v = 0) and for every atlas_tile its (u, v, width, height) in [0, 1], inset
     by a texel.
     """
     shrink = 1.0
-    while (places := _shelves([s.texels(shrink) for s in skins])) is None:
+    while (places := _shelves([s.texels(shrink) for s in atlas_tiles])) is None:
         shrink *= 0.85
     atlas = np.zeros((SIDE, SIDE, 3), np.float32)
     areas = []
-    for skin, (y, x, h, w) in zip(skins, places, strict=True):
-        tile = np.pad(skin.bake(h, w), ((1, 1), (1, 1), (0, 0)), "edge")
+    for atlas_tile, (y, x, h, w) in zip(atlas_tiles, places, strict=True):
+        tile = np.pad(atlas_tile.bake(h, w), ((1, 1), (1, 1), (0, 0)), "edge")
         atlas[y : y + h + 2, x : x + w + 2] = tile
         areas.append(((x + 1) / SIDE, (y + 1) / SIDE, w / SIDE, h / SIDE))
     return atlas, areas

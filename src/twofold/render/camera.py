@@ -1,4 +1,4 @@
-"""Where the camera stands, and whether what it would see is worth rendering."""
+"""Camera views, and a penalty that rejects bad ones before they are rendered."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class View:
         return d.reshape(-1, 3)
 
 
-def look(origin: Array, target: Array, fov: float, tilt: float, roll: float = 0.0) -> View:
+def look_at(origin: Array, target: Array, fov: float, tilt: float, roll: float = 0.0) -> View:
     """A view from `origin` in the compass direction of `target`, tilted down by `tilt` degrees."""
     d = np.asarray(target, float)[:2] - np.asarray(origin, float)[:2]
     d = d / (np.linalg.norm(d) + 1e-9)
@@ -64,7 +64,7 @@ def look(origin: Array, target: Array, fov: float, tilt: float, roll: float = 0.
 
 
 def penalty(depth: NDArray, instance: NDArray, kinds: NDArray, backface: NDArray, family: str) -> float:
-    """How bad a small label-only view is: 0 is good, 1 or more breaks a rule.
+    """Penalty of a small label-only view: 0 is good, 1 or more violates a rule.
 
     depth, instance, backface: one value a pixel. kinds: semantic id by instance.
     """

@@ -1,14 +1,14 @@
-"""A sentence about what can be seen, composed from the visible pixels."""
+"""A caption composed from the visible pixels."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.render.classes import IDS, KINDS
+from twofold.render.classes import CLASSES, IDS
 
 _NUMBERS = {1: "a", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
-_UNSAID = {"sky", "wall", "floor", "ceiling", "object", "terrain", "road", "mountain"}
+_UNNAMED = {"sky", "wall", "floor", "ceiling", "object", "terrain", "road", "mountain"}
 _ARRANGED = {
     "still life": "still life of",
     "group": "group of things:",
@@ -16,10 +16,10 @@ _ARRANGED = {
     "furniture": "view of",
 }
 VISIBLE = 0.004
-"""Share of the picture an instance must cover to be spoken of."""
+"""Share of the image that an instance must cover to be named."""
 
 
-def counted(noun: str, plural: str, count: int) -> str:
+def count_phrase(noun: str, plural: str, count: int) -> str:
     """'a chair', 'two chairs', 'several chairs'."""
     if count == 1:
         return ("an " if noun[0] in "aeiou" else "a ") + noun
@@ -27,39 +27,42 @@ def counted(noun: str, plural: str, count: int) -> str:
 
 
 def visible(instance: NDArray, kinds: NDArray) -> dict[str, int]:
-    """How many instances of each class cover enough of the picture, biggest class first."""
+    """How many instances of each class cover enough of the image, biggest class first."""
     area = np.bincount(instance.ravel(), minlength=len(kinds)) / instance.size
-    seen = np.flatnonzero(area >= VISIBLE)
-    cover = np.bincount(kinds[seen], weights=area[seen], minlength=len(KINDS))
-    count = np.bincount(kinds[seen], minlength=len(KINDS))
-    return {KINDS[k].name: int(count[k]) for k in np.argsort(-cover, kind="stable") if count[k]}
+    shown = np.flatnonzero(area >= VISIBLE)
+    cover = np.bincount(kinds[shown], weights=area[shown], minlength=len(CLASSES))
+    count = np.bincount(kinds[shown], minlength=len(CLASSES))
+    return {CLASSES[k].name: int(count[k]) for k in np.argsort(-cover, kind="stable") if count[k]}
 
 
 def caption(place: str, instance: NDArray, kinds: NDArray, brightness: float, sky_word: str) -> str:
     """place: what the scene is called. instance: h w ids. brightness: mean sRGB value. sky_word:
     adjective of the sky.
     """
-    seen = visible(instance, kinds)
+    visible_counts = visible(instance, kinds)
     uncountable = {"book": "books", "curtain": "curtains"}
-    names = [n for n in seen if n not in _UNSAID]
+    names = [n for n in visible_counts if n not in _UNNAMED]
     phrases = [
-        uncountable[n] if n in uncountable else counted(n, KINDS[IDS[n]].plural, seen[n]) for n in names[:5]
+        uncountable[n] if n in uncountable else count_phrase(n, CLASSES[IDS[n]].plural, visible_counts[n])
+        for n in names[:5]
     ]
     light = "bright " if brightness > 0.58 else "dark " if brightness < 0.28 else ""
     outside = place in ("street", "park")
     if place in _ARRANGED:
-        text = f"a {light}{_ARRANGED[place]} {listing(phrases) or 'something'}"
+        text = f"a {light}{_ARRANGED[place]} {join_phrases(phrases) or 'something'}"
     else:
         name = place if outside else light + place
         text = (
-            ("an " if name[0] in "aeiou" else "a ") + name + (f" with {listing(phrases)}" if phrases else "")
+            ("an " if name[0] in "aeiou" else "a ")
+            + name
+            + (f" with {join_phrases(phrases)}" if phrases else "")
         )
-    if "sky" in seen and outside and sky_word:
+    if "sky" in visible_counts and outside and sky_word:
         text += f" under {'an' if sky_word[0] in 'aeiou' else 'a'} {sky_word} sky"
     return text
 
 
-def listing(phrases: list[str]) -> str:
+def join_phrases(phrases: list[str]) -> str:
     """'a, b and c'."""
     return (
         phrases[0]

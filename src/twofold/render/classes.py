@@ -1,4 +1,4 @@
-"""What a rendered pixel can show: the class table, which classes are foreground, and their English nouns."""
+"""Classes of rendered scenes: ids, which classes are foreground, and English nouns."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Kind:
+class SemanticClass:
     """One semantic class. `foreground` says whether the foreground mask keeps it."""
 
     name: str
@@ -43,17 +43,17 @@ _PLURALS = {
 }
 _BACKGROUND_THINGS = ("mountain",)
 
-KINDS: tuple[Kind, ...] = tuple(
-    Kind(name, name in _THINGS and name not in _BACKGROUND_THINGS, _PLURALS.get(name, name + "s"))
+CLASSES: tuple[SemanticClass, ...] = tuple(
+    SemanticClass(name, name in _THINGS and name not in _BACKGROUND_THINGS, _PLURALS.get(name, name + "s"))
     for name in _SHELL + _THINGS
 )
 """Index = semantic id. Only ever append: stored data refer to these ids."""
 
-IDS: dict[str, int] = {kind.name: i for i, kind in enumerate(KINDS)}
+IDS: dict[str, int] = {kind.name: i for i, kind in enumerate(CLASSES)}
 SKY = IDS["sky"]
-FOREGROUND: tuple[bool, ...] = tuple(kind.foreground for kind in KINDS)
+FOREGROUND: tuple[bool, ...] = tuple(kind.foreground for kind in CLASSES)
 
 
-def table() -> dict[str, int]:
+def class_ids() -> dict[str, int]:
     """Class name to semantic id, for the data set's header."""
     return dict(IDS)

@@ -1,4 +1,4 @@
-"""From radiance to a photograph: exposure, white balance, tone curve, vignette, sensor noise.
+"""From radiance to a camera image: exposure, white balance, tone curve, vignette, sensor noise.
 Float in, sRGB out.
 """
 
@@ -16,19 +16,19 @@ def srgb(x: NDArray) -> NDArray:
     return np.where(x < 0.0031308, 12.92 * x, 1.055 * np.maximum(x, 1e-8) ** (1 / 2.4) - 0.055)
 
 
-def develop(radiance: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
+def simulate_camera(radiance: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
     """Linear radiance h w 3 to sRGB h w 3 in [0, 1], like a small camera would:
-    automatic exposure with a mood of its own.
+    automatic exposure with random deviations.
     """
     x = np.nan_to_num(radiance, posinf=1e4).clip(0, 1e4).astype(np.float64)
     h, w = x.shape[:2]
     grey = x.mean(-1)
-    # The log mean resists lamps and windows; the percentile keeps most of the picture below white.
+    # The log mean resists lamps and windows; the percentile keeps most of the image below white.
     key = np.exp(np.log(grey + 1e-4).mean())
     high = np.percentile(grey, 90) + 1e-6
     stops = rng.normal(0, 0.45) - (rng.uniform(0.5, 1.8) if rng.random() < 0.15 else 0)
     x = x * min(0.19 / key, 0.85 / high * rng.uniform(1.2, 3.5)) * 2.0**stops
-    # Cameras take away most, not all, of the colour of the light; some take the wrong one.
+    # White balance removes most of the colour cast, with errors.
     cast = x.reshape(-1, 3).mean(0)
     x = x * (cast.mean() / (cast + 1e-6)) ** rng.uniform(0.0, 0.9) * np.exp(rng.normal(0, 0.05, 3))
     yy, xx = np.mgrid[0:h, 0:w]
@@ -36,7 +36,7 @@ def develop(radiance: NDArray[np.float32], rng: Rng) -> NDArray[np.float32]:
     x = x * (1 - rng.uniform(0, 0.3) * radius)[..., None]
     shoulder = rng.uniform(0.15, 0.7)
     x = x * (1 + x * shoulder / 4) / (1 + x * shoulder)
-    if rng.random() < 0.3:  # a lens that is not quite sharp
+    if rng.random() < 0.3:  # a slightly blurred lens
         soft = rng.uniform(0.02, 0.2)
         for axis in (0, 1):
             padded = np.pad(x, [(1, 1) if a == axis else (0, 0) for a in range(3)], "edge")

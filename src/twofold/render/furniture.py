@@ -1,4 +1,4 @@
-"""Furniture: each function returns parts (mesh, pattern names, mood of colour) standing on the origin,
+"""Furniture: each function returns parts (mesh, pattern names, palette of colour) standing on the origin,
 front toward -y.
 """
 
@@ -15,26 +15,26 @@ from twofold.render.textures import Rng
 
 @dataclass(frozen=True)
 class Part:
-    """A mesh and how it is painted. `kind` names the class; "" = the class of the whole piece."""
+    """A mesh and its texture. `kind` names the class; "" = the class of the whole piece."""
 
     mesh: Mesh
     patterns: str = ""
-    mood: str = "any"
+    palette: str = "any"
     kind: str = ""
     roughness: float | None = None
     metallic: float = 0.0
-    paint: str = ""  # "" pattern, or poster / spines / facade pictures
+    texture_kind: str = ""  # "" pattern, or poster / spines / facade images
 
-    picture: NDArray[np.float32] | None = None  # n n 3 linear, one period per unit of texture coordinate
+    image: NDArray[np.float32] | None = None  # n n 3 linear, one period per unit of texture coordinate
 
     def moved(self, by: tuple[float, float, float], turn: float = 0.0) -> Part:
         """Turned about z, then shifted."""
         return replace(self, mesh=self.mesh.moved(by, turn))
 
     def scaled(self, by: float) -> Part:
-        """Scaled about the origin; a picture stays as large as it is in its own coordinates."""
+        """Scaled about the origin; an image stays as large as it is in its own coordinates."""
         mesh = self.mesh.scaled(by)
-        return replace(self, mesh=mesh if self.picture is None else replace(mesh, uv=self.mesh.uv))
+        return replace(self, mesh=mesh if self.image is None else replace(mesh, uv=self.mesh.uv))
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ def armchair(rng: Rng, width: float | None = None) -> Piece:
     parts += (
         [Part(join(pads), CLOTH)]
         if rng.random() < 0.3
-        else [Part(join(pads), parts[0].patterns, paint="same")]
+        else [Part(join(pads), parts[0].patterns, texture_kind="same")]
     )
     for x in xs:
         if rng.random() < 0.35:
@@ -231,7 +231,7 @@ def bed(rng: Rng) -> Piece:
 
 def books(rng: Rng, width: float, height: float, depth: float) -> Mesh | None:
     """Upright and leaning books on a board `width` wide; each takes its colours from elsewhere in a shared
-    picture.
+    image.
     """
     x, row = -width / 2 + rng.uniform(0, 0.1), []
     while x < width / 2 - 0.06:
@@ -268,7 +268,7 @@ def shelf(rng: Rng) -> Piece:
         fill = rng.random()
         row = books(rng, w - 2 * t, room, d) if fill < 0.65 else None
         if row is not None:
-            parts.append(Part(row.moved((0, 0, z)), kind="book", paint="spines"))
+            parts.append(Part(row.moved((0, 0, z)), kind="book", texture_kind="spines"))
         elif fill < 0.9:
             for x in np.arange(-w / 2 + 0.15, w / 2 - 0.1, 0.3):
                 if rng.random() < 0.6:
@@ -295,7 +295,9 @@ def cabinet(rng: Rng) -> Piece:
             side = 0 if rows > 1 else (cw * 0.4 if c % 2 == 0 else -cw * 0.4)
             knobs.append(ball(0.014, (x + side, -d / 2 - 0.03, z + rh / 2)))
     parts = [Part(box((w, d, h)), "wood wood plain"), Part(join(knobs), "plain", roughness=0.3, metallic=0.8)]
-    parts.append(Part(join(fronts), "wood plain") if rng.random() < 0.4 else Part(join(fronts), paint="same"))
+    parts.append(
+        Part(join(fronts), "wood plain") if rng.random() < 0.4 else Part(join(fronts), texture_kind="same")
+    )
     return Piece("cabinet", parts, (w, d), 0.0 if tall else h)
 
 

@@ -1,5 +1,5 @@
-"""From (seed, index) to a labelled picture: build the scene, find a view worth seeing, trace, develop,
-describe.
+"""From (seed, index) to a labelled image: build the scene, choose a view, trace, simulate the camera,
+write the caption.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ import torch
 from numpy.typing import NDArray
 
 from twofold.render import skies
-from twofold.render.assets import Assets, find
+from twofold.render.assets import Assets, find_assets
 from twofold.render.camera import View, penalty
 from twofold.render.caption import caption
 from twofold.render.classes import FOREGROUND, SKY
-from twofold.render.exposure import develop
+from twofold.render.exposure import simulate_camera
+from twofold.render.object_scenes import build_object_scene
 from twofold.render.outdoor import build_outdoor
 from twofold.render.rooms import build_room
 from twofold.render.scene import Builder, Scene
-from twofold.render.still import build_still
 from twofold.render.tracer import Labels, Tracer
 from twofold.sample import Origin, Sample
 
 RENDERER_VERSION = 3
-"""Part of every header. Raise it with any change of what a (seed, index) looks like."""
-FAMILIES = {"room": (build_room, 0.55), "outdoor": (build_outdoor, 0.20), "object": (build_still, 0.25)}
+"""Part of every header. Increment it with any change to the output of a (seed, index)."""
+FAMILIES = {
+    "room": (build_room, 0.55),
+    "outdoor": (build_outdoor, 0.20),
+    "object": (build_object_scene, 0.25),
+}
 _VIEWS, _SCENES = 14, 4
 _PREVIEW = (48, 36)
 
 
 @dataclass(frozen=True)
-class Shot:
+class SceneView:
     """A scene and the view chosen for it."""
 
     scene: Scene
@@ -41,19 +45,19 @@ class Shot:
     tries: int
 
 
-def stream(seed: int, index: int, name: str, attempt: int = 0) -> np.random.Generator:
+def make_rng(seed: int, index: int, name: str, attempt: int = 0) -> np.random.Generator:
     """An independent source of randomness for one purpose of one scene."""
     return np.random.default_rng([seed, index, attempt, *name.encode()])
 
 
-def build(seed: int, index: int, attempt: int = 0, assets: Assets | None = None) -> Scene:
+def build_scene(seed: int, index: int, attempt: int = 0, assets: Assets | None = None) -> Scene:
     """The scene of (seed, index), in plain arrays."""
-    rng = stream(seed, index, "scene", attempt)
+    rng = make_rng(seed, index, "scene", attempt)
     family = str(rng.choice(list(FAMILIES), p=[share for _, share in FAMILIES.values()]))
     assets = assets or Assets()
-    builder = Builder(rng, clay=bool(rng.random() < 0.04), models=assets.models)
+    builder = Builder(rng, untextured=bool(rng.random() < 0.04), models=assets.models)
     place, propose = FAMILIES[family][0](rng, builder)
-    sky, word = _sky(stream(seed, index, "sky", attempt), family, builder, assets)
+    sky, word = _sky(make_rng(seed, index, "sky", attempt), family, builder, assets)
     builder.notes["sky"] = word
     return builder.finish(family, place, sky, propose)
 
@@ -61,7 +65,7 @@ def build(seed: int, index: int, attempt: int = 0, assets: Assets | None = None)
 def _sky(
     rng: np.random.Generator, family: str, b: Builder, assets: Assets
 ) -> tuple[NDArray[np.float32], str]:
-    """A sky that suits the family; how bright it is against the lamps is drawn."""
+    """A sky that suits the family; its brightness relative to the lamps is random."""
     choices = [
         p
         for p in assets.panoramas
@@ -82,25 +86,25 @@ def _sky(
     return sky * np.float32(target / max(skies.level(sky), 1e-3)), word
 
 
-def choose(seed: int, index: int, assets: Assets | None = None) -> Shot:
-    """The first view that breaks no rule, from at most _SCENES scenes with _VIEWS views each;
-    else the least bad.
+def choose_view(seed: int, index: int, assets: Assets | None = None) -> SceneView:
+    """The first view with penalty 0, from at most _SCENES scenes with _VIEWS views each;
+    else the one with the lowest penalty.
     """
-    best: tuple[float, Shot] | None = None
+    best: tuple[float, SceneView] | None = None
     tries = 0
     for attempt in range(_SCENES):
-        scene = build(seed, index, attempt, assets)
+        scene = build_scene(seed, index, attempt, assets)
         tracer = Tracer(scene)
-        rng = stream(seed, index, "view", attempt)
+        rng = make_rng(seed, index, "view", attempt)
         for _ in range(_VIEWS):
             view = scene.propose(rng)
-            seen = tracer.labels(view, *_PREVIEW)
-            bad = penalty(seen.depth, seen.instance, scene.kinds, seen.backface, scene.family)
+            labels = tracer.labels(view, *_PREVIEW)
+            bad = penalty(labels.depth, labels.instance, scene.kinds, labels.backface, scene.family)
             tries += 1
             if best is None or bad < best[0]:
-                best = (bad, Shot(scene, tracer, view, tries))
+                best = (bad, SceneView(scene, tracer, view, tries))
             if bad == 0:
-                return Shot(scene, tracer, view, tries)
+                return SceneView(scene, tracer, view, tries)
     assert best is not None
     return best[1]
 
@@ -108,27 +112,29 @@ def choose(seed: int, index: int, assets: Assets | None = None) -> Shot:
 def render_one(
     seed: int, index: int, width: int = 256, height: int = 192, spp: int = 8, assets: Assets | None = None
 ) -> Sample:
-    """The labelled picture of (seed, index). Needs the extra `render`.
+    """The labelled image of (seed, index). Needs the extra `render`.
 
     The same arguments, versions and assets give the same Sample, bit for bit, in any process and order.
-    assets: None looks in $TWOFOLD_ASSETS.
+    assets: None uses $TWOFOLD_ASSETS.
     """
-    shot = choose(seed, index, find() if assets is None else assets)
-    labels = shot.tracer.labels(shot.view, width, height)
-    radiance = shot.tracer.picture(
-        shot.view, width, height, spp, seed=_trace_seed(seed, index), labels=labels
+    framed = choose_view(seed, index, find_assets() if assets is None else assets)
+    labels = framed.tracer.labels(framed.view, width, height)
+    radiance = framed.tracer.render_image(
+        framed.view, width, height, spp, seed=_trace_seed(seed, index), labels=labels
     )
-    image = develop(radiance, stream(seed, index, "camera"))
-    return _sample(f"{seed:04d}-{index:06d}", shot, labels, image, {"seed": seed, "index": index})
+    image = simulate_camera(radiance, make_rng(seed, index, "camera"))
+    return _sample(f"{seed:04d}-{index:06d}", framed, labels, image, {"seed": seed, "index": index})
 
 
 def _trace_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence([seed, index, 7]).generate_state(1)[0] % 2**31)
 
 
-def _sample(id: str, shot: Shot, labels: Labels, image: NDArray[np.float32], made: dict[str, Any]) -> Sample:
+def _sample(
+    id: str, framed: SceneView, labels: Labels, image: NDArray[np.float32], made: dict[str, Any]
+) -> Sample:
     """Arrays to a Sample: everything h w (c) becomes c h w."""
-    scene = shot.scene
+    scene = framed.scene
     semantic = scene.kinds[labels.instance]
     hit = torch.from_numpy(semantic != SKY)[None]
     everywhere = torch.ones_like(hit)
@@ -148,6 +154,6 @@ def _sample(id: str, shot: Shot, labels: Labels, image: NDArray[np.float32], mad
         valid=valid,
         caption=text,
         id=id,
-        camera=shot.view.camera(width, height),
+        camera=framed.view.camera(width, height),
         origin=Origin("rendered", (), {"renderer": RENDERER_VERSION, "family": scene.family, **made}),
     )

@@ -1,4 +1,4 @@
-"""Rendering many scenes: worker processes that are replaced now and then, a folder that may be resumed, a
+"""Rendering many scenes: worker processes that are replaced regularly, a resumable folder, a
 contact sheet.
 """
 
@@ -16,22 +16,22 @@ from typing import Any
 
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
-from twofold.render.assets import Assets, find
-from twofold.render.classes import table
+from twofold.render.assets import Assets, find_assets
+from twofold.render.classes import class_ids
 from twofold.render.generate import FAMILIES, RENDERER_VERSION, render_one
 from twofold.render.tracer import RendererMissing, mitsuba, variant, versions
 
 log = logging.getLogger(__name__)
-LIFE = 60
+SCENES_PER_WORKER = 60
 """Scenes a worker process renders before it is replaced: the tracer's caches grow with every scene."""
-MERGE = 300
+MERGE_EVERY = 300
 """Rows are merged into the manifest after so many scenes, so that others may read the folder while it
 grows."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a worker needs to know."""
+class RenderJob:
+    """The arguments of a worker process."""
 
     root: str
     header: dict[str, Any]
@@ -44,7 +44,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Progress:
-    """One finished scene. `done` of `total`; `seconds` it took in its worker; `caption` of the picture."""
+    """One finished scene. `done` of `total`; `seconds` it took in its worker; `caption` of the image."""
 
     id: str
     done: int
@@ -54,12 +54,12 @@ class Progress:
 
 
 def header(seed: int, width: int, height: int, spp: int, assets: Assets) -> dict[str, Any]:
-    """The header of a rendered folder: everything its pictures depend on. Needs mitsuba."""
+    """The header of a rendered folder: everything its images depend on. Needs mitsuba."""
     mitsuba()
     return {
         "name": f"twofold-rendered-{seed}",
         "license": {"id": "CC0-1.0", "redistributable": True},
-        "classes": table(),
+        "classes": class_ids(),
         "renderer": {
             "version": RENDERER_VERSION,
             "variant": variant(),
@@ -74,7 +74,7 @@ def header(seed: int, width: int, height: int, spp: int, assets: Assets) -> dict
     }
 
 
-def identity(seed: int, index: int) -> str:
+def sample_id(seed: int, index: int) -> str:
     """The id of a scene."""
     return f"{seed:04d}-{index:06d}"
 
@@ -93,39 +93,43 @@ def render(
     """Render the scenes `start` .. `start + count - 1` of a seed into a data folder; yields one record a
     scene.
 
-    What is there already is skipped, so a killed job is resumed by the same call. FolderError when the folder
+    Existing samples are skipped, so the same call resumes a killed job. FolderError when the folder
     was made with other settings, versions or assets; RendererMissing without mitsuba; RuntimeError when a
-    worker dies. Closing the generator stops the workers.
+    worker process exits with an error. Closing the generator stops the workers.
     """
     if count < 1 or workers < 1 or spp < 1 or min(width, height) < 16 or start < 0 or seed < 0:
         raise ValueError(
             "count, workers and spp must be at least 1, the size at least 16x16, seed and start at least 0"
         )
-    made = header(seed, width, height, spp, find(assets))
+    made = header(seed, width, height, spp, find_assets(assets))
     writer = FolderWriter(out, made)
-    task = Task(os.fspath(out), made, seed, width, height, spp, assets)
-    todo = [i for i in range(start, start + count) if not writer.has(identity(seed, i))]
+    job = RenderJob(os.fspath(out), made, seed, width, height, spp, assets)
+    todo = [i for i in range(start, start + count) if not writer.has(sample_id(seed, i))]
     done = count - len(todo)
-    for record in _farm(task, todo, workers):
+    for record in _run_workers(job, todo, workers):
         done += 1
         yield Progress(**record, done=done, total=count)
-        if done % MERGE == 0:
+        if done % MERGE_EVERY == 0:
             writer.finish()
     writer.finish()
-    contact_sheet(Path(out), [identity(seed, i) for i in range(start, start + count)])
+    contact_sheet(Path(out), [sample_id(seed, i) for i in range(start, start + count)])
 
 
-def _farm(task: Task, todo: list[int], workers: int) -> Iterator[dict[str, Any]]:
-    """Hand out slices of the work to short-lived processes; yields their records as they come."""
+def _run_workers(job: RenderJob, todo: list[int], workers: int) -> Iterator[dict[str, Any]]:
+    """Distribute slices of the indices over short-lived processes; yields their records as they arrive."""
     context = mp.get_context("spawn")
-    slices = [todo[k : k + LIFE] for k in range(0, len(todo), LIFE)] if len(todo) > LIFE * workers else []
+    slices = (
+        [todo[k : k + SCENES_PER_WORKER] for k in range(0, len(todo), SCENES_PER_WORKER)]
+        if len(todo) > SCENES_PER_WORKER * workers
+        else []
+    )
     slices = slices or [part for part in (todo[k::workers] for k in range(workers)) if part]
     running: dict[Connection, Any] = {}
     try:
         while slices or running:
             while slices and len(running) < workers:
                 mine, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_work, args=(task, slices.pop(0), theirs), daemon=True)
+                process = context.Process(target=_run_worker, args=(job, slices.pop(0), theirs), daemon=True)
                 process.start()
                 theirs.close()
                 running[mine] = process
@@ -138,7 +142,7 @@ def _farm(task: Task, todo: list[int], workers: int) -> Iterator[dict[str, Any]]
                     process.join()
                     if process.exitcode:
                         raise RuntimeError(
-                            f"a rendering process died (exit code {process.exitcode}); the same call resumes"
+                            f"a rendering process failed (exit code {process.exitcode}); the same call resumes"
                         ) from None
                     continue
                 if isinstance(message, BaseException):
@@ -149,18 +153,18 @@ def _farm(task: Task, todo: list[int], workers: int) -> Iterator[dict[str, Any]]
             process.terminate()
 
 
-def _work(task: Task, indices: list[int], results: Connection) -> None:
-    """The life of a worker process."""
+def _run_worker(job: RenderJob, indices: list[int], results: Connection) -> None:
+    """Render the scenes of one worker process."""
     try:
-        assets = find(task.assets)
-        writer = FolderWriter(task.root, task.header)
+        assets = find_assets(job.assets)
+        writer = FolderWriter(job.root, job.header)
         for index in indices:
             began = time.monotonic()
-            sample = render_one(task.seed, index, task.width, task.height, task.spp, assets)
+            sample = render_one(job.seed, index, job.width, job.height, job.spp, assets)
             try:
                 writer.write(sample)
             except FileNotFoundError:
-                # The parent merged the rows and removed their folder between two of our steps.
+                # The parent merged the rows and removed their folder between two steps of this process.
                 writer.write(sample)
             results.send({"id": sample.id, "seconds": time.monotonic() - began, "caption": sample.caption})
     except (RendererMissing, ValueError, OSError, RuntimeError) as error:

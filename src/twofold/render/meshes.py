@@ -1,6 +1,6 @@
 """Triangle meshes and the few primitives everything is built of.
 
-World frame: z up, metres. Texture coordinates are in metres too (see `atlas`), so that a brick is a brick on any wall.
+World frame: z up, metres. Texture coordinates are in metres too: patterns have one scale everywhere.
 Every vertex carries a normal: flat parts repeat their vertices, curved parts share them.
 """
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Mesh:
-    """vertices n 3 (metres), faces m 3 (counter-clockwise seen from outside), uv n 2 (metres), normals n 3
+    """vertices n 3 (metres), faces m 3 (counter-clockwise from outside), uv n 2 (metres), normals n 3
     (unit).
     """
 

@@ -20,7 +20,7 @@ from twofold.io import atomic_write
 from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import Array, Mesh
 from twofold.render.textures import Rng
-from twofold.render.wavefront import Coat, read_obj
+from twofold.render.wavefront import MaterialMesh, read_obj
 
 _CACHE_VERSION = 1
 LARGEST = 600_000
@@ -96,13 +96,13 @@ class Model:
     turn: tuple[float, ...]
 
     def piece(self, rng: Rng) -> Piece:
-        """The model as a piece of furniture, its materials kept, tinted, or exchanged for patterns of
-        ours.
+        """The model as a piece of furniture, its materials kept, tinted, or replaced by procedural
+        patterns.
         """
         parts = []
         keep = rng.random() < 0.55
-        for coat in _coats(self):
-            parts.append(_paint(rng, coat, keep))
+        for material in _read_model(self):
+            parts.append(_textured_part(rng, material, keep))
         return Piece(self.kind, parts, self.size[:2], self.top)
 
 
@@ -114,7 +114,7 @@ class Catalogue:
     licences: dict[str, str] = field(default_factory=dict)
 
     def pick(self, rng: Rng, slot: str, chance: float = 0.6) -> Piece | None:
-        """A model for a slot with some probability. Draws nothing at all when there is none."""
+        """A model for a slot with some probability. Uses no random number where there is none."""
         models = self.slots.get(slot, ())
         if not models or rng.random() > chance:
             return None
@@ -137,23 +137,24 @@ class Catalogue:
         ]
 
 
-def _paint(rng: Rng, coat: Coat, keep: bool) -> Part:
-    """A coat as a part: its own picture or colour (a little off), or a pattern by projection along the
+def _textured_part(rng: Rng, material: MaterialMesh, keep: bool) -> Part:
+    """A material as a part: its own image or colour (a little off), or a pattern by projection along the
     main axes.
     """
     if keep or rng.random() < 0.3:
-        if coat.picture is not None:
-            picture = (coat.picture / 255.0) ** 2.2 * rng.uniform(0.7, 1.2)
-            return Part(coat.mesh, picture=np.clip(picture, 0.02, 0.92).astype(np.float32)[::-1])
-        shade = np.clip(np.asarray(coat.color) ** 2.2 * rng.uniform(0.7, 1.2, 3), 0.02, 0.9)
-        return Part(coat.mesh, picture=np.broadcast_to(shade, (8, 8, 3)).astype(np.float32))
+        if material.image is not None:
+            image = (material.image / 255.0) ** 2.2 * rng.uniform(0.7, 1.2)
+            return Part(material.mesh, image=np.clip(image, 0.02, 0.92).astype(np.float32)[::-1])
+        shade = np.clip(np.asarray(material.color) ** 2.2 * rng.uniform(0.7, 1.2, 3), 0.02, 0.9)
+        return Part(material.mesh, image=np.broadcast_to(shade, (8, 8, 3)).astype(np.float32))
     return Part(
-        replace(coat.mesh, uv=_projected(coat.mesh)), "plain plain plain wood wood fabric cloudy stripes"
+        replace(material.mesh, uv=_projected(material.mesh)),
+        "plain plain plain wood wood fabric cloudy stripes",
     )
 
 
 def _projected(mesh: Mesh) -> Array:
-    """Texture coordinates in metres: each face seen along the axis it looks to most."""
+    """Texture coordinates in metres: each face projected along its dominant axis."""
     face = np.abs(mesh.normals[mesh.faces].mean(1)).argmax(1)
     axes = np.array([[1, 2], [0, 2], [0, 1]])[face]
     uv = np.zeros((len(mesh.vertices), 2))
@@ -219,8 +220,8 @@ def _cache_folder() -> Path:
 
 
 @lru_cache(maxsize=64)
-def _coats(model: Model) -> list[Coat]:
-    """The model's coats in metres, z up, front toward -y, standing on the origin;
+def _read_model(model: Model) -> list[MaterialMesh]:
+    """The model's materials in metres, z up, front toward -y, standing on the origin;
     parsed once and kept on disk.
     """
     source = f"{model.archive.name}|{model.archive.stat().st_size}|{model.path}"
@@ -229,9 +230,9 @@ def _coats(model: Model) -> list[Coat]:
     if path.exists():
         return _load(path)
     with zipfile.ZipFile(model.archive) as archive:
-        coats = _stand(read_obj(archive, model.path), model)
+        materials = _stand(read_obj(archive, model.path), model)
     arrays: dict[str, NDArray] = {}
-    for k, c in enumerate(coats):
+    for k, c in enumerate(materials):
         mesh = c.mesh
         arrays |= {
             f"v{k}": mesh.vertices,
@@ -240,20 +241,20 @@ def _coats(model: Model) -> list[Coat]:
             f"n{k}": mesh.normals,
             f"c{k}": np.array(c.color),
         }
-        if c.picture is not None:
-            arrays[f"p{k}"] = c.picture
+        if c.image is not None:
+            arrays[f"p{k}"] = c.image
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as file:
         np.savez(file, allow_pickle=False, **arrays)
-    return coats
+    return materials
 
 
-def _load(path: Path) -> list[Coat]:
+def _load(path: Path) -> list[MaterialMesh]:
     """Coats from the cache."""
     with np.load(path, allow_pickle=False) as d:
         names = set(d.files)
         return [
-            Coat(
+            MaterialMesh(
                 Mesh(d[f"v{k}"], d[f"f{k}"], d[f"t{k}"], d[f"n{k}"]),
                 tuple(d[f"c{k}"].tolist()),
                 d[f"p{k}"] if f"p{k}" in names else None,
@@ -262,19 +263,19 @@ def _load(path: Path) -> list[Coat]:
         ]
 
 
-def _stand(coats: list[Coat], model: Model) -> list[Coat]:
-    """From the catalogue's frame (y up, z to the front, any unit) to ours, scaled to the catalogue's size."""
+def _stand(materials: list[MaterialMesh], model: Model) -> list[MaterialMesh]:
+    """From the catalogue's frame (y up, z front, any unit) to the scene frame, scaled to the catalogue's size."""
     r = np.array(model.turn).reshape(3, 3) if len(model.turn) == 9 else np.eye(3)
     # x right stays, front +z becomes -y, up +y becomes +z: a rotation, so windings stay.
     r = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]) @ r
-    turned = [c.mesh.rotated(r) for c in coats]
+    turned = [c.mesh.rotated(r) for c in materials]
     low = np.min([m.vertices.min(0) for m in turned], 0)
     high = np.max([m.vertices.max(0) for m in turned], 0)
     scale = np.asarray(model.size) / np.maximum(high - low, 1e-9)
     out = []
-    for coat, mesh in zip(coats, turned, strict=True):
+    for material, mesh in zip(materials, turned, strict=True):
         v = (mesh.vertices - [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]) * scale
         n = mesh.normals / scale
         n /= np.linalg.norm(n, axis=1, keepdims=True) + 1e-30
-        out.append(replace(coat, mesh=Mesh(v, mesh.faces, mesh.uv, n)))
+        out.append(replace(material, mesh=Mesh(v, mesh.faces, mesh.uv, n)))
     return out

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twofold.render import pictures, things
-from twofold.render.camera import View, look
+from twofold.render import image_textures, objects
+from twofold.render.camera import View, look_at
 from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import (
     Mesh,
@@ -43,7 +43,7 @@ class Ground:
         self.t = t
 
     def mesh(self) -> Mesh:
-        """The surface; texture coordinates fold back every few cells so that a small picture covers
+        """The surface; texture coordinates fold back every few cells so that a small image covers
         everything.
         """
         x, y = np.meshgrid(self.t, self.t, indexing="ij")
@@ -109,7 +109,7 @@ def bush(rng: Rng) -> Piece:
     s = rng.uniform(0.5, 1.3)
     return Piece(
         "plant",
-        [Part(things.foliage(rng, int(rng.integers(150, 400)), s * 0.7, s, 0.07 * s), "leaves")],
+        [Part(objects.foliage(rng, int(rng.integers(150, 400)), s * 0.7, s, 0.07 * s), "leaves")],
         (s, s),
     )
 
@@ -136,7 +136,7 @@ def car(rng: Rng) -> Piece:
 
 
 def house(rng: Rng, width: float, depth: float) -> list[Part]:
-    """A house whose front looks toward -y: facade picture, roof, and real relief (sills, balconies, door
+    """A house whose front faces -y: facade image, roof, and real relief (sills, balconies, door
     step).
     """
     floors, bays = int(rng.integers(2, 7)), max(2, int(width / rng.uniform(2.2, 3.2)))
@@ -170,23 +170,23 @@ def house(rng: Rng, width: float, depth: float) -> list[Part]:
         relief.append(box((width * 0.9, 1.0, 0.06), (0, -depth / 2 - 0.5, h / floors - 0.3)))
     if relief:
         parts.append(Part(join(relief), "plain stripes", "light"))
-    parts[0] = Part(parts[0].mesh, f"{floors} {bays}", paint="facade")
+    parts[0] = Part(parts[0].mesh, f"{floors} {bays}", texture_kind="facade")
     return parts
 
 
 def put_house(
     rng: Rng, b: Builder, width: float, depth: float, at: tuple[float, float, float], turn: float
 ) -> None:
-    """A house as one instance; the facade picture covers all its sides."""
-    owner = b.instance("building")
+    """A house as one instance; the facade image covers all its sides."""
+    owner = b.add_instance("building")
     for part in house(rng, width, depth):
-        skin = None
-        if part.paint == "facade" and not b.clay:
+        atlas_tile = None
+        if part.texture_kind == "facade" and not b.untextured:
             floors, bays = (int(v) for v in part.patterns.split())
-            skin = b.add_skin(pictures.facade(rng, floors, bays, rng.random() < 0.4))
-        elif part.paint == "facade":
+            atlas_tile = b.add_atlas_tile(image_textures.facade(rng, floors, bays, rng.random() < 0.4))
+        elif part.texture_kind == "facade":
             part = Part(part.mesh, "plain")
-        b.put(part.moved(at, turn), owner, skin)
+        b.add_part(part.moved(at, turn), owner, atlas_tile)
 
 
 def _street(rng: Rng, b: Builder, ground: Ground) -> float:
@@ -205,11 +205,11 @@ def _street(rng: Rng, b: Builder, ground: Ground) -> float:
             box((x1 - x0, step, lift + 0.3), ((x0 + x1) / 2, -REACH + step * (k + 0.5), -0.3))
             for k in range(cells)
         ]
-        b.put(Part(join(blocks), patterns, "neutral"), b.instance(kind))
+        b.add_part(Part(join(blocks), patterns, "neutral"), b.add_instance(kind))
         del side
     if rng.random() < 0.6:
         marks = join([box((0.12, 1.6, 0.012), (0, y, 0.02)) for y in np.arange(-50, 50, 4.0)])
-        b.put(Part(marks, "plain", "light"), b.instance("road"))
+        b.add_part(Part(marks, "plain", "light"), b.add_instance("road"))
     edge = road + walk + rng.uniform(0, 2)
     for side in (-1, 1):
         y = -REACH + 6
@@ -218,17 +218,17 @@ def _street(rng: Rng, b: Builder, ground: Ground) -> float:
             if rng.random() < 0.85:
                 put_house(rng, b, w, d, (side * (edge + d / 2), y + w / 2, -0.2), np.pi / 2 * side * -1)
             elif rng.random() < 0.7:
-                b.place(tree(rng), (side * (edge + 3), y + w / 2, 0))
+                b.add_piece(tree(rng), (side * (edge + 3), y + w / 2, 0))
             y += w + (0 if rng.random() < 0.6 else rng.uniform(0.5, 5))
     for _ in range(int(rng.integers(1, 7))):
         side = rng.choice([-1, 1])
-        b.place(
+        b.add_piece(
             b.models.pick(rng, "car") or car(rng),
             (side * (road - 1.0), rng.uniform(-30, 30), 0.02),
             float(rng.choice([0, np.pi])) + rng.normal(0, 0.03),
         )
     for _ in range(int(rng.integers(0, 6))):
-        b.place(
+        b.add_piece(
             tree(rng),
             (rng.choice([-1, 1]) * (road + walk * 0.7), rng.uniform(-35, 35), 0.1),
             rng.uniform(0, 6),
@@ -237,10 +237,13 @@ def _street(rng: Rng, b: Builder, ground: Ground) -> float:
         if rng.random() < 0.5:
             side, hgt = float(rng.choice([-1, 1])), rng.uniform(3, 6)
             pole = join([tube([(0, 0, 0), (0, 0, hgt), (-0.8 * side, 0, hgt + 0.2)], 0.06, 8)])
-            b.put(Part(pole.moved((side * (road + 0.4), float(y), 0.1)), "plain", "dark"), b.instance("pole"))
+            b.add_part(
+                Part(pole.moved((side * (road + 0.4), float(y), 0.1)), "plain", "dark"),
+                b.add_instance("pole"),
+            )
     for _ in range(int(rng.choice([0, 1, 1, 3]))):
-        b.place(
-            b.models.pick(rng, "person") or things.person(rng),
+        b.add_piece(
+            b.models.pick(rng, "person") or objects.person(rng),
             (rng.choice([-1, 1]) * (road + walk * rng.uniform(0.2, 0.8)), rng.uniform(-15, 15), 0.14),
             rng.uniform(0, 6.3),
         )
@@ -280,21 +283,23 @@ def _park(rng: Rng, b: Builder, ground: Ground) -> None:
         return (float(x), float(y), ground.at(x, y))
 
     for _ in range(int(rng.integers(4, 16))):
-        b.place(tree(rng), spot(4, 38), rng.uniform(0, 6))
+        b.add_piece(tree(rng), spot(4, 38), rng.uniform(0, 6))
     for _ in range(int(rng.integers(1, 9))):
-        b.place(bush(rng), spot(2.5, 18), rng.uniform(0, 6))
+        b.add_piece(bush(rng), spot(2.5, 18), rng.uniform(0, 6))
     for _ in range(int(rng.integers(0, 7))):
-        rock = things.lump(rng, rng.uniform(0.3, 1.8, 3) * [1, 1, 0.7], rng.uniform(0.4, 1.2))
-        b.place(
+        rock = objects.lump(rng, rng.uniform(0.3, 1.8, 3) * [1, 1, 0.7], rng.uniform(0.4, 1.2))
+        b.add_piece(
             Piece("rock", [Part(rock, "cloudy marble", "neutral", roughness=0.9)], (1, 1)),
             spot(2.5, 20),
             rng.uniform(0, 6),
         )
     for _ in range(int(rng.integers(0, 3))):
-        b.place(_bench(rng), spot(2.5, 9), rng.uniform(0, 6))
+        b.add_piece(_bench(rng), spot(2.5, 9), rng.uniform(0, 6))
     for _ in range(int(rng.integers(0, 3))):
         x, y, z = spot(4, 14)
-        b.put(_fence(rng, rng.uniform(3, 9)).moved((x, y, z - 0.1), rng.uniform(0, 6)), b.instance("fence"))
+        b.add_part(
+            _fence(rng, rng.uniform(3, 9)).moved((x, y, z - 0.1), rng.uniform(0, 6)), b.add_instance("fence")
+        )
     for _ in range(int(rng.integers(0, 6))):
         x, y, z = spot(16, 45)
         put_house(
@@ -306,7 +311,7 @@ def _park(rng: Rng, b: Builder, ground: Ground) -> None:
             float(np.arctan2(y, x) - np.pi / 2 + rng.normal(0, 0.4)),
         )
     for _ in range(int(rng.choice([0, 0, 1, 2]))):
-        b.place(b.models.pick(rng, "person") or things.person(rng), spot(2.5, 9), rng.uniform(0, 6.3))
+        b.add_piece(b.models.pick(rng, "person") or objects.person(rng), spot(2.5, 9), rng.uniform(0, 6.3))
 
 
 def _mountains(rng: Rng, b: Builder) -> None:
@@ -323,11 +328,11 @@ def _mountains(rng: Rng, b: Builder) -> None:
     uv = np.stack(
         [np.abs(np.arange(n) % 16 - 8)[:, None] * 3.0 + np.zeros((1, 3)), np.tile([0, 8, 20.0], (n, 1))], -1
     )
-    b.put(
+    b.add_part(
         Part(
             smooth(points, grid_faces(n, 3)[:, ::-1], uv.reshape(-1, 2)), "cloudy grass leaves", roughness=1.0
         ),
-        b.instance("mountain"),
+        b.add_instance("mountain"),
     )
 
 
@@ -335,8 +340,9 @@ def build_outdoor(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
     """A street or a park; returns its name and the function that proposes cameras."""
     street = rng.random() < 0.55
     ground = Ground(rng, 0.0 if street else float(rng.choice([0.5, 3, 8])))
-    b.put(
-        Part(ground.mesh(), "grass grass grass asphalt tiles cloudy", roughness=0.95), b.instance("terrain")
+    b.add_part(
+        Part(ground.mesh(), "grass grass grass asphalt tiles cloudy", roughness=0.95),
+        b.add_instance("terrain"),
     )
     half = 6.0
     if street:
@@ -359,7 +365,7 @@ def build_outdoor(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
         if r.random() < 0.1:
             eye[2] += r.uniform(1, 5)
         target = eye[:2] + np.array([np.cos(direction), np.sin(direction)])
-        return look(
+        return look_at(
             eye,
             target,
             r.uniform(48, 75),

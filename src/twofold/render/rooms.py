@@ -1,4 +1,4 @@
-"""Furnished rooms, seen at eye height."""
+"""Furnished rooms, viewed at eye height."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from twofold.render import furniture as f
-from twofold.render import things
-from twofold.render.camera import View, look
+from twofold.render import objects
+from twofold.render.camera import View, look_at
 from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import Array, box
 from twofold.render.scene import Builder
@@ -70,7 +70,7 @@ def scatter(
     """Stand up to `most` small things on the top of a piece without overlap."""
     placed: list[tuple[float, float, float]] = []
     for _ in range(int(rng.integers(0, most + 1))):
-        thing = b.models.pick(rng, "small", 0.5) or things.small_thing(rng)
+        thing = b.models.pick(rng, "small", 0.5) or objects.small_object(rng)
         r = max(thing.size) / 2
         lx = rng.uniform(-1, 1) * max(piece.size[0] / 2 - r, 0) * scale
         ly = rng.uniform(-1, 1) * max(piece.size[1] / 2 - r, 0) * scale
@@ -78,7 +78,7 @@ def scatter(
             continue
         placed.append((lx, ly, r))
         c, s = np.cos(turn), np.sin(turn)
-        b.place(
+        b.add_piece(
             thing,
             (at[0] + c * lx - s * ly, at[1] + s * lx + c * ly, at[2] + piece.top),
             rng.uniform(0, 2 * np.pi),
@@ -86,17 +86,17 @@ def scatter(
 
 
 def _make(rng: Rng, b: Builder, name: str) -> Piece:
-    """A piece by the name used in the plans: a model when there is one and the dice agree, else ours."""
+    """A piece by its name in the plans: with some probability a catalogue model, else a procedural one."""
     if found := b.models.pick(rng, name):
         return found
     if name == "plant":
-        return things.potted_plant(rng, rng.uniform(2, 4))
+        return objects.potted_plant(rng, rng.uniform(2, 4))
     if name == "boxes":
-        parts = [p.mesh.scaled(2.0) for p in things.carton(rng).parts]
+        parts = [p.mesh.scaled(2.0) for p in objects.carton(rng).parts]
         low, high = parts[0].bounds
         return Piece(
             "box",
-            [Part(parts[0], paint="poster" if rng.random() < 0.3 else "")],
+            [Part(parts[0], texture_kind="poster" if rng.random() < 0.3 else "")],
             (high[0] - low[0], high[1] - low[1]),
         )
     return getattr(f, name)(rng)
@@ -135,17 +135,19 @@ def _stand(
     here = (at[0], at[1], 0.0)
     if piece.kind == "lamp" and rng.random() < 0.6 and len(b.lights) < 3:
         shade = piece.parts[1].mesh.moved(here, turn)
-        b.light(shade, np.array([1.0, rng.uniform(0.7, 0.95), rng.uniform(0.45, 0.8)]) * rng.uniform(1.5, 5))
+        b.add_light(
+            shade, np.array([1.0, rng.uniform(0.7, 0.95), rng.uniform(0.45, 0.8)]) * rng.uniform(1.5, 5)
+        )
         piece = Piece(piece.kind, piece.parts[:1], piece.size)
-    b.place(piece, here, turn)
+    b.add_piece(piece, here, turn)
     if piece.top:
         scatter(rng, b, piece, here, turn, 7 if name in ("desk", "dining_table") else 5, 0.9)
     if name == "desk":
         c, s = np.cos(turn), np.sin(turn)
         if rng.random() < 0.7:
             lx = rng.uniform(-0.3, 0.3) * piece.size[0]
-            b.place(
-                things.monitor(rng), (at[0] + c * lx - s * 0.12, at[1] + s * lx + c * 0.12, piece.top), turn
+            b.add_piece(
+                objects.monitor(rng), (at[0] + c * lx - s * 0.12, at[1] + s * lx + c * 0.12, piece.top), turn
             )
         seat = _make(rng, b, "office_chair" if rng.random() < 0.6 else "chair")
         out = -(piece.size[1] / 2 + rng.uniform(0.05, 0.5))
@@ -153,7 +155,7 @@ def _stand(
         rect = _rect(x, y, seat.size, 0)
         if floor.fits((rect[0] + 0.1, rect[1] + 0.1, rect[2] - 0.1, rect[3] - 0.1)):
             floor.taken.append(rect)
-            b.place(seat, (x, y, 0), turn + np.pi + rng.normal(0, 0.5))
+            b.add_piece(seat, (x, y, 0), turn + np.pi + rng.normal(0, 0.5))
 
 
 def _middle(rng: Rng, b: Builder, floor: Floor, name: str) -> Array:
@@ -180,7 +182,7 @@ def _middle(rng: Rng, b: Builder, floor: Floor, name: str) -> Array:
         sx, sy = x - np.sin(a) * 1.2, y + np.cos(a) * 1.2
         if floor.fits(_rect(sx, sy, seat.size, a), 0.02):
             floor.taken.append(_rect(sx, sy, seat.size, a))
-            b.place(seat, (sx, sy, 0), a + rng.normal(0, 0.15))
+            b.add_piece(seat, (sx, sy, 0), a + rng.normal(0, 0.15))
     elif name == "desks":
         for k in range(int(rng.integers(1, 3))):
             table, a = _make(rng, b, "desk"), turn + np.pi * k
@@ -193,7 +195,7 @@ def _middle(rng: Rng, b: Builder, floor: Floor, name: str) -> Array:
             piece, px, py = _make(rng, b, "boxes"), x + rng.normal(0, 0.6), y + rng.normal(0, 0.6)
             if floor.fits(_rect(px, py, piece.size, 0.7)):
                 floor.taken.append(_rect(px, py, piece.size, 0.7))
-                b.place(piece, (px, py, 0), rng.uniform(0, 6.3))
+                b.add_piece(piece, (px, py, 0), rng.uniform(0, 6.3))
     return np.array([x, y])
 
 
@@ -215,13 +217,13 @@ def _chairs(rng: Rng, b: Builder, table: Piece, at: tuple[float, float], turn: f
         out = rng.uniform(0.0, 0.3) if rng.random() < 0.7 else rng.uniform(0.3, 0.6)
         lx, ly = sx - np.sin(face) * out, sy + np.cos(face) * out
         c, s = np.cos(turn), np.sin(turn)
-        owner = b.instance("chair")
+        owner = b.add_instance("chair")
         where = (at[0] + c * lx - s * ly, at[1] + s * lx + c * ly, 0.0)
         angle = turn + face + rng.normal(0, 0.12)
         for k, part in enumerate(model.parts):
-            skin = b.put(part.moved(where, angle), owner, first[k] if k < len(first) else None)
+            atlas_tile = b.add_part(part.moved(where, angle), owner, first[k] if k < len(first) else None)
             if len(first) <= k:
-                first.append(skin)
+                first.append(atlas_tile)
 
 
 def build_room(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
@@ -242,19 +244,19 @@ def build_room(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
         rug = Part(
             box((rw, rd, 0.012), (float(rx), float(ry), 0)), "carpet fabric flowers stripes cells tiles"
         )
-        b.put(rug, b.instance("rug"))
+        b.add_part(rug, b.add_instance("rug"))
     for _ in range(int(rng.integers(5, 12))):
         _along_wall(rng, b, floor, str(rng.choice(sides)))
     if rng.random() < 0.12:
         px, py = rng.uniform(-0.4, 0.4, 2) * [room.width, room.depth]
         if floor.fits(_rect(px, py, (0.6, 0.6), 0)):
             floor.taken.append(_rect(px, py, (0.6, 0.6), 0))
-            b.place(b.models.pick(rng, "person") or things.person(rng), (px, py, 0), rng.uniform(0, 6.3))
+            b.add_piece(b.models.pick(rng, "person") or objects.person(rng), (px, py, 0), rng.uniform(0, 6.3))
     for _ in range(int(rng.integers(0, 4))):
         px, py = rng.uniform(-0.45, 0.45, 2) * [room.width, room.depth]
-        thing = things.carton(rng) if rng.random() < 0.5 else things.toy(rng)
+        thing = objects.carton(rng) if rng.random() < 0.5 else objects.toy(rng)
         if floor.fits(_rect(px, py, thing.size, 0.7)):
-            b.place(thing, (px, py, 0), rng.uniform(0, 6.3))
+            b.add_piece(thing, (px, py, 0), rng.uniform(0, 6.3))
     spots = np.array([[(t[0] + t[2]) / 2, (t[1] + t[3]) / 2] for t in floor.taken] or [[0.0, 0.0]])
 
     def propose(r: Rng) -> View:
@@ -268,7 +270,7 @@ def build_room(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
             target = -side * 0.6
         eye = np.array([side[0], side[1], min(r.uniform(1.2, 1.8), room.height - 0.4)])
         tilt = float(np.clip(r.normal(11, 8), -3, 28))
-        return look(eye, target, r.uniform(50, 75), tilt, np.radians(r.normal(0, 1.5)))
+        return look_at(eye, target, r.uniform(50, 75), tilt, np.radians(r.normal(0, 1.5)))
 
     return name, propose
 

@@ -1,4 +1,4 @@
-"""A scene as plain arrays: one mesh, one atlas, a few lights, one sky. Nothing here knows the path tracer."""
+"""A scene as plain arrays: one mesh, one atlas, a few lights, one sky. Independent of the path tracer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.render import pictures
-from twofold.render.atlas import Skin, pack
+from twofold.render import image_textures
+from twofold.render.atlas import AtlasTile, pack
 from twofold.render.camera import View
 from twofold.render.classes import IDS
 from twofold.render.furniture import Part, Piece
@@ -65,95 +65,97 @@ class Scene:
 class Builder:
     """Collects parts and lights of a scene. All randomness comes from `rng`.
 
-    clay: paint everything plain (geometry without texture).
+    untextured: plain colours only (geometry without texture).
     """
 
     rng: Rng
-    clay: bool = False
+    untextured: bool = False
     models: Catalogue = field(default_factory=Catalogue)
     kinds: list[int] = field(default_factory=lambda: [IDS["sky"]])
-    skins: list[Skin] = field(default_factory=list)
+    atlas_tiles: list[AtlasTile] = field(default_factory=list)
     meshes: list[Mesh] = field(default_factory=list)
     faces: list[tuple[int, int, float, float]] = field(
         default_factory=list
-    )  # instance, skin, roughness, metallic
+    )  # instance, atlas_tile, roughness, metallic
     lights: list[Light] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
 
-    def instance(self, kind: str) -> int:
+    def add_instance(self, kind: str) -> int:
         """A new instance of a class."""
         self.kinds.append(IDS[kind])
         return len(self.kinds) - 1
 
-    def skin(self, part: Part) -> int:
-        """The picture for a part, drawn now."""
+    def make_atlas_tile(self, part: Part) -> int:
+        """The tile of a part, with a random texture."""
         rng = self.rng
-        if part.picture is not None and not self.clay:
-            skin = Skin(part.picture, 1.0)
-        elif self.clay:
-            mood = "light" if rng.random() < 0.5 else "any"
-            skin = Skin(np.broadcast_to(color(rng, mood).astype(np.float32), (8, 8, 3)), 1.0)
-        elif part.paint == "poster":
-            skin = Skin(pictures.poster(rng), 0.0)
-        elif part.paint == "spines":
-            skin = Skin(pictures.spines(rng), 0.0)
+        if part.image is not None and not self.untextured:
+            atlas_tile = AtlasTile(part.image, 1.0)
+        elif self.untextured:
+            palette = "light" if rng.random() < 0.5 else "any"
+            atlas_tile = AtlasTile(np.broadcast_to(color(rng, palette).astype(np.float32), (8, 8, 3)), 1.0)
+        elif part.texture_kind == "poster":
+            atlas_tile = AtlasTile(image_textures.poster(rng), 0.0)
+        elif part.texture_kind == "spines":
+            atlas_tile = AtlasTile(image_textures.spines(rng), 0.0)
         else:
-            t = texture(rng, part.patterns, part.mood)
-            skin = Skin(t.picture, t.period)
-        self.skins.append(skin)
-        return len(self.skins) - 1
+            t = texture(rng, part.patterns, part.palette)
+            atlas_tile = AtlasTile(t.image, t.period)
+        self.atlas_tiles.append(atlas_tile)
+        return len(self.atlas_tiles) - 1
 
-    def add_skin(self, picture: NDArray[np.float32], period: float = 0.0) -> int:
-        """A picture made elsewhere."""
-        self.skins.append(Skin(picture, period))
-        return len(self.skins) - 1
+    def add_atlas_tile(self, image: NDArray[np.float32], period: float = 0.0) -> int:
+        """An image that is passed in."""
+        self.atlas_tiles.append(AtlasTile(image, period))
+        return len(self.atlas_tiles) - 1
 
-    def put(self, part: Part, instance: int, skin: int | None = None) -> int:
-        """Add a part to an instance; returns the skin it wears, so that another part may wear it too."""
+    def add_part(self, part: Part, instance: int, atlas_tile: int | None = None) -> int:
+        """Add a part to an instance; returns its atlas tile, so that another part may share it."""
         rng = self.rng
-        skin = self.skin(part) if skin is None else skin
+        atlas_tile = self.make_atlas_tile(part) if atlas_tile is None else atlas_tile
         rough = float(np.clip(rng.beta(3, 1.6), 0.1, 1)) if part.roughness is None else part.roughness
         uv = part.mesh.uv - part.mesh.uv.min(0)
-        s = self.skins[skin]
+        s = self.atlas_tiles[atlas_tile]
         s.width, s.height = max(s.width, float(uv[:, 0].max())), max(s.height, float(uv[:, 1].max()))
         self.meshes.append(Mesh(part.mesh.vertices, part.mesh.faces, uv, part.mesh.normals))
-        self.faces.append((instance, skin, rough, part.metallic))
-        return skin
+        self.faces.append((instance, atlas_tile, rough, part.metallic))
+        return atlas_tile
 
-    def place(self, piece: Piece, at: tuple[float, float, float], turn: float = 0.0) -> int:
+    def add_piece(self, piece: Piece, at: tuple[float, float, float], turn: float = 0.0) -> int:
         """Add a piece of furniture or a thing, turned and standing on `at`; returns its instance."""
-        main = self.instance(piece.kind)
+        main = self.add_instance(piece.kind)
         others: dict[str, int] = {}
-        skin = None
+        atlas_tile = None
         for part in piece.parts:
             kind = part.kind or piece.kind
             if kind == piece.kind:
                 owner = main
             elif kind in ("book", "vase", "object"):
-                owner = others.setdefault(kind, self.instance(kind) if kind not in others else 0)
+                owner = others.setdefault(kind, self.add_instance(kind) if kind not in others else 0)
             else:
-                owner = self.instance(kind)
-            skin = self.put(part.moved(at, turn), owner, skin if part.paint == "same" else None)
+                owner = self.add_instance(kind)
+            atlas_tile = self.add_part(
+                part.moved(at, turn), owner, atlas_tile if part.texture_kind == "same" else None
+            )
         return main
 
-    def light(self, mesh: Mesh, radiance: Array | tuple[float, float, float], kind: str = "lamp") -> None:
+    def add_light(self, mesh: Mesh, radiance: Array | tuple[float, float, float], kind: str = "lamp") -> None:
         """Add a glowing mesh; beyond LIGHTS of them they stay dark surfaces."""
         r, g, b = (float(v) for v in radiance)
-        owner = self.instance(kind)
+        owner = self.add_instance(kind)
         if len(self.lights) < LIGHTS:
             self.lights.append(Light(mesh, owner, (r, g, b)))
         else:
-            self.put(Part(mesh, "plain", "light"), owner)
+            self.add_part(Part(mesh, "plain", "light"), owner)
 
     def finish(
         self, family: str, place: str, sky: NDArray[np.float32], propose: Callable[[Rng], View]
     ) -> Scene:
         """Pack the atlas and merge the meshes."""
-        atlas, areas = pack(self.skins)
+        atlas, areas = pack(self.atlas_tiles)
         pieces = []
-        for mesh, (_, skin, _, _) in zip(self.meshes, self.faces, strict=True):
-            u, v, w, h = areas[skin]
-            s = self.skins[skin]
+        for mesh, (_, atlas_tile, _, _) in zip(self.meshes, self.faces, strict=True):
+            u, v, w, h = areas[atlas_tile]
+            s = self.atlas_tiles[atlas_tile]
             scale = np.array([w / max(s.width, 1e-9), h / max(s.height, 1e-9)])
             pieces.append(Mesh(mesh.vertices, mesh.faces, mesh.uv * scale + [u, v], mesh.normals))
         counts = [len(m.faces) for m in self.meshes]

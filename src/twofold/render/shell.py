@@ -1,4 +1,4 @@
-"""The empty room: floor, ceiling, walls with windows, doors and openings, skirting, curtains, pictures,
+"""The empty room: floor, ceiling, walls with windows, doors and openings, skirting, curtains, images,
 lamps.
 """
 
@@ -14,7 +14,7 @@ from twofold.render.scene import Builder
 from twofold.render.textures import Rng
 
 TURN = (0.0, -np.pi / 2, np.pi, np.pi / 2)
-"""Turning a thing whose back looks toward +y so that it stands at the north, east, south or west wall."""
+"""Turning a thing whose back faces +y so that it stands at the north, east, south or west wall."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Hole:
 @dataclass
 class Room:
     """An axis-parallel room centred on the origin. `busy[i]`:
-    stretches of wall i that are taken by holes and pictures.
+    stretches of wall i that are taken by holes and images.
     """
 
     width: float
@@ -110,31 +110,33 @@ def _window(rng: Rng, b: Builder, hole: Hole, y: float, turn: float) -> None:
         bars.append(box((w, 0.05, 0.035), (c, y + 0.07, hole.bottom + h * (k + 1) / 3)))
     if hole.bottom > 0.3:
         bars.append(box((w + 0.1, 0.16, 0.03), (c, y - 0.03, hole.bottom - 0.03)))
-    b.put(Part(join(bars).moved(turn=turn), "plain wood", "light"), b.instance("window"))
+    b.add_part(Part(join(bars).moved(turn=turn), "plain wood", "light"), b.add_instance("window"))
     if rng.random() < 0.55:
         top = min(hole.top + rng.uniform(0.1, 0.25), 2.6)
         long = rng.random() < 0.7
         each = w * rng.uniform(0.2, 0.5)
-        skin = None
+        atlas_tile = None
         for side in (-1, 1):
             x = c + side * (w / 2 + 0.1 - each / 2 + 0.08)
             cloth = curtain(rng, each, top - (0.03 if long else max(hole.bottom - 0.25, 0.03)))
             low = top - (cloth.mesh.vertices[:, 2].max())
-            skin = b.put(cloth.moved((x, y - 0.11, low)).moved((0, 0, 0), turn), b.instance("curtain"), skin)
+            atlas_tile = b.add_part(
+                cloth.moved((x, y - 0.11, low)).moved((0, 0, 0), turn), b.add_instance("curtain"), atlas_tile
+            )
         rod = tube([(c - w / 2 - 0.3, y - 0.1, top + 0.02), (c + w / 2 + 0.3, y - 0.1, top + 0.02)], 0.013, 8)
-        b.put(Part(rod.moved(turn=turn), "plain wood", "any"), b.instance("curtain"))
+        b.add_part(Part(rod.moved(turn=turn), "plain wood", "any"), b.add_instance("curtain"))
 
 
 def _door(rng: Rng, b: Builder, hole: Hole, y: float, turn: float) -> None:
     """A frame, and for a door its leaf (shut or ajar); behind an opening a wall two metres away."""
     w, h, c = hole.right - hole.left, hole.top, (hole.left + hole.right) / 2
-    t, owner = 0.07, b.instance("door")
+    t, owner = 0.07, b.add_instance("door")
     frame = [
         box((t, 0.18, h + t), (hole.left - t / 2, y - 0.02 + 0.07, 0)),
         box((t, 0.18, h + t), (hole.right + t / 2, y + 0.05, 0)),
     ]
     frame.append(box((w, 0.18, t), (c, y + 0.05, h)))
-    skin = b.put(Part(join(frame).moved(turn=turn), "plain wood", "light"), owner)
+    atlas_tile = b.add_part(Part(join(frame).moved(turn=turn), "plain wood", "light"), owner)
     if hole.kind == "door":
         leaf = [box((w - 0.01, 0.04, h - 0.01), (w / 2, 0, 0))]
         for k in range(int(rng.integers(0, 4))):
@@ -142,22 +144,22 @@ def _door(rng: Rng, b: Builder, hole: Hole, y: float, turn: float) -> None:
         knob = ball(0.03, (w - 0.08, -0.06, h * 0.47))
         swing = -rng.uniform(0.3, 1.5) if rng.random() < 0.3 else 0.0
         at = (hole.left, y + 0.05, 0.0)
-        same = skin if rng.random() < 0.5 else None
-        b.put(Part(join(leaf).moved(at, swing).moved(turn=turn), "plain plain wood", "any"), owner, same)
-        b.put(Part(knob.moved(at, swing).moved(turn=turn), "plain", roughness=0.3, metallic=0.8), owner)
+        same = atlas_tile if rng.random() < 0.5 else None
+        b.add_part(Part(join(leaf).moved(at, swing).moved(turn=turn), "plain plain wood", "any"), owner, same)
+        b.add_part(Part(knob.moved(at, swing).moved(turn=turn), "plain", roughness=0.3, metallic=0.8), owner)
         if swing == 0.0:
             return
     beyond = y + rng.uniform(1.2, 2.5)
-    b.put(
+    b.add_part(
         Part(box((w + 5, 0.1, 3.0), (c, beyond, 0)).moved(turn=turn), "plain cloudy tiles bricks", "light"),
-        b.instance("wall"),
+        b.add_instance("wall"),
     )
-    b.put(
+    b.add_part(
         Part(
             box((w + 5, beyond - y, 0.02), (c, (y + beyond) / 2 + 0.14, -0.02)).moved(turn=turn),
             "wood tiles carpet",
         ),
-        b.instance("floor"),
+        b.add_instance("floor"),
     )
 
 
@@ -170,27 +172,27 @@ def build_shell(rng: Rng, b: Builder, room: Room) -> None:
         "wood wood wood tiles carpet carpet plain marble cloudy",
         "any",
     )
-    b.put(floor, b.instance("floor"))
-    b.put(Part(box((w + 0.3, d + 0.3, 0.1), (0, 0, h)), "plain", "light"), b.instance("ceiling"))
+    b.add_part(floor, b.add_instance("floor"))
+    b.add_part(Part(box((w + 0.3, d + 0.3, 0.1), (0, 0, h)), "plain", "light"), b.add_instance("ceiling"))
     usual = Part(
         box((1, 1, 1)),
         "plain plain plain plain cloudy stripes flowers tiles bricks",
         str(rng.choice(["light", "light", "light", "neutral", "any"])),
     )
-    skin = None
+    atlas_tile = None
     for wall in range(4):
         mesh = _wall(room.length(wall), h, room.holes[wall], room.away(wall)).moved(turn=TURN[wall])
         accent = rng.random() < 0.15
-        used = b.put(
-            Part(mesh, usual.patterns, "any" if accent else usual.mood, roughness=0.85),
-            b.instance("wall"),
-            None if accent else skin,
+        used = b.add_part(
+            Part(mesh, usual.patterns, "any" if accent else usual.palette, roughness=0.85),
+            b.add_instance("wall"),
+            None if accent else atlas_tile,
         )
-        skin = used if not accent and skin is None else skin
+        atlas_tile = used if not accent and atlas_tile is None else atlas_tile
         for hole in room.holes[wall]:
             (_window if hole.kind == "window" else _door)(rng, b, hole, room.away(wall), TURN[wall])
     _trim(rng, b, room)
-    _pictures(rng, b, room)
+    _wall_images(rng, b, room)
     _lamps(rng, b, room)
 
 
@@ -221,17 +223,17 @@ def _trim(rng: Rng, b: Builder, room: Room) -> None:
                 )
             )
     if boards:
-        b.put(Part(join(boards), "plain wood", "light"), b.instance("wall"))
+        b.add_part(Part(join(boards), "plain wood", "light"), b.add_instance("wall"))
     if rng.random() < 0.12:
         xs = np.linspace(-room.width / 2, room.width / 2, int(rng.integers(4, 8)))[1:-1]
-        b.put(
+        b.add_part(
             Part(join([box((0.15, room.depth, 0.18), (x, 0, room.height - 0.18)) for x in xs]), "wood"),
-            b.instance("ceiling"),
+            b.add_instance("ceiling"),
         )
 
 
-def _pictures(rng: Rng, b: Builder, room: Room) -> None:
-    """Framed pictures, posters, mirrors-without-mirror and clocks on free stretches of wall."""
+def _wall_images(rng: Rng, b: Builder, room: Room) -> None:
+    """Framed images, posters, mirrors-without-mirror and clocks on free stretches of wall."""
     for wall in range(4):
         for _ in range(int(rng.choice([0, 1, 1, 2, 3]))):
             w, h = rng.uniform(0.25, 1.2), rng.uniform(0.25, 0.9)
@@ -239,26 +241,28 @@ def _pictures(rng: Rng, b: Builder, room: Room) -> None:
             if not room.free(wall, x - w / 2, x + w / 2):
                 continue
             room.busy[wall].append((x - w / 2 - 0.05, x + w / 2 + 0.05))
-            z, y, owner = rng.uniform(1.2, 1.6), room.away(wall), b.instance("picture")
+            z, y, owner = rng.uniform(1.2, 1.6), room.away(wall), b.add_instance("picture")
             if rng.random() < 0.12:
                 clock = (
                     cylinder(0.16, 0.03, 28)
                     .rotated(np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]))
                     .moved((x, y, z + 0.2))
                 )
-                b.put(Part(clock.moved(turn=TURN[wall]), paint="poster"), owner)
+                b.add_part(Part(clock.moved(turn=TURN[wall]), texture_kind="poster"), owner)
                 continue
             if rng.random() < 0.7:
-                b.put(
+                b.add_part(
                     Part(
                         box((w + 0.08, 0.03, h + 0.08), (x, y - 0.015, z - 0.04)).moved(turn=TURN[wall]),
                         "wood plain",
                     ),
                     owner,
                 )
-            b.put(
+            b.add_part(
                 Part(
-                    box((w, 0.012, h), (x, y - 0.03, z)).moved(turn=TURN[wall]), paint="poster", roughness=0.5
+                    box((w, 0.012, h), (x, y - 0.03, z)).moved(turn=TURN[wall]),
+                    texture_kind="poster",
+                    roughness=0.5,
                 ),
                 owner,
             )
@@ -278,11 +282,14 @@ def _lamps(rng: Rng, b: Builder, room: Room) -> None:
         x, y = rng.uniform(-0.3, 0.3) * room.width, rng.uniform(-0.3, 0.3) * room.depth
         if style == 0:
             lw, ld = rng.uniform(0.3, 1.3), rng.uniform(0.15, 0.6)
-            b.light(box((lw, ld, 0.04), (x, y, room.height - 0.04)), warm * 6 / max(lw * ld, 0.1) ** 0.5)
+            b.add_light(box((lw, ld, 0.04), (x, y, room.height - 0.04)), warm * 6 / max(lw * ld, 0.1) ** 0.5)
         else:
             r, z = rng.uniform(0.09, 0.2), room.height - rng.uniform(0.15, 0.7)
-            b.put(Part(tube([(x, y, z), (x, y, room.height)], 0.008, 6), "plain", "dark"), b.instance("lamp"))
+            b.add_part(
+                Part(tube([(x, y, z), (x, y, room.height)], 0.008, 6), "plain", "dark"),
+                b.add_instance("lamp"),
+            )
             bulb = (
                 ball(r, (x, y, z - r)) if style == 1 else rounded((2.4 * r, 2.4 * r, r), (x, y, z - r), 0.7)
             )
-            b.light(bulb, warm * 5 * (0.15 / r) ** 1.5)
+            b.add_light(bulb, warm * 5 * (0.15 / r) ** 1.5)

@@ -1,4 +1,4 @@
-"""Light from far away: a sky made of formulas, or a measured panorama when one is installed."""
+"""Environment light: a procedural sky, or a measured panorama where one is installed."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def procedural(rng: Rng, overcast: float | None = None) -> tuple[NDArray[np.floa
     return sky.astype(np.float32), word
 
 
-def panorama(rng: Rng, picture: NDArray[np.float32]) -> NDArray[np.float32]:
+def panorama(rng: Rng, image: NDArray[np.float32]) -> NDArray[np.float32]:
     """A measured panorama h w 3, turned by a random angle and perhaps mirrored.
 
     Cameras that overflow store negative values in the sun; such pixels become grey of their own brightness.
     """
-    x = np.nan_to_num(np.asarray(picture, np.float32))
+    x = np.nan_to_num(np.asarray(image, np.float32))
     broken = (x < 0).any(-1, keepdims=True)
     x = np.clip(x, 0, 2000)
     x = np.where(broken, x.mean(-1, keepdims=True), x)

@@ -1,4 +1,4 @@
-"""Procedural surface patterns: small periodic pictures (n n 3, linear albedo in [0.02, 0.92]) and their
+"""Procedural surface patterns: small periodic images (n n 3, linear albedo in [0.02, 0.92]) and their
 size in metres.
 """
 
@@ -11,16 +11,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.float32]
+ImageArray = NDArray[np.float32]
 Rng = np.random.Generator
 SIZE = 128
 
 
 @dataclass(frozen=True)
 class Texture:
-    """A periodic picture and how many metres one period covers."""
+    """A periodic image and how many metres one period covers."""
 
-    picture: Picture
+    image: ImageArray
     period: float
 
 
@@ -37,28 +37,28 @@ def fbm(rng: Rng, n: int = SIZE, slope: float = 1.8) -> NDArray[np.float32]:
     return ((x - x.min()) / (np.ptp(x) + 1e-9)).astype(np.float32)
 
 
-def color(rng: Rng, mood: str = "any") -> NDArray[np.float64]:
-    """A linear albedo. Moods: any, neutral, light, muted, vivid, wood, dark.
+def color(rng: Rng, palette: str = "any") -> NDArray[np.float64]:
+    """A linear albedo. Palettes: any, neutral, light, muted, vivid, wood, dark.
     Every call is independent, so hues do not agree.
     """
-    if mood == "any":
-        mood = str(rng.choice(["neutral", "neutral", "light", "muted", "muted", "vivid", "wood", "dark"]))
+    if palette == "any":
+        palette = str(rng.choice(["neutral", "neutral", "light", "muted", "muted", "vivid", "wood", "dark"]))
     h, s, v = rng.random(), rng.beta(1.5, 2.5), rng.uniform(0.15, 0.95)
-    if mood == "neutral":
+    if palette == "neutral":
         h, s = rng.normal(0.1, 0.06) % 1 if rng.random() < 0.7 else rng.random(), rng.uniform(0, 0.18)
-    elif mood == "light":
+    elif palette == "light":
         h, s, v = (
             rng.normal(0.1, 0.08) % 1 if rng.random() < 0.6 else rng.random(),
             rng.uniform(0, 0.3),
             rng.uniform(0.6, 0.95),
         )
-    elif mood == "muted":
+    elif palette == "muted":
         s, v = rng.uniform(0.15, 0.55), rng.uniform(0.2, 0.85)
-    elif mood == "vivid":
+    elif palette == "vivid":
         s, v = rng.uniform(0.5, 0.95), rng.uniform(0.3, 0.95)
-    elif mood == "wood":
+    elif palette == "wood":
         h, s, v = rng.uniform(0.02, 0.11), rng.uniform(0.3, 0.75), rng.uniform(0.2, 0.8)
-    elif mood == "dark":
+    elif palette == "dark":
         s, v = rng.uniform(0, 0.5), rng.uniform(0.05, 0.3)
     return (
         np.array(colorsys.hsv_to_rgb(h, s, v)) ** 2.0
@@ -79,38 +79,38 @@ def _axes(n: int = SIZE) -> tuple[NDArray, NDArray]:
     return y, x
 
 
-def _colors(rng: Rng, count: int, mood: str = "any") -> NDArray:
-    return np.stack([color(rng, mood) for _ in range(count)])
+def _colors(rng: Rng, count: int, palette: str = "any") -> NDArray:
+    return np.stack([color(rng, palette) for _ in range(count)])
 
 
-def plain(rng: Rng, mood: str = "any") -> Texture:
-    """One colour with a breath of noise."""
+def plain(rng: Rng, palette: str = "any") -> Texture:
+    """One colour with little noise."""
     amount = rng.choice([0.0, 0.03, 0.08, 0.2])
     return Texture(
-        _finish(color(rng, mood) * (1 - amount / 2 + amount * fbm(rng)[..., None])), rng.uniform(0.5, 3)
+        _finish(color(rng, palette) * (1 - amount / 2 + amount * fbm(rng)[..., None])), rng.uniform(0.5, 3)
     )
 
 
-def cloudy(rng: Rng, mood: str = "any") -> Texture:
+def cloudy(rng: Rng, palette: str = "any") -> Texture:
     """Fractal noise through a colour ramp: stains, stone, paint."""
     return Texture(
-        _finish(ramp(fbm(rng, slope=rng.uniform(0.8, 2.5)), _colors(rng, int(rng.integers(2, 5)), mood))),
+        _finish(ramp(fbm(rng, slope=rng.uniform(0.8, 2.5)), _colors(rng, int(rng.integers(2, 5)), palette))),
         rng.uniform(0.4, 3),
     )
 
 
-def marble(rng: Rng, mood: str = "any") -> Texture:
+def marble(rng: Rng, palette: str = "any") -> Texture:
     """Sine veins bent by noise."""
     y, x = _axes()
     phase = rng.integers(1, 5) * x + rng.integers(0, 4) * y
     t = 0.5 + 0.5 * np.sin(2 * np.pi * phase + rng.uniform(3, 12) * fbm(rng))
-    return Texture(_finish(ramp(t, _colors(rng, int(rng.integers(2, 4)), mood))), rng.uniform(0.5, 2))
+    return Texture(_finish(ramp(t, _colors(rng, int(rng.integers(2, 4)), palette))), rng.uniform(0.5, 2))
 
 
-def wood(rng: Rng, mood: str = "wood") -> Texture:
+def wood(rng: Rng, palette: str = "wood") -> Texture:
     """Grain along x; sometimes cut into planks with their own shade."""
     y, x = _axes()
-    base = color(rng, "wood" if mood == "any" else mood)
+    base = color(rng, "wood" if palette == "any" else palette)
     planks = int(rng.choice([1, 4, 6, 8]))
     row = (y * planks).astype(int)
     shift = rng.random(planks)[row]
@@ -126,7 +126,7 @@ def wood(rng: Rng, mood: str = "wood") -> Texture:
     )
 
 
-def bricks(rng: Rng, mood: str = "any", bond: bool = True) -> Texture:
+def bricks(rng: Rng, palette: str = "any", bond: bool = True) -> Texture:
     """Bricks in running bond, or square tiles, with joints and a shade of their own."""
     y, x = _axes()
     columns = int(rng.integers(2, 6))
@@ -138,58 +138,58 @@ def bricks(rng: Rng, mood: str = "any", bond: bool = True) -> Texture:
     shade = rng.uniform(1 - rng.uniform(0.05, 0.6), 1, columns * rows)[cell]
     width = rng.uniform(0.02, 0.07)
     joint = (xx % 1 < width) | (y * rows % 1 < width * (rows / columns))
-    stone = _colors(rng, 2, mood)
+    stone = _colors(rng, 2, palette)
     if not bond and rng.random() < 0.3:
-        picture = stone[((np.floor(xx).astype(int)) + row) % 2] * shade[..., None]
+        image = stone[((np.floor(xx).astype(int)) + row) % 2] * shade[..., None]
     else:
-        picture = stone[0] * shade[..., None]
-    picture = picture * (0.8 + 0.3 * fbm(rng)[..., None])
-    picture = np.where(joint[..., None], color(rng, "neutral"), picture)
+        image = stone[0] * shade[..., None]
+    image = image * (0.8 + 0.3 * fbm(rng)[..., None])
+    image = np.where(joint[..., None], color(rng, "neutral"), image)
     return Texture(
-        _finish(picture),
+        _finish(image),
         columns * (rng.uniform(0.2, 0.3) if bond else rng.choice([0.1, 0.15, 0.3, 0.45, 0.6])),
     )
 
 
-def tiles(rng: Rng, mood: str = "any") -> Texture:
+def tiles(rng: Rng, palette: str = "any") -> Texture:
     """Square tiles, now and then a chessboard."""
-    return bricks(rng, mood, bond=False)
+    return bricks(rng, palette, bond=False)
 
 
-def stripes(rng: Rng, mood: str = "any") -> Texture:
+def stripes(rng: Rng, palette: str = "any") -> Texture:
     """Stripes of two to four colours and uneven widths, upright or across."""
     y, x = _axes()
     count = int(rng.integers(2, 9))
     edges = np.sort(rng.random(count))
     band = np.searchsorted(edges, x if rng.random() < 0.6 else y)
-    picture = _colors(rng, 4, mood)[rng.integers(0, int(rng.integers(2, 5)), count + 1)[band % count]]
-    return Texture(_finish(picture * (0.92 + 0.08 * fbm(rng)[..., None])), rng.uniform(0.1, 1.2))
+    image = _colors(rng, 4, palette)[rng.integers(0, int(rng.integers(2, 5)), count + 1)[band % count]]
+    return Texture(_finish(image * (0.92 + 0.08 * fbm(rng)[..., None])), rng.uniform(0.1, 1.2))
 
 
-def fabric(rng: Rng, mood: str = "any") -> Texture:
+def fabric(rng: Rng, palette: str = "any") -> Texture:
     """Woven threads, plain or tartan."""
     y, x = _axes()
     threads = int(rng.choice([16, 32, 42]))
     weave = 0.8 + 0.2 * np.sin(2 * np.pi * threads * x) * np.sin(2 * np.pi * threads * y)
-    picture = np.broadcast_to(color(rng, mood), (SIZE, SIZE, 3))
+    image = np.broadcast_to(color(rng, palette), (SIZE, SIZE, 3))
     if rng.random() < 0.4:
         a, b = rng.integers(1, 5, 2)
         tartan = 0.5 * (
             (a * x % 1 < rng.uniform(0.2, 0.6)).astype(float) + (b * y % 1 < rng.uniform(0.2, 0.6))
         )
-        picture = ramp(tartan, _colors(rng, 3, mood))
+        image = ramp(tartan, _colors(rng, 3, palette))
     return Texture(
-        _finish(picture * (weave * (0.8 + 0.3 * fbm(rng, slope=0.6)))[..., None]), rng.uniform(0.15, 0.6)
+        _finish(image * (weave * (0.8 + 0.3 * fbm(rng, slope=0.6)))[..., None]), rng.uniform(0.15, 0.6)
     )
 
 
-def carpet(rng: Rng, mood: str = "any") -> Texture:
+def carpet(rng: Rng, palette: str = "any") -> Texture:
     """Short rough pile: noise of high frequency."""
     t = 0.55 + 0.6 * fbm(rng, slope=rng.uniform(-0.6, 0.6))
-    return Texture(_finish(color(rng, mood) * t[..., None]), rng.uniform(0.4, 1.5))
+    return Texture(_finish(color(rng, palette) * t[..., None]), rng.uniform(0.4, 1.5))
 
 
-def cells(rng: Rng, mood: str = "any") -> Texture:
+def cells(rng: Rng, palette: str = "any") -> Texture:
     """Voronoi cells (terrazzo, mosaic, leopard) or dots."""
     y, x = _axes()
     count = int(rng.integers(8, 50))
@@ -197,20 +197,20 @@ def cells(rng: Rng, mood: str = "any") -> Texture:
     dx, dy = np.abs(x[..., None] - p[:, 0]), np.abs(y[..., None] - p[:, 1])
     d = np.minimum(dx, 1 - dx) ** 2 + np.minimum(dy, 1 - dy) ** 2
     nearest = d.argmin(-1)
-    colors = _colors(rng, 4, mood)
+    colors = _colors(rng, 4, palette)
     if rng.random() < 0.5:
-        picture = colors[nearest % 4] * rng.uniform(0.6, 1, count)[nearest][..., None]
+        image = colors[nearest % 4] * rng.uniform(0.6, 1, count)[nearest][..., None]
     else:
-        picture = np.where(
+        image = np.where(
             (np.sqrt(d.min(-1)) < rng.uniform(0.2, 0.4) / np.sqrt(count))[..., None], colors[0], colors[1]
         )
-    return Texture(_finish(picture), rng.uniform(0.3, 1.5))
+    return Texture(_finish(image), rng.uniform(0.3, 1.5))
 
 
-def flowers(rng: Rng, mood: str = "any") -> Texture:
+def flowers(rng: Rng, palette: str = "any") -> Texture:
     """Wallpaper and cloth: round petals strewn over a ground colour."""
     y, x = _axes()
-    picture = np.broadcast_to(color(rng, mood), (SIZE, SIZE, 3)).copy()
+    image = np.broadcast_to(color(rng, palette), (SIZE, SIZE, 3)).copy()
     colors = _colors(rng, 3)
     for _ in range(int(rng.integers(4, 14))):
         cx, cy = rng.random(2)
@@ -218,12 +218,12 @@ def flowers(rng: Rng, mood: str = "any") -> Texture:
         r, petals = rng.uniform(0.04, 0.13), int(rng.integers(3, 8))
         edge = r * (0.6 + 0.4 * np.cos(petals * np.arctan2(dy, dx) + rng.uniform(0, 6)))
         d = np.hypot(dx, dy)
-        picture[d < edge] = colors[rng.integers(3)]
-        picture[d < 0.25 * r] = colors[rng.integers(3)]
-    return Texture(_finish(picture), rng.uniform(0.3, 1.2))
+        image[d < edge] = colors[rng.integers(3)]
+        image[d < 0.25 * r] = colors[rng.integers(3)]
+    return Texture(_finish(image), rng.uniform(0.3, 1.2))
 
 
-def grass(rng: Rng, mood: str = "any") -> Texture:
+def grass(rng: Rng, palette: str = "any") -> Texture:
     """Grass, soil, sand and dry leaves."""
     kind = str(rng.choice(["grass", "grass", "soil", "sand"]))
     low, high = {"grass": (0.22, 0.3), "soil": (0.06, 0.1), "sand": (0.09, 0.13)}[kind]
@@ -238,13 +238,13 @@ def grass(rng: Rng, mood: str = "any") -> Texture:
     )
 
 
-def asphalt(rng: Rng, mood: str = "dark") -> Texture:
+def asphalt(rng: Rng, palette: str = "dark") -> Texture:
     """Grey with grain: roads, concrete."""
     t = 0.7 + 0.5 * (fbm(rng, slope=-0.5) - 0.5) + 0.4 * (fbm(rng, slope=2) - 0.5)
     return Texture(_finish(np.full(3, rng.uniform(0.04, 0.3)) * t[..., None]), rng.uniform(1, 3))
 
 
-def leaves(rng: Rng, mood: str = "any") -> Texture:
+def leaves(rng: Rng, palette: str = "any") -> Texture:
     """Green to autumn foliage."""
     hue = rng.uniform(0.2, 0.38) if rng.random() < 0.8 else rng.uniform(0.02, 0.15)
     colors = np.stack(
@@ -253,9 +253,9 @@ def leaves(rng: Rng, mood: str = "any") -> Texture:
     return Texture(_finish(ramp(fbm(rng, slope=1), colors)), rng.uniform(0.3, 1))
 
 
-def _finish(picture: NDArray) -> Picture:
-    """Albedos of real matter: never black, never a perfect mirror of light."""
-    return np.clip(picture, 0.02, 0.92).astype(np.float32)
+def _finish(image: NDArray) -> ImageArray:
+    """Clipped to albedos of real materials: neither black nor perfectly white."""
+    return np.clip(image, 0.02, 0.92).astype(np.float32)
 
 
 PATTERNS: dict[str, Callable[..., Texture]] = {
@@ -266,7 +266,7 @@ PATTERNS: dict[str, Callable[..., Texture]] = {
 }  # fmt: skip
 
 
-def texture(rng: Rng, kind: str = "", mood: str = "any") -> Texture:
+def texture(rng: Rng, kind: str = "", palette: str = "any") -> Texture:
     """A pattern by name; a space-separated list of names is a choice, no name is any pattern for things."""
     names = kind.split() or [
         "plain",
@@ -280,4 +280,4 @@ def texture(rng: Rng, kind: str = "", mood: str = "any") -> Texture:
         "cells",
         "flowers",
     ]
-    return PATTERNS[names[int(rng.integers(len(names)))]](rng, mood)
+    return PATTERNS[names[int(rng.integers(len(names)))]](rng, palette)

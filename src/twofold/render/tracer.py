@@ -1,7 +1,7 @@
 """The path tracer (Mitsuba 3): one mesh, one material, a few lights, one sky, so that its compiled kernels
 are reused.
 
-Pictures come from many rays a pixel and a denoiser (Intel Open Image Denoise); labels from exactly one ray through
+Images come from many rays a pixel and a denoiser (Intel Open Image Denoise); labels from exactly one ray through
 each pixel centre, so that an edge is an edge and never an average of two objects.
 """
 
@@ -26,12 +26,12 @@ from twofold.render.scene import Scene
 log = logging.getLogger(__name__)
 DEPTH = 5
 """Longest light path, in bounces."""
-# Mitsuba's sky has y up; ours z.
+# Mitsuba's environment map has y up; this package has z up.
 _SKY_TO_WORLD = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
 
 
 class RendererMissing(RuntimeError):
-    """Mitsuba is not installed. One line with the way out."""
+    """Mitsuba is not installed; the message says how to install it."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,12 @@ def threads(count: int) -> Generator[None]:
 
 
 def variant() -> str:
-    """The tracer's variant, for the header: it changes the last bits of a picture."""
+    """The tracer's variant, for the header: it changes the last bits of an image."""
     return str(mitsuba().variant())
 
 
 def versions() -> dict[str, str]:
-    """Versions of everything that decides the bytes of a picture."""
+    """Versions of everything that decides the bytes of an image."""
     import importlib.metadata as meta
 
     names = ("mitsuba", "mitsuba-oidn", "drjit", "numpy")
@@ -105,7 +105,7 @@ def versions() -> dict[str, str]:
 
 
 class Tracer:
-    """A loaded scene. Load it once, look from many views, then render one of them."""
+    """A loaded scene: load it once, compute labels of many views, render one of them."""
 
     def __init__(self, scene: Scene) -> None:
         self.mi = mi = mitsuba()
@@ -236,7 +236,7 @@ class Tracer:
                 albedo[i] = np.array(si.bsdf().eval_diffuse_reflectance(si))
         return valid, depth, normal, geometric, instance, albedo
 
-    def picture(
+    def render_image(
         self, view: View, width: int, height: int, spp: int, seed: int, labels: Labels
     ) -> NDArray[np.float32]:
         """Linear radiance h w 3: `spp` paths a pixel, denoised with albedo and normals as guides."""
@@ -274,10 +274,10 @@ class Tracer:
 
 
 def face_viewer(normal: Array, geometric: Array, rays: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Normals turned to the side of the surface that is seen, n 3 each; and where that is the back side.
+    """Normals flipped to the visible side of the surface, n 3 each; and where that is the back side.
 
-    An interpolated normal may still look away at the rim of a curved shape: there it is bent back to be
-    just seen.
+    An interpolated normal may still face away at the rim of a curved shape: there it is tilted until it
+    just faces the camera.
     """
     backface = (geometric * rays).sum(1) > 0
     n = np.where(backface[:, None], -normal, normal)
@@ -287,11 +287,11 @@ def face_viewer(normal: Array, geometric: Array, rays: Array) -> tuple[Array, ND
 
 
 def denoise(raw: NDArray[np.float32], labels: Labels) -> NDArray[np.float32]:
-    """Open Image Denoise with guides; the raw picture when it is not installed."""
+    """Open Image Denoise with guides; the raw image when it is not installed."""
     try:
         import mitsuba_oidn
     except ImportError:
-        log.warning("mitsuba-oidn is missing: pictures stay noisy. pip install 'twofold[render]'")
+        log.warning("mitsuba-oidn is missing: images stay noisy. pip install 'twofold[render]'")
         return raw
     guides = {"albedo": np.ascontiguousarray(labels.albedo), "normal": np.ascontiguousarray(labels.normals)}
     return np.array(mitsuba_oidn.denoise(raw, **guides, hdr=True)).astype(np.float32)

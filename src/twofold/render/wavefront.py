@@ -14,18 +14,18 @@ from twofold.render.meshes import Array, Mesh
 
 CREASE = 40.0
 """Degrees between two faces from which on their common edge is sharp."""
-_PICTURE = 128
+_IMAGE_SIZE = 128
 
 
 @dataclass(frozen=True)
-class Coat:
-    """One material of a model: the mesh it covers, its sRGB colour, and perhaps a picture n n 3 (uint8,
+class MaterialMesh:
+    """One material of a model: the mesh it covers, its sRGB colour, and optionally a texture image n n 3 (uint8,
     top row first).
     """
 
     mesh: Mesh
     color: tuple[float, float, float]
-    picture: NDArray[np.uint8] | None
+    image: NDArray[np.uint8] | None
 
 
 def creased(vertices: Array, faces: NDArray[np.int64], uv: Array, angle: float = CREASE) -> Mesh:
@@ -56,8 +56,8 @@ def creased(vertices: Array, faces: NDArray[np.int64], uv: Array, angle: float =
     return Mesh(vertices[faces].reshape(-1, 3), index, uv.reshape(-1, 2), normals)
 
 
-def read_obj(archive: zipfile.ZipFile, path: str) -> list[Coat]:
-    """The coats of a model in its own frame and unit, faces with more than three corners cut into fans.
+def read_obj(archive: zipfile.ZipFile, path: str) -> list[MaterialMesh]:
+    """The materials of a model in its own frame and unit, faces with more than three corners cut into fans.
 
     ValueError for an OBJ without faces; KeyError when a file is missing in the archive.
     """
@@ -76,7 +76,7 @@ def read_obj(archive: zipfile.ZipFile, path: str) -> list[Coat]:
         elif line.startswith("mtllib "):
             library = line[7:].strip()
     materials = _materials(archive, posixpath.join(posixpath.dirname(path), library)) if library else {}
-    coats = []
+    meshes = []
     for name, rows in faces.items():
         if not rows:
             continue
@@ -87,12 +87,12 @@ def read_obj(archive: zipfile.ZipFile, path: str) -> list[Coat]:
         if not len(table):
             continue
         uv = vt[table[:, 3:]] if len(vt) and (table[:, 3:] >= 0).all() else None
-        color, picture = materials.get(name, ((0.6, 0.6, 0.6), None))
+        color, image = materials.get(name, ((0.6, 0.6, 0.6), None))
         mesh = creased(v, table[:, :3], np.zeros((len(table), 3, 2)) if uv is None else uv)
-        coats.append(Coat(mesh, color, picture if uv is not None else None))
-    if not coats:
+        meshes.append(MaterialMesh(mesh, color, image if uv is not None else None))
+    if not meshes:
         raise ValueError(f"{path} has no faces")
-    return coats
+    return meshes
 
 
 def _numbers(lines: list[str], key: str, width: int) -> Array:
@@ -115,7 +115,7 @@ Material = tuple[tuple[float, float, float], NDArray[np.uint8] | None]
 
 
 def _materials(archive: zipfile.ZipFile, path: str) -> dict[str, Material]:
-    """Colour and picture of each material of an MTL file; none when the file is missing."""
+    """Colour and image of each material of an MTL file; none when the file is missing."""
     try:
         lines = archive.read(path).decode("latin1").splitlines()
     except KeyError:
@@ -133,13 +133,13 @@ def _materials(archive: zipfile.ZipFile, path: str) -> dict[str, Material]:
         elif words and words[0] == "map_Kd":
             found[name] = (
                 found[name][0],
-                _picture(archive, posixpath.join(posixpath.dirname(path), words[-1])),
+                _read_texture(archive, posixpath.join(posixpath.dirname(path), words[-1])),
             )
     return found
 
 
-def _picture(archive: zipfile.ZipFile, path: str) -> NDArray[np.uint8] | None:
-    """A texture picture as a small square; None when it is missing or cannot be read."""
+def _read_texture(archive: zipfile.ZipFile, path: str) -> NDArray[np.uint8] | None:
+    """A texture image as a small square; None when it is missing or cannot be read."""
     from PIL import Image
 
     from twofold.image.errors import ImageError, check_size, decoding
@@ -150,6 +150,6 @@ def _picture(archive: zipfile.ZipFile, path: str) -> NDArray[np.uint8] | None:
         with decoding(path):
             image = open_image_file(archive.read(path), path)
             check_size(path, *image.size, pixel_limit())
-            return np.asarray(image.convert("RGB").resize((_PICTURE, _PICTURE), Image.Resampling.BOX))
+            return np.asarray(image.convert("RGB").resize((_IMAGE_SIZE, _IMAGE_SIZE), Image.Resampling.BOX))
     except ImageError:
         return None

@@ -1,4 +1,4 @@
-"""Pictures that are not periodic: posters, paintings, screens, facades, book spines.
+"""Images that are not periodic: posters, paintings, screens, facades, book spines.
 Texture without geometry.
 """
 
@@ -7,16 +7,16 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.render.textures import Picture, Rng, color, fbm, ramp, texture
+from twofold.render.textures import ImageArray, Rng, color, fbm, ramp, texture
 
 
 def letters(
-    rng: Rng, picture: NDArray, rows: int, ink: NDArray, box: tuple[float, float, float, float]
+    rng: Rng, image: NDArray, rows: int, ink: NDArray, box: tuple[float, float, float, float]
 ) -> None:
-    """Draw letter-like marks (strokes in a 3 x 5 cell) into `picture` within box = (top, left, bottom,
+    """Draw letter-like marks (strokes in a 3 x 5 cell) into `image` within box = (top, left, bottom,
     right) in [0, 1].
     """
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     top, left, bottom, right = (int(v * s) for v, s in zip(box, (h, w, h, w), strict=True))
     line = max((bottom - top) // max(rows, 1), 4)
     cell = max(int(line * 0.7), 3)
@@ -28,12 +28,12 @@ def letters(
                     rng.random((5, 3)) < 0.55, np.ones((max(cell // 6, 1), max(cell // 5, 1)), bool)
                 )
                 gh, gw = glyph.shape
-                area = picture[y : y + gh, x : x + gw]
+                area = image[y : y + gh, x : x + gw]
                 area[glyph[: area.shape[0], : area.shape[1]]] = ink
             x += max(cell * 3 // 4, 3)
 
 
-def poster(rng: Rng, n: int = 128) -> Picture:
+def poster(rng: Rng, n: int = 128) -> ImageArray:
     """A poster, painting or cover: landscape, shaded spheres, blocks, a chequered floor in perspective, or
     print.
     """
@@ -62,7 +62,7 @@ def poster(rng: Rng, n: int = 128) -> Picture:
         check = (np.floor(depth * 1.5) + np.floor((x - 0.5) * depth * 3)).astype(int) % 2
         ground = np.where((y > horizon)[..., None], np.stack([color(rng), color(rng)])[check], ground)
     elif kind == "abstract":
-        ground = np.array(texture(rng).picture[:n, :n])
+        ground = np.array(texture(rng).image[:n, :n])
     if kind == "print" or rng.random() < 0.35:
         ink = color(rng, "dark") if ground.mean() > 0.2 else color(rng, "light")
         letters(rng, ground, int(rng.integers(1, 12)), ink, (rng.uniform(0.05, 0.6), 0.08, 0.95, 0.92))
@@ -73,30 +73,30 @@ def poster(rng: Rng, n: int = 128) -> Picture:
     return np.clip(ground, 0.02, 0.92).astype(np.float32)
 
 
-def spines(rng: Rng, n: int = 128) -> Picture:
+def spines(rng: Rng, n: int = 128) -> ImageArray:
     """A patchwork of upright bands with marks: books take their colours from different places in it."""
-    picture = np.zeros((n, n, 3))
+    image = np.zeros((n, n, 3))
     x = 0
     while x < n:
         w = int(rng.integers(4, 12))
-        picture[:, x : x + w] = color(rng)
+        image[:, x : x + w] = color(rng)
         if rng.random() < 0.6:
             y = int(rng.integers(0, n - 24))
-            picture[y : y + int(rng.integers(4, 24)), x + 1 : x + w - 1] = color(rng)
+            image[y : y + int(rng.integers(4, 24)), x + 1 : x + w - 1] = color(rng)
         x += w
-    return np.clip(picture, 0.02, 0.92).astype(np.float32)
+    return np.clip(image, 0.02, 0.92).astype(np.float32)
 
 
-def facade(rng: Rng, floors: int, bays: int, shop: bool) -> Picture:
+def facade(rng: Rng, floors: int, bays: int, shop: bool) -> ImageArray:
     """The front of a house: wall pattern, windows with frames and panes, perhaps a shop below."""
     n = 256
     wall = texture(rng, "bricks plain plain cloudy tiles", str(rng.choice(["any", "light", "neutral"])))
-    picture = (
-        np.tile(wall.picture, (2, 2, 1))
+    image = (
+        np.tile(wall.image, (2, 2, 1))
         if rng.random() < 0.7
-        else np.kron(wall.picture, np.ones((2, 2, 1), np.float32))
+        else np.kron(wall.image, np.ones((2, 2, 1), np.float32))
     )
-    picture = picture[:n, :n].astype(np.float64)
+    image = image[:n, :n].astype(np.float64)
     h, w = n / floors, n / bays
     ww, wh = rng.uniform(0.35, 0.75), rng.uniform(0.45, 0.75)
     pane, frame, blind = color(rng, "dark"), color(rng, "light"), color(rng)
@@ -106,15 +106,15 @@ def facade(rng: Rng, floors: int, bays: int, shop: bool) -> Picture:
             x0, x1 = int((b + 0.5 - ww / 2) * w), int((b + 0.5 + ww / 2) * w)
             if shop and f == floors - 1:
                 y0, y1, x0, x1 = int((f + 0.25) * h), n, int((b + 0.05) * w), int((b + 0.95) * w)
-            picture[y0:y1, x0:x1] = frame
+            image[y0:y1, x0:x1] = frame
             m = max(int(w * 0.03), 1)
-            picture[y0 + m : y1 - m, x0 + m : x1 - m] = (
+            image[y0 + m : y1 - m, x0 + m : x1 - m] = (
                 blind if rng.random() < 0.2 else pane * rng.uniform(0.6, 1.6)
             )
             middle = (x0 + x1) // 2
-            picture[y0:y1, middle : middle + m] = frame
+            image[y0:y1, middle : middle + m] = frame
     if shop:
         y = int((floors - 1) * h)
-        picture[y : y + int(0.22 * h)] = color(rng)
-        letters(rng, picture, 1, color(rng, "light"), (y / n, 0.1, (y + 0.25 * h) / n, 0.9))
-    return np.clip(picture, 0.02, 0.92).astype(np.float32)
+        image[y : y + int(0.22 * h)] = color(rng)
+        letters(rng, image, 1, color(rng, "light"), (y / n, 0.1, (y + 0.25 * h) / n, 0.9))
+    return np.clip(image, 0.02, 0.92).astype(np.float32)

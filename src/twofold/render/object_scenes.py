@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from twofold.render import furniture as f
-from twofold.render import things
+from twofold.render import objects
 from twofold.render.camera import View
 from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import box, sheet
@@ -26,32 +26,34 @@ def _backdrop(rng: Rng, b: Builder, size: float, floor: float) -> None:
         z = np.concatenate([[0], 0.3 * size * (1 - np.cos(t)), [size * 1.2]]) + floor
         x = np.linspace(-1.2 * size, 1.2 * size, 3)
         points = np.stack([np.stack([np.full_like(y, v), y, z], -1) for v in x], 0)
-        b.put(Part(sheet(points), "plain plain cloudy stripes"), b.instance("wall"))
+        b.add_part(Part(sheet(points), "plain plain cloudy stripes"), b.add_instance("wall"))
         return
-    b.put(Part(box((2.6 * size, 2.6 * size, 0.1), (0, 0, floor - 0.1)), _SURFACE), b.instance("floor"))
+    b.add_part(
+        Part(box((2.6 * size, 2.6 * size, 0.1), (0, 0, floor - 0.1)), _SURFACE), b.add_instance("floor")
+    )
     if style == 3:
         return
     y = rng.uniform(0.35, 0.9) * size
-    b.put(Part(box((2.6 * size, 0.1, 1.6 * size), (0, y, floor)), _SURFACE), b.instance("wall"))
+    b.add_part(Part(box((2.6 * size, 0.1, 1.6 * size), (0, y, floor)), _SURFACE), b.add_instance("wall"))
     if rng.random() < 0.4:
         w = rng.uniform(0.3, 0.9)
-        picture = box(
+        image = box(
             (w, 0.02, w * rng.uniform(0.6, 1.3)),
             (rng.uniform(-0.6, 0.6) * size, y - 0.06, floor + rng.uniform(0.2, 0.45) * size),
         )
-        b.put(Part(picture, paint="poster"), b.instance("picture"))
+        b.add_part(Part(image, texture_kind="poster"), b.add_instance("picture"))
     if style == 1:
         side = float(rng.choice([-1, 1]))
-        b.put(
+        b.add_part(
             Part(
                 box((0.1, 2.6 * size, 1.6 * size), (side * rng.uniform(0.6, 1.1) * size, 0, floor)), _SURFACE
             ),
-            b.instance("wall"),
+            b.add_instance("wall"),
         )
 
 
 def _make(rng: Rng, b: Builder, name: str) -> Piece:
-    """A model when there is one and the dice agree, else a piece of ours."""
+    """A catalogue model with some probability, where there is one, else a procedural piece."""
     return b.models.pick(rng, name) or getattr(f, name)(rng)
 
 
@@ -60,7 +62,7 @@ def _still_life(rng: Rng, b: Builder) -> tuple[float, float]:
     name = "dining_table" if rng.random() < 0.6 else "coffee_table"
     table = _make(rng, b, name)
     _backdrop(rng, b, 2.2, 0.0)
-    b.place(table, (0, 0, 0), rng.normal(0, 0.3))
+    b.add_piece(table, (0, 0, 0), rng.normal(0, 0.3))
     group = min(table.size) / 2
     _spread(rng, b, table.top, group, int(rng.integers(2, 9)), 1.0)
     return table.top, group
@@ -78,7 +80,7 @@ def _spread(rng: Rng, b: Builder, z: float, radius: float, count: int, scale: fl
     """Place `count` things without overlap within a disc."""
     placed: list[tuple[float, float, float]] = []
     for _ in range(count):
-        thing = b.models.pick(rng, "small", 0.5) or things.small_thing(rng)
+        thing = b.models.pick(rng, "small", 0.5) or objects.small_object(rng)
         s = scale * rng.uniform(0.8, 1.3)
         r = s * max(thing.size) / 2
         for _ in range(8):
@@ -87,7 +89,7 @@ def _spread(rng: Rng, b: Builder, z: float, radius: float, count: int, scale: fl
             if all(np.hypot(x - px, y - py) > 0.9 * (r + q) for px, py, q in placed):
                 placed.append((x, y, r))
                 parts = [p.scaled(s) for p in thing.parts]
-                b.place(Piece(thing.kind, parts, thing.size), (x, y, z), rng.uniform(0, 2 * np.pi))
+                b.add_piece(Piece(thing.kind, parts, thing.size), (x, y, z), rng.uniform(0, 2 * np.pi))
                 break
 
 
@@ -95,14 +97,14 @@ def _figure(rng: Rng, b: Builder) -> tuple[float, float]:
     """One to three people in front of a backdrop, perhaps with furniture."""
     _backdrop(rng, b, rng.uniform(2.5, 4), 0.0)
     for k in range(int(rng.choice([1, 1, 1, 2, 3]))):
-        b.place(
-            b.models.pick(rng, "person") or things.person(rng),
+        b.add_piece(
+            b.models.pick(rng, "person") or objects.person(rng),
             ((k - 0.5) * rng.uniform(0.6, 0.9), rng.normal(0, 0.2), 0),
             rng.normal(0, 0.9),
         )
     if rng.random() < 0.6:
         piece = _make(rng, b, ("chair", "cabinet", "shelf", "coffee_table")[int(rng.integers(4))])
-        b.place(
+        b.add_piece(
             piece,
             (float(rng.choice([-1, 1])) * rng.uniform(1.0, 1.5), rng.uniform(0.1, 0.6), 0),
             rng.normal(0, 0.5),
@@ -117,12 +119,12 @@ def _furniture(rng: Rng, b: Builder) -> tuple[float, float]:
     x = -0.6
     for _ in range(int(rng.integers(1, 3))):
         piece = _make(rng, b, names[int(rng.integers(len(names)))])
-        b.place(piece, (x + piece.size[0] / 2, rng.normal(0, 0.15), 0), rng.normal(0, 0.7))
+        b.add_piece(piece, (x + piece.size[0] / 2, rng.normal(0, 0.15), 0), rng.normal(0, 0.7))
         x += piece.size[0] + rng.uniform(0.2, 0.5)
     return 0.3, 0.9
 
 
-def build_still(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
+def build_object_scene(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
     """An object scene; returns its name and the function that proposes cameras."""
     style = str(rng.choice(["still life", "group", "figure", "furniture"], p=[0.42, 0.22, 0.18, 0.18]))
     maker = {"still life": _still_life, "group": _floor_group, "figure": _figure, "furniture": _furniture}[
@@ -132,7 +134,7 @@ def build_still(rng: Rng, b: Builder) -> tuple[str, Callable[[Rng], View]]:
     if rng.random() < 0.5:
         side = rng.uniform(0.3, 1.2)
         at = (rng.uniform(-1.5, 1.5), rng.uniform(-2.5, -0.5), rng.uniform(2.6, 3.6))
-        b.light(
+        b.add_light(
             box((side, side, 0.02), at),
             np.array([1, rng.uniform(0.75, 1), rng.uniform(0.5, 1)]) * rng.uniform(4, 16) / side,
         )

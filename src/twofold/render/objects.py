@@ -37,7 +37,7 @@ def bottle(rng: Rng) -> Piece:
         Part(cylinder(neck * r * 1.1, h * 0.07).moved((0, 0, h * 0.94)), "plain"),
     ]
     if rng.random() < 0.6:
-        parts.append(Part(lathe([r * 1.02, r * 1.02], [0.2 * h, 0.5 * h]), paint="poster"))
+        parts.append(Part(lathe([r * 1.02, r * 1.02], [0.2 * h, 0.5 * h]), texture_kind="poster"))
     return Piece("bottle", parts, (2 * r, 2 * r))
 
 
@@ -98,7 +98,9 @@ def carton(rng: Rng) -> Piece:
             box((t, d, h), (s * (w - t) / 2, 0, 0)) for s in (-1, 1)
         ]
         return Piece("box", [Part(join([*walls, box((w, d, t))]), "plain wood stripes")], (w, d))
-    return Piece("box", [Part(box((w, d, h)), paint="poster" if rng.random() < 0.5 else "")], (w, d), h)
+    return Piece(
+        "box", [Part(box((w, d, h)), texture_kind="poster" if rng.random() < 0.5 else "")], (w, d), h
+    )
 
 
 def book_pile(rng: Rng) -> Piece:
@@ -106,7 +108,7 @@ def book_pile(rng: Rng) -> Piece:
     z, parts = 0.0, []
     for _ in range(int(rng.integers(1, 6))):
         w, d, h = rng.uniform(0.13, 0.24), rng.uniform(0.18, 0.3), rng.uniform(0.012, 0.05)
-        parts.append(Part(box((w, d, h)).moved((0, 0, z), rng.normal(0, 0.25)), paint="poster"))
+        parts.append(Part(box((w, d, h)).moved((0, 0, z), rng.normal(0, 0.25)), texture_kind="poster"))
         z += h
     return Piece("book", parts, (0.26, 0.3), z)
 
@@ -152,7 +154,7 @@ def lump(rng: Rng, size: NDArray, rough: float) -> Mesh:
 
 
 def monitor(rng: Rng) -> Piece:
-    """A screen on a foot, showing a picture or nothing; it looks toward -y."""
+    """A screen on a foot, showing an image or nothing; it faces -y."""
     w = rng.uniform(0.4, 0.7)
     h = w * rng.uniform(0.55, 0.7)
     frame = [
@@ -163,11 +165,13 @@ def monitor(rng: Rng) -> Piece:
     face = box((w - 0.03, 0.004, h - 0.03), (0, -0.017, 0.115))
     dark = rng.random() < 0.4
     screen = (
-        Part(face, "plain", "dark", roughness=0.15) if dark else Part(face, paint="poster", roughness=0.2)
+        Part(face, "plain", "dark", roughness=0.15)
+        if dark
+        else Part(face, texture_kind="poster", roughness=0.2)
     )
     parts = [Part(join(frame), "plain", "dark"), screen]
     if rng.random() < 0.7:
-        parts.append(Part(box((0.42, 0.14, 0.02), (0, -0.28, 0)), paint="spines", kind="object"))
+        parts.append(Part(box((0.42, 0.14, 0.02), (0, -0.28, 0)), texture_kind="spines", kind="object"))
     return Piece("screen", parts, (w, 0.5))
 
 
@@ -184,7 +188,7 @@ def table_lamp(rng: Rng) -> Piece:
 def sheet_of_paper(rng: Rng) -> Piece:
     """Almost no geometry, all texture."""
     w, d = rng.uniform(0.12, 0.3, 2)
-    return Piece("object", [Part(box((w, d, 0.002)), paint="poster")], (w, d))
+    return Piece("object", [Part(box((w, d, 0.002)), texture_kind="poster")], (w, d))
 
 
 def foliage(rng: Rng, count: int, spread: float, height: float, leaf: float) -> Mesh:
@@ -232,22 +236,22 @@ def person(rng: Rng) -> Piece:
     s = rng.uniform(0.9, 1.08)
     stance, swing = rng.uniform(0.07, 0.16), rng.normal(0, 0.12, 2)
     hip, shoulder, head = 0.92, 1.42, 1.64
-    skin, shirt, trousers, shoes = [], [], [], []
+    atlas_tile, shirt, trousers, shoes = [], [], [], []
     width = rng.uniform(0.17, 0.21)
     skirt = rng.random() < 0.25
     for k, side in enumerate((-1, 1)):
         foot = (side * stance, swing[k] * 0.6, 0.08)
         knee = (side * (stance + 0.09) / 2, swing[k] * 0.3 - 0.02, 0.5)
-        legs = skin if skirt else trousers
+        legs = atlas_tile if skirt else trousers
         legs += [capsule((side * 0.09, 0, hip), knee, 0.085, 0.06), capsule(knee, foot, 0.06, 0.045)]
         shoes.append(rounded((0.09, 0.25, 0.09), (foot[0], foot[1] - 0.06, 0), 0.6))
         bend = rng.uniform(-0.1, 0.35)
         elbow = (side * (width + rng.uniform(0.04, 0.16)), rng.normal(0, 0.06), 1.14)
         hand = (side * (width + rng.uniform(0, 0.2)), -bend, rng.uniform(0.85, 1.25))
-        sleeve = shirt if rng.random() < 0.6 else skin
+        sleeve = shirt if rng.random() < 0.6 else atlas_tile
         shirt.append(capsule((side * width, 0, shoulder - 0.03), elbow, 0.058, 0.048))
         sleeve.append(capsule(elbow, hand, 0.045, 0.036))
-        skin.append(rounded((0.07, 0.05, 0.12), (hand[0], hand[1], hand[2] - 0.1), 0.8))
+        atlas_tile.append(rounded((0.07, 0.05, 0.12), (hand[0], hand[1], hand[2] - 0.1), 0.8))
     t = np.linspace(0, 1, 9)
     torso = lathe(
         np.interp(t, [0, 0.25, 0.7, 0.92, 1], [0.16, 0.145, 0.185, 0.15, 0.05]),
@@ -263,22 +267,22 @@ def person(rng: Rng) -> Piece:
         )
     else:
         trousers.append(rounded((0.33, 0.24, 0.22), (0, 0, hip - 0.13), 0.7))
-    skin += [
+    atlas_tile += [
         cylinder(0.05, 0.12).moved((0, 0, shoulder + 0.03)),
         rounded((0.155, 0.2, 0.24), (0, -0.01, head - 0.12), 0.95),
     ]
-    skin.append(rounded((0.03, 0.05, 0.04), (0, -0.11, head - 0.03), 0.9))
+    atlas_tile.append(rounded((0.03, 0.05, 0.04), (0, -0.11, head - 0.03), 0.9))
     hair = [rounded((0.175, 0.2, rng.uniform(0.14, 0.3)), (0, 0.025, 0), 0.9)]
     top = head + 0.135 - (hair[0].bounds[1][2] - hair[0].bounds[0][2])
     parts = [
-        Part(join(skin), "plain", "wood", roughness=0.6),
+        Part(join(atlas_tile), "plain", "wood", roughness=0.6),
         Part(join(shirt), "fabric stripes plain flowers cells"),
         Part(join(trousers), "fabric plain plain stripes"),
         Part(join(shoes), "plain", "dark"),
         Part(hair[0].moved((0, 0, top)), "plain", "dark"),
     ]
     return Piece(
-        "person", [Part(p.mesh.scaled(s), p.patterns, p.mood, "", p.roughness) for p in parts], (0.6, 0.4)
+        "person", [Part(p.mesh.scaled(s), p.patterns, p.palette, "", p.roughness) for p in parts], (0.6, 0.4)
     )
 
 
@@ -325,6 +329,6 @@ SMALL = (
 )
 
 
-def small_thing(rng: Rng) -> Piece:
+def small_object(rng: Rng) -> Piece:
     """Any thing for a table top."""
     return SMALL[int(rng.integers(len(SMALL)))](rng)
