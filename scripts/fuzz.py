@@ -334,8 +334,8 @@ def _check_ledger(path: Path) -> None:
 
 
 def _check_list(path: Path) -> None:
+    from twofold.evaluate.benchmarks import EVAL_PROTOCOLS
     from twofold.evaluate.predictions import read_list
-    from twofold.evaluate.protocols import EVAL_PROTOCOLS
 
     read_list(path.parent, next(s for s in EVAL_PROTOCOLS.values() if s.target == "depth"))
 

@@ -451,7 +451,7 @@ def test_a_model_is_not_scored_by_what_it_does_not_predict(data: Path, tmp_path:
     disparity = get_eval_protocol("depth/marigold-ls-disp")
     assert select_task(model, [disparity, LS]) == ("depth", LS)
     garg = get_benchmark("kitti-garg-depth")
-    assert select_task(model, [garg.protocol(n) for n in garg.protocols])[1].name == "depth/median"
+    assert select_task(model, [garg.protocol(p.name) for p in garg.protocols])[1].name == "depth/median"
     for name in ("depth/marigold-ls-disp", "seg/miou"):
         with pytest.raises(EvaluationError, match="predicts depth"):
             select_task(model, [get_eval_protocol(name)])

@@ -11,9 +11,9 @@ import torch
 
 import world
 from twofold.data.folder import Folder
+from twofold.evaluate.benchmarks import EVAL_PROTOCOLS
 from twofold.evaluate.predictions import ModelPredictions, check_model
 from twofold.evaluate.protocol import EvaluationError
-from twofold.evaluate.protocols import EVAL_PROTOCOLS
 from twofold.generate import CreationOptions, GenerationConfig, SyntheticDataGenerator, create_samples
 from twofold.generate.relative import can_train_on
 from twofold.predict.module import ModulePredictor

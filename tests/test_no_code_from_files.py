@@ -105,7 +105,7 @@ COMMANDS: dict[str, list[str]] = {
         "evaluate", "--data", "data", "--protocol", "depth/marigold-ls", "--model", "model", "--allow-synthetic",
         "--out", "out", "--no-images",
     ],
-    "create": ["create", "data", "--out", "out", "--model", "model", "--steps", "1", "--scoring", "free"],
+    "create": ["create", "data", "--out", "out", "--model", "model", "--steps", "1", "--scoring", "cheap"],
     "generate": ["generate", "a ball", "--model", "model", "--out", "out", "--size", "32x32", "--steps", "1"],
     "convert-checkpoint": ["convert-checkpoint", "model", "out"],
     "train": ["train", "recipe.json", "--out", "out", "--device", "cpu", "--tracker", "none"],
@@ -294,3 +294,15 @@ def test_settings_that_a_program_makes_are_data_too(root):
         with pytest.raises(ModelError, match="a checkpoint runs no code"):
             opened.predictor(task)
     assert not (root / "mark").exists()
+
+
+def test_evaluate_imports_no_protocol_that_data_names(root, capsys):
+    """The header of a data folder may name a protocol; one of the user's own has to be passed as an option."""
+    edit(root / "data" / "dataset.json", lambda header: header.update(eval={"protocol": "sneaky:PROTOCOL"}))
+    command = ["evaluate", "--data", "data", "--model", "model", "--allow-synthetic", "--out", "out"]
+    assert run(command) == 2
+    assert "runs no code" in capsys.readouterr().err
+    assert not (root / "mark").exists() and "sneaky" not in sys.modules
+    assert run([*command, "--protocol", "sneaky:PROTOCOL"]) == 2
+    assert "is no EvalProtocol" in capsys.readouterr().err
+    assert (root / "mark").exists()

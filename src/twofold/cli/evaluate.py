@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 def evaluate(
     context: typer.Context,
     benchmark: Annotated[
-        str, typer.Option(metavar="NAME", help="Published test set that --data holds; see --list.")
+        str,
+        typer.Option(metavar="NAME", help="Test set that --data holds, see --list; or package.module:NAME."),
     ] = "",
     protocol: Annotated[
         str, typer.Option(metavar="ID", help="How to score one's own data, or another way for a benchmark.")
@@ -191,12 +192,15 @@ def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any
     from twofold.evaluate import get_eval_protocol
 
     if benchmark is not None:
-        return [benchmark.protocol(name) for name in ([protocol] if protocol else benchmark.protocols)]
-    said = header.get("eval")
-    named = protocol or (said.get("protocol", "") if isinstance(said, dict) else "")
+        names = [protocol] if protocol else [p.name for p in benchmark.protocols]
+        return [benchmark.protocol(name) for name in names]
+    if protocol:
+        return [get_eval_protocol(protocol)]
+    entry = header.get("eval")
+    named = entry.get("protocol", "") if isinstance(entry, dict) else ""
     if not named:
         raise CommandError("say --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
-    return [get_eval_protocol(named)]
+    return [get_eval_protocol(str(named), trusted=False)]
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -252,7 +256,7 @@ def _list(as_json: bool) -> None:
     if as_json:
         for b in BENCHMARKS.values():
             said = {"title": b.title, "count": b.count, "converter": b.converter, "split": b.split}
-            print_json({"benchmark": b.id, **said, "protocols": list(b.protocols)})
+            print_json({"benchmark": b.id, **said, "protocols": [p.name for p in b.protocols]})
         for eval_protocol in EVAL_PROTOCOLS.values():
             print_json(
                 {"protocol": eval_protocol.id, "title": eval_protocol.title, "target": eval_protocol.target}
@@ -261,7 +265,7 @@ def _list(as_json: bool) -> None:
     print_line("benchmarks (--benchmark), their data, and the protocol they are scored by")
     for benchmark in BENCHMARKS.values():
         data = f"{benchmark.converter} {benchmark.split}, {benchmark.count} pictures"
-        print_line(f"  {benchmark.name:24} {benchmark.protocols[0]:22} {data:44} {benchmark.title}")
+        print_line(f"  {benchmark.name:24} {benchmark.protocols[0].name:22} {data:44} {benchmark.title}")
     print_line("protocols (--protocol), for one's own data too")
     for eval_protocol in EVAL_PROTOCOLS.values():
         print_line(f"  {eval_protocol.id:24} {eval_protocol.target:10} {eval_protocol.title}")

@@ -1,6 +1,6 @@
 """Measuring predictors: scores of samples in hand, and whole evaluations by published protocols, with reports."""
 
-from .benchmarks import BENCHMARKS, Benchmark, get_benchmark
+from .benchmarks import BENCHMARKS, EVAL_PROTOCOLS, Benchmark, get_benchmark, get_eval_protocol
 from .compare import compare
 from .pipeline import (
     EvalRequest,
@@ -11,7 +11,6 @@ from .pipeline import (
     select_task,
 )
 from .protocol import EvalProtocol, EvaluationError
-from .protocols import EVAL_PROTOCOLS, get_eval_protocol
 from .published import published
 from .report import RunMetadata, read
 from .run import Evaluation, run

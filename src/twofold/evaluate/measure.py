@@ -6,24 +6,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from typing import Any
 
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .. import metrics
 from ..geometry import FRAMES, Camera, convert_frame
 from ..metrics import (
     ALIGNMENTS,
-    DEPTH,
-    DEPTH_POOLED,
-    HCE,
-    MASKS,
-    MATTING,
-    MULTITASK_BY_IMAGE,
-    MULTITASK_POOLED,
-    NORMALS,
-    NORMALS_BY_IMAGE,
-    QUIRKS,
-    SALIENCY,
     Metric,
     angle,
     crop_mask,
@@ -35,27 +26,14 @@ from ..metrics import (
 )
 from ..metrics.alignment import ANYTHING, clipped
 from ..metrics.quirks import to_levels
+from ..named_code import find_object, names_code
 from ..sample import Sample
 from ..targets import target_spec
 from ..tasks import TASKS
-from .pose import POSE
+from .pose import FAMILY, POSE
 from .protocol import EvalProtocol, EvaluationError
 
-# What a protocol may call its metrics' family.
-METRIC_FAMILIES: dict[str, Mapping[str, Metric]] = {
-    "POSE": POSE,
-    "DEPTH": DEPTH,
-    "DEPTH_POOLED": DEPTH_POOLED,
-    "HCE": HCE,
-    "MASKS": MASKS,
-    "MATTING": MATTING,
-    "MULTITASK_BY_IMAGE": MULTITASK_BY_IMAGE,
-    "MULTITASK_POOLED": MULTITASK_POOLED,
-    "NORMALS": NORMALS,
-    "NORMALS_BY_IMAGE": NORMALS_BY_IMAGE,
-    "QUIRKS": QUIRKS,
-    "SALIENCY": SALIENCY,
-}
+# Families of metrics of class ids, which are made for a number of classes.
 _CLASS_FAMILIES: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]]] = {
     "semantic": semantic_metrics,
     # A class that is nowhere counts as 0.
@@ -72,30 +50,39 @@ Sums = dict[str, Tensor]
 
 @cache
 def get_metrics(protocol: EvalProtocol, classes: int = 0) -> tuple[Metric, ...]:
-    """The metrics of a protocol, in its order; those of ids for so many classes.
+    """The metrics of a protocol, in its order; those of class ids for that many classes.
 
     Raises:
-        EvaluationError: one is not in `twofold.metrics`, or the number of classes is not known.
+        EvaluationError: there is no such metric, or the number of classes is unknown.
     """
-    found = []
-    for name in protocol.metrics:
+    return tuple(_get_metric(name, protocol, classes) for name in protocol.metrics)
+
+
+def _get_metric(name: str, protocol: EvalProtocol, classes: int) -> Metric:
+    """A metric by ``family.name``, a table of `twofold.metrics`, or by ``package.module:NAME``."""
+    if names_code(name):
+        try:
+            found = find_object(name, "metric", trusted=True, remedy="")  # named by the protocol's own code
+        except ValueError as error:
+            raise EvaluationError(f"{protocol.id} needs the metric {name}: {error}") from None
+    else:
         family, _, metric = name.partition(".")
-        table = _family(family, protocol.classes or classes, protocol)
-        if metric not in table:
-            raise EvaluationError(f"{protocol.id} needs the metric {name!r}, and twofold.metrics has none")
-        found.append(table[metric])
-    return tuple(found)
+        found = _family(family, protocol.classes or classes, protocol).get(metric)
+    if not isinstance(found, Metric):
+        raise EvaluationError(f"{protocol.id} needs the metric {name!r}, and there is none of that name")
+    return found
 
 
-def _family(name: str, classes: int, protocol: EvalProtocol) -> Mapping[str, Metric]:
-    """A table of metrics by its name; those of ids are made for a number of classes."""
-    if name in METRIC_FAMILIES:
-        return METRIC_FAMILIES[name]
+def _family(name: str, classes: int, protocol: EvalProtocol) -> Mapping[str, Any]:
+    """A table of metrics by its name."""
+    if name == FAMILY:
+        return POSE
     if name not in _CLASS_FAMILIES:
-        return {}
+        table = vars(metrics).get(name)
+        return table if isinstance(table, Mapping) else {}
     if classes < 2:
         raise EvaluationError(
-            f"{protocol.id} needs to know how many classes there are; list them as 'classes' in the data's header"
+            f"{protocol.id} needs the number of classes; list their names as 'classes' in the data's header"
         )
     return _CLASS_FAMILIES[name](classes, protocol.ignore)
 

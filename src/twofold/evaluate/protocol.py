@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ..named_code import names_code
+
 Align = Literal[
     "none", "affine", "disparity", "sqrt_disparity", "log_depth", "scale", "median", "moments", "l1"
 ]
@@ -34,7 +36,8 @@ class EvalProtocol:
         spaces: what the numbers of a prediction may be (``Task.space``).
         align: how depth is fitted before it is measured, image by image: a name of `metrics.ALIGNMENTS`, or
             of a task that fits in its own space.
-        metrics: ``family.name`` of `twofold.metrics`; examples are ordered by the first.
+        metrics: ``family.name`` of `twofold.metrics`, or ``package.module:NAME`` of one's own; examples are ordered by
+            the first.
         average: how numbers of pixels become one, in words: over ``images``, ``pixels``, or the whole ``set``.
         valid_range: metres; truth counts strictly between.
         window: of image and truth, cut out before anything is predicted: a name of `WINDOWS`.
@@ -89,8 +92,8 @@ class EvalProtocol:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The metrics' names, without their families."""
-        return tuple(metric.partition(".")[2] for metric in self.metrics)
+        """The metrics' names, without family or module."""
+        return tuple(metric.partition(":" if names_code(metric) else ".")[2] for metric in self.metrics)
 
     @property
     def uses_8bit_vectors(self) -> bool:

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .protocols import EVAL_PROTOCOLS
+from .benchmarks import EVAL_PROTOCOLS
 
 FILE = Path(__file__).with_name("published.json")
 
@@ -25,7 +25,7 @@ class Number:
 
     Attributes:
         benchmark: as in `benchmarks.BENCHMARKS`, or a data set that cannot be had.
-        protocol: its name: one of `protocols.EVAL_PROTOCOLS`, or one of `external_protocols`.
+        protocol: its name: one of `benchmarks.EVAL_PROTOCOLS`, or one of `external_protocols`.
         method: as its source calls it.
         metric: as in the protocol.
         value: in the metric's unit (shares as fractions, angles in degrees, shares of angles in %).
