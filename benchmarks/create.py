@@ -34,11 +34,21 @@ from twofold.checkpoints import Model, open_model
 from twofold.data.writer import FolderWriter
 from twofold.generate import GenerationConfig, SyntheticDataGenerator
 from twofold.sample import Sample
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.examples import MultiTaskExample
 from twofold.train.loop import update
 from twofold.train.optimizer import make_optimizer
-from twofold.train.recipe import Recipe, Source
 from twofold.train.state import Ema, State
 from twofold.train.step import Loss
 from twofold.train.team import Team
@@ -132,7 +142,7 @@ def step_costs(
             stage: Any = kind(net, recipe, Path(folder) / name, {}, team)
             stage.pixels, stage.spent = torch.rand(batch, 3, *size, device=team.device), defaultdict(list)
             optimizer = make_optimizer(recipe, stage.module)
-            stage.teacher = Ema(stage.module, recipe.ema, recipe.ema_every)
+            stage.teacher = Ema(stage.module, recipe.ema.decay, recipe.ema.update_every)
             state = State(Path(folder) / name, stage.module, stage.teacher, optimizer, team.scaler("fp32"))
             stage.module.train()
             made[name] = stage, state
@@ -163,10 +173,21 @@ def _plan(folder: Path, head: str, batch: int, size: tuple[int, int]) -> Recipe:
         writer.finish()
     real, made = Source(path=str(folder / "real")), Source(path=str(folder / "made"), labels="teacher")
     return Recipe(
-        name="cost", stage="denoiser", start="embedded", sources=(real, made), mix={"normals": 1.0},
-        size=size, steps=1000, batch=batch, unet="frozen", text="frozen", head=head, latent_weight=0.0,
-        image_weight=1.0, ema=0.998, ema_every=40, warmup=0, validate_every=0, save_every=0,
-    )  # fmt: skip
+        name="cost",
+        model=DenoiserConfig(
+            init_from="embedded",
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name=head),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(sources=(real, made), task_weights={"normals": 1.0}, size=size),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.998, update_every=40),
+        loop=LoopConfig(steps=1000, batch_size=batch, save_every=0),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def main() -> None:

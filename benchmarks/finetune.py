@@ -29,17 +29,34 @@ from twofold.evaluate.score import scorable
 from twofold.image import resize
 from twofold.metrics import DEPTH, MASKS, NORMALS, measure_many, merge_sums, trivial_baselines
 from twofold.sample import Sample
-from twofold.train import Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.run import run_recipe
 
 Scores = dict[str, float]
 STARTS: dict[str, tuple[str, ...]] = {"embedded": ("heads",), "random": ("unet", "text", "heads")}
 KNOBS: dict[str, dict] = {
     "full": {},
-    "frozen + DPT": {"unet": "frozen", "head": "dpt", "latent_weight": 0.0, "image_weight": 1.0},
-    "LoRA 4": {"unet": "lora", "rank": 4, "text": "frozen"},
-    "LoRA 16": {"unet": "lora", "rank": 16, "text": "frozen"},
-    "LoRA 64": {"unet": "lora", "rank": 64, "text": "frozen"},
+    "frozen + DPT": {
+        "model": {
+            "unet": "frozen",
+            "head": {"name": "dpt"},
+            "latent_loss_weight": 0.0,
+            "pixel_loss_weight": 1.0,
+        }
+    },
+    "LoRA 4": {"model": {"unet": "lora", "lora": {"rank": 4}, "text_encoder": "frozen"}},
+    "LoRA 16": {"model": {"unet": "lora", "lora": {"rank": 16}, "text_encoder": "frozen"}},
+    "LoRA 64": {"model": {"unet": "lora", "lora": {"rank": 64}, "text_encoder": "frozen"}},
 }
 MASK_METRICS = (MASKS["iou"], MASKS["mae"], MASKS["maxf"])
 CONSTANT = (192, 128)  # size of the mean mask
@@ -70,7 +87,9 @@ def finished(recipe: Recipe, run: Path) -> Path:
     """The checkpoint of a recipe, trained first where it is not there."""
     for record in run_recipe(recipe, run):
         if record["step"] % 50 == 0:
-            print(f"# {recipe.name} {record['step']}/{recipe.steps} loss {record['loss']:.4f}", flush=True)
+            print(
+                f"# {recipe.name} {record['step']}/{recipe.loop.steps} loss {record['loss']:.4f}", flush=True
+            )
     return run / "checkpoint"
 
 
@@ -122,11 +141,23 @@ def clothing(asked: argparse.Namespace) -> None:
     for seed in range(asked.seeds):
         for start, reset in STARTS.items():
             recipe = Recipe(
-                name=f"{start}-{seed}", stage="denoiser", start="embedded", reset=reset,
-                sources=(Source(path=str(teach)),), mix={"mask": 1.0}, size=(192, 128), head="light",
-                latent_weight=0.0, image_weight=1.0, losses={"mask": {"bce": 1.0, "iou": 1.0}}, steps=asked.steps,
-                batch=16, lr=1e-3, warmup=10, ema=0.95, seed=seed, validate_every=0, save_every=50,
-            )  # fmt: skip
+                name=f"{start}-{seed}",
+                model=DenoiserConfig(
+                    init_from="embedded",
+                    reset=reset,
+                    head=HeadConfig(name="light"),
+                    latent_loss_weight=0.0,
+                    pixel_loss_weight=1.0,
+                ),
+                data=DataConfig(
+                    sources=(Source(path=str(teach)),), task_weights={"mask": 1.0}, size=(192, 128)
+                ),
+                loss={"mask": {"bce": 1.0, "iou": 1.0}},
+                optimizer=OptimizerConfig(lr=1e-3, warmup_steps=10),
+                ema=EmaConfig(decay=0.95),
+                loop=LoopConfig(steps=asked.steps, batch_size=16, seed=seed, save_every=50),
+                validation=ValidationConfig(every=0),
+            )
             found[start].append(
                 scores("mask", finished(recipe, asked.out / recipe.name), samples, MASK_METRICS)
             )
@@ -157,11 +188,18 @@ def rooms(asked: argparse.Namespace) -> None:
         for start, reset in STARTS.items():
             for knob, changes in KNOBS.items():
                 recipe = Recipe(
-                    name=f"{start}-{knob.replace(' ', '')}-{seed}", stage="denoiser", start="embedded", reset=reset,
-                    sources=(Source(path=str(asked.data)),), mix={"depth": 1.0, "normals": 1.0}, size=(144, 192),
-                    steps=asked.steps, batch=8, lr=3e-4, warmup=20, ema=0.97, seed=seed, validate_every=0,
-                    save_every=50,
-                ).replace(**changes)  # fmt: skip
+                    name=f"{start}-{knob.replace(' ', '')}-{seed}",
+                    model=DenoiserConfig(init_from="embedded", reset=reset),
+                    data=DataConfig(
+                        sources=(Source(path=str(asked.data)),),
+                        task_weights={"depth": 1.0, "normals": 1.0},
+                        size=(144, 192),
+                    ),
+                    optimizer=OptimizerConfig(lr=3e-4, warmup_steps=20),
+                    ema=EmaConfig(decay=0.97),
+                    loop=LoopConfig(steps=asked.steps, batch_size=8, seed=seed, save_every=50),
+                    validation=ValidationConfig(every=0),
+                ).replace(**changes)
                 checkpoint = finished(recipe, asked.out / recipe.name)
                 one = scores("depth", checkpoint, samples, depth) | scores(
                     "normals", checkpoint, samples, normals

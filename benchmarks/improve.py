@@ -30,7 +30,17 @@ from twofold.geometry import Camera, normals_from_depth
 from twofold.image import resize_map
 from twofold.metrics import DEPTH, NORMALS, measure_many, merge_sums
 from twofold.sample import Sample
-from twofold.train import Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.improve import Improvement, improve
 from twofold.train.run import run_recipe, save_student
 
@@ -65,33 +75,49 @@ ARMS: dict[str, Arm] = {
     "continued warm-up": Arm(labels=""),
     "self-improving": Arm(),
     "stored labels, no teacher": Arm(
-        labels="stored", recipe={"ema": 0.0, "ema_every": 0}, data_of="self-improving"
+        labels="stored", recipe={"ema": {"decay": 0.0, "update_every": 0}}, data_of="self-improving"
     ),
 }
 SWEEP: dict[str, Arm] = {
     "other real pictures, teacher": Arm(data_of="real"),
-    "other real pictures, true labels": Arm(labels="stored", recipe={"ema": 0.0, "ema_every": 0}, data_of="real"),
+    "other real pictures, true labels": Arm(
+        labels="stored", recipe={"ema": {"decay": 0.0, "update_every": 0}}, data_of="real"
+    ),
     "strength 0.4": Arm(create={"strength": 0.4}),
     "strength 0.6": Arm(create={"strength": 0.6}),
     "no guidance": Arm(create={"guidance": 1.0}),
-    "decay 0.998, as published": Arm(recipe={"ema": 0.998}, data_of="self-improving"),
+    "decay 0.998, as published": Arm(recipe={"ema": {"decay": 0.998}}, data_of="self-improving"),
     "ten pictures of each": Arm(plan={"per_image": 10}),
     "a created one in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
     "labels read off the drawing": Arm(labels="stored", create={"label_mode": "denoise"}),
     "labels hold all over": Arm(create={"mask": "all"}),
     "drift filter": Arm(plan={"keep": ("drift.normals<18",)}),
-}  # fmt: skip
+}
 
 
 def warm_up(asked: argparse.Namespace, seed: int) -> Recipe:
     """A head on the frozen network, from few labels."""
     return Recipe(
-        name=f"warm-{seed}", stage="denoiser", start=asked.start, reset=("heads",),
-        sources=(Source(path=str(asked.data), limit=asked.labelled),), mix={"depth": 1.0, "normals": 1.0},
-        size=(144, 192), unet="frozen", text="frozen", head=asked.head, latent_weight=0.0, image_weight=1.0,
-        steps=asked.warm, batch=8, lr=asked.lr, schedule="constant", warmup=10, ema=0.97, seed=seed,
-        validate_every=0, save_every=100,
-    )  # fmt: skip
+        name=f"warm-{seed}",
+        model=DenoiserConfig(
+            init_from=asked.start,
+            reset=("heads",),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name=asked.head),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            sources=(Source(path=str(asked.data), limit=asked.labelled),),
+            task_weights={"depth": 1.0, "normals": 1.0},
+            size=(144, 192),
+        ),
+        optimizer=OptimizerConfig(lr=asked.lr, schedule="constant", warmup_steps=10),
+        ema=EmaConfig(decay=0.97),
+        loop=LoopConfig(steps=asked.warm, batch_size=8, seed=seed, save_every=100),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def after(asked: argparse.Namespace, seed: int, warm: Path) -> Recipe:
@@ -101,17 +127,19 @@ def after(asked: argparse.Namespace, seed: int, warm: Path) -> Recipe:
     """
     moves = asked.steps * 8 // 40
     return warm_up(asked, seed).replace(
-        name=f"after-{seed}", start=str(warm), reset=(), steps=asked.steps, schedule="cosine", unet=asked.unet,
-        lr=asked.lr if asked.unet == "frozen" else asked.lr / 4,
-        ema=round(0.04 ** (1 / moves), 4), ema_every=40,
-    )  # fmt: skip
+        name=f"after-{seed}",
+        model={"init_from": str(warm), "reset": (), "unet": asked.unet},
+        optimizer={"schedule": "cosine", "lr": asked.lr if asked.unet == "frozen" else asked.lr / 4},
+        ema={"decay": round(0.04 ** (1 / moves), 4), "update_every": 40},
+        loop={"steps": asked.steps},
+    )
 
 
 def trained(recipe: Recipe, run: Path) -> Path:
     """The run's folder, trained first where it is not finished."""
     for record in run_recipe(recipe, run):
         if record["step"] % 100 == 0:
-            print(f"# {run} {record['step']}/{recipe.steps} loss {record['loss']:.4f}", flush=True)
+            print(f"# {run} {record['step']}/{recipe.loop.steps} loss {record['loss']:.4f}", flush=True)
     return run
 
 
@@ -130,7 +158,7 @@ def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm:
             drawn = trained_arm(arm.data_of, ARMS[arm.data_of], asked, seed, warm)
             created = drawn / "round-1" / "created-0"
         source = {"path": str(created), "share": share, "labels": arm.labels}
-        recipe = recipe.replace(sources=[*(s.model_dump() for s in recipe.sources), source])
+        recipe = recipe.replace(data={"sources": [*(s.model_dump() for s in recipe.data.sources), source]})
         return kept(recipe, trained(recipe, place))
     plan = Improvement.of(recipe, create=GenerationConfig(**options), labels=arm.labels, **arm.plan)
     for event in improve(plan, place):
@@ -250,7 +278,7 @@ def run(asked: argparse.Namespace, sets: Mapping[str, Sequence[Sample]]) -> Iter
         for name, arm in arms_of(asked).items():
             place = trained_arm(name, arm, asked, seed, warm)
             yield f"{name}, last", seed, score(place / "student", sets)
-            if arm.recipe.get("ema") != 0.0:
+            if arm.recipe.get("ema", {}).get("decay") != 0.0:
                 yield f"{name}, averaged", seed, score(place / "checkpoint", sets)
 
 

@@ -43,7 +43,9 @@ def score(recipe: Recipe, run: Path) -> float:
     """The row's score, trained first where it is not there."""
     for record in run_recipe(recipe, run):
         if record["step"] % 50 == 0:
-            print(f"# {recipe.name} {record['step']}/{recipe.steps} loss {record['loss']:.4f}", flush=True)
+            print(
+                f"# {recipe.name} {record['step']}/{recipe.loop.steps} loss {record['loss']:.4f}", flush=True
+            )
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     return last["validation"][METRIC]
 
@@ -104,7 +106,9 @@ def main() -> None:
     for seed in range(asked.seeds):
         for name, function in chosen.items():
             recipe = lab(function(), asked.data, asked.test, asked.steps)
-            recipe = recipe.replace(seed=seed, validate_count=asked.count).override(asked.settings)
+            recipe = recipe.replace(loop={"seed": seed}, validation={"num_samples": asked.count}).override(
+                asked.settings
+            )
             require(recipe)
             found.setdefault(name, []).append(score(recipe, asked.out / f"{recipe.name}-{seed}"))
             print(f"# {name}, seed {seed}: AbsRel {found[name][-1]:.4f}", flush=True)

@@ -16,7 +16,16 @@ from statistics import mean, stdev
 
 import torch
 
-from twofold.train import Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.run import run_recipe
 
 SHOWN = ("depth/abs_rel", "depth/delta1", "normals/mean")
@@ -26,10 +35,19 @@ def arm(start: str, reset: bool, seed: int, steps: int, labels: int, data: str, 
     """The recipe of one run."""
     name = f"{'random' if reset else 'prior'}-{labels or 'all'}-{seed}"
     return Recipe(
-        name=name, stage="denoiser", start=start, reset=("unet",) if reset else (), sources=(Source(path=data),),
-        validation=validation, mix={"depth": 1.0, "normals": 1.0}, size=(144, 192), steps=steps, batch=16, lr=5e-4,
-        warmup=20, ema=0.97, labels=labels, seed=seed, validate_every=0, validate_count=64, save_every=50,
-    )  # fmt: skip
+        name=name,
+        model=DenoiserConfig(init_from=start, reset=("unet",) if reset else ()),
+        data=DataConfig(
+            sources=(Source(path=data),),
+            task_weights={"depth": 1.0, "normals": 1.0},
+            size=(144, 192),
+            label_limit=labels,
+        ),
+        optimizer=OptimizerConfig(lr=5e-4, warmup_steps=20),
+        ema=EmaConfig(decay=0.97),
+        loop=LoopConfig(steps=steps, batch_size=16, seed=seed, save_every=50),
+        validation=ValidationConfig(data=validation, every=0, num_samples=64),
+    )
 
 
 def final_scores(recipe: Recipe, run: Path) -> dict[str, float]:

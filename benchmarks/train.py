@@ -30,14 +30,25 @@ Result = dict[str, float]
 
 def recipe(data: Path, model: str, out: Path, steps: int, changes: Mapping[str, Any]):
     """A short run of one-step depth by the squared error of latents."""
-    from twofold.train import Recipe, Source
+    from twofold.train import (
+        DataConfig,
+        DenoiserConfig,
+        EmaConfig,
+        LoopConfig,
+        Recipe,
+        Source,
+        ValidationConfig,
+    )
 
     size = (144, 192) if model == "embedded" else (256, 256)
     return Recipe(
-        name="cost", stage="denoiser", start="embedded", reset=("heads",), sources=(Source(path=str(data)),),
-        mix={"depth": 1.0}, size=size, steps=steps + WARM + 1, batch=8, text="frozen", validate_every=0,
-        save_every=0, ema=0.0,
-    ).replace(**changes)  # fmt: skip
+        name="cost",
+        model=DenoiserConfig(init_from="embedded", reset=("heads",), text_encoder="frozen"),
+        data=DataConfig(sources=(Source(path=str(data)),), task_weights={"depth": 1.0}, size=size),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=steps + WARM + 1, batch_size=8, save_every=0),
+        validation=ValidationConfig(every=0),
+    ).replace(**changes)
 
 
 def medium():
@@ -73,7 +84,7 @@ def measure(asked: argparse.Namespace) -> Result:
     for record in train(net, plan, asked.out / "run"):
         seconds.append(record["seconds"])
         used.append(time.process_time())
-        if record["step"] == plan.steps - 1:  # the last step saves the run's state as well
+        if record["step"] == plan.loop.steps - 1:  # the last step saves the run's state as well
             break
     held = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else memory() - began
     spent = (used[-1] - used[WARM - 1]) / (len(used) - WARM)
@@ -136,16 +147,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measure(asked)))
         return
     if asked.only in (None, "cache"):
-        compare(asked, "Latents", "embedded", {"kept": {}, "encoded each time": {"cache": False}})
+        compare(
+            asked,
+            "Latents",
+            "embedded",
+            {"kept": {}, "encoded each time": {"data": {"cache_latents": False}}},
+        )
     if asked.only in (None, "checkpointing"):
-        variants = {"activations kept": {}, "recomputed": {"checkpointing": True}}
+        variants = {"activations kept": {}, "recomputed": {"model": {"gradient_checkpointing": True}}}
         compare(asked, "Activations", "medium", variants)
     if asked.only in (None, "micro"):
         variants = {
             "8 at once": {},
-            "4 at once": {"micro": 4},
-            "2 at once": {"micro": 2},
-            "1 at once": {"micro": 1},
+            "4 at once": {"loop": {"micro_batch_size": 4}},
+            "2 at once": {"loop": {"micro_batch_size": 2}},
+            "1 at once": {"loop": {"micro_batch_size": 1}},
         }
         compare(asked, "Examples shown at once, of a batch of 8", "medium", variants)
 

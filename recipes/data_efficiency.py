@@ -26,18 +26,17 @@ def part(percent: int) -> Source:
 
 def labelled(percent: int) -> Recipe:
     """VPD on a part of the pictures: what created ones are to better."""
-    return segmentation().replace(
-        name=f"diff2in1-segmentation-{percent}", sources=(part(percent).model_dump(),)
-    )
+    return segmentation().replace(name=f"diff2in1-segmentation-{percent}", data={"sources": (part(percent),)})
 
 
 def improved(percent: int) -> Recipe:
     """The second stage on the same part, with one created picture of each."""
     created = Source(path=f"data/ade20k-created-{percent}", labels="teacher")
     return segmentation_second_stage().replace(
-        name=f"diff2in1-segmentation-improved-{percent}", start=f"runs/diff2in1-segmentation-{percent}/checkpoint",
-        sources=(part(percent).model_dump(), created.model_dump()),
-    )  # fmt: skip
+        name=f"diff2in1-segmentation-improved-{percent}",
+        model={"init_from": f"runs/diff2in1-segmentation-{percent}/checkpoint"},
+        data={"sources": (part(percent), created)},
+    )
 
 
 def segmentation_10() -> Recipe:

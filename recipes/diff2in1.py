@@ -14,9 +14,20 @@ every pixel.
 
 from twofold.data.convert.ade20k import CLASSES
 from twofold.protocols import OneStep
-from twofold.train import RandomCrop, Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    RandomCrop,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 
-# The authors' model.ckpt is this model's; their own file is read as well: --set start=FOLDER.
+# The authors' model.ckpt is this model's; their own file is read as well: --set model.init_from=FOLDER.
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 NYU = Source(path="data/nyu", share=795)
 # As the released code sees them: see the converter diff2in1-squeezed, and twofold create --compat official.
@@ -39,12 +50,33 @@ def taught(name: str, pictures: int, batch: int) -> Recipe:
         batch: pictures an update.
     """
     return Recipe(
-        name=name, stage="denoiser", start=SD15, sources=(NYU,), mix={"normals": 1.0}, size=(480, 640),
-        protocol=OneStep(timestep=0), prompts={"normals": ""}, head="bae", latent_weight=0.0, image_weight=1.0,
-        unet="frozen", text="frozen", steps=pictures // batch * EPOCHS, batch=batch, optimizer="adam", lr=3.57e-4,
-        betas=(0.9, 0.999), weight_decay=0.0, schedule="constant", warmup=0, clip=0.0, ema=0.0, seed=42,
-        validate_every=0, save_every=pictures // batch * 5,
-    )  # fmt: skip
+        name=name,
+        model=DenoiserConfig(
+            init_from=SD15,
+            protocol=OneStep(timestep=0),
+            prompts={"normals": ""},
+            head=HeadConfig(name="bae"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+            unet="frozen",
+            text_encoder="frozen",
+        ),
+        data=DataConfig(sources=(NYU,), task_weights={"normals": 1.0}, size=(480, 640)),
+        optimizer=OptimizerConfig(
+            name="adam",
+            lr=3.57e-4,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            schedule="constant",
+            warmup_steps=0,
+            max_grad_norm=0.0,
+        ),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(
+            steps=pictures // batch * EPOCHS, batch_size=batch, seed=42, save_every=pictures // batch * 5
+        ),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def warm_up() -> Recipe:
@@ -65,9 +97,18 @@ def bae_optimizer(recipe: Recipe) -> Recipe:
     of 30 thousand pictures, 4 an update; how many of 795 the paper trained is not known to us.
     """
     return recipe.replace(
-        optimizer="adamw", lr=3.57e-4, betas=(0.95, 0.999), weight_decay=0.01, schedule="onecycle", warmup=0, decay=0,
-        final_lr=4e-6, clip=0.1,
-    )  # fmt: skip
+        optimizer={
+            "name": "adamw",
+            "lr": 3.57e-4,
+            "betas": (0.95, 0.999),
+            "weight_decay": 0.01,
+            "schedule": "onecycle",
+            "warmup_steps": 0,
+            "decay_steps": 0,
+            "final_lr_ratio": 4e-6,
+            "max_grad_norm": 0.1,
+        }
+    )
 
 
 def warm_up_bae() -> Recipe:
@@ -84,7 +125,7 @@ def second_stage_bae() -> Recipe:
     Published: mean 12.7, median 6.0, RMSE 21.6 degrees, 88.2 % below 30 (a figure of the project page).
     """
     made = second_stage().replace(
-        name="diff2in1-second-stage-bae", start="runs/diff2in1-warm-up-bae/checkpoint"
+        name="diff2in1-second-stage-bae", model={"init_from": "runs/diff2in1-warm-up-bae/checkpoint"}
     )
     return bae_optimizer(made)
 
@@ -103,7 +144,9 @@ def second_stage() -> Recipe:
     known to us; 50 are the code's.
     """
     return taught("diff2in1-second-stage", 795 + 500, 4).replace(
-        start="runs/diff2in1-warm-up/checkpoint", sources=(NYU, CREATED), ema=0.998, ema_every=40
+        model={"init_from": "runs/diff2in1-warm-up/checkpoint"},
+        data={"sources": (NYU, CREATED)},
+        ema={"decay": 0.998, "update_every": 40},
     )
 
 
@@ -114,7 +157,10 @@ def official_second_stage() -> Recipe:
     ours answers all of them.
     """
     recipe = taught("diff2in1-official-second-stage", 2 * 795, 8)
-    recipe = recipe.replace(start="runs/diff2in1-official-warm-up/checkpoint", ema=0.998, ema_every=80)
+    recipe = recipe.replace(
+        model={"init_from": "runs/diff2in1-official-warm-up/checkpoint"},
+        ema={"decay": 0.998, "update_every": 80},
+    )
     return as_released(recipe, (NYU_SQUEEZED, CREATED_OFFICIAL))
 
 
@@ -127,7 +173,7 @@ def scannet_warm_up() -> Recipe:
     """
     frames = Source(path="data/scannet-normals", share=SCANNET_FRAMES, limit=SCANNET_FRAMES)
     recipe = taught("diff2in1-scannet-warm-up", 795, 4).replace(
-        sources=(frames.model_dump(),), steps=SCANNET_FRAMES // 4, save_every=500
+        data={"sources": (frames,)}, loop={"steps": SCANNET_FRAMES // 4, "save_every": 500}
     )
     return bae_optimizer(recipe)
 
@@ -141,21 +187,19 @@ def scannet_second_stage() -> Recipe:
     created = Source(path="data/scannet-created", share=500, limit=500, labels="teacher")
     warm = scannet_warm_up()
     return warm.replace(
-        name="diff2in1-scannet-second-stage", start=f"runs/{warm.name}/checkpoint", ema=0.998, ema_every=40,
-        sources=(warm.sources[0].model_dump(), created.model_dump()),
-    )  # fmt: skip
+        name="diff2in1-scannet-second-stage",
+        model={"init_from": f"runs/{warm.name}/checkpoint"},
+        data={"sources": (warm.data.sources[0], created)},
+        ema={"decay": 0.998, "update_every": 40},
+    )
 
 
 def as_released(recipe: Recipe, sources: tuple[Source, ...]) -> Recipe:
     """``recipe`` with pictures and words as the released code shows them to the network."""
     shown = OneStep(timestep=0, encode="sample", add_noise=True)
     return recipe.replace(
-        sources=sources,
-        size=(512, 512),
-        protocol=shown,
-        mirror=False,
-        pad=True,
-        head_options={"compat": "official"},
+        model={"protocol": shown, "pad_prompts": True, "head": {"options": {"compat": "official"}}},
+        data={"sources": sources, "size": (512, 512), "hflip": False},
     )
 
 
@@ -165,21 +209,45 @@ def segmentation() -> Recipe:
     Published: VPD has an mIoU of 53.7; others who ran it again found 53.1 and 49.3.
     VPD's own settings: the U-Net learns too, at a tenth of the head's rate, told all classes at once and read by where
     it looks for each; crops are zoomed by 0.5 to 2 and show no class on 75 % or more of their pixels. Diff-2-in-1 says
-    of its networks that they stay as they are, and released nothing of this: ``--set unet=frozen --set lr=8e-5 --set
-    head_lr=0`` is that. VPD averages 80 phrases a class, this is told one; it leaves latents unscaled, this scales
-    them; it decays no norms' weights, this all; its images are not antialiased where they shrink, these are; in use it
-    slides a window of 512.
+    of its networks that they stay as they are, and released nothing of this: ``--set model.unet=frozen --set
+    optimizer.lr=8e-5 --set model.head.lr=0`` is that. VPD averages 80 phrases a class, this is told one; it leaves
+    latents unscaled, this scales them; it decays no norms' weights, this all; its images are not antialiased where
+    they shrink, these are; in use it slides a window of 512.
     """
     return Recipe(
-        name="diff2in1-segmentation", stage="denoiser", start=SD15, sources=(Source(path="data/ade20k"),),
-        validation="data/ade20k-val", mix={ADE20K_LOGITS: 1.0}, size=(512, 512), augment=True,
-        random_crop=RandomCrop(scale=(0.5, 2.0), cat_max_ratio=0.75),
-        protocol=OneStep(timestep=1), prompts={ADE20K_LOGITS: ""}, head="fpn",
-        head_options={"prompts": [f"a photo of a {name}" for name in CLASSES]}, latent_weight=0.0, image_weight=1.0,
-        text="frozen", steps=80000, batch=16, lr=8e-6, head_lr=8e-5, betas=(0.9, 0.999), weight_decay=1e-3,
-        schedule="linear", warmup=1500, final_lr=0.0, clip=0.0, ema=0.0, checkpointing=True, validate_every=8000,
-        validate_count=200, save_every=2000,
-    )  # fmt: skip
+        name="diff2in1-segmentation",
+        model=DenoiserConfig(
+            init_from=SD15,
+            protocol=OneStep(timestep=1),
+            prompts={ADE20K_LOGITS: ""},
+            head=HeadConfig(
+                name="fpn", options={"prompts": [f"a photo of a {name}" for name in CLASSES]}, lr=8e-5
+            ),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+            text_encoder="frozen",
+            gradient_checkpointing=True,
+        ),
+        data=DataConfig(
+            sources=(Source(path="data/ade20k"),),
+            task_weights={ADE20K_LOGITS: 1.0},
+            size=(512, 512),
+            augment=True,
+            random_crop=RandomCrop(scale=(0.5, 2.0), cat_max_ratio=0.75),
+        ),
+        optimizer=OptimizerConfig(
+            lr=8e-6,
+            betas=(0.9, 0.999),
+            weight_decay=1e-3,
+            schedule="linear",
+            warmup_steps=1500,
+            final_lr_ratio=0.0,
+            max_grad_norm=0.0,
+        ),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=80000, batch_size=16, save_every=2000),
+        validation=ValidationConfig(data="data/ade20k-val", every=8000, num_samples=200),
+    )
 
 
 def segmentation_second_stage() -> Recipe:
@@ -191,6 +259,9 @@ def segmentation_second_stage() -> Recipe:
     """
     created = Source(path="data/ade20k-created", labels="teacher")
     return segmentation().replace(
-        name="diff2in1-segmentation-second-stage", start="runs/diff2in1-segmentation/checkpoint",
-        sources=(Source(path="data/ade20k"), created), batch=4, ema=0.998, ema_every=40,
-    )  # fmt: skip
+        name="diff2in1-segmentation-second-stage",
+        model={"init_from": "runs/diff2in1-segmentation/checkpoint"},
+        data={"sources": (Source(path="data/ade20k"), created)},
+        ema={"decay": 0.998, "update_every": 40},
+        loop={"batch_size": 4},
+    )

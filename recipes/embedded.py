@@ -19,7 +19,17 @@ The third version goes on from there with `scripts/embedded` (its docstring has 
 history differs from these recipes in a few places.
 """
 
-from twofold.train import Recipe, Source
+from twofold.train import (
+    AutoencoderConfig,
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 
 PHOTOS = Source(path="data/photos", share=1.0)
 ROOMS = Source(path="data/rooms", share=1.0)
@@ -28,68 +38,119 @@ ROOMS = Source(path="data/rooms", share=1.0)
 def codec_photos() -> Recipe:
     """The autoencoder on photographs: short, because pictures alone teach it quickly what edges are."""
     return Recipe(
-        name="codec-photos", stage="autoencoder", sources=(PHOTOS,), size=(128, 128), steps=500, final_lr=0.5,
-        batch=16, lr=2e-3, warmup=100, ema=0.995, validation="data/rooms-val", validate_count=8,
-        validate_every=250, save_every=100,
-    )  # fmt: skip
+        name="codec-photos",
+        model=AutoencoderConfig(),
+        data=DataConfig(sources=(PHOTOS,), size=(128, 128)),
+        optimizer=OptimizerConfig(final_lr_ratio=0.5, lr=2e-3, warmup_steps=100),
+        ema=EmaConfig(decay=0.995),
+        loop=LoopConfig(steps=500, batch_size=16, save_every=100),
+        validation=ValidationConfig(data="data/rooms-val", num_samples=8, every=250),
+    )
 
 
 def codec() -> Recipe:
     """The autoencoder on photographs, renders, and painted depth and normals, which it has to paint later."""
     return codec_photos().replace(
-        name="codec", start="runs/codec-photos/checkpoint", sources=(PHOTOS, Source(path="data/rooms-codec")),
-        steps=600, final_lr=0.05, warmup=20, lr=1.5e-3, mix={"image": 2.0, "depth": 1.0, "normals": 1.0},
-        validate_every=200,
-    )  # fmt: skip
+        name="codec",
+        model={"init_from": "runs/codec-photos/checkpoint"},
+        data={
+            "sources": (PHOTOS, Source(path="data/rooms-codec")),
+            "task_weights": {"image": 2.0, "depth": 1.0, "normals": 1.0},
+        },
+        optimizer={"final_lr_ratio": 0.05, "warmup_steps": 20, "lr": 1.5e-3},
+        loop={"steps": 600},
+        validation={"every": 200},
+    )
 
 
 def codec_white() -> Recipe:
     """The same at full weight on colours, after which the latent channels no longer repeat each other."""
     return codec().replace(
-        name="codec-white", start="runs/codec/checkpoint",
-        sources=(PHOTOS, Source(path="data/rooms-prior", share=1.0)), steps=320, warmup=20, lr=2e-3,
-        mix={"image": 1.0, "depth": 0.5, "normals": 1.0}, ema=0.99, validate_every=150,
-    )  # fmt: skip
+        name="codec-white",
+        model={"init_from": "runs/codec/checkpoint"},
+        data={
+            "sources": (PHOTOS, Source(path="data/rooms-prior", share=1.0)),
+            "task_weights": {"image": 1.0, "depth": 0.5, "normals": 1.0},
+        },
+        optimizer={"warmup_steps": 20, "lr": 2e-3},
+        ema={"decay": 0.99},
+        loop={"steps": 320},
+        validation={"every": 150},
+    )
 
 
 def prior() -> Recipe:
     """The denoiser on images under captions alone: what makes it a text-to-image model."""
     return Recipe(
-        name="prior", stage="denoiser", start="runs/codec-white/checkpoint", reset=("unet", "text"),
-        sources=(
-            ROOMS, Source(path="data/rooms-2", share=2.0), Source(path="data/photos", share=2.0, limit=2400),
+        name="prior",
+        model=DenoiserConfig(init_from="runs/codec-white/checkpoint", reset=("unet", "text")),
+        data=DataConfig(
+            sources=(
+                ROOMS,
+                Source(path="data/rooms-2", share=2.0),
+                Source(path="data/photos", share=2.0, limit=2400),
+            ),
+            task_weights={"image": 1.0},
+            size=(144, 192),
+            augment=True,
         ),
-        mix={"image": 1.0}, size=(144, 192), steps=500, batch=16, lr=6e-4, warmup=100, augment=True,
-        final_lr=0.1, ema=0.99, save_every=100,
-    )  # fmt: skip
+        optimizer=OptimizerConfig(lr=6e-4, warmup_steps=100, final_lr_ratio=0.1),
+        ema=EmaConfig(decay=0.99),
+        loop=LoopConfig(steps=500, batch_size=16, save_every=100),
+    )
 
 
 def joint() -> Recipe:
     """Images under captions and one-step perception at once, told apart by their prompts."""
     return prior().replace(
-        name="joint", start="runs/codec-white/checkpoint", validation="data/rooms-val",
-        sources=(ROOMS, Source(path="data/photos", share=0.5, limit=2400)),
-        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, steps=2300, warmup=100, augment=False,
-        final_lr=0.03, ema=0.997, validate_every=400, validate_count=32,
-    )  # fmt: skip
+        name="joint",
+        model={"init_from": "runs/codec-white/checkpoint"},
+        data={
+            "sources": (ROOMS, Source(path="data/photos", share=0.5, limit=2400)),
+            "task_weights": {"image": 1.0, "depth": 1.0, "normals": 1.0},
+            "augment": False,
+        },
+        optimizer={"warmup_steps": 100, "final_lr_ratio": 0.03},
+        ema={"decay": 0.997},
+        loop={"steps": 2300},
+        validation={"data": "data/rooms-val", "every": 400, "num_samples": 32},
+    )
 
 
 def light() -> Recipe:
     """The same network, read out by light heads whose losses are on pixels; the image task is kept alive."""
     return joint().replace(
-        name="light", start="runs/joint/checkpoint", reset=(), head="light", image_weight=1.0, latent_weight=0.1,
-        mix={"image": 0.5, "depth": 1.0, "normals": 1.0}, steps=1150, lr=5e-4, warmup=50, final_lr=0.02, ema=0.99,
-        validate_every=300, save_every=100,
-    )  # fmt: skip
+        name="light",
+        model={
+            "init_from": "runs/joint/checkpoint",
+            "reset": (),
+            "head": {"name": "light"},
+            "pixel_loss_weight": 1.0,
+            "latent_loss_weight": 0.1,
+        },
+        data={"task_weights": {"image": 0.5, "depth": 1.0, "normals": 1.0}},
+        optimizer={"lr": 5e-4, "warmup_steps": 50, "final_lr_ratio": 0.02},
+        ema={"decay": 0.99},
+        loop={"steps": 1150, "save_every": 100},
+        validation={"every": 300},
+    )
 
 
 def more() -> Recipe:
     """More scenes, each seen from nearer and in other colours every time, and heads that blend their cells."""
     return light().replace(
-        name="more", start="runs/light/checkpoint", reset=("heads",), validation="data/rooms-dev", augment=True,
-        sources=(
-            ROOMS, Source(path="data/rooms-2", share=2.0), Source(path="data/photos", share=1.0, limit=2400),
-        ),
-        latent_weight=0.0, steps=2500, lr=6e-4, warmup=100, final_lr=0.02, ema=0.998, validate_every=500,
-        validate_count=64, save_every=100,
-    )  # fmt: skip
+        name="more",
+        model={"init_from": "runs/light/checkpoint", "reset": ("heads",), "latent_loss_weight": 0.0},
+        data={
+            "augment": True,
+            "sources": (
+                ROOMS,
+                Source(path="data/rooms-2", share=2.0),
+                Source(path="data/photos", share=1.0, limit=2400),
+            ),
+        },
+        optimizer={"lr": 6e-4, "warmup_steps": 100, "final_lr_ratio": 0.02},
+        ema={"decay": 0.998},
+        loop={"steps": 2500, "save_every": 100},
+        validation={"data": "data/rooms-dev", "every": 500, "num_samples": 64},
+    )

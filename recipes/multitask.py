@@ -17,7 +17,18 @@ network, and a loss that is the sum over tasks.
 """
 
 from twofold.protocols import OneStep
-from twofold.train import RandomCrop, Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    RandomCrop,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 NYUD_DEPTH = "twofold.tasks.metric_depth:depth_10m"
@@ -39,14 +50,40 @@ def together(name: str, data: str, losses: dict[str, dict[str, float]], size: tu
         size: height and width of an example.
     """
     return Recipe(
-        name=name, stage="denoiser", start=SD15, sources=(Source(path=data),), validation=f"{data}-val",
-        mix=dict.fromkeys(losses, 1.0), prompts=dict.fromkeys(losses, ""), losses=losses, size=size, augment=True,
-        random_crop=RandomCrop(scale=(0.5, 2.0), relative_to="image", cat_max_ratio=0.75),
-        protocol=OneStep(timestep=0), unet="frozen", text="frozen", head="multitask", latent_weight=0.0,
-        image_weight=1.0, tasks_per_image="all", steps=40000, batch=2, optimizer="adam", lr=2e-5, betas=(0.9, 0.999),
-        weight_decay=1e-6, schedule="poly", warmup=0, final_lr=0.0, clip=0.0, ema=0.0, validate_every=4000,
-        validate_count=100, save_every=1000,
-    )  # fmt: skip
+        name=name,
+        model=DenoiserConfig(
+            init_from=SD15,
+            prompts=dict.fromkeys(losses, ""),
+            protocol=OneStep(timestep=0),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name="multitask"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            sources=(Source(path=data),),
+            task_weights=dict.fromkeys(losses, 1.0),
+            size=size,
+            augment=True,
+            random_crop=RandomCrop(scale=(0.5, 2.0), relative_to="image", cat_max_ratio=0.75),
+            tasks_per_image="all",
+        ),
+        loss=losses,
+        optimizer=OptimizerConfig(
+            name="adam",
+            lr=2e-5,
+            betas=(0.9, 0.999),
+            weight_decay=1e-6,
+            schedule="poly",
+            warmup_steps=0,
+            final_lr_ratio=0.0,
+            max_grad_norm=0.0,
+        ),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=40000, batch_size=2, save_every=1000),
+        validation=ValidationConfig(data=f"{data}-val", every=4000, num_samples=100),
+    )
 
 
 def improved(recipe: Recipe, real: float, created: float, decay: float) -> Recipe:
@@ -60,12 +97,15 @@ def improved(recipe: Recipe, real: float, created: float, decay: float) -> Recip
         created: pictures without, in the folder of the first stage's data with ``-created``.
         decay: of the teacher.
     """
-    (labelled,) = recipe.sources
+    (labelled,) = recipe.data.sources
     made = Source(path=f"{labelled.path}-created", share=created, labels="teacher")
     return recipe.replace(
-        name=f"{recipe.name}-improved", start=f"runs/{recipe.name}/checkpoint", batch=1, ema=decay,
-        sources=(labelled.model_copy(update={"share": real}), made), ema_every=EVERY,
-    )  # fmt: skip
+        name=f"{recipe.name}-improved",
+        model={"init_from": f"runs/{recipe.name}/checkpoint"},
+        data={"sources": (labelled.model_copy(update={"share": real}), made)},
+        ema={"decay": decay, "update_every": EVERY},
+        loop={"batch_size": 1},
+    )
 
 
 def nyud_mt() -> Recipe:

@@ -2,8 +2,8 @@
 
 Values are those of their released scripts where there are any; what this trainer does otherwise is in the docstrings
 and in docs/recipes.md. All but DMP begin from the copy of Stable Diffusion 2.1 that `genpercept.py` names, the authors
-from SD 2 (Marigold, E2E-FT) and SD 2 base (Lotus): ``--set start=OWNER/NAME`` changes it. DMP begins from SD 1.4.
-Half floats are bf16 here, fp16 there.
+from SD 2 (Marigold, E2E-FT) and SD 2 base (Lotus): ``--set model.init_from=OWNER/NAME`` changes it. DMP begins from SD
+1.4. Half floats are bf16 here, fp16 there.
 """
 
 from genpercept import HYPERSIM, VKITTI, ablation, taught
@@ -29,7 +29,7 @@ def marigold_depth() -> Recipe:
     Published, ensembles of ten, 50 steps: KITTI .099 .916, NYUv2 .055 .964, ScanNet .064 .951, DIODE .308 .773,
     ETH3D .065 .960 (AbsRel, delta 1).
     """
-    return ablation(2).replace(name="marigold-depth", protocol=MARIGOLD_NOISE)
+    return ablation(2).replace(name="marigold-depth", model={"protocol": MARIGOLD_NOISE})
 
 
 def marigold_depth_v1_1() -> Recipe:
@@ -37,7 +37,7 @@ def marigold_depth_v1_1() -> Recipe:
 
     Its authors published no table of it alone; others measured NYUv2 .0577 with ensembles of ten.
     """
-    return ablation(2).replace(name="marigold-depth-v1-1", protocol=MARIGOLD_TRAILING)
+    return ablation(2).replace(name="marigold-depth-v1-1", model={"protocol": MARIGOLD_TRAILING})
 
 
 def marigold_normals() -> Recipe:
@@ -47,9 +47,11 @@ def marigold_normals() -> Recipe:
     Hypersim alone, mirrored.
     """
     return ablation(2).replace(
-        name="marigold-normals", protocol=MARIGOLD_TRAILING, lr=6e-5, mix={"normals": 1.0}, sources=(HYPERSIM,),
-        prompts={"normals": ""},
-    )  # fmt: skip
+        name="marigold-normals",
+        model={"protocol": MARIGOLD_TRAILING, "prompts": {"normals": ""}},
+        data={"task_weights": {"normals": 1.0}, "sources": (HYPERSIM,)},
+        optimizer={"lr": 6e-5},
+    )
 
 
 def end_to_end(task: str, losses: dict[str, float], name: str) -> Recipe:
@@ -59,9 +61,14 @@ def end_to_end(task: str, losses: dict[str, float], name: str) -> Recipe:
     the first layer is doubled they halve its bias as well. Their answers are clipped before they are judged.
     """
     return taught(
-        ablation(2), task, losses, name=name, protocol=ZEROS, steps=20000, decay=20000, optimizer="adamw",
-        weight_decay=0.01, clip=1.0, precision="fp32", checkpointing=True, pad=True,
-    )  # fmt: skip
+        ablation(2),
+        task,
+        losses,
+        name=name,
+        model={"protocol": ZEROS, "gradient_checkpointing": True, "pad_prompts": True},
+        optimizer={"decay_steps": 20000, "name": "adamw", "weight_decay": 0.01, "max_grad_norm": 1.0},
+        loop={"steps": 20000, "precision": "fp32"},
+    )
 
 
 def e2e_ft_depth() -> Recipe:
@@ -78,7 +85,9 @@ def e2e_ft_marigold_depth() -> Recipe:
 
     Published, AbsRel: KITTI .096, NYUv2 .052, ScanNet .058, DIODE .302, ETH3D .062.
     """
-    return e2e_ft_depth().replace(name="e2e-ft-marigold-depth", start="prs-eth/marigold-depth-v1-0")
+    return e2e_ft_depth().replace(
+        name="e2e-ft-marigold-depth", model={"init_from": "prs-eth/marigold-depth-v1-0"}
+    )
 
 
 def e2e_ft_normals() -> Recipe:
@@ -87,7 +96,7 @@ def e2e_ft_normals() -> Recipe:
     Published, mean angle: NYUv2 16.5, ScanNet 15.3, iBims-1 16.1, Sintel 33.5.
     The authors mix in VKITTI2 (10 %) with normals of their own making; this is Hypersim alone.
     """
-    return end_to_end("normals", {"angular": 1.0}, "e2e-ft-normals").replace(sources=(HYPERSIM,))
+    return end_to_end("normals", {"angular": 1.0}, "e2e-ft-normals").replace(data={"sources": (HYPERSIM,)})
 
 
 def e2e_ft_marigold_normals() -> Recipe:
@@ -96,7 +105,9 @@ def e2e_ft_marigold_normals() -> Recipe:
     Published, mean angle: NYUv2 16.2, ScanNet 14.7, iBims-1 15.8, Sintel 33.5.
     The authors began from an older GonzaloMG/marigold-normals.
     """
-    return e2e_ft_normals().replace(name="e2e-ft-marigold-normals", start="prs-eth/marigold-normals-v0-1")
+    return e2e_ft_normals().replace(
+        name="e2e-ft-marigold-normals", model={"init_from": "prs-eth/marigold-normals-v0-1"}
+    )
 
 
 def lotus(protocol: OneStep, task: str, name: str) -> Recipe:
@@ -108,10 +119,23 @@ def lotus(protocol: OneStep, task: str, name: str) -> Recipe:
     """
     vkitti = VKITTI.model_copy(update={"size": (375, 1242)})
     return ablation(16).replace(
-        name=name, protocol=protocol, mix={task: 1.0}, prompts={task: ""}, size=(576, 768), batch=128,
-        sources=(HYPERSIM, vkitti) if task != "normals" else (HYPERSIM,), steps=20000, optimizer="adamw",
-        weight_decay=0.01, clip=1.0, schedule="constant", warmup=0, decay=0, seed=42, checkpointing=True,
-    )  # fmt: skip
+        name=name,
+        model={"protocol": protocol, "prompts": {task: ""}, "gradient_checkpointing": True},
+        data={
+            "task_weights": {task: 1.0},
+            "size": (576, 768),
+            "sources": (HYPERSIM, vkitti) if task != "normals" else (HYPERSIM,),
+        },
+        optimizer={
+            "name": "adamw",
+            "weight_decay": 0.01,
+            "max_grad_norm": 1.0,
+            "schedule": "constant",
+            "warmup_steps": 0,
+            "decay_steps": 0,
+        },
+        loop={"batch_size": 128, "steps": 20000, "seed": 42},
+    )
 
 
 def lotus_g_depth() -> Recipe:
@@ -158,10 +182,28 @@ def dmp(task: str) -> Recipe:
         encode="sample",
     )  # fmt: skip
     return ablation(8).replace(
-        name="dmp", start=SD14, protocol=protocol, mix={task: 1.0}, prompts={task: ""}, pad=True, unet="lora",
-        rank=4, size=(512, 512), sources=(HYPERSIM,), steps=50000, batch=8, optimizer="adamw", lr=1e-4,
-        weight_decay=0.01, clip=1.0, schedule="cosine", warmup=0, decay=0, final_lr=0.0, seed=42,
-    )  # fmt: skip
+        name="dmp",
+        model={
+            "init_from": SD14,
+            "protocol": protocol,
+            "prompts": {task: ""},
+            "pad_prompts": True,
+            "unet": "lora",
+            "lora": {"rank": 4},
+        },
+        data={"task_weights": {task: 1.0}, "size": (512, 512), "sources": (HYPERSIM,)},
+        optimizer={
+            "name": "adamw",
+            "lr": 1e-4,
+            "weight_decay": 0.01,
+            "max_grad_norm": 1.0,
+            "schedule": "cosine",
+            "warmup_steps": 0,
+            "decay_steps": 0,
+            "final_lr_ratio": 0.0,
+        },
+        loop={"steps": 50000, "batch_size": 8, "seed": 42},
+    )
 
 
 def dmp_depth() -> Recipe:
@@ -174,4 +216,4 @@ def dmp_depth() -> Recipe:
 
 def dmp_normals() -> Recipe:
     """DMP, normals, never mirrored. No comparable numbers are known to us."""
-    return dmp("normals").replace(name="dmp-normals", mirror=False)
+    return dmp("normals").replace(name="dmp-normals", data={"hflip": False})

@@ -33,7 +33,7 @@ def walked(name: str, start: float, end: float, image: bool, mixed: bool = False
         steps=steps, start="image" if image else "gaussian", condition="replace" if image else "concat",
         noise=Noise(start, end), spacing="leading", final="x0", noise_strategy="original" if mixed else None,
     )  # fmt: skip
-    return ablation(2).replace(name=f"genpercept-{name.replace('_', '-')}", protocol=protocol)
+    return ablation(2).replace(name=f"genpercept-{name.replace('_', '-')}", model={"protocol": protocol})
 
 
 def gaussian_multires_beta_0_003() -> Recipe:
@@ -231,4 +231,6 @@ def rgb_noise_beta_1_in_one() -> Recipe:
     Published: KITTI .100 .902, NYUv2 .053 .966, ScanNet .059 .961, DIODE .309 .768, ETH3D .068 .956 (AbsRel, delta 1).
     The same function of the same weights as `rgb_noise_beta_1`, without a schedule; sixteen examples at a time.
     """
-    return ablation(16).replace(name="genpercept-one-step", protocol=OneStep(train_timesteps="random"))
+    return ablation(16).replace(
+        name="genpercept-one-step", model={"protocol": OneStep(train_timesteps="random")}
+    )

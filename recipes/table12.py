@@ -11,8 +11,8 @@ from twofold.train import Recipe
 def thinned(name: str, fraction: float) -> Recipe:
     """A row: ``fraction`` of the pictures, for as many updates."""
     whole = ablation(16)
-    sources = tuple(s.model_copy(update={"fraction": fraction}) for s in whole.sources)
-    return whole.replace(name=f"genpercept-{name}", sources=sources)
+    sources = tuple(s.model_copy(update={"fraction": fraction}) for s in whole.data.sources)
+    return whole.replace(name=f"genpercept-{name}", data={"sources": sources})
 
 
 def data_90k() -> Recipe:

@@ -18,7 +18,7 @@ def unet_from_scratch() -> Recipe:
 
     Published: KITTI .219 .650, NYUv2 .186 .736, ScanNet .183 .729, DIODE .426 .614, ETH3D .185 .741 (AbsRel, delta 1).
     """
-    return ablation(2).replace(name="genpercept-unet-from-scratch", reset=("unet",))
+    return ablation(2).replace(name="genpercept-unet-from-scratch", model={"reset": ("unet",)})
 
 
 def decoder_from_scratch() -> Recipe:
@@ -28,9 +28,12 @@ def decoder_from_scratch() -> Recipe:
     The released code never reads the switch of its file, so the row is `decoder_as_released`: a decoder that is tuned.
     """
     return taught(
-        ablation(4), "depth", {"mse": 1.0}, name="genpercept-decoder-from-scratch", reset=("decoder",),
-        decoder="full", head_lr=3e-5,
-    )  # fmt: skip
+        ablation(4),
+        "depth",
+        {"mse": 1.0},
+        name="genpercept-decoder-from-scratch",
+        model={"reset": ("decoder",), "decoder": "full", "head": {"lr": 3e-5}},
+    )
 
 
 def decoder_as_released() -> Recipe:
@@ -38,7 +41,7 @@ def decoder_as_released() -> Recipe:
 
     Published: KITTI .096 .916, NYUv2 .055 .964, ScanNet .058 .964, DIODE .302 .759, ETH3D .071 .950 (AbsRel, delta 1).
     """
-    return decoder_from_scratch().replace(name="genpercept-decoder-tuned", reset=())
+    return decoder_from_scratch().replace(name="genpercept-decoder-tuned", model={"reset": ()})
 
 
 def image_mse() -> Recipe:
@@ -63,4 +66,10 @@ def dpt_from_scratch() -> Recipe:
 
     Published: KITTI .099 .912, NYUv2 .055 .964, ScanNet .058 .963, DIODE .302 .759, ETH3D .069 .956 (AbsRel, delta 1).
     """
-    return taught(ablation(16), "depth", {"mse": 1.0}, name="genpercept-dpt", head="dpt", head_lr=3e-5)
+    return taught(
+        ablation(16),
+        "depth",
+        {"mse": 1.0},
+        name="genpercept-dpt",
+        model={"head": {"name": "dpt", "lr": 3e-5}},
+    )

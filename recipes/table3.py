@@ -11,8 +11,10 @@ from twofold.train import Recipe
 
 def told(name: str, words: str = "", **protocol: object) -> Recipe:
     """A row: other words, or other time steps."""
-    how = OneStep(**{"timestep": 1, "taught": "random", **protocol})
-    return ablation(2).replace(name=f"genpercept-{name}", prompts={"depth": words}, protocol=how)
+    how = OneStep(**{"timestep": 1, "train_timesteps": "random", **protocol})
+    return ablation(2).replace(
+        name=f"genpercept-{name}", model={"prompts": {"depth": words}, "protocol": how}
+    )
 
 
 def baseline() -> Recipe:

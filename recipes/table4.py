@@ -11,7 +11,7 @@ from twofold.train import Recipe
 
 def low_rank(rank: int) -> Recipe:
     """A row: additions of ``rank`` to a U-Net that stays as it is, by the squared error of latents."""
-    return ablation(2).replace(name=f"genpercept-lora-{rank}", unet="lora", rank=rank)
+    return ablation(2).replace(name=f"genpercept-lora-{rank}", model={"unet": "lora", "lora": {"rank": rank}})
 
 
 def full() -> Recipe:
@@ -29,7 +29,11 @@ def frozen() -> Recipe:
     The last four numbers are those of `full`, a mistake of the paper: of DIODE and ETH3D nothing is known.
     """
     return taught(
-        ablation(2), "depth", {"mse": 1.0}, name="genpercept-frozen", unet="frozen", head="dpt", head_lr=3e-5
+        ablation(2),
+        "depth",
+        {"mse": 1.0},
+        name="genpercept-frozen",
+        model={"unet": "frozen", "head": {"name": "dpt", "lr": 3e-5}},
     )
 
 

@@ -20,4 +20,4 @@ def taskonomy_cityscapes() -> Recipe:
     Which of their pictures were taken was not published. The laboratory has one kind of data: there it is the baseline.
     """
     sources = (Source(path="data/taskonomy", share=0.9), Source(path="data/cityscapes-depth", share=0.1))
-    return ablation(2).replace(name="genpercept-measured", sources=sources)
+    return ablation(2).replace(name="genpercept-measured", data={"sources": sources})

@@ -16,8 +16,18 @@ from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS
 from twofold.tasks.directions import COSTS, expected_angle, mean_cost
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.loop import train
-from twofold.train.recipe import Recipe, Source
 
 
 def at_angle(*degrees):
@@ -204,9 +214,14 @@ def test_a_recipe_says_how_a_trained_head_learns_on_and_does_not_replace_it():
     net = new.tiny()
     found = make_head("bae", net, 3)
     plan = Recipe(
-        name="x", stage="denoiser", sources=(Source(path="x"),), mix={"normals": 1.0}, head="bae", latent_weight=0.0,
-        image_weight=1.0, head_options={"compat": "official", "importance": 0.5},
-    )  # fmt: skip
+        name="x",
+        model=DenoiserConfig(
+            head=HeadConfig(name="bae", options={"compat": "official", "importance": 0.5}),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(sources=(Source(path="x"),), task_weights={"normals": 1.0}),
+    )
     made = make_heads(net, plan, {"normals": found}, {"normals": TASKS["normals"]})["normals"]
     assert made is found
     assert (found.official, found.importance, found.config["compat"]) == (True, 0.5, "official")
@@ -299,11 +314,22 @@ def asked(net, made):
 def test_a_run_of_the_trainer_teaches_the_head_and_leaves_the_network_alone(data, tmp_path):
     net = new.tiny()
     recipe = Recipe(
-        name="warm", stage="denoiser", sources=(Source(path=str(data)),), validation=str(data), mix={"normals": 1.0},
-        size=(32, 32), head="bae", unet="frozen", text="frozen", latent_weight=0.0, image_weight=1.0,
-        protocol=OneStep(timestep=0), prompts={"normals": ""}, steps=30, batch=4, lr=2e-3, warmup=2, ema=0.0,
-        weight_decay=0.0, save_every=0, validate_every=0, validate_count=2,
-    )  # fmt: skip
+        name="warm",
+        model=DenoiserConfig(
+            head=HeadConfig(name="bae"),
+            unet="frozen",
+            text_encoder="frozen",
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+            protocol=OneStep(timestep=0),
+            prompts={"normals": ""},
+        ),
+        data=DataConfig(sources=(Source(path=str(data)),), task_weights={"normals": 1.0}, size=(32, 32)),
+        optimizer=OptimizerConfig(lr=2e-3, warmup_steps=2, weight_decay=0.0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=30, batch_size=4, save_every=0),
+        validation=ValidationConfig(data=str(data), every=0, num_samples=2),
+    )
     before = {k: v.clone() for k, v in net.state_dict().items()}
     heads: dict[str, Head] = {}
     records = list(train(net, recipe, tmp_path / "run", heads))

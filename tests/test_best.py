@@ -8,8 +8,18 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.data import Folder
 from twofold.evaluate import score
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.best import Best
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe, save_student
 from twofold.train.state import Ema
 
@@ -21,11 +31,25 @@ def recipe(tmp_path_factory):
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.folder(root / "balls", 4, 32)
     return Recipe(
-        name="kept", stage="denoiser", start=str(root / "model"), mix={"normals": 1.0}, size=(32, 32),
-        sources=(Source(path=str(root / "balls")),), validation=str(root / "balls"), steps=8, batch=4, lr=0.02,
-        unet="frozen", text="frozen", head="light", latent_weight=0.0, image_weight=1.0, ema=0.0, warmup=0,
-        validate_every=1, validate_count=4, save_every=3, best="normals/mean",
-    )  # fmt: skip
+        name="kept",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name="light"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            task_weights={"normals": 1.0}, size=(32, 32), sources=(Source(path=str(root / "balls")),)
+        ),
+        optimizer=OptimizerConfig(lr=0.02, warmup_steps=0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=8, batch_size=4, save_every=3),
+        validation=ValidationConfig(
+            data=str(root / "balls"), every=1, num_samples=4, best_metric="normals/mean"
+        ),
+    )
 
 
 def weights(folder):
@@ -38,7 +62,7 @@ def scores(records):
 
 def worse_later(recipe):
     """A run that ruins itself: good steps, then steps far too long."""
-    return recipe.replace(lr=1.5, schedule="linear", warmup=8)
+    return recipe.replace(optimizer={"lr": 1.5, "schedule": "linear", "warmup_steps": 8})
 
 
 def test_the_checkpoint_is_the_best_of_all_that_were_scored(recipe, tmp_path):
@@ -49,7 +73,7 @@ def test_the_checkpoint_is_the_best_of_all_that_were_scored(recipe, tmp_path):
     assert 0 < best < 8, found  # or the test says nothing
     assert records[-1]["best"] == {"step": best, "score": found[best]}
     model = open_model(str(tmp_path / "run" / "checkpoint"))
-    again = score(model.predictor("normals"), list(Folder(recipe.validation)))["normals/mean"]
+    again = score(model.predictor("normals"), list(Folder(recipe.validation.data)))["normals/mean"]
     # The checkpoint holds half floats.
     assert again == pytest.approx(found[best], abs=0.05)
 
@@ -81,7 +105,7 @@ def test_a_score_that_is_no_number_is_never_the_best(recipe, tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_run_that_waits_ends_where_one_that_was_killed_ends(recipe, tmp_path, stop):
-    asked = worse_later(recipe).replace(patience=2)
+    asked = worse_later(recipe).replace(validation={"patience": 2})
     whole = list(run_recipe(asked, tmp_path / "whole"))
     best = whole[-1]["best"]["step"]
     assert whole[-1]["step"] == best + 2 < 8
@@ -96,21 +120,21 @@ def test_a_run_that_waits_ends_where_one_that_was_killed_ends(recipe, tmp_path, 
 
 
 def test_the_last_weights_can_be_had_as_well(recipe, tmp_path):
-    asked = worse_later(recipe).replace(patience=2)
+    asked = worse_later(recipe).replace(validation={"patience": 2})
     records = list(run_recipe(asked, tmp_path / "run"))
     save_student(asked, tmp_path / "run", tmp_path / "last")
     model = open_model(str(tmp_path / "last"))
-    again = score(model.predictor("normals"), list(Folder(recipe.validation)))["normals/mean"]
+    again = score(model.predictor("normals"), list(Folder(recipe.validation.data)))["normals/mean"]
     assert again == pytest.approx(scores(records)[-1], abs=0.05)
 
 
 def test_a_score_that_is_none_is_refused(recipe, tmp_path):
     with pytest.raises(ValueError, match="its scores: normals/mean"):
-        list(run_recipe(recipe.replace(best="normals/meen"), tmp_path / "run"))
-    with pytest.raises(ValueError, match="patience waits"):
-        recipe.replace(best="", patience=3)
+        list(run_recipe(recipe.replace(validation={"best_metric": "normals/meen"}), tmp_path / "run"))
+    with pytest.raises(ValueError, match="patience needs a score"):
+        recipe.replace(validation={"best_metric": "", "patience": 3})
     with pytest.raises(ValueError, match="needs a task, validation data"):
-        recipe.replace(validation=None)
+        recipe.replace(validation={"data": None})
 
 
 def test_two_commands_do_not_write_into_one_run(recipe, tmp_path):

@@ -22,8 +22,8 @@ from twofold.image import write_image
 from twofold.io import UnsafeNameError
 from twofold.protocols import OneStep
 from twofold.tasks import depth
+from twofold.train import AutoencoderConfig, DataConfig, DenoiserConfig, Recipe, Source
 from twofold.train.learn import make_tasks
-from twofold.train.recipe import Recipe, Source
 
 BAD = (
     "../neighbour", "../../neighbour", "a/b", "/neighbour", "..", ".", "", "..\\neighbour", "C:neighbour", "nul",
@@ -125,13 +125,17 @@ def test_a_shard_is_beside_its_index(root, name):
 def test_a_recipe_s_name_is_that_of_a_folder(name):
     """A run goes to ``runs/NAME``."""
     with pytest.raises(ValueError, match="the recipe's name"):
-        Recipe(name=name, stage="autoencoder", sources=(Source(path="x"),))
+        Recipe(name=name, model=AutoencoderConfig(), data=DataConfig(sources=(Source(path="x"),)))
 
 
 def test_a_task_of_one_s_own_is_named_before_anything_is_trained(monkeypatch):
     import twofold.train.learn as learn
 
-    asked = Recipe(name="r", stage="denoiser", sources=(Source(path="x"),), mix={"depth": 1.0})
+    asked = Recipe(
+        name="r",
+        model=DenoiserConfig(),
+        data=DataConfig(sources=(Source(path="x"),), task_weights={"depth": 1.0}),
+    )
     monkeypatch.setattr(learn, "get_task", lambda name: replace(depth, name="../depth"))
     with pytest.raises(ValueError, match="the name of the task"):
         make_tasks(asked)

@@ -217,11 +217,16 @@ def test_an_interrupt_is_said_and_has_its_exit_code(
 
 
 RECIPE = """
-from twofold.train import Recipe, Source
+from twofold.train import DataConfig, DenoiserConfig, LoopConfig, OptimizerConfig, Recipe, Source
 
 def quick():
-    return Recipe(name="quick", stage="denoiser", start={start!r}, sources=(Source(path={data!r}),),
-                  mix={{"depth": 1.0}}, size=(32, 32), steps=2, batch=2, warmup=1)
+    return Recipe(
+        name="quick",
+        model=DenoiserConfig(init_from={start!r}),
+        data=DataConfig(sources=(Source(path={data!r}),), task_weights={{"depth": 1.0}}, size=(32, 32)),
+        optimizer=OptimizerConfig(warmup_steps=1),
+        loop=LoopConfig(steps=2, batch_size=2),
+    )
 """
 
 
@@ -233,15 +238,15 @@ def test_train_makes_a_checkpoint_that_predicts(
     folder(here / "data", count=2, size=32)
     Path("recipes").mkdir()
     Path("recipes/quick.py").write_text(RECIPE.format(start=str(tiny_model), data=str(here / "data")))
-    assert run(["train", "quick", "--set", "batch=1", "--log-every", "1"]) == 0
+    assert run(["train", "quick", "--set", "loop.batch_size=1", "--log-every", "1"]) == 0
     assert "step 2/2" in capsys.readouterr().out
     picture("a.png")
     assert run(["predict", "a.png", "--task", "depth", "--model", "runs/quick/checkpoint"]) == 0
     capsys.readouterr()
     assert run(["train", "quick", "--set", "colour=red"]) == 2
     assert "colour" in one_line(capsys.readouterr().err)
-    assert run(["train", "quick", "--set", "steps=many"]) == 2
-    assert "--set steps" in one_line(capsys.readouterr().err)
+    assert run(["train", "quick", "--set", "loop.steps=many"]) == 2
+    assert "--set loop.steps" in one_line(capsys.readouterr().err)
     assert run(["train", "recipes/quick.py:slow"]) == 2
     assert "no function slow" in one_line(capsys.readouterr().err)
 

@@ -20,9 +20,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Image.linear_gradient("L").resize((40, 30)).save("a.png")
     Path("recipes").mkdir()
     Path("recipes/quick.py").write_text(
-        "from twofold.train import Recipe, Source\n"
+        "from twofold.train import DataConfig, DenoiserConfig, Recipe, Source\n"
         "def quick():\n"
-        "    return Recipe(name='quick', stage='denoiser', sources=(Source(path='data'),), mix={'depth': 1.0})\n"
+        "    data = DataConfig(sources=(Source(path='data'),), task_weights={'depth': 1.0})\n"
+        "    return Recipe(name='quick', model=DenoiserConfig(), data=data)\n"
     )
     return tmp_path
 
@@ -60,11 +61,11 @@ def test_the_nearest_name_is_found_whatever_its_case():
         (["models", "genpercpt-depth"], "(did you mean 'genpercept-depth'?)"),
         (["train", "quik"], "no recipe 'quik' (did you mean 'quick'?)"),
         (["train", "recipes/quick.py:quik"], "no function quik (did you mean 'quick'?)"),
-        (["train", "quick", "--set", "stps=3"], "--set stps=3 (did you mean 'steps'?)"),
-        (["train", "quick", "--set", "head=latnt"], "unknown head 'latnt' (did you mean 'latent'?)"),
-        (["train", "quick", "--set", 'mix={"dept": 1}'], "unknown task 'dept' (did you mean 'depth'?)"),
-        (["train", "quick", "--set", "losses.depth.sssi=1"], "no loss 'sssi' (did you mean 'ssi'?)"),
-        (["train", "quick", "--set", "sources.0.shar=2"], "(did you mean 'share'?)"),
+        (["train", "quick", "--set", "stps=3"], "--set stps=3: a recipe has no 'stps' (did you mean 'loop.steps'?)"),
+        (["train", "quick", "--set", "model.head.name=latnt"], "unknown head 'latnt' (did you mean 'latent'?)"),
+        (["train", "quick", "--set", 'data.task_weights={"dept": 1}'], "unknown task 'dept' (did you mean 'depth'?)"),
+        (["train", "quick", "--set", "loss.depth.sssi=1"], "no loss 'sssi' (did you mean 'ssi'?)"),
+        (["train", "quick", "--set", "data.sources.0.shar=2"], "(did you mean 'share'?)"),
         (["create", "data", "--out", "x", "--sampler", "dpmpp_2n"], "(did you mean 'dpmpp_2m'?)"),
     ],
 )  # fmt: skip

@@ -85,7 +85,7 @@ def convert(root: Path, name: str, tree: str, split: str, out: str) -> None:
 
 
 def train(root: Path, recipe: str, out: str, **changes) -> None:
-    changes |= {"size": [H, W], "steps": 2, "batch": 4, "save_every": 1}
+    changes |= {"data.size": [H, W], "loop.steps": 2, "loop.batch_size": 4, "loop.save_every": 1}
     settings = [x for k, v in changes.items() for x in ("--set", f"{k}={json.dumps(v)}")]
     command = ["train", f"{RECIPES}:{recipe}", "--out", str(root / "runs" / out), *settings]
     assert run([*command, "--device", "cpu", "--tracker", "none"]) == 0
@@ -208,7 +208,7 @@ def test_the_second_stage_keeps_the_teacher_beside_its_student(place):
     assert moved > 1e-5  # the student has learned
     assert warm.keys() == kept.keys()  # and 8 pictures do not move a teacher who moves every 40
     assert all(torch.equal(warm[k], kept[k]) for k in warm)
-    assert [s.labels for s in Recipe.read(place / "runs" / "second" / "recipe.json").sources] == [
+    assert [s.labels for s in Recipe.read(place / "runs" / "second" / "recipe.json").data.sources] == [
         "stored",
         "teacher",
     ]
@@ -220,14 +220,22 @@ def test_the_documented_improve_command_runs_from_the_warm_up(place, tmp_path):
     assert command
     words = shlex.split(command[1])[1:]
     words[1] = f"{RECIPES}:warm_up"
-    words[words.index("start=runs/diff2in1-warm-up/checkpoint")] = f"start={place / 'runs/warm/checkpoint'}"
+    words[words.index("model.init_from=runs/diff2in1-warm-up/checkpoint")] = (
+        f"model.init_from={place / 'runs/warm/checkpoint'}"
+    )
     words[words.index("--steps") + 1] = "2"
     sources = json.dumps([{"path": str(place / "data" / "nyu")}])
-    small = {"size": [H, W], "steps": 2, "batch": 4, "save_every": 1, "sources": sources}
+    small = {
+        "data.size": [H, W],
+        "loop.steps": 2,
+        "loop.batch_size": 4,
+        "loop.save_every": 1,
+        "data.sources": sources,
+    }
     settings = [x for k, v in small.items() for x in ("--set", f"{k}={v}")]
     assert run([*words, *settings, "--out", str(tmp_path / "run"), "--device", "cpu"]) == 0
     plan = json.loads((tmp_path / "run" / "improvement.json").read_text())
-    assert (plan["recipe"]["ema"], plan["recipe"]["ema_every"]) == (0.998, 40)
+    assert plan["recipe"]["ema"] == {"decay": 0.998, "update_every": 40}
 
 
 def test_the_test_scores_by_bae_s_rules_beside_the_published_rows(place):

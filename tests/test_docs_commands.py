@@ -21,6 +21,7 @@ from twofold.data.convert import CONVERTERS
 from twofold.evaluate import BENCHMARKS, EVAL_PROTOCOLS
 from twofold.tasks import get_task
 from twofold.train import Recipe
+from twofold.train.override import field_paths
 
 # Programs and options of other projects, which the documentation compares with or passes files to.
 FOREIGN_PROGRAMS = {
@@ -125,7 +126,8 @@ def wrong_recipe(values: dict[str, Any], folder: Path) -> list[str]:
 
     name, settings = str(values["recipe"]), values.get("settings") or []
     if name in PLACEHOLDERS:
-        unknown = [s for s in settings if s.partition("=")[0].split(".")[0] not in Recipe.model_fields]
+        known = set(field_paths(Recipe))
+        unknown = [s for s in settings if ".".join(s.partition("=")[0].split(".")[:2]) not in known]
         return [f"--set {s}" for s in unknown]
     own = (folder / name.partition(":")[0]).is_file()
     find_recipe(str(folder / name) if own else name, settings, bool(values.get("smoke_test")))

@@ -37,7 +37,8 @@ NOT_RUN = {
 # Weights that are not inside the package.
 ONLINE = re.compile(r"(marigold|genpercept|e2e-ft|lotus)-|downloads/")
 TRAINING = (
-    "--device cpu --set steps=2 --set size=[32,32] --set save_every=2 --set validate_every=2 --set batch=1"
+    "--device cpu --set loop.steps=2 --set data.size=[32,32] --set loop.save_every=2 --set validation.every=2 "
+    "--set loop.batch_size=1"
 )
 SMALLER = {
     "train": f"{TRAINING} --tracker none",
@@ -107,7 +108,16 @@ def words_of(words: tuple[str, ...]) -> list[str]:
     kind = words[1]
     added = [] if "compare" in words else SMALLER.get(kind, "").split()
     if kind in ("train", "improve") and "--smoke-test" in words:
-        added = ["--device", "cpu", "--tracker", "none", "--set", "steps=2", "--set", "validate_count=2"]
+        added = [
+            "--device",
+            "cpu",
+            "--tracker",
+            "none",
+            "--set",
+            "loop.steps=2",
+            "--set",
+            "validation.num_samples=2",
+        ]
     return [re.sub(r"^/data/", "raw/", word) for word in words] + added
 
 

@@ -241,16 +241,20 @@ def test_create_fails_the_row_and_makes_the_others(here, tiny_model, broken_mode
 
 
 def test_pseudo_labels_and_validation_stop_the_training(here, tiny_model, monkeypatch):
-    from twofold.train import loop
+    from twofold.train import DataConfig, DenoiserConfig, LoopConfig, OptimizerConfig, ValidationConfig, loop
     from twofold.train.denoiser import DenoiserStage
     from twofold.train.recipe import Recipe, Source
     from twofold.train.run import run_recipe
 
     world.folder(here / "data", count=2, size=32)
     recipe = Recipe(
-        name="x", stage="denoiser", start=str(tiny_model), sources=(Source(path="data"),), mix={"normals": 1.0},
-        size=(32, 32), steps=1, batch=1, warmup=0, validation="data", validate_count=1, validate_every=1,
-    )  # fmt: skip
+        name="x",
+        model=DenoiserConfig(init_from=str(tiny_model)),
+        data=DataConfig(sources=(Source(path="data"),), task_weights={"normals": 1.0}, size=(32, 32)),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        loop=LoopConfig(steps=1, batch_size=1),
+        validation=ValidationConfig(data="data", num_samples=1, every=1),
+    )
     stage = DenoiserStage.__new__(DenoiserStage)
     stage.tasks = {"normals": TASKS["normals"]}
     from twofold.train.examples import Example

@@ -13,8 +13,18 @@ from twofold.predict.diffusion import DiffusionPredictor
 from twofold.predict.prediction import Prediction, Sees
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS, Task, get_task
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.loop import train
-from twofold.train.recipe import Recipe, Source
 
 CLASSES = ["wall", "ball"]
 
@@ -95,11 +105,22 @@ def test_a_run_of_the_trainer_and_its_checkpoint(data, tmp_path):
     """A ball (class 1) on a wall (class 4), told by name."""
     net = new.tiny()
     recipe = Recipe(
-        name="seg", stage="denoiser", sources=(Source(path=str(data)),), mix={"semantic_logits": 1.0}, size=(32, 32),
-        head="fpn", head_options={"prompts": ["a wall", "a red chair"], "dropout": 0.0}, unet="frozen", text="frozen",
-        latent_weight=0.0, image_weight=1.0, steps=16, batch=4, lr=1e-2, warmup=2, ema=0.0, save_every=0,
-        validate_every=0,
-    )  # fmt: skip
+        name="seg",
+        model=DenoiserConfig(
+            head=HeadConfig(name="fpn", options={"prompts": ["a wall", "a red chair"], "dropout": 0.0}),
+            unet="frozen",
+            text_encoder="frozen",
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            sources=(Source(path=str(data)),), task_weights={"semantic_logits": 1.0}, size=(32, 32)
+        ),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=2),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=16, batch_size=4, save_every=0),
+        validation=ValidationConfig(every=0),
+    )
     heads: dict[str, Head] = {}
     losses = [r["loss"] for r in train(net, recipe, tmp_path / "run", heads)]
     assert losses[-1] < 0.5 * losses[0]

@@ -175,24 +175,38 @@ def test_a_published_perception_model_is_refused_before_it_is_fetched(here, caps
 
 def test_a_run_records_whether_its_model_still_generates(here, tiny_model):
     import world
-    from twofold.train.recipe import Recipe, Source
+    from twofold.train import (
+        DataConfig,
+        DenoiserConfig,
+        LoopConfig,
+        OptimizerConfig,
+        Recipe,
+        Source,
+        ValidationConfig,
+    )
     from twofold.train.run import run_recipe
 
     world.folder(here / "data", count=2, size=32)
     base = Recipe(
-        name="x", stage="denoiser", start=str(tiny_model), sources=(Source(path="data"),), mix={"depth": 1.0},
-        size=(32, 32), steps=1, batch=1, warmup=0, validate_every=0,
-    )  # fmt: skip
+        name="x",
+        model=DenoiserConfig(init_from=str(tiny_model)),
+        data=DataConfig(sources=(Source(path="data"),), task_weights={"depth": 1.0}, size=(32, 32)),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        loop=LoopConfig(steps=1, batch_size=1),
+        validation=ValidationConfig(every=0),
+    )
     wanted = {"full": False, "both": True, "frozen": None}
     changes = {
         "full": {},
-        "both": {"mix": {"depth": 1.0, "image": 1.0}},
+        "both": {"data": {"task_weights": {"depth": 1.0, "image": 1.0}}},
         "frozen": {
-            "unet": "frozen",
-            "head": "light",
-            "latent_weight": 0.0,
-            "image_weight": 1.0,
-            "text": "frozen",
+            "model": {
+                "unet": "frozen",
+                "head": {"name": "light"},
+                "latent_loss_weight": 0.0,
+                "pixel_loss_weight": 1.0,
+                "text_encoder": "frozen",
+            }
         },
     }
     for name, change in changes.items():

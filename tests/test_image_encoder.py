@@ -20,9 +20,18 @@ from twofold.heads import make_head
 from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
 from twofold.protocols import OneStep
 from twofold.tasks import get_task
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+)
 from twofold.train.learn import Denoiser
 from twofold.train.optimizer import make_optimizer
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe, starting_point
 
 
@@ -279,10 +288,22 @@ def recipe(tmp_path_factory):
     save_model(made, ModelSettings(name="tiny", size=64), root / "model", torch.float32)
     world.folder(root / "balls", 4)
     return Recipe(
-        name="test", stage="denoiser", start=str(root / "model"), sources=(Source(path=str(root / "balls")),),
-        mix={"image": 1.0, "depth": 1.0}, size=(64, 64), steps=2, batch=4, lr=1e-2, warmup=0, ema=0.0,
-        head="pyramid", head_options={"activation": "depth"}, latent_weight=0.0, image_weight=1.0,
-    )  # fmt: skip
+        name="test",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            head=HeadConfig(name="pyramid", options={"activation": "depth"}),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            sources=(Source(path=str(root / "balls")),),
+            task_weights={"image": 1.0, "depth": 1.0},
+            size=(64, 64),
+        ),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=2, batch_size=4),
+    )
 
 
 def adapter_weights(model) -> dict[str, torch.Tensor]:
@@ -292,8 +313,8 @@ def adapter_weights(model) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("encoder", ["off", "frozen", "full"])
 def test_a_recipe_trains_what_it_says_of_the_encoder(recipe, tmp_path, encoder):
-    recipe = recipe.replace(encoder=encoder)
-    before = adapter_weights(open_model(recipe.start))
+    recipe = recipe.replace(model={"image_encoder": {"mode": encoder}})
+    before = adapter_weights(open_model(recipe.model.init_from))
     records = list(run_recipe(recipe, tmp_path / "run"))
     opened = open_model(str(tmp_path / "run" / "checkpoint"))
     after = adapter_weights(opened)
@@ -309,11 +330,11 @@ def test_a_recipe_trains_what_it_says_of_the_encoder(recipe, tmp_path, encoder):
 def test_encoder_has_a_learning_rate_of_its_own(recipe):
     made = tiny()
     made.image_adapter = small_adapter(made)
-    recipe = recipe.replace(encoder="full", encoder_lr=1e-3, head_lr=1e-1)
+    recipe = recipe.replace(model={"image_encoder": {"mode": "full", "lr": 1e-3}, "head": {"lr": 1e-1}})
     optimizer = make_optimizer(recipe, Denoiser(made, {}))
-    rates = {id(p): g["scale"] * recipe.lr for g in optimizer.param_groups for p in g["params"]}
+    rates = {id(p): g["scale"] * recipe.optimizer.lr for g in optimizer.param_groups for p in g["params"]}
     assert {round(rates[id(p)], 9) for p in made.image_adapter.encoder.parameters()} == {1e-3}
-    assert {rates[id(p)] for p in made.image_adapter.adapters.parameters()} == {recipe.lr}
+    assert {rates[id(p)] for p in made.image_adapter.adapters.parameters()} == {recipe.optimizer.lr}
 
 
 def test_a_second_encoder_is_refused(recipe, monkeypatch):
@@ -322,6 +343,6 @@ def test_a_second_encoder_is_refused(recipe, monkeypatch):
 
     monkeypatch.setitem(IMAGE_ENCODERS, "other", Other)
     with pytest.raises(ValueError, match="leave image_encoder out"):
-        starting_point(recipe.replace(image_encoder="other"))
+        starting_point(recipe.replace(model={"image_encoder": {"name": "other"}}))
     with pytest.raises(ValueError, match="known: efficientnet-lite0"):
-        recipe.replace(image_encoder="resnet")
+        recipe.replace(model={"image_encoder": {"name": "resnet"}})

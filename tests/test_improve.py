@@ -11,8 +11,18 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.data import Folder
 from twofold.generate import GenerationConfig
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.improve import DECAY, EVERY, Improvement, _training, gains, improve
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
 
@@ -23,12 +33,29 @@ def warm(tmp_path_factory):
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.folder(root / "balls", 4, 32)
     recipe = Recipe(
-        name="warm", stage="denoiser", start=str(root / "model"), mix={"depth": 1.0, "normals": 1.0}, size=(32, 32),
-        sources=(Source(path=str(root / "balls")),), steps=2, batch=4, unet="frozen", text="frozen", head="light",
-        latent_weight=0.0, image_weight=1.0, ema=0.9, warmup=0, validate_every=0, save_every=1,
-    )  # fmt: skip
+        name="warm",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name="light"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            task_weights={"depth": 1.0, "normals": 1.0},
+            size=(32, 32),
+            sources=(Source(path=str(root / "balls")),),
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.9),
+        loop=LoopConfig(steps=2, batch_size=4, save_every=1),
+        validation=ValidationConfig(every=0),
+    )
     list(run_recipe(recipe, root / "warm"))
-    return recipe.replace(name="better", start=str(root / "warm" / "checkpoint"), labels=3)
+    return recipe.replace(
+        name="better", model={"init_from": str(root / "warm" / "checkpoint")}, data={"label_limit": 3}
+    )
 
 
 def plan(warm, **changes):
@@ -44,21 +71,23 @@ def weights(folder):
 def test_all_created_folders_together_have_the_share_of_the_plan(warm, tmp_path):
     """Real sources have 1 and 2 of the examples; created ones half as many, split evenly over their two folders."""
     sources = [{"path": "a", "share": 1.0}, {"path": "b", "share": 2.0}]
-    made = plan(warm.replace(sources=sources, labels=0), share=0.5)
+    made = plan(warm.replace(data={"sources": sources, "label_limit": 0}), share=0.5)
     for number in (0, 1):
         (tmp_path / f"created-{number}").mkdir()
         (tmp_path / f"created-{number}" / "metadata.jsonl").write_text('{"id": "x"}\n')
     recipe = _training(made, "start", 1, tmp_path)
-    assert [source.share for source in recipe.sources] == [1.0, 2.0, 0.75, 0.75]
-    assert [source.labels for source in recipe.sources] == ["stored", "stored", made.labels, made.labels]
-    assert recipe.start == "start"
+    assert [source.share for source in recipe.data.sources] == [1.0, 2.0, 0.75, 0.75]
+    assert [source.labels for source in recipe.data.sources] == ["stored", "stored", made.labels, made.labels]
+    assert recipe.model.init_from == "start"
 
 
 def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_path):
     made = plan(warm)
-    assert (made.recipe.ema, made.recipe.ema_every) == (0.9, EVERY), "what the recipe says is kept"
-    unsaid = Improvement.of(warm.replace(ema=Recipe.model_fields["ema"].default))
-    assert (unsaid.recipe.ema, unsaid.recipe.ema_every) == (DECAY, EVERY)
+    assert (made.recipe.ema.decay, made.recipe.ema.update_every) == (0.9, EVERY), (
+        "what the recipe says is kept"
+    )
+    unsaid = Improvement.of(warm.replace(ema={"decay": EmaConfig().decay}))
+    assert (unsaid.recipe.ema.decay, unsaid.recipe.ema.update_every) == (DECAY, EVERY)
     events = list(improve(made, tmp_path / "run"))
     created = [e for e in events if e.get("status") == "created"]
     # Two of each of the three labelled samples, in both rounds; the fourth is not to be used.
@@ -99,47 +128,51 @@ def test_pictures_are_drawn_from_labelled_ones_alone(warm, tmp_path):
         json.dumps({k: v for k, v in json.loads(row).items() if k != "targets"}) + "\n" for row in rows[:3]
     ]
     (tmp_path / "more" / "metadata.jsonl").write_text("".join(bare + rows[3:]))
-    more, balls = Source(path=str(tmp_path / "more")), warm.sources[0]
+    more, balls = Source(path=str(tmp_path / "more")), warm.data.sources[0]
     sources = (
         more,
         more.model_copy(update={"labels": "teacher"}),
         balls.model_copy(update={"share": 0.0}),
         balls,
     )
-    recipe = warm.replace(sources=[s.model_dump() for s in sources], labels=4)
+    recipe = warm.replace(data={"sources": [s.model_dump() for s in sources], "label_limit": 4})
     events = list(improve(plan(recipe, rounds=1, per_image=1, share=0.5), tmp_path / "run"))
     drawn = [e["source"] for e in events if e.get("status") == "created"]
     assert len(drawn) == 4 and len({str(d) for d in drawn[:2]}) == 2
-    taught = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json").sources[len(sources) :]
+    taught = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json").data.sources[
+        len(sources) :
+    ]
     assert sum(s.share for s in taught) == pytest.approx(0.5 * sum(s.share for s in sources))
 
 
 def test_what_cannot_improve_is_refused(warm):
     with pytest.raises(ValueError, match="not from 'new'"):
-        Improvement.of(warm.replace(start="new"))
+        Improvement.of(warm.replace(model={"init_from": "new"}))
     with pytest.raises(ValueError, match="average of students"):
-        Improvement(recipe=warm.replace(ema=0.0))
+        Improvement(recipe=warm.replace(ema={"decay": 0.0}))
 
 
 def test_a_recipe_that_resets_heads_is_refused_before_it_wipes_the_warm_up(warm, tmp_path, capsys):
     with pytest.raises(ValueError, match=r"resets heads.*throwing away.*reset=\[\]"):
-        Improvement.of(warm.replace(reset=["heads"]))
+        Improvement.of(warm.replace(model={"reset": ["heads"]}))
     with pytest.raises(ValueError, match="would make that random"):
         sources = [{"path": "x", "labels": "teacher"}]
-        warm.replace(reset=["heads"], sources=sources)
+        warm.replace(model={"reset": ["heads"]}, data={"sources": sources})
     with pytest.raises(ValueError, match="no trained teacher"):
-        Improvement.of(warm.replace(reset=["heads"]), fresh_student=True)
+        Improvement.of(warm.replace(model={"reset": ["heads"]}), fresh_student=True)
     with pytest.raises(ValueError, match="this one resets none"):
         Improvement.of(warm, fresh_student=True, labels="stored")
     # Asked for, it is what it says: a new student on labels that the last round stored.
-    made = plan(warm.replace(reset=["heads"]), fresh_student=True, labels="stored", rounds=1)
+    made = plan(warm.replace(model={"reset": ["heads"]}), fresh_student=True, labels="stored", rounds=1)
     list(improve(made, tmp_path / "run"))
     fresh = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json")
     assert fresh.reset == ("heads",)
-    assert {s.labels for s in fresh.sources} == {"stored"}
+    assert {s.labels for s in fresh.data.sources} == {"stored"}
 
 
-@pytest.mark.parametrize("changes", [{"head": "dpt"}, {"head_options": {"width": 32}}])
+@pytest.mark.parametrize(
+    "changes", [{"model": {"head": {"name": "dpt"}}}, {"model": {"head": {"options": {"width": 32}}}}]
+)
 def test_another_head_than_was_warmed_up_is_refused(warm, tmp_path, changes):
     """It would begin from random weights, and the teacher with it."""
     with pytest.raises(ValueError, match=r"would begin with a random one"):
@@ -148,12 +181,14 @@ def test_another_head_than_was_warmed_up_is_refused(warm, tmp_path, changes):
 
 
 def test_a_recipe_without_an_average_improves_with_the_published_teacher(warm):
-    assert Improvement.of(warm.replace(ema=0.0)).recipe == warm.replace(ema=DECAY, ema_every=EVERY)
-    paced = Improvement.of(warm.replace(ema=0.0, ema_every=80)).recipe
-    assert (paced.ema, paced.ema_every) == (DECAY, 80)
+    assert Improvement.of(warm.replace(ema={"decay": 0.0})).recipe == warm.replace(
+        ema={"decay": DECAY, "update_every": EVERY}
+    )
+    paced = Improvement.of(warm.replace(ema={"decay": 0.0, "update_every": 80})).recipe
+    assert (paced.ema, paced.ema.update_every) == (DECAY, 80)
     # Stored labels need no teacher: then no average stays no average.
-    stored = Improvement.of(warm.replace(ema=0.0), labels="stored").recipe
-    assert (stored.ema, stored.ema_every) == (0.0, 0)
+    stored = Improvement.of(warm.replace(ema={"decay": 0.0}), labels="stored").recipe
+    assert (stored.ema, stored.ema.update_every) == (0.0, 0)
 
 
 def test_a_folder_belongs_to_one_plan(warm, tmp_path):
@@ -205,7 +240,8 @@ def test_the_student_is_kept_beside_the_teacher(warm, tmp_path):
     made = plan(warm, rounds=1)
     list(improve(made, tmp_path / "run"))
     teacher, student, before = (
-        weights(p) for p in (tmp_path / "run" / "checkpoint", tmp_path / "run" / "student", made.recipe.start)
+        weights(p)
+        for p in (tmp_path / "run" / "checkpoint", tmp_path / "run" / "student", made.recipe.model.init_from)
     )
     state = torch.load(tmp_path / "run" / "round-1" / "training" / "state.pt", weights_only=True)
     moved = [k for k in student if not torch.equal(student[k], before[k])]
@@ -223,15 +259,17 @@ def test_the_student_is_kept_beside_the_teacher(warm, tmp_path):
 def test_rounds_end_with_the_first_that_is_no_better(warm, tmp_path):
     """A learning rate that ruins the model: what was there before is the best of the first round, and is kept."""
     recipe = warm.replace(
-        lr=1.0, ema=0.5, ema_every=1, best="depth/abs_rel", validation=warm.sources[0].path, validate_every=1
+        optimizer={"lr": 1.0},
+        ema={"decay": 0.5, "update_every": 1},
+        validation={"best_metric": "depth/abs_rel", "data": warm.data.sources[0].path, "every": 1},
     )
     events = list(improve(plan(recipe, rounds=3), tmp_path / "run"))
     assert {e["round"] for e in events} == {1}
     records = [e for e in events if "validation" in e]
     assert [r["step"] for r in records] == [0, 1, 2] and records[-1]["best"]["step"] == 0
     first = records[0]["validation"]["depth/abs_rel"]
-    assert gains(tmp_path / "run", recipe.best) == [(first, first, 0)]
-    kept, before = weights(tmp_path / "run" / "checkpoint"), weights(recipe.start)
+    assert gains(tmp_path / "run", recipe.validation.best_metric) == [(first, first, 0)]
+    kept, before = weights(tmp_path / "run" / "checkpoint"), weights(recipe.model.init_from)
     assert all(torch.equal(kept[k], before[k]) for k in kept)
 
 
@@ -254,8 +292,16 @@ def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
 
 def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
     for wrong, message in (
-        (warm.replace(start="embedded", mix={"matting": 1.0}), "does not know matting"),
-        (warm.replace(best="normals/foo", validation=warm.sources[0].path, validate_every=1), "no score"),
+        (
+            warm.replace(model={"init_from": "embedded"}, data={"task_weights": {"matting": 1.0}}),
+            "does not know matting",
+        ),
+        (
+            warm.replace(
+                validation={"best_metric": "normals/foo", "data": warm.data.sources[0].path, "every": 1}
+            ),
+            "no score",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             list(improve(plan(wrong, rounds=1), tmp_path / "run"))
@@ -263,7 +309,7 @@ def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
     with pytest.raises(ValueError, match=r"is about mask; this recipe teaches depth, normals"):
         plan(warm, keep=("drift.mask<20",))
     with pytest.raises(ValueError, match="holds a training run"):
-        list(improve(plan(warm, rounds=1), Path(warm.start).parent))
+        list(improve(plan(warm, rounds=1), Path(warm.model.init_from).parent))
 
 
 def test_a_round_that_keeps_nothing_says_so(warm, tmp_path):

@@ -25,7 +25,17 @@ import torch
 import world
 from twofold.checkpoints import ModelSettings, save_model
 from twofold.cli.main import run as command
-from twofold.train.recipe import Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 
 pytestmark = [
     pytest.mark.timeout(600),
@@ -46,12 +56,29 @@ def recipe(tmp_path_factory) -> Path:
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.folder(root / "balls", 3, 32)
     warm = Recipe(
-        name="warm", stage="denoiser", start=str(root / "model"), mix={"depth": 1.0, "normals": 1.0}, size=(32, 32),
-        sources=(Source(path=str(root / "balls")),), steps=1, batch=2, unet="frozen", text="frozen", head="light",
-        latent_weight=0.0, image_weight=1.0, ema=0.9, ema_every=2, warmup=0, validate_every=0, save_every=1,
-    )  # fmt: skip
+        name="warm",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name="light"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            task_weights={"depth": 1.0, "normals": 1.0},
+            size=(32, 32),
+            sources=(Source(path=str(root / "balls")),),
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.9, update_every=2),
+        loop=LoopConfig(steps=1, batch_size=2, save_every=1),
+        validation=ValidationConfig(every=0),
+    )
     list(run_recipe(warm, root / "warm"))
-    warm.replace(name="better", start=str(root / "warm" / "checkpoint"), steps=3).save(root / "recipe.json")
+    warm.replace(
+        name="better", model={"init_from": str(root / "warm" / "checkpoint")}, loop={"steps": 3}
+    ).save(root / "recipe.json")
     return root / "recipe.json"
 
 

@@ -93,22 +93,20 @@ def small(place: Path, name: str) -> Recipe:
         recipe = lab(whole, data=folder, test=folder)
     require(recipe)
     return recipe.replace(
-        start=str(place / "model"),
-        size=(SIDE, SIDE),
-        steps=1,
-        warmup=0,
-        batch=2 * len(recipe.tasks),
-        validation=None,
-        save_every=0,
+        model={"init_from": str(place / "model")},
+        data={"size": (SIDE, SIDE)},
+        optimizer={"warmup_steps": 0},
+        loop={"steps": 1, "batch_size": 2 * len(recipe.tasks), "save_every": 0},
+        validation={"data": None},
     )
 
 
 def way(recipe: Recipe) -> tuple:
     """What decides how a run is saved and opened again."""
-    protocol = recipe.protocol
+    model, protocol = recipe.denoiser, recipe.denoiser.protocol
     state = (protocol.kind, protocol.start if protocol.condition == "concat" else "")
-    taught = any(s.labels == "teacher" for s in recipe.sources)
-    return tuple(recipe.mix), recipe.head, recipe.unet, recipe.decoder, state, taught
+    taught = any(s.labels == "teacher" for s in recipe.data.sources)
+    return tuple(recipe.data.task_weights), model.head.name, model.unet, model.decoder, state, taught
 
 
 # One recipe of each way goes through files; the others differ by numbers, and are asked where they were trained.
@@ -120,11 +118,15 @@ def test_every_kind_of_recipe_trains_is_saved_and_predicts(place, tmp_path, name
     recipe = small(place, name)
     assert 0 < list(run_recipe(recipe, place / tmp_path.name))[-1]["loss"] < 100
     model = open_model(str(place / tmp_path.name / "checkpoint"))
-    asked = {get_task(t).name: recipe.prompts[t] for t in recipe.tasks}
+    asked = {get_task(t).name: recipe.denoiser.prompts[t] for t in recipe.tasks}
     assert set(model.tasks) == set(asked)
     for task, prompt in asked.items():
         how = model.settings.tasks[task]
-        assert (how.protocol, how.head, how.prompt) == (recipe.protocol, recipe.head, prompt)
+        assert (how.protocol, how.head, how.prompt) == (
+            recipe.denoiser.protocol,
+            recipe.denoiser.head.name,
+            prompt,
+        )
         assert sound(model.predictor(task)(ball(7).image).map)
 
 
@@ -132,12 +134,16 @@ def test_every_kind_of_recipe_trains_is_saved_and_predicts(place, tmp_path, name
 def test_every_other_recipe_trains_and_predicts(place, tiny, tmp_path, name):
     recipe, heads = small(place, name), {}
     net = deepcopy(tiny)
-    new.reinitialize(net, [part for part in recipe.reset if part != "heads"], [""], 0)
-    new.expand_conv_in(net, recipe.protocol.channels(net.latent_channels))
+    new.reinitialize(net, [part for part in recipe.denoiser.reset if part != "heads"], [""], 0)
+    new.expand_conv_in(net, recipe.denoiser.protocol.channels(net.latent_channels))
     assert 0 < list(train(net, recipe, place / tmp_path.name, heads))[-1]["loss"] < 100
     for task in recipe.tasks:
         answer = DiffusionPredictor(
-            net, get_task(task), recipe.protocol, heads[task], OutputConfig(recipe.prompts[task])
+            net,
+            get_task(task),
+            recipe.denoiser.protocol,
+            heads[task],
+            OutputConfig(recipe.denoiser.prompts[task]),
         )
         assert sound(answer(ball(7).image).map)
 
@@ -169,23 +175,26 @@ def test_the_page_lists_every_recipe_with_its_numbers():
 
 
 def test_the_laboratory_keeps_what_a_recipe_is_about():
-    recipe = RECIPES["table4:lora_1024"]().replace(labels=50, alpha=2048, decay=25000)
+    recipe = RECIPES["table4:lora_1024"]().replace(
+        model={"lora": {"alpha": 2048}}, data={"label_limit": 50}, optimizer={"decay_steps": 25000}
+    )
     small = lab(recipe, data=["a", "b"], test="c")
-    assert small.sources == (Source(path="a", share=0.9), Source(path="b", share=0.1))
-    assert (small.start, small.reset, small.validation) == ("embedded", ("heads",), "c")
-    assert (small.rank, small.alpha, small.labels) == (154, 307, 50)
-    assert (small.steps, small.warmup, small.decay, small.final_lr) == (300, 10, 250, 0.01)
-    assert (small.lr, small.seed, small.optimizer) == (pytest.approx(3e-4), 2024, "adam")
-    assert (small.together, small.micro, small.precision) == (1, 0, "fp32")
-    ranks = [lab(RECIPES[f"table4:lora_{r}"]()).rank for r in (4, 16, 64, 256, 1024)]
+    assert small.data.sources == (Source(path="a", share=0.9), Source(path="b", share=0.1))
+    assert (small.model.init_from, small.reset, small.validation.data) == ("embedded", ("heads",), "c")
+    lora, optimizer, loop = small.denoiser.lora, small.optimizer, small.loop
+    assert (lora.rank, lora.alpha, small.data.label_limit) == (154, 307, 50)
+    assert (loop.steps, optimizer.warmup_steps, optimizer.decay_steps) == (300, 10, 250)
+    assert (optimizer.name, optimizer.lr, optimizer.final_lr_ratio) == ("adam", pytest.approx(3e-4), 0.01)
+    assert (loop.seed, loop.micro_batch_size, loop.precision, small.data.block_size) == (2024, 0, "fp32", 1)
+    ranks = [lab(RECIPES[f"table4:lora_{r}"]()).denoiser.lora.rank for r in (4, 16, 64, 256, 1024)]
     assert ranks == sorted(set(ranks))
     # One folder for two sources is one source of all the examples, thinned as they were.
     thin = lab(RECIPES["table12:data_11k"](), data="a")
-    assert thin.sources == (Source(path="a", share=1.0, fraction=0.125),)
+    assert thin.data.sources == (Source(path="a", share=1.0, fraction=0.125),)
 
 
 def test_every_beta_of_table_1_is_walked_at_its_own():
-    protocols = [f().protocol for name, f in RECIPES.items() if name.startswith("table1:")]
+    protocols = [f().denoiser.protocol for name, f in RECIPES.items() if name.startswith("table1:")]
     walks = [p for p in protocols if isinstance(p, MultiStep)]
     assert len(walks) == len(protocols) - 1 == 23
     assert {(p.noise.start, p.noise.end) for p in walks if p.noise} == {
@@ -200,10 +209,14 @@ def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tiny, tmp_path
     """At beta = (1, 1) ten looks at the image are one, in training and in use, and need no schedule."""
     losses, answers = [], []
     for name in ("rgb_noise_beta_1", "rgb_noise_beta_1_in_one"):
-        recipe, heads, net = small(place, f"table1:{name}").replace(together=1), {}, deepcopy(tiny)
+        recipe, heads, net = (
+            small(place, f"table1:{name}").replace(data={"block_size": 1}),
+            {},
+            deepcopy(tiny),
+        )
         losses += [r["loss"] for r in train(net, recipe, place / f"{tmp_path.name}-{name}", heads)]
         predictor = DiffusionPredictor(
-            net, get_task("depth"), recipe.protocol, heads["depth"], OutputConfig("")
+            net, get_task("depth"), recipe.denoiser.protocol, heads["depth"], OutputConfig("")
         )
         answers.append(predictor(ball(7).image).map)
     assert losses[0] == losses[1]
@@ -219,11 +232,13 @@ def test_what_the_laboratory_lacks_is_said(place, tmp_path):
     with pytest.raises(ValueError, match="has only depth, keypoints, mask, normals, semantic"):
         require(
             recipe.replace(
-                sources=(Source(path=str(place / "balls")),), mix={"albedo": 1.0}, prompts={}, validation=None
+                model={"prompts": {}},
+                data={"sources": (Source(path=str(place / "balls")),), "task_weights": {"albedo": 1.0}},
+                validation={"data": None},
             )
         )
     with pytest.raises(ValueError, match="nothing to try"):
-        lab(recipe.replace(mix={"image": 1.0}, losses={}, prompts={}))
+        lab(recipe.replace(model={"prompts": {}}, data={"task_weights": {"image": 1.0}}, loss={}))
 
 
 def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, capsys):
@@ -235,18 +250,21 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
     assert "rendered scenes in data/rooms, which is not there; run: twofold render --count 1200" in said
     balls = str(place / "balls")
     changes = {
-        "start": str(place / "model"), "sources": json.dumps([{"path": balls}]), "validation": balls, "steps": 1,
-        "size": [SIDE, SIDE], "batch": 2, "validate_count": 1,
-    }  # fmt: skip
+        "model.init_from": str(place / "model"),
+        "data.sources": json.dumps([{"path": balls}]),
+        "validation.data": balls,
+        "loop.steps": 1,
+        "data.size": [SIDE, SIDE],
+        "loop.batch_size": 2,
+        "validation.num_samples": 1,
+    }
     settings = [x for key, value in changes.items() for x in ("--set", f"{key}={value}")]
     assert (
         run(["train", f"{file}:image_mse", "--smoke-test", "--device", "cpu", "--tracker", "none", *settings])
         == 0
     )
     assert "val depth/abs_rel" in capsys.readouterr().out
-    assert Recipe.read(tmp_path / "runs/lab-genpercept-image-mse/recipe.json").losses == {
-        "depth": {"mse": 1.0}
-    }
+    assert Recipe.read(tmp_path / "runs/lab-genpercept-image-mse/recipe.json").loss == {"depth": {"mse": 1.0}}
     assert run(["train", f"{file}:taught", "--smoke-test"]) == 2
     assert "of: baseline, unet_from_scratch, decoder_from_scratch" in capsys.readouterr().err
 

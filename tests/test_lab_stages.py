@@ -39,8 +39,11 @@ def place(tmp_path_factory):
 def small(place: Path, whole: Recipe, **changes) -> Recipe:
     made = lab_second_stage(whole, data=str(place / "balls"), test=str(place / "balls"))
     return made.replace(
-        start=str(place / "model"), size=(32, 32), steps=2, batch=2, validation=None, save_every=1, **changes
-    )
+        model={"init_from": str(place / "model")},
+        data={"size": (32, 32)},
+        loop={"steps": 2, "batch_size": 2, "save_every": 1},
+        validation={"data": None},
+    ).replace(**changes)
 
 
 @pytest.mark.parametrize("file, name", [(f, n) for f, names in SECOND.items() for n in names])
@@ -51,20 +54,23 @@ def test_a_second_stage_is_a_warm_up_and_an_improvement_of_it(file, name):
         lab(whole)
     made = lab_second_stage(whole)
     warm, plan = stages(whole, made, Path("runs/x"))
-    assert warm.reset == ("heads",)
-    assert warm.start == "embedded"
-    assert (warm.ema, warm.ema_every) == (0.0, 0)
-    assert plan.recipe.start == "runs/x/warm-up/checkpoint"
-    assert plan.recipe.reset == ()
+    assert warm.denoiser.reset == ("heads",)
+    assert warm.model.init_from == "embedded"
+    assert (warm.ema.decay, warm.ema.update_every) == (0.0, 0)
+    assert plan.recipe.model.init_from == "runs/x/warm-up/checkpoint"
+    assert plan.recipe.denoiser.reset == ()
     assert plan.labels == "teacher"
-    assert (plan.recipe.head, plan.recipe.mix) == (warm.head, warm.mix)
-    assert all(s.labels == "stored" and s.limit == 120 for s in plan.recipe.sources)
-    real, created = whole.sources
+    assert (plan.recipe.denoiser.head.name, plan.recipe.data.task_weights) == (
+        warm.denoiser.head.name,
+        warm.data.task_weights,
+    )
+    assert all(s.labels == "stored" and s.limit == 120 for s in plan.recipe.data.sources)
+    real, created = whole.data.sources
     assert plan.share == pytest.approx(created.share / real.share)
     # The teacher forgets its start as far as in the whole recipe.
-    moves = whole.steps * whole.batch / whole.ema_every
-    ours = made.steps * made.batch / made.ema_every
-    assert plan.recipe.ema**ours == pytest.approx(whole.ema**moves, rel=0.2)
+    moves = whole.loop.steps * whole.loop.batch_size / whole.ema.update_every
+    ours = made.loop.steps * made.loop.batch_size / made.ema.update_every
+    assert plan.recipe.ema.decay**ours == pytest.approx(whole.ema.decay**moves, rel=0.2)
 
 
 @pytest.mark.parametrize(
@@ -73,14 +79,14 @@ def test_a_second_stage_is_a_warm_up_and_an_improvement_of_it(file, name):
 def test_each_stage_starts_from_what_the_one_before_left(place, tmp_path, file, name):
     """PASCAL's two class tasks are one in the laboratory, and are stored once."""
     whole = recipe(file, name)
-    made = small(place, whole, head_options={})
+    made = small(place, whole, model={"head": {"options": {}}})
     events = list(run_stages(whole, made, tmp_path / "run"))
     assert [e["stage"] for e in events].index("improve") == 2
     created = Folder(tmp_path / "run" / "round-1" / "created-0")
     assert len(created) == 4
     training = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json", allow_code=True)
-    assert training.start == str(tmp_path / "run" / "warm-up" / "checkpoint")
-    assert training.sources[-1].labels == "teacher"
+    assert training.model.init_from == str(tmp_path / "run" / "warm-up" / "checkpoint")
+    assert training.data.sources[-1].labels == "teacher"
     warm, end = (open_model(str(tmp_path / "run" / n / "checkpoint")) for n in ("warm-up", "."))
     assert warm.tasks == end.tasks
     # The second stage went on from the warm-up: two updates are near it, a fresh head would be far.
@@ -96,9 +102,15 @@ def test_each_stage_starts_from_what_the_one_before_left(place, tmp_path, file, 
 def test_the_command_runs_both_stages(place, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     settings = {
-        "start": str(place / "model"), "sources": [{"path": str(place / "balls"), "limit": 2}], "size": [32, 32],
-        "steps": 2, "batch": 2, "validation": None, "head_options": {}, "save_every": 1,
-    }  # fmt: skip
+        "model.init_from": str(place / "model"),
+        "data.sources": [{"path": str(place / "balls"), "limit": 2}],
+        "data.size": [32, 32],
+        "loop.steps": 2,
+        "loop.batch_size": 2,
+        "validation.data": None,
+        "model.head.options": {},
+        "loop.save_every": 1,
+    }
     words = [x for k, v in settings.items() for x in ("--set", f"{k}={json.dumps(v)}")]
     command = [
         "train",

@@ -108,7 +108,7 @@ def test_created_labels_in_metres_are_metres(tmp_path, tiny_model, task, relativ
 def test_nyud_mt_learns_depth_in_metres():
     plan = runpy.run_path(str(ROOT / "multitask.py"))["nyud_mt"]()
     task = get_task(METRES)
-    weights = plan.losses[METRES]
+    weights = plan.loss[METRES]
     # A prediction that is 0.3 m off everywhere has a loss of 0.3, as InvPT's.
     truth = torch.full((1, 1, 4, 4), 3.0)
     canvas, mask = task.encode(truth, truth > 0)
@@ -124,14 +124,14 @@ def test_data_efficiency_is_a_random_part_and_its_created_pictures():
     parts = []
     for percent in range(10, 100, 10):
         plain, better = found[f"segmentation_{percent}"](), found[f"improved_{percent}"]()
-        (source,) = plain.sources
+        (source,) = plain.data.sources
         assert (source.fraction, source.selection) == (percent / 100, "random")
-        assert better.sources[0] == source
-        assert (better.sources[1].labels, better.sources[1].path) == (
+        assert better.data.sources[0] == source
+        assert (better.data.sources[1].labels, better.data.sources[1].path) == (
             "teacher",
             f"data/ade20k-created-{percent}",
         )
-        assert better.start == f"runs/{plain.name}/checkpoint"
+        assert better.model.init_from == f"runs/{plain.name}/checkpoint"
         parts.append(set(source.indices(20210)))
         assert len(parts[-1]) == 2021 * percent // 10
     assert all(a < b for a, b in pairwise(parts))

@@ -16,10 +16,20 @@ from twofold.heads import MultiTaskHead, find_shared, make_head, share_modules
 from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
 from twofold.tasks import get_task
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.learn import make_heads
 from twofold.train.optimizer import make_optimizer, parameters
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 from twofold.train.state import Ema, kept, learning
 from twofold.train.team import Team
@@ -44,20 +54,37 @@ def root(tmp_path_factory):
 
 def recipe(root, tasks=TASKS, **changes):
     made = Recipe(
-        name="several", stage="denoiser", start=str(root / "model"), mix=dict.fromkeys(tasks, 1.0), size=(32, 32),
-        sources=(Source(path=str(root / "balls")), Source(path=str(root / "bare"), labels="teacher")), steps=2,
-        batch=2 * len(tasks), unet="frozen", text="frozen", head="multitask", latent_weight=0.0, image_weight=1.0,
-        ema=0.9, ema_every=6, warmup=0, validate_every=0, save_every=0,
-    )  # fmt: skip
+        name="several",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name="multitask"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            task_weights=dict.fromkeys(tasks, 1.0),
+            size=(32, 32),
+            sources=(Source(path=str(root / "balls")), Source(path=str(root / "bare"), labels="teacher")),
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.9, update_every=6),
+        loop=LoopConfig(steps=2, batch_size=2 * len(tasks), save_every=0),
+        validation=ValidationConfig(every=0),
+    )
     return made.replace(**changes)
 
 
 def heads_of(net, tasks=TASKS, found=None, **options):
     made = {t: get_task(t) for t in tasks}
     plan = Recipe(
-        name="x", stage="denoiser", sources=(Source(path="x"),), mix=dict.fromkeys(tasks, 1.0), head="multitask",
-        head_options=options, latent_weight=0.0, image_weight=1.0,
-    )  # fmt: skip
+        name="x",
+        model=DenoiserConfig(
+            head=HeadConfig(name="multitask", options=options), latent_loss_weight=0.0, pixel_loss_weight=1.0
+        ),
+        data=DataConfig(sources=(Source(path="x"),), task_weights=dict.fromkeys(tasks, 1.0)),
+    )
     return make_heads(net, plan, found or {}, made)
 
 
@@ -192,7 +219,7 @@ def test_what_the_teacher_says_is_what_its_weights_say(net):
 @pytest.mark.parametrize("unet", ["frozen", "full", "lora"])
 def test_a_run_with_a_teacher_ends_in_one_checkpoint(root, tmp_path, unet):
     """Whatever of the network learns."""
-    made = recipe(root, unet=unet, rank=2)
+    made = recipe(root, model={"unet": unet, "lora": {"rank": 2}})
     records = list(run_recipe(made, tmp_path / "run"))
     assert all(0 < r["loss"] < 100 for r in records)
     assert set(TASKS) <= set(records[-1])
@@ -208,7 +235,7 @@ def test_a_run_with_a_teacher_ends_in_one_checkpoint(root, tmp_path, unet):
 
 
 def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, tmp_path):
-    made = recipe(root, save_every=1)
+    made = recipe(root, loop={"save_every": 1})
     list(run_recipe(made, tmp_path / "whole"))
     parts = run_recipe(made, tmp_path / "parts")
     for _ in range(2):
@@ -304,7 +331,13 @@ def test_a_run_goes_on_with_the_trunk_it_begins_with(net, saved):
 def test_a_task_that_learns_alone_leaves_the_others_their_trunk(root, net, saved, tmp_path):
     heads, folder = saved
     labelled = (Source(path=str(root / "balls")),)
-    made = recipe(root, ("depth",), start=str(folder), ema=0.0, ema_every=0, sources=labelled)
+    made = recipe(
+        root,
+        ("depth",),
+        model={"init_from": str(folder)},
+        data={"sources": labelled},
+        ema={"decay": 0.0, "update_every": 0},
+    )
     list(run_recipe(made, tmp_path / "run"))
     model = open_model(str(tmp_path / "run" / "checkpoint"), dtype=torch.float32)
     assert set(model.tasks) == set(TASKS)
@@ -345,7 +378,7 @@ def test_what_the_recipes_ask(net):
     made = runpy.run_path(str(RECIPES))
     nyud, pascal = made["nyud_mt"](), made["pascal_context"]()
     assert {
-        get_task(t).name: (get_task(t).out_channels, get_task(t).target, w) for t, w in pascal.losses.items()
+        get_task(t).name: (get_task(t).out_channels, get_task(t).target, w) for t, w in pascal.loss.items()
     } == {
         "semantic_logits": (21, "semantic", {"cross_entropy": 1.0}),
         "parsing_logits": (7, "parts", {"cross_entropy": 2.0}),
@@ -353,15 +386,16 @@ def test_what_the_recipes_ask(net):
         "normals": (3, "normals", {"l1": 10.0}),
     }
     assert get_task(NYUD).out_channels == 40
-    assert set(nyud.losses) == {NYUD, "twofold.tasks.metric_depth:depth_10m", "normals"}
+    assert set(nyud.loss) == {NYUD, "twofold.tasks.metric_depth:depth_10m", "normals"}
     for plan, decay, share_ in (("nyud_mt", 0.998, 500 / 795), ("pascal_context", 0.999, 1)):
         second = made[f"{plan}_improved"]()
-        real, created = second.sources
+        real, created = second.data.sources
         assert (created.labels, created.share / real.share) == ("teacher", share_)
-        assert second.start == f"runs/{made[plan]().name}/checkpoint"
+        assert second.model.init_from == f"runs/{made[plan]().name}/checkpoint"
         # Forty images between two steps; one image an update, under all its tasks.
-        assert (second.ema, second.ema_every) == (decay, 40)
-        assert (second.batch, second.tasks_per_image) == (1, "all")
-        assert (made[plan]().batch, made[plan]().tasks_per_image) == (2, "all")
+        assert (second.ema.decay, second.ema.update_every) == (decay, 40)
+        assert (second.loop.batch_size, second.data.tasks_per_image) == (1, "all")
+        first = made[plan]()
+        assert (first.loop.batch_size, first.data.tasks_per_image) == (2, "all")
         for t in second.tasks:
-            assert set(second.losses[t]) <= set(get_task(t).loss_names)
+            assert set(second.loss[t]) <= set(get_task(t).loss_names)

@@ -23,11 +23,22 @@ from twofold.predict.prediction import Sees
 from twofold.protocols import OneStep
 from twofold.sample import Sample
 from twofold.tasks import TASKS
-from twofold.train import loop
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+    loop,
+)
 from twofold.train.improve import Improvement, improve
 from twofold.train.loop import train
 from twofold.train.network import NetworkStage
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe, save_student
 from twofold.train.state import Ema
 from twofold.train.team import Team
@@ -52,10 +63,16 @@ def root(tmp_path_factory):
 
 def recipe(root: Path, **changes: Any) -> Recipe:
     made = Recipe(
-        name="own", stage="network", network=PLAIN, sources=(Source(path=str(root / "rich")),),
-        mix=dict.fromkeys(TWO, 1.0), size=(32, 32), steps=4, batch=4, lr=1e-2, warmup=0, weight_decay=0.0,
-        ema=0.0, validate_every=0, save_every=2,
-    )  # fmt: skip
+        name="own",
+        model=NetworkConfig(factory=PLAIN),
+        data=DataConfig(
+            sources=(Source(path=str(root / "rich")),), task_weights=dict.fromkeys(TWO, 1.0), size=(32, 32)
+        ),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=0, weight_decay=0.0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=4, batch_size=4, save_every=2),
+        validation=ValidationConfig(every=0),
+    )
     return made.replace(**changes)
 
 
@@ -103,12 +120,12 @@ def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"mix": {"image": 1.0}}, "draws no pictures"),
-        ({"unet": "frozen"}, "unet is about diffusion models"),
-        ({"image_weight": 1.0}, "image_weight is about diffusion models"),
-        ({"network": ""}, "belong together"),
-        ({"stage": "denoiser"}, "belong together"),
-        ({"sources": [{"path": "x", "labels": "teacher"}]}, "needs averaged weights"),
+        ({"data": {"task_weights": {"image": 1.0}}}, "generates no images"),
+        ({"model": {"unet": "frozen"}}, "a recipe has no model.unet"),
+        ({"model": {"pixel_loss_weight": 1.0}}, "a recipe has no model.pixel_loss_weight"),
+        ({"model": {"factory": ""}}, "model.factory: .* at least 1 character"),
+        ({"model": {"kind": "denoiser", "factory": PLAIN}}, "a recipe has no model.factory"),
+        ({"data": {"sources": [{"path": "x", "labels": "teacher"}]}}, "needs averaged weights"),
     ],
 )
 def test_a_recipe_says_nothing_in_vain(root, changes, why):
@@ -126,7 +143,7 @@ def test_a_recipe_says_nothing_in_vain(root, changes, why):
 )  # fmt: skip
 def test_code_that_makes_no_network_is_told(root, network, why, tmp_path):
     with pytest.raises(ValueError, match=why):
-        next(run_recipe(recipe(root, network=network), tmp_path / "run", Team("cpu")))
+        next(run_recipe(recipe(root, model={"factory": network}), tmp_path / "run", Team("cpu")))
 
 
 # ---- learning
@@ -140,9 +157,12 @@ def test_eight_balls_are_learned_by_heart(root, kinds, tmp_path):
         else {"semantic_logits": TASKS["semantic_logits"].out_channels}
     )
     asked = recipe(
-        root, mix=dict.fromkeys(outputs, 1.0), network_options={"outputs": outputs}, steps=60, batch=8,
-        validation=str(root / "rich"), validate_count=2,
-    )  # fmt: skip
+        root,
+        model={"options": {"outputs": outputs}},
+        data={"task_weights": dict.fromkeys(outputs, 1.0)},
+        loop={"steps": 60, "batch_size": 8},
+        validation={"data": str(root / "rich"), "num_samples": 2},
+    )
     records = list(run_recipe(asked, tmp_path / "run", Team("cpu")))
     losses, scores = [r["loss"] for r in records], records[-1]["validation"]
     assert sum(losses[-4:]) / 4 < 0.35 * losses[0]
@@ -160,7 +180,10 @@ def test_eight_balls_are_learned_by_heart(root, kinds, tmp_path):
 def test_one_look_at_a_picture_teaches_all_that_is_known_of_it(root, augment, tmp_path):
     network = made()
     stage = NetworkStage(
-        network, recipe(root, augment=augment, batch=6, size=(24, 26)), tmp_path / "run", Team("cpu")
+        network,
+        recipe(root, data={"augment": augment, "size": (24, 26)}, loop={"batch_size": 6}),
+        tmp_path / "run",
+        Team("cpu"),
     )
     lessons = list(stage.draw(0))
     assert [set(lesson) for lesson in lessons] == [{"depth", "normals"}] * 6
@@ -192,7 +215,14 @@ def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
     ends = []
     for micro in (0, 1, 3):
         network = made()
-        list(train(network, recipe(root, micro=micro, eps=1e-3), tmp_path / str(micro), team=Team("cpu")))
+        list(
+            train(
+                network,
+                recipe(root, optimizer={"eps": 1e-3}, loop={"micro_batch_size": micro}),
+                tmp_path / str(micro),
+                team=Team("cpu"),
+            )
+        )
         ends.append(network.state_dict())
     for other in ends[1:]:
         for name, value in ends[0].items():
@@ -203,7 +233,11 @@ def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
 def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, augment, tmp_path):
     sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
     asked = recipe(
-        root, sources=sources, augment=augment, steps=5, ema=0.9, ema_every=4, network_options={"norm": True}
+        root,
+        model={"options": {"norm": True}},
+        data={"sources": sources, "augment": augment},
+        ema={"decay": 0.9, "update_every": 4},
+        loop={"steps": 5},
     )
     list(run_recipe(asked, tmp_path / "whole", Team("cpu")))
     records = run_recipe(asked, tmp_path / "parts", Team("cpu"))
@@ -226,7 +260,7 @@ def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_p
     """It is the average of the whole network, looking as it does in use, at the very crop that the student sees."""
     sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
     network = made(norm=True).train()
-    asked = recipe(root, sources=sources, ema=0.9, ema_every=4, augment=True)
+    asked = recipe(root, data={"sources": sources, "augment": True}, ema={"decay": 0.9, "update_every": 4})
     stage = NetworkStage(network, asked, tmp_path / "run", Team("cpu"))
     stage.teacher = Ema(network, 0.9, 4)
     with torch.no_grad():
@@ -262,7 +296,12 @@ def test_only_the_student_learns_and_what_does_not_learn_stays(root, tmp_path):
     torch.manual_seed(0)
     network = Tied()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    asked = recipe(root, network=f"{FILE}:Tied", mix={"normals": 1.0}, ema=0.999999, ema_every=1)
+    asked = recipe(
+        root,
+        model={"factory": f"{FILE}:Tied"},
+        data={"task_weights": {"normals": 1.0}},
+        ema={"decay": 0.999999, "update_every": 1},
+    )
     list(train(network, asked, tmp_path / "run", team=Team("cpu")))
     moved = state(tmp_path / "run")["weights"]
     assert not torch.allclose(moved["one.weight"], before["one.weight"])
@@ -277,7 +316,13 @@ def test_only_the_student_learns_and_what_does_not_learn_stays(root, tmp_path):
 @pytest.fixture(scope="module")
 def warm(root):
     """A run of two steps, with statistics of its own."""
-    asked = recipe(root, steps=2, ema=0.9, network_options={"norm": True}, labels=3)
+    asked = recipe(
+        root,
+        model={"options": {"norm": True}},
+        data={"label_limit": 3},
+        ema={"decay": 0.9},
+        loop={"steps": 2},
+    )
     list(run_recipe(asked, root / "warm", Team("cpu")))
     return asked
 
@@ -313,7 +358,9 @@ def test_weights_of_another_network_are_refused(warm, root):
 
 
 def test_shared_weights_are_stored_once_and_shared_again(root, tmp_path):
-    asked = recipe(root, network=f"{FILE}:Tied", mix={"normals": 1.0}, steps=1)
+    asked = recipe(
+        root, model={"factory": f"{FILE}:Tied"}, data={"task_weights": {"normals": 1.0}}, loop={"steps": 1}
+    )
     list(run_recipe(asked, tmp_path / "run", Team("cpu")))
     read_again = open_network(tmp_path / "run" / "checkpoint", Tied).module
     assert isinstance(read_again, Tied)
@@ -384,7 +431,7 @@ def test_the_commands_look_through_it_where_its_code_is_named(warm, root, tmp_pa
 
 
 def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
-    better = warm.replace(name="better", start=str(root / "warm" / "checkpoint"))
+    better = warm.replace(name="better", model={"init_from": str(root / "warm" / "checkpoint")})
     settings = GenerationConfig(strength=0.5, steps=2, guidance=1.0, scoring="cheap")
     asked = {"create": settings, "rounds": 2, "creator": str(root / "model"), **changes}
     return Improvement.of(better, **asked)
@@ -412,7 +459,7 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
     assert len({teacher.digest, student.digest, first.digest}) == 3
     assert teacher.settings.recipes == ("own", "better-round-1", "better-round-2")
     with pytest.raises(ValueError, match="not finished"):
-        save_student(warm.replace(steps=9), tmp_path / "other", tmp_path / "none", Team("cpu"))
+        save_student(warm.replace(loop={"steps": 9}), tmp_path / "other", tmp_path / "none", Team("cpu"))
 
 
 def test_who_draws_has_to_be_said(warm, root):
@@ -451,7 +498,7 @@ def test_one_diffusion_model_labels_what_another_draws(root):
 def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
     from twofold.cli.main import run
 
-    better = warm.replace(name="better", start=str(root / "warm" / "checkpoint"))
+    better = warm.replace(name="better", model={"init_from": str(root / "warm" / "checkpoint")})
     better.save(tmp_path / "recipe.json")
     asked = [
         "improve",
@@ -465,10 +512,13 @@ def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
     ]
     assert run(asked) == 2
     assert "a JSON file runs none" in capsys.readouterr().err
-    asked += ["--set", f"network={warm.network}"]
+    asked += ["--set", f"model.factory={warm.model.factory}"]
     assert run(asked) == 2
     assert "creator='embedded'" in capsys.readouterr().err
-    assert run([*asked, "--generator", str(root / "model"), "--guidance", "1", "--set", "labels=1"]) == 0
+    assert (
+        run([*asked, "--generator", str(root / "model"), "--guidance", "1", "--set", "data.label_limit=1"])
+        == 0
+    )
     assert (tmp_path / "run" / "checkpoint" / "network.json").exists()
 
 
@@ -479,14 +529,26 @@ def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
 def test_one_loop_drives_heads_on_features_and_networks_of_one_s_own(root, kind, tmp_path):
     """Heads of one task on a frozen diffusion model, and a plain network of several; all lower their loss."""
     if kind == "own":
-        asked, network = recipe(root, steps=16), made()
+        asked, network = recipe(root, loop={"steps": 16}), made()
     else:
         task = {"bae": "normals", "fpn": "semantic_logits"}[kind]
         asked = Recipe(
-            name=kind, stage="denoiser", head=kind, sources=(Source(path=str(root / "rich")),), mix={task: 1.0},
-            size=(32, 32), unet="frozen", text="frozen", latent_weight=0.0, image_weight=1.0, steps=16, batch=4,
-            lr=5e-3, warmup=0, weight_decay=0.0, ema=0.0, validate_every=0, save_every=0,
-        )  # fmt: skip
+            name=kind,
+            model=DenoiserConfig(
+                head=HeadConfig(name=kind),
+                unet="frozen",
+                text_encoder="frozen",
+                latent_loss_weight=0.0,
+                pixel_loss_weight=1.0,
+            ),
+            data=DataConfig(
+                sources=(Source(path=str(root / "rich")),), task_weights={task: 1.0}, size=(32, 32)
+            ),
+            optimizer=OptimizerConfig(lr=5e-3, warmup_steps=0, weight_decay=0.0),
+            ema=EmaConfig(decay=0.0),
+            loop=LoopConfig(steps=16, batch_size=4, save_every=0),
+            validation=ValidationConfig(every=0),
+        )
         network = new.tiny()
     losses = [r["loss"] for r in train(network, asked, tmp_path / "run", {}, Team("cpu"))]
     assert sum(losses[-3:]) / 3 < losses[0] - 0.3 * abs(losses[0])
@@ -505,10 +567,10 @@ def test_the_page_s_network_is_one(root):
     names: dict[str, Any] = {"__file__": "mine.py", "__name__": "page"}
     exec(compile(program, "docs/training.md", "exec"), names)
     asked = names["mine"]()
-    network = names["Small"](**asked.network_options)
+    network = names["Small"](**asked.model.options)
     found = ModulePredictor(network.eval(), TASKS["normals"])(torch.rand(3, 9, 13))
     assert found.map.shape == (3, 9, 13)
-    assert asked.network == "mine.py:Small"
+    assert asked.model.factory == "mine.py:Small"
 
 
 def test_nothing_to_learn_is_told(root, tmp_path):

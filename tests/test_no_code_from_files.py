@@ -17,7 +17,7 @@ from twofold.checkpoints.network import NetworkSettings
 from twofold.cli.main import run
 from twofold.image import write_image
 from twofold.tasks import depth, get_task
-from twofold.train.recipe import Recipe, Source
+from twofold.train import DataConfig, DenoiserConfig, LoopConfig, OptimizerConfig, Recipe, Source
 
 TASK, NETWORK = "sneaky:task", "sneaky:make"
 
@@ -115,10 +115,13 @@ COMMANDS: dict[str, list[str]] = {
 
 def recipe(**changes: Any) -> Recipe:
     plain = Recipe(
-        name="r", stage="denoiser", start="model", sources=(Source(path="data"),), mix={"depth": 1.0}, size=(32, 32),
-        steps=1, batch=1, save_every=0, warmup=0,
-    )  # fmt: skip
-    return plain.model_copy(update=changes)
+        name="r",
+        model=DenoiserConfig(init_from="model"),
+        data=DataConfig(sources=(Source(path="data"),), task_weights={"depth": 1.0}, size=(32, 32)),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        loop=LoopConfig(steps=1, batch_size=1, save_every=0),
+    )
+    return plain.replace(**changes)
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -141,9 +144,12 @@ def test_no_command_imports_what_a_checkpoint_names(root, place, capsys):
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"mix": {TASK: 1.0}}, "mix"),
-        ({"head": NETWORK, "latent_weight": 0.0, "image_weight": 1.0}, "head"),
-        ({"stage": "network", "network": NETWORK, "start": "new"}, "network"),
+        ({"data": {"task_weights": {TASK: 1.0}}}, "data.task_weights"),
+        (
+            {"model": {"head": {"name": NETWORK}, "latent_loss_weight": 0.0, "pixel_loss_weight": 1.0}},
+            "model.head.name",
+        ),
+        ({"model": {"kind": "network", "factory": NETWORK}}, "model.factory"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "train --smoke-test", "improve"])
@@ -157,7 +163,7 @@ def test_a_recipe_in_json_runs_no_code(root, changes, key, command, capsys):
     assert not (root / "mark").exists()
     with pytest.raises(ValueError, match="names code"):
         Recipe.read(root / "recipe.json")
-    assert Recipe.read(root / "recipe.json", allow_code=True).mix == recipe(**changes).mix
+    assert Recipe.read(root / "recipe.json", allow_code=True) == recipe(**changes)
 
 
 @pytest.mark.parametrize("file", CONFIGS)
@@ -171,15 +177,15 @@ def test_a_class_that_a_config_names_is_not_imported(root, file):
 
 
 def test_code_of_a_json_recipe_runs_where_the_user_names_it(root, capsys):
-    recipe(mix={TASK: 1.0}).save(root / "recipe.json")
-    assert run([*COMMANDS["train"], "--set", f'mix={{"{TASK}": 1.0}}']) == 0
+    recipe(data={"task_weights": {TASK: 1.0}}).save(root / "recipe.json")
+    assert run([*COMMANDS["train"], "--set", f'data.task_weights={{"{TASK}": 1.0}}']) == 0
     assert (root / "mark").exists()
     said = json.loads((root / "out" / "checkpoint" / "twofold.json").read_text())
     assert said["tasks"]["depth"]["task"] == TASK
 
 
 def test_a_recipe_in_python_names_code(root):
-    recipe(mix={TASK: 1.0}).save(root / "plain.json")
+    recipe(data={"task_weights": {TASK: 1.0}}).save(root / "plain.json")
     (root / "mine.py").write_text(
         "from pathlib import Path\nfrom twofold.train.recipe import Recipe\n"
         "def mine():\n    return Recipe.read(Path('plain.json'), allow_code=True)\n"
@@ -193,7 +199,7 @@ def test_files_of_a_run_folder_are_only_compared(root, command, capsys):
     """A run folder from elsewhere, whose recipe or plan names code."""
     recipe().save(root / "recipe.json")
     (root / "out").mkdir()
-    planted = json.loads(recipe(mix={TASK: 1.0}).model_dump_json())
+    planted = json.loads(recipe(data={"task_weights": {TASK: 1.0}}).model_dump_json())
     (root / "out" / "recipe.json").write_text(json.dumps(planted))
     plan = {"recipe": planted, "keep": ["drift.other<20"]}
     (root / "out" / "improvement.json").write_text(json.dumps(plan))
@@ -229,11 +235,13 @@ class Mine(Head):
 
 def test_a_head_of_the_user_s_own_is_trained_saved_and_read_after_its_import(root):
     (root / "mine.py").write_text(HEAD)
-    recipe(head="mine:Mine", latent_weight=0.0, image_weight=1.0).save(root / "recipe.json")
+    recipe(model={"head": {"name": "mine:Mine"}, "latent_loss_weight": 0.0, "pixel_loss_weight": 1.0}).save(
+        root / "recipe.json"
+    )
     try:
         assert run(COMMANDS["train"]) == 2
         assert "mine" not in sys.modules
-        assert run([*COMMANDS["train"], "--set", "head=mine:Mine"]) == 0
+        assert run([*COMMANDS["train"], "--set", "model.head.name=mine:Mine"]) == 0
         saved = root / "out" / "checkpoint"
         made = sys.modules.pop("mine")
         with pytest.raises(ModelError, match=r"runs no code.*import mine first"):

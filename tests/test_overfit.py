@@ -26,9 +26,19 @@ from twofold.heads import Head
 from twofold.metrics import peaks
 from twofold.predict.diffusion import DiffusionPredictor
 from twofold.tasks import TASKS, Task
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.learn import make_heads, make_tasks
 from twofold.train.loop import train
-from twofold.train.recipe import Recipe, Source
 
 pytestmark = pytest.mark.timeout(900)  # half a minute of processor time, on a busy machine more
 
@@ -106,17 +116,27 @@ def recipe_of(task: str, head: str, folder: Path, size: int) -> Recipe:
     steps = (700 if head == "dpt" else 320) if joints else QUICK.get((task, head), 200)
     rate = 3e-3 if joints else 5e-3 if head == "upernet" else 2e-3
     return Recipe(
-        name="overfit", stage="denoiser", sources=(Source(path=str(folder)),), mix={task: 1.0}, size=(size, size),
-        head=head, latent_weight=float(latent), image_weight=1.0, decoder="full" if latent else "frozen", steps=steps,
-        batch=COUNT, lr=rate, warmup=5, weight_decay=0.0, ema=0.0, save_every=0, validate_every=0,
-        mirror=False,
-    )  # fmt: skip
+        name="overfit",
+        model=DenoiserConfig(
+            head=HeadConfig(name=head),
+            latent_loss_weight=float(latent),
+            pixel_loss_weight=1.0,
+            decoder="full" if latent else "frozen",
+        ),
+        data=DataConfig(
+            sources=(Source(path=str(folder)),), task_weights={task: 1.0}, size=(size, size), hflip=False
+        ),
+        optimizer=OptimizerConfig(lr=rate, warmup_steps=5, weight_decay=0.0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=steps, batch_size=COUNT, save_every=0),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def mean_error(net: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe, folder: Folder) -> float:
     """Of the predictions of all images."""
     (name,) = recipe.tasks
-    predictor = DiffusionPredictor(net.eval(), TASKS[name], recipe.protocol, heads[name].eval())
+    predictor = DiffusionPredictor(net.eval(), TASKS[name], recipe.denoiser.protocol, heads[name].eval())
     found = [error(TASKS[name], predictor(s.image).map, s.targets[TASKS[name].target]) for s in folder]
     return sum(found) / len(found)
 

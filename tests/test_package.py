@@ -62,7 +62,7 @@ def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.Monke
     assert "/recipes" in tool["sdist"]["include"]
     monkeypatch.chdir(tmp_path)
     for name in ("table4:lora_16", "recipes/table4.py:lora_16", "peers:dmp_depth"):
-        assert find_recipe(name).unet == "lora"
+        assert find_recipe(name).denoiser.unet == "lora"
     installed = tmp_path / "site" / "twofold"
     shutil.copytree(ROOT / "recipes", installed / "recipes")
     monkeypatch.setattr(find, "_PACKAGE", installed)
@@ -74,7 +74,7 @@ def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "recipes" / "table5.py").write_text(own)
     shutil.copy(ROOT / "recipes" / "genpercept.py", tmp_path / "recipes" / "base.py")
     assert find.find_file("table5") == Path("recipes/table5.py")
-    assert find_recipe("table5:hypersim_vkitti").steps == 30000
+    assert find_recipe("table5:hypersim_vkitti").loop.steps == 30000
     with pytest.raises(CommandError, match=r"did you mean.*genpercept.*table1"):
         find_recipe("genpercpt:depth")
 

@@ -2,7 +2,6 @@
 
 import colorsys
 import runpy
-from typing import Any
 
 import pytest
 import torch
@@ -13,7 +12,18 @@ from twofold.data.writer import FolderWriter
 from twofold.sample import Sample
 from twofold.tasks import TASKS, get_task
 from twofold.tasks.metric_depth import metric_depth_task
-from twofold.train import RandomCrop, Recipe, Source
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    RandomCrop,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.augment import hsv_to_rgb, photometric, rgb_to_hsv
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.loop import train
@@ -177,14 +187,30 @@ def data(tmp_path_factory):
     return world.rich_folder(tmp_path_factory.mktemp("rich") / "data", 4, 64)
 
 
-def recipe(data, **changes):
-    settings: dict[str, Any] = {
-        "name": "crops", "stage": "denoiser", "sources": (Source(path=str(data)),), "size": (48, 48), "augment": True,
-        "mix": {"semantic_logits": 1.0, "depth": 1.0}, "random_crop": RandomCrop(scale=(0.5, 0.6)), "head": "multitask",
-        "unet": "frozen", "text": "frozen", "latent_weight": 0.0, "image_weight": 1.0, "steps": 2, "batch": 2,
-        "warmup": 0, "ema": 0.0, "save_every": 0, "validate_every": 0, "tasks_per_image": "all",
-    }  # fmt: skip
-    return Recipe(**{**settings, **changes})
+def recipe(folder, **changes):
+    made = Recipe(
+        name="crops",
+        model=DenoiserConfig(
+            head=HeadConfig(name="multitask"),
+            unet="frozen",
+            text_encoder="frozen",
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            sources=(Source(path=str(folder)),),
+            size=(48, 48),
+            augment=True,
+            task_weights={"semantic_logits": 1.0, "depth": 1.0},
+            random_crop=RandomCrop(scale=(0.5, 0.6)),
+            tasks_per_image="all",
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=2, batch_size=2, save_every=0),
+        validation=ValidationConfig(every=0),
+    )
+    return made.replace(**changes)
 
 
 def test_examples_of_a_recipe_are_such_crops_and_padding_is_not_pseudo_labelled(data, tmp_path):
@@ -194,7 +220,11 @@ def test_examples_of_a_recipe_are_such_crops_and_padding_is_not_pseudo_labelled(
     writer.finish()
     sources = (Source(path=str(data)), Source(path=str(tmp_path / "created"), labels="teacher"))
     stage = DenoiserStage(
-        new.tiny(), recipe(data, sources=sources, ema=0.9), tmp_path / "run", {}, Team("cpu")
+        new.tiny(),
+        recipe(data, data={"sources": sources}, ema={"decay": 0.9}),
+        tmp_path / "run",
+        {},
+        Team("cpu"),
     )
     taught = set()
     for image in [*stage.draw(0), *stage.draw(1)]:
@@ -211,7 +241,16 @@ def test_examples_of_a_recipe_are_such_crops_and_padding_is_not_pseudo_labelled(
 
 
 def test_a_latent_cell_with_padding_is_not_trained_on(data, tmp_path):
-    plan = recipe(data, head="latent", latent_weight=1.0, image_weight=0.0, unet="full", mix={"depth": 1.0})
+    plan = recipe(
+        data,
+        model={
+            "head": {"name": "latent"},
+            "latent_loss_weight": 1.0,
+            "pixel_loss_weight": 0.0,
+            "unet": "full",
+        },
+        data={"task_weights": {"depth": 1.0}},
+    )
     stage = DenoiserStage(new.tiny(), plan, tmp_path / "run", {}, Team("cpu"))
     for image in stage.draw(0):
         mask = image["depth"].mask
@@ -222,7 +261,7 @@ def test_a_latent_cell_with_padding_is_not_trained_on(data, tmp_path):
 
 
 def test_an_interrupted_run_draws_the_same_crops_again(data, tmp_path):
-    plan = recipe(data, steps=4, save_every=1, ema=0.5)
+    plan = recipe(data, ema={"decay": 0.5}, loop={"steps": 4, "save_every": 1})
     whole = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "whole")]
     part = train(new.tiny(), plan, tmp_path / "part")
     first = [next(part)["loss"], next(part)["loss"]]
@@ -235,12 +274,15 @@ def test_an_interrupted_run_draws_the_same_crops_again(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"augment": False}, "augment=false; set augment=true"),
-        ({"mix": {"image": 1.0}, "tasks_per_image": "one", "unet": "full"}, "no tasks; leave it out"),
-        ({"random_crop": {"scale": [2.0, 0.5]}}, "least and largest"),
-        ({"random_crop": {"scale": [0.0, 0.5]}}, "random_crop.scale.0"),
-        ({"random_crop": {"cat_max_ratio": 1.5}}, "random_crop.cat_max_ratio"),
-        ({"random_crop": {"ratio": 1.5}}, "a recipe has no random_crop.ratio"),
+        ({"data": {"augment": False}}, "augment=false; set augment=true"),
+        (
+            {"model": {"unet": "full"}, "data": {"task_weights": {"image": 1.0}, "tasks_per_image": "one"}},
+            "no tasks; leave it out",
+        ),
+        ({"data": {"random_crop": {"scale": [2.0, 0.5]}}}, "least and largest"),
+        ({"data": {"random_crop": {"scale": [0.0, 0.5]}}}, "random_crop.scale.0"),
+        ({"data": {"random_crop": {"cat_max_ratio": 1.5}}}, "random_crop.cat_max_ratio"),
+        ({"data": {"random_crop": {"ratio": 1.5}}}, "a recipe has no data.random_crop.ratio"),
     ],
 )
 def test_what_does_not_fit_is_refused(data, changes, words):
@@ -249,16 +291,16 @@ def test_what_does_not_fit_is_refused(data, changes, words):
 
 
 def test_the_command_line_sets_them_and_files_keep_them(data, tmp_path):
-    plain = recipe(data, random_crop=None)
-    changed = plain.override(["random_crop.cat_max_ratio=0.5", "random_crop.relative_to=image"])
-    assert changed.random_crop == RandomCrop(cat_max_ratio=0.5, relative_to="image")
+    plain = recipe(data, data={"random_crop": None})
+    changed = plain.override(["data.random_crop.cat_max_ratio=0.5", "data.random_crop.relative_to=image"])
+    assert changed.data.random_crop == RandomCrop(cat_max_ratio=0.5, relative_to="image")
     changed.save(tmp_path / "recipe.json")
     assert Recipe.read(tmp_path / "recipe.json") == changed
 
 
 def test_published_recipes_use_them():
     found = {
-        (file, name): runpy.run_path(f"recipes/{file}.py")[name]().random_crop
+        (file, name): runpy.run_path(f"recipes/{file}.py")[name]().data.random_crop
         for file, name in (
             ("diff2in1", "segmentation"), ("diff2in1", "segmentation_second_stage"), ("multitask", "nyud_mt"),
             ("multitask", "nyud_mt_improved"), ("multitask", "pascal_context"),

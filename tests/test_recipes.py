@@ -17,36 +17,23 @@ PEERS = recipes(Path(__file__).parents[1] / "recipes" / "peers.py")
 def test_dmp_is_trained_as_its_readme_says(name):
     """Batch 8, 50,000 steps, 1e-4 along a cosine without warm-up, v-prediction, 512 pixels; only depth is mirrored."""
     recipe = PEERS[name]()
-    assert (recipe.batch, recipe.steps, recipe.lr, recipe.warmup, recipe.size) == (
-        8,
-        50000,
-        1e-4,
-        0,
-        (512, 512),
-    )
-    assert (recipe.optimizer, recipe.betas, recipe.weight_decay, recipe.clip) == (
-        "adamw",
-        (0.9, 0.999),
-        0.01,
-        1.0,
-    )
-    assert (recipe.unet, recipe.rank, recipe.alpha, recipe.start) == (
-        "lora",
-        4,
-        0,
-        "CompVis/stable-diffusion-v1-4",
-    )
-    assert (recipe.mirror, recipe.pad, recipe.ema, recipe.seed) == (name == "dmp_depth", True, 0.0, 42)
+    model, optimizer, loop = recipe.denoiser, recipe.optimizer, recipe.loop
+    assert (loop.batch_size, loop.steps, loop.seed, recipe.data.size) == (8, 50000, 42, (512, 512))
+    assert (optimizer.name, optimizer.lr, optimizer.betas) == ("adamw", 1e-4, (0.9, 0.999))
+    assert (optimizer.warmup_steps, optimizer.weight_decay, optimizer.max_grad_norm) == (0, 0.01, 1.0)
+    assert (model.unet, model.lora.rank, model.lora.alpha) == ("lora", 4, 0)
+    assert (model.init_from, model.pad_prompts) == ("CompVis/stable-diffusion-v1-4", True)
+    assert (recipe.data.hflip, recipe.ema.decay) == (name == "dmp_depth", 0.0)
     rates = [learning_rate(recipe, step) for step in (0, 25000, 50000)]
     assert rates == pytest.approx([1e-4, 5e-5, 0], abs=1e-12)
-    assert isinstance(recipe.protocol, MultiStep)
-    assert recipe.protocol.noise is not None
-    assert (recipe.protocol.noise.prediction_type, recipe.protocol.start, recipe.protocol.steps) == (
+    assert isinstance(model.protocol, MultiStep)
+    assert model.protocol.noise is not None
+    assert (model.protocol.noise.prediction_type, model.protocol.start, model.protocol.steps) == (
         "v",
         "image",
         5,
     )
-    assert (recipe.latent_weight, recipe.image_weight) == (1.0, 0.0)
+    assert (model.latent_loss_weight, model.pixel_loss_weight) == (1.0, 0.0)
 
 
 def test_dmp_learns_depth_in_eighths_of_a_metre():

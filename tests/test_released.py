@@ -142,12 +142,10 @@ def net():
 @pytest.mark.parametrize("name", TASKS)
 def test_a_recipe_as_released_trains_on_the_released_batch(name, cache, net, tmp_path):
     recipe, root = RECIPES[name](), raw(tmp_path / "raw")
-    (source, *_) = recipe.sources
+    (source, *_) = recipe.data.sources
     recipe = recipe.replace(
-        sources=(source.model_copy(update={"path": str(root)}),),
-        size=SIZE,
-        image_weight=1.0,
-        latent_weight=1.0,
+        model={"pixel_loss_weight": 1.0, "latent_loss_weight": 1.0},
+        data={"sources": (source.model_copy(update={"path": str(root)}),), "size": SIZE},
     )
     assert recipe.tasks == (TASKS[name],)
     drawn, seen = examples(recipe, net, tmp_path, cache), set()
@@ -207,8 +205,8 @@ def test_virtual_kitti_is_the_released_window_and_its_sky_the_farthest_depth(tmp
     assert wanted["disparity"][valid].min() > -0.99
     for task, label in wanted.items():
         recipe = RECIPES[f"{task}_as_released"]()
-        source = recipe.sources[1].model_copy(update={"path": str(root), "share": 1.0})
-        recipe = recipe.replace(sources=(source,), mirror=False)
+        source = recipe.data.sources[1].model_copy(update={"path": str(root), "share": 1.0})
+        recipe = recipe.replace(data={"sources": (source,), "hflip": False})
         example = examples(recipe, None, tmp_path, False)(0)
         assert example.canvas is not None
         assert example.known is not None
@@ -222,13 +220,13 @@ def test_every_recipe_as_released_has_the_released_loader():
     found = {name: make() for name, make in RECIPES.items() if name.endswith("as_released")}
     assert len(found) == 7
     for name, recipe in found.items():
-        assert recipe.resample == "genpercept", name
-        ranges = {s.path: s.depth_range for s in recipe.sources}
+        assert recipe.data.resample == "genpercept", name
+        ranges = {s.path: s.depth_range for s in recipe.data.sources}
         assert ranges.get("data/vkitti2", (1e-5, 80.0)) == (1e-5, 80.0)
         if recipe.tasks[0] in ("depth", "disparity", "normals"):
             assert ranges["data/hypersim"] == (1e-5, 65.0)
     with pytest.raises(ValueError, match="augment"):
-        found["depth_as_released"].replace(augment=True)
+        found["depth_as_released"].replace(data={"augment": True})
 
 
 def test_without_compat_invalid_depth_is_left_out_as_before(tmp_path):

@@ -10,9 +10,19 @@ from twofold.checkpoints import ModelSettings, save_model
 from twofold.data import Folder, FolderWriter
 from twofold.protocols import MultiStep, Noise
 from twofold.sample import Sample
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.loop import train
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 from twofold.train.state import Ema, State
 from twofold.train.team import Team
@@ -33,11 +43,25 @@ def root(tmp_path_factory):
 
 def recipe(root, **changes):
     made = Recipe(
-        name="improve", stage="denoiser", start=str(root / "model"), mix={"depth": 1.0, "normals": 1.0}, size=(32, 32),
-        sources=(Source(path=str(root / "balls")), Source(path=str(root / "bare"), labels="teacher")), steps=3,
-        batch=4, unet="frozen", text="frozen", head="light", latent_weight=0.0, image_weight=1.0, ema=0.9, ema_every=4,
-        warmup=0, validate_every=0,
-    )  # fmt: skip
+        name="improve",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name="light"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            task_weights={"depth": 1.0, "normals": 1.0},
+            size=(32, 32),
+            sources=(Source(path=str(root / "balls")), Source(path=str(root / "bare"), labels="teacher")),
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.9, update_every=4),
+        loop=LoopConfig(steps=3, batch_size=4),
+        validation=ValidationConfig(every=0),
+    )
     return made.replace(**changes)
 
 
@@ -60,9 +84,16 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
     """Examples of such a source hold what the averaged weights answer now, with no gradient; others what is stored."""
     changes = {
         "shared": {},
-        "own look": {"unet": "full"},
-        "walk": {"unet": "full", "protocol": MultiStep(1, start="zeros", noise=Noise())},
-        "latent": {"unet": "full", "head": "latent", "latent_weight": 1.0, "image_weight": 0.0},
+        "own look": {"model": {"unet": "full"}},
+        "walk": {"model": {"unet": "full", "protocol": MultiStep(1, start="zeros", noise=Noise())}},
+        "latent": {
+            "model": {
+                "unet": "full",
+                "head": {"name": "latent"},
+                "latent_loss_weight": 1.0,
+                "pixel_loss_weight": 0.0,
+            }
+        },
     }
     made = recipe(root, **changes[change])
     net = new.tiny()
@@ -95,7 +126,7 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
 
 def test_only_the_student_learns_and_the_teacher_is_what_is_kept(root, tmp_path):
     """The decay says how far: a teacher that keeps all of itself ends where it began, its student does not."""
-    made = recipe(root, ema=0.999999)
+    made = recipe(root, ema={"decay": 0.999999})
     heads: dict = {}
     net = new.tiny()
     frozen = {k: v.clone() for k, v in net.state_dict().items()}
@@ -108,7 +139,7 @@ def test_only_the_student_learns_and_the_teacher_is_what_is_kept(root, tmp_path)
 
 
 def test_an_improving_run_that_is_interrupted_ends_in_the_same_weights(root, tmp_path):
-    made = recipe(root, steps=5, save_every=2)
+    made = recipe(root, loop={"steps": 5, "save_every": 2})
     list(run_recipe(made, tmp_path / "whole"))
     records = run_recipe(made, tmp_path / "parts")
     for _ in range(4):
@@ -122,7 +153,7 @@ def test_an_improving_run_that_is_interrupted_ends_in_the_same_weights(root, tmp
 
 def test_a_teacher_needs_an_average(root):
     with pytest.raises(ValueError, match="needs averaged weights"):
-        recipe(root, ema=0.0)
+        recipe(root, ema={"decay": 0.0})
 
 
 class _Twice(nn.Module):

@@ -20,8 +20,18 @@ from twofold.checkpoints import ModelSettings, save_model
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
 from twofold.generate import GenerationConfig
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.improve import Improvement, improve
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 
 SETTINGS = GenerationConfig(strength=0.3, steps=2, guidance=1.0, scoring="cheap")
@@ -36,11 +46,23 @@ def recipe(root: Path, balls: int, **changes: Any) -> Recipe:
         writer.write(world.sphere(seed, 32))
     writer.finish()
     made = Recipe(
-        name="warm", stage="denoiser", start=str(root / "model"), mix={"normals": 1.0}, size=(32, 32),
-        sources=(Source(path=str(root / "balls")),), batch=8, unet="frozen", text="frozen", head="light", lr=5e-3,
-        latent_weight=0.0, image_weight=1.0, ema=0.9, warmup=0, validation=str(root / "held-out"), validate_every=0,
-        save_every=0,
-    )  # fmt: skip
+        name="warm",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            unet="frozen",
+            text_encoder="frozen",
+            head=HeadConfig(name="light"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+        ),
+        data=DataConfig(
+            task_weights={"normals": 1.0}, size=(32, 32), sources=(Source(path=str(root / "balls")),)
+        ),
+        optimizer=OptimizerConfig(lr=5e-3, warmup_steps=0),
+        ema=EmaConfig(decay=0.9),
+        loop=LoopConfig(batch_size=8, save_every=0),
+        validation=ValidationConfig(data=str(root / "held-out"), every=0),
+    )
     return made.replace(**changes)
 
 
@@ -52,12 +74,16 @@ def mean_angle(events: list[dict[str, Any]]) -> float:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_warm_up_learns_and_self_improving_with_a_quarter_of_the_labels_gone_betters_it(tmp_path):
-    warm = recipe(tmp_path, 64, steps=16, labels=48)
+    warm = recipe(tmp_path, 64, data={"label_limit": 48}, loop={"steps": 16})
     records = list(run_recipe(warm, tmp_path / "warm"))
     losses = [r["loss"] for r in records]
     assert sum(losses[-4:]) < sum(losses[:4]) / 2
     better = warm.replace(
-        name="better", start=str(tmp_path / "warm" / "checkpoint"), steps=100, lr=3e-3, ema=0.95, ema_every=8
+        name="better",
+        model={"init_from": str(tmp_path / "warm" / "checkpoint")},
+        optimizer={"lr": 3e-3},
+        ema={"decay": 0.95, "update_every": 8},
+        loop={"steps": 100},
     )
     plan = Improvement.of(better, create=SETTINGS, share=0.5)
     events = list(improve(plan, tmp_path / "run"))
@@ -85,9 +111,9 @@ def files(place: Path) -> dict[str, bytes]:
 def plain(tmp_path_factory) -> tuple[Improvement, Path]:
     """One round on three balls, and where it is."""
     root = tmp_path_factory.mktemp("plain")
-    warm = recipe(root, 3, steps=1, batch=2, validation=None)
+    warm = recipe(root, 3, loop={"steps": 1, "batch_size": 2}, validation={"data": None})
     list(run_recipe(warm, root / "warm"))
-    begun = warm.replace(start=str(root / "warm" / "checkpoint"), ema_every=1)
+    begun = warm.replace(model={"init_from": str(root / "warm" / "checkpoint")}, ema={"update_every": 1})
     plan = Improvement.of(begun, create=SETTINGS)
     list(improve(plan, root / "run"))
     return plan, root / "run"

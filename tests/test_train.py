@@ -12,9 +12,17 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, load, open_model, save_model
 from twofold.image import read_image
 from twofold.protocols import MultiStep, Noise, OneStep
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.loop import train
 from twofold.train.optimizer import learning_rate
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe, starting_point
 
 
@@ -30,10 +38,17 @@ def start(tmp_path_factory):
 @pytest.fixture
 def recipe(start):
     return Recipe(
-        name="test", stage="denoiser", start=str(start / "model"), sources=(Source(path=str(start / "balls")),),
-        validation=str(start / "balls"), mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, size=(64, 64), steps=6,
-        batch=6, lr=1e-3, warmup=2, validate_every=3, validate_count=2, save_every=2,
-    )  # fmt: skip
+        name="test",
+        model=DenoiserConfig(init_from=str(start / "model")),
+        data=DataConfig(
+            sources=(Source(path=str(start / "balls")),),
+            task_weights={"image": 1.0, "depth": 1.0, "normals": 1.0},
+            size=(64, 64),
+        ),
+        optimizer=OptimizerConfig(lr=1e-3, warmup_steps=2),
+        loop=LoopConfig(steps=6, batch_size=6, save_every=2),
+        validation=ValidationConfig(data=str(start / "balls"), every=3, num_samples=2),
+    )
 
 
 def weights(folder: Path) -> dict:
@@ -50,7 +65,7 @@ def same(a: dict, b: dict) -> bool:
 @pytest.mark.parametrize("stage", ["denoiser", "autoencoder"])
 def test_an_interrupted_run_ends_in_the_same_weights(recipe, stage, tmp_path):
     if stage == "autoencoder":
-        recipe = recipe.replace(stage=stage, size=(32, 32))
+        recipe = recipe.replace(model={"kind": "autoencoder"}, data={"size": (32, 32)})
     whole = list(run_recipe(recipe, tmp_path / "whole"))
     records = run_recipe(recipe, tmp_path / "parts")
     for _ in range(3):  # one step past the last save, so that the resumed run has to repeat it
@@ -83,16 +98,24 @@ def test_a_trained_checkpoint_predicts(recipe, tmp_path):
 
 def test_a_light_head_is_trained_saved_and_used(recipe, tmp_path):
     """Its weights travel with the checkpoint, and a second run goes on from them."""
-    with pytest.raises(ValueError, match="image_weight"):
-        recipe.replace(head="light")
-    plan = recipe.replace(head="light", image_weight=1.0, mix={"image": 1.0, "normals": 2.0})
+    with pytest.raises(ValueError, match="pixel_loss_weight"):
+        recipe.replace(model={"head": {"name": "light"}})
+    plan = recipe.replace(
+        model={"head": {"name": "light"}, "pixel_loss_weight": 1.0},
+        data={"task_weights": {"image": 1.0, "normals": 2.0}},
+    )
     list(run_recipe(plan, tmp_path / "first"))
     model = open_model(str(tmp_path / "first" / "checkpoint"))
     assert list(model.heads) == ["normals"]
     assert model.settings.tasks["normals"].head == "light"
     image = world.sphere(9).image
     before = model.predictor("normals")(image).map
-    again = plan.replace(name="second", start=str(tmp_path / "first" / "checkpoint"), steps=1, lr=0.0)
+    again = plan.replace(
+        name="second",
+        model={"init_from": str(tmp_path / "first" / "checkpoint")},
+        optimizer={"lr": 0.0},
+        loop={"steps": 1},
+    )
     list(run_recipe(again, tmp_path / "second"))
     after = open_model(str(tmp_path / "second" / "checkpoint")).predictor("normals")(image).map
     # Half precision on disk is all that may differ: the second run moved nothing.
@@ -101,18 +124,24 @@ def test_a_light_head_is_trained_saved_and_used(recipe, tmp_path):
 
 def test_training_learns(recipe, tmp_path):
     """A few dozen steps on six balls beat the start by far."""
-    plan = recipe.replace(mix={"depth": 1.0}, steps=40, lr=3e-3, ema=0.5, validate_every=0)
+    plan = recipe.replace(
+        data={"task_weights": {"depth": 1.0}},
+        optimizer={"lr": 3e-3},
+        ema={"decay": 0.5},
+        loop={"steps": 40},
+        validation={"every": 0},
+    )
     losses = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "run")]
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
 def test_reset_parts_are_random_again_and_the_others_are_kept(recipe, start):
     kept, _, _ = starting_point(recipe)
-    renewed, _, _ = starting_point(recipe.replace(reset=("text",)))
+    renewed, _, _ = starting_point(recipe.replace(model={"reset": ("text",)}))
     assert torch.equal(kept.unet.conv_in.weight, renewed.unet.conv_in.weight)
     words = renewed.tokenizer.convert_ids_to_tokens(renewed.tokenizer("a ball before a wall").input_ids)
     assert words[1:-1] == ["a</w>", "ball</w>", "before</w>", "a</w>", "wall</w>"]
-    other, _, _ = starting_point(recipe.replace(reset=("unet",), seed=3))
+    other, _, _ = starting_point(recipe.replace(model={"reset": ("unet",)}, loop={"seed": 3}))
     assert not torch.equal(kept.unet.conv_in.weight, other.unet.conv_in.weight)
     assert torch.equal(kept.embed(["depth map"]), other.embed(["depth map"]))
 
@@ -120,7 +149,7 @@ def test_reset_parts_are_random_again_and_the_others_are_kept(recipe, start):
 def test_a_run_folder_belongs_to_one_recipe(recipe, tmp_path):
     next(run_recipe(recipe, tmp_path / "run"))
     with pytest.raises(ValueError, match="another recipe"):
-        next(run_recipe(recipe.replace(lr=2e-3), tmp_path / "run"))
+        next(run_recipe(recipe.replace(optimizer={"lr": 2e-3}), tmp_path / "run"))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(recipe, tmp_path):
@@ -135,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(recipe, tmp_path):
 
 def test_perception_leaves_the_frozen_autoencoder_without_gradients(recipe, tmp_path):
     net = new.tiny()
-    next(train(net, recipe.replace(image_weight=1.0), tmp_path / "run"))
+    next(train(net, recipe.replace(model={"pixel_loss_weight": 1.0}), tmp_path / "run"))
     assert all(p.grad is None for p in net.vae.parameters())
     assert any(p.grad is not None for p in net.unet.parameters())
 
@@ -143,12 +172,14 @@ def test_perception_leaves_the_frozen_autoencoder_without_gradients(recipe, tmp_
 def test_recipes_refuse_what_they_do_not_know(recipe):
     with pytest.raises(ValueError, match="lerning_rate"):
         recipe.override(["lerning_rate=3"])
-    changed = recipe.override(["lr=0.5", "name=other", "size=[32, 48]"])
-    assert (changed.lr, changed.name, changed.size) == (0.5, "other", (32, 48))
+    changed = recipe.override(["optimizer.lr=0.5", "name=other", "data.size=[32, 48]"])
+    assert (changed.optimizer.lr, changed.name, changed.data.size) == (0.5, "other", (32, 48))
 
 
 def test_the_learning_rate_warms_up_and_falls(recipe):
-    plan = recipe.replace(steps=100, warmup=10, lr=1.0, final_lr=0.1)
+    plan = recipe.replace(
+        optimizer={"warmup_steps": 10, "lr": 1.0, "final_lr_ratio": 0.1}, loop={"steps": 100}
+    )
     rates = [learning_rate(plan, s) for s in range(100)]
     assert rates[0] == pytest.approx(0.1)
     assert rates[10] == max(rates) == pytest.approx(1.0)
@@ -157,7 +188,7 @@ def test_the_learning_rate_warms_up_and_falls(recipe):
 
 def test_augmented_runs_depend_on_seed_and_step_alone(recipe, tmp_path):
     """Crops and colours are drawn anew each step, and again the same for the same step."""
-    plan = recipe.replace(augment=True, head="light", image_weight=1.0)
+    plan = recipe.replace(model={"head": {"name": "light"}, "pixel_loss_weight": 1.0}, data={"augment": True})
     first = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "first")]
     second = train(new.tiny(), plan, tmp_path / "second")
     next(second), next(second), next(second)
@@ -203,7 +234,12 @@ PROTOCOLS = {
 def test_every_protocol_is_trained_saved_and_asked_as_it_was_taught(recipe, name, tmp_path):
     """A network of fewer channels is widened; the checkpoint says how it is to be asked."""
     plan = recipe.replace(
-        protocol=PROTOCOLS[name], mix={"depth": 1.0}, steps=30, lr=3e-3, ema=0.5, validate_every=0
+        model={"protocol": PROTOCOLS[name]},
+        data={"task_weights": {"depth": 1.0}},
+        optimizer={"lr": 3e-3},
+        ema={"decay": 0.5},
+        loop={"steps": 30},
+        validation={"every": 0},
     )
     losses = [r["loss"] for r in run_recipe(plan, tmp_path / "run")]
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
@@ -227,14 +263,23 @@ def test_expanded_conv_in_gives_copies_the_output_of_one():
 
 
 @pytest.mark.parametrize("change, learns", [
-    ({"unet": "lora", "rank": 2, "text": "frozen"}, "lora"),
-    ({"unet": "frozen", "head": "dpt", "image_weight": 1.0, "text": "frozen"}, "heads"),
-    ({"decoder": "full", "image_weight": 1.0, "text": "frozen"}, "unet|vae.decoder"),
-    ({"text": "full"}, "unet|text_encoder"),
+    ({"model": {"unet": "lora", "lora": {"rank": 2}, "text_encoder": "frozen"}}, "lora"),
+    (
+        {"model": {"unet": "frozen", "head": {"name": "dpt"}, "pixel_loss_weight": 1.0, "text_encoder": "frozen"}},
+        "heads",
+    ),
+    ({"model": {"decoder": "full", "pixel_loss_weight": 1.0, "text_encoder": "frozen"}}, "unet|vae.decoder"),
+    ({"model": {"text_encoder": "full"}}, "unet|text_encoder"),
 ])  # fmt: skip
 def test_only_what_the_recipe_names_learns(recipe, start, change, learns, tmp_path):
     """And what learns is all that a state holds: a run of low rank does not save the network it adds to."""
-    plan = recipe.replace(mix={"depth": 1.0}, steps=4, lr=1e-2, ema=0.5, validate_every=0, **change)
+    plan = recipe.replace(
+        data={"task_weights": {"depth": 1.0}},
+        optimizer={"lr": 1e-2},
+        ema={"decay": 0.5},
+        loop={"steps": 4},
+        validation={"every": 0},
+    ).replace(**change)
     before = weights(start / "model")
     whole = list(run_recipe(plan, tmp_path / "whole"))
     state = torch.load(tmp_path / "whole" / "state.pt", weights_only=True)
@@ -265,7 +310,11 @@ def test_a_task_of_ones_own_is_trained(recipe, tmp_path, monkeypatch):
         "from dataclasses import replace\nfrom twofold.tasks import depth\n"
         "glass = replace(depth, name='glass', target_key='depth', prompt='glass')\n"
     )
-    plan = recipe.replace(mix={"mine:glass": 1.0, "disparity": 1.0}, steps=2, validate_every=2)
+    plan = recipe.replace(
+        data={"task_weights": {"mine:glass": 1.0, "disparity": 1.0}},
+        loop={"steps": 2},
+        validation={"every": 2},
+    )
     records = list(run_recipe(plan, tmp_path / "run"))
     assert {"glass/abs_rel", "disparity/abs_rel"} <= records[-1]["validation"].keys()
     model = open_model(str(tmp_path / "run" / "checkpoint"))
@@ -274,10 +323,10 @@ def test_a_task_of_ones_own_is_trained(recipe, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"head": "ghost"}, "unknown head 'ghost'"),
-    ({"unet": "frozen"}, "nothing of the network would learn"),
-    ({"decoder": "full"}, "through a latent head"),
-    ({"protocol": MultiStep(), "image_weight": 1.0}, "one look"),
+    ({"model": {"head": {"name": "ghost"}}}, "unknown head 'ghost'"),
+    ({"model": {"unet": "frozen"}}, "nothing would be trained"),
+    ({"model": {"decoder": "full"}}, "of a latent head"),
+    ({"model": {"protocol": MultiStep(), "pixel_loss_weight": 1.0}}, "one denoising step"),
 ])  # fmt: skip
 def test_recipes_that_cannot_learn_are_refused(recipe, wrong, message):
     with pytest.raises(ValueError, match=message):

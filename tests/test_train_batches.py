@@ -20,9 +20,18 @@ from twofold.data.writer import FolderWriter
 from twofold.io.atomic import host_name
 from twofold.sample import Sample
 from twofold.tasks import TASKS, Task, keypoints
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.encoder import Encoder, fitted
 from twofold.train.loop import train
-from twofold.train.recipe import Recipe, Source
 from twofold.train.store import Store
 
 COUNT = 4  # samples
@@ -62,10 +71,17 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture
 def recipe(data) -> Recipe:
     return Recipe(
-        name="batches", stage="denoiser", sources=(Source(path=str(data)),), size=(24, 24), head="light",
-        mix={"image": 1.0, "depth": 2.0, "normals": 1.0}, image_weight=1.0, steps=1, batch=8, lr=1e-3, warmup=0,
-        validate_every=0,
-    )  # fmt: skip
+        name="batches",
+        model=DenoiserConfig(head=HeadConfig(name="light"), pixel_loss_weight=1.0),
+        data=DataConfig(
+            sources=(Source(path=str(data)),),
+            size=(24, 24),
+            task_weights={"image": 1.0, "depth": 2.0, "normals": 1.0},
+        ),
+        optimizer=OptimizerConfig(lr=1e-3, warmup_steps=0),
+        loop=LoopConfig(steps=1, batch_size=8),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def trained(recipe: Recipe, run: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
@@ -83,8 +99,15 @@ def apart(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
 
 @pytest.mark.parametrize("micros, change", [
     ((2, 3, 8), {}),
-    ((3,), {"head": "latent", "latent_weight": 0.0, "losses": {"depth": {"ssi": 1.0, "gradient": 1.0}}}),
-    ((5,), {"image_weight": 0.0, "head": "latent", "together": 3, "mix": {"image": 1.0, "depth": 1.0}, "steps": 2}),
+    ((3,), {
+        "model": {"head": {"name": "latent"}, "latent_loss_weight": 0.0},
+        "loss": {"depth": {"ssi": 1.0, "gradient": 1.0}},
+    }),
+    ((5,), {
+        "model": {"pixel_loss_weight": 0.0, "head": {"name": "latent"}},
+        "data": {"block_size": 3, "task_weights": {"image": 1.0, "depth": 1.0}},
+        "loop": {"steps": 2},
+    }),
 ])  # fmt: skip
 def test_a_batch_in_parts_is_the_whole_batch(recipe, micros, change, tmp_path):
     """Of a mixture, with labels that have holes in some samples and none in others; losses are logged alike.
@@ -92,10 +115,10 @@ def test_a_batch_in_parts_is_the_whole_batch(recipe, micros, change, tmp_path):
     Adam divides a gradient by its own size, so that rounding errors of a gradient of nearly 0 would become whole
     steps: eps is raised to what leaves them the rounding errors they are.
     """
-    plan = recipe.replace(eps=1e-3, **change)
+    plan = recipe.replace(optimizer={"eps": 1e-3}).replace(**change)
     whole, records = trained(plan, tmp_path / "whole")
     for micro in micros:
-        parts, others = trained(plan.replace(micro=micro), tmp_path / str(micro))
+        parts, others = trained(plan.replace(loop={"micro_batch_size": micro}), tmp_path / str(micro))
         assert apart(parts, whole) < 1e-6
         for a, b in zip(records, others, strict=True):
             told = {k for k, v in a.items() if isinstance(v, float)} - {"seconds"}
@@ -111,14 +134,18 @@ def test_a_batch_in_parts_is_the_whole_batch(recipe, micros, change, tmp_path):
 
 
 @pytest.mark.parametrize("change", [
-    {"head": "latent", "size": (16, 16)}, {"mix": {"keypoints": 1.0}, "head": "keypoint", "latent_weight": 0.0},
-    {"mix": {"semantic_logits": 1.0, "image": 1.0}, "head": "upernet", "latent_weight": 0.0},
+    {"model": {"head": {"name": "latent"}}, "data": {"size": (16, 16)}},
+    {"model": {"head": {"name": "keypoint"}, "latent_loss_weight": 0.0}, "data": {"task_weights": {"keypoints": 1.0}}},
+    {
+        "model": {"head": {"name": "upernet"}, "latent_loss_weight": 0.0},
+        "data": {"task_weights": {"semantic_logits": 1.0, "image": 1.0}},
+    },
 ])  # fmt: skip
 def test_kept_latents_are_those_that_would_be_made(recipe, change, tmp_path):
     """Bit for bit, with losses on pixels too, of canvases that are pictures, class ids and heatmaps."""
-    plan = recipe.replace(steps=3, batch=2, **change)
+    plan = recipe.replace(loop={"steps": 3, "batch_size": 2}).replace(**change)
     kept, records = trained(plan, tmp_path / "kept" / "run")
-    made, others = trained(plan.replace(cache=False), tmp_path / "made" / "run")
+    made, others = trained(plan.replace(data={"cache_latents": False}), tmp_path / "made" / "run")
     assert [r["loss"] for r in records] == [r["loss"] for r in others]
     assert apart(kept, made) == 0
     assert (tmp_path / "kept" / "latents").is_dir()
@@ -141,21 +168,26 @@ def calls(monkeypatch) -> list[tuple[int, ...]]:
 
 def test_nothing_is_encoded_twice(recipe, tmp_path, calls):
     """A run's neighbour finds the latents; what a killed process left half written beside them is cleared away."""
-    plan = recipe.replace(steps=1, batch=2)
+    plan = recipe.replace(loop={"steps": 1, "batch_size": 2})
     trained(plan, tmp_path / "first")
     assert len(calls) == COUNT * 2 * 3, "both mirror images of a picture and two targets"
     calls.clear()
     (shelf,) = (tmp_path / "latents").iterdir()
     (shelf / f".tmp-{host_name()}-999999999-abcd.safetensors").write_bytes(b"half of a latent")
-    limited = (plan.sources[0].model_copy(update={"limit": 3}),)
-    trained(plan.replace(lr=0.5, mix={"normals": 3.0, "depth": 0.1}, sources=limited), tmp_path / "second")
+    limited = (plan.data.sources[0].model_copy(update={"limit": 3}),)
+    trained(
+        plan.replace(
+            data={"task_weights": {"normals": 3.0, "depth": 0.1}, "sources": limited}, optimizer={"lr": 0.5}
+        ),
+        tmp_path / "second",
+    )
     assert not calls
     assert len(list(shelf.iterdir())) == COUNT
 
 
 def test_without_a_cache_only_what_is_taught_is_encoded(recipe, tmp_path, calls):
     """An example of depth does not need the latents of the normals."""
-    trained(recipe.replace(steps=1, cache=False), tmp_path / "run")
+    trained(recipe.replace(data={"cache_latents": False}, loop={"steps": 1}), tmp_path / "run")
     assert len(calls) == 2 + 2 * (4 + 2), "pictures alone of 2, and 6 with one target each"
 
 

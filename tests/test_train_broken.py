@@ -17,9 +17,17 @@ from twofold.backbones import new
 from twofold.cli.main import run
 from twofold.data.writer import FolderWriter
 from twofold.image import write_image
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.encoder import BadSample
 from twofold.train.loop import train
-from twofold.train.recipe import Recipe, Source
 
 SOUND = ("ball-0", "ball-7")
 # How each of the others is broken, and what is to be said of it.
@@ -31,7 +39,7 @@ BROKEN = {
     "ball-5": "classes are 0 to 37",
     "ball-6": "normals has no valid pixel",
 }
-MODES = {"kept": {}, "not kept": {"cache": False}, "augmented": {"augment": True}}
+MODES = {"kept": {}, "not kept": {"data": {"cache_latents": False}}, "augmented": {"data": {"augment": True}}}
 
 
 def break_them(root: Path) -> None:
@@ -73,9 +81,17 @@ def part(data: Path, folder: Path, *ids: str) -> Source:
 @pytest.fixture
 def recipe(data, tiny_model) -> Recipe:
     return Recipe(
-        name="broken", stage="denoiser", start=str(tiny_model), sources=(Source(path=str(data)),), steps=3, batch=3,
-        size=(16, 16), mix={"depth": 1.0, "normals": 1.0, "semantic": 1.0}, validate_every=0, warmup=0,
-    )  # fmt: skip
+        name="broken",
+        model=DenoiserConfig(init_from=str(tiny_model)),
+        data=DataConfig(
+            sources=(Source(path=str(data)),),
+            size=(16, 16),
+            task_weights={"depth": 1.0, "normals": 1.0, "semantic": 1.0},
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        loop=LoopConfig(steps=3, batch_size=3),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def trained(recipe: Recipe, folder: Path, *options: str) -> int:
@@ -98,7 +114,9 @@ def one_line(capsys) -> str:
 @pytest.mark.parametrize("id", BROKEN)
 def test_a_broken_sample_stops_the_run_by_its_name(recipe, data, mode, id, tmp_path, capsys):
     """Among sound ones, in every way of making examples; nothing is trained on what is left of it."""
-    plan = recipe.replace(sources=(part(data, tmp_path / "balls", id, *SOUND),), **MODES[mode])
+    plan = recipe.replace(data={"sources": (part(data, tmp_path / "balls", id, *SOUND),)}).replace(
+        **MODES[mode]
+    )
     assert trained(plan, tmp_path) == 2
     said = one_line(capsys)
     assert id in said
@@ -122,17 +140,19 @@ def test_broken_samples_are_left_out_and_listed_where_that_is_asked(recipe, mode
 
 def test_a_run_that_was_stopped_goes_on_without_the_broken(recipe, data, tmp_path, capsys):
     """In the same folder, as the line says."""
-    plan = recipe.replace(sources=(part(data, tmp_path / "balls", "ball-2", *SOUND),), steps=1)
+    plan = recipe.replace(
+        data={"sources": (part(data, tmp_path / "balls", "ball-2", *SOUND),)}, loop={"steps": 1}
+    )
     assert trained(plan, tmp_path) == 2
     assert trained(plan, tmp_path, "--skip-bad") == 0
     assert "left out 1 sample that" in capsys.readouterr().out
-    assert trained(plan.replace(steps=2), tmp_path, "--skip-bad") == 2
+    assert trained(plan.replace(loop={"steps": 2}), tmp_path, "--skip-bad") == 2
     assert "another recipe" in one_line(capsys)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_folder_of_broken_samples_alone_is_an_error_that_says_so(recipe, data, mode, tmp_path, capsys):
-    plan = recipe.replace(sources=(part(data, tmp_path / "balls", *BROKEN),), **MODES[mode])
+    plan = recipe.replace(data={"sources": (part(data, tmp_path / "balls", *BROKEN),)}).replace(**MODES[mode])
     assert trained(plan, tmp_path, "--skip-bad") == 2
     assert re.search(r"no sample of .*balls can be used", one_line(capsys))
 
@@ -141,7 +161,9 @@ def test_broken_samples_for_validation_are_met_before_training(recipe, data, tmp
     """Not when the first validation comes."""
     sound = part(data, tmp_path / "sound", *SOUND)
     held = part(data, tmp_path / "held", "ball-0", "ball-2")
-    plan = recipe.replace(sources=(sound,), validation=held.path, validate_every=1, steps=1)
+    plan = recipe.replace(
+        data={"sources": (sound,)}, loop={"steps": 1}, validation={"data": held.path, "every": 1}
+    )
     assert trained(plan, tmp_path) == 2
     assert "ball-2" in one_line(capsys)
     assert not (tmp_path / "run" / "state.pt").exists()
@@ -154,7 +176,9 @@ def test_a_list_of_an_interrupted_run_does_not_outlive_the_repair(recipe, data, 
     (tmp_path / "run" / "skipped.jsonl").write_text(
         '{"sample": "balls/ball-0", "why": "it was broken once"}\n'
     )
-    plan = recipe.replace(sources=(Source(path=str(data), limit=1),), steps=1, batch=1)
+    plan = recipe.replace(
+        data={"sources": (Source(path=str(data), limit=1),)}, loop={"steps": 1, "batch_size": 1}
+    )
     assert trained(plan, tmp_path, "--skip-bad") == 0
     assert "left out" not in capsys.readouterr().out
 
@@ -169,9 +193,14 @@ def test_a_crop_of_which_nothing_is_known_teaches_nothing(recipe, tmp_path):
     writer.write(replace(ball, targets=targets, valid={"depth": corner, "semantic": corner}))
     writer.finish()
     plan = recipe.replace(
-        sources=(Source(path=str(tmp_path / "corner")),), start="new", augment=True, image_weight=1.0, steps=8,
-        batch=1, mix={"depth": 1.0, "semantic": 1.0},
-    )  # fmt: skip
+        model={"init_from": "new", "pixel_loss_weight": 1.0},
+        data={
+            "sources": (Source(path=str(tmp_path / "corner")),),
+            "augment": True,
+            "task_weights": {"depth": 1.0, "semantic": 1.0},
+        },
+        loop={"steps": 8, "batch_size": 1},
+    )
     losses = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "run")]
     assert min(losses) == 0 < max(losses)
 
@@ -204,20 +233,19 @@ def mask_folder(root, level: int, count: int = 3, odd: int | None = None):
 def test_masks_without_contrast_are_refused_before_training(recipe, level, odd, words, augment, tmp_path):
     root = mask_folder(tmp_path / "masks", level, odd=odd)
     plan = recipe.replace(
-        sources=(Source(path=str(root)),),
-        start="new",
-        augment=augment,
-        steps=2,
-        batch=1,
-        mix={"mask": 1.0},
-        best="",
+        model={"init_from": "new"},
+        data={"sources": (Source(path=str(root)),), "augment": augment, "task_weights": {"mask": 1.0}},
+        loop={"steps": 2, "batch_size": 1},
+        validation={"best_metric": ""},
     )
     if not words:
         assert len(list(train(new.tiny(), plan, tmp_path / "run"))) >= 2
         return
     with pytest.raises(BadSample, match=f"nothing can be learned of mask.*{words}"):
         list(train(new.tiny(), plan, tmp_path / "run"))
-    both = plan.replace(sources=(Source(path=str(mask_folder(tmp_path / "good", 0, odd=255))), *plan.sources))
+    both = plan.replace(
+        data={"sources": (Source(path=str(mask_folder(tmp_path / "good", 0, odd=255))), *plan.data.sources)}
+    )
     with pytest.warns(UserWarning, match=f"masks: .*{words}"):
         list(train(new.tiny(), both, tmp_path / "both"))
 
@@ -225,7 +253,10 @@ def test_masks_without_contrast_are_refused_before_training(recipe, level, odd, 
 def test_masks_of_0_and_1_stop_training_by_their_name(recipe, tmp_path):
     root = mask_folder(tmp_path / "masks", 0, odd=1, count=1)
     plan = recipe.replace(
-        sources=(Source(path=str(root)),), start="new", steps=2, batch=1, mix={"mask": 1.0}, best=""
+        model={"init_from": "new"},
+        data={"sources": (Source(path=str(root)),), "task_weights": {"mask": 1.0}},
+        loop={"steps": 2, "batch_size": 1},
+        validation={"best_metric": ""},
     )
     with pytest.raises(BadSample, match=r"0_mask\.png: it has values 0 and 1 in 8 bits"):
         list(train(new.tiny(), plan, tmp_path / "run"))

@@ -13,11 +13,20 @@ from twofold.data.writer import FolderWriter
 from twofold.geometry import unit
 from twofold.sample import Origin, Sample
 from twofold.tasks import TASKS
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.augment import zoom
 from twofold.train.encoder import Encoder, cell_mask, fitted
 from twofold.train.live import Held, cropped
 from twofold.train.order import generator
-from twofold.train.recipe import Recipe, Source
 from twofold.train.sound import Readable
 from twofold.train.team import Team
 from twofold.train.windows import Windows
@@ -25,9 +34,16 @@ from twofold.train.windows import Windows
 
 def plan(path: Path, mirror: bool) -> Recipe:
     return Recipe(
-        name="crops", stage="denoiser", sources=(Source(path=str(path)),), size=(16, 16), mix={"depth": 1.0}, steps=8,
-        batch=2, warmup=0, ema=0.0, validate_every=0, mirror=mirror,
-    )  # fmt: skip
+        name="crops",
+        model=DenoiserConfig(),
+        data=DataConfig(
+            sources=(Source(path=str(path)),), size=(16, 16), task_weights={"depth": 1.0}, hflip=mirror
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=8, batch_size=2),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def striped(size: tuple[int, int], normals: bool = False) -> Sample:

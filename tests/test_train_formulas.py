@@ -12,6 +12,16 @@ from torch import nn
 import world
 from twofold.backbones import new
 from twofold.backbones.backbone import Output
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.autoencoder import whiteness
 from twofold.train.best import Best
 from twofold.train.denoiser import DenoiserStage
@@ -19,7 +29,6 @@ from twofold.train.examples import Example
 from twofold.train.learn import add_lora
 from twofold.train.loop import make_stage, update, validate
 from twofold.train.order import generator
-from twofold.train.recipe import Recipe, Source
 from twofold.train.signals import DeferredSignals
 from twofold.train.state import Ema, State
 from twofold.train.step import Loss
@@ -28,9 +37,16 @@ from twofold.train.team import Team
 
 def plan(path: Path | str = "data", **changes: Any) -> Recipe:
     made = Recipe(
-        name="formulas", stage="denoiser", sources=(Source(path=str(path)),), size=(32, 32), mix={"depth": 1.0},
-        steps=8, batch=2, warmup=0, ema=0.0, validate_every=0, mirror=False, schedule="constant", lr=0.1,
-    )  # fmt: skip
+        name="formulas",
+        model=DenoiserConfig(),
+        data=DataConfig(
+            sources=(Source(path=str(path)),), size=(32, 32), task_weights={"depth": 1.0}, hflip=False
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0, schedule="constant", lr=0.1),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=8, batch_size=2),
+        validation=ValidationConfig(every=0),
+    )
     return made.replace(**changes)
 
 
@@ -121,15 +137,20 @@ class Counted:
 
 
 def state_of(stage: Counted, recipe: Recipe, folder: Path) -> State:
-    optimizer = torch.optim.SGD([{"params": list(stage.module.parameters()), "scale": 1.0}], recipe.lr)
-    ema = Ema(stage.module, recipe.ema)
+    optimizer = torch.optim.SGD(
+        [{"params": list(stage.module.parameters()), "scale": 1.0}], recipe.optimizer.lr
+    )
+    ema = Ema(stage.module, recipe.ema.decay)
     return State(folder / "state.pt", stage.module, ema, optimizer, torch.amp.GradScaler(enabled=False))
 
 
 @pytest.mark.parametrize("micro", [0, 1, 2])
 def test_an_update_is_one_of_the_mean_over_the_batch_however_it_is_split(micro, tmp_path):
     """Twice: gradients of the first are not left to the second. Slope 2 * (1 + 2 + 6) / 3 = 6, rate 0.1."""
-    stage, recipe = Counted(), plan(micro=micro, clip=0, batch=3)
+    stage, recipe = (
+        Counted(),
+        plan(optimizer={"max_grad_norm": 0}, loop={"micro_batch_size": micro, "batch_size": 3}),
+    )
     state = state_of(stage, recipe, tmp_path)
     record = update(stage, recipe, 0, state, Team("cpu"))  # ty: ignore[invalid-argument-type]
     assert numbers(stage.module) == pytest.approx([1 - 0.6])
@@ -143,14 +164,14 @@ def test_an_update_is_one_of_the_mean_over_the_batch_however_it_is_split(micro, 
 
 
 def test_a_gradient_is_clipped_to_its_norm(tmp_path):
-    stage, recipe = Counted(), plan(clip=1.5, batch=3)
+    stage, recipe = Counted(), plan(optimizer={"max_grad_norm": 1.5}, loop={"batch_size": 3})
     record = update(stage, recipe, 0, state_of(stage, recipe, tmp_path), Team("cpu"))  # ty: ignore[invalid-argument-type]
     assert record["norm"] == pytest.approx(6)
     assert numbers(stage.module) == pytest.approx([1 - 0.15])
 
 
 def test_the_averaged_weights_are_what_is_validated(tmp_path):
-    stage, recipe = Counted(), plan(ema=0.5)
+    stage, recipe = Counted(), plan(ema={"decay": 0.5})
     state = state_of(stage, recipe, tmp_path)
     with torch.no_grad():
         stage.module["x"].fill_(9.0)
@@ -162,7 +183,11 @@ def test_the_averaged_weights_are_what_is_validated(tmp_path):
     ("score", "order"), [("depth/abs_rel", (0.5, 0.2, 0.3)), ("depth/delta1", (0.5, 0.8, 0.7))]
 )
 def test_the_best_score_is_kept_and_waiting_is_counted_from_it(score, order, tmp_path):
-    recipe = plan(best=score, patience=2, validate_every=10, validation="data", ema=0.5, steps=100)
+    recipe = plan(
+        ema={"decay": 0.5},
+        loop={"steps": 100},
+        validation={"best_metric": score, "patience": 2, "every": 10, "data": "data"},
+    )
     module = scalar()
     best, ema = Best(tmp_path / "best.pt", recipe), Ema(module, 0.5)
     for step, value in zip((0, 10, 20), order, strict=True):
@@ -213,7 +238,7 @@ def test_the_loss_on_latents_is_a_mean_over_known_cells(data, tmp_path, monkeypa
 
 def test_the_image_task_learns_what_the_schedule_says_the_network_predicts(data, tmp_path, monkeypatch):
     """Of a latent of zeros, v is alpha times the noise, and the network is shown sigma times it."""
-    stage = stage_of(plan(data, mix={"image": 1.0}), tmp_path)
+    stage = stage_of(plan(data, data={"task_weights": {"image": 1.0}}), tmp_path)
     shown = fixed(stage, monkeypatch, 0.0)
     loss = stage.image_terms([example("image")])["noise"][1]
     rng = generator("one")
@@ -228,7 +253,9 @@ def test_the_weight_of_losses_on_pixels_multiplies_those_of_the_task(data, tmp_p
     canvas, known = torch.zeros(3, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
     for weight in (1.0, 2.5):
         recipe = plan(
-            data, head="light", image_weight=weight, latent_weight=0.0, losses={"depth": {"l1": 3.0}}
+            data,
+            model={"head": {"name": "light"}, "pixel_loss_weight": weight, "latent_loss_weight": 0.0},
+            loss={"depth": {"l1": 3.0}},
         )
         stage = stage_of(recipe, tmp_path / str(weight))
         painted = torch.full((1, 3, 16, 16), 0.5)
@@ -243,7 +270,9 @@ def test_low_rank_additions_are_scaled_by_alpha_over_rank(rank, alpha, scale):
     net = new.tiny()
     net.requires_grad_(False)
     before = {k: v.clone() for k, v in net.unet.state_dict().items()}
-    add_lora(net, plan(unet="lora", rank=rank, alpha=alpha, targets=("to_q",)))
+    add_lora(
+        net, plan(model={"unet": "lora", "lora": {"rank": rank, "alpha": alpha, "target_modules": ("to_q",)}})
+    )
     added: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         for name, layer in net.unet.named_modules():

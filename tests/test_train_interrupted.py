@@ -24,13 +24,22 @@ import world
 from twofold.cli import train as training
 from twofold.cli.main import run as command
 from twofold.data.writer import FolderWriter
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+    track,
+)
 from twofold.train import loop as loops
 from twofold.train import run as running
 from twofold.train import state as states
 from twofold.train import store as stores
-from twofold.train import track
 from twofold.train.denoiser import DenoiserStage
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 from twofold.train.signals import DeferredSignals
 
@@ -39,19 +48,19 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked"),
 ]
 
-PIXELS = {"latent_weight": 0.0, "image_weight": 1.0}
+PIXELS = {"model": {"latent_loss_weight": 0.0, "pixel_loss_weight": 1.0}}
 PLANS: dict[str, dict[str, Any]] = {
-    "a mixture": {"mix": {"image": 1.0, "depth": 1.0}},
+    "a mixture": {"data": {"task_weights": {"image": 1.0, "depth": 1.0}}},
     "dropout and batch norm": {
         "mix": {"semantic_logits": 1.0},
         "head": "upernet",
         "text": "frozen",
         **PIXELS,
     },
-    "low rank": {"unet": "lora", "rank": 2, "text": "frozen"},
+    "low rank": {"model": {"unet": "lora", "lora": {"rank": 2}, "text_encoder": "frozen"}},
     "a learning decoder": {"decoder": "full", "text": "frozen", **PIXELS},
-    "no average": {"ema": 0.0, "cache": False},
-    "augmented": {"augment": True, "micro": 1},
+    "no average": {"data": {"cache_latents": False}, "ema": {"decay": 0.0}},
+    "augmented": {"data": {"augment": True}, "loop": {"micro_batch_size": 1}},
 }
 
 
@@ -80,9 +89,14 @@ def data(tmp_path_factory) -> Path:
 def recipe(data, tiny_model, monkeypatch) -> Recipe:
     monkeypatch.setattr(track, "EVERY", 1)  # every step leaves a record
     return Recipe(
-        name="interrupted", stage="denoiser", start=str(tiny_model), sources=(Source(path=str(data)),), size=(16, 16),
-        mix={"depth": 1.0}, steps=3, batch=2, lr=1e-2, warmup=0, ema=0.5, validate_every=0, save_every=2,
-    )  # fmt: skip
+        name="interrupted",
+        model=DenoiserConfig(init_from=str(tiny_model)),
+        data=DataConfig(sources=(Source(path=str(data)),), size=(16, 16), task_weights={"depth": 1.0}),
+        optimizer=OptimizerConfig(lr=1e-2, warmup_steps=0),
+        ema=EmaConfig(decay=0.5),
+        loop=LoopConfig(steps=3, batch_size=2, save_every=2),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def whole(recipe: Recipe, folder: Path) -> float:
@@ -296,7 +310,7 @@ STOPS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
         DenoiserStage,
         "validate",
         signal.SIGTERM,
-        {"validate_every": 1, "best": "depth/abs_rel"},
+        {"validation": {"every": 1, "best_metric": "depth/abs_rel"}},
     ),
 }
 
@@ -304,7 +318,9 @@ STOPS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
 @pytest.mark.parametrize("where", STOPS)
 def test_an_interrupt_saves_the_step_and_says_so(recipe, where, tmp_path):
     module, name, number, changes = STOPS[where]
-    recipe = recipe.replace(save_every=0, validation=recipe.sources[0].path, **changes)
+    recipe = recipe.replace(loop={"save_every": 0}, validation={"data": recipe.data.sources[0].path}).replace(
+        **changes
+    )
     folder = tmp_path / "b" / "stopped"
     folder.parent.mkdir()
     whole(recipe, tmp_path / "a" / "whole")
@@ -329,7 +345,7 @@ def test_an_interrupt_before_the_first_step_says_that_nothing_is_saved(recipe, t
 
 
 def test_a_loop_that_is_left_keeps_its_last_step(recipe, tmp_path):
-    recipe = recipe.replace(save_every=0)
+    recipe = recipe.replace(loop={"save_every": 0})
     for record in run_recipe(recipe, tmp_path / "run"):
         if record["step"] == 2:
             break
@@ -367,7 +383,9 @@ def damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["empty", "cut", "text"])
 def test_damaged_files_of_a_run_are_named(recipe, how, tmp_path):
-    recipe = recipe.replace(validate_every=1, best="depth/abs_rel", validation=recipe.sources[0].path)
+    recipe = recipe.replace(
+        validation={"every": 1, "best_metric": "depth/abs_rel", "data": recipe.data.sources[0].path}
+    )
     run = tmp_path / "runs" / "run"
     records = run_recipe(recipe, run)
     next(r for r in records if r["step"] == 2)

@@ -11,10 +11,20 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, save_model
 from twofold.heads import HeadGroup, make_head
 from twofold.heads.group import at
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+)
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.loop import train
 from twofold.train.order import Order
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 from twofold.train.state import Ema
 from twofold.train.team import Team
@@ -33,11 +43,26 @@ def root(tmp_path_factory):
 
 def recipe(root, tasks=TASKS, **changes) -> Recipe:
     made = Recipe(
-        name="joint", stage="denoiser", start=str(root / "model"), mix=dict.fromkeys(tasks, 1.0), size=(32, 32),
-        prompts=dict.fromkeys(tasks, ""), sources=(Source(path=str(root / "balls")),), steps=4, batch=2,
-        tasks_per_image="all", head="light", latent_weight=0.0, image_weight=1.0, ema=0.0, warmup=0, validate_every=0,
-        save_every=0, text="frozen",
-    )  # fmt: skip
+        name="joint",
+        model=DenoiserConfig(
+            init_from=str(root / "model"),
+            prompts=dict.fromkeys(tasks, ""),
+            head=HeadConfig(name="light"),
+            latent_loss_weight=0.0,
+            pixel_loss_weight=1.0,
+            text_encoder="frozen",
+        ),
+        data=DataConfig(
+            task_weights=dict.fromkeys(tasks, 1.0),
+            size=(32, 32),
+            sources=(Source(path=str(root / "balls")),),
+            tasks_per_image="all",
+        ),
+        optimizer=OptimizerConfig(warmup_steps=0),
+        ema=EmaConfig(decay=0.0),
+        loop=LoopConfig(steps=4, batch_size=2, save_every=0),
+        validation=ValidationConfig(every=0),
+    )
     return made.replace(**changes)
 
 
@@ -62,9 +87,14 @@ class Counted:
 def test_tasks_of_one_frequency_are_drawn_as_one_pool():
     """Image task and perception alternate; each image once before any is drawn twice; a task's own images only."""
     plan = Recipe(
-        name="x", stage="denoiser", sources=(Source(path="a"), Source(path="b")), tasks_per_image="all",
-        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, prompts={"depth": "", "normals": ""},
-    )  # fmt: skip
+        name="x",
+        model=DenoiserConfig(prompts={"depth": "", "normals": ""}),
+        data=DataConfig(
+            sources=(Source(path="a"), Source(path="b")),
+            tasks_per_image="all",
+            task_weights={"image": 1.0, "depth": 1.0, "normals": 1.0},
+        ),
+    )
     pools = {"image": [range(5), range(4)], "depth": [range(5), []], "normals": [range(3), range(4)]}
     order = Order(plan, pools)
     picks = [order(n) for n in range(180)]
@@ -85,12 +115,19 @@ def test_tasks_of_one_frequency_are_drawn_as_one_pool():
 
 def test_frequencies_that_would_change_nothing_are_refused(root, tmp_path):
     with pytest.raises(ValueError, match=r"depth 2, normals 1.*weigh their losses"):
-        stage_of(recipe(root, mix={"depth": 2.0, "normals": 1.0}, prompts={}), tmp_path)
+        stage_of(
+            recipe(root, model={"prompts": {}}, data={"task_weights": {"depth": 2.0, "normals": 1.0}}),
+            tmp_path,
+        )
 
 
 def test_a_recipe_without_tasks_has_none_to_join(root):
     with pytest.raises(ValueError, match="trains none"):
-        Recipe(name="x", stage="denoiser", sources=(Source(path="x"),), tasks_per_image="all")
+        Recipe(
+            name="x",
+            model=DenoiserConfig(),
+            data=DataConfig(sources=(Source(path="x"),), tasks_per_image="all"),
+        )
 
 
 # ---- what an image costs and teaches
@@ -101,7 +138,11 @@ def test_a_recipe_without_tasks_has_none_to_join(root):
 def test_an_image_goes_through_the_networks_once_for_all_its_tasks(root, augment, head, tmp_path):
     """And its loss is the sum of what its tasks are alone, averaged over images."""
     net = new.tiny()
-    plan = recipe(root, augment=augment, head=head, cache=False, unet="frozen")
+    plan = recipe(
+        root,
+        model={"head": {"name": head}, "unet": "frozen"},
+        data={"augment": augment, "cache_latents": False},
+    )
     stage = stage_of(plan, tmp_path, net)
     stage.ahead.end = 0  # nothing is drawn in the background while calls are counted
     encode, unet = Counted(net.encode), Counted(net.unet.forward)
@@ -123,7 +164,9 @@ def test_an_image_goes_through_the_networks_once_for_all_its_tasks(root, augment
 
 def test_tasks_with_other_prompts_have_forward_passes_of_their_own(root, tmp_path):
     net = new.tiny()
-    stage = stage_of(recipe(root, prompts={"depth": "far", "normals": "", "mask": ""}), tmp_path, net)
+    stage = stage_of(
+        recipe(root, model={"prompts": {"depth": "far", "normals": "", "mask": ""}}), tmp_path, net
+    )
     unet = Counted(net.unet.forward)
     net.unet.forward = unet
     stage.loss(stage.draw(0))
@@ -133,7 +176,7 @@ def test_tasks_with_other_prompts_have_forward_passes_of_their_own(root, tmp_pat
 def test_an_image_without_some_targets_is_trained_under_the_others(root, tmp_path):
     """Beside one that has all of them, in one forward pass, with the losses it has alone."""
     net = new.tiny()
-    stage = stage_of(recipe(root, unet="frozen"), tmp_path, net)
+    stage = stage_of(recipe(root, model={"unet": "frozen"}), tmp_path, net)
     one, other = stage.draw(0)
     images = [{"normals": one["normals"]}, other]
     unet = Counted(net.unet.forward)
@@ -149,10 +192,12 @@ def test_latents_are_compared_task_by_task(root, tmp_path):
     """A loss on latents, with a prompt a task, is what each task's is alone."""
     prompts = {t: t for t in ("depth", "normals")}
     changes: dict[str, Any] = {
-        "head": "latent",
-        "latent_weight": 1.0,
-        "image_weight": 0.0,
-        "prompts": prompts,
+        "model": {
+            "head": {"name": "latent"},
+            "latent_loss_weight": 1.0,
+            "pixel_loss_weight": 0.0,
+            "prompts": prompts,
+        }
     }
     stage = stage_of(recipe(root, tuple(prompts), **changes), tmp_path)
     images = stage.draw(0)
@@ -183,7 +228,12 @@ def test_a_shared_trunk_runs_once_for_all_heads():
 def test_the_teacher_answers_a_shared_trunk_with_its_own_weights(root, tmp_path):
     """Through one run of the averaged trunk; the student's weights and statistics stay as they are."""
     source = Source(path=str(root / "balls"), labels="teacher")
-    plan = recipe(root, head="multitask", unet="frozen", sources=(source,), ema=0.9, ema_every=2)
+    plan = recipe(
+        root,
+        model={"head": {"name": "multitask"}, "unet": "frozen"},
+        data={"sources": (source,)},
+        ema={"decay": 0.9, "update_every": 2},
+    )
     stage = stage_of(plan, tmp_path)
     stage.module.train()
     stage.teacher = Ema(stage.module, 0.9, 2)
@@ -205,7 +255,12 @@ def test_the_teacher_answers_a_shared_trunk_with_its_own_weights(root, tmp_path)
 @pytest.mark.parametrize("unet", ["frozen", "full"])
 def test_a_stored_target_is_replaced_by_the_teacher_s_for_every_task(root, unet, tmp_path):
     source = Source(path=str(root / "balls"), labels="teacher")
-    stage = stage_of(recipe(root, unet=unet, sources=(source,), ema=0.9, ema_every=2), tmp_path)
+    stage = stage_of(
+        recipe(
+            root, model={"unet": unet}, data={"sources": (source,)}, ema={"decay": 0.9, "update_every": 2}
+        ),
+        tmp_path,
+    )
     stage.teacher = Ema(stage.module, 0.9, 2)
     told: dict[str, Any] = {}
     original = stage._painted_terms
@@ -231,7 +286,12 @@ def test_a_stored_target_is_replaced_by_the_teacher_s_for_every_task(root, unet,
 def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
     ends = []
     for micro in (0, 1, 3):
-        plan = recipe(root, batch=6, micro=micro, eps=1e-3, unet="frozen", lr=1e-2)
+        plan = recipe(
+            root,
+            model={"unet": "frozen"},
+            optimizer={"eps": 1e-3, "lr": 1e-2},
+            loop={"batch_size": 6, "micro_batch_size": micro},
+        )
         heads: dict[str, Any] = {}
         list(train(new.tiny(), plan, tmp_path / str(micro) / "run", heads, Team("cpu")))
         ends.append({f"{t}.{k}": v for t, h in heads.items() for k, v in h.state_dict().items()})
@@ -243,7 +303,13 @@ def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
 @pytest.mark.parametrize("augment", [False, True])
 def test_an_interrupted_run_ends_in_the_same_weights_and_the_teacher_counts_images(root, augment, tmp_path):
     sources = [{"path": str(root / "balls")}, {"path": str(root / "balls"), "labels": "teacher"}]
-    plan = recipe(root, sources=sources, augment=augment, unet="frozen", ema=0.5, ema_every=4, save_every=1)
+    plan = recipe(
+        root,
+        model={"unet": "frozen"},
+        data={"sources": sources, "augment": augment},
+        ema={"decay": 0.5, "update_every": 4},
+        loop={"save_every": 1},
+    )
     list(run_recipe(plan, tmp_path / "whole"))
     parts = run_recipe(plan, tmp_path / "parts")
     for _ in range(3):

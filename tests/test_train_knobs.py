@@ -21,7 +21,17 @@ from twofold.cli.main import run as command
 from twofold.compat.genpercept import gradient_vertical
 from twofold.heads import LightHead
 from twofold.tasks import depth
-from twofold.train import track
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    HeadConfig,
+    LoopConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+    track,
+)
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.encoder import fitted, painted
 from twofold.train.learn import add_lora, make_tasks
@@ -29,11 +39,10 @@ from twofold.train.live import Held, cropped
 from twofold.train.loop import make_stage, train
 from twofold.train.optimizer import learning_rate, make_optimizer, set_rate
 from twofold.train.order import generator
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe, starting_point
 from twofold.train.team import Team
 
-BOTH = {"mix": {"image": 1.0, "depth": 1.0}}
+BOTH = {"data": {"task_weights": {"image": 1.0, "depth": 1.0}}}
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +53,18 @@ def data(tmp_path_factory) -> Path:
 @pytest.fixture
 def recipe(data, tiny_model) -> Recipe:
     return Recipe(
-        name="knobs", stage="denoiser", start=str(tiny_model), sources=(Source(path=str(data)),), size=(16, 16),
-        mix={"depth": 1.0}, head="light", image_weight=1.0, steps=1, batch=2, lr=1e-3, warmup=0, text="frozen",
-        validate_every=0,
-    )  # fmt: skip
+        name="knobs",
+        model=DenoiserConfig(
+            init_from=str(tiny_model),
+            head=HeadConfig(name="light"),
+            pixel_loss_weight=1.0,
+            text_encoder="frozen",
+        ),
+        data=DataConfig(sources=(Source(path=str(data)),), size=(16, 16), task_weights={"depth": 1.0}),
+        optimizer=OptimizerConfig(lr=1e-3, warmup_steps=0),
+        loop=LoopConfig(steps=1, batch_size=2),
+        validation=ValidationConfig(every=0),
+    )
 
 
 def stage_of(recipe: Recipe, folder: Path) -> DenoiserStage:
@@ -79,7 +96,7 @@ def test_recomputed_activations_give_the_same_weights(recipe, tmp_path, monkeypa
         return checkpoint(*args, **how)
 
     monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
-    again, _, _ = trained(recipe.replace(checkpointing=True), tmp_path / "again")
+    again, _, _ = trained(recipe.replace(model={"gradient_checkpointing": True}), tmp_path / "again")
     assert asked
     assert apart(kept.unet, again.unet) < 1e-6
     assert apart(kept.unet, new.tiny().unet) > 1e-4
@@ -89,9 +106,9 @@ def test_recomputed_activations_give_the_same_weights(recipe, tmp_path, monkeypa
 def test_arithmetic_in_half_leaves_weights_whole(recipe, precision, tmp_path):
     """fp16 needs its loss scaled, by a scale that is part of the state."""
     sources = (Source(path=str(world.folder(tmp_path / "balls", 3, 64))),)
-    plan = recipe.replace(steps=2, size=(64, 64), sources=sources)
+    plan = recipe.replace(data={"size": (64, 64), "sources": sources}, loop={"steps": 2})
     _, _, whole = trained(plan, tmp_path / "fp32")
-    net, heads, half = trained(plan.replace(precision=precision), tmp_path / precision)
+    net, heads, half = trained(plan.replace(loop={"precision": precision}), tmp_path / precision)
     assert {p.dtype for p in [*net.parameters(), *heads["depth"].parameters()]} == {torch.float32}
     for a, b in zip(whole, half, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=0.03)
@@ -127,17 +144,20 @@ def test_strided_gradients_in_bf16_are_right_over_maps_wider_than_one(size):
 
 def test_bf16_on_a_cpu_refuses_examples_that_are_too_narrow(recipe, tmp_path):
     """Three downsamplings of stride 2 after an autoencoder of stride 8: the last one reads one column below 40."""
-    narrow = recipe.replace(precision="bf16", size=(64, 39))
+    narrow = recipe.replace(data={"size": (64, 39)}, loop={"precision": "bf16"})
     with pytest.raises(ValueError, match=r"39 pixels.* size of at least 40 pixels"):
         stage_of(narrow, tmp_path / "narrow")
-    by_source = (Source(path=recipe.sources[0].path, size=(16, 16)),)
+    by_source = (Source(path=recipe.data.sources[0].path, size=(16, 16)),)
     with pytest.raises(ValueError, match="16 pixels"):
-        stage_of(recipe.replace(precision="bf16", size=(64, 64), sources=by_source), tmp_path / "source")
-    stage_of(narrow.replace(size=(64, 40)), tmp_path / "wide")
-    stage_of(narrow.replace(precision="fp16"), tmp_path / "fp16")
+        stage_of(
+            recipe.replace(data={"size": (64, 64), "sources": by_source}, loop={"precision": "bf16"}),
+            tmp_path / "source",
+        )
+    stage_of(narrow.replace(data={"size": (64, 40)}), tmp_path / "wide")
+    stage_of(narrow.replace(loop={"precision": "fp16"}), tmp_path / "fp16")
     # Convolutions that do not learn have no gradient to be wrong.
-    stage_of(narrow.replace(unet="frozen", latent_weight=0.0), tmp_path / "frozen")
-    stage_of(narrow.replace(unet="lora"), tmp_path / "lora")
+    stage_of(narrow.replace(model={"unet": "frozen", "latent_loss_weight": 0.0}), tmp_path / "frozen")
+    stage_of(narrow.replace(model={"unet": "lora"}), tmp_path / "lora")
 
 
 def rates(recipe: Recipe, *steps: int) -> list[float]:
@@ -145,26 +165,45 @@ def rates(recipe: Recipe, *steps: int) -> list[float]:
 
 
 def test_rates_of_genpercept_are_its_own(recipe):
-    plan = recipe.replace(schedule="exponential", lr=1.0, warmup=100, decay=25000, final_lr=0.01, steps=30000)
+    plan = recipe.replace(
+        optimizer={
+            "schedule": "exponential",
+            "lr": 1.0,
+            "warmup_steps": 100,
+            "decay_steps": 25000,
+            "final_lr_ratio": 0.01,
+        },
+        loop={"steps": 30000},
+    )
     found = rates(plan, 0, 50, 100, 1000, 10000, 20000, 25000, 29999)
     assert found == pytest.approx([0, 0.5, 1, 0.84666, 0.16026, 0.02521, 0.01, 0.01], abs=5e-6)
 
 
 def test_rates_fall_as_their_names_say(recipe):
-    plan = recipe.replace(lr=2.0, warmup=4, final_lr=0.1, steps=104)
-    assert rates(plan.replace(schedule="constant"), 0, 3, 4, 50, 103) == pytest.approx([0.5, 2, 2, 2, 2])
-    assert rates(plan.replace(schedule="linear"), 1, 4, 54) == pytest.approx([1.0, 2.0, 1.1])
-    assert rates(plan.replace(schedule="cosine"), 4, 54) == pytest.approx([2.0, 1.1])
-    assert rates(plan.replace(schedule="poly"), 4, 54) == pytest.approx([2.0, 0.2 + 1.8 * 0.5**0.9])
+    plan = recipe.replace(
+        optimizer={"lr": 2.0, "warmup_steps": 4, "final_lr_ratio": 0.1}, loop={"steps": 104}
+    )
+    assert rates(plan.replace(optimizer={"schedule": "constant"}), 0, 3, 4, 50, 103) == pytest.approx(
+        [0.5, 2, 2, 2, 2]
+    )
+    assert rates(plan.replace(optimizer={"schedule": "linear"}), 1, 4, 54) == pytest.approx([1.0, 2.0, 1.1])
+    assert rates(plan.replace(optimizer={"schedule": "cosine"}), 4, 54) == pytest.approx([2.0, 1.1])
+    assert rates(plan.replace(optimizer={"schedule": "poly"}), 4, 54) == pytest.approx(
+        [2.0, 0.2 + 1.8 * 0.5**0.9]
+    )
     for name in ("cosine", "linear", "exponential"):
-        fallen = rates(plan.replace(schedule=name, decay=50), *range(4, 104))
+        fallen = rates(plan.replace(optimizer={"schedule": name, "decay_steps": 50}), *range(4, 104))
         assert fallen == sorted(fallen, reverse=True)
         assert fallen[-1] == pytest.approx(0.2)
 
 
 def test_heads_and_decoder_have_a_rate_of_their_own(recipe, tmp_path):
     """Adam's first step is of the size of the rate, in every number that has a gradient."""
-    plan = recipe.replace(lr=1e-4, head_lr=1e-3, clip=0, weight_decay=0, ema=0)
+    plan = recipe.replace(
+        model={"head": {"lr": 1e-3}},
+        optimizer={"lr": 1e-4, "max_grad_norm": 0, "weight_decay": 0},
+        ema={"decay": 0},
+    )
     net, heads, _ = trained(plan, tmp_path)
     fresh = stage_of(plan, tmp_path / "fresh")
     assert apart(net.unet, new.tiny().unet) == pytest.approx(1e-4, rel=0.02)
@@ -179,18 +218,22 @@ def test_decay_of_weights_is_the_optimizer_s(recipe, tmp_path):
     parameter = torch.nn.Parameter(torch.tensor([4.0]))
     module = torch.nn.ParameterDict({"unet": parameter})
     for name, wanted in (("adamw", 4 - 0.1 - 0.1 * 0.5 * 4), ("adam", 4 - 0.1)):
-        optimizer = make_optimizer(recipe.replace(optimizer=name, weight_decay=0.5, lr=0.1), module)
+        optimizer = make_optimizer(
+            recipe.replace(optimizer={"name": name, "weight_decay": 0.5, "lr": 0.1}), module
+        )
         parameter.data.fill_(4.0)
         parameter.grad = torch.tensor([1.0])
         optimizer.step()
         assert parameter.item() == pytest.approx(wanted, rel=1e-5)
-    (group,) = make_optimizer(recipe.replace(betas=(0.8, 0.95), eps=1e-5), module).param_groups
+    (group,) = make_optimizer(
+        recipe.replace(optimizer={"betas": (0.8, 0.95), "eps": 1e-5}), module
+    ).param_groups
     assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-5)
 
 
 def test_a_decoder_is_random_again_where_that_is_asked(recipe):
     kept, _, _ = starting_point(recipe)
-    renewed, _, _ = starting_point(recipe.replace(reset=("decoder",)))
+    renewed, _, _ = starting_point(recipe.replace(model={"reset": ("decoder",)}))
     assert apart(kept.vae.encoder, renewed.vae.encoder) == 0
     assert apart(kept.vae.decoder, renewed.vae.decoder) > 0
     assert apart(kept.unet, renewed.unet) == 0
@@ -199,7 +242,12 @@ def test_a_decoder_is_random_again_where_that_is_asked(recipe):
 def test_low_rank_is_added_where_and_as_strongly_as_said(recipe):
     net = new.tiny()
     net.requires_grad_(False)
-    add_lora(net, recipe.replace(unet="lora", rank=2, alpha=6, targets=("to_q", "ff.net.2")))
+    add_lora(
+        net,
+        recipe.replace(
+            model={"unet": "lora", "lora": {"rank": 2, "alpha": 6, "target_modules": ("to_q", "ff.net.2")}}
+        ),
+    )
     learns = {k for k, p in net.unet.named_parameters() if p.requires_grad}
     assert learns
     assert all(re.search(r"(to_q|ff\.net\.2)\.lora_[AB]", k) for k in learns)
@@ -208,13 +256,16 @@ def test_low_rank_is_added_where_and_as_strongly_as_said(recipe):
     scales = {m.scaling["default"] for m in net.unet.modules() if hasattr(m, "scaling")}
     assert scales == {3.0}
     with pytest.raises(ValueError, match="to_nothing"):
-        add_lora(new.tiny(), recipe.replace(unet="lora", targets=("to_nothing",)))
+        add_lora(
+            new.tiny(), recipe.replace(model={"unet": "lora", "lora": {"target_modules": ("to_nothing",)}})
+        )
 
 
 @pytest.mark.parametrize("change, learns", [
-    ({"unet": "frozen"}, r"heads\."), ({}, r"heads\.|unet\."), ({"text": "full"}, r"heads\.|unet\.|text_encoder\."),
-    ({"head": "latent", "decoder": "full"}, r"vae\.(decoder|post_quant)|unet\."),
-    ({"unet": "lora", "head": "latent"}, r"lora_"),
+    ({"model": {"unet": "frozen"}}, r"heads\."), ({}, r"heads\.|unet\."),
+    ({"model": {"text_encoder": "full"}}, r"heads\.|unet\.|text_encoder\."),
+    ({"model": {"head": {"name": "latent"}, "decoder": "full"}}, r"vae\.(decoder|post_quant)|unet\."),
+    ({"model": {"unet": "lora", "head": {"name": "latent"}}}, r"lora_"),
 ])  # fmt: skip
 def test_what_does_not_learn_has_no_gradient_and_no_graph(recipe, change, learns, tmp_path, monkeypatch):
     seen, forward = [], LightHead.forward
@@ -237,8 +288,10 @@ def test_what_does_not_learn_has_no_gradient_and_no_graph(recipe, change, learns
     found = {k: p.grad is not None for k, p in stages[0].module.named_parameters()}
     assert {k for k, has in found.items() if has} <= {k for k in found if re.match(f".*({learns})", k)}
     assert sum(found.values()) > 3
-    if recipe.replace(**change).head == "light":
-        assert seen == [change.get("unet") != "frozen"], "a frozen network leaves nothing to go back through"
+    if recipe.replace(**change).denoiser.head.name == "light":
+        assert seen == [change.get("model", {}).get("unet") != "frozen"], (
+            "a frozen network leaves nothing to go back through"
+        )
 
 
 def test_prompts_of_a_recipe_are_taught_saved_and_asked(recipe, tmp_path, monkeypatch):
@@ -249,7 +302,7 @@ def test_prompts_of_a_recipe_are_taught_saved_and_asked(recipe, tmp_path, monkey
         return embed(self, prompts, *more, **how)
 
     monkeypatch.setattr(StableDiffusion, "embed", heard)
-    list(run_recipe(recipe.replace(prompts={"depth": "how far"}), tmp_path / "run"))
+    list(run_recipe(recipe.replace(model={"prompts": {"depth": "how far"}}), tmp_path / "run"))
     assert said == {"how far"}
     said.clear()
     model = open_model(str(tmp_path / "run" / "checkpoint"))
@@ -263,7 +316,10 @@ def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
     """Examples of several sizes are one batch all the same."""
     other = world.folder(tmp_path / "others", 2, 16)
     sources = (Source(path=str(data)), Source(path=str(other), size=(16, 8)))
-    plan = recipe.replace(sources=sources, augment=augment, batch=4, mix={"depth": 1.0, "image": 1.0})
+    plan = recipe.replace(
+        data={"sources": sources, "augment": augment, "task_weights": {"depth": 1.0, "image": 1.0}},
+        loop={"batch_size": 4},
+    )
     stage = stage_of(plan, tmp_path)
     # A crop of a picture alone, which is to be generated, is square.
     wanted = {("balls", "depth"): (4, 2, 2), ("others", "depth"): (4, 2, 1), ("balls", "image"): (4, 2, 2)}
@@ -289,7 +345,7 @@ def test_nearest_pixels_are_pixels_of_the_picture():
 
 def test_quirks_of_genpercept_are_taught_where_that_is_asked(recipe, tmp_path):
     """Holes are painted too, its gradient is vertical, and it has no other tasks than its own."""
-    plan = recipe.replace(compat="genpercept", resample="nearest")
+    plan = recipe.replace(data={"compat": "genpercept", "resample": "nearest"})
     task = make_tasks(plan)["depth"]
     assert task.losses["gradient"] is gradient_vertical
     ball = world.sphere(0, 16)
@@ -303,15 +359,18 @@ def test_quirks_of_genpercept_are_taught_where_that_is_asked(recipe, tmp_path):
     _, _, records = trained(plan, tmp_path)
     assert records[0]["loss"] < 100
     with pytest.raises(ValueError, match="GenPercept has no task 'albedo'"):
-        make_tasks(recipe.replace(compat="genpercept", mix={"albedo": 1.0}))
+        make_tasks(recipe.replace(data={"compat": "genpercept", "task_weights": {"albedo": 1.0}}))
 
 
 def test_records_hold_every_term_and_their_sum(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(track, "EVERY", 1)
     losses = {"depth": {"l1": 2.0, "ssi": 0.5, "gradient": 0.0}}
     plan = recipe.replace(
-        mix={"depth": 1.0, "normals": 2.0, "image": 1.0}, batch=8, latent_weight=3.0, image_weight=0.25, losses=losses
-    )  # fmt: skip
+        model={"latent_loss_weight": 3.0, "pixel_loss_weight": 0.25},
+        data={"task_weights": {"depth": 1.0, "normals": 2.0, "image": 1.0}},
+        loss=losses,
+        loop={"batch_size": 8},
+    )
     list(run_recipe(plan, tmp_path / "run"))
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     said = json.loads(line)
@@ -331,7 +390,7 @@ def test_tensorboard_is_told_what_the_journal_is(recipe, tmp_path, capsys):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    recipe.replace(steps=10).save(tmp_path / "recipe.json")
+    recipe.replace(loop={"steps": 10}).save(tmp_path / "recipe.json")
     out = tmp_path / "run"
     asked = [
         "train",
@@ -354,28 +413,40 @@ def test_tensorboard_is_told_what_the_journal_is(recipe, tmp_path, capsys):
 
 def test_settings_are_changed_deep_inside(recipe):
     changed = recipe.override([
-        "losses.depth.ssi=1", "protocol.timestep=500", "sources.0.share=2.5", "prompts.depth=how far", "mix.image=3",
-        "text=full", "head_options.width=8", "betas=[0.5, 0.6]", "validation=null",
+        "loss.depth.ssi=1", "model.protocol.timestep=500", "data.sources.0.share=2.5", "model.prompts.depth=how far",
+        "data.task_weights.image=3", "model.text_encoder=full", "model.head.options.width=8",
+        "optimizer.betas=[0.5, 0.6]", "data.size=24,32", "validation.data=null",
     ])  # fmt: skip
-    assert changed.losses == {"depth": {"ssi": 1.0}}
-    assert changed.protocol.timestep == 500
-    assert changed.sources[0].share == 2.5
-    assert changed.prompts == {"depth": "how far"}
-    assert changed.mix == {"depth": 1.0, "image": 3.0}
-    assert (changed.head_options, changed.betas, changed.validation) == ({"width": 8}, (0.5, 0.6), None)
+    assert changed.loss == {"depth": {"ssi": 1.0}}
+    assert changed.denoiser.protocol.timestep == 500
+    assert changed.data.sources[0].share == 2.5
+    assert changed.denoiser.prompts == {"depth": "how far"}
+    assert changed.data.task_weights == {"depth": 1.0, "image": 3.0}
+    assert (changed.denoiser.head.options, changed.optimizer.betas) == ({"width": 8}, (0.5, 0.6))
+    assert (changed.data.size, changed.validation.data) == ((24, 32), None)
 
 
 @pytest.mark.parametrize("setting, said", [
-    ("lr=-1", "lr: .* greater than or equal to 0, not -1"), ("lr=nan", "lr: .*finite"), ("lr=fast", "lr: .*'fast'"),
-    ("steps=0", "steps: .*not 0"), ("size=[0, 3]", "size.0"), ("head=ghost", "unknown head 'ghost'"),
-    ("sources=[]", "a source with a share above 0"), ("mix={}", "one of them above 0"), ("mix.depth=-1", "0 or more"),
-    ("mix.depth=Infinity", "mix.depth: .*finite"), ("protocol.kind=walk", "protocol: .*'walk'"),
-    ("protocol.timestp=3", "protocol.*timestp"), ("betas=[0.9, 1]", "betas.1"), ("lerning=3", "a key among"),
-    ("lr", "expected KEY=VALUE"), ("losses.normals.l1=1", "'normals', which mix does not teach"),
-    ("sources.0.limit=-1", "sources.0.limit"), ("sources.1.limit=1", "no '1' inside"), ("lr.x=1", "no 'x' inside"),
-    ("optimizer=sgd", "optimizer: .*'sgd'"), ("drop_caption=2", "drop_caption"), ("clip=-1", "clip"),
-    ('protocol={"kind": "multi_step"}', "one look"), ("image_weight=0", "learns from pixels alone"),
-    ("validate_count=0", "validate_count"),
+    ("optimizer.lr=-1", "optimizer.lr: .* greater than or equal to 0, not -1"),
+    ("optimizer.lr=nan", "optimizer.lr: .*finite"), ("optimizer.lr=fast", "optimizer.lr: .*'fast'"),
+    ("loop.steps=0", "steps: .*not 0"), ("data.size=0,3", "data.size.0: "),
+    ("model.head.name=ghost", "unknown head 'ghost'"), ("data.sources=[]", "a source with a share above 0"),
+    ("data.task_weights={}", "one of them above 0"), ("data.task_weights.depth=-1", "0 or more"),
+    ("data.task_weights.depth=Infinity", "data.task_weights.depth: .*finite"),
+    ("model.protocol.kind=walk", "model.protocol: .*'walk'"),
+    ("model.protocol.timestp=3", r"model.protocol has no 'timestp' \(did you mean 'timestep'\?\)"),
+    ("optimizer.betas=[0.9, 1]", "optimizer.betas.1"), ("lerning=3", "a recipe has no 'lerning'; it has name, model"),
+    ("lr=3", r"a recipe has no 'lr' \(did you mean 'optimizer.lr'\?\)"),
+    ("optimizr.lr=3", r"a recipe has no 'optimizr' \(did you mean 'optimizer'\?\)"),
+    ("optimizer.lrr=3", r"optimizer has no 'lrr' \(did you mean 'lr'\?\)"),
+    ("data.sources.0.shar=3", r"data.sources.0 has no 'shar' \(did you mean 'share'\?\)"),
+    ("model.factory=x:y", "model has no 'factory'; it has kind, init_from"),
+    ("optimizer.lr", "expected KEY=VALUE"), ("loss.normals.l1=1", "'normals', which is not in task_weights"),
+    ("data.sources.0.limit=-1", "data.sources.0.limit"), ("data.sources.1.limit=1", "no '1' inside"),
+    ("optimizer.lr.x=1", "no 'x' inside"), ("optimizer.name=sgd", "optimizer.name: .*'sgd'"),
+    ("model.caption_dropout=2", "model.caption_dropout"), ("optimizer.max_grad_norm=-1", "max_grad_norm"),
+    ('model.protocol={"kind": "multi_step"}', "one denoising step"),
+    ("model.pixel_loss_weight=0", "trained by the pixel loss alone"), ("validation.num_samples=0", "num_samples"),
 ])  # fmt: skip
 def test_a_setting_that_cannot_be_is_one_line_that_says_why(recipe, setting, said):
     with pytest.raises(ValueError, match=said) as caught:
@@ -386,11 +457,20 @@ def test_a_setting_that_cannot_be_is_one_line_that_says_why(recipe, setting, sai
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"mix": {"image": 1.0}, "unet": "frozen"}, "teaches nothing where unet and text are frozen"),
-    ({**BOTH, "protocol": {"kind": "multi_step"}, "image_weight": 0.0, "head": "latent"}, "shown one"),
-    ({"lr": 0.0, "head_lr": 1e-3}, "head_lr is told beside lr"),
-    ({"sources": [{"path": "a", "limit": 3, "fraction": 0.5}]}, "a limit or a fraction"),
-    ({"mix": {"depht": 1.0}}, "unknown task 'depht'"),
+    (
+        {"model": {"unet": "frozen"}, "data": {"task_weights": {"image": 1.0}}},
+        "trains nothing where unet and text_encoder are frozen",
+    ),
+    (
+        {
+            **BOTH,
+            "model": {"protocol": {"kind": "multi_step"}, "pixel_loss_weight": 0.0, "head": {"name": "latent"}},
+        },
+        "one latent as input",
+    ),
+    ({"model": {"head": {"lr": 1e-3}}, "optimizer": {"lr": 0.0}}, "head.lr is above 0 and optimizer.lr is 0"),
+    ({"data": {"sources": [{"path": "a", "limit": 3, "fraction": 0.5}]}}, "a limit or a fraction"),
+    ({"data": {"task_weights": {"depht": 1.0}}}, "unknown task 'depht'"),
 ])  # fmt: skip
 def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
     with pytest.raises(ValueError, match=said) as caught:
@@ -399,16 +479,19 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
 
 
 @pytest.mark.parametrize("change, said", [
-    ({"mix": {"semantic_logits": 1.0}, "head": "latent"}, "not a picture that an autoencoder can paint"),
-    ({"mix": {"albedo": 1.0}}, "no source teaches albedo"),
-    ({"losses": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),
-    ({"head_options": {"widht": 3}}, "no option 'widht'"),
-    ({"sources": [{"path": "/nowhere/at/all"}]}, "/nowhere/at/all is not a folder"),
-    ({"validation": "/nowhere/at/all"}, "/nowhere/at/all is not a folder"),
-    ({"start": "/nowhere/at/all"}, "/nowhere/at/all"),
-    ({"augment": True, "size": (20, 16)}, "multiples of 8"),
-    ({"unet": "lora", "targets": ("to_nothing",)}, "to_nothing"),
-    ({"stage": "autoencoder", "micro": 2}, "one process, with whole batches"),
+    (
+        {"model": {"head": {"name": "latent"}}, "data": {"task_weights": {"semantic_logits": 1.0}}},
+        "not a picture that an autoencoder can paint",
+    ),
+    ({"data": {"task_weights": {"albedo": 1.0}}}, "no source teaches albedo"),
+    ({"loss": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),
+    ({"model": {"head": {"options": {"widht": 3}}}}, "no option 'widht'"),
+    ({"data": {"sources": [{"path": "/nowhere/at/all"}]}}, "/nowhere/at/all is not a folder"),
+    ({"validation": {"data": "/nowhere/at/all"}}, "/nowhere/at/all is not a folder"),
+    ({"model": {"init_from": "/nowhere/at/all"}}, "/nowhere/at/all"),
+    ({"data": {"augment": True, "size": (20, 16)}}, "multiples of 8"),
+    ({"model": {"unet": "lora", "lora": {"target_modules": ("to_nothing",)}}}, "to_nothing"),
+    ({"model": {"kind": "autoencoder"}, "loop": {"micro_batch_size": 2}}, "one process, with whole batches"),
 ])  # fmt: skip
 def test_a_recipe_that_cannot_run_is_one_line_at_the_start(recipe, change, said, tmp_path, capsys):
     recipe.replace(**change).save(tmp_path / "recipe.json")
@@ -428,14 +511,19 @@ def test_a_recipe_that_cannot_run_is_one_line_at_the_start(recipe, change, said,
 
 def test_a_recipe_in_python_that_cannot_be_is_one_line(tmp_path, capsys):
     (tmp_path / "wrong.py").write_text(
-        "from twofold.train import Recipe, Source\n"
-        "def wrong():\n    return Recipe(name='x', stage='denoiser', sources=(Source(path='a'),), lr=-1)\n"
+        "from twofold.train import DataConfig, DenoiserConfig, OptimizerConfig, Recipe, Source\n"
+        "def wrong():\n    data = DataConfig(sources=(Source(path='a'),))\n"
+        "    return Recipe(name='x', model=DenoiserConfig(), data=data, optimizer=OptimizerConfig(lr=-1))\n"
     )
     (tmp_path / "wrong.json").write_text(
-        '{"name": "x", "stage": "denoiser", "sources": [{"path": "a"}], "steps": 0}'
+        '{"name": "x", "model": {"kind": "denoiser"}, "data": {"sources": [{"path": "a"}]}, "loop": {"steps": 0}}'
     )
     (tmp_path / "torn.json").write_text('{"name": "x"')
-    for name, said in (("wrong.py", "lr: "), ("wrong.json", "steps: "), ("torn.json", "Invalid JSON")):
+    for name, said in (
+        ("wrong.py", "lr: "),
+        ("wrong.json", "loop.steps: "),
+        ("torn.json", "Invalid JSON"),
+    ):
         assert command(["train", str(tmp_path / name)]) == 2
         error = capsys.readouterr().err.strip()
         assert error.startswith(f"twofold: {tmp_path / name}: {said}")
@@ -455,13 +543,13 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights_change(r
     with pytest.raises(
         FloatingPointError, match=r"step 1: the gradient of balls/ball-\d.* is not finite; nothing was"
     ):
-        next(train(net, recipe.replace(mix={"steep:steep": 1.0}), tmp_path / "run"))
+        next(train(net, recipe.replace(data={"task_weights": {"steep:steep": 1.0}}), tmp_path / "run"))
     assert apart(net.unet, start.unet) == 0
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights_change(recipe, tmp_path):
     """At its second step, after a state that is kept and named."""
-    plan = recipe.replace(steps=3, save_every=1)
+    plan = recipe.replace(loop={"steps": 3, "save_every": 1})
     net = new.tiny()
     records = train(net, plan, tmp_path / "run")
     next(records)
@@ -482,7 +570,10 @@ def test_mirroring_can_be_left_out_and_changes_nothing_else(recipe, tmp_path, au
     drawn: dict[bool, list[Any]] = {}
     for mirror in (True, False):
         stage = stage_of(
-            recipe.replace(batch=4, size=(32, 32), mirror=mirror, augment=augment), tmp_path / str(mirror)
+            recipe.replace(
+                data={"size": (32, 32), "hflip": mirror, "augment": augment}, loop={"batch_size": 4}
+            ),
+            tmp_path / str(mirror),
         )
         drawn[mirror] = [e for step in range(6) for image in stage.draw(step) for e in image.values()]
     same = [torch.equal(a.canvas, b.canvas) for a, b in zip(drawn[True], drawn[False], strict=True)]
@@ -494,7 +585,7 @@ def test_mirroring_can_be_left_out_and_changes_nothing_else(recipe, tmp_path, au
 
 
 def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
-    asked = {pad: recipe.replace(name=f"pad-{pad}", pad=pad) for pad in (True, False)}
+    asked = {pad: recipe.replace(name=f"pad-{pad}", model={"pad_prompts": pad}) for pad in (True, False)}
     records = {pad: list(run_recipe(asked[pad], tmp_path / str(pad))) for pad in asked}
     assert records[True][0]["loss"] != records[False][0]["loss"]
     for pad in asked:
@@ -506,11 +597,13 @@ def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
 
 def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):
     """Lotus and E2E-FT paint x to the left; nothing turns their weights."""
-    model = open_model(recipe.start)
+    model = open_model(recipe.model.init_from)
     how = model.settings.tasks["normals"].model_copy(update={"frame": "LUB"})
     settings = model.settings.model_copy(update={"tasks": {**model.settings.tasks, "normals": how}})
     save_model(model.backbone, settings, tmp_path / "left")
-    asked = recipe.replace(start=str(tmp_path / "left"), mix={"normals": 1.0}, losses={})
+    asked = recipe.replace(
+        model={"init_from": str(tmp_path / "left")}, data={"task_weights": {"normals": 1.0}}, loss={}
+    )
     with pytest.warns(UserWarning, match="paints normals in LUB and is taught RUB"):
         starting_point(asked)
 
@@ -518,11 +611,11 @@ def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):
 def test_two_tasks_of_one_name_are_refused(recipe):
     both = {"semantic_logits[4]": 1.0, "semantic_logits[5]": 1.0}
     with pytest.raises(ValueError, match="both called semantic_logits"):
-        make_tasks(recipe.replace(mix=both, latent_weight=0.0))
+        make_tasks(recipe.replace(model={"latent_loss_weight": 0.0}, data={"task_weights": both}))
 
 
 def test_options_are_as_they_are_read_again(recipe, tmp_path):
-    asked = recipe.replace(head_options={"width": 8, "several": (1, 2)})
+    asked = recipe.replace(model={"head": {"options": {"width": 8, "several": (1, 2)}}})
     asked.save(tmp_path / "recipe.json")
     assert Recipe.read(tmp_path / "recipe.json") == asked
 
@@ -531,7 +624,7 @@ def test_a_checkpoint_imports_nothing_by_itself(recipe, tmp_path, monkeypatch):
     """A task of one's own is asked for by its whole name, or by code that has imported it."""
     (tmp_path / "sneaky.py").write_text("from twofold.tasks import depth as blue\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    model = open_model(recipe.start)
+    model = open_model(recipe.model.init_from)
     how = model.settings.tasks["depth"].model_copy(update={"task": "sneaky:blue"})
     save_model(model.backbone, model.settings.model_copy(update={"tasks": {"depth": how}}), tmp_path / "told")
     opened = open_model(str(tmp_path / "told"))

@@ -12,9 +12,9 @@ import torch
 import world
 from twofold.data.folder import Folder
 from twofold.tasks import get_task
+from twofold.train import DataConfig, DenoiserConfig, Recipe, Source
 from twofold.train.examples import dropped, pools
 from twofold.train.order import Order, apportion, generator, seed_of
-from twofold.train.recipe import Recipe, Source
 
 # Shares of sources, and how large their pools are; a pool of 0 cannot teach the kind.
 KINDS = {"image": 0.5, "depth": 2.0, "normals": 1.3}
@@ -24,7 +24,9 @@ POOLS = {"image": (7, 11, 5), "depth": (7, 0, 4), "normals": (1, 11, 0)}
 
 def recipe(**changes) -> Recipe:
     sources = tuple(Source(path=f"s{i}", share=s) for i, s in enumerate(SOURCES))
-    return Recipe(name="order", stage="denoiser", sources=sources, mix=KINDS).replace(**changes)
+    return Recipe(
+        name="order", model=DenoiserConfig(), data=DataConfig(sources=sources, task_weights=KINDS)
+    ).replace(**changes)
 
 
 def order(plan: Recipe) -> Order:
@@ -59,7 +61,7 @@ def test_a_turn_is_found_without_those_before_it():
 
 @pytest.mark.parametrize("together", [1, 4])
 def test_shares_of_kinds_and_of_the_sources_of_each_kind_are_kept(together):
-    plan = recipe(together=together)
+    plan = recipe(data={"block_size": together})
     made = order(plan)
     kinds: Counter[str] = Counter()
     sources: Counter[tuple[str, int]] = Counter()
@@ -77,7 +79,7 @@ def test_shares_of_kinds_and_of_the_sources_of_each_kind_are_kept(together):
 
 @pytest.mark.parametrize("together", [1, 4])
 def test_every_sample_is_seen_once_before_any_is_seen_twice(together):
-    made = order(recipe(together=together))
+    made = order(recipe(data={"block_size": together}))
     seen: dict[tuple[str, int], list[int]] = {}
     for n in range(1200):
         pick = made(n)
@@ -93,7 +95,7 @@ def test_every_sample_is_seen_once_before_any_is_seen_twice(together):
 
 
 def test_examples_that_stand_together_are_of_one_source_and_teach_one_thing():
-    made = order(recipe(together=4))
+    made = order(recipe(data={"block_size": 4}))
     groups = [[made(4 * g + i) for i in range(4)] for g in range(300)]
     assert all(len({(p.kind, p.source) for p in group}) == 1 for group in groups)
     assert len({(group[0].kind, group[0].source) for group in groups}) == 7
@@ -107,15 +109,17 @@ def test_an_example_depends_on_the_recipe_and_its_number_alone():
     assert [backwards(n) for n in numbers] == [there[n] for n in numbers]
     assert [p.number for p in there] == list(range(500))
     # What is not about the order does not change it.
-    assert [order(recipe(batch=3, steps=7, lr=1.0))(n) for n in range(60)] == there[:60]
-    other = [order(recipe(seed=1))(n) for n in range(500)]
+    assert [
+        order(recipe(optimizer={"lr": 1.0}, loop={"batch_size": 3, "steps": 7}))(n) for n in range(60)
+    ] == there[:60]
+    other = [order(recipe(loop={"seed": 1}))(n) for n in range(500)]
     assert [(p.kind, p.source) for p in other] == [(p.kind, p.source) for p in there]
     assert [p.sample for p in other] != [p.sample for p in there]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.75, 1.0])
 def test_captions_are_dropped_as_often_as_the_recipe_says(share):
-    plan = recipe(drop_caption=share)
+    plan = recipe(model={"caption_dropout": share})
     found = [dropped("a chair", plan, generator("drop", i)) for i in range(2000)]
     assert set(found) <= {"", "a chair"}
     assert found.count("") / 2000 == pytest.approx(share, abs=0.03 if 0 < share < 1 else 0)
@@ -178,12 +182,12 @@ def test_a_number_of_labels_is_taken_from_the_first_sources_for_each_task(folder
         (5, [3, 2, 0], [3, 0, 2]),
         (2, [2, 0, 0], [2, 0, 0]),
     ):
-        found = pools(recipe(labels=labels), tasks, folders, usable)
+        found = pools(recipe(data={"label_limit": labels}), tasks, folders, usable)
         assert [len(p) for p in found["depth"]] == depth
         assert [len(p) for p in found["normals"]] == normals
         assert [len(p) for p in found["image"]] == [3, 4, 5], "pictures need no labels"
     # What cannot be used is not counted among the labels.
-    found = pools(recipe(labels=3), tasks, folders, [[1], [0, 3], [2, 3, 4]])
+    found = pools(recipe(data={"label_limit": 3}), tasks, folders, [[1], [0, 3], [2, 3, 4]])
     assert found["depth"] == [[1], [0, 3], []]
     assert found["normals"] == [[1], [], [2, 3]]
 
@@ -192,6 +196,6 @@ def test_a_kind_that_no_source_teaches_is_named():
     lonely = {**{k: [[0], [0], [0]] for k in KINDS}, "normals": [[], [], []]}
     with pytest.raises(ValueError, match=r"no source teaches normals"):
         Order(recipe(), lonely)
-    without_share = recipe(sources=(Source(path="a", share=0), Source(path="b")))
+    without_share = recipe(data={"sources": (Source(path="a", share=0), Source(path="b"))})
     with pytest.raises(ValueError, match=r"no source teaches depth"):
         Order(without_share, {"image": [[0], [0]], "depth": [[0], []], "normals": [[0], [0]]})

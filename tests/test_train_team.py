@@ -12,9 +12,20 @@ import pytest
 import torch
 
 import world
-from twofold.train import track
+from twofold.train import (
+    DataConfig,
+    DenoiserConfig,
+    EmaConfig,
+    HeadConfig,
+    LoopConfig,
+    NetworkConfig,
+    OptimizerConfig,
+    Recipe,
+    Source,
+    ValidationConfig,
+    track,
+)
 from twofold.train.loop import train
-from twofold.train.recipe import Recipe, Source
 from twofold.train.run import run_recipe
 from twofold.train.team import Team
 
@@ -28,23 +39,40 @@ STEPS = 3
 CLOSE = 1e-5
 
 
-def plan(start: Path, data: Path, **changes) -> Recipe:
+def plan(start: Path, folder: Path, **changes) -> Recipe:
     recipe = Recipe(
-        name="team", stage="denoiser", start=str(start), sources=(Source(path=str(data)),), validation=str(data),
-        mix={"image": 1.0, "depth": 1.0, "normals": 1.0}, size=(16, 16), head="light", image_weight=1.0, steps=STEPS,
-        batch=4, micro=1, lr=1e-3, eps=1e-3, warmup=2, ema=0.5, validate_every=2, validate_count=1, save_every=2,
-        skip_bad=True,
-    )  # fmt: skip
+        name="team",
+        model=DenoiserConfig(init_from=str(start), head=HeadConfig(name="light"), pixel_loss_weight=1.0),
+        data=DataConfig(
+            sources=(Source(path=str(folder)),),
+            task_weights={"image": 1.0, "depth": 1.0, "normals": 1.0},
+            size=(16, 16),
+            skip_bad=True,
+        ),
+        optimizer=OptimizerConfig(lr=1e-3, eps=1e-3, warmup_steps=2),
+        ema=EmaConfig(decay=0.5),
+        loop=LoopConfig(steps=STEPS, batch_size=4, micro_batch_size=1, save_every=2),
+        validation=ValidationConfig(data=str(folder), every=2, num_samples=1),
+    )
     return recipe.replace(**changes)
 
 
-def own(data: Path, **changes) -> Recipe:
+def own(folder: Path, **changes) -> Recipe:
     """A network of somebody's own, with a teacher for half of the pictures; it shows nothing to a batch as a whole."""
     recipe = Recipe(
-        name="own", stage="network", network=f"{HERE / 'plain.py'}:Plain", mix={"depth": 1.0, "normals": 1.0},
-        sources=(Source(path=str(data)), Source(path=str(data), labels="teacher")), size=(16, 16), steps=STEPS, batch=4,
-        micro=1, lr=1e-3, eps=1e-3, warmup=2, ema=0.5, ema_every=4, validate_every=0, save_every=2, skip_bad=True,
-    )  # fmt: skip
+        name="own",
+        model=NetworkConfig(factory=f"{HERE / 'plain.py'}:Plain"),
+        data=DataConfig(
+            task_weights={"depth": 1.0, "normals": 1.0},
+            sources=(Source(path=str(folder)), Source(path=str(folder), labels="teacher")),
+            size=(16, 16),
+            skip_bad=True,
+        ),
+        optimizer=OptimizerConfig(lr=1e-3, eps=1e-3, warmup_steps=2),
+        ema=EmaConfig(decay=0.5, update_every=4),
+        loop=LoopConfig(steps=STEPS, batch_size=4, micro_batch_size=1, save_every=2),
+        validation=ValidationConfig(every=0),
+    )
     return recipe.replace(**changes)
 
 
@@ -58,15 +86,24 @@ def runs(tmp_path_factory, tiny_model) -> Path:
     patch.setattr(track, "EVERY", 1)
     (root / "recipes").mkdir()
     plan(tiny_model, data).save(root / "recipes" / "two.json")
-    resumed = plan(tiny_model, data, micro=2, name="resumed")
+    resumed = plan(tiny_model, data, name="resumed", loop={"micro_batch_size": 2})
     resumed.save(root / "recipes" / "resumed.json")
     # Every batch teaches one thing, so that heads which are not asked have no gradient in any process.
-    apart = {"together": 4, "weight_decay": 0.5, "steps": 4, "validate_every": 0}
+    apart = {
+        "data": {"block_size": 4},
+        "optimizer": {"weight_decay": 0.5},
+        "loop": {"steps": 4},
+        "validation": {"every": 0},
+    }
     plan(tiny_model, data, **apart).save(root / "recipes" / "apart.json")
-    list(run_recipe(plan(tiny_model, data, **apart, micro=2), root / "runs" / "one-apart"))
+    list(
+        run_recipe(
+            plan(tiny_model, data, **apart).replace(loop={"micro_batch_size": 2}), root / "runs" / "one-apart"
+        )
+    )
     own(data).save(root / "recipes" / "own.json")
-    list(run_recipe(own(data, micro=2), root / "runs" / "one-own"))
-    list(run_recipe(plan(tiny_model, data, micro=2), root / "runs" / "one"))
+    list(run_recipe(own(data, loop={"micro_batch_size": 2}), root / "runs" / "one-own"))
+    list(run_recipe(plan(tiny_model, data, loop={"micro_batch_size": 2}), root / "runs" / "one"))
     begun = run_recipe(resumed, root / "runs" / "resumed")
     for _ in range(3):
         next(begun)

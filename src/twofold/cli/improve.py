@@ -128,7 +128,7 @@ def improve(
     except ValueError as error:
         raise CommandError(reason(error)) from error
     run, team = out or Path("runs") / f"{asked.name}-improved", Team(device)
-    printer = EventPrinter(asked.steps, rounds, log_every)
+    printer = EventPrinter(asked.loop.steps, rounds, log_every)
     events = run_improvement(plan, run, team)
     with report_saved(run), closing(events):
         for event in with_progress(events, 0, asked.name, quiet=as_json or not team.first):
@@ -139,8 +139,8 @@ def improve(
             else:
                 printer(event)
     if team.first and not as_json:
-        if asked.best:
-            print_line(_helped(asked.best, gains(run, asked.best)))
+        if asked.validation.best_metric:
+            print_line(_helped(asked.validation.best_metric, gains(run, asked.validation.best_metric)))
         print_line(done(run / "checkpoint", asked))
     return OK
 

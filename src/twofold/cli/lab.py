@@ -21,7 +21,7 @@ def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_ever
     from twofold.train.team import Team
 
     team = Team(device)
-    printer, stage = EventPrinter(small.steps, 1, log_every), ""
+    printer, stage = EventPrinter(small.loop.steps, 1, log_every), ""
     events = run_stages(recipe, small, run, team)
     with report_saved(run), closing(events):
         for event in with_progress(events, 0, small.name, quiet=as_json or not team.first):
@@ -39,7 +39,7 @@ def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_ever
             if stage == "improve":
                 printer(event)
             elif "validation" in event or event["step"] % log_every == 0:
-                print_line(record_words(event, small.steps))
+                print_line(record_words(event, small.loop.steps))
     if team.first and not as_json:
         print_line(f"the warm-up: {run / 'warm-up' / 'checkpoint'}")
         print_line(done(run / "checkpoint", small))

@@ -62,7 +62,7 @@ def train(
     the last saved state was, and ends in the same weights. On several GPUs: torchrun --nproc-per-node 4 -m twofold
     train RECIPE (or accelerate launch); the batch is shared.
     """
-    settings = [*(settings or []), *(["skip_bad=true"] if skip_bad else [])]
+    settings = [*(settings or []), *(["data.skip_bad=true"] if skip_bad else [])]
     asked = find_recipe(recipe, settings, smoke_test)
     if smoke_test:
         from twofold.train.lab import require
@@ -85,9 +85,9 @@ def train(
     from twofold.train.track import chosen
 
     team = Team(device, chosen(tracker), str(run))
-    records, begun = run_recipe(asked, run, team), None
+    records, begun, steps = run_recipe(asked, run, team), None, asked.loop.steps
     with report_saved(run), closing(records):
-        for record in with_progress(records, asked.steps, asked.name, quiet=as_json or not team.first):
+        for record in with_progress(records, steps, asked.name, quiet=as_json or not team.first):
             if not team.first:
                 continue
             if begun is None:
@@ -96,8 +96,8 @@ def train(
                     print_line(f"going on from step {begun - 1}")
             if as_json:
                 print_json(record)
-            elif "validation" in record or record["step"] % log_every == 0 or record["step"] == asked.steps:
-                print_line(record_words(record, asked.steps))
+            elif "validation" in record or record["step"] % log_every == 0 or record["step"] == steps:
+                print_line(record_words(record, steps))
     if team.first and not as_json:
         _tell_skipped(run / "skipped.jsonl")
         print_line(done(run / "checkpoint", asked))
@@ -106,7 +106,7 @@ def train(
 
 def done(checkpoint: Path, recipe: Recipe) -> str:
     """Where a run's weights are, and how they are looked at."""
-    code = f" --network {recipe.network}" if recipe.network else ""
+    code = f" --network {recipe.model.factory}" if recipe.model.kind == "network" else ""
     return f"done: {checkpoint} (try: twofold predict photo.jpg --model {checkpoint}{code})"
 
 
@@ -146,9 +146,9 @@ def _code_in(settings: Sequence[str]) -> set[str]:
     from twofold.train.override import read_value
 
     values = {key: read_value(value) for key, _, value in (s.partition("=") for s in settings)}
-    mix = values.get("mix")
-    names = {str(values.get(key, "")) for key in ("network", "head")}
-    return {*names, *(mix if isinstance(mix, dict) else ())}
+    weights = values.get("data.task_weights")
+    names = {str(values.get(key, "")) for key in ("model.factory", "model.head.name")}
+    return {*names, *(weights if isinstance(weights, dict) else ())}
 
 
 def _read_recipe(name: str) -> tuple[Recipe, Path]:

@@ -15,9 +15,10 @@ from ..data.folder import Folder
 from ..image import pad_to_multiple
 from ..tasks import get_task
 from ..visualization import sheet
+from .config import IMAGE
 from .order import generator
 from .pixels import Pictures, pick, random_crop
-from .recipe import IMAGE, Recipe
+from .recipe import Recipe
 from .step import Loss
 from .team import Team
 
@@ -34,7 +35,7 @@ class AutoencoderStage:
     """
 
     def __init__(self, backbone: StableDiffusion, recipe: Recipe, team: Team) -> None:
-        if team.size > 1 or recipe.micro or recipe.precision != "fp32":
+        if team.size > 1 or recipe.loop.micro_batch_size or recipe.loop.precision != "fp32":
             raise ValueError(
                 "the autoencoder is trained by one process, with whole batches and in fp32: its loss compares the "
                 "latents of a batch with each other"
@@ -47,10 +48,10 @@ class AutoencoderStage:
         self.vae, self.stride = backbone.vae, backbone.stride
         self.device, self.teacher = team.device, None
         self.module: nn.Module = backbone.vae.requires_grad_(True).to(team.device)
-        self.pictures = Pictures(recipe.sources, recipe.size)
+        self.pictures = Pictures(recipe.data.sources, recipe.data.size)
         self.painted = _painted_targets(recipe)
-        kinds = [k for k in recipe.mix if k == IMAGE or self.painted.get(k)]
-        self.kinds, self.shares = kinds, [recipe.mix[k] for k in kinds]
+        kinds = [k for k in recipe.data.task_weights if k == IMAGE or self.painted.get(k)]
+        self.kinds, self.shares = kinds, [recipe.data.task_weights[k] for k in kinds]
         self.held_out = _held_out(recipe)
 
     def draw(self, step: int) -> list[int]:
@@ -60,8 +61,8 @@ class AutoencoderStage:
     def loss(self, examples: Sequence[int]) -> Loss:
         """Loss of one batch; everything random in it comes from the recipe's seed and the step."""
         (step,) = examples
-        rng = generator(self.recipe.seed, "autoencoder", step)
-        kinds = pick(rng, self.shares, self.recipe.batch)
+        rng = generator(self.recipe.loop.seed, "autoencoder", step)
+        kinds = pick(rng, self.shares, self.recipe.loop.batch_size)
         parts = [self._draw(name, kinds.count(k), rng) for k, name in enumerate(self.kinds) if k in kinds]
         batch = torch.cat(parts).to(self.device).contiguous(memory_format=torch.channels_last)
         latent = self.vae.encode(batch).latents
@@ -85,7 +86,7 @@ class AutoencoderStage:
             return self.pictures.batch(rng, count)
         pool = self.painted[kind]
         picks = torch.randint(len(pool), (count,), generator=rng).tolist()
-        return torch.stack([random_crop(pool[i], self.recipe.size, rng) for i in picks])
+        return torch.stack([random_crop(pool[i], self.recipe.data.size, rng) for i in picks])
 
     @torch.no_grad()
     def validate(self) -> Logs:
@@ -115,7 +116,7 @@ class AutoencoderStage:
 
     def finish(self) -> None:
         """Measure the latents' standard deviation and set the scaling factor to its inverse."""
-        rng = generator(self.recipe.seed, "scale")
+        rng = generator(self.recipe.loop.seed, "scale")
         latent = self.vae.encode(self.pictures.batch(rng, 256).to(self.device)).latents
         self.backbone.vae.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
 
@@ -135,9 +136,9 @@ def whiteness(latent: Tensor) -> Tensor:
 def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
     """Canvases of the targets in the mix, as uint8 ``3 H W``, from every source that has them."""
     painted: dict[str, list[Tensor]] = {}
-    for name in [k for k in recipe.mix if k != IMAGE]:
+    for name in [k for k in recipe.data.task_weights if k != IMAGE]:
         pool: list[Tensor] = []
-        for source in recipe.sources:
+        for source in recipe.data.sources:
             learned = get_task(name)
             folder = Folder(source.path, targets=(learned.target,), override=source.override)
             if learned.target not in (folder.header.get("targets") or {}):
@@ -152,8 +153,8 @@ def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
 
 
 def _held_out(recipe: Recipe) -> list[Tensor]:
-    if recipe.validation is None:
+    if recipe.validation.data is None:
         return []
-    folder = Folder(recipe.validation, targets=())
-    count = min(recipe.validate_count, len(folder))
+    folder = Folder(recipe.validation.data, targets=())
+    count = min(recipe.validation.num_samples, len(folder))
     return [(folder[i].image * 255).round().to(torch.uint8) for i in range(count)]

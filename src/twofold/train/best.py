@@ -15,16 +15,17 @@ from .state import Ema, kept, read_saved
 
 
 def lower_is_better(recipe: Recipe) -> bool:
-    """Which way ``recipe.best`` is meant.
+    """Whether lower values of ``validation.best_metric`` are better.
 
     Raises:
         ValueError: none of the recipe's tasks has such a score.
     """
     tasks = [get_task(name) for name in recipe.tasks]
     known = {f"{task.name}/{m.name}": m.better for task in tasks for m in task.metrics}
-    if recipe.best not in known:
-        raise ValueError(f"best={recipe.best!r} is no score of this recipe; its scores: {', '.join(known)}")
-    return known[recipe.best] == "lower"
+    best = recipe.validation.best_metric
+    if best not in known:
+        raise ValueError(f"best_metric={best!r} is no score of this recipe; its scores: {', '.join(known)}")
+    return known[best] == "lower"
 
 
 class Best:
@@ -48,7 +49,7 @@ class Best:
 
     def seen(self, step: int, scores: Mapping[str, float], module: nn.Module, ema: Ema, writes: bool) -> None:
         """Keep the averaged weights where they are the best so far; the first process ``writes``."""
-        score = scores[self.recipe.best]
+        score = scores[self.recipe.validation.best_metric]
         worse = score >= self.score if self.lower else score <= self.score
         if worse or score != score:
             return
@@ -63,8 +64,8 @@ class Best:
 
     def waited(self, step: int) -> bool:
         """Whether so many validations in a row were no better that the run is over."""
-        recipe = self.recipe
-        return 0 < recipe.patience * recipe.validate_every <= step - self.step
+        validation = self.recipe.validation
+        return 0 < validation.patience * validation.every <= step - self.step
 
     def restore(self, module: nn.Module) -> bool:
         """Put the best weights into ``module``; False where there are none, because no score was a number."""

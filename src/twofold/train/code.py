@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 def named_code(recipe: Recipe) -> dict[str, str]:
     """Names of code outside twofold that a run of ``recipe`` imports, and the key that each stands under."""
-    network = {recipe.network: "network"} if recipe.network else {}
-    head = {recipe.head: "head"} if names_code(recipe.head) else {}
-    return network | head | {task: "mix" for task in recipe.mix if task_runs_code(task)}
+    network = {recipe.model.factory: "model.factory"} if recipe.model.kind == "network" else {}
+    head = recipe.model.head.name if recipe.model.kind == "denoiser" else ""
+    heads = {head: "model.head.name"} if names_code(head) else {}
+    return network | heads | {task: "data.task_weights" for task in recipe.tasks if task_runs_code(task)}
 
 
 def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> None:
@@ -38,7 +39,7 @@ def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> Non
     """
     for name, key in named_code(recipe).items():
         if name not in allowed:
-            value = json.dumps(recipe.mix) if key == "mix" else name
+            value = json.dumps(recipe.data.task_weights) if key == "data.task_weights" else name
             raise ValueError(
                 f"{path} names code ({key}: {name!r}), and a JSON file runs none; where you trust that code, pass "
                 f"--set '{key}={value}', or write the recipe as a Python file"

@@ -31,7 +31,7 @@ def check_contrast(
         if not (spec.is_share or spec.is_ids):
             continue
         found: list[str] = []
-        for source, folder, indices in zip(recipe.sources, folders, usable, strict=True):
+        for source, folder, indices in zip(recipe.data.sources, folders, usable, strict=True):
             labelled = having(folder, task, indices) if source.labels != "teacher" else []
             if labelled:
                 found.append(_constant(folder, task.target, labelled))

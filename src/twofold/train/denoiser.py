@@ -1,7 +1,7 @@
 """Training the denoising network: images under captions, and perception in any protocol, in any mixture.
 
 The image task is what makes the model able to generate; perception tasks are told apart by their prompts. Both are
-the same network reading the same latents, so either may come first, or both together (`Recipe.mix`).
+the same network reading the same latents, so either may come first, or both together (`DataConfig.task_weights`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ..heads import Head, HeadGroup, text_of
 from ..heads.group import at
 from ..predict.diffusion import DiffusionPredictor, OutputConfig
 from ..protocols import ModelInput, collate
+from .config import IMAGE
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .groups import by_forward_pass
@@ -37,7 +38,7 @@ from .learn import (
 )
 from .order import generator
 from .perception import PerceptionStage, look_at_pictures, told
-from .recipe import IMAGE, Recipe
+from .recipe import Recipe
 from .step import Loss, Terms
 from .store import LATENTS
 from .team import Team
@@ -58,30 +59,34 @@ class DenoiserStage(PerceptionStage):
         heads: Mapping[str, Head],
         team: Team,
     ) -> None:
-        self.backbone = backbone
+        self.backbone, self.config = backbone, recipe.denoiser
         tasks = make_tasks(recipe)
         self.heads = make_heads(backbone, recipe, heads, tasks)
         set_learning(backbone, self.heads, recipe)
         check_map_width(backbone, recipe, team.device)
         self.module = Denoiser(backbone, self.heads).to(team.device)
-        if recipe.augment:
+        if recipe.data.augment:
             backbone.vae.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
         self.uses_image_features = uses_image_features(backbone, recipe)
         looks = look_at_pictures(recipe, tasks) or self.uses_image_features
-        encoder = Encoder(backbone, tasks, recipe.latent_weight > 0, recipe.image_weight > 0, looks)
-        super().__init__(recipe, run, team, tasks, encoder, run.parent / LATENTS if recipe.cache else None)
+        encoder = Encoder(
+            backbone, tasks, self.config.latent_loss_weight > 0, self.config.pixel_loss_weight > 0, looks
+        )
+        super().__init__(
+            recipe, run, team, tasks, encoder, run.parent / LATENTS if recipe.data.cache_latents else None
+        )
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
         """The images' part of their batch's loss: of each image, the sum over its tasks."""
-        loss = Loss(self.team.device, self.recipe.batch)
+        loss = Loss(self.team.device, self.recipe.loop.batch_size)
         groups = by_forward_pass(examples, self._pass_of)
         if not self.shares_looks:
             # All of them before the student's first: the teacher takes the place of weights that are still needed then.
             groups = [replace(g, images=self._answered(g.images)) for g in groups]
         counted: set[int] = set()
         for group in groups:
-            with self.team.precision(self.recipe.precision):
+            with self.team.precision(self.recipe.loop.precision):
                 found = self._terms(group.images)
             for kind, terms in found.items():
                 places = [i for i, image in zip(group.places, group.images, strict=True) if kind in image]
@@ -97,7 +102,7 @@ class DenoiserStage(PerceptionStage):
         Tasks of one image share a pass where the network is shown the same for both: one prompt, and a protocol that
         does not mix a target into its input.
         """
-        alone = kind == IMAGE or not self.recipe.joint_tasks or self.recipe.protocol.kind != "one_step"
+        alone = kind == IMAGE or not self.recipe.joint_tasks or self.config.protocol.kind != "one_step"
         if alone or self.heads[kind].has_prompts:
             return ("kind", kind)
         return ("prompt", self._prompt(kind))
@@ -145,11 +150,11 @@ class DenoiserStage(PerceptionStage):
                 taught = [p for p, e in zip(answers[name], group, strict=True) if e.taught]
                 examples[name] = self._relabelled(name, group, taught)
         terms: dict[str, Terms] = {name: {} for name in names}
-        if self.recipe.latent_weight:
+        if self.config.latent_loss_weight:
             for name, group in examples.items():
                 word = at(said.prediction, places[name])
                 terms[name] |= self._latent_term(word, query.select(places[name]), group)
-        if self.recipe.image_weight:
+        if self.config.pixel_loss_weight:
             for name, found in self._image_terms(shown, examples, places).items():
                 terms[name] |= found
         return terms
@@ -161,7 +166,9 @@ class DenoiserStage(PerceptionStage):
         )
         keep = mask.expand_as(target)
         error = torch.where(keep, word.float() - query.training_target(target), 0).square().flatten(1)
-        return {"latent": (self.recipe.latent_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))}
+        return {
+            "latent": (self.config.latent_loss_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))
+        }
 
     def _image_terms(
         self,
@@ -170,7 +177,7 @@ class DenoiserStage(PerceptionStage):
         places: Mapping[str, Sequence[int]],
     ) -> dict[str, Terms]:
         """By task, the losses on what its head paints: the head's own where it brings some along, else the task's."""
-        own = [n for n in examples if self.heads[n].has_loss and n not in self.recipe.losses]
+        own = [n for n in examples if self.heads[n].has_loss and n not in self.recipe.loss]
         group = HeadGroup({name: self.heads[name] for name in examples if name not in own})
         painted = group(*shown, places)
         terms = {name: self._painted_terms(name, p.float(), examples[name]) for name, p in painted.items()}
@@ -183,14 +190,14 @@ class DenoiserStage(PerceptionStage):
     @property
     def shares_looks(self) -> bool:
         """Whether teacher and student see the same features, so that one look serves both: only heads learn."""
-        recipe, how = self.recipe, self.recipe.protocol
+        config, how = self.config, self.config.protocol
         steady = how.kind == "one_step" and not how.is_stochastic and how.train_timesteps == "same"
         return (
             steady
-            and recipe.unet == "frozen"
-            and recipe.text == "frozen"
-            and not (self.uses_image_features and recipe.encoder == "full")
-            and not recipe.latent_weight
+            and config.unet == "frozen"
+            and config.text_encoder == "frozen"
+            and not (self.uses_image_features and config.image_encoder.mode == "full")
+            and not config.latent_loss_weight
         )
 
     def _answered(self, images: list[MultiTaskExample]) -> list[MultiTaskExample]:
@@ -200,15 +207,15 @@ class DenoiserStage(PerceptionStage):
             return images
         latent = torch.stack([e.image for e in firsts.values()]).to(self.team.device)
         # Noise of its own: what the student is shown must not depend on who says what is to be learned.
-        rngs = [generator(self.recipe.seed, "teacher", e.rng.initial_seed()) for e in firsts.values()]
+        rngs = [generator(self.recipe.loop.seed, "teacher", e.rng.initial_seed()) for e in firsts.values()]
         names = [name for name in self.tasks if any(name in images[i] for i in firsts)]
         places = {name: [n for n, i in enumerate(firsts) if name in images[i]] for name in names}
         predictor = self._predictors()[names[0]]
         painted: Mapping[str, Tensor] = {}
         with self._teacher().teaching():
             look = partial(predictor.look, image_features=self._image_features(list(firsts.values())))
-            answer = self.recipe.protocol.sample(look, latent, rngs, self.backbone.schedule)
-            if self.recipe.image_weight:
+            answer = self.config.protocol.sample(look, latent, rngs, self.backbone.schedule)
+            if self.config.pixel_loss_weight:
                 group = HeadGroup({name: self.heads[name] for name in names})
                 painted = group(answer.x0, answer.features, self.backbone, places)
         relabelled = [dict(image) for image in images]
@@ -226,12 +233,12 @@ class DenoiserStage(PerceptionStage):
         """Losses that a head brings along, in place of its task's: what it says of itself can be part of them."""
         canvas, known, _ = zip(*(told(e, self.team.device) for e in examples), strict=True)
         found = head.loss(*shown, torch.cat(canvas), torch.cat(known), [e.rng for e in examples])
-        return {loss: (self.recipe.image_weight, value) for loss, value in found.items()}
+        return {loss: (self.config.pixel_loss_weight, value) for loss, value in found.items()}
 
     def _query(self, example: Example):
         image = example.image[None].to(self.team.device)
         target = image if example.target is None else example.target[None].to(self.team.device)
-        return self.recipe.protocol.prepare(image, target, example.rng, self.backbone.schedule)
+        return self.config.protocol.prepare(image, target, example.rng, self.backbone.schedule)
 
     def _image_features(self, examples: Sequence[Example]) -> ImageFeatures | None:
         """The image encoder's maps of the examples' images, where tasks get them."""
@@ -241,24 +248,24 @@ class DenoiserStage(PerceptionStage):
         return self.backbone.image_features(torch.stack(images).to(self.team.device).float() / 255)
 
     def _prompt(self, name: str) -> str:
-        return self.recipe.prompts.get(name, self.tasks[name].prompt)
+        return self.config.prompts.get(name, self.tasks[name].prompt)
 
     def _prompted(self, name: str) -> Tensor:
         """A task's prompt, embedded; once, where the text encoder does not learn."""
         prompt = self._prompt(name)
-        if self.recipe.text == "full" and self.backbone.text_encoder is not None:
-            return self.backbone.embed([prompt], self.recipe.pad)
+        if self.config.text_encoder == "full" and self.backbone.text_encoder is not None:
+            return self.backbone.embed([prompt], self.config.pad_prompts)
         if prompt not in self.said:
             with torch.no_grad():
-                self.said[prompt] = self.backbone.embed([prompt], self.recipe.pad)
+                self.said[prompt] = self.backbone.embed([prompt], self.config.pad_prompts)
         return self.said[prompt]
 
     def _labels(self, count: int) -> Tensor | None:
-        labels = self.recipe.protocol.class_labels
+        labels = self.config.protocol.class_labels
         return None if labels is None else torch.tensor(labels, device=self.team.device).expand(count, -1)
 
     def _predictors(self) -> dict[str, DiffusionPredictor]:
-        size, protocol = max(self.recipe.size), self.recipe.protocol
+        size, protocol = max(self.recipe.data.size), self.config.protocol
         return {
             t: DiffusionPredictor(
                 self.backbone,
@@ -267,7 +274,7 @@ class DenoiserStage(PerceptionStage):
                 self.heads[t],
                 OutputConfig(
                     prompt=self._prompt(t),
-                    pad=self.recipe.pad,
+                    pad=self.config.pad_prompts,
                     clip=self.recipe.clipping if task.frame else "mean",
                     image_features=self.uses_image_features,
                 ),

@@ -13,9 +13,12 @@ from ..data.folder import Folder
 from ..generate.relative import can_train_on
 from ..tasks import Task
 from . import released
+from .config import IMAGE
 from .encoder import targets_of
+from .model_config import DenoiserConfig
 from .order import Order, Pick, generator
-from .recipe import IMAGE, Recipe, Source
+from .recipe import Recipe
+from .source import Source
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Examples(Protocol):
 def open_source(source: Source, recipe: Recipe, tasks: Iterable[Task]) -> Folder:
     """The folder of a source, read as source and recipe say."""
     targets, override = targets_of(tasks), source.override
-    if recipe.resample == "genpercept":
+    if recipe.data.resample == "genpercept":
         # Its normals are zeroed by the depth beside them.
         targets = (*targets, "depth") if "normals" in targets and "depth" not in targets else targets
         depth = released.OVERRIDE["targets"]["depth"] | override.get("targets", {}).get("depth", {})
@@ -86,7 +89,7 @@ def open_source(source: Source, recipe: Recipe, tasks: Iterable[Task]) -> Folder
 
 def example_rng(recipe: Recipe, pick: Pick) -> torch.Generator:
     """The randomness of one example."""
-    return generator(recipe.seed, "example", pick.number)
+    return generator(recipe.loop.seed, "example", pick.number)
 
 
 def having(folder: Folder, task: Task, indices: Sequence[int]) -> list[int]:
@@ -98,11 +101,11 @@ def having(folder: Folder, task: Task, indices: Sequence[int]) -> list[int]:
 def pools(
     recipe: Recipe, tasks: Mapping[str, Task], folders: Sequence[Folder], usable: Sequence[Sequence[int]]
 ) -> dict[str, list[list[int]]]:
-    """By kind and source, the samples that can teach it; at most ``recipe.labels`` a task, of the first sources."""
+    """By kind and source, the samples that can teach it; at most ``data.label_limit`` a task, of the first sources."""
     found: dict[str, list[list[int]]] = {IMAGE: [list(u) for u in usable]}
     for name, task in tasks.items():
-        left, found[name] = recipe.labels or None, []
-        for source, folder, indices in zip(recipe.sources, folders, usable, strict=True):
+        left, found[name] = recipe.data.label_limit or None, []
+        for source, folder, indices in zip(recipe.data.sources, folders, usable, strict=True):
             if source.labels == "teacher":
                 found[name].append(list(indices))
                 continue
@@ -113,5 +116,6 @@ def pools(
 
 
 def dropped(text: str, recipe: Recipe, rng: torch.Generator) -> str:
-    """The caption, or nothing as often as the recipe says."""
-    return "" if bool(torch.rand((), generator=rng) < recipe.drop_caption) else text
+    """The caption, or an empty one with the recipe's probability; drawn for every kind of run."""
+    probability = recipe.model.caption_dropout if isinstance(recipe.model, DenoiserConfig) else 0.0
+    return "" if bool(torch.rand((), generator=rng) < probability) else text

@@ -28,10 +28,13 @@ from ..generate.captions import TEMPLATE
 from ..io import atomic_folder, atomic_write
 from ..tasks import get_task
 from .best import found, lower_is_better
+from .config import EmaConfig
 from .examples import pools
 from .learn import check_heads, make_tasks
-from .recipe import Recipe, Source, wrong
+from .model_config import NetworkConfig
+from .recipe import Recipe, wrong
 from .run import alone, run_recipe, save_student
+from .source import Source
 from .team import Team
 from .track import read_records
 
@@ -77,11 +80,11 @@ class Improvement(BaseModel):
     def _possible(self) -> Improvement:
         for threshold in self.keep:
             ScoreThreshold.parse(threshold)
-        if not self.recipe.tasks or self.recipe.start == "new":
+        if not self.recipe.tasks or self.recipe.model.init_from == "new":
             raise ValueError(
                 "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
             )
-        if self.recipe.stage == "network" and not self.creator:
+        if self.recipe.model.kind == "network" and not self.creator:
             raise ValueError(
                 "a network of one's own draws no pictures; say which model does, such as creator='embedded' "
                 "(--generator embedded)"
@@ -90,8 +93,8 @@ class Improvement(BaseModel):
             raise ValueError(
                 "label_mode 'denoise' reads the features of what draws, and here another network labels; use 'reencode'"
             )
-        if self.labels == "teacher" and not self.recipe.ema:
-            raise ValueError("the teacher is the average of students: ema must be above 0")
+        if self.labels == "teacher" and not self.recipe.ema.decay:
+            raise ValueError("the teacher is the average of students: ema.decay must be above 0")
         self._check_reset()
         return self
 
@@ -99,14 +102,14 @@ class Improvement(BaseModel):
         reset = ", ".join(self.recipe.reset)
         if reset and not self.fresh_student:
             raise ValueError(
-                f"the recipe resets {reset}, so training would begin by throwing away what {self.recipe.start} has "
-                "learned; leave that out (--set 'reset=[]'), or train a new student on stored labels "
+                f"the recipe resets {reset}, so training would discard the weights of {self.recipe.model.init_from}; "
+                " leave that out (--set 'model.reset=[]'), or train a new student on stored labels "
                 "(fresh_student=True; --fresh-student --labels stored)"
             )
         if self.fresh_student and not reset:
             raise ValueError(
                 "fresh_student is about a recipe that resets parts, and this one resets none; leave it out, or say "
-                "which parts begin anew (--set 'reset=[\"heads\"]')"
+                "which parts begin anew (--set 'model.reset=[\"heads\"]')"
             )
         if self.fresh_student and self.labels == "teacher":
             raise ValueError(
@@ -125,11 +128,12 @@ class Improvement(BaseModel):
             ValueError: it cannot improve; one line.
         """
         teacher = settings.get("labels", cls.model_fields["labels"].default) == "teacher"
-        if teacher and not recipe.ema:
-            recipe = recipe.replace(ema=DECAY)
-        if not recipe.ema_every and recipe.ema:
-            unsaid = recipe.ema == Recipe.model_fields["ema"].default
-            recipe = recipe.replace(ema=DECAY if unsaid else recipe.ema, ema_every=EVERY)
+        if teacher and not recipe.ema.decay:
+            recipe = recipe.replace(ema={"decay": DECAY})
+        if not recipe.ema.update_every and recipe.ema.decay:
+            default = recipe.ema.decay == EmaConfig().decay
+            decay = DECAY if default else recipe.ema.decay
+            recipe = recipe.replace(ema={"decay": decay, "update_every": EVERY})
         try:
             plan = cls(recipe=recipe, **settings)
         except ValidationError as error:
@@ -163,7 +167,7 @@ def _rounds(plan: Improvement, run: Path, team: Team) -> Generator[dict[str, Any
         if not (run / PLAN).exists():  # or a mistake would claim the folder
             _check(plan, run, str(team.device))
         _claim(run, plan)
-    start, last = plan.recipe.start, plan.recipe
+    start, last = plan.recipe.model.init_from, plan.recipe
     for number in range(1, plan.rounds + 1):
         place = run / f"round-{number}"
         if team.first:
@@ -172,7 +176,7 @@ def _rounds(plan: Improvement, run: Path, team: Team) -> Generator[dict[str, Any
         team.wait()
         recipe = _training(plan, start, number, place)
         yield from ({"round": number, **record} for record in run_recipe(recipe, place / "training", team))
-        none_better = bool(recipe.best) and found(place / "training" / "best.pt")[0] == 0
+        none_better = bool(recipe.validation.best_metric) and found(place / "training" / "best.pt")[0] == 0
         if number == 1 or not none_better:
             start, last = str(place / "training" / "checkpoint"), recipe
         if none_better:
@@ -193,9 +197,9 @@ def _check(plan: Improvement, run: Path, device: str) -> None:
     """
     if (run / "recipe.json").exists() or (run / "checkpoint").exists():
         raise ValueError(f"{run} holds a training run; choose another --out")
-    if plan.recipe.best:
+    if plan.recipe.validation.best_metric:
         lower_is_better(plan.recipe)
-    model = _able(plan.recipe.start, plan.recipe, device)
+    model = _able(plan.recipe.model.init_from, plan.recipe, device)
     if isinstance(model, Model) and not plan.fresh_student:
         check_heads(plan.recipe, model.backbone, model.heads)
 
@@ -242,15 +246,15 @@ def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
     Raises:
         ValueError: it has not learned the recipe's tasks yet.
     """
-    if recipe.stage == "network":
-        model = open_network(start, instantiate_network(recipe.network, recipe.network_options), device)
+    if isinstance(recipe.model, NetworkConfig):
+        model = open_network(start, instantiate_network(recipe.model.factory, recipe.model.options), device)
     else:
         model = open_model(start, device)
     missing = [t for t in recipe.tasks if get_task(t).name not in model.tasks]
     if missing:
         raise ValueError(
             f"{start} does not know {missing[0]} yet (it knows {', '.join(model.tasks) or 'no task'}); train it first, "
-            "and start from that: --set start=runs/NAME/checkpoint"
+            "and start from that: --set model.init_from=runs/NAME/checkpoint"
         )
     return model
 
@@ -258,10 +262,10 @@ def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
 def _real(recipe: Recipe) -> Iterator[Folder]:
     """Of each source, the samples whose labels the recipe may use; of those that have none, nothing is drawn."""
     tasks = make_tasks(recipe)
-    folders = [Folder(source.path, override=source.override) for source in recipe.sources]
+    folders = [Folder(source.path, override=source.override) for source in recipe.data.sources]
     usable = [
         source.indices(len(folder)) if source.share and source.labels == "stored" else []
-        for source, folder in zip(recipe.sources, folders, strict=True)
+        for source, folder in zip(recipe.data.sources, folders, strict=True)
     ]
     able = pools(recipe, tasks, folders, usable)
     for number, folder in enumerate(folders):
@@ -272,7 +276,7 @@ def _real(recipe: Recipe) -> Iterator[Folder]:
 
 def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe:
     """The recipe of a round: the plan's, from where the last round ended, with what was created."""
-    real = plan.recipe.sources
+    real = plan.recipe.data.sources
     folders = sorted(place.glob("created-*"), key=lambda p: int(p.name.removeprefix("created-")))
     there = [f for f in folders if (f / "metadata.jsonl").exists() and (f / "metadata.jsonl").stat().st_size]
     if not there:
@@ -284,8 +288,8 @@ def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe
     created = [Source(path=str(f), share=share, labels=plan.labels) for f in there]
     return plan.recipe.replace(
         name=f"{plan.recipe.name}-round-{number}",
-        start=start,
-        sources=[s.model_dump() for s in (*real, *created)],
+        model={"init_from": start},
+        data={"sources": (*real, *created)},
     )
 
 

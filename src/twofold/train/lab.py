@@ -14,7 +14,9 @@ from typing import Any, TypeVar
 
 from ..data.folder import Folder
 from ..tasks import Task, get_task, matting, semantic_logits
-from .recipe import IMAGE, Recipe, Source
+from .config import IMAGE
+from .recipe import Recipe
+from .source import Source
 
 SIZE, STEPS, BATCH = (144, 192), 300, 16
 # The embedded network is a sixtieth of Stable Diffusion's and learns at ten times its rate.
@@ -68,44 +70,53 @@ def lab(
             "teacher would be random. Run its warm-up, creation and second stage with twofold train --smoke-test "
             "(twofold.train.lab_stages)"
         )
-    if recipe.stage != "denoiser" or not recipe.tasks:
+    if recipe.model.kind != "denoiser" or not recipe.tasks:
         raise ValueError(
             f"{recipe.name} teaches a diffusion model no perception task: there is nothing to try in the laboratory"
         )
-    share = steps / recipe.steps
+    model, optimizer, share = recipe.denoiser, recipe.optimizer, steps / recipe.loop.steps
+    head = {k: v for k, v in model.head.options.items() if k not in ("width", "fine", "channels")}
+    warmup = min(steps, max(WARMUP, round(optimizer.warmup_steps * share))) if optimizer.warmup_steps else 0
     return recipe.replace(
         name=f"lab-{recipe.name}",
-        start="embedded",
-        reset=tuple(dict.fromkeys((*recipe.reset, "heads"))),
-        sources=_rendered(recipe.sources, [data] if isinstance(data, str) else data),
-        validation=test,
-        mix=_renamed(recipe.mix),
-        losses=_renamed(recipe.losses),
-        prompts=_renamed(recipe.prompts),
-        together=max(1, recipe.together * BATCH // recipe.batch),
-        size=SIZE,
-        head_options={k: v for k, v in recipe.head_options.items() if k not in ("width", "fine", "channels")},
-        rank=_ranked(recipe.rank),
-        alpha=_ranked(recipe.alpha) if recipe.alpha else 0,
-        steps=steps,
-        batch=BATCH,
-        micro=0,
-        lr=recipe.lr * RATE,
-        head_lr=recipe.head_lr * RATE,
-        warmup=min(steps, max(WARMUP, round(recipe.warmup * share))) if recipe.warmup else 0,
-        decay=round(recipe.decay * share),
-        cache=True,
-        precision="fp32",
-        checkpointing=False,
-        validate_every=0,
-        validate_count=64,
-        save_every=100,
+        model={
+            "init_from": "embedded",
+            "reset": tuple(dict.fromkeys((*recipe.reset, "heads"))),
+            "prompts": _renamed(model.prompts),
+            "head": {"options": head, "lr": model.head.lr * RATE},
+            "lora": {
+                "rank": _ranked(model.lora.rank),
+                "alpha": _ranked(model.lora.alpha) if model.lora.alpha else 0,
+            },
+            "gradient_checkpointing": False,
+        },
+        data={
+            "sources": _rendered(recipe.data.sources, [data] if isinstance(data, str) else data),
+            "task_weights": _renamed(recipe.data.task_weights),
+            "block_size": max(1, recipe.data.block_size * BATCH // recipe.loop.batch_size),
+            "size": SIZE,
+            "cache_latents": True,
+        },
+        loss=_renamed(recipe.loss),
+        optimizer={
+            "lr": optimizer.lr * RATE,
+            "warmup_steps": warmup,
+            "decay_steps": round(optimizer.decay_steps * share),
+        },
+        loop={
+            "steps": steps,
+            "batch_size": BATCH,
+            "micro_batch_size": 0,
+            "precision": "fp32",
+            "save_every": 100,
+        },
+        validation={"data": test, "every": 0, "num_samples": 64},
     )
 
 
 def taught_by_teacher(recipe: Recipe) -> bool:
     """Whether a source of a recipe is labelled by its teacher: a second stage."""
-    return any(s.labels == "teacher" and s.share for s in recipe.sources)
+    return recipe.data.has_teacher_labels
 
 
 def require(recipe: Recipe) -> None:
@@ -114,7 +125,8 @@ def require(recipe: Recipe) -> None:
     Raises:
         ValueError: a folder is missing, or none has a task's target; the message says how it is made.
     """
-    wanted = [s.path for s in recipe.sources if s.share] + ([recipe.validation] if recipe.validation else [])
+    wanted = [s.path for s in recipe.data.sources if s.share]
+    wanted += [recipe.validation.data] if recipe.validation.data else []
     for path in wanted:
         if not Path(path).is_dir():
             how = RENDERS.get(Path(path).name, "twofold render --count 300 --seed 1 --out {}").format(path)
@@ -123,16 +135,16 @@ def require(recipe: Recipe) -> None:
                 "as well: a --count of 100 takes minutes; rendering needs pip install 'twofold[render]')"
             )
     there: set[str] = set()
-    for source in recipe.sources:
+    for source in recipe.data.sources:
         if source.share:
             there.update(name for row in Folder(source.path).rows for name in row.get("targets") or {})
-    for name, frequency in recipe.mix.items():
+    for name, frequency in recipe.data.task_weights.items():
         target = "" if name == IMAGE else get_task(name).target
         if frequency and target and target not in there:
             raise ValueError(
-                f"{recipe.name} teaches {target}, and {', '.join(s.path for s in recipe.sources)} has only "
+                f"{recipe.name} teaches {target}, and {', '.join(s.path for s in recipe.data.sources)} has only "
                 f"{', '.join(sorted(there)) or 'pictures'}; give a folder that has it: "
-                """--set 'sources=[{"path": "DIR"}]'"""
+                """--set 'data.sources=[{"path": "DIR"}]'"""
             )
 
 

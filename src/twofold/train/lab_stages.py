@@ -37,18 +37,21 @@ def lab_second_stage(recipe: Recipe, **options: Any) -> Recipe:
     Raises:
         ValueError: no source has labels of its own; or what `lab` raises.
     """
-    real = tuple(s for s in recipe.sources if s.labels == "stored")
+    real = tuple(s for s in recipe.data.sources if s.labels == "stored")
     if not real:
         raise ValueError(f"{recipe.name} has no labelled source: there is nothing to create from")
-    small = lab(recipe.replace(sources=[s.model_dump() for s in real]), **options)
-    moves = [max(1, r.steps * r.batch // (recipe.ema_every or r.batch)) for r in (recipe, small)]
+    small = lab(recipe.replace(data={"sources": real}), **options)
+    period = recipe.ema.update_every
+    loops = (recipe.loop, small.loop)
+    moves = [max(1, x.steps * x.batch_size // (period or x.batch_size)) for x in loops]
     sources = [
-        s if s.limit or s.fraction != 1 else s.model_copy(update={"limit": LABELLED}) for s in small.sources
+        s if s.limit or s.fraction != 1 else s.model_copy(update={"limit": LABELLED})
+        for s in small.data.sources
     ]
     return small.replace(
-        reset=[part for part in small.reset if part != "heads"],
-        sources=[s.model_dump() for s in sources],
-        ema=min(0.9999, recipe.ema ** (moves[0] / moves[1])),
+        model={"reset": [part for part in small.reset if part != "heads"]},
+        data={"sources": sources},
+        ema={"decay": min(0.9999, recipe.ema.decay ** (moves[0] / moves[1]))},
     )
 
 
@@ -60,12 +63,16 @@ def stages(recipe: Recipe, small: Recipe, run: Path) -> tuple[Recipe, Improvemen
         small: what `lab_second_stage` made of it.
         run: folder of both; the warm-up is in ``warm-up``.
     """
-    created = sum(s.share for s in recipe.sources if s.labels == "teacher")
-    labelled = sum(s.share for s in recipe.sources if s.labels == "stored")
-    warm = small.replace(name=f"{small.name}-warm-up", reset=(*small.reset, "heads"), ema=0.0, ema_every=0)
+    created = sum(s.share for s in recipe.data.sources if s.labels == "teacher")
+    labelled = sum(s.share for s in recipe.data.sources if s.labels == "stored")
+    warm = small.replace(
+        name=f"{small.name}-warm-up",
+        model={"reset": (*small.reset, "heads")},
+        ema={"decay": 0.0, "update_every": 0},
+    )
     settings = GenerationConfig(strength=0.6, steps=STEPS, sampler=SAMPLER, guidance=1.0, scoring="cheap")
     plan = Improvement.of(
-        small.replace(start=str(run / "warm-up" / "checkpoint"), reset=()),
+        small.replace(model={"init_from": str(run / "warm-up" / "checkpoint"), "reset": ()}),
         create=settings,
         share=created / labelled,
     )

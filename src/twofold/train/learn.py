@@ -13,6 +13,7 @@ from ..heads import Head, make_head, share_modules
 from ..io import check_name
 from ..suggest import did_you_mean
 from ..tasks import Task, get_task
+from .model_config import DenoiserConfig
 from .recipe import Recipe
 
 
@@ -48,20 +49,20 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
                 f"{name} and {called[task.name]} are both called {task.name}, by which heads and scores are kept; "
                 "teach one of them, or give one another name (Task.name)"
             )
-    if recipe.compat == "genpercept":
+    if recipe.data.compat == "genpercept":
         tasks = {t: genpercept_task(task) for t, task in tasks.items()}
     for name, task in tasks.items():
         if (
-            recipe.stage == "denoiser"
+            isinstance(recipe.model, DenoiserConfig)
             and not task.is_image
-            and (recipe.head == "latent" or recipe.latent_weight > 0)
+            and (recipe.model.head.name == "latent" or recipe.model.latent_loss_weight > 0)
         ):
             raise ValueError(
                 f"{name} is not a picture that an autoencoder can paint: it needs a head that reads features, "
-                f"latent_weight=0 and image_weight=1 (the recipe has head={recipe.head!r}, "
-                f"latent_weight={recipe.latent_weight:g})"
+                f"latent_loss_weight=0 and pixel_loss_weight=1 (the recipe has head.name={recipe.model.head.name!r}, "
+                f"latent_loss_weight={recipe.model.latent_loss_weight:g})"
             )
-        for loss in set(recipe.losses.get(name, ())) - set(task.loss_names):
+        for loss in set(recipe.loss.get(name, ())) - set(task.loss_names):
             hint = did_you_mean(loss, task.loss_names)
             raise ValueError(f"{name} has no loss {loss!r}{hint}; it has {', '.join(task.loss_names)}")
     return tasks
@@ -77,11 +78,11 @@ def make_heads(
     Raises:
         ValueError: heads of which several share a part were learned with one each.
     """
+    head = recipe.denoiser.head
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(recipe.loop.seed)
         fresh = {
-            t: make_head(recipe.head, backbone, task.out_channels, **recipe.head_options)
-            for t, task in tasks.items()
+            t: make_head(head.name, backbone, task.out_channels, **head.options) for t, task in tasks.items()
         }
     called = {t: t if t in found else task.name for t, task in tasks.items()}
     learned = {t: found[called[t]] for t, h in fresh.items() if _alike(found.get(called[t]), h)}
@@ -99,19 +100,20 @@ def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, H
     Raises:
         ValueError: a task's head is missing, or of another kind or shape than the recipe's.
     """
-    if recipe.head == "latent":
+    head = recipe.denoiser.head
+    if head.name == "latent":
         return
     tasks = make_tasks(recipe)
     with torch.random.fork_rng(devices=[]):
         for name, task in tasks.items():
-            wanted = make_head(recipe.head, backbone, task.out_channels, **recipe.head_options)
+            wanted = make_head(head.name, backbone, task.out_channels, **head.options)
             there = found.get(name, found.get(task.name))
             if not _alike(there, wanted):
                 has = "none" if there is None else f"a {type(there).__name__} of {there.config}"
                 raise ValueError(
-                    f"the recipe trains a {recipe.head} head of {name} ({wanted.config}), and {recipe.start} has "
-                    f"{has}: training would begin with a random one. Use the head that was warmed up "
-                    "(head, head_options), or warm this one up first"
+                    f"the recipe trains a {head.name} head of {name} ({wanted.config}), and "
+                    f"{recipe.model.init_from} has {has}: training would begin with a random one. Use "
+                    "the head that was warmed up (model.head), or warm this one up first"
                 )
 
 
@@ -127,24 +129,25 @@ def _alike(found: Head | None, wanted: Head) -> bool:
 
 def set_learning(backbone: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe) -> None:
     """Say of every parameter whether it learns; low-rank additions are made here."""
+    model = recipe.denoiser
     backbone.requires_grad_(False)
-    if recipe.unet == "full":
+    if model.unet == "full":
         backbone.unet.requires_grad_(True)
-    elif recipe.unet == "lora":
+    elif model.unet == "lora":
         add_lora(backbone, recipe)
     if backbone.text_encoder is not None:
-        backbone.text_encoder.requires_grad_(recipe.text == "full")
-    if recipe.decoder == "full":
+        backbone.text_encoder.requires_grad_(model.text_encoder == "full")
+    if model.decoder == "full":
         backbone.vae.decoder.requires_grad_(True)
         post = getattr(backbone.vae, "post_quant_conv", None)
         if post is not None:
             post.requires_grad_(True)
     if backbone.image_adapter is not None and uses_image_features(backbone, recipe):
-        backbone.image_adapter.adapters.requires_grad_(recipe.unet != "frozen")
-        backbone.image_adapter.encoder.requires_grad_(recipe.encoder == "full")
+        backbone.image_adapter.adapters.requires_grad_(model.unet != "frozen")
+        backbone.image_adapter.encoder.requires_grad_(model.image_encoder.mode == "full")
     for head in heads.values():
         head.requires_grad_(True)
-    if recipe.checkpointing:
+    if model.gradient_checkpointing:
         backbone.unet.enable_gradient_checkpointing()
 
 
@@ -158,7 +161,7 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
     Raises:
         ValueError: an example is too narrow; the message names the smallest edge that is wide enough.
     """
-    if recipe.precision != "bf16" or device.type != "cpu":
+    if recipe.loop.precision != "bf16" or device.type != "cpu":
         return
     learned = [
         any(p.requires_grad for p in downsampler.parameters())
@@ -169,7 +172,7 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
     deepest = max((i for i, learns in enumerate(learned) if learns), default=-1)
     least = (2**deepest + 1) * backbone.stride if deepest >= 0 else 0
     # An unlabelled image is scaled to the shorter edge, whichever it is.
-    found = min(min(s.size or recipe.size) for s in recipe.sources if s.share)
+    found = min(min(s.size or recipe.data.size) for s in recipe.data.sources if s.share)
     if found < least:
         raise ValueError(
             f"precision='bf16' on a CPU with examples of {found} pixels: the U-Net downsamples maps of width 1, whose "
@@ -179,7 +182,8 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
 
 def uses_image_features(backbone: StableDiffusion, recipe: Recipe) -> bool:
     """Whether tasks get the image encoder's features."""
-    return backbone.image_adapter is not None and recipe.encoder != "off" and bool(recipe.tasks)
+    mode = recipe.denoiser.image_encoder.mode
+    return backbone.image_adapter is not None and mode != "off" and bool(recipe.tasks)
 
 
 def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
@@ -190,27 +194,28 @@ def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
     """
     from peft import LoraConfig
 
+    lora = recipe.denoiser.lora
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(recipe.loop.seed)
         config = LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.alpha or recipe.rank,
+            r=lora.rank,
+            lora_alpha=lora.alpha or lora.rank,
             init_lora_weights="gaussian",
-            target_modules=list(recipe.targets),
+            target_modules=list(lora.target_modules),
         )
         try:
             backbone.unet.add_adapter(config)
         except ValueError as error:
             raise ValueError(
-                f"low-rank additions to {', '.join(recipe.targets)}: a target is the end of a layer's name in the "
+                f"low-rank additions to {', '.join(lora.target_modules)}: a target is the end of a layer's name in the "
                 f"U-Net, such as to_q ({error})"
             ) from error
 
 
 def settle(backbone: StableDiffusion, recipe: Recipe) -> None:
     """After a run: merge what was added beside the weights into them."""
-    if recipe.unet == "lora":
+    if recipe.denoiser.unet == "lora":
         backbone.unet.fuse_lora()
         backbone.unet.unload_lora()
-    if recipe.checkpointing:
+    if recipe.denoiser.gradient_checkpointing:
         backbone.unet.disable_gradient_checkpointing()

@@ -16,12 +16,13 @@ from ..sample import Sample
 from ..targets import target_spec
 from ..tasks import Task
 from .augment import colours, zoom
+from .config import IMAGE
 from .contrast import check_contrast
 from .encoder import Encoder, Part, Unknown, check
 from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
 from .order import Order, Pick
 from .random_crop import random_crop
-from .recipe import IMAGE, Recipe
+from .recipe import Recipe
 from .sound import Readable, named, plain, usable
 
 # Samples are kept in memory once they have been read, up to so many bytes of them all.
@@ -50,10 +51,10 @@ class Live:
         self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], readable: Readable
     ) -> None:
         self.encoder, self.recipe, self.tasks = encoder, recipe, tasks
-        self.folders = [open_source(s, recipe, tasks.values()) for s in recipe.sources]
+        self.folders = [open_source(s, recipe, tasks.values()) for s in recipe.data.sources]
         kept = [
             readable(folder, source.indices(len(folder)), partial(self._read, folder), always=False)
-            for folder, source in zip(self.folders, recipe.sources, strict=True)
+            for folder, source in zip(self.folders, recipe.data.sources, strict=True)
         ]
         check_contrast(recipe, tasks, self.folders, kept)
         self.order = Order(recipe, pools(recipe, tasks, self.folders, kept))
@@ -74,8 +75,8 @@ class Live:
 
     def _examples(self, pick: Pick, kinds: Sequence[str]) -> MultiTaskExample:
         rng = example_rng(self.recipe, pick)
-        source = self.recipe.sources[pick.source]
-        size = source.size or self.recipe.size
+        source = self.recipe.data.sources[pick.source]
+        size = source.size or self.recipe.data.size
         with usable(self.folders[pick.source], pick.sample):
             if pick.kind == IMAGE:
                 return {IMAGE: self._image(pick, min(size), rng)}
@@ -86,7 +87,7 @@ class Live:
         sample = self._sample(pick)
         box = zoom(sample.image.shape[-2:], (side, side), (0.8, 1.0), rng)
         crop = resize(_cut(sample.image, box).float() / 255, (side, side))
-        crop = crop.flip(-1) if _mirrored(rng, self.recipe.mirror) else crop
+        crop = crop.flip(-1) if _mirrored(rng, self.recipe.data.hflip) else crop
         caption = dropped(sample.caption, self.recipe, rng)
         return Example(self._name(pick), IMAGE, caption, rng, self.encoder.picture(crop))
 
@@ -95,7 +96,7 @@ class Live:
     ) -> MultiTaskExample:
         """A crop of the recipe's size with new colours, under each of the tasks."""
         sample, tasks = self._sample(pick), {kind: self.tasks[kind] for kind in kinds}
-        taught = self.recipe.sources[pick.source].labels == "teacher"
+        taught = self.recipe.data.sources[pick.source].labels == "teacher"
         image, targets, inside = self._crop(sample, tasks, size, rng)
         name = self._name(pick)
         latent = self.encoder.picture(image)
@@ -115,14 +116,14 @@ class Live:
         Without, zoomed in by up to two, with colours as another camera might have seen them.
         """
         recipe = self.recipe
-        if recipe.random_crop is None:
-            image, targets = cropped(sample, tasks, size, rng, recipe.resample, recipe.mirror)
+        if recipe.data.random_crop is None:
+            image, targets = cropped(sample, tasks, size, rng, recipe.data.resample, recipe.data.hflip)
             return colours(image, rng), targets, torch.ones(1, *size, dtype=torch.bool)
         # Of all tasks of the recipe: under each of them an image has the same crop.
         classes = next((t for t in self.tasks.values() if t.classes and t.target in sample.targets), None)
         whole = Sample(sample.image, sample.targets, sample.valid)
         return random_crop(
-            whole, tasks, classes, size, recipe.random_crop, rng, recipe.resample, recipe.mirror
+            whole, tasks, classes, size, recipe.data.random_crop, rng, recipe.data.resample, recipe.data.hflip
         )
 
     def _part(
@@ -154,7 +155,10 @@ class Live:
 
     def _short_edge(self, source: int) -> float:
         """Pixels of the short edge that unlabelled pictures are kept at: enough for every zoom that is drawn."""
-        how, short = self.recipe.random_crop, min(self.recipe.sources[source].size or self.recipe.size)
+        how, short = (
+            self.recipe.data.random_crop,
+            min(self.recipe.data.sources[source].size or self.recipe.data.size),
+        )
         if how is None:
             return 1.25 * short
         return math.inf if how.relative_to == "image" else max(1.25, how.scale[1]) * short

@@ -58,13 +58,15 @@ class Stage(Protocol):
 
 def make_stage(backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, Head], team: Team) -> Stage:
     """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
-    if recipe.stage == "network":
+    if recipe.model.kind == "network":
         from .network import NetworkStage
 
         return NetworkStage(backbone, recipe, run, team)
     if not isinstance(backbone, StableDiffusion):
-        raise TypeError(f"the stage {recipe.stage} trains a StableDiffusion, not a {type(backbone).__name__}")
-    if recipe.stage == "autoencoder":
+        raise TypeError(
+            f"a run of kind {recipe.model.kind!r} trains a StableDiffusion, not a {type(backbone).__name__}"
+        )
+    if recipe.model.kind == "autoencoder":
         from .autoencoder import AutoencoderStage
 
         return AutoencoderStage(backbone, recipe, team)
@@ -101,15 +103,19 @@ def train(
         DiskFullError: there is no space for a file; the last saved state is kept.
     """
     team = team or Team()
-    team.share(recipe.batch)
+    team.share(recipe.loop.batch_size)
     if team.first:
         claim(run, recipe)
     team.wait()
-    best = Best(run / "best.pt", recipe) if recipe.best else None
+    best = Best(run / "best.pt", recipe) if recipe.validation.best_metric else None
     stage = make_stage(backbone, recipe, run, heads or {}, team)
-    optimizer, scaler = make_optimizer(recipe, stage.module), team.scaler(recipe.precision)
+    optimizer, scaler = make_optimizer(recipe, stage.module), team.scaler(recipe.loop.precision)
     state = State(
-        run / "state.pt", stage.module, Ema(stage.module, recipe.ema, recipe.ema_every), optimizer, scaler
+        run / "state.pt",
+        stage.module,
+        Ema(stage.module, recipe.ema.decay, recipe.ema.update_every),
+        optimizer,
+        scaler,
     )
     stage.teacher = state.ema
     start = state.load() if state.path.exists() else 0
@@ -141,14 +147,14 @@ def _steps(
 ) -> Generator[Record, None, None]:
     """The steps from ``start`` on. Where they end early, by a signal or because nobody reads on, the state is saved."""
     unfinished = state.unfinished
-    for step in range(start - bool(unfinished), recipe.steps):
+    for step in range(start - bool(unfinished), recipe.loop.steps):
         if best and best.waited(step):
             break
         signals.hold()
         began, done = time.perf_counter(), step + 1
         record: Record = unfinished or {"step": done, **update(stage, recipe, step, state, team)}
         unfinished = {}
-        if every(done, recipe.validate_every, recipe.steps):
+        if every(done, recipe.validation.every, recipe.loop.steps):
             try:
                 record |= attention_probs(stage, recipe, done, run, state, best, team, signals)
             except Interrupted:
@@ -166,7 +172,7 @@ def _steps(
                 state.save(done)
             raise
         signals.hold()
-        if stopping or every(done, recipe.save_every, recipe.steps) or (best and best.waited(done)):
+        if stopping or every(done, recipe.loop.save_every, recipe.loop.steps) or (best and best.waited(done)):
             if team.first:
                 state.save(done)
             team.wait()
@@ -183,10 +189,10 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     state.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
     names: list[str] = []
-    for place, examples in _micro(stage.draw(step), recipe.micro):
+    for place, examples in _micro(stage.draw(step), recipe.loop.micro_batch_size):
         # What is random inside the network, such as dropout, belongs to the step as well.
         with team.own_randomness():
-            torch.manual_seed(seed_of(recipe.seed, "inside", step, team.rank, place))
+            torch.manual_seed(seed_of(recipe.loop.seed, "inside", step, team.rank, place))
             try:
                 loss = stage.loss(examples)
             except FloatingPointError as error:
@@ -199,13 +205,13 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     learned = list(parameters(state.optimizer))
     team.add_gradients(learned)
     state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(learned, recipe.clip or float("inf")).item()
-    if not norm < float("inf") and recipe.precision != "fp16":
+    norm = nn.utils.clip_grad_norm_(learned, recipe.optimizer.max_grad_norm or float("inf")).item()
+    if not norm < float("inf") and recipe.loop.precision != "fp16":
         seen = ", ".join(dict.fromkeys(names))
         raise FloatingPointError(f"step {step + 1}: the gradient of {seen} is not finite; {state.kept}")
     state.scaler.step(state.optimizer)
     state.scaler.update()
-    state.ema.update(recipe.batch)
+    state.ema.update(recipe.loop.batch_size)
     # Of a step that fp16 has left out, the norm is infinite, which JSON has no word for.
     return {**means(team.add(sums)), "norm": norm if norm < float("inf") else None, "lr": rate}
 
@@ -236,8 +242,10 @@ def attention_probs(
     record: Record = {"validation": scores, "seconds": time.perf_counter() - began}
     if best is None:
         return record
-    if recipe.best not in scores:
-        raise ValueError(f"{recipe.validation} has nothing to take best={recipe.best!r} from")
+    if recipe.validation.best_metric not in scores:
+        raise ValueError(
+            f"{recipe.validation.data} has no score best_metric={recipe.validation.best_metric!r}"
+        )
     best.seen(step, scores, stage.module, state.ema, team.first)
     return {**record, "best": {"step": best.step, "score": best.score}}
 
@@ -286,7 +294,7 @@ def claim(run: Path, recipe: Recipe) -> None:
         found = Recipe.read(path, allow_code=True)  # only compared
         if found != recipe and not (run / "state.pt").exists():
             # What a run that a broken sample stopped before its first state is told to try next.
-            found = found.replace(skip_bad=recipe.skip_bad)
+            found = found.replace(data={"skip_bad": recipe.data.skip_bad})
         if found != recipe:
             raise ValueError(
                 f"{run} holds another recipe (see {path}); choose another --out, or delete that folder"

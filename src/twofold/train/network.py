@@ -12,6 +12,7 @@ from ..predict.module import ModulePredictor, Painted, padded, read
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .learn import make_tasks
+from .model_config import NetworkConfig
 from .perception import PerceptionStage, look_at_pictures
 from .recipe import Recipe
 from .step import Loss, Terms
@@ -23,18 +24,19 @@ class NetworkStage(PerceptionStage):
 
     A picture teaches every task that something is known of it for, by one look of the network. Losses are those of the
     tasks, of each picture by itself: a sum over its tasks, averaged over pictures. What a network does by batch, such
-    as batch normalisation, it does over the pictures that are shown at once (``Recipe.micro``) in each process.
+    as batch normalisation, it does over the micro-batch (``loop.micro_batch_size``) of each process.
 
     Where a source is labelled by the teacher, that is the average of the whole network (`state.Ema`), in evaluation
-    mode. Its running statistics follow those of the student as its weights do where ``ema_every`` is told, and are the
-    student's own otherwise.
+    mode. With ``ema.update_every`` its running statistics follow those of the student as its weights do; otherwise they
+    are the student's own.
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, run: Path, team: Team) -> None:
+        assert isinstance(recipe.model, NetworkConfig)
         self.module = network.to(team.device)
         if not any(p.requires_grad for p in network.parameters()):
             raise ValueError(
-                f"{recipe.network} makes a network of which nothing learns: no parameter wants a gradient"
+                f"{recipe.model.factory} makes a network of which nothing learns: no parameter wants a gradient"
             )
         tasks = make_tasks(recipe)
         encoder = Encoder(None, tasks, latent=False, pixels=True, pictures=look_at_pictures(recipe, tasks))
@@ -45,7 +47,7 @@ class NetworkStage(PerceptionStage):
         groups: dict[tuple[int, ...], list[MultiTaskExample]] = {}
         for lesson in examples:
             groups.setdefault(next(iter(lesson.values())).shape, []).append(lesson)
-        loss = Loss(self.team.device, self.recipe.batch)
+        loss = Loss(self.team.device, self.recipe.loop.batch_size)
         for group in groups.values():
             self._add(loss, group)
         return loss
@@ -76,7 +78,7 @@ class NetworkStage(PerceptionStage):
 
     def _painted(self, images: Tensor, kinds: Sequence[str]) -> Painted:
         shown, size = padded(self.module, images)
-        with self.team.precision(self.recipe.precision):
+        with self.team.precision(self.recipe.loop.precision):
             said = self.module(shown)
         return read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
 
@@ -88,13 +90,13 @@ class NetworkStage(PerceptionStage):
         if not asked:
             return {}
         shown, size = padded(self.module, images[asked])
-        with self.team.precision(self.recipe.precision):
+        with self.team.precision(self.recipe.loop.precision):
             said = self._teacher().answer(self.module, (shown,))
         painted = read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
         return {place: {k: painted[k][0][n] for k in kinds} for n, place in enumerate(asked)}
 
     def _predictors(self) -> dict[str, ModulePredictor]:
-        size = max(self.recipe.size)
+        size = max(self.recipe.data.size)
         return {name: ModulePredictor(self.module, task, name, size) for name, task in self.tasks.items()}
 
     def finish(self) -> None:

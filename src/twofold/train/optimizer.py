@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import nn
 
+from .model_config import DenoiserConfig
 from .recipe import Recipe
 
 # OneCycleLR's defaults in torch.
@@ -17,43 +17,44 @@ ENCODER = "image_adapter.encoder."  # names of the image encoder's parameters be
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of step ``step``, counted from 0. All schedules warm up linearly for ``warmup`` steps.
+    """The learning rate of step ``step``, counted from 0. All schedules warm up linearly for ``warmup_steps``.
 
-    Then, over ``decay`` steps from the first one (0: all steps of the run), to ``final_lr * lr``:
+    Then, over ``decay_steps`` from the first one (0: all steps of the run), to ``final_lr_ratio * lr``:
 
     - ``cosine`` and ``linear``: along that curve; ``poly``: as the rest of the way to the power of 0.9 (DeepLab's, Chen
       et al. 2018, and of multi-task benchmarks);
     - ``exponential``: GenPercept's ``IterExponential``, whose very first step has a rate of 0;
     - ``constant``: not at all;
     - ``onecycle``: Smith & Topin (2019) as `torch.optim.lr_scheduler.OneCycleLR` has it by default, along half cosines:
-      from 1 / 25 of ``lr`` up to ``lr`` at 30 % of the steps, then down to ``final_lr * lr`` at the last (torch's
-      ``final_div_factor`` of 1e4 is a ``final_lr`` of 4e-6). `momentum` goes the other way.
+      from 1 / 25 of ``lr`` up to ``lr`` at 30 % of the steps, then down to ``final_lr_ratio * lr`` at the last (torch's
+      ``final_div_factor`` of 1e4 is a ``final_lr_ratio`` of 4e-6). `momentum` goes the other way.
     """
-    last = recipe.decay or recipe.steps
-    if recipe.schedule == "onecycle":
-        return recipe.lr * _one_cycle(step, last, 1 / ONE_CYCLE_DIV, 1.0, recipe.final_lr)
-    if recipe.schedule == "exponential":
-        if step < recipe.warmup:
-            return recipe.lr * step / recipe.warmup
-        done = (step - recipe.warmup) / max(1, last - recipe.warmup)
-        return recipe.lr * recipe.final_lr ** min(1.0, done)
-    if step < recipe.warmup:
-        return recipe.lr * (step + 1) / recipe.warmup
-    done = min(1.0, (step - recipe.warmup) / max(1, last - recipe.warmup))
+    config = recipe.optimizer
+    last, warmup = config.decay_steps or recipe.loop.steps, config.warmup_steps
+    if config.schedule == "onecycle":
+        return config.lr * _one_cycle(step, last, 1 / ONE_CYCLE_DIV, 1.0, config.final_lr_ratio)
+    if config.schedule == "exponential":
+        if step < warmup:
+            return config.lr * step / warmup
+        done = (step - warmup) / max(1, last - warmup)
+        return config.lr * config.final_lr_ratio ** min(1.0, done)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    done = min(1.0, (step - warmup) / max(1, last - warmup))
     left = {
         "cosine": 0.5 * (1 + math.cos(math.pi * done)),
         "linear": 1 - done,
         "poly": (1 - done) ** 0.9,
         "constant": 1.0,
     }
-    return recipe.lr * (recipe.final_lr + (1 - recipe.final_lr) * left[recipe.schedule])
+    return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * left[config.schedule])
 
 
 def momentum(recipe: Recipe, step: int) -> float | None:
     """The first beta of step ``step`` where the schedule changes it: of ``onecycle`` from 0.95 to 0.85 and back."""
-    if recipe.schedule != "onecycle":
+    if recipe.optimizer.schedule != "onecycle":
         return None
-    return _one_cycle(step, recipe.decay or recipe.steps, *ONE_CYCLE_MOMENTUM)
+    return _one_cycle(step, recipe.optimizer.decay_steps or recipe.loop.steps, *ONE_CYCLE_MOMENTUM)
 
 
 def _one_cycle(step: int, steps: int, first: float, middle: float, last: float) -> float:
@@ -69,24 +70,27 @@ def _one_cycle(step: int, steps: int, first: float, middle: float, last: float) 
 def make_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
     """Adam or AdamW over what learns of ``module``; heads and decoder, and the image encoder, in groups."""
     named = [(k, p) for k, p in module.named_parameters() if p.requires_grad]
-    rates = {("heads.", "vae."): recipe.head_lr, (ENCODER,): recipe.encoder_lr}
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [p for k, p in named if rate and k.startswith(names)],
-            "scale": rate / recipe.lr if recipe.lr else 0.0,
-        }
-        for names, rate in rates.items()
-    ]
-    chosen = {id(p) for group in groups for p in group["params"]}
-    groups.insert(0, {"params": [p for _, p in named if id(p) not in chosen], "scale": 1.0})
-    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    config, groups = recipe.optimizer, []
+    for names, rate in _own_rates(recipe).items():
+        chosen = [p for k, p in named if rate and k.startswith(names)]
+        groups.append({"params": chosen, "scale": rate / config.lr if config.lr else 0.0})
+    grouped = {id(p) for group in groups for p in group["params"]}
+    groups.insert(0, {"params": [p for _, p in named if id(p) not in grouped], "scale": 1.0})
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
     return kind(
         [g for g in groups if g["params"]],
-        lr=recipe.lr,
-        betas=recipe.betas,
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
+        lr=config.lr,
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
     )
+
+
+def _own_rates(recipe: Recipe) -> dict[tuple[str, ...], float]:
+    """Learning rates of parts, by the beginnings of their parameters' names; 0 is that of the rest."""
+    if not isinstance(recipe.model, DenoiserConfig):
+        return {}
+    return {("heads.", "vae."): recipe.model.head.lr, (ENCODER,): recipe.model.image_encoder.lr}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, beta: float | None = None) -> None:

@@ -14,7 +14,8 @@ from functools import lru_cache
 
 import torch
 
-from .recipe import IMAGE, Recipe
+from .config import IMAGE
+from .recipe import Recipe
 
 
 def generator(*keys: int | str) -> torch.Generator:
@@ -108,7 +109,7 @@ class Order:
 
     def __init__(self, recipe: Recipe, pools: Mapping[str, Sequence[Sequence[int]]]) -> None:
         self.recipe, self.pools = recipe, pools
-        self.kinds = [k for k, share in recipe.mix.items() if share]
+        self.kinds = [k for k, share in recipe.data.task_weights.items() if share]
         self.members = {k: [set(pool) for pool in pools[k]] for k in self.kinds}
         for kind in self.kinds:
             if not any(self._shares(pools[kind])):
@@ -118,12 +119,12 @@ class Order:
 
     def __call__(self, number: int) -> Pick:
         """The example of that number; of several kinds in a group, the pick names the first that it can teach."""
-        turn, place = divmod(number, self.recipe.together)
+        turn, place = divmod(number, self.recipe.data.block_size)
         k, turn = apportion([group.frequency for group in self.groups], turn)
         group = self.groups[k]
         source, turn = apportion(group.shares, turn)
         pool = group.pools[source]
-        round_, at = divmod(turn * self.recipe.together + place, len(pool))
+        round_, at = divmod(turn * self.recipe.data.block_size + place, len(pool))
         sample = pool[self.permuted(k, source, round_)[at]]
         kind = next(kind for kind in group.kinds if sample in self.members[kind][source])
         return Pick(number, kind, source, sample)
@@ -136,26 +137,29 @@ class Order:
         return [replace(pick, kind=k) for k in tasks if pick.sample in self.members[k][pick.source]]
 
     def _shares(self, pools: Sequence[Sequence[int]]) -> list[float]:
-        return [s.share if pool else 0 for s, pool in zip(self.recipe.sources, pools, strict=True)]
+        return [s.share if pool else 0 for s, pool in zip(self.recipe.data.sources, pools, strict=True)]
 
     def _grouped(self) -> list[_Group]:
-        mix, tasks = self.recipe.mix, [k for k in self.kinds if k != IMAGE]
+        weights, tasks = self.recipe.data.task_weights, [k for k in self.kinds if k != IMAGE]
         joint = self.recipe.joint_tasks and len(tasks) > 1
-        if joint and len({mix[k] for k in tasks}) > 1:
+        if joint and len({weights[k] for k in tasks}) > 1:
             if all(self.members[k] == self.members[tasks[0]] for k in tasks):
                 raise ValueError(
-                    f"mix has {', '.join(f'{k} {mix[k]:g}' for k in tasks)}, and every image is trained under all of "
-                    "these tasks: give them one frequency, and weigh their losses instead (losses)"
+                    f"task_weights has {', '.join(f'{k} {weights[k]:g}' for k in tasks)}, and every image is trained "
+                    "under all of these tasks: give them one weight, and weigh their losses instead (loss)"
                 )
             joint = False
         if not joint:
-            return [_Group(k, (k,), mix[k], self.pools[k], self._shares(self.pools[k])) for k in self.kinds]
+            return [
+                _Group(k, (k,), weights[k], self.pools[k], self._shares(self.pools[k])) for k in self.kinds
+            ]
         union = [
-            sorted(set().union(*(self.members[k][i] for k in tasks))) for i in range(len(self.recipe.sources))
+            sorted(set().union(*(self.members[k][i] for k in tasks)))
+            for i in range(len(self.recipe.data.sources))
         ]
-        together = _Group(JOINT, tuple(tasks), mix[tasks[0]], union, self._shares(union))
+        together = _Group(JOINT, tuple(tasks), weights[tasks[0]], union, self._shares(union))
         images = [
-            _Group(k, (k,), mix[k], self.pools[k], self._shares(self.pools[k]))
+            _Group(k, (k,), weights[k], self.pools[k], self._shares(self.pools[k]))
             for k in self.kinds
             if k == IMAGE
         ]
@@ -163,5 +167,5 @@ class Order:
 
     def _permuted(self, group: int, source: int, round_: int) -> list[int]:
         chosen = self.groups[group]
-        rng = generator(self.recipe.seed, "order", chosen.name, source, round_)
+        rng = generator(self.recipe.loop.seed, "order", chosen.name, source, round_)
         return torch.randperm(len(chosen.pools[source]), generator=rng).tolist()

@@ -56,10 +56,10 @@ class PerceptionStage(abc.ABC):
         cache: Path | None,
     ) -> None:
         self.recipe, self.team, self.tasks = recipe, team, tasks
-        readable = Readable(recipe.skip_bad, run / "skipped.jsonl", team)
+        readable = Readable(recipe.data.skip_bad, run / "skipped.jsonl", team)
         self.validation, self.held_out = self._held_out(readable)
         self.examples: Examples = self._examples(encoder, cache, readable)
-        self.ahead = Ahead(self._drawn, recipe.steps)
+        self.ahead = Ahead(self._drawn, recipe.loop.steps)
         self.teacher: Ema | None = None
 
     @abc.abstractmethod
@@ -76,17 +76,17 @@ class PerceptionStage(abc.ABC):
 
     def _held_out(self, readable: Readable) -> tuple[Folder | None, list[int]]:
         """The samples to be scored and shown, looked at now: a broken one must not end a run at its first score."""
-        if self.recipe.validation is None:
+        if self.recipe.validation.data is None:
             return None, []
-        folder = Folder(self.recipe.validation)
-        first = range(min(max(self.recipe.validate_count, PREVIEWED), len(folder)))
+        folder = Folder(self.recipe.validation.data)
+        first = range(min(max(self.recipe.validation.num_samples, PREVIEWED), len(folder)))
         return folder, readable(folder, first, partial(plain, folder), always=True)
 
     def _examples(self, encoder: Encoder, cache: Path | None, readable: Readable) -> Examples:
         recipe = self.recipe
-        if not recipe.augment:
+        if not recipe.data.augment:
             return Windows(encoder, recipe, self.tasks, cache, readable)
-        if any(n % encoder.stride for s in recipe.sources for n in s.size or recipe.size):
+        if any(n % encoder.stride for s in recipe.data.sources for n in s.size or recipe.data.size):
             raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
         return Live(encoder, recipe, self.tasks, readable)
 
@@ -95,7 +95,7 @@ class PerceptionStage(abc.ABC):
         return self.ahead(step)
 
     def _drawn(self, step: int) -> Sequence[MultiTaskExample]:
-        examples, batch = self.examples, self.recipe.batch
+        examples, batch = self.examples, self.recipe.loop.batch_size
         picks = [examples.order(step * batch + n) for n in self.team.share(batch)]
         if self.recipe.joint_tasks:
             return [examples.all_of(pick) for pick in picks]
@@ -147,8 +147,7 @@ class PerceptionStage(abc.ABC):
                         task.loss(p[None], canvas, known, {loss: 1.0}, seen)
                         for p, (canvas, known, seen) in zip(painted, wanted, strict=True)
                     ]
-                    # A network of one's own has no other loss for this weight to be told from.
-                    terms[loss] = ((self.recipe.image_weight or 1.0) * weight, torch.stack(values))
+                    terms[loss] = (self.recipe.pixel_loss_weight * weight, torch.stack(values))
         return terms
 
     @torch.no_grad()
@@ -156,7 +155,7 @@ class PerceptionStage(abc.ABC):
         """The tasks' metrics on held-out samples."""
         if self.validation is None:
             return {}
-        samples = [self.validation[i] for i in self.held_out[: self.recipe.validate_count]]
+        samples = [self.validation[i] for i in self.held_out[: self.recipe.validation.num_samples]]
         scores: dict[str, float] = {}
         for predictor in self._predictors().values():
             scores.update(score(predictor, samples))
@@ -176,7 +175,7 @@ class PerceptionStage(abc.ABC):
 
 def weights_of(recipe: Recipe, name: str, task: Task) -> Mapping[str, float]:
     """Of a task's losses: the recipe's, or its own."""
-    return recipe.losses.get(name, task.weights)
+    return recipe.loss.get(name, task.weights)
 
 
 def look_at_pictures(recipe: Recipe, tasks: Mapping[str, Task]) -> bool:

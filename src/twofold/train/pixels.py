@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ..data.folder import Folder
 from ..image import resize
 from ..io import escape
-from .recipe import Source
+from .source import Source
 
 
 def pick(rng: torch.Generator, shares: Sequence[float], count: int) -> list[int]:

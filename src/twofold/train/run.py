@@ -26,9 +26,11 @@ from ..data.folder import Folder
 from ..heads import Head
 from ..io import file_lock
 from ..tasks import TASKS, get_task
+from .config import IMAGE
 from .learn import uses_image_features
 from .loop import Record, train
-from .recipe import IMAGE, Recipe
+from .model_config import DenoiserConfig, NetworkConfig
+from .recipe import Recipe
 from .team import Team
 from .track import Journal
 
@@ -40,21 +42,20 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
     """
     from ..backbones import new
 
-    if recipe.start == "new":
-        backbone = new.miniature(_texts(recipe), recipe.seed)
+    if recipe.model.init_from == "new":
+        backbone = new.miniature(_texts(recipe), recipe.loop.seed)
         _add_image_encoder(backbone, recipe)
         return backbone, ModelSettings(name=recipe.name), {}
-    model = open_model(recipe.start)
+    model = open_model(recipe.model.init_from)
     _add_image_encoder(model.backbone, recipe)
     if recipe.reset:
-        new.reinitialize(model.backbone, recipe.reset, _texts(recipe), recipe.seed)
-    if recipe.stage == "denoiser" and recipe.tasks:
+        new.reinitialize(model.backbone, recipe.reset, _texts(recipe), recipe.loop.seed)
+    if isinstance(recipe.model, DenoiserConfig) and recipe.tasks:
         _warn_of_frames(recipe, model.settings)
         _check_protocol(recipe, model.backbone)
+        protocol = recipe.model.protocol
         new.expand_conv_in(
-            model.backbone,
-            recipe.protocol.channels(model.backbone.latent_channels),
-            recipe.protocol.num_outputs,
+            model.backbone, protocol.channels(model.backbone.latent_channels), protocol.num_outputs
         )
     return model.backbone, model.settings, {} if "heads" in recipe.reset else dict(model.heads)
 
@@ -66,31 +67,34 @@ def _add_image_encoder(backbone: StableDiffusion, recipe: Recipe) -> None:
         ValueError: the start has another one.
     """
     adapter = backbone.image_adapter
-    if not recipe.image_encoder or (adapter and adapter.encoder.name == recipe.image_encoder):
+    name = recipe.model.image_encoder.name if isinstance(recipe.model, DenoiserConfig) else ""
+    if not name or (adapter and adapter.encoder.name == name):
         return
     if adapter is not None:
         raise ValueError(
-            f"{recipe.start} has the image encoder {adapter.encoder.name}, and the recipe names "
-            f"{recipe.image_encoder}; leave image_encoder out, or start from a model without one"
+            f"{recipe.model.init_from} has the image encoder {adapter.encoder.name}, and the recipe names "
+            f"{name}; leave image_encoder.name out, or start from a model without one"
         )
-    encoder = pretrained_encoder(recipe.image_encoder)
+    encoder = pretrained_encoder(name)
     backbone.image_adapter = ImageAdapter.for_unet(encoder, backbone.unet, backbone.stride)
 
 
 def _begun(recipe: Recipe) -> tuple[nn.Module, ModelSettings | NetworkSettings, dict[str, Head]]:
     """What a recipe's stage begins with."""
-    return (*_network(recipe), {}) if recipe.stage == "network" else starting_point(recipe)
+    if isinstance(recipe.model, NetworkConfig):
+        return (*_network(recipe.model, recipe.loop.seed), {})
+    return starting_point(recipe)
 
 
-def _network(recipe: Recipe) -> tuple[nn.Module, NetworkSettings]:
+def _network(model: NetworkConfig, seed: int) -> tuple[nn.Module, NetworkSettings]:
     """The network of one's own that a recipe names, with the weights that it is to start from."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network = instantiate_network(recipe.network, recipe.network_options)
-    if recipe.start == "new":
-        return network, NetworkSettings(network=recipe.network)
+        torch.manual_seed(seed)
+        network = instantiate_network(model.factory, model.options)
+    if model.init_from == "new":
+        return network, NetworkSettings(network=model.factory)
     wanted = [p.requires_grad for p in network.parameters()]
-    opened = open_network(recipe.start, network)
+    opened = open_network(model.init_from, network)
     for parameter, learns in zip(network.parameters(), wanted, strict=True):
         parameter.requires_grad_(learns)
     return network, opened.settings
@@ -101,7 +105,10 @@ def _warn_of_frames(recipe: Recipe, settings: ModelSettings) -> None:
     for task in map(get_task, recipe.tasks):
         known = settings.tasks.get(task.name)
         if known and task.frame and known.frame not in (None, task.frame) and "unet" not in recipe.reset:
-            before, now = f"{recipe.start} paints {task.name} in {known.frame}", f"is taught {task.frame}"
+            before, now = (
+                f"{recipe.model.init_from} paints {task.name} in {known.frame}",
+                f"is taught {task.frame}",
+            )
             warnings.warn(f"{before} and {now}: it begins by unlearning", stacklevel=2)
 
 
@@ -111,16 +118,20 @@ def _check_protocol(recipe: Recipe, backbone: StableDiffusion) -> None:
     Raises:
         ValueError: class numbers for a network that cannot hear them.
     """
-    if recipe.protocol.class_labels is not None and backbone.unet.config.get("class_embed_type") is None:
+    if (
+        recipe.denoiser.protocol.class_labels is not None
+        and backbone.unet.config.get("class_embed_type") is None
+    ):
         raise ValueError(
             "the protocol tells class_labels, and this network has no class embedding to hear them; leave them out"
         )
 
 
 def _texts(recipe: Recipe) -> list[str]:
-    rows = [row for source in recipe.sources for row in Folder(source.path).rows]
+    rows = [row for source in recipe.data.sources for row in Folder(source.path).rows]
     captions = [str(row.get("text") or row.get("caption") or "") for row in rows]
-    asked = [get_task(t).prompt for t in (*TASKS, *recipe.tasks)] + list(recipe.prompts.values())
+    asked = [get_task(t).prompt for t in (*TASKS, *recipe.tasks)]
+    asked += recipe.model.prompts.values() if isinstance(recipe.model, DenoiserConfig) else ()
     return captions + asked * 10
 
 
@@ -193,56 +204,68 @@ def _save(
         save_network(backbone, _taught(settings, recipe), folder)
         return
     assert isinstance(backbone, StableDiffusion)
-    tasks = [t for t in recipe.mix if t != IMAGE] if recipe.stage == "denoiser" else []
-    if tasks:
-        settings = settings.model_copy(update={"size": max(recipe.size)})
     if not _as_before(recipe):
         # What the network was taught earlier was taught to other weights.
         settings = settings.model_copy(update={"tasks": {}})
     settings = settings.model_copy(update={"generates": _generates(settings, recipe)})
-    settings = settings.with_tasks(
-        tasks,
-        recipe.protocol,
-        recipe.name,
-        recipe.head,
-        recipe.prompts,
-        recipe.pad,
-        recipe.clipping,
-        uses_image_features(backbone, recipe),
-        "antialias" if recipe.compat == "genpercept" else "bilinear",
-    )
+    settings = _with_tasks(settings, backbone, recipe)
     kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
     kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
     save_model(backbone, settings, folder, heads=kept)
 
 
+def _with_tasks(settings: ModelSettings, backbone: StableDiffusion, recipe: Recipe) -> ModelSettings:
+    """The settings with the tasks that the run trained."""
+    tasks = [t for t in recipe.data.task_weights if t != IMAGE]
+    if not isinstance(recipe.model, DenoiserConfig) or not tasks:
+        return settings.model_copy(update={"recipes": (*settings.recipes, recipe.name)})
+    model = recipe.model
+    return settings.model_copy(update={"size": max(recipe.data.size)}).with_tasks(
+        tasks,
+        model.protocol,
+        recipe.name,
+        model.head.name,
+        model.prompts,
+        model.pad_prompts,
+        recipe.clipping,
+        uses_image_features(backbone, recipe),
+        "antialias" if recipe.data.compat == "genpercept" else "bilinear",
+    )
+
+
 def _taught(settings: NetworkSettings, recipe: Recipe) -> NetworkSettings:
     """What a network's checkpoint says after the run; what it was taught before was taught to other weights."""
-    update = {"network": recipe.network, "options": recipe.network_options, "size": max(recipe.size)}
+    assert isinstance(recipe.model, NetworkConfig)
+    update = {
+        "network": recipe.model.factory,
+        "options": recipe.model.options,
+        "size": max(recipe.data.size),
+    }
     runs = (*settings.recipes, recipe.name)
     return settings.model_copy(update={**update, "tasks": recipe.tasks, "recipes": runs})
 
 
 def _generates(before: ModelSettings, recipe: Recipe) -> bool | None:
     """Whether the weights generate images after the run; None where that is not known."""
-    if recipe.stage == "denoiser":
-        if recipe.mix.get(IMAGE):
+    model = recipe.model
+    if isinstance(model, DenoiserConfig):
+        if recipe.data.task_weights.get(IMAGE):
             return True
-        if "full" in (recipe.unet, recipe.text) or recipe.unet == "lora":
+        if "full" in (model.unet, model.text_encoder) or model.unet == "lora":
             return False
     return before.generates
 
 
 def _as_before(recipe: Recipe) -> bool:
     """Whether tasks that the run did not teach are answered as they were: only new heads have learned."""
-    learned = "full" in (recipe.unet, recipe.text, recipe.decoder, recipe.encoder) or recipe.unet == "lora"
-    return recipe.stage == "denoiser" and not recipe.reset and not learned
+    model = recipe.model
+    return isinstance(model, DenoiserConfig) and not model.reset and model.only_heads_train
 
 
 def _trained_on(recipe: Recipe) -> list[str]:
     """The run's sources, as a model's card tells them: name, how many samples, licence."""
     lines = []
-    for source in recipe.sources:
+    for source in recipe.data.sources:
         folder = Folder(source.path)
         licence = folder.header.get("license") or folder.header.get("licence") or "licence not stated"
         licence = licence.get("id", "licence not stated") if isinstance(licence, dict) else licence

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from ..sample import Sample
 from ..tasks import Task
+from .config import IMAGE
 from .contrast import check_contrast
 from .encoder import Encoded, Encoder, check, fitted
 from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
 from .order import Order, Pick
-from .recipe import IMAGE, Recipe, Source
+from .recipe import Recipe
 from .sound import Readable, named, plain, usable
+from .source import Source
 from .store import Store
 
 
@@ -45,7 +47,7 @@ class Windows:
         readable: Readable,
     ) -> None:
         self.recipe, self.stride = recipe, encoder.stride
-        self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.sources]
+        self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.data.sources]
         kept = [readable(s.folder, s.indices, s.look, always=cache is not None) for s in self.shelves]
         folders = [s.folder for s in self.shelves]
         check_contrast(recipe, tasks, folders, kept)
@@ -65,12 +67,12 @@ class Windows:
 
     def _examples(self, pick: Pick, kinds: Sequence[str]) -> MultiTaskExample:
         rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
-        mirrored = bool(torch.randint(2, (), generator=rng)) and self.recipe.mirror
+        mirrored = bool(torch.randint(2, (), generator=rng)) and self.recipe.data.hflip
         with usable(shelf.folder, pick.sample):
             encoded = shelf(pick.sample, mirrored, kinds)
         caption = dropped(encoded.caption, self.recipe, rng)
         cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
-        taught = self.recipe.sources[pick.source].labels == "teacher"
+        taught = self.recipe.data.sources[pick.source].labels == "teacher"
         name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
         found: MultiTaskExample = {}
         for kind in kinds:
@@ -96,8 +98,8 @@ class _Shelf:
     """One source's samples, encoded."""
 
     def __init__(self, encoder: Encoder, recipe: Recipe, source: Source, cache: Path | None) -> None:
-        self.resample, self.size = recipe.resample, source.size or recipe.size
-        if recipe.resample == "genpercept":
+        self.resample, self.size = recipe.data.resample, source.size or recipe.data.size
+        if recipe.data.resample == "genpercept":
             if any(n % encoder.stride for n in self.size):
                 raise ValueError(
                     f"resample='genpercept' needs sizes that are multiples of {encoder.stride}, not {self.size}"
@@ -106,7 +108,7 @@ class _Shelf:
         self.encoder, self.folder = encoder, open_source(source, recipe, encoder.tasks.values())
         self.indices = source.indices(len(self.folder))
         self.store = (
-            Store(encoder, self.folder, self.size, recipe.resample, cache, recipe.compat)
+            Store(encoder, self.folder, self.size, recipe.data.resample, cache, recipe.data.compat)
             if cache is not None
             else None
         )
