@@ -15,7 +15,7 @@ from twofold.data.writer import FolderWriter
 from twofold.evaluate import EvalProtocol, EvalRequest, evaluation_from_files, run_and_report
 from twofold.geometry import unit
 from twofold.predict.prediction import Prediction
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 from twofold.tasks import TASKS
 from world import sphere
 
@@ -38,7 +38,7 @@ def sample(seed: int, kind: str = "real") -> Sample:
         **{name: torch.ones_like(known) for name in ("mask", "matting", "parts")},
     }
     targets = {name: torch.where(valid[name], x, 0.0) for name, x in targets.items()}
-    return replace(ball, targets=targets, valid=valid, id=f"set/ball-{seed}", origin=Origin(kind))  # ty: ignore
+    return replace(ball, targets=targets, valid=valid, id=f"set/ball-{seed}", origin=Provenance(kind))  # ty: ignore
 
 
 def folder(root: Path, count: int = 5, kind: str = "real") -> Path:

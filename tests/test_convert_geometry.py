@@ -18,7 +18,7 @@ from trees import indoor, outdoor, room
 from twofold.data import Folder, FolderError, validate
 from twofold.data.convert import CONVERTERS, Converter, convert
 from twofold.geometry import Camera, convert_frame, normals_from_depth, unproject
-from twofold.sample import Origin
+from twofold.sample import Provenance
 
 
 def made(name: str, tree: Path, split: str, **options) -> Path:
@@ -59,7 +59,7 @@ def test_hypersim_s_distance_becomes_z_and_its_light_a_picture(hypersim, tmp_pat
     # One of the two frames is public, and the other scene of the table was not fetched.
     assert folder.ids == ("ai_001_001/cam_00/0000",)
     sample = folder[0]
-    assert sample.origin == Origin("rendered") and isinstance(sample.camera, Camera)
+    assert sample.origin == Provenance("rendered") and isinstance(sample.camera, Camera)
     z, normals = room.seen(indoor.HYPERSIM)
     depth, valid = sample.targets["depth"], sample.valid["depth"]
     unknown = torch.zeros_like(valid)

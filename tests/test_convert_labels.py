@@ -19,7 +19,7 @@ from twofold.data.convert import CONVERTERS, convert
 from twofold.data.convert.cityscapes import CLASSES
 from twofold.data.convert.composition import over
 from twofold.image import read_image, read_map
-from twofold.sample import Origin
+from twofold.sample import Provenance
 
 
 def converted(name: str, tree: Path, split: str, **options) -> Folder:
@@ -212,7 +212,7 @@ def test_composition_lays_each_foreground_over_its_own_backgrounds(tmp_path):
     wanted = (alpha * front + (1 - alpha) * behind).numpy().astype(np.float64)
     got = (sample.image * 255).round().numpy()
     assert (got <= wanted + 0.02).all() and (wanted - got < 1.01).all()
-    assert isinstance(sample.origin, Origin)
+    assert isinstance(sample.origin, Provenance)
     assert sample.origin.generator["composed"]["background"] == "2008_000023.jpg"
     assert (sample.targets["matting"] - alpha).abs().max() < 1e-6
     assert set(sample.targets["trimap"].unique().mul(255).round().tolist()) <= {0, 128, 255}

@@ -17,7 +17,7 @@ from twofold.data.writer import FolderWriter
 from twofold.evaluate import get_eval_protocol, score
 from twofold.evaluate.alignment_checks import fit_diagnostics, fitted_scale
 from twofold.predict.prediction import SPACES
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 from twofold.tasks import TASKS
 
 PROTOCOLS = {
@@ -40,7 +40,7 @@ def scene(seed: int) -> Sample:
     known = torch.rand(1, SIZE, SIZE, generator=rng) > 0.1
     return Sample(
         torch.rand(3, SIZE, SIZE, generator=rng), {"depth": torch.where(known, depth, 0.0)}, {"depth": known},
-        id=f"scene-{seed}", origin=Origin("real"),
+        id=f"scene-{seed}", origin=Provenance("real"),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from twofold.cli.main import run as command
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
 from twofold.evaluate import get_eval_protocol
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 
 ALL = torch.ones(1, 16, 16, dtype=torch.bool)
 HALF = torch.zeros(1, 16, 16)
@@ -24,7 +24,7 @@ def written(root: Path, target: str, labels: list[torch.Tensor]) -> Path:
     writer = FolderWriter(root, {"name": "labels", "targets": {target: {}}, **classes})
     for i, label in enumerate(labels):
         image = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(i))
-        writer.write(Sample(image, {target: label}, {target: ALL}, id=f"s-{i}", origin=Origin("real")))
+        writer.write(Sample(image, {target: label}, {target: ALL}, id=f"s-{i}", origin=Provenance("real")))
     writer.finish()
     return root
 

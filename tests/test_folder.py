@@ -16,7 +16,7 @@ from twofold.data import Folder, FolderError, FolderWriter, validate
 from twofold.data.codecs import DEFAULT_CODECS, decode, write_target
 from twofold.geometry import Camera, convert_frame, unit
 from twofold.image import read_map, write_image
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 
 HEADER = {"name": "toy", "targets": {"depth": {}, "normals": {}, "mask": {}, "semantic": {}}}
 SIZE = (6, 8)
@@ -40,7 +40,7 @@ def a_sample(id: str, seed: int = 0) -> Sample:
         caption="a room, with “quotes”",
         id=id,
         camera=Camera(7.0, 7.5, 3.5, 2.5, 8, 6),
-        origin=Origin("rendered", ("parent",), {"seed": 3}),
+        origin=Provenance("rendered", ("parent",), {"seed": 3}),
     )
 
 
@@ -123,7 +123,7 @@ def test_a_sample_without_targets_or_camera_is_fine(tmp_path):
     assert row["camera"] == {"K": None} and row["targets"] == {}
     assert writer.finish() == 1
     sample = Folder(tmp_path)[0]
-    assert sample.id == "train/a" and sample.camera is None and sample.origin == Origin("real")
+    assert sample.id == "train/a" and sample.camera is None and sample.origin == Provenance("real")
 
 
 # ---- killed, resumed, shared
@@ -225,7 +225,7 @@ def test_what_the_writer_cannot_keep_is_refused(tmp_path):
     with pytest.raises(ValueError, match="does not fit"):
         writer.write(Sample(image, {"depth": torch.full((1, *SIZE), 140.0)}, {"depth": mask}, id="b"))
     with pytest.raises(FolderError, match="JSON"):
-        writer.write(Sample(image, id="b", origin=Origin("real", (), {"x": math.nan})))
+        writer.write(Sample(image, id="b", origin=Provenance("real", (), {"x": math.nan})))
     assert not writer.has("b")
     with pytest.raises(FolderError, match="JSON"):
         FolderWriter(tmp_path / "new", {"when": object()})
@@ -253,7 +253,7 @@ def test_a_kinect_folder_reads_by_the_same_rules(tmp_path):
     sample = Folder(plain(tmp_path / "k", header, row, d_png=depth))[0]
     assert sample.targets["depth"][0, 0, :4].tolist() == pytest.approx([0, 0.001, 65.535, 1.5])
     assert sample.valid["depth"][0, 0, :4].tolist() == [False, True, True, True]
-    assert sample.caption == "a desk" and sample.origin == Origin("rendered")
+    assert sample.caption == "a desk" and sample.origin == Provenance("rendered")
     assert sample.camera == Camera(7, 7, 3, 2, 8, 6)
 
 

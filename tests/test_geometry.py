@@ -16,7 +16,7 @@ from twofold.geometry import (
     unit,
     unproject,
 )
-from twofold.sample import Origin, Sample, stack
+from twofold.sample import Provenance, Sample, stack
 from twofold.targets import TARGETS
 
 CAMERA = Camera(60.0, 62.0, 31.0, 24.5, 64, 48)
@@ -251,7 +251,7 @@ def test_a_sample_whose_parts_do_not_fit_is_refused():
     with pytest.raises(ValueError, match="image"):
         Sample(torch.rand(4, 4, 6))
     with pytest.raises(ValueError, match="origin"):
-        Origin("guessed")  # ty: ignore[invalid-argument-type]
+        Provenance("guessed")  # ty: ignore[invalid-argument-type]
 
 
 def test_every_target_has_channels_a_unit_and_a_description():

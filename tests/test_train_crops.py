@@ -11,7 +11,7 @@ import torch
 from twofold.backbones import new
 from twofold.data.writer import FolderWriter
 from twofold.geometry import unit
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 from twofold.tasks import TASKS
 from twofold.train import (
     DataConfig,
@@ -56,7 +56,7 @@ def striped(size: tuple[int, int], normals: bool = False) -> Sample:
     known = torch.ones(1, h, w, dtype=torch.bool)
     known[:, :, : w // 4] = False
     targets = {"depth": depth, "normals": vectors} if normals else {"depth": depth}
-    return Sample(image, targets, dict.fromkeys(targets, known), id="striped", origin=Origin("rendered"))
+    return Sample(image, targets, dict.fromkeys(targets, known), id="striped", origin=Provenance("rendered"))
 
 
 def test_a_cell_is_known_where_all_its_pixels_are():

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from twofold.data.writer import FolderWriter
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 from twofold.targets.people import heatmaps
 
 
@@ -29,13 +29,13 @@ def sphere(seed: int, size: int = 64) -> Sample:
     known = torch.ones(1, size, size, dtype=torch.bool)
     return Sample(
         image, {"depth": depth, "normals": normal}, {"depth": known, "normals": known},
-        "a ball before a wall", f"ball-{seed}", None, Origin("rendered"),
+        "a ball before a wall", f"ball-{seed}", None, Provenance("rendered"),
     )  # fmt: skip
 
 
-def origin_of(sample: Sample) -> Origin:
+def origin_of(sample: Sample) -> Provenance:
     """The one origin of a sample that is not a batch."""
-    assert isinstance(sample.origin, Origin)
+    assert isinstance(sample.origin, Provenance)
     return sample.origin
 
 

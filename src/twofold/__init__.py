@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from twofold.image import ImageError, read_image, read_map
     from twofold.predict.diffusion import DiffusionPredictor
     from twofold.predict.prediction import Prediction
-    from twofold.sample import Origin, Sample
+    from twofold.sample import Provenance, Sample
     from twofold.tasks import TASKS, Task
 
 _HOMES = {
@@ -30,7 +30,7 @@ _HOMES = {
     "ImageError": "twofold.image",
     "Model": "twofold.checkpoints",
     "ModelError": "twofold.checkpoints",
-    "Origin": "twofold.sample",
+    "Provenance": "twofold.sample",
     "Prediction": "twofold.predict.prediction",
     "DiffusionPredictor": "twofold.predict.diffusion",
     "Sample": "twofold.sample",
@@ -50,7 +50,7 @@ __all__ = [
     "ImageError",
     "Model",
     "ModelError",
-    "Origin",
+    "Provenance",
     "Prediction",
     "DiffusionPredictor",
     "Sample",

@@ -1,6 +1,6 @@
 """Cameras, frames of normals, points from depth, and the least-squares fit of one map to another.
 
-Frames are named by where their three axes point, seen by the person who looks at the picture:
+A frame is named by the directions of its three axes, as seen in the image:
 
     RUB  x right, y up,   z to the viewer   (OpenGL; the frame of every normal inside the library)
     LUB  x left,  y up,   z to the viewer   (indoor normal data sets)
@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# Two steps in depth that differ by more than this share of the depth are taken for an edge, not for noise.
+# Two depth steps that differ by more than this fraction of the depth are an edge, not noise.
 EDGE = 0.01
 
 # Each frame's axes, as signs relative to RUB.
@@ -35,11 +35,11 @@ FRAMES: dict[str, tuple[int, int, int]] = {
 class Camera:
     """A pinhole camera. All numbers are in pixels; the centre of the top-left pixel is (0, 0).
 
-    So the middle of a picture of `width` pixels is at cx = (width - 1) / 2. A point (x, y, z) in RDF is seen at the
+    So the middle of an image of `width` pixels is at cx = (width - 1) / 2. A point (x, y, z) in RDF projects to the
     pixel K (x, y, z), K = [[fx, skew[0], cx], [skew[1], fy, cy], [tilt[0], tilt[1], 1]]. `tilt` (per pixel) is not 0
-    where the image plane does not stand upright on the z axis, as with tilt-shift lenses; only such a camera has a
+    where the image plane is not perpendicular to the z axis, as with tilt-shift lenses; only such a camera has a
     `skew`.
-    Raises ValueError for sizes and focal lengths that are not positive, or a pixel that looks backwards.
+    Raises ValueError for sizes and focal lengths that are not positive, or a pixel whose ray points backwards.
     """
 
     fx: float
@@ -54,11 +54,13 @@ class Camera:
     def __post_init__(self) -> None:
         numbers = (self.fx, self.fy, self.cx, self.cy, *self.skew, *self.tilt)
         if not all(math.isfinite(n) for n in numbers) or min(self.fx, self.fy) <= 0:
-            raise ValueError(f"a camera needs finite numbers and a positive focal length, not {numbers}")
+            raise ValueError(
+                f"the camera has {numbers}; expected finite parameters and positive focal lengths"
+            )
         if min(self.width, self.height) < 1:
-            raise ValueError(f"a camera of {self.width}x{self.height} pixels sees nothing")
+            raise ValueError(f"the camera has {self.width}x{self.height} pixels; expected at least 1x1")
         if any(self.tilt) and not bool((self._directions()[2] > 0).all()):
-            raise ValueError(f"a camera with the tilt {self.tilt} sees backwards at an edge of the image")
+            raise ValueError(f"with the tilt {self.tilt} rays at an edge of the image point backwards")
 
     @classmethod
     def from_matrix(cls, matrix: Sequence[Sequence[float]], width: int, height: int) -> Camera:
@@ -80,29 +82,29 @@ class Camera:
         return torch.tensor(rows, dtype=torch.float64)
 
     def resized(self, width: int, height: int) -> Camera:
-        """The camera of the same picture after resizing to `width` x `height`."""
+        """The camera of the image resized to `width` x `height`."""
         sx, sy = width / self.width, height / self.height
-        # Half a pixel in and out, because the *corner* of the picture stays put, not the first centre.
+        # Shifted by half a pixel, because the corner of the image stays in place, not the first centre.
         if any(self.tilt):
             return self._moved([[sx, 0, 0.5 * sx - 0.5], [0, sy, 0.5 * sy - 0.5], [0, 0, 1]], width, height)
         cx, cy = (self.cx + 0.5) * sx - 0.5, (self.cy + 0.5) * sy - 0.5
         return Camera(self.fx * sx, self.fy * sy, cx, cy, width, height)
 
     def cropped(self, left: int, top: int, width: int, height: int) -> Camera:
-        """The camera of the window whose top-left pixel is (left, top). The window may leave the picture."""
+        """The camera of the window whose top-left pixel is (left, top). The window may exceed the image."""
         if any(self.tilt):
             return self._moved([[1, 0, -left], [0, 1, -top], [0, 0, 1]], width, height)
         return replace(self, cx=self.cx - left, cy=self.cy - top, width=width, height=height)
 
     def flipped(self) -> Camera:
-        """The camera of the picture mirrored left to right."""
+        """The camera of the image mirrored left to right."""
         if any(self.tilt):
-            # The scene is mirrored with it: the x axis turns around on both sides of K.
+            # The scene is mirrored too: x changes its sign on both sides of K.
             return self._moved([[-1, 0, self.width - 1], [0, 1, 0], [0, 0, 1]], self.width, self.height, -1)
         return replace(self, cx=self.width - 1 - self.cx)
 
     def rays(self) -> Tensor:
-        """Where each pixel looks: float64 3 h w, RDF, scaled so that z is 1."""
+        """The ray of each pixel: float64 3 h w, RDF, scaled so that z is 1."""
         if any(self.tilt):
             directions = self._directions()
             return directions / directions[2:]
@@ -114,13 +116,13 @@ class Camera:
         )
 
     def _moved(self, pixels: list[list[float]], width: int, height: int, x: int = 1) -> Camera:
-        """The camera of which pixels are moved by a 3x3 matrix, and whose x axis is turned by the sign ``x``."""
+        """The camera with pixels transformed by a 3x3 matrix, and the x axis multiplied by the sign ``x``."""
         moved = torch.tensor(pixels, dtype=torch.float64) @ self.matrix()
         moved[:, 0] *= x
         return Camera.from_matrix((moved / moved[2, 2]).tolist(), width, height)
 
     def _directions(self) -> Tensor:
-        """Of each pixel, in RDF, of any positive length."""
+        """The ray of each pixel, in RDF, of any positive length."""
         x = torch.arange(self.width, dtype=torch.float64).expand(self.height, -1)
         y = torch.arange(self.height, dtype=torch.float64)[:, None].expand(-1, self.width)
         inverse = torch.linalg.inv(self.matrix())
@@ -129,16 +131,16 @@ class Camera:
 
 def unit(x: Tensor, dim: int = -3) -> Tensor:
     """Vectors along `dim` scaled to length 1; the zero vector stays zero, and has a finite gradient."""
-    # By squares, because torch's vector_norm over a leading dimension is some 30 times slower.
+    # From squares, because torch's vector_norm over a leading dimension is about 30 times slower.
     square = (x * x).sum(dim, keepdim=True)
     return x * square.clamp(min=max(1e-24, torch.finfo(x.dtype).tiny)).rsqrt()
 
 
 def convert_frame(normals: Tensor, source: str, target: str) -> Tensor:
-    """Normals *b 3 h w of frame `source`, said in frame `target` (names in FRAMES)."""
+    """Normals *b 3 h w from the frame `source` to the frame `target` (names in FRAMES)."""
     for name in (source, target):
         if name not in FRAMES:
-            raise ValueError(f"no frame is called {name!r}; the frames are {', '.join(FRAMES)}")
+            raise ValueError(f"unknown frame {name!r}; known: {', '.join(FRAMES)}")
     signs = [a * b for a, b in zip(FRAMES[source], FRAMES[target], strict=True)]
     return normals * normals.new_tensor(signs)[:, None, None]
 
@@ -148,17 +150,17 @@ def unproject(depth: Tensor, camera: Camera) -> Tensor:
     if depth.shape[-3:] != (1, camera.height, camera.width):
         size = f"1 {camera.height} {camera.width}"
         raise ValueError(
-            f"the camera sees {size}, the depth is {tuple(depth.shape)}; resize one to the other"
+            f"the depth is {tuple(depth.shape)}, and the camera has {size}; resize one to the other"
         )
     return depth * camera.rays().to(depth)
 
 
 def _tangent(points: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Differences of neighbouring points along `dim` (-1 columns, -2 rows), and where there is one.
+    """Differences of neighbouring points along `dim` (-1 columns, -2 rows), and where one exists.
 
-    The mean of the steps forward and backward, for the sake of noise; but where their jumps in z differ by
-    more than EDGE of the depth there is an edge, and the step with the smaller jump stays on the surface.
-    `points` are *b 3 h w with NaN where unknown; both answers have that size.
+    The mean of the forward and backward steps, to reduce noise; where their jumps in z differ by more than
+    EDGE of the depth there is an edge, and the step with the smaller jump is used.
+    `points` are *b 3 h w with NaN where unknown; both results have that size.
     """
     step = points.diff(dim=dim)
     rim = torch.full_like(points.narrow(dim, 0, 1), math.nan)
@@ -191,15 +193,17 @@ def normals_from_depth(depth: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
 def align_affine(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[float, float]:
     """The (scale, shift) that minimise sum (scale * prediction + shift - target)^2 over `valid`.
 
-    The three have one shape; values outside `valid` never matter. Solved in float64. A constant prediction
-    leaves a line of solutions: the one of least norm is returned. ValueError when no pixel is valid or a
-    valid one is not finite.
+    The three have one shape; values outside `valid` have no influence. Solved in float64. For a constant
+    prediction the solution of least norm is returned. Raises ValueError when no pixel is valid or a valid one
+    is not finite.
     """
     p, d = prediction[valid].double(), target[valid].double()
     if p.numel() == 0:
-        raise ValueError("no valid pixel to align to; leave this image out and count it")
+        raise ValueError(
+            "there is no valid pixel to align to; exclude this image and report it"
+        )
     if not (p.isfinite().all() and d.isfinite().all()):
-        raise ValueError("a valid pixel is NaN or infinite; mask it, or mend what predicted it")
+        raise ValueError("a valid pixel is NaN or infinite; mask it, or fix the predictor")
     mean_p, mean_d = p.mean(), d.mean()
     centred = p - mean_p
     # Below this the spread is rounding of the mean: the prediction is constant.

@@ -1,4 +1,4 @@
-"""One picture and what is known about it. Real, rendered and synthetic pictures are the same type."""
+"""One image with its labels. Real, rendered and synthetic samples have the same type."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from twofold.targets import target_spec
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a sample comes from: a photograph, a renderer, or a generative model with its full settings.
+class Provenance:
+    """Where a sample comes from.
 
-    `parents` are ids of the samples it was made from; `generator` says how (JSON values only).
+    Attributes:
+        kind: ``real`` (a photograph), ``rendered``, or ``synthetic`` (of a generative model).
+        parents: ids of the samples it was generated from.
+        generator: the generator's settings, JSON values only.
     """
 
     kind: Literal["real", "rendered", "synthetic"] = "real"
@@ -26,7 +29,7 @@ class Origin:
 
     def __post_init__(self) -> None:
         if self.kind not in ("real", "rendered", "synthetic"):
-            raise ValueError(f"an origin is real, rendered or synthetic, not {self.kind!r}")
+            raise ValueError(f"the origin of a sample is {self.kind!r}; expected real, rendered or synthetic")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +37,12 @@ class Sample:
     """An image and its targets, or (with a leading dimension b) a batch of them.
 
     image    float *b 3 h w, sRGB in [0, 1]; uint8 is divided by 255
-    targets  by name, *b c h w, in the unit that `targets.TARGETS` gives
-    valid    by the same names, bool *b 1 h w: where the target may be trusted; nothing is learned or scored
-             elsewhere, and the values there are 0 (or +inf for a depth known to be far)
-    camera   of this picture at this size, if known
+    targets  by name, *b c h w, in the unit of `targets.TARGETS`
+    valid    by the same names, bool *b 1 h w: where the target is valid; other pixels are neither trained nor
+             scored, and have the value 0 (or +inf for a depth known to be far)
+    camera   of this image at this size, if known
 
-    In a batch, caption, id, camera and origin are tuples. ValueError for shapes that do not fit together.
+    In a batch, caption, id, camera and origin are tuples. Raises ValueError for shapes that do not fit together.
     """
 
     image: Tensor
@@ -48,34 +51,36 @@ class Sample:
     caption: str | tuple[str, ...] = ""
     id: str | tuple[str, ...] = ""
     camera: Camera | tuple[Camera | None, ...] | None = None
-    origin: Origin | tuple[Origin, ...] = Origin("real")
+    origin: Provenance | tuple[Provenance, ...] = Provenance("real")
 
     def __post_init__(self) -> None:
         if self.image.dtype == torch.uint8:
             object.__setattr__(self, "image", self.image.float() / 255)
         *batch, channels, height, width = self.image.shape
         if channels != 3 or len(batch) > 1 or not self.image.is_floating_point():
-            raise ValueError(f"an image is float 3 h w or b 3 h w, not {tuple(self.image.shape)}")
+            raise ValueError(
+                f"the image is {self.image.dtype} {tuple(self.image.shape)}; expected float 3 h w or b 3 h w"
+            )
         if set(self.targets) != set(self.valid):
             raise ValueError(
-                f"targets {sorted(self.targets)} and valid {sorted(self.valid)} must have the same names"
+                f"targets {sorted(self.targets)} and valid {sorted(self.valid)} have different names"
             )
         for name, target in self.targets.items():
             known = target_spec(name).channels or target.shape[-3]
             self._check(f"target {name}", target, (*batch, known, height, width))
             self._check(f"valid {name}", self.valid[name], (*batch, 1, height, width))
             if self.valid[name].dtype != torch.bool:
-                raise ValueError(f"valid {name} of {self.id!r} is {self.valid[name].dtype}; a mask is bool")
+                raise ValueError(f"valid {name} of {self.id!r} is {self.valid[name].dtype}; expected bool")
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.image.shape))
         targets = ", ".join(self.targets) or "none"
-        kind = self.origin.kind if isinstance(self.origin, Origin) else "batch"
+        kind = self.origin.kind if isinstance(self.origin, Provenance) else "batch"
         return f"Sample({self.id!r}, image {shape}, targets: {targets}, {kind})"
 
     def _check(self, name: str, x: Tensor, shape: tuple[int, ...]) -> None:
         if tuple(x.shape) != shape:
-            raise ValueError(f"{name} of {self.id!r} is {tuple(x.shape)}; beside this image it is {shape}")
+            raise ValueError(f"{name} of {self.id!r} is {tuple(x.shape)}; for this image expected {shape}")
 
     def to(self, device: torch.device | str) -> Sample:
         """The same sample with its tensors on `device`."""
@@ -90,15 +95,15 @@ class Sample:
 def stack(samples: Sequence[Sample]) -> Sample:
     """Samples of one size as one batch (b ...).
 
-    A target that only some of them have is zero, with `valid` False, for the others. ValueError when there
-    is no sample or the sizes differ.
+    A target that only some samples have is zero and invalid for the others. Raises ValueError without a
+    sample, or when the sizes differ.
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")
     sizes = {tuple(s.image.shape) for s in samples}
     if len(sizes) > 1:
         raise ValueError(
-            f"samples of sizes {sorted(sizes)} do not stack; resize or crop them to one size first"
+            f"samples have the sizes {sorted(sizes)}; resize or crop them to one size to stack them"
         )
     names = sorted({name for s in samples for name in s.targets})
     return Sample(
@@ -113,6 +118,6 @@ def stack(samples: Sequence[Sample]) -> Sample:
 
 
 def _stack_or_zero(maps: list[Tensor | None]) -> Tensor:
-    """The maps stacked, with zeros (False) in place of None; at least one must be there."""
+    """The maps stacked, with zeros (False) in place of None; at least one is not None."""
     like = next(x for x in maps if x is not None)
     return torch.stack([torch.zeros_like(like) if x is None else x for x in maps])

@@ -270,8 +270,8 @@ def marigold_like(folder: Path) -> ModelSettings | None:
             protocol=protocol,
             space=name if name in ("depth", "disparity") else "",
             part=i,
-            frame="RUB" if name == "normals" else None,
-            clip="channels" if name == "normals" else "mean",
+            frame=TASKS[name].frame,
+            clip="channels" if TASKS[name].frame else "mean",
         )
         for i, name in enumerate(names)
     }

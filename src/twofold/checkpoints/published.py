@@ -1,4 +1,4 @@
-"""The published models of the field, one row each: where they are, and what nobody wrote into their files."""
+"""Published models, one row each: where they are, and the settings that their files do not contain."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Literal
 
 from ..predict.diffusion import Edge
 from ..protocols import MultiStep, Noise, OneStep
+from ..tasks import TASKS
 from .settings import TaskSettings
 
 
@@ -17,20 +18,23 @@ class Published:
     """One published model.
 
     Attributes:
-        source: hub id, or where its authors keep it.
-        method: as its paper calls it.
+        source: hub id, or the address of its files.
+        method: its name in its paper.
         paper: arXiv number.
-        tasks: how each is asked and read.
-        licence: of the weights, as their page says; to be checked there before use.
-        size: edge the authors work at, 0 for the picture's own; ``edge`` says which.
-        parts: folders of the repository that are read.
-        unet: its folder; ``vae`` likewise.
+        tasks: settings of each task.
+        licence: of the weights, as their page states it; check it there before use.
+        size: edge that the authors resize images to, 0 for none; ``edge`` is which one.
+        edge: see `ModelSettings`.
+        unet: folder of the U-Net.
+        vae: folder of the autoencoder.
         text: whether the repository has a text encoder.
-        base: the family whose parts complete it, where it is not whole.
-        headless: the network has no output layer, because a head reads its features.
-        lora: the file of low-rank weights it consists of.
-        head: the folder of a DPT head, and what it ends in.
+        base: the family whose components complete an incomplete checkpoint.
+        headless: whether the network has no output layer, because a head reads its features.
+        lora: file of the low-rank weights that the checkpoint consists of.
+        head: folder of a DPT head.
+        head_activation: of that head's output.
         note: what a user should know.
+        parts: further folders of the repository that are read.
     """
 
     source: str
@@ -53,29 +57,29 @@ class Published:
 
     @property
     def generates(self) -> bool:
-        """Whether the network still generates images: Diff-2-in-1 trains heads beside a frozen one, the rest do not."""
+        """Whether the network still generates images: true of Diff-2-in-1, whose network is frozen."""
         return self.method == "Diff-2-in-1"
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """What has to be fetched of the repository."""
+        """Folders of the repository that are fetched."""
         own = (self.unet, self.vae, "scheduler", self.head) if not self.lora else ()
         text = ("text_encoder", "tokenizer") if self.text else ()
         return tuple(p for p in (*own, *text, *self.parts) if p)
 
 
 def _task(protocol: OneStep | MultiStep, name: str, **more: object) -> TaskSettings:
-    frame = "RUB" if name == "normals" else None
-    # Elsewhere the task's own word for its numbers holds.
+    frame = TASKS[name].frame
+    # Otherwise the space is the task's.
     space = name if name in ("depth", "disparity") else ""
-    # All but E2E-FT hold each number of a vector in range, which turns it a little, before they make it unit.
-    clip = "channels" if name == "normals" else "mean"
+    # All but E2E-FT clip each component of a vector, which changes its direction a little, before normalising it.
+    clip = "channels" if frame else "mean"
     return TaskSettings.model_validate(
         {"protocol": protocol, "space": space, "frame": frame, "clip": clip, **more}
     )
 
 
-# As their pages said when this was written; some change, so each is to be read there before use.
+# As stated on their pages when this was written; check there before use.
 APACHE, RAIL = "Apache-2.0 (see the model's page)", "CreativeML Open RAIL++-M (see the model's page)"
 NON_COMMERCIAL = "code for non-commercial academic use; see the model's page"
 
@@ -96,17 +100,18 @@ _JOURNAL = "2505.09358"
 
 
 def _e2e(repo: str, space: str) -> Published:
-    # Neither the zeros nor that x0 leaves the sampler stands in the checkpoint.
+    # The checkpoint contains neither the zeros nor that the sampler returns x0.
     protocol = MultiStep(steps=1, start="zeros", spacing="trailing", final="x0", noise=Noise())
-    # The authors train with 77 padded tokens and predict with 2; what they predict with is what is measured.
-    frame = "LUB" if space == "normals" else None
-    # Its normals are made unit as they are decoded, of any length.
+    # The authors train with 77 padded tokens and predict with 2, as here.
+    frame = "LUB" if TASKS[space].frame else None
+    # Its normals are normalised as decoded, without clipping.
     tasks = {
-        space: _task(protocol, space, frame=frame, stretch=space == "depth", clip="mean", resize="antialias")
+        space: _task(protocol, space, frame=frame, stretch=frame is None, clip="mean", resize="antialias")
     }
     return Published(f"GonzaloMG/{repo}", "E2E-FT", "2409.11355", tasks, "see the model's page")
 
 
+_UNKNOWN_X = "the sign of x of its normals is not documented; check it on one image"
 _GENPERCEPT_TASKS = {
     "depth": "depth",
     "disparity": "disparity",
@@ -120,16 +125,17 @@ _GENPERCEPT_TASKS = {
 def _genpercept(name: str, version: str = "v2", dpt: bool = False) -> Published:
     task = _GENPERCEPT_TASKS[name]
     old = version == "v1"
-    # v1 was trained with the empty prompt padded to 77 tokens; its depth is stretched to each image's range.
+    # v1 was trained with the empty prompt padded to 77 tokens; its depth is min-max normalised per image.
     how = _task(
-        OneStep(timestep=1, train_timesteps="random"), task, pad=old, stretch=dpt or (old and task == "depth"),
+        OneStep(timestep=1, train_timesteps="random"), task, pad=old,
+        stretch=dpt or (old and TASKS[task].space == "depth"),
         head="dpt" if dpt else "latent", resize="antialias",
     )  # fmt: skip
     unet = f"unet_{name}{'_dpt_head' if dpt else ''}_{version}"
     first_home = old and name in ("depth", "normal")
     licence = "CC0-1.0 (see the model's page)" if first_home else NON_COMMERCIAL
     source = "guangkaixu/GenPercept" if first_home else "guangkaixu/genpercept-models"
-    note = "the x sign of its normals is not documented: try one picture" if task == "normals" else ""
+    note = _UNKNOWN_X if TASKS[task].frame else ""
     return Published(
         source, "GenPercept", "2403.06090", {task: how}, licence, unet=unet, text=False, base="sd21", headless=dpt,
         head="dpt_head_identity" if dpt else "", note=note,
@@ -145,33 +151,33 @@ def _lotus(repo: str, space: str, generative: bool) -> Published:
         timestep=999, prediction_type="x0", condition="concat" if generative else "replace", start="gaussian",
         encode="sample", class_labels=_ANNOTATE,
     )  # fmt: skip
-    frame = "LUB" if space == "normals" else None
+    frame = "LUB" if TASKS[space].frame else None
     tasks = {space: _task(protocol, space, frame=frame, clip="channels", resize="nearest")}
     return Published(f"jingheya/{repo}", "Lotus", "2409.18124", tasks, "Apache-2.0")
 
 
 def _dmp(space: str) -> Published:
-    # Asked at 801, 601, ..., 1; the SD 1.4 weights below it were taught noise, this predicts v.
+    # Time steps 801, 601, ..., 1; the SD 1.4 base predicts noise, this predicts v.
     protocol = MultiStep(
         steps=5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
         noise=Noise(prediction_type="v"),
     )  # fmt: skip
-    clip = "lower" if space == "depth" else "channels"
+    clip = "channels" if TASKS[space].frame else "lower"
     tasks = {space: _task(protocol, space, pad=True, clip=clip, resize="bicubic")}
     facts = {
         "depth": "its 1 is 8 metres",
-        "normals": "the x sign of its normals is not documented: try one picture",
+        "normals": _UNKNOWN_X,
     }
     return Published(
         "https://github.com/shinying/dmp", "DMP", "2311.18832", tasks, "see the project's page", size=512,
         edge="shortest", base="sd14", lora="pytorch_lora_weights", text=False,
-        note="kept on a cloud drive: give the folder of the download. These settings are of its *-notext checkpoints; "
-        f"the others want a caption by BLIP-2 and guidance 2. {facts[space][0].upper()}{facts[space][1:]}",
+        note="its files are on a cloud drive: pass the downloaded folder. The settings are of its *-notext checkpoints; "
+        f"the others need a caption by BLIP-2 and guidance 2. {facts[space][0].upper()}{facts[space][1:]}",
     )  # fmt: skip
 
 
 def _diff2in1(protocol: OneStep, size: int, edge: Edge) -> Published:
-    # Its files paint LUB; they are turned as they are read.
+    # Its files predict LUB; the weights are converted to RUB when they are read.
     asked = _task(protocol, "normals", head="bae", pad=True)
     return Published(
         "https://huggingface.co/ShuhongZheng/diff-2-in-1", "Diff-2-in-1", "2411.05005", {"normals": asked},

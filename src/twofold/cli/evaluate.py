@@ -157,6 +157,7 @@ def evaluate(
         check_source(context, model, network)
     from twofold.data.folder import Folder
     from twofold.evaluate import EvalRequest, evaluation_from_files, evaluation_from_model, get_benchmark
+    from twofold.targets import target_spec
 
     folder = Folder(data)
     known = get_benchmark(benchmark) if benchmark else None
@@ -165,9 +166,9 @@ def evaluate(
     if predictions is not None:
         if layout:
             refuse_unused(context, f"with --layout {layout}, which says it", "scale", "frame", "stretch")
-        if eval_protocols[0].target == "keypoints":
+        if target_spec(eval_protocols[0].target).is_points:
             refuse_unused(context, "on people, whose results are a file", "stretch", "layout")
-        if eval_protocols[0].target == "normals":
+        if target_spec(eval_protocols[0].target).is_direction:
             refuse_unused(context, "on normals, whose files have a range of their own", "scale")
         else:
             refuse_unused(context, f"on {eval_protocols[0].target}: only vectors have a frame", "frame")

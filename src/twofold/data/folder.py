@@ -21,7 +21,7 @@ from twofold.data.points import drawn, is_inline
 from twofold.data.targets import descriptor, read_target
 from twofold.geometry import Camera
 from twofold.image.square import map_resized_to_square, resized_to_square
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 from twofold.targets import TARGETS, target_spec
 
 # KITTI's depth benchmark: the lowest 352 rows, the middle 1216 columns.
@@ -207,12 +207,12 @@ def _camera(row: Row, width: int, height: int, where: str) -> Camera | None:
         raise FolderError(f"{where}: its camera is wrong: {error}") from None
 
 
-def _origin(row: Row, where: str) -> Origin:
+def _origin(row: Row, where: str) -> Provenance:
     """Who made the sample. A row with only `"real": false` is a rendering; one that says nothing, real."""
     said = row.get("provenance") or {}
     kind = said.get("origin") or ("real" if row.get("real", True) else "rendered")
     try:
-        return Origin(kind, tuple(said.get("parents") or ()), said.get("generator") or {})
+        return Provenance(kind, tuple(said.get("parents") or ()), said.get("generator") or {})
     except ValueError as error:
         raise FolderError(f"{where}: {error}") from None
 

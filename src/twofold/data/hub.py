@@ -28,7 +28,7 @@ from twofold.image import ImageError, read_image
 from twofold.image.maps import as_map, read_stored
 from twofold.image.raster_format import RasterFormat, array_format, raster_format
 from twofold.io import report_disk_full
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 from twofold.targets import target_spec
 
 # How each format begins, and the suffix by which the readers know it.
@@ -143,7 +143,7 @@ def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder
         raise FolderError(
             f"{where}, column {columns.caption!r} holds {type(caption).__name__}; a caption is text"
         )
-    return Sample(image, targets, valid, caption or "", id, camera, Origin(kind))
+    return Sample(image, targets, valid, caption or "", id, camera, Provenance(kind))
 
 
 def _picture(value: Any, place: str) -> Tensor:

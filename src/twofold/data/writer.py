@@ -28,7 +28,7 @@ from twofold.data.points import DRAWN, check_joints
 from twofold.image import ImageError, write_image
 from twofold.image.memory import check_range
 from twofold.io import OutputFolder, UnsafeNameError, check_name, safe_output_path
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 
 # Names that every file system and every shell takes as they are.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
@@ -114,7 +114,7 @@ class FolderWriter:
     def _describe(self, sample: Sample, inline: Mapping[str, Mapping[str, Any]]) -> tuple[str, Row]:
         """The id and the row, still without targets; everything about them is checked."""
         id, camera, origin = sample.id, sample.camera, sample.origin
-        if not isinstance(id, str) or not isinstance(origin, Origin) or isinstance(camera, tuple):
+        if not isinstance(id, str) or not isinstance(origin, Provenance) or isinstance(camera, tuple):
             raise FolderError(f"{self.root} takes one sample at a time, not a batch")
         if not _ID.fullmatch(id) or len(id) > 200:
             raise FolderError(f"{id!r} cannot be an id: use letters, digits, '.', '_', '-' and '/'")

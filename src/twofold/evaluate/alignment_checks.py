@@ -15,6 +15,7 @@ from torch import Tensor
 from ..geometry import align_affine
 from ..predict.prediction import SPACES
 from ..sample import Sample
+from ..targets import target_spec
 from ..tasks import TASKS
 from .measure import resize_to_target, truth
 from .protocol import EvalProtocol
@@ -37,7 +38,7 @@ _FROM_METRES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def uses_alignment(protocol: EvalProtocol) -> bool:
     """Whether a protocol fits depth before it is measured."""
-    return protocol.target == "depth" and protocol.align != "none"
+    return target_spec(protocol.target).is_distance and protocol.align != "none"
 
 
 def fitted_scale(prediction: Tensor, target: Tensor, valid: Tensor, space: str) -> float:

@@ -14,6 +14,7 @@ from .. import visualization
 from ..image import resize
 from ..metrics import angle
 from ..sample import Sample
+from ..targets import target_spec
 from ..tasks.semantic import show as show_ids
 from .measure import truth
 from .protocol import EvalProtocol
@@ -54,7 +55,8 @@ def render_example(
 
 def _drawn(name: str, said: Tensor, true: Tensor, valid: Tensor, classes: int) -> list[tuple[str, Tensor]]:
     """Truth, prediction and error in colours, with their captions."""
-    if name == "depth":
+    spec = target_spec(name)
+    if spec.is_distance:
         low, high = _range(true, valid)
         both = [(x - low) / (high - low) for x in (true, said)]
         error = (said - true).abs() / true.clamp(min=1e-6) / _DEPTH_ERROR
@@ -64,14 +66,14 @@ def _drawn(name: str, said: Tensor, true: Tensor, valid: Tensor, classes: int) -
             ("prediction, fitted, same scale", visualization.color_depth(both[1])),
             (f"relative error, 0 to {_DEPTH_ERROR:.0%}", _heat(error, valid)),
         ]
-    if name == "normals":
+    if spec.is_direction:
         error = angle(said, true).unsqueeze(-3) / _ANGLE_ERROR
         return [
             ("truth", visualization.color_normals(true, valid)),
             ("prediction", visualization.color_normals(said)),
             (f"angle, 0 to {_ANGLE_ERROR:.0f}°", _heat(error, valid)),
         ]
-    if _are_ids(name):
+    if spec.is_ids:
         right = (said == true).float() * 0.85
         wrong = torch.cat([torch.full_like(right, 0.85), right, right])
         return [
@@ -86,10 +88,6 @@ def _drawn(name: str, said: Tensor, true: Tensor, valid: Tensor, classes: int) -
         ("prediction", draw(said)),
         ("error, 0 to 1", _heat(error, valid)),
     ]
-
-
-def _are_ids(name: str) -> bool:
-    return name in ("semantic", "instance", "parts")
 
 
 def semantic_colors(ids: Tensor, classes: int) -> Tensor:

@@ -14,6 +14,7 @@ from ..data.folder import Folder
 from ..image import ImageError
 from ..io import escape
 from ..predict.base import BasePredictor
+from ..targets import target_spec
 from ..tasks import get_task
 from .benchmarks import Benchmark
 from .diff2in1_files import Diff2in1Predictions
@@ -254,7 +255,9 @@ def select_task(
     """
     spaces = {name: _says(model, name) for name in model.tasks if asked in ("", name)}
     # Of several, one that fits comes before one that wants metres, which no model here predicts.
-    able = [s for s in protocols if not (s.target == "depth" and s.align == "none")] or protocols
+    able = [
+        s for s in protocols if not (target_spec(s.target).is_distance and s.align == "none")
+    ] or protocols
     for protocol in able:
         for name, (target, space) in spaces.items():
             if target == protocol.target and space in protocol.spaces:

@@ -90,7 +90,7 @@ def check_model(predictor: BasePredictor, protocol: EvalProtocol) -> None:
             f"{protocol.id} scores {' or '.join(protocol.spaces)}; this model's {predictor.task.name} is {space!r}; "
             "choose another --protocol or --task"
         )
-    if protocol.target == "depth" and protocol.align == "none" and not predictor.task.metres:
+    if target_spec(protocol.target).is_distance and protocol.align == "none" and not predictor.task.metres:
         raise EvaluationError(
             f"{protocol.id} scores metres, and this model knows depth up to scale and shift only; choose another "
             "--protocol, train a task in metres (twofold.tasks.metric_depth), or score metric predictions with "
@@ -133,9 +133,9 @@ class FilePredictions:
         found = self._decoded(path, said)
         shape = (int(found.shape[-2]), int(found.shape[-1]))
         found = self._resized(found, sample, said)
-        if self.protocol.target == "depth" and self.protocol.align == "none":
+        if target_spec(self.protocol.target).is_distance and self.protocol.align == "none":
             check_metres(found, sample, path.name)
-        frame = (said.frame or self.frame) if self.protocol.target == "normals" else None
+        frame = (said.frame or self.frame) if target_spec(self.protocol.target).is_direction else None
         return EvalPrediction(as_target(found, frame), None if shape == tuple(found.shape[-2:]) else shape)
 
     def _decoded(self, path: Path, said: ListedPrediction) -> Tensor:
@@ -214,17 +214,17 @@ def decoded(path: Path, target: str, scale: float | None = None) -> Tensor:
     """
     array = read_stored(path)
     raw, stored = as_map(array, path), raster_format(path, array)
-    said = quantization_of(path) if target == "depth" and not scale else None
+    said = quantization_of(path) if target_spec(target).is_distance and not scale else None
     if said is not None:
         return said.decode(raw)
-    if target == "keypoints":
+    if target_spec(target).is_points:
         return raw * scale if scale else raw
     try:
         levels = target_spec("matting" if target in _SHARES else target).read_levels(raw, {}, stored)
     except ValueError as error:
         raise EvaluationError(f"{path.name}: {error}") from None
     values = levels.values
-    if target == "normals":
+    if target_spec(target).is_direction:
         return values / levels.top * 2 - 1 if stored.raster and stored.bits else values
     if target in _SHARES:
         return _share(path.name, target, levels, scale)

@@ -19,7 +19,7 @@ from ..finite import NonFiniteError
 from ..image import ImageError
 from ..image.stored import find_stored
 from ..io import DiskFullError, FormatError, check_types, file_lock, parse_object, remove_leftovers
-from ..sample import Origin, Sample
+from ..sample import Provenance, Sample
 from .captioner import CaptionError
 from .labels import label_descriptors
 from .provenance import sample_id, versions
@@ -327,9 +327,9 @@ def _pending_rejected(root: Path) -> dict[Path, Row]:
     return {path: _rejected_row(path.read_bytes(), str(path)) for path in paths}
 
 
-def _origin(sample: Sample) -> Origin:
+def _origin(sample: Sample) -> Provenance:
     """Of one sample."""
-    assert isinstance(sample.origin, Origin)
+    assert isinstance(sample.origin, Provenance)
     return sample.origin
 
 

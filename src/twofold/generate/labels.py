@@ -15,6 +15,7 @@ from ..predict.diffusion import DiffusionPredictor
 from ..predict.prediction import SPACES, Prediction
 from ..protocols import DenoiserOutput
 from ..sample import Sample
+from ..targets import target_spec
 from ..tasks import Task
 from . import relative
 
@@ -129,9 +130,7 @@ def to_target(prediction: Prediction) -> Tensor:
         return (prediction.map * prediction.task.metres).clamp(min=1e-3)
     if prediction.space in SPACES:
         return relative.to_depth(prediction.map, prediction.space)
-    if prediction.task.target == "mask":
-        return (prediction.map > 0.5).float()  # a stored mask is 0 or 1; its task predicts a probability
-    return prediction.map
+    return target_spec(prediction.task.target).discretize(prediction.map)
 
 
 def label_descriptors(predictors: Mapping[str, BasePredictor]) -> dict[str, dict[str, Any]]:
@@ -140,9 +139,9 @@ def label_descriptors(predictors: Mapping[str, BasePredictor]) -> dict[str, dict
     for predictor in predictors.values():
         task = predictor.task
         descriptor = dict(_EXACT.get(task.target, DEFAULT_CODECS.get(task.target, {"codec": "npy"})))
-        if task.target == "depth" and task.metres:
+        if task.metres:
             descriptor |= {"unit": "m"}
-        elif task.target == "depth":
+        elif target_spec(task.target).is_distance:
             descriptor[relative.KEY] = predictor.space
         found[task.target] = descriptor
     return found

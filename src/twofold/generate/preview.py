@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..data.folder import Folder
-from ..geometry import unit
 from ..image import longest_edge_size, resize
 from ..sample import Sample
+from ..targets import target_spec
 from ..tasks import Task
 from ..visualization import sheet
 from .relative import from_depth, relative_space
@@ -97,12 +97,11 @@ def color_target(task: Task, target: Tensor, valid: Tensor, space: str = "") -> 
     ``space`` is that of an affine-invariant depth; a depth in metres is normalized as the task does it, so that both
     have the same colours.
     """
-    map = target
-    if task.target == "depth" and valid.any():
+    spec = target_spec(task.target)
+    map = spec.normalize(target, valid)
+    if spec.is_distance and valid.any():
         if space == task.space:
             map = from_depth(torch.where(valid, target, 1.0), space)
         else:
             map = task.decode(task.encode(target[None], valid[None])[0])[0]
-    elif task.frame is not None:
-        map = torch.where(valid, unit(target), 0.0)
     return torch.where(valid, task.show(map), 0.5)

@@ -63,5 +63,5 @@ def versions(module: nn.Module) -> dict[str, str]:
 
 
 def generator_record(config: GenerationConfig, **facts: Any) -> dict[str, Any]:
-    """``Origin.generator`` of a sample: the configuration, and the facts of this sample."""
+    """``Provenance.generator`` of a sample: the configuration, and the facts of this sample."""
     return {"tool": "twofold create", **config.record, **facts}

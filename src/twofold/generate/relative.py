@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..data.folder import Folder
 from ..predict.prediction import SPACES
+from ..targets import target_spec
 from ..tasks import Task
 
 KEY = "relative"
@@ -63,5 +64,5 @@ def relative_space(folder: Folder, index: int) -> str:
 
 def can_train_on(task: Task, folder: Folder, index: int) -> bool:
     """Whether the space of a row's depth is one that ``task`` can train on."""
-    space = relative_space(folder, index) if task.target == "depth" else ""
+    space = relative_space(folder, index) if target_spec(task.target).is_distance else ""
     return space == "" or (space == task.space and not task.metres)

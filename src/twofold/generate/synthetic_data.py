@@ -19,7 +19,7 @@ from ..predict.base import BasePredictor
 from ..predict.diffusion import DiffusionPredictor
 from ..predict.prediction import Prediction
 from ..protocols import DenoiserOutput
-from ..sample import Origin, Sample
+from ..sample import Provenance, Sample
 from .captions import TEMPLATE, get_caption
 from .config import DEFAULT_CONFIG, GenerationConfig, noise_seed
 from .images import DenoisedLatents, ImageGenerator
@@ -248,7 +248,7 @@ class SyntheticDataGenerator:
                 valid=valid,
                 caption=text,
                 id=sample_id(ids[i], self.plan.start, indices[i]),
-                origin=Origin("synthetic", (ids[i],), generator),
+                origin=Provenance("synthetic", (ids[i],), generator),
             )
             samples.append(sample)
         return samples

@@ -22,7 +22,7 @@ from twofold.render.outdoor import build_outdoor
 from twofold.render.rooms import build_room
 from twofold.render.scene import Builder, Scene
 from twofold.render.tracer import Labels, Tracer
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 
 RENDERER_VERSION = 3
 """Part of every header. Increment it with any change to the output of a (seed, index)."""
@@ -155,5 +155,5 @@ def _sample(
         caption=text,
         id=id,
         camera=framed.view.camera(width, height),
-        origin=Origin("rendered", (), {"renderer": RENDERER_VERSION, "family": scene.family, **made}),
+        origin=Provenance("rendered", (), {"renderer": RENDERER_VERSION, "family": scene.family, **made}),
     )

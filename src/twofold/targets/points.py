@@ -13,6 +13,7 @@ from .spec import TargetSpec
 class Points(TargetSpec):
     """A heatmap per joint, 1 at its position; -1 everywhere for a joint that is not labelled."""
 
+    is_points = True
     has_range = False
 
     def flip(self, target: Tensor) -> Tensor:

@@ -53,6 +53,10 @@ class Mask(Share):
         top = float(CODEC_TOP.get(how["codec"], 255))
         return mask_levels.encode_mask(target, valid, top, levels.ignored(valid, how))
 
+    def discretize(self, prediction: Tensor) -> Tensor:
+        """Foreground where its probability is above 1/2."""
+        return (prediction > 0.5).float()
+
     def check(self, target: Tensor, valid: Tensor) -> None:
         """See `TargetSpec.check`; `encode` checks the range."""
         TargetSpec.check(self, target, valid)

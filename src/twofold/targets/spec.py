@@ -55,6 +55,8 @@ class TargetSpec:
     is_ids = False
     # Whether values go from 0 (none) to 1 (all), of which a label normally has both.
     is_share = False
+    # Whether values are heatmaps of points, a channel each.
+    is_points = False
     # Whether a map's mean, smallest and largest value say something about it.
     has_range = True
 
@@ -149,6 +151,10 @@ class TargetSpec:
     def normalize(self, target: Tensor, valid: Tensor) -> Tensor:
         """A target after interpolation, brought back to values that are possible."""
         return target
+
+    def discretize(self, prediction: Tensor) -> Tensor:
+        """A predicted map as a target to be stored: values that lie between two possible ones become one of them."""
+        return prediction
 
     def zoom(self, target: Tensor, scale: float) -> Tensor:
         """The target of a scene that is ``scale`` times as close: of the image enlarged by ``scale``."""

@@ -20,7 +20,7 @@ from twofold.data.convert.paired import by_stem, first_folder, names, one_of
 from twofold.data.layout import FolderError
 from twofold.data.targets import read_label
 from twofold.image import read_image
-from twofold.sample import Origin, Sample
+from twofold.sample import Provenance, Sample
 
 # The folder of each split, its lists' first word, and how many backgrounds every foreground gets.
 _SPLITS = {"train": ("Training_set", "training", 100), "test": ("Test_set", "test", 20)}
@@ -52,7 +52,7 @@ def samples(root: Path, split: str) -> Iterator[Sample]:
                 targets=targets,
                 valid=dict.fromkeys(targets, whole),
                 id=f"{split}/{_plain(stem)}_{number}",
-                origin=Origin("real", (), {"composed": {"foreground": name, "background": background}}),
+                origin=Provenance("real", (), {"composed": {"foreground": name, "background": background}}),
             )
 
 

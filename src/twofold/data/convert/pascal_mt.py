@@ -22,6 +22,7 @@ from twofold.geometry import convert_frame, unit
 from twofold.image import read_image, read_map, resize_map
 from twofold.image.errors import ImageError, decoding
 from twofold.sample import Sample
+from twofold.targets import target_spec
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -77,8 +78,8 @@ def _fit(target: str, value: Tensor, valid: Tensor, size: tuple[int, int]) -> tu
     """A map at the picture's size; some of the files have another."""
     if tuple(value.shape[-2:]) == size:
         return value, valid
-    value, valid = resize_map(value, valid, size, nearest=target != "normals")
-    return (unit(value) if target == "normals" else value), valid
+    value, valid = resize_map(value, valid, size, nearest=not target_spec(target).is_direction)
+    return target_spec(target).normalize(value, valid), valid
 
 
 def _classes(root: Path, name: str) -> tuple[Tensor, Tensor]:
