@@ -199,9 +199,7 @@ def align_affine(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[flo
     """
     p, d = prediction[valid].double(), target[valid].double()
     if p.numel() == 0:
-        raise ValueError(
-            "there is no valid pixel to align to; exclude this image and report it"
-        )
+        raise ValueError("there is no valid pixel to align to; exclude this image and report it")
     if not (p.isfinite().all() and d.isfinite().all()):
         raise ValueError("a valid pixel is NaN or infinite; mask it, or fix the predictor")
     mean_p, mean_d = p.mean(), d.mean()

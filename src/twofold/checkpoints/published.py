@@ -171,7 +171,7 @@ def _dmp(space: str) -> Published:
     return Published(
         "https://github.com/shinying/dmp", "DMP", "2311.18832", tasks, "see the project's page", size=512,
         edge="shortest", base="sd14", lora="pytorch_lora_weights", text=False,
-        note="its files are on a cloud drive: pass the downloaded folder. The settings are of its *-notext checkpoints; "
+        note="its files are on a cloud drive: pass its folder. The settings are of its *-notext checkpoints; "
         f"the others need a caption by BLIP-2 and guidance 2. {facts[space][0].upper()}{facts[space][1:]}",
     )  # fmt: skip
 
