@@ -54,7 +54,7 @@ def hypersim(tmp_path_factory) -> Path:
     return indoor.hypersim(tmp_path_factory.mktemp("native") / "hypersim")
 
 
-def test_hypersim_s_distance_becomes_z_and_its_light_a_picture(hypersim, tmp_path):
+def test_hypersim_s_distance_becomes_z_and_its_light_an_image(hypersim, tmp_path):
     folder = Folder(convert(CONVERTERS["hypersim"], hypersim, "train", tmp_path / "out"))
     # One of the two frames is public, and the other scene of the table was not fetched.
     assert folder.ids == ("ai_001_001/cam_00/0000",)
@@ -91,7 +91,7 @@ def test_hypersim_s_distance_becomes_z_and_its_light_a_picture(hypersim, tmp_pat
 
 def test_hypersim_s_splits_need_its_table(hypersim, tmp_path):
     assert len(Folder(convert(CONVERTERS["hypersim"], hypersim, "all", tmp_path / "all"))) == 2
-    with pytest.raises(FolderError, match="no pictures"):
+    with pytest.raises(FolderError, match="no images"):
         convert(CONVERTERS["hypersim"], hypersim, "test", tmp_path / "test")
     with pytest.raises(FolderError, match="has no split 'trian'"):
         convert(CONVERTERS["hypersim"], hypersim, "trian", tmp_path / "out")
@@ -292,7 +292,7 @@ def test_framenet_s_splits_and_what_is_wrong_with_a_tree(tmp_path):
     flat = np.full((*room.SIZE, 3), 200, dtype=np.uint8)
     for path in tree.rglob("*-normal.png"):
         room.png(path, flat)
-    with pytest.raises(ValueError, match=r"no normal .* is known|frame of its normals is not clear"):
+    with pytest.raises(ValueError, match=r"no normal .* is known|frame of the normals is not clear"):
         convert(CONVERTERS["scannet-framenet"], tree, "train", tmp_path / "flat")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="of its split train"):
@@ -393,7 +393,7 @@ def test_kitti_is_cut_to_its_benchmark_and_drops_what_has_no_truth(place, tmp_pa
         made("kitti-eigen", tree, "train")
 
 
-def test_a_kitti_picture_below_the_benchmark_s_size_is_refused(tmp_path):
+def test_a_kitti_image_below_the_benchmark_s_size_is_refused(tmp_path):
     tree = outdoor.kitti(tmp_path / "kitti", size=(300, 1242))
     with pytest.raises(FolderError, match="300x1242, and has no window"):
         Folder(made("kitti-eigen", tree, "test"))[0]
@@ -498,7 +498,7 @@ BROKEN: list[tuple[str, Callable[[Path], Path], str, Callable[[Path], None], str
     ("nyuv2-marigold", indoor.nyuv2_marigold, "test", cut("rgb_0009.png"), "rgb_0009.png is damaged"),
     ("nyuv2-marigold", indoor.nyuv2_marigold, "test", text("filename*.txt", "a b.png\n"), "txt:1 has 2 columns"),
     ("nyuv2-bae", indoor.nyuv2_bae, "test", lost("000007.txt"), "caption/000007.txt does not exist"),
-    ("nyuv2-bae", indoor.nyuv2_bae, "test", lost("img/000007.png"), "norm/000007.png has no picture"),
+    ("nyuv2-bae", indoor.nyuv2_bae, "test", lost("img/000007.png"), "norm/000007.png has no image"),
     ("nyuv2-bae", indoor.nyuv2_bae, "test", lost("norm/000007.png"), "norm/000007.png does not exist"),
     ("nyuv2-bae", indoor.nyuv2_bae, "test", grown("norm/000007.png"), "norm/000007.png has 16 bits"),
     ("kitti-eigen", outdoor.kitti, "test", lost("image_02/0000000069.png"), "0000000069.png does not exist"),

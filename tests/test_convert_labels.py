@@ -17,7 +17,7 @@ from twofold.data import Folder, FolderError, validate
 from twofold.data.codecs import decode, write_target
 from twofold.data.convert import CONVERTERS, convert
 from twofold.data.convert.cityscapes import CLASSES
-from twofold.data.convert.composition import over
+from twofold.data.convert.composition import composite
 from twofold.image import read_image, read_map
 from twofold.sample import Provenance
 
@@ -75,8 +75,8 @@ def test_cityscapes_broken(tmp_path):
     refused("cityscapes", tree, "val", f"{labels.name} does not exist")
     shutil.rmtree(tree / "leftImg8bit/val")
     refused("cityscapes", tree, "val", "leftImg8bit has no folder val")
-    picture = tree / "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"
-    picture.rename(picture.with_name("ulm_000000_000019_leftImg8bit.png"))
+    image_path = tree / "leftImg8bit/train/aachen/aachen_000000_000019_leftImg8bit.png"
+    image_path.rename(image_path.with_name("ulm_000000_000019_leftImg8bit.png"))
     refused("cityscapes", tree, "train", "ulm_000000_000019_leftImg8bit.png does not begin with its city")
 
 
@@ -102,7 +102,7 @@ def test_ade20k_broken(tmp_path):
     tree = seg.ade20k(tmp_path / "ade")
     base = tree / "ADEChallengeData2016"
     (base / "images/training/ADE_train_00000002.jpg").unlink()
-    refused("ade20k", tree, "training", "ADE_train_00000002.png has no picture")
+    refused("ade20k", tree, "training", "ADE_train_00000002.png has no image")
     labels = base / "annotations/validation/ADE_val_00000001.png"
     # The full ADE20K codes its classes in red and green.
     seg.photo(labels)
@@ -189,8 +189,8 @@ def test_aim500_broken(tmp_path):
     refused("aim500", tree, "validation", r"has both p_00000000.jpg and p_00000000.png")
 
 
-def test_pictures_lie_as_their_maps_do(tmp_path):
-    """The published loaders of these sets never turn a picture, so the maps were not drawn on turned ones."""
+def test_images_lie_as_their_maps_do(tmp_path):
+    """The published loaders of these sets ignore EXIF orientation, and so do their maps."""
     tree = matting.p3m10k(tmp_path / "p3m", False)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -220,11 +220,11 @@ def test_composition_lays_each_foreground_over_its_own_backgrounds(tmp_path):
 
 def test_a_composite_is_its_parts_where_the_matte_is_sure():
     front, behind = torch.rand(3, 6, 8).mul(255).round() / 255, torch.rand(3, 9, 9).mul(255).round() / 255
-    assert torch.allclose(over(front, behind, torch.ones(1, 6, 8)), front, atol=1e-6)
-    assert torch.allclose(over(front, behind, torch.zeros(1, 6, 8)), behind[:, :6, :8], atol=1e-6)
+    assert torch.allclose(composite(front, behind, torch.ones(1, 6, 8)), front, atol=1e-6)
+    assert torch.allclose(composite(front, behind, torch.zeros(1, 6, 8)), behind[:, :6, :8], atol=1e-6)
     # A background that is too small is enlarged, its shape kept.
     flat = torch.full((3, 2, 4), 51 / 255)
-    assert torch.allclose(over(front, flat, torch.zeros(1, 6, 8)), torch.tensor(51 / 255), atol=1e-6)
+    assert torch.allclose(composite(front, flat, torch.zeros(1, 6, 8)), torch.tensor(51 / 255), atol=1e-6)
 
 
 def test_composition_broken(tmp_path):
@@ -276,7 +276,7 @@ def test_coco_broken(tmp_path):
     people.write(tree, {"images": []})
     refused("coco-keypoints", tree, "val2017", "no list 'annotations'")
     people.write(tree, {**good, "annotations": good["annotations"][3:]})
-    refused("coco-keypoints", tree, "val2017", "has no pictures")
+    refused("coco-keypoints", tree, "val2017", "has no images")
     people.write(tree, good)
     (tree / "val2017/000000000785.jpg").unlink()
     refused("coco-keypoints", tree, "val2017", "000000000785.jpg does not exist")
@@ -311,7 +311,7 @@ def test_nyud_broken(tmp_path):
     tree = multi.nyud_mt(tmp_path / "nyud")
     for stem in ("1", "2"):
         seg.save(tree / "normals" / f"{stem}.png", np.full((*multi.NYU, 3), (128, 128, 255)))
-    refused("nyud-mt", tree, "train", "normals: no frame clearly agrees with the depth")
+    refused("nyud-mt", tree, "train", "normals: the frame of the normals is not clear")
     # In a frame that no one uses (x left, y down) each axis agrees, but their signs name nothing.
     shutil.rmtree(tree)
     multi.nyud_mt(tree, "LUB")
@@ -319,7 +319,7 @@ def test_nyud_broken(tmp_path):
         levels = np.asarray(Image.open(path))
         turned = np.stack([levels[..., 0], 255 - levels[..., 1], levels[..., 2]], -1)
         seg.save(path, np.where(levels.any(-1, keepdims=True), turned, 0))
-    refused("nyud-mt", tree, "train", "no frame clearly agrees .*x -1.00, y -1.00")
+    refused("nyud-mt", tree, "train", "frame of the normals is not clear .*x -1.00, y -1.00")
     seg.save(tree / "normals/3.png", np.zeros((3, 4, 3)))
     refused("nyud-mt", tree, "val", "3.png does not fit .*3.npy")
     (tree / "edge/3.png").unlink()
@@ -353,7 +353,7 @@ def test_pascal_draws_what_is_stored_in_matlab_files(tmp_path):
     assert with_people.targets["normals"][2][known].min() > 0.99
     edge = with_people.targets["edge"][0]
     assert edge[5].sum() == 1 and edge[:, 3].sum() == 1 and set(edge.unique().tolist()) == {0, 1}
-    # Half-size maps are brought to the picture's.
+    # Half-size maps are brought to the image's.
     assert without.targets["normals"].shape == (3, *multi.PASCAL) and without.targets["mask"][0, 2:10].all()
 
 
@@ -423,7 +423,7 @@ def test_grey_mattes_of_three_channels_are_one():
     )
 
 
-def test_pictures_of_the_trees_are_in_their_native_encodings(tmp_path):
+def test_images_of_the_trees_are_in_their_native_encodings(tmp_path):
     """What the trees claim: grey and CMYK JPEGs are among them, and labels are 8-bit grey."""
     base = seg.ade20k(tmp_path) / "ADEChallengeData2016"
     modes = {Image.open(p).mode for p in (base / "images/training").iterdir()}

@@ -40,7 +40,7 @@ def mat73(path: Path, **arrays: np.ndarray) -> Path:
 
 
 def nyuv2_mat(root: Path) -> Path:
-    """The authors' file with three pictures, in MATLAB's order of axes, and the split, counted from 1."""
+    """The authors' file with three images, in MATLAB's order of axes, and the split, counted from 1."""
     images = np.random.default_rng(0).integers(0, 256, (*SIZE, 3, 3), dtype=np.uint8)
     raw = np.stack([seen(camera(), i)[0] for i in range(3)], -1).astype(np.float32)
     raw[2, 3] = 0
@@ -97,7 +97,7 @@ def hypersim(root: Path) -> Path:
 
 
 def nyuv2_marigold(root: Path, listed: bool = True) -> Path:
-    """Two test pictures and one for training; with the lists, which name only one of the two (`listed`)."""
+    """Two test images and one for training; with the lists, which name only one of the two (`listed`)."""
     for split, scene, number, shift in (
         ("test", "kitchen_0004", "0001", 0.0),
         ("test", "office_0005", "0009", 0.5),
@@ -130,7 +130,7 @@ def packed(tree: Path, tar: str) -> Path:
 
 
 def nyuv2_bae(root: Path, captions: bool = True, frame: str = "LUB") -> Path:
-    """Three test pictures whose names leave gaps, each with a caption that names it."""
+    """Three test images whose names leave gaps, each with a caption that names it."""
     for stem in ("000000", "000007", "001448"):
         _, normals = seen(camera(), int(stem) / 1000)
         photo(root / "test" / "img" / f"{stem}.png", seed=int(stem) % 100)
@@ -217,7 +217,7 @@ DSINE = {"nyuv2": "test/000000", "scannet": "scene0532_00/000450", "ibims": "ibi
 
 
 def dsine(root: Path, name: str, frame: str = "LUB") -> Path:
-    """One picture of one of DSINE's sets: 8 or 16 bits or floats, with its camera."""
+    """One image of one of DSINE's sets: 8 or 16 bits or floats, with its camera."""
     view = camera()
     _, normals = seen(view)
     stem = root / DSINE[name]

@@ -23,10 +23,10 @@ def trimap(seed: int) -> np.ndarray:
     return np.where(levels == 0, 0, np.where(levels == 255, 255, 128))
 
 
-def _split(base: Path, pictures: str, count: int, trimaps: bool) -> None:
+def _split(base: Path, image_dir: str, count: int, trimaps: bool) -> None:
     for number in range(count):
         stem = f"p_{number:08x}"
-        photo(base / pictures / f"{stem}.jpg", number)
+        photo(base / image_dir / f"{stem}.jpg", number)
         save(base / "mask" / f"{stem}.png", matte(number, 3 if number == 1 else 1))
         if trimaps:
             save(base / "trimap" / f"{stem}.png", trimap(number))
@@ -36,11 +36,11 @@ def p3m10k(root: Path, zipped: bool) -> Path:
     """As the authors' archive has it (`zipped`), or as their configuration wants it."""
     base = root / "P3M-10k" if zipped else root
     _split(base / "train", "blurred_image", 3, False)
-    for name, code, pictures in (
+    for name, code, image_dir in (
         ("P3M-500-P", "validation1", "blurred_image"),
         ("P3M-500-NP", "validation2", "original_image"),
     ):
-        _split(base / "validation" / name if zipped else base / code, pictures, 2, True)
+        _split(base / "validation" / name if zipped else base / code, image_dir, 2, True)
     return root
 
 

@@ -25,7 +25,7 @@ def depth(seed: int) -> np.ndarray:
 
 
 def nyud_mt(root: Path, frame: str = "LUB", mti: bool = False) -> Path:
-    """png maps as ATRC repacked them, or jpg pictures with npy normals and edges as MTI-Net had them (`mti`)."""
+    """png maps as ATRC repacked them, or jpg images with npy normals and edges as MTI-Net had them (`mti`)."""
     listed = {"train": ["1", "2"], "val": ["3"]}
     (root / "gt_sets").mkdir(parents=True)
     for split, stems in listed.items():
@@ -64,7 +64,7 @@ WALL, PERSON, SKY = 440, 284, 360
 
 
 def pascal_mt(root: Path) -> Path:
-    """Two pictures of train: one with two people, whose parts overlap, one without and with maps of another size."""
+    """Two images of train: one with two people, whose parts overlap, one without and with maps of another size."""
     (root / "ImageSets" / "Context").mkdir(parents=True)
     (root / "ImageSets" / "Context" / "train.txt").write_text("2008_000002\n2008_000003\n")
     _pascal_one(root, "2008_000002", people=True)

@@ -36,10 +36,10 @@ def kitti(root: Path, place: str = "", size: tuple[int, int] = (375, 1242)) -> P
     depth = np.zeros(size, np.uint16)
     depth[200:, ::7] = 256 * 20
     depth[-1, 620] = 256 * 5 + 1
-    picture = root / "2011_09_26" / DRIVE / "image_02" / "data"
+    image_path = root / "2011_09_26" / DRIVE / "image_02" / "data"
     truth = root / place / DRIVE / "proj_depth" / "groundtruth" / "image_02"
     for frame in ("0000000000", "0000000069"):
-        photo(picture / f"{frame}.png", size)
+        photo(image_path / f"{frame}.png", size)
     png(truth / "0000000069.png", depth)
     rows = []
     for frame, known in (("0000000000", False), ("0000000069", True)):
@@ -57,12 +57,12 @@ def eth3d(root: Path, marigold: bool = False) -> Path:
     z, _ = seen(camera())
     z[:3] = np.inf
     if marigold:
-        picture = root / "rgb/office/images/dslr_images/DSC_0219.JPG"
+        image_path = root / "rgb/office/images/dslr_images/DSC_0219.JPG"
         depth = root / "depth/office_dslr_depth/office/ground_truth_depth/dslr_images/DSC_0219.JPG"
     else:
-        picture = root / "office/images/dslr_images/DSC_0219.JPG"
+        image_path = root / "office/images/dslr_images/DSC_0219.JPG"
         depth = root / "office/ground_truth_depth/dslr_images/DSC_0219.JPG"
-    photo(picture, format="JPEG")
+    photo(image_path, format="JPEG")
     depth.parent.mkdir(parents=True)
     depth.write_bytes(z.astype("<f4").tobytes())
     return root
@@ -83,7 +83,7 @@ CITY = {
 
 
 def cityscapes(root: Path) -> Path:
-    """One picture of one city; 0 is no disparity, 1 is a disparity of nothing."""
+    """One image of one city; 0 is no disparity, 1 is a disparity of nothing."""
     stem = "aachen_000000_000019"
     stored = np.full(SIZE, 1 + 256 * 30, np.uint16)
     stored[0, :3] = (0, 1, 257)

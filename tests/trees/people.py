@@ -27,7 +27,7 @@ def annotation(id: int, image: int, **changes) -> dict:
 
 
 def coco(root: Path) -> Path:
-    """val2017: two pictures, three people with points, one without, one crowd."""
+    """val2017: two images, three people with points, one without, one crowd."""
     images: list[dict[str, Any]] = [
         {"id": 785, "file_name": "000000000785.jpg", "height": 48, "width": 64, "license": 4},
         {"id": 139, "file_name": "000000000139.jpg", "height": 64, "width": 48, "license": 2},

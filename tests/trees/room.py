@@ -1,4 +1,4 @@
-"""A room seen by a pinhole camera, exactly: what the fake data sets of depth and normals are pictures of."""
+"""A room seen by a pinhole camera, exactly: what the fake data sets of depth and normals are images of."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WALLS = ((0, -1.5), (0, 1.2), (1, -1.3), (1, 1.0), (2, 4.0))
 
 
 def camera(size: tuple[int, int] = SIZE) -> Camera:
-    """A camera of some 60 degrees, its middle off the picture's."""
+    """A camera of some 60 degrees, its middle off the image's."""
     height, width = size
     return Camera(0.9 * width, 0.92 * width, width / 2 - 1.0, height / 2 - 0.25, width, height)
 
@@ -48,7 +48,7 @@ def framed(normals: np.ndarray, frame: str) -> np.ndarray:
 
 
 def photo(path: Path, size: tuple[int, int] = SIZE, seed: int = 0, **options) -> None:
-    """A smooth picture, of the suffix's format."""
+    """A smooth image, of the suffix's format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[: size[0], : size[1]]
     levels = np.stack([x * 3 + 20, y * 3 + seed, (x + y) * 2], -1) % 256
@@ -83,7 +83,7 @@ def levels(z: np.ndarray, unit: float) -> np.ndarray:
 
 
 def colors(normals: np.ndarray, frame: str, top: int = 255, holes: int = 0) -> np.ndarray:
-    """Normals in RDF as a picture of them in a frame, the first `holes` rows black."""
+    """Normals in RDF as an image of them in a frame, the first `holes` rows black."""
     found = np.rint((framed(normals, frame) + 1) / 2 * top).astype(np.uint8 if top == 255 else np.uint16)
     found[:holes] = 0
     return found

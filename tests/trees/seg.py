@@ -11,14 +11,14 @@ SIZE = (8, 12)
 
 
 def save(path: Path, array: np.ndarray, **options) -> Path:
-    """An 8-bit picture; the suffix says of which format."""
+    """An 8-bit image; the suffix says of which format."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array.astype(np.uint8)).save(path, **options)
     return path
 
 
 def photo(path: Path, seed: int = 0, size: tuple[int, int] = SIZE, mode: str = "RGB") -> Path:
-    """A picture of noise, of any mode."""
+    """An image of noise, of any mode."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path)
@@ -49,7 +49,7 @@ def cityscapes(root: Path) -> Path:
 
 
 def ade20k(root: Path) -> Path:
-    """ADEChallengeData2016: three pictures a split, one of them grey, one CMYK; labels 0 to 150."""
+    """ADEChallengeData2016: three images a split, one of them grey, one CMYK; labels 0 to 150."""
     base = root / "ADEChallengeData2016"
     scenes = []
     for split, short in (("training", "train"), ("validation", "val")):

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..data.convert.diff2in1 import HOW, PARTS, paired_rows
+from ..data.convert.diff2in1 import DESCRIPTOR, PARTS, paired_rows
 from ..data.folder import Folder
 from ..data.layout import SCHEMA, FolderError, write_text
 from ..geometry import convert_frame
@@ -45,7 +45,7 @@ def index_official(root: Path, out: Path) -> Folder:
     out.mkdir(parents=True, exist_ok=True)
     labelled = (root / "norm").is_dir()
     header: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
-    header |= {"root": str(root.resolve()), "targets": {"normals": HOW} if labelled else {}}
+    header |= {"root": str(root.resolve()), "targets": {"normals": DESCRIPTOR} if labelled else {}}
     rows = [to_json(row) + "\n" for row in found]
     write_text(out / "dataset.json", json.dumps(header, indent=1) + "\n")
     write_text(out / "metadata.jsonl", "".join(rows))
@@ -124,7 +124,7 @@ def _official_files(folder: Folder, row: dict[str, Any]) -> tuple[Path, Path] | 
     if any(key in said for key in ("crop", "squeeze", "image") for said in (row, folder.header)):
         return None
     descriptor = folder.descriptor(row, "normals")
-    if any(descriptor.get(key) != value for key, value in HOW.items()) or descriptor.get("masks"):
+    if any(descriptor.get(key) != value for key, value in DESCRIPTOR.items()) or descriptor.get("masks"):
         return None
     files = folder.files / row["file_name"], folder.files / descriptor["path"]
     return files if all(f.suffix == ".png" and f.is_file() for f in files) else None

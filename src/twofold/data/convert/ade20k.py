@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import first_folder, pairs, under
+from twofold.data.convert.paired import first_folder, pair_by_stem, relative_path
 from twofold.data.layout import FolderError, Row
 
 # By their ids less one: 0 in the files is everything else. The first of the names that objectInfo150 gives.
@@ -30,23 +30,23 @@ CLASSES = (
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a picture of ADEChallengeData2016, or of the folder that holds it."""
+    """One row per image of ADEChallengeData2016, or of the folder that holds it."""
     base = root / "ADEChallengeData2016" if (root / "ADEChallengeData2016").is_dir() else root
-    pictures, maps = first_folder(base, f"images/{split}"), first_folder(base, f"annotations/{split}")
+    image_dir, maps = first_folder(base, f"images/{split}"), first_folder(base, f"annotations/{split}")
     scenes = _scenes(base / "sceneCategories.txt")
-    for stem, picture, labels in pairs(pictures, maps):
+    for stem, image, labels in pair_by_stem(image_dir, maps):
         if not stem.startswith("ADE_"):
-            raise FolderError(f"{picture} is not named ADE_{split}_N; is this the scene parsing benchmark?")
+            raise FolderError(f"{image} is not named ADE_{split}_N; is this the scene parsing benchmark?")
         row = {
             "id": f"{split}/{stem}",
-            "file_name": under(root, picture),
-            "targets": {"semantic": {"path": under(root, labels)}},
+            "file_name": relative_path(root, image),
+            "targets": {"semantic": {"path": relative_path(root, labels)}},
         }
         yield row | ({"scene": scenes[stem]} if stem in scenes else {})
 
 
 def _scenes(path: Path) -> dict[str, str]:
-    """The kind of scene of each picture, 'ADE_val_00000001 bathroom' a line; {} without the file."""
+    """The kind of scene of each image, 'ADE_val_00000001 bathroom' a line; {} without the file."""
     if not path.is_file():
         return {}
     lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
@@ -62,6 +62,6 @@ ADE20K = Converter(
     targets={"semantic": {"codec": "png8", "label_offset": -1, "ignore": [0]}},
     rows=rows,
     notes="Stored 1 to 150 become ids 0 to 149; stored 0 (everything else) is not valid. Not the full ADE20K, "
-    "which codes 3,000 classes in red and green. Some pictures are grey or CMYK; they are read as RGB.",
+    "which codes 3,000 classes in red and green. Some images are grey or CMYK; they are read as RGB.",
     header={"classes": list(CLASSES), "image": {"exif": "ignore"}},
 )

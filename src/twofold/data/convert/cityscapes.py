@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import first_folder, under
+from twofold.data.convert.paired import first_folder, relative_path
 from twofold.data.layout import FolderError, Row
 
 # The 19 classes that are scored, in the order of their training ids, with the labelId each has in the files.
@@ -15,23 +15,23 @@ CLASSES = {
     "traffic sign": 20, "vegetation": 21, "terrain": 22, "sky": 23, "person": 24, "rider": 25, "car": 26,
     "truck": 27, "bus": 28, "train": 31, "motorcycle": 32, "bicycle": 33,
 }  # fmt: skip
-_PICTURE = "_leftImg8bit.png"
+_IMAGE_SUFFIX = "_leftImg8bit.png"
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a left picture: {type}/{split}/{city}/{city}_{sequence}_{frame}_{type}, coarse for train_extra."""
-    pictures = first_folder(root / "leftImg8bit", split)
+    """One row per left image: {type}/{split}/{city}/{city}_{sequence}_{frame}_{type}, coarse for train_extra."""
+    image_dir = first_folder(root / "leftImg8bit", split)
     kind = "gtCoarse" if split == "train_extra" else "gtFine"
-    for path in sorted(pictures.glob(f"*/*{_PICTURE}")):
-        city, stem = path.parent.name, path.name.removesuffix(_PICTURE)
+    for path in sorted(image_dir.glob(f"*/*{_IMAGE_SUFFIX}")):
+        city, stem = path.parent.name, path.name.removesuffix(_IMAGE_SUFFIX)
         if not stem.startswith(f"{city}_"):
             raise FolderError(f"{path} does not begin with its city, {city!r}; was it renamed?")
         labels = root / kind / split / city / f"{stem}_{kind}_labelIds.png"
         yield {
             "id": f"{split}/{city}/{stem}",
-            "file_name": under(root, path),
+            "file_name": relative_path(root, path),
             "scene": city,
-            "targets": {"semantic": {"path": under(root, labels)}},
+            "targets": {"semantic": {"path": relative_path(root, labels)}},
         }
 
 

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.tree import Tree, pinhole, swap
+from twofold.data.convert.tree import Tree, intrinsic_matrix, replace_suffix
 from twofold.data.layout import FolderError, Row
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a left picture: {type}/{split}/{city}/{city}_{sequence}_{frame}_{type}."""
+    """One row per left image: {type}/{split}/{city}/{city}_{sequence}_{frame}_{type}."""
     tree = Tree(root)
     for name in tree.match(f"leftImg8bit/{split}/*/*_leftImg8bit.png"):
         _, _, city, file = name.split("/")
-        stem = swap(file, "_leftImg8bit.png", "")
+        stem = replace_suffix(file, "_leftImg8bit.png", "")
         matrix, baseline = _camera(tree, f"camera/{split}/{city}/{stem}_camera.json")
-        depth = tree.at(f"disparity/{split}/{city}/{stem}_disparity.png")
+        depth = tree.path(f"disparity/{split}/{city}/{stem}_disparity.png")
         yield {
             "id": f"{split}/{city}/{stem}",
             "file_name": name,
@@ -32,15 +32,15 @@ def _camera(tree: Tree, name: str) -> tuple[list[list[float]], float]:
     """The intrinsic matrix, and the distance between the two cameras in metres."""
     with tree.open(name) as file:
         try:
-            said = json.load(file)
-            inside, baseline = said["intrinsic"], float(said["extrinsic"]["baseline"])
-            matrix = pinhole(*(float(inside[key]) for key in ("fx", "fy", "u0", "v0")))
+            values = json.load(file)
+            inside, baseline = values["intrinsic"], float(values["extrinsic"]["baseline"])
+            matrix = intrinsic_matrix(*(float(inside[key]) for key in ("fx", "fy", "u0", "v0")))
         except (ValueError, KeyError, TypeError) as error:
             raise FolderError(
                 f"{tree.root / name} is no camera of Cityscapes ({error}); unpack it again"
             ) from None
     if not 0 < baseline < 10 or not matrix[0][0] > 0:
-        raise FolderError(f"{tree.root / name} says {baseline} m between the cameras; unpack it again")
+        raise FolderError(f"{tree.root / name} has a baseline of {baseline} m; unpack it again")
     return matrix, baseline
 
 
@@ -62,7 +62,7 @@ CITYSCAPES_DEPTH = Converter(
         }
     },
     rows=rows,
-    notes="Depth is baseline * fx / disparity, by each picture's own camera file. The car's bonnet and the border "
+    notes="Depth is baseline * fx / disparity, by each image's own camera file. The car's bonnet and the border "
     "of the rectification are garbage, which nothing in the files marks: crop them. GenPercept's loader divides "
     "by 300, for files of its own; these are the official ones.",
 )

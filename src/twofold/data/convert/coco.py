@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import first_folder, under
+from twofold.data.convert.paired import first_folder, relative_path
 from twofold.data.layout import FolderError, Row
 from twofold.io import FormatError, parse_json
 
@@ -19,13 +19,13 @@ POINTS = (
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a person with at least one labelled point; crowds and people without points are left out.
+    """One row per person with at least one labelled point; crowds and people without points are left out.
 
     `points` are [x, y, v] in COCO's own pixels, as stored: v is 0 not labelled, 1 hidden, 2 visible. `box` is
     [x, y, width, height], `area` that of the outline (the scale of a score, not the box's).
     """
     path = root / "annotations" / f"person_keypoints_{split}.json"
-    pictures = first_folder(root, split, f"images/{split}")
+    image_dir = first_folder(root, split, f"images/{split}")
     data = _read(path)
     images = {image["id"]: image for image in data["images"]}
     for one in sorted(data["annotations"], key=lambda a: (a["image_id"], a["id"])):
@@ -41,7 +41,7 @@ def rows(root: Path, split: str) -> Iterator[Row]:
             raise FolderError(f"{where} is of the image {one['image_id']}, which the file does not list")
         yield {
             "id": f"{split}/{one['image_id']:012d}/{one['id']}",
-            "file_name": under(root, pictures / image["file_name"]),
+            "file_name": relative_path(root, image_dir / image["file_name"]),
             "size": [image["height"], image["width"]],
             "targets": {
                 "keypoints": {
@@ -67,16 +67,16 @@ def _points(flat: list[float], where: str) -> list[list[float]]:
 def _read(path: Path) -> dict[str, Any]:
     """The annotation file; FolderError when it is missing or not what COCO publishes."""
     if not path.is_file():
-        raise FolderError(f"{path} does not exist; unpack annotations_trainval2017.zip beside the pictures")
+        raise FolderError(f"{path} does not exist; unpack annotations_trainval2017.zip beside the images")
     try:
         data = parse_json(path.read_bytes(), str(path))
     except FormatError as error:
         raise FolderError(f"{error}; download it again") from None
-    wanted = {
+    expected = {
         "images": ("id", "file_name", "height", "width"),
         "annotations": ("id", "image_id", "keypoints", "bbox", "area"),
     }
-    for key, entries in wanted.items():
+    for key, entries in expected.items():
         listed = data.get(key) if isinstance(data, dict) else None
         if not isinstance(listed, list):
             raise FolderError(
@@ -92,13 +92,13 @@ def _read(path: Path) -> dict[str, Any]:
 COCO_KEYPOINTS = Converter(
     name="coco-keypoints",
     title="COCO 2017, person keypoints",
-    licence="annotations CC BY 4.0, pictures under the terms of Flickr (neither verified)",
+    licence="annotations CC BY 4.0, images under the terms of Flickr (neither verified)",
     access="direct download, cocodataset.org: train2017.zip, val2017.zip, annotations_trainval2017.zip",
     splits=("train2017", "val2017"),
     targets={"keypoints": {"unit": "px"}},
     rows=rows,
-    notes="One row a person, so a picture comes several times. Numbers are COCO's, unchanged: a point is the "
-    "number of its pixel counted from 0, so 0 is the middle of the first; a box is measured from the picture's "
+    notes="One row per person, so an image comes several times. Numbers are COCO's, unchanged: a point is the "
+    "number of its pixel counted from 0, so 0 is the middle of the first; a box is measured from the image's "
     "edges. Half a pixel the wrong way costs AP75. Published scores use detected boxes, these are the true ones.",
     header={"keypoints": list(POINTS), "image": {"exif": "ignore"}},
 )

@@ -1,4 +1,4 @@
-"""Composition-1k (Xu et al. 2017, Deep Image Matting): cut-out foregrounds laid over photographs, as its authors do.
+"""Composition-1k (Xu et al. 2017, Deep Image Matting): foregrounds composited as by its authors.
 
 The foregrounds may not be passed on, and the backgrounds are COCO and PASCAL VOC, so everyone composes their own.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import by_stem, first_folder, names, one_of
+from twofold.data.convert.paired import by_stem, first_file, first_folder, read_names
 from twofold.data.layout import FolderError
 from twofold.data.targets import read_label
 from twofold.image import read_image
@@ -31,32 +31,33 @@ def samples(root: Path, split: str) -> Iterator[Sample]:
     """Foreground i of the list over the backgrounds n*i to n*i + n - 1, in the order of both lists."""
     folder, word, each = _SPLITS[split]
     base = first_folder(root, f"Combined_Dataset/{folder}", folder)
-    behind = iter(names(base / f"{word}_bg_names.txt"))
-    photographs = first_folder(root, f"backgrounds/{split}", "backgrounds")
+    behind = iter(read_names(base / f"{word}_bg_names.txt"))
+    backgrounds = first_folder(root, f"backgrounds/{split}", "backgrounds")
     trimaps = base / _CUTS[0] / "trimaps"
-    for name in names(base / f"{word}_fg_names.txt"):
+    for name in read_names(base / f"{word}_fg_names.txt"):
         stem = Path(name).stem
-        front, matte = _cut(base, stem)
+        front, matte = _read_foreground(base, stem)
         for number, background in enumerate(islice(behind, each)):
-            path = photographs / background
+            path = backgrounds / background
             if not path.is_file():
                 raise FolderError(
-                    f"{path} does not exist; put the pictures of {word}_bg_names.txt into {photographs}"
+                    f"{path} does not exist; put the images of {word}_bg_names.txt into {backgrounds}"
                 )
             targets = {"matting": matte}
             if split == "test":
-                targets["trimap"] = read_label(one_of(trimaps, f"{stem}_{number}", (".png",)), "trimap")[0]
+                trimap = first_file(trimaps, f"{stem}_{number}", (".png",))
+                targets["trimap"] = read_label(trimap, "trimap")[0]
             whole = torch.ones_like(matte, dtype=torch.bool)
             yield Sample(
-                image=over(front, read_image(path), matte),
+                image=composite(front, read_image(path), matte),
                 targets=targets,
                 valid=dict.fromkeys(targets, whole),
-                id=f"{split}/{_plain(stem)}_{number}",
+                id=f"{split}/{_safe_id(stem)}_{number}",
                 origin=Provenance("real", (), {"composed": {"foreground": name, "background": background}}),
             )
 
 
-def over(front: Tensor, behind: Tensor, matte: Tensor) -> Tensor:
+def composite(front: Tensor, behind: Tensor, matte: Tensor) -> Tensor:
     """The foreground laid over a background, 3 h w in [0, 1]: in sRGB, cut to 8 bits, as the authors' script does.
 
     A smaller background is first enlarged until it covers the foreground; its upper left corner is used.
@@ -73,12 +74,12 @@ def over(front: Tensor, behind: Tensor, matte: Tensor) -> Tensor:
     return (mixed * 255 + 0.01).floor() / 255
 
 
-def _cut(base: Path, stem: str) -> tuple[Tensor, Tensor]:
+def _read_foreground(base: Path, stem: str) -> tuple[Tensor, Tensor]:
     """A foreground 3 h w and its matte 1 h w, in whichever of the two folders it is."""
     for kind in _CUTS:
         if (base / kind / "fg").is_dir() and stem in (cuts := by_stem(base / kind / "fg")):
             front = read_image(cuts[stem])
-            path = one_of(base / kind / "alpha", stem, (".png", ".jpg"))
+            path = first_file(base / kind / "alpha", stem, (".png", ".jpg"))
             matte = read_label(path, "matting", {"codec": "jpg8"} if path.suffix == ".jpg" else {})[0]
             if matte.shape[-2:] != front.shape[-2:]:
                 raise FolderError(f"{path} and {cuts[stem]} have different sizes; unpack the data set again")
@@ -86,7 +87,7 @@ def _cut(base: Path, stem: str) -> tuple[Tensor, Tensor]:
     raise FolderError(f"{base} has no foreground {stem!r} in {' or '.join(_CUTS)}; restore it")
 
 
-def _plain(stem: str) -> str:
+def _safe_id(stem: str) -> str:
     """The name with what an id may not hold replaced."""
     return (
         "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).lstrip("._-") or "x"
@@ -105,6 +106,6 @@ COMPOSITION1K = Converter(
     },
     samples=samples,
     notes="Writes composites: 43,100 for train, 1,000 for test, of which each may take some megabytes. Wants "
-    "Combined_Dataset beside a folder 'backgrounds' (or backgrounds/train and backgrounds/test) with the pictures "
+    "Combined_Dataset beside a folder 'backgrounds' (or backgrounds/train and backgrounds/test) with the images "
     "of the lists of names. Composed in sRGB; scores inside the trimap follow other tools than P3M's.",
 )

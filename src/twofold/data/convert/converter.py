@@ -1,7 +1,7 @@
-"""Public data sets read where they lie: a converter writes the manifest, and leaves the pixels alone.
+"""Converters: they write the manifest of a data folder for a public data set, and leave its files in place.
 
-A converter knows one native tree (its folders, encodings, lists and traps) and says of each picture where it
-and its targets are. `convert` turns that into a data folder of two small files, whose header's `root` is the
+A converter knows the folders, encodings, lists and pitfalls of one data set and yields a row for each image, with the
+paths of its targets. `convert` turns that into a data folder of two small files, whose header's `root` is the
 native tree. Nothing is downloaded, copied or changed.
 """
 
@@ -36,19 +36,19 @@ from twofold.sample import Sample
 class Converter:
     """How one public data set, as people have it on disk, becomes a data folder.
 
-    name     what it is asked for by: "hypersim", "nyuv2-marigold"
+    name     of the command line: "hypersim", "nyuv2-marigold"
     title    the data set's own name and what this layout of it is
-    licence  as far as it is known; says so when it was not verified
+    licence  as far as it is known; stated when it was not verified
     access   how a person gets the files: a page, a form, an e-mail
     splits   the names that `rows` takes
-    targets  a descriptor (see `data.codecs`) for each target name; a row's own entries go over it
+    targets  a descriptor (see `data.codecs`) for each target name; a row's own entries override it
     rows     (native root, split) -> rows, with paths relative to that root; raises FolderError naming the
              file for a tree that is not what it should be
     samples  in place of `rows`, for data that no descriptor can read where they lie (fore- and background to
              be laid over each other): (native root, split) -> samples, which are written as files of `out`
-    notes    traps that a user should know
-    header   more entries of `dataset.json`: classes, palette, protocol, image (the pictures' descriptor)
-    version  rises when the rows or descriptors change, so that old folders can be told apart
+    notes    pitfalls that a user should know
+    header   more entries of `dataset.json`: classes, palette, protocol, image (the images' descriptor)
+    version  increments when the rows or descriptors change, to recognise older folders
     """
 
     name: str
@@ -79,7 +79,7 @@ def convert(
 
     `limit` > 0 takes the first so many. Every file that a row names is looked for, none is opened. The same
     call again renews the folder; one that something else made is refused. FolderError, naming the file, for a
-    tree that is not what the converter knows, an unknown split, no pictures, or an `out` within `source`.
+    tree that is not what the converter knows, an unknown split, no images, or an `out` within `source`.
     """
     root, target = Path(os.path.realpath(source)), Path(os.path.realpath(out))
     if not root.is_dir():
@@ -90,12 +90,12 @@ def convert(
         raise FolderError(f"{out} lies within {source}, which stays as it is; choose a folder elsewhere")
     header = _header(converter, root, split)
     files_root(target, header)
-    _refuse_another(target, header)
+    _check_overwrite(target, header)
     if converter.samples is not None:
         return _write_samples(target, header, converter.samples(root, split), limit)
-    rows = _checked(converter, root, split, limit)
+    rows = _checked_rows(converter, root, split, limit)
     target.mkdir(parents=True, exist_ok=True)
-    # The header first: it says whose folder this is, should the process be killed before the rows.
+    # The header first: it identifies the folder when the process is killed before the rows are written.
     write_text(target / HEADER, to_json({**header, "count": len(rows)}, "the header", indent=1) + "\n")
     lines = [to_json(row, f"the row of {row['id']}") + "\n" for row in rows]
     write_text(target / MANIFESTS[0], "".join(lines))
@@ -104,11 +104,11 @@ def convert(
 
 def _header(converter: Converter, root: Path, split: str) -> Row:
     here = {"root": str(root)} if converter.samples is None else {"source": str(root)}
-    said = {"name": converter.name, "title": converter.title, "split": split, "licence": converter.licence}
+    values = {"name": converter.name, "title": converter.title, "split": split, "licence": converter.licence}
     by = {"name": converter.name, "version": converter.version}
     return {
         "schema": SCHEMA,
-        **said,
+        **values,
         "access": converter.access,
         "converter": by,
         **here,
@@ -118,7 +118,7 @@ def _header(converter: Converter, root: Path, split: str) -> Row:
     }
 
 
-def _refuse_another(out: Path, header: Row) -> None:
+def _check_overwrite(out: Path, header: Row) -> None:
     """FolderError when `out` holds a data folder that this converter did not make of this tree and split."""
     found = read_header(out) if (out / HEADER).exists() else {}
     if not found and not any((out / name).exists() for name in MANIFESTS):
@@ -129,7 +129,7 @@ def _refuse_another(out: Path, header: Row) -> None:
         raise FolderError(f"{out} already is a data folder ({what}); choose another")
 
 
-def _checked(converter: Converter, root: Path, split: str, limit: int) -> list[Row]:
+def _checked_rows(converter: Converter, root: Path, split: str, limit: int) -> list[Row]:
     """The rows, each checked like one read from a manifest, with its files looked for."""
     assert converter.rows is not None
     rows: dict[str, Row] = {}
@@ -142,7 +142,7 @@ def _checked(converter: Converter, root: Path, split: str, limit: int) -> list[R
             inside(root, path, where)
         rows[row["id"]] = row
     if not rows:
-        raise FolderError(f"{root} has no pictures of {converter.name}, {split}; is it the right folder?")
+        raise FolderError(f"{root} has no images of {converter.name}, {split}; is it the right folder?")
     return list(rows.values())
 
 
@@ -152,5 +152,5 @@ def _write_samples(out: Path, header: Row, samples: Iterator[Sample], limit: int
         if not writer.has(str(sample.id)):
             writer.write(sample)
     if not writer.finish():
-        raise FolderError(f"{header['source']} has no pictures of {header['name']}; is it the right folder?")
+        raise FolderError(f"{header['source']} has no images of {header['name']}; is it the right folder?")
     return out

@@ -1,4 +1,4 @@
-"""DIS5K (Qin et al. 2022): exact foreground masks of pictures of several megapixels."""
+"""DIS5K (Qin et al. 2022): exact foreground masks of images of several megapixels."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import first_folder, pairs, under
+from twofold.data.convert.paired import first_folder, pair_by_stem, relative_path
 from twofold.data.layout import Row
 
 SPLITS = ("DIS-TR", "DIS-VD", "DIS-TE1", "DIS-TE2", "DIS-TE3", "DIS-TE4")
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a picture of DIS5K/{split}/{im,gt}, or of the folder that holds DIS5K."""
+    """One row per image of DIS5K/{split}/{im,gt}, or of the folder that holds DIS5K."""
     base = first_folder(root, split, f"DIS5K/{split}")
-    for stem, picture, mask in pairs(base / "im", base / "gt"):
+    for stem, image, mask in pair_by_stem(base / "im", base / "gt"):
         yield {
             "id": f"{split}/{stem}",
-            "file_name": under(root, picture),
-            "targets": {"mask": {"path": under(root, mask)}},
+            "file_name": relative_path(root, image),
+            "targets": {"mask": {"path": relative_path(root, mask)}},
         }
 
 

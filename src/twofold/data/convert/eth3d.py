@@ -1,4 +1,4 @@
-"""ETH3D (Schöps et al. 2017), high-resolution multi-view: photographs of 24 megapixels with laser-scanned depth."""
+"""ETH3D (Schöps et al. 2017), high-resolution multi-view: images of 24 megapixels with laser-scanned depth."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ TAR = "eth3d.tar"
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a photograph with depth, as the archives unpack or as Marigold packed them."""
+    """One row per image with depth, as the archives unpack or as Marigold packed them."""
     tree = Tree(root, TAR)
     for name, scene, depth in _triples(tree):
         shape = _size(tree, name)
-        stored = find_stored(root / tree.at(depth))
+        stored = find_stored(root / tree.path(depth))
         if stored.size != 4 * shape[0] * shape[1]:
-            wanted = f"{4 * shape[0] * shape[1]} for {shape[1]}x{shape[0]} floats"
-            raise FolderError(f"{stored.name} has {stored.size} bytes, not {wanted}; unpack it again")
+            expected = f"{4 * shape[0] * shape[1]} for {shape[1]}x{shape[0]} floats"
+            raise FolderError(f"{stored.name} has {stored.size} bytes, not {expected}; unpack it again")
         yield {
             "id": f"{scene}/{Path(name).stem}",
-            "file_name": tree.at(name),
+            "file_name": tree.path(name),
             "scene": scene,
             "size": shape,
-            "targets": {"depth": {"path": tree.at(depth), "shape": shape}},
+            "targets": {"depth": {"path": tree.path(depth), "shape": shape}},
         }
 
 
 def _triples(tree: Tree) -> Iterator[tuple[str, str, str]]:
-    """(photograph, scene, depth): of the list, where it lies in the tree, else of all that have depth."""
+    """(image, scene, depth): of the list, where it lies in the tree, else of all that have depth."""
     lines = read_list(tree.root, ("eth3d_filename_list.txt",), 2)
     if lines is not None:
         for name, depth in lines:
@@ -50,10 +50,10 @@ def _triples(tree: Tree) -> Iterator[tuple[str, str, str]]:
 
 
 def _size(tree: Tree, name: str) -> list[int]:
-    """[height, width] of a photograph as its file has it, by its header."""
+    """[height, width] of an image as its file has it, by its header."""
     try:
         with (
-            decoding(str(tree.root / tree.at(name)), "unpack it again"),
+            decoding(str(tree.root / tree.path(name)), "unpack it again"),
             tree.open(name) as file,
             Image.open(file, formats=("JPEG",)) as image,
         ):
@@ -64,7 +64,7 @@ def _size(tree: Tree, name: str) -> list[int]:
 
 ETH3D = Converter(
     name="eth3d",
-    title="ETH3D high-resolution multi-view, training, distorted DSLR pictures with depth",
+    title="ETH3D high-resolution multi-view, training, distorted DSLR images with depth",
     licence="CC BY-NC-SA 4.0 (not verified)",
     access="direct download, eth3d.net: *_dslr_jpg.7z and *_dslr_depth.7z; or Marigold's share, eth3d/eth3d.tar",
     splits=("train",),
@@ -72,5 +72,5 @@ ETH3D = Converter(
     rows=rows,
     header={"image": {"exif": "ignore"}, "eval": {"protocol": "depth/marigold-ls"}},
     notes="Depth files are called .JPG and are bare little-endian floats, 98 MB each; infinity is no data, not "
-    "sky. Take the distorted pictures: the undistorted ones have another size. 454 pictures of 13 scenes.",
+    "sky. Take the distorted images: the undistorted ones have another size. 454 images of 13 scenes.",
 )

@@ -12,42 +12,42 @@ import torch
 from torch import Tensor
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import names
-from twofold.data.convert.tree import Tree, swap
+from twofold.data.convert.frames import correlation, frame_from_agreements
+from twofold.data.convert.paired import read_names
+from twofold.data.convert.tree import Tree, replace_suffix
 from twofold.data.layout import FolderError, Row
-from twofold.geometry import FRAMES
 from twofold.image import read_map
 
-_LOOKED_AT = 40  # frames, to find the frame of the normals
-_CERTAIN = 0.2  # agreement of each axis, of which 1 is the most
+_SAMPLED = 40  # frames, to find the frame of the normals
+_MIN_AGREEMENT = 0.2  # agreement of each axis, of which 1 is the most
 _FIRST_TEST = 707  # scans of ScanNet's test set begin here
 _COLOR, _NORMAL, _MASK = "-color.png", "-normal.png", "-orient-mask.png"
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a frame of the split's scans: those that `{split}.txt` names, else by ScanNet's numbers of scans.
+    """One row per frame of the split's scans: those that `{split}.txt` names, else by ScanNet's numbers of scans.
 
     Raises:
         FolderError: no frame, one without its normals or mask, or normals whose frame is not clear.
     """
     tree = Tree(root)
-    listed = set(names(root / f"{split}.txt")) if (root / f"{split}.txt").is_file() else None
+    listed = set(read_names(root / f"{split}.txt")) if (root / f"{split}.txt").is_file() else None
     found = [n for n in tree.match(f"scene*/*{_COLOR}") if _wanted(n.partition("/")[0], split, listed)]
     if not found:
         raise FolderError(f"{root} has no scene*/frame-*{_COLOR} of its split {split}; give scannet-frames")
-    step = max(1, len(found) // _LOOKED_AT)
-    frame = _frame(root, [root / swap(n, _COLOR, _NORMAL) for n in found[::step]][:_LOOKED_AT])
+    step = max(1, len(found) // _SAMPLED)
+    frame = _frame(root, [root / replace_suffix(n, _COLOR, _NORMAL) for n in found[::step]][:_SAMPLED])
     for name in found:
-        scene, _, stem = swap(name, _COLOR, "").partition("/")
+        scene, _, stem = replace_suffix(name, _COLOR, "").partition("/")
         yield {
             "id": f"{scene}/{stem}",
             "file_name": name,
             "scene": scene,
             "targets": {
                 "normals": {
-                    "path": tree.at(swap(name, _COLOR, _NORMAL)),
+                    "path": tree.path(replace_suffix(name, _COLOR, _NORMAL)),
                     "frame": frame,
-                    "masks": {"measured": {"path": tree.at(swap(name, _COLOR, _MASK))}},
+                    "masks": {"measured": {"path": tree.path(replace_suffix(name, _COLOR, _MASK))}},
                 }
             },
         }
@@ -63,33 +63,26 @@ def _wanted(scene: str, split: str, listed: set[str] | None) -> bool:
 def _frame(root: Path, paths: Sequence[Path]) -> str:
     """The frame of the stored normals, found from rooms; FolderError when none is clear.
 
-    Inside a room a wall on the left faces right and the floor, which is below, faces up; and all that is seen faces the
-    camera. So x goes against the column where it points right, y with the row where it points up, and z is above 0
-    where it points to the camera.
+    Inside a room a wall on the left faces right, the floor faces up, and every visible surface faces the camera.
+    So x is anticorrelated with the column where it points right, y correlated with the row where it points up, and z
+    is above 0 where it points to the camera.
     """
     if not all(path.is_file() for path in paths):
         missing = next(path for path in paths if not path.is_file())
-        raise FolderError(f"{missing} does not exist; restore it, or remove its picture")
-    sides = [_places(path) for path in paths]
+        raise FolderError(f"{missing} does not exist; restore it, or remove its image")
+    sides = [_known_normals(path) for path in paths]
     vectors, places = (torch.cat(side, 1) for side in zip(*sides, strict=True))
     if vectors.shape[1] < 2:
         raise FolderError(f"{root}: no normal of the first frames is known; is it the right folder?")
-    across = torch.corrcoef(torch.stack([vectors[0], -places[0]]))[0, 1]
-    down = torch.corrcoef(torch.stack([vectors[1], places[1]]))[0, 1]
-    facing = vectors[2].sum() / vectors[2].abs().sum()
-    told = [float(x.nan_to_num(nan=0.0)) for x in (across, down, facing)]
-    signs = tuple(1 if agreement > 0 else -1 for agreement in told)
-    frame = next((name for name, axes in FRAMES.items() if axes == signs), None)
-    if frame is None or min(map(abs, told)) < _CERTAIN:
-        said = ", ".join(f"{axis} {agreement:+.2f}" for axis, agreement in zip("xyz", told, strict=True))
-        raise FolderError(
-            f"{root}: the frame of its normals is not clear ({said}; 1 is right, up and to the camera); write the rows "
-            "with a 'frame' of their own"
-        )
-    return frame
+    agreements = (
+        correlation(vectors[0], -places[0]),
+        correlation(vectors[1], places[1]),
+        vectors[2].sum() / vectors[2].abs().sum(),
+    )
+    return frame_from_agreements(agreements, _MIN_AGREEMENT, str(root))
 
 
-def _places(path: Path) -> tuple[Tensor, Tensor]:
+def _known_normals(path: Path) -> tuple[Tensor, Tensor]:
     """Known normals as stored, and column and row of each from -1 to 1: float64 3 n and 2 n."""
     stored = read_map(path).double()
     if stored.shape[0] != 3:
@@ -116,7 +109,7 @@ SCANNET_FRAMENET = Converter(
         }
     },
     rows=rows,
-    notes="What the package says of its frame was not at hand: it is found from the data, by where floors and walls "
+    notes="The frame of the normals was not available in print: it is found from the data, by where floors and walls "
     "are, and the conversion stops where that does not tell. Train is scans 0 to 706, test 707 and on, unless "
     "train.txt or test.txt in the tree names scans, one a line.",
 )

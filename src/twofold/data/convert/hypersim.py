@@ -34,11 +34,11 @@ NYU40 = (
 
 _HDF5 = {"codec": "hdf5", "key": "dataset"}
 # Where a ray met nothing, the renderer stored no entity.
-_MET: dict[str, Any] = {"masks": {"geometry": {**_HDF5, "invalid": [-1]}}}
+_GEOMETRY_MASK: dict[str, Any] = {"masks": {"geometry": {**_HDF5, "invalid": [-1]}}}
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a frame: those of the split's table, or ("all") every one that is there."""
+    """One row per frame: those of the split's table, or ("all") every one that is there."""
     tree = Tree(root)
     cameras: dict[str, tuple[list[list[float]], list[int]]] = {}
     for scene, camera, frame in _frames(tree, split):
@@ -110,7 +110,7 @@ def _frames(tree: Tree, split: str) -> Iterator[tuple[str, str, str]]:
     table = tree.root / SPLITS
     if not table.is_file():
         raise FolderError(
-            f"{table} does not exist; it says what {split!r} is. Get it, or convert the split 'all'"
+            f"{table} does not exist; it defines the split {split!r}. Download it, or convert the split 'all'"
         )
     columns = ("scene_name", "camera_name", "frame_id", "included_in_public_release", "split_partition_name")
     for entry in read_table(table, columns):
@@ -127,14 +127,21 @@ HYPERSIM = Converter(
     access="github.com/apple/ml-hypersim, its download script; 1.9 TB whole, single files can be fetched",
     splits=("train", "val", "test", "all"),
     targets={
-        "depth": {**_HDF5, "kind": "euclidean", "unit": "m", **_MET},
-        "normals": {**_HDF5, "frame": "RUB", "facing": "camera", "invalid": "zero", "unit": "vector", **_MET},
+        "depth": {**_HDF5, "kind": "euclidean", "unit": "m", **_GEOMETRY_MASK},
+        "normals": {
+            **_HDF5,
+            "frame": "RUB",
+            "facing": "camera",
+            "invalid": "zero",
+            "unit": "vector",
+            **_GEOMETRY_MASK,
+        },
         "semantic": {**_HDF5, "label_offset": -1, "ignore": [-1]},
     },
     rows=rows,
     version=2,
-    header={"image": {**_HDF5, "tone": "hypersim", **_MET}, "classes": list(NYU40)},
-    notes="Pictures are linear light, tone-mapped when they are read. depth_meters is the distance from the "
+    header={"image": {**_HDF5, "tone": "hypersim", **_GEOMETRY_MASK}, "classes": list(NYU40)},
+    notes="Images are linear light, tone-mapped when they are read. depth_meters is the distance from the "
     "camera, made z when it is read. Normals may be of any length, zero, or face away: they are made unit, left "
     f"out, turned around. Cameras are shifted and tilted scene by scene: {CAMERAS} of the makers' repository must lie "
     f"in the tree. A split needs {SPLITS} there too; scenes that were not downloaded are left out. Published subsets "

@@ -11,18 +11,18 @@ from twofold.data.layout import Row
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a picture of ibims1_core_raw, or of the folder that holds it."""
+    """One row per image of ibims1_core_raw, or of the folder that holds it."""
     tree = Tree(root)
     top = "ibims1_core_raw/" if (root / "ibims1_core_raw").is_dir() else ""
     lines = read_list(root / top, ("imagelist.txt",), 1)
-    pictures = tree.match(f"{top}rgb/*.png")
-    for stem in [Path(p).stem for p in pictures] if lines is None else [str(line[0]) for line in lines]:
-        masks = {m: {"path": tree.at(f"{top}mask_{m}/{stem}.png")} for m in ("invalid", "transp")}
+    image_dir = tree.match(f"{top}rgb/*.png")
+    for stem in [Path(p).stem for p in image_dir] if lines is None else [str(line[0]) for line in lines]:
+        masks = {m: {"path": tree.path(f"{top}mask_{m}/{stem}.png")} for m in ("invalid", "transp")}
         yield {
             "id": stem,
-            "file_name": tree.at(f"{top}rgb/{stem}.png"),
+            "file_name": tree.path(f"{top}rgb/{stem}.png"),
             "scene": stem.rpartition("_")[0],
-            "targets": {"depth": {"path": tree.at(f"{top}depth/{stem}.png"), "masks": masks}},
+            "targets": {"depth": {"path": tree.path(f"{top}depth/{stem}.png"), "masks": masks}},
         }
 
 
@@ -43,6 +43,6 @@ IBIMS1 = Converter(
         }
     },
     rows=rows,
-    notes="In mask_invalid a positive number means valid, whatever its name says; in mask_transp it means not "
+    notes="In mask_invalid a positive number means valid, in spite of its name; in mask_transp it means not "
     "transparent. A pixel counts where both do.",
 )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.tree import Tree, pinhole, read_list
+from twofold.data.convert.tree import Tree, intrinsic_matrix, read_list
 from twofold.data.layout import FolderError, Row
 
 # Where people unpack the annotated depth: beside the drives, or as its archive has it.
@@ -15,40 +15,40 @@ TAR = "kitti_eigen_split_test.tar"
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a picture with truth: of the split's list, or ("all") of every annotated depth of the left camera."""
+    """One row per image with truth: of the split's list, or ("all") of every annotated depth of the left camera."""
     tree = Tree(root, TAR, unless="2011_09_26")
     for name, depth in _pairs(tree, split):
         parts = name.split("/")
         if len(parts) != 5 or not parts[1].endswith("_sync"):
-            raise FolderError(f"{root / name} is not DATE/DRIVE_sync/image_02/data/FRAME.png; mend the list")
+            raise FolderError(f"{root / name} is not DATE/DRIVE_sync/image_02/data/FRAME.png; fix the list")
         day, drive, camera, _, file = parts
         yield {
             "id": f"{drive}/{camera}/{Path(file).stem}",
-            "file_name": tree.at(name),
+            "file_name": tree.path(name),
             "scene": drive,
-            "targets": {"depth": {"path": tree.at(depth)}},
+            "targets": {"depth": {"path": tree.path(depth)}},
             "camera": {"K": _camera(tree, day, camera)},
         }
 
 
 def _pairs(tree: Tree, split: str) -> Iterator[tuple[str, str]]:
-    """(picture, depth) of a split, those without truth left out."""
+    """(image, depth) of a split, those without truth left out."""
     if split == "all":
         for place in _PLACES:
             for depth in tree.match(f"{place}*_sync/proj_depth/groundtruth/image_02/*.png"):
                 drive, file = depth.removeprefix(place).split("/")[0], depth.rpartition("/")[2]
-                picture = f"{drive[:10]}/{drive}/image_02/data/{file}"
-                if tree.has(picture):
-                    yield picture, depth
+                image = f"{drive[:10]}/{drive}/image_02/data/{file}"
+                if tree.has(image):
+                    yield image, depth
         return
     name = f"eigen_{split}_files_with_gt.txt"
     lines = read_list(tree.root, (name, f"data_split/kitti/{name}", f"kitti/{name}"), 3)
     if lines is None:
         raise FolderError(f"{tree.root / name} does not exist; it is the list of the split. Or convert 'all'")
-    for picture, depth, _ in lines:
-        if picture is not None and depth is not None:
+    for image, depth, _ in lines:
+        if image is not None and depth is not None:
             found = next((f"{p}{depth}" for p in _PLACES if tree.has(f"{p}{depth}")), depth)
-            yield picture, found
+            yield image, found
 
 
 def _camera(tree: Tree, day: str, camera: str) -> list[list[float]] | None:
@@ -64,7 +64,7 @@ def _camera(tree: Tree, day: str, camera: str) -> list[list[float]] | None:
         fx, cx, fy, cy = numbers[0], numbers[2], numbers[5], numbers[6]
     except (KeyError, ValueError, IndexError):
         raise FolderError(f"{tree.root / name} has no {key}; copy it again") from None
-    return pinhole(fx, fy, cx, cy)
+    return intrinsic_matrix(fx, fy, cx, cy)
 
 
 KITTI_EIGEN = Converter(
@@ -78,7 +78,7 @@ KITTI_EIGEN = Converter(
     rows=rows,
     header={"crop": "kitti-benchmark", "eval": {"protocol": "depth/marigold-ls"}},
     notes="Train and test need Eigen's list, eigen_test_files_with_gt.txt, in the tree: 697 lines, of which 45 "
-    "have no truth ('None') and are left out, so 652. Pictures are of several sizes and are cut to 352x1216. "
+    "have no truth ('None') and are left out, so 652. Images are of several sizes and are cut to 352x1216. "
     "Truth is sparse. Scores are taken within Eigen's crop (Marigold) or Garg's (most others): both are called "
     "'KITTI Eigen split'.",
 )

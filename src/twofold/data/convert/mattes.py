@@ -1,4 +1,4 @@
-"""P3M-10k (Li et al. 2021, portraits) and AIM-500 (Li et al. 2021, all kinds of things): pictures with mattes."""
+"""P3M-10k (Li et al. 2021, portraits) and AIM-500 (Li et al. 2021, all kinds of things): images with mattes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import by_stem, first_folder, pairs, under
+from twofold.data.convert.paired import by_stem, first_folder, pair_by_stem, relative_path
 from twofold.data.layout import FolderError, Row
 from twofold.io import parse_object
 
@@ -20,50 +20,51 @@ KINDS = ("SO", "STM", "NS")
 
 
 def portraits(root: Path, split: str) -> Iterator[Row]:
-    """One row a portrait, in either layout of P3M-10k."""
+    """One row per portrait, in either layout of P3M-10k."""
     base = root / "P3M-10k" if (root / "P3M-10k").is_dir() else root
-    places, pictures = _P3M[split]
-    yield from _mattes(root, first_folder(base, *places), pictures, split)
+    places, image_dir = _P3M[split]
+    yield from _mattes(root, first_folder(base, *places), image_dir, split)
 
 
 def things(root: Path, split: str) -> Iterator[Row]:
-    """One row a picture of AIM-500, with its category and type (SO opaque, STM see-through, NS no one thing)."""
+    """AIM-500, with its category and type: salient opaque (SO) or transparent (STM), or non-salient (NS)."""
     base = first_folder(root, "validation", "AIM-500") if not (root / "original").is_dir() else root
-    told = _told(root / "aim_category_type.json")
+    agreements = _read_categories(root / "aim_category_type.json")
     for row in _mattes(root, base, "original", split):
-        yield row | told.get(row["id"].rpartition("/")[2], {})
+        yield row | agreements.get(row["id"].rpartition("/")[2], {})
 
 
-def _mattes(root: Path, base: Path, pictures: str, split: str) -> Iterator[Row]:
-    """Rows of {pictures,mask,trimap} folders; the trimaps may be missing as a whole."""
+def _mattes(root: Path, base: Path, image_dir: str, split: str) -> Iterator[Row]:
+    """Rows of {images,mask,trimap} folders; the trimaps may be missing as a whole."""
     trimaps = by_stem(base / "trimap", (".png",)) if (base / "trimap").is_dir() else None
-    for stem, picture, matte in pairs(base / pictures, base / "mask"):
-        targets = {"matting": {"path": under(root, matte)}}
+    for stem, image, matte in pair_by_stem(base / image_dir, base / "mask"):
+        targets = {"matting": {"path": relative_path(root, matte)}}
         if trimaps is not None:
             if stem not in trimaps:
                 raise FolderError(f"{base / 'trimap' / stem}.png does not exist; restore it")
-            targets["trimap"] = {"path": under(root, trimaps[stem])}
-        yield {"id": f"{split}/{stem}", "file_name": under(root, picture), "targets": targets}
+            targets["trimap"] = {"path": relative_path(root, trimaps[stem])}
+        yield {"id": f"{split}/{stem}", "file_name": relative_path(root, image), "targets": targets}
 
 
-def _told(path: Path) -> dict[str, dict[str, str]]:
-    """What `aim_category_type.json` says of each picture; {} without the file, FolderError for another file."""
+def _read_categories(path: Path) -> dict[str, dict[str, str]]:
+    """Category and type by image from `aim_category_type.json`; {} without the file, FolderError when it is invalid."""
     if not path.is_file():
         return {}
     try:
-        told = parse_object(path.read_bytes(), "it")
+        agreements = parse_object(path.read_bytes(), "it")
         found = {
-            stem: {"category": str(one["category"]), "type": str(one["type"])} for stem, one in told.items()
+            stem: {"category": str(one["category"]), "type": str(one["type"])}
+            for stem, one in agreements.items()
         }
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise FolderError(f"{path} does not give a category and a type for each picture: {error}") from None
+        raise FolderError(f"{path} does not give a category and a type for each image: {error}") from None
     wrong = sorted({one["type"] for one in found.values()} - set(KINDS))
     if wrong:
         raise FolderError(f"{path} has the type {wrong[0]!r}; types are {', '.join(KINDS)}")
     return found
 
 
-# The authors' loaders read files as they lie, whatever EXIF says.
+# The authors' loaders ignore EXIF orientation.
 _HEADER = {"image": {"exif": "ignore"}}
 _TARGETS = {"matting": {"codec": "png8", "scale": 1 / 255}, "trimap": {"codec": "png8", "scale": 1 / 255}}
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import names, one_of, under
+from twofold.data.convert.frames import correlation, frame_from_agreements
+from twofold.data.convert.paired import first_file, read_names, relative_path
 from twofold.data.layout import FolderError, Row
-from twofold.geometry import FRAMES, Camera, normals_from_depth
+from twofold.geometry import Camera, normals_from_depth
 from twofold.image import read_map
 
 # NYUv2's 40 classes (Gupta et al. 2013), by their ids less one: 0 in the files is unlabelled.
@@ -23,55 +24,52 @@ CLASSES = (
     "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "other structure", "other furniture",
     "other prop",
 )  # fmt: skip
-_LOOKED_AT = 5  # pictures, to find the frame of the normals
-_CERTAIN = 0.3  # agreement of each axis, of which 1 is the most
+_SAMPLED = 5  # images, to find the frame of the normals
+_MIN_AGREEMENT = 0.3  # agreement of each axis, of which 1 is the most
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a line of gt_sets/{split}.txt; the frame of the normals is found by holding them against the depth."""
-    listed = names(root / "gt_sets" / f"{split}.txt")
+    """One row per line of gt_sets/{split}.txt; the frame of the normals is found by holding them against the depth."""
+    listed = read_names(root / "gt_sets" / f"{split}.txt")
     found = [_files(root, name) for name in listed]
-    frame = _frame(root, found[:_LOOKED_AT])
+    frame = _frame(root, found[:_SAMPLED])
     for name, files in zip(listed, found, strict=True):
         targets: dict[str, dict[str, Any]] = {
-            target: {"path": under(root, path)} for target, path in files.items() if target != "picture"
+            target: {"path": relative_path(root, path)} for target, path in files.items() if target != "image"
         }
         normals = files["normals"].suffix == ".png"
         targets["normals"] |= {"frame": frame, "codec": "png8" if normals else "npy"}
         if files["edge"].suffix == ".npy":
             targets["edge"] |= {"codec": "npy", "scale": 1.0}
-        yield {"id": f"{split}/{name}", "file_name": under(root, files["picture"]), "targets": targets}
+        yield {
+            "id": f"{split}/{name}",
+            "file_name": relative_path(root, files["image"]),
+            "targets": targets,
+        }
 
 
 def _files(root: Path, name: str) -> dict[str, Path]:
-    """The files of one picture: png as ATRC repacked them, or jpg and npy as MTI-Net had them."""
+    """The files of one image: png as ATRC repacked them, or jpg and npy as MTI-Net had them."""
     return {
-        "picture": one_of(root / "images", name, (".png", ".jpg")),
-        "semantic": one_of(root / "segmentation", name, (".png",)),
-        "depth": one_of(root / "depth", name, (".npy",)),
-        "normals": one_of(root / "normals", name, (".png", ".npy")),
-        "edge": one_of(root / "edge", name, (".png", ".npy")),
+        "image": first_file(root / "images", name, (".png", ".jpg")),
+        "semantic": first_file(root / "segmentation", name, (".png",)),
+        "depth": first_file(root / "depth", name, (".npy",)),
+        "normals": first_file(root / "normals", name, (".png", ".npy")),
+        "edge": first_file(root / "edge", name, (".png", ".npy")),
     }
 
 
 def _frame(root: Path, files: list[dict[str, Path]]) -> str:
     """The frame in which the stored normals agree with the depth; FolderError when none clearly does.
 
-    No publication says which it is. Axis by axis, because most of a room looks the same in a mirror: x and y by how
-    they vary together with those of the depth, z by its sign, since all that is seen faces the camera.
+    No publication documents it. Axis by axis, because most of a room is mirror symmetric: x and y by their
+    correlation with those of the depth, z by its sign, since every visible surface faces the camera.
     """
     pairs = [_vectors(one) for one in files]
     stored, expected = (torch.cat(side, 1) for side in zip(*pairs, strict=True))
-    both = [torch.corrcoef(torch.stack([stored[k], expected[k]]))[0, 1] for k in (0, 1)]
-    told = [float(agreement.nan_to_num(nan=0.0)) for agreement in (*both, stored[2].sign().mean())]
-    signs = tuple(1 if agreement > 0 else -1 for agreement in told)
-    frame = next((name for name, axes in FRAMES.items() if axes == signs), None)
-    if frame is None or min(map(abs, told)) < _CERTAIN:
-        said = ", ".join(f"{axis} {agreement:+.2f}" for axis, agreement in zip("xyz", told, strict=True))
-        raise FolderError(
-            f"{root / 'normals'}: no frame clearly agrees with the depth ({said}; 1 is agreement)"
-        )
-    return frame
+    across, down = (correlation(stored[k], expected[k]) for k in (0, 1))
+    agreements = (across, down, stored[2].sign().mean())
+    return frame_from_agreements(agreements, _MIN_AGREEMENT, str(root / "normals"))
 
 
 def _vectors(one: dict[str, Path]) -> tuple[Tensor, Tensor]:
@@ -88,7 +86,7 @@ def _vectors(one: dict[str, Path]) -> tuple[Tensor, Tensor]:
 
 
 def _camera(height: int, width: int) -> Camera:
-    """NYUv2's colour camera about this cut of the 640x480 picture: exact enough to tell frames apart."""
+    """NYUv2's colour camera about this cut of the 640x480 image: exact enough to tell frames apart."""
     return Camera(518.86, 519.47, (width - 1) / 2, (height - 1) / 2, width, height)
 
 
@@ -107,6 +105,6 @@ NYUD_MT = Converter(
     rows=rows,
     notes="425x560: numbers on it are not those of 480x640. 40 classes, stored 0 is not valid; ASTMT scored 41 "
     "with the background, do not compare. The frame of the normals is nowhere written: it is found from the "
-    "depth of the first pictures, and the conversion stops when that does not tell. Depth 0 is unknown.",
+    "depth of the first images, and the conversion stops when that does not tell. Depth 0 is unknown.",
     header={"classes": list(CLASSES)},
 )

@@ -7,14 +7,14 @@ from functools import partial
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.tree import Tree, read_list, swap
+from twofold.data.convert.tree import Tree, read_list, replace_suffix
 from twofold.data.layout import FolderError, Row
 
 TAR = "nyu_labeled_extracted.tar"
 
 
 def marigold_rows(kind: str, root: Path, split: str) -> Iterator[Row]:
-    """One row a picture of {split}/{scene}/rgb_####.png, its depth `kind` ("depth", raw, or "filled")."""
+    """One row per image of {split}/{scene}/rgb_####.png, its depth `kind` ("depth", raw, or "filled")."""
     tree = Tree(root, TAR, unless=split)
     lists = (f"filename_list_{split}.txt", f"labeled/filename_list_{split}.txt")
     lines = read_list(root, lists, 3)
@@ -22,21 +22,21 @@ def marigold_rows(kind: str, root: Path, split: str) -> Iterator[Row]:
     for number, name in enumerate(names):
         parts = name.split("/")
         if len(parts) != 3:
-            raise FolderError(f"{root / name} is not {split}/SCENE/rgb_NUMBER.png; mend the list")
+            raise FolderError(f"{root / name} is not {split}/SCENE/rgb_NUMBER.png; fix the list")
         scene, file = parts[1:]
-        said = None if lines is None else lines[number][1 if kind == "depth" else 2]
-        number_of = swap(file, ".png", "").removeprefix("rgb_")
-        depth = said or f"{split}/{scene}/{kind}_{number_of}.png"
+        values = None if lines is None else lines[number][1 if kind == "depth" else 2]
+        number_of = replace_suffix(file, ".png", "").removeprefix("rgb_")
+        depth = values or f"{split}/{scene}/{kind}_{number_of}.png"
         yield {
             "id": f"{split}/{scene}/{number_of}",
-            "file_name": tree.at(name),
+            "file_name": tree.path(name),
             "scene": scene,
-            "targets": {"depth": {"path": tree.at(depth)}},
+            "targets": {"depth": {"path": tree.path(depth)}},
         }
 
 
 def bae_rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a picture of {split}/img, with the normals, and the caption, of the same name."""
+    """One row per image of {split}/img, with the normals, and the caption, of the same name."""
     tree = Tree(root)
     captions = (root / split / "caption").is_dir()
     names = tree.match(f"{split}/img/*.png")
@@ -46,7 +46,7 @@ def bae_rows(root: Path, split: str) -> Iterator[Row]:
         row: Row = {
             "id": f"{split}/{stem}",
             "file_name": name,
-            "targets": {"normals": {"path": tree.at(f"{split}/norm/{stem}.png")}},
+            "targets": {"normals": {"path": tree.path(f"{split}/norm/{stem}.png")}},
         }
         if captions:
             with tree.open(f"{split}/caption/{stem}.txt") as file:
@@ -55,12 +55,12 @@ def bae_rows(root: Path, split: str) -> Iterator[Row]:
 
 
 def _no_orphans(root: Path, split: str, names: list[str]) -> None:
-    """FolderError for normals or captions without a picture: something was removed, or renamed, by halves."""
+    """FolderError for normals or captions without an image: something was removed, or renamed, by halves."""
     stems = {Path(name).stem for name in names}
     for kind, suffix in (("norm", ".png"), ("caption", ".txt")):
         for path in sorted((root / split / kind).glob(f"*{suffix}")):
             if path.stem not in stems and not path.name.startswith("."):
-                raise FolderError(f"{path} has no picture in {split}/img; restore it, or remove the file")
+                raise FolderError(f"{path} has no image in {split}/img; restore it, or remove the file")
 
 
 def _marigold(name: str, kind: str, title: str, notes: str) -> Converter:
@@ -73,8 +73,8 @@ def _marigold(name: str, kind: str, title: str, notes: str) -> Converter:
         targets={"depth": {"codec": "png16", "scale": 0.001, "invalid": [0], "unit": "m"}},
         rows=partial(marigold_rows, kind),
         notes=notes
-        + " Pictures have a white border of some 10 pixels. The tar is read in place, or unpack it. "
-        "795 / 654 pictures.",
+        + " Images have a white border of some 10 pixels. The tar is read in place, or unpack it. "
+        "795 / 654 images.",
         header={"eval": {"protocol": "depth/marigold-ls"}},
     )
 
@@ -97,6 +97,6 @@ NYUV2_BAE = Converter(
     rows=bae_rows,
     notes="Normals of GeoNet and Ladicky, 8 bits, defined in the centre only: (0, 0, 0) elsewhere. Captions are "
     "paired by name. What Diff-2-in-1 generates lies in folders of the same form (nyu_nyu_T600): do not mix "
-    "them with photographs. 795 / 654 pictures.",
+    "them with images. 795 / 654 images.",
     header={"eval": {"protocol": "normal/bae"}},
 )

@@ -14,7 +14,7 @@ FILE, SPLITS = "nyu_depth_v2_labeled.mat", "splits.mat"
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a picture; ids are the 0-based places in the file, as in Bae's and DSINE's packages."""
+    """One row per image; ids are the 0-based places in the file, as in Bae's and DSINE's packages."""
     try:
         count = stack_size(root / FILE, key="rawDepths")
         if split == "all":
@@ -27,7 +27,7 @@ def rows(root: Path, split: str) -> Iterator[Row]:
         raise FolderError(str(error)) from None
     for index in chosen:
         if not 0 <= index < count:
-            raise FolderError(f"{root / SPLITS} names picture {index + 1} of {count}; is it that of {FILE}?")
+            raise FolderError(f"{root / SPLITS} names image {index + 1} of {count}; is it that of {FILE}?")
         yield {
             "id": f"{index:06d}",
             "file_name": FILE,
@@ -49,6 +49,6 @@ NYUV2_MAT = Converter(
         "image": {"codec": "mat", "key": "images", "scale": 1 / 255},
         "eval": {"protocol": "depth/marigold-ls"},
     },
-    notes="1449 pictures, of which splits.mat (in the same folder) makes 795 / 654. Depth is the sensor's, with "
-    "holes; the filled one of the file is not read. Pictures have a white border of some 10 pixels.",
+    notes="1449 images, of which splits.mat (in the same folder) makes 795 / 654. Depth is the sensor's, with "
+    "holes; the filled one of the file is not read. Images have a white border of some 10 pixels.",
 )

@@ -1,4 +1,4 @@
-"""What most native trees share: pictures in one folder, targets of the same name in others, lists of names."""
+"""What most native trees share: images in one folder, targets of the same name in others, lists of names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from twofold.data.layout import FolderError
 
-PICTURES = (".jpg", ".jpeg", ".png")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def first_folder(root: Path, *choices: str) -> Path:
@@ -19,17 +19,17 @@ def first_folder(root: Path, *choices: str) -> Path:
     return found
 
 
-def by_stem(folder: Path, suffixes: Iterable[str] = PICTURES) -> dict[str, Path]:
+def by_stem(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
     """The files of `folder` by their names without suffix, sorted; hidden files and other kinds are left out.
 
     FolderError when the folder is missing, or two files have one stem: which of them is meant is not known.
     """
     if not folder.is_dir():
         raise FolderError(f"{folder} does not exist; unpack the whole data set, or check the path")
-    wanted, found = tuple(suffixes), {}
+    expected, found = tuple(suffixes), {}
     for name in sorted(os.listdir(folder)):
         stem, suffix = os.path.splitext(name)
-        if name.startswith(".") or suffix.lower() not in wanted:
+        if name.startswith(".") or suffix.lower() not in expected:
             continue
         if stem in found:
             raise FolderError(f"{folder} has both {found[stem].name} and {name}; remove one")
@@ -37,21 +37,21 @@ def by_stem(folder: Path, suffixes: Iterable[str] = PICTURES) -> dict[str, Path]
     return found
 
 
-def pairs(pictures: Path, targets: Path, suffixes: Iterable[str] = (".png",)) -> list[tuple[str, Path, Path]]:
-    """(stem, picture, target) of two folders, by stem, never by order; FolderError for one without the other."""
-    images, maps = by_stem(pictures), by_stem(targets, suffixes)
+def pair_by_stem(
+    image_dir: Path, targets: Path, suffixes: Iterable[str] = (".png",)
+) -> list[tuple[str, Path, Path]]:
+    """(stem, image, target) of two folders, by stem, never by order; FolderError for one without the other."""
+    images, maps = by_stem(image_dir), by_stem(targets, suffixes)
     for stem in images:
         if stem not in maps:
-            raise FolderError(
-                f"{images[stem]} has no partner in {targets}; restore it, or remove the picture"
-            )
+            raise FolderError(f"{images[stem]} has no partner in {targets}; restore it, or remove the image")
     for stem in maps:
         if stem not in images:
-            raise FolderError(f"{maps[stem]} has no picture in {pictures}; restore it, or remove the map")
+            raise FolderError(f"{maps[stem]} has no image in {image_dir}; restore it, or remove the map")
     return [(stem, images[stem], maps[stem]) for stem in images]
 
 
-def names(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
     """The lines of a list of names, spaces within them kept; FolderError when it is missing or names nothing."""
     if not path.is_file():
         raise FolderError(f"{path} does not exist; it is the list of the split")
@@ -62,7 +62,7 @@ def names(path: Path) -> list[str]:
     return found
 
 
-def one_of(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
+def first_file(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
     """The file `stem` of `folder` with the first of the suffixes that is there; FolderError when none is."""
     tried = [folder / f"{stem}{suffix}" for suffix in suffixes]
     found = next((path for path in tried if path.is_file()), None)
@@ -71,6 +71,6 @@ def one_of(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
     return found
 
 
-def under(root: Path, path: Path) -> str:
-    """The path as a row says it: relative to `root`, with '/'."""
+def relative_path(root: Path, path: Path) -> str:
+    """The path for a row: relative to `root`, with '/'."""
     return path.relative_to(root).as_posix()

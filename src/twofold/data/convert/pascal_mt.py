@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.paired import names, one_of
+from twofold.data.convert.paired import first_file, read_names
 from twofold.data.layout import FolderError
 from twofold.data.targets import read_label
 from twofold.geometry import convert_frame, unit
@@ -52,13 +52,13 @@ _FRAME = "LUB"
 
 def samples(root: Path, split: str) -> Iterator[Sample]:
     """One sample a line of ImageSets/Context/{split}.txt; `parts` only where there is a person with parts."""
-    for name in names(root / "ImageSets" / "Context" / f"{split}.txt"):
-        image = read_image(one_of(root / "JPEGImages", name, (".jpg",)))
+    for name in read_names(root / "ImageSets" / "Context" / f"{split}.txt"):
+        image = read_image(first_file(root / "JPEGImages", name, (".jpg",)))
         labels = _label_map(root / "pascal-context" / "trainval" / f"{name}.mat")
         found = {
             "semantic": _classes(root, name),
-            "mask": _saliency(one_of(root / "sal_distill", name, (".png",))),
-            "normals": _normals(one_of(root / "normals_distill", name, (".png",)), labels),
+            "mask": _saliency(first_file(root / "sal_distill", name, (".png",))),
+            "normals": _normals(first_file(root / "normals_distill", name, (".png",)), labels),
             "edge": _edges(labels),
         }
         parts = _parts(root / "human_parts" / f"{name}.mat")
@@ -75,7 +75,7 @@ def samples(root: Path, split: str) -> Iterator[Sample]:
 
 
 def _fit(target: str, value: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """A map at the picture's size; some of the files have another."""
+    """A map at the image's size; some of the files have another."""
     if tuple(value.shape[-2:]) == size:
         return value, valid
     value, valid = resize_map(value, valid, size, nearest=not target_spec(target).is_direction)
@@ -97,7 +97,7 @@ def _classes(root: Path, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _saliency(path: Path) -> tuple[Tensor, Tensor]:
-    """Foreground above one half of what a network said."""
+    """Foreground where a network predicted more than one half."""
     share, valid = read_label(path, "matting")
     return (share > 0.5).float(), valid
 
@@ -197,8 +197,8 @@ PASCAL_MT = Converter(
     },
     samples=samples,
     notes="Writes files, about as large as the archive. Saliency (mask) and normals are predictions of networks, "
-    "not measured. The frame of the normals was never published: LUB is assumed. Validate, look at the sheet, and "
-    "change 'frame' in dataset.json if floors or side walls are wrong. 21 classes, not 59. Pictures without people "
+    "not measured. The frame of the normals was never published: LUB is assumed. Validate, check the sheet, and "
+    "change 'frame' in dataset.json if floors or side walls are wrong. 21 classes, not 59. Images without people "
     "have no parts. Boundaries are drawn from the 459 classes.",
     header={"classes": list(CLASSES), "parts": list(PARTS)},
 )

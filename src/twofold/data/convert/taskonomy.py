@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.tree import Tree, read_table, swap
+from twofold.data.convert.tree import Tree, read_table, replace_suffix
 from twofold.data.layout import FolderError, Row
 
 _RGB, _DEPTH = "_domain_rgb.png", "_domain_depth_zbuffer.png"
@@ -15,12 +15,12 @@ _PLACES = ("{building}/{domain}/", "{domain}/{building}/", "{domain}/taskonomy/{
 
 
 def rows(root: Path, split: str) -> Iterator[Row]:
-    """One row a view with z-buffer depth; the splits are by building, of a table in the tree."""
+    """One row per view with z-buffer depth; the splits are by building, of a table in the tree."""
     tree = Tree(root)
     chosen = None if split == "all" else _buildings(root, split)
     for place in _PLACES:
         for name in tree.match(f"{place.format(building='*', domain='rgb')}point_*_view_*{_RGB}"):
-            view = swap(name.rpartition("/")[2], _RGB, "")
+            view = replace_suffix(name.rpartition("/")[2], _RGB, "")
             building = name.split("/")[place.split("/").index("{building}")]
             if chosen is None or building in chosen:
                 depth = f"{place.format(building=building, domain='depth_zbuffer')}{view}{_DEPTH}"
@@ -28,7 +28,7 @@ def rows(root: Path, split: str) -> Iterator[Row]:
                     "id": f"{building}/{view}",
                     "file_name": name,
                     "scene": building,
-                    "targets": {"depth": {"path": tree.at(depth)}},
+                    "targets": {"depth": {"path": tree.path(depth)}},
                     "provenance": {"origin": "rendered"},
                 }
 
@@ -53,6 +53,6 @@ TASKONOMY = Converter(
     targets={"depth": {"codec": "png16", "scale": 1 / 512, "invalid": [65535], "unit": "m"}},
     rows=rows,
     notes="65535 is missing (holes of the scan, windows), not sky. depth_zbuffer is z; depth_euclidean is another "
-    "folder. Splits are by building and need one train_val_test_*.csv in the tree. The pictures are of scanned "
+    "folder. Splits are by building and need one train_val_test_*.csv in the tree. The images are of scanned "
     "meshes. Normals are not converted: their frame must be verified file by file.",
 )

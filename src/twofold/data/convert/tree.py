@@ -1,4 +1,4 @@
-"""A native tree as converters look at it: a folder, or the tar that it was published in; and its lists."""
+"""The native files of a data set: a folder or the tar it was published in; and its lists and tables."""
 
 from __future__ import annotations
 
@@ -34,36 +34,36 @@ class Tree:
         if self._names is None:
             found = [p for p in self.root.glob(pattern) if p.is_file() and not p.name.startswith(".")]
             return sorted(p.relative_to(self.root).as_posix() for p in found)
-        wanted = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
-        return [n for n in self._names if wanted.fullmatch(n) and not n.rpartition("/")[2].startswith(".")]
+        expected = re.compile(re.escape(pattern).replace(r"\*", "[^/]*"))
+        return [n for n in self._names if expected.fullmatch(n) and not n.rpartition("/")[2].startswith(".")]
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         return name in self._known if self.tar else (self.root / name).is_file()
 
-    def at(self, name: str) -> str:
-        """The name as a row says it. FolderError when there is no such file."""
+    def path(self, name: str) -> str:
+        """The path of a file for a row. FolderError when there is no such file."""
         if not self.has(name):
-            raise FolderError(f"{self.root / self.within(name)} does not exist; restore it, or mend the list")
-        return self.within(name)
+            raise FolderError(
+                f"{self.root / self.row_path(name)} does not exist; restore it, or fix the list"
+            )
+        return self.row_path(name)
 
-    def within(self, name: str) -> str:
-        """The name as a row says it, there or not."""
+    def row_path(self, name: str) -> str:
+        """The path of a name for a row, whether or not the file exists."""
         return f"{self.tar}{MEMBER}./{name}" if self.tar else name
 
     def open(self, name: str) -> BinaryIO:
-        """The file, to be read. FolderError when there is none."""
-        return io.BytesIO(find_stored(self.root / self.at(name)).read()) if self.tar else self._plain(name)
-
-    def _plain(self, name: str) -> BinaryIO:
-        return open(self.root / self.at(name), "rb")
+        """Open the file for reading. FolderError when there is none."""
+        path = self.root / self.path(name)
+        return io.BytesIO(find_stored(path).read()) if self.tar else open(path, "rb")
 
 
 def read_list(root: Path, names: Sequence[str], columns: int) -> list[list[str | None]] | None:
     """The lines of the first of the list files `names` that lies in `root`, split at spaces; None without one.
 
     "None" in a list, for what does not exist, becomes None. FolderError for a line of another number of columns
-    (a path with a space cannot be said in such a list), and for an empty list.
+    (paths cannot contain spaces in such lists), and for an empty list.
     """
     path = next((root / name for name in names if (root / name).is_file()), None)
     if path is None:
@@ -89,13 +89,13 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         return list(table)
 
 
-def swap(name: str, old: str, new: str) -> str:
+def replace_suffix(name: str, old: str, new: str) -> str:
     """`name` with its ending `old` replaced; FolderError when it ends in something else."""
     if not name.endswith(old):
         raise FolderError(f"{name!r} does not end in {old!r}; is the list that of this data set?")
     return name[: len(name) - len(old)] + new
 
 
-def pinhole(fx: float, fy: float, cx: float, cy: float) -> list[list[float]]:
-    """The intrinsic matrix as a row says it."""
+def intrinsic_matrix(fx: float, fy: float, cx: float, cy: float) -> list[list[float]]:
+    """The intrinsic matrix K as nested lists."""
     return [[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]]
