@@ -200,9 +200,8 @@ def test_an_unexpected_error_is_one_line_unless_the_traceback_is_asked_for(
     monkeypatch.setattr("twofold.predict.inputs.find_inputs", fail)
     assert run(["predict", "a.png"]) == 1
     assert "TypeError: of two lines" in one_line(capsys.readouterr().err)
-    monkeypatch.setenv("TWOFOLD_TRACEBACK", "1")
-    with pytest.raises(TypeError):
-        run(["predict", "a.png"])
+    assert run(["predict", "a.png", "--verbose"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_said_and_has_its_exit_code(

@@ -45,10 +45,10 @@ def test_the_nearest_name_is_found_whatever_its_case():
     [
         (["predcit", "a.png"], "'predict'"),
         (["data", "valdate", "x"], "data: no such command 'valdate'. Did you mean 'validate'"),
-        (["predict", "a.png", "--sise", "64"], "predict: no option --sise (did you mean '--size'?); 'twofold predict"),
+        (["predict", "a.png", "--sise", "64"], "predict: no option --sise (did you mean '--size'?); see 'twofold"),
         (["generate", "x", "--stength", "1"], "generate: no option --stength (did you mean '--strength'?)"),
         (["data", "validate", "x", "--shet", "y"], "data validate: no option --shet (did you mean '--sheet'?)"),
-        (["predict"], "predict: missing argument 'INPUT...'; 'twofold predict --help' shows how"),
+        (["predict"], "predict: missing argument 'INPUT...'; see 'twofold predict --help'"),
         (["predict", "a.png", "--size"], "predict: option '--size' requires an argument"),
         (["generate", "x", "--count", "many"], "generate: invalid value for '--count'"),
         (["predict", "a.png", "--model", "embeded"], "no model 'embeded' (did you mean 'embedded'?)"),

@@ -89,7 +89,7 @@ VALUES: dict[str, Callable[[str], bool]] = {
     "label_mode": among(("reencode", "denoise")),
     "mask": among(("source", "all")),
     "scoring": among(("all", "cheap")),
-    "labels": among(("teacher", "stored")),
+    "label_source": among(("teacher", "stored")),
     "kind": among(("real", "rendered", "synthetic")),
     "device": lambda value: re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value) is not None,
 }
@@ -136,12 +136,13 @@ def wrong_recipe(values: dict[str, Any], folder: Path) -> list[str]:
 
 def check_twofold(command: Command, folder: Path) -> None:
     path, found, rest = find_command(command.words[1:])
-    assert not getattr(found, "commands", {}) or rest in ([], ["--help"]), f"{command}: no such command"
+    known = {"--help", *options_of(found)}
+    assert not getattr(found, "commands", {}) or set(rest) <= known, f"{command}: no such command"
     if getattr(found, "commands", {}):
         return
     if not command.whole:
         rest = ["1" if word == "N" else word for word in rest if word != "..."]
-        unknown = {word for word in rest if word.startswith("-")} - options_of(found)
+        unknown = {word for word in rest if word.startswith("-")} - known
         assert not unknown, f"{command}: no option {', '.join(unknown)}"
     try:
         context = found.make_context(path, rest)
@@ -281,7 +282,7 @@ def test_a_synopsis_has_all_options_of_its_command_and_no_other(place, text):
     missing = {
         p for p in command.params if p.opts[0].startswith("-") and not shown & {*p.opts, *p.secondary_opts}
     }
-    missing_names = {max(p.opts, key=len) for p in missing} - {"--help", "--list"}
+    missing_names = {max(p.opts, key=len) for p in missing} - {"--help", "--list", "--quiet", "--verbose"}
     assert not missing_names, f"{place}: {path} also has {missing_names} of {known}"
     for parameter in command.params:
         for option in parameter.opts:

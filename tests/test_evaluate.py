@@ -34,6 +34,7 @@ from twofold.evaluate.measure import aligned, crop_to_window, get_metrics, measu
 from twofold.evaluate.rows import pack, pack_all, unpack, unpack_from
 from twofold.evaluate.run import data_identity
 from twofold.geometry import convert_frame
+from twofold.io import Shard
 from twofold.metrics import crop_mask
 from twofold.predict.diffusion import OutputConfig
 from twofold.predict.files import Job, predict_files
@@ -95,7 +96,7 @@ def test_no_order_of_work_shows_in_a_score(
 
     for k in (1, 2):
         job, metadata = evaluation_from_files(
-            EvalRequest(Folder(data), protocol, tmp_path / "shared", shard=(k, 2)), root
+            EvalRequest(Folder(data), protocol, tmp_path / "shared", shard=Shard(k - 1, 2)), root
         )
         shared = run_and_report(job, metadata, pictures=False)
         assert shared["counts"]["waiting"] == (2 if k == 1 else 0)

@@ -388,7 +388,7 @@ def test_the_commands(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         (("evaluate",), "--data"),
         (("evaluate", "--data", data), "--benchmark"),
         (("evaluate", "--data", data, "--protocol", "x"), "unknown protocol"),
-        ((*scoring, "--shard", "3/2"), "K/N"),
+        ((*scoring, "--shard", "3/2"), "I/N"),
         ((*scoring, "--size", "64"), "no effect with --predictions"),
         ((*scoring, "--benchmark", "nyuv2-depth"), "is scored by"),
         (("report", tmp_path), "report"),

@@ -30,6 +30,7 @@ from twofold.generate.official import export_official, index_official, is_offici
 from twofold.generate.preview import preview_image
 from twofold.generate.relative import can_train_on, from_depth, relative_space
 from twofold.image import read_image, write_image
+from twofold.io import Shard
 from twofold.io.atomic import host_name
 from twofold.tasks import TASKS
 from twofold.train.encoder import painted
@@ -151,7 +152,11 @@ def test_shared_by_processes_at_once_and_in_any_order_it_is_the_same(creator, so
             code = 1
             try:
                 code = int(
-                    set(statuses(create_samples(creator, backwards, out, CreationOptions(shard=(part, 3)))))
+                    set(
+                        statuses(
+                            create_samples(creator, backwards, out, CreationOptions(shard=Shard(part, 3)))
+                        )
+                    )
                     != {"created"}
                 )
             finally:

@@ -8,33 +8,21 @@ from typing import Annotated
 
 import typer
 
-from twofold.cli.console import (
-    OK,
-    SOME_FAILED,
-    parse_device,
-    print_error,
-    print_json,
-    print_line,
-    with_progress,
-)
-from twofold.cli.limits import MaxPixels
+from twofold.cli.console import OK, SOME_FAILED, print_error, print_json, print_line, with_progress
+from twofold.cli.options import DeviceOptions
 
 
 def caption(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder; its manifest is rewritten.")],
+    device: DeviceOptions,
     captioner: Annotated[
         str,
         typer.Option(metavar="HUB_ID", help="An image-to-text model of transformers: hub id or folder."),
     ] = "Salesforce/blip-image-captioning-base",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Also rows that have a text already.")
+        bool, typer.Option("--overwrite", help="Also caption rows that have a text.")
     ] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 8,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object a row on standard output.")
-    ] = False,
-    max_pixels: MaxPixels = "",
+    batch: Annotated[int, typer.Option(min=1, help="Images captioned together.")] = 8,
 ) -> int:
     """Caption the images of a data folder: BLIP, BLIP-2, GIT, ViT-GPT2 or any image-to-text model of transformers.
 
@@ -45,14 +33,12 @@ def caption(
     from twofold.generate.caption_folder import caption_folder
 
     total, counts = len(Folder(folder, targets=())), Counter[str]()
-    events = caption_folder(folder, captioner, parse_device(device), batch, overwrite)
-    for event in with_progress(events, total, "caption", as_json):
+    events = caption_folder(folder, captioner, device.resolve(), batch, overwrite)
+    for event in with_progress(events, total, "caption"):
         counts[event["status"]] += 1
-        if as_json:
-            print_json(event)
-        elif event["status"] == "failed":
+        print_json(event)
+        if event["status"] == "failed":
             print_error(event["error"])
-    if not as_json:
-        words = ("captioned", "kept", "failed")
-        print_line(f"{', '.join(f'{counts[w]} {w}' for w in words if counts[w])}: {folder}/metadata.jsonl")
+    words = ("captioned", "kept", "failed")
+    print_line(f"{', '.join(f'{counts[w]} {w}' for w in words if counts[w])}: {folder}/metadata.jsonl")
     return SOME_FAILED if counts["failed"] else OK

@@ -1,13 +1,16 @@
-"""What the commands share: how they stop, and how they speak to people and to programs."""
+"""What all commands share: exit codes, errors, and output for people (lines) and for programs (JSON)."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import sysconfig
 import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,25 +28,71 @@ class CommandError(Exception):
         self.code = code
 
 
+@dataclass
+class OutputMode:
+    """How the running command prints: the options ``--json``, ``--quiet`` and ``--verbose``."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+_MODE: ContextVar[OutputMode] = ContextVar("_MODE")
+
+
+def output_mode() -> OutputMode:
+    """The mode of the running command."""
+    return _MODE.get(OutputMode())
+
+
+# Of libraries that print for their users, not ours: read when they are imported.
+_LIBRARY_LEVELS = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY")
+
+
+@contextmanager
+def own_output_mode() -> Generator[OutputMode]:
+    """Inside, a mode with the defaults; after it the one before, for programs that run several commands."""
+    token, before = _MODE.set(OutputMode()), {name: os.environ.get(name) for name in _LIBRARY_LEVELS}
+    os.environ.update({name: "error" for name in _LIBRARY_LEVELS if before[name] is None})
+    try:
+        yield _MODE.get()
+    finally:
+        _MODE.reset(token)
+        for name, level in before.items():
+            os.environ.pop(name, None)
+            if level is not None:
+                os.environ[name] = level
+
+
+def show_library_messages() -> None:
+    """Messages of libraries and of `logging` go to standard error from now on; their warnings do so by the mode."""
+    os.environ.update(dict.fromkeys(_LIBRARY_LEVELS, "info"))
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+
+
 def print_error(message: str) -> None:
     """One line to standard error. What is not printable in it is escaped."""
     print(f"twofold: {escape(' '.join(message.split()))}", file=sys.stderr)
 
 
+def print_warning(message: str) -> None:
+    """One line to standard error, unless ``--quiet``."""
+    if not output_mode().quiet:
+        print_error(f"warning: {message}")
+
+
 @contextmanager
 def warnings_on_one_line() -> Generator[None]:
-    """Inside, warnings of twofold and of a user's own code are lines; those of installed packages are dropped.
+    """Inside, warnings of twofold and of a user's own code are lines; those of installed packages need ``--verbose``.
 
-    A user cannot act on what libraries say to each other; TWOFOLD_TRACEBACK=1 shows it.
+    A user cannot act on what libraries report to each other.
     """
-    if os.environ.get("TWOFOLD_TRACEBACK") == "1":
-        yield
-        return
     own = str(Path(__file__).parents[1])
-    others = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
-    shown: set[str] = set()
+    packages = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
+    printed: set[str] = set()
+    show = warnings.showwarning
 
-    def show(
+    def show_on_one_line(
         message: Warning | str,
         category: type[Warning],
         filename: str,
@@ -51,38 +100,54 @@ def warnings_on_one_line() -> Generator[None]:
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        theirs = not filename.startswith(own) and any(filename.startswith(place) for place in others)
-        if not theirs and str(message) not in shown:
-            shown.add(str(message))
-            print_error(f"warning: {message}")
+        if output_mode().verbose:
+            show(message, category, filename, lineno, file, line)
+            return
+        of_library = not filename.startswith(own) and any(filename.startswith(path) for path in packages)
+        if not of_library and str(message) not in printed:
+            printed.add(str(message))
+            print_warning(str(message))
 
     with warnings.catch_warnings():
-        warnings.showwarning = show  # ty: ignore[invalid-assignment]
+        warnings.showwarning = show_on_one_line  # ty: ignore[invalid-assignment]
         yield
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """One JSON object on one line of standard output, at once, so that a program can follow."""
-    print(to_json(record, allow_nan=True), flush=True)
+    """With ``--json``, one object on one line of standard output, at once, so that a program can follow."""
+    if output_mode().json:
+        print(to_json(record, allow_nan=True), flush=True)
 
 
-def with_progress(records: Iterable[Any], total: int, what: str, quiet: bool = False) -> Iterator[Any]:
-    """The records as they come, with a progress bar when a person is watching."""
-    if quiet or not sys.stderr.isatty():
+def print_line(text: str) -> None:
+    """One line about the progress of a command, above a progress bar; nothing with ``--json`` or ``--quiet``.
+
+    What is not printable in it is escaped.
+    """
+    if not output_mode().quiet:
+        print_result(text)
+
+
+def print_result(text: str) -> None:
+    """One line of what a command was run to print; nothing with ``--json``. What is not printable is escaped."""
+    if not output_mode().json:
+        if "tqdm" in sys.modules:
+            sys.modules["tqdm"].tqdm.write(escape(text), file=sys.stdout)
+        else:
+            print(escape(text))
+        sys.stdout.flush()
+
+
+def with_progress(records: Iterable[Any], total: int, what: str) -> Iterator[Any]:
+    """The records as they come, with a progress bar on a terminal, unless ``--json`` or ``--quiet``."""
+    mode = output_mode()
+    if mode.json or mode.quiet or not sys.stderr.isatty():
         yield from records
         return
     from tqdm import tqdm
 
-    # At its next line tqdm makes room for what is printed in between, through `line`.
+    # `print_result` writes above the bar.
     yield from tqdm(records, total=total, desc=escape(what), unit="", file=sys.stderr, leave=False)
-
-
-def print_line(text: str) -> None:
-    """One line for a person, above a progress bar if there is one. What is not printable in it is escaped."""
-    from tqdm import tqdm
-
-    tqdm.write(escape(text), file=sys.stdout)
-    sys.stdout.flush()
 
 
 def parse_size_pair(text: str) -> tuple[int, int]:
@@ -94,7 +159,7 @@ def parse_size_pair(text: str) -> tuple[int, int]:
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
-    """`value` if it is among `choices`, else CommandError that lists the choices."""
+    """``value`` if it is among ``choices``, else CommandError that lists the choices."""
     from twofold.suggest import did_you_mean
 
     choices = list(choices)
@@ -102,22 +167,3 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
         listed = f"choose {', '.join(choices[:-1])} or {choices[-1]}"
         raise CommandError(f"{option} {value!r} is unknown{did_you_mean(value, choices)}; {listed}")
     return value
-
-
-def parse_device(device: str) -> str:
-    """The device by `environment.resolve_device`; CommandError for an unknown or missing one."""
-    from twofold.environment import resolve_device
-
-    try:
-        return resolve_device(device)
-    except ValueError as error:
-        raise CommandError(f"--device {device}: {error}") from error
-
-
-def parse_dtype(dtype: str) -> str:
-    """The name in torch of a type of weights, by `environment.resolve_dtype`; CommandError for anything else."""
-    from twofold.environment import DTYPES
-
-    if dtype not in DTYPES:
-        check_choice("--dtype", dtype, ("float32", "bfloat16", "float16"))
-    return DTYPES[dtype]

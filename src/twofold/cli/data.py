@@ -1,4 +1,4 @@
-"""`twofold data`: public data sets and one's own as data folders, checked, looked at, packed."""
+"""`twofold data`: public data sets and your own as data folders, checked, previewed, packed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from twofold.cli.caption import caption
+from twofold.cli.caption import caption as caption_command
+from twofold.cli.command import add_command
 from twofold.cli.console import (
     OK,
     SOME_FAILED,
     CommandError,
-    check_choice,
     print_json,
     print_line,
+    print_result,
     with_progress,
 )
-from twofold.cli.limits import MaxPixels
+from twofold.cli.options import GeneralOptions, ImageLimit, choice
 from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
@@ -34,124 +35,109 @@ data = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, one object a line.")]
-Out = Annotated[Path, typer.Option(metavar="DIR", help="The data folder, new or begun.")]
+Out = Annotated[Path, typer.Option(metavar="DIR", help="The data folder, new or incomplete.")]
 
 
 @data.callback(invoke_without_command=True)
 def _data(context: typer.Context) -> None:
-    """Public data sets and one's own as data folders: list, convert, import, validate, pack."""
+    """Public data sets and your own as data folders: list, convert, import, validate, pack."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
-@data.command(name="list")
 def list_converters(
-    name: Annotated[str, typer.Argument(help="One of them, in full; all, a line each, by default.")] = "",
-    as_json: Json = False,
+    name: Annotated[
+        str, typer.Argument(help="Print this data set in full; by default, a line for each.")
+    ] = "",
 ) -> int:
     """List the public data sets that can be converted: splits, targets, licence, and how to get them.
 
-    Nothing is fetched by this command: licences differ, and most want to be agreed to in person.
+    This command downloads nothing: licences differ, and most have to be accepted in person.
     """
     from twofold.data.convert import CONVERTERS
 
     chosen = [_converter(name)] if name else list(CONVERTERS.values())
-    if as_json:
-        for one in chosen:
-            print_json(_facts(one))
-    elif name:
+    for one in chosen:
+        print_json(_facts(one))
+    if name:
         for key, value in _facts(chosen[0]).items():
-            print_line(f"{key:8}  {', '.join(value) if isinstance(value, list) else value}")
+            print_result(f"{key:8}  {', '.join(value) if isinstance(value, list) else value}")
     else:
         width = max(len(one.name) for one in chosen)
-        print_line(f"{'name':{width}}  {'targets':34}  licence")
+        print_result(f"{'name':{width}}  {'targets':34}  licence")
         for one in chosen:
-            print_line(f"{one.name:{width}}  {', '.join(one.targets):34}  {one.licence}")
-            print_line(f"{'':{width}}  get it: {one.access}")
-        print_line("")
-        print_line("'twofold data list NAME' prints one in full: splits, access, and what to know of it.")
+            print_result(f"{one.name:{width}}  {', '.join(one.targets):34}  {one.licence}")
+            print_result(f"{'':{width}}  get it: {one.access}")
+        print_result("")
+        print_line("'twofold data list NAME' prints one in full: splits, access and notes.")
     return OK
 
 
-@data.command()
 def convert(
     name: Annotated[
         str,
         typer.Argument(metavar="NAME", help="One of 'twofold data list', or package.module:NAME."),
     ],
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Where its files lie, as they came.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of its files, as downloaded.")],
     out: Out,
     split: Annotated[str, typer.Option(help="One of the data set's own.")],
-    limit: Annotated[int, typer.Option(min=0, help="Only the first so many; 0 for all.")] = 0,
-    as_json: Json = False,
-    max_pixels: MaxPixels = "",
+    limit: Annotated[int, typer.Option(min=0, help="Only the first N samples; 0 for all.")] = 0,
 ) -> int:
-    """Make a data folder of a public data set that lies on this disk. Its files stay where and as they are.
+    """Make a data folder of a public data set on this disk. Its files are neither moved nor changed.
 
-    The folder holds two small files: what there is, and how it is to be read. Only sets whose targets no
-    descriptor can read in place (see 'twofold data list NAME') are written anew.
+    The folder has two small files: a manifest, and how the files are decoded. Only data sets whose targets cannot
+    be decoded in place (see 'twofold data list NAME') are written to new files.
     """
     from twofold.data import Folder
     from twofold.data.convert import convert as convert_tree
 
-    known = _watched(_converter(name), limit, as_json)
+    known = _with_progress(_converter(name), limit)
     folder = Folder(convert_tree(known, source, split, out, limit))
     names = sorted({target for row in folder.rows for target in row.get("targets") or {}})
-    if as_json:
-        print_json({"out": str(out), "name": name, "split": split, "samples": len(folder), "targets": names})
-    else:
-        print_line(
-            f"{len(folder)} samples with {', '.join(names)}: {out}/ (now: twofold data validate {out})"
-        )
+    print_json({"out": str(out), "name": name, "split": split, "samples": len(folder), "targets": names})
+    print_line(f"{len(folder)} samples with {', '.join(names)}: {out}/ (now: twofold data validate {out})")
     return OK
 
 
-@data.command()
 def validate(
-    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, packed or not.")],
     sheet: Annotated[
-        Path | None, typer.Option(metavar="PNG", help="Draw samples with their targets into this file.")
+        Path | None,
+        typer.Option(metavar="PNG", help="Also write a contact sheet of samples with their targets."),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many samples the sheet has.")] = 8,
-    limit: Annotated[int, typer.Option(min=0, help="Read so many, spread evenly; 0 for all.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
-    max_pixels: MaxPixels = "",
+    count: Annotated[int, typer.Option(min=1, help="Number of samples on the sheet.")] = 8,
+    limit: Annotated[int, typer.Option(min=0, help="Read only N samples, evenly spaced; 0 for all.")] = 0,
 ) -> int:
-    """Read every file of a data folder, say what is wrong with it, and what is in it.
+    """Read every file of a data folder, and report its problems and statistics.
 
-    Ends with 1 when there is a problem. The sheet shows what numbers do not: look at it.
+    Ends with 1 when there is a problem. Look at the contact sheet: it shows errors that statistics do not.
     """
     from twofold.data import validate as examine
 
     if sheet is None:
-        refuse_unused(context, "without --sheet", "count")
+        refuse_unused("without --sheet", "count")
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise CommandError(f"--sheet {sheet} must end in .png")
-    report = examine(folder, limit, lambda indices: with_progress(indices, len(indices), "validate", as_json))
+    report = examine(folder, limit, lambda indices: with_progress(indices, len(indices), "validate"))
     unsafe = _unsafe(folder)
     if unsafe:
         report = replace(report, problems=(*unsafe, *report.problems))
     if sheet is not None and report.targets:
         _draw(folder, sheet, count)
-    if as_json:
-        print_json(
-            {**asdict(report), "ok": report.ok, "sheet": str(sheet) if sheet and report.targets else None}
-        )
-    else:
-        _print(report)
+    written = str(sheet) if sheet and report.targets else None
+    print_json({**asdict(report), "ok": report.ok, "sheet": written})
+    _print(report)
     return OK if report.ok else SOME_FAILED
 
 
-@data.command()
 def pack(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The packed folder, new or begun.")],
-    shard_size: Annotated[int, typer.Option(min=1, metavar="MB", help="Most megabytes of a tar file.")] = 512,
-    as_json: Json = False,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The packed folder, new or incomplete.")],
+    shard_size: Annotated[
+        int, typer.Option(min=1, metavar="MB", help="Maximal size of a tar file in MB.")
+    ] = 512,
 ) -> int:
-    """Pack a data folder into tar files, for clusters. The result is a data folder too, read in any order.
+    """Pack a data folder into tar files, for clusters. The result is a data folder too, with random access.
 
     Files keep their bytes. Run again after a kill, the command does what is left.
     """
@@ -159,69 +145,65 @@ def pack(
     from twofold.data.pack import pack as pack_folder
 
     samples = size = shards = 0
-    for done in with_progress(pack_folder(Folder(folder), out, shard_size * 2**20), 0, "pack", as_json):
+    for done in with_progress(pack_folder(Folder(folder), out, shard_size * 2**20), 0, "pack"):
         samples, size, shards = samples + done.samples, size + done.size, shards + 1
-        if as_json:
-            print_json(
-                {"shard": str(done.path), "samples": done.samples, "bytes": done.size, "kept": done.kept}
-            )
-    if not as_json:
-        print_line(f"{samples} samples in {shards} shards, {size / 2**20:.1f} MB: {out}/")
+        print_json({"shard": str(done.path), "samples": done.samples, "bytes": done.size, "kept": done.kept})
+    print_line(f"{samples} samples in {shards} shards, {size / 2**20:.1f} MB: {out}/")
     return OK
 
 
-@data.command(name="import")
 def import_(
-    context: typer.Context,
     source: Annotated[
         str, typer.Argument(metavar="SOURCE", help="Saved data set, Parquet file or folder, or owner/name.")
     ],
     out: Out,
-    split: Annotated[str, typer.Option(help="Needed when there are several.")] = "",
-    image: Annotated[str, typer.Option(metavar="COLUMN", help="The picture.")] = "image",
+    split: Annotated[str, typer.Option(help="Required when there are several.")] = "",
+    image: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the image.")] = "image",
     target: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=COLUMN[,KEY=VALUE...]",
-            help="A target and how it is stored: depth=depth,codec=png16,scale=0.001. Give it once for each.",
+            help="A target and how it is stored: depth=depth,codec=png16,scale=0.001. May be repeated.",
         ),
     ] = None,
-    caption: Annotated[str, typer.Option(metavar="COLUMN", help="Text of the picture.")] = "",
-    id: Annotated[str, typer.Option(metavar="COLUMN", help="Name of the sample; numbered by default.")] = "",
-    camera: Annotated[str, typer.Option(metavar="COLUMN", help="fx fy cx cy, or a 3x3 matrix.")] = "",
-    kind: Annotated[str, typer.Option(help="real, rendered or synthetic.")] = "real",
-    licence: Annotated[str, typer.Option(help="As its owner says.")] = "",
-    limit: Annotated[int, typer.Option(min=0, help="Only the first so many; 0 for all.")] = 0,
-    revision: Annotated[str, typer.Option(help="Of a data set of the hub.")] = "",
-    as_json: Json = False,
-    max_pixels: MaxPixels = "",
+    caption: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the caption.")] = "",
+    id: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column of the sample's id; numbered by default.")
+    ] = "",
+    camera: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Column of fx fy cx cy, or of a 3x3 matrix.")
+    ] = "",
+    kind: Annotated[str, choice("--kind", ("real", "rendered", "synthetic"), "Kind of the images.")] = "real",
+    licence: Annotated[str, typer.Option(help="Licence of the data.")] = "",
+    limit: Annotated[int, typer.Option(min=0, help="Only the first N samples; 0 for all.")] = 0,
+    revision: Annotated[str, typer.Option(help="Revision of a data set of the hub.")] = "",
 ) -> int:
-    """Make a data folder of a table of the Hugging Face kind: columns become pictures, targets and captions.
+    """Make a data folder of a Hugging Face data set: columns become images, targets and captions.
 
-    The bytes in the table are read as they are: 16-bit and float maps keep their numbers. No code of the data set
-    is run and no path in it is followed. Run again after a kill, it does what is left. Needs the extra 'data'.
+    The stored bytes are not re-encoded: 16-bit and float maps keep their values. No code of the data set is run and no
+    path in it is followed. Run again after a kill, the command does what is left. Needs the extra 'data'.
     """
     from twofold.data.hub import Columns, import_table
 
     if Path(source).exists():
-        refuse_unused(context, "on files of this disk: a revision is of a hub data set", "revision")
-    check_choice("--kind", kind, ("real", "rendered", "synthetic"))
+        refuse_unused("on files of this disk: a revision is of a hub data set", "revision")
     targets = dict(map(_target, target or []))
     columns = Columns(image, targets, caption, id, camera)
     steps = import_table(source, out, columns, split, licence, kind, limit, revision)  # ty: ignore[invalid-argument-type]
     written = kept = 0
-    for name, new in with_progress(steps, limit, "import", as_json):
+    for name, new in with_progress(steps, limit, "import"):
         written, kept = written + new, kept + (not new)
-        if as_json:
-            print_json({"id": name, "written": new})
-    if not as_json:
-        print_line(
-            f"{written} samples imported, {kept} were there: {out}/ (now: twofold data validate {out})"
-        )
+        print_json({"id": name, "written": new})
+    print_line(f"{written} samples imported, {kept} were there: {out}/ (now: twofold data validate {out})")
     return OK
 
 
-data.command()(caption)
+add_command(data, list_converters, "list", GeneralOptions)
+add_command(data, convert, None, ImageLimit, GeneralOptions)
+add_command(data, validate, None, ImageLimit, GeneralOptions)
+add_command(data, pack, None, GeneralOptions)
+add_command(data, import_, "import", ImageLimit, GeneralOptions)
+add_command(data, caption_command, "caption", ImageLimit, GeneralOptions)
 
 
 def _converter(name: str) -> Converter:
@@ -246,19 +228,19 @@ def _facts(one: Converter) -> dict[str, Any]:
     }
 
 
-def _watched(one: Converter, limit: int, quiet: bool) -> Converter:
+def _with_progress(one: Converter, limit: int) -> Converter:
     """The converter with a progress bar."""
 
-    def watched(make: Any) -> Any:
+    def wrapped(make: Any) -> Any:
         def rows(root: Path, split: str) -> Iterator[Any]:
             found: Iterable[Any] = make(root, split)
-            return with_progress(found, limit, one.name, quiet)
+            return with_progress(found, limit, one.name)
 
         return rows
 
     if one.samples is not None:
-        return replace(one, samples=watched(one.samples))
-    return replace(one, rows=watched(one.rows))
+        return replace(one, samples=wrapped(one.samples))
+    return replace(one, rows=wrapped(one.rows))
 
 
 def _target(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
@@ -308,12 +290,12 @@ def _draw(folder: Path, path: Path, count: int) -> None:
 def _print(report: Report) -> None:
     """The table of targets, then the problems."""
     ends = {"least": "least", "2 %": "p2", "median": "median", "98 %": "p98", "most": "most"}
-    print_line(f"{report.root}: {report.count} samples")
+    print_result(f"{report.root}: {report.count} samples")
     if report.targets:
-        print_line(f"  {'target':14}{'samples':>8}{'valid':>8}" + "".join(f"{name:>11}" for name in ends))
+        print_result(f"  {'target':14}{'samples':>8}{'valid':>8}" + "".join(f"{name:>11}" for name in ends))
     for name, facts in sorted(report.targets.items()):
         numbers = "".join(f"{facts[end]:11.4g}" for end in ends.values())
-        print_line(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{numbers}")
+        print_result(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{numbers}")
     for problem in report.problems:
-        print_line(f"  ! {problem}")
-    print_line(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'}")
+        print_result(f"  ! {problem}")
+    print_result(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'}")

@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
-
-from twofold.cli.console import OK, SOME_FAILED, print_json
-from twofold.io import escape
+from twofold.cli.console import OK, SOME_FAILED, print_json, print_result
 
 CORE = (
     "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface-hub", "safetensors", "numpy",
@@ -35,29 +32,24 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at. `missing` is something optional that is not there; `broken` must be mended."""
+    """The result of one check. `missing` is something optional that is not there; `broken` must be fixed."""
 
     state: Literal["ok", "missing", "broken"]
     what: str
     detail: str
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a finding.")] = False,
-) -> int:
-    """Say what is installed, broken or missing, and how to mend it.
+def doctor() -> int:
+    """Report what is installed, broken or missing, and how to fix it.
 
     Ends with 0 when nothing is broken, else with 1.
     """
     broken = 0
     for finding in examine():
         broken += finding.state == "broken"
-        if as_json:
-            print_json(asdict(finding))
-        else:
-            print(escape(f"{finding.state:8}{finding.what:14}{finding.detail}"), flush=True)
-    if not as_json:
-        print("nothing is broken" if not broken else f"{broken} broken: see the lines above")
+        print_json(asdict(finding))
+        print_result(f"{finding.state:8}{finding.what:14}{finding.detail}")
+    print_result("nothing is broken" if not broken else f"{broken} broken: see the lines above")
     return SOME_FAILED if broken else OK
 
 

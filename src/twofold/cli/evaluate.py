@@ -3,193 +3,191 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from twofold.cli.command import OptionGroup
 from twofold.cli.console import (
     OK,
     SOME_FAILED,
     CommandError,
-    check_choice,
-    parse_device,
-    parse_dtype,
     print_error,
     print_json,
     print_line,
+    print_result,
     with_progress,
 )
-from twofold.cli.limits import MaxPixels
-from twofold.cli.predict import (
-    Method,
-    NetworkCode,
-    OddSizes,
-    Source,
-    _longest,
-    check_source,
-    open_source,
+from twofold.cli.model import check_model_options, open_from_options
+from twofold.cli.options import (
+    InferenceOptions,
+    ModelOptions,
+    RuntimeOptions,
+    ShardText,
+    choice,
+    parse_shard,
 )
 from twofold.cli.usage import refuse_unused, warn_unused
 
-# Options of a model, which stored predictions have no use for.
+if TYPE_CHECKING:
+    from twofold.evaluate import Benchmark, EvalProtocol, EvalRequest, Evaluation, RunMetadata
+    from twofold.predict.base import BasePredictor
+
+# Options of a model, which have no effect on stored predictions.
 _OF_MODEL = (
-    "model", "task", "size", "odd_sizes", "seed", "ensemble", "steps", "method", "base", "network", "device", "dtype",
+    "model", "task", "size", "odd_sizes", "seed", "ensemble", "steps", "method", "base", "revision", "variant",
+    "network", "device", "dtype",
 )  # fmt: skip
 
 # Options of stored predictions.
 _OF_FILES = ("scale", "frame", "stretch", "layout")
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from twofold.evaluate import Benchmark, EvalProtocol, Evaluation, RunMetadata
-    from twofold.predict.base import BasePredictor
+@dataclass(frozen=True)
+class EvalOptions(OptionGroup):
+    """What is scored, and by which rules."""
 
-
-def evaluate(
-    context: typer.Context,
+    title: ClassVar[str] = "Benchmark"
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Data folder with ground truth; 'twofold data convert' makes them."),
+    ] = None
     benchmark: Annotated[
         str,
         typer.Option(metavar="NAME", help="Test set that --data holds, see --list; or package.module:NAME."),
-    ] = "",
+    ] = ""
     protocol: Annotated[
-        str, typer.Option(metavar="ID", help="How to score one's own data, or another way for a benchmark.")
-    ] = "",
-    data: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Data folder with truth; 'twofold data convert' makes them."),
-    ] = None,
-    model: Annotated[
+        str,
+        typer.Option(metavar="ID", help="Evaluation protocol; by default the benchmark's, or the data's."),
+    ] = ""
+    count: Annotated[int, typer.Option(min=0, help="Only the first N images; 0 for all.")] = 0
+    allow_synthetic: Annotated[
+        bool, typer.Option("--allow-synthetic", help="Score rendered and generated images too.")
+    ] = False
+    group: Annotated[
         str,
         typer.Option(
-            metavar="M", help="'embedded', a name of 'twofold models', a hub id, a folder or a file."
+            metavar="KEY", help="Also report scores by an entry of the manifest's rows, such as scene."
         ),
-    ] = "embedded",
+    ] = ""
+    shard: ShardText = "1/1"
+
+
+@dataclass(frozen=True)
+class StoredPredictions(OptionGroup):
+    """Predictions in files."""
+
+    title: ClassVar[str] = "Stored predictions"
     predictions: Annotated[
         Path | None,
         typer.Option(
             metavar="DIR", help="Score these files, ID.npy or a predictions.jsonl, instead of a model."
         ),
-    ] = None,
-    task: Annotated[
-        str, typer.Option(help="Of the model; by default the one that the protocol scores.")
-    ] = "",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows and report are written.")] = Path(
-        "evaluation"
-    ),
-    count: Annotated[int, typer.Option(min=0, help="The first so many pictures; 0 for all.")] = 0,
-    size: Annotated[
-        str,
-        typer.Option(
-            metavar="N", help="Longest edge the model works at, or 'native'; the protocol's by default."
-        ),
-    ] = "",
-    seed: Annotated[
-        int | None, typer.Option(help="Of whatever is random; the protocol's by default.")
-    ] = None,
-    ensemble: Annotated[int, typer.Option(min=1, max=100, help="Answers to draw and merge.")] = 1,
-    steps: Annotated[int, typer.Option(min=0, help="Looks of a multi-step model; its own by default.")] = 0,
-    odd_sizes: OddSizes = "pad",
+    ] = None
     scale: Annotated[
         float | None,
-        typer.Option(help="What stored predictions are multiplied by, such as 0.001 for millimetres."),
-    ] = None,
-    frame: Annotated[str, typer.Option(help="Of stored normals: RUB, LUB, RDB or RDF.")] = "RUB",
+        typer.Option(help="Factor that stored values are multiplied by, such as 0.001 for millimetres."),
+    ] = None
+    frame: Annotated[str, choice("--frame", ("RUB", "LUB", "RDB", "RDF"), "Axes of stored normals.")] = "RUB"
     stretch: Annotated[
         bool,
         typer.Option(
-            "--stretch", help="Stored maps are of images squeezed to their shape; stretch them back."
+            "--stretch",
+            help="Stored maps are of images resized without their aspect ratio; resize them back.",
         ),
-    ] = False,
-    layout: Annotated[
-        str,
-        typer.Option(help="Of stored predictions: 'diff2in1' for what Diff-2-in-1's test.py writes."),
+    ] = False
+    layout: Annotated[str, choice("--layout", ("diff2in1",), "Stored as by Diff-2-in-1's test.py.")] = ""
+
+
+def evaluate(
+    options: EvalOptions,
+    stored: StoredPredictions,
+    model: ModelOptions,
+    inference: InferenceOptions,
+    runtime: RuntimeOptions,
+    task: Annotated[
+        str, typer.Option(help="Task of the model; by default the one that the protocol scores.")
     ] = "",
-    shard: Annotated[
-        str, typer.Option(metavar="K/N", help="This process's share; start N of them with one --out.")
-    ] = "1/1",
-    allow_synthetic: Annotated[
-        bool, typer.Option("--allow-synthetic", help="Score rendered and generated pictures too.")
-    ] = False,
-    group: Annotated[
-        str,
-        typer.Option(metavar="KEY", help="Scores apart by an entry of the manifest's rows, such as scene."),
-    ] = "",
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of noise and ensembles; by default the protocol's.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of rows and report.")] = Path("evaluation"),
     images: Annotated[
         bool, typer.Option("--images/--no-images", help="Example images in report.html.")
     ] = True,
-    method: Method = "",
-    base: Annotated[str, typer.Option(metavar="DIR", help="Model that completes a checkpoint.")] = "",
-    network: NetworkCode = "",
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The report on standard output, and nothing else.")
-    ] = False,
     list_all: Annotated[
-        bool, typer.Option("--list", help="List benchmarks and protocols, and stop.")
+        bool, typer.Option("--list", help="List benchmarks and protocols, and exit.")
     ] = False,
-    max_pixels: MaxPixels = "",
 ) -> int:
     """Score a model, or any tool's predictions, by a published protocol.
 
-    Writes rows.jsonl (a row a picture), report.json, report.md and report.html, in which the numbers stand beside the
+    Writes rows.jsonl (a row an image), report.json, report.md and report.html, in which the scores stand beside the
     published ones. Run again after a kill, it continues. Every missing or broken prediction is reported.
     """
     if list_all:
-        _list(as_json)
+        _list()
         return OK
-    if data is None:
+    if options.data is None:
         raise CommandError(
-            "say --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
+            "pass --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
         )
-    check_choice("--frame", frame, ("RUB", "LUB", "RDB", "RDF"))
-    if layout not in ("", "diff2in1"):
-        raise CommandError(f"--layout {layout!r} is unknown; it is diff2in1, or leave it out")
-    dtype = parse_dtype(dtype)
-    check_choice("--odd-sizes", odd_sizes, ("pad", "floor"))
-    if predictions is not None:
-        refuse_unused(context, "with --predictions, which are there already", *_OF_MODEL)
+    if stored.predictions is not None:
+        refuse_unused("with --predictions, which are there already", *_OF_MODEL)
     else:
-        refuse_unused(context, "without --predictions, because they are of stored ones", *_OF_FILES)
-        check_source(context, model, network)
+        refuse_unused("without --predictions, because they are of stored ones", *_OF_FILES)
+        check_model_options(model.model, model.network)
     from twofold.data.folder import Folder
-    from twofold.evaluate import EvalRequest, evaluation_from_files, evaluation_from_model, get_benchmark
-    from twofold.targets import target_spec
+    from twofold.evaluate import EvalRequest, evaluation_from_model, get_benchmark
 
-    folder = Folder(data)
-    known = get_benchmark(benchmark) if benchmark else None
-    eval_protocols = _protocols(known, protocol, folder.header)
-    request = EvalRequest(folder, eval_protocols[0], out, known, count, _shard(shard), allow_synthetic, group)
-    if predictions is not None:
-        if layout:
-            refuse_unused(context, f"with --layout {layout}, which says it", "scale", "frame", "stretch")
-        if target_spec(eval_protocols[0].target).is_points:
-            refuse_unused(context, "on people, whose results are a file", "stretch", "layout")
-        if target_spec(eval_protocols[0].target).is_direction:
-            refuse_unused(context, "on normals, whose files have a range of their own", "scale")
-        else:
-            refuse_unused(context, f"on {eval_protocols[0].target}: only vectors have a frame", "frame")
-        job, metadata = evaluation_from_files(request, predictions, scale, frame, stretch, layout)
+    folder = Folder(options.data)
+    benchmark = get_benchmark(options.benchmark) if options.benchmark else None
+    protocols = _protocols(benchmark, options.protocol, folder.header)
+    shard = parse_shard(options.shard)
+    request = EvalRequest(
+        folder, protocols[0], out, benchmark, options.count, shard, options.allow_synthetic, options.group
+    )
+    if stored.predictions is not None:
+        job, metadata = _evaluation_of_files(request, stored)
     else:
-        longest, where = _longest(size), parse_device(device)
-        asked: dict[str, Any] = {"ensemble": ensemble, **({"steps": steps} if steps else {})}
-        asked |= {"odd_sizes": odd_sizes} if odd_sizes != "pad" else {}
-        predictor, eval_protocol = _predictor(
-            Source(model, method, base, network=network), task, eval_protocols, where, dtype, **asked
+        from twofold.evaluate import select_task
+
+        longest, device = inference.longest_edge(), runtime.resolve()
+        opened = open_from_options(model, device, runtime.dtype)
+        name, protocol = select_task(opened, protocols, task)
+        predictor: BasePredictor = opened.predictor(name).asked(
+            ensemble=inference.ensemble, **inference.changes()
         )
         if not predictor.is_stochastic:
-            warn_unused(context, "on a deterministic model", "seed")
-        request = replace(request, protocol=eval_protocol)
-        job, metadata = evaluation_from_model(request, predictor, longest, seed, dtype, model)
-        metadata = replace(metadata, device=where)
-    return _run(job, replace(metadata, command=["twofold", *sys.argv[1:]]), images, as_json)
+            warn_unused("on a deterministic model", "seed")
+        request = replace(request, protocol=protocol)
+        job, metadata = evaluation_from_model(request, predictor, longest, seed, runtime.dtype, model.model)
+        metadata = replace(metadata, device=device)
+    return _run(job, replace(metadata, command=["twofold", *sys.argv[1:]]), images)
+
+
+def _evaluation_of_files(request: EvalRequest, stored: StoredPredictions) -> tuple[Evaluation, RunMetadata]:
+    from twofold.evaluate import evaluation_from_files
+    from twofold.targets import target_spec
+
+    target = target_spec(request.protocol.target)
+    if stored.layout:
+        refuse_unused(f"with --layout {stored.layout}, which implies them", "scale", "frame", "stretch")
+    if target.is_points:
+        refuse_unused("on people, whose results are one file", "stretch", "layout")
+    if target.is_direction:
+        refuse_unused("on normals, whose files have a range of their own", "scale")
+    else:
+        refuse_unused(f"on {request.protocol.target}: only vectors have a frame", "frame")
+    assert stored.predictions is not None
+    return evaluation_from_files(
+        request, stored.predictions, stored.scale, stored.frame, stored.stretch, stored.layout
+    )
 
 
 def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any]) -> list[EvalProtocol]:
-    """What may be scored by: the one asked for, else the benchmark's in its order, else the data's own."""
+    """The protocols to choose from: that of --protocol, else the benchmark's in their order, else the data's own."""
     from twofold.evaluate import get_eval_protocol
 
     if benchmark is not None:
@@ -200,73 +198,45 @@ def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any
     entry = header.get("eval")
     named = entry.get("protocol", "") if isinstance(entry, dict) else ""
     if not named:
-        raise CommandError("say --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
+        raise CommandError("pass --benchmark NAME or --protocol ID; twofold evaluate --list lists them")
     return [get_eval_protocol(str(named), trusted=False)]
 
 
-def _shard(text: str) -> tuple[int, int]:
-    first, _, of = text.partition("/")
-    if not (first.isdigit() and of.isdigit() and 1 <= int(first) <= int(of)):
-        raise CommandError(f"--shard {text!r} is not K/N with K from 1 to N, for example 1/2")
-    return int(first), int(of)
-
-
-def _predictor(
-    source: Source, task: str, eval_protocols: Sequence[EvalProtocol], device: str, dtype: str, **asked: Any
-) -> tuple[BasePredictor, EvalProtocol]:
-    """The model's predictor, and the first of the protocols that scores it."""
-    from twofold.evaluate import select_task
-
-    opened = open_source(source, device, dtype)
-    name, eval_protocol = select_task(opened, eval_protocols, task)
-    return opened.predictor(name).asked(**asked), eval_protocol
-
-
-def _run(job: Evaluation, metadata: RunMetadata, images: bool, as_json: bool) -> int:
+def _run(job: Evaluation, metadata: RunMetadata, images: bool) -> int:
     from twofold.evaluate import finish, run
     from twofold.evaluate.markdown import plain_table
     from twofold.evaluate.tables import counts_text, group_table, own_table, published_tables
 
     total = len(metadata.selected)
     kept = 0
-    for row in with_progress(run(job, range(total)), -(-total // job.shard[1]), "evaluate", quiet=as_json):
+    for row in with_progress(run(job, range(total)), job.shard.size(total), "evaluate"):
         kept += bool(row.get("kept"))
         if row["status"] == "failed":
             print_error(f"{row['id']}: {row['error']}")
     report, paths = finish(job, metadata, images)
-    if as_json:
-        print_json(report)
-    else:
-        published = [("", own_table(report)), ("", group_table(report)), *published_tables(report)[0]]
-        for title, table in published:
-            if title:
-                print_line(title)
-            for text in plain_table(table) if table.lines else ():
-                print_line(text)
-        for warning in report["warnings"]:
-            print_line(f"warning: {warning}")
-        print_line(
-            f"{counts_text(report['counts'])}{f' ({kept} were there)' if kept else ''}; see {paths['html']}"
-        )
+    print_json(report)
+    for title, table in [("", own_table(report)), ("", group_table(report)), *published_tables(report)[0]]:
+        if title:
+            print_result(title)
+        for text in plain_table(table) if table.lines else ():
+            print_result(text)
+    for warning in report["warnings"]:
+        print_result(f"warning: {warning}")
+    there = f" ({kept} were there)" if kept else ""
+    print_line(f"{counts_text(report['counts'])}{there}; see {paths['html']}")
     return SOME_FAILED if report["counts"]["failed"] else OK
 
 
-def _list(as_json: bool) -> None:
+def _list() -> None:
     from twofold.evaluate import BENCHMARKS, EVAL_PROTOCOLS
 
-    if as_json:
-        for b in BENCHMARKS.values():
-            said = {"title": b.title, "count": b.count, "converter": b.converter, "split": b.split}
-            print_json({"benchmark": b.id, **said, "protocols": [p.name for p in b.protocols]})
-        for eval_protocol in EVAL_PROTOCOLS.values():
-            print_json(
-                {"protocol": eval_protocol.id, "title": eval_protocol.title, "target": eval_protocol.target}
-            )
-        return
-    print_line("benchmarks (--benchmark), their data, and the protocol they are scored by")
-    for benchmark in BENCHMARKS.values():
-        data = f"{benchmark.converter} {benchmark.split}, {benchmark.count} pictures"
-        print_line(f"  {benchmark.name:24} {benchmark.protocols[0].name:22} {data:44} {benchmark.title}")
-    print_line("protocols (--protocol), for one's own data too")
-    for eval_protocol in EVAL_PROTOCOLS.values():
-        print_line(f"  {eval_protocol.id:24} {eval_protocol.target:10} {eval_protocol.title}")
+    print_result("benchmarks (--benchmark), their data, and the protocol they are scored by")
+    for one in BENCHMARKS.values():
+        facts = {"title": one.title, "count": one.count, "converter": one.converter, "split": one.split}
+        print_json({"benchmark": one.id, **facts, "protocols": [p.name for p in one.protocols]})
+        data = f"{one.converter} {one.split}, {one.count} images"
+        print_result(f"  {one.name:24} {one.protocols[0].name:22} {data:44} {one.title}")
+    print_result("protocols (--protocol), also for data of your own")
+    for protocol in EVAL_PROTOCOLS.values():
+        print_json({"protocol": protocol.id, "title": protocol.title, "target": protocol.target})
+        print_result(f"  {protocol.id:24} {protocol.target:10} {protocol.title}")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from twofold.cli.console import OK, print_json, print_line, with_progress
 from twofold.cli.improve import EventPrinter
 from twofold.cli.interrupt import report_saved
-from twofold.cli.train import done, record_words
+from twofold.cli.train import done, record_text
 
 if TYPE_CHECKING:
     from twofold.train.recipe import Recipe
 
 
-def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_every: int, as_json: bool) -> int:
-    """Run both stages and print what happens; ``small`` is the miniature of ``recipe``."""
+def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_every: int) -> int:
+    """Run both stages and print what happens; ``small`` is the smaller version of ``recipe``."""
     from twofold.train.lab_stages import run_stages
     from twofold.train.team import Team
 
@@ -24,23 +24,19 @@ def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_ever
     printer, stage = EventPrinter(small.loop.steps, 1, log_every), ""
     events = run_stages(recipe, small, run, team)
     with report_saved(run), closing(events):
-        for event in with_progress(events, 0, small.name, quiet=as_json or not team.first):
+        for event in with_progress(events, 0, small.name) if team.first else events:
             if not team.first:
                 continue
-            if as_json:
-                print_json(event)
-                continue
+            print_json(event)
             if event["stage"] != stage:
                 stage = event["stage"]
-                what = (
-                    "labelled images alone" if stage == "warm-up" else "create images, then learn from both"
-                )
+                what = "labelled images only" if stage == "warm-up" else "generate images, then train on both"
                 print_line(f"{stage}: {what}")
             if stage == "improve":
                 printer(event)
             elif "validation" in event or event["step"] % log_every == 0:
-                print_line(record_words(event, small.loop.steps))
-    if team.first and not as_json:
+                print_line(record_text(event, small.loop.steps))
+    if team.first:
         print_line(f"the warm-up: {run / 'warm-up' / 'checkpoint'}")
         print_line(done(run / "checkpoint", small))
     return OK

@@ -5,16 +5,19 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from typing import Annotated
 
 import typer
 
 from twofold import __version__
+from twofold.cli.command import OptionGroup, add_command
 from twofold.cli.console import (
     INTERRUPTED,
     NOTHING_STARTED,
     SOME_FAILED,
     CommandError,
+    own_output_mode,
     print_error,
     warnings_on_one_line,
 )
@@ -25,9 +28,9 @@ from twofold.cli.evaluate import evaluate
 from twofold.cli.generate import generate
 from twofold.cli.improve import improve
 from twofold.cli.interrupt import signals_as_interrupts
-from twofold.cli.limits import limits_restored
 from twofold.cli.metrics import metrics
 from twofold.cli.models import convert_checkpoint, models
+from twofold.cli.options import GeneralOptions, ImageLimit, limits_restored
 from twofold.cli.predict import predict
 from twofold.cli.render import render
 from twofold.cli.report import report
@@ -36,16 +39,20 @@ from twofold.cli.usage import usage_message
 from twofold.io import as_disk_full
 
 app = typer.Typer(
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    epilog="Exit codes: 0 all done, 1 some of it failed, 2 nothing was started, 130 interrupted. "
-    "TWOFOLD_TRACEBACK=1 shows where an error comes from.",
+    epilog="Exit codes: 0 all done, 1 some of it failed, 2 nothing was started, 130 interrupted.",
 )
-for command in (predict, models, render, train, generate, create, improve, evaluate, report, doctor):
-    app.command()(command)
-app.command(name="convert-checkpoint")(convert_checkpoint)
+_SHARED: tuple[type[OptionGroup], ...] = (ImageLimit, GeneralOptions)
+add_command(app, predict, None, *_SHARED)
+add_command(app, models, None, GeneralOptions)
+add_command(app, render, None, GeneralOptions)
+for command in (train, generate, create, improve, evaluate):
+    add_command(app, command, None, *_SHARED)
+add_command(app, report, None, GeneralOptions)
+add_command(app, doctor, None, GeneralOptions)
+add_command(app, convert_checkpoint, "convert-checkpoint", GeneralOptions)
 app.add_typer(data, name="data")
 app.add_typer(metrics, name="metrics")
 
@@ -55,10 +62,9 @@ def _root(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """One diffusion model that sees and draws.
+    """One diffusion model that predicts dense labels of images and generates labelled images.
 
-    Depth and surface normals of any photograph in one step, scenes with exact ground truth, and the training
-    that made the model.
+    Predict depth, surface normals and masks; fine-tune; evaluate by published protocols; generate training data.
     """
     if version:
         print(f"twofold {__version__}")
@@ -67,7 +73,7 @@ def _root(
         print(context.get_help())
 
 
-_INTERRUPTED = "interrupted; what was written is whole, run the command again to go on"
+_INTERRUPTED = "interrupted; what was written is complete, run the command again to continue"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -80,31 +86,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Runs a command and gives its exit code."""
-    # Libraries say things here that a user of ours cannot act on.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        with warnings_on_one_line(), limits_restored(), signals_as_interrupts():
-            code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
-        if code != INTERRUPTED:
-            return code
-        message = _INTERRUPTED
-    except (KeyboardInterrupt, typer.Abort):  # older versions of typer let it through
-        code, message = INTERRUPTED, _INTERRUPTED
-    except BrokenPipeError:
-        # The reader of the output has closed it; without this, Python reports that again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return SOME_FAILED
-    except Exception as error:
-        if os.environ.get("TWOFOLD_TRACEBACK") == "1":
-            raise
-        code, message = _explain(error, arguments)
+    with own_output_mode() as mode:
+        try:
+            with warnings_on_one_line(), limits_restored(), signals_as_interrupts():
+                code = app(args=arguments, prog_name="twofold", standalone_mode=False) or 0
+            if code != INTERRUPTED:
+                return code
+            message = _INTERRUPTED
+        except (KeyboardInterrupt, typer.Abort):  # older versions of typer let it through
+            code, message = INTERRUPTED, _INTERRUPTED
+        except BrokenPipeError:
+            # The reader of the output has closed it; without this, Python reports that again when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return SOME_FAILED
+        except Exception as error:  # noqa: BLE001 - an error is one line, whatever it is
+            if mode.verbose:
+                traceback.print_exc()
+            code, message = _explain(error, arguments)
     print_error(message)
     return code
 
@@ -120,11 +123,11 @@ def _explain(error: Exception, arguments: list[str]) -> tuple[int, str]:
     if hasattr(error, "format_message"):  # typer's own errors; their class moved between versions
         return NOTHING_STARTED, usage_message(error, arguments, typer.main.get_command(app))
     if isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
-        # Ours speak for themselves; anything else still names its kind.
+        # twofold's own messages are complete; others need the name of their class.
         ours = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)
         # A network returns NaN or infinity in the middle of the work.
         early = ours and not isinstance(error, ArithmeticError)
         code = NOTHING_STARTED if early else SOME_FAILED
         return code, str(error) if ours else f"{type(error).__name__}: {error}"
-    hint = "this is a mistake in twofold; TWOFOLD_TRACEBACK=1 shows where"
+    hint = "this is a bug in twofold; --verbose shows where"
     return SOME_FAILED, f"{type(error).__name__}: {error} ({hint})"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twofold.cli.command import add_command
 from twofold.cli.console import (
     OK,
     SOME_FAILED,
     CommandError,
-    parse_device,
     print_error,
     print_json,
-    print_line,
+    print_result,
     with_progress,
 )
-from twofold.cli.limits import MaxPixels
+from twofold.cli.options import DeviceOptions, GeneralOptions, GeneratorOptions, ImageLimit
 
 if TYPE_CHECKING:
     from twofold.evaluate.image_sets import ImageSource
@@ -27,37 +27,28 @@ if TYPE_CHECKING:
 
 metrics = typer.Typer(help="Distances between sets of images.", rich_markup_mode=None)
 
-Json = Annotated[bool, typer.Option("--json", help="The result on standard output, and nothing else.")]
 Images = "folder of images, a data folder, or what 'twofold generate' wrote"
 
 
-@metrics.command("fid")
 def fid_command(
     real: Annotated[str, typer.Argument(metavar="REAL", help=f"Real images: a {Images}.")],
     generated: Annotated[str, typer.Argument(metavar="GENERATED", help=f"Generated images: a {Images}.")],
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="M", help="Feature network: 'embedded', or another model that generates images."
-        ),
-    ] = "embedded",
+    model: GeneratorOptions,
+    device: DeviceOptions,
     pixels: Annotated[
         int, typer.Option(metavar="N", help="Edge of the squares that images are resized to.")
     ] = 256,
-    count: Annotated[int, typer.Option(min=0, help="The first so many images of each; 0 for all.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random subsets of KID.")] = 0,
-    batch: Annotated[int, typer.Option(min=1, help="Images computed at once.")] = 8,
+    count: Annotated[int, typer.Option(min=0, help="Only the first N images of each; 0 for all.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random subsets of KID.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Images computed together.")] = 8,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.json", help="Also write the result there; must not exist.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, or auto.")] = "auto",
-    max_pixels: MaxPixels = "",
-    as_json: Json = False,
 ) -> int:
     """FID and KID between real and generated images, in the features of a model.
 
-    The features are those of the model's own image encoder or U-Net, not of Inception: the numbers compare only with
-    numbers of the same network, size and real images, which the result names. Images that cannot be read are reported
+    The features are those of the model's own image encoder or U-Net, not of Inception: results are comparable only for
+    the same network, size and real images, which the result names. Images that cannot be read are reported
     and left out, and the command ends with 1.
     """
     if out is not None and out.exists():
@@ -69,11 +60,11 @@ def fid_command(
 
     require_sound_torchvision()
     found = [_sources(path, out) for path in (real, generated)]
-    network = feature_network(open_model(model, parse_device(device)), pixels)
+    network = feature_network(open_model(model.model, device.resolve()), pixels)
     sets = []
     for path, sources in zip((real, generated), found, strict=True):
         total = min(count, len(sources)) if count else len(sources)
-        sets.append(ImageSet(path, with_progress(islice(sources, total), total, Path(path).name, as_json)))
+        sets.append(ImageSet(path, with_progress(islice(sources, total), total, Path(path).name)))
     result = image_set_distances(*sets, network, seed, batch)
     for images in sets:
         for _, error in images.failed:
@@ -81,21 +72,17 @@ def fid_command(
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_distances(out, result)
-    if as_json:
-        print_json(result)
-    else:
-        _print(result)
-        for warning in distance_warnings(result):
-            print_line(f"warning: {warning}")
+    print_json(result)
+    _print(result)
+    for warning in distance_warnings(result):
+        print_result(f"warning: {warning}")
     return SOME_FAILED if any(images.failed for images in sets) else OK
 
 
-@metrics.command()
 def compare(
     files: Annotated[
         list[Path], typer.Argument(metavar="FILE.json...", help="Results of 'twofold metrics fid --out'.")
     ],
-    as_json: Json = False,
 ) -> int:
     """FID and KID of several generated sets side by side.
 
@@ -105,18 +92,20 @@ def compare(
 
     results = [read_distances(path) for path in files]
     warnings = check_comparable(results)
-    if as_json:
-        print_json({"results": results, "warnings": warnings})
-        return OK
-    print_line(f"{'FID':>10} {'KID':>10} {'images':>7}  generated")
+    print_json({"results": results, "warnings": warnings})
+    print_result(f"{'FID':>10} {'KID':>10} {'images':>7}  generated")
     for result in results:
         generated = result["generated"]
-        print_line(
+        print_result(
             f"{result['fid']:10.4g} {result['kid']:10.4g} {generated['images']:7}  {generated['path']}"
         )
     for warning in warnings:
-        print_line(f"warning: {warning}")
+        print_result(f"warning: {warning}")
     return OK
+
+
+add_command(metrics, fid_command, "fid", ImageLimit, GeneralOptions)
+add_command(metrics, compare, None, GeneralOptions)
 
 
 def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
@@ -147,12 +136,12 @@ def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
 def _print(result: dict[str, Any]) -> None:
     network, subsets = result["network"], result["kid_subsets"]
     spread = f"{subsets['mean']:.4g} ± {subsets['std']:.2g}"
-    print_line(f"FID {result['fid']:.4g}")
-    print_line(f"KID {result['kid']:.4g} ({spread} over {subsets['subsets']} subsets of {subsets['size']})")
+    print_result(f"FID {result['fid']:.4g}")
+    print_result(f"KID {result['kid']:.4g} ({spread} over {subsets['subsets']} subsets of {subsets['size']})")
     for kind in ("real", "generated"):
         failed = f", {result[kind]['failed']} left out" if result[kind]["failed"] else ""
-        print_line(f"{kind:10} {result[kind]['images']} images{failed}: {result[kind]['path']}")
-    print_line(
+        print_result(f"{kind:10} {result[kind]['images']} images{failed}: {result[kind]['path']}")
+    print_result(
         f"features   {network['dimensions']} of {network['name']} ({network['sha256'][:12]}): {network['layer']}"
     )
-    print_line(f"           at {network['pixels']} x {network['pixels']} pixels, seed {result['seed']}")
+    print_result(f"           at {network['pixels']} x {network['pixels']} pixels, seed {result['seed']}")

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
-from twofold.cli.console import OK, CommandError, print_json, print_line, with_progress
+from twofold.cli.command import OptionGroup
+from twofold.cli.console import OK, CommandError, output_mode, print_json, print_line, with_progress
 from twofold.cli.interrupt import report_saved
-from twofold.cli.limits import MaxPixels
+from twofold.cli.options import DeviceOptions
+from twofold.cli.usage import refuse_unused
 from twofold.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from twofold.train.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class RunOptions(OptionGroup):
+    """Of commands that train."""
+
+    title: ClassVar[str] = "Training run"
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the run; by default in runs/.")
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated."),
+    ] = None
+    log_every: Annotated[int, typer.Option(min=1, metavar="N", help="Print every N-th step.")] = 50
+
+
+def check_log_every() -> None:
+    """CommandError for ``--log-every`` where it changes nothing."""
+    if output_mode().json:
+        refuse_unused("with --json, which prints every step", "log_every")
+    if output_mode().quiet:
+        refuse_unused("with --quiet, which prints no step", "log_every")
 
 
 def train(
@@ -27,18 +53,11 @@ def train(
             "such as genpercept:depth."
         ),
     ],
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The run's folder; runs/NAME by default.")
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; may be repeated."),
-    ] = None,
+    run: RunOptions,
+    device: DeviceOptions,
     skip_bad: Annotated[
         bool,
-        typer.Option(
-            "--skip-bad", help="Leave out samples that cannot be read and list them in skipped.jsonl."
-        ),
+        typer.Option("--skip-bad", help="Skip samples that cannot be read and list them in skipped.jsonl."),
     ] = False,
     smoke_test: Annotated[
         bool,
@@ -47,78 +66,83 @@ def train(
             help="A smaller run of the recipe: the embedded model, rendered scenes, minutes on a CPU.",
         ),
     ] = False,
-    device: Annotated[str, typer.Option(help="auto (the accelerator there is), or cpu.")] = "auto",
     tracker: Annotated[
         str,
-        typer.Option(help="auto (tensorboard if installed), none, or any that accelerate knows: wandb, ..."),
+        typer.Option(help="auto (tensorboard if installed), none, or any of accelerate's: wandb, ..."),
     ] = "auto",
-    log_every: Annotated[int, typer.Option(min=1, help="Print every so many steps.")] = 50,
-    as_json: Annotated[bool, typer.Option("--json", help="Print every record as JSON.")] = False,
-    max_pixels: MaxPixels = "",
 ) -> int:
-    """Train a model as a recipe says, and save it to DIR/checkpoint.
+    """Train a model by a recipe, and save it to DIR/checkpoint.
 
-    Ctrl-C and SIGTERM save the state after the current step. Run again, also after a kill, the command goes on where
-    the last saved state was, and ends in the same weights. On several GPUs: torchrun --nproc-per-node 4 -m twofold
-    train RECIPE (or accelerate launch); the batch is shared.
+    Ctrl-C and SIGTERM save the state after the current step. Run again, also after a kill, the command continues from
+    the last saved state, and ends in the same weights. On several GPUs: torchrun --nproc-per-node 4 -m twofold train
+    RECIPE (or accelerate launch); the batch is shared.
     """
-    settings = [*(settings or []), *(["data.skip_bad=true"] if skip_bad else [])]
-    asked = find_recipe(recipe, settings, smoke_test)
-    if smoke_test:
-        from twofold.train.lab import require
-
-        require(asked)
-    run = out or Path("runs") / asked.name
+    check_log_every()
+    settings = [*(run.settings or []), *(["data.skip_bad=true"] if skip_bad else [])]
+    parsed = find_recipe(recipe, settings, smoke_test)
+    if parsed.model.kind == "autoencoder":
+        refuse_unused("on the stage autoencoder, which reads images into memory first", "skip_bad")
+    folder = run.out or Path("runs") / parsed.name
     from twofold.environment import require_sound_torchvision
 
-    require_sound_torchvision()
     if smoke_test:
-        from twofold.train.lab import taught_by_teacher
+        from twofold.train.lab import require, taught_by_teacher
 
+        require(parsed)
         whole, _ = _read_recipe(recipe)
         if taught_by_teacher(whole):
             from twofold.cli.lab import train_stages
 
-            return train_stages(whole, asked, run, device, log_every, as_json)
+            refuse_unused("with --smoke-test of a second stage, which has several runs", "tracker")
+            require_sound_torchvision()
+            return train_stages(whole, parsed, folder, device.device, run.log_every)
+    require_sound_torchvision()
+    _train(parsed, folder, device.device, tracker, run.log_every)
+    return OK
+
+
+def _train(recipe: Recipe, folder: Path, device: str, tracker: str, log_every: int) -> None:
     from twofold.train.run import run_recipe
     from twofold.train.team import Team
     from twofold.train.track import chosen
 
-    team = Team(device, chosen(tracker), str(run))
-    records, begun, steps = run_recipe(asked, run, team), None, asked.loop.steps
-    with report_saved(run), closing(records):
-        for record in with_progress(records, steps, asked.name, quiet=as_json or not team.first):
+    team = Team(device, chosen(tracker), str(folder))
+    records, first = run_recipe(recipe, folder, team), None
+    with report_saved(folder), closing(records):
+        for record in with_progress(records, recipe.loop.steps, recipe.name) if team.first else records:
             if not team.first:
                 continue
-            if begun is None:
-                begun = record["step"]
-                if begun > 1 and not as_json:
-                    print_line(f"going on from step {begun - 1}")
-            if as_json:
-                print_json(record)
-            elif "validation" in record or record["step"] % log_every == 0 or record["step"] == steps:
-                print_line(record_words(record, steps))
-    if team.first and not as_json:
-        _tell_skipped(run / "skipped.jsonl")
-        print_line(done(run / "checkpoint", asked))
-    return OK
+            if first is None:
+                first = record["step"]
+                if first > 1:
+                    print_line(f"continuing from step {first - 1}")
+            print_json(record)
+            if (
+                "validation" in record
+                or record["step"] % log_every == 0
+                or record["step"] == recipe.loop.steps
+            ):
+                print_line(record_text(record, recipe.loop.steps))
+    if team.first:
+        _report_skipped(folder / "skipped.jsonl")
+        print_line(done(folder / "checkpoint", recipe))
 
 
 def done(checkpoint: Path, recipe: Recipe) -> str:
-    """Where a run's weights are, and how they are looked at."""
+    """Where a run's weights are, and how they are used."""
     code = f" --network {recipe.model.factory}" if recipe.model.kind == "network" else ""
     return f"done: {checkpoint} (try: twofold predict photo.jpg --model {checkpoint}{code})"
 
 
-def _tell_skipped(listing: Path) -> None:
-    """Say how many samples were left out, and where they are listed."""
+def _report_skipped(listing: Path) -> None:
+    """Prints how many samples were skipped, and where they are listed."""
     if listing.exists():
         count = len(listing.read_text().splitlines())
-        print_line(f"left out {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
+        print_line(f"skipped {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
 
 
 def find_recipe(name: str, settings: Sequence[str] = (), smoke_test: bool = False) -> Recipe:
-    """The recipe that a user named, with ``settings`` (``KEY=VALUE``) applied; in miniature for ``lab``.
+    """The recipe that a user names, with ``settings`` (``KEY=VALUE``) applied; made smaller for ``smoke_test``.
 
     Names of code in a JSON file are refused unless a setting repeats them: only the user, or a recipe in Python, may
     name code that is run.
@@ -133,8 +157,8 @@ def find_recipe(name: str, settings: Sequence[str] = (), smoke_test: bool = Fals
     allowed = _code_in(settings)
     if smoke_test:
         if path.suffix != ".py":
-            check_code(found, path, allowed)  # the miniature looks the tasks up
-        found = _miniature(found)
+            check_code(found, path, allowed)  # making it smaller looks the tasks up
+        found = _smaller(found)
     changed = found.override(list(settings))
     if path.suffix != ".py":
         check_code(changed, path, allowed)
@@ -187,17 +211,17 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     return value, path
 
 
-def _miniature(recipe: Recipe) -> Recipe:
-    """The recipe as the laboratory runs it."""
+def _smaller(recipe: Recipe) -> Recipe:
+    """The recipe made smaller."""
     from twofold.train.lab import lab, taught_by_teacher
     from twofold.train.lab_stages import lab_second_stage
 
     return lab_second_stage(recipe) if taught_by_teacher(recipe) else lab(recipe)
 
 
-def record_words(record: dict[str, Any], steps: int) -> str:
+def record_text(record: dict[str, Any], steps: int) -> str:
     """A record of training in one line."""
     scores = {k: v for k, v in record.items() if isinstance(v, float) and k not in ("seconds", "norm", "lr")}
     scores |= {f"val {k}": v for k, v in record.get("validation", {}).items()}
-    told = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
-    return f"step {record['step']}/{steps}  {told}  {record['seconds']:.2f} s"
+    values = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+    return f"step {record['step']}/{steps}  {values}  {record['seconds']:.2f} s"

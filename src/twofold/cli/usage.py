@@ -1,13 +1,12 @@
-"""Command lines that are wrong: which command, which option, and the nearest one there is."""
+"""Wrong command lines: which command, which option, and the nearest known one; options without effect."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import typer
-
-from twofold.cli.console import CommandError, print_error
+from twofold.cli.command import CONTEXT
+from twofold.cli.console import CommandError, print_warning
 from twofold.suggest import did_you_mean
 
 
@@ -16,8 +15,8 @@ def usage_message(error: Any, arguments: Sequence[str], root: Any) -> str:
 
     Args:
         error: of typer; the module of its class moved between versions, its attributes did not.
-        arguments: as the user gave them.
-        root: the command of the whole program, for errors that do not say where they happened.
+        arguments: as the user passed them.
+        root: the command of the whole program, for errors without a context.
     """
     context = getattr(error, "ctx", None)
     path, command = (context.command_path, context.command) if context else _command(arguments, root)
@@ -30,7 +29,7 @@ def usage_message(error: Any, arguments: Sequence[str], root: Any) -> str:
     else:
         said = str(error.format_message()).rstrip(".")
         said = said[:1].lower() + said[1:]
-    return f"{path.removeprefix('twofold ')}: {said}; '{path} --help' shows how"
+    return f"{path.removeprefix('twofold ')}: {said}; see '{path} --help'"
 
 
 def _command(arguments: Sequence[str], root: Any) -> tuple[str, Any]:
@@ -44,25 +43,26 @@ def _command(arguments: Sequence[str], root: Any) -> tuple[str, Any]:
     return path, command
 
 
-def passed_options(context: typer.Context, *names: str) -> list[str]:
-    """Those of the command's parameters ``names`` that the user passed, as options: ``["--strength"]``."""
+def passed_options(*names: str) -> list[str]:
+    """Those of the running command's parameters ``names`` that the user passed, as options: ``["--strength"]``."""
+    context = CONTEXT.get()
     found = []
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
             parameter = next(p for p in context.command.params if p.name == name)
-            found.append(max(parameter.opts, key=len))
+            found.append(max(parameter.opts, key=lambda option: len(option)))
     return found
 
 
-def refuse_unused(context: typer.Context, reason: str, *names: str) -> None:
+def refuse_unused(reason: str, *names: str) -> None:
     """CommandError when the user passed one of the options ``names``, which have no effect for ``reason``.
 
     One rule for every command: an option that cannot change the result is an error, because a user who passed it
     expects another result. Only a seed without randomness is a warning (`warn_unused`), so that one command line can
     serve several models.
     """
-    unused = passed_options(context, *names)
+    unused = passed_options(*names)
     if unused:
         verb = "have" if len(unused) > 1 else "has"
         raise CommandError(
@@ -70,7 +70,7 @@ def refuse_unused(context: typer.Context, reason: str, *names: str) -> None:
         )
 
 
-def warn_unused(context: typer.Context, reason: str, name: str) -> None:
+def warn_unused(reason: str, name: str) -> None:
     """Warn when the user passed the option ``name``, which has no effect for ``reason``."""
-    for option in passed_options(context, name):
-        print_error(f"warning: {option} has no effect {reason}")
+    for option in passed_options(name):
+        print_warning(f"{option} has no effect {reason}")

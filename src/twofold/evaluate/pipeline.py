@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..data.classes import class_names
 from ..data.folder import Folder
 from ..image import ImageError
-from ..io import escape
+from ..io import Shard, escape
 from ..predict.base import BasePredictor
 from ..targets import target_spec
 from ..tasks import get_task
@@ -54,7 +54,7 @@ class EvalRequest:
     out: Path
     benchmark: Benchmark | None = None
     count: int = 0
-    shard: tuple[int, int] = (1, 1)
+    shard: Shard = field(default_factory=Shard)
     allow_synthetic: bool = False
     group: str = ""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import zlib
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,13 +20,16 @@ from torch import Tensor
 
 from ..io import (
     FormatError,
+    Shard,
+    append_line,
     check_types,
     check_values,
     escape,
+    file_lock,
     parse_object,
     quoted,
-    report_disk_full,
     to_json,
+    truncate_partial_line,
 )
 from .protocol import EvaluationError
 
@@ -80,9 +83,9 @@ def unpack_from(sums: Mapping[str, Any], name: str) -> Tensor:
     return unpack(packed)  # ty: ignore[invalid-argument-type]
 
 
-def file_name(shard: tuple[int, int]) -> str:
+def file_name(shard: Shard) -> str:
     """Of the rows of process ``k`` of ``n``."""
-    return "rows.jsonl" if shard == (1, 1) else f"rows-{shard[0]}-of-{shard[1]}.jsonl"
+    return "rows.jsonl" if shard == Shard() else f"rows-{shard.index + 1}-of-{shard.count}.jsonl"
 
 
 def read_all(out: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
@@ -165,49 +168,24 @@ def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Writer:
-    """Appends rows to one process's file, each flushed to the disk; a kill costs at most the line being written."""
+    """Appends rows to one process's file, each synced to the disk; a kill truncates at most the last line."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Opens the file, and mends a torn end. EvaluationError when another process writes there."""
+        """Locks the file and removes a truncated last line. EvaluationError when another process writes there."""
         self.path = path
-        self._file: TextIO = path.open("a+", encoding="utf-8", newline="\n")
-        _hold(self._file, path)
-        self._file.seek(0)
-        text = self._file.read()
-        if "\n" not in text:  # nothing, or half a first line
-            self._file.truncate(0)
-            self._line({"schema": SCHEMA, "identity": dict(identity)})
-        elif not text.endswith("\n"):
-            whole = text[: text.rindex("\n") + 1]
-            self._file.truncate(len(whole.encode()))
+        path.touch()
+        busy = EvaluationError(
+            f"another process writes {escape(path)}; wait for it, or share the work with --shard"
+        )
+        self._lock = ExitStack()
+        self._lock.enter_context(file_lock(path, busy=busy))
+        if not truncate_partial_line(path):
+            append_line(path, to_json({"schema": SCHEMA, "identity": dict(identity)}))
 
     def put(self, row: Row) -> None:
         """Adds a row. OSError when the disk does not take it."""
-        self._line(row)
-
-    def _line(self, value: Mapping[str, Any]) -> None:
-        with report_disk_full(self.path):
-            self._file.write(to_json(value) + "\n")
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        append_line(self.path, to_json(row))
 
     def close(self) -> None:
-        """Lets go of the file."""
-        with report_disk_full(self.path):  # of a row that was not flushed
-            self._file.close()
-
-
-def _hold(file: TextIO, path: Path) -> None:
-    """Holds the file for this process; where the system has no such locks, nothing is held."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise EvaluationError(
-            f"another process writes {escape(path)}; wait for it, or share the work with --shard"
-        ) from None
-    except OSError:
-        return  # a file system without locks
+        """Releases the lock."""
+        self._lock.close()

@@ -15,7 +15,7 @@ from typing import Any
 from ..data.folder import Folder, FolderError
 from ..finite import NonFiniteError
 from ..image import ImageError
-from ..io import DiskFullError
+from ..io import DiskFullError, Shard
 from ..sample import Sample
 from .alignment_checks import fit_diagnostics
 from .label_checks import label_extent
@@ -40,7 +40,7 @@ class Evaluation:
         out: folder of the results.
         identity: all that decides the numbers (JSON values): rows of another identity are never mixed in.
         classes: how many, of ids.
-        shard: this process's share ``(k, n)`` of the work: every n-th sample from the k-th, counted from 1.
+        shard: this process's share of the samples.
     """
 
     folder: Folder
@@ -49,7 +49,7 @@ class Evaluation:
     out: Path
     identity: Mapping[str, Any] = field(default_factory=dict)
     classes: int = 0
-    shard: tuple[int, int] = (1, 1)
+    shard: Shard = field(default_factory=Shard)
 
     def sample(self, index: int) -> tuple[Sample, dict[str, Any]]:
         """A sample, cut to the protocol's window, and its row of the manifest with the picture's path."""
@@ -73,7 +73,7 @@ def run(job: Evaluation, indices: Iterable[int] | None = None) -> Generator[Row]
         EvaluationError: the folder of results holds another evaluation, or another process writes its rows.
     """
     chosen = range(len(job.folder)) if indices is None else list(indices)
-    chosen = [i for position, i in enumerate(chosen) if position % job.shard[1] == job.shard[0] - 1]
+    chosen = job.shard.select(list(chosen))
     get_metrics(job.protocol, job.classes)  # what cannot be measured is said before anything is predicted
     job.out.mkdir(parents=True, exist_ok=True)
     kept = read_all(job.out, job.identity)

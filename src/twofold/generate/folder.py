@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ..data.writer import FolderWriter
 from ..finite import NonFiniteError
 from ..image import ImageError
 from ..image.stored import find_stored
-from ..io import DiskFullError, FormatError, check_types, file_lock, parse_object, remove_leftovers
+from ..io import DiskFullError, FormatError, Shard, check_types, file_lock, parse_object, remove_leftovers
 from ..sample import Provenance, Sample
 from .captioner import CaptionError
 from .labels import label_descriptors
@@ -43,7 +43,7 @@ class CreationOptions:
         filters: thresholds; a sample that violates one is listed in ``rejected.jsonl`` with its row, and not stored.
         batch: samples that are computed together. Which ones does not depend on existing samples nor on shards, so that
             a killed run ends with the same files to the last bit.
-        shard: (i, n): this process does the i-th of n parts, from 0.
+        shard: this process's share of the work.
         count, fraction, selection, selection_seed: how many of the sources, and which, see `data.selection.selected`. A
             recipe's `Source` with the same values (``limit``, ``fraction``) has the same samples.
     """
@@ -52,7 +52,7 @@ class CreationOptions:
     per_image: int = 1
     filters: tuple[ScoreThreshold, ...] = ()
     batch: int = 1
-    shard: tuple[int, int] = (0, 1)
+    shard: Shard = field(default_factory=Shard)
     count: int = 0
     fraction: float = 1.0
     selection: Selection = "even"
@@ -67,8 +67,6 @@ class CreationOptions:
             raise ValueError(
                 f"count is {self.count} and fraction {self.fraction:g}; pass a count, or a fraction in (0, 1]"
             )
-        if not 0 <= self.shard[0] < self.shard[1]:
-            raise ValueError(f"shard is {self.shard}; pass (i, n) with i from 0 to n - 1")
 
     def sources(self, total: int) -> list[int]:
         """Which of ``total`` sources are used, by index."""
@@ -129,7 +127,7 @@ def create_samples(
         _remove_partial_files(root)
     chunks = batches(items, options.batch)
     generators = {strength: generator.with_strength(strength) for strength in options.strengths}
-    for chunk in chunks[options.shard[0] :: options.shard[1]]:
+    for chunk in options.shard.select(chunks):
         yield from _create_batch(generators[chunk[0].strength], folder, writer, chunk, known, options)
     finish(writer)
 

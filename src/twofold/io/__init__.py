@@ -2,16 +2,19 @@
 
 from twofold.io.atomic import atomic_folder, atomic_write, remove_leftovers
 from twofold.io.disk import DiskFullError, as_disk_full, report_disk_full
-from twofold.io.jsonl import append_line
+from twofold.io.hashing import sha256_file, sha256_text
+from twofold.io.jsonl import append_line, complete_lines, truncate_partial_line
 from twofold.io.locks import file_lock
 from twofold.io.names import UnsafeNameError, check_name, safe_output_path
 from twofold.io.records import FormatError, OutputFolder, check_types, check_values, parse_json, parse_object
+from twofold.io.shards import Shard
 from twofold.io.text import escape, escape_html, escape_markdown, quoted, to_json
 
 __all__ = [
     "DiskFullError",
     "FormatError",
     "OutputFolder",
+    "Shard",
     "UnsafeNameError",
     "append_line",
     "as_disk_full",
@@ -20,6 +23,7 @@ __all__ = [
     "check_name",
     "check_types",
     "check_values",
+    "complete_lines",
     "escape",
     "escape_html",
     "escape_markdown",
@@ -30,5 +34,8 @@ __all__ = [
     "remove_leftovers",
     "report_disk_full",
     "safe_output_path",
+    "sha256_file",
+    "sha256_text",
     "to_json",
+    "truncate_partial_line",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from twofold.io.disk import report_disk_full
 
@@ -16,3 +17,15 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
         file.write(line + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def truncate_partial_line(path: str | os.PathLike[str]) -> int:
+    """Removes what follows the last newline of a file, which a killed process left; the number of bytes that remain."""
+    size = Path(path).read_bytes().rfind(b"\n") + 1
+    os.truncate(path, size)
+    return size
+
+
+def complete_lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a text file without their newlines, but for a last one without a newline, which a kill leaves."""
+    return Path(path).read_text("utf-8", errors="replace").split("\n")[:-1]
