@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
 from twofold.evaluate import EvalProtocol, EvalRequest, evaluation_from_files, run_and_report
 from twofold.geometry import unit
-from twofold.predict.prediction import Prediction
+from twofold.predict.base import BasePredictor
+from twofold.predict.batching import ImageBatch
 from twofold.sample import Provenance, Sample
 from twofold.tasks import TASKS
 from world import sphere
@@ -87,17 +89,16 @@ def scored(data: Path, root: Path, protocol: EvalProtocol, out: Path, **asked: A
     return run_and_report(job, metadata, pictures=False)
 
 
-class Eyes:
-    """Stands for a predictor whose answer depends on picture, size and seed, without any network."""
+class Eyes(BasePredictor):
+    """A predictor without a network, whose prediction depends on image and seed."""
 
     def __init__(self, task: str = "depth") -> None:
-        self.task, self.space = TASKS[task], TASKS[task].space
-        self.about, self.size, self.ensemble = {"model": "eyes", "digest": "d" * 64}, 0, 1
+        super().__init__(TASKS[task], metadata={"model": "eyes", "digest": "d" * 64})
 
-    def __call__(
-        self, image: Tensor, size: int | None = None, seed: int = 0, ensemble: int | None = None
-    ) -> Prediction:
-        answer = image[:1] * 0.9 + seed / 1e5
+    def predict_raw(
+        self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[Tensor, None]:
+        images = inputs.select(index)
         if self.task.frame:
-            answer = unit(image * 2 - 0.9)
-        return Prediction(self.task, answer, image, {}, self.task.space, self.task.frame)
+            return unit(images * 2 - 0.9), None
+        return (images[:, :1] * 0.9 + seeds[0] / 1e5) * 2 - 1, None

@@ -39,7 +39,7 @@ def test_published_numbers_of_one_step(net):
     net.embed = lambda prompts, pad=False: golden.text().expand(len(prompts), -1, -1)
     minus = -net(z, torch.tensor([1]), golden.text()).prediction
     close(net.decode(minus), (-0.032040, 0.130464, 0.798869, -0.034644, -0.019503))
-    depth = TASKS["depth"].decode(predictor.canvases((golden.image() + 1) / 2))
+    depth = TASKS["depth"].decode(predictor.predict_images((golden.image() + 1) / 2))
     close(depth, (0.483980, 0.063774, 0.868954, 0.488960, 0.485586))
 
 

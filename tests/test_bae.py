@@ -12,7 +12,8 @@ from twofold.ensemble import closest
 from twofold.evaluate import score
 from twofold.heads import Head, make_head
 from twofold.heads.pixel_sampling import at, counts, sample
-from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS
 from twofold.tasks.directions import COSTS, expected_angle, mean_cost

@@ -103,7 +103,7 @@ def read_part(folder: Path, file: str, net: Any) -> None:
             if how.head == "latent":
                 try:
                     DiffusionPredictor(
-                        net, get_task(how.task or name, False), how.protocol, net, how.reading, settings.size
+                        net, get_task(how.task or name, False), how.protocol, net, how, settings.size
                     )
                 except ValueError as error:
                     raise ModelError(str(error)) from error
@@ -346,7 +346,7 @@ def test_a_step_beyond_the_schedule_is_refused_where_it_is_asked_for(net):
     how = MultiStep(steps=4, start="image", condition="replace", spacing="leading", offset=1)
     model = Model("m", net, ModelSettings().with_tasks(["depth"], how, "none"))
     with pytest.raises(ValueError, match="time step 1000"):
-        model.predictor().asked(steps=1000)
+        model.predictor().with_options(steps=1000)
 
 
 # ---- other formats

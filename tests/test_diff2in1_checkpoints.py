@@ -136,7 +136,7 @@ def test_vectors_are_turned_from_left_to_right(folder):
     model = open_model(str(run), base=str(folder / "base"))
     picture = torch.rand(3, 32, 32, generator=rng)
     torch.testing.assert_close(
-        model.predictor().canvases(picture[None])[0], model.predictor()(picture, size=0).map
+        model.predictor().predict_images(picture[None])[0], model.predictor()(picture, size=0).map
     )
 
 

@@ -36,7 +36,7 @@ from twofold.evaluate.run import data_identity
 from twofold.geometry import convert_frame
 from twofold.io import Shard
 from twofold.metrics import crop_mask
-from twofold.predict.diffusion import OutputConfig
+from twofold.predict.config import OutputConfig
 from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
 from twofold.sample import Sample

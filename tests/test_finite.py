@@ -20,7 +20,9 @@ from twofold.evaluate import score
 from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
 from twofold.generate.images import ImageGenerator
 from twofold.heads import Head, LatentHead
-from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.base import BasePredictor
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.predict.module import ModulePredictor
 from twofold.predict.prediction import Prediction
 from twofold.protocols import MultiStep, OneStep
@@ -93,7 +95,7 @@ def test_broken_weights_are_noticed_whatever_reads_the_latent(stage, value):
     with torch.no_grad():
         layer.bias[0] = value
     for task, reading in (
-        ("depth", OutputConfig(stretch=True)),
+        ("depth", OutputConfig(minmax_normalize=True)),
         ("depth", OutputConfig(clip="channels")),
         ("normals", OutputConfig()),
     ):
@@ -158,14 +160,15 @@ def test_an_uncertainty_is_checked_like_the_map(net):
 
 
 def test_no_score_comes_of_it():
-    class Broken:
-        task = TASKS["normals"]
+    class Broken(BasePredictor):
+        def predict_raw(self, inputs, index, seeds):
+            return inputs.select(index), None
 
-        def __call__(self, x):
-            return Prediction(self.task, torch.full((3, *x.shape[1:]), math.inf), x)
+        def postprocess(self, outputs, image, metadata, uncertainty=None):
+            return Prediction(self.task, torch.full((3, *image.shape[1:]), math.inf), image)
 
     with pytest.raises(NonFiniteError, match="the normals prediction of 'ball-0'"):
-        score(Broken(), [world.sphere(0, 32)])
+        score(Broken(TASKS["normals"]), [world.sphere(0, 32)])
 
 
 # ---- the commands

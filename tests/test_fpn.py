@@ -1,5 +1,7 @@
 """Class logits from features and attention maps of class names; networks of the user's own in place of the head."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -10,7 +12,7 @@ from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.evaluate import score
 from twofold.heads import FPNHead, Head, make_head
 from twofold.predict.diffusion import DiffusionPredictor
-from twofold.predict.prediction import Prediction, Sees
+from twofold.predict.prediction import Prediction
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS, Task, get_task
 from twofold.train import (
@@ -152,12 +154,12 @@ class Plain(nn.Module):
         return Prediction(self.task, found, images, space="normals", frame="RUB")
 
 
-def test_anything_that_sees_is_scored_as_a_predictor_is(data):
+def test_a_network_with_a_task_is_scored_as_a_predictor_is(data):
     network = Plain()
-    sees: Sees = network
+    predictor: Any = network
     balls = [world.sphere(seed, 32) for seed in range(3)]
     with torch.no_grad():
-        before = score(sees, balls)["normals/mean"]
+        before = score(predictor, balls)["normals/mean"]
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for step in range(60):
         ball = balls[step % 3]
@@ -167,5 +169,5 @@ def test_anything_that_sees_is_scored_as_a_predictor_is(data):
         network.task.loss(said, ball.targets["normals"][None], known).backward()
         optimizer.step()
     with torch.no_grad():
-        after = score(sees, balls)["normals/mean"]
+        after = score(predictor, balls)["normals/mean"]
     assert after < 0.5 * before

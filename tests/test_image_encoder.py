@@ -17,7 +17,8 @@ from twofold.backbones.new import tiny
 from twofold.checkpoints import ModelError, open_model, save_model
 from twofold.checkpoints.settings import ModelSettings
 from twofold.heads import make_head
-from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
 from twofold.tasks import get_task
 from twofold.train import (
@@ -254,7 +255,7 @@ def test_checkpoint_keeps_encoder_adapters_and_heads(backbone, tmp_path):
     assert opened.settings.image_encoder == "efficientnet-lite0"
     image = torch.rand(3, 64, 64)
     before = DiffusionPredictor(
-        backbone, get_task("depth"), OneStep(), head.eval(), opened.settings.tasks["depth"].reading, 64
+        backbone, get_task("depth"), OneStep(), head.eval(), opened.settings.tasks["depth"], 64
     )
     torch.testing.assert_close(opened.predictor("depth")(image).map, before(image).map)
     assert any("image_encoder" in str(f) for f in opened.files)

@@ -14,7 +14,8 @@ from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.cli.main import run
 from twofold.data.labels import NYU40_COLOURS, decode_drawn, encode_drawn
 from twofold.data.writer import FolderWriter
-from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import MultiStep, Noise
 from twofold.sample import Sample
 from twofold.targets.people import JOINTS
@@ -143,7 +144,7 @@ def test_every_other_recipe_trains_and_predicts(place, tiny, tmp_path, name):
             get_task(task),
             recipe.denoiser.protocol,
             heads[task],
-            OutputConfig(recipe.denoiser.prompts[task]),
+            OutputConfig(prompt=recipe.denoiser.prompts[task]),
         )
         assert sound(answer(ball(7).image).map)
 
@@ -216,7 +217,7 @@ def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tiny, tmp_path
         )
         losses += [r["loss"] for r in train(net, recipe, place / f"{tmp_path.name}-{name}", heads)]
         predictor = DiffusionPredictor(
-            net, get_task("depth"), recipe.denoiser.protocol, heads["depth"], OutputConfig("")
+            net, get_task("depth"), recipe.denoiser.protocol, heads["depth"], OutputConfig(prompt="")
         )
         answers.append(predictor(ball(7).image).map)
     assert losses[0] == losses[1]

@@ -18,8 +18,8 @@ from twofold.checkpoints import ModelError, ModelSettings, open_model, open_netw
 from twofold.data import Folder, FolderWriter
 from twofold.evaluate import EvalRequest, evaluation_from_model, get_eval_protocol, run_and_report, score
 from twofold.generate import GenerationConfig, SyntheticDataGenerator
-from twofold.predict.module import ModulePredictor, padded, read
-from twofold.predict.prediction import Sees
+from twofold.predict.base import BasePredictor
+from twofold.predict.module import ModulePredictor, pad_images, parse_outputs
 from twofold.protocols import OneStep
 from twofold.sample import Sample
 from twofold.tasks import TASKS
@@ -89,14 +89,14 @@ def state(run: Path) -> dict[str, Any]:
 
 
 def test_one_channel_is_three_and_a_small_canvas_becomes_as_large_as_the_picture():
-    shown, size = padded(made(), torch.rand(2, 3, 5, 7))
+    shown, size = pad_images(made(), torch.rand(2, 3, 5, 7))
     assert (tuple(shown.shape), size) == ((2, 3, 6, 8), (5, 7))
     said = {
         "depth": torch.rand(2, 1, 3, 4),
         "normals": torch.rand(2, 3, 6, 8),
         "normals/early": torch.rand(2, 3, 6, 8),
     }
-    found = read(said, TWO, shown.shape, size)
+    found = parse_outputs(said, TWO, shown.shape, size)
     assert [c.shape for c in found["depth"]] == [(2, 3, 5, 7)]
     assert torch.equal(found["depth"][0][:, 0], found["depth"][0][:, 2])
     assert torch.equal(found["normals"][0], said["normals"][..., :5, :7])
@@ -106,15 +106,15 @@ def test_one_channel_is_three_and_a_small_canvas_becomes_as_large_as_the_picture
 @pytest.mark.parametrize(
     ("said", "why"),
     [
-        (torch.rand(1, 3, 4, 4), "a mapping from tasks to canvases, and this one a Tensor; return {'depth': ..."),
-        ({"depth": torch.rand(1, 1, 4, 4)}, "says nothing of normals; it speaks of depth"),
-        ({"depth": torch.rand(1, 2, 4, 4), "normals": torch.rand(1, 3, 4, 4)}, "is (1, 2, 4, 4); a canvas of 1"),
-        ({"depth": torch.rand(4, 4), "normals": torch.rand(1, 3, 4, 4)}, "is (1, 1 or 3, h, w)"),
+        (torch.rand(1, 3, 4, 4), "returned a Tensor; expected a mapping from tasks to outputs: return {'depth': ..."),
+        ({"depth": torch.rand(1, 1, 4, 4)}, "no output normals; it has depth"),
+        ({"depth": torch.rand(1, 2, 4, 4), "normals": torch.rand(1, 3, 4, 4)}, "is (1, 2, 4, 4); expected (1, 1"),
+        ({"depth": torch.rand(4, 4), "normals": torch.rand(1, 3, 4, 4)}, "expected (1, 1 or 3, h, w)"),
     ],
 )  # fmt: skip
 def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
     with pytest.raises(ValueError, match=re.escape(why)):
-        read(said, TWO, (1, 3, 4, 4), (4, 4))
+        parse_outputs(said, TWO, (1, 3, 4, 4), (4, 4))
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_p
     monkeypatch.setattr(stage, "_painted_terms", seen)
     images = torch.stack([lesson["depth"].image for lesson in lessons])
     with stage.teacher.teaching():
-        said = read(network(images), TWO, images.shape, (32, 32))
+        said = parse_outputs(network(images), TWO, images.shape, (32, 32))
     stage.loss(lessons)
     for kind, examples in told.items():
         for i, example in enumerate(examples):
@@ -371,7 +371,7 @@ def test_shared_weights_are_stored_once_and_shared_again(root, tmp_path):
 def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root, tmp_path):
     opened = open_network(root / "warm" / "checkpoint", PLAIN)
     predictor = opened.predictor("normals")
-    sees: Sees = predictor
+    sees: BasePredictor = predictor
     pictures = [
         torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
         for size in ((31, 47), (20, 64), (31, 47))
@@ -382,11 +382,11 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
         torch.testing.assert_close(predictor(picture).map, one.map, rtol=0, atol=1e-5)
         torch.testing.assert_close(one.map.norm(dim=0), torch.ones(picture.shape[1:]), rtol=0, atol=1e-5)
     assert found[0].settings["digest"] == opened.digest
-    with pytest.raises(ValueError, match="3 answers would be 3 times the same one"):
+    with pytest.raises(ValueError, match="3 predictions would be 3 times the same one"):
         predictor(pictures[0], ensemble=3)
     with pytest.raises(ValueError, match="no 'steps'"):
-        predictor.asked(steps=4)
-    assert torch.equal(predictor.asked(frame="LUB")(pictures[0]).map[0], -found[0].map[0])
+        predictor.with_options(steps=4)
+    assert torch.equal(predictor.with_options(frame="LUB")(pictures[0]).map[0], -found[0].map[0])
     data = Folder(root / "rich")
     request = EvalRequest(
         data, get_eval_protocol("normal/dsine"), tmp_path / "report", count=3, allow_synthetic=True

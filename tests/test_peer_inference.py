@@ -4,8 +4,6 @@ Both programs are these few lines: https://github.com/VisualComputingInstitute/d
 https://github.com/shinying/dmp. Networks are small and random.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 from diffusers import DDIMScheduler
@@ -24,7 +22,7 @@ def predictor_of(key):
     (name, how), *_ = PUBLISHED[key].tasks.items()
     net = tiny_one_step(how.protocol)
     return DiffusionPredictor(
-        net, TASKS[name], how.protocol, LatentHead(), replace(how.reading, pad=False)
+        net, TASKS[name], how.protocol, LatentHead(), how.model_copy(update={"pad": False})
     ), net
 
 

@@ -9,8 +9,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +20,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from twofold.image import as_image
+from twofold.predict.base import BasePredictor
+from twofold.predict.batching import ImageBatch
 from twofold.predict.files import Job, OutputError, predict_files
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import Ledger, LedgerError
-from twofold.predict.prediction import Prediction
 from twofold.tasks import TASKS
 
 
-@dataclass
-class Fake:
-    """Answers with a map that depends on the picture and the seed; counts how often it is asked."""
+class Fake(BasePredictor):
+    """Predicts a map that depends on the image and the seed; counts its calls."""
 
-    task: str
-    asked: int = 0
-    fault: Callable[[Tensor], None] | None = None
+    def __init__(self, task: str, fault: Callable[[Tensor], None] | None = None) -> None:
+        super().__init__(TASKS[task])
+        self.calls, self.fault = 0, fault
 
-    def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Prediction:
-        self.asked += 1
-        images = as_image(images)
+    def predict_raw(
+        self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        self.calls += 1
+        images = inputs.select(index)
         if self.fault:
-            self.fault(images)
-        shift = images.mean(0, keepdim=True) * 0.9 + seed / 100
-        answer = shift if self.task == "depth" else torch.nn.functional.normalize(images + 0.1, dim=0)
-        return Prediction(TASKS[self.task], answer, images)
+            self.fault(images[0])
+        if self.task.name == "depth":
+            return images.mean(1, keepdim=True) * 1.8 + seeds[0] / 50 - 1, None
+        return torch.nn.functional.normalize(images + 0.1, dim=1), None
 
 
 def job(out: Path, tasks: tuple[str, ...] = ("depth", "normals"), **changes: Any) -> Job:
@@ -59,7 +60,7 @@ def picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Inpu
 
 
 def asked(done: Job) -> list[int]:
-    return [p.asked for p in done.predictors.values()]  # ty: ignore[missing-attribute]
+    return [p.calls for p in done.predictors.values() if isinstance(p, Fake)]
 
 
 def contents(out: Path) -> dict[str, bytes]:
@@ -194,7 +195,9 @@ def test_a_picture_that_does_not_fit_in_memory_fails_alone(tmp_path: Path, error
             raise error
 
     asked_for = job(tmp_path / "out")
-    asked_for.predictors["normals"].fault = fault  # ty: ignore[missing-attribute]
+    broken = asked_for.predictors["normals"]
+    assert isinstance(broken, Fake)
+    broken.fault = fault
     items = [picture(tmp_path / "big.png", size=(40, 16)), picture(tmp_path / "small.png")]
     rows = list(predict_files(asked_for, items))
     assert [row["status"] for row in rows] == ["failed", "done"]
@@ -204,8 +207,10 @@ def test_a_picture_that_does_not_fit_in_memory_fails_alone(tmp_path: Path, error
 
 def test_not_a_number_is_an_error_not_a_result(tmp_path: Path) -> None:
     class Broken(Fake):
-        def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Prediction:
-            return Prediction(TASKS["depth"], as_image(images)[:1] * float("nan"), images)
+        def predict_raw(
+            self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
+        ) -> tuple[Tensor, None]:
+            return inputs.select(index) * float("nan"), None
 
     asked_for = job(tmp_path / "out", ("depth",))
     (row,) = predict_files(

@@ -20,6 +20,7 @@ from twofold.cli.main import run
 from twofold.io import UnsafeNameError
 from twofold.io.atomic import host_name
 from twofold.predict.base import BasePredictor
+from twofold.predict.batching import ImageBatch
 from twofold.predict.files import OutputError, predict_files
 from twofold.predict.inputs import Input, Problem, find_inputs
 from twofold.predict.ledger import LedgerError
@@ -237,8 +238,10 @@ def test_lines_that_are_no_rows_are_named(tmp_path: Path, line: str) -> None:
 class Stub(BasePredictor):
     """Stands in for a model, so that none is loaded."""
 
-    def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        return images * 2 - 1, None
+    def predict_raw(
+        self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        return inputs.select(index) * 2 - 1, None
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ from twofold.backbones import new
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.geometry import convert_frame
 from twofold.heads import LatentHead
-from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.predict.prediction import Prediction
 from twofold.protocols import MultiStep, OneStep
 from twofold.tasks import TASKS
@@ -69,15 +70,15 @@ def test_ensembles_are_merged_as_the_task_allows(wide):
     depth = marigold(wide)
     plain = depth(image, ensemble=3).map
     for how in ("affine", "scale", "compat", "median"):
-        found = depth.asked(3, how)(image)
+        found = depth.with_options(3, how)(image)
         assert found.settings["merge"] == how
         assert torch.equal(found.map, plain) == (how == "affine")
     normals = marigold(wide, "normals")
-    assert torch.equal(normals.asked(3, "closest")(image).map, normals(image, ensemble=3).map)
-    assert normals.asked(3, "mean")(image).map.norm(dim=0).sub(1).abs().max() < 1e-5
+    assert torch.equal(normals.with_options(3, "closest")(image).map, normals(image, ensemble=3).map)
+    assert normals.with_options(3, "mean")(image).map.norm(dim=0).sub(1).abs().max() < 1e-5
     for predictor, wrong in ((depth, "closest"), (normals, "affine"), (marigold(wide, "mask"), "affine")):
         with pytest.raises(ValueError, match=f"not by '{wrong}'"):
-            predictor.asked(3, wrong)
+            predictor.with_options(3, wrong)
 
 
 def test_an_ensemble_of_a_deterministic_protocol_is_refused():
@@ -85,17 +86,17 @@ def test_an_ensemble_of_a_deterministic_protocol_is_refused():
     with pytest.raises(ValueError, match="4 times the same one"):
         predictor(pictures((32, 32))[0], ensemble=4)
     with pytest.raises(ValueError, match="has no 'steps'"):
-        predictor.asked(steps=10)
+        predictor.with_options(steps=10)
 
 
 def test_another_number_of_steps_is_another_predictor(wide):
     predictor = marigold(wide)
-    more = predictor.asked(steps=4, ensemble=2)
+    more = predictor.with_options(steps=4, ensemble=2)
     assert (predictor.protocol.steps, more.protocol.steps, more.ensemble) == (2, 4, 2)
     with pytest.raises(
         ValueError, match=r"^this model cannot be asked so: one leading-spaced step.*trailing"
     ):
-        predictor.asked(steps=1, spacing="leading")
+        predictor.with_options(steps=1, spacing="leading")
 
 
 def test_normals_leave_in_the_frame_that_is_asked():
@@ -139,6 +140,6 @@ def test_a_map_up_to_scale_and_shift_is_not_converted_without_them():
 
 def test_a_stretched_answer_fills_its_range():
     found = DiffusionPredictor(
-        new.tiny(), TASKS["depth"], OneStep(), LatentHead(), OutputConfig(stretch=True)
+        new.tiny(), TASKS["depth"], OneStep(), LatentHead(), OutputConfig(minmax_normalize=True)
     )(pictures((32, 40))[0])
     assert (float(found.map.min()), float(found.map.max())) == pytest.approx((0, 1), abs=1e-5)

@@ -9,8 +9,9 @@ import torch
 from twofold.backbones import new
 from twofold.ensemble import median
 from twofold.heads import Head, LatentHead, make_head
-from twofold.predict.base import member_seed
-from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.batching import member_seed
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import ModelInput, OneStep
 from twofold.tasks import TASKS
 
@@ -62,7 +63,7 @@ def test_guidance_moves_from_the_empty_prompt_through_the_prompt(net):
         empty, prompt = (
             net(query.x, query.t, net.embed([p]).expand(2, -1, -1)).prediction for p in ("", "a red chair")
         )
-        found = guided.look(query).x0
+        found = guided.denoise(query).x0
     assert float((prompt - empty).abs().max()) > 1e-3
     torch.testing.assert_close(found, empty + 3 * (prompt - empty))
 
@@ -136,13 +137,13 @@ def test_padding_does_not_move_what_is_seen(net):
 
 def test_size_is_the_longest_edge_worked_at(predictor):
     sizes = []
-    encode = predictor.backbone.encode
-    predictor.backbone.encode = lambda x, rng: sizes.append(tuple(x.shape[-2:])) or encode(x, rng)
+    posterior = predictor.backbone.posterior
+    predictor.backbone.posterior = lambda x: sizes.append(tuple(x.shape[-2:])) or posterior(x)
     image = pictures((60, 120))[0]
     predictor(image, size=48)
     predictor(image, size=0)
     predictor(image)
-    predictor.backbone.encode = encode
+    predictor.backbone.posterior = posterior
     assert sizes == [(24, 48), (64, 120), (48, 96)]  # after padding
 
 
@@ -176,7 +177,9 @@ def test_shares_are_resized_smoothly_and_ids_are_not(net):
     image = pictures((90, 120))[0]
     for name in ("mask", "saliency", "semantic", "parsing"):
         predictor = DiffusionPredictor(net, TASKS[name], OneStep(), LatentHead(), size=40)
-        small = TASKS[name].decode(predictor.canvases(torch.nn.functional.interpolate(image[None], (30, 40))))
+        small = TASKS[name].decode(
+            predictor.predict_images(torch.nn.functional.interpolate(image[None], (30, 40)))
+        )
         levels = set(predictor(image).map.unique().tolist())
         assert (len(levels) > small.numel()) == (TASKS[name].classes == ())
         if TASKS[name].classes:

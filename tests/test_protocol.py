@@ -21,7 +21,8 @@ import golden
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import PUBLISHED
 from twofold.heads import Head, LatentHead
-from twofold.predict.diffusion import DiffusionPredictor, OutputConfig
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import DenoiserOutput, MultiStep, Noise, OneStep, Protocol, multi_resolution
 from twofold.tasks import TASKS
 
@@ -215,7 +216,7 @@ def test_intrinsic_images_equal_diffusers(parts):
             TASKS["albedo"],
             MultiStep(num_outputs=parts, final="prev"),
             LatentHead(),
-            OutputConfig("", part=part),
+            OutputConfig(prompt="", output_index=part),
         )
         np.testing.assert_allclose(predictor(image, seed=5).array, expected[part], atol=1e-5)
 
@@ -246,7 +247,7 @@ def test_rows_of_the_table_answer_as_their_own_code_does(key, sign):
     net = tiny_one_step(how.protocol)
     image = picture()
     canvas = reference(image, net, how.protocol, sign, seed=5)
-    found = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)(image, seed=5)
+    found = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how)(image, seed=5)
     if name == "normals":
         wanted = (
             torch.nn.functional.normalize(canvas[0].clamp(-1, 1), dim=0)
@@ -261,7 +262,7 @@ def test_rows_of_the_table_answer_as_their_own_code_does(key, sign):
         torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
     if how.protocol.encode == "sample":  # and not the posterior's mode
         mode = replace(how.protocol, encode="mode")
-        other = DiffusionPredictor(net, TASKS[name], mode, LatentHead(), how.reading)(image, seed=5)
+        other = DiffusionPredictor(net, TASKS[name], mode, LatentHead(), how)(image, seed=5)
         assert not torch.allclose(other.map, found.map, atol=1e-3)
 
 
@@ -300,7 +301,7 @@ class Echo(Head):
 def read_by(key, canvas, size):
     """The map that a row of the table makes of ``canvas`` for an image of ``size``."""
     (name, how), *_ = PUBLISHED[key].tasks.items()
-    net, reading = tiny_one_step(OneStep()), replace(how.reading, pad=False)
+    net, reading = tiny_one_step(OneStep()), how.model_copy(update={"pad": False})
     found = DiffusionPredictor(
         net, TASKS[how.task or name], OneStep(), Echo(canvas), reading, size=max(canvas.shape[-2:])
     )
@@ -358,13 +359,13 @@ def test_odd_sizes_as_the_originals_treat_them():
     assert canvas.shape[-2:] == (56, 40)
     grey = (canvas.mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
     wanted = torch.nn.functional.interpolate(grey, (61, 45), mode="bilinear", antialias=True)[0]
-    predictor = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how.reading)
-    floored = predictor.asked(odd_sizes="floor")
+    predictor = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how)
+    floored = predictor.with_options(odd_sizes="floor")
     torch.testing.assert_close(floored(image).map, wanted, rtol=0, atol=1e-5)
     assert not torch.allclose(predictor(image).map, wanted, atol=1e-3)
     even = image[:, :56, :40]
     assert torch.equal(predictor(even).map, floored(even).map)
-    assert floored.asked(ensemble=1).reading.odd_sizes == "floor"
+    assert floored.with_options(ensemble=1).config.odd_sizes == "floor"
     with pytest.raises(
         ValueError, match=r"5x45 pixels is smaller than a latent cell of 8x8.*odd_sizes='pad'"
     ):
@@ -380,7 +381,7 @@ def test_stretching_holds_the_mean_in_range_first():
     assert grey.abs().max() > 1  # or else this test could not fail
     wanted = grey.clamp(-1, 1)
     wanted = (wanted - wanted.min()) / (wanted.max() - wanted.min())
-    reading = replace(how.reading, pad=False)
+    reading = how.model_copy(update={"pad": False})
     found = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), reading)(image, seed=5)
     torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
 
@@ -558,7 +559,7 @@ def test_contradictions_are_refused(wrong):
 
 
 def test_a_network_of_other_channels_is_refused(net):
-    with pytest.raises(ValueError, match="takes 4 channels, and this protocol shows it 8"):
+    with pytest.raises(ValueError, match="the network takes 4"):
         DiffusionPredictor(net, TASKS["depth"], MultiStep(), LatentHead())
 
 

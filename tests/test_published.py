@@ -216,7 +216,10 @@ def test_the_table_s_readings_are_those_of_the_papers():
     padded = of(lambda how: how.pad)
     assert padded == {k for k in PUBLISHED if k.endswith("-v1") or k.startswith(("dmp", "diff2in1"))}
     e2e = {"e2e-ft-marigold-depth", "e2e-ft-sd-depth"}
-    assert of(lambda how: how.stretch) == e2e | {"genpercept-disparity-dpt-head", "genpercept-depth-v1"}
+    assert of(lambda how: how.minmax_normalize) == e2e | {
+        "genpercept-disparity-dpt-head",
+        "genpercept-depth-v1",
+    }
     lotus = {k for k in PUBLISHED if k.startswith("lotus")}
     normals = {k for k in PUBLISHED if "normal" in k}
     without = {"e2e-ft-marigold-normals", "e2e-ft-sd-normals"}

@@ -11,6 +11,7 @@ import torch
 from twofold.evaluate.predictions import decoded
 from twofold.image import ImageError, read_map
 from twofold.image.quantize import quantization_of, read_quantized
+from twofold.predict.base import BasePredictor
 from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
 from twofold.predict.prediction import METRIC_UNITS, SPACES, Prediction
@@ -128,7 +129,15 @@ def test_the_row_of_a_prediction_says_what_its_numbers_mean(tmp_path):
 
     write_image(tmp_path / "a.png", IMAGE)
     metric = affine().in_space("depth", 8.0, 0.5)
-    job = Job({"depth": lambda images, size=None, seed=0: metric}, {"depth": {}}, tmp_path / "out")
+
+    class Metric(BasePredictor):
+        def predict_raw(self, inputs, index, seeds):
+            return inputs.select(index), None
+
+        def postprocess(self, outputs, image, metadata, uncertainty=None):
+            return metric
+
+    job = Job({"depth": Metric(TASKS["depth"])}, {"depth": {}}, tmp_path / "out")
     assert [row["status"] for row in predict_files(job, [Input(tmp_path / "a.png", "a")])] == ["done"]
     row = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
     said = row["tasks"]["depth"]["numbers"]

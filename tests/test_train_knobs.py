@@ -590,7 +590,7 @@ def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
     assert records[True][0]["loss"] != records[False][0]["loss"]
     for pad in asked:
         predictor = open_model(str(tmp_path / str(pad) / "checkpoint")).predictor("depth")
-        assert predictor.reading.pad == pad
+        assert predictor.config.pad == pad
         stage = stage_of(asked[pad], tmp_path / f"again-{pad}")
         assert stage._prompted("depth").shape[1] == predictor.backbone.embed([predictor.prompt], pad).shape[1]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
-from ..diffusion import Rngs, Schedule
+from ..diffusion import Rngs, Schedule, randn_tensor
 from .feature_collector import FeatureSet
 from .image_encoder import ImageFeatures
 
@@ -27,6 +28,37 @@ class Output:
 
     prediction: Tensor
     features: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """Normal distribution of the latents that an autoencoder encodes images to.
+
+    Attributes:
+        mean: ``b z h w``, not scaled.
+        std: the same shape; None for an autoencoder that has no spread.
+        scale: factor of the scaled latents.
+        dtype: of the scaled latents.
+    """
+
+    mean: Tensor
+    std: Tensor | None
+    scale: float
+    dtype: torch.dtype
+
+    def select(self, index: Sequence[int]) -> Posterior:
+        """The distributions at ``index``, which may repeat."""
+        rows = list(index)
+        if rows == list(range(len(self.mean))):
+            return self
+        return replace(self, mean=self.mean[rows], std=None if self.std is None else self.std[rows])
+
+    def latent(self, rngs: Rngs | None = None) -> Tensor:
+        """The scaled mean ``b z h w``, or a sample where generators are passed, one or one an image."""
+        latent = self.mean
+        if rngs is not None and self.std is not None:
+            latent = latent + self.std * randn_tensor(latent.shape, rngs, latent)
+        return (latent * self.scale).to(self.dtype)
 
 
 class Backbone(nn.Module, abc.ABC):
@@ -56,11 +88,15 @@ class Backbone(nn.Module, abc.ABC):
         """Channels of the maps of the decoding path and of the image encoder, by stride, coarse to fine."""
 
     @abc.abstractmethod
-    def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:
+    def posterior(self, image: Tensor) -> Posterior:
+        """The distribution of the latents ``b z H/stride W/stride`` of images ``b 3 H W`` in [-1, 1]."""
+
+    def encode(self, image: Tensor, rng: Rngs | None = None) -> Tensor:
         """``b 3 H W`` in [-1, 1] to scaled latents ``b z H/stride W/stride``.
 
         The mean of the posterior; a sample from it where generators are passed, one or one an image.
         """
+        return self.posterior(image).latent(rng)
 
     @abc.abstractmethod
     def decode(self, latent: Tensor) -> Tensor:

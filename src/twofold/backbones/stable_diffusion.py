@@ -12,9 +12,9 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from torch import Tensor, nn
 
-from ..diffusion import Rngs, Schedule, randn_tensor
+from ..diffusion import Schedule
 from ..environment import quiet_libraries
-from .backbone import Backbone, Output
+from .backbone import Backbone, Output, Posterior
 from .feature_collector import FeatureSet, collect_features, cross_attentions, feature_layers
 from .image_encoder import ImageAdapter, ImageFeatures, pyramid_channels, pyramid_features
 
@@ -82,16 +82,13 @@ class StableDiffusion(Backbone):
         """Floating-point type of the U-Net."""
         return next(self.unet.parameters()).dtype
 
-    def encode(self, canvas: Tensor, rng: Rngs | None = None) -> Tensor:
-        """See `Backbone.encode`; a tiny autoencoder has no posterior, and nothing is drawn."""
-        out = self.vae.encode(canvas.to(self.vae.dtype))
+    def posterior(self, image: Tensor) -> Posterior:
+        """See `Backbone.posterior`; the latents of a tiny autoencoder have no spread."""
+        out = self.vae.encode(image.to(self.vae.dtype))
+        scale = self.vae.config.scaling_factor
         if isinstance(self.vae, AutoencoderTiny):
-            latent = out.latents
-        else:
-            latent = out.latent_dist.mean
-            if rng is not None:
-                latent = latent + out.latent_dist.std * randn_tensor(latent.shape, rng, latent)
-        return (latent * self.vae.config.scaling_factor).to(self.dtype)
+            return Posterior(out.latents, None, scale, self.dtype)
+        return Posterior(out.latent_dist.mean, out.latent_dist.std, scale, self.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         """See `Backbone.decode`."""

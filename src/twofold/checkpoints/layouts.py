@@ -269,7 +269,7 @@ def marigold_like(folder: Path) -> ModelSettings | None:
         name: TaskSettings(
             protocol=protocol,
             space=name if name in ("depth", "disparity") else "",
-            part=i,
+            output_index=i,
             frame=TASKS[name].frame,
             clip="channels" if TASKS[name].frame else "mean",
         )

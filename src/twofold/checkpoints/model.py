@@ -99,7 +99,7 @@ class Model:
                 asked,
                 how.protocol,
                 head,
-                how.reading,
+                how,
                 self.settings.size,
                 about,
                 1,

@@ -89,7 +89,7 @@ def _marigold(
     linear: bool = False,
 ) -> Published:  # fmt: skip
     more = {"space": "linear"} if linear else {}
-    tasks = {name: _task(protocol, name, part=part, **more) for part, name in enumerate(targets)}
+    tasks = {name: _task(protocol, name, output_index=i, **more) for i, name in enumerate(targets)}
     return Published(f"prs-eth/{repo}", "Marigold", paper, tasks, licence, note=note)
 
 
@@ -106,7 +106,9 @@ def _e2e(repo: str, space: str) -> Published:
     frame = "LUB" if TASKS[space].frame else None
     # Its normals are normalised as decoded, without clipping.
     tasks = {
-        space: _task(protocol, space, frame=frame, stretch=frame is None, clip="mean", resize="antialias")
+        space: _task(
+            protocol, space, frame=frame, minmax_normalize=frame is None, clip="mean", resize="antialias"
+        )
     }
     return Published(f"GonzaloMG/{repo}", "E2E-FT", "2409.11355", tasks, "see the model's page")
 
@@ -128,7 +130,7 @@ def _genpercept(name: str, version: str = "v2", dpt: bool = False) -> Published:
     # v1 was trained with the empty prompt padded to 77 tokens; its depth is min-max normalised per image.
     how = _task(
         OneStep(timestep=1, train_timesteps="random"), task, pad=old,
-        stretch=dpt or (old and TASKS[task].space == "depth"),
+        minmax_normalize=dpt or (old and TASKS[task].space == "depth"),
         head="dpt" if dpt else "latent", resize="antialias",
     )  # fmt: skip
     unet = f"unet_{name}{'_dpt_head' if dpt else ''}_{version}"

@@ -11,44 +11,30 @@ from ..heads import HEADS
 from ..image.resize import OutputResize
 from ..io import check_name
 from ..named_code import names_code
-from ..predict.diffusion import Edge, OutputConfig
+from ..predict.batching import Edge
+from ..predict.config import Line, OutputConfig
 from ..protocols import MultiStep, OneStep, Protocol
 from ..suggest import unknown
 from ..tasks import get_task
 
-# Text of a settings file: names, prompts. The names of 512 classes in brackets are the longest there is.
-Line = Annotated[str, Field(max_length=32768)]
 # Of an image's edge, in pixels; 0 is its own.
 ImageSize = Annotated[int, Field(ge=0, le=8192)]
 
 
-class TaskSettings(BaseModel):
-    """LoadOptions one task is asked of the network and what its answer means.
+class TaskSettings(OutputConfig):
+    """How one task is predicted: an `OutputConfig` with a protocol and a head.
 
     Attributes:
-        task: its name where that is not the key it stands under: two keys may ask one task in two ways.
-        protocol: how the answer is reached.
+        task: its name where that is not the key in `ModelSettings.tasks`: two keys may predict one task in two ways.
+        protocol: how the prediction is computed.
         head: one of `heads.HEADS` or ``package.module:Name``; its weights, if it has any, are in ``heads/<key>``.
-        prompt, pad, guidance, stretch, clip, part, image_features, resize, odd_sizes: see `OutputConfig`.
-        space: what the numbers of the map are.
-        frame: that vectors are painted in; ``None`` where there are none.
+        prompt: of the text encoder.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     task: Line = ""
     protocol: Protocol = OneStep()
     head: Line = "latent"
     prompt: Line = ""
-    pad: bool = False
-    guidance: Annotated[float, Field(ge=0, le=100)] = 1.0
-    space: Line = ""
-    frame: Literal["RUB", "LUB", "RDF"] | None = None
-    stretch: bool = False
-    clip: Literal["mean", "channels", "lower"] = "mean"
-    part: Annotated[int, Field(ge=0, le=64)] = 0
-    image_features: bool = False
-    resize: OutputResize = "bilinear"
-    odd_sizes: Literal["pad", "floor"] = "pad"
 
     @field_validator("head")
     @classmethod
@@ -56,23 +42,6 @@ class TaskSettings(BaseModel):
         if value not in HEADS and not names_code(value):
             raise ValueError(unknown("head", value, HEADS))
         return value
-
-    @property
-    def reading(self) -> OutputConfig:
-        """What a predictor has to know besides protocol and head."""
-        return OutputConfig(
-            prompt=self.prompt,
-            pad=self.pad,
-            guidance=self.guidance,
-            space=self.space,
-            frame=self.frame or "RUB",
-            stretch=self.stretch,
-            clip=self.clip,
-            part=self.part,
-            image_features=self.image_features,
-            resize=self.resize,
-            odd_sizes=self.odd_sizes,
-        )
 
 
 class ModelSettings(BaseModel):

@@ -156,7 +156,7 @@ def evaluate(
         longest, device = inference.longest_edge(), runtime.resolve()
         opened = open_from_options(model, device, runtime.dtype)
         name, protocol = select_task(opened, protocols, task)
-        predictor: BasePredictor = opened.predictor(name).asked(
+        predictor: BasePredictor = opened.predictor(name).with_options(
             ensemble=inference.ensemble, **inference.changes()
         )
         if not predictor.is_stochastic:

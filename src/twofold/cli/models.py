@@ -81,9 +81,9 @@ def _asked(name: str, how: TaskSettings) -> dict[str, Any]:
     reading = {
         "pad": how.pad,
         "guidance": how.guidance,
-        "stretch": how.stretch,
+        "minmax_normalize": how.minmax_normalize,
         "clip": how.clip,
-        "part": how.part,
+        "output_index": how.output_index,
     }
     return {
         "protocol": how.protocol.kind,

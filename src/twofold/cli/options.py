@@ -238,7 +238,7 @@ class InferenceOptions(OptionGroup):
 
     def longest_edge(self) -> int | None:
         """``--size`` as a number; 0 is native, None the default."""
-        from twofold.predict.base import parse_size
+        from twofold.predict.batching import parse_size
 
         if not self.size:
             return None

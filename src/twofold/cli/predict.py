@@ -90,7 +90,7 @@ def predict(
         _check_effects(predictors)
         about = {"seed": seed, "dtype": runtime.dtype, "device": device}
         settings = {
-            name: {**p.about, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
+            name: {**p.metadata, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
             for name, p in predictors.items()
         }
         job = Job(predictors, settings, out, longest, seed, overwrite, side_by_side)
@@ -126,7 +126,9 @@ def open_predictors(
     opened = open_from_options(options, device, dtype)
     names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks) or [""]
     return {
-        name: opened.predictor(name or None).asked(inference.ensemble, merge, frame, **inference.changes())
+        name: opened.predictor(name or None).with_options(
+            inference.ensemble, merge, frame, **inference.changes()
+        )
         for name in dict.fromkeys(names)
     }
 
@@ -136,8 +138,8 @@ def _more(predictor: BasePredictor, frame: str) -> dict[str, Any]:
     more: dict[str, Any] = {}
     if predictor.ensemble > 1:
         more["ensemble"] = predictor.ensemble
-    if "merge" in predictor.about:
-        more["merge"] = predictor.about["merge"]
+    if "merge" in predictor.metadata:
+        more["merge"] = predictor.metadata["merge"]
     if frame != "RUB" and predictor.task.frame is not None:
         more["saved_frame"] = frame
     return more

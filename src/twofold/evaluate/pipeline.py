@@ -123,7 +123,7 @@ def evaluation_from_model(
         "size": predictor.size if longest is None else longest,
         "seed": protocol.seed if seed is None else seed,
     }
-    about = {k: v for k, v in predictor.about.items() if k not in _INCIDENTAL}
+    about = {k: v for k, v in predictor.metadata.items() if k not in _INCIDENTAL}
     of = {
         "kind": "model",
         **about,
@@ -138,7 +138,7 @@ def evaluation_from_model(
         if said is not None and used[what] != said
     ]
     source = ModelPredictions(predictor, used["size"], used["seed"], predictor.ensemble)
-    called = {"model": name or str(predictor.about.get("model", "model"))}
+    called = {"model": name or str(predictor.metadata.get("model", "model"))}
     return _build(request, source, of, {**of, **called}, deviations)
 
 
@@ -279,7 +279,7 @@ def _says(model: Model | Network, name: str) -> tuple[str, str]:
         return predictor.task.target, predictor.space
     how = model.settings.tasks[name]
     task = get_task(how.task or name, trusted=False)
-    return task.target, how.reading.space or task.space
+    return task.target, how.space or task.space
 
 
 def examples(job: Evaluation, report: Report) -> list[ReportExample]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..finite import check_finite
 from ..metrics import Metric, measure_many, merge_sums, trivial_baselines
-from ..predict.prediction import SPACES, Sees
+from ..predict.base import BasePredictor
+from ..predict.prediction import SPACES
 from ..sample import Sample
 from .alignment_checks import fitted_scale
 
@@ -20,7 +21,7 @@ def scorable(sample: Sample, target: str) -> bool:
     return target in sample.targets and bool(sample.valid[target].any())
 
 
-def score(predictor: Sees, samples: Iterable[Sample]) -> Scores:
+def score(predictor: BasePredictor, samples: Iterable[Sample]) -> Scores:
     """The task's metrics over the samples that have its target, by ``task/metric``.
 
     Of distances, ``task/negative_scale`` is there where it is not 0: the share of images whose fitted scale is

@@ -73,7 +73,7 @@ def _check_denoise_mode(name: str, predictor: BasePredictor) -> None:
             f"label_mode 'denoise' runs the network under an image's caption, and the head of {name} reads its "
             "attention to a prompt of its own; use label_mode 'reencode'"
         )
-    if predictor.reading.image_features:
+    if predictor.config.image_features:
         raise ValueError(
             f"label_mode 'denoise' has no image for the image encoder that {name} was trained with; use label_mode "
             "'reencode'"
@@ -109,9 +109,11 @@ def predict_from_features(
     prompt of its own, as those of the embedded model were, they are out of distribution.
     """
     h, w = images.shape[-2:]
-    canvases, uncertainties = predictor.painted_surely(output, (int(h), int(w)))
+    canvases, uncertainties = predictor.decode_output(output, (int(h), int(w)))
     return [
-        predictor.finished([canvas], images[i], metadata, None if uncertainties is None else uncertainties[i])
+        predictor.postprocess(
+            [canvas], images[i], metadata, None if uncertainties is None else uncertainties[i]
+        )
         for i, canvas in enumerate(canvases)
     ]
 

@@ -46,7 +46,7 @@ def predictor_record(predictor: BasePredictor) -> dict[str, Any]:
     """The settings that a task is predicted with, as JSON values."""
     common = {"target": predictor.task.target, "space": predictor.space, "size": predictor.size}
     if not isinstance(predictor, DiffusionPredictor):
-        return {**common, **predictor.about}
+        return {**common, **predictor.metadata}
     return {
         **common,
         "prompt": predictor.prompt,

@@ -1,12 +1,10 @@
-"""BasePredictor: pictures in, predictions out. What predictors have in common, whatever it is that paints."""
+"""BasePredictor: images in, predictions out. What predictors have in common, whichever network predicts."""
 
 from __future__ import annotations
 
 import abc
-import hashlib
-import operator
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self, overload
 
 import numpy as np
 import torch
@@ -15,58 +13,46 @@ from torch.nn.functional import interpolate
 
 from ..finite import NonFiniteError, check_finite
 from ..geometry import convert_frame, unit
-from ..image import ImageInput, longest_edge_size, resized_output
+from ..image import ImageInput, as_image, as_images, resized_output
 from ..image.bands import by_rows
-from ..image.memory import as_levels, as_levels_list
-from ..image.resize import OutputResize, resize_levels
-from ..image.rgb import as_float
-from ..image.square import resized_to_square
 from ..tasks import Task
+from .batching import Edge, ImageBatch, Size, group_images, member_seed, parse_seeds, parse_size
+from .config import DEFAULT_CONFIG, OutputConfig
 from .prediction import Prediction
-
-# Longest edge in pixels, as a number or its digits; 0 or "native" for the image's own; None for the model's.
-Size = int | str | None
-# What an edge may be; beyond it no machine has the memory.
-MIN_SIZE, MAX_SIZE = 8, 8192
-Edge = Literal["longest", "shortest", "both"]
 
 
 class BasePredictor(nn.Module, abc.ABC):
-    """Something asked one dense task, that paints canvases of pictures.
+    """Predicts one dense task.
 
     Args:
-        task: what is asked.
-        size: longest edge images are brought to before they are shown; 0 leaves them as they are.
-        about: facts to carry in every prediction's settings.
-        edge: which edge ``size`` is about; ``both`` squeezes every picture into a square, as some were trained.
-        space: what a map's numbers are.
-        painted_frame: that vectors are painted in.
-        output_resize: how maps are brought back to the input's size, see `image.resized_output`.
+        task: what it predicts.
+        size: longest edge that images are resized to; 0 leaves them as they are.
+        metadata: facts to store in every prediction's settings.
+        edge: which edge ``size`` is of; ``both`` resizes every image to a square, as some networks were trained.
+        config: of the output.
 
     Attributes:
-        ensemble: how many answers are drawn and merged when a call does not say.
-        merge: how the members of an ensemble become one.
-        frame: that maps of vectors leave in.
+        ensemble: number of predictions that are merged when a call does not pass it.
+        merge: how the members of an ensemble are merged.
+        frame: of the vectors of a map.
     """
 
     def __init__(
         self,
         task: Task,
         size: int = 0,
-        about: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         edge: Edge = "longest",
-        space: str = "",
-        painted_frame: str = "RUB",
-        output_resize: OutputResize = "bilinear",
+        config: OutputConfig = DEFAULT_CONFIG,
     ) -> None:
         super().__init__()
-        self.task, self.size, self.about, self.edge = task, parse_size(size), dict(about or {}), edge
-        self.space, self.painted_frame = space or task.space, painted_frame
-        self.output_resize: OutputResize = output_resize
+        self.task, self.size, self.metadata, self.edge = task, parse_size(size), dict(metadata or {}), edge
+        self.config = config
+        self.space, self.output_frame = config.space or task.space, config.frame or "RUB"
         self.ensemble, self.merge, self.frame = 1, task.merge, "RUB"
 
     def __repr__(self) -> str:
-        name = f"{self.about['model']!r}, " if "model" in self.about else ""
+        name = f"{self.metadata['model']!r}, " if "model" in self.metadata else ""
         size = f"size={self.size}" if self.size else "native size"
         ensemble = f", ensemble={self.ensemble}" if self.ensemble > 1 else ""
         return (
@@ -76,20 +62,34 @@ class BasePredictor(nn.Module, abc.ABC):
 
     @property
     def _method(self) -> str:
-        """How a prediction is made, for people."""
+        """How a prediction is computed, in words."""
         return "one step"
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether answers with other seeds are others."""
+        """Whether the prediction depends on the seed."""
         return False
 
     @abc.abstractmethod
-    def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """Canvases ``b c h w`` of images ``b 3 h w`` in [0, 1], and how far off each pixel may be, ``b 1 h w``.
+    def predict_raw(
+        self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """The network's outputs ``b c h w`` and the expected error of each pixel, ``b 1 h w`` or None if unknown.
 
-        On the CPU, at the size of the images; no uncertainty where none is known.
+        Args:
+            inputs: images ``3 h w`` in [0, 1] of one shape; what is computed from them alone belongs into its cache.
+            index: of the image of each output.
+            seeds: of each output.
+
+        Returns:
+            Tensors on the CPU at the size of the images.
         """
+
+    def with_options(
+        self, ensemble: int | None = None, merge: str = "", frame: str = "", **changes: Any
+    ) -> Self:
+        """The same network with other options; see the subclasses."""
+        raise NotImplementedError(f"{type(self).__name__} has no options to change")
 
     @overload
     def __call__(
@@ -125,72 +125,69 @@ class BasePredictor(nn.Module, abc.ABC):
                 list.
             size: longest edge to work at, 8 to 8192 pixels; the model's own by default, 0 or ``"native"`` for the
                 image's.
-            seed: of whatever is random in the protocol; for a list one seed, or one an image. An image's answer does
-                not depend on the others, nor on their order.
-            ensemble: how many answers to draw and merge, the predictor's own number by default; with several, the
-                prediction has an uncertainty. The first of them is the answer without an ensemble.
-            batch: how many images of one size go through the network at once.
+            seed: of the protocol's noise; for a list one seed, or one an image. The prediction of an image does not
+                depend on the others, nor on their order.
+            ensemble: number of predictions to merge, the predictor's own by default; with several, the prediction has
+                an uncertainty. The first member is the prediction without an ensemble.
+            batch: how many images of one size are one batch of the network.
 
         Returns:
             A `Prediction`, or a list of them for a list.
 
         Raises:
             ImageError: an image that cannot be read, or a tensor or array of another layout, type or range.
-            ValueError: an ensemble of a deterministic model, whose answers would all be the same; or no size, seed or
+            ValueError: an ensemble of a deterministic model, whose members would be equal; or no valid size, seed or
                 batch.
-            NonFiniteError: the network returned NaN or infinity for an image; ``positions`` says for which.
+            NonFiniteError: the network returned NaN or infinity for an image; ``positions`` are those images.
         """
         several = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
         many = several or isinstance(images, list | tuple)
-        loaded = as_levels_list(images) if many else [as_levels(images)]  # ty: ignore[invalid-argument-type]
-        seeds = _seeds(seed, len(loaded))
-        if batch < 1:
-            raise ValueError(f"a batch of {batch} images cannot go through the network")
-        count = self.ensemble if ensemble is None else self._drawn(ensemble)
-        longest = self.size if size is None else parse_size(size)
-        found = self._predict(loaded, longest, seeds, count, batch)
+        loaded = as_images(images) if many else [as_image(images)]  # ty: ignore[invalid-argument-type]
+        [(_, found)] = predict_tasks({"": self}, loaded, size, seed, ensemble, batch)
         return found if many else found[0]
 
-    def _drawn(self, ensemble: int) -> int:
+    def _check_ensemble_size(self, ensemble: int) -> int:
         if ensemble < 1:
-            raise ValueError(f"an ensemble of {ensemble} answers has nothing to merge")
+            raise ValueError(f"an ensemble of {ensemble} predictions has nothing to merge; pass 1 or more")
         if ensemble > 1 and not self.is_stochastic:
             raise ValueError(
-                f"this model is deterministic: {ensemble} answers would be {ensemble} times the same one"
+                f"this model is deterministic: {ensemble} predictions would be {ensemble} times the same one"
             )
         return ensemble
 
-    def _predict(
-        self, images: list[Tensor], longest: int, seeds: list[int], ensemble: int, batch: int
+    def predict_batches(
+        self,
+        images: Sequence[Tensor],
+        batches: Iterable[tuple[Sequence[int], ImageBatch]],
+        seeds: Sequence[int],
+        ensemble: int,
+        batch: int,
+        metadata: Mapping[str, Any],
     ) -> list[Prediction]:
-        shown = [_shown(image, longest, self.edge) for image in images]
-        jobs = [(i, member_seed(seeds[i], k)) for i in range(len(images)) for k in range(ensemble)]
-        # Images of one size go through together; the answer to each is its own.
-        answers: dict[int, list[Tensor]] = {i: [] for i in range(len(images))}
-        doubts: dict[int, Tensor | None] = {}
-        for shape in dict.fromkeys(x.shape for x in shown):
-            group = [job for job in jobs if shown[job[0]].shape == shape]
-            for start in range(0, len(group), batch):
-                part = group[start : start + batch]
-                canvases, doubt = self.paint(torch.stack([shown[i] for i, _ in part]), [s for _, s in part])
-                for k, (i, _) in enumerate(part):
-                    answers[i].append(canvases[k])
-                    doubts.setdefault(i, None if doubt is None else doubt[k])
-        about = {**self.about, "size": longest}
-        if ensemble > 1:
-            about["ensemble"] = ensemble
-        self._check_outputs(answers, doubts)
+        """Predictions of ``images`` (``3 h w`` each) from their `group_images`; see `predict_tasks`."""
+        outputs: dict[int, list[Tensor]] = {i: [] for i in range(len(images))}
+        uncertainties: dict[int, Tensor | None] = {}
+        for places, inputs in batches:
+            members = [(k, i, m) for k, i in enumerate(places) for m in range(ensemble)]
+            for start in range(0, len(members), batch):
+                part = members[start : start + batch]
+                index, part_seeds = [k for k, _, _ in part], [member_seed(seeds[i], m) for _, i, m in part]
+                output, uncertainty = self.predict_raw(inputs, index, part_seeds)
+                for row, (_, i, _) in enumerate(part):
+                    outputs[i].append(output[row])
+                    uncertainties.setdefault(i, None if uncertainty is None else uncertainty[row])
+        self._check_outputs(outputs, uncertainties)
         return [
-            self.finished(answers[i], image, {**about, "seed": seeds[i]}, doubts[i])
+            self.postprocess(outputs[i], image, {**metadata, "seed": seeds[i]}, uncertainties[i])
             for i, image in enumerate(images)
         ]
 
     def _check_outputs(
-        self, canvases: Mapping[int, list[Tensor]], uncertainties: Mapping[int, Tensor | None]
+        self, outputs: Mapping[int, list[Tensor]], uncertainties: Mapping[int, Tensor | None]
     ) -> None:
         """NonFiniteError that names the images whose outputs are NaN or infinite."""
         found: dict[int, str] = {}
-        for i, members in canvases.items():
+        for i, members in outputs.items():
             try:
                 self._check_members(members, uncertainties[i])
             except NonFiniteError as error:
@@ -198,104 +195,120 @@ class BasePredictor(nn.Module, abc.ABC):
         if found:
             first = next(iter(found))
             where = ", ".join(str(i) for i in found)
-            many = f"images {where} of {len(canvases)} (counted from 0): " if len(canvases) > 1 else ""
+            many = f"images {where} of {len(outputs)} (counted from 0): " if len(outputs) > 1 else ""
             raise NonFiniteError(many + found[first], tuple(found))
 
-    def _check_members(self, canvases: Sequence[Tensor], uncertainty: Tensor | None) -> None:
-        for k, canvas in enumerate(canvases):
-            member = f" of ensemble member {k}" if len(canvases) > 1 else ""
-            check_finite(canvas, f"the network's {self.task.name} output{member}")
+    def _check_members(self, outputs: Sequence[Tensor], uncertainty: Tensor | None) -> None:
+        for k, output in enumerate(outputs):
+            member = f" of ensemble member {k}" if len(outputs) > 1 else ""
+            check_finite(output, f"the network's {self.task.name} output{member}")
         if uncertainty is not None:
             check_finite(uncertainty, f"the uncertainty of the network's {self.task.name} output")
 
-    def finished(
-        self, canvases: list[Tensor], image: Tensor, about: dict[str, Any], doubt: Tensor | None = None
+    def postprocess(
+        self,
+        outputs: Sequence[Tensor],
+        image: Tensor,
+        metadata: dict[str, Any],
+        uncertainty: Tensor | None = None,
     ) -> Prediction:
-        """The prediction of one image (``3 h w``) from the canvas ``c h w`` of each answer, ``about`` its settings.
+        """The prediction of one image (``3 h w``) from the output ``c h w`` of each ensemble member.
 
-        ``doubt`` (``1 h w``) is the uncertainty of one answer; several have their disagreement.
+        Args:
+            outputs: one or several.
+            image: the input.
+            metadata: the settings of the prediction.
+            uncertainty: ``1 h w`` of a single output; that of several is their disagreement.
 
         Raises:
-            NonFiniteError: a canvas or the uncertainty is NaN or infinite somewhere.
+            NonFiniteError: an output or the uncertainty is NaN or infinite somewhere.
         """
-        self._check_members(canvases, doubt)
-        members = [self._map(canvas, image) for canvas in canvases]
+        self._check_members(outputs, uncertainty)
+        members = [self._to_map(output, image) for output in outputs]
         maps = members[0] if len(members) == 1 else torch.cat(members)  # without a copy of one
-        uncertainty = None
         found = maps[0]
         if len(maps) > 1:
             merged = self.merge(maps)
             found, uncertainty = merged.map, merged.uncertainty
-        elif doubt is not None:
+        elif uncertainty is not None:
             size = (int(image.shape[-2]), int(image.shape[-1]))
-            uncertainty = interpolate(doubt[None], size, mode="bilinear", align_corners=False)[0]
-        made = Prediction(self.task, found, image, about, self.space, self.task.frame, uncertainty)
+            uncertainty = interpolate(uncertainty[None], size, mode="bilinear", align_corners=False)[0]
+        made = Prediction(self.task, found, image, metadata, self.space, self.task.frame, uncertainty)
         return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
 
-    def _decode(self, canvas: Tensor) -> Tensor:
-        """Canvas ``b c h w`` to map, at its own size."""
-        return self.task.decode(canvas)
+    def _decode(self, output: Tensor) -> Tensor:
+        """Output ``b c h w`` to map, at its own size."""
+        return self.task.decode(output)
 
-    def _map(self, canvas: Tensor, image: Tensor) -> Tensor:
-        """Canvas to map ``1 c h w`` at the input's size: decoded first, as the field does, vectors unit again after."""
-        found = self._decode(canvas[None])
+    def _to_map(self, output: Tensor, image: Tensor) -> Tensor:
+        """Output to map ``1 c h w`` at the input's size: decoded first, then resized, then vectors normalized."""
+        found = self._decode(output[None])
         size = (int(image.shape[-2]), int(image.shape[-1]))
         if self.task.classes:  # ids do not mix; the share of a mask does
             return interpolate(found, size, mode="nearest-exact")
         if tuple(found.shape[-2:]) != size:
-            found = resized_output(found, size, self.output_resize)
+            found = resized_output(found, size, self.config.resize)
         if self.task.frame is None:
             return found
-        frames = self.painted_frame, self.task.frame
-        own = (
-            found if tuple(found.shape[-2:]) != tuple(canvas.shape[-2:]) else None
-        )  # resized, so nobody else's
-        return by_rows(lambda part: convert_frame(unit(part), *frames), found, out=own)
+        frames = self.output_frame, self.task.frame
+        resized = tuple(found.shape[-2:]) != tuple(output.shape[-2:])
+        # A resized map is shared with nobody and may be overwritten.
+        return by_rows(lambda part: convert_frame(unit(part), *frames), found, out=found if resized else None)
 
 
-def member_seed(seed: int, member: int) -> int:
-    """The seed of an ensemble's member; its first is the seed itself."""
-    if member == 0:
-        return seed
-    digest = hashlib.sha256(f"{seed}/{member}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+def predict_tasks(
+    predictors: Mapping[str, BasePredictor],
+    images: Sequence[Tensor],
+    size: Size = None,
+    seed: int | Sequence[int] = 0,
+    ensemble: int | None = None,
+    batch: int = 8,
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """Predict several tasks of the same images, one task after the other.
 
-
-def parse_size(size: int | str) -> int:
-    """A longest edge in pixels, 0 for the image's own.
+    Predictors that share a backbone share its work: each image is encoded once and each prompt embedded once for all
+    tasks, ensemble members and denoising steps.
 
     Args:
-        size: 0 or ``native``; or a number from `MIN_SIZE` to `MAX_SIZE`, or its digits.
+        predictors: by any names.
+        images: ``3 h w`` in [0, 1], of any sizes.
+        size: see `BasePredictor.__call__`.
+        seed: see `BasePredictor.__call__`.
+        ensemble: see `BasePredictor.__call__`.
+        batch: see `BasePredictor.__call__`.
+
+    Yields:
+        Each name with its predictions, one an image.
 
     Raises:
-        ValueError: anything else.
+        ValueError, NonFiniteError: see `BasePredictor.__call__`.
     """
-    if size == "native":
-        return 0
-    try:
-        edge = int(size) if isinstance(size, str) else operator.index(size)
-    except (TypeError, ValueError):
-        edge = -1
-    if isinstance(size, bool) or (edge != 0 and not MIN_SIZE <= edge <= MAX_SIZE):
-        raise ValueError(
-            f"size {size!r} is not a number of pixels from {MIN_SIZE} to {MAX_SIZE}, nor 'native' (or 0) for the "
-            "image's own size"
-        )
-    return edge
+    seeds = parse_seeds(seed, len(images))
+    if batch < 1:
+        raise ValueError(f"batch is {batch}; expected at least 1 image")
+    sizes = {name: p.size if size is None else parse_size(size) for name, p in predictors.items()}
+    counts = {
+        name: p.ensemble if ensemble is None else p._check_ensemble_size(ensemble)
+        for name, p in predictors.items()
+    }
+    left = [(sizes[name], p.edge) for name, p in predictors.items()]
+    embeddings: dict[Hashable, Tensor] = {}
+    groups: dict[tuple[int, Edge], list[tuple[list[int], ImageBatch]]] = {}
+    for name, predictor in predictors.items():
+        key = left.pop(0)
+        if key not in groups:
+            groups[key] = group_images(images, *key, batch, embeddings)
+        batches = groups[key] if key in left else _consume(groups.pop(key))
+        count = counts[name]
+        metadata = {**predictor.metadata, "size": key[0], **({"ensemble": count} if count > 1 else {})}
+        yield name, predictor.predict_batches(images, batches, seeds, count, batch, metadata)
 
 
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    """One seed for each of ``count`` images."""
-    try:
-        given = [operator.index(seed)] * count  # ty: ignore[invalid-argument-type]
-    except TypeError:
-        try:
-            given = [operator.index(s) for s in seed]  # ty: ignore[not-iterable]
-        except TypeError:
-            raise ValueError(f"seed {seed!r} is not a whole number, nor one for each image") from None
-    if len(given) != count:
-        raise ValueError(f"{len(given)} seeds for {count} images; give one, or one an image")
-    return given
+def _consume(items: list[tuple[list[int], ImageBatch]]) -> Iterator[tuple[list[int], ImageBatch]]:
+    """The items, each of which the list no longer holds, so that its memory can be freed."""
+    items.reverse()
+    while items:
+        yield items.pop()
 
 
 def describe_network(network: nn.Module) -> str:
@@ -307,14 +320,3 @@ def describe_network(network: nn.Module) -> str:
     size = f"{count / 1e6:.1f} M" if count >= 1e5 else f"{count:,}"
     kind = str(parameters[0].dtype).removeprefix("torch.")
     return f"{size} parameters, {kind} on {parameters[0].device}"
-
-
-def _shown(image: Tensor, edge: int, which: str) -> Tensor:
-    """The levels of an image as the network gets them: float32 ``3 h w`` at its working size."""
-    if not edge:
-        return as_float(image)
-    if which == "both":
-        return resized_to_square(as_float(image), edge).clamp(0, 1)
-    height, width = image.shape[-2:]
-    longest = edge if which == "longest" else edge * max(height, width) // min(height, width)
-    return resize_levels(image, longest_edge_size(height, width, longest)).clamp(0, 1)

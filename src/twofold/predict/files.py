@@ -10,17 +10,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from twofold.environment import installed
 from twofold.finite import NonFiniteError, check_finite
-from twofold.image import ImageError, read_image, write_image
+from twofold.image import ImageError, as_image, read_image, write_image
 from twofold.image.rgb import as_float, check_file, read_levels
 from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers
+from twofold.predict.base import BasePredictor, predict_tasks
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import SCHEMA, Ledger, Row, sole_writer
+from twofold.predict.prediction import Prediction
 from twofold.predict.results import check_results, result_paths, usable_paths, write_failure
 from twofold.visualization import side_by_side
 
@@ -45,29 +47,6 @@ class NoOutputError(OutputError):
     started = False
 
 
-class DenoiserOutput(Protocol):
-    """What a predictor gives for one picture: see `twofold.predict.diffusion.Prediction`."""
-
-    map: Tensor
-
-    @property
-    def numbers(self) -> Mapping[str, Any]:
-        """What the saved numbers mean, JSON values."""
-        ...
-
-    def save(self, folder: Path, stem: str) -> dict[str, Path]:
-        """Writes the files of one task, each whole."""
-        ...
-
-
-class Asker(Protocol):
-    """What predicts: see `twofold.predict.diffusion.DiffusionPredictor`."""
-
-    def __call__(self, images: Tensor, size: int | None = None, seed: int = 0) -> Any:
-        """The answer to one picture."""
-        ...
-
-
 @dataclass(frozen=True)
 class Job:
     """What is asked of every picture.
@@ -81,7 +60,7 @@ class Job:
     side_by_side: also write `<name>_side_by_side.png`, the picture and the maps in colour.
     """
 
-    predictors: Mapping[str, Asker]
+    predictors: Mapping[str, BasePredictor]
     settings: Mapping[str, Mapping[str, Any]]
     out: Path
     size: int | None = None
@@ -165,8 +144,8 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     row["size"] = list(image.shape[-2:])
     _retract(row, wanted, known, ledger)
     try:
-        for task in wanted:
-            row["tasks"][task] = _predict(job, item, task, image)
+        for task, prediction, seconds in _predict(job, wanted, image):
+            row["tasks"][task] = {**_save(job, item, task, prediction), "seconds": seconds}
         if job.side_by_side:
             _write_side_by_side(job, item, row, image)
     except ImageError as error:
@@ -224,19 +203,24 @@ def _retract(row: Row, wanted: list[str], known: Row | None, ledger: Ledger) -> 
         ledger.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
 
 
-def _predict(job: Job, item: Input, task: str, image: Tensor) -> dict[str, Any]:
-    """Predicts one task and writes its files; gives what the row says of it."""
+def _predict(job: Job, tasks: Sequence[str], image: Tensor) -> Iterator[tuple[str, Prediction, float]]:
+    """The prediction of each task, with its seconds; what tasks share is part of the first one's."""
+    predictors = {task: job.predictors[task] for task in tasks}
     start = time.perf_counter()
-    prediction: DenoiserOutput = job.predictors[task](image, size=job.size, seed=job.seed)
-    seconds = time.perf_counter() - start
+    for task, [prediction] in predict_tasks(predictors, [as_image(image)], job.size, job.seed):
+        yield task, prediction, round(time.perf_counter() - start, 3)
+        start = time.perf_counter()
+
+
+def _save(job: Job, item: Input, task: str, prediction: Prediction) -> dict[str, Any]:
+    """Write the files of one task; returns its entry in the row."""
     check_finite(prediction.map, f"the {task} prediction")
     target = job.out / item.name
     files = {}
     for kind, path in prediction.save(target.parent, target.name).items():
         relative = path.relative_to(job.out).as_posix()
         files[kind] = {"path": relative, "bytes": path.stat().st_size, "sha256": _sha256(path)}
-    said = {"settings": dict(job.settings[task]), "numbers": prediction.numbers}
-    return {"files": files, **said, "seconds": round(seconds, 3)}
+    return {"files": files, "settings": dict(job.settings[task]), "numbers": prediction.numbers}
 
 
 def _side_by_side_path(job: Job, item: Input) -> Path:

@@ -1,16 +1,16 @@
-"""A network of somebody's own, that looks at pictures and paints a canvas for each of its tasks.
+"""Predictors of a network of the user's own, which outputs encoded targets for each of its tasks.
 
-It is any `torch.nn.Module` whose ``forward(images)`` takes pictures ``b 3 h w`` in [0, 1] and gives a mapping from
-names of tasks to canvases ``b c h w``:
+It is any `torch.nn.Module` whose ``forward(images)`` takes images ``b 3 h w`` in [0, 1] and returns a mapping from
+names of tasks to encoded targets ``b c h w``:
 
-- a canvas has as many channels as `Task.out_channels`, or as many as the task's own canvas: 1 or 3 for depth, 3 for
-  normals, one a class for logits; an image is in [-1, 1], as `Task.encode` paints it;
-- a canvas of another size than the pictures, such as a quarter of it, is brought to theirs bilinearly;
-- a name that begins with a task's and a slash, ``depth/early``, is a further canvas of that task, which is learned from
-  the same losses and is no answer (the intermediate supervision of InvPT and its kin);
-- pictures may have any size; where the network has a ``stride``, they are padded to multiples of it first.
+- an output has `Task.out_channels` channels, or as many as the task's encoded target: 1 or 3 for depth, 3 for
+  normals, one per class for logits; images are in [-1, 1], as `Task.encode` returns them;
+- an output of another size than the images, such as a quarter of it, is resized to theirs bilinearly;
+- a name that begins with a task's and a slash, ``depth/early``, is an auxiliary output of that task: the same losses
+  apply to it, and it is not predicted (the intermediate supervision of InvPT and similar networks);
+- images may have any size; where the network has a ``stride``, they are padded to multiples of it first.
 
-What it normalises pictures by is its own affair, and so is everything else inside.
+The network normalizes its input itself.
 """
 
 from __future__ import annotations
@@ -25,72 +25,73 @@ from torch.nn.functional import interpolate
 from ..image import pad_to_multiple
 from ..tasks import Task
 from .base import BasePredictor
+from .batching import ImageBatch
 
-# By task: the canvas that is its answer, and those that only learn.
-Painted = dict[str, tuple[Tensor, ...]]
+# By task: its output, and its auxiliary outputs.
+TaskOutputs = dict[str, tuple[Tensor, ...]]
 
 
-def padded(network: nn.Module, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-    """Images ``b 3 h w`` grown at the right and the bottom to the network's stride, and the size to cut back to."""
+def pad_images(network: nn.Module, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+    """Images ``b 3 h w`` padded at the right and the bottom to the network's stride, and their size before."""
     return pad_to_multiple(images, int(getattr(network, "stride", 1)))
 
 
-def read(said: Any, tasks: Mapping[str, Task], shown: Sequence[int], size: tuple[int, int]) -> Painted:
-    """What a network said, as float32 canvases ``b c h w`` of ``size``, by the names of ``tasks``.
+def parse_outputs(
+    outputs: Any, tasks: Mapping[str, Task], shape: Sequence[int], size: tuple[int, int]
+) -> TaskOutputs:
+    """What a network returned, as float32 encoded targets ``b c h w`` of ``size``, by the names of ``tasks``.
 
     Args:
-        said: what its ``forward`` gave.
-        tasks: by the names that are asked for; a network may also know them by `Task.name`.
-        shown: shape ``b 3 H W`` of the pictures that it was shown.
+        outputs: what its ``forward`` returned.
+        tasks: by name; a network may also name them by `Task.name`.
+        shape: ``b 3 H W`` of its input.
         size: that is kept of ``H W``, from the top left.
 
     Raises:
-        ValueError: it did not say what it has to, for one of the tasks; the message says what that would be.
+        ValueError: an output of one of the tasks is missing or has another shape than expected.
     """
-    if not isinstance(said, Mapping):
+    if not isinstance(outputs, Mapping):
         raise ValueError(
-            f"a network's forward gives a mapping from tasks to canvases, and this one a {type(said).__name__}; "
+            f"a network's forward returned a {type(outputs).__name__}; expected a mapping from tasks to outputs: "
             f"return {{{', '.join(f'{n!r}: ...' for n in tasks)}}}"
         )
-    return {name: _of(said, name, task, shown, size) for name, task in tasks.items()}
+    return {name: _outputs_of(outputs, name, task, shape, size) for name, task in tasks.items()}
 
 
-def _of(
-    said: Mapping[str, Any], name: str, task: Task, shown: Sequence[int], size: tuple[int, int]
+def _outputs_of(
+    outputs: Mapping[str, Any], name: str, task: Task, shape: Sequence[int], size: tuple[int, int]
 ) -> tuple[Tensor, ...]:
-    called = name if name in said else task.name
-    if called not in said:
-        raise ValueError(
-            f"the network says nothing of {name}; it speaks of {', '.join(map(str, said)) or 'nothing'}"
-        )
-    further = [v for k, v in said.items() if k.startswith(f"{called}/")]
-    return tuple(_canvas(x, name, task, shown, size) for x in (said[called], *further))
+    key = name if name in outputs else task.name
+    if key not in outputs:
+        raise ValueError(f"the network has no output {name}; it has {', '.join(map(str, outputs)) or 'none'}")
+    auxiliary = [v for k, v in outputs.items() if k.startswith(f"{key}/")]
+    return tuple(_resized_output(x, name, task, shape, size) for x in (outputs[key], *auxiliary))
 
 
-def _canvas(x: Any, name: str, task: Task, shown: Sequence[int], size: tuple[int, int]) -> Tensor:
-    able = {task.out_channels, 3} if task.is_image and task.out_channels == 1 else {task.out_channels}
-    if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != shown[0] or x.shape[1] not in able:
+def _resized_output(x: Any, name: str, task: Task, shape: Sequence[int], size: tuple[int, int]) -> Tensor:
+    channels = {task.out_channels, 3} if task.is_image and task.out_channels == 1 else {task.out_channels}
+    if not isinstance(x, Tensor) or x.ndim != 4 or len(x) != shape[0] or x.shape[1] not in channels:
         found = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-        wanted = " or ".join(str(n) for n in sorted(able))
+        able = " or ".join(str(n) for n in sorted(channels))
         raise ValueError(
-            f"the network's {name} is {found}; a canvas of {shown[0]} pictures is ({shown[0]}, {wanted}, h, w)"
+            f"the network's output {name} is {found}; expected ({shape[0]}, {able}, h, w) for {shape[0]} images"
         )
     x = x.float()
-    if x.shape[-2:] != tuple(shown[-2:]):
-        x = interpolate(x, (int(shown[-2]), int(shown[-1])), mode="bilinear", align_corners=False)
+    if x.shape[-2:] != tuple(shape[-2:]):
+        x = interpolate(x, (int(shape[-2]), int(shape[-1])), mode="bilinear", align_corners=False)
     x = x[..., : size[0], : size[1]]
     return x.expand(-1, 3, -1, -1) if task.is_image and x.shape[1] == 1 else x
 
 
 class ModulePredictor(BasePredictor):
-    """One task of a network of somebody's own: pictures in, predictions out.
+    """One task of a network of the user's own.
 
     Args:
-        network: see the top of this file; it should be in evaluation mode.
-        task: what is asked.
-        name: that the network may know it by, where it is not `Task.name`.
-        size: longest edge pictures are brought to before they are shown; 0 leaves them as they are.
-        about: facts to carry in every prediction's settings.
+        network: see the top of this file; in evaluation mode.
+        task: what it predicts.
+        name: of the task's output, where it is not `Task.name`.
+        size: longest edge that images are resized to; 0 leaves them as they are.
+        metadata: facts to store in every prediction's settings.
     """
 
     def __init__(
@@ -99,9 +100,9 @@ class ModulePredictor(BasePredictor):
         task: Task,
         name: str = "",
         size: int = 0,
-        about: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(task, size, about)
+        super().__init__(task, size, metadata)
         self.network, self.name = network, name or task.name
 
     @property
@@ -109,27 +110,35 @@ class ModulePredictor(BasePredictor):
         return f"network={type(self.network).__name__}"
 
     @torch.no_grad()
-    def paint(self, images: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """See `BasePredictor`; the network is deterministic, and says nothing of how sure it is."""
-        shown, size = padded(self.network, images)
-        weights = next(self.network.parameters(), None)
-        shown = shown if weights is None else shown.to(weights)
-        found = read(self.network(shown), {self.name: self.task}, shown.shape, size)
-        return found[self.name][0].cpu(), None
+    def predict_raw(
+        self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `BasePredictor.predict_raw`; the network runs once for all its tasks, and has no uncertainty."""
 
-    def asked(
+        def run() -> tuple[Any, tuple[int, ...], tuple[int, int]]:
+            padded, size = pad_images(self.network, inputs.images)
+            weights = next(self.network.parameters(), None)
+            padded = padded if weights is None else padded.to(weights)
+            return self.network(padded), tuple(padded.shape), size
+
+        outputs, shape, size = inputs.cached(("module", id(self.network)), run)
+        found = parse_outputs(outputs, {self.name: self.task}, shape, size)[self.name][0].cpu()
+        rows = list(index)
+        return found if rows == list(range(len(found))) else found[rows], None
+
+    def with_options(
         self, ensemble: int | None = None, merge: str = "", frame: str = "", **changes: Any
     ) -> ModulePredictor:
-        """The same, with maps of vectors in another ``frame``.
+        """The same network, with vectors of a map in another ``frame``.
 
         Raises:
-            ValueError: several answers, or a protocol to change: it has one answer, in one look.
+            ValueError: an ensemble or a setting of a protocol: the network is deterministic and has no protocol.
         """
         if changes or merge:
             raise ValueError(
-                f"a network of one's own is asked in one look; it has no {next(iter(changes), 'merge')!r}"
+                f"a network of your own runs in one step; it has no setting {next(iter(changes), 'merge')!r}"
             )
-        made = ModulePredictor(self.network, self.task, self.name, self.size, self.about)
-        made.ensemble, made.merge = made._drawn(1 if ensemble is None else ensemble), self.merge
-        made.frame = frame or self.frame
+        made = ModulePredictor(self.network, self.task, self.name, self.size, self.metadata)
+        made.ensemble = made._check_ensemble_size(1 if ensemble is None else ensemble)
+        made.merge, made.frame = self.merge, frame or self.frame
         return made

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -201,7 +201,7 @@ class Prediction:
         known = self.map if scale is None else scale * self.map + shift
         task = self.task if space == self.space else TASKS[space]
         task = replace(task, unit=METRIC_UNITS[space], metres=0.0)
-        made = _paint(_metres(known, self.space), space)
+        made = from_metric_depth(to_metric_depth(known, self.space), space)
         return replace(self, task=task, map=made, space=space, metric=True)
 
     def show(self) -> None:
@@ -245,27 +245,8 @@ class Prediction:
         return paths
 
 
-class Sees(Protocol):
-    """Whatever answers pictures with predictions of one task: a `DiffusionPredictor`, or any network of one's own.
-
-    A single tensor ``3 h w`` in [0, 1] gives a `Prediction`, a list of them a list.
-    """
-
-    @property
-    def task(self) -> Task:
-        """What it predicts."""
-        ...
-
-    @overload
-    def __call__(self, images: Tensor, /) -> Prediction: ...
-    @overload
-    def __call__(self, images: list[Tensor], /) -> list[Prediction]: ...
-    def __call__(self, images: Tensor | list[Tensor], /) -> Prediction | list[Prediction]:
-        """One prediction, or a list of them for a list."""
-        ...
-
-
-def _metres(x: Tensor, space: str) -> Tensor:
+def to_metric_depth(x: Tensor, space: str) -> Tensor:
+    """Metric distances of a ``space`` as depth in metres."""
     tiny = 1e-6  # a disparity of 0 is infinitely far; a file holds a large number instead
     match space:
         case "disparity":
@@ -277,7 +258,8 @@ def _metres(x: Tensor, space: str) -> Tensor:
     return x
 
 
-def _paint(metres: Tensor, space: str) -> Tensor:
+def from_metric_depth(metres: Tensor, space: str) -> Tensor:
+    """Depth in metres as a distance of another ``space``."""
     metres = metres.clamp(min=1e-6)
     match space:
         case "disparity":

@@ -21,7 +21,8 @@ from ..diffusion import from_x0
 from ..finite import check_finite
 from ..heads import Head, HeadGroup, text_of
 from ..heads.group import at
-from ..predict.diffusion import DiffusionPredictor, OutputConfig
+from ..predict.config import OutputConfig
+from ..predict.diffusion import DiffusionPredictor
 from ..protocols import ModelInput, collate
 from .config import IMAGE
 from .encoder import Encoder
@@ -213,8 +214,9 @@ class DenoiserStage(PerceptionStage):
         predictor = self._predictors()[names[0]]
         painted: Mapping[str, Tensor] = {}
         with self._teacher().teaching():
-            look = partial(predictor.look, image_features=self._image_features(list(firsts.values())))
-            answer = self.config.protocol.sample(look, latent, rngs, self.backbone.schedule)
+            conditioning = predictor.conditioning(self._image_features(list(firsts.values())))
+            denoise = partial(predictor.denoise, conditioning=conditioning)
+            answer = self.config.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
             if self.config.pixel_loss_weight:
                 group = HeadGroup({name: self.heads[name] for name in names})
                 painted = group(answer.x0, answer.features, self.backbone, places)

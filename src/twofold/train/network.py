@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..predict.module import ModulePredictor, Painted, padded, read
+from ..predict.module import ModulePredictor, TaskOutputs, pad_images, parse_outputs
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .learn import make_tasks
@@ -76,11 +76,11 @@ class NetworkStage(PerceptionStage):
             for name, (weight, _) in found[0].items()
         }
 
-    def _painted(self, images: Tensor, kinds: Sequence[str]) -> Painted:
-        shown, size = padded(self.module, images)
+    def _painted(self, images: Tensor, kinds: Sequence[str]) -> TaskOutputs:
+        shown, size = pad_images(self.module, images)
         with self.team.precision(self.recipe.loop.precision):
             said = self.module(shown)
-        return read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
+        return parse_outputs(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
 
     def _answers(
         self, group: Sequence[MultiTaskExample], images: Tensor, kinds: Sequence[str]
@@ -89,10 +89,10 @@ class NetworkStage(PerceptionStage):
         asked = [i for i, lesson in enumerate(group) if any(e.taught for e in lesson.values())]
         if not asked:
             return {}
-        shown, size = padded(self.module, images[asked])
+        shown, size = pad_images(self.module, images[asked])
         with self.team.precision(self.recipe.loop.precision):
             said = self._teacher().answer(self.module, (shown,))
-        painted = read(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
+        painted = parse_outputs(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
         return {place: {k: painted[k][0][n] for k in kinds} for n, place in enumerate(asked)}
 
     def _predictors(self) -> dict[str, ModulePredictor]:

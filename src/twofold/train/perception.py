@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..data.folder import Folder
 from ..evaluate import score
 from ..finite import check_finite
-from ..predict.prediction import Sees
+from ..predict.base import BasePredictor
 from ..tasks import Task
 from .ahead import Ahead
 from .encoder import Encoder
@@ -67,7 +67,7 @@ class PerceptionStage(abc.ABC):
         """The examples' part of their batch's loss."""
 
     @abc.abstractmethod
-    def _predictors(self) -> Mapping[str, Sees]:
+    def _predictors(self) -> Mapping[str, BasePredictor]:
         """By task, what answers pictures with the weights as they stand."""
 
     @abc.abstractmethod

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..predict.prediction import Sees
+from ..predict.base import BasePredictor
 from ..sample import Sample
 from ..tasks import Task
 from ..visualization import color_mask, sheet
 
 
-def preview(predictors: Mapping[str, Sees], samples: Sequence[Sample]) -> Tensor:
+def preview(predictors: Mapping[str, BasePredictor], samples: Sequence[Sample]) -> Tensor:
     """A sheet ``3 H W``, a row for each picture and task: picture, truth, answer, error (white is the most).
 
     Truth is shown as the task encodes and decodes it, so that it and the answer are in the same units. A picture
@@ -33,7 +33,7 @@ def preview(predictors: Mapping[str, Sees], samples: Sequence[Sample]) -> Tensor
     return sheet(cells, 4, titles)
 
 
-def _row(predictor: Sees, sample: Sample) -> list[Tensor]:
+def _row(predictor: BasePredictor, sample: Sample) -> list[Tensor]:
     task = predictor.task
     answer = predictor(sample.image).map
     truth, known = _as_map(task, sample)

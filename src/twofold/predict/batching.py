@@ -1,0 +1,132 @@
+"""Inputs of predictors: sizes, seeds, and batches of images of one shape with what has been computed from them."""
+
+from __future__ import annotations
+
+import hashlib
+import operator
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..backbones.backbone import Backbone
+from ..image import longest_edge_size, resize
+from ..image.square import resized_to_square
+
+# Longest edge in pixels, as a number or its digits; 0 or "native" for the image's own; None for the model's.
+Size = int | str | None
+# Limits of an edge; beyond them no machine has the memory.
+MIN_SIZE, MAX_SIZE = 8, 8192
+Edge = Literal["longest", "shortest", "both"]
+
+
+class ImageBatch:
+    """Images ``3 h w`` of one shape, and what a call has computed from them for all its tasks and ensemble members.
+
+    Args:
+        images: the images.
+        embeddings: of the prompts of the call, shared by its batches.
+    """
+
+    def __init__(self, images: Sequence[Tensor], embeddings: dict[Hashable, Tensor] | None = None) -> None:
+        self._images = list(images)
+        self._embeddings = {} if embeddings is None else embeddings
+        self._cache: dict[Hashable, Any] = {}
+
+    def select(self, index: Sequence[int]) -> Tensor:
+        """The images at ``index``, which may repeat: ``b 3 h w``; a view where it is one image."""
+        found = [self._images[i] for i in index]
+        return found[0][None] if len(found) == 1 else torch.stack(found)
+
+    @property
+    def images(self) -> Tensor:
+        """All images: ``n 3 h w``."""
+        return self.select(range(len(self._images)))
+
+    def cached(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` returned the first time ``key`` was passed."""
+        if key not in self._cache:
+            self._cache[key] = compute()
+        return self._cache[key]
+
+    def embed(self, backbone: Backbone, prompt: str, pad: bool) -> Tensor:
+        """The embedding ``1 n d`` of a prompt, computed once."""
+        key = id(backbone), prompt, pad
+        if key not in self._embeddings:
+            self._embeddings[key] = backbone.embed([prompt], pad)
+        return self._embeddings[key]
+
+
+def group_images(
+    images: Sequence[Tensor], size: int, edge: Edge, batch: int, embeddings: dict[Hashable, Tensor]
+) -> list[tuple[list[int], ImageBatch]]:
+    """The images, resized, in batches of one shape of at most ``batch``, each with the indices of its images."""
+    resized = [resize_input(image, size, edge) for image in images]
+    groups: list[tuple[list[int], ImageBatch]] = []
+    for shape in dict.fromkeys(x.shape for x in resized):
+        same = [i for i, x in enumerate(resized) if x.shape == shape]
+        for start in range(0, len(same), batch):
+            part = same[start : start + batch]
+            groups.append((part, ImageBatch([resized[i] for i in part], embeddings)))
+    return groups
+
+
+def resize_input(image: Tensor, size: int, edge: Edge) -> Tensor:
+    """Image ``3 h w`` at ``size`` pixels of the ``edge``, in [0, 1]; unchanged where ``size`` is 0."""
+    if not size:
+        return image
+    if edge == "both":
+        return resized_to_square(image, size).clamp(0, 1)
+    height, width = image.shape[-2:]
+    longest = size if edge == "longest" else size * max(height, width) // min(height, width)
+    return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)
+
+
+def member_seed(seed: int, member: int) -> int:
+    """The seed of an ensemble's member; that of the first is ``seed``."""
+    if member == 0:
+        return seed
+    digest = hashlib.sha256(f"{seed}/{member}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+def parse_size(size: int | str) -> int:
+    """A longest edge in pixels, 0 for the image's own.
+
+    Args:
+        size: 0 or ``native``; or a number from `MIN_SIZE` to `MAX_SIZE`, or its digits.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if size == "native":
+        return 0
+    try:
+        edge = int(size) if isinstance(size, str) else operator.index(size)
+    except (TypeError, ValueError):
+        edge = -1
+    if isinstance(size, bool) or (edge != 0 and not MIN_SIZE <= edge <= MAX_SIZE):
+        raise ValueError(
+            f"size {size!r} is not a number of pixels from {MIN_SIZE} to {MAX_SIZE}, nor 'native' (or 0) for the "
+            "image's own size"
+        )
+    return edge
+
+
+def parse_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """One seed for each of ``count`` images.
+
+    Raises:
+        ValueError: ``seed`` is neither a whole number nor ``count`` of them.
+    """
+    try:
+        given = [operator.index(seed)] * count  # ty: ignore[invalid-argument-type]
+    except TypeError:
+        try:
+            given = [operator.index(s) for s in seed]  # ty: ignore[not-iterable]
+        except TypeError:
+            raise ValueError(f"seed {seed!r} is not a whole number, nor one for each image") from None
+    if len(given) != count:
+        raise ValueError(f"{len(given)} seeds for {count} images; give one, or one an image")
+    return given

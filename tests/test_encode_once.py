@@ -1,0 +1,105 @@
+"""What one call computes once: the latents of an image and the embedding of a prompt."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from twofold.backbones import new
+from twofold.backbones.backbone import Posterior
+from twofold.heads import LatentHead
+from twofold.predict.base import predict_tasks
+from twofold.predict.config import OutputConfig
+from twofold.predict.diffusion import DiffusionPredictor
+from twofold.predict.module import ModulePredictor
+from twofold.protocols import MultiStep
+from twofold.tasks import TASKS
+
+PROTOCOL = MultiStep(3, final="prev")
+
+
+@pytest.fixture(scope="module")
+def net():
+    found = new.tiny()
+    new.expand_conv_in(found, PROTOCOL.channels(found.latent_channels))
+    return found.eval()
+
+
+@pytest.fixture
+def counts(net, monkeypatch) -> Counter[str]:
+    """Images encoded, prompts embedded, and passes of the U-Net."""
+    found: Counter[str] = Counter()
+    encode, embed = net.vae.encode, net.embed
+
+    def counted_encode(images, *args, **kwargs):
+        found["images"] += len(images)
+        return encode(images, *args, **kwargs)
+
+    def counted_embed(prompts, pad=False):
+        found.update(f"prompt {p!r}" for p in prompts)
+        return embed(prompts, pad)
+
+    monkeypatch.setattr(net.vae, "encode", counted_encode)
+    monkeypatch.setattr(net, "embed", counted_embed)
+    return found
+
+
+def predictors(net):
+    return {
+        name: DiffusionPredictor(
+            net, TASKS[name], PROTOCOL, LatentHead(), OutputConfig(prompt=name, guidance=2.0)
+        )
+        for name in ("depth", "normals")
+    }
+
+
+IMAGES = [torch.rand(3, 32, 40), torch.rand(3, 32, 40), torch.rand(3, 48, 32)]
+
+
+def test_images_and_prompts_of_one_predictor(net, counts) -> None:
+    """Three images of two sizes, four members, three steps, guidance; batches of two."""
+    predictors(net)["depth"](IMAGES, ensemble=4, batch=2)
+    assert counts == {"images": 3, "prompt 'depth'": 1, "prompt ''": 1}
+
+
+def test_images_and_prompts_of_two_tasks(net, counts) -> None:
+    found = dict(predict_tasks(predictors(net), IMAGES, ensemble=2))
+    assert counts == {"images": 3, "prompt 'depth'": 1, "prompt 'normals'": 1, "prompt ''": 1}
+    alone = {name: p(IMAGES, ensemble=2) for name, p in predictors(net).items()}
+    for name, maps in alone.items():
+        for one, other in zip(maps, found[name], strict=True):
+            torch.testing.assert_close(one.map, other.map)
+
+
+def test_a_posterior_is_sampled_for_each_member() -> None:
+    mean, std = torch.randn(2, 4, 3, 3), torch.rand(2, 4, 3, 3)
+    posterior = Posterior(mean, std, 0.5, torch.float32)
+    assert torch.equal(posterior.select([1, 1]).latent(), mean[[1, 1]] * 0.5)
+    seeds = [torch.Generator().manual_seed(s) for s in (7, 8, 9)]
+    found = posterior.select([1, 0, 1]).latent(seeds)
+    for row, (i, s) in enumerate(((1, 7), (0, 8), (1, 9))):
+        noise = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(s))
+        torch.testing.assert_close(found[row], (mean[i] + std[i] * noise) * 0.5)
+
+
+def test_inputs_of_other_sizes_are_encoded_apart(net, counts) -> None:
+    both = predictors(net)
+    both["normals"].size = 24
+    list(predict_tasks(both, IMAGES[:1]))
+    assert counts["images"] == 2
+
+
+def test_a_network_of_its_own_runs_once_for_all_its_tasks() -> None:
+    class Both(torch.nn.Module):
+        calls = 0
+
+        def forward(self, images):
+            self.calls += 1
+            return {"depth": images.mean(1, keepdim=True), "normals": images}
+
+    network = Both()
+    found = dict(predict_tasks({n: ModulePredictor(network, TASKS[n]) for n in ("depth", "normals")}, IMAGES))
+    assert network.calls == 2  # one a size
+    assert [p.map.shape[-2:] for p in found["normals"]] == [x.shape[-2:] for x in IMAGES]
