@@ -150,6 +150,7 @@ def test_no_command_imports_what_a_checkpoint_names(root, place, capsys):
             "model.head.name",
         ),
         ({"model": {"kind": "network", "factory": NETWORK}}, "model.factory"),
+        ({"model": {"init_from": NETWORK}}, "model.init_from"),
     ],
 )
 @pytest.mark.parametrize("command", ["train", "train --smoke-test", "improve"])
@@ -252,6 +253,26 @@ def test_a_head_of_the_user_s_own_is_trained_saved_and_read_after_its_import(roo
         assert head.config == {"channels": open_model(saved).backbone.feature_channels[-1], "out_channels": 3}
     finally:
         sys.modules.pop("mine", None)
+
+
+def test_a_backbone_of_the_user_s_own_is_a_model_by_its_name(root):
+    (root / "ours.py").write_text(
+        "from twofold.backbones import new\n"
+        "def backbone():\n    return new.tiny(seed=3)\n"
+        "def nothing():\n    return None\n"
+    )
+    try:
+        opened = open_model("ours:backbone")
+        assert opened.tasks == () and opened.backbone.latent_channels == 4
+        assert run(["generate", "a ball", "--model", "ours:backbone", *COMMANDS["generate"][4:]]) == 0
+        for name, message in (("ours:nothing", "expected a twofold"), ("nowhere:x", "no module 'nowhere'")):
+            with pytest.raises(ModelError, match=message):
+                open_model(name)
+        recipe(model={"init_from": "ours:backbone"}).save(root / "recipe.json")
+        assert run(COMMANDS["train"]) == 2
+        assert run([*COMMANDS["train"], "--set", "model.init_from=ours:backbone"]) == 0
+    finally:
+        sys.modules.pop("ours", None)
 
 
 def test_a_module_is_not_asked_for_names_that_it_lacks(monkeypatch):

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
+from ..backbones import make_backbone
 from ..backbones.stable_diffusion import StableDiffusion
 from ..environment import resolve_device, resolve_dtype
 from ..heads import Head, LatentHead
+from ..named_code import names_code
 from ..predict.base import describe_network
 from ..predict.diffusion import DiffusionPredictor
 from ..protocols import reason
@@ -155,7 +157,9 @@ def open_model(
 
     Args:
         name: ``embedded``; a name of the table of published models (``twofold models``); a hub id; a folder in
-            twofold's layout, in a published one, or in diffusers'; or one file of Stable Diffusion 1.x or 2.x.
+            twofold's layout, in a published one, or in diffusers'; one file of Stable Diffusion 1.x or 2.x; or
+            ``package.module:make`` for a backbone of the user's own, see `backbones.make_backbone`. Names read
+            from a file may not be passed on: the last form runs code.
         device: where to put the weights, as for `load`; ``meta`` checks every key and shape and reads no weight.
         dtype: floating-point type of the weights, as for `load`.
         method: which published model a folder or repository holds, where its name does not say so.
@@ -207,6 +211,8 @@ def _move(net: StableDiffusion, heads: Mapping[str, Head], device: str) -> None:
 
 def _open(name: str, options: LoadOptions, method: str, base: str, revision: str | None) -> Opened:
     path = EMBEDDED if name == "embedded" else Path(name)
+    if names_code(name) and not path.exists():
+        return _user_backbone(name)
     if path.is_file():
         return _file(path, options, method, base)
     if path.is_dir():
@@ -231,6 +237,19 @@ def _open(name: str, options: LoadOptions, method: str, base: str, revision: str
     return _folder(
         fetch(repo, tuple(dict.fromkeys(wanted)), revision, options.variant), options, key or "", base, repo
     )
+
+
+def _user_backbone(name: str) -> Opened:
+    try:
+        backbone = make_backbone(name)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    if not isinstance(backbone, StableDiffusion):
+        raise ModelError(
+            f"{name} gives a {type(backbone).__name__}; models are trained, saved and generated with as "
+            "twofold.backbones.stable_diffusion.StableDiffusion. Pass other backbones to DiffusionPredictor"
+        )
+    return backbone, ModelSettings(name=name, size=0), {}, []
 
 
 def _folder(folder: Path, options: LoadOptions, key: str, base: str, called: str = "") -> Opened:

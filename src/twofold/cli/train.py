@@ -166,12 +166,12 @@ def find_recipe(name: str, settings: Sequence[str] = (), smoke_test: bool = Fals
 
 
 def _code_in(settings: Sequence[str]) -> set[str]:
-    """Names of a network, a head or tasks in settings of the command line."""
+    """Names of a network, a head, a backbone or tasks in settings of the command line."""
     from twofold.train.override import read_value
 
     values = {key: read_value(value) for key, _, value in (s.partition("=") for s in settings)}
     weights = values.get("data.task_weights")
-    names = {str(values.get(key, "")) for key in ("model.factory", "model.head.name")}
+    names = {str(values.get(key, "")) for key in ("model.factory", "model.head.name", "model.init_from")}
     return {*names, *(weights if isinstance(weights, dict) else ())}
 
 

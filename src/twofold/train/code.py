@@ -23,7 +23,14 @@ def named_code(recipe: Recipe) -> dict[str, str]:
     network = {recipe.model.factory: "model.factory"} if recipe.model.kind == "network" else {}
     head = recipe.model.head.name if recipe.model.kind == "denoiser" else ""
     heads = {head: "model.head.name"} if names_code(head) else {}
-    return network | heads | {task: "data.task_weights" for task in recipe.tasks if task_runs_code(task)}
+    start = recipe.model.init_from
+    backbones = {start: "model.init_from"} if names_code(start) else {}
+    return (
+        network
+        | heads
+        | backbones
+        | {task: "data.task_weights" for task in recipe.tasks if task_runs_code(task)}
+    )
 
 
 def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> None:
