@@ -153,7 +153,7 @@ def test_what_cannot_improve_is_refused(warm):
 
 
 def test_a_recipe_that_resets_heads_is_refused_before_it_wipes_the_warm_up(warm, tmp_path, capsys):
-    with pytest.raises(ValueError, match=r"resets heads.*throwing away.*reset=\[\]"):
+    with pytest.raises(ValueError, match=r"resets heads.*would discard.*reset=\[\]"):
         Improvement.of(warm.replace(model={"reset": ["heads"]}))
     with pytest.raises(ValueError, match="would make that random"):
         sources = [{"path": "x", "labels": "teacher"}]
@@ -185,10 +185,10 @@ def test_a_recipe_without_an_average_improves_with_the_published_teacher(warm):
         ema={"decay": DECAY, "update_every": EVERY}
     )
     paced = Improvement.of(warm.replace(ema={"decay": 0.0, "update_every": 80})).recipe
-    assert (paced.ema, paced.ema.update_every) == (DECAY, 80)
+    assert (paced.ema.decay, paced.ema.update_every) == (DECAY, 80)
     # Stored labels need no teacher: then no average stays no average.
     stored = Improvement.of(warm.replace(ema={"decay": 0.0}), labels="stored").recipe
-    assert (stored.ema, stored.ema.update_every) == (0.0, 0)
+    assert (stored.ema.decay, stored.ema.update_every) == (0.0, 0)
 
 
 def test_a_folder_belongs_to_one_plan(warm, tmp_path):
@@ -212,7 +212,7 @@ def test_the_command_improves_what_a_recipe_file_says(warm, tmp_path, capsys):
         "--steps",
         "2",
         "--set",
-        "labels=2",
+        "data.label_limit=2",
     ]
     assert run([*asked, "--guidance", "1", "--log-every", "1", "--device", "cpu"]) == 0
     said = capsys.readouterr().out

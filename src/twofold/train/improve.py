@@ -103,7 +103,7 @@ class Improvement(BaseModel):
         if reset and not self.fresh_student:
             raise ValueError(
                 f"the recipe resets {reset}, so training would discard the weights of {self.recipe.model.init_from}; "
-                " leave that out (--set 'model.reset=[]'), or train a new student on stored labels "
+                "leave that out (--set 'model.reset=[]'), or train a new student on stored labels "
                 "(fresh_student=True; --fresh-student --labels stored)"
             )
         if self.fresh_student and not reset:
