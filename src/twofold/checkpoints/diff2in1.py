@@ -32,7 +32,7 @@ from .tokenizer import read_tokenizer
 _LOG = logging.getLogger(__name__)
 
 # Weights that give the x of a vector (a row), or read it (a column).
-_GIVES = re.compile(r"decoder\.(paint|refine\.\d\.6)\.(weight|bias)")
+_GIVES = re.compile(r"decoder\.(predict|refine\.\d\.6)\.(weight|bias)")
 _READS = re.compile(r"decoder\.refine\.\d\.0\.weight")
 
 _LEVELS = ("low", "mid", "high", "highest")
