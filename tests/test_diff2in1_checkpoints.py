@@ -26,6 +26,7 @@ from twofold.checkpoints.diff2in1 import (
     write_pair,
 )
 from twofold.heads import BaeHead
+from twofold.heads.fusion import by_level
 from twofold.protocols import OneStep
 
 WIDTHS = (128, 16, 16, 8, 8)
@@ -112,7 +113,7 @@ def test_a_folder_opens_by_itself_in_the_state_of_its_last_epoch_s_teacher(folde
 
 
 def test_vectors_are_turned_from_left_to_right(folder):
-    """The files paint x to the left. A head of their numbers as they stand says what ours says, with x turned."""
+    """The files predict x to the left. A head with their weights unchanged predicts the same vectors with x negated."""
     run = folder / "run"
     turned = read_pair(run / "checkpoint_45.pth", run / "checkpoint_bae_45.pth").head
     plain = deepcopy(turned)
@@ -132,6 +133,10 @@ def test_vectors_are_turned_from_left_to_right(folder):
         )
     torch.testing.assert_close(ours[0], theirs[0] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None])
     torch.testing.assert_close(ours[1], theirs[1])
+    with torch.no_grad():  # the first resolution has little influence on the last: each is compared
+        stages = [head.decoder(head.fusion(by_level(tuple(maps), net))) for head in (turned, plain)]
+    for ours_at, theirs_at in zip(*stages, strict=True):
+        torch.testing.assert_close(ours_at, theirs_at * torch.tensor([-1.0, 1.0, 1.0, 1.0])[:, None, None])
     assert theirs[0][:, 0].abs().mean() > 0.05
     model = open_model(str(run), base=str(folder / "base"))
     picture = torch.rand(3, 32, 32, generator=rng)
