@@ -55,7 +55,7 @@ def test_json_is_one_object_a_picture_and_nothing_else(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture("a.png")
-    Path("b.png").write_bytes(b"not a picture")
+    Path("b.png").write_bytes(b"not an image")
     code = run(
         ["predict", "a.png", "b.png", "absent.png", "--task", "depth", "--json", "--model", str(tiny_model)]
     )

@@ -171,7 +171,7 @@ def test_an_animation_is_refused(kind, tmp_path):
     frames = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
     path = tmp_path / f"moving.{kind.lower()}"
     path.write_bytes(encoded(frames[0], kind, save_all=True, append_images=frames[1:]))
-    refuses(path, "several pictures", "save the one")
+    refuses(path, "several images", "save the one")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM"])
@@ -224,7 +224,7 @@ def test_what_is_not_a_picture_is_refused(tmp_path):
 
 
 def test_programs_in_pictures_are_not_run():
-    refuses(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n", "not a picture")
+    refuses(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n", "not an image")
 
 
 def test_measurements_are_not_taken_for_a_picture():

@@ -61,7 +61,7 @@ def test_tga_is_read_by_its_suffix_only(tmp_path: Path, rle: bool) -> None:
     options = {"compression": "tga_rle"} if rle else {}
     Image.fromarray(SMOOTH).save(tmp_path / "a.tga", **options)
     assert torch.equal(read_image(tmp_path / "a.tga"), read_image(Image.fromarray(SMOOTH)))
-    with pytest.raises(ImageError, match="not a picture"):
+    with pytest.raises(ImageError, match="not an image"):
         read_image((tmp_path / "a.tga").read_bytes())
 
 

@@ -167,8 +167,8 @@ def test_a_codec_must_be_what_the_file_is(tmp_path):
     room.png(tmp_path / "wide.png", LEVELS)
     room.png(tmp_path / "flat.png", (LEVELS >> 8).astype(np.uint8))
     assert np.array_equal(read_stored(tmp_path / "wide.png", codec="png16"), LEVELS)
-    refuses(tmp_path / "wide.png", "has 16 bits a sample, its codec says png8", codec="png8")
-    refuses(tmp_path / "flat.png", "has 8 bits a sample, its codec says png16", codec="png16")
+    refuses(tmp_path / "wide.png", "has 16 bits a sample, its codec is png8", codec="png8")
+    refuses(tmp_path / "flat.png", "has 8 bits a sample, its codec is png16", codec="png16")
     refuses(tmp_path / "flat.png", "'key' is for", key="depth")
     refuses(tmp_path / "flat.png", "not one of png8", codec="bmp")
     Image.fromarray(LEVELS.astype(np.uint8)).save(tmp_path / "a.png", format="JPEG")
@@ -224,19 +224,19 @@ def test_a_palette_gives_indices_and_a_jpeg_only_what_a_codec_promises(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_map_that_says_turn_me_is_refused(kind, tmp_path):
+def test_a_map_with_an_exif_rotation_is_refused(kind, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 3
     path = tmp_path / f"a.{'png' if kind == 'PNG' else 'jpg'}"
     Image.fromarray(LEVELS.astype(np.uint8)).save(path, format=kind, exif=exif)
-    refuses(path, "turned", codec="png8" if kind == "PNG" else "jpg8")
+    refuses(path, "EXIF rotation", codec="png8" if kind == "PNG" else "jpg8")
 
 
 def test_of_several_pictures_none_is_the_map(tmp_path):
     pictures = [Image.fromarray(LEVELS.astype(np.uint8) + i) for i in range(2)]
     for name in ("a.png", "a.tiff"):
         pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
-        refuses(tmp_path / name, "several pictures")
+        refuses(tmp_path / name, "several images")
 
 
 def test_an_exr_is_whole_or_refused(tmp_path):
@@ -355,12 +355,12 @@ def test_a_tar_is_whole_uncompressed_and_indexed_anew_when_it_changes(tmp_path):
     assert np.array_equal(read_stored(f"{tar}::2.npy"), FLOATS + 2)
     whole = tar.read_bytes()
     tar.write_bytes(whole[: 3 * 512 + 100])
-    refuses(f"{tar}::0.npy", "a.tar .*fetch it again")
+    refuses(f"{tar}::0.npy", "a.tar .*download it again")
     tarred(tar, {"2.npy": files["3.npy"]})
     os.utime(tar, ns=(1, 1))
     assert np.array_equal(read_stored(f"{tar}::2.npy"), FLOATS + 3)
     packed = tarred(tmp_path / "z.tar", files, mode="w:gz")
-    refuses(f"{packed}::0.npy", "no whole, uncompressed tar")
+    refuses(f"{packed}::0.npy", "not a complete, uncompressed tar")
     # Of two members of one name the last counts, as when it is unpacked.
     with tarfile.open(tar, "a") as archive:
         info = tarfile.TarInfo("2.npy")

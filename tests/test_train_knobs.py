@@ -481,7 +481,7 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
 @pytest.mark.parametrize("change, said", [
     (
         {"model": {"head": {"name": "latent"}}, "data": {"task_weights": {"semantic_logits": 1.0}}},
-        "not a picture that an autoencoder can paint",
+        "not an image that an autoencoder can paint",
     ),
     ({"data": {"task_weights": {"albedo": 1.0}}}, "no source teaches albedo"),
     ({"loss": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),

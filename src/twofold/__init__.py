@@ -1,4 +1,4 @@
-"""One diffusion model that sees and draws: depth and normals of any photograph, and new labelled pictures.
+"""Diffusion models for dense prediction (depth, normals, masks, ...) and for the generation of labelled images.
 
     import twofold
     twofold.load("embedded")("photo.jpg").show()

@@ -1,4 +1,4 @@
-"""What surrounds the library: the packages installed, and the one that breaks others when it is broken."""
+"""Installed packages, devices and types of weights."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def torchvision_fault() -> str | None:
         import torchvision  # noqa: F401  # ty: ignore[unresolved-import]
     except Exception as error:  # noqa: BLE001 - a library at odds with another raises anything
         found = f"torchvision {installed('torchvision')} does not work with torch {installed('torch')}"
-        said = " ".join(str(error).split())[:100]
-        return f"{found} ({said}); run: pip uninstall torchvision, or install the build that matches torch"
+        reason = " ".join(str(error).split())[:100]
+        return f"{found} ({reason}); run: pip uninstall torchvision, or install the build that matches torch"
     return None
 
 
 def require_sound_torchvision() -> None:
-    """ImportError, with the way out, when an installed torchvision would break transformers and diffusers."""
+    """ImportError, with what to do, when an installed torchvision would break transformers and diffusers."""
     fault = torchvision_fault()
     if fault:
         raise ImportError(fault)

@@ -150,5 +150,5 @@ def _model() -> Finding:
     size = sum(f.stat().st_size for f in EMBEDDED.rglob("*") if f.is_file()) / 1e6
     about = f"embedded, {size:.1f} MB, predicts {', '.join(model.tasks)}, sha256 {model.digest[:12]}"
     if recorded.is_file() and recorded.read_text().strip() != model.digest:
-        return Finding("broken", "model", f"{about} is not what digest.txt says: install twofold again")
+        return Finding("broken", "model", f"{about} differs from digest.txt: install twofold again")
     return Finding("ok", "model", f"{about}, {'as recorded' if recorded.is_file() else 'no digest recorded'}")

@@ -131,7 +131,7 @@ def _plan(
 
 
 class EventPrinter:
-    """Prints the events of an improvement that a user wants to see: one line each, generated images once a round."""
+    """Prints an improvement's validation scores, steps, and rejected or failed samples, one line each."""
 
     def __init__(self, steps: int, rounds: int, log_every: int) -> None:
         self.steps, self.rounds, self.log_every, self.generating = steps, rounds, log_every, 0

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def models(
     name: Annotated[str, typer.Argument(help="Print this model in full; by default, a line for each.")] = "",
 ) -> int:
-    """List the models that twofold knows: task, protocol, space, frame, steps, size, licence and source.
+    """List the known models: task, protocol, space, frame, steps, size, licence and source.
 
     Any of the names can be passed to --model. Downloads go to the hub's own cache; this command downloads nothing.
     """

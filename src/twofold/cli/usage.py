@@ -25,11 +25,11 @@ def usage_message(error: Any, arguments: Sequence[str], root: Any) -> str:
         name for parameter in getattr(command, "params", ()) for name in parameter.opts if name[0] == "-"
     ]
     if type(error).__name__ == "NoSuchOption":
-        said = f"no option {option}{did_you_mean(option, known)}"
+        message = f"no option {option}{did_you_mean(option, known)}"
     else:
-        said = str(error.format_message()).rstrip(".")
-        said = said[:1].lower() + said[1:]
-    return f"{path.removeprefix('twofold ')}: {said}; see '{path} --help'"
+        message = str(error.format_message()).rstrip(".")
+        message = message[:1].lower() + message[1:]
+    return f"{path.removeprefix('twofold ')}: {message}; see '{path} --help'"
 
 
 def _command(arguments: Sequence[str], root: Any) -> tuple[str, Any]:

@@ -1,4 +1,4 @@
-"""Read, write and resize: pictures (what eyes see, sRGB in [0, 1]) and maps (raw numbers, never rescaled)."""
+"""Read, write and resize images (sRGB in [0, 1]) and maps (raw values, never rescaled)."""
 
 from twofold.image.maps import MAP_SUFFIXES, READ_CODECS, read_map, write_map
 from twofold.image.memory import ImageInput, as_image, as_images, check_range, same_size

@@ -1,7 +1,7 @@
 """Arrays in files, in the type they were stored with: .npy, .npz, HDF5, MATLAB's .mat, raw floats.
 
-Pickles are never read, links out of an HDF5 file never followed, and the size of an array is judged by what
-the file says of it before its data is touched.
+Pickles are never read, links out of an HDF5 file never followed, and the size of an array is checked in
+the file's header before its data is read.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _MAX_PIXEL_BYTES = 12
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What of a file is wanted, and how much at most.
+    """Which array of a file is read, and its maximal size.
 
-    codec       the name of the encoding, for those whose suffix does not say it
+    codec       the name of the encoding, where the suffix does not determine it
     key         of .npz, HDF5, MAT, EXR: which of its arrays (EXR: which channel or layer)
     index       of .npy, HDF5, MAT: which map of a stack (the first axis; MATLAB's last)
     shape       of raw floats: (height, width) or (height, width, channels)
@@ -54,7 +54,7 @@ def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: 
     else:
         raise ImageError(f"{name} has shape {shape}; a map is h w, h w c or c h w with at most 4 channels")
     check_size(name, width, height if math.prod(shape) else 0, max_pixels)
-    # A compressed file of a megabyte may claim gigabytes: judged by what it claims, before it is expanded.
+    # A compressed file of a megabyte may expand to gigabytes: the stated size is checked first.
     if math.prod(shape) * dtype.itemsize > _MAX_PIXEL_BYTES * max_pixels:
         size = f"{math.prod(shape) * dtype.itemsize / 2**20:.0f} MB ({dtype}, {shape})"
         raise ImageError(
@@ -64,7 +64,7 @@ def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: 
 
 
 def read_npy(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """A .npy file; of a stack of maps, only the one asked for."""
+    """A .npy file; of a stack of maps, only the requested one."""
     if options.index is None:
         with stored.open() as file:
             return _read_npy(file, stored.name, options.max_pixels)
@@ -74,7 +74,7 @@ def read_npy(stored: Stored, options: ReadOptions) -> np.ndarray:
 
 
 def _read_npy(file: IO[bytes], name: str, max_pixels: int) -> np.ndarray:
-    """One .npy stream. Its header is judged before its data is read, and objects (pickles) are refused."""
+    """One .npy stream. Its header is checked before its data is read, and objects (pickles) are refused."""
     start = np.lib.format.read_magic(file)
     header = np.lib.format.read_array_header_1_0 if start == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = header(file)
@@ -119,7 +119,7 @@ def count_hdf5(stored: Stored, options: ReadOptions) -> int:
 
 
 def _dataset(h5py: Any, file: Any, name: str, options: ReadOptions) -> Any:
-    """The dataset asked for; nothing that lies in another file, or whose size is not its own."""
+    """The requested dataset; links, external files and virtual datasets are refused."""
     there = [key for key in file if not key.startswith("#")]
     key = options.key or (there[0] if len(there) == 1 else "")
     if not key:
@@ -144,7 +144,7 @@ def _dataset(h5py: Any, file: Any, name: str, options: ReadOptions) -> Any:
 
 
 def _one_of(array: Any, name: str, options: ReadOptions) -> Any:
-    """The array, or the map `index` of a stack of them, judged before its data is read."""
+    """The array, or the map `index` of a stack of them, checked before its data is read."""
     if options.index is None:
         check_array(name, tuple(array.shape), np.dtype(array.dtype), options.max_pixels)
         return array[()]
@@ -185,7 +185,7 @@ def _read_mat5(file: IO[bytes], name: str, options: ReadOptions) -> np.ndarray:
 
 
 def read_raw(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """Little-endian 32-bit floats, row by row, without a header; the descriptor says their `shape`."""
+    """Little-endian 32-bit floats, row by row, without a header; the descriptor has their `shape`."""
     if not options.shape:
         raise ImageError(f"{stored.name} is raw floats; say their 'shape' [height, width]")
     shape = tuple(int(n) for n in options.shape)
@@ -195,7 +195,7 @@ def read_raw(stored: Stored, options: ReadOptions) -> np.ndarray:
     if stored.size != 4 * math.prod(shape):
         wanted = f"{4 * math.prod(shape)} for {'x'.join(map(str, shape))} floats"
         raise ImageError(
-            f"{stored.name} has {stored.size} bytes, not {wanted}; copy it again, or mend the shape"
+            f"{stored.name} has {stored.size} bytes, not {wanted}; copy it again, or fix the shape"
         )
     if stored.member:
         return np.frombuffer(stored.read(), dtype="<f4").reshape(shape)

@@ -1,4 +1,4 @@
-"""Large images a band of rows at a time: the same numbers, with temporary copies of a band instead of the whole."""
+"""Large images a band of rows at a time: the same values, with temporary copies of a band instead of the image."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Embedded ICC profiles: what a picture's numbers mean, brought to sRGB by Pillow's ImageCms (Little CMS).
+"""Embedded ICC profiles: an image is converted to sRGB by Pillow's ImageCms (Little CMS).
 
-Done once, when a picture is read, with the rendering intent that the profile names. A profile that is sRGB itself
+Done once, when an image is read, with the rendering intent that the profile names. A profile that is sRGB itself
 (to one level of 255 everywhere) changes nothing. A damaged profile, or one of another kind of image (CMYK in an RGB
-file), is not used: the picture is taken as sRGB, and an ImageWarning says so. Maps never come here.
+file), is not used: the image is taken as sRGB, with an ImageWarning. Maps never come here.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def to_srgb(image: Image.Image, name: str) -> Image.Image:
 def _converted(image: Image.Image, profile: bytes) -> Image.Image:
     space = _space(profile)
     if image.mode.startswith("I") or image.mode == "F":
-        # ImageCms knows no grey of more than 8 bits; its tone curve is smooth enough to be read between levels.
+        # ImageCms has no grey of more than 8 bits; its tone curve is smooth enough to be read between levels.
         return image if image.mode == "F" else _wide_grey(image, profile, space)
     alpha = None
     if image.has_transparency_data:
@@ -91,8 +91,8 @@ def _transform(profile: bytes, space: str) -> ImageCms.ImageCmsTransform | None:
         return transform
     steps = np.linspace(0, 255, 18).round().astype(np.uint8)
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 1, 3)
-    seen = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
-    return None if np.abs(seen.astype(int) - grid).max() <= 1 else transform
+    converted = np.asarray(ImageCms.applyTransform(Image.fromarray(grid), transform))
+    return None if np.abs(converted.astype(int) - grid).max() <= 1 else transform
 
 
 def _built(profile: bytes, space: str, flags: ImageCms.Flags) -> ImageCms.ImageCmsTransform:

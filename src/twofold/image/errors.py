@@ -21,22 +21,22 @@ _LOGS: dict[str, Callable[[Any], object]] = {
 
 
 class ImageError(ValueError):
-    """A file that cannot be read as asked. One line: which file, what is wrong, and the way out."""
+    """A file that cannot be read as requested. One line: which file, what is wrong, and what to do."""
 
 
 class ImageWarning(UserWarning):
-    """A file that is read, but perhaps not as its maker meant. One line: which file, what is assumed."""
+    """A file that is read under an assumption. One line: which file, what is assumed."""
 
 
 @contextmanager
 def decoding(name: str, advice: str = "copy or download it again") -> Generator[None]:
     """Around calls of decoders (Pillow, NumPy, OpenCV, h5py, ...): what they raise becomes ImageError naming the file.
 
-    This is the border between "this file is bad" and "this program is wrong". On damaged files decoders raise
-    whatever their code happens to meet: RuntimeError (AVIF), tokenize.TokenError (NPY headers), AssertionError,
-    ZeroDivisionError, KeyError, classes of their own, MemoryError for a size that is not true. No list of them is
-    complete, so within the block every Exception is the file's fault, but for NameError and ImportError, which no
-    content of a file can cause. Put only decoders into the block, not the code that uses what they return.
+    It separates damaged files from bugs of this program. On damaged files decoders raise anything: RuntimeError (AVIF),
+    tokenize.TokenError (NPY headers), AssertionError, ZeroDivisionError, KeyError, classes of their own, MemoryError
+    for a wrong size. No list of them is complete, so within the block every Exception is attributed to the file, except
+    NameError and ImportError, which no content of a file can cause. Put only decoders into the block, not the code
+    that uses what they return.
 
     Warnings of the decoders are suppressed: where they matter, this library raises or warns by itself.
     """
@@ -67,7 +67,7 @@ def import_reader(module: str, name: str) -> ModuleType:
     """An optional reader; ImageError saying how to get it when it is not installed."""
     try:
         found = importlib.import_module(module)
-        if module in _LOGS:  # it tells a terminal, with the names in the file, what it raises as well
+        if module in _LOGS:  # it also logs what it raises, with unescaped names from the file
             _LOGS[module](found)
         return found
     except ImportError:
@@ -88,11 +88,11 @@ def check_file(path: str | os.PathLike[str]) -> Path:
         raise ImageError(f"{name} cannot be opened: {error.strerror}; check the path") from None
     except ValueError as error:
         raise ImageError(f"{name} is not a path: {error}; check it") from None
-    raise ImageError(f"{name} {what}; give the path of one picture")
+    raise ImageError(f"{name} {what}; give the path of one image")
 
 
 def check_size(name: str, width: int, height: int, max_pixels: int) -> None:
-    """ImageError for a picture without pixels or with more than `max_pixels`."""
+    """ImageError for an image without pixels or with more than `max_pixels`."""
     if width < 1 or height < 1:
         raise ImageError(f"{name} has no pixels ({width}x{height}); check what wrote it")
     if width * height > max_pixels:

@@ -1,4 +1,4 @@
-"""Pictures of linear light in floats (OpenEXR, Radiance HDR, TIFF): read whole, tone-mapped to sRGB.
+"""Images of linear light in floats (OpenEXR, Radiance HDR, TIFF): read whole, tone-mapped to sRGB.
 
 The primaries are taken to be those of sRGB. A file of one channel is no photograph unless an EXR calls it luminance
 (Y), and numbers of which many are negative are no light: those are maps (depth, normals), and are refused.
@@ -27,11 +27,11 @@ _MAX_NEGATIVE = 0.1
 
 
 def read_linear(source: str | os.PathLike[str] | bytes, kind: str, max_pixels: int) -> Tensor:
-    """A file, or its bytes, of floats ("exr", "hdr" or "tiff") as a picture: float32 3 h w, sRGB in [0, 1].
+    """A file, or its bytes, of floats ("exr", "hdr" or "tiff") as an image: float32 3 h w, sRGB in [0, 1].
 
     It is tone-mapped by `tone.hypersim_tone`.
 
-    A TIFF whose numbers are all in [0, 1] is taken as a picture already: only what exceeds 1 is linear light for sure.
+    A TIFF whose numbers are all in [0, 1] is taken as an image already: only what exceeds 1 is linear light for sure.
     ImageError for what is no such file.
     """
     if isinstance(source, bytes):
@@ -58,7 +58,7 @@ def _read(file: Path, name: str, kind: str, max_pixels: int) -> Tensor:
         return light
     negative = float((light < 0).any(0).float().mean())
     if negative > _MAX_NEGATIVE:
-        raise ImageError(f"{name} is negative in {negative:.0%} of its pixels, so no picture; is this a map?")
+        raise ImageError(f"{name} is negative in {negative:.0%} of its pixels, so no image; is this a map?")
     return _exposed(light, finite)
 
 
@@ -77,10 +77,10 @@ def _read_exr(file: Path, name: str, max_pixels: int) -> np.ndarray:
         exr: Any = import_reader("OpenEXR", f"{name}, an EXR file,")
         channels = [channel.name for channel in exr.File(str(file), header_only=True).header()["channels"]]
         if channels != ["Y"]:
-            raise ImageError(f"{name} has one channel ({', '.join(channels)}), so no picture; is this a map?")
+            raise ImageError(f"{name} has one channel ({', '.join(channels)}), so no image; is this a map?")
         pixels = np.repeat(pixels[..., None], 3, axis=-1)
     if pixels.dtype.kind != "f":
-        raise ImageError(f"{name} holds whole numbers; a picture in EXR is of floats")
+        raise ImageError(f"{name} holds whole numbers; an image in EXR is of floats")
     return pixels
 
 
@@ -94,7 +94,7 @@ def _read_hdr(file: Path, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _hdr_size(file: Path, name: str) -> tuple[int, int]:
-    """(width, height) as the header says, which ends at an empty line before "-Y height +X width"."""
+    """(width, height) from the header, which ends at an empty line before "-Y height +X width"."""
     with file.open("rb") as stream:
         head = stream.read(2**16)
     place = head.find(b"\n\n")
@@ -110,7 +110,7 @@ def _read_tiff(file: Path, name: str, max_pixels: int) -> np.ndarray:
     tifffile: Any = import_reader("tifffile", f"{name}, a TIFF of an uncommon kind,")
     with tifffile.TiffFile(file) as opened:
         if len(opened.pages) != 1:
-            raise ImageError(f"{name} holds several pictures (TIFF); save the one you mean as PNG")
+            raise ImageError(f"{name} holds several images (TIFF); save the one you mean as PNG")
         page = opened.pages[0]
         check_array(name, page.shape, page.dtype, max_pixels)
         pixels = page.asarray()

@@ -1,4 +1,4 @@
-"""Maps: raw numbers in files, exactly as stored. What they mean is said by `twofold.data.codecs`."""
+"""Maps: raw numbers in files, exactly as stored. Their meaning is defined in `twofold.data.codecs`."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def read_stored(
     """The array of a map in the type it was stored with: h w, h w c or c h w, with at most 4 channels.
 
     path    a file, or a member of a tar: `x.tar::a/b.png`
-    codec   one of READ_CODECS, by default what the suffix says. png8 and png16 must have that many bits
+    codec   one of READ_CODECS, by default that of the suffix. png8 and png16 must have that many bits
     key, index, shape  see `arrays.Ask`
     max_pixels  of one map; by default `pixel_limit()`
 
@@ -119,7 +119,7 @@ def codec_of(path: str | os.PathLike[str]) -> str:
 
 
 def write_map(path: str | os.PathLike[str], x: Tensor, text: Mapping[str, str] | None = None) -> None:
-    """c h w raw values to a file of the suffix's format, whole or not at all.
+    """c h w raw values to a file of the suffix's format, atomically.
 
     .npy and .npz keep float16, else float32; .exr (1 or 3 channels) and .tiff are float32; .png is 16-bit
     grey: one channel of numbers from 0 to 65535, rounded. One channel is stored as h w, more as h w c.
@@ -238,7 +238,7 @@ _WRITERS: dict[str, Callable[[Path, np.ndarray, str], None]] = {
     ".tif": _write_tiff,
     ".tiff": _write_tiff,
 }
-# What is read by its suffix alone; a JPEG is a map, and raw floats are, only where a codec says so.
+# Suffixes that are read without a codec; JPEG and raw floats need one.
 _KINDS = {
     ".npy": "npy",
     ".npz": "npz",

@@ -34,7 +34,7 @@ def as_image(source: ImageInput) -> Tensor:
             or floats in [0, 1].
 
     Raises:
-        ImageError: it is not such an image; the message says what was found and how to convert it.
+        ImageError: it is not such an image; the message has what was found and how to convert it.
     """
     return as_float(as_levels(source))
 
@@ -64,7 +64,7 @@ def check_range(x: Tensor, name: str = "the image tensor") -> None:
     """Check that floats are an image in [0, 1], to within `TOLERANCE`.
 
     Raises:
-        ImageError: NaN, infinity, or another range; the message says the range and what to do.
+        ImageError: NaN, infinity, or another range; the message has the range and what to do.
     """
     if not bool(x.isfinite().all()):
         count = int((~x.isfinite()).sum())

@@ -1,4 +1,4 @@
-"""The header of a picture file, read by Pillow: which formats are, and when."""
+"""The header of an image file, read by Pillow: which formats are, and when."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BOMB_LOCK = threading.Lock()
 def open_image_file(
     source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """A picture file opened by one of `formats`; its pixels are not decoded yet. The caller checks its size.
+    """An image file opened by one of `formats`; its pixels are not decoded yet. The caller checks its size.
 
     TGA has no signature, so that anything may pass for it: it is tried last, and for files of its suffix only.
     """
@@ -33,7 +33,7 @@ def open_image_file(
             return _open(file, formats)
         except Image.UnidentifiedImageError:
             raise ImageError(
-                f"{name} is not a picture, or is damaged at its start; save it as PNG or JPEG"
+                f"{name} is not an image, or is damaged at its start; save it as PNG or JPEG"
             ) from None
 
 

@@ -26,7 +26,7 @@ METRE_SCALES = (0.001, 0.01, 0.1)
 # A distance beyond this is "far" (the inverse of a disparity near 0), not a measurement.
 _FAR = 1e5
 _SLACK = 1e-3
-# Pixels that are looked at together.
+# Pixels that are processed together.
 _PART = 2**18
 
 
@@ -106,7 +106,7 @@ def is_within(x: Tensor, least: float, most: float) -> bool:
 
 
 def write_quantized(path: str | os.PathLike[str], x: Tensor, how: Quantization) -> None:
-    """A map ``1 h w`` to a 16-bit grey PNG that says what its levels stand for."""
+    """A map ``1 h w`` to a 16-bit grey PNG with the scale of its levels in its text."""
     write_map(path, by_rows(how.encode, x), text={KEY: json.dumps(asdict(how))})
 
 
@@ -123,25 +123,25 @@ def read_quantized(path: str | os.PathLike[str]) -> tuple[Tensor, Quantization]:
 
 
 def quantization_of(path: str | os.PathLike[str]) -> Quantization | None:
-    """What a PNG says of its levels; None where it says nothing, or it is another file."""
+    """The scale of a PNG's levels; None where it has none, or the file is none."""
     if Path(path).suffix.lower() != ".png":
         return None
     with decoding(str(path)), Image.open(path, formats=("PNG",)) as image:
         text = str(image.info.get(KEY, ""))
     try:
-        said = json.loads(text)
+        entry = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return _checked(said) if isinstance(said, dict) else None
+    return _checked(entry) if isinstance(entry, dict) else None
 
 
-def _checked(said: Mapping[str, Any]) -> Quantization | None:
-    scale, offset = said.get("scale"), said.get("offset")
-    levels = [said.get("unknown"), said.get("infinite")]
+def _checked(entry: Mapping[str, Any]) -> Quantization | None:
+    scale, offset = entry.get("scale"), entry.get("offset")
+    levels = [entry.get("unknown"), entry.get("infinite")]
     if not all(n is None or (type(n) is int and 0 <= n <= TOP) for n in levels):
         return None
     if not isinstance(scale, int | float) or not isinstance(offset, int | float):
         return None
     if not (math.isfinite(scale) and math.isfinite(offset) and scale > 0):
         return None
-    return Quantization(scale, offset, str(said.get("unit", ""))[:80], *levels)
+    return Quantization(scale, offset, str(entry.get("unit", ""))[:80], *levels)

@@ -22,7 +22,7 @@ class RasterFormat:
 
     Attributes:
         bits: of a sample, as stored: 1 to 64; 0 for floats.
-        raster: whether it is a picture file (PNG, TIFF, JPEG), whose full scale is ``2**bits - 1``.
+        raster: whether it is an image file (PNG, TIFF, JPEG), whose full scale is ``2**bits - 1``.
         alpha: whether the last channel is opacity.
         palette: ``n 4`` uint8, the RGBA colour of each index; None where levels are stored.
         transparent: the level or colour that a PNG declares transparent; empty for none.

@@ -1,4 +1,4 @@
-"""Picture files that hold numbers: PNG, JPEG, TIFF and OpenEXR, in the type they were stored with."""
+"""Image files of maps: PNG, JPEG, TIFF and OpenEXR, in the type they were stored with."""
 
 from __future__ import annotations
 
@@ -18,20 +18,18 @@ from twofold.io import report_disk_full
 
 
 def _open(stored: Stored, options: ReadOptions, format: str) -> Image.Image:
-    """A picture file as a map: of one frame, as large as allowed, not turned by its camera."""
+    """An image file as a map: of one frame, as large as allowed, not turned by its camera."""
     image = open_image_file(stored.read() if stored.member else stored.path, stored.name, (format,))
     check_size(stored.name, *image.size, options.max_pixels)
     if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"{stored.name} holds several pictures; a map is one")
+        raise ImageError(f"{stored.name} holds several images; a map is one")
     if format != "TIFF" and image.getexif().get(0x0112, 1) != 1:
-        raise ImageError(
-            f"{stored.name} says it is to be turned (EXIF); maps are stored upright, write it again"
-        )
+        raise ImageError(f"{stored.name} has an EXIF rotation; maps are stored upright, write it again")
     return image
 
 
 def read_png(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """Levels of 1 to 16 bits, or the indices of a palette; of exactly the bits that the codec says, if it does."""
+    """Levels of 1 to 16 bits, or the indices of a palette; of exactly the bits of the codec, if it has any."""
     with stored.open() as file:
         # Bytes 24 and 25 of every PNG: bits per sample, colour type. Pillow hides both.
         bits, color = file.read(26)[24:26]
@@ -39,7 +37,7 @@ def read_png(stored: Stored, options: ReadOptions) -> np.ndarray:
     with _open(stored, options, "PNG") as image:
         if wanted and (bits == 16) != (wanted == 16):
             raise ImageError(
-                f"{stored.name} has {bits} bits a sample, its codec says {options.codec}; is it a preview?"
+                f"{stored.name} has {bits} bits a sample, its codec is {options.codec}; is it a preview?"
             )
         _check_sums(stored)
         if bits == 16 and color in (2, 4, 6):
@@ -72,7 +70,7 @@ def _read_png_wide(stored: Stored) -> np.ndarray:
 
 
 def read_jpeg(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """A map that was published as JPEG: its levels, near what they once were. Only where a codec says so."""
+    """A map that was published as JPEG: its levels, with the losses of JPEG. Only with a codec."""
     with _open(stored, options, "JPEG") as image:
         if image.mode not in ("L", "RGB"):
             raise ImageError(f"{stored.name} is a JPEG of mode {image.mode}; a map is grey or RGB")
@@ -85,9 +83,9 @@ def read_tiff(stored: Stored, options: ReadOptions) -> np.ndarray:
     try:
         image = _open(stored, options, "TIFF")
     except ImageError as error:
-        if "not a picture" not in str(error):
+        if "not an image" not in str(error):
             raise
-        # Pillow knows no TIFF of several float channels.
+        # Pillow reads no TIFF of several float channels.
         tifffile = import_reader("tifffile", f"{stored.name}, a TIFF of an uncommon kind,")
         with stored.open() as raw, tifffile.TiffFile(raw) as file:
             page = file.pages[0]
@@ -99,7 +97,7 @@ def read_tiff(stored: Stored, options: ReadOptions) -> np.ndarray:
 
 
 def read_exr(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """RGB, XYZ or the only channel, or the one called `key`; the picture must be there whole."""
+    """RGB, XYZ or the only channel, or the one called `key`; the data window must cover the image."""
     exr = import_reader("OpenEXR", f"{stored.name}, an EXR file,")
     if not stored.member:
         return _exr_channels(exr, stored.path, stored.name, options)
@@ -118,7 +116,7 @@ def _exr_channels(exr: Any, path: Path, name: str, options: ReadOptions) -> np.n
     if not all(
         np.array_equal(a, b) for a, b in zip(header["dataWindow"], header["displayWindow"], strict=True)
     ):
-        raise ImageError(f"{name} keeps only a window of its picture ({low} to {high}); write it whole")
+        raise ImageError(f"{name} has only a window of its image ({low} to {high}); write all of it")
     check_size(name, int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), options.max_pixels)
     channels = exr.File(str(path)).channels()
     if options.key:

@@ -1,4 +1,4 @@
-"""Other sizes: pictures smoothly, maps without mixing in the unknown, padding instead of stretching."""
+"""Other sizes: images smoothly, maps without mixing in the unknown, padding instead of stretching."""
 
 from __future__ import annotations
 

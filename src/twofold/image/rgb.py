@@ -1,4 +1,4 @@
-"""Pictures for eyes: any common file to sRGB in [0, 1], and back to PNG.
+"""RGB images: any common file to sRGB in [0, 1], and back to PNG.
 
 Decisions, made once:
 
@@ -8,7 +8,7 @@ Decisions, made once:
 - linear light in floats (EXR, HDR, float TIFF) is tone-mapped: see `linear` and `tone`;
 - transparent parts are laid over white, as on paper;
 - 16-bit grey keeps its 16 bits, 16-bit colour is read at 8 (maps keep all: `read_map`);
-- an animation is refused, because no frame of it is *the* picture; of a phone's several pictures in one
+- an animation is refused, because no frame of it is the one meant; of a phone's several images in one
   file (MPO) the first is the photograph.
 """
 
@@ -55,11 +55,11 @@ _TURNS = {
 def read_image(
     source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor, max_pixels: int | None = None
 ) -> Tensor:
-    """A picture from a path, the bytes of a file, or a PIL image: float32 3 h w, sRGB in [0, 1].
+    """An image from a path, the bytes of a file, or a PIL image: float32 3 h w, sRGB in [0, 1].
 
     A numpy array or a tensor is taken as `memory.as_image` takes it.
 
-    ImageError for anything that is not one picture of at most `max_pixels` pixels (by default `pixel_limit()`).
+    ImageError for anything that is not one image of at most `max_pixels` pixels (by default `pixel_limit()`).
     """
     return as_float(read_levels(source, max_pixels))
 
@@ -92,7 +92,7 @@ def read_levels(
     except ImageError:
         if kind != "tiff":
             raise
-        opened = None  # Pillow knows no TIFF of several float channels
+        opened = None  # Pillow reads no TIFF of several float channels
     if opened is None:
         return read_linear(source, kind, limit)
     with opened as image:
@@ -100,12 +100,12 @@ def read_levels(
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Tensor:
-    """An opened picture as `read_levels` gives it, upright, in sRGB."""
+    """An opened image as `read_levels` gives it, upright, in sRGB."""
     check_size(name, *image.size, max_pixels)
     with decoding(name):
-        # Of what phones write (MPO, HEIF), the first picture is the photograph.
+        # Of what phones write (MPO, HEIF), the first image is the photograph.
         if image.format not in ("MPO", "HEIF", None) and getattr(image, "is_animated", False):
-            raise ImageError(f"{name} holds several pictures ({image.format}); save the one you mean as PNG")
+            raise ImageError(f"{name} holds several images ({image.format}); save the one you mean as PNG")
         image.load()
         turn = _TURNS.get(_orientation(image))
     image = to_srgb(image, name)
@@ -126,7 +126,7 @@ def as_float(levels: Tensor) -> Tensor:
     """Levels ``c h w`` of `read_levels` as float32 ``3 h w`` in [0, 1], transparency over white; floats as they are."""
     if levels.dtype != torch.uint8:
         return levels
-    # In numpy: a loader's picture is too small to be worth torch's threads.
+    # In numpy: a loader's image is too small to be worth torch's threads.
     x = torch.from_numpy(np.divide(levels.numpy(), np.float32(255), dtype=np.float32, order="C"))
     if len(x) < 4:
         return x
@@ -148,7 +148,7 @@ def _wide_grey(pixels: np.ndarray, name: str) -> Tensor:
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= top):
         raise ImageError(
-            f"{name} holds numbers from {low:g} to {high:g}, not a picture; is this a map of measurements?"
+            f"{name} holds numbers from {low:g} to {high:g}, not an image; is this a map of measurements?"
         )
     return torch.from_numpy(np.asarray(pixels, dtype=np.float32) / np.float32(top))[None]
 
@@ -156,7 +156,7 @@ def _wide_grey(pixels: np.ndarray, name: str) -> Tensor:
 def write_image(
     path: str | os.PathLike[str], x: Tensor, color: Callable[[Tensor], Tensor] | None = None
 ) -> None:
-    """3 h w (or 1 h w, grey) in [0, 1] to an 8-bit PNG, whole or not at all. Values outside are clipped.
+    """3 h w (or 1 h w, grey) in [0, 1] to an 8-bit PNG, atomically. Values outside are clipped.
 
     With ``color``, which treats each pixel by itself, ``color(x)`` is written; it is computed a band of rows at a time.
 
@@ -165,14 +165,14 @@ def write_image(
     if Path(path).suffix.lower() != ".png":
         raise ImageError(f"{path} must end in .png, which loses nothing")
     if x.ndim != 3 or x.numel() == 0 or (color is None and x.shape[0] not in (1, 3)):
-        raise ImageError(f"{path} cannot hold {tuple(x.shape)}; a picture is 3 h w, or 1 h w for grey")
+        raise ImageError(f"{path} cannot hold {tuple(x.shape)}; an image is 3 h w, or 1 h w for grey")
     x = x.detach()
 
     def rows(top: int, bottom: int) -> np.ndarray:
         part = x[:, top:bottom] if color is None else color(x[:, top:bottom])
         part = part.float().cpu()
         if part.isnan().any():
-            raise ImageError(f"{path} was not written: the picture holds NaN; mend what made it")
+            raise ImageError(f"{path} was not written: the image has NaN values; replace them")
         levels = (part.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
         return levels[..., 0] if levels.shape[2] == 1 else levels
 

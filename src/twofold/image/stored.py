@@ -1,6 +1,6 @@
 """Bytes on disk: a file, or a member of a tar file, named `x.tar::a/b.png`.
 
-Tars are read in place, never unpacked: only plain files in them are seen, no link is followed, and the list
+Tars are read in place, never unpacked: only plain files in them are read, no link is followed, and the list
 of members is made once a process (some seconds for 100,000 of them; unpack what is read every day).
 """
 
@@ -54,7 +54,7 @@ class Stored:
 
 
 def find_stored(path: str | os.PathLike[str]) -> Stored:
-    """Where the bytes of a file, or of `x.tar::member`, are. ImageError when there are none."""
+    """Location of the bytes of a file, or of `x.tar::member`. ImageError when there are none."""
     text = os.fspath(path)
     tar, mark, member = text.partition(".tar" + MEMBER)
     if not mark or os.path.exists(text):
@@ -64,7 +64,7 @@ def find_stored(path: str | os.PathLike[str]) -> Stored:
     found = members(file).get(tidy(member))
     if found is None:
         raise ImageError(
-            f"{escape(file)} has no member {tidy(member)!r}; is it the right archive, and whole?"
+            f"{escape(file)} has no member {tidy(member)!r}; is it the right archive, and complete?"
         )
     return Stored(file, escape(path), *found, True)
 
@@ -75,7 +75,7 @@ def tidy(member: str) -> str:
 
 
 def members(tar: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
-    """The plain files of a tar: name -> (offset, size). ImageError for what is no whole, uncompressed tar."""
+    """The plain files of a tar: name -> (offset, size). ImageError for anything but a complete, uncompressed tar."""
     path = check_file(tar)
     state = path.stat()
     return _index(str(path), state.st_mtime_ns, state.st_size)
@@ -94,9 +94,9 @@ def _index(path: str, changed: int, size: int) -> dict[str, tuple[int, int]]:
     except (tarfile.TarError, OSError, ValueError) as error:
         detail = " ".join(str(error).split())[:80]
         raise ImageError(
-            f"{escape(path)} is no whole, uncompressed tar ({detail}); unpack or fetch it again"
+            f"{escape(path)} is not a complete, uncompressed tar ({detail}); unpack it or download it again"
         ) from None
     torn = next((name for name, (offset, length) in found.items() if offset + length > size), None)
     if torn is not None:
-        raise ImageError(f"{escape(path)} is cut short within {torn!r}; fetch it again")
+        raise ImageError(f"{escape(path)} is cut short within {torn!r}; download it again")
     return found

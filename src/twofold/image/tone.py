@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def hypersim_tone(light: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Linear light (float 3 h w, any unit) to a picture in [0, 1], the exposure set by the pixels `valid` (bool 1 h w).
+    """Linear light (float 3 h w, any unit) to an image in [0, 1], the exposure set by the pixels `valid` (bool 1 h w).
 
     The 90th percentile of their brightness is brought to 0.8 after the gamma of 1/2.2, as the makers of Hypersim do
     (Roberts et al. 2021, `scene_generate_images_tonemap.py`); what is brighter than 1 then is clipped. What is not

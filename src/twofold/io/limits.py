@@ -1,12 +1,12 @@
-"""How large an image may be, decided once for a process and those that it starts."""
+"""The maximal size of an image, for a process and those that it starts."""
 
 from __future__ import annotations
 
 import os
 
-# Of an image or a map, unless the user says otherwise.
+# Of an image or a map, by default.
 MAX_PIXELS = 50_000_000
-# The variable that says otherwise; the option --max-pixels of commands sets it.
+# The environment variable that changes it; the option --max-pixels of commands sets it.
 LIMIT_VARIABLE = "TWOFOLD_MAX_PIXELS"
 _UNITS = {"k": 10**3, "m": 10**6, "g": 10**9}
 
@@ -20,7 +20,7 @@ def parse_pixels(text: str) -> int:
 
 
 def pixel_limit() -> int:
-    """The most pixels that an image or a map may have: MAX_PIXELS, or what the variable LIMIT_VARIABLE says.
+    """The most pixels that an image or a map may have: MAX_PIXELS, or the value of the variable LIMIT_VARIABLE.
 
     ValueError when that is no number of pixels.
     """
