@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -70,8 +71,9 @@ def predict(
     NAME_TASK_uncertainty.npy, and a row in predictions.jsonl. Existing results are kept; an image that fails is
     reported, and the rest is done.
     """
-    from twofold.predict.files import Job, OutputError, predict_files
+    from twofold.predict.files import Job, LazyPredictors, OutputError, predict_files
     from twofold.predict.inputs import find_inputs
+    from twofold.predict.ledger import FILE as RESULTS
 
     longest = inference.longest_edge()
     check_model_options(model.model, model.network)
@@ -86,12 +88,18 @@ def predict(
         print_error(problem.error)
     if found:
         device = runtime.resolve()
-        predictors = open_predictors(model, task, device, runtime.dtype, inference, frame, merge)
-        _check_effects(predictors)
+        opened = partial(open_predictors, model, task, device, runtime.dtype, inference, frame, merge)
+        predictors: Mapping[str, BasePredictor]
+        if model.network or overwrite or not (out / RESULTS).is_file():
+            described = predictors = opened()
+        else:  # Existing results may be all: their settings need no weights.
+            described = open_predictors(model, task, "meta", runtime.dtype, inference, frame, merge)
+            predictors = LazyPredictors(list(described), opened)
+        _check_effects(described)
         about = {"seed": seed, "dtype": runtime.dtype, "device": device}
         settings = {
             name: {**p.metadata, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
-            for name, p in predictors.items()
+            for name, p in described.items()
         }
         job = Job(predictors, settings, out, longest, seed, overwrite, side_by_side)
         try:

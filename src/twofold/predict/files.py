@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,24 @@ class NoOutputError(OutputError):
     """The output folder cannot be made."""
 
     started = False
+
+
+class LazyPredictors(Mapping[str, BasePredictor]):
+    """Predictors by task name that ``open_all`` opens when the first of them is used."""
+
+    def __init__(self, names: Sequence[str], open_all: Callable[[], Mapping[str, BasePredictor]]) -> None:
+        self._names, self._open, self._opened = list(names), open_all, None
+
+    def __getitem__(self, name: str) -> BasePredictor:
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -143,8 +161,9 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
         return _failed(row, _line(error), ledger)
     row["size"] = list(image.shape[-2:])
     _retract(row, wanted, known, ledger)
+    predictors = {task: job.predictors[task] for task in wanted}
     try:
-        for task, prediction, seconds in _predict(job, wanted, image):
+        for task, prediction, seconds in _predict(job, predictors, image):
             row["tasks"][task] = {**_save(job, item, task, prediction), "seconds": seconds}
         if job.side_by_side:
             _write_side_by_side(job, item, row, image)
@@ -203,9 +222,10 @@ def _retract(row: Row, wanted: list[str], known: Row | None, ledger: Ledger) -> 
         ledger.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
 
 
-def _predict(job: Job, tasks: Sequence[str], image: Tensor) -> Iterator[tuple[str, Prediction, float]]:
+def _predict(
+    job: Job, predictors: Mapping[str, BasePredictor], image: Tensor
+) -> Iterator[tuple[str, Prediction, float]]:
     """The prediction of each task, with its seconds; what tasks share is part of the first one's."""
-    predictors = {task: job.predictors[task] for task in tasks}
     start = time.perf_counter()
     for task, [prediction] in predict_tasks(predictors, [as_image(image)], job.size, job.seed):
         yield task, prediction, round(time.perf_counter() - start, 3)
