@@ -168,8 +168,8 @@ def _texts() -> Iterator[Seed]:
     yield Seed("predictions.jsonl", (json.dumps(done) + "\n").encode() * 2, "ledger")
     listed = {"id": "a", "path": "a.npy", "frame": "RUB", "scale": 2.0}
     yield Seed("list.jsonl", (json.dumps(listed) + "\n").encode(), "list")
-    evaluated = {"schema": "twofold-rows/1", "identity": {"data": {"name": "fuzz"}}}
-    line = {"id": "a", "status": "done", "values": {"x": 1.0}, "parts": {"x": [1.0, 2.0], "y": "=x"}}
+    evaluated = {"schema": "twofold-rows/2", "identity": {"data": {"name": "fuzz"}}}
+    line = {"id": "a", "status": "done", "values": {"x": 1.0}, "sums": {"x": [1.0, 2.0], "y": "=x"}}
     yield Seed(
         "rows.jsonl", "".join(json.dumps(x) + "\n" for x in (evaluated, line, line)).encode(), "evaluation"
     )

@@ -86,7 +86,7 @@ def guesses(data: Path, root: Path, target: str, count: int = 0) -> Path:
 def scored(data: Path, root: Path, protocol: EvalProtocol, out: Path, **asked: Any) -> dict[str, Any]:
     """The report of stored predictions, without pictures."""
     job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, out, **asked), root)
-    return run_and_report(job, metadata, pictures=False)
+    return run_and_report(job, metadata, images=False)
 
 
 class Eyes(BasePredictor):

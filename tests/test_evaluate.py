@@ -21,16 +21,23 @@ from twofold.evaluate import (
     EvaluationError,
     evaluation_from_files,
     evaluation_from_model,
-    finish,
     get_benchmark,
     get_eval_protocol,
+    make_report,
     run,
     run_and_report,
     score,
     score_baselines,
     select_task,
 )
-from twofold.evaluate.measure import aligned, crop_to_window, get_metrics, measure, resize_to_target, truth
+from twofold.evaluate.measure import (
+    align_prediction,
+    crop_to_window,
+    get_metrics,
+    measure,
+    resize_to_target,
+    truth,
+)
 from twofold.evaluate.rows import pack, pack_all, unpack, unpack_from
 from twofold.evaluate.run import data_identity
 from twofold.geometry import convert_frame
@@ -80,7 +87,7 @@ def test_no_order_of_work_shows_in_a_score(
 
     job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, tmp_path / "shuffled"), root)
     list(run(job, [3, 1, 4, 0, 2]))
-    shuffled, _ = finish(job, metadata, pictures=False)
+    shuffled, _ = make_report(job, metadata, images=False)
 
     job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, tmp_path / "killed"), root)
     rows = run(job)
@@ -91,15 +98,15 @@ def test_no_order_of_work_shows_in_a_score(
         path.read_bytes() + b'{"id": "set/ball-2", "status": "do'
     )  # a kill in the middle of a line
     resumed = list(run(job))
-    killed, _ = finish(job, metadata, pictures=False)
+    killed, _ = make_report(job, metadata, images=False)
     assert [bool(row.get("kept")) for row in resumed] == [True, True, False, False, False]
 
     for k in (1, 2):
         job, metadata = evaluation_from_files(
             EvalRequest(Folder(data), protocol, tmp_path / "shared", shard=Shard(k - 1, 2)), root
         )
-        shared = run_and_report(job, metadata, pictures=False)
-        assert shared["counts"]["waiting"] == (2 if k == 1 else 0)
+        shared = run_and_report(job, metadata, images=False)
+        assert shared["counts"]["pending"] == (2 if k == 1 else 0)
     assert sorted(p.name for p in (tmp_path / "shared").glob("rows*")) == [
         "rows-1-of-2.jsonl",
         "rows-2-of-2.jsonl",
@@ -133,11 +140,11 @@ def test_a_model_has_the_score_that_score_gives_it(data: Path, tmp_path: Path) -
     for name, task in (("depth/marigold-ls", "depth"), ("normal/dsine", "normals")):
         request = EvalRequest(Folder(data), get_eval_protocol(name), tmp_path / task, count=3)
         job, metadata = evaluation_from_model(request, eyes(task), seed=0)
-        found = run_and_report(job, metadata, pictures=False)
+        found = run_and_report(job, metadata, images=False)
         for metric, value in score(eyes(task), samples[:3]).items():
             assert found["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-6)
         assert found["counts"]["evaluated"] == 3
-        assert found["of"]["digest"] == "d" * 64
+        assert found["subject"]["digest"] == "d" * 64
     guessed = score_baselines(get_metrics(LS), samples[:3])
     found = json.loads((tmp_path / "depth" / "report.json").read_text())
     assert found["baselines"]["row"] == pytest.approx(guessed["row"])
@@ -219,11 +226,11 @@ def test_broken_and_missing_predictions_are_named_and_counted(
     np.save(root / f"{ids[3]}.npy", np.ones((10, 48), np.float32))
     found = scored(data, root, LS, tmp_path / "out")
     assert found["counts"]["evaluated"] == 1
-    assert found["counts"]["failed"] == {"broken prediction": 3, "missing prediction": 1}
+    assert found["counts"]["failed"] == {"damaged prediction": 3, "missing prediction": 1}
     assert {row["id"] for row in found["failed"]} == set(ids[:4])
     said = " ".join(row["error"] for row in found["failed"])
-    assert all(word in said for word in ("no set/ball-0.npy", "damaged", "NaN", "another picture"))
-    assert any("4 predictions are missing or broken" in line for line in found["warnings"])
+    assert all(word in said for word in ("no set/ball-0.npy", "damaged", "NaN", "another image"))
+    assert any("4 predictions are missing or damaged" in line for line in found["warnings"])
     # What is left has the score it has alone, and mending goes on from there.
     alone = scored(data, roots["depth"], LS, tmp_path / "alone")
     guesses(data, root, "depth")
@@ -261,7 +268,7 @@ def test_the_folder_keeps_one_evaluation(data: Path, roots: dict[str, Path], tmp
     with pytest.raises(EvaluationError, match=r"another data\.sha256"):
         scored(other, roots["depth"], LS, tmp_path)
     (tmp_path / "rows.jsonl").write_text("hello\nyou\n")
-    with pytest.raises(EvaluationError, match=r"rows\.jsonl holds no rows"):
+    with pytest.raises(EvaluationError, match=r"rows\.jsonl has no rows"):
         scored(data, roots["depth"], LS, tmp_path)
 
 
@@ -302,7 +309,7 @@ def test_a_benchmark_says_when_its_pictures_are_not_all_there(
 ) -> None:
     bench = get_benchmark("diode-depth")
     found = scored(data, roots["depth"], bench.protocol(), tmp_path, benchmark=bench, count=2)
-    assert any("is over 771" in line for line in found["warnings"])
+    assert any("has 771" in line for line in found["warnings"])
     assert any("only 2 of the folder's 5" in line for line in found["warnings"])
     assert found["published"]
 
@@ -324,12 +331,14 @@ def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Pa
     more = guesses(data, tmp_path / "more", "depth")
     stored(more, "set/nobody", torch.ones(1, 48, 48))
     found = scored(data, more, LS, tmp_path / "out")
-    assert any("1 belong to no picture" in line and "set/nobody.npy" in line for line in found["warnings"])
+    assert any(
+        "1 belong to no requested image" in line and "set/nobody.npy" in line for line in found["warnings"]
+    )
     # Those of pictures whose truth counts nowhere are not nobody's.
     nowhere = scored(data, roots["depth"], LS.with_rules(valid_range=(50.0, 60.0)), tmp_path / "nowhere")
-    assert not any("belong to no picture" in line for line in nowhere["warnings"])
+    assert not any("belong to no requested image" in line for line in nowhere["warnings"])
     (root / "predictions.jsonl").write_text('{"name": 1}\n')
-    with pytest.raises(EvaluationError, match="line 1, is no prediction"):
+    with pytest.raises(EvaluationError, match="line 1, is not an entry"):
         scored(data, root, LS, tmp_path / "broken-list")
 
 
@@ -343,7 +352,7 @@ def test_vectors_in_another_frame_are_suspected(data: Path, tmp_path: Path) -> N
     job, metadata = evaluation_from_files(
         EvalRequest(Folder(data), protocol, tmp_path / "right"), root, frame="LUB"
     )
-    right = run_and_report(job, metadata, pictures=False)
+    right = run_and_report(job, metadata, images=False)
     assert right["scores"]["mean"] < wrong["scores"]["mean"] - 5 and not right["warnings"]
     # A list may say it of each.
     rows = (json.dumps({"id": id, "path": f"{id}.npy", "frame": "LUB"}) for id in Folder(data).ids)
@@ -359,7 +368,7 @@ def test_a_list_cannot_lead_out_of_its_folder(data: Path, roots: dict[str, Path]
     (root / "predictions.jsonl").write_text("\n".join(lines))
     found = scored(data, root, LS, tmp_path / "out")
     assert found["counts"]["evaluated"] == 0
-    assert "leaves the folder" in found["failed"][0]["error"]
+    assert "outside the folder" in found["failed"][0]["error"]
 
 
 def test_what_twofold_predict_writes_is_known_by_its_picture(data: Path, tmp_path: Path) -> None:
@@ -369,7 +378,7 @@ def test_what_twofold_predict_writes_is_known_by_its_picture(data: Path, tmp_pat
     assert [row["status"] for row in predict_files(job, inputs)] == ["done", "done"]
     stored_scores = scored(data, tmp_path / "maps", LS, tmp_path / "files", count=2)["scores"]
     request = EvalRequest(source, LS, tmp_path / "model", count=2)
-    asked = run_and_report(*evaluation_from_model(request, eyes()), pictures=False)
+    asked = run_and_report(*evaluation_from_model(request, eyes()), images=False)
     assert stored_scores == pytest.approx(asked["scores"], rel=1e-5)
 
 
@@ -416,11 +425,11 @@ def test_a_fit_on_fewer_columns_is_still_applied_to_all() -> None:
     target = torch.linspace(1, 5, 64).expand(1, 8, 64).contiguous()
     valid = torch.ones_like(target, dtype=torch.bool)
     few = LS.with_rules(fit_columns=16)
-    assert torch.allclose(aligned(target * 3 + 1, target, valid, few), target.double(), atol=1e-6)
+    assert torch.allclose(align_prediction(target * 3 + 1, target, valid, few), target.double(), atol=1e-6)
     bent = target + (torch.arange(64) % 4 == 1) * 2.0
-    whole = aligned(bent, target, valid, LS)
-    assert not torch.allclose(aligned(bent, target, valid, few), whole, atol=1e-3)
-    assert torch.equal(aligned(bent, target, valid, LS.with_rules(fit_columns=64)), whole)
+    whole = align_prediction(bent, target, valid, LS)
+    assert not torch.allclose(align_prediction(bent, target, valid, few), whole, atol=1e-3)
+    assert torch.equal(align_prediction(bent, target, valid, LS.with_rules(fit_columns=64)), whole)
 
 
 def test_predictions_of_other_sizes_are_brought_to_their_pictures() -> None:

@@ -77,7 +77,7 @@ def test_a_perfect_answer_to_a_benchmark_is_perfect(
         stored(tmp_path / "maps", str(one.id), perfect(one, protocol.target, protocol.align))
     request = EvalRequest(folder, protocol, tmp_path / "out", bench, allow_synthetic=True)
     drawn = name != "ade20k"  # a palette of 150 colours takes its time
-    report = run_and_report(*evaluation_from_files(request, tmp_path / "maps"), pictures=drawn)
+    report = run_and_report(*evaluation_from_files(request, tmp_path / "maps"), images=drawn)
     have = report["counts"]
     assert have["evaluated"] >= 1 and not have["failed"], report["failed"]
     assert any(f"is over {bench.count}" in line for line in report["warnings"])

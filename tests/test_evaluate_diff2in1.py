@@ -81,7 +81,7 @@ def test_files_have_the_scores_that_the_script_prints(data: Folder, written: Pat
     job, metadata = evaluation_from_files(
         EvalRequest(data, SCRIPT, tmp_path / "out"), written, layout="diff2in1"
     )
-    found = run_and_report(job, metadata, pictures=False)
+    found = run_and_report(job, metadata, images=False)
     assert found["counts"]["evaluated"] == 3
     mean, rmse, below = printed(data, written)
     scores = found["scores"]
@@ -93,7 +93,7 @@ def test_files_have_the_scores_that_the_script_prints(data: Folder, written: Pat
     job, metadata = evaluation_from_files(
         EvalRequest(data, BAE, tmp_path / "bae"), written, layout="diff2in1"
     )
-    ours = run_and_report(job, metadata, pictures=False)["scores"]["mean"]
+    ours = run_and_report(job, metadata, images=False)["scores"]["mean"]
     assert ours == pytest.approx(mean * 3.14 / math.pi, abs=0.05)
     assert ours != pytest.approx(mean * 3.14 / math.pi, abs=1e-4)
 
@@ -123,13 +123,13 @@ def test_the_command_scores_the_folder_as_it_is(
     assert run(*script, "--json", "--out", str(tmp_path / "a")) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["scores"]["normals_mean_of_bytes"] == pytest.approx(printed(data, written)[0], abs=2e-3)
-    assert (report["of"]["layout"], report["of"]["frame"]) == ("diff2in1", "LUB")
+    assert (report["subject"]["layout"], report["subject"]["frame"]) == ("diff2in1", "LUB")
     assert report["counts"]["evaluated"] == 3
     for words, message in (
         ([*script, "--frame", "LUB"], "no effect with --layout diff2in1"),
         ([*script, "--stretch"], "no effect with --layout diff2in1"),
         ([*asked, "--protocol", "normal/bae", "--layout", "other"], "it is diff2in1"),
-        ([*asked, "--protocol", "depth/marigold-ls", "--layout", "diff2in1"], "is of normals"),
+        ([*asked, "--protocol", "depth/marigold-ls", "--layout", "diff2in1"], "is for normals"),
         (
             ["evaluate", "--data", str(data.root), "--protocol", "normal/bae", "--stretch"],
             "without --predictions",
@@ -167,13 +167,13 @@ def test_maps_of_squeezed_images_are_stretched_where_it_is_passed(
         rows = [json.dumps({"id": id, "path": f"{id}.npy", "stretch": True}) for id in IDS]
         (root / "predictions.jsonl").write_text("\n".join(rows))
     plain = run_and_report(
-        *evaluation_from_files(EvalRequest(data, BAE, tmp_path / "plain"), root), pictures=False
+        *evaluation_from_files(EvalRequest(data, BAE, tmp_path / "plain"), root), images=False
     )
     request = EvalRequest(data, BAE, tmp_path / "stretched")
-    found = run_and_report(*evaluation_from_files(request, root, stretch=not listed), pictures=False)
+    found = run_and_report(*evaluation_from_files(request, root, stretch=not listed), images=False)
     if not listed:
         assert plain["counts"]["evaluated"] == 0
-        assert "it is 51x51, its picture 64x48" in plain["failed"][0]["error"]
+        assert "it is 51x51, its image 64x48" in plain["failed"][0]["error"]
         assert "--stretch" in plain["failed"][0]["error"]
     errors = []
     for sample in data:

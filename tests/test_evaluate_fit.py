@@ -94,13 +94,13 @@ def test_near_and_far_exchanged_is_warned_about(space: str, data: Path, tmp_path
     """The scores are those of the right predictions: only the sign of the fit tells them apart."""
     found = warnings(data, tmp_path, PROTOCOLS[space], lambda one: 1 - predicted(one, space))
     assert len(found) == 1
-    assert f"negative in {COUNT} of {COUNT} images" in found[0] and "near and far exchanged" in found[0]
+    assert f"negative in {COUNT} of {COUNT} images" in found[0] and "inverted" in found[0]
 
 
 @pytest.mark.parametrize("protocol", ["depth/marigold-ls", "depth/scale", "depth/median"])
 def test_negated_metres_are_warned_about(protocol: str, data: Path, tmp_path: Path) -> None:
     negated = warnings(data, tmp_path / "negated", protocol, lambda one: -one.targets["depth"])
-    assert any("near and far exchanged" in line for line in negated)
+    assert any("inverted" in line for line in negated)
     assert warnings(data, tmp_path / "right", protocol, lambda one: one.targets["depth"]) == []
 
 
@@ -133,7 +133,7 @@ def test_the_terminal_says_so(data: Path, tmp_path: Path, capsys: pytest.Capture
     said = " ".join(capsys.readouterr().out.split())
     assert "warning: the scale fitted to depth is negative in 4 of 4 images" in said
     assert "warning: fitted as disparity the predictions have" in said
-    assert "near and far exchanged" in (tmp_path / "out" / "report.md").read_text()
+    assert "inverted" in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_the_fitted_scale_is_that_of_least_squares() -> None:

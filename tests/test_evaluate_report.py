@@ -24,7 +24,7 @@ from twofold.evaluate import (
     evaluation_from_model,
     get_benchmark,
     get_eval_protocol,
-    read,
+    read_report,
     run_and_report,
 )
 from twofold.evaluate.compare import comparison_markdown, comparison_page, differences, write_comparison
@@ -104,15 +104,15 @@ def test_a_page_needs_nothing_but_itself(data: Path, tmp_path: Path) -> None:
 
 def test_the_report_says_all_that_decides(data: Path, tmp_path: Path) -> None:
     report = model_report(data, tmp_path)
-    assert report == read(tmp_path) == read(tmp_path / "report.json")
+    assert report == read_report(tmp_path) == read_report(tmp_path / "report.json")
     assert json.loads(
         (tmp_path / "report.json").read_text(), parse_constant=lambda _: pytest.fail("NaN in JSON")
     )
-    assert report["of"]["digest"] == "d" * 64 and report["of"]["seed"] == 1234
+    assert report["subject"]["digest"] == "d" * 64 and report["subject"]["seed"] == 1234
     assert report["protocol"]["settings"] == LS.settings
     assert set(report["versions"]) >= {"python", "torch", "numpy"}
     assert report["counts"] == {
-        "selected": 5, "evaluated": 5, "skipped": {}, "failed": {}, "waiting": 0, "resized": 0,
+        "selected": 5, "evaluated": 5, "skipped": {}, "failed": {}, "pending": 0, "resized": 0,
     }  # fmt: skip
     order = [report["examples"][k]["value"] for k in ("best", "median", "worst")]
     assert order == sorted(order)
@@ -155,19 +155,19 @@ def test_published_rows_are_in_a_table_for_each_protocol(data: Path, depths: Pat
     by_id = {title.split()[2].partition(":")[0]: table for title, table in tables}
     for id, table in by_id.items():
         wanted = {row["method"] for row in report["published"] if row["protocol"] == id}
-        assert {line.name for line in table.lines if line.kind != "ours"} == wanted
-        assert ("ours" in {line.kind for line in table.lines}) == (id == report["protocol"]["id"])
-    assert "DepthFM-I" in {line.name for line in by_id["depth/depthfm-own@1"].lines}
+        assert {line.name for line in table.rows if line.kind != "own"} == wanted
+        assert ("own" in {line.kind for line in table.rows}) == (id == report["protocol"]["id"])
+    assert "DepthFM-I" in {line.name for line in by_id["depth/depthfm-own@1"].rows}
     assert "RANSAC in log space" in next(t for t in titles if "depthfm" in t)
     table = tables[0][1]
-    assert table.lines[0].kind == "ours" and len(own_table(report).lines) == 10
-    values = [float(line.cells[0].text) for line in table.lines[1:]]
+    assert table.rows[0].kind == "own" and len(own_table(report).rows) == 10
+    values = [float(line.cells[0].text) for line in table.rows[1:]]
     assert values == sorted(values)
-    doubt = next(line for line in table.lines if line.name == "GenPercept (depth)").cells[1]
-    assert (doubt.text, doubt.mark) == ("0.957", "doubt") and "0.967" in doubt.why
-    lines = [line for _, t in tables for line in t.lines if line.kind != "ours"]
+    doubt = next(line for line in table.rows if line.name == "GenPercept (depth)").cells[1]
+    assert (doubt.text, doubt.mark) == ("0.957", "doubt") and "0.967" in doubt.reason
+    lines = [line for _, t in tables for line in t.rows if line.kind != "own"]
     assert {line.source for line in lines} == {f"[{n}]" for n in range(1, len(sources) + 1)}
-    assert any("quoted elsewhere" in source for source in sources)
+    assert any("quoted by another source" in source for source in sources)
     for text in ((tmp_path / "report.md").read_text(), Page((tmp_path / "report.html").read_text()).words):
         assert text.count("not comparable with this run") == len(tables) - 1
 
@@ -211,9 +211,9 @@ def test_comparable_runs_are_compared(data: Path, depths: Path, tmp_path: Path) 
     found = compare(reports)
     assert not found.warnings() and not differences(*reports)
     assert found.table.columns == ("A", "B") and all(run.comparable for run in found.runs)
-    assert {line.cells[1].mark for line in found.table.lines} == {"best"}
-    assert found.table.lines[0].cells[0].mark == ""
-    # How a model was asked is told where it is another.
+    assert {line.cells[1].mark for line in found.table.rows} == {"best"}
+    assert found.table.rows[0].cells[0].mark == ""
+    # Settings of a model are listed where they differ.
     small = model_report(data, tmp_path / "c"), model_report(data, tmp_path / "d", size=24)
     assert "size 24" in compare(small).legend()[1][1] and not compare(small).warnings()
 
@@ -226,15 +226,15 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
             data, depths, LS.with_rules(clip=(1.0, 2.0)), tmp_path / "c"
         ),
         "other data": scored(folder(tmp_path / "four", 4), depths, LS, tmp_path / "d"),
-        "other pictures (2 evaluated instead of 5)": scored(data, depths, LS, tmp_path / "e", count=2),
+        "other images (2 evaluated instead of 5)": scored(data, depths, LS, tmp_path / "e", count=2),
     }
     found = compare([first, *others.values()])
     assert found.table.columns == ("A", "B ≠", "C ≠", "D ≠", "E ≠")
     for place, (why, said) in enumerate(zip(others, found.warnings(), strict=True), 1):
         assert why in said and not found.runs[place].comparable
-        assert {line.cells[place].mark for line in found.table.lines} == {"doubt"}
+        assert {line.cells[place].mark for line in found.table.rows} == {"doubt"}
     # Nothing is best where there is nothing to compare with.
-    assert {line.cells[0].mark for line in found.table.lines} == {""}
+    assert {line.cells[0].mark for line in found.table.rows} == {""}
     assert comparison_markdown(found).count("**Warning**") == 4
     page = Page(comparison_page(found))
     assert not page.open and page.words.count("not comparable") == 4
@@ -246,10 +246,10 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
 
 def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="cannot be read"):
-        read(tmp_path)
+        read_report(tmp_path)
     (tmp_path / "report.json").write_text("[]")
-    with pytest.raises(EvaluationError, match="is no report"):
-        read(tmp_path)
+    with pytest.raises(EvaluationError, match="is not a report"):
+        read_report(tmp_path)
 
 
 def test_a_picture_becomes_a_small_jpeg() -> None:
@@ -314,7 +314,7 @@ def test_people_are_counted_over_the_set(tmp_path: Path) -> None:
     protocol = get_eval_protocol("pose/coco-kp")
     eyes: Any = Knows(list(source))
     report = run_and_report(
-        *evaluation_from_model(EvalRequest(source, protocol, tmp_path / "all"), eyes), pictures=False
+        *evaluation_from_model(EvalRequest(source, protocol, tmp_path / "all"), eyes), images=False
     )
     assert report["scores"]["AP"] == pytest.approx(1, abs=0.02)
     assert report["scores"]["AP_L"] is None
@@ -324,13 +324,13 @@ def test_people_are_counted_over_the_set(tmp_path: Path) -> None:
     assert missed["examples"]["worst"]["value"] < 0.2 < 0.9 < missed["examples"]["best"]["value"]
     # A detector's file of results, in any order, with somebody in a picture that the folder does not have.
     rows = [json.loads(line) for line in (tmp_path / "half" / "rows.jsonl").read_text().splitlines()[1:]]
-    found = [person for row in rows for person in row["found"]]
+    found = [person for row in rows for person in row["detections"]]
     (tmp_path / "results.json").write_text(json.dumps([*found[::-1], {**found[0], "image_id": 99}]))
     job, metadata = evaluation_from_files(
         EvalRequest(source, protocol, tmp_path / "file"), tmp_path / "results.json"
     )
     assert run_and_report(job, metadata)["scores"] == pytest.approx(missed["scores"], nan_ok=True)
-    assert job.source.left == 1  # ty: ignore[unresolved-attribute]
+    assert job.source.unmatched == 1  # ty: ignore[unresolved-attribute]
 
 
 # ---- the commands
@@ -361,12 +361,12 @@ def test_the_command_scores_a_model(
     )
     code, out, _ = say(capsys, *asked, "--protocol", "normal/dsine", "--json")
     report = json.loads(out)
-    assert code == 0 and report["counts"]["evaluated"] == 2 and report["of"]["task"] == "normals"
-    assert report["of"]["size"] == 32  # the model's own: the protocol has none
+    assert code == 0 and report["counts"]["evaluated"] == 2 and report["subject"]["task"] == "normals"
+    assert report["subject"]["size"] == 32  # the model's own: the protocol has none
     code, out, error = say(capsys, *asked, "--protocol", "normal/dsine")
-    assert code == 0 and "(2 were there)" in out and "median" in out and not error
+    assert code == 0 and "(2 kept)" in out and "median" in out and not error
     code, _, error = say(capsys, *asked, "--protocol", "normal/dsine", "--size", "16")
-    assert code == 2 and "another of.size" in error
+    assert code == 2 and "another subject.size" in error
     code, _, error = say(capsys, *asked, "--protocol", "seg/miou")
     assert code == 2 and "predicts depth (depth), normals (normals)" in error
 
@@ -376,7 +376,7 @@ def test_the_commands(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     stored(root, str(Folder(data).ids[2]), torch.full((3, 48, 48), float("nan")))
     scoring = ("evaluate", "--data", data, "--protocol", "normal/dsine", "--predictions", root)
     code, out, error = say(capsys, *scoring, "--count", "3", "--out", tmp_path / "a")
-    assert code == 1 and "set/ball-2: it is NaN" in error and "1 failed (broken prediction)" in out
+    assert code == 1 and "set/ball-2: it is NaN" in error and "1 failed (damaged prediction)" in out
     code, out, _ = say(capsys, *scoring, "--count", "2", "--out", tmp_path / "b", "--json")
     assert code == 0 and json.loads(out)["counts"]["evaluated"] == 2
     code, out, error = say(capsys, "report", tmp_path / "a", tmp_path / "b", "--out", tmp_path / "side")
@@ -412,7 +412,7 @@ def test_guesses_are_guesses(data: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"of": 3}, {"protocol": {}}, {"metrics": {"a": {"unit": "", "better": "maybe"}}}, {"scores": {}},
+        {"subject": 3}, {"protocol": {}}, {"metrics": {"a": {"unit": "", "better": "maybe"}}}, {"scores": {}},
         {"counts": None}, {"warnings": [3]}, {"benchmark": []}, {"ids": None},
     ],
     ids=repr,
@@ -423,5 +423,5 @@ def test_a_report_of_wrong_types_is_refused(
     scored(data, depths, get_eval_protocol("depth/marigold-ls"), tmp_path / "out")
     path = tmp_path / "out" / "report.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(EvaluationError, match="is no report of twofold evaluate"):
-        read(tmp_path / "out")
+    with pytest.raises(EvaluationError, match="is not a report of twofold evaluate"):
+        read_report(tmp_path / "out")

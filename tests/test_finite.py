@@ -213,7 +213,7 @@ def test_evaluate_fails_the_row_and_reports_no_score(here, broken_model, capsys,
     assert code == 1
     assert f"ball-0: the network's {target} output is NaN or infinite" in capsys.readouterr().err
     report = json.loads(Path("report/report.json").read_text())
-    assert report["counts"]["failed"] == {"broken prediction": 2}
+    assert report["counts"]["failed"] == {"damaged prediction": 2}
     assert not any(v for v in report["scores"].values())
 
 

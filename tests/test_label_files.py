@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from twofold.data import Folder, FolderError, FolderWriter, validate
-from twofold.evaluate.predictions import decoded
+from twofold.evaluate.predictions import decode_file
 from twofold.evaluate.protocol import EvaluationError
 from twofold.image import write_image
 from twofold.sample import Sample
@@ -135,9 +135,9 @@ def test_a_stored_prediction_of_a_mask_reads_as_the_mask(name, tmp_path):
     EQUAL[name](tmp_path / name)
     if name in ("16bit255.png", "255.npy"):
         with pytest.raises(EvaluationError, match="--scale"):
-            decoded(tmp_path / name, "mask")
+            decode_file(tmp_path / name, "mask")
         return
-    assert np.allclose(decoded(tmp_path / name, "mask")[0].numpy(), MASK, atol=1e-6)
+    assert np.allclose(decode_file(tmp_path / name, "mask")[0].numpy(), MASK, atol=1e-6)
 
 
 AMBIGUOUS = {
@@ -245,7 +245,7 @@ def test_ids_are_levels_and_the_indices_of_palettes(tmp_path):
     for name in ("semantic", "instance", "parts"):
         for file in ("2bit.png", "p.png", "rgb.png", "la.png"):
             assert np.array_equal(read(tmp_path, name, tmp_path / file)[0], ids), file
-            assert np.array_equal(decoded(tmp_path / file, name)[0].numpy(), ids)
+            assert np.array_equal(decode_file(tmp_path / file, name)[0].numpy(), ids)
     # A descriptor with colours reads those of the file, whichever index each has.
     palette(tmp_path / "turned.png", 2 - ids, {2 - i: c for i, c in COLOURS.items()})
     assert np.array_equal(
@@ -323,18 +323,18 @@ def test_ids_beyond_the_classes_of_the_header_are_a_problem(tmp_path):
 def test_predictions_of_masks_that_may_mean_two_things_are_refused(tmp_path):
     for file in (grey(tmp_path / "01.png", MASK), png(tmp_path / "16.png", MASK * np.uint16(255), 16)):
         for target in ("mask", "matting", "saliency"):
-            with pytest.raises(EvaluationError, match="give --scale 1 if 1 is foreground"):
-                decoded(file, target)
+            with pytest.raises(EvaluationError, match="pass --scale 1 if 1 is foreground"):
+                decode_file(file, target)
         top = 1 if file.name == "01.png" else 255
-        assert np.array_equal(decoded(file, "mask", 1 / top)[0].numpy(), MASK)
+        assert np.array_equal(decode_file(file, "mask", 1 / top)[0].numpy(), MASK)
     for name in ("colour.png", "alpha.png", "voc.png"):
         AMBIGUOUS[name][0](tmp_path / name)
         with pytest.raises(EvaluationError, match=name):
-            decoded(tmp_path / name, "mask")
+            decode_file(tmp_path / name, "mask")
     palette(tmp_path / "p.png", MASK, COLOURS)
     for target in ("depth", "normals"):
         with pytest.raises(EvaluationError, match="palette"):
-            decoded(tmp_path / "p.png", target)
+            decode_file(tmp_path / "p.png", target)
 
 
 # ---- writing

@@ -391,7 +391,7 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
     request = EvalRequest(
         data, get_eval_protocol("normal/dsine"), tmp_path / "report", count=3, allow_synthetic=True
     )
-    report = run_and_report(*evaluation_from_model(request, predictor, size=0), pictures=False)
+    report = run_and_report(*evaluation_from_model(request, predictor, size=0), images=False)
     plain = ModulePredictor(opened.module, TASKS["normals"])
     for metric, value in score(plain, [data[i] for i in range(3)]).items():
         assert report["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-5)
@@ -424,7 +424,7 @@ def test_the_commands_look_through_it_where_its_code_is_named(warm, root, tmp_pa
     )
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["counts"]["evaluated"] == 2
-    assert report["of"]["network"] == PLAIN
+    assert report["subject"]["network"] == PLAIN
 
 
 # ---- self-improving: another model draws

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from twofold.evaluate.predictions import decoded
+from twofold.evaluate.predictions import decode_file
 from twofold.image import ImageError, read_map
 from twofold.image.quantize import quantization_of, read_quantized
 from twofold.predict.base import BasePredictor
@@ -40,7 +40,7 @@ def test_a_metric_depth_is_saved_in_millimetres_where_they_fit(far, level, tmp_p
     assert (
         metres.numbers["png"]["scale"] == level and metres.numbers["unit"] == "m" and metres.numbers["metric"]
     )
-    torch.testing.assert_close(decoded(paths["png"], "depth"), back)
+    torch.testing.assert_close(decode_file(paths["png"], "depth"), back)
 
 
 def test_what_no_number_of_16_bits_holds_is_said(tmp_path):

@@ -203,7 +203,7 @@ def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any
 
 
 def _run(job: Evaluation, metadata: RunMetadata, images: bool) -> int:
-    from twofold.evaluate import finish, run
+    from twofold.evaluate import make_report, run
     from twofold.evaluate.markdown import plain_table
     from twofold.evaluate.tables import counts_text, group_table, own_table, published_tables
 
@@ -213,16 +213,16 @@ def _run(job: Evaluation, metadata: RunMetadata, images: bool) -> int:
         kept += bool(row.get("kept"))
         if row["status"] == "failed":
             print_error(f"{row['id']}: {row['error']}")
-    report, paths = finish(job, metadata, images)
+    report, paths = make_report(job, metadata, images)
     print_json(report)
     for title, table in [("", own_table(report)), ("", group_table(report)), *published_tables(report)[0]]:
         if title:
             print_result(title)
-        for text in plain_table(table) if table.lines else ():
+        for text in plain_table(table) if table.rows else ():
             print_result(text)
     for warning in report["warnings"]:
         print_result(f"warning: {warning}")
-    there = f" ({kept} were there)" if kept else ""
+    there = f" ({kept} kept)" if kept else ""
     print_line(f"{counts_text(report['counts'])}{there}; see {paths['html']}")
     return SOME_FAILED if report["counts"]["failed"] else OK
 

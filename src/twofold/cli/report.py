@@ -22,10 +22,10 @@ def report(
 
     Runs of another protocol, other data or other images are marked: their scores are not comparable.
     """
-    from twofold.evaluate import compare, read
+    from twofold.evaluate import compare, read_report
     from twofold.evaluate.compare import comparison_text, write_comparison
 
-    reports = [read(path) for path in runs]
+    reports = [read_report(path) for path in runs]
     found = compare(reports)
     for path, one, run in zip(runs, reports, found.runs, strict=True):
         print_json(
@@ -35,7 +35,7 @@ def report(
                 "protocol": one["protocol"]["id"],
                 "scores": one["scores"],
                 "comparable": run.comparable,
-                "apart": run.apart,
+                "differences": run.differences,
                 "notes": run.notes,
             }
         )

@@ -1,4 +1,4 @@
-"""Measuring predictors: scores of samples in hand, and whole evaluations by published protocols, with reports."""
+"""Evaluation: scores of a predictor on samples, and evaluations by published protocols with reports."""
 
 from .benchmarks import BENCHMARKS, EVAL_PROTOCOLS, Benchmark, get_benchmark, get_eval_protocol
 from .compare import compare
@@ -6,13 +6,13 @@ from .pipeline import (
     EvalRequest,
     evaluation_from_files,
     evaluation_from_model,
-    finish,
+    make_report,
     run_and_report,
     select_task,
 )
 from .protocol import EvalProtocol, EvaluationError
 from .published import published
-from .report import RunMetadata, read
+from .report import RunMetadata, read_report
 from .run import Evaluation, run
 from .score import score, score_baselines
 
@@ -27,13 +27,13 @@ __all__ = [
     "EvalProtocol",
     "run_and_report",
     "compare",
-    "finish",
+    "make_report",
     "get_benchmark",
     "get_eval_protocol",
     "evaluation_from_files",
     "evaluation_from_model",
     "published",
-    "read",
+    "read_report",
     "run",
     "score",
     "score_baselines",

@@ -1,7 +1,8 @@
-"""Whether a depth prediction that is fitted before it is scored is the right way up, and in the right space.
+"""Checks of depth predictions that are aligned before they are scored: their sign and their space.
 
-Least squares on scale and shift hides both: negated depth is fitted by a negative scale to the score of the right one,
-and inverse depth to nearly that. Diagnostics of each image are kept in its row; the report warns about the whole set.
+Least squares on scale and shift hides errors of both: negated depth gets a negative scale and the score of the right
+one, inverse depth nearly that score. Diagnostics of each image are stored in its row; the report has warnings for the
+whole set.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .measure import resize_to_target, truth
 from .protocol import EvalProtocol
 from .rows import Row
 
-# Pixels that are looked at in an image, taken evenly: enough for a sign and a median.
+# Pixels of an image that are used, evenly spaced: enough for a sign and a median.
 PIXELS = 65536
 # Another space is suspected where its median relative error is below this share of the protocol's own, and by more
 # than `GAP`: predictions that are good in both spaces differ by less.
@@ -37,19 +38,19 @@ _FROM_METRES: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def uses_alignment(protocol: EvalProtocol) -> bool:
-    """Whether a protocol fits depth before it is measured."""
+    """Whether a protocol aligns depth before scoring."""
     return target_spec(protocol.target).is_distance and protocol.align != "none"
 
 
 def fitted_scale(prediction: Tensor, target: Tensor, valid: Tensor, space: str) -> float:
-    """The scale of the least-squares fit of a map to metres in ``space``: negative where near and far are exchanged.
+    """The scale of the least-squares fit of a map to metres in ``space``: negative where depth is inverted.
 
     0 for a constant map, whose scale is not determined.
 
     Args:
         prediction: one image's map ``1 h w`` in ``space``, up to scale and shift.
         target: metres ``1 h w``.
-        valid: bool ``1 h w``, somewhere true.
+        valid: bool ``1 h w`` with at least one valid pixel.
         space: one of `prediction.SPACES`.
 
     Raises:
@@ -65,9 +66,9 @@ def fit_diagnostics(prediction: Tensor, sample: Sample, protocol: EvalProtocol) 
     """The ``scale`` of the fit in the protocol's own space, and the median relative ``error`` after a fit in each.
 
     Args:
-        prediction: ``1 h w`` as it is scored.
-        sample: with truth that counts somewhere.
-        protocol: how it is scored; {} where that fits nothing.
+        prediction: ``1 h w`` before alignment.
+        sample: with valid truth somewhere.
+        protocol: how it is scored; the result is {} where it aligns nothing.
     """
     if not uses_alignment(protocol):
         return {}
@@ -77,14 +78,14 @@ def fit_diagnostics(prediction: Tensor, sample: Sample, protocol: EvalProtocol) 
     p, d = (x[::step].double().reshape(1, 1, -1) for x in (p, d))
     known = torch.ones_like(d, dtype=torch.bool)
     scale = fitted_scale(p, d, known, protocol.spaces[0])
-    # The fit of disparity leaves out what is not positive; a shift changes no fit otherwise.
+    # The fit of disparity leaves out values that are not positive; other fits do not depend on a shift.
     p = p - p.min() + 1
     errors = {space: float(((TASKS[space].align(p, d, known) - d).abs() / d).median()) for space in SPACES}
     return {"scale": float(f"{scale:.6g}"), "error": {k: float(f"{v:.6g}") for k, v in errors.items()}}
 
 
 def fit_warnings(rows: Sequence[Row], protocol: EvalProtocol) -> list[str]:
-    """What the fits of a set say against its predictions: negative scales, and a space that fits much better."""
+    """Warnings of a set: negative scales, and another space that fits much better."""
     fits: list[Mapping[str, Any]] = [row["fit"] for row in rows if row["status"] == "done" and "fit" in row]
     if not fits:
         return []
@@ -93,7 +94,7 @@ def fit_warnings(rows: Sequence[Row], protocol: EvalProtocol) -> list[str]:
     if negative:
         found.append(
             f"the scale fitted to {own.replace('_', ' ')} is negative in {negative} of {len(fits)} images: the "
-            "prediction has near and far exchanged there, which the fit hides from the scores; negate or invert it"
+            "prediction is inverted there, which the alignment hides from the scores; negate or invert it"
         )
     medians = {space: _median([fit["error"][space] for fit in fits]) for space in SPACES}
     best = min(medians, key=lambda space: medians[space])

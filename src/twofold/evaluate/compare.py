@@ -1,4 +1,4 @@
-"""Reports side by side; numbers that are not comparable are told apart, never mixed in silence."""
+"""Comparison of reports; numbers that are not comparable are marked."""
 
 from __future__ import annotations
 
@@ -10,71 +10,71 @@ from typing import Any
 
 from ..io import atomic_write, escape_markdown
 from ..io import escape_html as escape
-from .html_report import document, fact_list, html_table
+from .html_report import definition_list, document, html_table
 from .markdown import markdown_table, plain_table
 from .protocol import EvaluationError
 from .report import Report
-from .tables import BASELINE, Cell, Line, Table, column_header, counts_text, number, run_name
+from .tables import BASELINE, Cell, Table, TableRow, column_header, counts_text, format_score, run_name
 
 
 @dataclass(frozen=True)
-class Run:
-    """One of the reports: its column, its name, why it may not be compared with the first, and what else to know."""
+class ComparedRun:
+    """One of the reports: its column and name, how it differs from the first, and notes."""
 
     column: str
     name: str
-    apart: tuple[str, ...] = ()
+    differences: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
     def comparable(self) -> bool:
-        """With the first."""
-        return not self.apart
+        """Whether its scores may be compared with the first's."""
+        return not self.differences
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Scores, a metric a line and a run a column, and who the runs are."""
+    """Scores, one line for each metric and one column for each run."""
 
     title: str
     table: Table
-    runs: tuple[Run, ...]
+    runs: tuple[ComparedRun, ...]
 
     def legend(self) -> list[tuple[str, str]]:
-        """Each column and what it is, in words."""
+        """Each column and a description of its run."""
         return [(run.column, "; ".join([run.name, *run.notes])) for run in self.runs]
 
     def warnings(self) -> list[str]:
-        """What may not be compared, a line each."""
+        """Which runs are not comparable and why, a line each."""
         return [
-            f"{run.column} is not comparable with {self.runs[0].column}: {', '.join(run.apart)}"
+            f"{run.column} is not comparable with {self.runs[0].column}: {', '.join(run.differences)}"
             for run in self.runs
-            if run.apart
+            if run.differences
         ]
 
 
 def differences(first: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Why the numbers of two reports may not be compared; nothing when they may."""
-    said = []
+    """Why the numbers of two reports are not comparable; empty when they are."""
+    found = []
     mine, theirs = first["protocol"], other["protocol"]
     if mine["id"] != theirs["id"]:
-        said.append(f"another protocol ({theirs['id']} instead of {mine['id']})")
+        found.append(f"another protocol ({theirs['id']} instead of {mine['id']})")
     elif mine["fingerprint"] != theirs["fingerprint"]:
-        said.append(f"another setting of {mine['id']} ({_changed(mine['settings'], theirs['settings'])})")
+        found.append(f"another setting of {mine['id']} ({_changed(mine['settings'], theirs['settings'])})")
     if first["data"]["sha256"] != other["data"]["sha256"]:
-        said.append(f"other data ({other['data']['name']} instead of {first['data']['name']})")
+        found.append(f"other data ({other['data']['name']} instead of {first['data']['name']})")
     elif first["ids"] != other["ids"]:
         n, m = other["counts"]["evaluated"], first["counts"]["evaluated"]
-        said.append("other pictures" + (f" ({n} evaluated instead of {m})" if n != m else ""))
-    return said
+        found.append("other images" + (f" ({n} evaluated instead of {m})" if n != m else ""))
+    return found
 
 
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
     differ = sorted(k for k in {*a, *b} if a.get(k) != b.get(k))
-    return ", ".join(f"{k} {_word(k, b.get(k))} instead of {_word(k, a.get(k))}" for k in differ)
+    return ", ".join(f"{k} {_value_text(k, b.get(k))} instead of {_value_text(k, a.get(k))}" for k in differ)
 
 
-def _word(key: str, value: Any) -> str:
+def _value_text(key: str, value: Any) -> str:
     if key == "size":
         return {None: "the model's own", 0: "native"}.get(value, str(value))
     return "none" if value in (None, "", []) else str(value)
@@ -84,11 +84,11 @@ def compare(reports: Sequence[Report]) -> Comparison:
     """Several reports in one table; the best number of each metric is marked among those comparable with the first.
 
     Raises:
-        EvaluationError: no report, or they are of different kinds of truth, or fitted in different spaces, such as
-            depth and its logarithm.
+        EvaluationError: no report, or reports of different targets, or aligned in different spaces, such as depth and
+            its logarithm.
     """
     if not reports:
-        raise EvaluationError("there is no report to show")
+        raise EvaluationError("pass at least one report")
     first = reports[0]
     names = [n for n in first["metrics"] if all(n in r["metrics"] for r in reports)]
     if not names or len({r["protocol"]["settings"]["target"] for r in reports}) > 1:
@@ -98,8 +98,8 @@ def compare(reports: Sequence[Report]) -> Comparison:
     if len(spaces) > 1:
         ids = " and ".join(spaces.values())
         raise EvaluationError(
-            f"scores by {ids} are of predictions fitted in different spaces, and do not share a table; "
-            "show these reports one by one"
+            f"scores by {ids} are of predictions aligned in different spaces and do not share a table; "
+            "compare reports of one space"
         )
     runs = tuple(_run(i, report, reports) for i, report in enumerate(reports))
     lines = tuple(_line(name, first["metrics"][name], reports, runs) for name in names)
@@ -110,35 +110,41 @@ def compare(reports: Sequence[Report]) -> Comparison:
     )
 
 
-def _run(place: int, report: Report, reports: Sequence[Report]) -> Run:
-    column = ascii_uppercase[place] if place < len(ascii_uppercase) else f"{place + 1}"
-    apart = differences(reports[0], report)
+def _run(index: int, report: Report, reports: Sequence[Report]) -> ComparedRun:
+    column = ascii_uppercase[index] if index < len(ascii_uppercase) else f"{index + 1}"
+    found = differences(reports[0], report)
     notes = [
         *_settings(report, reports),
         counts_text(report["counts"]),
         *report["deviations"],
         *report["warnings"],
     ]
-    return Run(column, run_name(report), tuple(apart), tuple(notes))
+    return ComparedRun(column, run_name(report), tuple(found), tuple(notes))
 
 
 def _settings(report: Report, reports: Sequence[Report]) -> list[str]:
-    """What tells a run's model, or how it was asked, from the others'."""
-    told = ("task", "size", "seed", "ensemble", "dtype", "digest", "protocol", "frame", "scale")
-    differ = (k for k in told if len({str(r["of"].get(k)) for r in reports}) > 1 and k in report["of"])
-    return [f"{k} {str(report['of'][k])[:16] if k == 'digest' else report['of'][k]}" for k in differ]
+    """The settings of a run that differ between the runs."""
+    keys = ("task", "size", "seed", "ensemble", "dtype", "digest", "protocol", "frame", "scale")
+    differ = (
+        k for k in keys if len({str(r["subject"].get(k)) for r in reports}) > 1 and k in report["subject"]
+    )
+    return [
+        f"{k} {str(report['subject'][k])[:16] if k == 'digest' else report['subject'][k]}" for k in differ
+    ]
 
 
-def _line(name: str, metric: Mapping[str, str], reports: Sequence[Report], runs: Sequence[Run]) -> Line:
+def _line(
+    name: str, metric: Mapping[str, str], reports: Sequence[Report], runs: Sequence[ComparedRun]
+) -> TableRow:
     values = [report["scores"][name] for report in reports]
     known = [v for v, run in zip(values, runs, strict=True) if run.comparable and v is not None]
     best = (min if metric["better"] == "lower" else max)(known) if len(known) > 1 else None
     cells = []
     for value, run in zip(values, runs, strict=True):
         mark = "best" if value is not None and value == best else ""
-        why = "" if run.comparable else f"not comparable: {', '.join(run.apart)}"
-        cells.append(Cell(number(value, metric["unit"]), "doubt" if why else mark, why))
-    return Line(column_header(name, metric), BASELINE, tuple(cells))
+        why = "" if run.comparable else f"not comparable: {', '.join(run.differences)}"
+        cells.append(Cell(format_score(value, metric["unit"]), "doubt" if why else mark, why))
+    return TableRow(column_header(name, metric), BASELINE, tuple(cells))
 
 
 def comparison_text(found: Comparison) -> list[str]:
@@ -149,9 +155,9 @@ def comparison_text(found: Comparison) -> list[str]:
 def comparison_markdown(found: Comparison) -> str:
     """As a Markdown page."""
     lines = [f"# {escape_markdown(found.title)}", ""]
-    for said in found.warnings():
-        lines += [f"> **Warning**: {escape_markdown(said)}.", ""]
-    legend = [f"- {column}: {escape_markdown(said)}" for column, said in found.legend()]
+    for warning in found.warnings():
+        lines += [f"> **Warning**: {escape_markdown(warning)}.", ""]
+    legend = [f"- {column}: {escape_markdown(text)}" for column, text in found.legend()]
     return "\n".join([*lines, *markdown_table(found.table), "", *legend]) + "\n"
 
 
@@ -159,16 +165,16 @@ def comparison_page(found: Comparison) -> str:
     """As an HTML page."""
     body = [
         f"<h1>{escape(found.title)}</h1>",
-        *(f'<p class="warn">{escape(said)}.</p>' for said in found.warnings()),
+        *(f'<p class="warn">{escape(warning)}.</p>' for warning in found.warnings()),
         html_table(found.table),
         "<h2>Runs</h2>",
-        fact_list(found.legend()),
+        definition_list(found.legend()),
     ]
     return document(found.title, body)
 
 
 def write_comparison(out: Path, found: Comparison) -> dict[str, Path]:
-    """Writes ``comparison.md`` and ``comparison.html``, each whole, and gives their paths."""
+    """Write ``comparison.md`` and ``comparison.html``, atomically, and return their paths."""
     out.mkdir(parents=True, exist_ok=True)
     paths = {kind: out / f"comparison.{kind}" for kind in ("md", "html")}
     texts = {"md": comparison_markdown(found), "html": comparison_page(found)}

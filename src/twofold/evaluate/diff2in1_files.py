@@ -1,4 +1,4 @@
-"""Predictions that Diff-2-in-1's test.py wrote: numbered 8-bit files of squeezed images, red and blue exchanged."""
+"""Predictions of Diff-2-in-1's test.py: numbered 8-bit files of squeezed images with red and blue swapped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..data.folder import Folder
 from ..io import escape
 from .prediction_list import ListedPrediction
-from .predictions import FilePredictions, MissingError, decoded
+from .predictions import FilePredictions, MissingError, decode_file
 from .protocol import EvalProtocol, EvaluationError
 
 FRAME = "LUB"  # of its vectors, as of the truth it was trained on
@@ -20,19 +20,19 @@ FRAME = "LUB"  # of its vectors, as of the truth it was trained on
 class Diff2in1Predictions(FilePredictions):
     """``sn_pred_K.png``, K from 1, of the K-th test image by the file names of the normals, as evaluation.py reads it.
 
-    The program hands RGB to OpenCV's ``imwrite``, which takes it for BGR; the files are 512 x 512 whatever the images
-    are. Its ``sn_gt_K.png``, the truth as the program saw it, are not read.
+    The program passes RGB to OpenCV's ``imwrite``, which expects BGR; the files are 512 x 512 for images of any size.
+    Its ``sn_gt_K.png``, the resized truth, are not read.
     """
 
     def __init__(self, root: Path, protocol: EvalProtocol, folder: Folder) -> None:
-        """Numbers the images of ``folder``, which has to hold the whole split that was predicted.
+        """Number the images of ``folder``, which has to be the whole split that was predicted.
 
         Raises:
-            EvaluationError: the protocol scores something else than normals, or there are other files than images.
+            EvaluationError: the protocol scores another target, or files and images do not match.
         """
         if protocol.target != "normals":
             raise EvaluationError(
-                f"--layout diff2in1 is of normals, and {protocol.id} scores {protocol.target}; leave it out"
+                f"--layout diff2in1 is for normals, and {protocol.id} scores {protocol.target}; leave it out"
             )
         super().__init__(root, protocol, frame=FRAME, stretch=True)
         self._listed = {}
@@ -49,15 +49,15 @@ class Diff2in1Predictions(FilePredictions):
             kind = "belongs to no image" if other[0] in there else "is missing"
             raise EvaluationError(
                 f"{escape(root)} has {len(there)} files sn_pred_K.png and the data have {len(self._names)} images: "
-                f"{other[0]} {kind}. They pair by their order; give all files and the whole split that was predicted"
+                f"{other[0]} {kind}. They are paired by order; pass all files and the whole split that was predicted"
             )
 
-    def unpaired(self, asked: Iterable[Mapping[str, Any]]) -> list[str]:
-        """None: files and images were counted."""
+    def unpaired(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Empty: `__init__` checks that files and images match."""
         return []
 
-    def _decoded(self, path: Path, said: ListedPrediction) -> Tensor:
-        return decoded(path, self.protocol.target).flip(0)
+    def _decode(self, path: Path, listed: ListedPrediction) -> Tensor:
+        return decode_file(path, self.protocol.target).flip(0)
 
     def _path(self, id: str, row: Mapping[str, Any]) -> tuple[Path, ListedPrediction]:
         if id not in self._names:

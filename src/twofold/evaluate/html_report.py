@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: plain CSS, pictures inside."""
+"""A report as one self-contained HTML file: plain CSS, images inside."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from .tables import (
     Cell,
     Table,
     counts_text,
+    format_score,
     group_table,
-    number,
     own_table,
     published_tables,
     run_name,
@@ -41,9 +41,9 @@ td:first-child, th:first-child { text-align: left; padding-left: .4rem; }
 td.source { font-size: .8rem; color: var(--dim); white-space: normal; text-align: left; max-width: 30rem; }
 td:first-child { white-space: normal; min-width: 13rem; }
 .note { font-size: .78rem; color: var(--dim); font-weight: 400; }
-tr.ours td { background: var(--soft); font-weight: 700; color: var(--mark); }
+tr.own td { background: var(--soft); font-weight: 700; color: var(--mark); }
 .own { font-weight: 700; color: var(--mark); }
-tr.ours td.source { font-weight: 400; color: var(--dim); }
+tr.own td.source { font-weight: 400; color: var(--dim); }
 ol.sources { font-size: .82rem; max-width: 100ch; padding-left: 1.6rem; } a { color: inherit; }
 .doubt { text-decoration: underline dotted; cursor: help; } .best { color: var(--mark); font-weight: 700; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 1rem 0; font-size: .9rem; }
@@ -58,50 +58,50 @@ code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .88e
 """
 
 
-def page(report: Mapping[str, Any], examples: Sequence[ReportExample] = ()) -> str:
-    """The report as one HTML page, with pictures of examples."""
+def html_document(report: Mapping[str, Any], examples: Sequence[ReportExample] = ()) -> str:
+    """The report as one HTML page, with the images of examples."""
     benchmark = report["benchmark"]
     name = benchmark["title"] if benchmark else report["data"]["name"]
     title = f"{run_name(report)} on {name}"
     notes = [report["protocol"]["notes"], benchmark["notes"] if benchmark else ""]
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="dim">{escape(_underline(report))}</p>',
+        f'<p class="dim">{escape(_subtitle(report))}</p>',
         *(f'<p class="warn">{escape(_sentence(line))}</p>' for line in report["warnings"]),
         "<h2>Scores</h2>",
         html_table(own_table(report)),
         *(f'<p class="dim">{escape(note)}</p>' for note in notes if note),
         *_groups(report),
-        *_pictures(report, examples),
+        *_images(report, examples),
         *_published(report),
         "<h2>What decided the numbers</h2>",
-        fact_list(summary_rows(report)),
-        *(_named(kind, report) for kind in ("failed", "skipped") if report[kind]),
+        definition_list(summary_rows(report)),
+        *(_listed(kind, report) for kind in ("failed", "skipped") if report[kind]),
     ]
     return document(title, body)
 
 
-def _underline(report: Mapping[str, Any]) -> str:
-    said = [report["protocol"]["id"], counts_text(report["counts"]), report["made"][:10]]
-    return " · ".join(said)
+def _subtitle(report: Mapping[str, Any]) -> str:
+    parts = [report["protocol"]["id"], counts_text(report["counts"]), report["created"][:10]]
+    return " · ".join(parts)
 
 
 def _groups(report: Mapping[str, Any]) -> list[str]:
     table = group_table(report)
-    return [f"<h2>By {escape(report['group'])}</h2>", html_table(table)] if table.lines else []
+    return [f"<h2>By {escape(report['group'])}</h2>", html_table(table)] if table.rows else []
 
 
 def _published(report: Mapping[str, Any]) -> list[str]:
     tables, sources = published_tables(report)
     if not tables:
         return []
-    listed = "".join(f"<li>{_linked(source)}</li>" for source in sources)
+    listed = "".join(f"<li>{_with_link(source)}</li>" for source in sources)
     parts = [part for title, table in tables for part in (f"<h2>{escape(title)}</h2>", html_table(table))]
     return [*parts, f'<ol class="dim sources">{listed}</ol>']
 
 
-def _linked(source: str) -> str:
-    """A source, its address made a link."""
+def _with_link(source: str) -> str:
+    """A source with its URL as a link."""
     before, address, after = source.partition("https://")
     if not address:
         return escape(source)
@@ -121,13 +121,13 @@ def document(title: str, body: Sequence[str]) -> str:
 
 
 def html_table(table: Table) -> str:
-    """A table of scores; why a number is doubted is said when the pointer rests on it."""
-    last = any(line.source for line in table.lines)
+    """A table of scores; the reason of a doubt is the tooltip."""
+    last = any(line.source for line in table.rows)
     head = "".join(
         f"<th>{escape(column)}</th>" for column in ("", *table.columns, *(["source"] if last else []))
     )
     lines = []
-    for line in table.lines:
+    for line in table.rows:
         note = f'<br><span class="note">{escape(line.note)}</span>' if line.note else ""
         cells = "".join(map(_cell, line.cells))
         source = f'<td class="source">{escape(line.source)}</td>' if last else ""
@@ -139,36 +139,36 @@ def html_table(table: Table) -> str:
 def _cell(cell: Cell) -> str:
     if not cell.mark:
         return f"<td>{escape(cell.text)}</td>"
-    told = f' title="{escape(cell.why)}"' if cell.why else ""
+    tooltip = f' title="{escape(cell.reason)}"' if cell.reason else ""
     question = "?" if cell.mark == "doubt" else ""
-    return f'<td><span class="{cell.mark}"{told}>{escape(cell.text)}{question}</span></td>'
+    return f'<td><span class="{cell.mark}"{tooltip}>{escape(cell.text)}{question}</span></td>'
 
 
-def fact_list(said: Sequence[tuple[str, str]]) -> str:
-    """Pairs of words."""
-    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in said) + "</dl>"
+def definition_list(pairs: Sequence[tuple[str, str]]) -> str:
+    """(Name, text) pairs as a definition list."""
+    return "<dl>" + "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in pairs) + "</dl>"
 
 
-def _pictures(report: Mapping[str, Any], examples: Sequence[ReportExample]) -> list[str]:
+def _images(report: Mapping[str, Any], examples: Sequence[ReportExample]) -> list[str]:
     if not examples:
         return []
     metric = report["examples"]["metric"]
     unit = report["metrics"].get(metric, {}).get("unit", "")
-    parts = ["<h2>Pictures</h2>", f'<p class="dim">By {escape(metric)} of each picture alone.</p>']
+    parts = ["<h2>Images</h2>", f'<p class="dim">By {escape(metric)} of each image.</p>']
     for one in examples:
         figures = "".join(
             f'<figure><img alt="{escape(name)}" src="{data}"><figcaption>{escape(name)}</figcaption></figure>'
-            for name, data in one.pictures
+            for name, data in one.images
         )
-        head = f"{one.which}: <code>{escape(one.id)}</code>, {escape(metric)} {number(one.value, unit)}"
+        head = f"{one.which}: <code>{escape(one.id)}</code>, {escape(metric)} {format_score(one.value, unit)}"
         parts.append(f'<h3>{head}</h3><div class="example">{figures}</div>')
     return parts
 
 
-def _named(kind: str, report: Mapping[str, Any]) -> str:
+def _listed(kind: str, report: Mapping[str, Any]) -> str:
     total = sum(report["counts"][kind].values())
     lines = "".join(
-        f"<li><code>{escape(one['id'])}</code>: {escape(one.get('error') or one['why'])}</li>"
+        f"<li><code>{escape(one['id'])}</code>: {escape(one.get('error') or one['reason'])}</li>"
         for one in report[kind]
     )
     more = f"<li>and {total - len(report[kind])} more</li>" if total > len(report[kind]) else ""

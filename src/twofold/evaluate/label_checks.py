@@ -1,4 +1,4 @@
-"""Whether the labels of an evaluation can tell predictions apart: where all are empty, every score is perfect."""
+"""Checks of the labels of an evaluation: where all are empty, a prediction without content scores perfectly."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .rows import Row
 
 
 def label_extent(sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
-    """The ``least`` and ``most`` value of a label where it is scored; {} of targets that may be constant."""
+    """The ``least`` and ``most`` value of a label at valid pixels; {} for targets that may be constant."""
     spec = target_spec(protocol.target)
     if not (spec.is_share or spec.is_ids):
         return {}
@@ -22,7 +22,7 @@ def label_extent(sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
 
 
 def label_warnings(rows: Sequence[Row], protocol: EvalProtocol) -> list[str]:
-    """What the labels of a set say against its scores: all masks empty or full, or all ids the same."""
+    """Warnings of a set: all masks empty or full, or all ids the same."""
     found = [row["labels"] for row in rows if row["status"] == "done" and "labels" in row]
     problem = constant_labels(protocol.target, [Extent(e["least"], e["most"]) for e in found])
     return [f"{problem}. A prediction without any content scores as well"] if problem else []

@@ -7,12 +7,12 @@ from typing import Any
 
 from ..io import escape, escape_markdown
 from .tables import (
-    OURS,
+    OWN,
     Cell,
-    Line,
     Table,
+    TableRow,
+    format_score,
     group_table,
-    number,
     own_table,
     published_tables,
     run_name,
@@ -20,7 +20,7 @@ from .tables import (
 )
 
 
-def document(report: Mapping[str, Any]) -> str:
+def markdown_document(report: Mapping[str, Any]) -> str:
     """The report as one Markdown page."""
     benchmark = report["benchmark"]
     name = benchmark["name"] if benchmark else report["data"]["name"]
@@ -32,7 +32,7 @@ def document(report: Mapping[str, Any]) -> str:
     for note in (report["protocol"]["notes"], benchmark["notes"] if benchmark else ""):
         parts += [escape_markdown(note), ""] if note else []
     groups = group_table(report)
-    if groups.lines:
+    if groups.rows:
         parts += [f"## By {escape_markdown(report['group'])}", "", *markdown_table(groups), ""]
     tables, sources = published_tables(report)
     for title, table in tables:
@@ -41,21 +41,21 @@ def document(report: Mapping[str, Any]) -> str:
         parts += [*(f"{n}. {escape_markdown(source)}" for n, source in enumerate(sources, 1)), ""]
     parts += _examples(report)
     for kind in ("failed", "skipped"):
-        parts += _named(kind, report)
+        parts += _listed(kind, report)
     return "\n".join(parts).rstrip() + "\n"
 
 
 def markdown_table(table: Table) -> list[str]:
-    """A table's lines; the run's own in bold, doubtful numbers with a question mark."""
-    last = any(line.source or line.note for line in table.lines)
+    """A table in Markdown; the run's own row in bold, doubtful numbers with a question mark."""
+    last = any(line.source or line.note for line in table.rows)
     head = f"| | {' | '.join(map(escape_markdown, table.columns))} |{' source |' if last else ''}"
     rule = "|---|" + "---:|" * len(table.columns) + ("---|" if last else "")
-    return [head, rule, *(_line(line, last) for line in table.lines)]
+    return [head, rule, *(_line(line, last) for line in table.rows)]
 
 
-def _line(line: Line, last: bool) -> str:
-    cells = (_cell(cell, line.kind == OURS) for cell in line.cells)
-    name = f"**{escape_markdown(line.name)}**" if line.kind == OURS else escape_markdown(line.name)
+def _line(line: TableRow, last: bool) -> str:
+    cells = (_cell(cell, line.kind == OWN) for cell in line.cells)
+    name = f"**{escape_markdown(line.name)}**" if line.kind == OWN else escape_markdown(line.name)
     source = f" {escape_markdown(' '.join(filter(None, (line.source, line.note))))} |" if last else ""
     return f"| {name} | {' | '.join(cells)} |{source}"
 
@@ -63,18 +63,18 @@ def _line(line: Line, last: bool) -> str:
 def _cell(cell: Cell, bold: bool) -> str:
     if not cell.text:
         return ""
-    around = "**" if bold or cell.mark in ("own", "best") else ""
-    return f"{around}{escape_markdown(cell.text)}{around}{' (?)' if cell.mark == 'doubt' else ''}"
+    emphasis = "**" if bold or cell.mark in ("own", "best") else ""
+    return f"{emphasis}{escape_markdown(cell.text)}{emphasis}{' (?)' if cell.mark == 'doubt' else ''}"
 
 
 def _doubts(table: Table) -> list[str]:
-    said = [
-        escape_markdown(f"- (?) {line.name}, {column}: {cell.why}.")
-        for line in table.lines
+    found = [
+        escape_markdown(f"- (?) {line.name}, {column}: {cell.reason}.")
+        for line in table.rows
         for column, cell in zip(table.columns, line.cells, strict=True)
         if cell.mark == "doubt"
     ]
-    return [*said, ""] if said else []
+    return [*found, ""] if found else []
 
 
 def _examples(report: Mapping[str, Any]) -> list[str]:
@@ -83,34 +83,35 @@ def _examples(report: Mapping[str, Any]) -> list[str]:
     unit = report["metrics"].get(metric, {}).get("unit", "")
     lines = [
         f"- {which}: {escape_markdown(found[which]['id'])}, {escape_markdown(metric)} "
-        f"{number(found[which]['value'], unit)}"
+        f"{format_score(found[which]['value'], unit)}"
         for which in ("best", "median", "worst")
         if which in found
     ]
-    return ["## Pictures", "", *lines, ""] if lines else []
+    return ["## Images", "", *lines, ""] if lines else []
 
 
-def _named(kind: str, report: Mapping[str, Any]) -> list[str]:
-    named: Sequence[Mapping[str, str]] = report[kind]
-    if not named:
+def _listed(kind: str, report: Mapping[str, Any]) -> list[str]:
+    listed: Sequence[Mapping[str, str]] = report[kind]
+    if not listed:
         return []
     total = sum(report["counts"][kind].values())
-    more = [f"- and {total - len(named)} more; rows.jsonl names all"] if total > len(named) else []
+    more = [f"- and {total - len(listed)} more; rows.jsonl lists all"] if total > len(listed) else []
     lines = (
-        f"- {escape_markdown(one['id'])}: {escape_markdown(one.get('error') or one['why'])}" for one in named
+        f"- {escape_markdown(one['id'])}: {escape_markdown(one.get('error') or one['reason'])}"
+        for one in listed
     )
     return [f"## {kind.capitalize()}: {total}", "", *lines, *more, ""]
 
 
 def plain_table(table: Table) -> list[str]:
-    """A table for a terminal, in columns."""
+    """A table as plain text in aligned columns."""
     head = ["", *map(escape, table.columns)]
     rows = [
         [
             escape(line.name),
             *(escape(cell.text) + {"doubt": "?", "best": "*"}.get(cell.mark, "") for cell in line.cells),
         ]
-        for line in table.lines
+        for line in table.rows
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [

@@ -1,4 +1,4 @@
-"""One picture under a protocol: which of its truth counts, how its prediction is fitted, what is measured."""
+"""One image under a protocol: valid pixels, alignment of the prediction, and metrics."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from .protocol import EvalProtocol, EvaluationError
 # Families of metrics of class ids, which are made for a number of classes.
 _CLASS_FAMILIES: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]]] = {
     "semantic": semantic_metrics,
-    # A class that is nowhere counts as 0.
+    # An absent class counts as 0.
     "semantic_zero": partial(semantic_metrics, absent="zero"),
     "parsing": lambda classes, ignore: parsing_metrics(classes - 1, ignore),
 }
-# Windows cut out of image and truth: height and width, at the bottom, in the middle (KITTI's own benchmark).
+# Windows that image and truth are cropped to: height and width, at the bottom centre (KITTI's own benchmark).
 WINDOWS: dict[str, tuple[int, int]] = {"kitti_benchmark": (352, 1216)}
-# Above it a prediction of another shape than its picture is a prediction of another picture.
-SHAPE_SLACK = 0.02
+# Above it (log of the ratio of aspect ratios) a prediction is of another image.
+SHAPE_TOLERANCE = 0.02
 
 Sums = dict[str, Tensor]
 
@@ -88,15 +88,15 @@ def _family(name: str, classes: int, protocol: EvalProtocol) -> Mapping[str, Any
 
 
 def crop_to_window(sample: Sample, name: str) -> Sample:
-    """The sample cut to the window; one that already has its size stays as it is.
+    """The sample cropped to the window; one of its size stays as it is.
 
     Raises:
-        EvaluationError: there is no such window, or the picture is smaller.
+        EvaluationError: there is no such window, or the image is smaller.
     """
     if not name:
         return sample
     if name not in WINDOWS:
-        raise EvaluationError(f"no window is called {name!r}; there are {', '.join(WINDOWS)}")
+        raise EvaluationError(f"unknown window {name!r}; use one of {', '.join(WINDOWS)}")
     (h, w), (height, width) = WINDOWS[name], sample.image.shape[-2:]
     if height < h or width < w:
         raise EvaluationError(f"{sample.id}: {width}x{height} is smaller than the window {name}, {w}x{h}")
@@ -113,7 +113,7 @@ def crop_to_window(sample: Sample, name: str) -> Sample:
 
 
 def truth(sample: Sample, protocol: EvalProtocol) -> tuple[Tensor, Tensor]:
-    """What a prediction is held against: the target ``c h w``, and ``1 h w`` where it counts."""
+    """The target ``c h w`` of a sample, and where it is valid under the protocol, ``1 h w``."""
     target, valid = sample.targets[protocol.target], sample.valid[protocol.target]
     if protocol.valid_range is not None:
         low, high = protocol.valid_range
@@ -128,24 +128,24 @@ def check_shape(prediction: Tensor, target: Tensor, stretch: bool = False) -> No
     (h, w), (height, width) = prediction.shape[-2:], target.shape[-2:]
     if prediction.shape[0] != target.shape[0]:
         raise EvaluationError(f"it has {prediction.shape[0]} channels, and its truth has {target.shape[0]}")
-    if not stretch and abs(math.log(w * height / (h * width))) > SHAPE_SLACK:
+    if not stretch and abs(math.log(w * height / (h * width))) > SHAPE_TOLERANCE:
         raise EvaluationError(
-            f"it is {w}x{h}, its picture {width}x{height}; is it of another picture? Of a picture that was squeezed to "
-            "this shape: --stretch"
+            f"it is {w}x{h}, its image {width}x{height}; is it of another image? Pass --stretch if its image was "
+            "squeezed to this shape"
         )
 
 
 def resize_to_target(prediction: Tensor, target: Tensor, name: str, stretch: bool = False) -> Tensor:
-    """A prediction at its truth's size: bilinear, or the nearest where halfway between two values is none.
+    """A prediction resized to its truth: bilinear, or nearest where values cannot be interpolated.
 
     Args:
         prediction: ``c h w``.
         target: ``c H W``, the truth.
         name: of the target.
-        stretch: accept another shape: the prediction is of an image that was squeezed to it.
+        stretch: accept another aspect ratio: the prediction is of an image that was squeezed to it.
 
     Raises:
-        EvaluationError: as `check_shape`: it is of another picture or task.
+        EvaluationError: see `check_shape`.
     """
     check_shape(prediction, target, stretch)
     size = (int(target.shape[-2]), int(target.shape[-1]))
@@ -155,10 +155,9 @@ def resize_to_target(prediction: Tensor, target: Tensor, name: str, stretch: boo
 
 
 def resize_8bit(vectors: Tensor, size: Sequence[int]) -> Tensor:
-    """Vectors ``3 h w`` stored in three bytes each and resized as such a file: bilinear, and rounded once more.
+    """Vectors ``3 h w`` quantized to 8 bits, resized bilinearly, and quantized again.
 
-    As OpenCV resizes 8-bit images, but for 1 level of 255 here and there, where that cuts sums off. The vectors are not
-    of unit length.
+    As OpenCV resizes 8-bit images, up to 1 level of 255, because it truncates sums. The vectors are not normalized.
     """
     levels = to_levels(vectors.float())
     if tuple(levels.shape[-2:]) != tuple(size):
@@ -166,23 +165,23 @@ def resize_8bit(vectors: Tensor, size: Sequence[int]) -> Tensor:
     return levels / 127.5 - 1
 
 
-def aligned(prediction: Tensor, target: Tensor, valid: Tensor, protocol: EvalProtocol) -> Tensor:
-    """A prediction as the metrics compare it; see ``EvalProtocol.align``.
+def align_prediction(prediction: Tensor, target: Tensor, valid: Tensor, protocol: EvalProtocol) -> Tensor:
+    """A prediction after the alignment of the protocol; see ``EvalProtocol.align``.
 
     Raises:
-        EvaluationError: it is NaN or infinite where truth counts, or cannot be fitted.
+        EvaluationError: it is NaN or infinite at a valid pixel, or cannot be fitted.
     """
     if not bool(prediction[valid.expand_as(prediction)].isfinite().all()):
-        raise EvaluationError("it is NaN or infinite where truth counts")
+        raise EvaluationError("it is NaN or infinite at valid pixels of the truth")
     if protocol.target != "depth":
         return prediction
-    seen = valid
+    fitted = valid
     if protocol.fit_columns:
-        seen = valid & fit_grid(*target.shape[-2:], protocol.fit_columns, width_only=True)
+        fitted = valid & fit_grid(*target.shape[-2:], protocol.fit_columns, width_only=True)
     try:
         if protocol.align not in ALIGNMENTS:
-            return clipped(TASKS[protocol.align].align(prediction, target, seen), protocol.clip or ANYTHING)
-        return ALIGNMENTS[protocol.align](prediction, target, seen, protocol.clip or ANYTHING)
+            return clipped(TASKS[protocol.align].align(prediction, target, fitted), protocol.clip or ANYTHING)
+        return ALIGNMENTS[protocol.align](prediction, target, fitted, protocol.clip or ANYTHING)
     except ValueError as error:
         raise EvaluationError(f"it cannot be fitted: {error}") from None
 
@@ -194,15 +193,17 @@ def measure(
 
     Args:
         prediction: ``c h w`` of the sample, cropped to the window, in a space of the protocol.
-        sample: with truth that counts somewhere.
-        protocol: how to score.
-        classes: how many, of ids.
+        sample: with valid truth somewhere.
+        protocol: how it is scored.
+        classes: number of classes, of ids.
 
     Raises:
         EvaluationError: the prediction has no score.
     """
     target, valid = truth(sample, protocol)
-    compared = aligned(resize_to_target(prediction, target, protocol.target), target, valid, protocol)
+    compared = align_prediction(
+        resize_to_target(prediction, target, protocol.target), target, valid, protocol
+    )
     try:
         sums = measure_many(get_metrics(protocol, classes), compared, target, valid)
     except ValueError as error:
@@ -222,18 +223,18 @@ def baselines(sample: Sample, protocol: EvalProtocol) -> dict[str, Sums]:
 
 
 def angle_by_frame(prediction: Tensor, sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
-    """The mean angle to the truth, in degrees, were a prediction of vectors in each frame; {} of anything else.
+    """The mean angle to the truth in degrees if the predicted vectors were in each frame; {} for other targets.
 
-    Vectors in the wrong frame are some 30 to 90 degrees off and look like those of a bad model.
+    Vectors in a wrong frame are some 30 to 90 degrees off, which could pass for a bad model.
     """
     if protocol.target != "normals":
         return {}
     target, valid = truth(sample, protocol)
-    said = resize_to_target(prediction, target, protocol.target)
-    apart = (angle(convert_frame(said, frame, "RUB"), target)[valid[0]].mean() for frame in FRAMES)
-    return {frame: round(float(degrees), 3) for frame, degrees in zip(FRAMES, apart, strict=True)}
+    resized = resize_to_target(prediction, target, protocol.target)
+    angles = (angle(convert_frame(resized, frame, "RUB"), target)[valid[0]].mean() for frame in FRAMES)
+    return {frame: round(float(degrees), 3) for frame, degrees in zip(FRAMES, angles, strict=True)}
 
 
-def as_target(prediction: Tensor, frame: str | None) -> Tensor:
-    """A map of vectors in the frame of every target, RUB; any other map as it is."""
+def to_rub(prediction: Tensor, frame: str | None) -> Tensor:
+    """A map of vectors in the frame of the targets, RUB; any other map as it is."""
     return prediction if frame in (None, "RUB") else convert_frame(prediction, frame, "RUB")

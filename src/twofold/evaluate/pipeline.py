@@ -1,4 +1,4 @@
-"""A whole evaluation: put together, run, and reported."""
+"""An evaluation from request to report."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from .measure import measure
 from .pose import CocoResults, is_pose
 from .predictions import FilePredictions, ModelPredictions, PredictionSource, check_model
 from .protocol import EvalProtocol, EvaluationError
-from .report import Report, RunMetadata, assemble, write
+from .report import Report, RunMetadata, assemble, write_report
 from .rows import read_all
 from .run import Evaluation, data_identity, origins, run
 
 if TYPE_CHECKING:
     from ..checkpoints import Model, Network
 
-# A model's description says where it lies, which decides no number.
-_INCIDENTAL = ("model",)
+# Entries of a model's metadata that decide no number: its place.
+_IGNORED = ("model",)
 
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What is asked: which data, scored how, how much of it.
+    """What is evaluated: which data, by which protocol, how much of it.
 
     Attributes:
-        folder: samples with truth.
+        folder: samples with ground truth.
         protocol: how they are scored.
         out: folder of the results.
-        benchmark: that the data are of; None for one's own.
-        count: the first so many samples; 0 for all.
-        shard: this process's share, see `run.Evaluation`.
-        allow_synthetic: whether pictures that no camera took may be scored.
-        group: entry of the manifest's rows by which scores are given apart as well; the benchmark's own when empty.
+        benchmark: of the data; None for one's own.
+        count: only the first samples; 0 for all.
+        shard: this process's part, see `run.Evaluation`.
+        allow_synthetic: whether rendered and generated images may be scored.
+        group: key of the manifest's rows by which scores are also reported separately; the benchmark's when empty.
     """
 
     folder: Folder
@@ -60,38 +60,40 @@ class EvalRequest:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of the samples that are asked for."""
+        """Of the requested samples."""
         return self.folder.ids[: self.count or None]
 
 
 def num_classes(folder: Folder, protocol: EvalProtocol) -> int:
-    """How many classes there are: what the protocol says, or as many as the data's header lists."""
+    """The number of classes: the protocol's, or that of the data's header; 0 where neither has it."""
     if protocol.classes:
         return protocol.classes
     try:
         return max(class_names(folder.header), default=-1) + 1
-    except ValueError:  # whoever measures ids says that it needs to know how many there are
+    except ValueError:  # reported where a metric needs it
         return 0
 
 
 def check_provenance(request: EvalRequest) -> None:
-    """EvaluationError for pictures that no camera took, unless they are meant or allowed."""
-    meant = {"real", request.benchmark.origin if request.benchmark else "real"}
-    strange = {kind: n for kind, n in origins(request.folder, set(request.ids)).items() if kind not in meant}
-    if strange and not request.allow_synthetic:
-        found = " and ".join(f"{n} {kind}" for kind, n in sorted(strange.items()))
+    """EvaluationError for rendered or generated images, unless the benchmark has them or the request allows them."""
+    expected = {"real", request.benchmark.origin if request.benchmark else "real"}
+    unexpected = {
+        kind: n for kind, n in origins(request.folder, set(request.ids)).items() if kind not in expected
+    }
+    if unexpected and not request.allow_synthetic:
+        found = " and ".join(f"{n} {kind}" for kind, n in sorted(unexpected.items()))
         raise EvaluationError(
-            f"{escape(request.folder.root)} has {found} pictures, and scores are of photographs; "
-            "--allow-synthetic scores them all the same, and the report says so"
+            f"{escape(request.folder.root)} has {found} images, and scores are of photographs; "
+            "pass --allow-synthetic to score them, which the report notes"
         )
-    folder, asked = request.folder, set(request.ids)
-    # What `twofold create` stores of a predicted depth: its numbers are no metres.
-    depths = [r for r in folder.rows if r["id"] in asked and "depth" in (r.get("targets") or {})]
+    folder, ids = request.folder, set(request.ids)
+    # `twofold create` stores predicted depth, which is not in metres.
+    depths = [r for r in folder.rows if r["id"] in ids and "depth" in (r.get("targets") or {})]
     relative = next((r["id"] for r in depths if folder.descriptor(r, "depth").get("relative")), None)
     if relative is not None:
         raise EvaluationError(
-            f"{escape(folder.root)}: the depth of {relative} is a prediction, known up to scale and shift, and nothing "
-            "can be measured against it"
+            f"{escape(folder.root)}: the depth of {relative} is a prediction, known up to scale and shift; evaluate "
+            "on data with ground truth"
         )
 
 
@@ -106,15 +108,15 @@ def evaluation_from_model(
     """An evaluation of a model.
 
     Args:
-        request: what is asked.
-        predictor: the model's, with its ensemble.
-        size: longest edge it works at, in place of the protocol's; 0 for the picture's own.
+        request: data and protocol.
+        predictor: the model's, with its ensemble size.
+        size: longest edge of its input, in place of the protocol's; 0 for the image's own.
         seed: in place of the protocol's.
         dtype: of its weights, for the record.
-        name: to call it by.
+        name: of the model, for the record.
 
     Raises:
-        EvaluationError: the protocol does not score what the model predicts, or the pictures are no photographs.
+        EvaluationError: the protocol does not score what the model predicts, or the images are no photographs.
     """
     protocol = request.protocol
     check_model(predictor, protocol)
@@ -123,7 +125,7 @@ def evaluation_from_model(
         "size": predictor.size if longest is None else longest,
         "seed": protocol.seed if seed is None else seed,
     }
-    about = {k: v for k, v in predictor.metadata.items() if k not in _INCIDENTAL}
+    about = {k: v for k, v in predictor.metadata.items() if k not in _IGNORED}
     of = {
         "kind": "model",
         **about,
@@ -133,9 +135,9 @@ def evaluation_from_model(
     }
     of |= used
     deviations = [
-        f"{what} {used[what]} in place of {said}"
-        for what, said in (("size", protocol.size), ("seed", protocol.seed))
-        if said is not None and used[what] != said
+        f"{what} {used[what]} in place of {value}"
+        for what, value in (("size", protocol.size), ("seed", protocol.seed))
+        if value is not None and used[what] != value
     ]
     source = ModelPredictions(predictor, used["size"], used["seed"], predictor.ensemble)
     called = {"model": name or str(predictor.metadata.get("model", "model"))}
@@ -150,18 +152,18 @@ def evaluation_from_files(
     stretch: bool = False,
     layout: str = "",
 ) -> tuple[Evaluation, RunMetadata]:
-    """An evaluation of stored predictions; of people, of a file of COCO's results.
+    """An evaluation of stored predictions; for keypoints, of a COCO results file.
 
     Args:
-        request: what is asked.
+        request: data and protocol.
         root: folder of the predictions.
         scale: what stored numbers are multiplied by, see `predictions.FilePredictions`.
         frame: of stored vectors.
         stretch: whether maps of another shape are stretched to that of their image.
-        layout: ``diff2in1`` for a folder of Diff-2-in-1's program, which fixes these three (`Diff2in1Predictions`).
+        layout: ``diff2in1`` for a folder of Diff-2-in-1's test.py, which sets the three above (`Diff2in1Predictions`).
 
     Raises:
-        EvaluationError: as there and of `evaluation_from_model`.
+        EvaluationError: see `predictions.FilePredictions` and `evaluation_from_model`.
     """
     protocol = request.protocol
     if is_pose(protocol):
@@ -182,25 +184,25 @@ def _build(
     request: EvalRequest,
     source: PredictionSource,
     of: Mapping[str, Any],
-    said: Mapping[str, Any],
+    subject: Mapping[str, Any],
     deviations: Sequence[str],
 ) -> tuple[Evaluation, RunMetadata]:
     check_provenance(request)
     if is_pose(request.protocol) and find_spec("pycocotools") is None:
         raise ImportError("average precision needs pycocotools; pip install 'twofold[pose]'")
     folder, protocol = copy(request.folder), request.protocol
-    folder.targets = (protocol.target,)  # the others need not be read
+    folder.targets = (protocol.target,)  # the others are not read
     ids = request.ids
     if not ids:
-        raise EvaluationError(f"{escape(folder.root)} has no pictures; there is nothing to evaluate")
+        raise EvaluationError(f"{escape(folder.root)} has no images; there is nothing to evaluate")
     identity = {
         "protocol": protocol.id,
         "fingerprint": protocol.fingerprint,
         "data": data_identity(folder),
-        "of": dict(of),
+        "subject": dict(of),
     }
     notes = [
-        f"{n} of the pictures are {kind}, not photographs"
+        f"{n} of the images are {kind}, not photographs"
         for kind, n in sorted(origins(folder, set(ids)).items())
         if kind != "real" and (request.benchmark is None or kind != request.benchmark.origin)
     ]
@@ -209,19 +211,23 @@ def _build(
     )
     group = request.group or (request.benchmark.group if request.benchmark else "")
     if request.group and not any(request.group in row for row in folder.rows):
-        raise EvaluationError(f"no row of {escape(folder.root)} has an entry {request.group!r} to group by")
+        raise EvaluationError(
+            f"no row of {escape(folder.root)} has the key {request.group!r}; pass one of its keys as --group"
+        )
     if not any(group in row for row in folder.rows):
-        group = ""  # not every layout of a benchmark says it
-    return job, RunMetadata(said, request.benchmark, ids, deviations, notes=notes, group=group)
+        group = ""  # not every layout of a benchmark has it
+    return job, RunMetadata(subject, request.benchmark, ids, deviations, notes=notes, group=group)
 
 
-def finish(job: Evaluation, metadata: RunMetadata, pictures: bool = True) -> tuple[Report, dict[str, Path]]:
-    """Writes the report of an evaluation that has run: of the rows of every process so far.
+def make_report(
+    job: Evaluation, metadata: RunMetadata, images: bool = True
+) -> tuple[Report, dict[str, Path]]:
+    """Write the report of an evaluation that has run, from the rows of every process so far.
 
     Args:
         job: what was evaluated, see `run.run`.
-        metadata: what the report says beside the numbers.
-        pictures: whether the best, the middle and the worst picture are drawn.
+        metadata: what the report has beside the numbers.
+        images: whether the best, the median and the worst image are in the HTML report.
 
     Returns:
         The report, and the files it was written to.
@@ -232,45 +238,45 @@ def finish(job: Evaluation, metadata: RunMetadata, pictures: bool = True) -> tup
         left = job.source.unpaired(row for row in map(job.described, job.folder.rows) if row["id"] in asked)
         if left:
             report["warnings"].append(
-                f"of the files among the predictions, {len(left)} belong to no picture that was asked for, such as "
+                f"of the files among the predictions, {len(left)} belong to no requested image, such as "
                 f"{left[0]}"
             )
-    return report, write(job.out, report, examples(job, report) if pictures else [])
+    return report, write_report(job.out, report, examples(job, report) if images else [])
 
 
-def run_and_report(job: Evaluation, metadata: RunMetadata, pictures: bool = True) -> Report:
-    """Runs an evaluation to its end, or goes on with it, and gives its report; `run.run` and `finish` in one."""
+def run_and_report(job: Evaluation, metadata: RunMetadata, images: bool = True) -> Report:
+    """Run or resume an evaluation and return its report: `run.run` and `make_report`."""
     for _ in run(job, range(len(metadata.selected))):
         pass
-    return finish(job, metadata, pictures)[0]
+    return make_report(job, metadata, images)[0]
 
 
 def select_task(
     model: Model | Network, protocols: Sequence[EvalProtocol], asked: str = ""
 ) -> tuple[str, EvalProtocol]:
-    """The model's task, and the first of the protocols, that belong together; the task is ``asked`` if that is said.
+    """A task of the model, and the first of the protocols that scores it; the task is ``asked`` unless that is empty.
 
     Raises:
-        EvaluationError: none do.
+        EvaluationError: there is none.
     """
-    spaces = {name: _says(model, name) for name in model.tasks if asked in ("", name)}
-    # Of several, one that fits comes before one that wants metres, which no model here predicts.
-    able = [
+    spaces = {name: _space_of(model, name) for name in model.tasks if asked in ("", name)}
+    # Protocols that align depth come before those of metric depth, which most models do not predict.
+    candidates = [
         s for s in protocols if not (target_spec(s.target).is_distance and s.align == "none")
     ] or protocols
-    for protocol in able:
+    for protocol in candidates:
         for name, (target, space) in spaces.items():
             if target == protocol.target and space in protocol.spaces:
                 return name, protocol
-    wanted = " or ".join(dict.fromkeys(s.id for s in protocols))
+    expected = " or ".join(dict.fromkeys(s.id for s in protocols))
     known = ", ".join(f"{name} ({space})" for name, (_, space) in spaces.items()) or f"no {asked or 'task'}"
     raise EvaluationError(
-        f"{wanted} scores {' or '.join(protocols[0].spaces)}, and model {model.name} predicts {known}; choose another "
-        "--protocol or another --model"
+        f"{expected} scores {' or '.join(protocols[0].spaces)}, and model {model.name} predicts {known}; choose "
+        "another --protocol or another --model"
     )
 
 
-def _says(model: Model | Network, name: str) -> tuple[str, str]:
+def _space_of(model: Model | Network, name: str) -> tuple[str, str]:
     """Target and space of a model's task."""
     from ..checkpoints import Network
 
@@ -283,22 +289,22 @@ def _says(model: Model | Network, name: str) -> tuple[str, str]:
 
 
 def examples(job: Evaluation, report: Report) -> list[ReportExample]:
-    """The pictures of a report's examples; each is predicted, or read, once more."""
+    """The images of a report's examples; each is predicted, or read, once more."""
     chosen = report["examples"]
-    places = {id: index for index, id in enumerate(job.folder.ids)}
-    drawn: list[ReportExample] = []
+    positions = {id: index for index, id in enumerate(job.folder.ids)}
+    found: list[ReportExample] = []
     for which in ("best", "median", "worst"):
-        if which not in chosen or any(one.id == chosen[which]["id"] for one in drawn):
+        if which not in chosen or any(one.id == chosen[which]["id"] for one in found):
             continue
         try:
-            sample, row = job.sample(places[chosen[which]["id"]])
-            answer = job.source(sample, row)
-            compared = answer.map
+            sample, row = job.sample(positions[chosen[which]["id"]])
+            prediction = job.source(sample, row)
+            compared = prediction.map
             if not is_pose(job.protocol):
-                _, compared = measure(answer.map, sample, job.protocol, job.classes)
+                _, compared = measure(prediction.map, sample, job.protocol, job.classes)
         except (EvaluationError, ImageError, OSError):
-            continue  # it was there a moment ago; its row says what it scored
-        drawn.append(
+            continue  # it changed since; its row has its score
+        found.append(
             render_example(which, chosen[which]["value"], sample, compared, job.protocol, job.classes)
         )
-    return drawn
+    return found

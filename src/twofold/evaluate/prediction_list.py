@@ -1,4 +1,4 @@
-"""What a folder's ``predictions.jsonl`` lists, by id."""
+"""`predictions.jsonl`: which file of a folder is whose prediction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIST = "predictions.jsonl"
 
 
 class ListedPrediction(NamedTuple):
-    """What a list says of one prediction; its frame, scale and whether it is stretched where it says them."""
+    """The entry of one prediction: its path, and frame, scale and stretch where it has them."""
 
     path: str
     frame: str = ""
@@ -24,11 +24,11 @@ class ListedPrediction(NamedTuple):
 
 
 def read_list(root: Path, protocol: EvalProtocol) -> dict[str, ListedPrediction]:
-    """What a folder's ``predictions.jsonl`` lists, by id.
+    """The entries of a folder's ``predictions.jsonl``, by id.
 
-    Rows are ``{"id": ..., "path": ...}``, with a ``frame``, ``scale`` or ``stretch`` of their own if need be, or those
-    that ``twofold predict`` writes: these name a picture, and hold the sha256 of its file, by which it is known
-    whatever its id is.
+    Rows are ``{"id": ..., "path": ...}``, with an optional ``frame``, ``scale`` or ``stretch``, or rows of
+    ``twofold predict``: these have the name of an image and the sha256 of its file, which identifies it whatever its id
+    is.
 
     Raises:
         EvaluationError: a line is neither.
@@ -44,29 +44,31 @@ def read_list(root: Path, protocol: EvalProtocol) -> dict[str, ListedPrediction]
         except FormatError as error:
             where = f"{escape(root / LIST)}, line {number},"
             raise EvaluationError(
-                f"{where} is no prediction ({error}); a row has an 'id' and a 'path'"
+                f"{where} is not an entry ({error}); a row needs an 'id' and a 'path'"
             ) from None
     return found
 
 
 def _listed(row: Mapping[str, Any]) -> dict[str, ListedPrediction]:
-    """A row that names a file."""
-    said: dict[str, Any] = {"frame": "", "scale": None, "stretch": False, **row}
+    """A row with the path of a file."""
+    entry: dict[str, Any] = {"frame": "", "scale": None, "stretch": False, **row}
     types = {"id": str | int, "path": str, "frame": str, "scale": int | float | None, "stretch": bool}
-    check_types(said, types, "it")
-    if said["scale"] is not None and not 0 < abs(said["scale"]) < math.inf:
-        raise FormatError(f"it: the scale is {said['scale']}")
-    return {str(said["id"]): ListedPrediction(said["path"], said["frame"], said["scale"], said["stretch"])}
+    check_types(entry, types, "it")
+    if entry["scale"] is not None and not 0 < abs(entry["scale"]) < math.inf:
+        raise FormatError(f"it: the scale is {entry['scale']}")
+    return {
+        str(entry["id"]): ListedPrediction(entry["path"], entry["frame"], entry["scale"], entry["stretch"])
+    }
 
 
 def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, ListedPrediction]:
-    """A row of ``twofold predict``, by the name and by the digest of its image; {} when it has none of the tasks."""
+    """A row of ``twofold predict``, by the name and by the digest of its image; {} without any of the tasks."""
     check_types(row, {"name": str, "tasks": dict, "input_sha256": str | None}, "it")
     task = next((t for t in tasks if t in row["tasks"]), None)
     if task is None:
         return {}
     check_values(row["tasks"], dict, "its tasks")
-    made = row["tasks"][task]
-    check_types(made, {"files.npy.path": str, "settings": dict}, f"the task {quoted(task)}")
-    listed = ListedPrediction(made["files"]["npy"]["path"], str(made["settings"].get("saved_frame", "")))
+    result = row["tasks"][task]
+    check_types(result, {"files.npy.path": str, "settings": dict}, f"the task {quoted(task)}")
+    listed = ListedPrediction(result["files"]["npy"]["path"], str(result["settings"].get("saved_frame", "")))
     return {row["name"]: listed, f"sha256:{row['input_sha256']}": listed}

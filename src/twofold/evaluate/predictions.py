@@ -1,4 +1,4 @@
-"""Where predictions come from: a model that is asked, or the files of any tool, paired by id and by nothing else."""
+"""Sources of predictions: a model, or the files of any tool, paired by id."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ..predict.base import BasePredictor
 from ..sample import Sample
 from ..targets import target_spec
 from ..targets.levels import Levels, value_list
-from .measure import as_target, check_shape, resize_8bit, resize_to_target
+from .measure import check_shape, resize_8bit, resize_to_target, to_rub
 from .prediction_list import LIST, ListedPrediction, read_list
 from .protocol import EvalProtocol, EvaluationError
 
-# Of several files of one id the first of these is taken: it loses least.
+# Of several files of one id the first of these is read: it loses least precision.
 _ORDER = (".npy", ".npz", ".exr", ".tiff", ".tif", ".png")
-# Targets whose files of whole numbers stand for numbers between 0 and 1.
+# Targets whose integer files stand for numbers between 0 and 1.
 _SHARES = ("mask", "matting", "saliency")
-# The least ratio of two depths that is taken for one of their units, not for an error of a model.
-_UNITS = 100.0
+# From this ratio on, the medians of two depths differ by their units, not by an error of the model.
+_UNIT_RATIO = 100.0
 
 
 class MissingError(EvaluationError):
@@ -39,11 +39,11 @@ class MissingError(EvaluationError):
 
 @dataclass(frozen=True)
 class EvalPrediction:
-    """A prediction ``c h w`` as the protocol's target has it.
+    """A prediction ``c h w`` in the unit of the protocol's target.
 
     Attributes:
         map: the prediction.
-        stored_size: height and width that it had in its file, where it was resized since.
+        stored_size: height and width in its file, where it was resized since.
     """
 
     map: Tensor
@@ -51,20 +51,20 @@ class EvalPrediction:
 
 
 class PredictionSource(Protocol):
-    """What answers for a sample; ``row`` is the sample's row of the manifest."""
+    """Predictions of samples; ``row`` is the sample's row of the manifest."""
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
-        """The answer. EvaluationError when there is none that can be used."""
+        """The prediction. EvaluationError when there is none, or it is damaged."""
         ...
 
     def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What identifies the answer before it is made or read; equal as long as the answer is."""
+        """What identifies the prediction before it is computed or read; it changes when the prediction does."""
         ...
 
 
 @dataclass(frozen=True)
 class ModelPredictions:
-    """A model, asked with fixed settings."""
+    """Predictions of a model with fixed settings."""
 
     predictor: BasePredictor
     size: int | None = None
@@ -72,18 +72,18 @@ class ModelPredictions:
     ensemble: int | None = None
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
-        """The model's answer to the sample's image."""
-        made = self.predictor(sample.image, size=self.size, seed=self.seed, ensemble=self.ensemble)
+        """The prediction for the sample's image."""
+        prediction = self.predictor(sample.image, size=self.size, seed=self.seed, ensemble=self.ensemble)
         metres = self.predictor.task.metres
-        return EvalPrediction(as_target(made.map * metres if metres else made.map, made.frame))
+        return EvalPrediction(to_rub(prediction.map * metres if metres else prediction.map, prediction.frame))
 
     def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Nothing: a model's identity is that of the evaluation."""
+        """Empty: the model is part of the evaluation's identity."""
         return {}
 
 
 def check_model(predictor: BasePredictor, protocol: EvalProtocol) -> None:
-    """EvaluationError unless the predictor's numbers are what the protocol scores."""
+    """EvaluationError unless the protocol scores the predictor's target and space."""
     space = predictor.space
     if predictor.task.target != protocol.target or space not in protocol.spaces:
         raise EvaluationError(
@@ -92,7 +92,7 @@ def check_model(predictor: BasePredictor, protocol: EvalProtocol) -> None:
         )
     if target_spec(protocol.target).is_distance and protocol.align == "none" and not predictor.task.metres:
         raise EvaluationError(
-            f"{protocol.id} scores metres, and this model knows depth up to scale and shift only; choose another "
+            f"{protocol.id} scores metric depth, and this model predicts depth up to scale and shift; choose another "
             "--protocol, train a task in metres (twofold.tasks.metric_depth), or score metric predictions with "
             "--predictions"
         )
@@ -109,7 +109,7 @@ class FilePredictions:
         frame: str = "RUB",
         stretch: bool = False,
     ) -> None:
-        """Reads the list, if there is one.
+        """Read the list, if there is one.
 
         Args:
             root: folder of the predictions.
@@ -119,31 +119,31 @@ class FilePredictions:
             stretch: whether maps of another shape are of images that were squeezed to it, and are stretched back.
 
         Raises:
-            EvaluationError: no such folder, or its list is not one.
+            EvaluationError: no such folder, or an invalid list.
         """
         if not root.is_dir():
-            raise EvaluationError(f"{escape(root)} is not a folder; give the one that holds the predictions")
+            raise EvaluationError(f"{escape(root)} is not a folder; pass the folder of the predictions")
         self.root, self.protocol, self.scale, self.frame = root, protocol, scale, frame
         self.stretch = stretch
         self._listed = read_list(root, protocol) if (root / LIST).is_file() else {}
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
         """The stored prediction of the sample's id."""
-        path, said = self._path(str(sample.id), row)
-        found = self._decoded(path, said)
+        path, listed = self._path(str(sample.id), row)
+        found = self._decode(path, listed)
         shape = (int(found.shape[-2]), int(found.shape[-1]))
-        found = self._resized(found, sample, said)
+        found = self._resize(found, sample, listed)
         if target_spec(self.protocol.target).is_distance and self.protocol.align == "none":
             check_metres(found, sample, path.name)
-        frame = (said.frame or self.frame) if target_spec(self.protocol.target).is_direction else None
-        return EvalPrediction(as_target(found, frame), None if shape == tuple(found.shape[-2:]) else shape)
+        frame = (listed.frame or self.frame) if target_spec(self.protocol.target).is_direction else None
+        return EvalPrediction(to_rub(found, frame), None if shape == tuple(found.shape[-2:]) else shape)
 
-    def _decoded(self, path: Path, said: ListedPrediction) -> Tensor:
-        return decoded(path, self.protocol.target, said.scale or self.scale)
+    def _decode(self, path: Path, listed: ListedPrediction) -> Tensor:
+        return decode_file(path, self.protocol.target, listed.scale or self.scale)
 
-    def _resized(self, found: Tensor, sample: Sample, said: ListedPrediction) -> Tensor:
-        """At the image's size where it is stretched to its shape, or rounded to 8 bits after resizing."""
-        target, stretch = sample.targets[self.protocol.target], said.stretch or self.stretch
+    def _resize(self, found: Tensor, sample: Sample, listed: ListedPrediction) -> Tensor:
+        """At the image's size, if it is stretched to its shape or rounded to 8 bits after resizing."""
+        target, stretch = sample.targets[self.protocol.target], listed.stretch or self.stretch
         if self.protocol.uses_8bit_vectors:
             check_shape(found, target, stretch)
             return resize_8bit(found, target.shape[-2:])
@@ -156,12 +156,12 @@ class FilePredictions:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return {"file": path.relative_to(self.root).as_posix(), "sha256": digest}
 
-    def unpaired(self, asked: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Files that are of none of these rows of the manifest, where there is no list."""
+    def unpaired(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Files that belong to none of these rows of the manifest; none where there is a list."""
         if self._listed:
             return []
         used = set()
-        for row in asked:
+        for row in rows:
             with suppress(EvaluationError):
                 used.add(self._path(row["id"], row)[0])
         files = (p for p in self.root.rglob("*") if p.suffix.lower() in MAP_SUFFIXES)
@@ -181,7 +181,7 @@ class FilePredictions:
 
 
 def _image_digest(row: Mapping[str, Any]) -> str:
-    """Of the sample's picture, as `read_list` keys it; '' where the row does not say where it is."""
+    """sha256 of the sample's image, as `read_list` keys it; '' where the row has no path of it."""
     path = Path(str(row.get("image_path", "")))
     if not path.is_file():
         return ""
@@ -193,30 +193,30 @@ def _inside(root: Path, relative: str) -> Path:
     """The file below ``root``; EvaluationError when it is missing or leaves the folder."""
     real, home = os.path.realpath(root / relative), os.path.realpath(root)
     if not real.startswith(home.rstrip(os.sep) + os.sep):
-        raise EvaluationError(f"{relative} leaves the folder of the predictions")
+        raise EvaluationError(f"{relative} is outside the folder of the predictions")
     if not os.path.isfile(real):
-        raise MissingError(f"{relative} is listed and not there")
+        raise MissingError(f"{relative} is listed and does not exist")
     return root / relative
 
 
-def decoded(path: Path, target: str, scale: float | None = None) -> Tensor:
+def decode_file(path: Path, target: str, scale: float | None = None) -> Tensor:
     """A stored prediction in the target's unit, ``c h w`` float32.
 
     Args:
         path: of the file.
-        target: whose prediction it is.
-        scale: what a stored number is multiplied by; without it, a depth in a PNG of `Prediction.save` is read as that
-            says, and shares in PNG and TIFF are divided by the largest level that the file's bits can hold.
+        target: of the prediction.
+        scale: factor of a stored number; without it, a depth in a PNG of `Prediction.save` is read by the scale in that
+            file, and values of [0, 1] in PNG and TIFF are divided by the largest level of their bits.
 
     Raises:
-        EvaluationError: its numbers cannot be those of the target, or what they mean is ambiguous.
+        EvaluationError: its numbers cannot be those of the target, or are ambiguous.
         ImageError: the file is damaged.
     """
     array = read_stored(path)
     raw, stored = as_map(array, path), raster_format(path, array)
-    said = quantization_of(path) if target_spec(target).is_distance and not scale else None
-    if said is not None:
-        return said.decode(raw)
+    quantization = quantization_of(path) if target_spec(target).is_distance and not scale else None
+    if quantization is not None:
+        return quantization.decode(raw)
     if target_spec(target).is_points:
         return raw * scale if scale else raw
     try:
@@ -234,18 +234,18 @@ def decoded(path: Path, target: str, scale: float | None = None) -> Tensor:
 
 
 def _share(name: str, target: str, levels: Levels, scale: float | None) -> Tensor:
-    """A share from 0 to 1 of stored levels; EvaluationError where their scale cannot be known."""
+    """Values in [0, 1] of stored levels; EvaluationError where their scale is ambiguous."""
     known = levels.values[levels.values.isfinite()]
     high = float(known.max()) if known.numel() else 0.0
     whole = levels.raster and levels.bits >= 8
     if scale is None and whole and 0 < high <= levels.top / 255:
         raise EvaluationError(
-            f"{name} has {value_list(known)} in {levels.bits} bits, and a {target} uses 0 to {levels.top:g}; give "
-            f"--scale 1 if 1 is foreground, --scale {1 / levels.top:.8g} if it is as faint as that"
+            f"{name} has {value_list(known)} in {levels.bits} bits, and a {target} uses 0 to {levels.top:g}; pass "
+            f"--scale 1 if 1 is foreground, or --scale {1 / levels.top:.8g} if its values are that small"
         )
     values = levels.values * (scale or (1 / levels.top if levels.raster and levels.bits else 1.0))
     if known.numel() and not bool((values[values.isfinite()].abs() <= 1.001).all()):
-        raise EvaluationError(f"{name} goes up to {high:g}, and a {target} is in [0, 1]; give --scale")
+        raise EvaluationError(f"{name} goes up to {high:g}, and a {target} is in [0, 1]; pass --scale")
     return values
 
 
@@ -255,8 +255,8 @@ def check_metres(found: Tensor, sample: Sample, name: str) -> None:
     if found.shape != valid.shape or not bool(valid.any()):
         return
     median, truth = float(found[valid].median()), float(sample.targets["depth"][valid].median())
-    if not 1 / _UNITS < median / truth < _UNITS:
+    if not 1 / _UNIT_RATIO < median / truth < _UNIT_RATIO:
         raise EvaluationError(
-            f"{name} has a median depth of {median:g}, its truth {truth:g} m; is it in another unit? Give --scale "
+            f"{name} has a median depth of {median:g}, its truth {truth:g} m; is it in another unit? Pass --scale "
             "(0.001 for millimetres)"
         )

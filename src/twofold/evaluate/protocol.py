@@ -1,4 +1,4 @@
-"""What a published evaluation pins, as a value: which pixels, which fit, which average, which size."""
+"""An evaluation protocol as a value: valid pixels, alignment, metrics, average and input size."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ Align = Literal[
     "none", "affine", "disparity", "sqrt_disparity", "log_depth", "scale", "median", "moments", "l1"
 ]
 
-# Say where a record comes from; they decide no number.
-_WORDS = ("title", "source", "notes")
+# Fields that decide no number.
+_DESCRIPTIVE = ("title", "source", "notes")
 
 
 class EvaluationError(ValueError):
-    """An evaluation that cannot be done as asked. One line: what was found, where, and the way out."""
+    """An evaluation that is not possible. One line: what was found, where, and what to do."""
 
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """One way to score predictions, frozen: two numbers are comparable when their protocols are equal.
+    """One way to score predictions; two numbers are comparable when their protocols are equal.
 
-    A benchmark fills in what its data decides (`valid_range`, `crop`, `clip`, `size` and the like). When a record
-    changes a number, its `version` rises; a test holds every record against its fingerprint.
+    A benchmark sets the fields that its data determines (`valid_range`, `crop`, `clip`, `size` and others). A record
+    that changes a number gets another `version`; a test compares the fingerprints of released records.
 
     Attributes:
         name: such as ``depth/marigold-ls``.
-        version: of the record; ``name@version`` stands beside every result.
-        title: in words.
+        version: of the record; every result has ``name@version``.
+        title: one line.
         target: as in ``Sample.targets``.
-        spaces: what the numbers of a prediction may be (``Task.space``).
-        align: how depth is fitted before it is measured, image by image: a name of `metrics.ALIGNMENTS`, or
-            of a task that fits in its own space.
+        spaces: of predictions (``Task.space``) that it scores.
+        align: how depth is aligned before it is scored, image by image: a name of `metrics.ALIGNMENTS`, or of a task
+            that aligns in its own space.
         metrics: ``family.name`` of `twofold.metrics`, or ``package.module:NAME`` of one's own; examples are ordered by
             the first.
-        average: how numbers of pixels become one, in words: over ``images``, ``pixels``, or the whole ``set``.
-        valid_range: metres; truth counts strictly between.
-        window: of image and truth, cut out before anything is predicted: a name of `WINDOWS`.
-        crop: where truth counts: a name of `metrics.CROPS`.
-        clip: metres that an aligned prediction is held in.
-        fit_columns: the fit sees every map decimated to so many columns (rows are kept), where its longer edge has
-            more pixels; 0 for all of them.
-        size: longest edge a model is shown; 0 is the picture's own, None the model's.
-        seed: of whatever is random in a model.
-        classes: how many, of ids; 0 for what the data's header says.
-        ignore: ids of the truth that do not count.
-        source: where it is published.
-        notes: what one has to know.
+        average: of the metrics: over ``images``, over ``pixels``, or over the whole ``set``.
+        valid_range: in metres; truth is valid strictly between.
+        window: that image and truth are cropped to before prediction: a name of `WINDOWS`.
+        crop: where truth is valid: a name of `metrics.CROPS`.
+        clip: range in metres that an aligned prediction is clipped to.
+        fit_columns: alignment uses maps decimated to this many columns (all rows) where their longer edge has more
+            pixels; 0 uses all.
+        size: longest edge of a model's input; 0 is the image's own, None the model's.
+        seed: of a stochastic model.
+        classes: number of classes, of ids; 0 for that of the data's header.
+        ignore: ids of the truth that are invalid.
+        source: its publication.
+        notes: for the report.
     """
 
     name: str
@@ -80,13 +80,13 @@ class EvalProtocol:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All that decides a number, as JSON values; infinity is a word there."""
-        said = {key: value for key, value in asdict(self).items() if key not in _WORDS}
-        return json.loads(json.dumps(_plain(said)))
+        """All fields that decide a number, as JSON values; infinity is a string."""
+        fields = {key: value for key, value in asdict(self).items() if key not in _DESCRIPTIVE}
+        return json.loads(json.dumps(_plain(fields)))
 
     @property
     def fingerprint(self) -> str:
-        """Of the settings: equal for equal ways to score."""
+        """A hash of the settings."""
         text = json.dumps(self.settings, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -97,11 +97,11 @@ class EvalProtocol:
 
     @property
     def uses_8bit_vectors(self) -> bool:
-        """Whether vectors are scored as 8-bit files have them (`metrics.quirks`)."""
+        """Whether vectors are scored after quantization to 8 bits (`metrics.quirks`)."""
         return all(name.endswith("_of_bytes") for name in self.names)
 
     def with_rules(self, **rules: Any) -> EvalProtocol:
-        """The same protocol where a data set decides: `valid_range`, `crop`, `clip`, `size`, `classes` and the like."""
+        """The same protocol with fields that a data set determines, such as `valid_range`, `crop`, `clip`, `size`."""
         return replace(self, **rules)
 
 

@@ -1,8 +1,8 @@
-"""Published numbers: one data file, each with its source, and with what is doubtful about it.
+"""Published numbers: one data file, each number with its source and known doubts.
 
-A number stands here as it was printed, misprints included. `read` says how far to trust the copy: ``paper`` and
-``repository`` were read there, ``figure`` was read off a picture, ``quoted`` was found in somebody else's quotation
-and is to be checked before it is used anywhere else.
+Numbers are stored as printed, misprints included. `read` is where a number was read: in the ``paper`` or
+``repository``, off a ``figure``, or ``quoted`` by another source, which has to be checked before use elsewhere. A
+published table is one entry of ``tables`` in that file.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class Number:
     """One published score.
 
     Attributes:
-        benchmark: as in `benchmarks.BENCHMARKS`, or a data set that cannot be had.
+        benchmark: as in `benchmarks.BENCHMARKS`, or a data set that is not available.
         protocol: its name: one of `benchmarks.EVAL_PROTOCOLS`, or one of `external_protocols`.
-        method: as its source calls it.
+        method: its name in the source.
         metric: as in the protocol.
         value: in the metric's unit (shares as fractions, angles in degrees, shares of angles in %).
         printed: the same with as many digits as were printed.
         source: key of `sources`.
         table: of the source.
-        note: what one has to know of the row.
-        doubt: why the number is likely wrong; empty where nothing speaks against it.
+        note: on the row.
+        doubt: why the number is probably wrong, or empty.
     """
 
     benchmark: str
@@ -60,7 +60,7 @@ def _contents() -> dict[str, Any]:
 
 
 def sources() -> dict[str, dict[str, str]]:
-    """What the numbers were taken from: title, url and how it was read, by key."""
+    """Sources of the numbers: title, url and where they were read, by key."""
     return _contents()["sources"]
 
 
@@ -73,7 +73,7 @@ def protocol_id(protocol: str) -> str:
     """Name and version of a protocol of published numbers, by its name.
 
     Raises:
-        KeyError: the table names a protocol that nothing says anything of.
+        KeyError: the file has numbers of an unknown protocol.
     """
     if protocol in EVAL_PROTOCOLS:
         return EVAL_PROTOCOLS[protocol].id
@@ -85,7 +85,7 @@ def protocol_id(protocol: str) -> str:
 
 
 def protocol_title(id: str) -> str:
-    """What a protocol of published numbers is, in words."""
+    """The title of a protocol of published numbers."""
     name = id.partition("@")[0]
     return EVAL_PROTOCOLS[name].title if name in EVAL_PROTOCOLS else external_protocols()[id]
 
@@ -115,8 +115,8 @@ def _of(table: dict[str, Any]) -> list[Number]:
 
 def _doubt(table: dict[str, Any], method: str, column: str) -> str:
     here = (table["source"], table["table"], column)
-    said = [d for d in _contents()["doubts"] if (d["source"], d["table"], d["column"]) == here]
-    return "; ".join(d["why"] for d in said if d["method"] in (method, "*"))
+    doubts = [d for d in _contents()["doubts"] if (d["source"], d["table"], d["column"]) == here]
+    return "; ".join(d["why"] for d in doubts if d["method"] in (method, "*"))
 
 
 def published(benchmark: str, protocol: str = "") -> list[dict[str, Any]]:

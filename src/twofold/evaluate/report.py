@@ -1,4 +1,4 @@
-"""What an evaluation says at its end: one record, written as JSON for programs and as two pages for people."""
+"""The report of an evaluation: one record, written as JSON, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ..io import FormatError, atomic_write, check_types, check_values, escape, p
 from .alignment_checks import fit_warnings
 from .benchmarks import Benchmark
 from .examples import ReportExample
-from .html_report import page
+from .html_report import html_document
 from .label_checks import label_warnings
-from .markdown import document
+from .markdown import markdown_document
 from .measure import get_metrics
-from .pose import OWN, is_pose, pose_scores
+from .pose import OKS, is_pose, pose_scores
 from .protocol import EvaluationError
 from .published import published
 from .rows import Row
 from .run import Evaluation
 from .summary import baseline_scores, counts, intervals, ranked, scores
 
-SCHEMA = "twofold-report/1"
+SCHEMA = "twofold-report/2"
 FILE = "report.json"
-# Failures named in a report; the rest are in the rows.
-NAMED = 20
-MOST_GROUPS = 40
-# Degrees by which another frame must fit better before it is suspected.
-FRAME_DOUBT = 5.0
+# Failures listed in a report; the rest are in the rows.
+MAX_LISTED = 20
+MAX_GROUPS = 40
+# Degrees by which another frame must fit better before a warning.
+FRAME_MARGIN = 5.0
 _PACKAGES = ("twofold", "torch", "diffusers", "transformers", "numpy")
 
 Report = dict[str, Any]
@@ -41,20 +41,20 @@ Report = dict[str, Any]
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What a report says beside the numbers.
+    """What a report has beside the numbers.
 
     Attributes:
-        of: what was evaluated: a model with its settings, or a folder of predictions.
+        subject: what was evaluated: a model with its settings, or a folder of predictions.
         benchmark: None for one's own data.
-        selected: ids that were to be evaluated.
-        deviations: where the run is not as the protocol has it, a line each.
-        command: that was typed.
-        device: that the model ran on.
-        notes: warnings that are known before anything is scored.
-        group: entry of the manifest's rows by which scores are given apart as well.
+        selected: ids of the requested samples.
+        deviations: from the protocol's settings, a line each.
+        command: the command line.
+        device: of the model.
+        notes: warnings that do not depend on the scores.
+        group: key of the manifest's rows by which scores are also reported separately.
     """
 
-    of: Mapping[str, Any]
+    subject: Mapping[str, Any]
     benchmark: Benchmark | None
     selected: Sequence[str]
     deviations: Sequence[str] = ()
@@ -65,17 +65,17 @@ class RunMetadata:
 
 
 def assemble(job: Evaluation, metadata: RunMetadata, rows: Mapping[str, Row]) -> Report:
-    """The record of an evaluation, from the rows of what was selected. JSON values only; None is no number."""
+    """The record of an evaluation, from the rows of the selected samples. JSON values; None for a missing number."""
     protocol, metrics = job.protocol, get_metrics(job.protocol, job.classes)
     chosen = [rows[id] for id in metadata.selected if id in rows]
     done = sorted(row["id"] for row in chosen if row["status"] == "done")
     pose = is_pose(protocol)
-    said = pose_scores(job.folder, chosen, metadata.selected) if pose else scores(metrics, chosen)
-    spread = {} if pose else intervals(metrics, chosen)
+    values = pose_scores(job.folder, chosen, metadata.selected) if pose else scores(metrics, chosen)
+    confidence = {} if pose else intervals(metrics, chosen)
     benchmark = metadata.benchmark
     return {
         "schema": SCHEMA,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": list(metadata.command),
         "benchmark": _benchmark(benchmark),
         "protocol": {
@@ -86,12 +86,12 @@ def assemble(job: Evaluation, metadata: RunMetadata, rows: Mapping[str, Row]) ->
             "notes": protocol.notes,
             "settings": protocol.settings,
         },
-        "of": dict(metadata.of),
+        "subject": dict(metadata.subject),
         "data": {**job.identity["data"], "folder": escape(job.folder.root), "count": len(job.folder)},
         "counts": counts(chosen, len(metadata.selected)),
         "ids": hashlib.sha256("\n".join(done).encode()).hexdigest()[:12],
-        "scores": {name: _number(value) for name, value in said.items()},
-        "intervals": {name: list(between) for name, between in spread.items()},
+        "scores": {name: _number(value) for name, value in values.items()},
+        "intervals": {name: list(between) for name, between in confidence.items()},
         "metrics": {m.name: {"unit": m.unit, "better": m.better} for m in metrics},
         "baselines": {
             name: {k: _number(v) for k, v in found.items()}
@@ -100,9 +100,9 @@ def assemble(job: Evaluation, metadata: RunMetadata, rows: Mapping[str, Row]) ->
         "group": metadata.group,
         "groups": {} if pose else _groups(job, metadata, chosen),
         "published": published(benchmark.name) if benchmark else [],
-        "examples": _examples(OWN if pose else metrics[0], chosen),
-        "failed": [_named(row) for row in chosen if row["status"] == "failed"][:NAMED],
-        "skipped": [_named(row) for row in chosen if row["status"] == "skipped"][:NAMED],
+        "examples": _examples(OKS if pose else metrics[0], chosen),
+        "failed": [_listed(row) for row in chosen if row["status"] == "failed"][:MAX_LISTED],
+        "skipped": [_listed(row) for row in chosen if row["status"] == "skipped"][:MAX_LISTED],
         "warnings": _warnings(job, metadata, chosen),
         "deviations": list(metadata.deviations),
         "device": metadata.device,
@@ -114,75 +114,77 @@ def assemble(job: Evaluation, metadata: RunMetadata, rows: Mapping[str, Row]) ->
 def _benchmark(benchmark: Benchmark | None) -> dict[str, Any] | None:
     if benchmark is None:
         return None
-    said = {k: v for k, v in asdict(benchmark).items() if k in ("name", "title", "split", "count", "notes")}
-    return {"id": benchmark.id, **said, "converter": benchmark.converter}
+    fields = {k: v for k, v in asdict(benchmark).items() if k in ("name", "title", "split", "count", "notes")}
+    return {"id": benchmark.id, **fields, "converter": benchmark.converter}
 
 
 def _groups(job: Evaluation, metadata: RunMetadata, rows: Sequence[Row]) -> dict[str, Any]:
-    """The scores of each value of the manifest's entry ``metadata.group``: its pictures alone."""
+    """The scores of each value of the manifest's entry ``metadata.group``: its images only."""
     if not metadata.group:
         return {}
-    values = {row["id"]: str(row.get(metadata.group, "none said")) for row in job.folder.rows}
+    values = {row["id"]: str(row.get(metadata.group, "none")) for row in job.folder.rows}
     names = sorted({values[row["id"]] for row in rows})
-    if len(names) > MOST_GROUPS:
+    if len(names) > MAX_GROUPS:
         raise EvaluationError(
-            f"{metadata.group!r} has {len(names)} values in the manifest; group by another entry"
+            f"{metadata.group!r} has {len(names)} values in the manifest, more than {MAX_GROUPS}; pass another --group"
         )
     metrics = get_metrics(job.protocol, job.classes)
     found = {}
     for name in names:
         own = [row for row in rows if values[row["id"]] == name]
-        said = {k: _number(v) for k, v in scores(metrics, own).items()}
-        found[name] = {"evaluated": sum(row["status"] == "done" for row in own), "scores": said}
+        own_scores = {k: _number(v) for k, v in scores(metrics, own).items()}
+        found[name] = {"evaluated": sum(row["status"] == "done" for row in own), "scores": own_scores}
     return found
 
 
 def _examples(metric: Any, rows: Sequence[Row]) -> dict[str, Any]:
-    """The ids of the best, the middle and the worst picture by the first metric, with their scores."""
+    """The ids of the best, the median and the worst image by the first metric, with their scores."""
     order = ranked(metric, rows)
     if not order:
         return {"metric": metric.name}
-    places = {"best": 0, "median": (len(order) - 1) // 2, "worst": len(order) - 1}
-    found = {k: {"id": order[i]["id"], "value": order[i]["values"][metric.name]} for k, i in places.items()}
+    positions = {"best": 0, "median": (len(order) - 1) // 2, "worst": len(order) - 1}
+    found = {
+        k: {"id": order[i]["id"], "value": order[i]["values"][metric.name]} for k, i in positions.items()
+    }
     return {"metric": metric.name, **found}
 
 
 def _warnings(job: Evaluation, metadata: RunMetadata, rows: Sequence[Row]) -> list[str]:
-    """What keeps these numbers from being the benchmark's."""
-    said = list(metadata.notes)
-    have = counts(rows, len(metadata.selected))
+    """Why these numbers are not the benchmark's, or may be wrong."""
+    found = list(metadata.notes)
+    number_of = counts(rows, len(metadata.selected))
     if metadata.benchmark is not None and len(job.folder) != metadata.benchmark.count:
-        said.append(
-            f"the folder has {len(job.folder)} pictures, and {metadata.benchmark.name} is over "
+        found.append(
+            f"the folder has {len(job.folder)} images, and {metadata.benchmark.name} has "
             f"{metadata.benchmark.count}: these numbers are not the benchmark's"
         )
     if len(metadata.selected) < len(job.folder):
-        said.append(
-            f"only {len(metadata.selected)} of the folder's {len(job.folder)} pictures were asked for"
-        )
-    failed = sum(have["failed"].values())
+        found.append(f"only {len(metadata.selected)} of the folder's {len(job.folder)} images were requested")
+    failed = sum(number_of["failed"].values())
     if failed:
-        said.append(f"{failed} predictions are missing or broken and are in no score; they are listed below")
-    said += _frame(rows)
-    said += fit_warnings(rows, job.protocol)
-    said += label_warnings(rows, job.protocol)
-    if have["waiting"]:
-        said.append(
-            f"{have['waiting']} pictures are not evaluated yet; run the command again, or its other shards"
+        found.append(
+            f"{failed} predictions are missing or damaged and are in no score; they are listed below"
         )
-    if have["resized"]:
-        said.append(f"{have['resized']} predictions were brought to the size of their pictures")
-    return said
+    found += _frame(rows)
+    found += fit_warnings(rows, job.protocol)
+    found += label_warnings(rows, job.protocol)
+    if number_of["pending"]:
+        found.append(
+            f"{number_of['pending']} images are not evaluated yet; run the command again, or its other shards"
+        )
+    if number_of["resized"]:
+        found.append(f"{number_of['resized']} predictions were resized to their images")
+    return found
 
 
 def _frame(rows: Sequence[Row]) -> list[str]:
-    """That vectors fit the truth much better in another frame than in the one they are said to be in."""
-    tried = [row["frames"] for row in rows if row["status"] == "done" and "frames" in row]
-    if not tried:
+    """A warning where vectors fit the truth much better in another frame than in the declared one."""
+    angles = [row["frames"] for row in rows if row["status"] == "done" and "frames" in row]
+    if not angles:
         return []
-    means = {frame: sum(one[frame] for one in tried) / len(tried) for frame in tried[0]}
+    means = {frame: sum(one[frame] for one in angles) / len(angles) for frame in angles[0]}
     best = min(means, key=lambda frame: means[frame])
-    if means["RUB"] - means[best] < FRAME_DOUBT:
+    if means["RUB"] - means[best] < FRAME_MARGIN:
         return []
     return [
         f"with other signs ({best} in place of RUB) the vectors are {means[best]:.1f} degrees off on average, not "
@@ -190,8 +192,8 @@ def _frame(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _named(row: Row) -> dict[str, str]:
-    return {key: row[key] for key in ("id", "why", "error") if key in row}
+def _listed(row: Row) -> dict[str, str]:
+    return {key: row[key] for key in ("id", "reason", "error") if key in row}
 
 
 def _number(value: float) -> float | None:
@@ -199,7 +201,7 @@ def _number(value: float) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """Of what computes the numbers."""
+    """Versions of the libraries that compute the numbers."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -209,13 +211,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(out: Path, report: Report, examples: Sequence[ReportExample] = ()) -> dict[str, Path]:
-    """Writes ``report.json``, ``report.md`` and ``report.html``, each whole, and gives their paths."""
+def write_report(out: Path, report: Report, examples: Sequence[ReportExample] = ()) -> dict[str, Path]:
+    """Write ``report.json``, ``report.md`` and ``report.html``, atomically, and return their paths."""
     paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
     texts = {
         "json": to_json(report, indent=1) + "\n",
-        "md": document(report),
-        "html": page(report, examples),
+        "md": markdown_document(report),
+        "html": html_document(report, examples),
     }
     for kind, path in paths.items():
         with atomic_write(path) as temporary:
@@ -223,7 +225,7 @@ def write(out: Path, report: Report, examples: Sequence[ReportExample] = ()) -> 
     return paths
 
 
-def read(path: Path) -> Report:
+def read_report(path: Path) -> Report:
     """The report of a folder, or of its ``report.json``.
 
     Raises:
@@ -237,17 +239,17 @@ def read(path: Path) -> Report:
         _check_report(report)
     except OSError as error:
         raise EvaluationError(
-            f"{escape(file)} cannot be read ({error.strerror}); give a folder that twofold evaluate wrote"
+            f"{escape(file)} cannot be read ({error.strerror}); pass a folder that twofold evaluate wrote"
         ) from None
     except FormatError as error:
-        raise EvaluationError(f"{escape(file)} is no report of twofold evaluate ({error})") from None
+        raise EvaluationError(f"{escape(file)} is not a report of twofold evaluate ({error})") from None
     return report
 
 
-# What comparisons read of a report.
+# Entries that comparisons read.
 _TYPES: dict[str, Any] = {
-    "of": dict,
-    "of.kind": str,
+    "subject": dict,
+    "subject.kind": str,
     "protocol.id": str,
     "protocol.fingerprint": str,
     "protocol.settings": dict,
@@ -256,7 +258,7 @@ _TYPES: dict[str, Any] = {
     "data.sha256": str,
     "ids": str | list,
     "counts.evaluated": int,
-    "counts.waiting": int,
+    "counts.pending": int,
     "counts.skipped": dict,
     "counts.failed": dict,
     "metrics": dict,
@@ -268,9 +270,9 @@ _TYPES: dict[str, Any] = {
 
 
 def _check_report(report: Report) -> None:
-    """FormatError for the first entry that comparisons read and that is of another type."""
+    """FormatError for the first entry that comparisons read and that has another type."""
     check_types(report, _TYPES, "it")
-    check_types(report["of"], {"model" if report["of"]["kind"] == "model" else "folder": str}, "it")
+    check_types(report["subject"], {"model" if report["subject"]["kind"] == "model" else "folder": str}, "it")
     if report["benchmark"] is not None:
         check_types(report["benchmark"], {"title": str}, "its benchmark")
     check_values(report["metrics"], dict, "its metrics")

@@ -1,7 +1,7 @@
-"""`rows.jsonl`: what each picture adds to the scores, on the disk as soon as it is known.
+"""`rows.jsonl`: the sums that each image adds to the scores, written as soon as they are computed.
 
-The first line says what was evaluated; the rest are rows, the newest of an id counts. Several processes share an
-evaluation by files of their own (`rows-1-of-2.jsonl`); all files of a folder are read together.
+The first line identifies the evaluation; the others are rows, of which the newest of an id counts. Several processes
+write files of their own (`rows-1-of-2.jsonl`); all files of a folder are read together.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from ..io import (
 )
 from .protocol import EvaluationError
 
-SCHEMA = "twofold-rows/1"
-# Sums longer than this (histograms, confusion matrices) are packed; shorter ones a person can read.
+SCHEMA = "twofold-rows/2"
+# Sums longer than this (histograms, confusion matrices) are compressed; shorter ones are plain numbers.
 READABLE = 8
 # Of one vector: a confusion matrix of 2000 classes.
 MAX_BYTES = 2**25
@@ -49,28 +49,28 @@ def pack(sums: Tensor) -> list[float] | str:
     return base64.b64encode(zlib.compress(sums.numpy().astype("<f8").tobytes())).decode()
 
 
-def unpack(said: list[float] | str) -> Tensor:
-    """The float64 vector that `pack` was given. EvaluationError for anything else."""
+def unpack(packed: list[float] | str) -> Tensor:
+    """The inverse of `pack`. EvaluationError for anything else."""
     try:
-        if not isinstance(said, str):
-            return torch.tensor([float(number) for number in said], dtype=torch.float64)
+        if not isinstance(packed, str):
+            return torch.tensor([float(number) for number in packed], dtype=torch.float64)
         stream = zlib.decompressobj()
-        data = stream.decompress(base64.b64decode(said, validate=True), MAX_BYTES)
+        data = stream.decompress(base64.b64decode(packed, validate=True), MAX_BYTES)
         if not stream.eof:
-            raise ValueError("cut short, or longer than any sum")
+            raise ValueError("truncated, or longer than any sum")
         return torch.from_numpy(np.frombuffer(data, "<f8").astype(float))
     except (ValueError, TypeError, OverflowError, zlib.error) as error:
         raise EvaluationError(
-            f"a row of an evaluation holds sums that are none ({error}); evaluate it again"
+            f"a row of an evaluation has damaged sums ({error}); delete the row and evaluate again"
         ) from None
 
 
 def pack_all(sums: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Vectors by name; a long one that equals an earlier one (several scores of one confusion) names it: '=miou'."""
+    """Vectors by name; a long one that equals an earlier one refers to it, such as '=miou'."""
     found: dict[str, Any] = {}
     for name, vector in sums.items():
-        alike = (k for k in found if len(vector) > READABLE and torch.equal(sums[k], vector))
-        same = next(alike, "")
+        equal = (k for k in found if len(vector) > READABLE and torch.equal(sums[k], vector))
+        same = next(equal, "")
         found[name] = f"={same}" if same else pack(vector)
     return found
 
@@ -84,7 +84,7 @@ def unpack_from(sums: Mapping[str, Any], name: str) -> Tensor:
 
 
 def file_name(shard: Shard) -> str:
-    """Of the rows of process ``k`` of ``n``."""
+    """The file of a process."""
     return "rows.jsonl" if shard == Shard() else f"rows-{shard.index + 1}-of-{shard.count}.jsonl"
 
 
@@ -92,7 +92,7 @@ def read_all(out: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
     """The rows of a folder by id, from every process's file; a row that is done beats one that failed.
 
     Raises:
-        EvaluationError: a file is none of rows, or is of another evaluation than ``identity``.
+        EvaluationError: a file has no rows, or those of another evaluation than ``identity``.
     """
     found: dict[str, Row] = {}
     for path in sorted(out.glob("rows*.jsonl")):
@@ -106,7 +106,7 @@ def read_all(out: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
 def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     lines = path.read_text("utf-8", errors="replace").split("\n")
-    if len(lines) == 1:  # a kill left half a first line
+    if len(lines) == 1:  # a kill cut the first line short
         return found
     for number, line in enumerate(lines, 1):
         if number > 1 and not line.strip():
@@ -116,9 +116,9 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
             if number > 1:
                 _check_row(row)
         except FormatError as error:
-            if number == len(lines) > 1:  # torn: a kill does that
+            if number == len(lines) > 1:  # cut short by a kill
                 break
-            what = "holds no rows of an evaluation" if number == 1 else "is no row of an evaluation"
+            what = "has no rows of an evaluation" if number == 1 else "is not a row of an evaluation"
             where = escape(path) if number == 1 else f"{escape(path)}, line {number},"
             raise EvaluationError(f"{where} {what} ({error}); move the file away") from None
         if number == 1:
@@ -129,19 +129,19 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
 
 
 def _check_row(row: Row) -> None:
-    """FormatError unless a row has what the report reads, of the right types."""
+    """FormatError unless a row has the entries that the report reads, of the right types."""
     check_types(row, {"id": str, "status": str}, "it")
     if row["status"] not in ("done", "skipped", "failed"):
         raise FormatError(f"it: the status is {quoted(row['status'])}")
     if row["status"] != "done":
-        check_types(row, {"why": str}, "it")
+        check_types(row, {"reason": str}, "it")
         return
     check_types(row, {"values": dict}, "it")
     check_values(row["values"], int | float | None, "its values")
     for key in ("sums", "baselines", "frames", "fit", "labels"):
         if key in row:
             check_types(row, {key: dict}, "it")
-    check_types(row, {"sums": dict} if "found" not in row else {"found": list}, "it")
+    check_types(row, {"sums": dict} if "detections" not in row else {"detections": list}, "it")
     if "labels" in row:
         check_types(row["labels"], {"least": int | float, "most": int | float}, "its labels")
     check_values(row.get("sums", {}), list | str, "its sums")
@@ -150,7 +150,9 @@ def _check_row(row: Row) -> None:
 
 def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
     if head.get("schema") != SCHEMA or not isinstance(head.get("identity"), dict):
-        raise EvaluationError(f"{escape(path)} holds no rows of an evaluation; choose another --out")
+        raise EvaluationError(
+            f"{escape(path)} has no rows of this version's evaluations; choose another --out"
+        )
     mine, theirs = _flat(json.loads(json.dumps(identity))), _flat(head["identity"])
     differ = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
     if differ:
@@ -160,18 +162,18 @@ def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
 
 
 def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
-    """The entries of nested objects by their dotted names, to say which of them differs."""
+    """The entries of nested objects by their dotted names."""
     found: dict[str, Any] = {}
     for key, one in value.items():
         found |= {f"{key}.{k}": v for k, v in _flat(one).items()} if isinstance(one, dict) else {key: one}
     return found
 
 
-class Writer:
+class RowWriter:
     """Appends rows to one process's file, each synced to the disk; a kill truncates at most the last line."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Locks the file and removes a truncated last line. EvaluationError when another process writes there."""
+        """Lock the file and remove an incomplete last line. EvaluationError when another process writes there."""
         self.path = path
         path.touch()
         busy = EvaluationError(
@@ -182,10 +184,10 @@ class Writer:
         if not truncate_partial_line(path):
             append_line(path, to_json({"schema": SCHEMA, "identity": dict(identity)}))
 
-    def put(self, row: Row) -> None:
-        """Adds a row. OSError when the disk does not take it."""
+    def write(self, row: Row) -> None:
+        """Append a row. OSError when the disk refuses it."""
         append_line(self.path, to_json(row))
 
     def close(self) -> None:
-        """Releases the lock."""
+        """Release the lock."""
         self._lock.close()

@@ -1,4 +1,4 @@
-"""An evaluation: a folder of truth, what answers, a protocol; a row a picture, and none is done twice."""
+"""An evaluation: ground truth, predictions and a protocol; one row for each image, each computed once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from ..sample import Sample
 from .alignment_checks import fit_diagnostics
 from .label_checks import label_extent
 from .measure import Sums, angle_by_frame, baselines, crop_to_window, get_metrics, measure, truth
-from .pose import OWN, CocoResults, found, is_pose, keypoint_similarity
+from .pose import OKS, CocoResults, detections, is_pose, keypoint_similarity
 from .predictions import MissingError, PredictionSource
 from .protocol import EvalProtocol, EvaluationError
-from .rows import Row, Writer, file_name, pack_all, read_all
+from .rows import Row, RowWriter, file_name, pack_all, read_all
 
-# Of a header: where the files lie on this machine.
-_PLACES = ("root", "source")
+# Keys of a header that depend on the machine: where the files are.
+_MACHINE = ("root", "source")
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Evaluation:
     """What is evaluated.
 
     Attributes:
-        folder: samples with truth.
-        source: what answers.
-        protocol: how it is scored.
+        folder: samples with ground truth.
+        source: of the predictions.
+        protocol: how they are scored.
         out: folder of the results.
         identity: all that decides the numbers (JSON values): rows of another identity are never mixed in.
-        classes: how many, of ids.
+        classes: number of classes, of ids.
         shard: this process's share of the samples.
     """
 
@@ -52,57 +52,57 @@ class Evaluation:
     shard: Shard = field(default_factory=Shard)
 
     def sample(self, index: int) -> tuple[Sample, dict[str, Any]]:
-        """A sample, cut to the protocol's window, and its row of the manifest with the picture's path."""
+        """A sample, cropped to the protocol's window, and its row of the manifest with the image's path."""
         row = self.folder.rows[index]
         sample = crop_to_window(self.folder[index], self.protocol.window)
         return sample, self.described(row)
 
     def described(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A row of the manifest with the path of its picture."""
+        """A row of the manifest with the path of its image."""
         return {**row, "image_path": str(self.folder.files / row["file_name"])}
 
 
 def run(job: Evaluation, indices: Iterable[int] | None = None) -> Generator[Row]:
-    """Evaluates samples (all, or those of ``indices``, in that order) and yields each row once it is on the disk.
+    """Evaluate samples (all, or those of ``indices``, in that order) and yield each row once it is on the disk.
 
-    A row's ``status`` is ``done``; ``skipped``, when the sample has no truth that counts; or ``failed``, with
-    ``error``, when its prediction is missing or broken: that is tried again by the next run. What is done is kept.
-    The same rows come out in any order, after any kill, and from any number of processes.
+    A row's ``status`` is ``done``; ``skipped``, when the sample has no valid truth; or ``failed``, with
+    ``error``, when its prediction is missing or damaged: the next run tries it again. Done rows are kept.
+    The rows do not depend on the order, on kills, or on the number of processes.
 
     Raises:
         EvaluationError: the folder of results holds another evaluation, or another process writes its rows.
     """
     chosen = range(len(job.folder)) if indices is None else list(indices)
     chosen = job.shard.select(list(chosen))
-    get_metrics(job.protocol, job.classes)  # what cannot be measured is said before anything is predicted
+    get_metrics(job.protocol, job.classes)  # unknown metrics are reported before anything is predicted
     job.out.mkdir(parents=True, exist_ok=True)
     kept = read_all(job.out, job.identity)
-    with closing(Writer(job.out / file_name(job.shard), job.identity)) as writer:
+    with closing(RowWriter(job.out / file_name(job.shard), job.identity)) as writer:
         for index in chosen:
             row = _kept(job, index, kept)
             if row is not None:
                 yield {**row, "kept": True}
                 continue
             row = _row(job, index)
-            writer.put(row)
+            writer.write(row)
             yield row
 
 
 def _kept(job: Evaluation, index: int, kept: Mapping[str, Row]) -> Row | None:
-    """The row of a sample that need not be done again: it was, with the same prediction."""
-    said = job.folder.rows[index]
-    row = kept.get(said["id"])
+    """The row of a sample that was done with the same prediction, if there is one."""
+    entry = job.folder.rows[index]
+    row = kept.get(entry["id"])
     if row is None or row["status"] == "failed":
         return None
     try:
-        now = job.source.fingerprint(said["id"], job.described(said))
+        now = job.source.fingerprint(entry["id"], job.described(entry))
     except (EvaluationError, OSError):
         return None
     return row if dict(now) == row.get("prediction", {}) or row["status"] == "skipped" else None
 
 
 def _row(job: Evaluation, index: int) -> Row:
-    """One sample, from files to a row; what is wrong with its files is said there."""
+    """The row of one sample; errors of its files are recorded in it."""
     start = time.perf_counter()
     row: Row = {"id": job.folder.rows[index]["id"]}
     try:
@@ -110,33 +110,38 @@ def _row(job: Evaluation, index: int) -> Row:
     except DiskFullError:
         raise
     except (FolderError, ImageError, EvaluationError, OSError) as error:
-        return {**row, "status": "failed", "why": "broken data", "error": _line(error)}
+        return {**row, "status": "failed", "reason": "damaged data", "error": _line(error)}
     row["size"] = list(sample.image.shape[-2:])
     if job.protocol.target not in sample.targets:
-        return {**row, "status": "skipped", "why": f"no {job.protocol.target}"}
+        return {**row, "status": "skipped", "reason": f"no {job.protocol.target}"}
     if not bool(truth(sample, job.protocol)[1].any()):
-        return {**row, "status": "skipped", "why": "no valid pixel"}
+        return {**row, "status": "skipped", "reason": "no valid pixel"}
     try:
         row["prediction"] = dict(job.source.fingerprint(row["id"], described))
         if is_pose(job.protocol):
             more = _person(job, sample, described)
             return {**row, "status": "done", **more, "seconds": round(time.perf_counter() - start, 3)}
-        answer = job.source(sample, described)
-        size = answer.stored_size or tuple(answer.map.shape[-2:])
+        prediction = job.source(sample, described)
+        size = prediction.stored_size or tuple(prediction.map.shape[-2:])
         if size != tuple(sample.image.shape[-2:]):
             row["resized"] = list(size)
-        sums, _ = measure(answer.map, sample, job.protocol, job.classes)
+        sums, _ = measure(prediction.map, sample, job.protocol, job.classes)
     except MissingError as error:
-        return {**row, "status": "failed", "why": "missing prediction", "error": _line(error)}
+        return {**row, "status": "failed", "reason": "missing prediction", "error": _line(error)}
     except DiskFullError:
         raise
     except (EvaluationError, ImageError, NonFiniteError, OSError, RuntimeError, MemoryError) as error:
-        return {**row, "status": "failed", "why": "broken prediction", "error": _line(error)}
+        return {**row, "status": "failed", "reason": "damaged prediction", "error": _line(error)}
     if not all(bool(vector.isfinite().all()) for vector in sums.values()):
-        return {**row, "status": "failed", "why": "broken prediction", "error": "its scores are not finite"}
-    seen = baselines(sample, job.protocol)
-    frames = angle_by_frame(answer.map, sample, job.protocol)
-    fit = fit_diagnostics(answer.map, sample, job.protocol)
+        return {
+            **row,
+            "status": "failed",
+            "reason": "damaged prediction",
+            "error": "its scores are not finite",
+        }
+    baseline = baselines(sample, job.protocol)
+    frames = angle_by_frame(prediction.map, sample, job.protocol)
+    fit = fit_diagnostics(prediction.map, sample, job.protocol)
     labels = label_extent(sample, job.protocol)
     return {
         **row,
@@ -146,22 +151,22 @@ def _row(job: Evaluation, index: int) -> Row:
         **({"frames": frames} if frames else {}),
         **({"fit": fit} if fit else {}),
         **({"labels": labels} if labels else {}),
-        **({"baselines": {name: pack_all(p) for name, p in seen.items()}} if seen else {}),
+        **({"baselines": {name: pack_all(p) for name, p in baseline.items()}} if baseline else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }
 
 
 def _person(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
-    """Who is found in a row's picture, and how alike the person is whom the row is about."""
-    how = job.folder.descriptor(row, job.protocol.target)
+    """The detections in a row's image, and the similarity of the row's own person."""
+    descriptor = job.folder.descriptor(row, job.protocol.target)
     if isinstance(job.source, CocoResults):
-        return {"found": job.source.people(row["id"]), "values": {}}
-    people = found(job.source(sample, row).map, how)
-    return {"found": people, "values": {OWN.name: keypoint_similarity(people[0], how)}}
+        return {"detections": job.source.people(row["id"]), "values": {}}
+    people = detections(job.source(sample, row).map, descriptor)
+    return {"detections": people, "values": {OKS.name: keypoint_similarity(people[0], descriptor)}}
 
 
 def _values(job: Evaluation, sums: Sums) -> dict[str, float | None]:
-    """The scores of this picture alone, for people; None where there is none."""
+    """The scores of this image alone, for the report; None where there is none."""
     found = {m.name: m.compute(sums[m.name]) for m in get_metrics(job.protocol, job.classes)}
     return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
@@ -169,20 +174,20 @@ def _values(job: Evaluation, sums: Sums) -> dict[str, float | None]:
 def data_identity(folder: Folder) -> dict[str, Any]:
     """What identifies a data folder wherever it lies: its name, and the sha256 of its header and its rows.
 
-    Pictures and maps are not read for it: files that change under the same names are not noticed.
+    Images and maps are not read: files that change under the same names are not noticed.
     """
-    header = {key: value for key, value in folder.header.items() if key not in _PLACES}
+    header = {key: value for key, value in folder.header.items() if key not in _MACHINE}
     sha = hashlib.sha256(json.dumps([header, folder.rows], sort_keys=True).encode())
     return {"name": folder.header.get("name") or folder.root.name, "sha256": sha.hexdigest()}
 
 
 def origins(folder: Folder, ids: Collection[str]) -> dict[str, int]:
-    """How many of the samples are ``real``, ``rendered`` and ``synthetic``, as the manifest says."""
+    """How many of the samples are ``real``, ``rendered`` and ``synthetic`` by the manifest."""
     counts: dict[str, int] = {}
     for row in folder.rows:
         if row["id"] in ids:
-            said = (row.get("provenance") or {}).get("origin")
-            kind = said or ("real" if row.get("real", True) else "rendered")
+            origin = (row.get("provenance") or {}).get("origin")
+            kind = origin or ("real" if row.get("real", True) else "rendered")
             counts[kind] = counts.get(kind, 0) + 1
     return counts
 

@@ -1,4 +1,4 @@
-"""Scores of a predictor over samples with truth, and of predictions that look at no picture, beside them."""
+"""Scores of a predictor on samples with ground truth, and of image-independent baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From rows to scores: summed in the order of ids, so that no order of work shows in the last digit."""
+"""From rows to scores: sums in the order of ids, so that the last digit does not depend on the order of work."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from torch import Tensor
 from ..metrics import Metric
 from .rows import READABLE, Row, unpack_from
 
-# Of the intervals: resamples of the pictures, and what is left out at either end.
+# Bootstrap intervals: resamples of the images, and the fraction cut off at either end.
 RESAMPLES, TAIL = 1000, 0.025
 
 
 def scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, float]:
-    """The scores over the rows that are done, by metric; NaN where there is none."""
+    """The scores over the done rows, by metric; NaN where there is none."""
     sums = [row["sums"] for row in _done(rows)]
     return _compute(metrics, sums)
 
 
 def baseline_scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    """The scores of predictions that look at no picture, over the same rows, by their names."""
+    """The scores of image-independent baselines over the same rows, by their names."""
     done = [row for row in _done(rows) if "baselines" in row]
     names = list(done[0]["baselines"]) if done else []
     return {name: _compute(metrics, [row["baselines"][name] for row in done]) for name in names}
 
 
 def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
-    """Where 95 % of the scores lie when the pictures are drawn anew (percentile bootstrap), by metric.
+    """95 % confidence intervals of the scores by percentile bootstrap over the images, by metric.
 
-    Says how far the choice of pictures moves a score; not how far another training, or another seed, would. Not given
-    for fewer than 3 pictures, nor for metrics whose sums are long.
+    They measure the variation by the choice of images, not by training or seed. There are none for fewer than 3 images,
+    nor for metrics whose sums are long.
     """
     done = _done(rows)
     if len(done) < 3:
@@ -56,7 +56,7 @@ def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple
 
 
 def counts(rows: Iterable[Row], selected: int) -> dict[str, Any]:
-    """How many of the selected pictures were evaluated, skipped and failed, and why."""
+    """How many of the selected images were evaluated, skipped and failed, and why."""
     rows = list(rows)
     by = Counter(row["status"] for row in rows)
     return {
@@ -64,17 +64,17 @@ def counts(rows: Iterable[Row], selected: int) -> dict[str, Any]:
         "evaluated": by["done"],
         "skipped": _reasons(rows, "skipped"),
         "failed": _reasons(rows, "failed"),
-        "waiting": selected - len(rows),
+        "pending": selected - len(rows),
         "resized": sum("resized" in row for row in rows if row["status"] == "done"),
     }
 
 
 def _reasons(rows: Sequence[Row], status: str) -> dict[str, int]:
-    return dict(sorted(Counter(row["why"] for row in rows if row["status"] == status).items()))
+    return dict(sorted(Counter(row["reason"] for row in rows if row["status"] == status).items()))
 
 
 def ranked(metric: Metric, rows: Iterable[Row]) -> list[Row]:
-    """The rows that have a score of their own, the best first; equal ones by id."""
+    """The rows that have a score of this metric, the best first; equal ones by id."""
     sign = 1 if metric.better == "lower" else -1
     done = [row for row in _done(rows) if row["values"].get(metric.name) is not None]
     return sorted(done, key=lambda row: (sign * row["values"][metric.name], row["id"]))
