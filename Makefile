@@ -4,12 +4,13 @@ BIN = $(VENV)/bin
 export TWOFOLD_VENV := $(VENV)
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help run test test-all lint format lock clean
+.PHONY: help run test test-all lint docs format lock clean
 
 help:
 	@echo "make run [ARGS='photo.jpg --task depth']   depth and normals of a photograph, and a picture of both"
 	@echo "make test [ARGS=tests/test_cli.py]         the tests"
-	@echo "make lint | format | lock                  checks; layout; constraints.txt anew"
+	@echo "make lint | format | lock                  checks; formatting; constraints.txt anew"
+	@echo "make docs                                  the documentation as a site, in site/"
 
 # Without ARGS: a photograph that scikit-image ships.
 run:
@@ -30,6 +31,11 @@ lint:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/ty check
+
+docs:
+	@bash scripts/env.sh docs
+	PYTHONPATH=scripts $(BIN)/mkdocs build --strict --quiet --site-dir site
+	@echo "site/index.html"
 
 format:
 	@bash scripts/env.sh dev

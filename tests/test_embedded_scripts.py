@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from scripts.embedded import losses, model, ship, train
-from scripts.embedded.batches import make_batch
+from scripts.embedded.batches import make_batch, rotated
 from scripts.embedded.images import ImageTask
 from scripts.embedded.pack import Pack, append
 
@@ -63,6 +63,27 @@ def test_a_pack_holds_what_the_folder_does(data):
         append(data / "balls", data / "pack", (32, 32))
 
 
+def test_a_rotated_example_is_that_of_a_rolled_camera():
+    size = 8
+    image, depth, mask = torch.zeros(3, size, size), torch.ones(1, size, size), torch.zeros(1, size, size)
+    image[:, :, -2:], depth[:, :, -2:], mask[:, :, -2:] = 1, 5, 1  # something at the right edge
+    normals = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, size, size)
+    found = rotated(image, depth, normals, mask, 90.0)  # counter-clockwise: right becomes top
+    torch.testing.assert_close(found[0], image.transpose(1, 2).flip(1), atol=1e-5, rtol=0)
+    assert torch.equal(found[1][:, :2], torch.full((1, 2, size), 5.0)) and float(found[1][:, 2:].max()) == 1
+    assert torch.equal(found[3][:, :2], torch.ones(1, 2, size)) and not found[3][:, 2:].any()
+    up = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1).expand(3, size, size)
+    torch.testing.assert_close(found[2], up, atol=1e-6, rtol=0)
+
+
+def test_corners_that_a_rotation_turns_in_are_unknown():
+    x = torch.ones(1, 16, 24)
+    _, depth, normals, mask = rotated(x.expand(3, -1, -1), x, x.expand(3, -1, -1), x, 20.0)
+    corner, centre = (..., 0, 0), (..., 8, 12)
+    assert depth[corner].isnan() and not normals[corner].any() and mask[corner] == 255
+    assert depth[centre] == 1 and mask[centre] == 1
+
+
 def test_a_shipped_pack_comes_back(data, tmp_path):
     pack = Pack(data / "pack")
     ship.ship_out(pack, tmp_path / "data.tar", 1 << 20)
@@ -92,8 +113,9 @@ def test_a_batch_depends_on_seed_and_step_alone(data):
     assert float(first.image.max()) <= 1
 
 
-def test_mirrored_normals_point_the_other_way(data):
+def test_mirrored_normals_point_the_other_way(data, monkeypatch):
     """Of a mirrored crop of a plane that leans to the right, the normal leans to the left."""
+    monkeypatch.setattr("scripts.embedded.batches.ROTATED", 0.0)
     pack = Pack(data / "pack")
     leaning = torch.zeros_like(pack.arrays["normals"])
     leaning[..., 0], leaning[..., 2] = 76, 102

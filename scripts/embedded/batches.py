@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ SIZES = (
     (144, 192), (192, 256), (192, 256), (256, 192), (224, 224), (192, 288), (240, 320), (256, 256), (288, 384),
     (320, 240), (384, 512),
 )  # fmt: skip
+ROTATED = 0.25  # share of the examples that are rotated
 _GREY = (0.299, 0.587, 0.114)
 
 
@@ -35,7 +37,7 @@ class Batch:
 def make_batch(
     seed: int, step: int, packs: Sequence[Pack], shares: Sequence[float], examples: int, device: torch.device
 ) -> Batch:
-    """The batch of a step: crops of 45 to 100 % of an image, mirrored half the time, in other colours.
+    """The batch of a step: crops of 45 to 100 % of an image, mirrored half the time, some rotated, in other colours.
 
     Args:
         seed: of the run.
@@ -70,7 +72,41 @@ def _crop(pack: Pack, rng: np.random.Generator, size: tuple[int, int]) -> tuple[
     if rng.random() < 0.5:
         image, log_depth, normals, mask = (x.flip(-1) for x in (image, log_depth, normals, mask))
         normals = normals * normals.new_tensor([-1.0, 1.0, 1.0]).view(3, 1, 1)
-    return image, log_depth[None], normals, mask[None]
+    labels = log_depth[None], normals, mask[None]
+    if rng.random() < ROTATED:
+        image, *labels = rotated(image, *labels, float(np.clip(rng.normal(0, 12), -35, 35)))
+    return image, *labels
+
+
+def rotated(
+    image: Tensor, log_depth: Tensor, normals: Tensor, mask: Tensor, degrees: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """An example as a rolled camera has it: content turned counter-clockwise about the centre, normals with it.
+
+    Args:
+        image: ``3 h w``; what is outside of it gets the colour of its border and no labels.
+        log_depth: ``1 h w``, NaN unknown. Depth along the optical axis does not change.
+        normals: ``3 h w``, x right and y up; 0 unknown.
+        mask: ``1 h w``, 0 or 1; 255 unknown.
+        degrees: of the turn.
+    """
+    h, w = image.shape[-2:]
+    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    y, x = torch.meshgrid(torch.arange(h) + 0.5 - h / 2, torch.arange(w) + 0.5 - w / 2, indexing="ij")
+    # With y down, the source of a pixel is the pixel turned clockwise as one sees it.
+    grid = torch.stack([(c * x - s * y) / (w / 2), (s * x + c * y) / (h / 2)], -1)[None].to(image)
+    image = F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
+    outside = (grid[0].abs() > 1).any(-1)
+    labels = torch.cat([log_depth, normals, mask])
+    rows = ((grid[0, ..., 1] + 1) * h / 2).long().clamp(0, h - 1)
+    columns = ((grid[0, ..., 0] + 1) * w / 2).long().clamp(0, w - 1)
+    labels = labels[:, rows, columns]
+    across, up, towards = labels[1:4]
+    turned = torch.stack([c * across - s * up, s * across + c * up, towards])
+    return (
+        image, labels[:1].masked_fill(outside, math.nan), turned.masked_fill(outside, 0),
+        labels[4:].masked_fill(outside, 255),
+    )  # fmt: skip
 
 
 def photometric(x: Tensor, rng: np.random.Generator) -> Tensor:

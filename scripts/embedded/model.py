@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twofold.backbones.encoders import pretrained_encoder
@@ -17,6 +16,8 @@ from twofold.checkpoints.settings import ModelSettings, TaskSettings
 from twofold.heads import Head, PyramidHead, make_head
 from twofold.heads.pyramid import Activation
 from twofold.protocols import OneStep
+
+from .losses import unit
 
 ENCODER, PROMPT, TIMESTEP = "efficientnet-lite0", "depth map", 1
 WIDTHS = (96, 96, 96, 64, 32)
@@ -78,7 +79,7 @@ class PerceptionModel(nn.Module):
             latent, t, text.expand(len(image), -1, -1), "pyramid", image_features=maps
         ).features  # fmt: skip
         values = {k: head.values(found, backbone.stride) for k, head in self._named()}
-        return values["depth"], F.normalize(values["normals"], dim=1, eps=1e-4), values["mask"]
+        return values["depth"], unit(values["normals"].float()), values["mask"]
 
     def _named(self) -> list[tuple[str, PyramidHead]]:
         return [(k, h) for k, h in self.heads.items() if isinstance(h, PyramidHead)]
