@@ -124,6 +124,27 @@ def test_mirrored_normals_point_the_other_way(data, monkeypatch):
     assert set((x * 127).round().int().tolist()) == {-76, 76}
 
 
+def test_a_sky_does_not_let_predictions_grow_without_bound():
+    """Gradient descent on the weighted depth losses: the mean prediction stays near the target's."""
+    target = torch.zeros(1, 1, 16, 16)
+    target[..., :8, :] = torch.inf
+    mean = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.SGD([mean], lr=2.0)
+    for _ in range(400):
+        found = losses.depth_losses(mean.expand(1, 1, 16, 16), target)
+        sum(train.WEIGHTS[k] * v for k, v in found.items()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(mean.detach().abs()) < 2
+
+
+def test_an_overflow_at_the_sky_is_not_nan():
+    target = torch.zeros(1, 1, 32, 32)
+    target[..., :16, :] = torch.inf
+    found = losses.depth_losses(torch.where(target.isinf(), -200.0, 0.0), target)
+    assert all(bool(v.isfinite()) for v in found.values())
+
+
 def test_depth_losses_ignore_the_scale_of_depth():
     torch.manual_seed(0)
     target = torch.randn(2, 1, 24, 32)

@@ -19,6 +19,10 @@ def depth_losses(log_depth: Tensor, target: Tensor) -> dict[str, Tensor]:
     Args:
         log_depth: predicted.
         target: log metres; +inf is the sky, NaN unknown.
+
+    Returns:
+        ``depth``, ``gradient`` and ``disparity``; and ``offset``, the squared mean error before the shift. The sky pulls
+        predictions up and nothing else holds them: without ``offset`` they grew until bf16 could not resolve them.
     """
     known, sky = target.isfinite(), torch.isposinf(target)
     far = target.masked_fill(~known, -9.0).flatten(1).amax(1).reshape(-1, 1, 1, 1)
@@ -29,14 +33,16 @@ def depth_losses(log_depth: Tensor, target: Tensor) -> dict[str, Tensor]:
     error = torch.where(use, log_depth + shift.reshape(-1, 1, 1, 1) - wanted, 0.0)
     enough = (known.flatten(1).sum(1) > _LEAST).float()
     l1 = (error.abs() * torch.where(sky, 0.3, 1.0)).flatten(1).sum(1) / use.flatten(1).sum(1).clamp(min=1)
-    near, near_wanted = (-(error + wanted)).exp(), (-wanted).exp()
+    near, near_wanted = (-(error + wanted).masked_fill(~known, 0.0)).exp(), (-wanted).exp()
     count = known.flatten(1).sum(1).clamp(min=1)
+    offset = torch.where(known, log_depth - wanted, 0.0).flatten(1).sum(1) / count
     size = ((near_wanted * known).flatten(1).sum(1) / count).clamp(min=1e-3)
     disparity = ((near - near_wanted).abs() * known).flatten(1).sum(1) / count / size
     return {
         "depth": (l1 * enough).mean(),
         "gradient": (_gradients(error, use) * enough).mean(),
         "disparity": (disparity.clamp(max=5) * enough).mean(),
+        "offset": (offset.square() * enough).mean(),
     }
 
 

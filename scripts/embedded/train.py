@@ -26,9 +26,11 @@ from .losses import depth_losses, mask_loss, normals_loss
 from .model import PerceptionModel, start
 from .pack import Pack
 
-WEIGHTS = {"depth": 1.0, "gradient": 0.5, "disparity": 0.5, "normals": 1.0, "mask": 0.5}
+WEIGHTS = {"depth": 1.0, "gradient": 0.5, "disparity": 0.5, "normals": 1.0, "mask": 0.5, "offset": 0.05}
 RATES = {"image_adapter.encoder.": 1.5e-4, "unet.": 3e-4, "": 1e-3}
 WARMUP, LOG_EVERY, SAVE_EVERY, EMA = 150, 20, 50, 0.999
+KEEP_EVERY = 200  # steps between two states that stay on disk
+MAX_NON_FINITE = 3  # steps in a row without an update after which the run ends
 
 
 class Run:
@@ -134,12 +136,19 @@ def train(run: Run, given: argparse.Namespace, device: torch.device) -> None:
     began, logged, sums, seen = time.monotonic(), time.monotonic(), {}, 0
     images = ImageTask(run.model.backbone, given.images, device) if given.images else None
     last = run.step + given.decay if given.decay else 1 << 40
+    failed = 0  # steps in a row whose gradient is not finite
     for step, batch in batches(run.step, given, device):
         share = min(1.0, (step + 1) / WARMUP) * (
             max(0.02, (last - step) / given.decay) if given.decay else 1.0
         )
         found = losses(run.model, batch)
         norm = run.update(sum((WEIGHTS[k] * v for k, v in found.items()), torch.zeros(())), share)
+        failed = 0 if norm < float("inf") else failed + 1
+        if failed >= MAX_NON_FINITE:
+            raise SystemExit(
+                f"{run.folder}: diverged, the gradient is not finite in steps {step - failed + 1} to {step}; go on from "
+                f"an earlier state (step-N.pt, every {KEEP_EVERY} steps) with other settings"
+            )
         record = {**{k: float(v.detach()) for k, v in found.items()}, "norm": norm}
         if images is not None and step % given.image_every == 0:
             loss = images.loss(step)
@@ -164,7 +173,7 @@ def train(run: Run, given: argparse.Namespace, device: torch.device) -> None:
         over = bool(given.seconds) and time.monotonic() - began > given.seconds
         if stopped or over or run.step == last or run.step % SAVE_EVERY == 0:
             run.save(run.folder / "final.pt" if given.decay and run.step == last else run.path)
-        if run.step % 1000 == 0:
+        if run.step % KEEP_EVERY == 0:
             run.save(run.folder / f"step-{run.step}.pt")
         if stopped or over or run.step == last:
             print(f"{run.folder}: stopped at step {run.step}; the same command goes on", flush=True)
