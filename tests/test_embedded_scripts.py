@@ -152,6 +152,7 @@ def test_depth_losses_ignore_the_scale_of_depth():
     perfect = torch.where(target.isinf(), target.masked_fill(target.isinf(), -9).amax() + 0.7, target)
     perfect[0, 0, :4] = target[0].masked_fill(target[0].isinf(), -9).amax() + 0.7
     found = losses.depth_losses(perfect + torch.tensor([1.5, -0.5]).view(2, 1, 1, 1), target)
+    assert float(found.pop("offset")) == pytest.approx((1.5**2 + 0.5**2) / 2, rel=1e-5)
     for value in found.values():
         assert float(value) == pytest.approx(0, abs=1e-5)
     # Half of all pixels off by d: the median is still right, and L1 is that half.

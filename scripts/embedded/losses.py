@@ -21,8 +21,8 @@ def depth_losses(log_depth: Tensor, target: Tensor) -> dict[str, Tensor]:
         target: log metres; +inf is the sky, NaN unknown.
 
     Returns:
-        ``depth``, ``gradient`` and ``disparity``; and ``offset``, the squared mean error before the shift. The sky pulls
-        predictions up and nothing else holds them: without ``offset`` they grew until bf16 could not resolve them.
+        ``depth``, ``gradient`` and ``disparity``; and ``offset``, the squared mean error before the shift. The sky
+        pulls predictions up and nothing else holds them: they would grow until bf16 cannot resolve them.
     """
     known, sky = target.isfinite(), torch.isposinf(target)
     far = target.masked_fill(~known, -9.0).flatten(1).amax(1).reshape(-1, 1, 1, 1)

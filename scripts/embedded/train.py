@@ -146,8 +146,8 @@ def train(run: Run, given: argparse.Namespace, device: torch.device) -> None:
         failed = 0 if norm < float("inf") else failed + 1
         if failed >= MAX_NON_FINITE:
             raise SystemExit(
-                f"{run.folder}: diverged, the gradient is not finite in steps {step - failed + 1} to {step}; go on from "
-                f"an earlier state (step-N.pt, every {KEEP_EVERY} steps) with other settings"
+                f"{run.folder}: diverged, the gradient is not finite in steps {step - failed + 1} to {step}; go on "
+                f"from an earlier state (step-N.pt, every {KEEP_EVERY} steps) with other settings"
             )
         record = {**{k: float(v.detach()) for k, v in found.items()}, "norm": norm}
         if images is not None and step % given.image_every == 0:
