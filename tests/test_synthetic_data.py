@@ -15,7 +15,7 @@ from twofold.generate import OFFICIAL, GenerationConfig, ScoreThreshold, Synthet
 from twofold.generate.captioner import CaptionError
 from twofold.generate.captions import get_caption
 from twofold.generate.config import noise_seed
-from twofold.generate.labels import check_predictors
+from twofold.generate.labels import check_predictors, default_tasks
 from twofold.generate.relative import from_depth, to_depth
 from twofold.generate.resizing import resize_sample, resize_to_square
 from twofold.generate.scores import cheap_scores, consistency_scores
@@ -470,3 +470,10 @@ def test_networks_that_draw_no_pictures_are_refused(net, predictors):
     with pytest.raises(ValueError, match=r"takes 8 channels .* generates no images"):
         SyntheticDataGenerator(Two(), {}, QUICK, {})  # ty: ignore[invalid-argument-type]
     assert SyntheticDataGenerator(net, {}, QUICK, {}).generate([sphere(0, 32)])[0].targets == {}
+
+
+def test_labels_are_those_of_the_sources_and_one_a_target_by_default():
+    tasks = {name: TASKS[name] for name in ("disparity", "depth", "normals", "mask")}
+    assert default_tasks(tasks, {"depth", "mask", "instance"}) == ["depth", "mask"]
+    assert default_tasks(tasks, set()) == ["depth", "normals", "mask"]
+    assert default_tasks({"disparity": TASKS["disparity"]}, {"depth"}) == ["disparity"]

@@ -87,7 +87,10 @@ def create(
     runtime: RuntimeOptions,
     further: FurtherOutput,
     task: Annotated[
-        str, typer.Option(metavar="TASKS", help="Labels, comma-separated; by default all tasks of the model.")
+        str,
+        typer.Option(
+            metavar="TASKS", help="Labels, comma-separated; by default those that the sources have."
+        ),
     ] = "",
     strength: Annotated[
         str,
@@ -223,8 +226,12 @@ def _generator(
 ) -> SyntheticDataGenerator:
     from twofold.data.classes import class_names
     from twofold.generate import SyntheticDataGenerator
+    from twofold.generate.labels import default_tasks
 
     names = [name.strip() for name in task.split(",") if name.strip()]
+    if not names:
+        tasks = {name: opened.predictor(name).task for name in opened.tasks}
+        names = default_tasks(tasks, {target for row in sources.rows for target in row.get("targets") or {}})
     return SyntheticDataGenerator.from_model(
         opened, names, settings, labels.template, labels.captioner, class_names(sources.header)
     )

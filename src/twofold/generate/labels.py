@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,26 @@ _EXACT: dict[str, dict[str, Any]] = {
     "parts": {"codec": "png16", "ignore": [65535]},
     "matting": {"codec": "npy", "scale": 1.0},
 }
+
+
+def default_tasks(tasks: Mapping[str, Task], targets: Collection[str]) -> list[str]:
+    """The tasks to create labels of when none are named.
+
+    Args:
+        tasks: of the model, by name.
+        targets: that the source samples have.
+
+    Returns:
+        The tasks whose target the sources have, or all where there is none; of several that are stored as one target
+        the one with the target's name, else the first.
+    """
+    names = [name for name, task in tasks.items() if task.target in targets] or list(tasks)
+    found: dict[str, str] = {}
+    for name in names:
+        target = tasks[name].target
+        if target not in found or name == target:
+            found[target] = name
+    return list(found.values())
 
 
 def check_predictors(predictors: Mapping[str, BasePredictor], label_mode: str) -> None:
