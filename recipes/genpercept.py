@@ -36,7 +36,7 @@ RELEASED = {
 }
 SQUARE = (768, 768)
 HYPERSIM_IDS = "twofold.data.labels:hypersim"
-HYPERSIM_DRAWN = "twofold.data.labels:hypersim_drawn"
+HYPERSIM_DRAWN = "twofold.data.labels:hypersim_colors"
 HYPERSIM_LOGITS = "twofold.data.labels:hypersim_logits"
 ADE20K_LOGITS = "twofold.data.labels:ade20k_logits"
 

@@ -14,7 +14,7 @@ from trees import matting, people, seg
 from twofold.cli.main import run
 from twofold.data import Folder, FolderWriter
 from twofold.data.convert import CONVERTERS, convert
-from twofold.data.sheet import contact_sheet, target_image
+from twofold.data.sheet import draw_sample_sheet, target_image
 from twofold.image import read_image, write_image
 from twofold.sample import Sample
 from twofold.targets import target_spec
@@ -193,7 +193,7 @@ def test_every_mistake_is_one_line_with_its_way_out(
 
 def test_a_sheet_has_a_row_a_sample_and_a_column_a_target(tmp_path: Path) -> None:
     folder = Folder(toy(tmp_path / "toy"))
-    drawn = contact_sheet(folder, count=3, edge=80)
+    drawn = draw_sample_sheet(folder, count=3, edge=80)
     assert drawn.shape == (3, 3 * (60 + 18) + 2 * 4, 3 * 80 + 2 * 4)
     assert drawn.min() >= 0 and drawn.max() <= 1
     cell = drawn[:, 18 + 15 : 18 + 58, 2:78]
@@ -201,8 +201,8 @@ def test_a_sheet_has_a_row_a_sample_and_a_column_a_target(tmp_path: Path) -> Non
     # Where a target is not known its cell is grey, where a sample has none it is white.
     assert (drawn[:, 18 : 18 + 9, 84 + 2 : 84 + 78] == UNKNOWN).all()
     assert (drawn[:, 100:150, 170:240] == 1).all()
-    assert contact_sheet(folder, count=99, edge=80).shape == drawn.shape
-    assert contact_sheet(folder, count=1, edge=80).shape[-2] == 60 + 18
+    assert draw_sample_sheet(folder, count=99, edge=80).shape == drawn.shape
+    assert draw_sample_sheet(folder, count=1, edge=80).shape[-2] == 60 + 18
 
 
 def test_ids_that_are_near_look_different() -> None:
@@ -251,7 +251,7 @@ def test_the_page_s_programs_run(here: Path, capsys: pytest.CaptureFixture[str])
         seg.photo(Path(f"mine/photos/{i}.jpg"), i)
         seg.save(Path(f"mine/masks/{i}.png"), 255 * np.eye(*seg.SIZE))
     programs = PAGE.read_text().split("```python\n")[1:]
-    assert len(programs) == 2
+    assert len(programs) == 3
     for program in programs:
         exec(program.partition("```")[0], {})
     assert run(["data", "validate", "mine"]) == 0
@@ -275,7 +275,7 @@ def test_the_page_s_other_targets_read(here: Path) -> None:
         "keypoints": {"points": points, "box": [0, 0, 5, 8], "area": 9, "ann_id": 1, "image_id": 1},
         "skeleton": {"people": [points]},
     }
-    text = PAGE.read_text().partition("| you have |")[2].partition("\n\n")[0]
+    text = PAGE.read_text().partition("| labels |")[2].partition("\n\n")[0]
     lines = [line for line in text.splitlines()[2:] if line.startswith("|")]
     assert len(lines) == 7
     for line in lines:

@@ -15,7 +15,7 @@ from PIL import Image
 from trees import indoor, room
 from twofold.data import Folder, FolderError, validate
 from twofold.data.codecs import decode, write_target
-from twofold.data.pictures import hypersim_tone
+from twofold.data.images import hypersim_tone
 from twofold.geometry import Camera, convert_frame
 from twofold.image import ImageError, read_image
 from twofold.image.stored import members

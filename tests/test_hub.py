@@ -220,7 +220,7 @@ def test_an_import_goes_on_where_it_was(tmp_path):
         ({"depth": pa.array([png(DEPTH.astype(np.uint8))])}, "column 'depth': .*8 bits a sample, its codec is png16"),
         ({"depth": pa.array([png(DEPTH)[:50]])}, "row 0, column 'depth': .*damaged"),
         ({"depth": pa.array([b"??"])}, "column 'depth' begins with b'??'"),
-        ({"depth": pa.array([png(np.zeros((9, 9), np.uint16))])}, "depth is 9x9, the picture 4x5"),
+        ({"depth": pa.array([png(np.zeros((9, 9), np.uint16))])}, "depth is 9x9, the image 4x5"),
         ({"heat": pa.array([[[1.0], [2.0, 3.0]]])}, "column 'heat' holds"),
         ({"heat": pa.array([np.zeros((5, 5, 5)).tolist()])}, "at most 4 channels"),
         ({"K": pa.array([[1.0, 2.0]])}, "row 0: its camera is wrong"),

@@ -12,7 +12,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.cli.main import run
-from twofold.data.labels import NYU40_COLOURS, decode_drawn, encode_drawn
+from twofold.data.labels import NYU40_COLOURS, decode_colors, encode_colors
 from twofold.data.writer import FolderWriter
 from twofold.predict.config import OutputConfig
 from twofold.predict.diffusion import DiffusionPredictor
@@ -272,16 +272,16 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
 
 def test_hypersim_drawn_as_released_is_stretched_and_read_by_the_nearest_colour():
     ids = torch.arange(40).reshape(1, 1, 5, 8)
-    canvas, known = encode_drawn(ids, ids < 40)
+    canvas, known = encode_colors(ids, ids < 40)
     assert (float(canvas.min()), float(canvas.max())) == (-1.0, 1.0)
     assert known.all()
     # Colours of the whole palette go from 19 to 255: stretched by 8 percent, most are still nearest to themselves.
-    assert (decode_drawn(canvas) == ids).float().mean() > 0.9
+    assert (decode_colors(canvas) == ids).float().mean() > 0.9
     # A picture of one class alone has no range but its own.
-    one, _ = encode_drawn(torch.full((1, 1, 4, 4), 4), torch.ones(1, 1, 4, 4, dtype=torch.bool))
+    one, _ = encode_colors(torch.full((1, 1, 4, 4), 4), torch.ones(1, 1, 4, 4, dtype=torch.bool))
     red, green, blue = (one[0, :, 0, 0] + 1).tolist()
     r, g, b = NYU40_COLOURS[4]
     assert (red, blue) == (pytest.approx(2 * (r - b) / (g - b)), 0.0)
     assert green == 2.0
     with pytest.raises(ValueError, match="classes are 0 to 39"):
-        encode_drawn(torch.full((1, 1, 2, 2), 40), torch.ones(1, 1, 2, 2, dtype=torch.bool))
+        encode_colors(torch.full((1, 1, 2, 2), 40), torch.ones(1, 1, 2, 2, dtype=torch.bool))

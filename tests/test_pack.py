@@ -16,7 +16,7 @@ import torch
 from trees import matting, people
 from twofold.data import Folder, FolderError, FolderWriter, validate
 from twofold.data.convert import CONVERTERS, convert
-from twofold.data.pack import MOST, Shards, check_shard, pack
+from twofold.data.pack import MAX_BYTES, Shards, check_shard, pack
 from twofold.io.atomic import host_name
 from twofold.sample import Sample
 
@@ -260,7 +260,7 @@ def _rewritten(path: Path, change: Callable[[bytes], bytes]) -> None:
 def test_huge_torn_and_compressed_shards_are_refused(tmp_path):
     path = tmp_path / "shard.tar"
     item = tarfile.TarInfo("a.png")
-    item.size = MOST + 1
+    item.size = MAX_BYTES + 1
     path.write_bytes(item.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
     with pytest.raises(FolderError, match="at most"):
         check_shard(path)

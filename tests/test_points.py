@@ -7,7 +7,7 @@ import torch
 
 from test_folder import edit
 from twofold.data import Folder, FolderError, FolderWriter, validate
-from twofold.data.points import Crop, coco_result, crop_of, drawn
+from twofold.data.points import Crop, coco_result, get_crop, render_inline
 from twofold.geometry import Camera
 from twofold.image import resize
 from twofold.metrics import peaks
@@ -63,18 +63,18 @@ def test_a_cut_has_the_shape_of_its_size_and_the_box_in_its_middle():
 def test_places_go_into_a_cut_and_back():
     crop = Crop.around([10.5, 20, 33, 90], (64, 48))
     places = torch.rand(5, 17, 2, dtype=torch.float64) * 100
-    torch.testing.assert_close(crop.back(crop.into(places)), places)
+    torch.testing.assert_close(crop.to_image(crop.to_crop(places)), places)
     corners = torch.tensor([[crop.left, crop.top], [crop.left + crop.width, crop.top + crop.height]])
-    torch.testing.assert_close(crop.into(corners), torch.tensor([[0.0, 0], [48, 64]]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(crop.to_crop(corners), torch.tensor([[0.0, 0], [48, 64]]), atol=1e-4, rtol=0)
 
 
 def test_a_cut_of_all_is_the_picture_and_one_of_a_part_is_that_part():
     image = picture(40, 30)
-    assert torch.equal(Crop(0, 0, 30, 40, (40, 30)).cut(image), image)
-    assert torch.equal(Crop(5, 7, 20, 10, (10, 20)).cut(image), image[:, 7:17, 5:25])
-    torch.testing.assert_close(Crop(0, 0, 30, 40, (20, 15)).cut(image)[:, 2:-2, 2:-2],
+    assert torch.equal(Crop(0, 0, 30, 40, (40, 30)).apply(image), image)
+    assert torch.equal(Crop(5, 7, 20, 10, (10, 20)).apply(image), image[:, 7:17, 5:25])
+    torch.testing.assert_close(Crop(0, 0, 30, 40, (20, 15)).apply(image)[:, 2:-2, 2:-2],
                                resize(image, (20, 15))[:, 2:-2, 2:-2])  # fmt: skip
-    beyond = Crop(-10, -10, 50, 60, (60, 50)).cut(image)
+    beyond = Crop(-10, -10, 50, 60, (60, 50)).apply(image)
     assert torch.equal(beyond[:, 10:50, 10:40], image)
     assert not beyond[:, :10].any()
     assert not beyond[:, :, 40:].any()
@@ -87,7 +87,7 @@ def test_a_cut_shows_a_ramp_where_it_is():
     for size in ((64, 48), (256, 192), (30, 20)):
         crop = Crop(20.3, 10.7, 60.6, 80.8, size)
         centres = (torch.arange(size[1]) + 0.5) * crop.width / size[1] + crop.left
-        torch.testing.assert_close(crop.cut(image)[0, 5], centres / 200, atol=5e-4, rtol=0)
+        torch.testing.assert_close(crop.apply(image)[0, 5], centres / 200, atol=5e-4, rtol=0)
 
 
 # ---- folders
@@ -99,13 +99,13 @@ def test_a_person_is_cut_out_and_their_joints_are_where_they_were(tmp_path):
     assert sample.image.shape == (3, 256, 192)
     assert sample.targets["keypoints"].shape == (17, 256, 192)
     assert bool(sample.valid["keypoints"].all())
-    crop = crop_of(folder.descriptor(folder.rows[0], "keypoints"))
+    crop = get_crop(folder.descriptor(folder.rows[0], "keypoints"))
     assert crop is not None
-    torch.testing.assert_close(sample.image, crop.cut(folder_image(folder)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(sample.image, crop.apply(folder_image(folder)), atol=1e-6, rtol=0)
     found = peaks(sample.targets["keypoints"]).double()
     wanted = STANDING + torch.tensor([30.5, 8.5])
     labelled = torch.tensor([k not in (3, 16) for k in range(17)])
-    torch.testing.assert_close(crop.back(found[:, :2])[labelled], wanted[labelled], atol=0.01, rtol=0)
+    torch.testing.assert_close(crop.to_image(found[:, :2])[labelled], wanted[labelled], atol=0.01, rtol=0)
     assert bool((sample.targets["keypoints"][~labelled] == -1).all())
     assert bool((found[labelled, 2] > 0.9).all())
 
@@ -182,13 +182,13 @@ def test_samples_of_people_stack(tmp_path):
     assert validate(tmp_path).ok
 
 
-def test_a_cut_picture_has_no_other_maps(tmp_path):
+def test_a_cropped_image_has_no_other_maps(tmp_path):
     writer = FolderWriter(tmp_path, {"name": "p", "targets": {"keypoints": {}, "depth": {}}})
     depth = torch.full((1, 120, 160), 2.0)
     sample = Sample(picture(), {"depth": depth}, {"depth": depth > 0}, id="a")
     writer.write(sample, {"keypoints": target()})
     writer.finish()
-    with pytest.raises(FolderError, match=r"keypoints cuts the picture.*depth.*targets=\('keypoints',\)"):
+    with pytest.raises(FolderError, match=r"keypoints cuts the image.*depth.*targets=\('keypoints',\)"):
         Folder(tmp_path)[0]
     assert Folder(tmp_path, targets=("keypoints",))[0].image.shape == (3, 256, 192)
     whole = Folder(tmp_path, targets=("depth",))[0]
@@ -214,7 +214,7 @@ def test_a_cut_picture_has_no_other_maps(tmp_path):
 def test_numbers_that_are_no_joints_are_refused(tmp_path, change, message):
     wrong = {**target(), **change}
     with pytest.raises(ValueError, match=message):
-        drawn(picture(), {"keypoints": wrong})
+        render_inline(picture(), {"keypoints": wrong})
     with pytest.raises(ValueError, match=message):
         FolderWriter(tmp_path / "new", HEADER).write(Sample(picture(), id="a"), {"keypoints": wrong})
     folder = written(tmp_path / "old", {"keypoints": target()})
@@ -232,7 +232,7 @@ def test_what_a_row_cannot_hold_is_said(tmp_path):
     with pytest.raises(FolderError, match="as a map and as numbers"):
         writer.write(sample, {"keypoints": target()})
     with pytest.raises(ValueError, match="'people' is a list"):
-        drawn(picture(), {"skeleton": {"people": 3}})
+        render_inline(picture(), {"skeleton": {"people": 3}})
 
 
 # ---- skeletons
@@ -301,7 +301,7 @@ def test_people_far_outside_are_not_seen():
 def test_heatmaps_of_a_person_are_drawn_as_their_skeleton():
     task = TASKS["skeleton"]
     how = target(left=30, top=8, unlabelled=(4,))
-    _, _, read = drawn(picture(), {"keypoints": how, "skeleton": {"people": [how["points"]]}})
+    _, _, read = render_inline(picture(), {"keypoints": how, "skeleton": {"people": [how["points"]]}})
     maps, valid = read["keypoints"]
     expected, _ = task.encode(read["skeleton"][0][None], valid[None])
     canvas, mask = task.encode(maps[None], valid[None])

@@ -280,11 +280,11 @@ def _unsafe(folder: Path) -> tuple[str, ...]:
 
 def _draw(folder: Path, path: Path, count: int) -> None:
     from twofold.data import Folder
-    from twofold.data.sheet import contact_sheet
+    from twofold.data.sheet import draw_sample_sheet
     from twofold.image import write_image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, contact_sheet(Folder(folder), count))
+    write_image(path, draw_sample_sheet(Folder(folder), count))
 
 
 def _print(report: Report) -> None:

@@ -6,7 +6,7 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
     key, index, shape   which array of a file, which map of a stack, how large raw floats are: see `image.arrays`
     masks        by name: other files that say where this target holds; each has a `path`, what its own codec
                  needs, and either `valid` (stored values, or "nonzero") or `invalid` (stored values)
-    scale        depth: metres per stored unit (with `offset` added); must be said for whole numbers
+    scale        depth: metres per stored unit (with `offset` added); is required for whole numbers
     kind         depth: "z"; "euclidean" (distance from the camera's centre; needs the camera); "disparity":
                  scale * stored + offset is in pixels, z is `baseline` (metres) * `focal` (pixels; by default
                  the camera's) over it
@@ -16,7 +16,7 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
     valid_range  depth: [least, most] in metres; valid is strictly between
     keep_invalid depth: true keeps the stored metres of invalid pixels, which otherwise become 0 (NaN still does);
                  for `compat.genpercept`, whose encodings read them
-    frame        normals: RUB, LUB or RDF; must be said
+    frame        normals: RUB, LUB or RDF; is required
     facing       normals: "camera" turns those around that face away (needs the camera)
     threshold    mask: foreground is above it, in stored units (by default half of the full scale: 128 in 8 bits)
     soft         mask: true gives stored levels as 0 to 1 instead of comparing them with the threshold; for

@@ -17,23 +17,23 @@ _EMPTY = 0.02
 
 
 @dataclass(frozen=True)
-class Extent:
+class ValueRange:
     """The least and the largest valid value of one label; NaN where nothing is valid."""
 
     least: float
     most: float
 
 
-def extent(target: Tensor, valid: Tensor) -> Extent:
+def value_range(target: Tensor, valid: Tensor) -> ValueRange:
     """The extent of a target ``c h w`` where ``valid`` (bool ``1 h w``)."""
     values = target[valid.expand_as(target)]
     if not values.numel():
-        return Extent(float("nan"), float("nan"))
+        return ValueRange(float("nan"), float("nan"))
     low, high = torch.aminmax(values)
-    return Extent(float(low), float(high))
+    return ValueRange(float(low), float(high))
 
 
-def constant_labels(name: str, found: Iterable[Extent]) -> str:
+def constant_labels(name: str, found: Iterable[ValueRange]) -> str:
     """What is wrong when no label of a folder has contrast; empty where one has, or nothing is known of any.
 
     A mask or share is empty where all of it is below `_EMPTY`, full where all is above ``1 - _EMPTY``, and has contrast
@@ -47,12 +47,12 @@ def constant_labels(name: str, found: Iterable[Extent]) -> str:
         empty, full = sum(e.most < _EMPTY for e in known), sum(e.least > 1 - _EMPTY for e in known)
         if empty + full < len(known):
             return ""
-        said = (
+        stated = (
             f"of {len(known)} {name} labels {empty} are empty (0 everywhere) and {full} full (1 everywhere)"
         )
-        return f"{said}; none shows both. Check how they are stored: 'threshold' or 'scale', levels, which folder"
+        return f"{stated}; none shows both. Check how they are stored: 'threshold' or 'scale', levels, which folder"
     low, high = min(e.least for e in known), max(e.most for e in known)
     if low != high:
         return ""
-    said = f"all {len(known)} {name} labels hold the id {low:g} and no other"
-    return f"{said}. Check how they are stored, and which folder"
+    stated = f"all {len(known)} {name} labels hold the id {low:g} and no other"
+    return f"{stated}. Check how they are stored, and which folder"

@@ -1,6 +1,6 @@
 """What a descriptor may say: checked where a manifest is read, so that the readers can trust its types.
 
-The meaning of the entries is in `codecs` (of targets) and `pictures` (of the picture).
+The meaning of the entries is in `codecs` (of targets) and `images` (of the image).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _MOST_NUMBER = 1e300
 def check_descriptor(how: Any, where: str) -> None:
     """ValueError naming the first entry of a descriptor that cannot be what it should."""
     if not isinstance(how, dict):
-        raise ValueError(f"{where} must be an object, not {_shown(how)}")
+        raise ValueError(f"{where} must be an object, not {_abbreviated(how)}")
     for name, value in how.items():
-        wanted = None if value is None else _wrong(name, value)
-        if wanted is not None:
-            raise ValueError(f"{where}: {name!r} must be {wanted}, not {_shown(value)}")
+        expected = None if value is None else _wrong(name, value)
+        if expected is not None:
+            raise ValueError(f"{where}: {name!r} must be {expected}, not {_abbreviated(value)}")
     masks = how.get("masks")
     for name, mask in ({} if masks is None else masks).items():
         check_descriptor(mask, f"{where}, the mask {name!r}")
@@ -69,21 +69,21 @@ def _is_color(value: list[Any]) -> bool:
     return len(value) == 3 and all(_is_whole(n) and 0 <= n <= 255 for n in value)
 
 
-def _shown(value: Any) -> str:
+def _abbreviated(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 60 else f"{text[:60]}..."
 
 
-def merged(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def merge_descriptors(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A header's descriptor under a row's own entries; of their masks, those of one name too.
 
     What is null says nothing: tools that make tables of rows fill them up with it.
     """
     masks = dict(general.get("masks") or {})
     for name, mask in (own.get("masks") or {}).items():
-        masks[name] = _said(masks.get(name, {})) | _said(mask)
-    return _said(general) | _said(own) | ({"masks": masks} if masks else {})
+        masks[name] = _drop_none(masks.get(name, {})) | _drop_none(mask)
+    return _drop_none(general) | _drop_none(own) | ({"masks": masks} if masks else {})
 
 
-def _said(how: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_none(how: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in how.items() if value is not None}

@@ -14,10 +14,10 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from twofold.data.codecs import Descriptor
-from twofold.data.descriptors import merged
+from twofold.data.descriptors import merge_descriptors
+from twofold.data.images import read_row_image
 from twofold.data.layout import FolderError, Row, files_root, read_header, read_rows
-from twofold.data.pictures import read_picture
-from twofold.data.points import drawn, is_inline
+from twofold.data.points import is_inline, render_inline
 from twofold.data.targets import descriptor, read_target
 from twofold.geometry import Camera
 from twofold.image.square import map_resized_to_square, resized_to_square
@@ -65,11 +65,11 @@ class Folder(Dataset[Sample]):
             )
         self.rows: tuple[Row, ...] = tuple(read_rows(self.root))
         self.targets = None if targets is None else tuple(targets)
-        there = {name for row in self.rows for name in row.get("targets") or {}}
-        self.header |= _overridden(self.header, override or {}, there)
+        available = {name for row in self.rows for name in row.get("targets") or {}}
+        self.header |= _apply_override(self.header, override or {}, available)
         for name in self.targets or ():
-            if name not in there and name not in TARGETS:
-                raise FolderError(f"no sample of {self.root} has {name!r}; there are {sorted(there)}")
+            if name not in available and name not in TARGETS:
+                raise FolderError(f"no sample of {self.root} has {name!r}; there are {sorted(available)}")
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -86,26 +86,26 @@ class Folder(Dataset[Sample]):
         """One sample, in the library's units and frames (`targets.TARGETS`)."""
         row = self.rows[index]
         where = f"{self.root.name}, sample {row['id']!r}"
-        whole = read_picture(self.files, self.header, row, where)
-        height, width = whole.shape[-2:]
+        full_image = read_row_image(self.files, self.header, row, where)
+        height, width = full_image.shape[-2:]
         camera = _camera(row, width, height, where)
         read = {n: self._target(row, n, camera, (height, width), where) for n in self._names(row)}
         left, top, width, height = _crop(row.get("crop") or self.header.get("crop"), height, width, where)
-        image = _cut(whole, left, top, width, height)
+        image = _slice(full_image, left, top, width, height)
         if row.get("size") not in (None, [height, width]):
             raise FolderError(
-                f"{where}: the image is {height}x{width}, its row says {row['size']}; mend the row"
+                f"{where}: the image is {height}x{width}, its row says {row['size']}; fix the row"
             )
         if camera is not None:
             camera = camera.cropped(left, top, width, height)
-        parts = {n: tuple(_cut(x, left, top, width, height) for x in read[n]) for n in read}
-        image, boxed, inline = self._drawn(row, image, where)
+        parts = {n: tuple(_slice(x, left, top, width, height) for x in read[n]) for n in read}
+        image, boxed, inline = self._render_inline(row, image, where)
         parts |= inline
-        edge = self._squeeze(where)
+        edge = self._square_edge(where)
         if edge:
             image, parts, boxed = (
                 resized_to_square(image.double(), edge).float(),
-                _squeezed(parts, edge),
+                _resize_to_square(parts, edge),
                 True,
             )
         return Sample(
@@ -115,17 +115,17 @@ class Folder(Dataset[Sample]):
             caption=_caption(row),
             id=row["id"],
             camera=None if boxed else camera,
-            origin=_origin(row, where),
+            origin=_provenance(row, where),
         )
 
     def _names(self, row: Row, inline: bool = False) -> list[str]:
         """The targets of a row to be read: those in files, or those that the row holds as numbers."""
         targets = row.get("targets") or {}
-        asked = [n for n in targets if self.targets is None or n in self.targets]
-        return [n for n in asked if is_inline(targets[n]) == inline]
+        requested = [n for n in targets if self.targets is None or n in self.targets]
+        return [n for n in requested if is_inline(targets[n]) == inline]
 
-    def _squeeze(self, where: str) -> int:
-        """The edge of the square that the header wants pictures squeezed into; 0 where it says nothing."""
+    def _square_edge(self, where: str) -> int:
+        """The edge of the square that the header wants images squeezed into; 0 where it says nothing."""
         edge = self.header.get("squeeze", 0)
         if not isinstance(edge, int) or edge < 0:
             raise FolderError(
@@ -137,29 +137,29 @@ class Folder(Dataset[Sample]):
         """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
         return descriptor(self.header, row, name)
 
-    def window(self, x: Tensor, row: Row) -> Tensor:
-        """The part of a map (c h w, of the size of the row's picture file) that is the sample's."""
+    def crop(self, x: Tensor, row: Row) -> Tensor:
+        """The part of a map (c h w, of the size of the row's image file) that is the sample's."""
         crop = row.get("crop") or self.header.get("crop")
-        x = _cut(x, *_crop(crop, x.shape[-2], x.shape[-1], str(row["id"])))
-        edge = self._squeeze(str(row["id"]))
+        x = _slice(x, *_crop(crop, x.shape[-2], x.shape[-1], str(row["id"])))
+        edge = self._square_edge(str(row["id"]))
         return resized_to_square(x.double(), edge).to(x.dtype) if edge else x
 
-    def _drawn(
+    def _render_inline(
         self, row: Row, image: Tensor, where: str
     ) -> tuple[Tensor, bool, dict[str, tuple[Tensor, Tensor]]]:
-        """The picture, whether it was cut to a part, and the targets that the row holds as numbers."""
+        """The image, whether it was cut to a part, and the targets that the row holds as numbers."""
         inline = self._names(row, inline=True)
         try:
-            found, cut, read = drawn(image, {n: self.descriptor(row, n) for n in inline})
+            found, cropped, read = render_inline(image, {n: self.descriptor(row, n) for n in inline})
         except ValueError as error:
             raise FolderError(f"{where}: {error}") from None
         others = self._names(row)
-        if cut and others:
+        if cropped and others:
             raise FolderError(
-                f"{where}: {inline[0]} cuts the picture to a box, {others[0]} is of the whole of it; "
+                f"{where}: {inline[0]} cuts the image to a box, {others[0]} is of the whole of it; "
                 f"ask for one of them: Folder(root, targets=({inline[0]!r},))"
             )
-        return found, cut, read
+        return found, cropped, read
 
     def _target(
         self, row: Row, name: str, camera: Camera | None, size: tuple[int, int], where: str
@@ -180,12 +180,14 @@ class Folder(Dataset[Sample]):
         return part
 
 
-def _overridden(header: Mapping[str, Any], override: Mapping[str, Any], there: set[str]) -> dict[str, Any]:
+def _apply_override(
+    header: Mapping[str, Any], override: Mapping[str, Any], available: set[str]
+) -> dict[str, Any]:
     """``override`` as entries that replace those of ``header``; its descriptors only change single entries."""
     targets = dict(header.get("targets") or {})
     for name, how in (override.get("targets") or {}).items():
-        if name in there:
-            targets[name] = merged(targets.get(name, {}), how)
+        if name in available:
+            targets[name] = merge_descriptors(targets.get(name, {}), how)
     return {**override, "targets": targets} if "targets" in override else dict(override)
 
 
@@ -207,32 +209,34 @@ def _camera(row: Row, width: int, height: int, where: str) -> Camera | None:
         raise FolderError(f"{where}: its camera is wrong: {error}") from None
 
 
-def _origin(row: Row, where: str) -> Provenance:
+def _provenance(row: Row, where: str) -> Provenance:
     """Who made the sample. A row with only `"real": false` is a rendering; one that says nothing, real."""
-    said = row.get("provenance") or {}
-    kind = said.get("origin") or ("real" if row.get("real", True) else "rendered")
+    stated = row.get("provenance") or {}
+    kind = stated.get("origin") or ("real" if row.get("real", True) else "rendered")
     try:
-        return Provenance(kind, tuple(said.get("parents") or ()), said.get("generator") or {})
+        return Provenance(kind, tuple(stated.get("parents") or ()), stated.get("generator") or {})
     except ValueError as error:
         raise FolderError(f"{where}: {error}") from None
 
 
-def _crop(said: Any, height: int, width: int, where: str) -> tuple[int, int, int, int]:
-    """The window (left, top, width, height) that a row or a header names, of a picture of this size."""
-    if said is None:
+def _crop(stated: Any, height: int, width: int, where: str) -> tuple[int, int, int, int]:
+    """The window (left, top, width, height) that a row or a header names, of an image of this size."""
+    if stated is None:
         return 0, 0, width, height
-    if said == "kitti-benchmark":
+    if stated == "kitti-benchmark":
         window = (int((width - _KITTI[0]) / 2), height - _KITTI[1], *_KITTI)
-    elif isinstance(said, list) and len(said) == 4 and all(isinstance(n, int) for n in said):
-        window = (said[0], said[1], said[2], said[3])
+    elif isinstance(stated, list) and len(stated) == 4 and all(isinstance(n, int) for n in stated):
+        window = (stated[0], stated[1], stated[2], stated[3])
     else:
-        raise FolderError(f"{where}: a crop is [left, top, width, height] or 'kitti-benchmark', not {said!r}")
+        raise FolderError(
+            f"{where}: a crop is [left, top, width, height] or 'kitti-benchmark', not {stated!r}"
+        )
     if min(window[:2]) < 0 or window[0] + window[2] > width or window[1] + window[3] > height:
         raise FolderError(f"{where}: the image is {height}x{width}, and has no window {list(window)}")
     return window
 
 
-def _squeezed(parts: dict[str, tuple[Tensor, ...]], edge: int) -> dict[str, tuple[Tensor, ...]]:
+def _resize_to_square(parts: dict[str, tuple[Tensor, ...]], edge: int) -> dict[str, tuple[Tensor, ...]]:
     """Targets and their masks in the same square; ids are those of the nearest pixel."""
     out: dict[str, tuple[Tensor, ...]] = {}
     for name, (target, valid) in parts.items():
@@ -245,5 +249,5 @@ def _squeezed(parts: dict[str, tuple[Tensor, ...]], edge: int) -> dict[str, tupl
     return out
 
 
-def _cut(x: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
+def _slice(x: Tensor, left: int, top: int, width: int, height: int) -> Tensor:
     return x[..., top : top + height, left : left + width]

@@ -1,8 +1,8 @@
-"""Data sets of the Hugging Face kind as data folders: columns become pictures, targets and captions.
+"""Data sets of the Hugging Face kind as data folders: columns become images, targets and captions.
 
 Three things are read: what `datasets` saved (`save_to_disk`), Parquet files, and by its name a data set of the hub,
 whose Parquet files are fetched first. The library `datasets` is not used, on purpose: its `Image` columns open
-pictures with Pillow, which makes 8 bits of 16-bit colour (normals, most often) without a word, and they open whatever
+images with Pillow, which makes 8 bits of 16-bit colour (normals, most often) without a word, and they open whatever
 file of this machine a row names. Here the stored bytes are taken as they are and read by the library's own readers,
 and no path is followed. No code of a repository is run. Needs the extra `data`.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from twofold.data.codecs import decode
 from twofold.data.layout import FolderError
-from twofold.data.tables import files_of, rows_of
+from twofold.data.tables import iter_rows, split_files
 from twofold.data.writer import FolderWriter
 from twofold.geometry import Camera
 from twofold.image import ImageError, read_image
@@ -32,7 +32,7 @@ from twofold.sample import Provenance, Sample
 from twofold.targets import target_spec
 
 # How each format begins, and the suffix by which the readers know it.
-_BEGINNINGS = {
+_MAGIC_BYTES = {
     b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tiff", b"MM\x00*": ".tiff", b"v/1\x01": ".exr",
     b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"\x89HDF": ".hdf5",
 }  # fmt: skip
@@ -42,7 +42,7 @@ _BEGINNINGS = {
 class Columns:
     """Which column holds what.
 
-    image    the picture: bytes of a file, or a struct of bytes and path, as `datasets.Image` stores it
+    image    the image: bytes of a file, or a struct of bytes and path, as `datasets.Image` stores it
     targets  by target name: (column, descriptor). The column holds such bytes, or numbers h w or h w c; the
              descriptor says what they mean, as in `data.codecs`
     caption, id, camera  columns of text, of text or numbers, and of fx fy cx cy or a 3x3 matrix; "" for none.
@@ -82,12 +82,12 @@ def import_table(
 
     source   a folder that `datasets` saved, a Parquet or Arrow file, a folder of Parquet files, or the name of a
              data set on the hub (`owner/name`, at `revision`)
-    split    must be said when there are several
+    split    is required when there are several
 
     A generator; run again after a kill it does what is left. A missing value of a target is a missing target.
     FolderError for a source, split or column that is not there, and naming the row whose value is wrong.
     """
-    files = files_of(source, split, revision)
+    files = split_files(source, split, revision)
     header = {
         "name": Path(source).name,
         "split": split,
@@ -100,7 +100,7 @@ def import_table(
     writer = FolderWriter(out, header)
     seen: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
-        for number, row in enumerate(rows_of(files, columns.names)):
+        for number, row in enumerate(iter_rows(files, columns.names)):
             if limit and number >= limit:
                 break
             id = str(row[columns.id]) if columns.id else f"{number:06d}"
@@ -118,7 +118,7 @@ def import_table(
 
 
 def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder: Path, where: str) -> Sample:
-    image = _picture(row[columns.image], f"{where}, column {columns.image!r}")
+    image = _image(row[columns.image], f"{where}, column {columns.image!r}")
     height, width = image.shape[-2:]
     camera = _camera(row.get(columns.camera), width, height, where) if columns.camera else None
     targets: dict[str, Tensor] = {}
@@ -137,7 +137,7 @@ def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder
             raise FolderError(str(error) if place in str(error) else f"{place}: {error}") from None
         if targets[name].shape[-2:] != image.shape[-2:]:
             found = "x".join(map(str, targets[name].shape[-2:]))
-            raise FolderError(f"{place}: {name} is {found}, the picture {height}x{width}; make them one size")
+            raise FolderError(f"{place}: {name} is {found}, the image {height}x{width}; make them one size")
     caption = row[columns.caption] if columns.caption else ""
     if not isinstance(caption, str | None):
         raise FolderError(
@@ -146,10 +146,10 @@ def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder
     return Sample(image, targets, valid, caption or "", id, camera, Provenance(kind))
 
 
-def _picture(value: Any, place: str) -> Tensor:
+def _image(value: Any, place: str) -> Tensor:
     data = _bytes(value, place)
     if data is None:
-        raise FolderError(f"{place} holds {type(value).__name__}; a picture is the bytes of a file")
+        raise FolderError(f"{place} holds {type(value).__name__}; an image is the bytes of a file")
     try:
         return read_image(data)
     except ImageError as error:
@@ -161,7 +161,7 @@ def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> tuple[
     data = _bytes(value, place)
     if data is None:
         return _array(value, place)
-    suffix = next((s for begin, s in _BEGINNINGS.items() if data.startswith(begin)), "")
+    suffix = next((s for begin, s in _MAGIC_BYTES.items() if data.startswith(begin)), "")
     if not suffix:
         raise FolderError(f"{place} begins with {data[:8]!r}, which no reader of maps knows")
     path = folder / f"map{suffix}"

@@ -30,8 +30,8 @@ NYU40_COLOURS = (
 )  # fmt: skip
 
 
-def encode_drawn(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids of NYU's classes as GenPercept taught them: Hypersim's colours, stretched to each picture's own range.
+def encode_colors(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Ids of NYU's classes as GenPercept taught them: Hypersim's colours, stretched to each image's own range.
 
     Args:
         ids: ``b 1 h w``, whole numbers from 0 to 39.
@@ -48,10 +48,10 @@ def encode_drawn(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return encode_minmax(torch.where(mask, colours, 0.0), valid)
 
 
-def decode_drawn(canvas: Tensor) -> Tensor:
+def decode_colors(canvas: Tensor) -> Tensor:
     """Canvas ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest colour.
 
-    How a picture's colours were stretched cannot be told from its canvas: ids are right as far as it used the whole
+    How an image's colours were stretched cannot be told from its canvas: ids are right as far as it used the whole
     range.
     """
     colours = _colours(canvas)
@@ -66,10 +66,10 @@ def _colours(like: Tensor) -> Tensor:
 
 hypersim: Task = semantic_task(NYU40)
 hypersim_logits: Task = semantic_logits_task(NYU40)
-hypersim_drawn: Task = replace(
+hypersim_colors: Task = replace(
     hypersim,
-    encode=encode_drawn,
-    decode=decode_drawn,
+    encode=encode_colors,
+    decode=decode_colors,
     losses={name: hypersim.losses[name] for name in ("mse", "l1")},
 )
 ade20k_logits: Task = semantic_logits_task(CLASSES)

@@ -70,14 +70,14 @@ def _check(how: Any, where: str) -> None:
 
 def files_root(root: Path, header: dict[str, Any]) -> Path:
     """Where the files of the folder `root` lie, links resolved: there, or below an absolute path it names."""
-    said = header.get("root", ".")
-    if said == ".":
+    stated = header.get("root", ".")
+    if stated == ".":
         return Path(os.path.realpath(root))
-    if not isinstance(said, str) or not said.isprintable() or not os.path.isabs(said):
-        raise FolderError(f"{root / HEADER}: its root {said!r} must be '.' or an absolute path")
-    if ".." in Path(said).parts or len(Path(said).parts) < 2:
-        raise FolderError(f"{root / HEADER}: its root {said!r} must be the plain path of one folder")
-    return Path(os.path.realpath(said))
+    if not isinstance(stated, str) or not stated.isprintable() or not os.path.isabs(stated):
+        raise FolderError(f"{root / HEADER}: its root {stated!r} must be '.' or an absolute path")
+    if ".." in Path(stated).parts or len(Path(stated).parts) < 2:
+        raise FolderError(f"{root / HEADER}: its root {stated!r} must be the plain path of one folder")
+    return Path(os.path.realpath(stated))
 
 
 def read_rows(root: Path) -> list[Row]:
@@ -136,11 +136,11 @@ def check_row(row: Row, where: str) -> Row:
     return row
 
 
-def _check_origin(said: dict[str, Any], where: str) -> None:
+def _check_origin(stated: dict[str, Any], where: str) -> None:
     """FolderError unless what a row says of its making has the right types; what it leaves out is not wrong."""
-    parents, generator = said.get("parents") or [], said.get("generator") or {}
-    if not isinstance(said.get("origin") or "real", str):
-        raise FolderError(f"{where}: 'origin' must be text, not {io.quoted(said['origin'])}")
+    parents, generator = stated.get("parents") or [], stated.get("generator") or {}
+    if not isinstance(stated.get("origin") or "real", str):
+        raise FolderError(f"{where}: 'origin' must be text, not {io.quoted(stated['origin'])}")
     if not isinstance(parents, list) or not all(isinstance(id, str) for id in parents):
         raise FolderError(f"{where}: 'parents' must be a list of ids, not {io.quoted(parents)}")
     if not isinstance(generator, dict):
@@ -148,7 +148,7 @@ def _check_origin(said: dict[str, Any], where: str) -> None:
 
 
 def row_paths(row: Row) -> Iterator[Any]:
-    """Every path that a row names: of its picture, of its targets, of the masks that belong to them."""
+    """Every path that a row names: of its image, of its targets, of the masks that belong to them."""
     yield row["file_name"]
     for part in (row.get("image") or {}, *(row.get("targets") or {}).values()):
         if "path" in part:
@@ -171,7 +171,7 @@ def check_relative(path: Any, where: str) -> None:
             )
 
 
-def inside(root: Path, path: str, where: str) -> Path:
+def resolve_path(root: Path, path: str, where: str) -> Path:
     """The file `path` of the folder `root` (resolved before); FolderError when missing or linked away.
 
     Of a member of a tar, `x.tar::member`; whether the tar has it is found out when it is read.
@@ -203,4 +203,4 @@ def _parse(text: bytes, where: str) -> dict[str, Any]:
     try:
         return io.parse_object(text, where)
     except io.FormatError as error:
-        raise FolderError(f"{error}; mend that line, or write the folder again") from None
+        raise FolderError(f"{error}; fix that line, or write the folder again") from None

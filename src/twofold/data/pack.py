@@ -31,8 +31,8 @@ from twofold.data.layout import (
     FolderError,
     Row,
     check_relative,
-    inside,
     read_header,
+    resolve_path,
     row_paths,
     to_json,
     write_text,
@@ -41,8 +41,8 @@ from twofold.image.stored import Stored, find_stored, tidy
 from twofold.io import atomic_write, remove_leftovers
 
 SHARD = 512 * 2**20
-# A picture or map is never larger; the format of the headers ends at 8 GB.
-MOST = 2 * 2**30
+# An image or map is never larger; the format of the headers ends at 8 GB.
+MAX_BYTES = 2 * 2**30
 # Bytes of a member's name that a header of ustar has room for.
 _MAX_MEMBER = 100
 _BLOCK, _RECORD = 512, 20 * 512
@@ -60,7 +60,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _PlannedSample:
     """One sample of the plan: its members (name, where the bytes are), and its row with the new paths."""
 
     members: tuple[tuple[str, Stored], ...]
@@ -83,7 +83,7 @@ def pack(folder: Folder, out: str | os.PathLike[str], shard_size: int = SHARD) -
 
     A generator of what was done: one record a shard. Each shard appears whole or not at all, and the manifest
     comes last; the same call after a kill goes on where it was. A sample larger than a shard has one of its own.
-    Pictures that several rows name (one a person, in COCO) are stored once for each.
+    Images that several rows name (one a person, in COCO) are stored once for each.
 
     FolderError when `out` holds something else, was begun from other samples or with another size, or a file
     is missing or larger than `MOST`.
@@ -97,9 +97,9 @@ def pack(folder: Folder, out: str | os.PathLike[str], shard_size: int = SHARD) -
     if not shards:
         raise FolderError(f"{folder.root} has no samples to pack")
     header = _header(folder, shards, shard_size)
-    _begin(target, header)
+    _start(target, header)
     for number, pieces in enumerate(shards):
-        yield _write(target / _name(number), pieces)
+        yield _write(target / _shard_name(number), pieces)
     lines = [
         to_json(piece.row, f"the row of {piece.row['id']}") + "\n" for pieces in shards for piece in pieces
     ]
@@ -122,7 +122,7 @@ class Shards(Folder):
                 if not mark:
                     raise FolderError(f"{where}: {path!r} is not in a shard; read this folder with Folder")
                 if shard not in found:
-                    found[shard] = check_shard(inside(self.files, shard, where))
+                    found[shard] = check_shard(resolve_path(self.files, shard, where))
                 if member not in found[shard]:
                     raise FolderError(f"{where}: {shard} has no {member!r}; pack the folder again")
 
@@ -145,8 +145,8 @@ def check_shard(path: str | os.PathLike[str]) -> set[str]:
                     raise FolderError(f"{where} is not the plain name of a file")
                 if member.name in names:
                     raise FolderError(f"{where} comes twice; which of them is meant is not known")
-                if member.size > MOST:
-                    raise FolderError(f"{where} has {member.size} bytes; a member has at most {MOST}")
+                if member.size > MAX_BYTES:
+                    raise FolderError(f"{where} has {member.size} bytes; a member has at most {MAX_BYTES}")
                 if member.offset_data + member.size > os.path.getsize(path):
                     raise FolderError(f"{where} is cut short; fetch the shard again")
                 names.add(member.name)
@@ -156,36 +156,36 @@ def check_shard(path: str | os.PathLike[str]) -> set[str]:
     return names
 
 
-def _plan(folder: Folder, shard_size: int) -> list[list[_Piece]]:
+def _plan(folder: Folder, shard_size: int) -> list[list[_PlannedSample]]:
     """What each shard will hold. Sizes are looked up, nothing is read."""
-    shards: list[list[_Piece]] = []
+    shards: list[list[_PlannedSample]] = []
     filled = 0
     for number, row in enumerate(folder.rows):
-        piece = _piece(folder, row, number, max(0, len(shards) - 1))
-        if not shards or _whole(filled + piece.size) > shard_size:
+        piece = _plan_sample(folder, row, number, max(0, len(shards) - 1))
+        if not shards or _tar_size(filled + piece.size) > shard_size:
             shards.append([])
-            piece, filled = _piece(folder, row, number, len(shards) - 1), 0
+            piece, filled = _plan_sample(folder, row, number, len(shards) - 1), 0
         shards[-1].append(piece)
         filled += piece.size
     return shards
 
 
-def _piece(folder: Folder, row: Row, number: int, shard: int) -> _Piece:
+def _plan_sample(folder: Folder, row: Row, number: int, shard: int) -> _PlannedSample:
     where, key = f"{folder.root.name}, sample {row['id']!r}", f"{number:08d}"
     members: dict[str, Stored] = {}
 
     def moved(path: str, slot: str) -> str:
-        inside(folder.files, path, where)
+        resolve_path(folder.files, path, where)
         stored = find_stored(folder.files / path)
-        if stored.size > MOST:
-            raise FolderError(f"{where}: {path} has {stored.size} bytes; a member has at most {MOST}")
+        if stored.size > MAX_BYTES:
+            raise FolderError(f"{where}: {path} has {stored.size} bytes; a member has at most {MAX_BYTES}")
         name = f"{key}.{slot}{posixpath.splitext(path)[1].lower()}"
         if len(name.encode()) > _MAX_MEMBER:
             raise FolderError(
                 f"{where}: {name!r} is too long a name for a tar; shorten the target or the suffix"
             )
         members[name] = stored
-        return f"{_name(shard)}{MEMBER}{name}"
+        return f"{_shard_name(shard)}{MEMBER}{name}"
 
     new = copy.deepcopy(row)
     new["file_name"] = moved(row["file_name"], "image")
@@ -195,10 +195,10 @@ def _piece(folder: Folder, row: Row, number: int, shard: int) -> _Piece:
                 f"{where}: a target called {slot!r} cannot be packed; use letters, digits, _ and -"
             )
         _move(part, slot, moved)
-    left = [path for path in row_paths(new) if not str(path).startswith(f"{_name(shard)}{MEMBER}")]
+    left = [path for path in row_paths(new) if not str(path).startswith(f"{_shard_name(shard)}{MEMBER}")]
     if left:
-        raise FolderError(f"{where}: {left[0]!r} stands where no path is packed from; mend the row")
-    return _Piece(tuple(members.items()), new)
+        raise FolderError(f"{where}: {left[0]!r} stands where no path is packed from; fix the row")
+    return _PlannedSample(tuple(members.items()), new)
 
 
 def _move(part: dict[str, Any], slot: str, moved: Any) -> None:
@@ -215,7 +215,7 @@ def _move(part: dict[str, Any], slot: str, moved: Any) -> None:
             part[key] = moved(value, slot)
 
 
-def _header(folder: Folder, shards: list[list[_Piece]], shard_size: int) -> Row:
+def _header(folder: Folder, shards: list[list[_PlannedSample]], shard_size: int) -> Row:
     """The header of the packed folder; its plan tells it from that of other samples."""
     count = sum(map(len, shards))
     kept = {k: v for k, v in folder.header.items() if k not in ("root", "count", "packed")}
@@ -228,7 +228,7 @@ def _header(folder: Folder, shards: list[list[_Piece]], shard_size: int) -> Row:
     return {**kept, "packed": packed, "count": count}
 
 
-def _begin(target: Path, header: Row) -> None:
+def _start(target: Path, header: Row) -> None:
     """Makes the folder and writes the header; FolderError when something else is there."""
     if (target / HEADER).exists():
         if read_header(target) != header:
@@ -242,9 +242,9 @@ def _begin(target: Path, header: Row) -> None:
     write_text(target / HEADER, to_json(header, "the header", indent=1) + "\n")
 
 
-def _write(path: Path, pieces: list[_Piece]) -> Packed:
+def _write(path: Path, pieces: list[_PlannedSample]) -> Packed:
     """Writes one shard, or finds it done: of the planned size, and not older than any file that is in it."""
-    size = _whole(sum(piece.size for piece in pieces))
+    size = _tar_size(sum(piece.size for piece in pieces))
     changed = max(stored.path.stat().st_mtime_ns for piece in pieces for _, stored in piece.members)
     if path.is_file() and path.stat().st_size == size and path.stat().st_mtime_ns >= changed:
         return Packed(path, len(pieces), size, True)
@@ -269,7 +269,7 @@ def _append(file: BinaryIO, name: str, data: bytes, size: int) -> None:
     file.write(bytes(-len(data) % _BLOCK))
 
 
-def _name(number: int) -> str:
+def _shard_name(number: int) -> str:
     return f"shard-{number:05d}.tar"
 
 
@@ -277,6 +277,6 @@ def _padded(size: int) -> int:
     return _BLOCK + size + -size % _BLOCK
 
 
-def _whole(size: int) -> int:
+def _tar_size(size: int) -> int:
     """Of a tar with so many bytes of members: two empty blocks follow, and the last record is filled."""
     return size + 2 * _BLOCK + -(size + 2 * _BLOCK) % _RECORD

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twofold.data.contrast import Extent, constant_labels, extent
+from twofold.data.contrast import ValueRange, constant_labels, value_range
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError, Row, read_pending
 from twofold.data.points import is_inline
@@ -45,15 +45,15 @@ class Report:
     def __str__(self) -> str:
         lines = [f"{self.root}: {self.count} samples, {len(self.problems) or 'no'} problems"]
         for name, facts in sorted(self.targets.items()):
-            said = ", ".join(f"{key} {value:.4g}" for key, value in facts.items())
-            lines.append(f"  {name}: {said}")
+            stated = ", ".join(f"{key} {value:.4g}" for key, value in facts.items())
+            lines.append(f"  {name}: {stated}")
         return "\n".join([*lines, *(f"  ! {problem}" for problem in self.problems)])
 
 
 def validate(
     root: str | os.PathLike[str],
     limit: int = 0,
-    watch: Callable[[list[int]], Iterable[int]] = iter,
+    progress: Callable[[list[int]], Iterable[int]] = iter,
 ) -> Report:
     """Reads every file of a folder and reports all that is wrong, instead of stopping at the first.
 
@@ -79,39 +79,39 @@ def validate(
         problems.append(f"the header counts {count} samples, the manifest has {len(folder)}")
     facts: dict[str, list[dict[str, float]]] = {}
     spreads: dict[str, list[Tensor]] = {}
-    faced: list[Tensor] = []
-    for index in watch(_spread(len(folder), limit)):
+    facing_counts: list[Tensor] = []
+    for index in progress(_evenly_spaced(len(folder), limit)):
         row = folder.rows[index]
         problems += [f"{row['id']}: {what}" for what in _wrong_annotations(row)]
         try:
             sample = folder[index]
             for name, target in sample.targets.items():
                 facts.setdefault(name, []).append(_extent(target, sample.valid[name]))
-                spreads.setdefault(name, []).append(_spread_of(target, sample.valid[name]))
-                problems += [f"{row['id']}: {what}" for what in _doubts(folder, row, name, sample)]
-            faced += [_faced(sample)] if "normals" in sample.targets else []
+                spreads.setdefault(name, []).append(_quantiles(target, sample.valid[name]))
+                problems += [f"{row['id']}: {what}" for what in _check_target(folder, row, name, sample)]
+            facing_counts += [_facing_counts(sample)] if "normals" in sample.targets else []
         except (ValueError, OSError) as error:
             problems.append(str(error))
-    problems += _mirrored(faced)
+    problems += _check_frame(facing_counts)
     for name, found in facts.items():
-        problem = constant_labels(name, [Extent(f["least"], f["most"]) for f in found])
+        problem = constant_labels(name, [ValueRange(f["least"], f["most"]) for f in found])
         problems += [problem] if problem else []
     merged = {name: _merge(found, spreads[name]) for name, found in facts.items()}
     return Report(str(root), len(folder), tuple(problems), merged)
 
 
-def _spread(count: int, limit: int) -> list[int]:
+def _evenly_spaced(count: int, limit: int) -> list[int]:
     if not 0 < limit < count:
         return list(range(count))
     return [math.floor(i * count / limit) for i in range(limit)]
 
 
 def _extent(target: Tensor, valid: Tensor) -> dict[str, float]:
-    one = extent(target, valid)
+    one = value_range(target, valid)
     return {"valid": float(valid.float().mean()), "least": one.least, "most": one.most}
 
 
-def _spread_of(target: Tensor, valid: Tensor) -> Tensor:
+def _quantiles(target: Tensor, valid: Tensor) -> Tensor:
     """`_LEVELS` quantiles of the valid values of one sample, float32; none without a valid value."""
     values = target[valid.expand_as(target)].float().sort().values
     if not values.numel():
@@ -142,7 +142,7 @@ def _wrong_annotations(row: Row) -> list[str]:
     return [f"{name} has the annotation id {id!r}; ids begin at 1, 0 would never match" for name, id in wrong]
 
 
-def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
+def _check_target(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
     """What is odd about one target of a sample that could be read."""
     target, valid = sample.targets[name], sample.valid[name]
     if is_inline(row["targets"][name]):
@@ -150,11 +150,11 @@ def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
     path = folder.files / row["targets"][name]["path"]
     if not bool(valid.any()):
         far = float(target.isinf().float().mean())
-        said = f": {far:.0%} are infinite (sky), the rest is unknown" if far else ""
-        return [f"{name} has no valid pixel{said} ({path})"]
+        stated = f": {far:.0%} are infinite (sky), the rest is unknown" if far else ""
+        return [f"{name} has no valid pixel{stated} ({path})"]
     spec = target_spec(name)
     if spec.is_direction:
-        return [f"{what} ({path})" for what in _doubts_of_normals(folder, row, sample)]
+        return [f"{what} ({path})" for what in _check_normals(folder, row, sample)]
     doubt = spec.doubt(target, valid)
     if doubt:
         return [f"{doubt} ({path})"]
@@ -168,26 +168,26 @@ def _doubts(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
     return []
 
 
-def _doubts_of_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
+def _check_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
     target, valid = sample.targets["normals"], sample.valid["normals"]
     how = folder.descriptor(row, "normals")
-    length: Any = folder.window(stored_lengths(folder.files, how, str(row["id"])), row)[valid]
-    doubts = []
+    length: Any = folder.crop(stored_lengths(folder.files, how, str(row["id"])), row)[valid]
+    problems = []
     if bool(((length - 1).abs() > 0.02).any()):
-        doubts.append(
+        problems.append(
             f"normals have lengths from {float(length.min()):.3g} to {float(length.max()):.3g}, not 1"
         )
     # Without a camera, the kinder of two guesses: a long lens, and a common one.
-    views = [sample.camera] if isinstance(sample.camera, Camera) else [None, _view(sample)]
+    views = [sample.camera] if isinstance(sample.camera, Camera) else [None, _assumed_camera(sample)]
     toward = max(float(facing(target, view)[valid].float().mean()) for view in views)
     if toward <= 0.9:
-        doubts.append(
+        problems.append(
             f"only {toward:.0%} of the normals face the camera; is the 'frame' of the header right?"
         )
-    return doubts
+    return problems
 
 
-def _view(sample: Sample) -> Camera:
+def _assumed_camera(sample: Sample) -> Camera:
     """The sample's camera, or, to tell left from right and up from down, a common one."""
     if isinstance(sample.camera, Camera):
         return sample.camera
@@ -195,10 +195,10 @@ def _view(sample: Sample) -> Camera:
     return Camera(width, width, (width - 1) / 2, (height - 1) / 2, width, height)
 
 
-def _faced(sample: Sample) -> Tensor:
+def _facing_counts(sample: Sample) -> Tensor:
     """Of a sample's normals: how many are valid, face the camera, would if x, if y pointed the other way."""
     normals, valid = sample.targets["normals"], sample.valid["normals"]
-    camera = _view(sample)
+    camera = _assumed_camera(sample)
     counts = [valid.sum(), (facing(normals, camera) & valid).sum()]
     for signs in _MIRRORED.values():
         mirrored = normals * normals.new_tensor(signs)[:, None, None]
@@ -206,11 +206,11 @@ def _faced(sample: Sample) -> Tensor:
     return torch.stack(counts).double()
 
 
-def _mirrored(faced: list[Tensor]) -> list[str]:
+def _check_frame(facing_counts: list[Tensor]) -> list[str]:
     """What is odd about the frame of all normals together."""
-    if not faced:
+    if not facing_counts:
         return []
-    valid, now, *others = torch.stack(faced).sum(0).tolist()
+    valid, now, *others = torch.stack(facing_counts).sum(0).tolist()
     found = []
     for axis, count in zip(_MIRRORED, others, strict=True):
         # Nearly all, because an assumed camera is not the real one: of a long lens neither fits.

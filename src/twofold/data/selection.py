@@ -11,7 +11,7 @@ import torch
 Selection = Literal["even", "random"]
 
 
-def selected(
+def select_indices(
     total: int, count: int = 0, fraction: float = 1.0, selection: Selection = "even", seed: int = 0
 ) -> list[int]:
     """Indices of the samples that are used, in ascending order.

@@ -14,11 +14,11 @@ from twofold.visualization import sheet
 EDGE = 224
 
 
-def contact_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tensor:
-    """`count` samples spread evenly over the folder, a row each: the picture, then its targets. 3 H W in [0, 1].
+def draw_sample_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tensor:
+    """`count` samples spread evenly over the folder, a row each: the image, then its targets. 3 H W in [0, 1].
 
     Each cell says the least and the largest valid value; what is unknown is grey. `edge` is the longest edge of a
-    picture in pixels. Samples that cannot be read are left out (`validate` names them). ValueError when none can.
+    image in pixels. Samples that cannot be read are left out (`validate` names them). ValueError when none can.
     """
     samples = _readable(folder, count)
     names = list(dict.fromkeys(name for sample in samples for name in sample.targets))
@@ -29,13 +29,13 @@ def contact_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tensor:
         cells.append(_fit(sample.image, small))
         titles.append(_short(str(sample.id), small[1]))
         for name in names:
-            there = name in sample.targets
+            available = name in sample.targets
             cells.append(
                 _fit(target_image(name, sample), small, target_spec(name).is_interpolable)
-                if there
+                if available
                 else torch.ones(3, *small)
             )
-            titles.append(f"{name} {_span(name, sample)}" if there else f"no {name}")
+            titles.append(f"{name} {_span(name, sample)}" if available else f"no {name}")
     return sheet(cells, 1 + len(names), titles)
 
 
@@ -47,13 +47,13 @@ def target_image(name: str, sample: Sample) -> Tensor:
 def _readable(folder: Folder, count: int) -> list[Sample]:
     """Up to `count` samples, spread over the folder; the next one where one cannot be read."""
     found: list[Sample] = []
-    asked: set[int] = set()
+    tried: set[int] = set()
     for k in range(min(count, len(folder))):
         start = k * len(folder) // min(count, len(folder))
         for index in range(start, len(folder)):
-            if index in asked:
+            if index in tried:
                 continue
-            asked.add(index)
+            tried.add(index)
             try:
                 found.append(folder[index])
             except (ValueError, OSError):
@@ -70,10 +70,10 @@ def _size(image: Tensor, edge: int) -> tuple[int, int]:
     return max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def _fit(picture: Tensor, size: tuple[int, int], smooth: bool = True) -> Tensor:
+def _fit(image: Tensor, size: tuple[int, int], smooth: bool = True) -> Tensor:
     """Brought to a size, larger ones averaged and smaller ones with their pixels to be seen."""
-    grows = size[0] > picture.shape[-2]
-    return resize_nearest(picture, size) if grows or not smooth else resize(picture, size)
+    grows = size[0] > image.shape[-2]
+    return resize_nearest(image, size) if grows or not smooth else resize(image, size)
 
 
 def _short(id: str, width: int) -> str:

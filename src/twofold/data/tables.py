@@ -23,7 +23,7 @@ def _arrow(module: str) -> Any:
         raise FolderError("tables need the package pyarrow; run: pip install 'twofold[data]'") from None
 
 
-def rows_of(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def iter_rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The named columns of each row of the files, in order, a few rows at a time."""
     for path in files:
         try:
@@ -54,7 +54,7 @@ def _check_columns(path: Path, found: Sequence[str], names: Sequence[str]) -> No
         raise FolderError(f"{path} has no column {missing[0]!r}; it has {', '.join(found)}")
 
 
-def files_of(source: str | os.PathLike[str], split: str, revision: str) -> list[Path]:
+def split_files(source: str | os.PathLike[str], split: str, revision: str) -> list[Path]:
     """The files of a split, in order."""
     path = Path(source)
     if path.is_file():
@@ -66,16 +66,16 @@ def files_of(source: str | os.PathLike[str], split: str, revision: str) -> list[
     if not path.is_dir():
         raise FolderError(f"{source} does not exist; give a folder, a Parquet file, or owner/name on the hub")
     if (path / "dataset_dict.json").is_file():
-        path = path / _chosen(_json(path / "dataset_dict.json").get("splits", []), split, path)
+        path = path / _resolve_split(_json(path / "dataset_dict.json").get("splits", []), split, path)
     if (path / "state.json").is_file():
-        return _saved(path)
+        return _saved_files(path)
     found = sorted(path.rglob("*.parquet"))
     if not found:
         raise FolderError(f"{path} holds neither a saved data set (state.json) nor Parquet files")
     by_split: dict[str, list[Path]] = {}
     for file in found:
         by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
-    return by_split[_chosen(list(by_split), split, path)]
+    return by_split[_resolve_split(list(by_split), split, path)]
 
 
 def _split_of(path: Path) -> str:
@@ -84,16 +84,16 @@ def _split_of(path: Path) -> str:
     return path.parent.name if stem.isdigit() and path.parent.name else stem
 
 
-def _chosen(splits: Sequence[str], split: str, path: Path) -> str:
+def _resolve_split(splits: Sequence[str], split: str, path: Path) -> str:
     if split in splits:
         return split
     if split or len(splits) != 1:
-        told = f"no split {split!r}" if split else "several splits"
-        raise FolderError(f"{path} has {told}; say one of {', '.join(splits)}")
+        problem = f"no split {split!r}" if split else "several splits"
+        raise FolderError(f"{path} has {problem}; say one of {', '.join(splits)}")
     return splits[0]
 
 
-def _saved(path: Path) -> list[Path]:
+def _saved_files(path: Path) -> list[Path]:
     """The Arrow files of what `save_to_disk` wrote."""
     state = _json(path / "state.json")
     if state.get("_indices_files"):

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from twofold.data.codecs import Descriptor, decode
-from twofold.data.descriptors import merged
-from twofold.data.layout import FolderError, Row, inside
+from twofold.data.descriptors import merge_descriptors
+from twofold.data.layout import FolderError, Row, resolve_path
 from twofold.geometry import Camera
 from twofold.image.maps import as_map, codec_of, read_stored
 from twofold.image.raster_format import raster_format
@@ -23,7 +23,7 @@ from twofold.targets.levels import validity_levels, value_list
 
 def descriptor(header: Mapping[str, Any], row: Row, name: str) -> dict[str, Any]:
     """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
-    return merged(header.get("targets", {}).get(name, {}), row["targets"][name])
+    return merge_descriptors(header.get("targets", {}).get(name, {}), row["targets"][name])
 
 
 def read_values(root: Path, how: Descriptor, where: str) -> np.ndarray:
@@ -33,7 +33,7 @@ def read_values(root: Path, how: Descriptor, where: str) -> np.ndarray:
             f"{where}: a mask that the header names has no 'path' in this row; convert it again"
         )
     return read_stored(
-        inside(root, how["path"], where),
+        resolve_path(root, how["path"], where),
         codec=how.get("codec", ""),
         key=how.get("key", ""),
         index=how.get("index"),
@@ -70,8 +70,8 @@ def read_target(
         valid = valid & known
         target = torch.where(known if how.get("keep_invalid") else valid, target, 0.0)
     if tuple(target.shape[-2:]) != size:
-        found, wanted = "x".join(map(str, target.shape[-2:])), "x".join(map(str, size))
-        raise FolderError(f"{where}: {name} is {found}, the image {wanted}; make them one size ({path})")
+        found, expected = "x".join(map(str, target.shape[-2:])), "x".join(map(str, size))
+        raise FolderError(f"{where}: {name} is {found}, the image {expected}; make them one size ({path})")
     problem = spec.problem(target, valid, how, array)
     if problem:
         raise FolderError(f"{path}: {problem}")
@@ -83,16 +83,16 @@ def read_label(path: Path, name: str, how: Mapping[str, Any] | None = None) -> t
 
     Without a `scale`, the largest level that the file's bits can hold stands for 1. FolderError naming the file.
     """
-    said: dict[str, Any] = {"codec": codec_of(path), **(how or {})}
-    array = read_stored(path, codec=said["codec"])
+    stated: dict[str, Any] = {"codec": codec_of(path), **(how or {})}
+    array = read_stored(path, codec=stated["codec"])
     try:
-        return decode(name, as_map(array, path), said, None, raster_format(path, array, said["codec"]))
+        return decode(name, as_map(array, path), stated, None, raster_format(path, array, stated["codec"]))
     except ValueError as error:
         raise FolderError(f"{path}: {error}") from None
 
 
 def _check_camera(raw: Tensor, how: Descriptor, camera: Camera | None) -> None:
-    """ValueError when a map that is read by the camera's rays has another size than the picture's camera."""
+    """ValueError when a map that is read by the camera's rays has another size than the image's camera."""
     rays = how.get("kind") == "euclidean" or how.get("facing") == "camera"
     if rays and camera is not None and raw.shape[-2:] != (camera.height, camera.width):
         found = f"{raw.shape[-2]}x{raw.shape[-1]}"
@@ -102,7 +102,7 @@ def _check_camera(raw: Tensor, how: Descriptor, camera: Camera | None) -> None:
 def read_mask(root: Path, how: Descriptor, size: tuple[int, ...], where: str) -> Tensor:
     """Where a mask's file says that its target holds: bool 1 h w.
 
-    `valid` (stored values, or "nonzero") or `invalid` (stored values) must be said; FolderError otherwise, and
+    `valid` (stored values, or "nonzero") or `invalid` (stored values) is required; FolderError otherwise, and
     when its size is not `size`.
     """
     if ("valid" in how) == ("invalid" in how):
@@ -116,21 +116,21 @@ def read_mask(root: Path, how: Descriptor, size: tuple[int, ...], where: str) ->
     except ValueError as error:
         raise FolderError(f"{path}: {error}") from None
     if raw.shape[0] != 1 or raw.shape[-2:] != tuple(size):
-        found, wanted = "x".join(map(str, raw.shape)), "x".join(map(str, (1, *size)))
-        raise FolderError(f"{root / how['path']}: a mask of {found} for a target of {wanted}; is it whole?")
-    said = how.get("valid", how.get("invalid"))
-    if said == "nonzero":
+        found, expected = "x".join(map(str, raw.shape)), "x".join(map(str, (1, *size)))
+        raise FolderError(f"{root / how['path']}: a mask of {found} for a target of {expected}; is it whole?")
+    stated = how.get("valid", how.get("invalid"))
+    if stated == "nonzero":
         found = raw != 0
     else:
         try:
-            values = [float(v) for v in (said if isinstance(said, list | tuple) else [said])]
+            values = [float(v) for v in (stated if isinstance(stated, list | tuple) else [stated])]
         except (TypeError, ValueError):
-            raise FolderError(f"{where}: the mask {how['path']!r} names the values {said!r}") from None
+            raise FolderError(f"{where}: the mask {how['path']!r} names the values {stated!r}") from None
         found = torch.isin(raw, torch.tensor(values))
         if "valid" in how and not bool(found.any()) and len(raw.unique()) > 1:
             raise FolderError(
                 f"{path} has {value_list(raw)}, of which its 'valid' names none; was it stored in other levels? "
-                "Mend 'valid' in its descriptor"
+                "Fix 'valid' in its descriptor"
             )
     return found if "valid" in how else ~found
 

@@ -24,7 +24,7 @@ from twofold.data.layout import (
     to_json,
     write_text,
 )
-from twofold.data.points import DRAWN, check_joints
+from twofold.data.points import INLINE_TARGETS, check_joints
 from twofold.image import ImageError, write_image
 from twofold.image.memory import check_range
 from twofold.io import OutputFolder, UnsafeNameError, check_name, safe_output_path
@@ -68,7 +68,7 @@ class FolderWriter:
         if not found:
             write_text(self.root / HEADER, to_json(self.header, "the header", indent=1) + "\n")
         self._merged = {row["id"] for row in self._manifest()}
-        self._there = OutputFolder(self.root)
+        self._output = OutputFolder(self.root)
 
     def _manifest(self) -> list[Row]:
         return read_rows(self.root) if (self.root / MANIFESTS[0]).exists() else []
@@ -83,7 +83,7 @@ class FolderWriter:
     def write(self, sample: Sample, inline: Mapping[str, Mapping[str, Any]] | None = None) -> Row:
         """Stores one sample (not a batch) and gives its row.
 
-        inline: targets that the row holds as numbers, by name (see `points`): joints of the whole picture.
+        inline: targets that the row holds as numbers, by name (see `points`): joints of the whole image.
 
         The image is in [0, 1]; uint8 is divided by 255.
 
@@ -91,16 +91,16 @@ class FolderWriter:
         another range; ValueError when a value is not in its target's unit or does not fit its codec, or joints are
         none, or a link leads out of the folder; OSError when the folder was deleted or replaced since it was opened.
         """
-        self._there.check()
+        self._output.check()
         inline = dict(inline or {})
         id, row = self._describe(sample, inline)
         try:
             check_range(sample.image, "its image")
         except ImageError as error:
             raise FolderError(f"{id} was not written: {error}") from None
-        picture = safe_output_path(self.root, row["file_name"], "the image", nested=True)
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        write_image(picture, sample.image)
+        image = safe_output_path(self.root, row["file_name"], "the image", nested=True)
+        image.parent.mkdir(parents=True, exist_ok=True)
+        write_image(image, sample.image)
         for name, target in sample.targets.items():
             stem = safe_output_path(self.root, f"{name}/{id}", "the target", nested=True)
             stem.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class FolderWriter:
         May be called again after more samples; a kill in between loses nothing. OSError when the folder was deleted or
         replaced since it was opened.
         """
-        self._there.check()
+        self._output.check()
         pending = read_pending(self.root)
         rows = {row["id"]: row for row in [*self._manifest(), *pending.values()]}
         lines = [to_json(rows[id], f"the row of {id}") + "\n" for id in sorted(rows)]
@@ -179,7 +179,7 @@ def _complete(header: Mapping[str, Any], codecs: Mapping[str, Mapping[str, Any]]
             check_name(name, "the target")
         except UnsafeNameError as error:
             raise FolderError(str(error)) from None
-        if "codec" not in how and name not in DRAWN:
+        if "codec" not in how and name not in INLINE_TARGETS:
             raise FolderError(f"the target {name!r} has no 'codec' in the header, and no default")
     complete = {"schema": SCHEMA, **{k: v for k, v in header.items() if k != "count"}, "targets": targets}
     return json.loads(to_json(complete, "the header"))

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..data.folder import Folder
 from ..data.layout import FolderError, Row, read_header, read_pending, read_rows, to_json, write_text
-from ..data.selection import Selection, selected
+from ..data.selection import Selection, select_indices
 from ..data.writer import FolderWriter
 from ..finite import NonFiniteError
 from ..image import ImageError
@@ -44,7 +44,8 @@ class CreationOptions:
         batch: samples that are computed together. Which ones does not depend on existing samples nor on shards, so that
             a killed run ends with the same files to the last bit.
         shard: this process's share of the work.
-        count, fraction, selection, selection_seed: how many of the sources, and which, see `data.selection.selected`. A
+        count, fraction, selection, selection_seed: how many of the sources, and which, see
+            `data.selection.select_indices`. A
             recipe's `Source` with the same values (``limit``, ``fraction``) has the same samples.
     """
 
@@ -70,7 +71,7 @@ class CreationOptions:
 
     def sources(self, total: int) -> list[int]:
         """Which of ``total`` sources are used, by index."""
-        return selected(total, self.count, self.fraction, self.selection, self.selection_seed)
+        return select_indices(total, self.count, self.fraction, self.selection, self.selection_seed)
 
 
 DEFAULT_OPTIONS = CreationOptions()

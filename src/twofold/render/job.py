@@ -112,7 +112,7 @@ def render(
         if done % MERGE_EVERY == 0:
             writer.finish()
     writer.finish()
-    contact_sheet(Path(out), [sample_id(seed, i) for i in range(start, start + count)])
+    write_preview_sheet(Path(out), [sample_id(seed, i) for i in range(start, start + count)])
 
 
 def _run_workers(job: RenderJob, todo: list[int], workers: int) -> Iterator[dict[str, Any]]:
@@ -173,7 +173,7 @@ def _run_worker(job: RenderJob, indices: list[int], results: Connection) -> None
         results.close()
 
 
-def contact_sheet(root: Path, ids: list[str], columns: int = 4, most: int = 32) -> Path:
+def write_preview_sheet(root: Path, ids: list[str], columns: int = 4, most: int = 32) -> Path:
     """`contact_sheet.png` in the folder: image, nearness and normals of the first scenes."""
     import numpy as np
     import torch

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
-from ..data.contrast import Extent, constant_labels, extent
+from ..data.contrast import ValueRange, constant_labels, value_range
 from ..data.folder import Folder
 from ..targets import target_spec
 from ..tasks import Task
@@ -45,7 +45,7 @@ def check_contrast(
 def _constant(folder: Folder, target: str, indices: Sequence[int]) -> str:
     """What is wrong with the labels of a folder; empty where one shows contrast."""
     spread = indices if len(indices) <= MOST else [indices[i * len(indices) // MOST] for i in range(MOST)]
-    seen: list[Extent] = []
+    seen: list[ValueRange] = []
     for one in _extents(folder, target, spread):
         seen.append(one)
         if not constant_labels(target, seen):
@@ -54,7 +54,7 @@ def _constant(folder: Folder, target: str, indices: Sequence[int]) -> str:
     return f"{folder.root}: {problem}" if problem else ""
 
 
-def _extents(folder: Folder, target: str, indices: Sequence[int]) -> Iterator[Extent]:
+def _extents(folder: Folder, target: str, indices: Sequence[int]) -> Iterator[ValueRange]:
     """Those of the labels that can be read; the others are reported where they are met."""
     narrow = copy.copy(folder)
     narrow.targets = (target,)
@@ -63,6 +63,6 @@ def _extents(folder: Folder, target: str, indices: Sequence[int]) -> Iterator[Ex
             sample = narrow[i]
         except (ValueError, OSError):
             continue
-        one = extent(sample.targets[target], sample.valid[target])
+        one = value_range(sample.targets[target], sample.valid[target])
         if one.least == one.least:
             yield one

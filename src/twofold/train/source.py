@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..data.selection import Selection, selected
+from ..data.selection import Selection, select_indices
 
 Pixels = Annotated[int, Field(ge=1)]
 Size = tuple[Pixels, Pixels]
@@ -59,4 +59,4 @@ class Source(BaseModel):
 
     def indices(self, count: int) -> list[int]:
         """Which of ``count`` samples to use."""
-        return selected(count, self.limit, self.fraction, self.selection, self.selection_seed)
+        return select_indices(count, self.limit, self.fraction, self.selection, self.selection_seed)

@@ -22,8 +22,8 @@ from twofold.data.layout import (
     Row,
     check_row,
     files_root,
-    inside,
     read_header,
+    resolve_path,
     row_paths,
     to_json,
     write_text,
@@ -139,7 +139,7 @@ def _checked_rows(converter: Converter, root: Path, split: str, limit: int) -> l
         if row["id"] in rows:
             raise FolderError(f"{where} comes twice; is {root} two trees in one?")
         for path in row_paths(row):
-            inside(root, path, where)
+            resolve_path(root, path, where)
         rows[row["id"]] = row
     if not rows:
         raise FolderError(f"{root} has no images of {converter.name}, {split}; is it the right folder?")

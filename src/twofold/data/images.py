@@ -1,4 +1,4 @@
-"""The picture of a row: a picture file of any kind, or an array of a renderer that must be tone-mapped.
+"""The image of a row: an image file of any kind, or an array of a renderer that must be tone-mapped.
 
 A descriptor (the header's `image`, with the row's own entries over it) is needed only for the second kind, and
 for photographs that their camera meant to be turned:
@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from twofold.data.descriptors import merged
-from twofold.data.layout import FolderError, Row, inside
+from twofold.data.descriptors import merge_descriptors
+from twofold.data.layout import FolderError, Row, resolve_path
 from twofold.data.targets import read_mask, read_values
 from twofold.image import ImageError, read_image
 from twofold.image.errors import decoding
@@ -34,47 +34,47 @@ from twofold.image.tone import hypersim_tone
 _TURN = 0x0112  # EXIF: how the camera was held
 
 
-def read_picture(root: Path, header: Mapping[str, Any], row: Row, where: str) -> Tensor:
-    """The picture of a row: float32 3 h w, sRGB in [0, 1]. ImageError or FolderError naming its file."""
-    how = merged(header.get("image") or {}, row.get("image") or {})
-    path = inside(root, row["file_name"], where)
+def read_row_image(root: Path, header: Mapping[str, Any], row: Row, where: str) -> Tensor:
+    """The image of a row: float32 3 h w, sRGB in [0, 1]. ImageError or FolderError naming its file."""
+    how = merge_descriptors(header.get("image") or {}, row.get("image") or {})
+    path = resolve_path(root, row["file_name"], where)
     if "codec" not in how:
-        return _photograph(path, how.get("exif", "refuse" if row.get("targets") else "apply"))
+        return _read_image_file(path, how.get("exif", "refuse" if row.get("targets") else "apply"))
     raw = as_map(read_values(root, {**how, "path": row["file_name"]}, where), path)
     if raw.shape[0] != 3:
-        raise FolderError(f"{path}: a picture has 3 channels, this array {raw.shape[0]}; mend the header")
+        raise FolderError(f"{path}: an image has 3 channels, this array {raw.shape[0]}; fix the header")
     if how.get("tone") == "hypersim":
         valid = torch.ones_like(raw[:1], dtype=torch.bool)
         for mask in how.get("masks", {}).values():
             valid &= read_mask(root, mask, raw.shape[-2:], where)
         return hypersim_tone(raw, valid)
-    picture = raw * float(how.get("scale", 1.0))
-    if "tone" in how or not (picture.min() >= 0 and picture.max() <= 1):
-        span = f"{float(picture.min()):g} to {float(picture.max()):g}"
-        raise FolderError(f"{path}: {span} is no picture in [0, 1]; say its 'tone' or 'scale' in the header")
-    return picture
+    rgb = raw * float(how.get("scale", 1.0))
+    if "tone" in how or not (rgb.min() >= 0 and rgb.max() <= 1):
+        span = f"{float(rgb.min()):g} to {float(rgb.max()):g}"
+        raise FolderError(f"{path}: {span} is no image in [0, 1]; say its 'tone' or 'scale' in the header")
+    return rgb
 
 
-def _photograph(path: Path, exif: str) -> Tensor:
-    """A picture file, or a member of a tar, turned as `exif` says: apply, ignore or refuse."""
+def _read_image_file(path: Path, exif: str) -> Tensor:
+    """An image file, or a member of a tar, turned as `exif` says: apply, ignore or refuse."""
     stored = find_stored(path)
     data = stored.read() if stored.member else None
     try:
-        turned = _turned(data if data is not None else path)
-        if turned is not None and exif != "apply":
-            if exif != "ignore" or turned.format == "TIFF":  # Pillow turns those whatever one asks
+        unrotated = _without_rotation(data if data is not None else path)
+        if unrotated is not None and exif != "apply":
+            if exif != "ignore" or unrotated.format == "TIFF":  # Pillow turns those whatever one asks
                 raise FolderError(
                     f"{path} says it is to be turned (EXIF), and its targets may lie either way; "
                     "say 'exif': 'apply' or 'ignore' in the header's 'image'"
                 )
-            return read_image(turned)
+            return read_image(unrotated)
         return read_image(path if data is None else data)
     except ImageError as error:
         raise ImageError(str(error) if data is None else f"{stored.name}: {error}") from None
 
 
-def _turned(source: Path | bytes) -> Image.Image | None:
-    """The opened picture without its EXIF rotation, if it has one; None for all others, broken ones too."""
+def _without_rotation(source: Path | bytes) -> Image.Image | None:
+    """The opened image without its EXIF rotation, if it has one; None for all others, broken ones too."""
     try:
         with decoding("EXIF"):
             image = open_image_file(source, "EXIF", ("JPEG", "TIFF", "PNG", "WEBP"))
