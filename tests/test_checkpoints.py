@@ -59,7 +59,7 @@ def test_a_missing_tensor_is_named(folder):
 
 def test_a_misshapen_tensor_is_named_with_both_shapes(folder):
     change(folder, lambda t: t.update({"conv_out.bias": torch.zeros(7)}))
-    with pytest.raises(ModelError, match=r"conv_out\.bias has shape \(7,\), config\.json asks for \(4,\)"):
+    with pytest.raises(ModelError, match=r"conv_out\.bias has shape \(7,\), config\.json gives \(4,\)"):
         open_model(str(folder))
 
 
@@ -121,7 +121,7 @@ def test_an_unknown_setting_is_named(folder):
 def test_unknown_models_and_tasks_are_named(folder):
     with pytest.raises(ModelError, match="no model 'nonsense'"):
         load("nonsense")
-    with pytest.raises(ModelError, match="knows depth, normals"):
+    with pytest.raises(ModelError, match="has depth, normals"):
         load(str(folder), "smell")
 
 

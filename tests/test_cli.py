@@ -91,7 +91,7 @@ def test_pictures_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode
         (["predict", "a.png", "--size", "0"], 2, "--size '0'"),
         (["predict", "a.png", "--dtype", "int8"], 2, "choose float32, bfloat16 or float16"),
         (["predict", "a.png", "--model", "nowhere"], 2, "no model 'nowhere'"),
-        (["predict", "a.png", "--model", "MODEL", "--task", "smell"], 2, "it knows depth, normals"),
+        (["predict", "a.png", "--model", "MODEL", "--task", "smell"], 2, "it has depth, normals"),
         (["predict", "a.png", "--model", "MODEL", "--device", "abacus"], 2, "abacus"),
         (["predict", "absent.png"], 1, "absent.png does not exist"),
         (

@@ -53,7 +53,7 @@ def test_the_nearest_name_is_found_whatever_its_case():
         (["generate", "x", "--count", "many"], "generate: invalid value for '--count'"),
         (["predict", "a.png", "--model", "embeded"], "no model 'embeded' (did you mean 'embedded'?)"),
         (["predict", "a.png", "--model", "genpercept-norml"], "(did you mean 'genpercept-normal'?)"),
-        (["predict", "a.png", "--model", "MODEL", "--task", "normal"], "'normal' (did you mean 'normals'?); it knows"),
+        (["predict", "a.png", "--model", "MODEL", "--task", "normal"], "'normal' (did you mean 'normals'?); it has"),
         (["predict", "a.png", "--model", "MODEL", "--method", "marigold"], "(did you mean 'marigold-"),
         (["predict", "a.png", "--dtype", "float46"], "(did you mean 'float16'?)"),
         (["evaluate", "--data", "data", "--benchmark", "nyu2-depth"], "(did you mean 'nyuv2-depth'?)"),

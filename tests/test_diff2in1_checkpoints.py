@@ -189,7 +189,7 @@ def test_at_full_size_every_key_and_shape_is_checked(tmp_path):
         (lambda t: t.update(more=torch.ones(1)), r"has the unexpected tensor more"),
         (
             lambda t: t.update({"conv_up1.bias": torch.ones(3)}),
-            r"tensor conv_up1\.bias has shape \(3,\), where the head has \(8,\)",
+            r"tensor conv_up1\.bias has shape \(3,\); the head needs \(8,\)",
         ),
     ],
 )
@@ -247,7 +247,7 @@ def test_bae_s_own_file_is_a_beginning(tmp_path):
     assert all(torch.equal(decoder[k], v) for k, v in wanted.items())
     with pytest.raises(
         ModelError,
-        match=r"nyu\.pt: tensor conv2\.weight has shape \(128, 128, 1, 1\), where the head has \(256, 256",
+        match=r"nyu\.pt: tensor conv2\.weight has shape \(128, 128, 1, 1\); the head needs \(256, 256",
     ):
         put_bae_decoder(BaeHead((8, 8, 8, 8), (256, *WIDTHS[1:])), tmp_path / "nyu.pt")
     assert decoder_tensors(wanted) == wanted

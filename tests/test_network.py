@@ -353,7 +353,7 @@ def test_weights_of_another_network_are_refused(warm, root):
         open_network(folder, made(norm=True, outputs={"depth": 2, "normals": 3}))
     with pytest.raises(ModelError, match=r"lacks early\.depth\.bias"):
         open_network(folder, made(norm=True, early=True))
-    with pytest.raises(ModelError, match="does not know the task 'mask'; it knows depth, normals"):
+    with pytest.raises(ModelError, match="has no task 'mask'; it has depth, normals"):
         open_network(folder, PLAIN).predictor("mask")
 
 

@@ -263,7 +263,7 @@ def test_wrong_tensors_are_named(genpercept, change, message):
 def test_a_network_for_another_protocol_is_refused(genpercept):
     folder, base = genpercept
     layouts.write_unet(folder / "unet_depth_v2", layouts.unet(8))
-    with pytest.raises(ModelError, match="takes 8 channels, genpercept-depth shows its network 4"):
+    with pytest.raises(ModelError, match="takes 8 channels, genpercept-depth needs 4"):
         open_model(str(folder), device="meta", base=base)
 
 
@@ -279,7 +279,7 @@ def test_weights_of_another_method_are_refused(tmp_path):
         open_model(str(plain), device="meta", method="genpercept-depth")
     with pytest.raises(ModelError, match="takes no class numbers"):
         open_model(str(plain), device="meta", method="lotus-depth-d-v1-0")
-    with pytest.raises(ModelError, match="answers 4 channels, marigold-iid-lighting-v1-1 12"):
+    with pytest.raises(ModelError, match="gives 4 channels, marigold-iid-lighting-v1-1 needs 12"):
         layouts.write_unet(plain / "unet", layouts.unet(16))
         open_model(str(plain), device="meta", method="marigold-iid-lighting-v1-1")
     with pytest.raises(ModelError, match="takes 16 channels, so it is no plain Stable Diffusion"):
@@ -415,7 +415,7 @@ def test_a_missing_variant_is_named(genpercept):
         open_model(str(folder), device="meta", base=base, variant="fp16")
     part = folder / "unet_depth_v2"
     (part / "diffusion_pytorch_model.safetensors").rename(part / "diffusion_pytorch_model.fp16.safetensors")
-    with pytest.raises(ModelError, match="ask for it with --variant fp16"):
+    with pytest.raises(ModelError, match="pass --variant fp16"):
         open_model(str(folder), device="meta", base=base)
 
 

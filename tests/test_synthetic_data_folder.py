@@ -372,7 +372,7 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
     for wrong, said in (
         (["--strength", "2"], "--strength"), (["--shard", "3/2"], "--shard"), (["--filter", "fun<3"], "no score"),
         (["--compat", "official", "--guidance", "2"], "guidance=1"), (["--label-mode", "guess"], "--label-mode"),
-        (["--label-mode", "denoise"], "reads none"), (["--task", "albedo"], "does not know"),
+        (["--label-mode", "denoise"], "reads none"), (["--task", "albedo"], "has no task"),
         (["--seed", "5"], "started with other settings (seed)"), (["--filter", "flip<5"], "scoring 'all'"),
         (["--dtype", "bfloat16"], "started with other settings (dtype"),
     ):  # fmt: skip

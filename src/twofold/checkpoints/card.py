@@ -1,4 +1,4 @@
-"""The page that goes with a checkpoint: what it does, how it is asked, what it was made from."""
+"""The model card of a checkpoint: its tasks, their settings, its training data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _PIPELINES = {"depth": "depth-estimation", "disparity": "depth-estimation", "mas
 
 
 def model_card(settings: ModelSettings) -> str:
-    """A model card in Markdown with the hub's header, from what ``twofold.json`` says."""
+    """A model card in Markdown with the hub's header, from the contents of ``twofold.json``."""
     tasks = list(settings.tasks)
     kind = next((_PIPELINES[t] for t in tasks if t in _PIPELINES), "image-to-image")
     tags = "".join(f"- {_yaml(t)}\n" for t in ("twofold", *tasks))
     header = f"---\nlibrary_name: diffusers\npipeline_tag: {kind}\nlicense: other\ntags:\n{tags}---\n"
-    rows = "\n".join(_row(name, asked) for name, asked in settings.tasks.items())
+    rows = "\n".join(_row(name, task) for name, task in settings.tasks.items())
     table = f"| task | protocol | head | space | frame |\n|---|---|---|---|---|\n{rows}\n" if rows else ""
     trained = "\n".join(f"- {escape_markdown(line)}" for line in settings.trained_on) or "- not recorded"
     made = escape_markdown(", ".join(settings.recipes)) or "not recorded"
@@ -26,19 +26,19 @@ def model_card(settings: ModelSettings) -> str:
     return (
         f"{header}\n# {escape_markdown(settings.name)}\n\n"
         f"```\ntwofold predict photo.jpg --model THIS_FOLDER{first}\n```\n\n"
-        f"Licence of the weights: {escape_markdown(settings.licence)}. Images are brought to a longest edge of "
-        f"{settings.size or 'their own'} pixels.\n\n{table}\n"
+        f"Licence of the weights: {escape_markdown(settings.licence)}. Images are resized to a longest edge of "
+        f"{settings.size or 'any number of'} pixels.\n\n{table}\n"
         f"Trained on:\n\n{trained}\n\nRuns, first to last: {made}. Saved by twofold {settings.code_version}.\n"
     )
 
 
-def _row(name: str, asked: TaskSettings) -> str:
-    how = asked.protocol
-    steps = f", {how.steps} steps" if how.kind == "multi_step" else f", told time step {how.timestep}"
-    cells = (name, f"{how.kind}{steps}", asked.head, asked.space or name, asked.frame or "none")
+def _row(name: str, task: TaskSettings) -> str:
+    protocol = task.protocol
+    steps = f"{protocol.steps} steps" if protocol.kind == "multi_step" else f"time step {protocol.timestep}"
+    cells = (name, f"{protocol.kind}, {steps}", task.head, task.space or name, task.frame or "none")
     return f"| {' | '.join(map(escape_markdown, cells))} |"
 
 
 def _yaml(text: str) -> str:
-    """A name as a value of YAML: JSON, which is YAML too, where it is not a plain word."""
+    """A name as a YAML value: as it is, or as JSON, which is valid YAML."""
     return text if re.fullmatch(r"[A-Za-z][\w.+-]*", text, re.ASCII) else json.dumps(text)

@@ -35,7 +35,7 @@ class LoadOptions:
         dtype: of the weights.
         variant: of the files.
         meta: shapes only: every key and shape is checked, and no weight is read.
-        lora_alpha: of low-rank weights whose files do not say it; see `lora`.
+        lora_alpha: of low-rank weights whose files do not contain it; see `lora`.
     """
 
     dtype: torch.dtype = torch.float32
@@ -68,7 +68,7 @@ def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = No
     assumed = config is not None
     if config is None:
         config = read_json(folder / "config.json")
-    # GenPercept's training code saves a subclass of its own under that name, with nothing added.
+    # GenPercept's training code saves a subclass under that name, which adds nothing.
     name = str(config.get("_class_name", "")).removeprefix("Custom")
     if name not in CLASSES[kind]:
         raise ModelError(
@@ -146,7 +146,7 @@ def text_encoder(folder: Path, options: LoadOptions) -> Any:
 
 
 def filled_text_encoder(config: Any, tensors: Tensors, where: Path, options: LoadOptions) -> Any:
-    """A ``CLIPTextModel`` with the weights ``tensors``, which are looked at before memory is taken for it.
+    """A ``CLIPTextModel`` with the weights ``tensors``, which are checked before its memory is allocated.
 
     Raises:
         ModelError: they do not fit.

@@ -132,7 +132,7 @@ class TinyConfig(_Autoencoder):
 
 
 class TextConfig(_Config):
-    """``CLIPTextModel``. What else a config of transformers says is left out: it may name code to be fetched."""
+    """``CLIPTextModel``. Other entries of a config of transformers are dropped: they may name code to fetch."""
 
     model_config = ConfigDict(extra="ignore")
     vocab_size: Annotated[int, Field(ge=2, le=1 << 20)] = 49408
@@ -173,7 +173,7 @@ class SchedulerConfig(_Config):
 
 
 class PipelineConfig(_Config):
-    """What ``model_index.json`` says of a Marigold pipeline."""
+    """The entries of a Marigold pipeline's ``model_index.json``."""
 
     model_config = ConfigDict(extra="ignore")
     default_denoising_steps: Annotated[int, Field(ge=1, le=1000)] | None = None
@@ -194,7 +194,7 @@ PipelineConfig.model_rebuild()
 
 
 def validated(kind: type[_Config], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The entries of ``config`` that ``kind`` has, checked; what it does not say is left to the library's default.
+    """The entries of ``config`` that ``kind`` has, checked; missing ones keep the library's default.
 
     Args:
         kind: of the file.

@@ -2,8 +2,8 @@
 
 The authors' programs save ``sn_ckpt`` (``checkpoint_<epoch>.pth``) and ``bae_ckpt`` (``checkpoint_bae_<epoch>.pth``);
 together they are one `BaeHead`. A third of the first is of parts that are never run; they are left out and named.
-They paint vectors with x to the left, our heads with x to the right (RUB), as tasks are taught: the two differ by the
-sign of a few weights, which are turned as files are read and written.
+They predict vectors with x to the left, `BaeHead` with x to the right (RUB): the two differ by the sign of a few
+weights, which is changed when files are read and written.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from .tokenizer import read_tokenizer
 
 _LOG = logging.getLogger(__name__)
 
-# Weights that give the x of a vector (a row), or read it (a column).
-_GIVES = re.compile(r"decoder\.(predict|refine\.\d\.6)\.(weight|bias)")
-_READS = re.compile(r"decoder\.refine\.\d\.0\.weight")
+# Weights that compute the x of a vector (a row), or read it (a column).
+_COMPUTES_X = re.compile(r"decoder\.(predict|refine\.\d\.6)\.(weight|bias)")
+_READS_X = re.compile(r"decoder\.refine\.\d\.0\.weight")
 
 _LEVELS = ("low", "mid", "high", "highest")
 _BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
@@ -144,37 +144,37 @@ def _ours(theirs: Tensors, names: Mapping[str, str], where: Path) -> tuple[Tenso
         value = theirs[name]
         # Their networks of single pixels are convolutions of one dimension.
         out[ours] = value[..., None] if ".refine." in ours and value.ndim == 3 else value
-    return {k: _turned(k, v) for k, v in out.items()}, dropped
+    return {k: _flip_x(k, v) for k, v in out.items()}, dropped
 
 
-def _turned(name: str, tensor: Tensor) -> Tensor:
-    """A tensor of the decoder for vectors whose x points the other way, which is exact; any other as it is."""
-    if not (_GIVES.fullmatch(name) or _READS.fullmatch(name)):
+def _flip_x(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of the decoder with the sign of x changed, which is exact; any other as it is."""
+    if not (_COMPUTES_X.fullmatch(name) or _READS_X.fullmatch(name)):
         return tensor
     tensor = tensor.clone()
-    # What is read of the last answer, its vector and kappa, stands behind the map's own channels.
-    x = tensor[:1] if _GIVES.fullmatch(name) else tensor[:, -4]
+    # The coarser prediction, vector and kappa, follows the feature map's channels.
+    x = tensor[:1] if _COMPUTES_X.fullmatch(name) else tensor[:, -4]
     x.neg_()
     return tensor
 
 
 def _check_shapes(head: BaeHead, tensors: Tensors, names: Mapping[str, str], where: Path) -> None:
-    wanted = head.state_dict()
+    expected = head.state_dict()
     for ours, theirs in names.items():
-        found, asked = tuple(tensors[ours].shape), tuple(wanted[ours].shape)
-        if found != asked:
-            raise ModelError(f"{where}: tensor {theirs} has shape {found}, where the head has {asked}")
+        shape, needed = tuple(tensors[ours].shape), tuple(expected[ours].shape)
+        if shape != needed:
+            raise ModelError(f"{where}: tensor {theirs} has shape {shape}; the head needs {needed}")
 
 
 def official_tensors(head: BaeHead, completed_by: Tensors | None = None) -> tuple[Tensors, Tensors]:
-    """A head, which paints in the frame RUB, as the authors' two tables: of the fusion network and of the decoder.
+    """A head, which predicts in the frame RUB, as the authors' two tables: of the fusion network and of the decoder.
 
     Args:
         head: of any widths.
         completed_by: a table of theirs, from which the parts that are never run are taken: their program insists on
-            them. Without, the first table has all that is ever used, and their program says what it misses.
+            them. Without, the first table has all tensors in use, and their program reports others as missing.
     """
-    state = {k: _turned(k, v.detach().cpu()) for k, v in head.state_dict().items()}
+    state = {k: _flip_x(k, v.detach().cpu()) for k, v in head.state_dict().items()}
     fusion = {theirs: state[ours].clone() for ours, theirs in FUSION.items()}
     fusion |= {f"bn_up{i}.num_batches_tracked": torch.tensor(0) for i in range(3)}
     for name in [k for k in fusion if k.endswith(".u0")]:
@@ -212,7 +212,7 @@ class Files:
 
 
 def is_diff2in1_dir(folder: Path) -> bool:
-    """Whether a folder that says nothing about itself holds their two files."""
+    """Whether a folder without a description holds their two files."""
     if (folder / "model_index.json").exists():
         return False
     try:
@@ -223,7 +223,7 @@ def is_diff2in1_dir(folder: Path) -> bool:
 
 
 def find_files(folder: Path) -> Files:
-    """The files of a folder, told by what they hold; of several epochs the last, of teacher and student the teacher.
+    """The files of a folder, by their tensors; of several epochs the last, of teacher and student the teacher.
 
     Raises:
         ModelError: one of the two is missing.
@@ -287,7 +287,7 @@ def assemble(
         )
         files += [f for part in _PARTS[:3] for f in weight_files(home / part, options.variant)]
     else:
-        # Its program looks at the weights of the last step, whatever else the file has: heads belong to those.
+        # Their program uses the weights of the last step, not the EMA ones, and heads were trained on those.
         parts = read_ldm(found.base, options, ema=False)
         net = StableDiffusion(**{**parts, "tokenizer": _tokenizer(base)})
         if net.tokenizer is None and not options.meta:

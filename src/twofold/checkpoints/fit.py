@@ -1,4 +1,4 @@
-"""Whether parts of a checkpoint fit each other, found out on the meta device, where nothing is computed."""
+"""Checks that the parts of a checkpoint fit together, on the meta device, where nothing is computed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .strict import ModelError
 
 
 def check_text(net: StableDiffusion, where: Path) -> None:
-    """Whether the U-Net reads text of the width that the text encoder or the stored prompts have.
+    """Check that the U-Net takes text of the width of the text encoder or the stored embeddings.
 
     Raises:
         ModelError: it does not.
@@ -29,7 +29,7 @@ def check_text(net: StableDiffusion, where: Path) -> None:
 
 
 def check_head(head: Head, net: StableDiffusion, where: Path) -> None:
-    """Whether a head reads the features of ``net`` and answers at the image's size.
+    """Check that a head reads the features of ``net`` and gives an output of the image's size.
 
     Raises:
         ModelError: it does not.

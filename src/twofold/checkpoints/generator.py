@@ -18,11 +18,11 @@ def check_generator(model: Model) -> None:
 
     Raises:
         ModelError: it cannot: its network needs more than a noisy latent, has no output layer or no text encoder, or
-            its weights were trained for perception alone. The message says which, and what to use.
+            its weights were trained for perception only. The message states which, and what to use.
     """
     net = model.backbone
     if net.input_channels != net.latent_channels:
-        why = f"its network takes {net.input_channels} channels (an image beside the noise), not {net.latent_channels}"
+        why = f"its network takes {net.input_channels} channels (an image and the noise), not {net.latent_channels}"
     elif isinstance(net.unet.conv_out, torch.nn.Identity):
         why = "its network has no output layer, because a head reads its features"
     elif net.unet.config.get("class_embed_type") is not None:

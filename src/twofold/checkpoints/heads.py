@@ -1,8 +1,8 @@
-"""Heads in files: a folder a task, and one more for each part that several of them have together.
+"""Heads in files: one folder per task, and one more for each module that several of them share.
 
-``heads/<task>/`` holds the arguments in ``config.json`` and the weights. A part that heads share is kept once, in
-``heads/<task>+<task>/``, and ``shared.json`` beside each of these tasks' own weights says which part is to be found
-where, such as ``{"fusion": "depth+normals"}``. It is one module again when it is read.
+``heads/<task>/`` holds the arguments in ``config.json`` and the weights. A shared module is stored once, in
+``heads/<task>+<task>/``; ``shared.json`` in the folders of these tasks maps its name to that folder, such as
+``{"fusion": "depth+normals"}``. When it is read it is one module again.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ def save_heads(heads: Mapping[str, Head], folder: Path, dtype: torch.dtype) -> N
     """Write ``heads``, by task, below ``folder``, which has none of them yet.
 
     Raises:
-        UnsafeNameError: a task's name is no name of a folder.
+        UnsafeNameError: a task's name is not a valid folder name.
     """
-    elsewhere: dict[str, dict[str, str]] = {task: {} for task in heads}
+    shared: dict[str, dict[str, str]] = {task: {} for task in heads}
     for part, module, tasks in find_shared(heads):
         name = "+".join(tasks)
-        elsewhere |= {task: {**elsewhere[task], part: name} for task in tasks}
+        shared |= {task: {**shared[task], part: name} for task in tasks}
         found = {f"{part}.{k}": v for k, v in module.state_dict().items()}
         _save(found, safe_output_path(folder, name, "the tasks"), dtype)
     for task, head in heads.items():
         own = {
             k: v
             for k, v in head.state_dict().items()
-            if not k.startswith(tuple(f"{p}." for p in elsewhere[task]))
+            if not k.startswith(tuple(f"{p}." for p in shared[task]))
         }
-        place = safe_output_path(folder, task, "the task")
-        _save(own, place, dtype)
-        (place / "config.json").write_text(json.dumps(head.config, indent=2) + "\n")
-        if elsewhere[task]:
-            (place / SHARED).write_text(json.dumps(elsewhere[task], indent=2) + "\n")
+        own_folder = safe_output_path(folder, task, "the task")
+        _save(own, own_folder, dtype)
+        (own_folder / "config.json").write_text(json.dumps(head.config, indent=2) + "\n")
+        if shared[task]:
+            (own_folder / SHARED).write_text(json.dumps(shared[task], indent=2) + "\n")
 
 
 def _save(tensors: Tensors, folder: Path, dtype: torch.dtype) -> None:
@@ -57,7 +57,7 @@ def _save(tensors: Tensors, folder: Path, dtype: torch.dtype) -> None:
 
 
 def open_heads(folder: Path, kinds: Mapping[str, str], options: LoadOptions) -> dict[str, Head]:
-    """Heads by task, of the ``kinds`` told, from what `save_heads` wrote; parts that are shared are one module.
+    """Heads by task, of the given ``kinds``, as `save_heads` wrote them; shared modules are one module.
 
     Raises:
         ModelError: something is missing or does not fit.
@@ -87,7 +87,7 @@ _MOST = 1 << 16
 
 
 def _described(folder: Path, kind: str) -> Head:
-    """A head as its ``config.json`` says, on the meta device."""
+    """A head with the arguments in its ``config.json``, on the meta device."""
     path = folder / "config.json"
     config = read_json(path)
     try:
@@ -110,7 +110,7 @@ def _described(folder: Path, kind: str) -> Head:
 
 
 def _check_range(value: Any, most: int, where: str) -> None:
-    """Refuse numbers from which absurd sizes would follow, and long lists and texts."""
+    """Refuse numbers that would give absurd sizes, and long lists and strings."""
     if isinstance(value, list):
         if len(value) > 512:
             raise ModelError(f"{where} has {len(value)} entries; expected at most 512")
@@ -124,7 +124,7 @@ def _check_range(value: Any, most: int, where: str) -> None:
 
 
 def _shared(folder: Path, head: Head) -> dict[str, str]:
-    """Which parts of a head are kept elsewhere, and the folders beside its own that they are in."""
+    """The shared modules of a head, and the sibling folders that hold them."""
     path = folder / SHARED
     if not path.exists():
         return {}

@@ -60,19 +60,19 @@ def assemble(key: str, folder: Path, options: LoadOptions, base: str = "") -> As
     row = PUBLISHED[key]
     if row.method == "Diff-2-in-1":
         net, found, files = diff2in1.assemble(folder, options, base, tuple(row.tasks))
-        for asked in row.tasks.values():
-            check_network(key, net, asked.protocol, folder)
+        for task in row.tasks.values():
+            check_network(key, net, task.protocol, folder)
         return net, _settings(key, row), found, files
     paths = _find_paths(key, row, folder, base, options)
     net = _backbone(paths, row, options)
     heads: dict[str, Head] = {}
     if row.head:
         assert paths.head is not None
-        # The folder's name is all that tells the variant with a last ReLU from the released one.
+        # Only the folder's name distinguishes the variant with a last ReLU from the released one.
         activation = "relu" if paths.head.name == "dpt_head" else row.head_activation
         heads = {t: dpt_head(paths.head, activation, options) for t in row.tasks}
-    for asked in row.tasks.values():
-        check_network(key, net, asked.protocol, paths.unet)
+    for task in row.tasks.values():
+        check_network(key, net, task.protocol, paths.unet)
     return net, _settings(key, row), heads, _files(paths, options.variant)
 
 
@@ -122,15 +122,15 @@ def _find_paths(key: str, row: Published, folder: Path, base: str, options: Load
         vae, text = vae or home / "vae", text or home
     assert vae is not None
     scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else None
-    if scheduler is None and any(_needs_schedule(asked) for asked in row.tasks.values()):
+    if scheduler is None and any(_needs_schedule(task) for task in row.tasks.values()):
         raise ModelError(
-            f"{folder} has no folder scheduler, which says what {key} was trained on; fetch it again"
+            f"{folder} has no folder scheduler, with the noise schedule of {key}; fetch it again"
         )
     return CheckpointPaths(folder, unet, vae, text, scheduler, head, decoder)
 
 
-def _needs_schedule(asked: TaskSettings) -> bool:
-    return isinstance(asked.protocol, MultiStep) and asked.protocol.noise is None
+def _needs_schedule(task: TaskSettings) -> bool:
+    return isinstance(task.protocol, MultiStep) and task.protocol.noise is None
 
 
 def _unet_folder(key: str, row: Published, folder: Path) -> Path:
@@ -213,25 +213,23 @@ def dpt_head(folder: Path, activation: Activation, options: LoadOptions) -> DPTH
 
 
 def check_network(key: str, net: StableDiffusion, protocol: OneStep | MultiStep, unet: Path) -> None:
-    """Whether a network is made for a protocol: channels in and out, class labels, width of its text.
+    """Check that a network fits a protocol: input and output channels, class labels, width of its text.
 
     Raises:
-        ModelError: it is not; diffusers itself would run some of these, and give a wrong answer.
+        ModelError: it does not; diffusers would run some of these, with a wrong result.
     """
     config, latent = net.unet.config, net.latent_channels
     wrong = "is it another model?"
-    shown, said = protocol.channels(latent), protocol.num_outputs * latent
-    if shown != net.input_channels:
+    inputs, outputs = protocol.channels(latent), protocol.num_outputs * latent
+    if inputs != net.input_channels:
+        raise ModelError(f"{unet} takes {net.input_channels} channels, {key} needs {inputs}; {wrong}")
+    if outputs != int(config["out_channels"]):
+        raise ModelError(f"{unet} gives {config['out_channels']} channels, {key} needs {outputs}; {wrong}")
+    expected = None if protocol.class_labels is None else len(protocol.class_labels)
+    found = config.get("projection_class_embeddings_input_dim") if config.get("class_embed_type") else None
+    if expected != found:
         raise ModelError(
-            f"{unet} takes {net.input_channels} channels, {key} shows its network {shown}; {wrong}"
-        )
-    if said != int(config["out_channels"]):
-        raise ModelError(f"{unet} answers {config['out_channels']} channels, {key} {said}; {wrong}")
-    given = None if protocol.class_labels is None else len(protocol.class_labels)
-    taken = config.get("projection_class_embeddings_input_dim") if config.get("class_embed_type") else None
-    if given != taken:
-        raise ModelError(
-            f"{unet} takes {taken or 'no'} class numbers, {key} gives {given or 'none'}; {wrong}"
+            f"{unet} takes {found or 'no'} class labels, {key} gives {expected or 'none'}; {wrong}"
         )
     check_text(net, unet)
 
@@ -247,7 +245,7 @@ def _files(paths: CheckpointPaths, variant: str) -> list[Path]:
 
 
 def marigold_like(folder: Path) -> ModelSettings | None:
-    """Settings of a folder that diffusers' Marigold pipelines wrote, as somebody's own fine-tuning does; or None.
+    """Settings of a folder that a Marigold pipeline of diffusers wrote, as after fine-tuning; None for any other.
 
     Raises:
         ModelError: it is one, in a way that is not read.
@@ -255,16 +253,16 @@ def marigold_like(folder: Path) -> ModelSettings | None:
     index = folder / "model_index.json"
     if not index.exists():
         return None
-    said = read_json(index)
-    kind = str(said.get("_class_name", ""))
+    index_json = read_json(index)
+    kind = str(index_json.get("_class_name", ""))
     if not (kind.startswith("Marigold") and kind.endswith("Pipeline")):
         return None
-    if said.get("use_full_z_range") is False:
+    if index_json.get("use_full_z_range") is False:
         raise ModelError(f"{index}: use_full_z_range=false is a scale of normals that twofold does not read")
-    said = {**said, **validated(PipelineConfig, said, index)}
+    index_json = {**index_json, **validated(PipelineConfig, index_json, index)}
     scheduler = components.scheduler(folder / "scheduler")
-    names = _targets(said, kind, index)
-    protocol = _walk(said, scheduler, len(names), folder)
+    names = _targets(index_json, kind, index)
+    protocol = _protocol_of(index_json, scheduler, len(names), folder)
     tasks = {
         name: TaskSettings(
             protocol=protocol,
@@ -275,29 +273,33 @@ def marigold_like(folder: Path) -> ModelSettings | None:
         )
         for i, name in enumerate(names)
     }
-    size = int(said.get("default_processing_resolution") or 0)
+    size = int(index_json.get("default_processing_resolution") or 0)
     return ModelSettings(name=folder.name, size=size, tasks=tasks)
 
 
-def _targets(said: Mapping[str, Any], kind: str, index: Path) -> list[str]:
-    if kind == "MarigoldNormalsPipeline" or (kind == "MarigoldPipeline" and "use_full_z_range" in said):
+def _targets(index_json: Mapping[str, Any], kind: str, index: Path) -> list[str]:
+    if kind == "MarigoldNormalsPipeline" or (kind == "MarigoldPipeline" and "use_full_z_range" in index_json):
         return ["normals"]
     if kind == "MarigoldIntrinsicsPipeline":
-        names = list((said.get("target_properties") or {}).get("target_names") or ["albedo", "material"])
+        names = list(
+            (index_json.get("target_properties") or {}).get("target_names") or ["albedo", "material"]
+        )
         unknown = [n for n in names if n not in TASKS]
         if unknown:
             raise ModelError(f"{index} names the target {unknown[0]!r}; known: {', '.join(TASKS)}")
         return names
     depth = {"scale_invariant", "shift_invariant", "prediction_type"}
-    if kind == "MarigoldPipeline" and not depth & set(said):
-        raise ModelError(f"{index} says MarigoldPipeline and not what it predicts; say so with --method")
-    return ["disparity" if said.get("prediction_type") == "disparity" else "depth"]
+    if kind == "MarigoldPipeline" and not depth & set(index_json):
+        raise ModelError(f"{index} names MarigoldPipeline without what it predicts; pass --method")
+    return ["disparity" if index_json.get("prediction_type") == "disparity" else "depth"]
 
 
-def _walk(said: Mapping[str, Any], scheduler: Mapping[str, Any], parts: int, folder: Path) -> MultiStep:
+def _protocol_of(
+    index_json: Mapping[str, Any], scheduler: Mapping[str, Any], parts: int, folder: Path
+) -> MultiStep:
     lcm = scheduler.get("_class_name") == "LCMScheduler"
     spacing = "trailing" if lcm else scheduler.get("timestep_spacing", "leading")
-    steps = int(said.get("default_denoising_steps") or (1 if lcm else 10))
+    steps = int(index_json.get("default_denoising_steps") or (1 if lcm else 10))
     try:
         return MultiStep(
             steps=steps,

@@ -23,13 +23,13 @@ _UNUSED = ("transformer.resblocks.23.", "text_projection", "logit_scale")
 def read_ldm(path: Path, options: LoadOptions, ema: bool = True) -> dict[str, Any]:
     """U-Net, autoencoder, text encoder and scheduler settings of one file, by the names of `StableDiffusion`.
 
-    The version is told by the width of the text the U-Net reads (768: 1.x, 1024: 2.x). What a 2.x network predicts
+    The version follows from the width of the U-Net's text input (768: 1.x, 1024: 2.x). What a 2.x network predicts
     is not in its file: 768-pixel models predict v, which is assumed.
 
     Args:
         path: of the file.
         options: see `LoadOptions`.
-        ema: take the averaged weights of the U-Net where the file has them, which is said in a warning.
+        ema: use the EMA weights of the U-Net if the file has them, with a warning.
 
     Raises:
         ModelError: the file is not such a checkpoint, or does not fit.
@@ -136,7 +136,7 @@ def _vae(tensors: Tensors, path: Path, options: LoadOptions) -> nn.Module:
 
 
 def _nothing_left(before: Tensors, after: Tensors, path: Path, what: str) -> None:
-    """The converter of diffusers takes what it knows; what it leaves behind must be nothing."""
+    """Convert by diffusers' converter, which has to use every tensor."""
     if len(after) != len(before):
         raise ModelError(
             f"{path}: its {what} has {len(before)} tensors, of which only {len(after)} are known by name; is it a "

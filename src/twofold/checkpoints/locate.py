@@ -85,7 +85,7 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
         raise
     except GatedRepoError as error:
         raise ModelError(
-            f"{repo} asks for consent: accept its terms on its page, then log in with 'hf auth login'"
+            f"{repo} requires consent: accept its terms on its page, then log in with 'hf auth login'"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(f"{repo} has no revision {revision!r}") from error
@@ -102,7 +102,7 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
 
 
 def fetch_base(family: str, parts: Sequence[str], given: str = "", variant: str = "") -> Path:
-    """The folder of a base model: the one given, else the first of its known homes that answers.
+    """The folder of a base model: the one passed, else the first of its known homes that can be fetched.
 
     Raises:
         ModelError: none does; the message lists what was tried.

@@ -55,12 +55,12 @@ class AdapterConfig(BaseModel):
         """Of a layer's low-rank weights, whose rank is known from their shape.
 
         Raises:
-            ModelError: the config says another rank.
+            ModelError: the config has another rank.
         """
-        said = _of_pattern(self.rank_pattern or {}, layer, self.r)
-        if said is not None and said != rank:
+        configured = _of_pattern(self.rank_pattern or {}, layer, self.r)
+        if configured is not None and configured != rank:
             raise ModelError(
-                f"{where}: {layer} has rank {rank}, and {CONFIG} says {said}; they do not belong together"
+                f"{where}: {layer} has rank {rank}, and {CONFIG} has {configured}; they do not belong together"
             )
         alpha = _of_pattern(self.alpha_pattern or {}, layer, self.lora_alpha)
         assert alpha is not None
@@ -86,7 +86,7 @@ def _of_pattern(patterns: Mapping[str, Any], layer: str, default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Stated:
-    """What is known of alpha beside the file.
+    """Alpha from other sources than the file.
 
     Attributes:
         alpha: as the user states it; None where nothing is stated.
@@ -120,7 +120,7 @@ def merge_own(tensors: Tensors, folder: Path, stated: Stated) -> Tensors:
 
 
 def merge_file(tensors: Tensors, lora: Tensors, path: Path, stated: Stated) -> Tensors:
-    """A U-Net with the low-rank weights of a file of its own added.
+    """The tensors of a U-Net with the low-rank weights of a separate file merged.
 
     The names may be peft's, kohya's, diffusers', or those of diffusers' old attention processors
     (``<attention>.processor.to_{q,k,v,out}_lora.{down,up}.weight``), which have no alpha unless one is stored: their
@@ -257,12 +257,12 @@ def _metadata_of(path: Path) -> AdapterConfig | None:
         return None
     with damaged(path, "file of safetensors"), safe_open(path, framework="pt") as file:
         text = (file.metadata() or {}).get("lora_adapter_metadata")
-        said = None if text is None else json.loads(text)
-    if said is None:
+        config = None if text is None else json.loads(text)
+    if config is None:
         return None
-    if not isinstance(said, dict):
+    if not isinstance(config, dict):
         raise ModelError(f"{path}: its lora_adapter_metadata is no object; save it again")
-    own = {k.removeprefix("unet."): v for k, v in said.items() if k.startswith("unet.") or "." not in k}
+    own = {k.removeprefix("unet."): v for k, v in config.items() if k.startswith("unet.") or "." not in k}
     return _checked(own, path)
 
 

@@ -43,9 +43,9 @@ class Model:
     """An opened checkpoint: one backbone, and the tasks it was trained for.
 
     Attributes:
-        name: as it was asked for.
+        name: as passed to `open_model`.
         backbone: shared by all its predictors.
-        settings: the contents of ``twofold.json``, or what the table of published models says in its place.
+        settings: the contents of ``twofold.json``, or those of the table of published models.
         heads: by task, those that have weights of their own.
         files: that its weights were read from.
     """
@@ -62,12 +62,12 @@ class Model:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over all weight files, for the record beside every result."""
+        """sha256 over all weight files, which is recorded with every result."""
         return digest(self.files)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks it can be asked."""
+        """Names of its tasks."""
         return tuple(self.settings.tasks)
 
     def predictor(self, task: str | None = None) -> DiffusionPredictor:
@@ -81,27 +81,27 @@ class Model:
                 f"model {self.name} predicts nothing yet: it is a generator, or a base to be trained; 'twofold models' "
                 "lists what predicts"
             )
-        # A task of one's own is known by its short name, and may be asked for by the whole. Only the whole name names
-        # code, and a key never does, so whoever passes a key on, as `tasks` lists them, runs none.
-        whole = {how.task: name for name, how in self.settings.tasks.items() if how.task}
-        whole = {code: name for code, name in whole.items() if code not in self.settings.tasks}
-        name = whole.get(task or "", task or self.tasks[0])
+        # A user's task has a short name, the key, and a full name, which names code. Keys, as `tasks` lists them, never
+        # name code, so passing one on runs none.
+        full = {settings.task: name for name, settings in self.settings.tasks.items() if settings.task}
+        full = {code: name for code, name in full.items() if code not in self.settings.tasks}
+        name = full.get(task or "", task or self.tasks[0])
         if name not in self.settings.tasks:
             raise ModelError(
-                f"model {self.name} does not know the task {name!r}{did_you_mean(name, self.tasks)}; "
-                f"it knows {', '.join(self.tasks)}"
+                f"model {self.name} has no task {name!r}{did_you_mean(name, self.tasks)}; "
+                f"it has {', '.join(self.tasks)}"
             )
-        how = self.settings.tasks[name]
-        about = {"model": self.name, "digest": self.digest, **how.model_dump(mode="json")}
+        settings = self.settings.tasks[name]
+        about = {"model": self.name, "digest": self.digest, **settings.model_dump(mode="json")}
         head = self.heads.get(name, LatentHead())
         try:
-            asked = get_task(how.task or name, trusted=task in whole)
+            opened = get_task(settings.task or name, trusted=task in full)
             return DiffusionPredictor(
                 self.backbone,
-                asked,
-                how.protocol,
+                opened,
+                settings.protocol,
                 head,
-                how,
+                settings,
                 self.settings.size,
                 about,
                 1,
@@ -130,14 +130,14 @@ def load(
         device: where to put the weights: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a `torch.device`.
         dtype: floating-point type of the weights: a `torch.dtype`, or ``float32``, ``bfloat16`` or ``float16``
             (``fp32``, ``bf16``, ``fp16``).
-        method: which published model it is, where its name does not say so.
+        method: which published model it is, if its name is another.
         base: model that completes the checkpoint.
         revision: of a hub repository.
         variant: of the weight files, such as ``fp16``.
-        lora_alpha: of low-rank weights, where their files do not say it: they are multiplied by alpha / rank.
+        lora_alpha: of low-rank weights whose files do not contain it: they are multiplied by alpha / rank.
 
     Raises:
-        ModelError: no such model, a damaged checkpoint, or a task it does not know.
+        ModelError: no such model, a damaged checkpoint, or a task it does not have.
         ValueError: no such device or dtype.
     """
     return open_model(name, device, dtype, method, base, revision, variant, lora_alpha).predictor(task)
@@ -162,11 +162,11 @@ def open_model(
             from a file may not be passed on: the last form runs code.
         device: where to put the weights, as for `load`; ``meta`` checks every key and shape and reads no weight.
         dtype: floating-point type of the weights, as for `load`.
-        method: which published model a folder or repository holds, where its name does not say so.
+        method: which published model a folder or repository holds, if its name is another.
         base: folder or hub id of the model whose autoencoder and text encoder complete the checkpoint.
         revision: branch, tag or commit of a hub repository.
         variant: of the weight files, such as ``fp16``.
-        lora_alpha: of low-rank weights, where their files do not say it: they are multiplied by alpha / rank.
+        lora_alpha: of low-rank weights whose files do not contain it: they are multiplied by alpha / rank.
 
     Raises:
         ModelError: no such model, or a damaged checkpoint.
@@ -230,7 +230,7 @@ def _open(name: str, options: LoadOptions, method: str, base: str, revision: str
             f"no model {name!r}{did_you_mean(name, ('embedded', *PUBLISHED))}: it is neither 'embedded', a published "
             "name (twofold models lists them), a folder, a file, nor a hub id (owner/name)"
         )
-    # A repository in our own layout says itself what it is, whatever it is called.
+    # A repository in twofold's layout describes itself, whatever its name.
     row = PUBLISHED[key] if key else None
     wanted = (*_WHOLE, "heads/*", *(row.folders if row else ()), "vae_decoder", "vae_post_quant_conv")
     repo = name if looks_like_hub_id(name) or row is None else row.source
@@ -257,7 +257,7 @@ def _folder(folder: Path, options: LoadOptions, key: str, base: str, called: str
         return open_own(folder, options)
     if (folder / NETWORK).exists():
         raise ModelError(
-            f"{folder} belongs to a network of its author's own; open_network, or --network file.py:make, opens it"
+            f"{folder} holds a network of its author's own; open_network, or --network file.py:make, opens it"
         )
     if key:
         return assemble(key, folder, options, base)
@@ -274,8 +274,8 @@ def _folder(folder: Path, options: LoadOptions, key: str, base: str, called: str
     settings = settings.model_copy(update={"name": called or folder.name})
     files = [f for part in _WHOLE[:3] for f in weight_files(folder / part, options.variant)]
     net = _plain(folder, options)
-    for asked in settings.tasks.values():
-        check_network(settings.name, net, asked.protocol, folder / "unet")
+    for task in settings.tasks.values():
+        check_network(settings.name, net, task.protocol, folder / "unet")
     _check_base(settings, net, folder)
     return net, settings, {}, files
 
@@ -290,7 +290,7 @@ def _check_base(settings: ModelSettings, net: StableDiffusion, where: Path) -> N
 
 def _base_settings(folder: Path) -> ModelSettings:
     kind = str(read_json(folder / "model_index.json").get("_class_name", ""))
-    # Anything but a plain text-to-image pipeline would be run with the wrong settings, and look plausible.
+    # Any other pipeline would run with the wrong settings and give plausible but wrong predictions.
     if kind not in ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"):
         raise ModelError(
             f"{folder / 'model_index.json'} names the pipeline {kind!r}; say which published model it is with --method "

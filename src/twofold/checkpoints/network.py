@@ -1,7 +1,7 @@
-"""Networks of somebody's own on disk: weights, and the name of the code that makes what they belong to.
+"""Networks of the user's own on disk: weights, and the name of the code that makes the network.
 
-A folder holds ``network.json`` and ``model.safetensors``. The code itself is not in it, and is never run because a
-folder names it: who opens it says which code is meant.
+A folder holds ``network.json`` and ``model.safetensors``. It does not contain the code, and a name in it runs none: the
+user passes the name of the code.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class NetworkSettings(BaseModel):
         schema_: version of this file's layout.
         name: of the model.
         network: the code that makes it, ``package.module:make`` or ``file.py:make``.
-        options: that ``make`` was called with.
-        size: longest edge, in pixels, that images are brought to; 0 is their own.
-        tasks: it was taught, by the names that recipes give them.
+        options: keyword arguments of ``make``.
+        size: longest edge in pixels that images are resized to; 0 keeps their size.
+        tasks: that it was trained for, by their names in recipes.
         licence: of the weights.
         trained_on: data sets and their licences, in words.
         recipes: names of the runs that made the weights, first to last.
@@ -62,10 +62,10 @@ class NetworkSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Network:
-    """An opened network of somebody's own, and the tasks it was taught.
+    """An opened network of the user's own, and the tasks it was trained for.
 
     Attributes:
-        name: as it was asked for.
+        name: as passed to `open_network`.
         module: the network, in evaluation mode.
         settings: the contents of ``network.json``.
         files: that its weights were read from.
@@ -82,33 +82,33 @@ class Network:
 
     @cached_property
     def digest(self) -> str:
-        """sha256 over all weight files, for the record beside every result."""
+        """sha256 over all weight files, which is recorded with every result."""
         return digest(self.files)
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks it can be asked."""
+        """Names of its tasks."""
         return tuple(self._task(t).name for t in self.settings.tasks)
 
     def predictor(self, task: str | None = None) -> ModulePredictor:
         """A predictor for ``task``, or for the network's first.
 
         Raises:
-            ModelError: it was not taught the task.
+            ModelError: it was not trained for the task.
         """
         if not self.settings.tasks:
             raise ModelError(f"{self.name} predicts nothing: its {NETWORK} names no task")
-        # The whole name of a task of one's own is code, and only who passes it as `task` names it: `tasks` never does.
-        asked = task if task in self.settings.tasks else None
-        if asked is None:
+        # The full name of a user's task is code, and trusted only when it is passed as `task`; `tasks` has short names.
+        name = task if task in self.settings.tasks else None
+        if name is None:
             known = dict(zip(self.tasks, self.settings.tasks, strict=True))
-            asked = self.settings.tasks[0] if task is None else known.get(task)
-        if asked is None:
-            raise ModelError(f"{self.name} does not know the task {task!r}; it knows {', '.join(self.tasks)}")
+            name = self.settings.tasks[0] if task is None else known.get(task)
+        if name is None:
+            raise ModelError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
         about = {"model": self.name, "digest": self.digest, "network": self.settings.network}
-        found = self._task(asked, trusted=asked == task)
+        found = self._task(name, trusted=name == task)
         try:
-            return ModulePredictor(self.module, found, asked, self.settings.size, about)
+            return ModulePredictor(self.module, found, name, self.settings.size, about)
         except ValueError as error:
             raise ModelError(f"{self.name}: {error}") from error
 
@@ -125,13 +125,13 @@ def open_network(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
 ) -> Network:
-    """Open a network of somebody's own.
+    """Open a network of the user's own.
 
     Args:
         folder: that holds ``network.json`` and the weights.
         network: the code that makes it, ``package.module:make`` or ``file.py:make``, which is run; or a function or
-            class, called with the stored options; or the network itself, into which the weights are read. The folder
-            names what it was made by, and that is not run without being said here.
+            class, called with the stored options; or the network itself, into which the weights are loaded. The name
+            in the folder is not run unless it is passed here.
         device: where to put the weights, as for `model.load`.
         dtype: floating-point type of the weights, as for `model.load`; as they are made when None.
 
@@ -142,8 +142,8 @@ def open_network(
     settings = read_settings(where)
     if network is None:
         raise ModelError(
-            f"{where} belongs to a network made by {settings.network}: code of its author, which is not run unasked; "
-            f"where you trust it, say network={settings.network!r}"
+            f"{where} holds weights of a network made by {settings.network}, which a folder does not run; if you trust "
+            f"that code, pass network={settings.network!r}"
         )
     if not isinstance(network, nn.Module):
         network = instantiate_network(network, settings.options)
@@ -155,7 +155,7 @@ def open_network(
 
 
 def read_settings(folder: Path) -> NetworkSettings:
-    """What a folder says of its network.
+    """The contents of a folder's ``network.json``.
 
     Raises:
         ModelError: it holds none, or the file is damaged.

@@ -1,4 +1,4 @@
-"""twofold's own checkpoint: diffusers' component folders plus ``twofold.json``."""
+"""twofold's checkpoints: diffusers' component folders and ``twofold.json``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .strict import ModelError, Tensors, damaged, read_file, read_json, weight_f
 from .tokenizer import read_tokenizer
 
 SETTINGS, TEXTS = "twofold.json", "texts.safetensors"
-# In place of SETTINGS, in the folder of a network of somebody's own.
+# In place of SETTINGS, in the folder of a network of the user's own.
 NETWORK = "network.json"
 EMBEDDED = Path(__file__).parents[1] / "backbones" / "embedded"
 
@@ -48,7 +48,7 @@ def open_own(folder: Path, options: LoadOptions) -> Opened:
     if not texts or (folder / "text_encoder").is_dir():
         encoder = components.text_encoder(folder / "text_encoder", options)
         tokens = read_tokenizer(folder / "tokenizer", encoder)
-    weighty = {t: asked.head for t, asked in settings.tasks.items() if asked.head != "latent"}
+    kinds = {t: task.head for t, task in settings.tasks.items() if task.head != "latent"}
     net = StableDiffusion(
         components.unet(folder / "unet", options, settings.headless),
         components.vae(folder / "vae", options),
@@ -60,7 +60,7 @@ def open_own(folder: Path, options: LoadOptions) -> Opened:
     check_text(net, folder / "unet")
     if settings.image_encoder:
         net.image_adapter = open_image_adapter(folder / IMAGE_ENCODER, options)
-    heads = open_heads(folder / "heads", weighty, options)
+    heads = open_heads(folder / "heads", kinds, options)
     for task, head in heads.items():
         check_head(head, net, folder / "heads" / task)
     return net, settings, heads, own_files(folder)

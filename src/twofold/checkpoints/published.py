@@ -180,9 +180,9 @@ def _dmp(space: str) -> Published:
 
 def _diff2in1(protocol: OneStep, size: int, edge: Edge) -> Published:
     # Its files predict LUB; the weights are converted to RUB when they are read.
-    asked = _task(protocol, "normals", head="bae", pad=True)
+    settings = _task(protocol, "normals", head="bae", pad=True)
     return Published(
-        "https://huggingface.co/ShuhongZheng/diff-2-in-1", "Diff-2-in-1", "2411.05005", {"normals": asked},
+        "https://huggingface.co/ShuhongZheng/diff-2-in-1", "Diff-2-in-1", "2411.05005", {"normals": settings},
         "none stated", size=size, edge=edge, text=False, base="sd15",
         note="fetch its two files by hand (sn_ckpt and bae_ckpt) into one folder, and give that folder with --method",
     )  # fmt: skip
@@ -231,7 +231,7 @@ PUBLISHED: dict[str, Published] = {
     "dmp-depth": _dmp("depth"),
     "dmp-normals": _dmp("normals"),
     "diff2in1-normals": _diff2in1(OneStep(timestep=0), 640, "longest"),
-    # As its program asks it: squeezed into a square, a draw of the latent, and the noise of the first time step on it.
+    # As in its program: resized to a square, a sampled latent, with the noise of the first time step.
     "diff2in1-normals-official": _diff2in1(OneStep(timestep=0, encode="sample", add_noise=True), 512, "both"),
 }
 
@@ -241,7 +241,7 @@ def find_published(name: str) -> str | None:
     if name in PUBLISHED:
         return name
     found = [key for key, row in PUBLISHED.items() if row.source == name]
-    if not found:  # GenPercept's authors also keep each task in a repository of its own
+    if not found:  # GenPercept's authors also have a repository per task
         owner, _, last = name.partition("/")
         found = [k for k, row in PUBLISHED.items() if k == last and row.source.partition("/")[0] == owner]
     return found[0] if len(found) == 1 else None

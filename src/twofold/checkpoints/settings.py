@@ -17,7 +17,7 @@ from ..protocols import MultiStep, OneStep, Protocol
 from ..suggest import unknown
 from ..tasks import get_task
 
-# Of an image's edge, in pixels; 0 is its own.
+# An edge of an image in pixels; 0 keeps the image's size.
 ImageSize = Annotated[int, Field(ge=0, le=8192)]
 
 
@@ -50,9 +50,9 @@ class ModelSettings(BaseModel):
     Attributes:
         schema_: version of this file's layout.
         name: of the model.
-        size: edge, in pixels, that images are brought to; 0 is their own.
-        edge: which one: the longest, the shortest, or both, which squeezes pictures into a square.
-        image_encoder: name of the encoder beside the latent, in the folder of that name; empty without one.
+        size: edge in pixels that images are resized to; 0 keeps their size.
+        edge: which edge: the longest, the shortest, or both, which resizes images to a square.
+        image_encoder: name of the image encoder, in the folder ``image_encoder``; empty without one.
         headless: whether the network has no output layer, because heads read its features.
         generates: whether the network denoises images from captions; None where it is not recorded.
         tasks: by name, in the order they are listed to users. A name is also that of files and folders, and is checked.
@@ -95,9 +95,9 @@ class ModelSettings(BaseModel):
         image_features: bool = False,
         resize: OutputResize = "bilinear",
     ) -> ModelSettings:
-        """The same settings after a run that taught ``names`` in ``protocol`` through ``head``.
+        """The same settings after a run that trained ``names`` with ``protocol`` and ``head``.
 
-        ``prompts`` are those that were not the tasks' own, by name; ``pad`` says whether they were filled up;
+        ``prompts`` are those that differ from the tasks' own, by name; ``pad`` is whether they were padded;
         ``clip`` how vectors are held in range; ``image_features`` whether the network had its image encoder's maps;
         ``resize`` how maps are brought back to the input's size.
         """

@@ -23,7 +23,7 @@ Tensors = dict[str, Tensor]
 
 
 class ModelError(ValueError):
-    """A model that cannot be used; the message says which file or tensor and what to do."""
+    """A model that cannot be used; the message names the file or tensor and what to do."""
 
 
 # The largest JSON file of a Stable Diffusion, the tokenizer's, has 2 MB. Parsed, JSON takes about ten times its size.
@@ -76,7 +76,7 @@ def wrong_value(error: ValidationError) -> str:
 
 @contextmanager
 def damaged(path: Path, what: str) -> Generator[None]:
-    """Around code of other libraries that parses a file: whatever it raises says that the file is damaged.
+    """Wraps another library's code that parses a file: any error it raises becomes one about a damaged file.
 
     Parsers of damaged files raise nearly anything (KeyError, struct.error, AssertionError, RuntimeError, a bare
     Exception of tokenizers), so this is the one place that takes all of it for a fault of the file.
@@ -157,7 +157,7 @@ def _others(folder: Path, variant: str) -> str:
     if variant:
         return f" of the variant {variant!r}" + (f"; it has {', '.join(there)}" if there else "")
     if there:
-        return f" of the plain variant, but {', '.join(there)}; ask for it with --variant {there[0]}"
+        return f" of the plain variant, but {', '.join(there)}; pass --variant {there[0]}"
     return "; fetch the checkpoint again, with its safetensors files"
 
 
@@ -178,7 +178,7 @@ def read_file(path: Path, dtype: torch.dtype | None = None, meta: bool = False) 
 
     Args:
         path: ``.safetensors``, or an old pickle (``.bin``, ``.ckpt``, ``.pt``, ``.pth``), of which only tensors are
-            read: whatever else a pickle may hold is refused unread.
+            read: any other content of a pickle is refused.
         dtype: of floating-point tensors, which are cast as they are read; as they are stored when None.
         meta: shapes only: nothing is read but the file's header.
 
@@ -209,8 +209,8 @@ def _described(entry: Any) -> Tensor:
     return torch.empty(entry.get_shape(), device="meta", dtype=torch.int64 if whole else None)
 
 
-class _Unread:
-    """Stands for the training callback that the first Stable Diffusion files carry along; nothing of it is run."""
+class _Ignored:
+    """Takes the place of the training callback that the first Stable Diffusion files contain; runs nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -220,7 +220,7 @@ class _Unread:
 
 
 def _allowed_globals() -> list[Any]:
-    """What may stand in an old pickle beside tensors: that callback, and numpy's numbers."""
+    """What an old pickle may contain besides tensors: that callback, and numpy's numbers."""
     import _codecs
 
     import numpy as np
@@ -229,7 +229,7 @@ def _allowed_globals() -> list[Any]:
     kinds = [type(np.dtype(k)) for k in ("float64", "float32", "int64", "int32")]
     lightning = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
     return [
-        (_Unread, lightning),
+        (_Ignored, lightning),
         multiarray.scalar,
         (multiarray.scalar, "numpy.core.multiarray.scalar"),
         np.dtype,
@@ -253,7 +253,7 @@ def _pickled(path: Path, meta: bool) -> Tensors:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
-            # Not what torch says, which advises to load it all the same.
+            # Not torch's message, which advises loading it anyway.
             raise ModelError(
                 f"{path} is damaged, or a pickle that holds more than tensors, and was not run; ask its author for "
                 f"safetensors{_named_code(error)}"
@@ -301,24 +301,24 @@ def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch
 
 
 def check_tensors(module: nn.Module, tensors: Tensors, where: Path) -> None:
-    """Whether ``tensors`` are those of ``module``: every key, shape and kind of number.
+    """Check that ``tensors`` are those of ``module``: every key, shape and kind of number.
 
     Raises:
         ModelError: names the first tensor that does not fit, and counts the rest.
     """
-    wanted = module.state_dict()
-    missing = sorted(set(wanted) - set(tensors))
-    surplus = sorted(set(tensors) - set(wanted))
-    misshapen = [k for k in sorted(set(wanted) & set(tensors)) if wanted[k].shape != tensors[k].shape]
+    needed = module.state_dict()
+    missing = sorted(set(needed) - set(tensors))
+    surplus = sorted(set(tensors) - set(needed))
+    misshapen = [k for k in sorted(set(needed) & set(tensors)) if needed[k].shape != tensors[k].shape]
     if missing:
         raise ModelError(
             f"{where} lacks the tensor {missing[0]}{_more(missing)}; is it the right checkpoint?"
         )
     if misshapen:
         key = misshapen[0]
-        found, expected = tuple(tensors[key].shape), tuple(wanted[key].shape)
+        found, expected = tuple(tensors[key].shape), tuple(needed[key].shape)
         raise ModelError(
-            f"{where}: tensor {key} has shape {found}, config.json asks for {expected}{_more(misshapen)}; "
+            f"{where}: tensor {key} has shape {found}, config.json gives {expected}{_more(misshapen)}; "
             "weights and config.json belong to different models"
         )
     if surplus:
@@ -326,8 +326,8 @@ def check_tensors(module: nn.Module, tensors: Tensors, where: Path) -> None:
             f"{where} has the unexpected tensor {surplus[0]}{_more(surplus)}; is config.json the right one?"
         )
     for key, value in tensors.items():
-        if value.is_floating_point() != wanted[key].is_floating_point() or value.is_complex():
-            kind = "floating-point" if wanted[key].is_floating_point() else "whole"
+        if value.is_floating_point() != needed[key].is_floating_point() or value.is_complex():
+            kind = "floating-point" if needed[key].is_floating_point() else "whole"
             raise ModelError(
                 f"{where}: tensor {key} has numbers of the type {value.dtype}; expected {kind} numbers"
             )

@@ -1,7 +1,7 @@
-"""CLIP tokenizers, read from copies of their files that hold what twofold knows and nothing else.
+"""CLIP tokenizers, read from copies of their files with the known entries only.
 
-transformers keeps whatever else ``tokenizer_config.json`` says: names of other files, templates that it later writes to
-files of the names they have, code of a hub. None of it belongs to a tokenizer of CLIP.
+transformers keeps every other entry of ``tokenizer_config.json``: names of files, templates that it later writes to
+files of those names, code of a hub. A CLIP tokenizer needs none of them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..environment import quiet_libraries
 from .strict import ModelError, damaged, read_json, read_text, wrong_value
 
 _LONGEST = 8192  # tokens
-_MOST_WORDS = 1 << 20
+_MAX_VOCABULARY = 1 << 20
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
@@ -45,10 +45,10 @@ def read_tokenizer(folder: Path, text_encoder: Any = None) -> Any:
 
     Args:
         folder: with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
-        text_encoder: that is to read its tokens.
+        text_encoder: whose input its tokens are.
 
     Raises:
-        ModelError: a file is missing or damaged, or there are more words or longer prompts than the encoder knows.
+        ModelError: a file is missing or damaged, or the vocabulary or the prompts exceed the encoder's.
     """
     from transformers import CLIPTokenizer
 
@@ -57,7 +57,7 @@ def read_tokenizer(folder: Path, text_encoder: Any = None) -> Any:
     settings = _settings(folder)
     with tempfile.TemporaryDirectory() as name:
         copy = Path(name)
-        _copy_words(folder, copy)
+        _copy_vocabulary(folder, copy)
         (copy / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         with damaged(folder, "folder of a tokenizer"), quiet_libraries():
             found = CLIPTokenizer.from_pretrained(copy, local_files_only=True)
@@ -68,8 +68,8 @@ def read_tokenizer(folder: Path, text_encoder: Any = None) -> Any:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """The checked settings, the special tokens as plain text."""
-    said: dict[str, Any] = {}
+    """The checked settings, special tokens as strings."""
+    settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / name
         if not path.exists():
@@ -81,35 +81,35 @@ def _settings(folder: Path) -> dict[str, Any]:
         for key in _TOKENS:
             token = getattr(found, key)
             if token is not None:
-                said[key] = token.content if isinstance(token, Token) else token
+                settings[key] = token.content if isinstance(token, Token) else token
         if found.model_max_length is not None and found.model_max_length <= _LONGEST:
-            said["model_max_length"] = int(found.model_max_length)
-    return {"model_max_length": 77, **said}
+            settings["model_max_length"] = int(found.model_max_length)
+    return {"model_max_length": 77, **settings}
 
 
-def _copy_words(folder: Path, copy: Path) -> None:
+def _copy_vocabulary(folder: Path, copy: Path) -> None:
     """The vocabulary and the merges, in one file or in two."""
     whole = folder / "tokenizer.json"
     if whole.exists():
         found = read_json(whole)
         model = found.get("model")
         words = model.get("vocab") if isinstance(model, dict) else None
-        _check_words(words, whole)
+        _check_vocabulary(words, whole)
         (copy / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
         return
     words = read_json(folder / "vocab.json")
-    _check_words(words, folder / "vocab.json")
+    _check_vocabulary(words, folder / "vocab.json")
     (copy / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
     (copy / "merges.txt").write_text(read_text(folder / "merges.txt"), encoding="utf-8")
 
 
-def _check_words(words: Any, path: Path) -> None:
-    if not isinstance(words, dict) or not 0 < len(words) <= _MOST_WORDS:
-        raise ModelError(f"{path} has no table of words, at most {_MOST_WORDS}; fetch it again")
+def _check_vocabulary(words: Any, path: Path) -> None:
+    if not isinstance(words, dict) or not 0 < len(words) <= _MAX_VOCABULARY:
+        raise ModelError(f"{path} has no table of words, at most {_MAX_VOCABULARY}; fetch it again")
     for word, number in words.items():
-        if type(number) is not int or not 0 <= number < _MOST_WORDS:
+        if type(number) is not int or not 0 <= number < _MAX_VOCABULARY:
             raise ModelError(
-                f"{path}: the word {word!r} has the number {number!r}; expected 0 to {_MOST_WORDS - 1}"
+                f"{path}: the word {word!r} has the number {number!r}; expected 0 to {_MAX_VOCABULARY - 1}"
             )
 
 
