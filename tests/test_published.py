@@ -271,7 +271,7 @@ def test_weights_of_another_method_are_refused(tmp_path):
     """diffusers would run each of these, and give a wrong answer."""
     lotus, _ = layouts.write_published("lotus-depth-d-v1-0", tmp_path)
     layouts.write_text(tmp_path / "base")
-    with pytest.raises(ModelError, match="takes 4 class numbers, genpercept-depth gives none"):
+    with pytest.raises(ModelError, match="takes 4 class labels, genpercept-depth gives none"):
         (lotus / "unet").rename(lotus / "unet_depth_v2")
         open_model(str(lotus), device="meta", method="genpercept-depth", base=str(tmp_path / "base"))
     plain = layouts.write_base(tmp_path / "plain")
