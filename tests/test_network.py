@@ -329,7 +329,7 @@ def warm(root):
 
 def test_a_folder_runs_no_code_that_nobody_asked_for(warm, root, tmp_path):
     folder = root / "warm" / "checkpoint"
-    with pytest.raises(ModelError, match=re.escape(f"say network={PLAIN!r}")):
+    with pytest.raises(ModelError, match=re.escape(f"pass network={PLAIN!r}")):
         open_network(folder)
     with pytest.raises(ModelError, match="network of its author's own"):
         open_model(str(folder))

@@ -277,7 +277,7 @@ def test_weights_of_another_method_are_refused(tmp_path):
     plain = layouts.write_base(tmp_path / "plain")
     with pytest.raises(ModelError, match="plain StableDiffusionPipeline"):
         open_model(str(plain), device="meta", method="genpercept-depth")
-    with pytest.raises(ModelError, match="takes no class numbers"):
+    with pytest.raises(ModelError, match="takes no class labels"):
         open_model(str(plain), device="meta", method="lotus-depth-d-v1-0")
     with pytest.raises(ModelError, match="gives 4 channels, marigold-iid-lighting-v1-1 needs 12"):
         layouts.write_unet(plain / "unet", layouts.unet(16))
