@@ -244,7 +244,7 @@ def test_pictures_may_be_arrays_and_members_of_tars(tmp_path):
     sample = Folder(folder(root, header, row))[0]
     assert torch.allclose(sample.image, torch.from_numpy(light).permute(2, 0, 1).float())
     indoor.hdf5(root / "a.hdf5", np.rint(light * 255).astype(np.uint8))
-    refused(folder(root, header, row), r"a\.hdf5: .*is no picture in \[0, 1\]")
+    refused(folder(root, header, row), r"a\.hdf5: .*is no image in \[0, 1\]")
     array["scale"] = 1 / 255
     assert (Folder(folder(root, header, row))[0].image - sample.image).abs().max() < 0.003
     refused(folder(root, {"image": {**array, "tone": "film"}}, row), "'tone'")
