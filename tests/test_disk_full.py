@@ -167,7 +167,7 @@ def test_predict_stops_at_the_first_file(tmp_path, monkeypatch, capsys, tiny_mod
     assert command([*asked, "--task", "depth", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
     found = lines(capsys)
     assert len(found) == 1
-    assert str(tmp_path / "out" / "0_depth.npy") in found[0]
+    assert str(tmp_path / "out" / "predictions.jsonl") in found[0]  # lists what is about to be written
     assert "(disk /" in found[0]
 
 

@@ -479,12 +479,11 @@ def test_leftovers_of_other_hosts_stay_for_a_day(tmp_path, monkeypatch):
     assert pid == str(os.getpid())
     monkeypatch.setattr("socket.gethostname", lambda: "node-1.cluster")
     names = {
-        "dead": f".tmp-{atomic.host_name()}-999999999-ab.png",
-        "living": f".tmp-{atomic.host_name()}-{pid}-ab.png",
-        "foreign": ".tmp-node_2-999999999-ab.png",
-        "foreign, old": ".tmp-node_2-999999999-cd.png",
-        "without a host, young": ".tmp-999999999-ab.png",
-        "without a host, old": ".tmp-999999999-cd.png",
+        "dead": f".tmp-{atomic.host_name()}-999999999-000000ab.png",
+        "living": f".tmp-{atomic.host_name()}-{pid}-000000ab.png",
+        "foreign": ".tmp-node_2-999999999-000000ab.png",
+        "foreign, old": ".tmp-node_2-999999999-000000cd.png",
+        "of another program, old": ".tmp-999999999-000000cd.png",
     }
     for which, name in names.items():
         (tmp_path / name).touch()
@@ -492,4 +491,4 @@ def test_leftovers_of_other_hosts_stay_for_a_day(tmp_path, monkeypatch):
             os.utime(tmp_path / name, (0, time.time() - 25 * 3600))
     atomic.remove_leftovers(tmp_path)
     left = {which for which, name in names.items() if (tmp_path / name).exists()}
-    assert left == {"living", "foreign", "without a host, young"}
+    assert left == {"living", "foreign", "of another program, old"}

@@ -159,7 +159,7 @@ def test_a_kill_costs_one_shard(tmp_path, monkeypatch):
     with pytest.raises(FolderError, match="has no metadata"):
         Shards(out)
     written = first.path.stat().st_mtime_ns
-    (out / f".tmp-{host_name()}-999999999-ab.tar").write_bytes(b"half a shard of a killed process")
+    (out / f".tmp-{host_name()}-999999999-000000ab.tar").write_bytes(b"half a shard of a killed process")
     done = small(folder, out)
     assert done[0].kept and not any(d.kept for d in done[1:]) and first.path.stat().st_mtime_ns == written
     assert all(same(a, b) for a, b in zip(Shards(out), folder, strict=True))

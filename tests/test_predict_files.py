@@ -258,8 +258,9 @@ def test_a_torn_last_row_is_no_row_and_a_foreign_file_is_refused(tmp_path: Path)
     before = contents(out)
     ledger = out / "predictions.jsonl"
     for keep in (1, 40, len(ledger.read_bytes()) - 1):
-        whole = ledger.read_bytes()
-        ledger.write_bytes(whole[: len(whole) - keep])
+        *first, last = ledger.read_text().splitlines(keepends=True)
+        begun = {**json.loads(last), "status": "begun", "tasks": {}, "writing": ["depth", "normals"]}
+        ledger.write_text("".join([*first, json.dumps(begun) + "\n", last[: len(last) - keep]]))
         list(predict_files(job(out), items))
         assert contents(out) == before
     ledger.write_text("someone's notes\nof two lines\n")

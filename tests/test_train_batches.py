@@ -173,7 +173,7 @@ def test_nothing_is_encoded_twice(recipe, tmp_path, calls):
     assert len(calls) == COUNT * 2 * 3, "both mirror images of a picture and two targets"
     calls.clear()
     (shelf,) = (tmp_path / "latents").iterdir()
-    (shelf / f".tmp-{host_name()}-999999999-abcd.safetensors").write_bytes(b"half of a latent")
+    (shelf / f".tmp-{host_name()}-999999999-0000abcd.safetensors").write_bytes(b"half of a latent")
     limited = (plan.data.sources[0].model_copy(update={"limit": 3}),)
     trained(
         plan.replace(

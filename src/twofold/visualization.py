@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from twofold.image import resize
+from twofold.image import ImageError, resize, write_image
 from twofold.image.bands import by_rows
+from twofold.image.errors import decoding
 from twofold.io import escape
 
 # What is unknown is drawn in this grey.
 UNKNOWN = 0.5
 _TITLE = 18
+# In the PNG of a sheet, by which it is known again.
+_SHEET = "twofold contact sheet"
 
 
 @lru_cache(maxsize=8)
@@ -142,6 +148,28 @@ def sheet(images: Sequence[Tensor], columns: int, titles: Sequence[str] = (), ga
         y, x = (number // columns) * (height + top + gap), (number % columns) * (width + gap)
         canvas[:, y : y + height + top, x : x + width] = cell
     return canvas
+
+
+def write_sheet(path: str | os.PathLike[str], x: Tensor) -> None:
+    """A contact sheet 3 h w in [0, 1] to a PNG file, which replaces a sheet that this function wrote.
+
+    Raises:
+        FileExistsError: another file is there.
+    """
+    path = Path(path)
+    if os.path.lexists(path) and not _is_sheet(path):
+        raise FileExistsError(
+            errno.EEXIST, "it exists and is no sheet of twofold's; move it, or choose another name", str(path)
+        )
+    write_image(path, x, text={"Software": _SHEET})
+
+
+def _is_sheet(path: Path) -> bool:
+    try:
+        with decoding(str(path)), Image.open(path, formats=("PNG",)) as image:
+            return image.info.get("Software") == _SHEET
+    except (ImageError, OSError):
+        return False
 
 
 def _rgb(image: Tensor) -> Tensor:

@@ -259,11 +259,11 @@ def _summary(counts: Counter[str], out: Path) -> None:
 def _write_sheet(path: Path, out: Path, sources: Folder, generator: SyntheticDataGenerator) -> None:
     from twofold.data.folder import Folder
     from twofold.generate.preview import preview_image
-    from twofold.image import write_image
+    from twofold.visualization import write_sheet
 
     tasks = {name: p.task for name, p in generator.predictors.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, preview_image(Folder(out), sources, tasks))
+    write_sheet(path, preview_image(Folder(out), sources, tasks))
     print_line(f"contact sheet: {path}")
 
 

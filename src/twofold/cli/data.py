@@ -281,10 +281,10 @@ def _unsafe(folder: Path) -> tuple[str, ...]:
 def _draw(folder: Path, path: Path, count: int) -> None:
     from twofold.data import Folder
     from twofold.data.sheet import draw_sample_sheet
-    from twofold.image import write_image
+    from twofold.visualization import write_sheet
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, draw_sample_sheet(Folder(folder), count))
+    write_sheet(path, draw_sample_sheet(Folder(folder), count))
 
 
 def _print(report: Report) -> None:

@@ -156,8 +156,8 @@ def _report(row: dict[str, Any], out: Path) -> None:
 
 
 def _write_sheet(path: Path, images: Sequence[Path], captions: dict[str, str]) -> None:
-    from twofold.image import read_image, write_image
-    from twofold.visualization import sheet
+    from twofold.image import read_image
+    from twofold.visualization import sheet, write_sheet
 
     titles = [captions[image.stem] for image in images]
-    write_image(path, sheet([read_image(image) for image in images], min(4, len(images)), titles))
+    write_sheet(path, sheet([read_image(image) for image in images], min(4, len(images)), titles))

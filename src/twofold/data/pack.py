@@ -39,6 +39,7 @@ from twofold.data.layout import (
 )
 from twofold.image.stored import Stored, find_stored, tidy
 from twofold.io import atomic_write, remove_leftovers
+from twofold.io.atomic import is_temporary
 
 SHARD = 512 * 2**20
 # An image or map is never larger; the format of the headers ends at 8 GB.
@@ -235,7 +236,7 @@ def _start(target: Path, header: Row) -> None:
             raise FolderError(
                 f"{target} was begun from other samples or with another size; choose a new folder"
             )
-    elif target.exists() and any(not name.startswith(".tmp-") for name in os.listdir(target)):
+    elif target.exists() and not all(is_temporary(name) for name in os.listdir(target)):
         raise FolderError(f"{target} holds other files; choose a new folder")
     target.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target)

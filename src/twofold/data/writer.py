@@ -27,7 +27,7 @@ from twofold.data.layout import (
 from twofold.data.points import INLINE_TARGETS, check_joints
 from twofold.image import ImageError, write_image
 from twofold.image.memory import check_range
-from twofold.io import OutputFolder, UnsafeNameError, check_name, safe_output_path
+from twofold.io import OutputFolder, UnsafeNameError, check_name, check_own_folder, safe_output_path
 from twofold.sample import Provenance, Sample
 
 # Names that every file system and every shell takes as they are.
@@ -53,10 +53,15 @@ class FolderWriter:
             its descriptor or {} for the default of `codecs.DEFAULT_CODECS`; without it, those five.
         codecs: descriptors by target name, over those of the header.
 
-        FolderError when the folder exists with another header: one folder, one way of being made.
+        FolderError when the folder exists with another header (one folder, one way of being made), or with other files
+        and without one.
         """
         self.root = Path(root)
         self.header = _complete(header, codecs or {})
+        try:
+            check_own_folder(self.root, (HEADER, PENDING, ".sources"))  # the index that `create` makes first
+        except FileExistsError as error:
+            raise FolderError(f"{self.root}: {error.strerror}") from None
         (self.root / PENDING).mkdir(parents=True, exist_ok=True)
         found = read_header(self.root)
         found.pop("count", None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
+import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -212,17 +214,33 @@ def versions() -> dict[str, str]:
 
 
 def write_report(out: Path, report: Report, examples: Sequence[ReportExample] = ()) -> dict[str, Path]:
-    """Write ``report.json``, ``report.md`` and ``report.html``, atomically, and return their paths."""
+    """Writes ``report.json``, ``report.md`` and ``report.html``, each whole, and gives their paths.
+
+    Raises:
+        FileExistsError: such a file is there, and the folder's ``report.json`` is no report.
+    """
     paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
     texts = {
         "json": to_json(report, indent=1) + "\n",
         "md": markdown_document(report),
         "html": html_document(report, examples),
     }
+    _check_replaceable(paths.values())
     for kind, path in paths.items():
         with atomic_write(path) as temporary:
             temporary.write_text(texts[kind], "utf-8")
     return paths
+
+
+def _check_replaceable(paths: Iterable[Path]) -> None:
+    there = [path for path in paths if os.path.lexists(path)]
+    if not there:
+        return
+    try:
+        read_report(there[0].parent)
+    except EvaluationError:
+        reason = "it exists and is no report of twofold's; move it, or choose another --out"
+        raise FileExistsError(errno.EEXIST, reason, str(there[0])) from None
 
 
 def read_report(path: Path) -> Report:

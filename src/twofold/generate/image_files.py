@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ from twofold.predict.ledger import Ledger, Row, sole_writer
 from twofold.predict.results import write_failure
 
 FILE, SCHEMA = "generated.jsonl", "twofold-generated/1"
+
+_FOREIGN = "it is not replaced; move it, or choose another --seed or --out"
 
 
 @dataclass(frozen=True)
@@ -122,11 +125,17 @@ def _generate_file(options: ImageFileOptions, request: Request, ledger: Ledger) 
         "version": installed("twofold") or "0+source",
     }
     known = ledger.rows.get(request.name)
-    if path.exists() and not options.overwrite:
-        if known is None or known["status"] != "done":
-            known = _row_inside(path)  # a kill after the file and before its row
+    if path.exists() and (known is None or known["status"] != "done"):
+        known = _row_inside(path)  # a kill after the file and before its row
+    if os.path.lexists(path) and known is None:
+        return {
+            **row,
+            "status": "failed",
+            "error": f"{escape(path)} exists and {FILE} does not list it; {_FOREIGN}",
+        }
+    if known is not None and path.exists() and not options.overwrite:
         conflict = _conflict(known, row, path)
-        if not conflict and known is not None and path.stat().st_size == known.get("bytes"):
+        if not conflict and path.stat().st_size == known.get("bytes"):
             return {**known, "status": "kept"}
         if conflict:
             return {**row, "status": "failed", "error": conflict}
@@ -156,11 +165,9 @@ def _start(options: ImageFileOptions) -> Tensor | None:
     return None if options.image is None else options.image[None]
 
 
-def _conflict(known: Row | None, row: Row, path: Path) -> str:
+def _conflict(known: Row, row: Row, path: Path) -> str:
     """Why the existing file is not the one that the row describes; "" where it is."""
     advice = "use --overwrite, another --seed, or another --out"
-    if known is None:
-        return f"{escape(path)} exists and {FILE} does not list it; {advice}"
     mine, theirs = (
         {**(r.get("settings") or {}), "caption": r.get("caption"), "seed": r.get("seed")}
         for r in (row, known)

@@ -7,7 +7,7 @@ Images, normals and captions are paired by their order in each folder only, and 
 from __future__ import annotations
 
 import json
-import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,10 @@ from ..data.folder import Folder
 from ..data.layout import SCHEMA, FolderError, write_text
 from ..geometry import convert_frame
 from ..image import write_image
-from ..io import atomic_write, report_disk_full, to_json
+from ..io import atomic_folder, atomic_write, to_json
+
+# What an export writes.
+_EXPORTED = re.compile(r"(a_real_|rgb_syn_|sn_syn_)\d+\.(png|txt)", re.ASCII)
 
 
 def is_official(root: Path) -> bool:
@@ -77,28 +80,34 @@ def export_official(
         The folder of the split.
 
     Raises:
-        FolderError: a sample has no normals, or none was created from ``start``.
+        FolderError: a sample has no normals, none was created from ``start``, or the folder holds other files than an
+            earlier export's.
     """
     chosen = [i for i, row in enumerate(created.rows) if _start_of(row) == start]
     if not chosen:
         raise FolderError(f"{created.root} has no sample created from time step {start}")
     final = out / official_name(start) / split
-    work = final.with_name(f".{split}-{os.getpid()}")
-    shutil.rmtree(work, ignore_errors=True)
-    try:
-        with report_disk_full(final):
-            for part in PARTS:
-                (work / part).mkdir(parents=True)
-            for k in range(len(real) if real is not None else 0):
-                assert real is not None
-                _write(work, real, k, f"a_real_{k + 1:05d}", f"a_real_{k + 1:05d}")
-            for k, index in enumerate(chosen, 1):
-                _write(work, created, index, f"rgb_syn_{k}", f"sn_syn_{k}")
-            shutil.rmtree(final, ignore_errors=True)
-            work.rename(final)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    _check_replaceable(final)
+    with atomic_folder(final) as work:
+        for part in PARTS:
+            (work / part).mkdir(parents=True)
+        for k in range(len(real) if real is not None else 0):
+            assert real is not None
+            _write(work, real, k, f"a_real_{k + 1:05d}", f"a_real_{k + 1:05d}")
+        for k, index in enumerate(chosen, 1):
+            _write(work, created, index, f"rgb_syn_{k}", f"sn_syn_{k}")
+        shutil.rmtree(final, ignore_errors=True)
     return final
+
+
+def _check_replaceable(final: Path) -> None:
+    """FolderError where the folder has files that an earlier export did not write."""
+    for file in sorted(final.rglob("*")) if final.exists() else ():
+        own = file.parent == final and file.name in PARTS and file.is_dir()
+        if not own and not (file.parent.name in PARTS and _EXPORTED.fullmatch(file.name)):
+            raise FolderError(
+                f"{file} was not written by an export, so {final} is not replaced; choose another --out"
+            )
 
 
 def _write(root: Path, folder: Folder, index: int, image: str, normals: str) -> None:

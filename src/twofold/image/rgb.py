@@ -15,7 +15,7 @@ Decisions, made once:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -154,11 +154,15 @@ def _wide_grey(pixels: np.ndarray, name: str) -> Tensor:
 
 
 def write_image(
-    path: str | os.PathLike[str], x: Tensor, color: Callable[[Tensor], Tensor] | None = None
+    path: str | os.PathLike[str],
+    x: Tensor,
+    color: Callable[[Tensor], Tensor] | None = None,
+    text: Mapping[str, str] | None = None,
 ) -> None:
     """3 h w (or 1 h w, grey) in [0, 1] to an 8-bit PNG, atomically. Values outside are clipped.
 
     With ``color``, which treats each pixel by itself, ``color(x)`` is written; it is computed a band of rows at a time.
+    ``text`` is stored in the file, by key.
 
     ImageError when the suffix is not .png, the shape is another or a value is NaN.
     """
@@ -177,4 +181,4 @@ def write_image(
         return levels[..., 0] if levels.shape[2] == 1 else levels
 
     with atomic_write(path) as temporary:
-        write_png(temporary, rows, (int(x.shape[1]), int(x.shape[2])))
+        write_png(temporary, rows, (int(x.shape[1]), int(x.shape[2])), text)

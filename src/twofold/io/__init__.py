@@ -6,6 +6,7 @@ from twofold.io.hashing import sha256_file, sha256_text
 from twofold.io.jsonl import append_line, complete_lines, truncate_partial_line
 from twofold.io.locks import file_lock
 from twofold.io.names import UnsafeNameError, check_name, safe_output_path
+from twofold.io.ownership import check_own_folder
 from twofold.io.records import FormatError, OutputFolder, check_types, check_values, parse_json, parse_object
 from twofold.io.shards import Shard
 from twofold.io.text import escape, escape_html, escape_markdown, quoted, to_json
@@ -21,6 +22,7 @@ __all__ = [
     "atomic_folder",
     "atomic_write",
     "check_name",
+    "check_own_folder",
     "check_types",
     "check_values",
     "complete_lines",

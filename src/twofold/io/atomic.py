@@ -15,6 +15,8 @@ from twofold.io.disk import report_disk_full
 
 # Seconds after which a temporary file of another host counts as left over.
 _LEFTOVER_AGE = 24 * 3600
+# What `_temporary` gives. Anything else is not ours to delete.
+_TEMPORARY = re.compile(r"\.tmp-(?P<host>\w+)-(?P<pid>\d+)-[0-9a-f]{8}(\.[^.]*)?", re.ASCII)
 
 
 @contextmanager
@@ -32,7 +34,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent} is not a folder, so {path.name} cannot be written there")
     # In the same folder, because a rename is only atomic within one file system.
-    temporary = path.with_name(f".tmp-{host_name()}-{os.getpid()}-{secrets.token_hex(4)}{path.suffix}")
+    temporary = _temporary(path, path.suffix)
     try:
         # Inside, because the probe for space needs the part that was written to be still there.
         with report_disk_full(path):
@@ -46,13 +48,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
 
 @contextmanager
 def atomic_folder(folder: str | os.PathLike[str]) -> Generator[Path]:
-    """`atomic_write` for a folder: yields a path beside it, `<name>.partial`, that becomes `folder` at the end.
+    """`atomic_write` for a folder: yields a path beside it that becomes `folder` at the end.
 
-    The block creates the folder. `folder` must not exist.
+    The block creates the folder, and its parents where they are missing. `folder` must not exist.
     """
     folder = Path(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    if folder.parent.is_dir():
+        remove_leftovers(folder.parent)
+    partial = _temporary(folder)
     try:
         with report_disk_full(folder):
             yield partial
@@ -62,18 +65,32 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Generator[Path]:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Deletes the temporary files that `atomic_write` in killed processes left in `folder`.
+    """Deletes the temporary files and folders that killed processes of this library left in `folder`.
 
     Only processes of this host can be checked. On shared storage, files of other hosts are deleted a
     day after their last change; nothing takes that long between two writes to one file.
     """
     for path in Path(folder).glob(".tmp-*-*"):
-        _, host, *rest = path.name.split("-")
-        pid = rest[0] if rest else ""
+        named = _TEMPORARY.fullmatch(path.name)
+        if named is None:
+            continue  # of another program, or of a person
         # Only POSIX has a harmless check whether a process runs.
-        own = os.name == "posix" and host == host_name() and pid.isdigit()
-        if _dead(int(pid)) if own else _older(path, _LEFTOVER_AGE):
-            path.unlink(missing_ok=True)
+        own = os.name == "posix" and named["host"] == host_name()
+        if _dead(int(named["pid"])) if own else _older(path, _LEFTOVER_AGE):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is that of a temporary file or folder of this module's."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def _temporary(path: Path, suffix: str = "") -> Path:
+    """A new name beside `path`."""
+    return path.with_name(f".tmp-{host_name()}-{os.getpid()}-{secrets.token_hex(4)}{suffix}")
 
 
 def host_name() -> str:

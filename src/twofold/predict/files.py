@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +31,13 @@ from twofold.visualization import side_by_side
 _FATAL = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 # What does not change the numbers: where the model lies, and on what it runs.
 _INCIDENTAL = {"model", "device"}
+# Of the row of an image: the tasks (and SHEET) whose files are being written, and its image of all maps.
+WRITING, SHEET = "writing", "side_by_side"
+# What the files of a task end in; see `Prediction.save`.
+_ENDS = (".npy", ".png", "_color.png", "_uncertainty.npy")
+_FOREIGN = (
+    "it is no result listed in predictions.jsonl, so it is not replaced; move it, or choose another --out"
+)
 
 
 class OutputError(ValueError):
@@ -146,6 +154,7 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     if known is not None and known["status"] != "failed":
         if known["input_sha256"] == row["input_sha256"]:
             row["size"], row["tasks"] = known["size"], dict(known["tasks"])
+            row |= {SHEET: known[SHEET]} if SHEET in known else {}
         if not job.overwrite:
             try:
                 wanted = [task for task in wanted if not _kept(job, known, row, task)]
@@ -160,13 +169,19 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     except (ImageError, OSError) as error:
         return _failed(row, _line(error), ledger)
     row["size"] = list(image.shape[-2:])
-    _retract(row, wanted, known, ledger)
+    owned = _owned(known)
+    try:
+        _check_foreign(job, item, wanted, owned)
+    except FileExistsError as error:
+        return _failed(row, str(error), ledger)
+    _retract(job, row, wanted, owned, ledger)
     predictors = {task: job.predictors[task] for task in wanted}
     try:
         for task, prediction, seconds in _predict(job, predictors, image):
             row["tasks"][task] = {**_save(job, item, task, prediction), "seconds": seconds}
         if job.side_by_side:
             _write_side_by_side(job, item, row, image)
+            row[SHEET] = _side_by_side_path(job, item).relative_to(job.out).as_posix()
     except ImageError as error:
         return _failed(row, _line(error), ledger)
     except NonFiniteError as error:
@@ -180,6 +195,7 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
             raise
         reason = error.strerror or error
         return _failed(row, f"{escape(item.path)}: its results cannot be written ({reason})", ledger)
+    del row[WRITING]
     ledger.put(row)
     return row if wanted else {**row, "status": "kept"}
 
@@ -214,12 +230,33 @@ def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps({k: v for k, v in settings.items() if k not in _INCIDENTAL}))
 
 
-def _retract(row: Row, wanted: list[str], known: Row | None, ledger: Ledger) -> None:
-    """Takes back what the row says of files about to be replaced, so that no kill leaves it untrue."""
+def _owned(known: Row | None) -> set[str]:
+    """Of what the files of this name are this library's, by its rows: tasks, and SHEET."""
+    if known is None:
+        return set()
+    return {*known["tasks"], *known.get(WRITING, ()), *([SHEET] if SHEET in known else ())}
+
+
+def _check_foreign(job: Job, item: Input, wanted: Sequence[str], owned: set[str]) -> None:
+    """FileExistsError where a file is in the way that no row of the output folder lists."""
+    base = job.out / item.name
+    ends = {task: [f"_{task}{end}" for end in _ENDS] for task in wanted}
+    ends |= {SHEET: ["_side_by_side.png"]} if job.side_by_side else {}
+    for what in ends.keys() - owned:
+        for path in (base.with_name(base.name + end) for end in ends[what]):
+            if os.path.lexists(path):
+                raise FileExistsError(f"{escape(path)} exists; {_FOREIGN}")
+
+
+def _retract(job: Job, row: Row, wanted: list[str], owned: set[str], ledger: Ledger) -> None:
+    """Takes back what the row says of files about to be replaced, and lists what is about to be written.
+
+    So no kill leaves the row untrue, and what it leaves is known again.
+    """
     for task in wanted:
         row["tasks"].pop(task, None)
-    if known is not None and any(task in known["tasks"] for task in wanted):
-        ledger.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
+    row[WRITING] = sorted({*wanted, *([SHEET] if job.side_by_side else []), *owned} - row["tasks"].keys())
+    ledger.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
 
 
 def _predict(
@@ -237,7 +274,7 @@ def _save(job: Job, item: Input, task: str, prediction: Prediction) -> dict[str,
     check_finite(prediction.map, f"the {task} prediction")
     target = job.out / item.name
     files = {}
-    for kind, path in prediction.save(target.parent, target.name).items():
+    for kind, path in prediction.save(target.parent, target.name, overwrite=True).items():
         relative = path.relative_to(job.out).as_posix()
         files[kind] = {"path": relative, "bytes": path.stat().st_size, "sha256": _sha256(path)}
     return {"files": files, "settings": dict(job.settings[task]), "numbers": prediction.numbers}

@@ -98,6 +98,9 @@ def _checked(row: Row) -> Row:
         raise FormatError(f"its schema is not {SCHEMA}")
     check_types(row, {"name": str, "input": str, "status": str, "tasks": dict}, "the row")
     check_types(row, {"input_sha256": str | None, "size": list | None}, "the row")
+    writing = row.get("writing", [])
+    if not (isinstance(writing, list) and all(isinstance(what, str) for what in writing)):
+        raise FormatError("its 'writing' is not a list of names")
     size = row["size"]
     if size is not None and not (len(size) == 2 and all(isinstance(n, int) for n in size)):
         raise FormatError("its size is not [height, width]")

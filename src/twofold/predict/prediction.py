@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -208,7 +210,7 @@ class Prediction:
         """Open image and map side by side in the system's picture viewer."""
         self._side_by_side([self.image, self.color]).show()
 
-    def save(self, folder: str | Path, stem: str) -> dict[str, Path]:
+    def save(self, folder: str | Path, stem: str, overwrite: bool = False) -> dict[str, Path]:
         """Write ``<stem>_<task>.npy`` (exact), ``.png`` (lossless) and ``_color.png`` (for eyes) into ``folder``.
 
         The PNG of a one-channel map is 16-bit grey: 0 to 65535 for 0 to 1; millimetres for a depth in metres
@@ -217,15 +219,27 @@ class Prediction:
         That of vectors is 8-bit, (n + 1) / 2; that of a picture in [0, 1] is 8-bit. Where a PNG would clip, there is
         none. An uncertainty is ``<stem>_<task>_uncertainty.npy``. Of a metric map, all names have ``<task>_metric``: it
         does not replace the affine-invariant one that it was made of.
+
+        Raises:
+            FileExistsError: one of these files is there (that of another frame or space has the same name), and
+                ``overwrite`` was not passed. Nothing is written then.
         """
         base = Path(folder)
-        base.mkdir(parents=True, exist_ok=True)
         name = f"{stem}_{self.task.name}{'_metric' if self.metric else ''}"
         paths = {
             "npy": base / f"{name}.npy",
             "png": base / f"{name}.png",
             "color": base / f"{name}_color.png",
         }
+        uncertainty = base / f"{name}_uncertainty.npy"
+        there = [path for path in (*paths.values(), uncertainty) if os.path.lexists(path)]
+        if there and not overwrite:
+            raise FileExistsError(
+                errno.EEXIST,
+                "it exists; pass overwrite=True to replace it, or another stem or folder",
+                str(there[0]),
+            )
+        base.mkdir(parents=True, exist_ok=True)
         write_map(paths["npy"], self.map)
         how = self.encoding
         if self.task.classes:
@@ -240,8 +254,8 @@ class Prediction:
             del paths["png"]  # heatmaps are no picture, and neither is what a picture cannot hold
         write_image(paths["color"], self.map, self._coloring())
         if self.uncertainty is not None:
-            paths["uncertainty"] = base / f"{name}_uncertainty.npy"
-            write_map(paths["uncertainty"], self.uncertainty)
+            paths["uncertainty"] = uncertainty
+            write_map(uncertainty, self.uncertainty)
         return paths
 
 

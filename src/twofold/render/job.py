@@ -178,7 +178,7 @@ def write_preview_sheet(root: Path, ids: list[str], columns: int = 4, most: int 
     import numpy as np
     import torch
 
-    from twofold.image import write_image
+    from twofold.visualization import write_sheet
 
     folder = Folder(root)
     chosen = folder.select([i for i in ids if i in set(folder.ids)][:most])
@@ -194,7 +194,7 @@ def write_preview_sheet(root: Path, ids: list[str], columns: int = 4, most: int 
     rows = [torch.cat(cells[k : k + columns], 2) for k in range(0, len(cells), columns)]
     sheet = torch.cat(rows, 1)[:, :: max(1, int(np.ceil(len(rows) / 16))), :]
     path = root / "contact_sheet.png"
-    write_image(path, sheet.clamp(0, 1))
+    write_sheet(path, sheet.clamp(0, 1))
     return path
 
 

@@ -24,7 +24,7 @@ from ..checkpoints import (
 )
 from ..data.folder import Folder
 from ..heads import Head
-from ..io import file_lock
+from ..io import check_own_folder, file_lock
 from ..tasks import TASKS, get_task
 from .config import IMAGE
 from .learn import uses_image_features
@@ -159,16 +159,24 @@ def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator
         team.wait()
 
 
+# What a run's folder holds from its first file on.
+_OWN = ("recipe.json", "improvement.json", "skipped.jsonl", "warm-up")
+
+
 @contextmanager
 def alone(run: Path, team: Team) -> Generator[None]:
     """Holds the run's folder, so that no second command writes into it.
 
     Raises:
-        ValueError: another does.
+        ValueError: another does, or the folder holds files of no run.
     """
     if not team.first:
         yield
         return
+    try:
+        check_own_folder(run, _OWN)
+    except FileExistsError as error:
+        raise ValueError(f"{run}: {error.strerror}") from None
     run.mkdir(parents=True, exist_ok=True)
     error = f"another command trains in {run}; wait for it, or choose another --out"
     with file_lock(run, busy=ValueError(error)):
