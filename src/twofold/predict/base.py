@@ -13,8 +13,9 @@ from torch.nn.functional import interpolate
 
 from ..finite import NonFiniteError, check_finite
 from ..geometry import convert_frame, unit
-from ..image import ImageInput, as_image, as_images, resized_output
+from ..image import ImageInput, resized_output
 from ..image.bands import by_rows
+from ..image.memory import as_levels, as_levels_list
 from ..tasks import Task
 from .batching import Edge, ImageBatch, Size, group_images, member_seed, parse_seeds, parse_size
 from .config import DEFAULT_CONFIG, OutputConfig
@@ -142,7 +143,7 @@ class BasePredictor(nn.Module, abc.ABC):
         """
         several = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
         many = several or isinstance(images, list | tuple)
-        loaded = as_images(images) if many else [as_image(images)]  # ty: ignore[invalid-argument-type]
+        loaded = as_levels_list(images) if many else [as_levels(images)]  # ty: ignore[invalid-argument-type]
         [(_, found)] = predict_tasks({"": self}, loaded, size, seed, ensemble, batch)
         return found if many else found[0]
 
@@ -271,7 +272,7 @@ def predict_tasks(
 
     Args:
         predictors: by any names.
-        images: ``3 h w`` in [0, 1], of any sizes.
+        images: ``3 h w`` in [0, 1], or levels of 8 bits (see `image.rgb.read_levels`), of any sizes.
         size: see `BasePredictor.__call__`.
         seed: see `BasePredictor.__call__`.
         ensemble: see `BasePredictor.__call__`.

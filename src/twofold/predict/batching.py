@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ..backbones.backbone import Backbone
-from ..image import longest_edge_size, resize
+from ..image import longest_edge_size
+from ..image.resize import resize_levels
+from ..image.rgb import as_float
 from ..image.square import resized_to_square
 
 # Longest edge in pixels, as a number or its digits; 0 or "native" for the image's own; None for the model's.
@@ -72,15 +74,18 @@ def group_images(
     return groups
 
 
-def resize_input(image: Tensor, size: int, edge: Edge) -> Tensor:
-    """Image ``3 h w`` at ``size`` pixels of the ``edge``, in [0, 1]; unchanged where ``size`` is 0."""
+def resize_input(levels: Tensor, size: int, edge: Edge) -> Tensor:
+    """Levels of an image (see `image.rgb.read_levels`) as float32 ``3 h w`` in [0, 1], ``size`` pixels at the ``edge``.
+
+    The size stays where ``size`` is 0.
+    """
     if not size:
-        return image
+        return as_float(levels)
     if edge == "both":
-        return resized_to_square(image, size).clamp(0, 1)
-    height, width = image.shape[-2:]
+        return resized_to_square(as_float(levels), size).clamp(0, 1)
+    height, width = levels.shape[-2:]
     longest = size if edge == "longest" else size * max(height, width) // min(height, width)
-    return resize(image, longest_edge_size(height, width, longest)).clamp(0, 1)
+    return resize_levels(levels, longest_edge_size(height, width, longest)).clamp(0, 1)
 
 
 def member_seed(seed: int, member: int) -> int:

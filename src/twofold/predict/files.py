@@ -17,7 +17,7 @@ from torch import Tensor
 
 from twofold.environment import installed
 from twofold.finite import NonFiniteError, check_finite
-from twofold.image import ImageError, as_image, read_image, write_image
+from twofold.image import ImageError, read_image, write_image
 from twofold.image.rgb import as_float, check_file, read_levels
 from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers
 from twofold.predict.base import BasePredictor, predict_tasks
@@ -264,7 +264,7 @@ def _predict(
 ) -> Iterator[tuple[str, Prediction, float]]:
     """The prediction of each task, with its seconds; what tasks share is part of the first one's."""
     start = time.perf_counter()
-    for task, [prediction] in predict_tasks(predictors, [as_image(image)], job.size, job.seed):
+    for task, [prediction] in predict_tasks(predictors, [image], job.size, job.seed):
         yield task, prediction, round(time.perf_counter() - start, 3)
         start = time.perf_counter()
 
