@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from twofold.generate.official import _check_replaceable
 from twofold.image import as_image
 from twofold.io import atomic_folder, check_own_folder, remove_leftovers
 from twofold.io.atomic import host_name
+from twofold.predict.base import BasePredictor
+from twofold.predict.batching import ImageBatch
 from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import Ledger
@@ -28,13 +31,17 @@ from twofold.visualization import write_sheet
 MINE = b"a file of the user's own"
 
 
-def answer(images: object, size: int | None = None, seed: int = 0) -> Prediction:
-    image = as_image(images)  # ty: ignore[invalid-argument-type]
-    return Prediction(TASKS["depth"], image[:1], image, space="depth")
+class Fake(BasePredictor):
+    """Predicts the image's colors."""
+
+    def predict_raw(
+        self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
+    ) -> tuple[torch.Tensor, None]:
+        return inputs.select(index) * 2 - 1, None
 
 
 def job(out: Path, **changes: bool) -> Job:
-    return Job({"depth": answer}, {"depth": {"digest": "d"}}, out, **changes)
+    return Job({"depth": Fake(TASKS["depth"])}, {"depth": {"digest": "d"}}, out, **changes)
 
 
 @pytest.fixture
