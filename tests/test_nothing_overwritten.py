@@ -162,12 +162,10 @@ def test_a_sheet_replaces_a_sheet_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["report.json", "report.md", "report.html"])
-def test_a_report_replaces_a_report_only(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_replaces_a_report_only(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(MINE)
-    monkeypatch.setattr(report, "document", lambda _: "")
-    monkeypatch.setattr(report, "page", lambda *_: "")
     with pytest.raises(FileExistsError, match="no report"):
-        report.write(tmp_path, {})
+        report.write_report(tmp_path, {})
     assert files(tmp_path) == {name: MINE}
 
 

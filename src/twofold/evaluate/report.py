@@ -220,12 +220,12 @@ def write_report(out: Path, report: Report, examples: Sequence[ReportExample] = 
         FileExistsError: such a file is there, and the folder's ``report.json`` is no report.
     """
     paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
+    _check_replaceable(paths.values())
     texts = {
         "json": to_json(report, indent=1) + "\n",
         "md": markdown_document(report),
         "html": html_document(report, examples),
     }
-    _check_replaceable(paths.values())
     for kind, path in paths.items():
         with atomic_write(path) as temporary:
             temporary.write_text(texts[kind], "utf-8")
