@@ -149,7 +149,7 @@ def _line(
 
 def comparison_text(found: Comparison) -> list[str]:
     """For a terminal."""
-    return [*plain_table(found.table), *(f"{column}: {said}" for column, said in found.legend())]
+    return [*plain_table(found.table), *(f"{column}: {text}" for column, text in found.legend())]
 
 
 def comparison_markdown(found: Comparison) -> str:

@@ -234,8 +234,10 @@ def make_report(
     """
     report = assemble(job, metadata, read_all(job.out, job.identity))
     if isinstance(job.source, FilePredictions):
-        asked = set(metadata.selected)
-        left = job.source.unpaired(row for row in map(job.described, job.folder.rows) if row["id"] in asked)
+        selected = set(metadata.selected)
+        left = job.source.unpaired(
+            row for row in map(job.described, job.folder.rows) if row["id"] in selected
+        )
         if left:
             report["warnings"].append(
                 f"of the files among the predictions, {len(left)} belong to no requested image, such as "
@@ -252,14 +254,14 @@ def run_and_report(job: Evaluation, metadata: RunMetadata, images: bool = True) 
 
 
 def select_task(
-    model: Model | Network, protocols: Sequence[EvalProtocol], asked: str = ""
+    model: Model | Network, protocols: Sequence[EvalProtocol], task: str = ""
 ) -> tuple[str, EvalProtocol]:
-    """A task of the model, and the first of the protocols that scores it; the task is ``asked`` unless that is empty.
+    """A task of the model, and the first of the protocols that scores it; ``task`` unless that is empty.
 
     Raises:
         EvaluationError: there is none.
     """
-    spaces = {name: _space_of(model, name) for name in model.tasks if asked in ("", name)}
+    spaces = {name: _space_of(model, name) for name in model.tasks if task in ("", name)}
     # Protocols that align depth come before those of metric depth, which most models do not predict.
     candidates = [
         s for s in protocols if not (target_spec(s.target).is_distance and s.align == "none")
@@ -269,7 +271,7 @@ def select_task(
             if target == protocol.target and space in protocol.spaces:
                 return name, protocol
     expected = " or ".join(dict.fromkeys(s.id for s in protocols))
-    known = ", ".join(f"{name} ({space})" for name, (_, space) in spaces.items()) or f"no {asked or 'task'}"
+    known = ", ".join(f"{name} ({space})" for name, (_, space) in spaces.items()) or f"no {task or 'task'}"
     raise EvaluationError(
         f"{expected} scores {' or '.join(protocols[0].spaces)}, and model {model.name} predicts {known}; choose "
         "another --protocol or another --model"

@@ -27,7 +27,7 @@ def score(predictor: BasePredictor, samples: Iterable[Sample]) -> Scores:
     Of distances, ``task/negative_scale`` is there where it is not 0: the share of images whose fitted scale is
     negative, so that near and far are exchanged, which the other scores do not show.
 
-    ``predictor`` is a `DiffusionPredictor`, or anything that answers pictures as one does.
+    ``predictor`` is a `DiffusionPredictor`, or any other with its interface.
 
     Raises:
         NonFiniteError: a prediction is NaN or infinite somewhere.
@@ -52,9 +52,9 @@ def score(predictor: BasePredictor, samples: Iterable[Sample]) -> Scores:
 
 
 def score_baselines(metrics: Iterable[Metric], samples: Iterable[Sample]) -> dict[str, Scores]:
-    """Depth scores of the best fits that look at no picture (`metrics.trivial_baselines`), by baseline.
+    """Depth scores of image-independent baselines (`metrics.trivial_baselines`), by baseline.
 
-    A predictor that does not beat the best of them has learned nothing about depth.
+    A predictor that is not better than the best of them has not learned depth.
     """
     metrics = tuple(metrics)
     totals: dict[str, dict[str, Tensor]] = {}

@@ -40,9 +40,9 @@ def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple
     if len(done) < 3:
         return {}
     rng = torch.Generator().manual_seed(0)
-    drawn = torch.randint(len(done), (RESAMPLES, len(done)), generator=rng)
+    resamples = torch.randint(len(done), (RESAMPLES, len(done)), generator=rng)
     times = torch.zeros(RESAMPLES, len(done), dtype=torch.float64)
-    times.scatter_add_(1, drawn, torch.ones_like(times))
+    times.scatter_add_(1, resamples, torch.ones_like(times))
     found = {}
     for metric in metrics:
         if len(unpack_from(done[0]["sums"], metric.name)) > READABLE:

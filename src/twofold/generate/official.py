@@ -130,7 +130,7 @@ def _write(root: Path, folder: Folder, index: int, image: str, normals: str) -> 
 
 def _official_files(folder: Folder, row: dict[str, Any]) -> tuple[Path, Path] | None:
     """The files of a row's image and normals where they are in the format of the released code; else None."""
-    if any(key in said for key in ("crop", "squeeze", "image") for said in (row, folder.header)):
+    if any(key in entry for key in ("crop", "squeeze", "image") for entry in (row, folder.header)):
         return None
     descriptor = folder.descriptor(row, "normals")
     if any(descriptor.get(key) != value for key, value in DESCRIPTOR.items()) or descriptor.get("masks"):

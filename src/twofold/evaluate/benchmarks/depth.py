@@ -38,7 +38,7 @@ MARIGOLD_LS_DISP = EvalProtocol(
     metrics=_METRICS,
     seed=1234,
     source="Ke et al. 2024 (Marigold), its disparity alignment; GenPercept's disparity rows",
-    notes="Predictions of 0 and below do not take part in the fit but are scored; nothing is beyond 1000 m.",
+    notes="Predictions of 0 and below are left out of the fit and scored; depth is clipped to 1000 m.",
 )
 
 LS_SQRT_DISP = EvalProtocol(
@@ -51,7 +51,7 @@ LS_SQRT_DISP = EvalProtocol(
     metrics=_METRICS,
     seed=1234,
     source="the fit of depth/marigold-ls-disp in another space; no table is known to use it",
-    notes="The fitted map is held from 1 mm to 1000 m before it is inverted.",
+    notes="The fitted map is clipped to 1 mm to 1000 m before it is inverted.",
 )
 
 LS_LOG = EvalProtocol(
@@ -64,7 +64,7 @@ LS_LOG = EvalProtocol(
     metrics=_METRICS,
     seed=1234,
     source="the fit of depth/marigold-ls in another space; no table is known to use it",
-    notes="The fitted map is held from 1 mm to 1000 m before it is inverted.",
+    notes="The fitted map is clipped to 1 mm to 1000 m before it is inverted.",
 )
 
 SCALE = EvalProtocol(
@@ -114,7 +114,7 @@ PROTOCOLS = (
 _AFFINE = (MARIGOLD_LS, MARIGOLD_LS_DISP, LS_SQRT_DISP, LS_LOG)
 _ALL = (*_AFFINE, SCALE, MEDIAN, VPD_METRIC)
 
-_DIODE_NOTES = "Outdoor decides the mean: read indoors and outdoor apart. Edges of the truth are noisy."
+_DIODE_NOTES = "Outdoor images dominate the mean: compare indoor and outdoor separately. Edges of the truth are noisy."
 
 
 def _depth(
@@ -158,7 +158,7 @@ BENCHMARKS = (
               "size": 0},
     ),
     _depth(
-        "scannet-depth", "ScanNet, Marigold's 800 pictures of 271 scans", "scannet-marigold", "test", 800,
+        "scannet-depth", "ScanNet, Marigold's 800 images of 271 scans", "scannet-marigold", "test", 800,
         valid_range=(1e-3, 10.0), clip=(1e-3, 10.0), size=0,
     ),
     _depth(
@@ -166,8 +166,8 @@ BENCHMARKS = (
         clip=(0.6, 350.0), size=640,
     ),
     _depth(
-        "eth3d-depth", "ETH3D, high-resolution multi-view training pictures", "eth3d", "train", 454,
-        "The published fit sees the truth with its columns decimated to 1024 and all of its rows; so does this one.",
+        "eth3d-depth", "ETH3D, high-resolution multi-view training images", "eth3d", "train", 454,
+        "As published, the fit uses the truth with its columns decimated to 1024 and all of its rows.",
         valid_range=(1e-5, math.inf), clip=(1e-5, math.inf), fit_columns=1024, size=756,
     ),
 )  # fmt: skip

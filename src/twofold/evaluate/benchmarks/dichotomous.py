@@ -12,7 +12,7 @@ PLAIN = EvalProtocol(
     target="mask",
     spaces=("mask", "saliency"),
     metrics=("MASKS.mae", "MASKS.mse", "MASKS.iou"),
-    source="nothing published: what a mask says is what is measured",
+    source="no publication: masks are scored without normalization",
 )
 
 PYSOD = EvalProtocol(
@@ -23,8 +23,8 @@ PYSOD = EvalProtocol(
     spaces=("mask", "saliency"),
     metrics=tuple(f"SALIENCY.{name}" for name in ("max_f", "weighted_f", "mae", "s_measure", "mean_e")),
     source="PySODMetrics; Qin et al. 2022 for the test sets",
-    notes="Each prediction is stretched from its least and largest value to 0 and 1 first, as the published "
-    "toolkit does: a timid map loses nothing. The maximum is that of the mean F curve.",
+    notes="Each prediction is min-max normalized first, as in the published toolkit, so that its contrast has no "
+    "influence. The maximum is that of the mean F curve.",
 )
 
 HCE = EvalProtocol(
@@ -35,7 +35,7 @@ HCE = EvalProtocol(
     spaces=("mask", "saliency"),
     metrics=("HCE.hce",),
     source="Qin et al. 2022",
-    notes="At original size, which takes seconds a picture. Clicks, gamma 5, epsilon 2.",
+    notes="At original size, which takes seconds for an image. Clicks, gamma 5, epsilon 2.",
 )
 
 PROTOCOLS = (

@@ -17,9 +17,9 @@ COCO_KP = EvalProtocol(
     ),
     average="set",
     source="Lin et al. 2014; pycocotools counts",
-    notes="A model sees each person cut out by the true box, worth some two points over a detector's; a person's "
-    "score is the mean height of the joints' peaks above 0.2. Nothing is flipped and near duplicates stay. "
-    "The folder knows no crowds: whom a detector finds in one counts as wrong.",
+    notes="A model gets each person cropped by the true box, worth some two points over a detector's; a person's "
+    "score is the mean height of the joints' peaks above 0.2. There is no flip test and no removal of duplicates. "
+    "The folder has no crowd regions: detections in one count as false positives.",
 )
 
 PROTOCOLS = (COCO_KP,)
@@ -28,6 +28,6 @@ BENCHMARKS = (
     Benchmark(
         "coco-keypoints", "COCO val2017, people with labelled points", "coco-keypoints", "val2017",
         (COCO_KP,), 6352,
-        notes="One row a person, cut out by its true box: published tables use a detector's boxes, and are lower.",
+        notes="One row for each person, cropped by the true box: published tables use detected boxes and are lower.",
     ),
 )  # fmt: skip

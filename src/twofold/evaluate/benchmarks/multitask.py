@@ -29,7 +29,7 @@ INVPT_PARTS = EvalProtocol(
     classes=7,
     ignore=(255,),
     source="Ye & Xu 2022 (InvPT), TaskPrompter",
-    notes="Pictures that show no part of a person do not count.",
+    notes="Images without any part of a person do not count.",
 )
 
 INVPT_DEPTH = EvalProtocol(
@@ -63,8 +63,8 @@ INVPT_SALIENCY = EvalProtocol(
     metrics=("MULTITASK_POOLED.saliency_max_f", "MULTITASK_POOLED.saliency_max_f_twice"),
     average="set",
     source="Ye & Xu 2022 (InvPT), TaskPrompter",
-    notes="The published code squashes probabilities a second time before it compares them, which leaves five "
-    "thresholds: that is saliency_max_f_twice, and what its tables print.",
+    notes="The published code applies the sigmoid twice before thresholding, which leaves five thresholds: "
+    "that is saliency_max_f_twice, and the number in its tables.",
 )
 
 ASTMT_DEPTH = EvalProtocol(
@@ -75,7 +75,7 @@ ASTMT_DEPTH = EvalProtocol(
     spaces=("depth",),
     metrics=tuple(f"MULTITASK_BY_IMAGE.{n}" for n in ("depth_rmse", "depth_rmse_log", "depth_rmse_unmasked")),
     source="Maninis et al. 2019 (ASTMT), MTI-Net",
-    notes="RMSE is a mean over images, its logarithmic form a median. ASTMT's own mask leaves nothing out: "
+    notes="RMSE is a mean over images, its logarithmic form a median. ASTMT's own mask excludes nothing: "
     "depth_rmse_unmasked.",
 )
 
@@ -88,7 +88,7 @@ ASTMT_NORMALS = EvalProtocol(
     metrics=DSINE.metrics,
     average="pixels",
     source="Maninis et al. 2019 (ASTMT), MTI-Net",
-    notes="They score predictions stored as 8-bit pictures; here they are as they are.",
+    notes="They score predictions stored as 8-bit images; here they are scored without quantization.",
 )
 
 ASTMT_SALIENCY = EvalProtocol(
@@ -125,7 +125,7 @@ BENCHMARKS = (
     Benchmark(
         "pascal-context-parts", "PASCAL-Context (multi-task), parts of people", "pascal-mt", "val",
         (INVPT_PARTS,), 5105, {"classes": 7},
-        notes="Pictures without people have no truth that counts: fewer are evaluated.",
+        notes="Images without people have no valid truth: fewer are evaluated.",
     ),
     Benchmark(
         "pascal-context-saliency", "PASCAL-Context (multi-task), saliency", "pascal-mt", "val",

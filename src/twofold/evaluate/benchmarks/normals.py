@@ -32,7 +32,7 @@ BAE = EvalProtocol(
     average="pixels",
     source="Bae et al. 2021; Diff-2-in-1's table of normals",
     notes="Diff-2-in-1's own script multiplies by 180 / 3.14 (+0.05 %), prints shares as fractions, and scores "
-    "predictions stored as 8-bit pictures of 512x512; none of that is done here.",
+    "predictions stored as 8-bit images of 512x512; none of that is done here.",
 )
 
 DIFF2IN1_SCRIPT = EvalProtocol(
@@ -80,11 +80,11 @@ def _normals(
 
 BENCHMARKS = (
     _normals("nyuv2-normals", "NYUv2 test, normals of DSINE's package", "dsine-nyuv2", "test", 654),
-    _normals("scannet-normals", "ScanNet, DSINE's 300 pictures", "dsine-scannet", "test", 300),
+    _normals("scannet-normals", "ScanNet, DSINE's 300 images", "dsine-scannet", "test", 300),
     _normals("ibims-normals", "iBims-1, DSINE's package", "dsine-ibims", "test", 100),
     _normals(
         "sintel-normals", "Sintel, DSINE's package", "dsine-sintel", "test", 1064, "rendered",
-        "Marigold's normals v1.1 trained on part of these pictures: never zero-shot for it.",
+        "Marigold's normals v1.1 trained on part of these images: never zero-shot for it.",
     ),
     _normals("vkitti-normals", "Virtual KITTI 2, DSINE's package", "dsine-vkitti", "test", 1000, "rendered"),
     Benchmark(
