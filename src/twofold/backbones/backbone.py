@@ -106,6 +106,11 @@ class Backbone(nn.Module, abc.ABC):
     def embed(self, prompts: Sequence[str], pad: bool = False) -> Tensor:
         """Prompts to ``b n d``. ``pad`` pads to the tokenizer's length, as image generation does."""
 
+    @property
+    def has_image_encoder(self) -> bool:
+        """Whether `image_features` gives features."""
+        return False
+
     def image_features(self, image: Tensor) -> ImageFeatures | None:
         """The image encoder's maps of images ``b 3 H W`` in [0, 1], finest first; None without an encoder."""
         return None

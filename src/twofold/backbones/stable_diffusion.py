@@ -149,6 +149,11 @@ class StableDiffusion(Backbone):
             )
         return found
 
+    @property
+    def has_image_encoder(self) -> bool:
+        """See `Backbone.has_image_encoder`."""
+        return self.image_adapter is not None
+
     def image_features(self, image: Tensor) -> ImageFeatures | None:
         """See `Backbone.image_features`."""
         return None if self.image_adapter is None else self.image_adapter(image.to(self.device, self.dtype))

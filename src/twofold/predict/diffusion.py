@@ -76,7 +76,7 @@ class DiffusionPredictor(BasePredictor):
         super().__init__(task, size, metadata, edge, config)
         check_channels(backbone, protocol)
         check_times(backbone, protocol)
-        if config.image_features and getattr(backbone, "image_adapter", None) is None:
+        if config.image_features and not backbone.has_image_encoder:
             raise ValueError("image_features is set, and the network has no image encoder")
         if config.minmax_normalize and task.out_channels != 1:
             raise ValueError(
@@ -97,7 +97,7 @@ class DiffusionPredictor(BasePredictor):
 
     @property
     def _method(self) -> str:
-        steps = getattr(self.protocol, "steps", 1)
+        steps = self.protocol.steps if isinstance(self.protocol, MultiStep) else 1
         head = type(self.head).__name__
         return f"{steps} step{'s' if steps != 1 else ''} ({self.protocol.kind}), head={head}"
 
@@ -268,7 +268,11 @@ class DiffusionPredictor(BasePredictor):
         for name in changes:
             if name not in known:
                 raise ValueError(f"the protocol {self.protocol.kind} of this model has no setting {name!r}")
-        if "steps" in changes and getattr(self.protocol, "timesteps", None) is not None:
+        if (
+            "steps" in changes
+            and isinstance(self.protocol, MultiStep)
+            and self.protocol.timesteps is not None
+        ):
             changes = {"timesteps": None, **changes}
         try:
             protocol = replace(self.protocol, **changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
+from diffusers import AutoencoderKL
 from torch import nn
 
 from ..backbones.stable_diffusion import StableDiffusion
@@ -139,9 +140,8 @@ def set_learning(backbone: StableDiffusion, heads: Mapping[str, Head], recipe: R
         backbone.text_encoder.requires_grad_(model.text_encoder == "full")
     if model.decoder == "full":
         backbone.vae.decoder.requires_grad_(True)
-        post = getattr(backbone.vae, "post_quant_conv", None)
-        if post is not None:
-            post.requires_grad_(True)
+        if isinstance(backbone.vae, AutoencoderKL) and backbone.vae.post_quant_conv is not None:
+            backbone.vae.post_quant_conv.requires_grad_(True)
     if backbone.image_adapter is not None and uses_image_features(backbone, recipe):
         backbone.image_adapter.adapters.requires_grad_(model.unet != "frozen")
         backbone.image_adapter.encoder.requires_grad_(model.image_encoder.mode == "full")
@@ -166,7 +166,7 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
     learned = [
         any(p.requires_grad for p in downsampler.parameters())
         for block in backbone.unet.down_blocks
-        for downsampler in (getattr(block, "downsamplers", None) or ())
+        for downsampler in (block.downsamplers or ())
     ]
     # The i-th downsampling (from 0) reads a map of ceil(cells / 2^i) columns, so that 2^i cells are one column.
     deepest = max((i for i, learns in enumerate(learned) if learns), default=-1)

@@ -123,7 +123,7 @@ def train(
     signals = DeferredSignals()
     try:
         if best and start == 0:
-            yield {"step": 0, **attention_probs(stage, recipe, 0, run, state, best, team, signals)}
+            yield {"step": 0, **_validated(stage, recipe, 0, run, state, best, team, signals)}
         yield from _steps(stage, recipe, start, run, state, best, team, signals)
     finally:
         signals.release()
@@ -156,7 +156,7 @@ def _steps(
         unfinished = {}
         if every(done, recipe.validation.every, recipe.loop.steps):
             try:
-                record |= attention_probs(stage, recipe, done, run, state, best, team, signals)
+                record |= _validated(stage, recipe, done, run, state, best, team, signals)
             except Interrupted:
                 state.save(done, record)
                 signals.deliver()
@@ -223,7 +223,7 @@ def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[A
         yield place, examples[place : place + size]
 
 
-def attention_probs(
+def _validated(
     stage: Stage,
     recipe: Recipe,
     step: int,
