@@ -1,4 +1,4 @@
-"""Labelled images on disk: one layout for what is photographed, rendered and made up."""
+"""Labelled images on disk: one layout for photographs, rendered and synthetic images."""
 
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError

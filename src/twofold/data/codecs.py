@@ -2,9 +2,9 @@
 
 A descriptor is a plain dict: the header's `targets[name]`, with the row's own entries over it.
 
-    codec        png8, png16, jpg8, npy, npz, exr, tiff, hdf5, mat or raw_f32 (by default, what the suffix says)
+    codec        png8, png16, jpg8, npy, npz, exr, tiff, hdf5, mat or raw_f32 (by default, from the suffix)
     key, index, shape   which array of a file, which map of a stack, how large raw floats are: see `image.arrays`
-    masks        by name: other files that say where this target holds; each has a `path`, what its own codec
+    masks        by name: other files with the valid pixels of this target; each has a `path`, what its own codec
                  needs, and either `valid` (stored values, or "nonzero") or `invalid` (stored values)
     scale        depth: metres per stored unit (with `offset` added); is required for whole numbers
     kind         depth: "z"; "euclidean" (distance from the camera's centre; needs the camera); "disparity":
@@ -12,7 +12,7 @@ A descriptor is a plain dict: the header's `targets[name]`, with the row's own e
                  the camera's) over it
     invalid      stored values without meaning: one or a list of numbers, "nan", "inf", "zero" (all channels 0);
                  within the list, a list is the colour of a pixel
-    infinite     depth: the stored value that says "the sky"
+    infinite     depth: the stored value of the sky
     valid_range  depth: [least, most] in metres; valid is strictly between
     keep_invalid depth: true keeps the stored metres of invalid pixels, which otherwise become 0 (NaN still does);
                  for `compat.genpercept`, whose encodings read them
@@ -45,7 +45,7 @@ from twofold.targets.levels import CODEC_TOP
 
 SUFFIXES = {"png8": ".png", "png16": ".png", "npy": ".npy", "npz": ".npz", "exr": ".exr", "tiff": ".tiff"}
 
-# What `FolderWriter` uses when the header does not say otherwise. Reading never falls back on these.
+# The defaults of `FolderWriter`. Reading never uses them.
 DEFAULT_CODECS: dict[str, Mapping[str, Any]] = {
     name: spec.storage for name, spec in TARGETS.items() if spec.storage
 }
@@ -61,7 +61,7 @@ def decode(
     """The raw map c h w of target `name` to (target, valid): float32 c h w in its unit, bool 1 h w.
 
     Targets the library does not know are read as scale * raw + offset. `stored` is the format of the file; without
-    it, the bits that the codec names are assumed. ValueError when the descriptor does not say enough, the map has the
+    it, the bits that the codec names are assumed. ValueError when the descriptor is incomplete, the map has the
     wrong channels, or what its levels mean is ambiguous (see `targets.levels` and `targets.mask_levels`).
     """
     if how.get("codec", "npy") not in READ_CODECS:

@@ -1,4 +1,4 @@
-"""What a descriptor may say: checked where a manifest is read, so that the readers can trust its types.
+"""Types and ranges of descriptors, validated when a manifest is read, so that the readers can rely on them.
 
 The meaning of the entries is in `codecs` (of targets) and `images` (of the image).
 """
@@ -77,7 +77,7 @@ def _abbreviated(value: Any) -> str:
 def merge_descriptors(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A header's descriptor under a row's own entries; of their masks, those of one name too.
 
-    What is null says nothing: tools that make tables of rows fill them up with it.
+    Entries that are null are ignored: tools that convert rows to tables add them.
     """
     masks = dict(general.get("masks") or {})
     for name, mask in (own.get("masks") or {}).items():

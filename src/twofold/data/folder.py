@@ -32,11 +32,11 @@ class Folder(Dataset[Sample]):
     """The samples of a data folder, in the order of its manifest: a map-style `torch.utils.data.Dataset`.
 
     ids     the id of each sample
-    rows    what the manifest says of each
-    header  what `dataset.json` says of all; {} when there is none
+    rows    the rows of the manifest
+    header  the content of `dataset.json`; {} when there is none
     files   where the paths of the rows begin: the folder itself, or the header's `root`
 
-    Files are opened when a sample is asked for, and only then. FolderError names the file that is wrong.
+    Files are opened when a sample is read. FolderError names the file that is wrong.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Folder(Dataset[Sample]):
         return [n for n in requested if is_inline(targets[n]) == inline]
 
     def _square_edge(self, where: str) -> int:
-        """The edge of the square that the header wants images squeezed into; 0 where it says nothing."""
+        """The edge in pixels of the square that images are resized to (``squeeze`` of the header); 0 for none."""
         edge = self.header.get("squeeze", 0)
         if not isinstance(edge, int) or edge < 0:
             raise FolderError(
@@ -210,7 +210,7 @@ def _camera(row: Row, width: int, height: int, where: str) -> Camera | None:
 
 
 def _provenance(row: Row, where: str) -> Provenance:
-    """Who made the sample. A row with only `"real": false` is a rendering; one that says nothing, real."""
+    """The provenance of a sample. A row with only `"real": false` is rendered; without either entry, real."""
     stated = row.get("provenance") or {}
     kind = stated.get("origin") or ("real" if row.get("real", True) else "rendered")
     try:

@@ -44,7 +44,7 @@ class Columns:
 
     image    the image: bytes of a file, or a struct of bytes and path, as `datasets.Image` stores it
     targets  by target name: (column, descriptor). The column holds such bytes, or numbers h w or h w c; the
-             descriptor says what they mean, as in `data.codecs`
+             descriptor gives their meaning, see `data.codecs`
     caption, id, camera  columns of text, of text or numbers, and of fx fy cx cy or a 3x3 matrix; "" for none.
              Without ids, samples are numbered
     """

@@ -4,10 +4,10 @@ A descriptor (the header's `image`, with the row's own entries over it) is neede
 for photographs that their camera meant to be turned:
 
     codec, key, index, shape   of an array; see `data.codecs`
-    tone      "hypersim": linear light to sRGB, as the makers of Hypersim do; the mask says which pixels count
+    tone      "hypersim": linear light to sRGB, as the authors of Hypersim do; the mask selects the pixels that count
     scale     of an array without tone: stored * scale is in [0, 1]
     masks     of "hypersim": by name, see `data.codecs`
-    exif      of a photograph with targets, whose EXIF block says "turn me": "apply", or "ignore" when the
+    exif      of a photograph with targets, with an EXIF orientation: "apply", or "ignore" when the
               targets lie as the file does. Without it such a photograph is refused: both are common
 """
 
@@ -56,7 +56,7 @@ def read_row_image(root: Path, header: Mapping[str, Any], row: Row, where: str) 
 
 
 def _read_image_file(path: Path, exif: str) -> Tensor:
-    """An image file, or a member of a tar, turned as `exif` says: apply, ignore or refuse."""
+    """An image file, or a member of a tar, with its EXIF orientation applied, ignored or refused."""
     stored = find_stored(path)
     data = stored.read() if stored.member else None
     try:

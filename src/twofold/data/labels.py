@@ -1,6 +1,6 @@
 """Tasks of public data sets' own classes, for recipes and checkpoints: ``twofold.data.labels:hypersim``.
 
-A converted folder holds ids; these say how many there are and how they are painted or told.
+A converted folder holds ids; these tasks define the number of classes and their encoding as colours or logits.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .convert.hypersim import NYU40
 from .convert.nyud_mt import CLASSES as NYUD_MT
 from .convert.pascal_mt import CLASSES as PASCAL_MT
 
-# Of NYU's 40 classes, as ScanNet and Hypersim draw them (Dai et al. 2017), in bytes.
+# Of NYU's 40 classes, in the colours of ScanNet and Hypersim (Dai et al. 2017), in bytes.
 NYU40_COLOURS = (
     (174, 199, 232), (152, 223, 138), (31, 119, 180), (255, 187, 120), (188, 189, 34), (140, 86, 75),
     (255, 152, 150), (214, 39, 40), (197, 176, 213), (148, 103, 189), (196, 156, 148), (23, 190, 207),
@@ -51,8 +51,7 @@ def encode_colors(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def decode_colors(canvas: Tensor) -> Tensor:
     """Canvas ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest colour.
 
-    How an image's colours were stretched cannot be told from its canvas: ids are right as far as it used the whole
-    range.
+    The per-image normalization cannot be inverted: ids are right as far as the image uses the full range.
     """
     colours = _colours(canvas)
     seen = ((canvas.float().clamp(-1, 1) + 1) / 2).movedim(1, -1)

@@ -1,4 +1,4 @@
-"""The layout on disk, and the distrust with which it is read.
+"""The layout on disk, and its validation.
 
     dataset.json      the header: schema, name, licence, count, and a descriptor for each target
     metadata.jsonl    one row a sample: id, file_name, text, size, targets, camera, provenance
@@ -7,7 +7,7 @@
 The files lie in the folder itself, or below the header's `root`, an absolute path, where they are only read.
 A path may name a member of a tar file: `x.tar::./a/b.png`.
 
-A manifest may come from anyone: its paths must stay inside that root, and its rows must be what they say.
+Manifests are untrusted: their paths must stay inside the root, and their rows are validated.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _MAX_ID = 2048
 
 
 class FolderError(ValueError):
-    """A data folder that cannot be used as asked. One line: which file, what is wrong, and the way out."""
+    """A data folder that cannot be used. One line: the file, what is wrong, and how to fix it."""
 
 
 def read_header(root: Path) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def check_row(row: Row, where: str) -> Row:
 
 
 def _check_origin(stated: dict[str, Any], where: str) -> None:
-    """FolderError unless what a row says of its making has the right types; what it leaves out is not wrong."""
+    """FolderError unless the entries of a row's provenance have the right types; all are optional."""
     parents, generator = stated.get("parents") or [], stated.get("generator") or {}
     if not isinstance(stated.get("origin") or "real", str):
         raise FolderError(f"{where}: 'origin' must be text, not {io.quoted(stated['origin'])}")

@@ -108,7 +108,7 @@ def pack(folder: Folder, out: str | os.PathLike[str], shard_size: int = SHARD) -
 
 
 class Shards(Folder):
-    """A packed folder, read in any order. Its tars are looked through first: see `check_shard`.
+    """A packed folder, read in any order. Its tars are checked first: see `check_shard`.
 
     FolderError for a shard that is missing or unsafe, or a row whose member is not there.
     """
@@ -158,7 +158,7 @@ def check_shard(path: str | os.PathLike[str]) -> set[str]:
 
 
 def _plan(folder: Folder, shard_size: int) -> list[list[_PlannedSample]]:
-    """What each shard will hold. Sizes are looked up, nothing is read."""
+    """The samples of each shard, from the sizes of their files; nothing is read."""
     shards: list[list[_PlannedSample]] = []
     filled = 0
     for number, row in enumerate(folder.rows):

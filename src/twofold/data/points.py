@@ -1,4 +1,4 @@
-"""Joints of people that a row holds as numbers: drawn as maps when they are read.
+"""Joints of people that a row holds as numbers: rendered as maps when they are read.
 
     "keypoints": {"points": [[x, y, v], ...17], "box": [x, y, w, h], "area": A, "ann_id": N, "image_id": N}
     "skeleton":  {"people": [[[x, y, v], ...17], ...]}
@@ -6,7 +6,7 @@
 As COCO (Lin et al. 2014) has them: x and y are numbers of pixels, the first one's centre is 0; v is 0 for a joint that
 is not labelled. A box is measured from the image's edges. A row of keypoints is one person; where it has a box, the
 image is cut to it, as top-down networks want it (Xiao et al. 2018): enlarged by `ENLARGE`, brought to 3:4. The
-header's descriptor of keypoints may say the `size` of what is cut ([height, width]), and `enlarge`.
+header's descriptor of keypoints may have the `size` of the crop ([height, width]), and `enlarge`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from twofold.metrics import peaks
 from twofold.metrics.pose import rescore
 from twofold.targets.people import JOINTS, SIGMA, draw, heatmaps
 
-# Targets that may be drawn from such numbers.
+# Targets that may be rendered from such numbers.
 INLINE_TARGETS = ("keypoints", "skeleton")
 SIZE, ENLARGE = (256, 192), 1.25
 # From the edge of a pixel, where maps are measured from, to its centre, where COCO's numbers are.

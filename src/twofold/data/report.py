@@ -1,4 +1,4 @@
-"""Reading a whole data folder to say what is wrong with it, and what is in it."""
+"""Validation of a data folder: errors, and statistics of its targets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from twofold.sample import Sample
 from twofold.targets import target_spec
 from twofold.targets.direction import facing
 
-# The frames of `geometry.FRAMES` that a mistaken 'frame' would be, beside the one that is said.
+# The frames of `geometry.FRAMES` that a wrong 'frame' would be.
 _MIRRORED = {"x": (-1.0, 1.0, 1.0), "y": (1.0, -1.0, 1.0)}
 # Quantiles that are kept of each sample.
 _LEVELS = 64

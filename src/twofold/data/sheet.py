@@ -1,4 +1,4 @@
-"""A page of samples with their targets, to be looked at: what no check of numbers finds, an eye sees at once."""
+"""An image of samples with their targets in colour, for visual inspection."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ EDGE = 224
 def draw_sample_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tensor:
     """`count` samples spread evenly over the folder, a row each: the image, then its targets. 3 H W in [0, 1].
 
-    Each cell says the least and the largest valid value; what is unknown is grey. `edge` is the longest edge of a
-    image in pixels. Samples that cannot be read are left out (`validate` names them). ValueError when none can.
+    Each cell is titled with the minimum and maximum of its valid values; unknown pixels are grey. `edge` is the longest
+    edge of an image in pixels. Samples that cannot be read are left out (`validate` reports them). ValueError when none
+    can be read.
     """
     samples = _readable(folder, count)
     names = list(dict.fromkeys(name for sample in samples for name in sample.targets))

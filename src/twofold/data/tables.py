@@ -1,7 +1,7 @@
 """Tables of the Hugging Face kind on disk: which files hold a split, and their rows, a few at a time.
 
-`datasets` saves Arrow streams beside a `state.json`; Parquet files say their split in their names. Only the columns
-asked for are read, as they are stored. Needs the extra `data` (pyarrow).
+`datasets` saves Arrow streams beside a `state.json`; Parquet files have their split in their names. Only the requested
+columns are read, as they are stored. Needs the extra `data` (pyarrow).
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def split_files(source: str | os.PathLike[str], split: str, revision: str) -> li
 
 
 def _split_of(path: Path) -> str:
-    """The split that a file's name says: train-00000-of-00002.parquet, train.parquet or train/0000.parquet."""
+    """The split in a file's name: train-00000-of-00002.parquet, train.parquet or train/0000.parquet."""
     stem = path.stem.split("-")[0]
     return path.parent.name if stem.isdigit() and path.parent.name else stem
 
@@ -117,7 +117,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _fetch(name: str, split: str, revision: str) -> Path:
-    """The Parquet files of a data set of the hub, of one split if it is said, from the cache or the network."""
+    """The Parquet files of a data set of the hub, of one split if it is given, from the cache or the network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

@@ -65,7 +65,7 @@ def read_target(
         )
     masks = [read_mask(root, m, target.shape[-2:], where) for m in how.get("masks", {}).values()]
     if masks:
-        # A mask says "unknown" of the sky too; without one, +inf stays: known to be far.
+        # A mask marks the sky as unknown too; without one, +inf stays: known to be far.
         known = torch.stack(masks).all(0)
         valid = valid & known
         target = torch.where(known if how.get("keep_invalid") else valid, target, 0.0)
@@ -100,7 +100,7 @@ def _check_camera(raw: Tensor, how: Descriptor, camera: Camera | None) -> None:
 
 
 def read_mask(root: Path, how: Descriptor, size: tuple[int, ...], where: str) -> Tensor:
-    """Where a mask's file says that its target holds: bool 1 h w.
+    """The valid pixels of a target by a mask's file: bool 1 h w.
 
     `valid` (stored values, or "nonzero") or `invalid` (stored values) is required; FolderError otherwise, and
     when its size is not `size`.

@@ -49,7 +49,7 @@ class FolderWriter:
     ) -> None:
         """Opens or makes the folder.
 
-        header: what `dataset.json` shall say (JSON values). `header["targets"]` names the targets, each with
+        header: the content of `dataset.json` (JSON values). `header["targets"]` names the targets, each with
             its descriptor or {} for the default of `codecs.DEFAULT_CODECS`; without it, those five.
         codecs: descriptors by target name, over those of the header.
 
@@ -152,7 +152,7 @@ class FolderWriter:
         }
 
     def finish(self) -> int:
-        """Merges all rows, sorted by id, into `metadata.jsonl`, says the count in the header, and gives it.
+        """Merges all rows, sorted by id, into `metadata.jsonl`, writes the count into the header, and returns it.
 
         May be called again after more samples; a kill in between loses nothing. OSError when the folder was deleted or
         replaced since it was opened.
