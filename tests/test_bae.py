@@ -395,5 +395,5 @@ def test_noise_of_the_first_time_step_is_small_drawn_from_the_seed_and_off_unles
     assert (seen[1] - z).std() == pytest.approx(0.02915, rel=0.4)
     assert OneStep(add_noise=True).is_stochastic
     assert not OneStep().is_stochastic
-    with pytest.raises(ValueError, match="add_noise is about the image latent alone"):
+    with pytest.raises(ValueError, match="add_noise is for an input of the image latent alone"):
         OneStep(add_noise=True, condition="concat")

@@ -1,4 +1,4 @@
-"""Random numbers that belong to an image, not to a batch."""
+"""Random numbers that depend on an image's seed, not on its batch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Rngs = torch.Generator | Sequence[torch.Generator]
 def randn_tensor(shape: Sequence[int], rngs: Rngs, like: Tensor) -> Tensor:
     """Standard normal numbers ``b ...`` in the dtype and on the device of ``like``.
 
-    With one generator an image, each image's numbers are its own, whatever stands beside it in the batch. They are
-    drawn on the CPU in float32, so that a seed means the same on every device.
+    With one generator an image, each image's numbers do not depend on the others of the batch. They are
+    generated on the CPU in float32, so that a seed means the same on every device.
     """
     if isinstance(rngs, torch.Generator):
         return torch.randn(tuple(shape), generator=rngs).to(like)

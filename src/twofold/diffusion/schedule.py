@@ -1,4 +1,4 @@
-"""Noise schedules, the four things a network may predict of them, and the one way back to x0.
+"""Noise schedules, the four prediction types, and their conversion to x0.
 
 Everywhere in twofold a noisy latent is ``x = alpha * x0 + sigma * noise``. A schedule maps a time step to that pair.
 """
@@ -42,18 +42,18 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def to_x0(prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
-    """Read a network's prediction at ``x = alpha * x0 + sigma * noise`` as the clean latent.
+    """The clean latent of a network's prediction at ``x = alpha * x0 + sigma * noise``.
 
     Args:
-        prediction: ``b c h w``, what the network said.
-        x: ``b c h w``, what it was shown.
+        prediction: ``b c h w``, of the network.
+        x: ``b c h w``, its input.
         alpha: ``b 1 1 1`` scale of the signal in ``x``.
         sigma: ``b 1 1 1`` scale of the noise in ``x``.
         kind: ``epsilon`` (Ho et al. 2020, eq. 15), ``v`` (Salimans & Ho 2022, app. D), ``x0``, or ``flow``
             (rectified flow: velocity ``noise - x0`` at ``alpha + sigma = 1``).
 
     Raises:
-        ValueError: ``epsilon`` is asked for where ``x`` holds no signal (alpha = 0), which determines nothing.
+        ValueError: ``epsilon`` where ``x`` holds no signal (alpha = 0), which leaves x0 undetermined.
     """
     match kind:
         case "x0":
@@ -65,7 +65,7 @@ def to_x0(prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Par
         case "epsilon":
             if bool((alpha == 0).any()):
                 raise ValueError(
-                    "x0 cannot be read from a noise prediction where alpha is 0 (pure noise); "
+                    "x0 cannot be computed from a noise prediction where alpha is 0 (pure noise); "
                     "use a v- or x0-predicting model, or a schedule without zero terminal SNR"
                 )
             return (x - sigma * prediction) / alpha
@@ -73,7 +73,7 @@ def to_x0(prediction: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Par
 
 
 def from_x0(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
-    """What a perfect network would say at ``alpha * x0 + sigma * noise``: the training target."""
+    """The prediction of a perfect network at ``alpha * x0 + sigma * noise``: the training target."""
     match kind:
         case "x0":
             return x0
@@ -87,7 +87,7 @@ def from_x0(x0: Tensor, noise: Tensor, alpha: Tensor, sigma: Tensor, kind: Param
 
 
 def x0_to_prediction(x0: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrization) -> Tensor:
-    """What a network has to say of ``x`` to be read as ``x0``: the inverse of `to_x0`, where sigma is not 0."""
+    """The prediction at ``x`` that `to_x0` converts to ``x0``: its inverse, where sigma is not 0."""
     match kind:
         case "x0":
             return x0
@@ -135,8 +135,8 @@ class Schedule:
     Attributes:
         alpha_bar: ``T`` float64 cumulative products; ignored by ``flow``, whose sigma is ``t / T``.
         prediction_type: what the network that was trained on it predicts.
-        final_alpha_bar: where a walk ends: 1 (diffusers' ``set_alpha_to_one``) or ``alpha_bar[0]``.
-        config: the scheduler settings this was read from, in diffusers' words; kept to be written back.
+        final_alpha_bar: where sampling ends: 1 (diffusers' ``set_alpha_to_one``) or ``alpha_bar[0]``.
+        config: the scheduler settings it was read from, in diffusers' format.
     """
 
     alpha_bar: Tensor
@@ -220,7 +220,7 @@ class Schedule:
         return here.sqrt(), (1 - here).sqrt()
 
     def end(self) -> tuple[Tensor, Tensor]:
-        """Alpha and sigma (0-d float64, on the CPU) at which a walk stops."""
+        """Alpha and sigma (0-d float64, on the CPU) at which sampling ends."""
         final = torch.tensor(self.final_alpha_bar, dtype=torch.float64)
         return final.sqrt(), (1 - final).sqrt()
 
@@ -254,10 +254,10 @@ class Schedule:
         """``count`` integer time steps from noisy to clean, spaced as diffusers spaces them.
 
         Raises:
-            ValueError: more steps are asked for than the schedule has, or fewer than one.
+            ValueError: more steps than the schedule has, or fewer than one.
         """
         if not 1 <= count <= self.steps:
-            raise ValueError(f"{count} steps asked of a schedule of {self.steps}")
+            raise ValueError(f"{count} steps of a schedule of {self.steps}; pass 1 to {self.steps}")
         if spacing == "leading":
             ratio = self.steps // count
             return [i * ratio + offset for i in reversed(range(count))]

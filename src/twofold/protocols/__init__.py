@@ -1,4 +1,4 @@
-"""How an answer is reached: what the network is shown in training and in use, side by side in one class."""
+"""Protocols: how a prediction is computed, the input of training and the inference side by side in one class."""
 
 from typing import Annotated
 
@@ -11,16 +11,16 @@ from .one_step import OneStep
 
 
 def reason(error: ValueError) -> str:
-    """What is wrong with a protocol's settings, in one line, without pydantic's frame around it."""
+    """What is wrong with a protocol's settings, in one line, without pydantic's own header."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(str(x) for x in first["loc"])
-        said = str(first["msg"]).removeprefix("Value error, ")
-        return f"{where}: {said}" if where else said
+        message = str(first["msg"]).removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
     return str(error)
 
 
-# Told apart in files by their ``kind``.
+# Files distinguish them by their ``kind``.
 Protocol = Annotated[OneStep | MultiStep, Field(discriminator="kind")]
 
 __all__ = [

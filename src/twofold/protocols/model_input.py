@@ -1,4 +1,4 @@
-"""What a network is shown, and what is made of its word."""
+"""The input of a denoising network, and how its prediction is converted to x0."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ ClassLabels = Annotated[tuple[float, ...], Field(max_length=1024)]
 
 @dataclass(frozen=True)
 class ModelInput:
-    """``state = alpha * answer + sigma * noise``, as far as the network is concerned.
+    """An input of the network, whose ``state`` is ``alpha * x0 + sigma * noise``.
 
     Attributes:
-        x: ``b c h w``, what the network is shown: the state, or image latent and state concatenated on channels.
-        t: ``b``, the time step it is told.
+        x: ``b c h w``, the network's input: the state, or image latent and state concatenated on channels.
+        t: ``b``, the time step.
         state: ``b z h w``.
-        alpha: ``b 1 1 1``, how its word is to be read.
+        alpha: ``b 1 1 1``.
         sigma: ``b 1 1 1``.
-        prediction_type: what its word is.
+        prediction_type: of the network.
     """
 
     x: Tensor
@@ -39,7 +39,7 @@ class ModelInput:
     prediction_type: Parametrization
 
     def select(self, places: Sequence[int]) -> ModelInput:
-        """The queries at these places of the batch."""
+        """The inputs at these places of the batch."""
         at = list(places)
         if at == list(range(len(self.x))):
             return self
@@ -48,31 +48,33 @@ class ModelInput:
         )
 
     def to_x0(self, prediction: Tensor) -> Tensor:
-        """The network's word as a clean latent ``b z h w``."""
+        """The clean latent ``b z h w`` of the network's prediction."""
         return to_x0(prediction, self.state, self.alpha, self.sigma, self.prediction_type)
 
-    def training_target(self, answer: Tensor) -> Tensor:
-        """What the network has to say to be read as ``answer`` (``b z h w``): the target of a loss on latents."""
-        return x0_to_prediction(answer, self.state, self.alpha, self.sigma, self.prediction_type)
+    def training_target(self, x0: Tensor) -> Tensor:
+        """The prediction that `to_x0` converts to ``x0`` (``b z h w``): the target of a loss on latents."""
+        return x0_to_prediction(x0, self.state, self.alpha, self.sigma, self.prediction_type)
 
 
-def collate(queries: Sequence[ModelInput]) -> ModelInput:
-    """Queries of one protocol and one shape as a batch.
+def collate(inputs: Sequence[ModelInput]) -> ModelInput:
+    """Inputs of one protocol and one shape as a batch.
 
     Raises:
-        ValueError: their answers are not read in the same way.
+        ValueError: they differ in prediction type.
     """
-    if len({q.prediction_type for q in queries}) != 1:
-        raise ValueError("queries whose answers are read differently cannot be one batch")
+    if len({q.prediction_type for q in inputs}) != 1:
+        raise ValueError(
+            "inputs of several prediction types cannot be one batch; collate those of one protocol"
+        )
     x, t, state, alpha, sigma = (
-        torch.cat([getattr(q, name) for q in queries]) for name in ("x", "t", "state", "alpha", "sigma")
+        torch.cat([getattr(q, name) for q in inputs]) for name in ("x", "t", "state", "alpha", "sigma")
     )
-    return ModelInput(x, t, state, alpha, sigma, queries[0].prediction_type)
+    return ModelInput(x, t, state, alpha, sigma, inputs[0].prediction_type)
 
 
 @dataclass(frozen=True)
 class DenoiserOutput:
-    """The latent ``b z h w`` that leaves the protocol, and the features of the last look."""
+    """The latent ``b z h w`` that a protocol predicts, and the features of the last denoising step."""
 
     x0: Tensor
     features: tuple[Tensor, ...] = ()

@@ -26,9 +26,8 @@ class Noise:
         family: ``scaled_linear`` is linear in the square root, ``power`` in the ``exponent``-th root.
         exponent: of ``power``.
         zero_snr: rescaled so that the last step is pure noise (Lin et al. 2024).
-        prediction_type: what the network says.
-        set_alpha_to_one: whether the last step of a walk goes to the clean latent, or to the first time step's level
-            (diffusers' ``set_alpha_to_one``).
+        prediction_type: of the network.
+        set_alpha_to_one: whether the last step leads to the clean latent, or to the level of the first time step.
         steps: training time steps.
     """
 

@@ -1,4 +1,4 @@
-"""One look and done."""
+"""One-step prediction from the clean image latent."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .model_input import ClassLabels, DenoiseFn, DenoiserOutput, ModelInput, Num
 
 @checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class OneStep:
-    """One look at the clean image latent (GenPercept, eq. 11-12; Lotus).
+    """One forward pass on the clean image latent (GenPercept, eq. 11-12; Lotus).
 
     This is deterministic multi-step diffusion with the image latent as the noise and beta = (1, 1): alpha is 0
-    and sigma is 1 at every time step, so a v-prediction is minus the answer, an x0-prediction the answer itself, and
-    ten steps are one. The labels are not touched in making the query, so an invalid label cannot leak.
+    and sigma is 1 at every time step, so a v-prediction is minus x0, an x0-prediction x0 itself, and ten steps equal
+    one. The input does not depend on the labels, so an invalid label cannot leak into it.
 
     Attributes:
-        timestep: what the network is told (GenPercept 1, Lotus 999).
+        timestep: the time step of the network (GenPercept 1, Lotus 999).
         prediction_type: ``v`` (GenPercept) or ``x0`` (Lotus).
-        condition: ``replace``: the network is shown the image latent alone; ``concat``: image latent, then a state.
-        start: the state where there is one: ``gaussian`` (Lotus-G) or ``zeros``.
-        train_timesteps: the time step told in training: the ``same``, or a ``random`` one (GenPercept's default).
+        condition: ``replace``: the input is the image latent; ``concat``: image latent and state, on channels.
+        start: the state of ``concat``: ``gaussian`` (Lotus-G) or ``zeros``.
+        train_timesteps: in training: the ``same`` one, or a ``random`` one (GenPercept's default).
         encode: image latents are the posterior's ``mode``, or a ``sample`` of it (Lotus).
-        class_labels: numbers given to a network with a class embedding: Lotus' task switch.
-        num_outputs: how many targets the network answers at once, each with the channels of a latent.
-        add_noise: whether the image latent is shown with the noise of the time step told (Diff-2-in-1's release, at 0);
-            where features are read, and not the answer.
+        class_labels: input of a network with a class embedding: Lotus' task switch.
+        num_outputs: how many targets the network predicts at once, each with the channels of a latent.
+        add_noise: whether the noise of the time step is added to the image latent (Diff-2-in-1's release, at 0); for
+            heads that read features.
     """
 
     timestep: TimeStep = 1
@@ -48,14 +48,16 @@ class OneStep:
     def __post_init__(self) -> None:
         if self.condition == "replace" and self.num_outputs != 1:
             raise ValueError(
-                f"{self.num_outputs} outputs need condition='concat': the image latent is only one part's size"
+                f"{self.num_outputs} outputs need condition='concat': the image latent has the size of one"
             )
         if self.add_noise and self.condition != "replace":
-            raise ValueError("add_noise is about the image latent alone: it needs condition='replace'")
+            raise ValueError(
+                "add_noise is for an input of the image latent alone: it needs condition='replace'"
+            )
 
     @property
     def is_stochastic(self) -> bool:
-        """Whether two seeds give two answers."""
+        """Whether the prediction depends on the seed."""
         return (
             self.add_noise
             or self.encode == "sample"
@@ -63,10 +65,10 @@ class OneStep:
         )
 
     def channels(self, latent: int) -> int:
-        """What a network with latents of ``latent`` channels is shown."""
+        """Input channels of a network with latents of ``latent`` channels."""
         return latent * (1 + self.num_outputs) if self.condition == "concat" else latent
 
-    def _query(self, image: Tensor, t: Tensor, rng: Rngs, schedule: Schedule) -> ModelInput:
+    def _input(self, image: Tensor, t: Tensor, rng: Rngs, schedule: Schedule) -> ModelInput:
         b, z, h, w = image.shape
         zero = image.new_zeros(b, 1, 1, 1)
         if self.add_noise:
@@ -78,13 +80,13 @@ class OneStep:
         return ModelInput(torch.cat([image, state], 1), t, state, zero, zero + 1, self.prediction_type)
 
     def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> ModelInput:
-        """What to show the network in training, for latents ``b z h w`` of image and target."""
+        """The network's input in training, for latents ``b z h w`` of image and target."""
         t = torch.full((len(image),), self.timestep)
         if self.train_timesteps == "random":
             t = torch.randint(schedule.steps, (len(image),), generator=rng)
-        return self._query(image, t.to(image.device), rng, schedule)
+        return self._input(image, t.to(image.device), rng, schedule)
 
-    def sample(self, look: DenoiseFn, image: Tensor, rng: Rngs, schedule: Schedule) -> DenoiserOutput:
-        """The answer for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
+    def sample(self, denoise: DenoiseFn, image: Tensor, rng: Rngs, schedule: Schedule) -> DenoiserOutput:
+        """The prediction for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
         t = torch.full((len(image),), self.timestep, device=image.device)
-        return look(self._query(image, t, rng, schedule))
+        return denoise(self._input(image, t, rng, schedule))
