@@ -343,7 +343,7 @@ def test_a_second_encoder_is_refused(recipe, monkeypatch):
         name = "other"
 
     monkeypatch.setitem(IMAGE_ENCODERS, "other", Other)
-    with pytest.raises(ValueError, match="leave image_encoder.name out"):
+    with pytest.raises(ValueError, match=r"leave image_encoder\.name out"):
         starting_point(recipe.replace(model={"image_encoder": {"name": "other"}}))
     with pytest.raises(ValueError, match="known: efficientnet-lite0"):
         recipe.replace(model={"image_encoder": {"name": "resnet"}})
