@@ -1,7 +1,7 @@
-"""Depths that are no metres: millimetres without a scale, planes that stand for "no value", overflowed half floats.
+"""Checks of depths in metres: millimetres without a scale, planes that mean "no value", overflowed half floats.
 
 Each is refused where it is read, so training and evaluation meet it as `validate` does. A `valid_range` in the
-descriptor says what is meant, and is believed.
+descriptor turns these checks off.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MEDIAN = 300.0
 _NEAREST = 0.02
 # Whole numbers of metres up to here are a coincidence of a flat scene; above, they are millimetres.
 _WHOLE = 100.0
-# No depth is larger; what is, stands for something else.
+# No depth is larger; a larger value is a mark.
 _FARTHEST = 1e6
 # A plane: the largest depth, on so large a share of the pixels and so many of them, and so many times farther than
 # all others.
@@ -32,12 +32,12 @@ _SAMPLED = 65536
 
 
 def depth_problem(z: Tensor, valid: Tensor, how: Mapping[str, Any], raw: np.ndarray) -> str:
-    """What is absurd about a depth in metres, with what to do; empty where nothing is.
+    """What is impossible about a depth in metres, and what to do; empty for nothing.
 
     Args:
         z: ``1 h w`` metres.
         valid: bool ``1 h w``.
-        how: its descriptor. With a `valid_range`, or `relative` depths, nothing but an overflow is absurd.
+        how: its descriptor. With a `valid_range`, or `relative` depths, only an overflow is reported.
         raw: as it was stored.
     """
     if raw.dtype == np.float16 and (problem := _half_problem(raw, how)):
@@ -72,7 +72,7 @@ def _half_problem(raw: np.ndarray, how: Mapping[str, Any]) -> str:
 
 
 def _plane_problem(found: Tensor) -> str:
-    """A far plane that stands for "no value"."""
+    """A far plane that means "no value"."""
     top = float(found.max())
     at_top = found == top
     share, rest = float(at_top.float().mean()), found[~at_top]
@@ -116,16 +116,14 @@ def _unit_problem(found: Tensor, how: Mapping[str, Any]) -> str:
     median, scale = float(sampled.median()), float(how.get("scale", 1.0))
     high = float(torch.quantile(sampled, 0.98))
     whole = bool((sampled == sampled.round()).all()) and len(sampled.unique()) > 1
-    way_out = (
+    remedy = (
         f'Set "scale": {scale / 1000:g} in its descriptor for millimetres; if these are metres, set "valid_range": '
         "[0, the farthest]"
     )
     if median > _MEDIAN:
-        return f"its median is {median:g} m, which is no metres. {way_out}"
+        return f"its median is {median:g} m, which cannot be metres. {remedy}"
     if whole and high > _WHOLE:
-        return (
-            f"all of it are whole numbers, up to {float(found.max()):g} m: these are millimetres. {way_out}"
-        )
+        return f"all of it are whole numbers, up to {float(found.max()):g} m: these are millimetres. {remedy}"
     if high < _NEAREST:
         return (
             f'98 % of it is nearer than {high:g} m, which is no scene. Is "scale": {scale:g} applied to metres? Set it '

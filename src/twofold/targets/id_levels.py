@@ -65,9 +65,7 @@ def _by_color(raw: Tensor, palette: Any, unknown: Tensor) -> Tensor:
     strange = (keys[place] != packed)[None] & ~unknown
     if bool(strange.any()):
         color = raw[:, strange[0]][:, 0].long().tolist()
-        raise ValueError(
-            f"the colour {color} is not in the palette, nor named by 'ignore'; mend the descriptor"
-        )
+        raise ValueError(f"the colour {color} is not in the palette, nor in 'ignore'; fix the descriptor")
     return order[place][None].float()
 
 

@@ -1,6 +1,6 @@
 """From the channels, palette and opacity of a stored label to the levels that its target is decoded from.
 
-What cannot be wrong is converted: grey stored as RGB, opaque alpha, a palette of greys (masks and mattes), the
+Unambiguous cases are converted: grey stored as RGB, opaque alpha, a palette of greys (masks and mattes), the
 indices of a palette (ids). Everything else is refused, with what was found and what to do.
 """
 
@@ -33,7 +33,7 @@ class Levels:
     Attributes:
         values: ``c h w`` float32, as stored.
         bits: of a stored number; 0 for floats.
-        raster: whether they come from a picture file, whose largest level stands for 1.
+        raster: whether they come from an image file, whose largest level is 1.
         lossy: whether they are near what was stored (JPEG).
     """
 
@@ -56,7 +56,7 @@ def format_of(how: Mapping[str, Any]) -> RasterFormat:
 
 
 def validity_levels(raw: Tensor, stored: RasterFormat) -> Tensor:
-    """The one channel of a mask that says where another target holds; levels and indices as stored.
+    """The one channel of a validity mask; levels and indices as stored.
 
     Raises:
         ValueError: its channels differ, or its alpha is not opaque.
@@ -91,14 +91,14 @@ def _is_color(raw: Tensor, color: Any) -> Tensor:
     """Where the channels of c h w are those of `color`: bool 1 h w."""
     if len(color) != raw.shape[0]:
         raise ValueError(
-            f"{list(color)} has {len(color)} channels, the map {raw.shape[0]}; mend the descriptor"
+            f"{list(color)} has {len(color)} channels, the map {raw.shape[0]}; fix the descriptor"
         )
-    wanted = raw.new_tensor([float(v) for v in color])[:, None, None]
-    return (raw == wanted).all(0, keepdim=True)
+    expected = raw.new_tensor([float(v) for v in color])[:, None, None]
+    return (raw == expected).all(0, keepdim=True)
 
 
 def value_list(values: Tensor) -> str:
-    """Stored numbers in words: each of them up to six, else their ends."""
+    """Stored numbers as text: all of them up to six, else their range."""
     found = values.unique().tolist()
     if len(found) > 6:
         return f"values from {found[0]:g} to {found[-1]:g}"

@@ -17,7 +17,7 @@ from .levels import DEFAULT_THRESHOLD, JPEG_ERROR, Levels, matches, value_list
 
 # Full scale of 8-bit levels, and the scale of a descriptor that names it.
 _BYTE = 255.0
-# A matte, or a trimap, whose largest number is below this is one stored in other levels than its scale says.
+# A matte or trimap whose largest value is below this has other levels than its scale implies.
 _FAINT = {"trimap": 0.25}
 _FAINT_ANY = 0.02
 # Distinct faint levels beside a full one are ids rather than soft edges when there are no more than this.
@@ -86,7 +86,7 @@ def _refuse_ambiguous(found: Tensor, threshold: float, top: float, levels: Level
     if error < high <= threshold:
         raise _ambiguous(found, threshold, levels, "background")
     if threshold < top / 4:
-        return  # "everything above 0 is foreground" is what the descriptor says
+        return  # the descriptor defines everything above 0 as foreground
     if threshold < low < top - error:
         raise _ambiguous(found, threshold, levels, "foreground")
     faint = found[(found > 0) & (found < top / 4)]
@@ -156,7 +156,7 @@ def check_share(name: str, value: Tensor, valid: Tensor) -> None:
     _check_share(name, value[valid], "bring it to that range")
 
 
-def _check_share(name: str, found: Tensor, way_out: str) -> None:
+def _check_share(name: str, found: Tensor, remedy: str) -> None:
     if found.numel() and not bool(((found >= -1e-3) & (found <= 1 + 1e-3)).all()):
         low, high = float(found.min()), float(found.max())
-        raise ValueError(f"{name} goes from {low:g} to {high:g}, not 0 to 1; {way_out}")
+        raise ValueError(f"{name} goes from {low:g} to {high:g}, not 0 to 1; {remedy}")

@@ -57,7 +57,7 @@ class TargetSpec:
     is_share = False
     # Whether values are heatmaps of points, a channel each.
     is_points = False
-    # Whether a map's mean, smallest and largest value say something about it.
+    # Whether a map's smallest and largest value are informative.
     has_range = True
 
     def read_levels(self, raw: Tensor, how: Descriptor, stored: RasterFormat | None) -> Levels:
@@ -92,7 +92,7 @@ class TargetSpec:
         """Stored levels to the target ``c h w`` float32 in its unit, and where it is valid, bool ``1 h w``.
 
         Raises:
-            ValueError: the descriptor does not say enough, or the values cannot be those of the target.
+            ValueError: the descriptor is incomplete, or the values cannot be those of the target.
         """
         value = stored.values * float(how.get("scale", 1.0)) + float(how.get("offset", 0.0))
         valid = value.isfinite().all(0, keepdim=True) & ~levels.matches(stored.values, how.get("invalid"))

@@ -86,10 +86,10 @@ def semantic_logits_task(
     Its encoded targets are not images: they have one channel, the ids, and predictions one per class. They have no
     latent, so only a head with ``Task.out_channels`` channels can be trained.
     """
-    drawn = semantic_task(classes, ignore, name, prompt, target_key)
-    n = len(drawn.classes)
+    colored = semantic_task(classes, ignore, name, prompt, target_key)
+    n = len(colored.classes)
     return replace(
-        drawn,
+        colored,
         encode=partial(encode_ids, classes=n, ignore=ignore),
         decode=decode_logits,
         losses={"cross_entropy": cross_entropy},

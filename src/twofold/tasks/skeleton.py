@@ -21,8 +21,8 @@ def encode(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         found = peaks(target)
         labelled = target.flatten(2).amax(-1) > 0
         size = (int(target.shape[-2]), int(target.shape[-1]))
-        drawn = [draw(p[None, :, :2], k[None], size) for p, k in zip(found, labelled, strict=True)]
-        target = torch.stack(drawn).to(target)
+        images = [draw(p[None, :, :2], k[None], size) for p, k in zip(found, labelled, strict=True)]
+        target = torch.stack(images).to(target)
     return encode_image(target, valid)
 
 

@@ -93,7 +93,7 @@ class Task:
 
     @property
     def out_channels(self) -> int:
-        """Channels that a head is made for: ``paints`` where it is pred, else those of a map."""
+        """Channels of a head's output: `head_channels`, else those of a map."""
         return self.head_channels or self.channels
 
     @property

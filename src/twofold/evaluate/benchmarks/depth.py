@@ -114,7 +114,9 @@ PROTOCOLS = (
 _AFFINE = (MARIGOLD_LS, MARIGOLD_LS_DISP, LS_SQRT_DISP, LS_LOG)
 _ALL = (*_AFFINE, SCALE, MEDIAN, VPD_METRIC)
 
-_DIODE_NOTES = "Outdoor images dominate the mean: compare indoor and outdoor separately. Edges of the truth are noisy."
+_DIODE_NOTES = (
+    "Outdoor images dominate the mean: compare indoor and outdoor separately. Edges of the truth are noisy."
+)
 
 
 def _depth(
