@@ -145,7 +145,7 @@ class _Chat:
         return ["".join(map(str, row)) for row in tokens.tolist()]
 
 
-def test_a_network_that_follows_instructions_is_asked_and_its_question_is_cut_off():
+def test_the_prompt_of_an_instruction_model_is_cut_off():
     chat = _Chat()
     captioner = Captioner("chat", chat, chat, chat, chat=True)
     assert captioner([world.sphere(0, 16).image] * 2) == ["99", "99"]

@@ -1,4 +1,4 @@
-"""Evaluations: one number however the work was cut up, every skipped image reported, nothing mixed."""
+"""Evaluations: scores do not depend on how the work is divided, and every skipped image is reported."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def test_the_effort_of_a_perfect_mask_is_none(data: Path, tmp_path: Path) -> Non
 # ---- every skipped image is reported
 
 
-def test_broken_and_missing_predictions_are_named_and_counted(
+def test_damaged_and_missing_predictions_are_listed_and_counted(
     data: Path, roots: dict[str, Path], tmp_path: Path
 ) -> None:
     root = guesses(data, tmp_path / "broken", "depth")
@@ -247,7 +247,7 @@ def test_a_prediction_that_changed_is_scored_anew(data: Path, roots: dict[str, P
     assert numbers(after) == numbers(scored(data, root, LS, tmp_path / "fresh"))
 
 
-def test_samples_without_truth_are_skipped_and_said(
+def test_samples_without_truth_are_skipped_and_reported(
     data: Path, roots: dict[str, Path], tmp_path: Path
 ) -> None:
     found = scored(data, roots["depth"], LS.with_rules(valid_range=(1.45, 1.55)), tmp_path / "narrow")
@@ -292,7 +292,7 @@ def test_two_processes_do_not_write_one_file(data: Path, roots: dict[str, Path],
     assert len(list(run(job))) == 5
 
 
-def test_pictures_no_camera_took_are_refused(roots: dict[str, Path], tmp_path: Path) -> None:
+def test_rendered_and_generated_images_are_refused(roots: dict[str, Path], tmp_path: Path) -> None:
     data = folder(tmp_path / "rendered", kind="rendered")
     with pytest.raises(EvaluationError, match="--allow-synthetic"):
         scored(data, roots["depth"], LS, tmp_path / "out")
@@ -304,7 +304,7 @@ def test_pictures_no_camera_took_are_refused(roots: dict[str, Path], tmp_path: P
     scored(data, roots["normals"], sintel.protocol(), tmp_path / "sintel", benchmark=sintel)
 
 
-def test_a_benchmark_says_when_its_pictures_are_not_all_there(
+def test_missing_images_of_a_benchmark_are_reported(
     data: Path, roots: dict[str, Path], tmp_path: Path
 ) -> None:
     bench = get_benchmark("diode-depth")
@@ -371,7 +371,7 @@ def test_a_list_cannot_lead_out_of_its_folder(data: Path, roots: dict[str, Path]
     assert "outside the folder" in found["failed"][0]["error"]
 
 
-def test_what_twofold_predict_writes_is_known_by_its_picture(data: Path, tmp_path: Path) -> None:
+def test_rows_of_predict_are_paired_by_image_digest(data: Path, tmp_path: Path) -> None:
     source = Folder(data)
     inputs = [Input(source.root / row["file_name"], f"n{i}") for i, row in enumerate(source.rows[:2])]
     job = Job({"depth": eyes()}, {"depth": {}}, tmp_path / "maps", 0, LS.seed)
@@ -432,7 +432,7 @@ def test_a_fit_on_fewer_columns_is_still_applied_to_all() -> None:
     assert torch.equal(align_prediction(bent, target, valid, LS.with_rules(fit_columns=64)), whole)
 
 
-def test_predictions_of_other_sizes_are_brought_to_their_pictures() -> None:
+def test_predictions_of_other_sizes_are_resized_to_their_images() -> None:
     ids = torch.tensor([[[0.0, 2.0]]])
     assert set(resize_to_target(ids, torch.zeros(1, 4, 8), "semantic").unique().tolist()) == {0.0, 2.0}
     vectors = resize_to_target(torch.randn(3, 4, 4), torch.zeros(3, 16, 16), "normals")

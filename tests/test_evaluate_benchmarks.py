@@ -1,4 +1,4 @@
-"""Every benchmark from end to end: a fake copy of its data, in its native form, is converted, answered and scored."""
+"""Every benchmark from end to end: a small copy of its data in its native layout is converted, predicted and scored."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def perfect(one: Sample, target: str, align: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", [n for n in BENCHMARKS if n != "coco-keypoints"])
-def test_a_perfect_answer_to_a_benchmark_is_perfect(
+def test_a_perfect_prediction_scores_perfectly_on_every_benchmark(
     name: str, folders: dict[tuple[str, str], Folder], tmp_path: Path
 ) -> None:
     bench = get_benchmark(name)

@@ -122,7 +122,9 @@ def test_metric_protocols_fit_nothing(data: Path, tmp_path: Path) -> None:
     assert fit_diagnostics(one.targets["depth"], one, get_eval_protocol("depth/vpd-metric")) == {}
 
 
-def test_the_terminal_says_so(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_prints_the_warnings(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "inverse"
     for one in Folder(data):
         stored(root, str(one.id), predicted(one, "disparity"))

@@ -1,4 +1,4 @@
-"""Reports: everything that decides a number stands beside it, and what is not comparable is not compared."""
+"""Reports: they contain everything that decides a number, and mark what is not comparable."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_a_page_needs_nothing_but_itself(data: Path, tmp_path: Path) -> None:
     assert f"{report['scores']['abs_rel']:.4f}" in page.words
 
 
-def test_the_report_says_all_that_decides(data: Path, tmp_path: Path) -> None:
+def test_the_report_has_all_that_decides_a_number(data: Path, tmp_path: Path) -> None:
     report = model_report(data, tmp_path)
     assert report == read_report(tmp_path) == read_report(tmp_path / "report.json")
     assert json.loads(
@@ -126,7 +126,7 @@ def test_the_report_says_all_that_decides(data: Path, tmp_path: Path) -> None:
     ("normals", "normal/dsine"), ("mask", "mask/plain"), ("matting", "matting/p3m-whole"), ("semantic", "seg/miou"),
     ("parts", "mtl/invpt-parts"),
 ])  # fmt: skip
-def test_every_kind_of_truth_is_drawn(target: str, name: str, data: Path, tmp_path: Path) -> None:
+def test_every_kind_of_truth_has_example_images(target: str, name: str, data: Path, tmp_path: Path) -> None:
     root = guesses(data, tmp_path / "guesses", target)
     run_and_report(
         *evaluation_from_files(EvalRequest(Folder(data), get_eval_protocol(name), tmp_path / "out"), root)
@@ -252,7 +252,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path) -> None:
         read_report(tmp_path)
 
 
-def test_a_picture_becomes_a_small_jpeg() -> None:
+def test_an_image_becomes_a_small_jpeg() -> None:
     import base64
     import io
 
@@ -308,7 +308,7 @@ class Knows(Eyes):
         return Prediction(self.task, found, image, {}, "keypoints", None)
 
 
-def test_people_are_counted_over_the_set(tmp_path: Path) -> None:
+def test_people_are_scored_over_the_set(tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
     source = Folder(people(tmp_path / "people"))
     protocol = get_eval_protocol("pose/coco-kp")

@@ -1,4 +1,4 @@
-"""Laws of drawing: a picture depends on its caption, its seed and its own start only."""
+"""An image depends on its caption, its seed and its own start image only."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_three_together_are_three_alone(draw):
         )
 
 
-def test_the_same_seed_draws_the_same_and_another_does_not(draw):
+def test_the_same_seed_gives_the_same_image_and_another_does_not(draw):
     first = draw(["a red chair"], size=(32, 32), seed=1)
     assert torch.equal(first, draw(["a red chair"], size=(32, 32), seed=1))
     assert not torch.equal(first, draw(["a red chair"], size=(32, 32), seed=2))

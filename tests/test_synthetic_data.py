@@ -1,4 +1,4 @@
-"""Laws of creation: a sample is a function of its source, its index and the settings; its row says all of it."""
+"""A generated sample is a function of its source, its index and the configuration, and its row records all of them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_another_index_seed_or_strength_is_another_sample(creator, net, predicto
             assert not torch.equal(pictures[i].image, pictures[j].image)
 
 
-def test_a_label_is_what_the_predictor_says_of_the_stored_picture(creator, predictors):
+def test_a_label_is_the_prediction_for_the_stored_image(creator, predictors):
     made = creator.generate([sphere(0, 40)])[0]
     assert torch.equal((made.image * 255).round() / 255, made.image)
     depth, normals = (predictors[n](made.image).map for n in ("depth", "normals"))
@@ -123,7 +123,7 @@ def test_a_label_can_be_read_off_the_last_look(net, predictors):
     )
 
 
-def test_a_head_that_knows_how_sure_it_is_is_asked(net):
+def test_the_uncertainty_of_a_head_is_a_score(net):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         head = make_head("bae", net, 3).eval()
@@ -224,7 +224,7 @@ def test_squeezed_as_the_original_squeezes():
 
 
 @pytest.mark.parametrize("name", ["depth", "disparity", "sqrt_disparity", "log_depth"])
-def test_relative_depth_is_learned_exactly_by_the_task_of_its_space(name):
+def test_relative_depth_is_the_exact_training_target_of_its_space(name):
     task = TASKS[name]
     d = torch.rand(1, 1, 24, 24, generator=torch.Generator().manual_seed(0))
     valid = torch.ones_like(d, dtype=torch.bool)
@@ -463,7 +463,7 @@ def test_what_is_no_number_is_not_taken_for_a_sample(net, predictors):
         SyntheticDataGenerator(net, {"depth": broken}, QUICK, {}).generate([sphere(0, 32)])
 
 
-def test_networks_that_draw_no_pictures_are_refused(net, predictors):
+def test_networks_that_generate_no_images_are_refused(net, predictors):
     class Two(torch.nn.Module):
         input_channels, latent_channels = 8, 4
 

@@ -1,4 +1,4 @@
-"""Laws of a job of creation: killed, shared or continued it ends with the same bytes, and every row says it all."""
+"""Creation over a folder: killed, sharded or resumed, it ends with the same bytes and complete rows."""
 
 from __future__ import annotations
 
@@ -276,7 +276,7 @@ def test_what_misses_a_threshold_is_listed_and_not_stored(creator, sources, tmp_
         list(create_samples(creator, sources, out))
 
 
-def test_a_source_that_cannot_be_read_is_told_and_the_others_are_made(creator, sources, tmp_path):
+def test_an_unreadable_source_is_reported_and_the_others_are_created(creator, sources, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(sources.root, broken)
     (broken / sources.rows[1]["file_name"]).write_bytes(b"no picture")
@@ -343,7 +343,7 @@ def test_the_official_layout_is_read_and_written(creator, nyu, tmp_path):
         export_official(made, tmp_path / "dataset", 300)
 
 
-def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
+def test_the_command_creates_and_reports(sources, tiny_model, tmp_path, capsys):
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
     command = [
         "create",
@@ -382,7 +382,7 @@ def test_the_command_creates_and_says_so(sources, tiny_model, tmp_path, capsys):
         assert error.count("\n") == 1
 
 
-def test_every_task_with_a_painted_target_can_be_stored(model, sources, tmp_path):
+def test_every_task_with_an_image_target_can_be_stored(model, sources, tmp_path):
     from twofold.backbones import new
     from twofold.heads import LatentHead
     from twofold.predict.diffusion import DiffusionPredictor

@@ -1,4 +1,4 @@
-"""What strength does, with the trained network: near 0 the source comes back, and farther is farther."""
+"""Strength with the trained network: near 0 the source is reconstructed, and the distance grows with it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_with_next_to_no_strength_the_source_comes_back_up_to_the_autoencoder(ne
 
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddim"])
-def test_the_farther_a_source_is_noised_the_farther_is_what_is_drawn(net, sources, sampler):
+def test_distance_to_the_source_grows_with_strength(net, sources, sampler):
     """The noise of each picture is the same at every strength."""
     images = torch.stack([s.image for s in sources])
     strengths = (0.1, 0.3, 0.6, 0.9)
