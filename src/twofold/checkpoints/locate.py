@@ -31,15 +31,13 @@ def looks_like_hub_id(name: str) -> bool:
 def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant: str = "") -> Path:
     """The local folder of a hub repository's ``parts``, from the hub's cache or downloaded into it.
 
-    HF_HOME, HF_HUB_OFFLINE, HF_TOKEN and the like mean what they mean to every tool. Safetensors are fetched; old
-    pickles only where there are none.
+    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN have their usual meaning. Safetensors are fetched, and old pickles only for
+    parts without them.
 
     Raises:
         ModelError: no such repository or revision, no access, or it is not in the cache and cannot be reached.
         DiskFullError: there is no space for it in the cache.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
@@ -49,38 +47,10 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
-    from huggingface_hub.file_download import repo_folder_name
 
-    dot = f".{variant}" if variant else ""
-    weights = [f"{p}/*{dot}{end}" for p in parts for end in (".safetensors", "-*-of-*.safetensors")] + [
-        f"{p}/*.safetensors.index*.json" for p in parts
-    ]
-    small = [f"{p}/{x}" for p in parts for x in ("*.json", "*.txt", "*.npy")] + [
-        "*.json",
-        "*.npy",
-        "*.md",
-        "texts.safetensors",
-        "empty_text_embed.safetensors",
-    ]
-    others = [] if variant else [f"{p}/*.{v}.safetensors" for p in parts for v in ("fp16", "non_ema", "bf16")]
     at = f" at revision {revision!r}" if revision else ""
     try:
-        with report_disk_full(Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))):
-            folder = Path(
-                snapshot_download(
-                    repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
-                )
-            )
-            # Old pickles only for the parts that have nothing else.
-            lost = [
-                p
-                for p in parts
-                if (folder / p / "config.json").exists() and not any((folder / p).glob("*.safetensors"))
-            ]
-            if lost:
-                pickles = [f"{p}/*{dot}.bin" for p in lost]
-                folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, *pickles]))
-        return folder
+        return _snapshot(repo, parts, revision, variant)
     except DiskFullError:
         raise
     except GatedRepoError as error:
@@ -96,9 +66,45 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
             raise ModelError(f"{repo} cannot be kept in the hub's cache ({error.strerror})") from error
         offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
         raise ModelError(
-            f"{repo}{at} is not in the hub's cache and {offline}; fetch it where there is a connection, or give a "
+            f"{repo}{at} is not in the hub's cache and {offline}; fetch it with a connection, or pass a "
             "local folder"
         ) from error
+
+
+def _snapshot(repo: str, parts: Sequence[str], revision: str | None, variant: str) -> Path:
+    """`fetch` without its messages."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.file_download import repo_folder_name
+
+    dot = f".{variant}" if variant else ""
+    weights = [f"{p}/*{dot}{end}" for p in parts for end in (".safetensors", "-*-of-*.safetensors")] + [
+        f"{p}/*.safetensors.index*.json" for p in parts
+    ]
+    small = [f"{p}/{x}" for p in parts for x in ("*.json", "*.txt", "*.npy")] + [
+        "*.json",
+        "*.npy",
+        "*.md",
+        "texts.safetensors",
+        "empty_text_embed.safetensors",
+    ]
+    others = [] if variant else [f"{p}/*.{v}.safetensors" for p in parts for v in ("fp16", "non_ema", "bf16")]
+    with report_disk_full(Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))):
+        folder = Path(
+            snapshot_download(
+                repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
+            )
+        )
+        # Old pickles only for the parts that have nothing else.
+        lost = [
+            p
+            for p in parts
+            if (folder / p / "config.json").exists() and not any((folder / p).glob("*.safetensors"))
+        ]
+        if lost:
+            pickles = [f"{p}/*{dot}.bin" for p in lost]
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, *pickles]))
+    return folder
 
 
 def fetch_base(family: str, parts: Sequence[str], given: str = "", variant: str = "") -> Path:
