@@ -7,7 +7,7 @@ Prints, for each batch, samples a minute and the shares of encoder, denoiser, de
 
 With ``--step``: the processor time (on a GPU, the time) of one self-improving step, in which half of the batch is
 labelled by the teacher, beside what the original's order of things would make of the same step. There teacher and
-student each encode the pictures and each ask the frozen network; here latents are kept on disk, and both read one look.
+student each encode the images and each run the frozen network; here latents are cached on disk, and both use one step's features.
 Steps of the two kinds take turns; they have the same weights, batch, head, losses, optimizer and average. So the ratio
 says what keeping and sharing save, and nothing about how fast either program is otherwise.
 """
@@ -62,7 +62,7 @@ class Clock:
         self.device, self.inside = device, False
 
     def now(self) -> float:
-        """Seconds, once the device has done what was asked of it."""
+        """Seconds, once the device has finished."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -97,11 +97,11 @@ def watched(creator: SyntheticDataGenerator, clock: Clock) -> SyntheticDataGener
 class Twice(DenoiserStage):
     """The original's order of things: a step as it is here, and before it all that is done there once more.
 
-    That is: the batch's pictures are encoded for the teacher and again for the student, and the frozen network is asked
+    That is: the batch's images are encoded for the teacher and again for the student, and the frozen network runs
     for the teacher alone.
     """
 
-    pixels: Tensor  # ``b 3 h w``, in place of the batch's pictures
+    pixels: Tensor  # ``b 3 h w``, in place of the batch's images
     spent: dict[str, list[float]]
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
@@ -121,7 +121,7 @@ class Twice(DenoiserStage):
 
 
 def spent(team: Team) -> float:
-    """Seconds of all processors of this process; on a GPU, of the clock, once the GPU has done what it was asked."""
+    """Seconds of all processors of this process; on a GPU, of the clock, once the GPU has finished."""
     if team.device.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -135,7 +135,7 @@ def step_costs(
     team = Team(device)
     with tempfile.TemporaryDirectory() as folder:
         recipe = _plan(Path(folder), head, batch, size)
-        told: dict[str, list[float]] = {"ours": [], "twice": []}
+        times: dict[str, list[float]] = {"ours": [], "twice": []}
         stages = {"ours": DenoiserStage, "twice": Twice}
         made: dict[str, tuple[Any, State]] = {}
         for name, kind in stages.items():
@@ -151,8 +151,8 @@ def step_costs(
                 began = spent(team)
                 update(stage, recipe, turn, state, team)
                 if turn:  # the first is not counted
-                    told[name].append(spent(team) - began)
-    ours, twice = (median(told[name]) for name in ("ours", "twice"))
+                    times[name].append(spent(team) - began)
+    ours, twice = (median(times[name]) for name in ("ours", "twice"))
     encode, look = (median(made["twice"][0].spent[part][1:]) for part in ("encode", "look"))
     print(
         f"{head}, batch {batch}, {size[1]}x{size[0]}: a step {ours:.3f} s; encoding twice and looking twice "
@@ -161,7 +161,7 @@ def step_costs(
 
 
 def _plan(folder: Path, head: str, batch: int, size: tuple[int, int]) -> Recipe:
-    """Two sources of pictures with nothing to see in them: with normals, and for the teacher to label."""
+    """Two sources of images of noise: with normals, and for the teacher to label."""
     rng = torch.Generator().manual_seed(0)
     known = torch.ones(1, *size, dtype=torch.bool)
     towards = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, *size)

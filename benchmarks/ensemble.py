@@ -64,12 +64,12 @@ def main() -> None:
     parser.add_argument("--noise", type=float, default=0.05)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    width, height = map(int, asked.size.split("x"))
-    rng = torch.Generator().manual_seed(asked.seed)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    width, height = map(int, args.size.split("x"))
+    rng = torch.Generator().manual_seed(args.seed)
     depth = truth(height, width, rng)
-    members, scale, shift = ensemble(depth, asked.members, asked.noise, rng)
+    members, scale, shift = ensemble(depth, args.members, args.noise, rng)
     given = ((members - shift[:, None, None, None]) / scale[:, None, None, None]).contiguous()
     compat(members[:2, :, :16, :16])  # its import is not its work
     ways: dict[str, tuple[Callable[[], Tensor], int]] = {
@@ -78,7 +78,7 @@ def main() -> None:
         "affine": (lambda: affine(members).map, 5),
         "diffusers ensemble_depth": (lambda: compat(members).map, 1),
     }
-    print(f"{asked.members} members of {height}x{width}, noise {asked.noise}, {asked.threads} threads\n")
+    print(f"{args.members} members of {height}x{width}, noise {args.noise}, {args.threads} threads\n")
     print("| way | seconds | error |\n|---|---|---|")
     print(f"| one member | | {error(members[0], depth):.2%} |")
     took = {}

@@ -110,7 +110,7 @@ def scores(task: str, checkpoint: Path, samples: Sequence[Sample], metrics: Sequ
 def constant(
     samples: Sequence[Sample], task: str, metrics: Sequence, answers: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Scores]]:
-    """Scores of answers that look at no picture."""
+    """Scores of answers that are independent of the image."""
     for name, answer in answers.items():
         total: dict[str, Tensor] = {}
         for sample in samples:
@@ -129,16 +129,16 @@ def row(name: str, runs: Sequence[Scores], shown: Sequence[str]) -> str:
     return f"| {name} | {len(runs)} | " + " | ".join(cells) + " |"
 
 
-def clothing(asked: argparse.Namespace) -> None:
+def clothing(args: argparse.Namespace) -> None:
     """Person masks."""
-    ids = Folder(asked.data).ids
+    ids = Folder(args.data).ids
     teach, test = (
-        mask_folder(asked.data, asked.out / n, i) for n, i in (("teach", ids[:600]), ("test", ids[600:]))
+        mask_folder(args.data, args.out / n, i) for n, i in (("teach", ids[:600]), ("test", ids[600:]))
     )
     samples = [s for s in Folder(test) if scorable(s, "mask")]
     shown = [m.name for m in MASK_METRICS]
     found: dict[str, list[Scores]] = {start: [] for start in STARTS}
-    for seed in range(asked.seeds):
+    for seed in range(args.seeds):
         for start, reset in STARTS.items():
             recipe = Recipe(
                 name=f"{start}-{seed}",
@@ -155,11 +155,11 @@ def clothing(asked: argparse.Namespace) -> None:
                 loss={"mask": {"bce": 1.0, "iou": 1.0}},
                 optimizer=OptimizerConfig(lr=1e-3, warmup_steps=10),
                 ema=EmaConfig(decay=0.95),
-                loop=LoopConfig(steps=asked.steps, batch_size=16, seed=seed, save_every=50),
+                loop=LoopConfig(steps=args.steps, batch_size=16, seed=seed, save_every=50),
                 validation=ValidationConfig(every=0),
             )
             found[start].append(
-                scores("mask", finished(recipe, asked.out / recipe.name), samples, MASK_METRICS)
+                scores("mask", finished(recipe, args.out / recipe.name), samples, MASK_METRICS)
             )
             print(row(recipe.name, found[start][-1:], shown), flush=True)
     shapes = [resize(s.targets["mask"], CONSTANT) for s in Folder(teach)]
@@ -168,7 +168,7 @@ def clothing(asked: argparse.Namespace) -> None:
         "all foreground": torch.ones(1, *CONSTANT),
     }
     print(
-        f"\n{len(samples)} test pictures\n\n| start | seeds | "
+        f"\n{len(samples)} test images\n\n| start | seeds | "
         + " | ".join(shown)
         + " |\n|---|---|---|---|---|"
     )
@@ -178,29 +178,29 @@ def clothing(asked: argparse.Namespace) -> None:
         print(row(name, [scored], shown))
 
 
-def rooms(asked: argparse.Namespace) -> None:
+def rooms(args: argparse.Namespace) -> None:
     """Depth and normals, knob by knob."""
-    samples = list(Folder(asked.test))
+    samples = list(Folder(args.test))
     depth, normals = (DEPTH["abs_rel"], DEPTH["delta1"]), (NORMALS["mean"], NORMALS["below_11.25"])
     shown = [m.name for m in (*depth, *normals)]
     found: dict[tuple[str, str], list[Scores]] = {}
-    for seed in range(asked.seeds):
+    for seed in range(args.seeds):
         for start, reset in STARTS.items():
             for knob, changes in KNOBS.items():
                 recipe = Recipe(
                     name=f"{start}-{knob.replace(' ', '')}-{seed}",
                     model=DenoiserConfig(init_from="embedded", reset=reset),
                     data=DataConfig(
-                        sources=(Source(path=str(asked.data)),),
+                        sources=(Source(path=str(args.data)),),
                         task_weights={"depth": 1.0, "normals": 1.0},
                         size=(144, 192),
                     ),
                     optimizer=OptimizerConfig(lr=3e-4, warmup_steps=20),
                     ema=EmaConfig(decay=0.97),
-                    loop=LoopConfig(steps=asked.steps, batch_size=8, seed=seed, save_every=50),
+                    loop=LoopConfig(steps=args.steps, batch_size=8, seed=seed, save_every=50),
                     validation=ValidationConfig(every=0),
                 ).replace(**changes)
-                checkpoint = finished(recipe, asked.out / recipe.name)
+                checkpoint = finished(recipe, args.out / recipe.name)
                 one = scores("depth", checkpoint, samples, depth) | scores(
                     "normals", checkpoint, samples, normals
                 )
@@ -217,7 +217,7 @@ def rooms(asked: argparse.Namespace) -> None:
 def _room_constants(
     samples: Sequence[Sample], depth: Sequence, normals: Sequence
 ) -> Iterator[tuple[str, Scores]]:
-    """The best fits to the truth that look at no picture, with normals that all face the camera."""
+    """The best fits to the truth that are independent of the image, with normals that all face the camera."""
     facing = next(
         constant(
             samples, "normals", normals, {"": torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 8, 8)}
@@ -242,9 +242,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    {"clothing": clothing, "rooms": rooms}[asked.study](asked)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    {"clothing": clothing, "rooms": rooms}[args.study](args)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does self-improving help? A few labels; then more training on them alone, or on them and on created pictures.
+"""Does self-improving help? A few labels; then more training on them alone, or on them and on created images.
 
     twofold render --count 300 --seed 3 --spp 4 --out data/rooms-few
     twofold render --count 300 --seed 9003 --out data/rooms-test
@@ -56,11 +56,11 @@ class Arm:
     """What is done after the warm-up.
 
     Attributes:
-        labels: of created pictures: ``teacher``, ``stored``, or none for real pictures alone.
+        labels: of created images: ``teacher``, ``stored``, or none for real images alone.
         create: changes to how they are created.
         plan: changes to the plan, such as ``share``.
         recipe: changes to the training.
-        data_of: the arm whose created pictures are used; the arm's own where empty. ``real``: other pictures of the
+        data_of: the arm whose created images are used; the arm's own where empty. ``real``: other images of the
             same folder, as many as are labelled, in their place: what a perfect generator would draw.
     """
 
@@ -79,15 +79,15 @@ ARMS: dict[str, Arm] = {
     ),
 }
 SWEEP: dict[str, Arm] = {
-    "other real pictures, teacher": Arm(data_of="real"),
-    "other real pictures, true labels": Arm(
+    "other real images, teacher": Arm(data_of="real"),
+    "other real images, true labels": Arm(
         labels="stored", recipe={"ema": {"decay": 0.0, "update_every": 0}}, data_of="real"
     ),
     "strength 0.4": Arm(create={"strength": 0.4}),
     "strength 0.6": Arm(create={"strength": 0.6}),
     "no guidance": Arm(create={"guidance": 1.0}),
     "decay 0.998, as published": Arm(recipe={"ema": {"decay": 0.998}}, data_of="self-improving"),
-    "ten pictures of each": Arm(plan={"per_image": 10}),
+    "ten images of each": Arm(plan={"per_image": 10}),
     "a created one in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
     "labels read off the drawing": Arm(labels="stored", create={"label_mode": "denoise"}),
     "labels hold all over": Arm(create={"mask": "all"}),
@@ -95,43 +95,43 @@ SWEEP: dict[str, Arm] = {
 }
 
 
-def warm_up(asked: argparse.Namespace, seed: int) -> Recipe:
+def warm_up(args: argparse.Namespace, seed: int) -> Recipe:
     """A head on the frozen network, from few labels."""
     return Recipe(
         name=f"warm-{seed}",
         model=DenoiserConfig(
-            init_from=asked.start,
+            init_from=args.start,
             reset=("heads",),
             unet="frozen",
             text_encoder="frozen",
-            head=HeadConfig(name=asked.head),
+            head=HeadConfig(name=args.head),
             latent_loss_weight=0.0,
             pixel_loss_weight=1.0,
         ),
         data=DataConfig(
-            sources=(Source(path=str(asked.data), limit=asked.labelled),),
+            sources=(Source(path=str(args.data), limit=args.labelled),),
             task_weights={"depth": 1.0, "normals": 1.0},
             size=(144, 192),
         ),
-        optimizer=OptimizerConfig(lr=asked.lr, schedule="constant", warmup_steps=10),
+        optimizer=OptimizerConfig(lr=args.lr, schedule="constant", warmup_steps=10),
         ema=EmaConfig(decay=0.97),
-        loop=LoopConfig(steps=asked.warm, batch_size=8, seed=seed, save_every=100),
+        loop=LoopConfig(steps=args.warm, batch_size=8, seed=seed, save_every=100),
         validation=ValidationConfig(every=0),
     )
 
 
-def after(asked: argparse.Namespace, seed: int, warm: Path) -> Recipe:
+def after(args: argparse.Namespace, seed: int, warm: Path) -> Recipe:
     """What every arm does from there: the same steps at a rate that falls.
 
     The published teacher keeps 4 % of the warm-up (0.998 every 40 of some 65,000 examples); so does this one, of fewer.
     """
-    moves = asked.steps * 8 // 40
-    return warm_up(asked, seed).replace(
+    moves = args.steps * 8 // 40
+    return warm_up(args, seed).replace(
         name=f"after-{seed}",
-        model={"init_from": str(warm), "reset": (), "unet": asked.unet},
-        optimizer={"schedule": "cosine", "lr": asked.lr if asked.unet == "frozen" else asked.lr / 4},
+        model={"init_from": str(warm), "reset": (), "unet": args.unet},
+        optimizer={"schedule": "cosine", "lr": args.lr if args.unet == "frozen" else args.lr / 4},
         ema={"decay": round(0.04 ** (1 / moves), 4), "update_every": 40},
-        loop={"steps": asked.steps},
+        loop={"steps": args.steps},
     )
 
 
@@ -143,19 +143,19 @@ def trained(recipe: Recipe, run: Path) -> Path:
     return run
 
 
-def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm: Path) -> Path:
+def trained_arm(name: str, arm: Arm, args: argparse.Namespace, seed: int, warm: Path) -> Path:
     """The folder of an arm's finished training, which has ``checkpoint`` and ``student``."""
-    place = asked.out / f"{slug(name)}-{seed}"
-    recipe = after(asked, seed, warm / "checkpoint").replace(**arm.recipe)
+    place = args.out / f"{slug(name)}-{seed}"
+    recipe = after(args, seed, warm / "checkpoint").replace(**arm.recipe)
     options: dict[str, Any] = {**CREATE, "seed": seed, **arm.create}
     if not arm.labels:
         return kept(recipe, trained(recipe, place))
     if arm.data_of:
         share = arm.plan.get("share", 1.0)
         if arm.data_of == "real":
-            created = others(asked)
+            created = others(args)
         else:
-            drawn = trained_arm(arm.data_of, ARMS[arm.data_of], asked, seed, warm)
+            drawn = trained_arm(arm.data_of, ARMS[arm.data_of], args, seed, warm)
             created = drawn / "round-1" / "created-0"
         source = {"path": str(created), "share": share, "labels": arm.labels}
         recipe = recipe.replace(data={"sources": [*(s.model_dump() for s in recipe.data.sources), source]})
@@ -167,14 +167,14 @@ def trained_arm(name: str, arm: Arm, asked: argparse.Namespace, seed: int, warm:
     return place
 
 
-def others(asked: argparse.Namespace) -> Path:
-    """A data folder of as many pictures as are labelled, none of which is, read in place."""
-    folder, place = Folder(asked.data), asked.out / "others"
-    used = set(Source(path=str(asked.data), limit=asked.labelled).indices(len(folder)))
+def others(args: argparse.Namespace) -> Path:
+    """A data folder of as many images as are labelled, none of which is, read in place."""
+    folder, place = Folder(args.data), args.out / "others"
+    used = set(Source(path=str(args.data), limit=args.labelled).indices(len(folder)))
     rest = [row for i, row in enumerate(folder.rows) if i not in used]
-    if len(rest) < asked.labelled:
-        raise SystemExit(f"{asked.data} has {len(rest)} pictures beside the labelled ones; render more")
-    rest = [rest[i * len(rest) // asked.labelled] for i in range(asked.labelled)]
+    if len(rest) < args.labelled:
+        raise SystemExit(f"{args.data} has {len(rest)} images beside the labelled ones; render more")
+    rest = [rest[i * len(rest) // args.labelled] for i in range(args.labelled)]
     place.mkdir(parents=True, exist_ok=True)
     header = {**folder.header, "name": "others", "root": str(folder.root.resolve()), "count": len(rest)}
     (place / "dataset.json").write_text(json.dumps(header, indent=1))
@@ -194,7 +194,7 @@ def slug(name: str) -> str:
 
 
 def views(folder: Path) -> list[Sample]:
-    """Real pictures with depth of a sensor, and the normals of its surface where neighbours agree."""
+    """Real images with depth of a sensor, and the normals of its surface where neighbours agree."""
     found = []
     for sample in Folder(folder):
         depth, valid = sample.targets["depth"], sample.valid["depth"]
@@ -235,7 +235,7 @@ def score(checkpoint: Path, sets: Mapping[str, Sequence[Sample]]) -> Scores:
 
 
 def facing(sets: Mapping[str, Sequence[Sample]]) -> Scores:
-    """Of normals that all face the camera, which look at no picture."""
+    """Of normals that all face the camera, which look at no image."""
     found = {}
     for title, samples in sets.items():
         total: dict[str, Tensor] = {}
@@ -264,19 +264,19 @@ def head(first: str) -> str:
     return f"\n| {first} | seeds | " + " | ".join(SHOWN) + " |\n|---|---|---|---|---|---|"
 
 
-def arms_of(asked: argparse.Namespace) -> dict[str, Arm]:
+def arms_of(args: argparse.Namespace) -> dict[str, Arm]:
     """The arms asked for, in order."""
     known = ARMS | SWEEP
-    return {name: known[name] for name in (asked.arms or (*ARMS, *(SWEEP if asked.sweep else ())))}
+    return {name: known[name] for name in (args.arms or (*ARMS, *(SWEEP if args.sweep else ())))}
 
 
-def run(asked: argparse.Namespace, sets: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[str, int, Scores]]:
+def run(args: argparse.Namespace, sets: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[str, int, Scores]]:
     """Every arm's scores by seed, as they are there."""
-    for seed in range(asked.seeds):
-        warm = trained(warm_up(asked, seed), asked.out / f"warm-{seed}")
+    for seed in range(args.seeds):
+        warm = trained(warm_up(args, seed), args.out / f"warm-{seed}")
         yield "warm-up", seed, score(warm / "checkpoint", sets)
-        for name, arm in arms_of(asked).items():
-            place = trained_arm(name, arm, asked, seed, warm)
+        for name, arm in arms_of(args).items():
+            place = trained_arm(name, arm, args, seed, warm)
             yield f"{name}, last", seed, score(place / "student", sets)
             if arm.recipe.get("ema", {}).get("decay") != 0.0:
                 yield f"{name}, averaged", seed, score(place / "checkpoint", sets)
@@ -303,14 +303,14 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=(*ARMS, *SWEEP))
     parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    test = Folder(asked.test)
-    sets = {"test": [test[i] for i in range(asked.count or len(test))]}
-    if asked.views:
-        sets["views"] = views(asked.views)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    test = Folder(args.test)
+    sets = {"test": [test[i] for i in range(args.count or len(test))]}
+    if args.views:
+        sets["views"] = views(args.views)
     found: dict[str, dict[int, Scores]] = {}
-    for name, seed, scores in run(asked, sets):
+    for name, seed, scores in run(args, sets):
         found.setdefault(name, {})[seed] = scores
         print(row(f"{name}, seed {seed}", [scores]), flush=True)
     print(

@@ -94,26 +94,26 @@ def main() -> None:
     parser.add_argument("--beside", choices=SETS, default="NYUv2")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    all_rows = recipes(asked.file)
-    strange = set(asked.rows or ()) - set(all_rows)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    all_rows = recipes(args.file)
+    strange = set(args.rows or ()) - set(all_rows)
     if strange:
-        parser.error(f"{asked.file} has no row {', '.join(sorted(strange))}; it has {', '.join(all_rows)}")
-    chosen = {n: f for n, f in all_rows.items() if asked.rows is None or n in asked.rows}
-    beside = {n: published(f, asked.beside) for n, f in chosen.items()}
+        parser.error(f"{args.file} has no row {', '.join(sorted(strange))}; it has {', '.join(all_rows)}")
+    chosen = {n: f for n, f in all_rows.items() if args.rows is None or n in args.rows}
+    beside = {n: published(f, args.beside) for n, f in chosen.items()}
     found: dict[str, list[float]] = {}
-    for seed in range(asked.seeds):
+    for seed in range(args.seeds):
         for name, function in chosen.items():
-            recipe = lab(function(), asked.data, asked.test, asked.steps)
-            recipe = recipe.replace(loop={"seed": seed}, validation={"num_samples": asked.count}).override(
-                asked.settings
+            recipe = lab(function(), args.data, args.test, args.steps)
+            recipe = recipe.replace(loop={"seed": seed}, validation={"num_samples": args.count}).override(
+                args.settings
             )
             require(recipe)
-            found.setdefault(name, []).append(score(recipe, asked.out / f"{recipe.name}-{seed}"))
+            found.setdefault(name, []).append(score(recipe, args.out / f"{recipe.name}-{seed}"))
             print(f"# {name}, seed {seed}: AbsRel {found[name][-1]:.4f}", flush=True)
-        print(f"\n{asked.file.stem}, {asked.steps} steps, {asked.count} test scenes\n", flush=True)
-        print(table(found, beside, asked.beside), flush=True)
+        print(f"\n{args.file.stem}, {args.steps} steps, {args.count} test scenes\n", flush=True)
+        print(table(found, beside, args.beside), flush=True)
 
 
 if __name__ == "__main__":

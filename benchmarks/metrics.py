@@ -161,15 +161,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="of the pool's comparison; 0 leaves it out")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, default=None)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    found = alone(asked.rounds)
-    if asked.images:
-        found |= pooled(asked.images, asked.processes)
+    found = alone(args.rounds)
+    if args.images:
+        found |= pooled(args.images, args.processes)
     for name, milliseconds in found.items():
         print(f"{name:28} {milliseconds:9.1f} ms")
-    if asked.out:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.out:
+        args.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -59,15 +59,15 @@ def main() -> None:
     parser.add_argument("--size", default="640x480")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=7)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    width, height = map(int, asked.size.split("x"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    width, height = map(int, args.size.split("x"))
     image = torch.rand(3, height, width, generator=torch.Generator().manual_seed(0))
     model = open_model()
     for task in model.tasks:
         predictor = model.predictor(task)
-        whole = timed(lambda p=predictor: p(image), asked.repeats)
-        shares = {k: v / whole for k, v in parts(predictor, image, asked.repeats).items()}
+        whole = timed(lambda p=predictor: p(image), args.repeats)
+        shares = {k: v / whole for k, v in parts(predictor, image, args.repeats).items()}
         print(f"{task}: {whole:.3f} s warm; " + ", ".join(f"{k} {v:.0%}" for k, v in shares.items()))
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder) / "picture.png"

@@ -70,16 +70,16 @@ def main() -> None:
     parser.add_argument("--labels", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/prior-study"))
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     table: dict[str, list[dict[str, float]]] = {"prior": [], "random": []}
     print("| start | seed | " + " | ".join(SHOWN) + " |\n|---" * 1 + "|---" * (len(SHOWN) + 1) + "|")
-    for seed in range(asked.first_seed, asked.first_seed + asked.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         for name, rows in table.items():
             recipe = arm(
-                asked.start, name == "random", seed, asked.steps, asked.labels, asked.data, asked.validation
+                args.start, name == "random", seed, args.steps, args.labels, args.data, args.validation
             )
-            rows.append(final_scores(recipe, asked.out / recipe.name))
+            rows.append(final_scores(recipe, args.out / recipe.name))
             print(
                 f"| {name} | {seed} | " + " | ".join(f"{rows[-1][k]:.4f}" for k in SHOWN) + " |", flush=True
             )

@@ -1,4 +1,4 @@
-"""How good a model is on folders with truth, beside guesses that look at no picture.
+"""How good a model is on folders with truth, beside guesses that are independent of the image.
 
     python benchmarks/quality.py --model embedded data/rooms-val data/views --out quality.json
 
@@ -97,21 +97,21 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, default=None)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    if asked.onnx:
-        name, predictors = Path(asked.onnx).name, {"disparity": OnnxDisparity(asked.onnx)}
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.onnx:
+        name, predictors = Path(args.onnx).name, {"disparity": OnnxDisparity(args.onnx)}
     else:
-        model: Model = open_model(asked.model)
+        model: Model = open_model(args.model)
         name, predictors = model.digest[:12], {t: model.predictor(t) for t in model.tasks}
     rows = []
-    for path in asked.folders:
-        for group, samples in groups(Folder(path), asked.group, asked.count).items():
-            row = {"folder": Path(path).name, "group": group, "model": name, "size": asked.size}
-            rows.append({**row, **quality(predictors, samples, asked.size, asked.boundaries)})
+    for path in args.folders:
+        for group, samples in groups(Folder(path), args.group, args.count).items():
+            row = {"folder": Path(path).name, "group": group, "model": name, "size": args.size}
+            rows.append({**row, **quality(predictors, samples, args.size, args.boundaries)})
             print(json.dumps(rows[-1]), flush=True)
-    if asked.out:
-        asked.out.write_text(json.dumps(rows, indent=1) + "\n")
+    if args.out:
+        args.out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

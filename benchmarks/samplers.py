@@ -37,13 +37,13 @@ def main() -> None:
     parser.add_argument("--size", default="96x128", help="height x width")
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    height, width = map(int, asked.size.split("x"))
-    folder, net = Folder(asked.data), open_model(asked.model).backbone
-    captions = [str(folder[i].caption) for i in range(asked.count)]
+    args = parser.parse_args()
+    height, width = map(int, args.size.split("x"))
+    folder, net = Folder(args.data), open_model(args.model).backbone
+    captions = [str(folder[i].caption) for i in range(args.count)]
 
     def drawn(sampler: Sampler, steps: int) -> torch.Tensor:
-        return ImageGenerator(net, steps, asked.guidance, sampler)(captions, (height, width), seed=asked.seed)
+        return ImageGenerator(net, steps, args.guidance, sampler)(captions, (height, width), seed=args.seed)
 
     end = drawn("ddim", 250)
     for sampler, steps in ASKED:

@@ -1,4 +1,4 @@
-"""The pictures of the documentation: predictions, drawings and redrawings, as sheets to be looked at.
+"""The images of the documentation: predictions, drawings and redrawings, as sheets to be looked at.
 
 python benchmarks/sheets.py predictions PHOTO... --out docs/images/photos.jpg
 python benchmarks/sheets.py drawings CAPTIONS.txt --out docs/images/drawings.jpg
@@ -39,7 +39,7 @@ def predictions(model: Model, photos: list[str], pairs: int) -> Tensor:
 
 
 def drawings(model: Model, captions: list[str], count: int, seed: int) -> Tensor:
-    """``count`` pictures, one a caption, captions taken in turn."""
+    """``count`` images, one a caption, captions taken in turn."""
     chosen = [captions[i % len(captions)] for i in range(count)]
     draw = ImageGenerator(model.backbone)
     images = [draw([caption], seed=seed + i)[0] for i, caption in enumerate(chosen)]
@@ -71,19 +71,19 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--caption", default="a bright room")
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    model = open_model(asked.model)
-    if asked.kind == "predictions":
-        made = predictions(model, asked.inputs, asked.pairs)
-    elif asked.kind == "drawings":
-        lines = Path(asked.inputs[0]).read_text().splitlines()
-        made = drawings(model, [x for x in lines if x.strip()], asked.count, asked.seed)
+    model = open_model(args.model)
+    if args.kind == "predictions":
+        made = predictions(model, args.inputs, args.pairs)
+    elif args.kind == "drawings":
+        lines = Path(args.inputs[0]).read_text().splitlines()
+        made = drawings(model, [x for x in lines if x.strip()], args.count, args.seed)
     else:
-        made = redrawings(model, asked.inputs, asked.caption, asked.seed)
-    asked.out.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((made * 255).round().byte().permute(1, 2, 0).numpy()).save(asked.out, quality=88)
-    print(asked.out)
+        made = redrawings(model, args.inputs, args.caption, args.seed)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray((made * 255).round().byte().permute(1, 2, 0).numpy()).save(args.out, quality=88)
+    print(args.out)
 
 
 if __name__ == "__main__":

@@ -70,18 +70,18 @@ def medium():
     return net
 
 
-def measure(asked: argparse.Namespace) -> Result:
+def measure(args: argparse.Namespace) -> Result:
     """In a process of its own: seconds a step, and megabytes that steps add."""
     import torch
 
     from twofold.checkpoints import open_model
     from twofold.train.loop import train
 
-    torch.set_num_threads(asked.threads)
-    net = open_model("embedded").backbone if asked.model == "embedded" else medium()
-    plan = recipe(asked.data, asked.model, asked.out, asked.steps, json.loads(asked.changes))
+    torch.set_num_threads(args.threads)
+    net = open_model("embedded").backbone if args.model == "embedded" else medium()
+    plan = recipe(args.data, args.model, args.out, args.steps, json.loads(args.changes))
     began, seconds, used = memory(), [], []
-    for record in train(net, plan, asked.out / "run"):
+    for record in train(net, plan, args.out / "run"):
         seconds.append(record["seconds"])
         used.append(time.process_time())
         if record["step"] == plan.loop.steps - 1:  # the last step saves the run's state as well
@@ -97,11 +97,11 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def run(asked: argparse.Namespace, model: str, changes: Mapping[str, Any], out: Path) -> Result:
+def run(args: argparse.Namespace, model: str, changes: Mapping[str, Any], out: Path) -> Result:
     """`measure` in another process."""
     command = [
-        sys.executable, __file__, "--inside", "--data", str(asked.data), "--model", model, "--out", str(out),
-        "--steps", str(asked.steps), "--threads", str(asked.threads), "--changes", json.dumps(changes),
+        sys.executable, __file__, "--inside", "--data", str(args.data), "--model", model, "--out", str(out),
+        "--steps", str(args.steps), "--threads", str(args.threads), "--changes", json.dumps(changes),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -110,15 +110,15 @@ def run(asked: argparse.Namespace, model: str, changes: Mapping[str, Any], out: 
 
 
 def compare(
-    asked: argparse.Namespace, title: str, model: str, variants: Mapping[str, Mapping[str, Any]]
+    args: argparse.Namespace, title: str, model: str, variants: Mapping[str, Mapping[str, Any]]
 ) -> None:
     """A Markdown table: the variants side by side, as ratios to the first."""
     found: dict[str, list[Result]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(asked.turns):
+        for turn in range(args.turns):
             for name, changes in variants.items():
                 out = Path(folder) / name.replace(" ", "-") / str(turn)
-                found[name].append(run(asked, model, changes, out))
+                found[name].append(run(args, model, changes, out))
     told = {name: {k: median(r[k] for r in results) for k in results[0]} for name, results in found.items()}
     first = next(iter(told.values()))
     head = "| | s a step | ratio | processor s a step | ratio | MiB | ratio |"
@@ -142,28 +142,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--changes", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("."), help=argparse.SUPPRESS)
-    asked = parser.parse_args(arguments)
-    if asked.inside:
-        print(json.dumps(measure(asked)))
+    args = parser.parse_args(arguments)
+    if args.inside:
+        print(json.dumps(measure(args)))
         return
-    if asked.only in (None, "cache"):
+    if args.only in (None, "cache"):
         compare(
-            asked,
+            args,
             "Latents",
             "embedded",
             {"kept": {}, "encoded each time": {"data": {"cache_latents": False}}},
         )
-    if asked.only in (None, "checkpointing"):
+    if args.only in (None, "checkpointing"):
         variants = {"activations kept": {}, "recomputed": {"model": {"gradient_checkpointing": True}}}
-        compare(asked, "Activations", "medium", variants)
-    if asked.only in (None, "micro"):
+        compare(args, "Activations", "medium", variants)
+    if args.only in (None, "micro"):
         variants = {
             "8 at once": {},
             "4 at once": {"loop": {"micro_batch_size": 4}},
             "2 at once": {"loop": {"micro_batch_size": 2}},
             "1 at once": {"loop": {"micro_batch_size": 1}},
         }
-        compare(asked, "Examples shown at once, of a batch of 8", "medium", variants)
+        compare(args, "Examples shown at once, of a batch of 8", "medium", variants)
 
 
 if __name__ == "__main__":

@@ -44,20 +44,20 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint")
-    parser.add_argument("--size", type=int, default=256, help="longest edge pictures are brought to")
+    parser.add_argument("--size", type=int, default=256, help="longest edge images are brought to")
     parser.add_argument(
         "--credits", type=Path, help="rendered data folder whose assets' creators are to be named"
     )
-    asked = parser.parse_args()
-    model = open_model(asked.checkpoint)
+    args = parser.parse_args()
+    model = open_model(args.checkpoint)
     settings = model.settings.model_copy(
-        update={"name": "embedded", "size": asked.size, "licence": "Apache-2.0", "trained_on": TRAINED_ON}
+        update={"name": "embedded", "size": args.size, "licence": "Apache-2.0", "trained_on": TRAINED_ON}
     )
     made = EMBEDDED.with_name("embedded.new")
     shutil.rmtree(made, ignore_errors=True)
     save_model(model.backbone, settings, made, heads=model.heads)
-    if asked.credits:
-        (made / "CREDITS.md").write_text(credits(asked.credits))
+    if args.credits:
+        (made / "CREDITS.md").write_text(credits(args.credits))
     (made / "digest.txt").write_text(digest(own_files(made)) + "\n")
     card = EMBEDDED / "README.md"
     if card.exists():

@@ -18,7 +18,7 @@ def sample_photo() -> Path:
         photo = Path(folder) / "data" / "motorcycle_left.png"
         if photo.is_file():
             return photo
-    sys.exit("no sample photograph: run scripts/env.sh samples, or give a picture: make run ARGS=photo.jpg")
+    sys.exit("no sample photograph: run scripts/env.sh samples, or give an image: make run ARGS=photo.jpg")
 
 
 if __name__ == "__main__":

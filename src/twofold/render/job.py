@@ -9,7 +9,7 @@ import multiprocessing as mp
 import os
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -196,8 +196,3 @@ def write_preview_sheet(root: Path, ids: list[str], columns: int = 4, most: int 
     path = root / "contact_sheet.png"
     write_sheet(path, sheet.clamp(0, 1))
     return path
-
-
-def as_record(progress: Progress) -> dict[str, Any]:
-    """A record for logs."""
-    return asdict(progress)

@@ -11,19 +11,14 @@ from torch import Tensor
 
 from twofold.data.convert.converter import Converter
 from twofold.data.convert.frames import correlation, frame_from_agreements
+from twofold.data.convert.hypersim import NYU40
 from twofold.data.convert.paired import first_file, read_names, relative_path
 from twofold.data.layout import FolderError, Row
 from twofold.geometry import Camera, normals_from_depth
 from twofold.image import read_map
 
-# NYUv2's 40 classes (Gupta et al. 2013), by their ids less one: 0 in the files is unlabelled.
-CLASSES = (
-    "wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "door", "window", "bookshelf", "picture",
-    "counter", "blinds", "desk", "shelves", "curtain", "dresser", "pillow", "mirror", "floor mat", "clothes",
-    "ceiling", "books", "refrigerator", "television", "paper", "towel", "shower curtain", "box", "whiteboard",
-    "person", "night stand", "toilet", "sink", "lamp", "bathtub", "bag", "other structure", "other furniture",
-    "other prop",
-)  # fmt: skip
+# NYUv2's 40 classes, by their ids less one: 0 in the files is unlabelled.
+CLASSES = NYU40
 _SAMPLED = 5  # images, to find the frame of the normals
 _MIN_AGREEMENT = 0.3  # agreement of each axis, of which 1 is the most
 
