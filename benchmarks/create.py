@@ -7,7 +7,8 @@ Prints, for each batch, samples a minute and the shares of encoder, denoiser, de
 
 With ``--step``: the processor time (on a GPU, the time) of one self-improving step, in which half of the batch is
 labelled by the teacher, beside what the original's order of things would make of the same step. There teacher and
-student each encode the images and each run the frozen network; here latents are cached on disk, and both use one step's features.
+student each encode the images and each run the frozen network; here latents are cached on disk, and both use the
+features of one step.
 Steps of the two kinds take turns; they have the same weights, batch, head, losses, optimizer and average. So the ratio
 says what keeping and sharing save, and nothing about how fast either program is otherwise.
 """
