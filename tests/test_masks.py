@@ -82,5 +82,5 @@ def test_a_picture_is_shown_as_it_is_and_light_as_srgb():
 def test_other_channels_are_refused():
     with pytest.raises(ValueError, match="a mask has 1 channel"):
         color_mask(torch.rand(3, 2, 2))
-    with pytest.raises(ValueError, match="a picture has 3 channels"):
+    with pytest.raises(ValueError, match="an image has 3 channels"):
         color_picture(torch.rand(1, 2, 2))

@@ -101,11 +101,11 @@ def test_a_file_of_any_suffix_may_be_named(here: Path) -> None:
     ("given", "said"),
     [
         ("nothing.jpg", "nothing.jpg does not exist"),
-        ("empty", "empty holds no pictures"),
+        ("empty", "empty holds no images"),
         ("*.webp", "no file matches *.webp"),
-        ("bad\0name", "'bad\\x00name' does not exist"),
-        ("", "an empty name is no picture"),
-        ("line\nbreak.jpg", "'line\\nbreak.jpg' does not exist"),
+        ("bad\0name", "bad\\x00name does not exist"),
+        ("", "an empty name is no image"),
+        ("line\nbreak.jpg", "line\\nbreak.jpg does not exist"),
     ],
 )
 def test_what_means_nothing_is_said_in_one_line(here: Path, given: str, said: str) -> None:

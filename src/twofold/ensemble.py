@@ -24,7 +24,7 @@ FLAT = 1e-3
 TIE = 2e-6
 # A sum of unit vectors whose square is less is what rounding has left of vectors that cancel out.
 CANCELLED = 1e-12
-# Pixels looked at together, so that large maps need no copy in float64.
+# Pixels processed together, so that large maps need no copy in float64.
 _PIECE = 1 << 16
 
 

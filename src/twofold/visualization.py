@@ -65,12 +65,12 @@ def color_mask(mask: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def color_picture(picture: Tensor, valid: Tensor | None = None, linear: bool = False) -> Tensor:
-    """A map *b 3 h w in [0, 1] that is a picture, as it is; `linear` light is brightened as sRGB is.
+    """A map *b 3 h w in [0, 1] that is an image, unchanged; `linear` light is brightened as sRGB is.
 
     Values outside are clipped; NaN and what is not `valid` (bool *b 1 h w) is grey.
     """
     if picture.shape[-3] != 3:
-        raise ValueError(f"a picture has 3 channels, this is {tuple(picture.shape)}")
+        raise ValueError(f"an image has 3 channels, this has shape {tuple(picture.shape)}")
     color = picture.float().nan_to_num(nan=math.nan, posinf=1.0, neginf=0.0).clamp(0, 1)
     if linear:
         color = torch.where(

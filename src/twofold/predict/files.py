@@ -1,4 +1,4 @@
-"""Predictions of many pictures: every file whole, its row after it, and what is there is not done again."""
+"""Predictions of many image files: written atomically, each followed by its row, and not repeated if they exist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from twofold.predict.prediction import Prediction
 from twofold.predict.results import check_results, result_paths, usable_paths, write_failure
 from twofold.visualization import side_by_side
 
-# After one of these the next picture cannot be written either.
+# After one of these the next image cannot be written either.
 _FATAL = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
 # What does not change the numbers: where the model lies, and on what it runs.
 _INCIDENTAL = {"model", "device"}
@@ -75,15 +75,15 @@ class LazyPredictors(Mapping[str, BasePredictor]):
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of every picture.
+    """What is predicted of every image.
 
     predictors: by task name.
     settings: by task name: all that decides the numbers (JSON values), to know results again.
     out: folder of the results.
-    size: longest edge the model works at, 0 for the picture's own, None for the model's default.
+    size: longest edge the model works at, 0 for the image's own, None for the model's default.
     seed: of whatever is random.
     overwrite: do again what is there.
-    side_by_side: also write `<name>_side_by_side.png`, the picture and the maps in colour.
+    side_by_side: also write `<name>_side_by_side.png`, the image and the maps in colour.
     """
 
     predictors: Mapping[str, BasePredictor]
@@ -131,7 +131,7 @@ def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
 
 
 def _one(job: Job, item: Input, ledger: Ledger) -> Row:
-    """One picture from file to row. An OSError is the output's, and ends the job."""
+    """One image from file to row. An OSError is the output's, and ends the job."""
     known = ledger.rows.get(item.name)
     row: Row = {
         "schema": SCHEMA,
@@ -318,7 +318,7 @@ def _line(error: BaseException) -> str:
 
 
 def _free_memory() -> None:
-    """Gives an accelerator's memory back after a picture that did not fit."""
+    """Free an accelerator's cached memory after an image that did not fit."""
     import torch
 
     with suppress(RuntimeError):

@@ -1,4 +1,4 @@
-"""From what a person typed (files, folders, patterns) to pictures, each with a name of its own."""
+"""From the paths a user passed (files, folders, patterns) to images, each with a unique name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that was asked for and cannot be done: what, and why, in one line with the way out."""
+    """An input that cannot be used: its path, and why in one line with what to do."""
 
     path: str
     error: str
@@ -42,13 +42,13 @@ class _Found:
 def find_inputs(
     given: Sequence[str], out: Path, left_out: list[Problem] | None = None
 ) -> tuple[list[Input], list[Problem]]:
-    """The pictures that `given` means, in order and each once, and what of it means nothing.
+    """The images of the paths and patterns `given`, in order and each once, and the problems.
 
-    A file is itself. A folder is every picture below it, behind links too: by suffix, or where a file has none, by its
+    A file is itself. A folder is every image below it, behind links too: by suffix, or where a file has none, by its
     first bytes. A pattern (* ? [ ] **) is what it matches. Names keep the sub-folder below the folder given, or below
     the part of a pattern without a wildcard. Names that would be equal grow by their parent folders until they differ,
     and `photo.jpg` beside `photo.png` become `photo.jpg` and `photo.png`. What lies in `out` is never an input found
-    by searching: results are not pictures to predict.
+    by searching: results are not images to predict.
 
     Whatever else a searched folder holds (other files, hidden ones, links in circles) is added to `left_out`, with the
     reason.
@@ -83,10 +83,10 @@ class _Search:
         self.left_out.setdefault(os.path.abspath(path), Problem(str(path), f"{escape(path)}: {reason}"))
 
     def find(self, text: str) -> Iterator[_Found]:
-        """One thing a person typed. A name that exists is that file, even if it looks like a pattern."""
+        """One path or pattern. A name that exists is that file, even if it has wildcards."""
         path = Path(text)
         if not text:
-            self.problem(text, "an empty name is no picture; was a variable not set?")
+            self.problem(text, "an empty name is no image; was a variable not set?")
         elif path.is_dir():
             yield from self._folder(path)
         elif os.path.lexists(path):
@@ -94,7 +94,7 @@ class _Search:
         elif has_wildcard(text):
             yield from self._pattern(text)
         else:
-            self.problem(text, f"{escape(text)} does not exist; give a picture, a folder or a pattern")
+            self.problem(text, f"{escape(text)} does not exist; give an image, a folder or a pattern")
 
     def _folder(self, folder: Path) -> Iterator[_Found]:
         if _inside(folder, self.out):
@@ -102,10 +102,10 @@ class _Search:
             self.problem(str(folder), error)
             return
         before = len(self.problems)
-        pictures = list(self._pictures(folder, folder))
-        if not pictures and len(self.problems) == before:
-            self.problem(str(folder), f"{escape(folder)} holds no pictures; is it the right folder?")
-        yield from pictures
+        images = list(self._images(folder, folder))
+        if not images and len(self.problems) == before:
+            self.problem(str(folder), f"{escape(folder)} holds no images; is it the right folder?")
+        yield from images
 
     def _pattern(self, text: str) -> Iterator[_Found]:
         base = _fixed_part(text)
@@ -117,14 +117,14 @@ class _Search:
             if _inside(path, self.out):
                 continue
             if path.is_dir():
-                yield from self._pictures(path, base)
-            elif self._is_picture(path):
+                yield from self._images(path, base)
+            elif self._is_image(path):
                 yield _below(path, base)
 
-    def _pictures(self, folder: Path, base: Path) -> Iterator[_Found]:
-        """All pictures below a folder, in order."""
+    def _images(self, folder: Path, base: Path) -> Iterator[_Found]:
+        """All images below a folder, in order."""
         for file in walk(folder, self._enters, self._unreadable, self._linked_again):
-            if self._is_picture(file):
+            if self._is_image(file):
                 yield _below(file, base)
 
     def _enters(self, folder: Path) -> bool:
@@ -142,8 +142,8 @@ class _Search:
     def _linked_again(self, link: Path) -> None:
         self.leave_out(link, "a link to a folder that is searched already, or that it lies in")
 
-    def _is_picture(self, file: Path) -> bool:
-        """Whether a file that was found by searching is a picture; if not, it is left out."""
+    def _is_image(self, file: Path) -> bool:
+        """Whether a file that was found by searching is an image; if not, it is left out."""
         suffix = file.suffix.lower()
         if file.name.startswith("."):
             self.leave_out(file, "a hidden file")

@@ -1,4 +1,4 @@
-"""`predictions.jsonl`: one row a picture, true at every moment, whoever kills whom."""
+"""`predictions.jsonl`: one row an image, consistent at every moment, also after a kill."""
 
 from __future__ import annotations
 

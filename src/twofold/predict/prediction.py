@@ -40,7 +40,7 @@ METRIC_UNITS = {
     "sqrt_disparity": "1/sqrt(m)",
     "log_depth": "natural logarithm of m",
 }
-# Distances, each as a function of metres along z; the four ways of the field to paint them.
+# Distances, each as a function of metres along z; the four encodings of the field.
 SPACES = ("depth", "disparity", "sqrt_disparity", "log_depth")
 
 
@@ -61,8 +61,8 @@ class Prediction:
         space: what the numbers are: ``depth``, ``disparity``, ``sqrt_disparity`` or ``log_depth`` for distances
             (up to scale and shift unless ``metric``), else the task's own.
         frame: of vectors (RUB, LUB or RDF); None for anything else.
-        uncertainty: ``1 h w``, how much the members of an ensemble disagree; of one answer, how far off its head
-            expects it to be, and None where it does not say. Of vectors, a share of 180 degrees.
+        uncertainty: ``1 h w``, the disagreement of an ensemble's members; without one the head's expected error, and
+            None for a head that predicts none. Of vectors, a share of 180 degrees.
         metric: whether distances are in metres.
     """
 
@@ -114,7 +114,7 @@ class Prediction:
 
     @property
     def color(self) -> Tensor:
-        """The map as a picture ``3 h w`` in [0, 1], for eyes only; vectors are shown in the frame RUB.
+        """The map as a preview image ``3 h w`` in [0, 1]; vectors in the frame RUB.
 
         Distances in metres, and others beyond [0, 1], are coloured by their 2nd and 98th percentiles.
         """
@@ -146,7 +146,7 @@ class Prediction:
 
     @property
     def encoding(self) -> Quantization | None:
-        """What the levels of the PNG stand for that `save` writes; None where it writes none, or a picture or ids."""
+        """What the levels of the PNG stand for that `save` writes; None where it writes none, or an image or ids."""
         if self.map.shape[0] != 1 or self.task.classes:
             return None
         if self.metric and self.space == "depth":
@@ -162,9 +162,9 @@ class Prediction:
         stand for no number and for infinity.
         """
         how = self.encoding
-        said = {"space": self.space or self.task.space, "unit": self.unit, "metric": self.metric}
+        found = {"space": self.space or self.task.space, "unit": self.unit, "metric": self.metric}
         frame = {"frame": self.frame} if self.frame else {}
-        return {**said, **frame, **({"png": asdict(how)} if how else {})}
+        return {**found, **frame, **({"png": asdict(how)} if how else {})}
 
     def in_frame(self, frame: str) -> Prediction:
         """The same vectors in another frame: ``RUB``, ``LUB`` or ``RDF``; see `geometry`.
@@ -207,7 +207,7 @@ class Prediction:
         return replace(self, task=task, map=made, space=space, metric=True)
 
     def show(self) -> None:
-        """Open image and map side by side in the system's picture viewer."""
+        """Open image and map side by side in the system's image viewer."""
         self._side_by_side([self.image, self.color]).show()
 
     def save(self, folder: str | Path, stem: str, overwrite: bool = False) -> dict[str, Path]:
@@ -216,7 +216,7 @@ class Prediction:
         The PNG of a one-channel map is 16-bit grey: 0 to 65535 for 0 to 1; millimetres for a depth in metres
         (centimetres above 65.5 m, decimetres above 655 m, no PNG above 6.5 km); the range of the map for any other
         numbers; the ids of classes. The file says so itself (`image.quantize.read_quantized`), and `numbers` does.
-        That of vectors is 8-bit, (n + 1) / 2; that of a picture in [0, 1] is 8-bit. Where a PNG would clip, there is
+        That of vectors is 8-bit, (n + 1) / 2; that of an image in [0, 1] is 8-bit. Where a PNG would clip, there is
         none. An uncertainty is ``<stem>_<task>_uncertainty.npy``. Of a metric map, all names have ``<task>_metric``: it
         does not replace the affine-invariant one that it was made of.
 
@@ -251,7 +251,7 @@ class Prediction:
         elif self.map.shape[0] == 3 and is_within(self.map, 0, 1):
             write_image(paths["png"], self.map)
         else:
-            del paths["png"]  # heatmaps are no picture, and neither is what a picture cannot hold
+            del paths["png"]  # heatmaps, and values that a PNG cannot hold
         write_image(paths["color"], self.map, self._coloring())
         if self.uncertainty is not None:
             paths["uncertainty"] = uncertainty
