@@ -123,5 +123,5 @@ def test_the_command_runs_both_stages(place, tmp_path, monkeypatch, capsys):
     ]
     assert run([*command, *words]) == 0
     said = capsys.readouterr().out
-    assert said.index("warm-up: labelled") < said.index("improve: create") < said.index("done: runs/lab-")
+    assert said.index("warm-up: labelled") < said.index("improve: generate") < said.index("done: runs/lab-")
     assert len(Folder(tmp_path / "runs/lab-diff2in1-second-stage/round-1/created-0")) == 2

@@ -11,10 +11,11 @@ import torch
 
 import world
 from twofold.data.folder import Folder
+from twofold.io import derive_seed
 from twofold.tasks import get_task
 from twofold.train import DataConfig, DenoiserConfig, Recipe, Source
 from twofold.train.examples import dropped, pools
-from twofold.train.order import Order, apportion, generator, seed_of
+from twofold.train.order import Order, apportion, generator
 
 # Shares of sources, and how large their pools are; a pool of 0 cannot teach the kind.
 KINDS = {"image": 0.5, "depth": 2.0, "normals": 1.3}
@@ -127,7 +128,7 @@ def test_captions_are_dropped_as_often_as_the_recipe_says(share):
 
 def test_seeds_differ_where_any_key_does_and_nowhere_else():
     keys = [(0, "a", 1), (1, "a", 1), (0, "b", 1), (0, "a", 2), (0, "a", 11), (0, "a1", 1), (0, "a1")]
-    seeds = [seed_of(*k) for k in keys]
+    seeds = [derive_seed(*k) for k in keys]
     assert len({*seeds}) == len(keys)
     assert all(0 <= s < 2**63 for s in seeds)
     assert torch.equal(*(torch.rand(4, generator=generator(3, "x")) for _ in range(2)))

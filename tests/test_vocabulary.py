@@ -30,6 +30,9 @@ NAMES = {
     "official_normals": "map_resized_to_square",
     "open_picture": "open_image_file",
     "squeezed_map": "map_resized_to_square",
+    "seed_of": "derive_seed",
+    "check_source": "check_model_options",
+    "record_words": "record_text",
     # generate, evaluate
     "About": "RunMetadata",
     "Creator": "SyntheticDataGenerator",

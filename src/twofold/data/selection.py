@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from fractions import Fraction
 from typing import Literal
 
 import torch
+
+from twofold.io import derive_seed
 
 Selection = Literal["even", "random"]
 
@@ -29,6 +30,5 @@ def select_indices(
         return list(range(total))
     if selection == "even":
         return [i * total // used for i in range(used)]
-    digest = hashlib.sha256(f"{seed}/selection".encode()).digest()
-    rng = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+    rng = torch.Generator().manual_seed(derive_seed(seed, "selection"))
     return sorted(torch.randperm(total, generator=rng)[:used].tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -16,7 +15,7 @@ from ..image import MAP_SUFFIXES
 from ..image.maps import as_map, read_stored
 from ..image.quantize import quantization_of
 from ..image.raster_format import raster_format
-from ..io import escape
+from ..io import escape, sha256_file
 from ..predict.base import BasePredictor
 from ..sample import Sample
 from ..targets import target_spec
@@ -152,9 +151,7 @@ class FilePredictions:
     def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
         """The file and its sha256."""
         path, _ = self._path(id, row)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {"file": path.relative_to(self.root).as_posix(), "sha256": digest}
+        return {"file": path.relative_to(self.root).as_posix(), "sha256": sha256_file(path)}
 
     def unpaired(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
         """Files that belong to none of these rows of the manifest; none where there is a list."""
@@ -185,8 +182,7 @@ def _image_digest(row: Mapping[str, Any]) -> str:
     path = Path(str(row.get("image_path", "")))
     if not path.is_file():
         return ""
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return f"sha256:{sha256_file(path)}"
 
 
 def _inside(root: Path, relative: str) -> Path:

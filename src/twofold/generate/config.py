@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass as checked
 
 from ..diffusion import Sampler
+from ..io import derive_seed
 
 
 @checked(frozen=True, config=ConfigDict(extra="forbid"))
@@ -70,5 +70,4 @@ OFFICIAL = GenerationConfig(
 
 def noise_seed(seed: int, source: str, index: int) -> int:
     """The seed of one sample's noise: 63 bits, independent of the other samples and of their order."""
-    digest = hashlib.sha256(f"{seed}/{source}/{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+    return derive_seed(seed, source, index)

@@ -8,6 +8,7 @@ from twofold.io.locks import file_lock
 from twofold.io.names import UnsafeNameError, check_name, safe_output_path
 from twofold.io.ownership import check_own_folder
 from twofold.io.records import FormatError, OutputFolder, check_types, check_values, parse_json, parse_object
+from twofold.io.seeds import derive_seed
 from twofold.io.shards import Shard
 from twofold.io.text import escape, escape_html, escape_markdown, quoted, to_json
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_types",
     "check_values",
     "complete_lines",
+    "derive_seed",
     "escape",
     "escape_html",
     "escape_markdown",

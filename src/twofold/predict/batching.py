@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import operator
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from twofold.io import derive_seed
 
 from ..backbones.backbone import Backbone
 from ..image import longest_edge_size
@@ -92,8 +93,7 @@ def member_seed(seed: int, member: int) -> int:
     """The seed of an ensemble's member; that of the first is ``seed``."""
     if member == 0:
         return seed
-    digest = hashlib.sha256(f"{seed}/{member}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+    return derive_seed(seed, member)
 
 
 def parse_size(size: int | str) -> int:

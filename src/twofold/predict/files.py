@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import time
@@ -19,7 +18,7 @@ from twofold.environment import installed
 from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.rgb import as_float, check_file, read_levels
-from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers
+from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers, sha256_file
 from twofold.predict.base import BasePredictor, predict_tasks
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import SCHEMA, Ledger, Row, sole_writer
@@ -145,7 +144,7 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     }
     try:
         result_paths(job.out, item.name, job.predictors)
-        row["input_sha256"] = _sha256(check_file(item.path))
+        row["input_sha256"] = sha256_file(check_file(item.path))
     except UnsafeNameError as error:
         return _failed(row, f"{escape(item.path)}: {error}", ledger)
     except (ImageError, OSError) as error:
@@ -276,7 +275,7 @@ def _save(job: Job, item: Input, task: str, prediction: Prediction) -> dict[str,
     files = {}
     for kind, path in prediction.save(target.parent, target.name, overwrite=True).items():
         relative = path.relative_to(job.out).as_posix()
-        files[kind] = {"path": relative, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+        files[kind] = {"path": relative, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
     return {"files": files, "settings": dict(job.settings[task]), "numbers": prediction.numbers}
 
 
@@ -305,11 +304,6 @@ def _failed(row: Row, error: str, ledger: Ledger) -> Row:
     if known is None or not known["tasks"] or known["status"] == "begun":
         ledger.put(row)
     return row
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _line(error: BaseException) -> str:

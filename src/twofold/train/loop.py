@@ -15,10 +15,9 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..finite import NonFiniteError
 from ..heads import Head
 from ..image import write_image
-from ..io import atomic_write, remove_leftovers
+from ..io import atomic_write, derive_seed, remove_leftovers
 from .best import Best
 from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
-from .order import seed_of
 from .recipe import Recipe
 from .signals import DeferredSignals, Interrupted
 from .state import Ema, State
@@ -192,7 +191,7 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     for place, examples in _micro(stage.draw(step), recipe.loop.micro_batch_size):
         # What is random inside the network, such as dropout, belongs to the step as well.
         with team.own_randomness():
-            torch.manual_seed(seed_of(recipe.loop.seed, "inside", step, team.rank, place))
+            torch.manual_seed(derive_seed(recipe.loop.seed, "inside", step, team.rank, place))
             try:
                 loss = stage.loss(examples)
             except FloatingPointError as error:

@@ -6,7 +6,6 @@ needs to be told nothing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -14,19 +13,14 @@ from functools import lru_cache
 
 import torch
 
+from ..io import derive_seed
 from .config import IMAGE
 from .recipe import Recipe
 
 
 def generator(*keys: int | str) -> torch.Generator:
     """A generator seeded by its keys alone: the randomness of step n does not depend on how one got there."""
-    return torch.Generator().manual_seed(seed_of(*keys))
-
-
-def seed_of(*keys: int | str) -> int:
-    """A seed of 63 bits from keys."""
-    digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
+    return torch.Generator().manual_seed(derive_seed(*keys))
 
 
 def apportion(shares: Sequence[float], n: int) -> tuple[int, int]:
