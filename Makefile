@@ -34,7 +34,7 @@ lint:
 
 docs:
 	@bash scripts/env.sh docs
-	PYTHONPATH=scripts $(BIN)/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 	@echo "site/index.html"
 
 format:
