@@ -120,7 +120,10 @@ class State:
 
     Args:
         path: file it is kept in.
-        module, ema, optimizer, scaler: whose states they are.
+        module: whose parameters are trained.
+        ema: their moving average.
+        optimizer: of the parameters.
+        scaler: of fp16 gradients.
     """
 
     def __init__(
