@@ -47,12 +47,12 @@ from twofold.train import (
     ValidationConfig,
 )
 from twofold.train.denoiser import DenoiserStage
+from twofold.train.distributed import DistributedContext
 from twofold.train.examples import MultiTaskExample
 from twofold.train.loop import update
 from twofold.train.optimizer import make_optimizer
 from twofold.train.state import Ema, State
 from twofold.train.step import Loss
-from twofold.train.team import Team
 
 
 class Clock:
@@ -107,23 +107,23 @@ class Twice(DenoiserStage):
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
         """The same loss, later."""
-        began = spent(self.team)
+        began = spent(self.distributed)
         with torch.no_grad():
             for _ in range(2):
                 self.backbone.encode(self.pixels * 2 - 1)
-            encoded = spent(self.team)
+            encoded = spent(self.distributed)
             query = [self._query(e["normals"]) for e in examples]
             x, t = torch.cat([q.x for q in query]), torch.cat([q.t for q in query])
             taps = self.heads["normals"].reads_features
             self.backbone(x, t, self._prompted("normals").expand(len(x), -1, -1), taps)
         self.spent["encode"].append(encoded - began)
-        self.spent["look"].append(spent(self.team) - encoded)
+        self.spent["look"].append(spent(self.distributed) - encoded)
         return super().loss(examples)
 
 
-def spent(team: Team) -> float:
+def spent(distributed: DistributedContext) -> float:
     """Seconds of all processors of this process; on a GPU, of the clock, once the GPU has finished."""
-    if team.device.type == "cuda":
+    if distributed.device.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
     return time.process_time()
@@ -133,26 +133,31 @@ def step_costs(
     net: StableDiffusion, head: str, batch: int, size: tuple[int, int], device: str, turns: int
 ) -> None:
     """Print what steps of both kinds cost."""
-    team = Team(device)
+    distributed = DistributedContext(device)
     with tempfile.TemporaryDirectory() as folder:
         recipe = _plan(Path(folder), head, batch, size)
         times: dict[str, list[float]] = {"ours": [], "twice": []}
         stages = {"ours": DenoiserStage, "twice": Twice}
         made: dict[str, tuple[Any, State]] = {}
         for name, kind in stages.items():
-            stage: Any = kind(net, recipe, Path(folder) / name, {}, team)
-            stage.pixels, stage.spent = torch.rand(batch, 3, *size, device=team.device), defaultdict(list)
+            stage: Any = kind(net, recipe, Path(folder) / name, {}, distributed)
+            stage.pixels, stage.spent = (
+                torch.rand(batch, 3, *size, device=distributed.device),
+                defaultdict(list),
+            )
             optimizer = make_optimizer(recipe, stage.module)
             stage.teacher = Ema(stage.module, recipe.ema.decay, recipe.ema.update_every)
-            state = State(Path(folder) / name, stage.module, stage.teacher, optimizer, team.scaler("fp32"))
+            state = State(
+                Path(folder) / name, stage.module, stage.teacher, optimizer, distributed.scaler("fp32")
+            )
             stage.module.train()
             made[name] = stage, state
         for turn in range(turns + 1):
             for name, (stage, state) in made.items():
-                began = spent(team)
-                update(stage, recipe, turn, state, team)
+                began = spent(distributed)
+                update(stage, recipe, turn, state, distributed)
                 if turn:  # the first is not counted
-                    times[name].append(spent(team) - began)
+                    times[name].append(spent(distributed) - began)
     ours, twice = (median(times[name]) for name in ("ours", "twice"))
     encode, look = (median(made["twice"][0].spent[part][1:]) for part in ("encode", "look"))
     print(

@@ -5,8 +5,8 @@
     python benchmarks/lab.py recipes/table1.py --seeds 3 --out runs/lab
     python benchmarks/lab.py recipes/table4.py --rows full frozen lora_4 --seeds 3 --out runs/lab
 
-Every row of the file is run by `twofold.train.lab`, on the embedded model and rendered scenes, and scored by AbsRel on
-all of the test folder. Beside it stands the published AbsRel of a data set (``--beside``), read from the row's
+Every row of the file is run by `twofold.train.smoke`, on the embedded model and rendered scenes, and scored by AbsRel
+on all of the test folder. Beside it stands the published AbsRel of a data set (``--beside``), read from the row's
 docstring, and the rank of both among the rows; the last line is Spearman's correlation of the ranks. Data, network and
 steps are not those of the paper, so only the order can be compared, and only as far as seeds agree on it.
 
@@ -25,9 +25,9 @@ from statistics import mean, stdev
 import torch
 
 from twofold.train import Recipe
-from twofold.train.find import recipes
-from twofold.train.lab import STEPS, lab, require
+from twofold.train.recipe_loader import recipes
 from twofold.train.run import run_recipe
+from twofold.train.smoke import STEPS, require, smoke_config
 
 SETS = ("KITTI", "NYUv2", "ScanNet", "DIODE", "ETH3D")
 METRIC = "depth/abs_rel"
@@ -105,7 +105,7 @@ def main() -> None:
     found: dict[str, list[float]] = {}
     for seed in range(args.seeds):
         for name, function in chosen.items():
-            recipe = lab(function(), args.data, args.test, args.steps)
+            recipe = smoke_config(function(), args.data, args.test, args.steps)
             recipe = recipe.replace(loop={"seed": seed}, validation={"num_samples": args.count}).override(
                 args.settings
             )

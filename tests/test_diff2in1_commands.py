@@ -27,7 +27,7 @@ from twofold.image.square import map_resized_to_square, resized_to_square
 from twofold.protocols import OneStep
 from twofold.sample import Sample
 from twofold.train import Recipe
-from twofold.train.find import recipes
+from twofold.train.recipe_loader import recipes
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "diff2in1.py"
 PAGE = Path(__file__).parents[1] / "docs" / "diff2in1.md"

@@ -270,7 +270,7 @@ def test_pseudo_labels_and_validation_stop_the_training(here, tiny_model, monkey
         ((), [torch.full((4, 1, 1), math.nan)]),
     ):
         with pytest.raises(NonFiniteError, match=r"the EMA teacher's normals .* of data/ball-0"):
-            stage._relabelled("normals", [example], painted, latents)
+            stage._apply_pseudo_labels("normals", [example], painted, latents)
 
     real = loop.update
 

@@ -117,7 +117,7 @@ def test_nyud_mt_learns_depth_in_metres():
 
 
 def test_data_efficiency_is_a_random_part_and_its_created_pictures():
-    from twofold.train.find import recipes
+    from twofold.train.recipe_loader import recipes
 
     found = recipes(ROOT / "data_efficiency.py")
     assert set(found) == {f"{kind}_{p}" for kind in ("segmentation", "improved") for p in range(10, 100, 10)}

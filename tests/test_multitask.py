@@ -28,11 +28,11 @@ from twofold.train import (
     ValidationConfig,
 )
 from twofold.train.denoiser import DenoiserStage
+from twofold.train.distributed import DistributedContext
 from twofold.train.learn import make_heads
 from twofold.train.optimizer import make_optimizer, parameters
 from twofold.train.run import run_recipe
 from twofold.train.state import Ema, kept, learning
-from twofold.train.team import Team
 
 TASKS = ("depth", "normals", "semantic_logits")
 NYUD = "twofold.data.labels:nyud_mt_logits"
@@ -165,7 +165,7 @@ def test_heads_of_a_run_have_one_trunk_and_decoders_of_their_own(net):
 
 
 def test_the_trunk_is_once_in_optimizer_average_and_state(root, tmp_path):
-    stage = DenoiserStage(new.tiny(), recipe(root), tmp_path / "run", {}, Team("cpu"))
+    stage = DenoiserStage(new.tiny(), recipe(root), tmp_path / "run", {}, DistributedContext("cpu"))
     ema = Ema(stage.module, 0.9, 6)
     trunk = {id(p) for p in stage.heads["depth"].get_submodule("fusion").parameters()}
     assert trunk
@@ -210,8 +210,8 @@ def test_what_the_teacher_says_is_what_its_weights_say(net):
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
     shown = torch.zeros(0), features(net), net
     for task, head in heads.items():
-        said = ema.answer(head, shown)
-        with ema.teaching():
+        said = ema.ema_forward(head, shown)
+        with ema.ema_scope():
             torch.testing.assert_close(said, head(*shown))
         assert not torch.equal(said, head.eval()(*shown)), task
 

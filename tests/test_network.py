@@ -36,12 +36,12 @@ from twofold.train import (
     ValidationConfig,
     loop,
 )
+from twofold.train.distributed import DistributedContext
 from twofold.train.improve import Improvement, improve
 from twofold.train.loop import train
 from twofold.train.network import NetworkStage
 from twofold.train.run import run_recipe, save_student
 from twofold.train.state import Ema
-from twofold.train.team import Team
 
 FILE = Path(__file__).with_name("plain.py")
 PLAIN = f"{FILE}:Plain"
@@ -143,7 +143,9 @@ def test_a_recipe_says_nothing_in_vain(root, changes, why):
 )  # fmt: skip
 def test_code_that_makes_no_network_is_told(root, network, why, tmp_path):
     with pytest.raises(ValueError, match=why):
-        next(run_recipe(recipe(root, model={"factory": network}), tmp_path / "run", Team("cpu")))
+        next(
+            run_recipe(recipe(root, model={"factory": network}), tmp_path / "run", DistributedContext("cpu"))
+        )
 
 
 # ---- learning
@@ -163,7 +165,7 @@ def test_eight_balls_are_learned_by_heart(root, kinds, tmp_path):
         loop={"steps": 60, "batch_size": 8},
         validation={"data": str(root / "rich"), "num_samples": 2},
     )
-    records = list(run_recipe(asked, tmp_path / "run", Team("cpu")))
+    records = list(run_recipe(asked, tmp_path / "run", DistributedContext("cpu")))
     losses, scores = [r["loss"] for r in records], records[-1]["validation"]
     assert sum(losses[-4:]) / 4 < 0.35 * losses[0]
     if kinds == "pictures":
@@ -183,7 +185,7 @@ def test_one_look_at_a_picture_teaches_all_that_is_known_of_it(root, augment, tm
         network,
         recipe(root, data={"augment": augment, "size": (24, 26)}, loop={"batch_size": 6}),
         tmp_path / "run",
-        Team("cpu"),
+        DistributedContext("cpu"),
     )
     lessons = list(stage.draw(0))
     assert [set(lesson) for lesson in lessons] == [{"depth", "normals"}] * 6
@@ -203,7 +205,7 @@ def test_one_look_at_a_picture_teaches_all_that_is_known_of_it(root, augment, tm
 
 
 def test_a_further_canvas_learns_and_is_no_answer(root, tmp_path):
-    plain = NetworkStage(made(early=True), recipe(root), tmp_path / "run", Team("cpu"))
+    plain = NetworkStage(made(early=True), recipe(root), tmp_path / "run", DistributedContext("cpu"))
     assert isinstance(plain.module, Plain)
     lessons = list(plain.draw(0))
     plain.loss(lessons).total.backward()
@@ -220,7 +222,7 @@ def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
                 network,
                 recipe(root, optimizer={"eps": 1e-3}, loop={"micro_batch_size": micro}),
                 tmp_path / str(micro),
-                team=Team("cpu"),
+                distributed=DistributedContext("cpu"),
             )
         )
         ends.append(network.state_dict())
@@ -239,18 +241,18 @@ def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, augment, tmp_p
         ema={"decay": 0.9, "update_every": 4},
         loop={"steps": 5},
     )
-    list(run_recipe(asked, tmp_path / "whole", Team("cpu")))
-    records = run_recipe(asked, tmp_path / "parts", Team("cpu"))
+    list(run_recipe(asked, tmp_path / "whole", DistributedContext("cpu")))
+    records = run_recipe(asked, tmp_path / "parts", DistributedContext("cpu"))
     for _ in range(4):
         next(records)
     records.close()
-    list(run_recipe(asked, tmp_path / "parts", Team("cpu")))
+    list(run_recipe(asked, tmp_path / "parts", DistributedContext("cpu")))
     a, b = (state(tmp_path / n) for n in ("whole", "parts"))
     for part in ("weights", "ema"):
         assert a[part] and all(torch.equal(a[part][k], b[part][k]) for k in a[part])
     ends = [open_network(tmp_path / n / "checkpoint", PLAIN).digest for n in ("whole", "parts")]
     assert ends[0] == ends[1]
-    assert list(run_recipe(asked, tmp_path / "parts", Team("cpu"))) == []
+    assert list(run_recipe(asked, tmp_path / "parts", DistributedContext("cpu"))) == []
 
 
 # ---- the teacher
@@ -261,13 +263,13 @@ def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_p
     sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
     network = made(norm=True).train()
     asked = recipe(root, data={"sources": sources, "augment": True}, ema={"decay": 0.9, "update_every": 4})
-    stage = NetworkStage(network, asked, tmp_path / "run", Team("cpu"))
+    stage = NetworkStage(network, asked, tmp_path / "run", DistributedContext("cpu"))
     stage.teacher = Ema(network, 0.9, 4)
     with torch.no_grad():
         for value in stage.teacher.average.values():
             value.mul_(1.5)
     lessons = list(stage.draw(0))
-    taught = [any(e.taught for e in lesson.values()) for lesson in lessons]
+    taught = [any(e.use_teacher_label for e in lesson.values()) for lesson in lessons]
     assert sorted(taught) == [False, False, True, True]
     told: dict[str, list] = {}
     original = stage._painted_terms
@@ -278,7 +280,7 @@ def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_p
 
     monkeypatch.setattr(stage, "_painted_terms", seen)
     images = torch.stack([lesson["depth"].image for lesson in lessons])
-    with stage.teacher.teaching():
+    with stage.teacher.ema_scope():
         said = parse_outputs(network(images), TWO, images.shape, (32, 32))
     stage.loss(lessons)
     for kind, examples in told.items():
@@ -302,7 +304,7 @@ def test_only_the_student_learns_and_what_does_not_learn_stays(root, tmp_path):
         data={"task_weights": {"normals": 1.0}},
         ema={"decay": 0.999999, "update_every": 1},
     )
-    list(train(network, asked, tmp_path / "run", team=Team("cpu")))
+    list(train(network, asked, tmp_path / "run", distributed=DistributedContext("cpu")))
     moved = state(tmp_path / "run")["weights"]
     assert not torch.allclose(moved["one.weight"], before["one.weight"])
     # What is left in the network is the teacher, which keeps all of itself.
@@ -323,7 +325,7 @@ def warm(root):
         ema={"decay": 0.9},
         loop={"steps": 2},
     )
-    list(run_recipe(asked, root / "warm", Team("cpu")))
+    list(run_recipe(asked, root / "warm", DistributedContext("cpu")))
     return asked
 
 
@@ -361,7 +363,7 @@ def test_shared_weights_are_stored_once_and_shared_again(root, tmp_path):
     asked = recipe(
         root, model={"factory": f"{FILE}:Tied"}, data={"task_weights": {"normals": 1.0}}, loop={"steps": 1}
     )
-    list(run_recipe(asked, tmp_path / "run", Team("cpu")))
+    list(run_recipe(asked, tmp_path / "run", DistributedContext("cpu")))
     read_again = open_network(tmp_path / "run" / "checkpoint", Tied).module
     assert isinstance(read_again, Tied)
     assert read_again.one.weight is read_again.other.weight
@@ -438,7 +440,7 @@ def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
 
 
 def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp_path):
-    events = list(improve(plan(warm, root), tmp_path / "run", Team("cpu")))
+    events = list(improve(plan(warm, root), tmp_path / "run", DistributedContext("cpu")))
     assert [e["round"] for e in events if e.get("status") == "created"] == [1] * 3 + [2] * 3
     rows = [e["row"]["provenance"]["generator"] for e in events if e.get("status") == "created"]
     first = open_network(root / "warm" / "checkpoint", PLAIN)
@@ -459,7 +461,9 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
     assert len({teacher.digest, student.digest, first.digest}) == 3
     assert teacher.settings.recipes == ("own", "better-round-1", "better-round-2")
     with pytest.raises(ValueError, match="not finished"):
-        save_student(warm.replace(loop={"steps": 9}), tmp_path / "other", tmp_path / "none", Team("cpu"))
+        save_student(
+            warm.replace(loop={"steps": 9}), tmp_path / "other", tmp_path / "none", DistributedContext("cpu")
+        )
 
 
 def test_who_draws_has_to_be_said(warm, root):
@@ -550,7 +554,7 @@ def test_one_loop_drives_heads_on_features_and_networks_of_one_s_own(root, kind,
             validation=ValidationConfig(every=0),
         )
         network = new.tiny()
-    losses = [r["loss"] for r in train(network, asked, tmp_path / "run", {}, Team("cpu"))]
+    losses = [r["loss"] for r in train(network, asked, tmp_path / "run", {}, DistributedContext("cpu"))]
     assert sum(losses[-3:]) / 3 < losses[0] - 0.3 * abs(losses[0])
 
 
@@ -576,4 +580,4 @@ def test_the_page_s_network_is_one(root):
 def test_nothing_to_learn_is_told(root, tmp_path):
     still = nn.Conv2d(3, 3, 1).requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter wants a gradient"):
-        NetworkStage(still, recipe(root), tmp_path / "run", Team("cpu"))
+        NetworkStage(still, recipe(root), tmp_path / "run", DistributedContext("cpu"))

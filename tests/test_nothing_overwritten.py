@@ -24,8 +24,8 @@ from twofold.predict.inputs import Input
 from twofold.predict.ledger import Ledger
 from twofold.predict.prediction import Prediction
 from twofold.tasks import TASKS
-from twofold.train.run import alone
-from twofold.train.team import Team
+from twofold.train.distributed import DistributedContext
+from twofold.train.run import lock_run_dir
 from twofold.visualization import write_sheet
 
 MINE = b"a file of the user's own"
@@ -142,7 +142,7 @@ def test_samples_are_not_written_among_other_files(tmp_path: Path) -> None:
 
 def test_a_run_does_not_train_among_other_files(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(MINE)
-    with pytest.raises(ValueError, match="holds other files"), alone(tmp_path, Team()):
+    with pytest.raises(ValueError, match="holds other files"), lock_run_dir(tmp_path, DistributedContext()):
         pass
     assert files(tmp_path) == {"metrics.jsonl": MINE}
     (tmp_path / "recipe.json").touch()

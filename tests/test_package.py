@@ -15,7 +15,7 @@ import twofold
 from twofold.checkpoints import EMBEDDED, digest, own_files
 from twofold.cli.console import CommandError
 from twofold.cli.train import find_recipe
-from twofold.train import find
+from twofold.train import recipe_loader
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,15 +65,15 @@ def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.Monke
         assert find_recipe(name).denoiser.unet == "lora"
     installed = tmp_path / "site" / "twofold"
     shutil.copytree(ROOT / "recipes", installed / "recipes")
-    monkeypatch.setattr(find, "_PACKAGE", installed)
-    assert find.shipped() == installed / "recipes"
+    monkeypatch.setattr(recipe_loader, "_PACKAGE", installed)
+    assert recipe_loader.shipped() == installed / "recipes"
     assert find_recipe("genpercept:depth").name == "genpercept-depth"
     # One's own of that name comes first.
     (tmp_path / "recipes").mkdir()
     own = (ROOT / "recipes" / "table5.py").read_text().replace("from genpercept import", "from base import")
     (tmp_path / "recipes" / "table5.py").write_text(own)
     shutil.copy(ROOT / "recipes" / "genpercept.py", tmp_path / "recipes" / "base.py")
-    assert find.find_file("table5") == Path("recipes/table5.py")
+    assert recipe_loader.find_file("table5") == Path("recipes/table5.py")
     assert find_recipe("table5:hypersim_vkitti").loop.steps == 30000
     with pytest.raises(CommandError, match=r"did you mean.*genpercept.*table1"):
         find_recipe("genpercpt:depth")

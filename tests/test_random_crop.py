@@ -26,10 +26,10 @@ from twofold.train import (
 )
 from twofold.train.augment import hsv_to_rgb, photometric, rgb_to_hsv
 from twofold.train.denoiser import DenoiserStage
+from twofold.train.distributed import DistributedContext
 from twofold.train.loop import train
-from twofold.train.order import generator
 from twofold.train.random_crop import random_crop
-from twofold.train.team import Team
+from twofold.train.sampler import generator
 
 SIZE = (48, 64)
 CLASSES = get_task("semantic_logits")
@@ -224,7 +224,7 @@ def test_examples_of_a_recipe_are_such_crops_and_padding_is_not_pseudo_labelled(
         recipe(data, data={"sources": sources}, ema={"decay": 0.9}),
         tmp_path / "run",
         {},
-        Team("cpu"),
+        DistributedContext("cpu"),
     )
     taught = set()
     for image in [*stage.draw(0), *stage.draw(1)]:
@@ -236,7 +236,7 @@ def test_examples_of_a_recipe_are_such_crops_and_padding_is_not_pseudo_labelled(
             assert rows[: int(rows.sum())].all()
             assert columns[: int(columns.sum())].all()
             assert torch.equal(example.image, image["depth"].image)
-            taught.add(example.taught)
+            taught.add(example.use_teacher_label)
     assert taught == {False, True}
 
 
@@ -251,7 +251,7 @@ def test_a_latent_cell_with_padding_is_not_trained_on(data, tmp_path):
         },
         data={"task_weights": {"depth": 1.0}},
     )
-    stage = DenoiserStage(new.tiny(), plan, tmp_path / "run", {}, Team("cpu"))
+    stage = DenoiserStage(new.tiny(), plan, tmp_path / "run", {}, DistributedContext("cpu"))
     for image in stage.draw(0):
         mask = image["depth"].mask
         assert mask is not None

@@ -7,8 +7,8 @@ import torch
 
 from twofold.protocols import MultiStep
 from twofold.tasks import get_task
-from twofold.train.find import recipes
 from twofold.train.optimizer import learning_rate
+from twofold.train.recipe_loader import recipes
 
 PEERS = recipes(Path(__file__).parents[1] / "recipes" / "peers.py")
 

@@ -12,13 +12,13 @@ from PIL import Image
 
 from twofold.backbones import new
 from twofold.data.folder import Folder
+from twofold.train.cached_crops import CachedCropDataset
+from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import Encoder
-from twofold.train.find import recipes
 from twofold.train.learn import make_tasks
 from twofold.train.recipe import Recipe
-from twofold.train.sound import Readable
-from twofold.train.team import Team
-from twofold.train.windows import Windows
+from twofold.train.recipe_loader import recipes
+from twofold.train.validation import SampleValidator
 
 RECIPES = recipes(Path(__file__).parents[1] / "recipes" / "genpercept.py")
 H, W = 48, 64
@@ -125,10 +125,10 @@ def batch(
     return nearest(image, size), by(label, size), nearest(counts, size)
 
 
-def examples(recipe: Recipe, net, root: Path, cache: bool) -> Windows:
+def examples(recipe: Recipe, net, root: Path, cache: bool) -> CachedCropDataset:
     tasks = make_tasks(recipe)
-    readable = Readable(False, root / "skipped.jsonl", Team("cpu"))
-    return Windows(
+    readable = SampleValidator(False, root / "skipped.jsonl", DistributedContext("cpu"))
+    return CachedCropDataset(
         Encoder(net, tasks, net is not None, True), recipe, tasks, root / "kept" if cache else None, readable
     )
 

@@ -33,7 +33,7 @@ from twofold.image import read_image, write_image
 from twofold.io import Shard
 from twofold.io.atomic import host_name
 from twofold.tasks import TASKS
-from twofold.train.encoder import painted
+from twofold.train.encoder import encode_target
 from world import folder as balls
 from world import origin_of, sphere
 
@@ -109,7 +109,7 @@ def test_what_is_created_is_a_data_folder(creator, sources, whole):
         assert not can_train_on(TASKS["disparity"], found, i)
         assert float(from_depth(sample.targets["depth"], "depth").max()) <= 1
         for name in ("depth", "normals"):
-            canvas, known = painted(TASKS[name], sample)  # as training does
+            canvas, known = encode_target(TASKS[name], sample)  # as training does
             assert torch.equal(known, sample.valid[name])
             assert float(canvas.std()) > 0
     assert relative_space(sources, 0) == ""

@@ -22,10 +22,10 @@ from twofold.train import (
     ValidationConfig,
 )
 from twofold.train.denoiser import DenoiserStage
+from twofold.train.distributed import DistributedContext
 from twofold.train.loop import train
 from twofold.train.run import run_recipe
 from twofold.train.state import Ema, State
-from twofold.train.team import Team
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
     net = new.tiny()
     if change == "walk":
         new.expand_conv_in(net, 8)
-    stage = DenoiserStage(net, made, tmp_path / "run", {}, Team("cpu"))
+    stage = DenoiserStage(net, made, tmp_path / "run", {}, DistributedContext("cpu"))
     stage.teacher = Ema(stage.module, 0.9, 4)
     told = {}
 
@@ -110,14 +110,14 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
     original, stage._painted_terms = stage._painted_terms, seen  # type: ignore[method-assign]
     drawn = stage.draw(0)
     examples = [e for image in drawn for e in image.values()]
-    assert [e.taught for e in examples] == [False, False, True, True]
+    assert [e.use_teacher_label for e in examples] == [False, False, True, True]
     before = stage.loss(drawn).total.item()
     for group in told.values():
         for e in group:
             stored = next(x for x in examples if x.name == e.name and x.kind == e.kind)
             assert e.canvas is not None and not e.canvas.requires_grad
             assert stored.canvas is not None
-            assert torch.equal(e.canvas, stored.canvas) != e.taught
+            assert torch.equal(e.canvas, stored.canvas) != e.use_teacher_label
     with torch.no_grad():  # another teacher, another lesson, though nothing that is stored has changed
         for value in stage.teacher.average.values():
             value.mul_(1.5)
@@ -178,11 +178,11 @@ def test_the_student_keeps_its_weights_where_a_layer_has_two_names():
             parameter.mul_(2)
     before = {k: (id(v), v.detach().clone()) for k, v in module.named_parameters(remove_duplicate=False)}
     x = torch.rand(3, 2)
-    said = ema.answer(module, (x,))
+    said = ema.ema_forward(module, (x,))
     for k, v in module.named_parameters(remove_duplicate=False):
         assert id(v) == before[k][0], k
         assert torch.equal(v, before[k][1])
-    with ema.teaching():
+    with ema.ema_scope():
         torch.testing.assert_close(module(x), said)
 
 
@@ -201,11 +201,11 @@ def test_a_teacher_s_running_statistics_follow_as_its_weights_do(tmp_path):
         teacher.update(4)
         plain.update()
     before = {k: v.clone() for k, v in module.state_dict().items()}
-    with teacher.teaching():
+    with teacher.ema_scope():
         torch.testing.assert_close(module[1].get_buffer("running_mean"), mean * (1 - 0.5**3))
         said = module(x)
-    torch.testing.assert_close(teacher.answer(module, (x,)), said)
-    with plain.teaching():
+    torch.testing.assert_close(teacher.ema_forward(module, (x,)), said)
+    with plain.ema_scope():
         assert torch.equal(module[1].get_buffer("running_mean"), mean)
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in before.items())
     assert int(module[1].get_buffer("num_batches_tracked")) == 1

@@ -201,8 +201,8 @@ def test_augmented_runs_depend_on_seed_and_step_alone(recipe, tmp_path):
 def test_augmentation_keeps_geometry_true():
     """On a picture whose colour is its own normal map, crop, zoom and mirror keep the two in step."""
     from twofold.tasks import normals as task
-    from twofold.train.live import Held, cropped
-    from twofold.train.order import generator
+    from twofold.train.online_dataset import Held, cropped
+    from twofold.train.sampler import generator
 
     ball = world.sphere(3)
     normals, valid = ball.targets["normals"], ball.valid["normals"]
@@ -337,13 +337,13 @@ def test_what_stands_for_a_class_is_not_mixed_when_it_is_resized():
     """A mask stays 0 and 1, whatever size it is brought to; a depth is interpolated."""
     from dataclasses import replace
 
-    from twofold.train.encoder import fitted
+    from twofold.train.encoder import resize_and_crop
 
     ball = world.sphere(3)
     on = (ball.targets["depth"] < 1.9).float()
     both = replace(
         ball, targets={**ball.targets, "mask": on}, valid={**ball.valid, "mask": ball.valid["depth"]}
     )
-    small = fitted(both, (40, 40), 8)
+    small = resize_and_crop(both, (40, 40), 8)
     assert set(small.targets["mask"].unique().tolist()) == {0.0, 1.0}
     assert len(small.targets["depth"].unique()) > 100

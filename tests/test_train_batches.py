@@ -30,9 +30,9 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.encoder import Encoder, fitted
+from twofold.train.encoder import Encoder, resize_and_crop
+from twofold.train.latent_cache import LatentCache
 from twofold.train.loop import train
-from twofold.train.store import Store
 
 COUNT = 4  # samples
 
@@ -191,7 +191,7 @@ def test_without_a_cache_only_what_is_taught_is_encoded(recipe, tmp_path, calls)
     assert len(calls) == 2 + 2 * (4 + 2), "pictures alone of 2, and 6 with one target each"
 
 
-def store(folder: Path, names: dict[str, Task], cache: Path, **how: Any) -> Store:
+def store(folder: Path, names: dict[str, Task], cache: Path, **how: Any) -> LatentCache:
     said: dict[str, Any] = {
         "latent": True,
         "pixels": True,
@@ -203,7 +203,7 @@ def store(folder: Path, names: dict[str, Task], cache: Path, **how: Any) -> Stor
     size, resample, spelled = (said.pop(k) for k in ("size", "resample", "spelled"))
     encoder = Encoder(said.pop("net", new.tiny()), names, **said)
     kept = Folder(folder, targets=tuple(t.target for t in names.values()))
-    return Store(encoder, kept, size, resample, cache, spelled)
+    return LatentCache(encoder, kept, size, resample, cache, spelled)
 
 
 def given(x: torch.Tensor | None) -> torch.Tensor:
@@ -212,7 +212,7 @@ def given(x: torch.Tensor | None) -> torch.Tensor:
     return x
 
 
-def prepared(*args: Any, **how: Any) -> Store:
+def prepared(*args: Any, **how: Any) -> LatentCache:
     """A store with all of its folder in it."""
     kept = store(*args, **how)
     for i in range(COUNT):
@@ -280,7 +280,7 @@ def test_canvases_come_back_as_they_were(data, tmp_path):
     names = {t: TASKS[t] for t in ("depth", "normals", "semantic", "semantic_logits", "keypoints")}
     kept = store(data, names, tmp_path, latent=False, pictures=True)
     for i in range(COUNT):
-        sample = fitted(kept.folder[i], (24, 24), 8)
+        sample = resize_and_crop(kept.folder[i], (24, 24), 8)
         for mirrored in (False, True):
             made, found = kept.encoder(sample, mirrored), kept.read(i, mirrored)
             assert found.caption == made.caption == "a ball before a wall"
@@ -307,5 +307,5 @@ def test_three_heatmaps_that_are_alike_stay_three(tmp_path):
     writer.finish()
     kept = store(tmp_path / "data", {"joints": task}, tmp_path, latent=False)
     found = given(kept.read(0, True).parts["joints"].canvas)
-    made = kept.encoder(fitted(kept.folder[0], (24, 24), 8), True).parts["joints"]
+    made = kept.encoder(resize_and_crop(kept.folder[0], (24, 24), 8), True).parts["joints"]
     assert found.shape == (3, 24, 24) and torch.equal(found, given(made.canvas))

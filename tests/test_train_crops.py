@@ -24,12 +24,12 @@ from twofold.train import (
     ValidationConfig,
 )
 from twofold.train.augment import zoom
-from twofold.train.encoder import Encoder, cell_mask, fitted
-from twofold.train.live import Held, cropped
-from twofold.train.order import generator
-from twofold.train.sound import Readable
-from twofold.train.team import Team
-from twofold.train.windows import Windows
+from twofold.train.cached_crops import CachedCropDataset
+from twofold.train.distributed import DistributedContext
+from twofold.train.encoder import Encoder, cell_mask, resize_and_crop
+from twofold.train.online_dataset import Held, cropped
+from twofold.train.sampler import generator
+from twofold.train.validation import SampleValidator
 
 
 def plan(path: Path, mirror: bool) -> Recipe:
@@ -93,8 +93,10 @@ def test_a_window_shows_the_same_place_in_image_and_target(mirror, tmp_path):
     writer.finish()
     recipe = plan(tmp_path / "striped", mirror)
     encoder = Encoder(None, {"depth": TASKS["depth"]}, latent=False, pixels=True)
-    team = Team("cpu")
-    windows = Windows(encoder, recipe, encoder.tasks, None, Readable(False, tmp_path / "skipped.jsonl", team))
+    distributed = DistributedContext("cpu")
+    windows = CachedCropDataset(
+        encoder, recipe, encoder.tasks, None, SampleValidator(False, tmp_path / "skipped.jsonl", distributed)
+    )
     lefts = set()
     for number in range(12):
         one = windows(number)
@@ -120,8 +122,12 @@ def test_a_window_of_pixels_is_that_of_its_cells(tmp_path):
     writer.finish()
     recipe, net = plan(tmp_path / "striped", False), new.tiny()
     encoder = Encoder(net, {"depth": TASKS["depth"]}, latent=True, pixels=True)
-    windows = Windows(
-        encoder, recipe, encoder.tasks, None, Readable(False, tmp_path / "skipped.jsonl", Team("cpu"))
+    windows = CachedCropDataset(
+        encoder,
+        recipe,
+        encoder.tasks,
+        None,
+        SampleValidator(False, tmp_path / "skipped.jsonl", DistributedContext("cpu")),
     )
     whole = encoder(striped((16, 48)), False)
     part, lefts = whole.parts["depth"], set()
@@ -140,10 +146,10 @@ def test_a_window_of_pixels_is_that_of_its_cells(tmp_path):
 
 def test_a_labelled_sample_covers_the_training_size_and_keeps_its_shape():
     """Scaled by the larger of the two ratios; height 30 to 45 makes width 60 to 90, cut to multiples of 8."""
-    found = fitted(striped((30, 60)), (45, 64), 8)
+    found = resize_and_crop(striped((30, 60)), (45, 64), 8)
     assert found.image.shape[-2:] == (40, 88)
     assert found.targets["depth"].shape[-2:] == found.valid["depth"].shape[-2:] == (40, 88)
-    bare = fitted(Sample(torch.rand(3, 30, 60), {}, {}), (45, 64), 8)
+    bare = resize_and_crop(Sample(torch.rand(3, 30, 60), {}, {}), (45, 64), 8)
     assert bare.image.shape[-2:] == (40, 88)  # the short edge is that of the size
 
 

@@ -25,14 +25,14 @@ from twofold.train import (
 from twofold.train.autoencoder import whiteness
 from twofold.train.best import Best
 from twofold.train.denoiser import DenoiserStage
+from twofold.train.distributed import DistributedContext
 from twofold.train.examples import Example
 from twofold.train.learn import add_lora
-from twofold.train.loop import make_stage, update, validate
-from twofold.train.order import generator
+from twofold.train.loop import build_trainer, update, validate
+from twofold.train.sampler import generator
 from twofold.train.signals import DeferredSignals
 from twofold.train.state import Ema, State
 from twofold.train.step import Loss
-from twofold.train.team import Team
 
 
 def plan(path: Path | str = "data", **changes: Any) -> Recipe:
@@ -152,20 +152,20 @@ def test_an_update_is_one_of_the_mean_over_the_batch_however_it_is_split(micro, 
         plan(optimizer={"max_grad_norm": 0}, loop={"micro_batch_size": micro, "batch_size": 3}),
     )
     state = state_of(stage, recipe, tmp_path)
-    record = update(stage, recipe, 0, state, Team("cpu"))  # ty: ignore[invalid-argument-type]
+    record = update(stage, recipe, 0, state, DistributedContext("cpu"))  # ty: ignore[invalid-argument-type]
     assert numbers(stage.module) == pytest.approx([1 - 0.6])
     assert (
         record["norm"] == pytest.approx(6)
         and record["loss"] == pytest.approx(6)
         and record["lr"] == pytest.approx(0.1)
     )
-    update(stage, recipe, 1, state, Team("cpu"))  # ty: ignore[invalid-argument-type]
+    update(stage, recipe, 1, state, DistributedContext("cpu"))  # ty: ignore[invalid-argument-type]
     assert numbers(stage.module) == pytest.approx([1 - 1.2])
 
 
 def test_a_gradient_is_clipped_to_its_norm(tmp_path):
     stage, recipe = Counted(), plan(optimizer={"max_grad_norm": 1.5}, loop={"batch_size": 3})
-    record = update(stage, recipe, 0, state_of(stage, recipe, tmp_path), Team("cpu"))  # ty: ignore[invalid-argument-type]
+    record = update(stage, recipe, 0, state_of(stage, recipe, tmp_path), DistributedContext("cpu"))  # ty: ignore[invalid-argument-type]
     assert record["norm"] == pytest.approx(6)
     assert numbers(stage.module) == pytest.approx([1 - 0.15])
 
@@ -175,7 +175,9 @@ def test_the_averaged_weights_are_what_is_validated(tmp_path):
     state = state_of(stage, recipe, tmp_path)
     with torch.no_grad():
         stage.module["x"].fill_(9.0)
-    assert validate(stage, state.ema, tmp_path / "seen.png", Team("cpu"), DeferredSignals()) == {"x": 1.0}  # ty: ignore[invalid-argument-type]
+    image, context = tmp_path / "seen.png", DistributedContext("cpu")
+    scores = validate(stage, state.ema, image, context, DeferredSignals())  # ty: ignore[invalid-argument-type]
+    assert scores == {"x": 1.0}
     assert stage.seen == [1.0] and numbers(stage.module) == [9.0]
 
 
@@ -192,9 +194,9 @@ def test_the_best_score_is_kept_and_waiting_is_counted_from_it(score, order, tmp
     best, ema = Best(tmp_path / "best.pt", recipe), Ema(module, 0.5)
     for step, value in zip((0, 10, 20), order, strict=True):
         ema.average["x"].fill_(float(step))
-        best.seen(step, {score: value}, module, ema, True)
+        best.update(step, {score: value}, module, ema, True)
     assert (best.step, best.score) == (10, order[1])
-    assert [best.waited(step) for step in (20, 29, 30)] == [False, False, True]
+    assert [best.patience_exceeded(step) for step in (20, 29, 30)] == [False, False, True]
     assert best.restore(module) and numbers(module) == [10.0]
 
 
@@ -214,7 +216,7 @@ def fixed(stage: DenoiserStage, monkeypatch: pytest.MonkeyPatch, said: float) ->
 
 
 def stage_of(recipe: Recipe, folder: Path) -> DenoiserStage:
-    stage = make_stage(new.tiny(), recipe, folder / "run", {}, Team("cpu"))
+    stage = build_trainer(new.tiny(), recipe, folder / "run", {}, DistributedContext("cpu"))
     assert isinstance(stage, DenoiserStage)
     return stage
 

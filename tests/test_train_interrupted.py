@@ -35,10 +35,10 @@ from twofold.train import (
     ValidationConfig,
     track,
 )
+from twofold.train import latent_cache as stores
 from twofold.train import loop as loops
 from twofold.train import run as running
 from twofold.train import state as states
-from twofold.train import store as stores
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.run import run_recipe
 from twofold.train.signals import DeferredSignals

@@ -23,11 +23,11 @@ from twofold.train import (
     ValidationConfig,
 )
 from twofold.train.denoiser import DenoiserStage
+from twofold.train.distributed import DistributedContext
 from twofold.train.loop import train
-from twofold.train.order import Order
 from twofold.train.run import run_recipe
+from twofold.train.sampler import DeterministicSampler
 from twofold.train.state import Ema
-from twofold.train.team import Team
 
 TASKS = ("depth", "normals", "mask")
 
@@ -67,7 +67,7 @@ def recipe(root, tasks=TASKS, **changes) -> Recipe:
 
 
 def stage_of(plan, folder, net=None) -> DenoiserStage:
-    return DenoiserStage(net or new.tiny(), plan, folder / "run", {}, Team("cpu"))
+    return DenoiserStage(net or new.tiny(), plan, folder / "run", {}, DistributedContext("cpu"))
 
 
 class Counted:
@@ -96,7 +96,7 @@ def test_tasks_of_one_frequency_are_drawn_as_one_pool():
         ),
     )
     pools = {"image": [range(5), range(4)], "depth": [range(5), []], "normals": [range(3), range(4)]}
-    order = Order(plan, pools)
+    order = DeterministicSampler(plan, pools)
     picks = [order(n) for n in range(180)]
     taught = Counter(one.kind for pick in picks for one in order.all_of(pick))
     assert taught["image"] == 90
@@ -144,7 +144,7 @@ def test_an_image_goes_through_the_networks_once_for_all_its_tasks(root, augment
         data={"augment": augment, "cache_latents": False},
     )
     stage = stage_of(plan, tmp_path, net)
-    stage.ahead.end = 0  # nothing is drawn in the background while calls are counted
+    stage.prefetcher.end = 0  # nothing is drawn in the background while calls are counted
     encode, unet = Counted(net.encode), Counted(net.unet.forward)
     net.encode, net.unet.forward = encode, unet
     images = stage.draw(0)
@@ -247,7 +247,7 @@ def test_the_teacher_answers_a_shared_trunk_with_its_own_weights(root, tmp_path)
         for value in stage.teacher.average.values():
             value.mul_(1.5)
     assert stage.loss(stage.draw(0)).total.item() != pytest.approx(one.total.item())
-    assert all(e.taught for image in stage.draw(0) for e in image.values())
+    assert all(e.use_teacher_label for image in stage.draw(0) for e in image.values())
     weights = dict(trunk.named_parameters())
     assert all(torch.equal(before[k], p) for k, p in weights.items())
 
@@ -293,7 +293,7 @@ def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
             loop={"batch_size": 6, "micro_batch_size": micro},
         )
         heads: dict[str, Any] = {}
-        list(train(new.tiny(), plan, tmp_path / str(micro) / "run", heads, Team("cpu")))
+        list(train(new.tiny(), plan, tmp_path / str(micro) / "run", heads, DistributedContext("cpu")))
         ends.append({f"{t}.{k}": v for t, h in heads.items() for k, v in h.state_dict().items()})
     for other in ends[1:]:
         for name, value in ends[0].items():

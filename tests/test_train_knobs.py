@@ -33,14 +33,14 @@ from twofold.train import (
     track,
 )
 from twofold.train.denoiser import DenoiserStage
-from twofold.train.encoder import fitted, painted
+from twofold.train.distributed import DistributedContext
+from twofold.train.encoder import encode_target, resize_and_crop
 from twofold.train.learn import add_lora, make_tasks
-from twofold.train.live import Held, cropped
-from twofold.train.loop import make_stage, train
+from twofold.train.loop import build_trainer, train
+from twofold.train.online_dataset import Held, cropped
 from twofold.train.optimizer import learning_rate, make_optimizer, set_rate
-from twofold.train.order import generator
 from twofold.train.run import run_recipe, starting_point
-from twofold.train.team import Team
+from twofold.train.sampler import generator
 
 BOTH = {"data": {"task_weights": {"image": 1.0, "depth": 1.0}}}
 
@@ -68,7 +68,7 @@ def recipe(data, tiny_model) -> Recipe:
 
 
 def stage_of(recipe: Recipe, folder: Path) -> DenoiserStage:
-    stage = make_stage(new.tiny(), recipe, folder / "run", {}, Team("cpu"))
+    stage = build_trainer(new.tiny(), recipe, folder / "run", {}, DistributedContext("cpu"))
     assert isinstance(stage, DenoiserStage)
     return stage
 
@@ -334,8 +334,8 @@ def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
 def test_nearest_pixels_are_pixels_of_the_picture():
     ball = world.sphere(2, 40)
     there = set(ball.image.unique().tolist())
-    assert set(fitted(ball, (24, 24), 8, "nearest").image.unique().tolist()) <= there
-    assert not set(fitted(ball, (24, 24), 8).image.unique().tolist()) <= there
+    assert set(resize_and_crop(ball, (24, 24), 8, "nearest").image.unique().tolist()) <= there
+    assert not set(resize_and_crop(ball, (24, 24), 8).image.unique().tolist()) <= there
     held = Held((ball.image * 255).round().byte(), ball.targets, ball.valid, "")
     levels = set((held.image.float() / 255).unique().tolist())
     for name, only in (("nearest", True), ("bilinear", False)):
@@ -354,8 +354,8 @@ def test_quirks_of_genpercept_are_taught_where_that_is_asked(recipe, tmp_path):
     holed = replace(
         ball, targets={"depth": torch.where(known, ball.targets["depth"], 0)}, valid={"depth": known}
     )
-    assert painted(task, holed)[0][:, :4].unique().tolist() == [-1.0], "a hole of 0 m is near"
-    assert painted(depth, holed)[0][:, :4].unique().tolist() == [0.0]
+    assert encode_target(task, holed)[0][:, :4].unique().tolist() == [-1.0], "a hole of 0 m is near"
+    assert encode_target(depth, holed)[0][:, :4].unique().tolist() == [0.0]
     _, _, records = trained(plan, tmp_path)
     assert records[0]["loss"] < 100
     with pytest.raises(ValueError, match="GenPercept has no task 'albedo'"):

@@ -14,8 +14,8 @@ from twofold.data.folder import Folder
 from twofold.io import derive_seed
 from twofold.tasks import get_task
 from twofold.train import DataConfig, DenoiserConfig, Recipe, Source
-from twofold.train.examples import dropped, pools
-from twofold.train.order import Order, apportion, generator
+from twofold.train.examples import drop_caption, pools
+from twofold.train.sampler import DeterministicSampler, generator, weighted_round_robin
 
 # Shares of sources, and how large their pools are; a pool of 0 cannot teach the kind.
 KINDS = {"image": 0.5, "depth": 2.0, "normals": 1.3}
@@ -30,9 +30,9 @@ def recipe(**changes) -> Recipe:
     ).replace(**changes)
 
 
-def order(plan: Recipe) -> Order:
+def order(plan: Recipe) -> DeterministicSampler:
     # Samples are told apart by source, so that a mix-up would be seen.
-    return Order(
+    return DeterministicSampler(
         plan, {k: [[100 * s + i for i in range(n)] for s, n in enumerate(p)] for k, p in POOLS.items()}
     )
 
@@ -44,7 +44,7 @@ def test_after_any_number_of_turns_each_has_had_its_share(shares):
     exact = [Fraction(str(s)) for s in shares]
     had = [0] * len(shares)
     for n in range(3000):
-        k, before = apportion(shares, n)
+        k, before = weighted_round_robin(shares, n)
         assert before == had[k], "how many turns it had before"
         had[k] += 1
         for i, share in enumerate(exact):
@@ -54,10 +54,10 @@ def test_after_any_number_of_turns_each_has_had_its_share(shares):
 
 def test_a_turn_is_found_without_those_before_it():
     """Turn ten million costs no more than the first, and is the one that counting would give."""
-    k, before = apportion((0.9, 0.1), 10_000_000)
+    k, before = weighted_round_robin((0.9, 0.1), 10_000_000)
     assert (k, before) in {(0, 9_000_000), (1, 1_000_000)}
     with pytest.raises(ValueError, match="every share is 0"):
-        apportion((0, 0.0), 3)
+        weighted_round_robin((0, 0.0), 3)
 
 
 @pytest.mark.parametrize("together", [1, 4])
@@ -121,7 +121,7 @@ def test_an_example_depends_on_the_recipe_and_its_number_alone():
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.75, 1.0])
 def test_captions_are_dropped_as_often_as_the_recipe_says(share):
     plan = recipe(model={"caption_dropout": share})
-    found = [dropped("a chair", plan, generator("drop", i)) for i in range(2000)]
+    found = [drop_caption("a chair", plan, generator("drop", i)) for i in range(2000)]
     assert set(found) <= {"", "a chair"}
     assert found.count("") / 2000 == pytest.approx(share, abs=0.03 if 0 < share < 1 else 0)
 
@@ -196,7 +196,7 @@ def test_a_number_of_labels_is_taken_from_the_first_sources_for_each_task(folder
 def test_a_kind_that_no_source_teaches_is_named():
     lonely = {**{k: [[0], [0], [0]] for k in KINDS}, "normals": [[], [], []]}
     with pytest.raises(ValueError, match=r"no source teaches normals"):
-        Order(recipe(), lonely)
+        DeterministicSampler(recipe(), lonely)
     without_share = recipe(data={"sources": (Source(path="a", share=0), Source(path="b"))})
     with pytest.raises(ValueError, match=r"no source teaches depth"):
-        Order(without_share, {"image": [[0], [0]], "depth": [[0], []], "normals": [[0], [0]]})
+        DeterministicSampler(without_share, {"image": [[0], [0]], "depth": [[0], []], "normals": [[0], [0]]})

@@ -57,6 +57,17 @@ NAMES = {
     "official_path": "official_plan",
     "read_walk": "predict_from_features",
     "windowed": "crop_to_window",
+    # train
+    "Ahead": "Prefetcher",
+    "Journal": "RunLogger",
+    "Readable": "SampleValidator",
+    "Team": "DistributedContext",
+    "apportion": "weighted_round_robin",
+    "lab_second_stage": "second_stage_smoke_config",
+    "make_stage": "build_trainer",
+    "own_randomness": "fork_rng",
+    "set_learning": "set_trainable",
+    "settle": "merge_lora",
     # backbones, heads, tasks, targets, checkpoints
     "How": "LoadOptions",
     "Origin": "Provenance",

@@ -78,20 +78,23 @@ def improve(
     if labels.captioner:
         refuse_unused("with --captioner", "template")
     parsed = find_recipe(recipe, run.settings or [])
+    from twofold.train.distributed import DistributedContext
     from twofold.train.improve import gains
     from twofold.train.improve import improve as run_improvement
-    from twofold.train.team import Team
 
     plan = _plan(parsed, improvement, sampling, labels)
-    folder, team = run.out or Path("runs") / f"{parsed.name}-improved", Team(device.device)
+    folder, distributed = (
+        run.out or Path("runs") / f"{parsed.name}-improved",
+        DistributedContext(device.device),
+    )
     printer = EventPrinter(parsed.loop.steps, improvement.rounds, run.log_every)
-    events = run_improvement(plan, folder, team)
+    events = run_improvement(plan, folder, distributed)
     with report_saved(folder), closing(events):
-        for event in with_progress(events, 0, parsed.name) if team.first else events:
-            if team.first:
+        for event in with_progress(events, 0, parsed.name) if distributed.first else events:
+            if distributed.first:
                 print_json(event)
                 printer(event)
-    if team.first:
+    if distributed.first:
         best = parsed.validation.best_metric
         if best:
             print_line(_helped(best, gains(folder, best)))

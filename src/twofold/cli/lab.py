@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_every: int) -> int:
     """Run both stages and print what happens; ``small`` is the smaller version of ``recipe``."""
-    from twofold.train.lab_stages import run_stages
-    from twofold.train.team import Team
+    from twofold.train.distributed import DistributedContext
+    from twofold.train.smoke_stages import run_stages
 
-    team = Team(device)
+    distributed = DistributedContext(device)
     printer, stage = EventPrinter(small.loop.steps, 1, log_every), ""
-    events = run_stages(recipe, small, run, team)
+    events = run_stages(recipe, small, run, distributed)
     with report_saved(run), closing(events):
-        for event in with_progress(events, 0, small.name) if team.first else events:
-            if not team.first:
+        for event in with_progress(events, 0, small.name) if distributed.first else events:
+            if not distributed.first:
                 continue
             print_json(event)
             if event["stage"] != stage:
@@ -36,7 +36,7 @@ def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_ever
                 printer(event)
             elif "validation" in event or event["step"] % log_every == 0:
                 print_line(record_text(event, small.loop.steps))
-    if team.first:
+    if distributed.first:
         print_line(f"the warm-up: {run / 'warm-up' / 'checkpoint'}")
         print_line(done(run / "checkpoint", small))
     return OK

@@ -86,7 +86,7 @@ def train(
     from twofold.environment import require_sound_torchvision
 
     if smoke_test:
-        from twofold.train.lab import require, taught_by_teacher
+        from twofold.train.smoke import require, taught_by_teacher
 
         require(parsed)
         whole, _ = _read_recipe(recipe)
@@ -102,15 +102,17 @@ def train(
 
 
 def _train(recipe: Recipe, folder: Path, device: str, tracker: str, log_every: int) -> None:
+    from twofold.train.distributed import DistributedContext
     from twofold.train.run import run_recipe
-    from twofold.train.team import Team
     from twofold.train.track import chosen
 
-    team = Team(device, chosen(tracker), str(folder))
-    records, first = run_recipe(recipe, folder, team), None
+    distributed = DistributedContext(device, chosen(tracker), str(folder))
+    records, first = run_recipe(recipe, folder, distributed), None
     with report_saved(folder), closing(records):
-        for record in with_progress(records, recipe.loop.steps, recipe.name) if team.first else records:
-            if not team.first:
+        for record in (
+            with_progress(records, recipe.loop.steps, recipe.name) if distributed.first else records
+        ):
+            if not distributed.first:
                 continue
             if first is None:
                 first = record["step"]
@@ -123,7 +125,7 @@ def _train(recipe: Recipe, folder: Path, device: str, tracker: str, log_every: i
                 or record["step"] == recipe.loop.steps
             ):
                 print_line(record_text(record, recipe.loop.steps))
-    if team.first:
+    if distributed.first:
         _report_skipped(folder / "skipped.jsonl")
         print_line(done(folder / "checkpoint", recipe))
 
@@ -179,8 +181,8 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     """The recipe as its file has it, and the file; see `find_recipe`."""
     from pydantic import ValidationError
 
-    from twofold.train.find import alone, defined, find_file, known_names, recipes
     from twofold.train.recipe import Recipe, wrong
+    from twofold.train.recipe_loader import defined, find_file, known_names, recipes, takes_no_arguments
 
     text, _, function = name.partition(":")
     path = find_file(text)
@@ -196,7 +198,7 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     try:
         found = defined(path)
         made = found.get(function or path.stem.replace("-", "_"), None if function else found.get("recipe"))
-        value = made() if alone(made) else made
+        value = made() if takes_no_arguments(made) else made
     except SyntaxError as error:
         raise CommandError(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
     except ValidationError as error:
@@ -213,10 +215,10 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
 
 def _smaller(recipe: Recipe) -> Recipe:
     """The recipe made smaller."""
-    from twofold.train.lab import lab, taught_by_teacher
-    from twofold.train.lab_stages import lab_second_stage
+    from twofold.train.smoke import smoke_config, taught_by_teacher
+    from twofold.train.smoke_stages import second_stage_smoke_config
 
-    return lab_second_stage(recipe) if taught_by_teacher(recipe) else lab(recipe)
+    return second_stage_smoke_config(recipe) if taught_by_teacher(recipe) else smoke_config(recipe)
 
 
 def record_text(record: dict[str, Any], steps: int) -> str:

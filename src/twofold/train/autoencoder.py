@@ -16,11 +16,11 @@ from ..image import pad_to_multiple
 from ..tasks import get_task
 from ..visualization import sheet
 from .config import IMAGE
-from .order import generator
+from .distributed import DistributedContext
 from .pixels import Pictures, pick, random_crop
 from .recipe import Recipe
+from .sampler import generator
 from .step import Loss
-from .team import Team
 
 Logs = dict[str, float]
 
@@ -34,8 +34,8 @@ class AutoencoderStage:
     The last two are what a small codec loses first: sharpness, and colour.
     """
 
-    def __init__(self, backbone: StableDiffusion, recipe: Recipe, team: Team) -> None:
-        if team.size > 1 or recipe.loop.micro_batch_size or recipe.loop.precision != "fp32":
+    def __init__(self, backbone: StableDiffusion, recipe: Recipe, distributed: DistributedContext) -> None:
+        if distributed.size > 1 or recipe.loop.micro_batch_size or recipe.loop.precision != "fp32":
             raise ValueError(
                 "the autoencoder is trained by one process, with whole batches and in fp32: its loss compares the "
                 "latents of a batch with each other"
@@ -46,8 +46,8 @@ class AutoencoderStage:
             )
         self.backbone, self.recipe = backbone, recipe
         self.vae, self.stride = backbone.vae, backbone.stride
-        self.device, self.teacher = team.device, None
-        self.module: nn.Module = backbone.vae.requires_grad_(True).to(team.device)
+        self.device, self.teacher = distributed.device, None
+        self.module: nn.Module = backbone.vae.requires_grad_(True).to(distributed.device)
         self.pictures = Pictures(recipe.data.sources, recipe.data.size)
         self.painted = _painted_targets(recipe)
         kinds = [k for k in recipe.data.task_weights if k == IMAGE or self.painted.get(k)]

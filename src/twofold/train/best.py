@@ -45,9 +45,11 @@ class Best:
         self.lower = lower_is_better(recipe)
         self.step, self.score = 0, float("nan")
         if path.exists():
-            self.step, self.score = found(path)
+            self.step, self.score = read_best(path)
 
-    def seen(self, step: int, scores: Mapping[str, float], module: nn.Module, ema: Ema, writes: bool) -> None:
+    def update(
+        self, step: int, scores: Mapping[str, float], module: nn.Module, ema: Ema, writes: bool
+    ) -> None:
         """Keep the averaged weights where they are the best so far; the first process ``writes``."""
         score = scores[self.recipe.validation.best_metric]
         worse = score >= self.score if self.lower else score <= self.score
@@ -62,7 +64,7 @@ class Best:
             with atomic_write(self.path) as path, path.open("wb") as file:
                 torch.save({"step": step, "score": score, "weights": weights}, file)
 
-    def waited(self, step: int) -> bool:
+    def patience_exceeded(self, step: int) -> bool:
         """Whether so many validations in a row were no better that the run is over."""
         validation = self.recipe.validation
         return 0 < validation.patience * validation.every <= step - self.step
@@ -76,7 +78,7 @@ class Best:
         return True
 
 
-def found(path: Path) -> tuple[int, float]:
+def read_best(path: Path) -> tuple[int, float]:
     """Step and score of a file that `Best` wrote; step 0 where there is none.
 
     Raises:

@@ -25,24 +25,24 @@ from ..predict.config import OutputConfig
 from ..predict.diffusion import DiffusionPredictor
 from ..protocols import ModelInput, collate
 from .config import IMAGE
+from .distributed import DistributedContext
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .groups import by_forward_pass
+from .latent_cache import LATENTS
 from .learn import (
     Denoiser,
     check_map_width,
     make_heads,
     make_tasks,
-    set_learning,
-    settle,
+    merge_lora,
+    set_trainable,
     uses_image_features,
 )
-from .order import generator
-from .perception import PerceptionStage, look_at_pictures, told
+from .perception import PerceptionStage, look_at_pictures, to_batch
 from .recipe import Recipe
+from .sampler import generator
 from .step import Loss, Terms
-from .store import LATENTS
-from .team import Team
 
 
 class DenoiserStage(PerceptionStage):
@@ -58,14 +58,14 @@ class DenoiserStage(PerceptionStage):
         recipe: Recipe,
         run: Path,
         heads: Mapping[str, Head],
-        team: Team,
+        distributed: DistributedContext,
     ) -> None:
         self.backbone, self.config = backbone, recipe.denoiser
         tasks = make_tasks(recipe)
         self.heads = make_heads(backbone, recipe, heads, tasks)
-        set_learning(backbone, self.heads, recipe)
-        check_map_width(backbone, recipe, team.device)
-        self.module = Denoiser(backbone, self.heads).to(team.device)
+        set_trainable(backbone, self.heads, recipe)
+        check_map_width(backbone, recipe, distributed.device)
+        self.module = Denoiser(backbone, self.heads).to(distributed.device)
         if recipe.data.augment:
             backbone.vae.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
         self.uses_image_features = uses_image_features(backbone, recipe)
@@ -74,20 +74,25 @@ class DenoiserStage(PerceptionStage):
             backbone, tasks, self.config.latent_loss_weight > 0, self.config.pixel_loss_weight > 0, looks
         )
         super().__init__(
-            recipe, run, team, tasks, encoder, run.parent / LATENTS if recipe.data.cache_latents else None
+            recipe,
+            run,
+            distributed,
+            tasks,
+            encoder,
+            run.parent / LATENTS if recipe.data.cache_latents else None,
         )
         self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
         """The images' part of their batch's loss: of each image, the sum over its tasks."""
-        loss = Loss(self.team.device, self.recipe.loop.batch_size)
+        loss = Loss(self.distributed.device, self.recipe.loop.batch_size)
         groups = by_forward_pass(examples, self._pass_of)
         if not self.shares_looks:
             # All of them before the student's first: the teacher takes the place of weights that are still needed then.
             groups = [replace(g, images=self._answered(g.images)) for g in groups]
         counted: set[int] = set()
         for group in groups:
-            with self.team.precision(self.recipe.loop.precision):
+            with self.distributed.precision(self.recipe.loop.precision):
                 found = self._terms(group.images)
             for kind, terms in found.items():
                 places = [i for i, image in zip(group.places, group.images, strict=True) if kind in image]
@@ -116,7 +121,7 @@ class DenoiserStage(PerceptionStage):
 
     def image_terms(self, examples: Sequence[Example]) -> Terms:
         """Squared error of the prediction at uniformly random times, under captions (Salimans & Ho 2022)."""
-        schedule, device = self.backbone.schedule, self.team.device
+        schedule, device = self.backbone.schedule, self.distributed.device
         x0 = torch.stack([e.image for e in examples])
         t = torch.cat([torch.randint(schedule.steps, (1,), generator=e.rng) for e in examples])
         noise = torch.stack([torch.randn(e.shape, generator=e.rng) for e in examples])
@@ -145,11 +150,13 @@ class DenoiserStage(PerceptionStage):
             seen = ", ".join(dict.fromkeys(e.name for e in firsts))
             check_finite(said.prediction, f"the network's {names[0]} output for {seen}")
         shown = query.to_x0(said.prediction), said.features, self.backbone
-        if self.shares_looks and any(e.taught for e in firsts):
-            answers = self._teacher().answer(HeadGroup({n: self.heads[n] for n in names}), (*shown, places))
+        if self.shares_looks and any(e.use_teacher_label for e in firsts):
+            answers = self._teacher().ema_forward(
+                HeadGroup({n: self.heads[n] for n in names}), (*shown, places)
+            )
             for name, group in examples.items():
-                taught = [p for p, e in zip(answers[name], group, strict=True) if e.taught]
-                examples[name] = self._relabelled(name, group, taught)
+                taught = [p for p, e in zip(answers[name], group, strict=True) if e.use_teacher_label]
+                examples[name] = self._apply_pseudo_labels(name, group, taught)
         terms: dict[str, Terms] = {name: {} for name in names}
         if self.config.latent_loss_weight:
             for name, group in examples.items():
@@ -163,7 +170,8 @@ class DenoiserStage(PerceptionStage):
     def _latent_term(self, word: Tensor, query: ModelInput, examples: Sequence[Example]) -> Terms:
         """Mean squared error of the network's output over the cells that are known."""
         target, mask = (
-            torch.stack([getattr(e, k).to(self.team.device) for e in examples]) for k in ("target", "mask")
+            torch.stack([getattr(e, k).to(self.distributed.device) for e in examples])
+            for k in ("target", "mask")
         )
         keep = mask.expand_as(target)
         error = torch.where(keep, word.float() - query.training_target(target), 0).square().flatten(1)
@@ -203,17 +211,19 @@ class DenoiserStage(PerceptionStage):
 
     def _answered(self, images: list[MultiTaskExample]) -> list[MultiTaskExample]:
         """The images with the teacher's answers, reached as they are in use, in place of what was stored."""
-        firsts = {i: e for i, image in enumerate(images) if (e := next(iter(image.values()))).taught}
+        firsts = {
+            i: e for i, image in enumerate(images) if (e := next(iter(image.values()))).use_teacher_label
+        }
         if not firsts:
             return images
-        latent = torch.stack([e.image for e in firsts.values()]).to(self.team.device)
+        latent = torch.stack([e.image for e in firsts.values()]).to(self.distributed.device)
         # Noise of its own: what the student is shown must not depend on who says what is to be learned.
         rngs = [generator(self.recipe.loop.seed, "teacher", e.rng.initial_seed()) for e in firsts.values()]
         names = [name for name in self.tasks if any(name in images[i] for i in firsts)]
         places = {name: [n for n, i in enumerate(firsts) if name in images[i]] for name in names}
         predictor = self._predictors()[names[0]]
         painted: Mapping[str, Tensor] = {}
-        with self._teacher().teaching():
+        with self._teacher().ema_scope():
             conditioning = predictor.conditioning(self._image_features(list(firsts.values())))
             denoise = partial(predictor.denoise, conditioning=conditioning)
             answer = self.config.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
@@ -224,7 +234,7 @@ class DenoiserStage(PerceptionStage):
         taught = list(firsts)
         for name in names:
             at_name = [taught[n] for n in places[name]]
-            made = self._relabelled(
+            made = self._apply_pseudo_labels(
                 name, [images[i][name] for i in at_name], painted.get(name, ()), at(answer.x0, places[name])
             )
             for i, example in zip(at_name, made, strict=True):
@@ -233,13 +243,13 @@ class DenoiserStage(PerceptionStage):
 
     def _own_terms(self, head: Any, shown: tuple[Any, ...], examples: Sequence[Example]) -> Terms:
         """Losses that a head brings along, in place of its task's: what it says of itself can be part of them."""
-        canvas, known, _ = zip(*(told(e, self.team.device) for e in examples), strict=True)
+        canvas, known, _ = zip(*(to_batch(e, self.distributed.device) for e in examples), strict=True)
         found = head.loss(*shown, torch.cat(canvas), torch.cat(known), [e.rng for e in examples])
         return {loss: (self.config.pixel_loss_weight, value) for loss, value in found.items()}
 
     def _query(self, example: Example):
-        image = example.image[None].to(self.team.device)
-        target = image if example.target is None else example.target[None].to(self.team.device)
+        image = example.image[None].to(self.distributed.device)
+        target = image if example.target is None else example.target[None].to(self.distributed.device)
         return self.config.protocol.prepare(image, target, example.rng, self.backbone.schedule)
 
     def _image_features(self, examples: Sequence[Example]) -> ImageFeatures | None:
@@ -247,7 +257,7 @@ class DenoiserStage(PerceptionStage):
         if not self.uses_image_features:
             return None
         images = [e.picture for e in examples if e.picture is not None]
-        return self.backbone.image_features(torch.stack(images).to(self.team.device).float() / 255)
+        return self.backbone.image_features(torch.stack(images).to(self.distributed.device).float() / 255)
 
     def _prompt(self, name: str) -> str:
         return self.config.prompts.get(name, self.tasks[name].prompt)
@@ -264,7 +274,9 @@ class DenoiserStage(PerceptionStage):
 
     def _labels(self, count: int) -> Tensor | None:
         labels = self.config.protocol.class_labels
-        return None if labels is None else torch.tensor(labels, device=self.team.device).expand(count, -1)
+        return (
+            None if labels is None else torch.tensor(labels, device=self.distributed.device).expand(count, -1)
+        )
 
     def _predictors(self) -> dict[str, DiffusionPredictor]:
         size, protocol = max(self.recipe.data.size), self.config.protocol
@@ -287,4 +299,4 @@ class DenoiserStage(PerceptionStage):
 
     def finish(self) -> None:
         """Merge what was added beside the weights into them."""
-        settle(self.backbone, self.recipe)
+        merge_lora(self.backbone, self.recipe)

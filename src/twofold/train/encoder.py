@@ -95,7 +95,7 @@ class Encoder:
 
     def part(self, task: Task, sample: Sample, mirrored: bool) -> Part:
         """What ``task`` has to say of a sample that has its target."""
-        canvas, known = painted(task, sample)
+        canvas, known = encode_target(task, sample)
         if mirrored:
             canvas, known = task.flip(canvas), known.flip(-1)
         if self.released:
@@ -133,7 +133,7 @@ class Encoder:
         return self.backbone.encode(x)[0].float().cpu().contiguous()
 
 
-def painted(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
+def encode_target(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     """A task's canvas ``c H W`` of a sample, in steps of 1 / `LEVELS`, and where it is known.
 
     Raises:
@@ -167,7 +167,7 @@ def check(sample: Sample, tasks: Iterable[Task]) -> None:
     """
     for task in tasks:
         if task.target in sample.targets:
-            painted(task, sample)
+            encode_target(task, sample)
 
 
 def cell_mask(known: Tensor, stride: int) -> Tensor:
@@ -180,7 +180,7 @@ def targets_of(tasks: Iterable[Task]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(t.target for t in tasks))
 
 
-def fitted(sample: Sample, size: tuple[int, int], stride: int, resample: str = "bilinear") -> Sample:
+def resize_and_crop(sample: Sample, size: tuple[int, int], stride: int, resample: str = "bilinear") -> Sample:
     """A sample brought to training size: never stretched, cut to multiples of ``stride``.
 
     With ``resample="genpercept"`` the sample keeps its own size, and `Encoder.released` resizes what is made of it.

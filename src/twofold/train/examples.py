@@ -16,8 +16,8 @@ from . import released
 from .config import IMAGE
 from .encoder import targets_of
 from .model_config import DenoiserConfig
-from .order import Order, Pick, generator
 from .recipe import Recipe
+from .sampler import DeterministicSampler, SampleIndex, generator
 from .source import Source
 
 
@@ -33,7 +33,7 @@ class Example:
         image: latent ``z h w``; for a network that looks at pictures, the picture ``3 h w`` in [0, 1].
         target, mask, canvas, known: as in `encoder.Part`.
         picture: ``3 H W`` bytes, where a loss looks at it.
-        taught: whether the teacher says what is to be learned, in place of target and canvas.
+        use_teacher_label: whether the teacher says what is to be learned, in place of target and canvas.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Example:
     canvas: Tensor | None = None
     known: Tensor | None = None
     picture: Tensor | None = None
-    taught: bool = False
+    use_teacher_label: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -61,17 +61,17 @@ MultiTaskExample = dict[str, Example]
 class Examples(Protocol):
     """Examples by number, or by pick: one of another kind has the same window and colours."""
 
-    order: Order
+    order: DeterministicSampler
 
     def __call__(self, number: int) -> Example:
         """The example of that number."""
         ...
 
-    def of(self, pick: Pick) -> Example:
+    def of(self, pick: SampleIndex) -> Example:
         """The example of a pick."""
         ...
 
-    def all_of(self, pick: Pick) -> MultiTaskExample:
+    def all_of(self, pick: SampleIndex) -> MultiTaskExample:
         """The image of a pick under every task that it can teach: read and encoded once."""
         ...
 
@@ -87,7 +87,7 @@ def open_source(source: Source, recipe: Recipe, tasks: Iterable[Task]) -> Folder
     return Folder(source.path, targets=targets, override=override)
 
 
-def example_rng(recipe: Recipe, pick: Pick) -> torch.Generator:
+def example_rng(recipe: Recipe, pick: SampleIndex) -> torch.Generator:
     """The randomness of one example."""
     return generator(recipe.loop.seed, "example", pick.number)
 
@@ -115,7 +115,7 @@ def pools(
     return found
 
 
-def dropped(text: str, recipe: Recipe, rng: torch.Generator) -> str:
+def drop_caption(text: str, recipe: Recipe, rng: torch.Generator) -> str:
     """The caption, or an empty one with the recipe's probability; drawn for every kind of run."""
     probability = recipe.model.caption_dropout if isinstance(recipe.model, DenoiserConfig) else 0.0
     return "" if bool(torch.rand((), generator=rng) < probability) else text

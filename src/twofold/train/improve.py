@@ -27,15 +27,15 @@ from ..generate import (
 from ..generate.captions import TEMPLATE
 from ..io import atomic_folder, atomic_write
 from ..tasks import get_task
-from .best import found, lower_is_better
+from .best import lower_is_better, read_best
 from .config import EmaConfig
+from .distributed import DistributedContext
 from .examples import pools
 from .learn import check_heads, make_tasks
 from .model_config import NetworkConfig
 from .recipe import Recipe, wrong
-from .run import alone, run_recipe, save_student
+from .run import lock_run_dir, run_recipe, save_student
 from .source import Source
-from .team import Team
 from .track import read_records
 
 # Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
@@ -147,7 +147,9 @@ class Improvement(BaseModel):
         return plan
 
 
-def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator[dict[str, Any]]:
+def improve(
+    plan: Improvement, run: Path, distributed: DistributedContext | None = None
+) -> Generator[dict[str, Any]]:
     """Go through the rounds, and yield what happens: rows of creation and records of training, each with its round.
 
     ``run/round-N`` holds what a round created and trained, ``run/checkpoint`` the last teacher and ``run/student`` its
@@ -157,35 +159,39 @@ def improve(plan: Improvement, run: Path, team: Team | None = None) -> Generator
     Raises:
         ValueError: ``run`` belongs to another plan; what `create` and `run_recipe` raise.
     """
-    team = team or Team()
-    with alone(run, team):
-        yield from _rounds(plan, run, team)
+    distributed = distributed or DistributedContext()
+    with lock_run_dir(run, distributed):
+        yield from _rounds(plan, run, distributed)
 
 
-def _rounds(plan: Improvement, run: Path, team: Team) -> Generator[dict[str, Any]]:
-    if team.first:
+def _rounds(plan: Improvement, run: Path, distributed: DistributedContext) -> Generator[dict[str, Any]]:
+    if distributed.first:
         if not (run / PLAN).exists():  # or a mistake would claim the folder
-            _check(plan, run, str(team.device))
+            _check(plan, run, str(distributed.device))
         _claim(run, plan)
     start, last = plan.recipe.model.init_from, plan.recipe
     for number in range(1, plan.rounds + 1):
         place = run / f"round-{number}"
-        if team.first:
-            device = str(team.device)
+        if distributed.first:
+            device = str(distributed.device)
             yield from ({"round": number, **row} for row in _created(plan, start, number, place, device))
-        team.wait()
+        distributed.barrier()
         recipe = _training(plan, start, number, place)
-        yield from ({"round": number, **record} for record in run_recipe(recipe, place / "training", team))
-        none_better = bool(recipe.validation.best_metric) and found(place / "training" / "best.pt")[0] == 0
+        yield from (
+            {"round": number, **record} for record in run_recipe(recipe, place / "training", distributed)
+        )
+        none_better = (
+            bool(recipe.validation.best_metric) and read_best(place / "training" / "best.pt")[0] == 0
+        )
         if number == 1 or not none_better:
             start, last = str(place / "training" / "checkpoint"), recipe
         if none_better:
             break
-    save_student(last, Path(start).parent, run / "student", team)
-    if team.first and not (run / "checkpoint").exists():
+    save_student(last, Path(start).parent, run / "student", distributed)
+    if distributed.first and not (run / "checkpoint").exists():
         with atomic_folder(run / "checkpoint") as partial:
             shutil.copytree(start, partial)
-    team.wait()
+    distributed.barrier()
 
 
 def _check(plan: Improvement, run: Path, device: str) -> None:

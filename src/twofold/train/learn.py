@@ -128,7 +128,7 @@ def _alike(found: Head | None, wanted: Head) -> bool:
     return first == second
 
 
-def set_learning(backbone: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe) -> None:
+def set_trainable(backbone: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe) -> None:
     """Say of every parameter whether it learns; low-rank additions are made here."""
     model = recipe.denoiser
     backbone.requires_grad_(False)
@@ -156,7 +156,7 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
 
     There the weight gradient of a 3x3 convolution with stride 2 over a map of width 1 reads uninitialised memory
     (torch 2.13 with oneDNN 3.12 on CPUs with AVX-512 or AMX; fp32, fp16 and wider maps are right). Call it after
-    `set_learning`: frozen convolutions have no such gradient.
+    `set_trainable`: frozen convolutions have no such gradient.
 
     Raises:
         ValueError: an example is too narrow; the message names the smallest edge that is wide enough.
@@ -212,7 +212,7 @@ def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
             ) from error
 
 
-def settle(backbone: StableDiffusion, recipe: Recipe) -> None:
+def merge_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
     """After a run: merge what was added beside the weights into them."""
     if recipe.denoiser.unet == "lora":
         backbone.unet.fuse_lora()

@@ -17,13 +17,13 @@ from ..heads import Head
 from ..image import write_image
 from ..io import atomic_write, derive_seed, remove_leftovers
 from .best import Best
+from .distributed import DistributedContext
+from .latent_cache import LATENTS
 from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
 from .recipe import Recipe
 from .signals import DeferredSignals, Interrupted
 from .state import Ema, State
 from .step import Loss, means
-from .store import LATENTS
-from .team import Team
 
 Record = dict[str, Any]
 
@@ -55,12 +55,14 @@ class Stage(Protocol):
         ...
 
 
-def make_stage(backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, Head], team: Team) -> Stage:
+def build_trainer(
+    backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, Head], distributed: DistributedContext
+) -> Stage:
     """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
     if recipe.model.kind == "network":
         from .network import NetworkStage
 
-        return NetworkStage(backbone, recipe, run, team)
+        return NetworkStage(backbone, recipe, run, distributed)
     if not isinstance(backbone, StableDiffusion):
         raise TypeError(
             f"a run of kind {recipe.model.kind!r} trains a StableDiffusion, not a {type(backbone).__name__}"
@@ -68,10 +70,10 @@ def make_stage(backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, 
     if recipe.model.kind == "autoencoder":
         from .autoencoder import AutoencoderStage
 
-        return AutoencoderStage(backbone, recipe, team)
+        return AutoencoderStage(backbone, recipe, distributed)
     from .denoiser import DenoiserStage
 
-    return DenoiserStage(backbone, recipe, run, heads, team)
+    return DenoiserStage(backbone, recipe, run, heads, distributed)
 
 
 def train(
@@ -79,7 +81,7 @@ def train(
     recipe: Recipe,
     run: Path,
     heads: dict[str, Head] | None = None,
-    team: Team | None = None,
+    distributed: DistributedContext | None = None,
     averaged: bool = True,
 ) -> Generator[Record, None, None]:
     """Train ``backbone`` in place, yielding one record a step; resumes from ``run`` where a state is there.
@@ -101,14 +103,14 @@ def train(
             state is kept.
         DiskFullError: there is no space for a file; the last saved state is kept.
     """
-    team = team or Team()
-    team.share(recipe.loop.batch_size)
-    if team.first:
-        claim(run, recipe)
-    team.wait()
+    distributed = distributed or DistributedContext()
+    distributed.local_indices(recipe.loop.batch_size)
+    if distributed.first:
+        init_run_dir(run, recipe)
+    distributed.barrier()
     best = Best(run / "best.pt", recipe) if recipe.validation.best_metric else None
-    stage = make_stage(backbone, recipe, run, heads or {}, team)
-    optimizer, scaler = make_optimizer(recipe, stage.module), team.scaler(recipe.loop.precision)
+    stage = build_trainer(backbone, recipe, run, heads or {}, distributed)
+    optimizer, scaler = make_optimizer(recipe, stage.module), distributed.scaler(recipe.loop.precision)
     state = State(
         run / "state.pt",
         stage.module,
@@ -122,8 +124,8 @@ def train(
     signals = DeferredSignals()
     try:
         if best and start == 0:
-            yield {"step": 0, **_validated(stage, recipe, 0, run, state, best, team, signals)}
-        yield from _steps(stage, recipe, start, run, state, best, team, signals)
+            yield {"step": 0, **_validated(stage, recipe, 0, run, state, best, distributed, signals)}
+        yield from _steps(stage, recipe, start, run, state, best, distributed, signals)
     finally:
         signals.release()
     if averaged and not (best and best.restore(stage.module)):
@@ -141,47 +143,51 @@ def _steps(
     run: Path,
     state: State,
     best: Best | None,
-    team: Team,
+    distributed: DistributedContext,
     signals: DeferredSignals,
 ) -> Generator[Record, None, None]:
     """The steps from ``start`` on. Where they end early, by a signal or because nobody reads on, the state is saved."""
     unfinished = state.unfinished
     for step in range(start - bool(unfinished), recipe.loop.steps):
-        if best and best.waited(step):
+        if best and best.patience_exceeded(step):
             break
         signals.hold()
         began, done = time.perf_counter(), step + 1
-        record: Record = unfinished or {"step": done, **update(stage, recipe, step, state, team)}
+        record: Record = unfinished or {"step": done, **update(stage, recipe, step, state, distributed)}
         unfinished = {}
-        if every(done, recipe.validation.every, recipe.loop.steps):
+        if is_due(done, recipe.validation.every, recipe.loop.steps):
             try:
-                record |= _validated(stage, recipe, done, run, state, best, team, signals)
+                record |= _validated(stage, recipe, done, run, state, best, distributed, signals)
             except Interrupted:
                 state.save(done, record)
                 signals.deliver()
                 raise KeyboardInterrupt from None  # a handler of the caller's that raises nothing
         record["seconds"] = time.perf_counter() - began
-        stopping = team.any(bool(signals.pending))
+        stopping = distributed.any(bool(signals.pending))
         signals.release()
         # Before the state: a record without one is made again after a kill, a state without its record is not.
         try:
             yield record
         except GeneratorExit:
-            if team.first:
+            if distributed.first:
                 state.save(done)
             raise
         signals.hold()
-        if stopping or every(done, recipe.loop.save_every, recipe.loop.steps) or (best and best.waited(done)):
-            if team.first:
+        if (
+            stopping
+            or is_due(done, recipe.loop.save_every, recipe.loop.steps)
+            or (best and best.patience_exceeded(done))
+        ):
+            if distributed.first:
                 state.save(done)
-            team.wait()
+            distributed.barrier()
         if stopping:
             signals.deliver()
-            if team.size > 1:
+            if distributed.size > 1:
                 raise KeyboardInterrupt  # the signal went to another process
 
 
-def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) -> Record:
+def update(stage: Stage, recipe: Recipe, step: int, state: State, distributed: DistributedContext) -> Record:
     """One update of the weights from one batch; the losses, the gradient's norm and the learning rate."""
     rate = learning_rate(recipe, step)
     set_rate(state.optimizer, rate, momentum(recipe, step))
@@ -190,8 +196,8 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     names: list[str] = []
     for place, examples in _micro(stage.draw(step), recipe.loop.micro_batch_size):
         # What is random inside the network, such as dropout, belongs to the step as well.
-        with team.own_randomness():
-            torch.manual_seed(derive_seed(recipe.loop.seed, "inside", step, team.rank, place))
+        with distributed.fork_rng():
+            torch.manual_seed(derive_seed(recipe.loop.seed, "inside", step, distributed.rank, place))
             try:
                 loss = stage.loss(examples)
             except FloatingPointError as error:
@@ -202,7 +208,7 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
         for name, value in loss.sums.items():
             sums[name] = sums.get(name, 0.0) + value
     learned = list(parameters(state.optimizer))
-    team.add_gradients(learned)
+    distributed.add_gradients(learned)
     state.scaler.unscale_(state.optimizer)
     norm = nn.utils.clip_grad_norm_(learned, recipe.optimizer.max_grad_norm or float("inf")).item()
     if not norm < float("inf") and recipe.loop.precision != "fp16":
@@ -212,7 +218,7 @@ def update(stage: Stage, recipe: Recipe, step: int, state: State, team: Team) ->
     state.scaler.update()
     state.ema.update(recipe.loop.batch_size)
     # Of a step that fp16 has left out, the norm is infinite, which JSON has no word for.
-    return {**means(team.add(sums)), "norm": norm if norm < float("inf") else None, "lr": rate}
+    return {**means(distributed.add(sums)), "norm": norm if norm < float("inf") else None, "lr": rate}
 
 
 def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -229,13 +235,13 @@ def _validated(
     run: Path,
     state: State,
     best: Best | None,
-    team: Team,
+    distributed: DistributedContext,
     signals: DeferredSignals,
 ) -> Record:
     """What a validation after so many steps adds to the record; the best weights are kept."""
     began = time.perf_counter()
     try:
-        scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", team, signals)
+        scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", distributed, signals)
     except NonFiniteError as error:
         raise NonFiniteError(f"validation after step {step}: {error}; {state.kept}") from error
     record: Record = {"validation": scores, "seconds": time.perf_counter() - began}
@@ -245,11 +251,13 @@ def _validated(
         raise ValueError(
             f"{recipe.validation.data} has no score best_metric={recipe.validation.best_metric!r}"
         )
-    best.seen(step, scores, stage.module, state.ema, team.first)
+    best.update(step, scores, stage.module, state.ema, distributed.first)
     return {**record, "best": {"step": best.step, "score": best.score}}
 
 
-def validate(stage: Stage, ema: Ema, picture: Path, team: Team, signals: DeferredSignals) -> dict[str, float]:
+def validate(
+    stage: Stage, ema: Ema, picture: Path, distributed: DistributedContext, signals: DeferredSignals
+) -> dict[str, float]:
     """Scores of the averaged weights, and a ``picture`` of what they answer; the first process takes them for all.
 
     Raises:
@@ -257,11 +265,11 @@ def validate(stage: Stage, ema: Ema, picture: Path, team: Team, signals: Deferre
             processes: the others would wait for it.
     """
     scores: dict[str, float] = {}
-    if team.first:
+    if distributed.first:
         ema.swap()
         stage.module.eval()
         try:
-            with signals.raising() if team.size == 1 else nullcontext():
+            with signals.raising() if distributed.size == 1 else nullcontext():
                 scores = stage.validate()
                 seen = stage.preview()
         finally:
@@ -270,16 +278,16 @@ def validate(stage: Stage, ema: Ema, picture: Path, team: Team, signals: Deferre
         if seen is not None:
             picture.parent.mkdir(parents=True, exist_ok=True)
             write_image(picture, seen)
-    team.wait()
-    return team.add(scores)
+    distributed.barrier()
+    return distributed.add(scores)
 
 
-def every(step: int, period: int, last: int) -> bool:
+def is_due(step: int, period: int, last: int) -> bool:
     """Whether something periodic is due after ``step`` of ``last`` steps."""
     return step == last or (period > 0 and step % period == 0)
 
 
-def claim(run: Path, recipe: Recipe) -> None:
+def init_run_dir(run: Path, recipe: Recipe) -> None:
     """Write the recipe into its run folder, or check that it is the one already there; clear up after a kill.
 
     Raises:

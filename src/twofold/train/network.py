@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..predict.module import ModulePredictor, TaskOutputs, pad_images, parse_outputs
+from .distributed import DistributedContext
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .learn import make_tasks
@@ -16,7 +17,6 @@ from .model_config import NetworkConfig
 from .perception import PerceptionStage, look_at_pictures
 from .recipe import Recipe
 from .step import Loss, Terms
-from .team import Team
 
 
 class NetworkStage(PerceptionStage):
@@ -31,37 +31,41 @@ class NetworkStage(PerceptionStage):
     are the student's own.
     """
 
-    def __init__(self, network: nn.Module, recipe: Recipe, run: Path, team: Team) -> None:
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, run: Path, distributed: DistributedContext
+    ) -> None:
         assert isinstance(recipe.model, NetworkConfig)
-        self.module = network.to(team.device)
+        self.module = network.to(distributed.device)
         if not any(p.requires_grad for p in network.parameters()):
             raise ValueError(
                 f"{recipe.model.factory} makes a network of which nothing learns: no parameter wants a gradient"
             )
         tasks = make_tasks(recipe)
         encoder = Encoder(None, tasks, latent=False, pixels=True, pictures=look_at_pictures(recipe, tasks))
-        super().__init__(recipe, run, team, tasks, encoder, None)
+        super().__init__(recipe, run, distributed, tasks, encoder, None)
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
         """The lessons' part of their batch's loss."""
         groups: dict[tuple[int, ...], list[MultiTaskExample]] = {}
         for lesson in examples:
             groups.setdefault(next(iter(lesson.values())).shape, []).append(lesson)
-        loss = Loss(self.team.device, self.recipe.loop.batch_size)
+        loss = Loss(self.distributed.device, self.recipe.loop.batch_size)
         for group in groups.values():
             self._add(loss, group)
         return loss
 
     def _add(self, loss: Loss, group: Sequence[MultiTaskExample]) -> None:
         """Add the loss of lessons whose pictures have one size."""
-        images = torch.stack([next(iter(lesson.values())).image for lesson in group]).to(self.team.device)
+        images = torch.stack([next(iter(lesson.values())).image for lesson in group]).to(
+            self.distributed.device
+        )
         kinds = [k for k in self.tasks if any(k in lesson for lesson in group)]
         answers = self._answers(group, images, kinds)
         painted = self._painted(images, kinds)
         fresh = set(range(len(group)))
         for kind in kinds:
             places = [i for i, lesson in enumerate(group) if kind in lesson]
-            taught = self._relabelled(
+            taught = self._apply_pseudo_labels(
                 kind, [group[i][kind] for i in places], [answers[i][kind] for i in places if i in answers]
             )
             terms = self._terms(kind, [canvas[places] for canvas in painted[kind]], taught)
@@ -78,7 +82,7 @@ class NetworkStage(PerceptionStage):
 
     def _painted(self, images: Tensor, kinds: Sequence[str]) -> TaskOutputs:
         shown, size = pad_images(self.module, images)
-        with self.team.precision(self.recipe.loop.precision):
+        with self.distributed.precision(self.recipe.loop.precision):
             said = self.module(shown)
         return parse_outputs(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
 
@@ -86,12 +90,12 @@ class NetworkStage(PerceptionStage):
         self, group: Sequence[MultiTaskExample], images: Tensor, kinds: Sequence[str]
     ) -> Mapping[int, Mapping[str, Tensor]]:
         """By place in the group, what the teacher paints of a picture that it labels."""
-        asked = [i for i, lesson in enumerate(group) if any(e.taught for e in lesson.values())]
+        asked = [i for i, lesson in enumerate(group) if any(e.use_teacher_label for e in lesson.values())]
         if not asked:
             return {}
         shown, size = pad_images(self.module, images[asked])
-        with self.team.precision(self.recipe.loop.precision):
-            said = self._teacher().answer(self.module, (shown,))
+        with self.distributed.precision(self.recipe.loop.precision):
+            said = self._teacher().ema_forward(self.module, (shown,))
         painted = parse_outputs(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
         return {place: {k: painted[k][0][n] for k in kinds} for n, place in enumerate(asked)}
 

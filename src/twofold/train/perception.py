@@ -17,17 +17,17 @@ from ..evaluate import score
 from ..finite import check_finite
 from ..predict.base import BasePredictor
 from ..tasks import Task
-from .ahead import Ahead
+from .cached_crops import CachedCropDataset
+from .distributed import DistributedContext
 from .encoder import Encoder
 from .examples import Example, Examples, MultiTaskExample
-from .live import Live
+from .online_dataset import OnlineDataset
+from .prefetch import Prefetcher
 from .preview import preview
 from .recipe import Recipe
-from .sound import Readable, plain
 from .state import Ema
 from .step import Loss, Terms
-from .team import Team
-from .windows import Windows
+from .validation import SampleValidator, load_sample
 
 PREVIEWED = 4  # pictures
 
@@ -38,7 +38,7 @@ class PerceptionStage(abc.ABC):
     Args:
         recipe: of the run.
         run: its folder.
-        team: its processes.
+        distributed: its processes.
         tasks: by the names that the recipe gives them.
         encoder: what examples are made with.
         cache: folder to keep encoded examples in; None keeps none.
@@ -50,16 +50,16 @@ class PerceptionStage(abc.ABC):
         self,
         recipe: Recipe,
         run: Path,
-        team: Team,
+        distributed: DistributedContext,
         tasks: Mapping[str, Task],
         encoder: Encoder,
         cache: Path | None,
     ) -> None:
-        self.recipe, self.team, self.tasks = recipe, team, tasks
-        readable = Readable(recipe.data.skip_bad, run / "skipped.jsonl", team)
+        self.recipe, self.distributed, self.tasks = recipe, distributed, tasks
+        readable = SampleValidator(recipe.data.skip_bad, run / "skipped.jsonl", distributed)
         self.validation, self.held_out = self._held_out(readable)
         self.examples: Examples = self._examples(encoder, cache, readable)
-        self.ahead = Ahead(self._drawn, recipe.loop.steps)
+        self.prefetcher = Prefetcher(self._drawn, recipe.loop.steps)
         self.teacher: Ema | None = None
 
     @abc.abstractmethod
@@ -74,29 +74,29 @@ class PerceptionStage(abc.ABC):
     def finish(self) -> None:
         """Whatever is done once, after the last step."""
 
-    def _held_out(self, readable: Readable) -> tuple[Folder | None, list[int]]:
+    def _held_out(self, readable: SampleValidator) -> tuple[Folder | None, list[int]]:
         """The samples to be scored and shown, looked at now: a broken one must not end a run at its first score."""
         if self.recipe.validation.data is None:
             return None, []
         folder = Folder(self.recipe.validation.data)
         first = range(min(max(self.recipe.validation.num_samples, PREVIEWED), len(folder)))
-        return folder, readable(folder, first, partial(plain, folder), always=True)
+        return folder, readable(folder, first, partial(load_sample, folder), always=True)
 
-    def _examples(self, encoder: Encoder, cache: Path | None, readable: Readable) -> Examples:
+    def _examples(self, encoder: Encoder, cache: Path | None, readable: SampleValidator) -> Examples:
         recipe = self.recipe
         if not recipe.data.augment:
-            return Windows(encoder, recipe, self.tasks, cache, readable)
+            return CachedCropDataset(encoder, recipe, self.tasks, cache, readable)
         if any(n % encoder.stride for s in recipe.data.sources for n in s.size or recipe.data.size):
             raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
-        return Live(encoder, recipe, self.tasks, readable)
+        return OnlineDataset(encoder, recipe, self.tasks, readable)
 
     def draw(self, step: int) -> Sequence[MultiTaskExample]:
         """This process's images of step ``step``, each under the tasks that it is trained for."""
-        return self.ahead(step)
+        return self.prefetcher(step)
 
     def _drawn(self, step: int) -> Sequence[MultiTaskExample]:
         examples, batch = self.examples, self.recipe.loop.batch_size
-        picks = [examples.order(step * batch + n) for n in self.team.share(batch)]
+        picks = [examples.order(step * batch + n) for n in self.distributed.local_indices(batch)]
         if self.recipe.joint_tasks:
             return [examples.all_of(pick) for pick in picks]
         return [{pick.kind: examples.of(pick)} for pick in picks]
@@ -106,7 +106,7 @@ class PerceptionStage(abc.ABC):
             raise ValueError("labels='teacher' needs a run with averaged weights (`loop.train`)")
         return self.teacher
 
-    def _relabelled(
+    def _apply_pseudo_labels(
         self,
         name: str,
         examples: Sequence[Example],
@@ -121,7 +121,7 @@ class PerceptionStage(abc.ABC):
         task, canvases, targets = self.tasks[name], iter(painted), iter(latents)
         out = []
         for example in examples:
-            if example.taught:
+            if example.use_teacher_label:
                 canvas, target = next(canvases, None), next(targets, None)
                 if canvas is not None:
                     canvas = canvas.float()
@@ -135,10 +135,10 @@ class PerceptionStage(abc.ABC):
         return out
 
     def _painted_terms(self, name: str, painted: Tensor, examples: Sequence[Example]) -> Terms:
-        task, device, terms = self.tasks[name], self.team.device, {}
+        task, device, terms = self.tasks[name], self.distributed.device, {}
         for p, example in zip(painted, examples, strict=True):
             check_finite(p, f"the network's {name} output for {example.name}")
-        wanted = [told(example, device) for example in examples]
+        wanted = [to_batch(example, device) for example in examples]
         # Losses are sums over many pixels: never in half precision.
         with torch.autocast(device.type, enabled=False):
             for loss, weight in weights_of(self.recipe, name, task).items():
@@ -185,7 +185,7 @@ def look_at_pictures(recipe: Recipe, tasks: Mapping[str, Task]) -> bool:
     )
 
 
-def told(example: Example, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+def to_batch(example: Example, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
     """Canvas, mask and picture of one example, each a batch of one."""
     assert example.canvas is not None and example.known is not None
     seen = None if example.picture is None else example.picture[None].to(device).float() / 255

@@ -27,12 +27,12 @@ from ..heads import Head
 from ..io import check_own_folder, file_lock
 from ..tasks import TASKS, get_task
 from .config import IMAGE
+from .distributed import DistributedContext
 from .learn import uses_image_features
 from .loop import Record, train
 from .model_config import DenoiserConfig, NetworkConfig
 from .recipe import Recipe
-from .team import Team
-from .track import Journal
+from .track import RunLogger
 
 
 def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, Head]]:
@@ -135,28 +135,30 @@ def _texts(recipe: Recipe) -> list[str]:
     return captions + asked * 10
 
 
-def run_recipe(recipe: Recipe, run: Path, team: Team | None = None) -> Generator[Record, None, None]:
+def run_recipe(
+    recipe: Recipe, run: Path, distributed: DistributedContext | None = None
+) -> Generator[Record, None, None]:
     """Train and save to ``run/checkpoint``; yields the loop's records, which are written down in ``run`` as well.
 
-    A finished run yields nothing. Every process of a team gets the records; the first one writes.
+    A finished run yields nothing. Every process of a distributed gets the records; the first one writes.
     """
     saved = run / "recipe.json"
     if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved, allow_code=True) == recipe:
         return
-    team = team or Team()
-    with alone(run, team):
+    distributed = distributed or DistributedContext()
+    with lock_run_dir(run, distributed):
         backbone, settings, heads = _begun(recipe)
-        journal = Journal(run, recipe, team)
+        journal = RunLogger(run, recipe, distributed)
         try:
-            with closing(train(backbone, recipe, run, heads, team)) as records:
+            with closing(train(backbone, recipe, run, heads, distributed)) as records:
                 for record in records:
                     journal.write(record)
                     yield record
         finally:
             journal.end()
-        if team.first:
+        if distributed.first:
             _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
-        team.wait()
+        distributed.barrier()
 
 
 # What a run's folder holds from its first file on.
@@ -164,13 +166,13 @@ _OWN = ("recipe.json", "improvement.json", "skipped.jsonl", "warm-up")
 
 
 @contextmanager
-def alone(run: Path, team: Team) -> Generator[None]:
+def lock_run_dir(run: Path, distributed: DistributedContext) -> Generator[None]:
     """Holds the run's folder, so that no second command writes into it.
 
     Raises:
         ValueError: another does, or the folder holds files of no run.
     """
-    if not team.first:
+    if not distributed.first:
         yield
         return
     try:
@@ -183,20 +185,22 @@ def alone(run: Path, team: Team) -> Generator[None]:
         yield
 
 
-def save_student(recipe: Recipe, run: Path, folder: Path, team: Team | None = None) -> None:
+def save_student(
+    recipe: Recipe, run: Path, folder: Path, distributed: DistributedContext | None = None
+) -> None:
     """The weights that the last step of a finished run left, before any averaging, as a checkpoint in ``folder``.
 
     Of a run with a teacher, its student. Nothing is done where the folder is there already.
     """
     if folder.exists():
         return
-    team = team or Team()
+    distributed = distributed or DistributedContext()
     backbone, settings, heads = _begun(recipe)
-    for _ in train(backbone, recipe, run, heads, team, averaged=False):
+    for _ in train(backbone, recipe, run, heads, distributed, averaged=False):
         raise ValueError(f"{run} is not finished; train to its end first")
-    if team.first:
+    if distributed.first:
         _save(backbone.cpu(), settings, heads, recipe, folder)
-    team.wait()
+    distributed.barrier()
 
 
 def _save(

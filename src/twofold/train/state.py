@@ -80,7 +80,7 @@ class Ema:
             average.copy_(held)
 
     @torch.no_grad()
-    def answer(self, part: nn.Module, shown: tuple[Any, ...]) -> Any:
+    def ema_forward(self, part: nn.Module, shown: tuple[Any, ...]) -> Any:
         """What ``part`` of the module says with the averaged weights, which do not take the place of its own."""
         own = {id(value): average for value, average in self._pairs()}
         # Each tensor of each module by one name: torch, told of a module's second name too, does not put the module's
@@ -101,7 +101,7 @@ class Ema:
                 module.training = mode
 
     @contextmanager
-    def teaching(self) -> Generator[None]:
+    def ema_scope(self) -> Generator[None]:
         """Inside, the module has the averaged weights and nothing is learned; to be left before what learns begins."""
         self.swap()
         training = {m: m.training for m in self.module.modules()}

@@ -13,9 +13,9 @@ from typing import Any
 
 from ..image import read_image
 from ..io import FormatError, append_line, atomic_write, check_types, parse_object
+from .distributed import DistributedContext
 from .loop import Record
 from .recipe import Recipe
-from .team import Team
 
 EVERY = 10  # steps
 PACKAGES = ("twofold", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
@@ -35,27 +35,27 @@ def chosen(tracker: str) -> str | None:
     return None if tracker == "none" else tracker
 
 
-class Journal:
+class RunLogger:
     """Writes a run's records, in the first process only.
 
     Args:
         run: the run's folder.
         recipe: of the run.
-        team: its processes.
+        distributed: its processes.
     """
 
-    def __init__(self, run: Path, recipe: Recipe, team: Team) -> None:
-        self.run, self.team, self.path = run, team, run / "metrics.jsonl"
-        self.tracked = bool(team.accelerator.log_with)
+    def __init__(self, run: Path, recipe: Recipe, distributed: DistributedContext) -> None:
+        self.run, self.distributed, self.path = run, distributed, run / "metrics.jsonl"
+        self.tracked = bool(distributed.accelerator.log_with)
         self.begun = False
         if self.tracked:
-            team.accelerator.init_trackers("tracker", config=_flat(recipe))
+            distributed.accelerator.init_trackers("tracker", config=_flat(recipe))
 
     def write(self, record: Record) -> None:
         """Keep a record of every tenth step, and of every validation."""
         if not self.begun:
             self._begin(record["step"])
-        if not self.team.first or not ("validation" in record or record["step"] % EVERY == 0):
+        if not self.distributed.first or not ("validation" in record or record["step"] % EVERY == 0):
             return
         append_line(self.path, json.dumps(record))
         if self.tracked:
@@ -64,15 +64,15 @@ class Journal:
     def end(self) -> None:
         """Close the tracker."""
         if self.tracked:
-            self.team.accelerator.end_training()
+            self.distributed.accelerator.end_training()
 
     def _begin(self, step: int) -> None:
         """Note what the run is made with, and forget records of steps that are about to be repeated."""
         self.begun = True
-        if not self.team.first:
+        if not self.distributed.first:
             return
         with atomic_write(self.run / "environment.json") as file:
-            file.write_text(json.dumps(environment(self.team), indent=2) + "\n")
+            file.write_text(json.dumps(environment(self.distributed), indent=2) + "\n")
         if self.path.exists():
             kept = [line for line, record in read_records(self.path) if record["step"] < step]
             with atomic_write(self.path) as file:
@@ -81,11 +81,11 @@ class Journal:
     def _track(self, record: Record) -> None:
         values = {k: v for k, v in record.items() if isinstance(v, float)}
         values |= {f"validation/{k}": v for k, v in record.get("validation", {}).items()}
-        self.team.accelerator.log(values, step=record["step"])
+        self.distributed.accelerator.log(values, step=record["step"])
         picture = self.run / "pictures" / f"step-{record['step']:06d}.png"
         if "validation" in record and picture.exists():
             seen = read_image(picture).permute(1, 2, 0)[None].numpy()
-            for tracker in self.team.accelerator.trackers:
+            for tracker in self.distributed.accelerator.trackers:
                 if hasattr(tracker, "log_images"):
                     tracker.log_images({"validation": seen}, step=record["step"], dataformats="NHWC")
 
@@ -110,7 +110,7 @@ def read_records(path: Path) -> list[tuple[str, Record]]:
     return found
 
 
-def environment(team: Team) -> dict[str, Any]:
+def environment(distributed: DistributedContext) -> dict[str, Any]:
     """What a run's numbers may depend on besides its recipe."""
     versions = {}
     for name in PACKAGES:
@@ -121,8 +121,8 @@ def environment(team: Team) -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "device": str(team.device),
-        "processes": team.size,
+        "device": str(distributed.device),
+        "processes": distributed.size,
         "versions": versions,
     }
 

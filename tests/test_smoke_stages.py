@@ -12,9 +12,9 @@ from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.cli.main import run
 from twofold.data.folder import Folder
-from twofold.train.lab import lab, taught_by_teacher
-from twofold.train.lab_stages import lab_second_stage, run_stages, stages
 from twofold.train.recipe import Recipe
+from twofold.train.smoke import smoke_config, taught_by_teacher
+from twofold.train.smoke_stages import run_stages, second_stage_smoke_config, stages
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 SECOND = {
@@ -37,7 +37,7 @@ def place(tmp_path_factory):
 
 
 def small(place: Path, whole: Recipe, **changes) -> Recipe:
-    made = lab_second_stage(whole, data=str(place / "balls"), test=str(place / "balls"))
+    made = second_stage_smoke_config(whole, data=str(place / "balls"), test=str(place / "balls"))
     return made.replace(
         model={"init_from": str(place / "model")},
         data={"size": (32, 32)},
@@ -51,8 +51,8 @@ def test_a_second_stage_is_a_warm_up_and_an_improvement_of_it(file, name):
     whole = recipe(file, name)
     assert taught_by_teacher(whole)
     with pytest.raises(ValueError, match="the teacher would be random"):
-        lab(whole)
-    made = lab_second_stage(whole)
+        smoke_config(whole)
+    made = second_stage_smoke_config(whole)
     warm, plan = stages(whole, made, Path("runs/x"))
     assert warm.denoiser.reset == ("heads",)
     assert warm.model.init_from == "embedded"

@@ -14,21 +14,21 @@ from ..sample import Sample
 from ..tasks import Task
 from .config import IMAGE
 from .contrast import check_contrast
-from .encoder import Encoded, Encoder, check, fitted
-from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
-from .order import Order, Pick
+from .encoder import Encoded, Encoder, check, resize_and_crop
+from .examples import Example, MultiTaskExample, drop_caption, example_rng, open_source, pools
+from .latent_cache import LatentCache
 from .recipe import Recipe
-from .sound import Readable, named, plain, usable
+from .sampler import DeterministicSampler, SampleIndex
 from .source import Source
-from .store import Store
+from .validation import SampleValidator, load_sample, named, usable
 
 
-class Windows:
+class CachedCropDataset:
     """Examples of a recipe without ``augment``; see `Examples`.
 
     With and without a cache the same encoder is asked for the same pictures one by one, so the examples are equal: bit
     for bit, except that several threads of a processor may round a sum otherwise than the one that examples are drawn
-    by. Windows are cut out of the latents of whole pictures.
+    by. CachedCropDataset are cut out of the latents of whole pictures.
 
     Args:
         encoder: what examples are made with.
@@ -44,33 +44,33 @@ class Windows:
         recipe: Recipe,
         tasks: Mapping[str, Task],
         cache: Path | None,
-        readable: Readable,
+        readable: SampleValidator,
     ) -> None:
         self.recipe, self.stride = recipe, encoder.stride
         self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.data.sources]
         kept = [readable(s.folder, s.indices, s.look, always=cache is not None) for s in self.shelves]
         folders = [s.folder for s in self.shelves]
         check_contrast(recipe, tasks, folders, kept)
-        self.order = Order(recipe, pools(recipe, tasks, folders, kept))
+        self.order = DeterministicSampler(recipe, pools(recipe, tasks, folders, kept))
 
     def __call__(self, number: int) -> Example:
         """See `Examples`."""
         return self.of(self.order(number))
 
-    def of(self, pick: Pick) -> Example:
+    def of(self, pick: SampleIndex) -> Example:
         """See `Examples`."""
         return self._examples(pick, (pick.kind,))[pick.kind]
 
-    def all_of(self, pick: Pick) -> MultiTaskExample:
+    def all_of(self, pick: SampleIndex) -> MultiTaskExample:
         """See `Examples`."""
         return self._examples(pick, [p.kind for p in self.order.all_of(pick)])
 
-    def _examples(self, pick: Pick, kinds: Sequence[str]) -> MultiTaskExample:
+    def _examples(self, pick: SampleIndex, kinds: Sequence[str]) -> MultiTaskExample:
         rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
         mirrored = bool(torch.randint(2, (), generator=rng)) and self.recipe.data.hflip
         with usable(shelf.folder, pick.sample):
             encoded = shelf(pick.sample, mirrored, kinds)
-        caption = dropped(encoded.caption, self.recipe, rng)
+        caption = drop_caption(encoded.caption, self.recipe, rng)
         cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
         taught = self.recipe.data.sources[pick.source].labels == "teacher"
         name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
@@ -108,7 +108,7 @@ class _Shelf:
         self.encoder, self.folder = encoder, open_source(source, recipe, encoder.tasks.values())
         self.indices = source.indices(len(self.folder))
         self.store = (
-            Store(encoder, self.folder, self.size, recipe.data.resample, cache, recipe.data.compat)
+            LatentCache(encoder, self.folder, self.size, recipe.data.resample, cache, recipe.data.compat)
             if cache is not None
             else None
         )
@@ -133,7 +133,7 @@ class _Shelf:
             check(self._sample(i), self.encoder.tasks.values())
 
     def _sample(self, i: int) -> Sample:
-        return fitted(plain(self.folder, i), self.size, self.encoder.stride, self.resample)
+        return resize_and_crop(load_sample(self.folder, i), self.size, self.encoder.stride, self.resample)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..generate import GenerationConfig
+from .distributed import DistributedContext
 from .improve import Improvement, improve
-from .lab import lab
 from .recipe import Recipe
 from .run import run_recipe
-from .team import Team
+from .smoke import smoke_config
 
 # Labelled images of the miniature, and denoising steps of a created one: creation is what costs.
 LABELLED = 120
@@ -24,7 +24,7 @@ SAMPLER: Literal["dpmpp_2m"] = "dpmpp_2m"
 STEPS = 10
 
 
-def lab_second_stage(recipe: Recipe, **options: Any) -> Recipe:
+def second_stage_smoke_config(recipe: Recipe, **options: Any) -> Recipe:
     """The miniature of a second stage, whose sources are the labelled ones alone: `stages` adds what is created.
 
     The teacher's decay is such that its start is forgotten as far as in ``recipe``: d' = d ** (moves / moves'), with
@@ -32,15 +32,15 @@ def lab_second_stage(recipe: Recipe, **options: Any) -> Recipe:
 
     Args:
         recipe: with at least one source that a teacher labels.
-        options: of `lab`.
+        options: of `smoke_config`.
 
     Raises:
-        ValueError: no source has labels of its own; or what `lab` raises.
+        ValueError: no source has labels of its own; or what `smoke_config` raises.
     """
     real = tuple(s for s in recipe.data.sources if s.labels == "stored")
     if not real:
         raise ValueError(f"{recipe.name} has no labelled source: there is nothing to create from")
-    small = lab(recipe.replace(data={"sources": real}), **options)
+    small = smoke_config(recipe.replace(data={"sources": real}), **options)
     period = recipe.ema.update_every
     loops = (recipe.loop, small.loop)
     moves = [max(1, x.steps * x.batch_size // (period or x.batch_size)) for x in loops]
@@ -60,7 +60,7 @@ def stages(recipe: Recipe, small: Recipe, run: Path) -> tuple[Recipe, Improvemen
 
     Args:
         recipe: the second stage in full, which says how many examples are of created images.
-        small: what `lab_second_stage` made of it.
+        small: what `second_stage_smoke_config` made of it.
         run: folder of both; the warm-up is in ``warm-up``.
     """
     created = sum(s.share for s in recipe.data.sources if s.labels == "teacher")
@@ -80,13 +80,13 @@ def stages(recipe: Recipe, small: Recipe, run: Path) -> tuple[Recipe, Improvemen
 
 
 def run_stages(
-    recipe: Recipe, small: Recipe, run: Path, team: Team | None = None
+    recipe: Recipe, small: Recipe, run: Path, distributed: DistributedContext | None = None
 ) -> Generator[dict[str, Any]]:
     """Train the warm-up, create, improve; yields the records of each, with its ``stage``: ``warm-up`` or ``improve``.
 
     ``run/checkpoint`` is the teacher at the end. Killed at any moment, the same call goes on.
     """
-    team = team or Team()
+    distributed = distributed or DistributedContext()
     warm, plan = stages(recipe, small, run)
-    yield from ({"stage": "warm-up", **r} for r in run_recipe(warm, run / "warm-up", team))
-    yield from ({"stage": "improve", **r} for r in improve(plan, run, team))
+    yield from ({"stage": "warm-up", **r} for r in run_recipe(warm, run / "warm-up", distributed))
+    yield from ({"stage": "improve", **r} for r in improve(plan, run, distributed))

@@ -11,7 +11,7 @@ import torch
 T = TypeVar("T")
 
 
-class Ahead(Generic[T]):
+class Prefetcher(Generic[T]):
     """``make(step)``, made one step ahead in a thread of its own.
 
     What is made depends on the step alone, so asking in another order costs time and changes nothing. Nothing is made

@@ -21,15 +21,15 @@ from ..generate import weights_digest
 from ..image.stored import MEMBER
 from ..io import atomic_write, escape
 from ..tasks import Task
-from .encoder import LEVELS, Encoded, Encoder, Part, fitted
-from .sound import plain
+from .encoder import LEVELS, Encoded, Encoder, Part, resize_and_crop
 from .state import DamagedFileError
+from .validation import load_sample
 
 # Folder of all stores, beside the runs; and of the names inside a file, so that other files are not read as these.
 LATENTS, LAYOUT = "latents", 2
 
 
-class Store:
+class LatentCache:
     """What an `Encoder` makes of a folder's samples, kept under ``cache`` by everything it depends on.
 
     Args:
@@ -74,7 +74,7 @@ class Store:
         path = self._path(i)
         if path.exists():
             return
-        sample = fitted(plain(self.folder, i), self.size, self.encoder.stride, self.resample)
+        sample = resize_and_crop(load_sample(self.folder, i), self.size, self.encoder.stride, self.resample)
         packed: dict[str, Tensor] = {}
         for side in (0, 1):
             packed |= _packed(self.encoder(sample, bool(side)), side, self.encoder.tasks, self.both)

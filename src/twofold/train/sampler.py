@@ -23,7 +23,7 @@ def generator(*keys: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(derive_seed(*keys))
 
 
-def apportion(shares: Sequence[float], n: int) -> tuple[int, int]:
+def weighted_round_robin(shares: Sequence[float], n: int) -> tuple[int, int]:
     """Which of several the ``n``-th turn is (from 0), and how many turns that one had before.
 
     After any number of turns each has had its share of them, to within one turn for each share that comes before it.
@@ -45,7 +45,7 @@ def apportion(shares: Sequence[float], n: int) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Pick:
+class SampleIndex:
     """One example to be made.
 
     Attributes:
@@ -84,7 +84,7 @@ class _Group:
 JOINT = "tasks"
 
 
-class Order:
+class DeterministicSampler:
     """The examples of a run by number.
 
     Where an image is trained under all its tasks (`Recipe.joint_tasks`) and their frequencies are equal, the tasks are
@@ -111,19 +111,19 @@ class Order:
         self.groups = self._grouped()
         self.permuted = lru_cache(maxsize=256)(self._permuted)
 
-    def __call__(self, number: int) -> Pick:
+    def __call__(self, number: int) -> SampleIndex:
         """The example of that number; of several kinds in a group, the pick names the first that it can teach."""
         turn, place = divmod(number, self.recipe.data.block_size)
-        k, turn = apportion([group.frequency for group in self.groups], turn)
+        k, turn = weighted_round_robin([group.frequency for group in self.groups], turn)
         group = self.groups[k]
-        source, turn = apportion(group.shares, turn)
+        source, turn = weighted_round_robin(group.shares, turn)
         pool = group.pools[source]
         round_, at = divmod(turn * self.recipe.data.block_size + place, len(pool))
         sample = pool[self.permuted(k, source, round_)[at]]
         kind = next(kind for kind in group.kinds if sample in self.members[kind][source])
-        return Pick(number, kind, source, sample)
+        return SampleIndex(number, kind, source, sample)
 
-    def all_of(self, pick: Pick) -> list[Pick]:
+    def all_of(self, pick: SampleIndex) -> list[SampleIndex]:
         """The sample of a pick, once for each kind that it can teach; of the image task, once."""
         if pick.kind == IMAGE:
             return [pick]

@@ -20,12 +20,12 @@ from twofold.protocols import MultiStep, Noise
 from twofold.sample import Sample
 from twofold.targets.people import JOINTS
 from twofold.tasks import get_task
-from twofold.train.find import recipes
-from twofold.train.lab import lab, require, taught_by_teacher
-from twofold.train.lab_stages import lab_second_stage, stages
 from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source
+from twofold.train.recipe_loader import recipes
 from twofold.train.run import run_recipe
+from twofold.train.smoke import require, smoke_config, taught_by_teacher
+from twofold.train.smoke_stages import second_stage_smoke_config, stages
 
 ROOT = Path(__file__).parents[1]
 FILES = (
@@ -89,9 +89,9 @@ def small(place: Path, name: str) -> Recipe:
     whole = RECIPES[name]()
     folder = str(place / "balls")
     if taught_by_teacher(whole):
-        recipe, _ = stages(whole, lab_second_stage(whole, data=folder, test=folder), place)
+        recipe, _ = stages(whole, second_stage_smoke_config(whole, data=folder, test=folder), place)
     else:
-        recipe = lab(whole, data=folder, test=folder)
+        recipe = smoke_config(whole, data=folder, test=folder)
     require(recipe)
     return recipe.replace(
         model={"init_from": str(place / "model")},
@@ -179,7 +179,7 @@ def test_the_laboratory_keeps_what_a_recipe_is_about():
     recipe = RECIPES["table4:lora_1024"]().replace(
         model={"lora": {"alpha": 2048}}, data={"label_limit": 50}, optimizer={"decay_steps": 25000}
     )
-    small = lab(recipe, data=["a", "b"], test="c")
+    small = smoke_config(recipe, data=["a", "b"], test="c")
     assert small.data.sources == (Source(path="a", share=0.9), Source(path="b", share=0.1))
     assert (small.model.init_from, small.reset, small.validation.data) == ("embedded", ("heads",), "c")
     lora, optimizer, loop = small.denoiser.lora, small.optimizer, small.loop
@@ -187,10 +187,10 @@ def test_the_laboratory_keeps_what_a_recipe_is_about():
     assert (loop.steps, optimizer.warmup_steps, optimizer.decay_steps) == (300, 10, 250)
     assert (optimizer.name, optimizer.lr, optimizer.final_lr_ratio) == ("adam", pytest.approx(3e-4), 0.01)
     assert (loop.seed, loop.micro_batch_size, loop.precision, small.data.block_size) == (2024, 0, "fp32", 1)
-    ranks = [lab(RECIPES[f"table4:lora_{r}"]()).denoiser.lora.rank for r in (4, 16, 64, 256, 1024)]
+    ranks = [smoke_config(RECIPES[f"table4:lora_{r}"]()).denoiser.lora.rank for r in (4, 16, 64, 256, 1024)]
     assert ranks == sorted(set(ranks))
     # One folder for two sources is one source of all the examples, thinned as they were.
-    thin = lab(RECIPES["table12:data_11k"](), data="a")
+    thin = smoke_config(RECIPES["table12:data_11k"](), data="a")
     assert thin.data.sources == (Source(path="a", share=1.0, fraction=0.125),)
 
 
@@ -225,7 +225,7 @@ def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tiny, tmp_path
 
 
 def test_what_the_laboratory_lacks_is_said(place, tmp_path):
-    recipe = lab(RECIPES["table1:rgb_noise_beta_1"](), data=str(tmp_path / "rooms"))
+    recipe = smoke_config(RECIPES["table1:rgb_noise_beta_1"](), data=str(tmp_path / "rooms"))
     with pytest.raises(
         ValueError, match=r"twofold render --count 1200 --seed 1 --spp 4 --out .*rooms \(fewer"
     ):
@@ -239,7 +239,7 @@ def test_what_the_laboratory_lacks_is_said(place, tmp_path):
             )
         )
     with pytest.raises(ValueError, match="nothing to try"):
-        lab(recipe.replace(model={"prompts": {}}, data={"task_weights": {"image": 1.0}}, loss={}))
+        smoke_config(recipe.replace(model={"prompts": {}}, data={"task_weights": {"image": 1.0}}, loss={}))
 
 
 def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, capsys):

@@ -25,9 +25,9 @@ from twofold.train import (
     ValidationConfig,
     track,
 )
+from twofold.train.distributed import DistributedContext
 from twofold.train.loop import train
 from twofold.train.run import run_recipe
-from twofold.train.team import Team
 
 # Two processes have to import everything once more.
 pytestmark = pytest.mark.timeout(900)
@@ -41,7 +41,7 @@ CLOSE = 1e-5
 
 def plan(start: Path, folder: Path, **changes) -> Recipe:
     recipe = Recipe(
-        name="team",
+        name="distributed",
         model=DenoiserConfig(init_from=str(start), head=HeadConfig(name="light"), pixel_loss_weight=1.0),
         data=DataConfig(
             sources=(Source(path=str(folder)),),
@@ -79,7 +79,7 @@ def own(folder: Path, **changes) -> Recipe:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_model) -> Path:
     """The same recipe, by one process and by two; and by two after one of them was left by one process."""
-    root = tmp_path_factory.mktemp("team")
+    root = tmp_path_factory.mktemp("distributed")
     data = world.folder(root / "balls", 5, 16)
     (data / "image" / "ball-3.png").write_bytes(b"no picture")
     patch = pytest.MonkeyPatch()
@@ -111,7 +111,7 @@ def runs(tmp_path_factory, tiny_model) -> Path:
     patch.undo()
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*launch, str(HERE / "team_of_two.py"), str(root)],
+        [*launch, str(HERE / "two_processes.py"), str(root)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,
@@ -179,19 +179,19 @@ def test_one_process_writes_what_both_have_found(runs):
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_is_encoded(tmp_path, tiny_model):
     from twofold.backbones import new
 
-    team = Team("cpu")
-    assert (team.rank, team.size, team.first) == (0, 1, True)
-    team.size = 3
+    distributed = DistributedContext("cpu")
+    assert (distributed.rank, distributed.size, distributed.first) == (0, 1, True)
+    distributed.size = 3
     recipe = plan(tiny_model, world.folder(tmp_path / "balls", 2, 16))
     with pytest.raises(ValueError, match="a batch of 4 cannot be shared by 3 processes"):
-        next(train(new.tiny(), recipe, tmp_path / "run", team=team))
+        next(train(new.tiny(), recipe, tmp_path / "run", distributed=distributed))
     assert not (tmp_path / "latents").exists()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 6])
 def test_processes_share_a_batch_without_overlap(size):
-    team = Team("cpu")
-    team.size, shares = size, []
-    for team.rank in range(size):
-        shares += team.share(6)
+    distributed = DistributedContext("cpu")
+    distributed.size, shares = size, []
+    for distributed.rank in range(size):
+        shares += distributed.local_indices(6)
     assert shares == [0, 1, 2, 3, 4, 5]

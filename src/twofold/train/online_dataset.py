@@ -19,11 +19,11 @@ from .augment import colours, zoom
 from .config import IMAGE
 from .contrast import check_contrast
 from .encoder import Encoder, Part, Unknown, check
-from .examples import Example, MultiTaskExample, dropped, example_rng, open_source, pools
-from .order import Order, Pick
+from .examples import Example, MultiTaskExample, drop_caption, example_rng, open_source, pools
 from .random_crop import random_crop
 from .recipe import Recipe
-from .sound import Readable, named, plain, usable
+from .sampler import DeterministicSampler, SampleIndex
+from .validation import SampleValidator, load_sample, named, usable
 
 # Samples are kept in memory once they have been read, up to so many bytes of them all.
 MEMORY = 12 << 30
@@ -44,11 +44,11 @@ class Held:
         return sum(x.nbytes for x in (self.image, *self.targets.values(), *self.valid.values()))
 
 
-class Live:
+class OnlineDataset:
     """Examples of a recipe with ``augment``; see `Examples`."""
 
     def __init__(
-        self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], readable: Readable
+        self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], readable: SampleValidator
     ) -> None:
         self.encoder, self.recipe, self.tasks = encoder, recipe, tasks
         self.folders = [open_source(s, recipe, tasks.values()) for s in recipe.data.sources]
@@ -57,7 +57,7 @@ class Live:
             for folder, source in zip(self.folders, recipe.data.sources, strict=True)
         ]
         check_contrast(recipe, tasks, self.folders, kept)
-        self.order = Order(recipe, pools(recipe, tasks, self.folders, kept))
+        self.order = DeterministicSampler(recipe, pools(recipe, tasks, self.folders, kept))
         self.held: dict[tuple[int, int], Held] = {}
         self.room = MEMORY
 
@@ -65,15 +65,15 @@ class Live:
         """See `Examples`."""
         return self.of(self.order(number))
 
-    def of(self, pick: Pick) -> Example:
+    def of(self, pick: SampleIndex) -> Example:
         """See `Examples`."""
         return self._examples(pick, (pick.kind,))[pick.kind]
 
-    def all_of(self, pick: Pick) -> MultiTaskExample:
+    def all_of(self, pick: SampleIndex) -> MultiTaskExample:
         """See `Examples`."""
         return self._examples(pick, [p.kind for p in self.order.all_of(pick)])
 
-    def _examples(self, pick: Pick, kinds: Sequence[str]) -> MultiTaskExample:
+    def _examples(self, pick: SampleIndex, kinds: Sequence[str]) -> MultiTaskExample:
         rng = example_rng(self.recipe, pick)
         source = self.recipe.data.sources[pick.source]
         size = source.size or self.recipe.data.size
@@ -82,17 +82,17 @@ class Live:
                 return {IMAGE: self._image(pick, min(size), rng)}
             return self._labelled(pick, kinds, size, rng)
 
-    def _image(self, pick: Pick, side: int, rng: torch.Generator) -> Example:
+    def _image(self, pick: SampleIndex, side: int, rng: torch.Generator) -> Example:
         """A square crop of a picture in its own colours: these are what is to be generated."""
         sample = self._sample(pick)
         box = zoom(sample.image.shape[-2:], (side, side), (0.8, 1.0), rng)
         crop = resize(_cut(sample.image, box).float() / 255, (side, side))
         crop = crop.flip(-1) if _mirrored(rng, self.recipe.data.hflip) else crop
-        caption = dropped(sample.caption, self.recipe, rng)
+        caption = drop_caption(sample.caption, self.recipe, rng)
         return Example(self._name(pick), IMAGE, caption, rng, self.encoder.picture(crop))
 
     def _labelled(
-        self, pick: Pick, kinds: Sequence[str], size: tuple[int, int], rng: torch.Generator
+        self, pick: SampleIndex, kinds: Sequence[str], size: tuple[int, int], rng: torch.Generator
     ) -> MultiTaskExample:
         """A crop of the recipe's size with new colours, under each of the tasks."""
         sample, tasks = self._sample(pick), {kind: self.tasks[kind] for kind in kinds}
@@ -139,10 +139,10 @@ class Live:
         except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
             return self.encoder.nothing(task, size)
 
-    def _name(self, pick: Pick) -> str:
+    def _name(self, pick: SampleIndex) -> str:
         return named(self.folders[pick.source], pick.sample)
 
-    def _sample(self, pick: Pick) -> Held:
+    def _sample(self, pick: SampleIndex) -> Held:
         key = (pick.source, pick.sample)
         if key in self.held:
             return self.held[key]
@@ -164,7 +164,7 @@ class Live:
         return math.inf if how.relative_to == "image" else max(1.25, how.scale[1]) * short
 
     def _read(self, folder: Folder, i: int) -> Sample:
-        sample = plain(folder, i)
+        sample = load_sample(folder, i)
         check(sample, self.tasks.values())
         return sample
 

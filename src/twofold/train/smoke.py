@@ -31,13 +31,13 @@ matte: Task = replace(matting, target_key="mask")
 parts: Task = replace(semantic_logits, name="parsing_logits")
 # Rendered scenes have classes of their own.
 STAND_INS = {
-    "matting": "twofold.train.lab:matte",
+    "matting": "twofold.train.smoke:matte",
     "twofold.data.labels:hypersim": "semantic",
     "twofold.data.labels:hypersim_logits": "semantic_logits",
     "twofold.data.labels:ade20k_logits": "semantic_logits",
     "twofold.data.labels:nyud_mt_logits": "semantic_logits",
     "twofold.data.labels:pascal_mt_logits": "semantic_logits",
-    "parsing_logits": "twofold.train.lab:parts",
+    "parsing_logits": "twofold.train.smoke:parts",
 }
 # The folders of the examples, and how they are made.
 RENDERS = {
@@ -49,7 +49,7 @@ RENDERS = {
 T = TypeVar("T")
 
 
-def lab(
+def smoke_config(
     recipe: Recipe, data: str | Sequence[str] = "data/rooms", test: str = "data/rooms-dev", steps: int = STEPS
 ) -> Recipe:
     """``recipe`` in miniature. Nothing is read or written.
@@ -68,7 +68,7 @@ def lab(
         raise ValueError(
             f"{recipe.name} learns from images that its teacher labels, and the laboratory's heads are fresh: the "
             "teacher would be random. Run its warm-up, creation and second stage with twofold train --smoke-test "
-            "(twofold.train.lab_stages)"
+            "(twofold.train.smoke_stages)"
         )
     if recipe.model.kind != "denoiser" or not recipe.tasks:
         raise ValueError(

@@ -60,7 +60,7 @@ def defined(path: Path) -> dict[str, Any]:
         sys.path.remove(beside)
 
 
-def alone(function: Any) -> bool:
+def takes_no_arguments(function: Any) -> bool:
     """Whether something can be called without arguments."""
     if not callable(function):
         return False
@@ -76,5 +76,5 @@ def recipes(path: Path) -> dict[str, Callable[[], Recipe]]:
         if inspect.isfunction(value)
         and value.__module__ == _NAME
         and not name.startswith("_")
-        and alone(value)
+        and takes_no_arguments(value)
     }

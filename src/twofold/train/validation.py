@@ -12,9 +12,9 @@ from tqdm import tqdm
 from ..data.folder import Folder
 from ..io import DiskFullError, atomic_write, escape
 from ..sample import Sample
+from .distributed import DistributedContext
 from .encoder import BadSample
 from .state import DamagedFileError
-from .team import Team
 
 
 def named(folder: Folder, i: int) -> str:
@@ -22,7 +22,7 @@ def named(folder: Folder, i: int) -> str:
     return f"{folder.root.name}/{folder.ids[i]}"
 
 
-def plain(folder: Folder, i: int) -> Sample:
+def load_sample(folder: Folder, i: int) -> Sample:
     """A sample of a folder.
 
     Raises:
@@ -53,19 +53,19 @@ def usable(folder: Folder, i: int) -> Generator[None]:
         ) from error
 
 
-class Readable:
+class SampleValidator:
     """Goes through a folder before training, so that nothing broken is met in the middle of it.
 
     Args:
         skip: whether broken samples are left out; otherwise the first stops the run.
         listing: file that those left out are listed in.
-        team: the processes that share the work; each looks at its own samples.
+        distributed: the processes that share the work; each looks at its own samples.
     """
 
-    def __init__(self, skip: bool, listing: Path, team: Team) -> None:
-        self.skip, self.listing, self.team = skip, listing, team
+    def __init__(self, skip: bool, listing: Path, distributed: DistributedContext) -> None:
+        self.skip, self.listing, self.distributed = skip, listing, distributed
         self.bad: list[dict[str, str]] = []
-        if team.first:
+        if distributed.first:
             listing.unlink(missing_ok=True)  # of a run that was interrupted; it may have been mended since
 
     def __call__(
@@ -81,7 +81,7 @@ class Readable:
         """
         if not always and not self.skip:
             return list(indices)
-        rank, size = self.team.rank, self.team.size
+        rank, size = self.distributed.rank, self.distributed.size
         own = tqdm(
             indices[rank::size],
             desc=f"preparing {escape(folder.root.name)}",
@@ -89,10 +89,10 @@ class Readable:
             leave=False,
         )
         found = {i: why for i in own if (why := self._broken(folder, i, look))}
-        broken = self.team.together(found)
+        broken = self.distributed.all_gather_dict(found)
         rows = [{"sample": named(folder, i), "why": broken[i]} for i in sorted(broken)]
         self.bad += [row for row in rows if row not in self.bad]  # of two sources that are one folder, once
-        if broken and self.team.first:
+        if broken and self.distributed.first:
             self._list()
         if broken and len(broken) == len(indices):
             raise BadSample(

@@ -1,4 +1,4 @@
-"""One of the processes of `test_train_team`: trains what it is given, and writes down what it saw."""
+"""One of the processes of `test_train_distributed`: trains what it is given, and writes down what it saw."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+from twofold.train.distributed import DistributedContext
 from twofold.train.recipe import Recipe
 from twofold.train.run import run_recipe
-from twofold.train.team import Team
 
 
 def main(folder: Path) -> None:
     """Every recipe ``NAME.json`` of the folder, into ``folder/runs/NAME``."""
-    team = Team("cpu")
+    distributed = DistributedContext("cpu")
     become = os.replace
     written: list[str] = []
 
@@ -25,11 +25,13 @@ def main(folder: Path) -> None:
 
     with mock.patch.object(os, "replace", replaced):
         records = {
-            path.stem: list(run_recipe(Recipe.read(path, allow_code=True), folder / "runs" / path.stem, team))
+            path.stem: list(
+                run_recipe(Recipe.read(path, allow_code=True), folder / "runs" / path.stem, distributed)
+            )
             for path in sorted((folder / "recipes").glob("*.json"))
         }
-    seen = {"size": team.size, "rank": team.rank, "records": records, "written": written}
-    (folder / f"seen-{team.rank}.json").write_text(json.dumps(seen))
+    seen = {"size": distributed.size, "rank": distributed.rank, "records": records, "written": written}
+    (folder / f"seen-{distributed.rank}.json").write_text(json.dumps(seen))
 
 
 if __name__ == "__main__":

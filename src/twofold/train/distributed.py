@@ -21,7 +21,7 @@ _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PATIENCE = timedelta(hours=24)
 
 
-class Team:
+class DistributedContext:
     """This process and its fellows, as accelerate and its launchers set them up (``torchrun``, ``accelerate launch``).
 
     Args:
@@ -45,11 +45,11 @@ class Team:
         self.size: int = self.accelerator.num_processes
         self.first: bool = self.accelerator.is_main_process
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until all are here."""
         self.accelerator.wait_for_everyone()
 
-    def share(self, batch: int) -> range:
+    def local_indices(self, batch: int) -> range:
         """This process's examples of a batch, by number.
 
         Raises:
@@ -77,7 +77,7 @@ class Team:
         for work in waiting:
             work.wait()
 
-    def together(self, found: Mapping[int, str]) -> dict[int, str]:
+    def all_gather_dict(self, found: Mapping[int, str]) -> dict[int, str]:
         """What all processes have found, in one; they wait for each other."""
         if self.size == 1:
             return dict(found)
@@ -98,7 +98,7 @@ class Team:
         """Whether ``flag`` is set in any process; they wait for each other."""
         return bool(self.add({"flag": float(flag)})["flag"])
 
-    def own_randomness(self) -> AbstractContextManager[object]:
+    def fork_rng(self) -> AbstractContextManager[object]:
         """Inside, torch's global generators are seeded at will; outside they go on as if nothing had been."""
         # Of this process's device only: asked for nothing, torch would take memory on all that the machine has.
         devices = [] if self.device.type in ("cpu", "mps") else [self.device.index or 0]
