@@ -14,7 +14,7 @@ import ast
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -150,7 +150,7 @@ def duplicated_share() -> float:
 
 
 @contextmanager
-def counted_calls() -> Iterator[Counter[tuple[str, str]]]:
+def counted_calls() -> Generator[Counter[tuple[str, str]]]:
     """Calls of the package's functions inside the block, by file and name."""
     calls: Counter[tuple[str, str]] = Counter()
     root = str(PACKAGE)
