@@ -62,7 +62,7 @@ def place(tmp_path_factory):
     convert(root, "diff2in1", nyu, "train", "nyu")
     convert(root, "nyuv2-bae", nyu, "test", "nyu-test")
     # 1. training_1st_stage.py
-    train(root, "warm_up", "warm", start=str(root / "sd"), sources=[{"path": str(root / "data" / "nyu")}])
+    train(root, "warm_up", "warm", root / "sd", [{"path": str(root / "data" / "nyu")}])
     # 2. data_creation.py
     assert run([*created(root), "--compat", "official", "--layout", "official"]) == 0
     # By hand, as the readme says; and as one folder of real and created samples that is read by its names.
@@ -74,7 +74,7 @@ def place(tmp_path_factory):
         {"path": str(root / "data" / "merged-real"), "share": 4},
         {"path": str(root / "data" / "merged-created"), "share": 4, "labels": "teacher"},
     ]
-    train(root, "second_stage", "second", start=str(root / "runs" / "warm" / "checkpoint"), sources=sources)
+    train(root, "second_stage", "second", root / "runs" / "warm" / "checkpoint", sources)
     # 4. test.py and evaluation.py
     assert run([*evaluated(root, "report"), "--model", str(root / "runs" / "second" / "checkpoint")]) == 0
     return root
@@ -84,7 +84,8 @@ def convert(root: Path, name: str, tree: str, split: str, out: str) -> None:
     assert run(["data", "convert", name, tree, "--split", split, "--out", str(root / "data" / out)]) == 0
 
 
-def train(root: Path, recipe: str, out: str, **changes) -> None:
+def train(root: Path, recipe: str, out: str, start: Path, sources: list, **changes) -> None:
+    changes |= {"model.init_from": str(start), "data.sources": sources}
     changes |= {"data.size": [H, W], "loop.steps": 2, "loop.batch_size": 4, "loop.save_every": 1}
     settings = [x for k, v in changes.items() for x in ("--set", f"{k}={json.dumps(v)}")]
     command = ["train", f"{RECIPES}:{recipe}", "--out", str(root / "runs" / out), *settings]
@@ -288,7 +289,7 @@ def test_what_only_its_program_misses_is_taken_from_a_file_of_its_own(pair, caps
     assert found.keys() == table.keys()
     assert all(torch.equal(found[k], v) for k, v in table.items())
     for wrong, said in (
-        (["--layout", "twofold"], "is about --layout diff2in1"),
+        (["--layout", "twofold"], "has no effect without --layout diff2in1"),
         (["--push", "a/b"], "leave out"),
     ):
         command = ["convert-checkpoint", str(pair / "back"), str(pair / "wrong"), "--layout", "diff2in1"]
@@ -299,7 +300,7 @@ def test_what_only_its_program_misses_is_taken_from_a_file_of_its_own(pair, caps
 def test_training_goes_on_from_the_two_files(pair):
     """--sn_ckpt and --bae_ckpt of the second stage: their head, and not a fresh one, is where it starts."""
     sources = [{"path": str(pair / "data" / "nyu")}]
-    train(pair, "second_stage", "from-pair", start=str(pair / "back"), sources=sources)
+    train(pair, "second_stage", "from-pair", pair / "back", sources)
     before, after = (weights(open_model(str(pair / n))) for n in ("back", "runs/from-pair/checkpoint"))
     assert all(
         torch.equal(before[k].half(), after[k].half()) for k in before
@@ -353,7 +354,7 @@ def test_the_page_s_program_begins_from_bae_s_decoder(place, tmp_path, monkeypat
     _, found = official_tensors(head_of(open_model("sd15-bae")))
     assert all(torch.equal(found[k], v.half().float()) for k, v in table.items())
     sources = [{"path": str(place / "data" / "nyu")}]
-    train(place, "warm_up", "from-bae", start=str(tmp_path / "sd15-bae"), sources=sources, lr=1e-9)
+    train(place, "warm_up", "from-bae", tmp_path / "sd15-bae", sources, **{"optimizer.lr": 1e-9})
     _, after = official_tensors(head_of(open_model(str(place / "runs" / "from-bae" / "checkpoint"))))
     assert all(torch.allclose(after[k], v, atol=1e-3) for k, v in found.items())
 

@@ -43,7 +43,6 @@ from twofold.evaluate.run import data_identity
 from twofold.geometry import convert_frame
 from twofold.io import Shard
 from twofold.metrics import crop_mask
-from twofold.predict.config import OutputConfig
 from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
 from twofold.sample import Sample
@@ -452,7 +451,7 @@ def test_sums_are_kept_to_the_last_bit() -> None:
 
 
 def test_a_model_is_not_scored_by_what_it_does_not_predict(data: Path, tmp_path: Path) -> None:
-    how = SimpleNamespace(task="", reading=OutputConfig())
+    how = SimpleNamespace(task="", space="")
     model: Any = SimpleNamespace(
         name="m", tasks=("depth", "normals"), settings=SimpleNamespace(tasks={"depth": how, "normals": how})
     )

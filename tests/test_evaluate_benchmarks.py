@@ -80,7 +80,7 @@ def test_a_perfect_prediction_scores_perfectly_on_every_benchmark(
     report = run_and_report(*evaluation_from_files(request, tmp_path / "maps"), images=drawn)
     have = report["counts"]
     assert have["evaluated"] >= 1 and not have["failed"], report["failed"]
-    assert any(f"is over {bench.count}" in line for line in report["warnings"])
+    assert any(f"{bench.name} has {bench.count}:" in line for line in report["warnings"])
     assert report["published"] or name in UNPUBLISHED
     first = next(iter(report["scores"]))
     best = 0.0 if report["metrics"][first]["better"] == "lower" else 1.0

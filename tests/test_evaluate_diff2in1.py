@@ -128,7 +128,7 @@ def test_the_command_scores_the_folder_as_it_is(
     for words, message in (
         ([*script, "--frame", "LUB"], "no effect with --layout diff2in1"),
         ([*script, "--stretch"], "no effect with --layout diff2in1"),
-        ([*asked, "--protocol", "normal/bae", "--layout", "other"], "it is diff2in1"),
+        ([*asked, "--protocol", "normal/bae", "--layout", "other"], "choose diff2in1"),
         ([*asked, "--protocol", "depth/marigold-ls", "--layout", "diff2in1"], "is for normals"),
         (
             ["evaluate", "--data", str(data.root), "--protocol", "normal/bae", "--stretch"],

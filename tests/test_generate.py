@@ -146,7 +146,7 @@ def variant(tmp_path: Path, name: str) -> Path:
 
 
 REASONS = {
-    "eight channels": r"takes 8 channels \(an image beside the noise\), not 4",
+    "eight channels": r"takes 8 channels \(an image and the noise\), not 4",
     "no text": "has no text encoder",
     "headless": "has no output layer",
     "perception": "trained for perception alone",

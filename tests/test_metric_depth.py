@@ -63,7 +63,7 @@ def test_the_benchmark_in_metres_scores_a_task_in_metres_and_no_other():
     ball = world.sphere(0, 32)
     found = ModelPredictions(ours)(ball, {}).map
     torch.testing.assert_close(found, torch.full_like(found, 2.5))
-    with pytest.raises(EvaluationError, match="scores metres"):
+    with pytest.raises(EvaluationError, match="scores metric depth"):
         check_model(predictor(-0.5, TASKS["depth"]), protocol("mtl/invpt-depth"))
     check_model(predictor(-0.5, TASKS["depth"]), protocol("depth/marigold-ls"))
 

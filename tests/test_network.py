@@ -386,7 +386,7 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
     assert found[0].settings["digest"] == opened.digest
     with pytest.raises(ValueError, match="3 predictions would be 3 times the same one"):
         predictor(pictures[0], ensemble=3)
-    with pytest.raises(ValueError, match="no 'steps'"):
+    with pytest.raises(ValueError, match="no setting 'steps'"):
         predictor.with_options(steps=4)
     assert torch.equal(predictor.with_options(frame="LUB")(pictures[0]).map[0], -found[0].map[0])
     data = Folder(root / "rich")

@@ -268,6 +268,7 @@ def test_a_backbone_of_the_user_s_own_is_a_model_by_its_name(root):
         for name, message in (("ours:nothing", "expected a twofold"), ("nowhere:x", "no module 'nowhere'")):
             with pytest.raises(ModelError, match=message):
                 open_model(name)
+        shutil.rmtree(root / "out")  # a run does not mix with other files
         recipe(model={"init_from": "ours:backbone"}).save(root / "recipe.json")
         assert run(COMMANDS["train"]) == 2
         assert run([*COMMANDS["train"], "--set", "model.init_from=ours:backbone"]) == 0

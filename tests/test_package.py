@@ -52,7 +52,7 @@ def test_the_doctor_knows_every_requirement() -> None:
     from twofold.cli.doctor import CORE, EXTRAS
 
     assert [r.split(">=")[0] for r in project()["dependencies"]] == list(CORE)
-    assert set(EXTRAS) == set(project()["optional-dependencies"]) - {"test", "dev"}
+    assert set(EXTRAS) == set(project()["optional-dependencies"]) - {"test", "dev", "docs"}
 
 
 def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,7 @@ def test_an_ensemble_of_a_deterministic_protocol_is_refused():
     predictor = DiffusionPredictor(new.tiny(), TASKS["depth"], OneStep(), LatentHead())
     with pytest.raises(ValueError, match="4 times the same one"):
         predictor(pictures((32, 32))[0], ensemble=4)
-    with pytest.raises(ValueError, match="has no 'steps'"):
+    with pytest.raises(ValueError, match="has no setting 'steps'"):
         predictor.with_options(steps=10)
 
 
@@ -94,7 +94,7 @@ def test_another_number_of_steps_is_another_predictor(wide):
     more = predictor.with_options(steps=4, ensemble=2)
     assert (predictor.protocol.steps, more.protocol.steps, more.ensemble) == (2, 4, 2)
     with pytest.raises(
-        ValueError, match=r"^this model cannot be asked so: one leading-spaced step.*trailing"
+        ValueError, match=r"^this model does not allow it: the input of one leading-spaced step.*trailing"
     ):
         predictor.with_options(steps=1, spacing="leading")
 

@@ -314,10 +314,10 @@ def test_somebody_s_own_marigold_is_read_by_its_index(said, task, tmp_path):
     assert model.tasks == (task,)
     assert getattr(model.settings.tasks[task].protocol, "steps", None) == 7
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "MarigoldPipeline"}))
-    with pytest.raises(ModelError, match="not what it predicts"):
+    with pytest.raises(ModelError, match="without what it predicts"):
         open_model(str(folder), device="meta")
     (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 1}))
-    with pytest.raises(ModelError, match=r"cannot be followed: one leading-spaced step"):
+    with pytest.raises(ModelError, match=r"cannot be followed: the input of one leading-spaced step"):
         open_model(str(folder), device="meta")
 
 

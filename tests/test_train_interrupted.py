@@ -48,17 +48,15 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked"),
 ]
 
-PIXELS = {"model": {"latent_loss_weight": 0.0, "pixel_loss_weight": 1.0}}
+PIXELS = {"latent_loss_weight": 0.0, "pixel_loss_weight": 1.0}
 PLANS: dict[str, dict[str, Any]] = {
     "a mixture": {"data": {"task_weights": {"image": 1.0, "depth": 1.0}}},
     "dropout and batch norm": {
-        "mix": {"semantic_logits": 1.0},
-        "head": "upernet",
-        "text": "frozen",
-        **PIXELS,
+        "data": {"task_weights": {"semantic_logits": 1.0}},
+        "model": {"head": {"name": "upernet"}, "text_encoder": "frozen", **PIXELS},
     },
     "low rank": {"model": {"unet": "lora", "lora": {"rank": 2}, "text_encoder": "frozen"}},
-    "a learning decoder": {"decoder": "full", "text": "frozen", **PIXELS},
+    "a trained decoder": {"model": {"decoder": "full", "text_encoder": "frozen", **PIXELS}},
     "no average": {"data": {"cache_latents": False}, "ema": {"decay": 0.0}},
     "augmented": {"data": {"augment": True}, "loop": {"micro_batch_size": 1}},
 }
@@ -305,7 +303,7 @@ def signal_in(module: Any, name: str, at: int, number: int) -> Callable[[], None
 STOPS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
     "in a step": (loops, "update", signal.SIGINT, {}),
     "in a step, by kill": (loops, "update", signal.SIGTERM, {}),
-    "while the record is printed": (training, "record_words", signal.SIGINT, {}),
+    "while the record is printed": (training, "record_text", signal.SIGINT, {}),
     "while it is validated": (
         DenoiserStage,
         "validate",
@@ -338,7 +336,7 @@ def test_an_interrupt_saves_the_step_and_says_so(recipe, where, tmp_path):
 
 
 def test_an_interrupt_before_the_first_step_says_that_nothing_is_saved(recipe, tmp_path):
-    code, line = interrupted(recipe, tmp_path / "run", signal_in(loops, "claim", 1, signal.SIGTERM), [])
+    code, line = interrupted(recipe, tmp_path / "run", signal_in(loops, "init_run_dir", 1, signal.SIGTERM), [])
     assert code == 130
     assert "no step of the training is saved yet" in line
     assert not (tmp_path / "run" / "state.pt").exists()

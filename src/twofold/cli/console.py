@@ -164,6 +164,6 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
 
     choices = list(choices)
     if value not in choices:
-        listed = f"choose {', '.join(choices[:-1])} or {choices[-1]}"
+        listed = f"choose {' or '.join(filter(None, (', '.join(choices[:-1]), choices[-1])))}"
         raise CommandError(f"{option} {value!r} is unknown{did_you_mean(value, choices)}; {listed}")
     return value

@@ -75,7 +75,7 @@ class MultiStep:
         if leading_once and self.start == "gaussian" and self.sampler == "ddim" and not self._only_noise:
             raise ValueError(
                 "the input of one leading-spaced step is pure noise, at a time step of almost none (0 or 1); "
-                " use spacing='trailing', which starts at the last time step"
+                "use spacing='trailing', which starts at the last time step"
             )
 
     @property
