@@ -290,7 +290,7 @@ def test_what_only_its_program_misses_is_taken_from_a_file_of_its_own(pair, caps
     assert all(torch.equal(found[k], v) for k, v in table.items())
     for wrong, said in (
         (["--layout", "twofold"], "has no effect without --layout diff2in1"),
-        (["--push", "a/b"], "leave out"),
+        (["--push", "a/b"], "leave it out"),
     ):
         command = ["convert-checkpoint", str(pair / "back"), str(pair / "wrong"), "--layout", "diff2in1"]
         assert run([*command, "--completed-by", str(pair / "theirs.pth"), *wrong]) == 2
