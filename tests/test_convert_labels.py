@@ -307,6 +307,28 @@ def test_nyud_finds_the_frame_of_its_normals(tmp_path, frame, mti):
     assert sample.targets["semantic"].max() <= 39
 
 
+def to_16_bits(folder: Path) -> None:
+    """Every 8-bit PNG of a folder as one of 16 bits with the same shares of the full scale."""
+    cv2 = pytest.importorskip("cv2")
+    for path in folder.glob("*.png"):
+        levels = np.asarray(Image.open(path))
+        cv2.imwrite(str(path), levels[..., ::-1].astype(np.uint16) * 257)
+
+
+@pytest.mark.parametrize(("name", "part"), [("nyud-mt", "normals"), ("pascal-mt", "normals_distill")])
+def test_normals_of_16_bits_are_those_of_8(tmp_path, name, part):
+    found = []
+    for bits in (8, 16):
+        tree = getattr(multi, name.replace("-", "_"))(tmp_path / str(bits) / "tree")
+        if bits == 16:
+            to_16_bits(tree / part)
+        sample = converted(name, tree, "train")[0]
+        found.append((sample.targets["normals"], sample.valid["normals"]))
+    (first, known), (second, known_again) = found
+    assert known.any() and torch.equal(known, known_again)
+    torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
+
+
 def test_nyud_broken(tmp_path):
     tree = multi.nyud_mt(tmp_path / "nyud")
     for stem in ("1", "2"):

@@ -336,7 +336,9 @@ def test_an_interrupt_saves_the_step_and_says_so(recipe, where, tmp_path):
 
 
 def test_an_interrupt_before_the_first_step_says_that_nothing_is_saved(recipe, tmp_path):
-    code, line = interrupted(recipe, tmp_path / "run", signal_in(loops, "init_run_dir", 1, signal.SIGTERM), [])
+    code, line = interrupted(
+        recipe, tmp_path / "run", signal_in(loops, "init_run_dir", 1, signal.SIGTERM), []
+    )
     assert code == 130
     assert "no step of the training is saved yet" in line
     assert not (tmp_path / "run" / "state.pt").exists()

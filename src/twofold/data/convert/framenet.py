@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.frames import correlation, frame_from_agreements
+from twofold.data.convert.frames import correlation, frame_from_agreements, read_normals
 from twofold.data.convert.paired import read_names
 from twofold.data.convert.tree import Tree, replace_suffix
 from twofold.data.layout import FolderError, Row
-from twofold.image import read_map
 
 _SAMPLED = 40  # frames, to find the frame of the normals
 _MIN_AGREEMENT = 0.2  # agreement of each axis, of which 1 is the most
@@ -84,13 +83,10 @@ def _frame(root: Path, paths: Sequence[Path]) -> str:
 
 def _known_normals(path: Path) -> tuple[Tensor, Tensor]:
     """Known normals as stored, and column and row of each from -1 to 1: float64 3 n and 2 n."""
-    stored = read_map(path).double()
-    if stored.shape[0] != 3:
-        raise FolderError(f"{path} has {stored.shape[0]} channels; normals have 3")
-    height, width = stored.shape[-2:]
+    vectors = read_normals(path)[0].double()
+    height, width = vectors.shape[-2:]
     y, x = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
-    vectors = stored / 255 * 2 - 1
-    known = (stored.sum(0) > 0) & ((torch.linalg.vector_norm(vectors, dim=0) - 1).abs() < 0.2)
+    known = (vectors.sum(0) > -3) & ((torch.linalg.vector_norm(vectors, dim=0) - 1).abs() < 0.2)
     return vectors[:, known], torch.stack([x, y])[:, known].double()
 
 

@@ -1,14 +1,35 @@
-"""The frame of stored normals, found from the data where no publication documents it."""
+"""Stored normals, and their frame, found from the data where no publication documents it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from twofold.data.layout import FolderError
 from twofold.geometry import FRAMES
+from twofold.image import read_map
+from twofold.image.raster_format import raster_format
+
+
+def read_normals(path: Path) -> tuple[Tensor, int]:
+    """Normals ``3 h w`` of an image, whose full scale stands for -1 to 1, or of an array; and the bits of a sample.
+
+    The bits are 8 or 16 as the file has them, 0 for arrays of floats.
+
+    Raises:
+        FolderError: the file has not 3 channels, or samples of other bits.
+    """
+    stored = read_map(path)
+    if stored.shape[0] != 3:
+        raise FolderError(f"{path} has {stored.shape[0]} channels; normals have 3")
+    bits = raster_format(path, np.empty(0, np.float32)).bits
+    if bits not in (0, 8, 16):
+        raise FolderError(f"{path} has {bits} bits a sample; normals have 8 or 16, or are floats")
+    return stored / (2**bits - 1) * 2 - 1 if bits else stored, bits
 
 
 def correlation(x: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twofold.data.convert.converter import Converter
-from twofold.data.convert.frames import correlation, frame_from_agreements
+from twofold.data.convert.frames import correlation, frame_from_agreements, read_normals
 from twofold.data.convert.hypersim import NYU40
 from twofold.data.convert.paired import first_file, read_names, relative_path
 from twofold.data.layout import FolderError, Row
@@ -19,6 +19,7 @@ from twofold.image import read_map
 
 # NYUv2's 40 classes, by their ids less one: 0 in the files is unlabelled.
 CLASSES = NYU40
+_CODECS = {0: "npy", 8: "png8", 16: "png16"}  # of normals, by the bits of a sample
 _SAMPLED = 5  # images, to find the frame of the normals
 _MIN_AGREEMENT = 0.3  # agreement of each axis, of which 1 is the most
 
@@ -28,12 +29,12 @@ def rows(root: Path, split: str) -> Iterator[Row]:
     listed = read_names(root / "gt_sets" / f"{split}.txt")
     found = [_files(root, name) for name in listed]
     frame = _frame(root, found[:_SAMPLED])
+    codec = _CODECS[read_normals(found[0]["normals"])[1]]
     for name, files in zip(listed, found, strict=True):
         targets: dict[str, dict[str, Any]] = {
             target: {"path": relative_path(root, path)} for target, path in files.items() if target != "image"
         }
-        normals = files["normals"].suffix == ".png"
-        targets["normals"] |= {"frame": frame, "codec": "png8" if normals else "npy"}
+        targets["normals"] |= {"frame": frame, "codec": codec}
         if files["edge"].suffix == ".npy":
             targets["edge"] |= {"codec": "npy", "scale": 1.0}
         yield {
@@ -69,12 +70,11 @@ def _frame(root: Path, files: list[dict[str, Path]]) -> str:
 
 def _vectors(one: dict[str, Path]) -> tuple[Tensor, Tensor]:
     """Normals as stored, and those of the depth in RUB, where both are known: float64 3 n each."""
-    depth, normals = read_map(one["depth"]), read_map(one["normals"])
-    if depth.shape[-2:] != normals.shape[-2:] or depth.shape[0] != 1 or normals.shape[0] != 3:
+    depth, (vectors, _) = read_map(one["depth"]), read_normals(one["normals"])
+    if depth.shape[-2:] != vectors.shape[-2:] or depth.shape[0] != 1:
         raise FolderError(
             f"{one['normals']} does not fit {one['depth']}; they must be h w 3 and h w of one size"
         )
-    vectors = normals / 255 * 2 - 1 if one["normals"].suffix == ".png" else normals
     expected, valid = normals_from_depth(depth, _camera(*depth.shape[-2:]))
     known = valid[0] & (torch.linalg.vector_norm(vectors, dim=0) > 0.5)
     return vectors[:, known].double(), expected[:, known].double()

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from twofold.data.convert.converter import Converter
+from twofold.data.convert.frames import read_normals
 from twofold.data.convert.paired import first_file, read_names
 from twofold.data.layout import FolderError
 from twofold.data.targets import read_label
 from twofold.geometry import convert_frame, unit
-from twofold.image import read_image, read_map, resize_map
+from twofold.image import read_image, resize_map
 from twofold.image.errors import ImageError, decoding
 from twofold.sample import Sample
 from twofold.targets import target_spec
@@ -104,10 +105,7 @@ def _saliency(path: Path) -> tuple[Tensor, Tensor]:
 
 def _normals(path: Path, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Normals as a network made them, valid on the classes it may have known."""
-    stored = read_map(path)
-    if stored.shape[0] != 3:
-        raise FolderError(f"{path} has {stored.shape[0]} channels; normals have 3")
-    vectors = stored / 255 * 2 - 1
+    vectors, _ = read_normals(path)
     known = torch.isin(labels, torch.tensor(_NORMALS_ON, dtype=labels.dtype))
     if known.shape[-2:] != vectors.shape[-2:]:
         height, width = vectors.shape[-2:]
