@@ -72,6 +72,22 @@ def numbers(report: dict[str, Any]) -> dict[str, Any]:
     return {key: report[key] for key in ("scores", "intervals", "baselines", "ids", "counts", "examples")}
 
 
+# ---- the folder of results
+
+
+def test_a_folder_replaced_during_the_run_is_an_error(
+    data: Path, roots: dict[str, Path], tmp_path: Path
+) -> None:
+    """Rows appended to a new file would be taken for all rows, without the header that names the evaluation."""
+    job, _ = evaluation_from_files(EvalRequest(Folder(data), LS, tmp_path / "out"), roots["depth"])
+    rows = run(job)
+    next(rows)
+    shutil.rmtree(tmp_path / "out")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OSError, match="deleted or replaced"):
+        next(rows)
+
+
 # ---- the same number
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from twofold.checkpoints import (
     save_model,
 )
 from twofold.cli.main import run
+from twofold.generate import image_files
 from twofold.protocols import MultiStep, OneStep
 
 
@@ -114,6 +117,27 @@ def test_one_image_that_fails_is_one_failed_row(here, tiny_model, capsys, monkey
     assert not Path("images/0000_a-red-chair.png").exists()
     assert run(command(tiny_model)) == 0
     assert rows()["0000_a-red-chair"]["status"] == "done"
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_deleted_during_the_run_is_an_error(here, tiny_model, capsys, monkeypatch, replaced):
+    """Libraries make missing folders: without a check the run would end with half of the images, and exit code 0."""
+    generate = image_files._generate_file
+
+    def deleted(options: Any, request: Any, ledger: Any) -> Any:
+        row = generate(options, request, ledger)
+        if request.name == "0000_a-red-chair":
+            shutil.rmtree(options.out)
+            if replaced:
+                options.out.mkdir()
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, "_generate_file", deleted)
+        assert run(command(tiny_model, "--count", "2")) == 1
+    assert "images" in capsys.readouterr().err
+    assert run(command(tiny_model, "--count", "2")) == 0
+    assert len(rows()) == 4
 
 
 def test_an_image_to_start_from_is_part_of_the_settings(here, tiny_model, capsys):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..io import (
     FormatError,
+    OutputFolder,
     Shard,
     append_line,
     check_types,
@@ -181,11 +182,13 @@ class RowWriter:
         )
         self._lock = ExitStack()
         self._lock.enter_context(file_lock(path, busy=busy))
+        self._folder = OutputFolder(path.parent)
         if not truncate_partial_line(path):
             append_line(path, to_json({"schema": SCHEMA, "identity": dict(identity)}))
 
     def write(self, row: Row) -> None:
-        """Append a row. OSError when the disk refuses it."""
+        """Append a row. OSError when the disk refuses it, or the folder was deleted or replaced."""
+        self._folder.check()
         append_line(self.path, to_json(row))
 
     def close(self) -> None:

@@ -21,6 +21,7 @@ from twofold.image import ImageError
 from twofold.image.errors import decoding
 from twofold.io import (
     FormatError,
+    OutputFolder,
     UnsafeNameError,
     atomic_write,
     check_name,
@@ -93,9 +94,12 @@ def generate_files(options: ImageFileOptions) -> Iterator[Row]:
     try:
         with sole_writer(options.out):
             remove_leftovers(options.out)
+            folder = OutputFolder(options.out)
             ledger = Ledger(options.out, FILE, _checked)
             for request in options.requests:
+                folder.check()
                 yield _generate_file(options, request, ledger)
+            folder.check()
             ledger.compact()
     except OSError as error:
         raise OutputError(write_failure(error, options.out)) from error
