@@ -263,7 +263,7 @@ def test_pseudo_labels_and_validation_stop_the_training(here, tiny_model, monkey
     from twofold.train.examples import Example
 
     fields: dict[str, Any] = dict.fromkeys(Example.__dataclass_fields__)
-    fields |= {"name": "data/ball-0", "taught": True}
+    fields |= {"name": "data/ball-0", "use_teacher_label": True}
     example = Example(**fields)
     for painted, latents in (
         ([torch.full((3, 4, 4), math.inf)], ()),
