@@ -254,8 +254,8 @@ def row(name: str, runs: Sequence[Scores], signed: bool = False) -> str:
     cells = []
     for key in SHOWN:
         values, digits = [r[key] for r in runs if key in r], 2 if "normals" in key else 4
-        told = f"{mean(values):{'+' if signed else ''}.{digits}f}" if values else ""
-        cells.append(told + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""))
+        cell = f"{mean(values):{'+' if signed else ''}.{digits}f}" if values else ""
+        cells.append(cell + (f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""))
     return f"| {name} | {len(runs)} | " + " | ".join(cells) + " |"
 
 

@@ -72,8 +72,8 @@ def table(found: Mapping[str, Sequence[float]], beside: Mapping[str, float | Non
     for name in sorted(got, key=lambda n: got[n]):
         values = found[name]
         spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
-        told = f"{known[name]:.3f} | {wanted[name]:g}" if name in known else "| "
-        lines.append(f"| {name} | {len(values)} | {got[name]:.4f}{spread} | {place[name]:g} | {told} |")
+        reference = f"{known[name]:.3f} | {wanted[name]:g}" if name in known else "| "
+        lines.append(f"| {name} | {len(values)} | {got[name]:.4f}{spread} | {place[name]:g} | {reference} |")
     if len(known) > 1:
         rho = spearman([got[n] for n in known], list(known.values()))
         lines.append(f"\nrank correlation over {len(known)} rows: {rho:.2f}")

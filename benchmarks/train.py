@@ -119,12 +119,14 @@ def compare(
             for name, changes in variants.items():
                 out = Path(folder) / name.replace(" ", "-") / str(turn)
                 found[name].append(run(args, model, changes, out))
-    told = {name: {k: median(r[k] for r in results) for k in results[0]} for name, results in found.items()}
-    first = next(iter(told.values()))
+    medians = {
+        name: {k: median(r[k] for r in results) for k in results[0]} for name, results in found.items()
+    }
+    first = next(iter(medians.values()))
     head = "| | s a step | ratio | processor s a step | ratio | MiB | ratio |"
     lines = [f"\n{title} ({model})\n", head, "|---|---|---|---|---|---|---|"]
     forms = {"seconds": ".3f", "processor": ".3f", "megabytes": ".0f"}
-    for name, one in told.items():
+    for name, one in medians.items():
         cells = [f"{one[k]:{form}} | {one[k] / first[k]:.2f}" for k, form in forms.items()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     print("\n".join(lines), flush=True)

@@ -207,12 +207,12 @@ def segmentation() -> Recipe:
     """ADE20K's 150 classes by VPD (Zhao et al. 2023): what Diff-2-in-1's segmentation is warmed up as.
 
     Published: VPD has an mIoU of 53.7; others who ran it again found 53.1 and 49.3.
-    VPD's own settings: the U-Net learns too, at a tenth of the head's rate, told all classes at once and read by where
-    it looks for each; crops are zoomed by 0.5 to 2 and show no class on 75 % or more of their pixels. Diff-2-in-1 says
-    of its networks that they stay as they are, and released nothing of this: ``--set model.unet=frozen --set
-    optimizer.lr=8e-5 --set model.head.lr=0`` is that. VPD averages 80 phrases a class, this is told one; it leaves
-    latents unscaled, this scales them; it decays no norms' weights, this all; its images are not antialiased where
-    they shrink, these are; in use it slides a window of 512.
+    VPD's own settings: the U-Net is trained too, at a tenth of the head's rate, with all classes as prompts and
+    their cross-attention maps as features; crops are zoomed by 0.5 to 2 and have no class on 75 % or more of
+    their pixels. According to Diff-2-in-1 its networks are frozen, and nothing of this was released: ``--set
+    model.unet=frozen --set optimizer.lr=8e-5 --set model.head.lr=0`` is that. VPD averages 80 phrases a class,
+    this has one; it leaves latents unscaled, this scales them; it decays no norms' weights, this all; its images
+    are not antialiased where they shrink, these are; in use it slides a window of 512.
     """
     return Recipe(
         name="diff2in1-segmentation",

@@ -49,7 +49,7 @@ def codec_photos() -> Recipe:
 
 
 def codec() -> Recipe:
-    """The autoencoder on photographs, renders, and painted depth and normals, which it has to paint later."""
+    """The autoencoder on photographs, renders, and encoded depth and normals, which it decodes later."""
     return codec_photos().replace(
         name="codec",
         model={"init_from": "runs/codec-photos/checkpoint"},
@@ -101,7 +101,7 @@ def prior() -> Recipe:
 
 
 def joint() -> Recipe:
-    """Images under captions and one-step perception at once, told apart by their prompts."""
+    """Images under captions and one-step perception at once, selected by their prompts."""
     return prior().replace(
         name="joint",
         model={"init_from": "runs/codec-white/checkpoint"},

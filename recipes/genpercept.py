@@ -81,7 +81,7 @@ def ablation(micro: int = 16) -> Recipe:
 
 
 def taught(recipe: Recipe, task: str, losses: dict[str, float], **changes: Any) -> Recipe:
-    """``recipe`` for another task, judged by ``losses`` on what is painted and by nothing else."""
+    """``recipe`` for another task, with ``losses`` on the decoded map only."""
     changed = recipe.replace(
         model={"pixel_loss_weight": 1.0, "latent_loss_weight": 0.0, "prompts": {task: ""}},
         data={"task_weights": {task: 1.0}},

@@ -41,7 +41,7 @@ EVERY = 40
 
 
 def together(name: str, data: str, losses: dict[str, dict[str, float]], size: tuple[int, int]) -> Recipe:
-    """What both benchmarks share: two pictures an update, each task's losses on what its head paints.
+    """What both benchmarks share: two images per update, each task's losses on its head's output.
 
     Args:
         name: of the run.

@@ -55,7 +55,7 @@ def marigold_normals() -> Recipe:
 
 
 def end_to_end(task: str, losses: dict[str, float], name: str) -> Recipe:
-    """What E2E-FT's four models share: one look beside zeros at the last time step, judged by the picture painted.
+    """What E2E-FT's four models share: one step beside zeros at the last time step, with a loss on the decoded image.
 
     The empty prompt is filled up to 77 tokens. The authors then ask with two of them; this asks as it was taught. Where
     the first layer is doubled they halve its bias as well. Their answers are clipped before they are judged.
@@ -111,9 +111,9 @@ def e2e_ft_marigold_normals() -> Recipe:
 
 
 def lotus(protocol: OneStep, task: str, name: str) -> Recipe:
-    """What Lotus' models share: the answer itself by the squared error of latents, told time step 999.
+    """What Lotus' models share: x0 prediction with the squared error of latents, at time step 999.
 
-    The authors teach every picture twice, once to be annotated and once to be drawn again, told apart by a class
+    The authors train on every image twice, for annotation and for reconstruction, selected by a class
     embedding ("detail preserver"); this teaches the annotation alone. They also draw the latents of pictures from
     the encoder's posterior in training; here that is done in use only.
     """

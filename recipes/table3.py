@@ -1,6 +1,6 @@
-"""GenPercept's table 3: what the network is told, in words and as a time step. Depth by latents, 480 x 640.
+"""GenPercept's table 3: the prompt and the time step of the network. Depth by latents, 480 x 640.
 
-The released files show two examples at a time in all rows but the first, which has sixteen.
+The released files use micro-batches of two in all rows but the first, which has sixteen.
 """
 
 from genpercept import ablation
@@ -9,11 +9,11 @@ from twofold.protocols import OneStep
 from twofold.train import Recipe
 
 
-def told(name: str, words: str = "", **protocol: object) -> Recipe:
-    """A row: other words, or other time steps."""
+def conditioned(name: str, prompt: str = "", **protocol: object) -> Recipe:
+    """A row: another prompt, or other time steps."""
     how = OneStep(**{"timestep": 1, "train_timesteps": "random", **protocol})
     return ablation(2).replace(
-        name=f"genpercept-{name}", model={"prompts": {"depth": words}, "protocol": how}
+        name=f"genpercept-{name}", model={"prompts": {"depth": prompt}, "protocol": how}
     )
 
 
@@ -30,7 +30,7 @@ def prompt_sensible() -> Recipe:
 
     Published: KITTI .101 .900, NYUv2 .053 .967, ScanNet .058 .964, DIODE .312 .762, ETH3D .070 .954 (AbsRel, delta 1).
     """
-    return told("prompt-sensible", "A high quality RGB image")
+    return conditioned("prompt-sensible", "A high quality RGB image")
 
 
 def prompt_random() -> Recipe:
@@ -38,7 +38,7 @@ def prompt_random() -> Recipe:
 
     Published: KITTI .099 .904, NYUv2 .054 .965, ScanNet .059 .963, DIODE .311 .763, ETH3D .069 .955 (AbsRel, delta 1).
     """
-    return told("prompt-random", "F3@qV!k2*#Zp^n%1Lz")
+    return conditioned("prompt-random", "F3@qV!k2*#Zp^n%1Lz")
 
 
 def time_step_1() -> Recipe:
@@ -46,7 +46,7 @@ def time_step_1() -> Recipe:
 
     Published: KITTI .100 .906, NYUv2 .054 .965, ScanNet .060 .961, DIODE .304 .769, ETH3D .069 .956 (AbsRel, delta 1).
     """
-    return told("time-step-1", timestep=1, train_timesteps="same")
+    return conditioned("time-step-1", timestep=1, train_timesteps="same")
 
 
 def time_step_500() -> Recipe:
@@ -54,7 +54,7 @@ def time_step_500() -> Recipe:
 
     Published: KITTI .102 .897, NYUv2 .053 .966, ScanNet .059 .961, DIODE .307 .765, ETH3D .068 .956 (AbsRel, delta 1).
     """
-    return told("time-step-500", timestep=500, train_timesteps="same")
+    return conditioned("time-step-500", timestep=500, train_timesteps="same")
 
 
 def time_step_900() -> Recipe:
@@ -62,4 +62,4 @@ def time_step_900() -> Recipe:
 
     Published: KITTI .105 .891, NYUv2 .054 .966, ScanNet .058 .964, DIODE .309 .762, ETH3D .068 .953 (AbsRel, delta 1).
     """
-    return told("time-step-900", timestep=900, train_timesteps="same")
+    return conditioned("time-step-900", timestep=900, train_timesteps="same")

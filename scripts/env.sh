@@ -33,7 +33,7 @@ installer=${TWOFOLD_INSTALLER:-}
 
 echo "env.sh: installing twofold${extras:+[$extras]} into $venv with $installer"
 if [ "$installer" = uv ]; then
-    # uv does not read pip's settings; a folder of wheels that pip was told to use serves uv as well.
+    # uv does not read pip's settings; a folder of wheels that pip is configured to use serves uv as well.
     links=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-$("$python" -m pip config get global.find-links 2>/dev/null || true)}}
     links=$(echo "$links" | xargs | tr ' ' ',')
     if [ -n "$links" ]; then export UV_FIND_LINKS=$links; else unset UV_FIND_LINKS; fi

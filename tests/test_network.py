@@ -272,13 +272,13 @@ def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_p
     taught = [any(e.use_teacher_label for e in lesson.values()) for lesson in lessons]
     assert sorted(taught) == [False, False, True, True]
     told: dict[str, list] = {}
-    original = stage._painted_terms
+    original = stage._pixel_loss_terms
 
-    def seen(name, painted, examples):
+    def seen(name, decoded, examples):
         told[name] = list(examples)
-        return original(name, painted, examples)
+        return original(name, decoded, examples)
 
-    monkeypatch.setattr(stage, "_painted_terms", seen)
+    monkeypatch.setattr(stage, "_pixel_loss_terms", seen)
     images = torch.stack([lesson["depth"].image for lesson in lessons])
     with stage.teacher.ema_scope():
         said = parse_outputs(network(images), TWO, images.shape, (32, 32))

@@ -103,11 +103,11 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
     stage.teacher = Ema(stage.module, 0.9, 4)
     told = {}
 
-    def seen(name, painted, examples):
+    def seen(name, decoded, examples):
         told[name] = list(examples)
-        return original(name, painted, examples)
+        return original(name, decoded, examples)
 
-    original, stage._painted_terms = stage._painted_terms, seen  # type: ignore[method-assign]
+    original, stage._pixel_loss_terms = stage._pixel_loss_terms, seen  # type: ignore[method-assign]
     drawn = stage.draw(0)
     examples = [e for image in drawn for e in image.values()]
     assert [e.use_teacher_label for e in examples] == [False, False, True, True]

@@ -261,7 +261,7 @@ def test_the_weight_of_losses_on_pixels_multiplies_those_of_the_task(data, tmp_p
         )
         stage = stage_of(recipe, tmp_path / str(weight))
         painted = torch.full((1, 3, 16, 16), 0.5)
-        terms = stage._painted_terms("depth", painted, [example("depth", canvas=canvas, known=known)])
+        terms = stage._pixel_loss_terms("depth", painted, [example("depth", canvas=canvas, known=known)])
         assert terms["l1"][0] == pytest.approx(3 * weight)
         assert terms["l1"][1].tolist() == pytest.approx([0.5])
 

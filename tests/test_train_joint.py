@@ -263,13 +263,13 @@ def test_a_stored_target_is_replaced_by_the_teacher_s_for_every_task(root, unet,
     )
     stage.teacher = Ema(stage.module, 0.9, 2)
     told: dict[str, Any] = {}
-    original = stage._painted_terms
+    original = stage._pixel_loss_terms
 
-    def seen(name, painted, examples):
+    def seen(name, decoded, examples):
         told[name] = list(examples)
-        return original(name, painted, examples)
+        return original(name, decoded, examples)
 
-    stage._painted_terms = seen  # type: ignore[method-assign]
+    stage._pixel_loss_terms = seen  # type: ignore[method-assign]
     images = stage.draw(0)
     stage.loss(images)
     assert set(told) == set(TASKS)

@@ -481,7 +481,7 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
 @pytest.mark.parametrize("change, said", [
     (
         {"model": {"head": {"name": "latent"}}, "data": {"task_weights": {"semantic_logits": 1.0}}},
-        "not an image that an autoencoder can paint",
+        "not an image that an autoencoder can decode",
     ),
     ({"data": {"task_weights": {"albedo": 1.0}}}, "no source teaches albedo"),
     ({"loss": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),
@@ -604,7 +604,7 @@ def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):
     asked = recipe.replace(
         model={"init_from": str(tmp_path / "left")}, data={"task_weights": {"normals": 1.0}}, loss={}
     )
-    with pytest.warns(UserWarning, match="paints normals in LUB and is taught RUB"):
+    with pytest.warns(UserWarning, match="predicts normals in the frame LUB and is trained in RUB"):
         starting_point(asked)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ..io import sha256_text
 from ..named_code import names_code
 
 Align = Literal[
@@ -88,7 +88,7 @@ class EvalProtocol:
     def fingerprint(self) -> str:
         """A hash of the settings."""
         text = json.dumps(self.settings, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return sha256_text(text)[:12]
 
     @property
     def names(self) -> tuple[str, ...]:

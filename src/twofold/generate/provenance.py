@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..environment import installed
+from ..io import sha256_text
 from ..predict.base import BasePredictor
 from ..predict.diffusion import DiffusionPredictor
 from .config import GenerationConfig
@@ -23,7 +24,7 @@ def sample_id(source: str, start: int, index: int) -> str:
     )
     plain = "/".join(p.lstrip("._-") or "x" for p in plain.split("/"))
     if plain != source or len(plain) > 150:  # two sources must not get one id
-        plain = f"{plain[:150].rstrip('/')}-{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+        plain = f"{plain[:150].rstrip('/')}-{sha256_text(source)[:8]}"
     return f"{plain}-T{start:03d}-{index}"
 
 

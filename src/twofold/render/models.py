@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.io import atomic_write
+from twofold.io import atomic_write, sha256_text
 from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import Array, Mesh
 from twofold.render.textures import Rng
@@ -226,7 +226,7 @@ def _read_model(model: Model) -> list[MaterialMesh]:
     """
     source = f"{model.archive.name}|{model.archive.stat().st_size}|{model.path}"
     key = f"{_CACHE_VERSION}|{source}|{model.size}|{model.turn}"
-    path = _cache_folder() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npz"
+    path = _cache_folder() / f"{sha256_text(key)[:32]}.npz"
     if path.exists():
         return _load(path)
     with zipfile.ZipFile(model.archive) as archive:

@@ -1,4 +1,4 @@
-"""Training the image codec: what goes through it must come back, pictures and painted targets alike."""
+"""Training the autoencoder on images and encoded targets."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class AutoencoderStage:
         self.device, self.teacher = distributed.device, None
         self.module: nn.Module = backbone.vae.requires_grad_(True).to(distributed.device)
         self.pictures = Pictures(recipe.data.sources, recipe.data.size)
-        self.painted = _painted_targets(recipe)
-        kinds = [k for k in recipe.data.task_weights if k == IMAGE or self.painted.get(k)]
+        self.encoded = _encoded_targets(recipe)
+        kinds = [k for k in recipe.data.task_weights if k == IMAGE or self.encoded.get(k)]
         self.kinds, self.shares = kinds, [recipe.data.task_weights[k] for k in kinds]
         self.held_out = _held_out(recipe)
 
@@ -81,10 +81,10 @@ class AutoencoderStage:
         return loss
 
     def _draw(self, kind: str, count: int, rng: torch.Generator) -> Tensor:
-        """Random crops ``count 3 h w`` of pictures, or of painted targets."""
+        """Random crops ``count 3 h w`` of images, or of encoded targets."""
         if kind == IMAGE:
             return self.pictures.batch(rng, count)
-        pool = self.painted[kind]
+        pool = self.encoded[kind]
         picks = torch.randint(len(pool), (count,), generator=rng).tolist()
         return torch.stack([random_crop(pool[i], self.recipe.data.size, rng) for i in picks])
 
@@ -133,9 +133,9 @@ def whiteness(latent: Tensor) -> Tensor:
     return mean.square().mean() + (covariance - torch.eye(len(flat)).to(covariance)).square().mean()
 
 
-def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
+def _encoded_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
     """Canvases of the targets in the mix, as uint8 ``3 H W``, from every source that has them."""
-    painted: dict[str, list[Tensor]] = {}
+    encoded: dict[str, list[Tensor]] = {}
     for name in [k for k in recipe.data.task_weights if k != IMAGE]:
         pool: list[Tensor] = []
         for source in recipe.data.sources:
@@ -148,8 +148,8 @@ def _painted_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
                 target, valid = sample.targets[learned.target], sample.valid[learned.target]
                 canvas, _ = learned.encode(target[None], valid[None])
                 pool.append(((canvas[0] + 1) * 127.5).round().to(torch.uint8))
-        painted[name] = pool
-    return painted
+        encoded[name] = pool
+    return encoded
 
 
 def _held_out(recipe: Recipe) -> list[Tensor]:

@@ -84,13 +84,13 @@ class CachedCropDataset:
             if part is None:
                 found[kind] = Example(*common)
                 continue
-            told = (
+            labels = (
                 cut.cells(part.target),
                 cut.cells(part.mask),
                 cut.pixels(part.canvas),
                 cut.pixels(part.known),
             )
-            found[kind] = Example(*common, *told, cut.pixels(encoded.picture), taught and kind != IMAGE)
+            found[kind] = Example(*common, *labels, cut.pixels(encoded.picture), taught and kind != IMAGE)
         return found
 
 

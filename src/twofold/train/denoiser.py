@@ -1,6 +1,6 @@
 """Training the denoising network: images under captions, and perception in any protocol, in any mixture.
 
-The image task is what makes the model able to generate; perception tasks are told apart by their prompts. Both are
+The image task is what makes the model able to generate; perception tasks are selected by their prompts. Both are
 the same network reading the same latents, so either may come first, or both together (`DataConfig.task_weights`).
 """
 
@@ -132,7 +132,7 @@ class DenoiserStage(PerceptionStage):
         return {"noise": (1.0, (said - wanted).square().flatten(1).mean(1))}
 
     def perception_terms(self, images: Sequence[MultiTaskExample]) -> dict[str, Terms]:
-        """By task, masked squared error of the network's output, and the task's own losses on what its head paints.
+        """By task, masked squared error of the network's output, and the task's own losses on its head's output.
 
         The images go through the network once, under the prompt that their tasks have in common.
         """
@@ -185,11 +185,11 @@ class DenoiserStage(PerceptionStage):
         examples: Mapping[str, Sequence[Example]],
         places: Mapping[str, Sequence[int]],
     ) -> dict[str, Terms]:
-        """By task, the losses on what its head paints: the head's own where it brings some along, else the task's."""
+        """By task, the losses on its head's output: the head's own where it brings some along, else the task's."""
         own = [n for n in examples if self.heads[n].has_loss and n not in self.recipe.loss]
         group = HeadGroup({name: self.heads[name] for name in examples if name not in own})
-        painted = group(*shown, places)
-        terms = {name: self._painted_terms(name, p.float(), examples[name]) for name, p in painted.items()}
+        decoded = group(*shown, places)
+        terms = {name: self._pixel_loss_terms(name, p.float(), examples[name]) for name, p in decoded.items()}
         x0, features, backbone = shown
         for name in own:
             chosen = at(x0, places[name]), tuple(at(f, places[name]) for f in features), backbone
@@ -222,20 +222,20 @@ class DenoiserStage(PerceptionStage):
         names = [name for name in self.tasks if any(name in images[i] for i in firsts)]
         places = {name: [n for n, i in enumerate(firsts) if name in images[i]] for name in names}
         predictor = self._predictors()[names[0]]
-        painted: Mapping[str, Tensor] = {}
+        decoded: Mapping[str, Tensor] = {}
         with self._teacher().ema_scope():
             conditioning = predictor.conditioning(self._image_features(list(firsts.values())))
             denoise = partial(predictor.denoise, conditioning=conditioning)
             answer = self.config.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
             if self.config.pixel_loss_weight:
                 group = HeadGroup({name: self.heads[name] for name in names})
-                painted = group(answer.x0, answer.features, self.backbone, places)
+                decoded = group(answer.x0, answer.features, self.backbone, places)
         relabelled = [dict(image) for image in images]
         taught = list(firsts)
         for name in names:
             at_name = [taught[n] for n in places[name]]
             made = self._apply_pseudo_labels(
-                name, [images[i][name] for i in at_name], painted.get(name, ()), at(answer.x0, places[name])
+                name, [images[i][name] for i in at_name], decoded.get(name, ()), at(answer.x0, places[name])
             )
             for i, example in zip(at_name, made, strict=True):
                 relabelled[i][name] = example

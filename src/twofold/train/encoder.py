@@ -1,4 +1,4 @@
-"""From a sample to what the network learns of it: latents of the picture and of each painted target."""
+"""From a sample to training inputs and targets: latents of the image and of each encoded target."""
 
 from __future__ import annotations
 

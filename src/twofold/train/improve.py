@@ -214,9 +214,9 @@ def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
     """By round of a finished run whose recipe calls ``score`` the best: before, at its best, and the step of that."""
     rounds = []
     for place in sorted(run.glob("round-*"), key=lambda p: int(p.name.removeprefix("round-"))):
-        told = [r for _, r in read_records(place / "training" / "metrics.jsonl") if "best" in r]
-        best = told[-1]["best"]
-        rounds.append((told[0]["validation"][score], best["score"], best["step"]))
+        validated = [r for _, r in read_records(place / "training" / "metrics.jsonl") if "best" in r]
+        best = validated[-1]["best"]
+        rounds.append((validated[0]["validation"][score], best["score"], best["step"]))
     return rounds
 
 

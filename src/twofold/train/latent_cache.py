@@ -5,7 +5,6 @@ Both mirror images are kept, because an encoder is not exactly equivariant to mi
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..data.folder import Folder
 from ..data.layout import row_paths
 from ..generate import weights_digest
 from ..image.stored import MEMBER
-from ..io import atomic_write, escape
+from ..io import atomic_write, escape, sha256_text
 from ..tasks import Task
 from .encoder import LEVELS, Encoded, Encoder, Part, resize_and_crop
 from .state import DamagedFileError
@@ -115,7 +114,7 @@ class LatentCache:
 
 
 def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    return sha256_text(text)[:20]
 
 
 def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task], both: bool) -> dict[str, Tensor]:
@@ -132,9 +131,9 @@ def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task], both: bool) 
     return {k: v.contiguous() for k, v in out.items()}
 
 
-def _small(canvas: Tensor, painted: bool) -> Tensor:
+def _small(canvas: Tensor, is_image: bool) -> Tensor:
     """Two bytes a number where that loses nothing, and one channel of a picture whose three are equal."""
-    if painted and torch.equal(canvas[0], canvas[1]) and torch.equal(canvas[0], canvas[2]):
+    if is_image and torch.equal(canvas[0], canvas[1]) and torch.equal(canvas[0], canvas[2]):
         canvas = canvas[:1]
     steps = (canvas * LEVELS).round()
     fits = float(steps.abs().max()) <= LEVELS and torch.equal(steps / LEVELS, canvas)

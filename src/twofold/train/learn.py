@@ -59,7 +59,7 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
             and (recipe.model.head.name == "latent" or recipe.model.latent_loss_weight > 0)
         ):
             raise ValueError(
-                f"{name} is not an image that an autoencoder can paint: it needs a head that reads features, "
+                f"{name} is not an image that an autoencoder can decode: it needs a head that reads features, "
                 f"latent_loss_weight=0 and pixel_loss_weight=1 (the recipe has head.name={recipe.model.head.name!r}, "
                 f"latent_loss_weight={recipe.model.latent_loss_weight:g})"
             )

@@ -300,7 +300,7 @@ def init_run_dir(run: Path, recipe: Recipe) -> None:
     if path.exists():
         found = Recipe.read(path, allow_code=True)  # only compared
         if found != recipe and not (run / "state.pt").exists():
-            # What a run that a broken sample stopped before its first state is told to try next.
+            # What a run that a broken sample stopped before its first state has to try next.
             found = found.replace(data={"skip_bad": recipe.data.skip_bad})
         if found != recipe:
             raise ValueError(

@@ -61,26 +61,26 @@ class NetworkStage(PerceptionStage):
         )
         kinds = [k for k in self.tasks if any(k in lesson for lesson in group)]
         answers = self._answers(group, images, kinds)
-        painted = self._painted(images, kinds)
+        outputs = self._outputs(images, kinds)
         fresh = set(range(len(group)))
         for kind in kinds:
             places = [i for i, lesson in enumerate(group) if kind in lesson]
             taught = self._apply_pseudo_labels(
                 kind, [group[i][kind] for i in places], [answers[i][kind] for i in places if i in answers]
             )
-            terms = self._terms(kind, [canvas[places] for canvas in painted[kind]], taught)
+            terms = self._terms(kind, [canvas[places] for canvas in outputs[kind]], taught)
             loss.add(kind, [e.name for e in taught], terms, len(fresh.intersection(places)))
             fresh.difference_update(places)
 
     def _terms(self, kind: str, canvases: Sequence[Tensor], examples: Sequence[Example]) -> Terms:
         """The task's losses on its canvas, and on every further one that the network gives while it learns."""
-        found = [self._painted_terms(kind, canvas, examples) for canvas in canvases]
+        found = [self._pixel_loss_terms(kind, canvas, examples) for canvas in canvases]
         return {
             name: (weight, torch.stack([terms[name][1] for terms in found]).sum(0))
             for name, (weight, _) in found[0].items()
         }
 
-    def _painted(self, images: Tensor, kinds: Sequence[str]) -> TaskOutputs:
+    def _outputs(self, images: Tensor, kinds: Sequence[str]) -> TaskOutputs:
         shown, size = pad_images(self.module, images)
         with self.distributed.precision(self.recipe.loop.precision):
             said = self.module(shown)
@@ -89,15 +89,15 @@ class NetworkStage(PerceptionStage):
     def _answers(
         self, group: Sequence[MultiTaskExample], images: Tensor, kinds: Sequence[str]
     ) -> Mapping[int, Mapping[str, Tensor]]:
-        """By place in the group, what the teacher paints of a picture that it labels."""
+        """By place in the group, the teacher's outputs for an image that it labels."""
         asked = [i for i, lesson in enumerate(group) if any(e.use_teacher_label for e in lesson.values())]
         if not asked:
             return {}
         shown, size = pad_images(self.module, images[asked])
         with self.distributed.precision(self.recipe.loop.precision):
             said = self._teacher().ema_forward(self.module, (shown,))
-        painted = parse_outputs(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
-        return {place: {k: painted[k][0][n] for k in kinds} for n, place in enumerate(asked)}
+        outputs = parse_outputs(said, {k: self.tasks[k] for k in kinds}, shown.shape, size)
+        return {place: {k: outputs[k][0][n] for k in kinds} for n, place in enumerate(asked)}
 
     def _predictors(self) -> dict[str, ModulePredictor]:
         size = max(self.recipe.data.size)

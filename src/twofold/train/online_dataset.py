@@ -104,8 +104,8 @@ class OnlineDataset:
         found: MultiTaskExample = {}
         for kind in tasks:
             part = self._part(kind, image, targets, inside)
-            told = (part.target, part.mask, part.canvas, part.known, picture)
-            found[kind] = Example(name, kind, sample.caption, rng.clone_state(), latent, *told, taught)
+            labels = (part.target, part.mask, part.canvas, part.known, picture)
+            found[kind] = Example(name, kind, sample.caption, rng.clone_state(), latent, *labels, taught)
         return found
 
     def _crop(

@@ -110,15 +110,15 @@ class PerceptionStage(abc.ABC):
         self,
         name: str,
         examples: Sequence[Example],
-        painted: Iterable[Tensor],
+        decoded: Iterable[Tensor],
         latents: Iterable[Tensor] = (),
     ) -> list[Example]:
-        """The examples with what the teacher ``painted`` and its ``latents``: none, or one for each that is taught.
+        """The examples with the teacher's ``decoded`` outputs and its ``latents``: none, or one per example.
 
         Raises:
             NonFiniteError: a pseudo-label is NaN or infinite; the message names the sample.
         """
-        task, canvases, targets = self.tasks[name], iter(painted), iter(latents)
+        task, canvases, targets = self.tasks[name], iter(decoded), iter(latents)
         out = []
         for example in examples:
             if example.use_teacher_label:
@@ -134,9 +134,9 @@ class PerceptionStage(abc.ABC):
             out.append(example)
         return out
 
-    def _painted_terms(self, name: str, painted: Tensor, examples: Sequence[Example]) -> Terms:
+    def _pixel_loss_terms(self, name: str, decoded: Tensor, examples: Sequence[Example]) -> Terms:
         task, device, terms = self.tasks[name], self.distributed.device, {}
-        for p, example in zip(painted, examples, strict=True):
+        for p, example in zip(decoded, examples, strict=True):
             check_finite(p, f"the network's {name} output for {example.name}")
         wanted = [to_batch(example, device) for example in examples]
         # Losses are sums over many pixels: never in half precision.
@@ -145,7 +145,7 @@ class PerceptionStage(abc.ABC):
                 if weight:
                     values = [
                         task.loss(p[None], canvas, known, {loss: 1.0}, seen)
-                        for p, (canvas, known, seen) in zip(painted, wanted, strict=True)
+                        for p, (canvas, known, seen) in zip(decoded, wanted, strict=True)
                     ]
                     terms[loss] = (self.recipe.pixel_loss_weight * weight, torch.stack(values))
         return terms

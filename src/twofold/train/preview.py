@@ -51,5 +51,5 @@ def _row(predictor: BasePredictor, sample: Sample) -> list[Tensor]:
 def _as_map(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     target, valid = sample.targets[task.target], sample.valid[task.target]
     canvas, mask = task.encode(target[None], valid[None])
-    # Where no picture is painted, a canvas is the target, and what is decoded is something else: logits.
+    # Where the encoded target is not an image, it is shown as it is, and the output is something else: logits.
     return (task.decode(canvas) if task.is_image else canvas.float())[0], mask[0]

@@ -101,15 +101,15 @@ def _network(model: NetworkConfig, seed: int) -> tuple[nn.Module, NetworkSetting
 
 
 def _warn_of_frames(recipe: Recipe, settings: ModelSettings) -> None:
-    """Say where the start paints vectors in another frame than they are taught in here."""
+    """Warn where the initial model predicts vectors in another frame than the recipe's."""
     for task in map(get_task, recipe.tasks):
         known = settings.tasks.get(task.name)
         if known and task.frame and known.frame not in (None, task.frame) and "unet" not in recipe.reset:
             before, now = (
-                f"{recipe.model.init_from} paints {task.name} in {known.frame}",
-                f"is taught {task.frame}",
+                f"{recipe.model.init_from} predicts {task.name} in the frame {known.frame}",
+                f"is trained in {task.frame}",
             )
-            warnings.warn(f"{before} and {now}: it begins by unlearning", stacklevel=2)
+            warnings.warn(f"{before} and {now}: training has to reverse axes first", stacklevel=2)
 
 
 def _check_protocol(recipe: Recipe, backbone: StableDiffusion) -> None:
@@ -210,8 +210,8 @@ def _save(
     recipe: Recipe,
     folder: Path,
 ) -> None:
-    told = tuple(dict.fromkeys((*settings.trained_on, *_trained_on(recipe))))
-    settings = settings.model_copy(update={"name": recipe.name, "trained_on": told})
+    trained_on = tuple(dict.fromkeys((*settings.trained_on, *_trained_on(recipe))))
+    settings = settings.model_copy(update={"name": recipe.name, "trained_on": trained_on})
     if isinstance(settings, NetworkSettings):
         save_network(backbone, _taught(settings, recipe), folder)
         return

@@ -1,7 +1,7 @@
 """Which example comes when: shares are kept exactly, and every sample is seen once before any is seen twice.
 
 All of it is a function of the recipe and the number of the example, so a resumed run, or one of several processes,
-needs to be told nothing.
+needs no communication.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Source(BaseModel):
         size: height and width of this folder's examples, in place of the recipe's.
         crop: window of its images, in place of its header's: ``[left, top, width, height]`` or ``kitti-benchmark``.
         depth_range: metres; depth is valid strictly between (GenPercept: 1e-5 to 65 for Hypersim, to 80 for VKITTI2).
-        labels: what its examples are told: what is ``stored`` with them, or what the ``teacher``, the averaged weights
+        labels: labels of its examples: those ``stored`` with them, or those that the ``teacher``, the averaged weights
             as they are at that step, answers. Stored labels then only say where there is something to be learned; a
             sample without any is learned from all over.
     """

@@ -83,7 +83,7 @@ class Ema:
     def ema_forward(self, part: nn.Module, shown: tuple[Any, ...]) -> Any:
         """What ``part`` of the module says with the averaged weights, which do not take the place of its own."""
         own = {id(value): average for value, average in self._pairs()}
-        # Each tensor of each module by one name: torch, told of a module's second name too, does not put the module's
+        # Each tensor of each module by one name: torch, given a module's second name too, does not put the module's
         # own weights back.
         average = {
             f"{prefix}.{k}".lstrip("."): own[id(value)]

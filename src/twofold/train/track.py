@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import platform
-import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..image import read_image
-from ..io import FormatError, append_line, atomic_write, check_types, parse_object
+from ..io import FormatError, append_line, atomic_write, check_types, complete_lines, parse_object
 from .distributed import DistributedContext
 from .loop import Record
 from .recipe import Recipe
@@ -97,16 +96,14 @@ def read_records(path: Path) -> list[tuple[str, Record]]:
         ValueError: a line is no record.
     """
     found: list[tuple[str, Record]] = []
-    for number, line in enumerate(re.findall(r"[^\n]+\n?", path.read_text("utf-8", errors="replace")), 1):
+    for number, line in enumerate(filter(None, complete_lines(path)), 1):
         where = f"{path}, line {number},"
-        if not line.endswith("\n"):
-            break
         try:
             record = parse_object(line, where)
             check_types(record, {"step": int}, where)
         except FormatError as error:
             raise ValueError(f"{error}; move the file away, and run again") from None
-        found.append((line, record))
+        found.append((line + "\n", record))
     return found
 
 
