@@ -32,7 +32,7 @@ def depth_losses(log_depth: Tensor, target: Tensor) -> dict[str, Tensor]:
         shift = torch.stack([_median(w - p, k) for w, p, k in zip(wanted, log_depth, known, strict=True)])
     error = torch.where(use, log_depth + shift.reshape(-1, 1, 1, 1) - wanted, 0.0)
     enough = (known.flatten(1).sum(1) > _LEAST).float()
-    l1 = (error.abs() * torch.where(sky, 0.3, 1.0)).flatten(1).sum(1) / use.flatten(1).sum(1).clamp(min=1)
+    l1 = error.abs().flatten(1).sum(1) / use.flatten(1).sum(1).clamp(min=1)
     near, near_wanted = (-(error + wanted).masked_fill(~known, 0.0)).exp(), (-wanted).exp()
     count = known.flatten(1).sum(1).clamp(min=1)
     offset = torch.where(known, log_depth - wanted, 0.0).flatten(1).sum(1) / count
