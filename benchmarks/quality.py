@@ -23,7 +23,6 @@ import torch
 from twofold.checkpoints import Model, open_model
 from twofold.data.folder import Folder
 from twofold.evaluate import score, score_baselines
-from twofold.evaluate.score import scorable
 from twofold.metrics.boundaries import BOUNDARIES
 from twofold.predict.prediction import SPACES, Prediction
 from twofold.sample import Sample
@@ -57,23 +56,22 @@ class OnnxDisparity:
         return Prediction(self.task, resize(disparity, image.shape[-2:])[0], image, space="disparity")
 
 
-def with_boundaries(predictor: Any) -> Any:
-    """The same predictor, whose distances are scored by their contours as well; the truth has to be dense."""
+def with_boundaries(predictor: Any) -> None:
+    """Let a predictor's distances be scored by their contours as well; the truth has to be dense."""
     task = predictor.task
     if task.space in SPACES:
         predictor.task = replace(task, metrics=(*task.metrics, BOUNDARIES["boundary_f1_pooled"]))
-    return predictor
 
 
 def quality(predictors: Mapping[str, Any], samples: list[Sample], size: int | None, boundaries: bool) -> dict:
     """Scores of every task the samples have targets for."""
     row: dict = {"samples": len(samples)}
     for predictor in predictors.values():
-        if not any(scorable(s, predictor.task.target) for s in samples):
-            continue
         if size is not None:
             predictor.size = size
-        row.update(score(with_boundaries(predictor) if boundaries else predictor, samples))
+        if boundaries:
+            with_boundaries(predictor)
+    row.update(score(predictors.values(), samples))
     found = [row[k] for k in ("depth/abs_rel", "disparity/abs_rel") if k in row]
     if found:
         metrics = get_task("depth").metrics

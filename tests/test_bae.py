@@ -338,7 +338,7 @@ def test_a_run_of_the_trainer_teaches_the_head_and_leaves_the_network_alone(data
     assert all(math.isfinite(r["loss"]) for r in records)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     # Most of a picture is the wall: what is random is 90 degrees off on average.
-    taught = score(asked(net, heads["normals"].eval()), [world.sphere(0, 32)])["normals/mean"]
+    taught = score([asked(net, heads["normals"].eval())], [world.sphere(0, 32)])["normals/mean"]
     assert taught < 10
     assert records[-1]["validation"]["normals/mean"] < 15
 

@@ -73,7 +73,7 @@ def test_the_checkpoint_is_the_best_of_all_that_were_scored(recipe, tmp_path):
     assert 0 < best < 8, found  # or the test says nothing
     assert records[-1]["best"] == {"step": best, "score": found[best]}
     model = open_model(str(tmp_path / "run" / "checkpoint"))
-    again = score(model.predictor("normals"), list(Folder(recipe.validation.data)))["normals/mean"]
+    again = score([model.predictor("normals")], list(Folder(recipe.validation.data)))["normals/mean"]
     # The checkpoint holds half floats.
     assert again == pytest.approx(found[best], abs=0.05)
 
@@ -124,7 +124,7 @@ def test_the_last_weights_can_be_had_as_well(recipe, tmp_path):
     records = list(run_recipe(asked, tmp_path / "run"))
     save_student(asked, tmp_path / "run", tmp_path / "last")
     model = open_model(str(tmp_path / "last"))
-    again = score(model.predictor("normals"), list(Folder(recipe.validation.data)))["normals/mean"]
+    again = score([model.predictor("normals")], list(Folder(recipe.validation.data)))["normals/mean"]
     assert again == pytest.approx(scores(records)[-1], abs=0.05)
 
 

@@ -7,14 +7,17 @@ from collections import Counter
 import pytest
 import torch
 
+import world
 from twofold.backbones import new
 from twofold.backbones.backbone import Posterior
+from twofold.evaluate import score
+from twofold.generate import GenerationConfig, SyntheticDataGenerator
 from twofold.heads import LatentHead
 from twofold.predict.base import predict_tasks
 from twofold.predict.config import OutputConfig
 from twofold.predict.diffusion import DiffusionPredictor
 from twofold.predict.module import ModulePredictor
-from twofold.protocols import MultiStep
+from twofold.protocols import MultiStep, OneStep
 from twofold.tasks import TASKS
 
 PROTOCOL = MultiStep(3, final="prev")
@@ -103,3 +106,28 @@ def test_a_network_of_its_own_runs_once_for_all_its_tasks() -> None:
     found = dict(predict_tasks({n: ModulePredictor(network, TASKS[n]) for n in ("depth", "normals")}, IMAGES))
     assert network.calls == 2  # one a size
     assert [p.map.shape[-2:] for p in found["normals"]] == [x.shape[-2:] for x in IMAGES]
+
+
+def test_scores_of_several_tasks_encode_a_sample_once(net, counts) -> None:
+    samples = [world.sphere(i, 32) for i in range(2)]
+    found = score(predictors(net).values(), samples)
+    assert counts == {"images": 2, "prompt 'depth'": 2, "prompt 'normals'": 2, "prompt ''": 2}
+    assert found == {k: v for p in predictors(net).values() for k, v in score([p], samples).items()}
+
+
+@pytest.mark.parametrize("scoring, passes", [("cheap", 1), ("all", 4)])
+def test_labels_of_several_tasks_encode_an_image_once(scoring, passes, monkeypatch) -> None:
+    """Of two sources: their own latents, then the generated images, mirrored and with two draws of noise."""
+    net = new.tiny().eval()
+    found: Counter[str] = Counter()
+    encode = net.vae.encode
+
+    def counted(images, *args, **kwargs):
+        found["images"] += len(images)
+        return encode(images, *args, **kwargs)
+
+    monkeypatch.setattr(net.vae, "encode", counted)
+    tasks = {n: DiffusionPredictor(net, TASKS[n], OneStep(), LatentHead()) for n in ("depth", "normals")}
+    config = GenerationConfig(steps=1, size=32, scoring=scoring)
+    SyntheticDataGenerator(net, tasks, config).generate([world.sphere(i, 32) for i in range(2)])
+    assert found["images"] == 2 * (1 + passes)

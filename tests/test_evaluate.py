@@ -156,7 +156,7 @@ def test_a_model_has_the_score_that_score_gives_it(data: Path, tmp_path: Path) -
         request = EvalRequest(Folder(data), get_eval_protocol(name), tmp_path / task, count=3)
         job, metadata = evaluation_from_model(request, eyes(task), seed=0)
         found = run_and_report(job, metadata, images=False)
-        for metric, value in score(eyes(task), samples[:3]).items():
+        for metric, value in score([eyes(task)], samples[:3]).items():
             assert found["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-6)
         assert found["counts"]["evaluated"] == 3
         assert found["subject"]["digest"] == "d" * 64

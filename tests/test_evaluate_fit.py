@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
 from twofold.evaluate import get_eval_protocol, score
 from twofold.evaluate.alignment_checks import fit_diagnostics, fitted_scale
-from twofold.predict.prediction import SPACES
+from twofold.predict.base import BasePredictor
+from twofold.predict.prediction import SPACES, Prediction
 from twofold.sample import Provenance, Sample
 from twofold.tasks import TASKS
 
@@ -154,17 +154,20 @@ def test_validation_counts_exchanged_images(name: str, data: Path) -> None:
     samples = list(Folder(data))
 
     def predictor(wrong: set[str]) -> Any:
-        by_image = {id(s.image): s for s in samples}
+        by_image = {s.image.numpy().tobytes(): s for s in samples}
 
-        def predict(image: torch.Tensor) -> Any:
-            one = by_image[id(image)]
-            map = predicted(one, name)
-            return SimpleNamespace(map=1 - map if one.id in wrong else map)
+        class Known(BasePredictor):
+            def predict_raw(self, inputs, index, seeds):
+                return inputs.select(index), None
 
-        predict.task = TASKS[name]  # ty: ignore[unresolved-attribute]
-        return predict
+            def postprocess(self, outputs, image, metadata, uncertainty=None):
+                one = by_image[image.numpy().tobytes()]
+                map = predicted(one, name)
+                return Prediction(self.task, 1 - map if one.id in wrong else map, image)
 
-    right = score(predictor(set()), samples)
+        return Known(TASKS[name])
+
+    right = score([predictor(set())], samples)
     assert set(right) == {f"{name}/{m.name}" for m in TASKS[name].metrics}
-    wrong = score(predictor({"scene-1"}), samples)
+    wrong = score([predictor({"scene-1"})], samples)
     assert wrong[f"{name}/negative_scale"] == 1 / COUNT

@@ -168,7 +168,7 @@ def test_no_score_comes_of_it():
             return Prediction(self.task, torch.full((3, *image.shape[1:]), math.inf), image)
 
     with pytest.raises(NonFiniteError, match="the normals prediction of 'ball-0'"):
-        score(Broken(TASKS["normals"]), [world.sphere(0, 32)])
+        score([Broken(TASKS["normals"])], [world.sphere(0, 32)])
 
 
 # ---- the commands

@@ -159,7 +159,7 @@ def test_a_network_with_a_task_is_scored_as_a_predictor_is(data):
     predictor: Any = network
     balls = [world.sphere(seed, 32) for seed in range(3)]
     with torch.no_grad():
-        before = score(predictor, balls)["normals/mean"]
+        before = score([predictor], balls)["normals/mean"]
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for step in range(60):
         ball = balls[step % 3]
@@ -169,5 +169,5 @@ def test_a_network_with_a_task_is_scored_as_a_predictor_is(data):
         network.task.loss(said, ball.targets["normals"][None], known).backward()
         optimizer.step()
     with torch.no_grad():
-        after = score(predictor, balls)["normals/mean"]
+        after = score([predictor], balls)["normals/mean"]
     assert after < 0.5 * before

@@ -395,9 +395,9 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
     )
     report = run_and_report(*evaluation_from_model(request, predictor, size=0), images=False)
     plain = ModulePredictor(opened.module, TASKS["normals"])
-    for metric, value in score(plain, [data[i] for i in range(3)]).items():
+    for metric, value in score([plain], [data[i] for i in range(3)]).items():
         assert report["scores"][metric.split("/")[1]] == pytest.approx(value, rel=1e-5)
-    assert score(sees, [data[0]]).keys() == score(plain, [data[0]]).keys()
+    assert score([sees], [data[0]]).keys() == score([plain], [data[0]]).keys()
 
 
 def test_the_commands_look_through_it_where_its_code_is_named(warm, root, tmp_path, capsys):

@@ -23,11 +23,11 @@ def scenes():
 @pytest.mark.timeout(300)
 def test_the_shipped_model_beats_every_trivial_baseline(scenes):
     predictor = open_model().predictor("depth")
-    found = score(predictor, scenes)["depth/abs_rel"]
+    found = score([predictor], scenes)["depth/abs_rel"]
     guesses = score_baselines(predictor.task.metrics, scenes)
     assert found < min(guess["abs_rel"] for guess in guesses.values())
 
 
 @pytest.mark.timeout(300)
 def test_the_shipped_model_knows_which_way_surfaces_face(scenes):
-    assert score(open_model().predictor("normals"), scenes)["normals/mean"] < 45
+    assert score([open_model().predictor("normals")], scenes)["normals/mean"] < 45

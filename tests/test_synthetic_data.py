@@ -298,12 +298,12 @@ class Mirrorable(torch.nn.Module):
 def test_the_consistency_score_compares_maps_that_are_flipped_back(name):
     """Predictions that commute with mirroring are consistent; those that ignore the image are not."""
     images = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0))
-    masks = [torch.ones(1, 16, 24, dtype=torch.bool)] * 2
+    valid = [{TASKS[name].target: torch.ones(1, 16, 24, dtype=torch.bool)}] * 2
     found = {}
     for ramp in (False, True):
         predictor = ModulePredictor(Mirrorable(ramp), TASKS[name])
-        plain = predictor(list(images))
-        scores = consistency_scores(predictor, name, images, [1, 2], plain, masks)
+        plain = {name: predictor(list(images))}
+        scores = consistency_scores({name: predictor}, images, [1, 2], plain, valid)
         assert [set(s) for s in scores] == [{f"flip.{name}", f"agreement.{name}"}] * 2
         found[ramp] = scores
         if ramp:  # the same map for every image

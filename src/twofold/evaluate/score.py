@@ -1,14 +1,15 @@
-"""Scores of a predictor on samples with ground truth, and of image-independent baselines."""
+"""Scores of predictors on samples with ground truth, and of image-independent baselines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from torch import Tensor
 
 from ..finite import check_finite
+from ..image.memory import as_levels
 from ..metrics import Metric, measure_many, merge_sums, trivial_baselines
-from ..predict.base import BasePredictor
+from ..predict.base import BasePredictor, predict_tasks
 from ..predict.prediction import SPACES
 from ..sample import Sample
 from .alignment_checks import fitted_scale
@@ -21,33 +22,34 @@ def scorable(sample: Sample, target: str) -> bool:
     return target in sample.targets and bool(sample.valid[target].any())
 
 
-def score(predictor: BasePredictor, samples: Iterable[Sample]) -> Scores:
-    """The task's metrics over the samples that have its target, by ``task/metric``.
+def score(predictors: Collection[BasePredictor], samples: Iterable[Sample]) -> Scores:
+    """Each task's metrics over the samples that have its target, by ``task/metric``.
 
-    Of distances, ``task/negative_scale`` is there where it is not 0: the share of images whose fitted scale is
-    negative, so that near and far are exchanged, which the other scores do not show.
-
-    ``predictor`` is a `DiffusionPredictor`, or any other with its interface.
+    A sample's image is encoded once for all tasks. Of distances, ``task/negative_scale`` is there where it is not 0:
+    the share of images whose fitted scale is negative, so that near and far are exchanged, which the other scores do
+    not show.
 
     Raises:
         NonFiniteError: a prediction is NaN or infinite somewhere.
     """
-    task = predictor.task
-    total: dict[str, Tensor] = {}
-    negative: list[bool] = []
+    tasks = {p.task.name: p.task for p in predictors}
+    totals: dict[str, dict[str, Tensor]] = {name: {} for name in tasks}
+    negative: dict[str, list[bool]] = {name: [] for name in tasks}
     for sample in samples:
-        if not scorable(sample, task.target):
-            continue
-        target, valid = sample.targets[task.target], sample.valid[task.target]
-        predicted = predictor(sample.image).map
-        check_finite(predicted, f"the {task.name} prediction of {sample.id!r}")
-        aligned = task.align(predicted, target, valid)
-        total = merge_sums(total, measure_many(task.metrics, aligned, target, valid))
-        if task.space in SPACES:
-            negative.append(fitted_scale(predicted, target, valid, task.space) < 0)
-    scores = {f"{task.name}/{m.name}": m.compute(total[m.name]) for m in task.metrics if m.name in total}
-    if any(negative):
-        scores[f"{task.name}/negative_scale"] = sum(negative) / len(negative)
+        able = {p.task.name: p for p in predictors if scorable(sample, p.task.target)}
+        for name, [prediction] in predict_tasks(able, [as_levels(sample.image)]):
+            task, predicted = tasks[name], prediction.map
+            target, valid = sample.targets[task.target], sample.valid[task.target]
+            check_finite(predicted, f"the {name} prediction of {sample.id!r}")
+            aligned = task.align(predicted, target, valid)
+            totals[name] = merge_sums(totals[name], measure_many(task.metrics, aligned, target, valid))
+            if task.space in SPACES:
+                negative[name].append(fitted_scale(predicted, target, valid, task.space) < 0)
+    scores: Scores = {}
+    for name, task in tasks.items():
+        scores |= {f"{name}/{m.name}": m.compute(totals[name][m.name]) for m in task.metrics if totals[name]}
+        if any(negative[name]):
+            scores[f"{name}/negative_scale"] = sum(negative[name]) / len(negative[name])
     return scores
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.codecs import DEFAULT_CODECS
-from ..predict.base import BasePredictor
+from ..predict.base import BasePredictor, predict_tasks
 from ..predict.diffusion import DiffusionPredictor
 from ..predict.prediction import SPACES, Prediction
 from ..protocols import DenoiserOutput
@@ -138,9 +138,11 @@ def predict_from_features(
     ]
 
 
-def predict_labels(predictor: BasePredictor, images: Tensor, seeds: Sequence[int]) -> list[Prediction]:
-    """Predictions for images ``b 3 h w``, each with its own seed, all in one batch."""
-    return predictor(list(images), seed=list(seeds), batch=len(images))
+def predict_labels(
+    predictors: Mapping[str, BasePredictor], images: Tensor, seeds: Sequence[int]
+) -> dict[str, list[Prediction]]:
+    """Predictions of every task for images ``b 3 h w``, each with its own seed, all in one batch."""
+    return dict(predict_tasks(predictors, list(images), seed=seeds, batch=len(images)))
 
 
 def to_target(prediction: Prediction) -> Tensor:

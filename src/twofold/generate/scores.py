@@ -126,40 +126,37 @@ def cheap_scores(
 
 
 def consistency_scores(
-    predictor: BasePredictor,
-    name: str,
+    predictors: Mapping[str, BasePredictor],
     images: Tensor,
     seeds: Sequence[int],
-    reencoded: Sequence[Prediction],
-    masks: Sequence[Tensor],
+    labels: Mapping[str, Sequence[Prediction]],
+    valid: Sequence[Mapping[str, Tensor]],
 ) -> list[dict[str, float]]:
-    """Flip and agreement of each image of a batch, by three more predictions.
+    """Flip and agreement of each image of a batch, by three more predictions of each task.
 
     Args:
-        predictor: of the task.
-        name: of the task.
+        predictors: by task.
         images: ``b 3 h w``, as stored.
         seeds: of each image.
-        reencoded: the predictions for the images as they are.
-        masks: where each label is valid, ``1 h w``.
+        labels: by task, the predictions for the images as they are.
+        valid: of each image, where each target is valid, ``1 h w``.
     """
-    task = predictor.task
-    mirrored = predict_labels(predictor, images.flip(-1), seeds)
+    mirrored = predict_labels(predictors, images.flip(-1), seeds)
     noisy = []
     for draw in (1, 2):
-        own = [noise_seed(seed, f"{name}/agreement", draw) for seed in seeds]
+        own = [noise_seed(seed, "agreement", draw) for seed in seeds]
         noise = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(s)) for s in own]
-        noisy.append(predict_labels(predictor, (images + NOISE * torch.stack(noise)).clamp(0, 1), own))
-    scores = []
-    for i, mask in enumerate(masks):
-        if not bool(mask.any()):
-            scores.append({})
-            continue
-        back = task.flip(mirrored[i].map)
-        scores.append({
-            f"flip.{name}": _distance(task, reencoded[i].map, back, mask),
-            f"agreement.{name}": _distance(task, noisy[0][i].map, noisy[1][i].map, mask),
-        })  # fmt: skip
+        noisy.append(predict_labels(predictors, (images + NOISE * torch.stack(noise)).clamp(0, 1), own))
+    scores: list[dict[str, float]] = [{} for _ in images]
+    for name, predictor in predictors.items():
+        task = predictor.task
+        for i, found in enumerate(scores):
+            mask = valid[i][task.target]
+            if bool(mask.any()):
+                back = task.flip(mirrored[name][i].map)
+                found[f"flip.{name}"] = _distance(task, labels[name][i].map, back, mask)
+                first, second = (predictions[name][i].map for predictions in noisy)
+                found[f"agreement.{name}"] = _distance(task, first, second, mask)
     return scores
 
 

@@ -271,7 +271,7 @@ class SyntheticDataGenerator:
 
     def _predict_labels(self, batch: _Batch, seeds: list[int]) -> dict[str, list[Prediction]]:
         if self.config.label_mode == "reencode":
-            return {name: predict_labels(p, batch.images, seeds) for name, p in self.predictors.items()}
+            return predict_labels(self.predictors, batch.images, seeds)
         labels = {}
         for name, predictor in self.predictors.items():
             assert isinstance(predictor, DiffusionPredictor)  # see check_predictors
@@ -298,14 +298,11 @@ class SyntheticDataGenerator:
             for i, source in enumerate(sources)
         ]
         if self.config.scoring == "all":
-            for name, predictor in self.predictors.items():
-                reencoded = labels[name]
-                if self.config.label_mode == "denoise":
-                    reencoded = predict_labels(predictor, batch.images, seeds)
-                masks = [v[predictor.task.target] for v in valid]
-                more = consistency_scores(predictor, name, batch.images, seeds, reencoded, masks)
-                for own, extra in zip(scores, more, strict=True):
-                    own.update(extra)
+            if self.config.label_mode == "denoise":
+                labels = predict_labels(self.predictors, batch.images, seeds)
+            more = consistency_scores(self.predictors, batch.images, seeds, labels, valid)
+            for own, extra in zip(scores, more, strict=True):
+                own.update(extra)
         return [{k: float(f"{v:.6g}") for k, v in own.items()} for own in scores]
 
 

@@ -156,10 +156,7 @@ class PerceptionStage(abc.ABC):
         if self.validation is None:
             return {}
         samples = [self.validation[i] for i in self.held_out[: self.recipe.validation.num_samples]]
-        scores: dict[str, float] = {}
-        for predictor in self._predictors().values():
-            scores.update(score(predictor, samples))
-        return scores
+        return score(self._predictors().values(), samples)
 
     @torch.no_grad()
     def preview(self) -> Tensor | None:
