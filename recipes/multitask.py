@@ -1,19 +1,19 @@
-"""Several dense tasks at once: NYUD-MT and PASCAL-Context as Diff-2-in-1 (Zheng et al. 2025) learns them.
+"""Multi-task learning on NYUD-MT and PASCAL-Context, as in Diff-2-in-1 (Zheng et al. 2025).
 
     twofold data convert nyud-mt TREE --split train --out data/nyud-mt         # and --split val --out data/nyud-mt-val
     twofold train recipes/multitask.py:nyud_mt
     twofold create data/nyud-mt --model runs/nyud-mt/checkpoint --strength 0.6 --count 500 --out data/nyud-mt-created
     twofold train recipes/multitask.py:nyud_mt_improved
-    twofold train recipes/multitask.py:nyud_mt --smoke-test                           # in miniature
+    twofold train recipes/multitask.py:nyud_mt --smoke-test                           # reduced: minutes on a CPU
 
-Losses, their weights and the optimizer are those of InvPT's and TaskPrompter's programs (Ye & Xu 2022, 2023), whose
-settings Diff-2-in-1's paper says it keeps; boundaries, which they learn too, are left out as they are there. How the
-diffusion model's maps met those networks was not published: here the fused maps stand in place of a transformer's
-tokens, under decoders of our own. Not as there: depth, in metres, ends at 10 m, where a head of theirs has no bounds
-(as there it is divided by the zoom, so that 5 m are 10 m where a crop is shrunk by half); saliency is one share a pixel
-in place of two logits; crops, zoomed by 0.5 to 2 as there, are padded at the right and at the bottom, not around. An
-example is one picture under all its tasks (``tasks_per_image="all"``): one forward pass of the U-Net and of the fusion
-network, and a loss that is the sum over tasks.
+Losses, their weights and the optimizer are those of the released code of InvPT and TaskPrompter (Ye & Xu 2022, 2023),
+to whose settings the paper of Diff-2-in-1 refers; like there, boundaries are left out. How Diff-2-in-1 joins the
+diffusion model's feature maps and those networks was not published: here the fused maps replace a transformer's tokens,
+with decoders of this library. Differences from InvPT and TaskPrompter: metric depth ends at 10 m instead of being
+unbounded (as there, it is divided by the scale of a crop: at scale 0.5, 5 m become 10 m); saliency is one probability
+per pixel instead of two logits; crops, scaled by 0.5 to 2 as there, are padded at the right and at the bottom only. An
+example is an image with all its tasks (``tasks_per_image="all"``): one forward pass of the U-Net and of the fusion
+network, and the sum of the tasks' losses.
 """
 
 from twofold.protocols import OneStep
@@ -32,22 +32,22 @@ from twofold.train import (
 
 SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 NYUD_DEPTH = "twofold.tasks.metric_depth:depth_10m"
-# 1 on the canvas of that depth is 5 m: with this weight the loss is the mean error in metres, as theirs.
+# 1 in the encoded target of that depth is 5 m: with this weight the loss is the mean error in metres, as theirs.
 METRES = 5.0
 NYUD_CLASSES = "twofold.data.labels:nyud_mt_logits"
 PASCAL_CLASSES = "twofold.data.labels:pascal_mt_logits"
-# Images between two steps of the EMA teacher.
-EVERY = 40
+# Images between two updates of the EMA teacher.
+EMA_UPDATE_EVERY = 40
 
 
-def together(name: str, data: str, losses: dict[str, dict[str, float]], size: tuple[int, int]) -> Recipe:
-    """What both benchmarks share: two images per update, each task's losses on its head's output.
+def multi_task(name: str, data: str, losses: dict[str, dict[str, float]], size: tuple[int, int]) -> Recipe:
+    """Settings common to both benchmarks: two images per update, each task's losses on its head's output.
 
     Args:
         name: of the run.
-        data: folder of the examples; its held-out ones are in the folder of that name with ``-val``.
-        losses: by task.
-        size: height and width of an example.
+        data: folder of the training samples; the validation samples are in the folder of that name with ``-val``.
+        losses: by task, weights by name of the loss.
+        size: height and width of an example, pixels.
     """
     return Recipe(
         name=name,
@@ -86,48 +86,48 @@ def together(name: str, data: str, losses: dict[str, dict[str, float]], size: tu
     )
 
 
-def improved(recipe: Recipe, real: float, created: float, decay: float) -> Recipe:
-    """The second stage: from where the first ended, with pictures that it created and a teacher labels at each step.
+def improved(recipe: Recipe, real: float, generated: float, decay: float) -> Recipe:
+    """The second stage: from the first one's checkpoint, with generated images that the EMA teacher labels.
 
-    One picture an update, as published; the teacher moves after every 40 of them.
+    One image per update, as published; the teacher is updated after every 40 images.
 
     Args:
         recipe: of the first stage.
-        real: pictures with labels.
-        created: pictures without, in the folder of the first stage's data with ``-created``.
+        real: number of labelled images.
+        generated: number of generated images, in the folder of the first stage's data with ``-created``.
         decay: of the teacher.
     """
     (labelled,) = recipe.data.sources
-    made = Source(path=f"{labelled.path}-created", share=created, labels="teacher")
+    pseudo_labelled = Source(path=f"{labelled.path}-created", share=generated, labels="teacher")
     return recipe.replace(
         name=f"{recipe.name}-improved",
         model={"init_from": f"runs/{recipe.name}/checkpoint"},
-        data={"sources": (labelled.model_copy(update={"share": real}), made)},
-        ema={"decay": decay, "update_every": EVERY},
+        data={"sources": (labelled.model_copy(update={"share": real}), pseudo_labelled)},
+        ema={"decay": decay, "update_every": EMA_UPDATE_EVERY},
         loop={"batch_size": 1},
     )
 
 
 def nyud_mt() -> Recipe:
-    """NYUD-MT: 40 classes, depth, normals, from 795 pictures.
+    """NYUD-MT: 40 classes, depth and normals, from 795 images.
 
     Published, with boundaries and ViT-L: InvPT 53.56 mIoU, .5183 m RMSE, 19.04 degrees; TaskPrompter 55.90, .5062,
-    18.58. Diff-2-in-1's own numbers are not known to us.
+    18.58. Diff-2-in-1 published no numbers.
     """
     losses = {NYUD_CLASSES: {"cross_entropy": 1.0}, NYUD_DEPTH: {"l1": METRES}, "normals": {"l1": 10.0}}
-    return together("nyud-mt", "data/nyud-mt", losses, (448, 576))
+    return multi_task("nyud-mt", "data/nyud-mt", losses, (448, 576))
 
 
 def nyud_mt_improved() -> Recipe:
-    """NYUD-MT's second stage: 500 created pictures, and a teacher of decay 0.998."""
+    """NYUD-MT's second stage: 500 generated images, and an EMA teacher of decay 0.998."""
     return improved(nyud_mt(), 795, 500, 0.998)
 
 
 def pascal_context() -> Recipe:
-    """PASCAL-Context: 21 classes, parts of people, saliency, normals, from 4998 pictures.
+    """PASCAL-Context: 21 classes, parts of people, saliency and normals, from 4998 images.
 
     Published, with boundaries and ViT-L: InvPT 79.03 mIoU, 67.61 mIoU of parts, 84.81 max F, 14.15 degrees;
-    TaskPrompter 80.79, 68.81, 84.26, 13.58. Diff-2-in-1's own numbers are not known to us.
+    TaskPrompter 80.79, 68.81, 84.26, 13.58. Diff-2-in-1 published no numbers.
     """
     losses = {
         PASCAL_CLASSES: {"cross_entropy": 1.0},
@@ -135,9 +135,9 @@ def pascal_context() -> Recipe:
         "saliency": {"balanced_bce": 5.0},
         "normals": {"l1": 10.0},
     }
-    return together("pascal-context", "data/pascal-mt", losses, (512, 512))
+    return multi_task("pascal-context", "data/pascal-mt", losses, (512, 512))
 
 
 def pascal_context_improved() -> Recipe:
-    """PASCAL-Context's second stage: a created picture for every real one, and a teacher of decay 0.999."""
+    """PASCAL-Context's second stage: one generated image per real one, and an EMA teacher of decay 0.999."""
     return improved(pascal_context(), 4998, 4998, 0.999)

@@ -1,12 +1,12 @@
-"""Training as the methods that twofold reads were trained: Marigold, E2E-FT, Lotus, DMP.
+"""Training recipes of other methods whose checkpoints twofold reads: Marigold, E2E-FT, Lotus, DMP.
 
-Values are those of their released scripts where there are any; what this trainer does otherwise is in the docstrings
-and in docs/recipes.md. All but DMP begin from the copy of Stable Diffusion 2.1 that `genpercept.py` names, the authors
-from SD 2 (Marigold, E2E-FT) and SD 2 base (Lotus): ``--set model.init_from=OWNER/NAME`` changes it. DMP begins from SD
-1.4. Half floats are bf16 here, fp16 there.
+Values are those of the released scripts where there are any; docstrings and docs/recipes.md list the differences. All
+but DMP start from the copy of Stable Diffusion 2.1 in `genpercept.py`, whereas the authors start from SD 2 (Marigold,
+E2E-FT) and SD 2 base (Lotus): ``--set model.init_from=OWNER/NAME`` changes it. DMP starts from SD 1.4. Half precision
+is bf16 here and fp16 in the released scripts.
 """
 
-from genpercept import HYPERSIM, VKITTI, ablation, taught
+from genpercept import HYPERSIM, VKITTI, ablation, for_task
 
 from twofold.protocols import MultiStep, Noise, OneStep
 from twofold.train import Recipe
@@ -24,7 +24,7 @@ LOTUS_D = OneStep(timestep=999, prediction_type="x0", encode="sample")
 
 
 def marigold_depth() -> Recipe:
-    """Marigold v1-0: depth by walks from noise into which coarser noise is mixed.
+    """Marigold v1-0: multi-step depth from multi-resolution noise.
 
     Published, ensembles of ten, 50 steps: KITTI .099 .916, NYUv2 .055 .964, ScanNet .064 .951, DIODE .308 .773,
     ETH3D .065 .960 (AbsRel, delta 1).
@@ -33,18 +33,18 @@ def marigold_depth() -> Recipe:
 
 
 def marigold_depth_v1_1() -> Recipe:
-    """Marigold v1-1: its schedule ends in pure noise, and four steps are enough.
+    """Marigold v1-1: a schedule with zero terminal SNR, and four denoising steps.
 
-    Its authors published no table of it alone; others measured NYUv2 .0577 with ensembles of ten.
+    The authors published no separate table; others measured NYUv2 .0577 with ensembles of ten.
     """
     return ablation(2).replace(name="marigold-depth-v1-1", model={"protocol": MARIGOLD_TRAILING})
 
 
 def marigold_normals() -> Recipe:
-    """Marigold's normals v1-1, at twice the rate.
+    """Marigold's normals v1-1, at twice the learning rate.
 
-    The authors mix Hypersim, InteriorVerse and Sintel and blur and colour a third of the pictures each; here it is
-    Hypersim alone, mirrored.
+    The authors mix Hypersim, InteriorVerse and Sintel, blur a third of the images and change the colours of a third;
+    here it is Hypersim alone, mirrored.
     """
     return ablation(2).replace(
         name="marigold-normals",
@@ -55,12 +55,13 @@ def marigold_normals() -> Recipe:
 
 
 def end_to_end(task: str, losses: dict[str, float], name: str) -> Recipe:
-    """What E2E-FT's four models share: one step beside zeros at the last time step, with a loss on the decoded image.
+    """Settings common to E2E-FT's four models: one step from zeros at the last time step, a loss on the decoded image.
 
-    The empty prompt is filled up to 77 tokens. The authors then ask with two of them; this asks as it was taught. Where
-    the first layer is doubled they halve its bias as well. Their answers are clipped before they are judged.
+    The empty prompt is padded to 77 tokens. Differences: the authors predict with the unpadded prompt of two tokens,
+    here prediction pads too; they also halve the bias of the first layer when they double its input channels; they clip
+    predictions before the loss.
     """
-    return taught(
+    return for_task(
         ablation(2),
         task,
         losses,
@@ -72,10 +73,10 @@ def end_to_end(task: str, losses: dict[str, float], name: str) -> Recipe:
 
 
 def e2e_ft_depth() -> Recipe:
-    """E2E-FT from Stable Diffusion, depth, by the error up to scale and shift.
+    """E2E-FT from Stable Diffusion, depth, by the scale- and shift-invariant error.
 
     Published, AbsRel: KITTI .096, NYUv2 .054, ScanNet .058, DIODE .303, ETH3D .064.
-    The authors fit to metres, this to the range of the picture, beyond which both hold depth.
+    The authors align with depth in metres, this with depth normalised per image; both clip depth to its range.
     """
     return end_to_end("depth", {"ssi": 1.0}, "e2e-ft-depth")
 
@@ -91,10 +92,10 @@ def e2e_ft_marigold_depth() -> Recipe:
 
 
 def e2e_ft_normals() -> Recipe:
-    """E2E-FT from Stable Diffusion, normals, by the angle.
+    """E2E-FT from Stable Diffusion, normals, by the angular error.
 
     Published, mean angle: NYUv2 16.5, ScanNet 15.3, iBims-1 16.1, Sintel 33.5.
-    The authors mix in VKITTI2 (10 %) with normals of their own making; this is Hypersim alone.
+    The authors mix in VKITTI2 (10 %) with normals that they computed themselves; this is Hypersim alone.
     """
     return end_to_end("normals", {"angular": 1.0}, "e2e-ft-normals").replace(data={"sources": (HYPERSIM,)})
 
@@ -103,7 +104,7 @@ def e2e_ft_marigold_normals() -> Recipe:
     """As `e2e_ft_normals`, from Marigold's weights.
 
     Published, mean angle: NYUv2 16.2, ScanNet 14.7, iBims-1 15.8, Sintel 33.5.
-    The authors began from an older GonzaloMG/marigold-normals.
+    The authors start from an older GonzaloMG/marigold-normals.
     """
     return e2e_ft_normals().replace(
         name="e2e-ft-marigold-normals", model={"init_from": "prs-eth/marigold-normals-v0-1"}
@@ -111,11 +112,11 @@ def e2e_ft_marigold_normals() -> Recipe:
 
 
 def lotus(protocol: OneStep, task: str, name: str) -> Recipe:
-    """What Lotus' models share: x0 prediction with the squared error of latents, at time step 999.
+    """Settings common to Lotus' models: x0 prediction with the squared error of latents, at time step 999.
 
-    The authors train on every image twice, for annotation and for reconstruction, selected by a class
-    embedding ("detail preserver"); this teaches the annotation alone. They also draw the latents of pictures from
-    the encoder's posterior in training; here that is done in use only.
+    The authors train on every image twice, for annotation and for reconstruction, selected by a class embedding
+    ("detail preserver"); this trains the annotation only. They also sample image latents from the encoder's posterior
+    in training; here only at inference.
     """
     vkitti = VKITTI.model_copy(update={"size": (375, 1242)})
     return ablation(16).replace(
@@ -139,43 +140,43 @@ def lotus(protocol: OneStep, task: str, name: str) -> Recipe:
 
 
 def lotus_g_depth() -> Recipe:
-    """Lotus-G v1-0, depth, with noise beside the image. Its numbers were not checked here."""
+    """Lotus-G v1-0, depth, from the image and noise. Published numbers were not checked."""
     return lotus(LOTUS_G, "depth", "lotus-g-depth")
 
 
 def lotus_d_depth() -> Recipe:
-    """Lotus-D v1-0, depth, of the image alone. Its numbers were not checked here."""
+    """Lotus-D v1-0, depth, from the image alone. Published numbers were not checked."""
     return lotus(LOTUS_D, "depth", "lotus-d-depth")
 
 
 def lotus_g_disparity() -> Recipe:
-    """Lotus-G v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Numbers: not checked."""
+    """Lotus-G v2: disparity between its 2 %-98 % quantiles, as in the released scripts. Numbers: not checked."""
     return lotus(LOTUS_G, "disparity", "lotus-g-disparity")
 
 
 def lotus_d_disparity() -> Recipe:
-    """Lotus-D v2: disparity between its 2 %-98 % quantiles, as the released scripts train. Numbers: not checked."""
+    """Lotus-D v2: disparity between its 2 %-98 % quantiles, as in the released scripts. Numbers: not checked."""
     return lotus(LOTUS_D, "disparity", "lotus-d-disparity")
 
 
 def lotus_g_normals() -> Recipe:
-    """Lotus-G, normals. The authors mix in VKITTI2 (10 %) with normals of their own making. Numbers: not checked."""
+    """Lotus-G, normals. The authors mix in VKITTI2 (10 %) with normals that they computed. Numbers: not checked."""
     return lotus(LOTUS_G, "normals", "lotus-g-normals")
 
 
 def lotus_d_normals() -> Recipe:
-    """Lotus-D, normals. Otherwise as `lotus_g_normals`."""
+    """Lotus-D, normals; otherwise as `lotus_g_normals`."""
     return lotus(LOTUS_D, "normals", "lotus-d-normals")
 
 
 def dmp(task: str) -> Recipe:
-    """DMP: deterministic steps from the image to its labels by low-rank additions to SD 1.4, which predict v.
+    """DMP: deterministic steps from the image to its labels, with LoRA of SD 1.4 and v-prediction.
 
-    As its README publishes it: 8 images an update, 50,000 updates, AdamW at 1e-4 along a cosine without warm-up,
+    Settings of its README: 8 images per update, 50,000 updates, AdamW at 1e-4 with a cosine schedule without warm-up,
     weight decay 0.01, gradients clipped at 1, 512 pixels, rank 4, seed 42. Of its two kinds of checkpoint this is the
-    one without text, whose empty prompt is padded to 77 tokens; that of depth learns from Hypersim, that of normals
-    from 100 scenes of images drawn by Stable Diffusion, for which Hypersim stands here. The authors draw latents from
-    the encoder's posterior, here they are its mean.
+    one without text, whose empty prompt is padded to 77 tokens. The depth model is trained on Hypersim; the normals
+    model is trained on images of 100 scenes generated by Stable Diffusion there, and on Hypersim here. The authors
+    sample training latents from the encoder's posterior; here they are its mean.
     """
     protocol = MultiStep(
         steps=5, start="image", condition="replace", spacing="leading", final="prev", noise=Noise(),
@@ -215,5 +216,5 @@ def dmp_depth() -> Recipe:
 
 
 def dmp_normals() -> Recipe:
-    """DMP, normals, never mirrored. No comparable numbers are known to us."""
+    """DMP, normals, without mirroring. No comparable published numbers."""
     return dmp("normals").replace(name="dmp-normals", data={"hflip": False})

@@ -1,6 +1,6 @@
-"""GenPercept's table 2: which parts are pretrained, and what judges them. Depth in one step, 480 x 640."""
+"""GenPercept's table 2: pretrained parts and losses. Depth in one step, 480 x 640."""
 
-from genpercept import DISTANCES, ablation, taught
+from genpercept import DISTANCES, ablation, for_task
 
 from twofold.train import Recipe
 
@@ -14,7 +14,7 @@ def baseline() -> Recipe:
 
 
 def unet_from_scratch() -> Recipe:
-    """A U-Net of random weights: what Stable Diffusion's are worth.
+    """A U-Net with random weights in place of Stable Diffusion's.
 
     Published: KITTI .219 .650, NYUv2 .186 .736, ScanNet .183 .729, DIODE .426 .614, ETH3D .185 .741 (AbsRel, delta 1).
     """
@@ -22,12 +22,12 @@ def unet_from_scratch() -> Recipe:
 
 
 def decoder_from_scratch() -> Recipe:
-    """A decoder of random weights that learns with the U-Net, from squared errors of the picture.
+    """A decoder with random weights, trained with the U-Net by the squared error of the decoded map.
 
     Published: KITTI .096 .916, NYUv2 .055 .964, ScanNet .058 .964, DIODE .302 .759, ETH3D .071 .950 (AbsRel, delta 1).
-    The released code never reads the switch of its file, so the row is `decoder_as_released`: a decoder that is tuned.
+    The released code ignores the switch in its file, so the published row is `decoder_as_released`.
     """
-    return taught(
+    return for_task(
         ablation(4),
         "depth",
         {"mse": 1.0},
@@ -37,7 +37,7 @@ def decoder_from_scratch() -> Recipe:
 
 
 def decoder_as_released() -> Recipe:
-    """As `decoder_from_scratch` was really trained: the pretrained decoder, tuned.
+    """As `decoder_from_scratch` was actually trained: the pretrained decoder, fine-tuned.
 
     Published: KITTI .096 .916, NYUv2 .055 .964, ScanNet .058 .964, DIODE .302 .759, ETH3D .071 .950 (AbsRel, delta 1).
     """
@@ -45,28 +45,28 @@ def decoder_as_released() -> Recipe:
 
 
 def image_mse() -> Recipe:
-    """The squared error of the picture, through a decoder that stays as it is.
+    """The squared error of the decoded map, with a frozen decoder.
 
     Published: KITTI .097 .915, NYUv2 .054 .964, ScanNet .059 .964, DIODE .305 .760, ETH3D .071 .953 (AbsRel, delta 1).
     """
-    return taught(ablation(8), "depth", {"mse": 1.0}, name="genpercept-image-mse")
+    return for_task(ablation(8), "depth", {"mse": 1.0}, name="genpercept-image-mse")
 
 
 def image_mse_ssi_gradient() -> Recipe:
-    """With the loss up to scale and shift, and that of gradients: `genpercept.py:depth`.
+    """Plus the scale- and shift-invariant loss and the gradient loss: `genpercept.py:depth`.
 
     Published: KITTI .094 .923, NYUv2 .052 .966, ScanNet .056 .965, DIODE .302 .767, ETH3D .066 .967 (AbsRel, delta 1).
     Table 6 prints .957 as the last number.
     """
-    return taught(ablation(8), "depth", DISTANCES, name="genpercept-image-mse-ssi-gradient")
+    return for_task(ablation(8), "depth", DISTANCES, name="genpercept-image-mse-ssi-gradient")
 
 
 def dpt_from_scratch() -> Recipe:
-    """A DPT head in place of the decoder, by the squared error of the picture.
+    """A DPT head in place of the decoder, by the squared error of its output.
 
     Published: KITTI .099 .912, NYUv2 .055 .964, ScanNet .058 .963, DIODE .302 .759, ETH3D .069 .956 (AbsRel, delta 1).
     """
-    return taught(
+    return for_task(
         ablation(16),
         "depth",
         {"mse": 1.0},

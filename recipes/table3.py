@@ -10,23 +10,23 @@ from twofold.train import Recipe
 
 
 def conditioned(name: str, prompt: str = "", **protocol: object) -> Recipe:
-    """A row: another prompt, or other time steps."""
-    how = OneStep(**{"timestep": 1, "train_timesteps": "random", **protocol})
+    """A row: another prompt, or other time steps (arguments of `OneStep`)."""
+    one_step = OneStep(**{"timestep": 1, "train_timesteps": "random", **protocol})
     return ablation(2).replace(
-        name=f"genpercept-{name}", model={"prompts": {"depth": prompt}, "protocol": how}
+        name=f"genpercept-{name}", model={"prompts": {"depth": prompt}, "protocol": one_step}
     )
 
 
 def baseline() -> Recipe:
-    """No words; random time steps in training, 1 in use.
+    """The empty prompt; random time steps in training, 1 at inference.
 
     Published: KITTI .100 .902, NYUv2 .053 .966, ScanNet .059 .961, DIODE .309 .768, ETH3D .068 .956 (AbsRel, delta 1).
     """
-    return ablation(16).replace(name="genpercept-no-words")
+    return ablation(16).replace(name="genpercept-empty-prompt")
 
 
 def prompt_sensible() -> Recipe:
-    """Words that fit.
+    """A prompt that describes the input: "A high quality RGB image".
 
     Published: KITTI .101 .900, NYUv2 .053 .967, ScanNet .058 .964, DIODE .312 .762, ETH3D .070 .954 (AbsRel, delta 1).
     """
@@ -34,7 +34,7 @@ def prompt_sensible() -> Recipe:
 
 
 def prompt_random() -> Recipe:
-    """Characters that mean nothing.
+    """A prompt of random characters.
 
     Published: KITTI .099 .904, NYUv2 .054 .965, ScanNet .059 .963, DIODE .311 .763, ETH3D .069 .955 (AbsRel, delta 1).
     """
@@ -42,7 +42,7 @@ def prompt_random() -> Recipe:
 
 
 def time_step_1() -> Recipe:
-    """Time step 1 in training and in use.
+    """Time step 1 in training and at inference.
 
     Published: KITTI .100 .906, NYUv2 .054 .965, ScanNet .060 .961, DIODE .304 .769, ETH3D .069 .956 (AbsRel, delta 1).
     """
@@ -50,7 +50,7 @@ def time_step_1() -> Recipe:
 
 
 def time_step_500() -> Recipe:
-    """Time step 500 in training and in use.
+    """Time step 500 in training and at inference.
 
     Published: KITTI .102 .897, NYUv2 .053 .966, ScanNet .059 .961, DIODE .307 .765, ETH3D .068 .956 (AbsRel, delta 1).
     """
@@ -58,7 +58,7 @@ def time_step_500() -> Recipe:
 
 
 def time_step_900() -> Recipe:
-    """Time step 900 in training and in use.
+    """Time step 900 in training and at inference.
 
     Published: KITTI .105 .891, NYUv2 .054 .966, ScanNet .058 .964, DIODE .309 .762, ETH3D .068 .953 (AbsRel, delta 1).
     """

@@ -266,7 +266,7 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
     )
     assert "val depth/abs_rel" in capsys.readouterr().out
     assert Recipe.read(tmp_path / "runs/lab-genpercept-image-mse/recipe.json").loss == {"depth": {"mse": 1.0}}
-    assert run(["train", f"{file}:taught", "--smoke-test"]) == 2
+    assert run(["train", f"{file}:for_task", "--smoke-test"]) == 2
     assert "of: baseline, unet_from_scratch, decoder_from_scratch" in capsys.readouterr().err
 
 
