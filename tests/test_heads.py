@@ -153,7 +153,7 @@ def test_a_head_can_be_made_for_every_task(name):
     if task.is_image:
         make_head("latent", net, task.out_channels)
     elif task.out_channels != 3:
-        with pytest.raises(ValueError, match=f"3 channels, and {task.out_channels} are needed"):
+        with pytest.raises(ValueError, match=f"3 channels, not {task.out_channels}"):
             make_head("latent", net, task.out_channels)
 
 

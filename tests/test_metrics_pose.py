@@ -190,13 +190,13 @@ def test_a_file_will_do(tmp_path, backend):
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda t, f: t["annotations"][0].update(id=0), "id 0; COCO counts from 1"),
+        (lambda t, f: t["annotations"][0].update(id=0), "id 0; COCO ids start at 1"),
         (lambda t, f: t["annotations"].append(t["annotations"][0]), "two annotations have the id 1"),
         (lambda t, f: t["annotations"][0].pop("area"), "no area"),
         (lambda t, f: t.pop("categories"), "no 'categories'"),
-        (lambda t, f: f[0].update(image_id=7), "image 7"),
+        (lambda t, f: f[0].update(image_id=7), "image id 7"),
         (lambda t, f: f[0].update(category_id=2), "category 2"),
-        (lambda t, f: f[0]["keypoints"].pop(), "50 numbers"),
+        (lambda t, f: f[0]["keypoints"].pop(), "50 keypoint numbers"),
         (lambda t, f: f[0].update(score=math.nan), "NaN"),
     ],
 )

@@ -102,6 +102,10 @@ NAMES = {
     "trained_at": "train_timestep",
     "word_for": "x0_to_prediction",
     # metrics
+    "ANYTHING": "NO_CLIP",
+    "LONGER": "SHORT_PI",
+    "_check_sendable": "_check_picklable",
+    "_steep": "_candidate_ratios",
     "conclude": "compute",
     "correction_effort": "human_correction_effort",
     "rescored": "rescore",

@@ -36,7 +36,7 @@ class Posterior:
 
     Attributes:
         mean: ``b z h w``, not scaled.
-        std: the same shape; None for an autoencoder that has no spread.
+        std: the same shape; None for a deterministic autoencoder.
         scale: factor of the scaled latents.
         dtype: of the scaled latents.
     """
@@ -54,7 +54,7 @@ class Posterior:
         return replace(self, mean=self.mean[rows], std=None if self.std is None else self.std[rows])
 
     def latent(self, rngs: Rngs | None = None) -> Tensor:
-        """The scaled mean ``b z h w``, or a sample where generators are passed, one or one an image."""
+        """The scaled mean ``b z h w``, or a sample if ``rngs`` (one generator, or one per image) are passed."""
         latent = self.mean
         if rngs is not None and self.std is not None:
             latent = latent + self.std * randn_tensor(latent.shape, rngs, latent)
@@ -94,7 +94,7 @@ class Backbone(nn.Module, abc.ABC):
     def encode(self, image: Tensor, rng: Rngs | None = None) -> Tensor:
         """``b 3 H W`` in [-1, 1] to scaled latents ``b z H/stride W/stride``.
 
-        The mean of the posterior; a sample from it where generators are passed, one or one an image.
+        The mean of the posterior, or a sample from it if ``rng`` (one generator, or one per image) is passed.
         """
         return self.posterior(image).latent(rng)
 

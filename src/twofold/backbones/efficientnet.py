@@ -121,7 +121,7 @@ class _DepthwiseFp32Backward(torch.autograd.Function):
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """`EfficientNetLite0`'s state dict with ImageNet weights, out of the registry package.
+    """`EfficientNetLite0`'s state dict with ImageNet weights, from the registry package.
 
     Raises:
         ModuleNotFoundError: the package is not installed.
@@ -139,9 +139,9 @@ def imagenet_weights() -> dict[str, Tensor]:
 
 
 def folded(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published state dict with batch normalisation folded into the convolutions; the classifier is left out.
+    """The published state dict without the classifier, with batch normalisation folded into the convolutions.
 
-    A normalisation after a convolution is one: w' = w g / sqrt(v + eps), b' = b - m g / sqrt(v + eps).
+    w' = w g / sqrt(v + eps), b' = b - m g / sqrt(v + eps).
     """
     state: dict[str, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""Image encoders by the name that checkpoints and recipes have for them."""
+"""Image encoders by their name in checkpoints and recipes."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from .efficientnet import EfficientNetLite0, imagenet_weights
 from .image_encoder import ImageEncoder
 
 IMAGE_ENCODERS: dict[str, type[ImageEncoder]] = {EfficientNetLite0.name: EfficientNetLite0}
-# Where pretrained weights come from, by the same names.
+# Functions that return the pretrained state dict, by the same names.
 PRETRAINED: dict[str, Callable[[], dict[str, Tensor]]] = {EfficientNetLite0.name: imagenet_weights}
 
 

@@ -1,4 +1,4 @@
-"""Fresh, randomly initialised backbones: the miniature that twofold ships trained, and full-size SD 2.1."""
+"""Randomly initialised backbones: the architecture of the embedded model, and full-size SD 2.1."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MINIATURE_SCHEDULER = {
     "timestep_spacing": "trailing",
     "clip_sample": False,
     "set_alpha_to_one": True,
-    "steps_offset": 1,  # diffusers insists; trailing spacing does not use it
+    "steps_offset": 1,  # required by diffusers; unused with trailing spacing
 }
 
 SD21_SCHEDULER = {
@@ -40,7 +40,7 @@ SD21_SCHEDULER = {
 
 
 def miniature_autoencoder(width: int = 32) -> AutoencoderTiny:
-    """Stride 8, 4 latent channels, about 0.45 M parameters; no block at full resolution, where most time would go."""
+    """Stride 8, 4 latent channels, about 0.45 M parameters; no blocks at full resolution, to save time."""
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
         decoder_block_out_channels=(width,) * 4,
@@ -62,7 +62,7 @@ def miniature_unet(
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=tuple(max(1, w // 32) for w in widths),  # diffusers means the number of heads
+        attention_head_dim=tuple(max(1, w // 32) for w in widths),  # in diffusers: the number of heads
         cross_attention_dim=text_width,
         use_linear_projection=True,
         norm_num_groups=min(16, widths[0] // 2),
@@ -140,8 +140,8 @@ def expand_conv_in(backbone: StableDiffusion, channels: int, outputs: int = 1) -
         times, rest = divmod(channels, backbone.input_channels)
         if rest or not times:
             raise ValueError(
-                f"conv_in has {backbone.input_channels} input channels and cannot be expanded to {channels}, "
-                "which is no multiple of them"
+                f"conv_in has {backbone.input_channels} input channels and cannot be expanded to {channels}; expected "
+                "a multiple"
             )
         unet.conv_in = _repeated(unet.conv_in, times, incoming=True)
         unet.register_to_config(in_channels=channels)
@@ -151,8 +151,8 @@ def expand_conv_in(backbone: StableDiffusion, channels: int, outputs: int = 1) -
         times, rest = divmod(outputs * backbone.latent_channels, current)
         if rest or not times:
             raise ValueError(
-                f"conv_out has {current} output channels and cannot be expanded to {outputs} latents of "
-                f"{backbone.latent_channels} channels"
+                f"conv_out has {current} output channels and cannot be expanded to {outputs} x "
+                f"{backbone.latent_channels}; expected a multiple"
             )
         unet.conv_out = _repeated(unet.conv_out, times, incoming=False)
         unet.register_to_config(out_channels=current * times)
@@ -175,7 +175,7 @@ def _repeated(conv: nn.Conv2d, times: int, incoming: bool) -> nn.Conv2d:
 
 
 def tiny(seed: int = 0) -> StableDiffusion:
-    """A backbone of a few thousand parameters for tests: every module real, nothing learned."""
+    """A randomly initialised backbone of a few thousand parameters for tests, with the real module classes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         text, tokenizer = miniature_text(

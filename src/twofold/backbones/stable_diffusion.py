@@ -83,7 +83,7 @@ class StableDiffusion(Backbone):
         return next(self.unet.parameters()).dtype
 
     def posterior(self, image: Tensor) -> Posterior:
-        """See `Backbone.posterior`; the latents of a tiny autoencoder have no spread."""
+        """See `Backbone.posterior`; a tiny autoencoder is deterministic."""
         out = self.vae.encode(image.to(self.vae.dtype))
         scale = self.vae.config.scaling_factor
         if isinstance(self.vae, AutoencoderTiny):

@@ -1,4 +1,4 @@
-"""A CLIP tokenizer whose vocabulary is learned from captions, with no download."""
+"""Training of a CLIP tokenizer's vocabulary on captions, without a download."""
 
 from __future__ import annotations
 

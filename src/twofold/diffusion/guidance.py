@@ -19,7 +19,7 @@ def guided(
     Args:
         conditional: the prediction under the prompt; of any parametrization.
         unconditional: the same under the empty prompt, with the same arguments.
-        scale: 1 is no guidance: ``conditional`` is returned and ``unconditional`` never called.
+        scale: 1 disables guidance: ``conditional`` is returned and ``unconditional`` is never called.
     """
     if scale == 1:
         return conditional

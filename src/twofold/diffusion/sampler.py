@@ -46,7 +46,7 @@ def dpmpp_2m(
 ) -> Tensor:
     """One deterministic step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2).
 
-    It is DDIM's step with ``x0`` extrapolated to half of the way: linearly in log(alpha / sigma), through the
+    It is DDIM's step with ``x0`` extrapolated to the middle of the step, linearly in log(alpha / sigma) through the
     ``previous`` prediction and this one. Only ``x0`` is needed, so it holds for every parametrization.
 
     Args:
@@ -54,8 +54,8 @@ def dpmpp_2m(
         x0: ``b c h w``, the clean latent predicted from it.
         here: alpha and sigma of ``x``, each ``b 1 1 1``.
         there: alpha and sigma to go to.
-        previous: x0 of the step before, and its scales. Without it the step is `ddim`'s, as it is wherever one of the
-            three levels is pure noise or clean, where the logarithm is infinite.
+        previous: x0 and scales of the previous step. Without it, or where one of the three levels is pure noise or
+            clean and its logarithm infinite, the step is that of `ddim`.
     """
     if previous is None:
         return ddim(x, x0, here, there)
@@ -75,7 +75,7 @@ def _log_ratio(scales: Scales) -> Tensor:
 def dpmpp_2m_timesteps(schedule: Schedule, start: int, count: int) -> list[int]:
     """``count`` time steps from ``start`` to 1, evenly spaced in ``log(alpha / sigma)`` (Lu et al. 2022, sec. 6).
 
-    At most ``start`` of them. Pure noise, whose logarithm is infinite, counts as `ALL_NOISE`.
+    There are at most ``start``. The logarithm of pure noise is taken as `ALL_NOISE`.
     """
     count = min(count, start)
     if count <= 1:
@@ -91,9 +91,9 @@ def dpmpp_2m_timesteps(schedule: Schedule, start: int, count: int) -> list[int]:
 
 
 def lcm(x: Tensor, x0: Tensor, t: float, scaling: float = 10.0, data_std: float = 0.5) -> Tensor:
-    """A consistency model's clean latent: ``x`` and ``x0`` by the boundary weights of Luo et al. 2023 (sec. 4).
+    """A consistency model's clean latent: ``x`` and ``x0`` with the boundary weights of Luo et al. 2023 (sec. 4).
 
-    At time step 0 it is ``x``, at late ones ``x0``. The next state is this with fresh noise of the next time step.
+    At time step 0 it is ``x``, at late ones ``x0``. For the next state, noise of the next time step is added to it.
     """
     scaled = t * scaling
     keep = data_std**2 / (scaled**2 + data_std**2)
@@ -108,7 +108,7 @@ def lcm_timesteps(count: int, total: int = 1000, original: int = 50) -> list[int
     """
     if not 1 <= count <= original:
         raise ValueError(
-            f"{count} steps of a consistency model that was distilled on {original}; pass at most that"
+            f"{count} steps of a consistency model that was distilled on {original}; pass 1 to {original}"
         )
     stride = total // original
     distilled = [i * stride - 1 for i in range(original, 0, -1)]

@@ -1,4 +1,4 @@
-"""The one sampling loop: prediction, image generation and data creation differ in what they pass to it."""
+"""The sampling loop that prediction, image generation and data generation share."""
 
 from __future__ import annotations
 
@@ -37,10 +37,11 @@ def sample(
         steps: time steps from noisy to clean.
         sampler: ``ddim``; ``euler``, the same step in other coordinates; ``dpmpp_2m``, whose last step is of first
             order; or ``lcm``.
-        scales: alpha and sigma that each step leads to; see `Schedule.scales_after`, which they are without. The last
-            step of ``dpmpp_2m`` then leads to the clean latent, that of the others to `Schedule.end`.
+        scales: alpha and sigma after each step; the default is `Schedule.scales_after`, where the last step of
+            ``dpmpp_2m`` ends at the clean latent and that of the others at `Schedule.end`.
         rngs: of the noise that ``lcm`` adds between steps.
-        noise: ``b c h w``, the noise in ``x``, in place of what ``x`` and ``x0`` give (DMP); ``lcm`` ignores it.
+        noise: ``b c h w``, used as the noise in ``x`` instead of the noise computed from ``x`` and ``x0`` (DMP);
+            ignored by ``lcm``.
 
     Returns:
         ``b c h w``, the latent after the last step.

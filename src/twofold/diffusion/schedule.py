@@ -22,7 +22,7 @@ Scales = tuple[Tensor, Tensor]
 # Training time steps that a schedule may have; the published ones have 1000.
 MAX_STEPS = 100_000
 
-# diffusers' names for the same things, as they stand in scheduler_config.json
+# diffusers' names in scheduler_config.json
 _FROM_DIFFUSERS: dict[str, Parametrization] = {
     "epsilon": "epsilon",
     "v_prediction": "v",
@@ -225,9 +225,9 @@ class Schedule:
         return final.sqrt(), (1 - final).sqrt()
 
     def scales_after(self, steps: Sequence[float], end: tuple[float, float] | None = None) -> list[Scales]:
-        """Alpha and sigma (each ``1``, float64) that each of the denoising ``steps`` leads to: those of the next one.
+        """Alpha and sigma (each ``1``, float64) after each of the denoising ``steps``: those of the next step.
 
-        The last leads to ``end``, or to `end()` without it.
+        After the last they are ``end``, by default `end()`.
         """
         last = self.end() if end is None else tuple(torch.tensor(s, dtype=torch.float64) for s in end)
         return [
@@ -246,12 +246,12 @@ class Schedule:
         return alpha * x0 + sigma * noise, alpha, sigma
 
     def step_at(self, strength: float) -> int:
-        """The time step that a share of the schedule stands for: 0.6 is 600 of 1000, 1 the last one there is."""
+        """The time step at a fraction of the schedule: 600 of 1000 for 0.6, the last one for 1."""
         last = self.steps if self.prediction_type == "flow" else self.steps - 1
         return min(max(1, round(strength * self.steps)), last)
 
     def timesteps(self, count: int, spacing: Spacing = "trailing", offset: int = 0) -> list[int]:
-        """``count`` integer time steps from noisy to clean, spaced as diffusers spaces them.
+        """``count`` integer time steps from noisy to clean, spaced as in diffusers.
 
         Raises:
             ValueError: more steps than the schedule has, or fewer than one.

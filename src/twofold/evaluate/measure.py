@@ -24,7 +24,7 @@ from ..metrics import (
     semantic_metrics,
     trivial_baselines,
 )
-from ..metrics.alignment import ANYTHING, clipped
+from ..metrics.alignment import NO_CLIP, clipped
 from ..metrics.quirks import to_levels
 from ..named_code import find_object, names_code
 from ..sample import Sample
@@ -180,8 +180,8 @@ def align_prediction(prediction: Tensor, target: Tensor, valid: Tensor, protocol
         fitted = valid & fit_grid(*target.shape[-2:], protocol.fit_columns, width_only=True)
     try:
         if protocol.align not in ALIGNMENTS:
-            return clipped(TASKS[protocol.align].align(prediction, target, fitted), protocol.clip or ANYTHING)
-        return ALIGNMENTS[protocol.align](prediction, target, fitted, protocol.clip or ANYTHING)
+            return clipped(TASKS[protocol.align].align(prediction, target, fitted), protocol.clip or NO_CLIP)
+        return ALIGNMENTS[protocol.align](prediction, target, fitted, protocol.clip or NO_CLIP)
     except ValueError as error:
         raise EvaluationError(f"it cannot be fitted: {error}") from None
 
@@ -216,7 +216,7 @@ def baselines(sample: Sample, protocol: EvalProtocol) -> dict[str, Sums]:
     if protocol.target != "depth":
         return {}
     target, valid = truth(sample, protocol)
-    guesses = trivial_baselines(target, valid, protocol.clip or ANYTHING)
+    guesses = trivial_baselines(target, valid, protocol.clip or NO_CLIP)
     return {
         name: measure_many(get_metrics(protocol), guess, target, valid) for name, guess in guesses.items()
     }

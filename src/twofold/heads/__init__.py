@@ -73,8 +73,8 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
         kind: see `get_head`.
         backbone: whose features or latents it reads.
         channels: of the output, ``Task.out_channels``.
-        options: arguments of the head's class, in place of what fits the backbone: ``width``, ``activation``,
-            ``dropout`` and so on.
+        options: arguments of the head's class that override the defaults for the backbone: ``width``,
+            ``activation``, ``dropout`` and so on.
 
     Raises:
         ValueError: no such head, an option that it does not have, or channels that it does not support.
@@ -90,7 +90,7 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
 
 
 def text_of(head: Head, embed_prompt: Callable[[], Tensor]) -> Tensor:
-    """The text condition ``1 n d`` of a forward pass: the head's own embeddings, else those of the prompt."""
+    """The text condition ``1 n d`` of a forward pass: the head's embeddings if it has them, else the prompt's."""
     own = head.prompt_embeds()
     return embed_prompt() if own is None else own
 

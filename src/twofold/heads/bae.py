@@ -127,7 +127,7 @@ class BaeHead(Head):
         Args:
             x0: not read.
             features: all maps.
-            backbone: that gave them.
+            backbone: the model that computed them.
             target: unit vectors ``b 3 H W``.
             mask: ``b 1 H W`` bool, where the target is valid.
             rngs: one per image; the sampled pixels are drawn from them.

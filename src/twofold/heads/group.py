@@ -38,7 +38,7 @@ class HeadGroup(nn.Module):
         Args:
             x0: the predicted clean latent, ``b z h w``.
             features: of the same forward pass, as `Output.features`.
-            backbone: that gave them.
+            backbone: the model that computed them.
             indices: by task, the images of the batch that its head runs on; all for a task that is not in it.
         """
         shared: dict[tuple[int, ...], Any] = {}

@@ -48,16 +48,16 @@ class Head(nn.Module, abc.ABC):
         """A head with random weights for the features of ``backbone``.
 
         Args:
-            backbone: whose features or latents it reads.
-            channels: of the output, ``Task.out_channels``.
-            options: arguments of ``__init__``, in place of what follows from the backbone.
+            backbone: the model whose features or latents the head reads.
+            channels: output channels, ``Task.out_channels``.
+            options: arguments of ``__init__`` that override the defaults for the backbone.
 
         Raises:
             ValueError: a number of channels or a backbone that this head does not support.
             NotImplementedError: the class does not define it, so recipes cannot create this head.
         """
         raise NotImplementedError(
-            f"{cls.__name__} defines no from_backbone, which creating it from a recipe needs"
+            f"{cls.__name__} defines no from_backbone, which is needed to create it from a recipe"
         )
 
     @abc.abstractmethod
@@ -67,7 +67,7 @@ class Head(nn.Module, abc.ABC):
         Args:
             x0: the clean latent ``b z h w``.
             features: the maps of `reads_features`, as `Output.features`.
-            backbone: that gave them.
+            backbone: the model that computed them.
         """
 
     def shared_output(self, features: tuple[Tensor, ...], backbone: Backbone) -> list[Tensor]:

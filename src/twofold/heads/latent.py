@@ -20,11 +20,11 @@ class LatentHead(Head):
         """See `Head.from_backbone`.
 
         Raises:
-            ValueError: a number of channels that the decoder does not give.
+            ValueError: a number of channels other than 1 and 3.
         """
         if channels not in (1, 3):
             raise ValueError(
-                f"a latent head gives images of 3 channels, and {channels} are needed; use a head that reads features"
+                f"a latent head outputs images of 3 channels, not {channels}; use a head that reads features"
             )
         return cls()
 

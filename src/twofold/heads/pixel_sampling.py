@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def counts(pixels: int, share: float = 0.4, importance: float = 0.7) -> tuple[int, int, int]:
-    """Of ``pixels``: how many are sampled, how many of these by uncertainty, and how many at random."""
+    """Numbers of sampled pixels out of ``pixels``: all, those chosen by uncertainty, those chosen at random."""
     total = int(share * pixels)
     uncertain = int(importance * total)
     return total, uncertain, total - uncertain
@@ -35,7 +35,7 @@ def sample(
         rngs: one per image, so that an image's sample does not depend on its batch.
         share: fraction of all pixels that are sampled.
         importance: fraction of these that are chosen by uncertainty.
-        anywhere: draw random pixels from all that are left, valid or not, as the released code does.
+        anywhere: draw random pixels from all remaining ones, valid or not, as the released code does.
     """
     flat, valid = kappa.flatten(1).float(), mask.flatten(1)
     _, uncertain, rest = counts(flat.shape[1], share, importance)

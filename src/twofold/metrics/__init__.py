@@ -1,7 +1,7 @@
-"""Metrics whose sums add over images: see `metric.Metric`. One file a family; a new metric is a function and a line.
+"""Metrics that are computed from sums over images (see `metric.Metric`), one file per family.
 
 Tables of metrics by name: DEPTH, DEPTH_POOLED, DEPTH_VARIANTS, BOUNDARIES, NORMALS, NORMALS_BY_IMAGE, MASKS, SALIENCY,
-HCE, MATTING, KEYPOINTS, IMAGE_QUALITY, EDGES, MULTITASK_POOLED, MULTITASK_BY_IMAGE, QUIRKS; of classes,
+HCE, MATTING, KEYPOINTS, IMAGE_QUALITY, EDGES, MULTITASK_POOLED, MULTITASK_BY_IMAGE, QUIRKS; for class ids,
 `semantic_metrics` and `parsing_metrics`. Functions of whole sets of images: `keypoint_ap`, `fid`, `kid`.
 """
 

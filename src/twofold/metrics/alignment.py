@@ -1,7 +1,7 @@
-"""How a prediction of depth is fitted to the truth before it is scored: name it beside every number, never mix.
+"""Alignments of a depth prediction to the ground truth. Scores under different alignments are not comparable.
 
-All take one image's prediction, its truth in metres and where that is known (1 h w each), and a clip in metres, and
-give metres, float64 1 h w, no less than SMALLEST_DEPTH; all raise ValueError when no pixel is valid.
+Every alignment takes one image's prediction, its target in metres and its valid mask (1 h w each), and a clip range
+in metres. It returns metres, float64 1 h w, of at least SMALLEST_DEPTH, and raises ValueError when no pixel is valid.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch.nn.functional import interpolate
 from twofold.metrics.depth import SMALLEST_DEPTH, affine_aligned, clipped, disparity_aligned
 
 Clip = tuple[float, float]
-ANYTHING: Clip = (SMALLEST_DEPTH, math.inf)
+NO_CLIP: Clip = (SMALLEST_DEPTH, math.inf)
 
-# What the pictures of usual benchmarks may hold, in metres: truth counts strictly between (DIODE: all of it) and
-# predictions are clipped to it.
+# Depth ranges of common benchmarks, in metres: ground truth counts strictly inside (DIODE: all of it), and predictions
+# are clipped to the range.
 CAPS: dict[str, Clip] = {
     "nyu": (1e-3, 10.0),
     "scannet": (1e-3, 10.0),
@@ -30,37 +30,37 @@ CAPS: dict[str, Clip] = {
 
 
 def within_caps(depth: Tensor, caps: Clip) -> Tensor:
-    """Where a truth (metres, any shape) lies strictly between: bool. Never where it is NaN."""
+    """Where a depth (metres, any shape) lies strictly between the caps: bool, False where it is NaN."""
     return (depth > caps[0]) & (depth < caps[1])
 
 
-def unaligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = ANYTHING) -> Tensor:
-    """A prediction in metres as it is, clipped."""
+def unaligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = NO_CLIP) -> Tensor:
+    """The prediction (metres), clipped but not aligned."""
     _known(prediction, target, valid)
     return clipped(prediction.double(), clip)
 
 
-def scale_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = ANYTHING) -> Tensor:
-    """One factor by least squares on depth, sum pd / sum p^2. ValueError when the prediction is 0 everywhere."""
+def scale_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = NO_CLIP) -> Tensor:
+    """Scaled by the least-squares factor sum pd / sum p^2. ValueError when the prediction is 0 everywhere."""
     p, d = _known(prediction, target, valid)
     return clipped(prediction.double() * _factor((p * d).sum(), (p * p).sum()), clip)
 
 
-def median_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = ANYTHING) -> Tensor:
-    """The median of the truth over that of the prediction (Zhou et al. 2017 and self-supervised depth since).
+def median_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = NO_CLIP) -> Tensor:
+    """Scaled by median(target) / median(prediction) (Zhou et al. 2017, usual for self-supervised depth).
 
-    Of an even number of pixels the median is halfway between the middle two, as numpy has it.
-    ValueError when the prediction's median is 0.
+    Medians are numpy's: the mean of the middle two for an even number of pixels. ValueError when the prediction's
+    median is 0.
     """
     p, d = _known(prediction, target, valid)
     return clipped(prediction.double() * _factor(_median(d), _median(p)), clip)
 
 
-def moments_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = ANYTHING) -> Tensor:
-    """Median and mean absolute deviation from it, made those of the truth (Ranftl et al. 2020, eq. 5 and 6).
+def moments_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = NO_CLIP) -> Tensor:
+    """Scaled and shifted to the target's median and mean absolute deviation (Ranftl et al. 2020, eq. 5 and 6).
 
-    Robust, in closed form, and not a best fit of anything. The scale is never negative. A constant
-    prediction becomes the truth's median.
+    Robust and in closed form, but not the optimum of a loss. The scale is never negative. A constant
+    prediction becomes the target's median.
     """
     p, d = _known(prediction, target, valid)
     middle_p, middle_d = _median(p), _median(d)
@@ -69,21 +69,21 @@ def moments_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Cli
     return clipped((prediction.double() - middle_p) * scale + middle_d, clip)
 
 
-def l1_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = ANYTHING) -> Tensor:
-    """Scale and shift that minimise sum |s p + t - d| over the valid pixels: wrong truth and far pixels pull less.
+def l1_aligned(prediction: Tensor, target: Tensor, valid: Tensor, clip: Clip = NO_CLIP) -> Tensor:
+    """Scale and shift that minimise sum |s p + t - d| over the valid pixels: less sensitive to outliers than L2.
 
-    The scale may come out negative. A constant prediction becomes the truth's median. The scale is exact to 12
-    digits; some 0.3 s for 300,000 pixels.
+    The scale may be negative. A constant prediction becomes the target's median. The scale is exact to 12
+    digits; about 0.3 s for 300,000 pixels.
     """
     scale, shift = l1_line(*_known(prediction, target, valid))
     return clipped(prediction.double() * scale + shift, clip)
 
 
 def l1_line(p: Tensor, d: Tensor) -> tuple[float, float]:
-    """The (scale, shift) that minimise sum |scale p + shift - d|, of two float64 vectors.
+    """The (scale, shift) that minimise sum |scale p + shift - d| for two float64 vectors.
 
-    For a given scale the best shift is the median of what is left, so the sum is a convex function of the scale
-    alone, and the sign of its slope says on which side of the best one a scale is.
+    For a given scale the best shift is the median of the residual, so the sum is a convex function of the scale
+    alone, and its minimum is where the derivative changes sign.
     """
     centred = p - p.mean()
     size = float(centred.abs().max())
@@ -91,7 +91,7 @@ def l1_line(p: Tensor, d: Tensor) -> tuple[float, float]:
         return 0.0, float(_median(d))
     from scipy.optimize import brentq
 
-    # Start at least squares and widen until the slope changes its sign.
+    # Start at the least-squares scale and widen the bracket until the derivative changes sign.
     low = high = float((centred * (d - d.mean())).sum() / centred.square().sum())
     unit = float((d - d.mean()).abs().max()) / size + 1e-300
     step = unit / 64
@@ -107,10 +107,10 @@ def l1_line(p: Tensor, d: Tensor) -> tuple[float, float]:
 
 
 def _slope(scale: float, p: Tensor, d: Tensor) -> float:
-    """The derivative by the scale of the least sum over shifts (one of them, where it has a corner)."""
-    left = d - scale * p
-    sign = torch.sign(left - _median(left))
-    # Pixels on the line share what is missing for the signs to add up to nothing, as the best shift demands.
+    """A subgradient by the scale of the sum of absolute residuals at the best shift."""
+    residual = d - scale * p
+    sign = torch.sign(residual - _median(residual))
+    # At the best shift the signs sum to zero: pixels with residual 0 get the value that makes them do so.
     on = sign == 0
     if bool(on.any()):
         sign[on] = -sign.sum() / on.sum()
@@ -118,10 +118,10 @@ def _slope(scale: float, p: Tensor, d: Tensor) -> float:
 
 
 def fit_grid(height: int, width: int, longest: int, width_only: bool = False) -> Tensor:
-    """Which pixels a fit sees when its maps are first shrunk to `longest` on their longer edge, bool 1 h w.
+    """The pixels that remain when a map is downsampled (nearest) to `longest` on its longer edge, bool 1 h w.
 
-    Pass ``valid & fit_grid(...)`` to an alignment: it is still applied to the whole map. Every k-th row and column,
-    the nearest. With `width_only`, rows are all kept: Marigold's program means to shrink both edges and shrinks one
+    Pass ``valid & fit_grid(...)`` to an alignment: the fit uses these pixels, and its result is applied to the whole
+    map. With `width_only` all rows are kept: Marigold's evaluation code downsamples one edge only
     (its numbers for ETH3D come from 4032 x 1024 pixels).
     """
     factor = min(1.0, longest / max(height, width))
@@ -142,23 +142,23 @@ def fit_grid(height: int, width: int, longest: int, width_only: bool = False) ->
 
 
 def _known(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """The valid pixels (n) of both, float64. ValueError when there are none, or one is not finite."""
+    """The valid pixels (n) of both maps, float64. ValueError when there are none, or one is not finite."""
     p, d = prediction[valid].double(), target[valid].double()
     if p.numel() == 0:
-        raise ValueError("no valid pixel to align to; leave this image out and count it")
+        raise ValueError("no valid pixel to align to; skip this image and count it as skipped")
     if not (bool(p.isfinite().all()) and bool(d.isfinite().all())):
-        raise ValueError("a valid pixel is NaN or infinite; mask it, or mend what predicted it")
+        raise ValueError("a valid pixel is NaN or infinite; mask it, or fix the prediction")
     return p, d
 
 
-def _factor(above: Tensor, below: Tensor) -> float:
-    if float(below) == 0:
-        raise ValueError("the prediction is 0 where it is to be scaled; it fits no depth")
-    return float(above / below)
+def _factor(numerator: Tensor, denominator: Tensor) -> float:
+    if float(denominator) == 0:
+        raise ValueError("the prediction (or its median) is 0, so it cannot be scaled to the target")
+    return float(numerator / denominator)
 
 
 def _median(x: Tensor) -> Tensor:
-    """Of an even number, halfway between the middle two. By numpy, whose selection is linear and fast."""
+    """The median; the mean of the middle two for an even number. numpy's selection takes linear time."""
     import numpy as np
 
     return x.new_tensor(float(np.median(x.cpu().numpy())))

@@ -1,7 +1,7 @@
 """Image-independent depth baselines, to compare scores with.
 
-Each is fitted to the ground truth of the image, like the alignment of an affine-invariant prediction, so they show
-which score a network reaches that has learned nothing but "the floor is below".
+Each is fitted to the ground truth of the image, like the alignment of an affine-invariant prediction: a lower bound
+for a useful model.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def trivial_baselines(
     All are clipped to `clip` (metres), as predictions are. ValueError when no pixel is valid.
     """
     height, width = target.shape[-2:]
-    # From 1, because only positive predictions take part in a fit of disparities.
+    # From 1: the disparity fit uses positive predictions only.
     row = torch.arange(1, height + 1, dtype=torch.float64)[:, None].expand(1, height, width)
     return {
         "constant": affine_aligned(torch.zeros_like(row), target, valid, clip),

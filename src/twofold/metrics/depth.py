@@ -1,7 +1,7 @@
-"""Scores of depth maps, and what a prediction known only up to scale and shift needs before it is scored.
+"""Depth metrics, and the least-squares alignments of predictions that are known up to scale and shift.
 
-Those of `DEPTH` are computed on one image's valid pixels and then averaged over images, as published for
-affine-invariant depth (Ranftl et al. 2020; Ke et al. 2024). p is the prediction and d the truth, in metres.
+Metrics of `DEPTH` are computed on one image's valid pixels and then averaged over images, as published for
+affine-invariant depth (Ranftl et al. 2020; Ke et al. 2024). p is the prediction and d the target, in metres.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from twofold.metrics.metric import Metric, MetricInput, count, mean_over_images,
 
 # Predictions are clipped to at least this many metres before any score with a logarithm or a ratio.
 SMALLEST_DEPTH = 1e-6
-# Aligned disparities are clipped to at least this (1/m) before they are inverted: nothing beyond 1000 m.
+# Aligned disparities are clipped to at least this (1/m) before they are inverted, so no depth exceeds 1000 m.
 SMALLEST_DISPARITY = 1e-3
 
-# Windows of the usual benchmarks as fractions of height and width: top, bottom, left, right. That of NYUv2 is
-# given in pixels of its 480 x 640 images.
+# Evaluation windows of common benchmarks as fractions of height and width: top, bottom, left, right. That of NYUv2
+# is defined in pixels of its 480 x 640 images.
 CROPS: dict[str, tuple[float, float, float, float]] = {
     "nyu_eigen": (45 / 480, 471 / 480, 41 / 640, 601 / 640),
     "kitti_eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
@@ -31,9 +31,9 @@ CROPS: dict[str, tuple[float, float, float, float]] = {
 
 
 def crop_mask(name: str, height: int, width: int) -> Tensor:
-    """The window CROPS[name] of an image, bool 1 h w: True inside."""
+    """The window CROPS[name] of an image, bool 1 h w: True inside. ValueError for an unknown name."""
     if name not in CROPS:
-        raise ValueError(f"no crop is called {name!r}; there are {', '.join(CROPS)}")
+        raise ValueError(f"unknown crop {name!r}; expected {', '.join(CROPS)}")
     top, bottom, left, right = CROPS[name]
     mask = torch.zeros(1, height, width, dtype=torch.bool)
     # Truncated, as in the published evaluations; the tiny addend keeps 45/480 * 480 from becoming 44.
@@ -43,18 +43,17 @@ def crop_mask(name: str, height: int, width: int) -> Tensor:
 
 
 def clipped(depth: Tensor, clip: tuple[float, float] = (SMALLEST_DEPTH, math.inf)) -> Tensor:
-    """Metres in `clip`, and no less than SMALLEST_DEPTH."""
+    """Depth clipped to `clip` (metres) and to at least SMALLEST_DEPTH."""
     return depth.clamp(max(clip[0], SMALLEST_DEPTH), max(clip[1], SMALLEST_DEPTH))
 
 
 def affine_aligned(
     prediction: Tensor, target: Tensor, valid: Tensor, clip: tuple[float, float] = (SMALLEST_DEPTH, math.inf)
 ) -> Tensor:
-    """One image's prediction (1 h w, any affine function of depth) in metres, float64.
+    """One image's prediction (1 h w, an affine function of depth) in metres, float64.
 
-    Scale and shift are those of least squares against `target` (metres) over `valid`; the scale may come out
-    negative. The result is clipped to `clip` (metres) and to at least SMALLEST_DEPTH, to be scored.
-    ValueError when no pixel is valid.
+    Scale and shift are fitted by least squares to `target` (metres) over `valid`; the scale may be negative. The
+    result is clipped to `clip` (metres) and to at least SMALLEST_DEPTH. ValueError when no pixel is valid.
     """
     scale, shift = _fit(prediction, target, valid)
     return clipped(_line(prediction, scale, shift), clip)
@@ -63,12 +62,12 @@ def affine_aligned(
 def disparity_aligned(
     prediction: Tensor, target: Tensor, valid: Tensor, clip: tuple[float, float] = (SMALLEST_DEPTH, math.inf)
 ) -> Tensor:
-    """One image's prediction (1 h w, any affine function of 1 / depth) in metres, float64.
+    """One image's prediction (1 h w, an affine function of 1 / depth) in metres, float64.
 
     Scale and shift are fitted to 1 / target where `valid` and both are positive (as published); the aligned
     disparity is clipped to at least SMALLEST_DISPARITY and inverted, then clipped like `affine_aligned`.
     """
-    # Not "above 0", so that a NaN takes part and is refused.
+    # Not "> 0", so that NaN is included and raises an error.
     fit = valid & ~(prediction <= 0) & ~(target <= 0)
     inverse = 1 / torch.where(fit, target, 1.0).double()
     scale, shift = _fit(prediction, inverse, fit)
@@ -77,25 +76,25 @@ def disparity_aligned(
 
 
 def _fit(prediction: Tensor, target: Tensor, valid: Tensor) -> tuple[float, float]:
-    """The same as `geometry.align_affine`, to rounding, from sums over blocks: some four times faster."""
+    """`geometry.align_affine` up to rounding, from sums over blocks: about four times faster."""
     total = np.array(
         [_sums_of_fit(p.flatten(), d.flatten()) for p, d in MetricInput(prediction, target, valid).blocks()]
     )
     if len(total):
         sizes, means = total[:, 0], total[:, 1:3]
         middle = (sizes[:, None] * means).sum(0) / sizes.sum()
-        # Centred in each block, and the blocks among each other.
+        # Combine the centred sums of the blocks (Chan et al. 1979).
         off = (means - middle) * np.sqrt(sizes)[:, None]
         squares, products = total[:, 3:5].sum(0) + (off[:, :1] * off).sum(0)
         if squares > sizes.sum() * (1e-12 * total[:, 5].max()) ** 2:
             scale = float(products / squares)
             return scale, float(middle[1] - scale * middle[0])
-    # Nothing to fit to, or a constant prediction: the plain function knows what to do.
+    # No valid pixel or a constant prediction: align_affine handles both.
     return align_affine(prediction, target, valid)
 
 
 def _sums_of_fit(p: Tensor, d: Tensor) -> list[float]:
-    """Of some pixels (n): their number, both means, the sums of centred p^2 and p d, and the largest |p|."""
+    """For a block of pixels (n): their number, both means, the sums of centred p^2 and p d, and the largest |p|."""
     largest, means = float(p.abs().max()), (float(p.mean()), float(d.mean()))
     p, d = p - means[0], d - means[1]
     return [len(p), *means, float(torch.dot(p, p)), float(torch.dot(p, d)), largest]
@@ -106,34 +105,33 @@ def _line(x: Tensor, scale: float, shift: float) -> Tensor:
     return (x.double() * scale).add_(shift)
 
 
-# What `_sums` adds up over the pixels of an image.
+# The entries of `_sums`.
 _ENTRIES = (
     "relative", "relative_squares", "squares", "inverse_squares", "within1", "within2", "within3",
     "logs", "log_squares", "log_centred",
 )  # fmt: skip
-# The share of pixels whose ratio to the truth, either way up, is strictly below 1.25^k; in print also a1, a2, a3.
+# Thresholds of delta1 to delta3 (also called a1 to a3): share of pixels with max(p / d, d / p) strictly below 1.25^k.
 LIMITS = (1.25, 1.25**2, 1.25**3)
 
 
 def _sums(x: MetricInput) -> dict[str, float]:
-    """All that the scores of an image are made of, by one look at its pixels; NaN where a logarithm has none.
+    """Sums over one image's valid pixels from which all depth scores are computed.
 
-    ValueError when the maps have more channels than one.
+    The sums of log errors are NaN when a depth is not positive. ValueError when the maps have more than one channel.
     """
     if len(x.prediction) != 1:
         raise ValueError(f"a depth map has 1 channel, this one {len(x.prediction)}")
     blocks = np.array([_sums_of_block(p[0], d[0]) for p, d in x.blocks()])
     sizes, means = blocks[:, -2], blocks[:, -1]
     total = dict(zip(_ENTRIES, blocks[:, : len(_ENTRIES)].sum(0).tolist(), strict=True))
-    # Centred in each block, and the blocks among each other: the mean of squares less the squared mean would lose
-    # its digits.
+    # Combine the centred sums of the blocks: the mean of squares minus the squared mean would lose precision.
     middle = (sizes * means).sum() / sizes.sum()
     total["log_centred"] += float((sizes * (means - middle) ** 2).sum())
     return total
 
 
 def _sums_of_block(p: Tensor, d: Tensor) -> list[float]:
-    """The entries of `_sums` for some pixels (n), then their number and the mean of ln p - ln d."""
+    """The entries of `_sums` for a block of pixels (n), then their number and the mean of ln p - ln d."""
     error, ratio = p - d, p / d
     relative = error / d
     found = [torch.dot(error, relative), torch.dot(error, error)]
@@ -152,7 +150,7 @@ def _sums_of_block(p: Tensor, d: Tensor) -> list[float]:
 
 
 def _sum(entry: str, x: MetricInput) -> float:
-    """An entry of `_sums`; ValueError when it needs the logarithm of a depth that has none."""
+    """An entry of `_sums`; ValueError when it needs the logarithm of a depth that is not positive."""
     total = x.cached(_sums)[entry]
     if math.isnan(total):
         raise ValueError("a depth at a valid pixel is not positive; clip the prediction, mask the truth")
@@ -180,7 +178,7 @@ def _silog(x: MetricInput) -> float:
 
 
 def _silog_half(x: MetricInput) -> float:
-    # The squared mean is what is missing from the mean of squares.
+    # mean(x^2) - mean(x)^2 / 2 = (mean(x^2) + variance) / 2
     return math.sqrt((_mean("log_squares", x) + _mean("log_centred", x)) / 2)
 
 
@@ -188,12 +186,12 @@ def _silog_sample(x: MetricInput) -> float:
     return 100 * math.sqrt(_sum("log_centred", x) / (x.count - 1)) if x.count > 1 else math.nan
 
 
-# Name, unit, and which sum over pixels it is the mean of, or the root of the mean.
+# (name, unit, entry of `_sums`) of the scores that are a mean over pixels, or the root of one.
 _MEANS = (("abs_rel", "", "relative"), ("sq_rel", "m", "relative_squares"))
 _ROOTS = (("rmse", "m", "squares"), ("rmse_log", "", "log_squares"), ("i_rmse", "1/m", "inverse_squares"))
 _SHARES = tuple((f"delta{k}", f"within{k}") for k in (1, 2, 3))
 
-# Every image weighs the same. sq_rel is over d, not d^2 as in the KITTI development kit; silog has lambda = 1.
+# Averaged over images. sq_rel is (p - d)^2 / d, not / d^2 as in the KITTI development kit; silog has lambda = 1.
 DEPTH: dict[str, Metric] = {
     m.name: m
     for m in (
@@ -205,7 +203,7 @@ DEPTH: dict[str, Metric] = {
     )
 }
 
-# Every pixel weighs the same, and a root is taken once, at the end (multi-task benchmarks: InvPT, MTI-Net).
+# Pooled over all pixels of the set; a root is taken once, at the end (multi-task benchmarks: InvPT, MTI-Net).
 DEPTH_POOLED: dict[str, Metric] = {
     m.name: m
     for m in (
@@ -216,13 +214,13 @@ DEPTH_POOLED: dict[str, Metric] = {
     )
 }
 
-# Scores that share a name with one of `DEPTH` in print and are another number.
+# Scores that publications give the same name as one of `DEPTH`, with another definition.
 DEPTH_VARIANTS: dict[str, Metric] = {
     m.name: m
     for m in (
-        # lambda = 0.5 and not times 100: VPD, GLPDepth, Depth Anything V2.
+        # lambda = 0.5, not multiplied by 100: VPD, GLPDepth, Depth Anything V2.
         mean_over_images("silog_half", "", "lower", _silog_half),
-        # The variance over n - 1, times 100: Diff-2-in-1. An image of one pixel has none.
+        # Variance over n - 1, multiplied by 100: Diff-2-in-1. NaN for an image of one pixel.
         mean_over_images("silog_sample", "x100", "lower", _silog_sample),
     )
 }

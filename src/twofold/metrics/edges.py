@@ -1,8 +1,8 @@
-"""F of edges (Martin et al. 2004): at one threshold for the set, or at each image's best.
+"""F-score of edges (Martin et al. 2004): at one threshold for the set (ODS), or at each image's best (OIS).
 
-A predicted edge pixel is correct when it can be given a true one within `reach` times the image's diagonal that no
-other was given; as many as possible are. Published numbers come from MATLAB programs that solve the assignment by
-cost, after their own thinning: this implementation is experimental and has not been compared with them.
+Predicted and true edge pixels within `reach` times the image's diagonal are matched one to one, as many as possible; a
+matched pixel is correct. Published numbers come from MATLAB programs that minimise the cost of the assignment after
+their own thinning: this implementation is experimental and has not been compared with them.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from twofold.metrics.saliency import f_score
 
 Mask = NDArray[np.bool_]
 
-# Of the diagonal: PASCAL-Context; NYUD-v2 uses 0.011.
+# Matching distance as a fraction of the diagonal, as for PASCAL-Context; NYUD-v2 uses 0.011.
 REACH = 0.0075
-# A ground truth above this is an edge.
+# A ground truth pixel above this is an edge.
 EDGE = 0.5
 
 
 def edge_metrics(reach: float = REACH, thresholds: int = 99) -> dict[str, Metric]:
-    """``ods`` and ``ois``, of probabilities of an edge in [0, 1] (1 h w) at k / (thresholds + 1), thinned to a line.
+    """``ods`` and ``ois`` of edge probabilities in [0, 1] (1 h w), thresholded at k / (thresholds + 1) and thinned.
 
-    ods   the best F of the counts of all images together, over thresholds
+    ods   the best F over thresholds of the counts of all images together
     ois   F of the counts of all images together, each at its own best threshold
 
     A true edge is a pixel above 0.5. Needs scikit-image (the extra ``metrics``). Images without a valid pixel are
-    skipped; an image without a true edge counts every predicted edge as wrong.
+    skipped; in an image without a true edge every predicted edge is a false positive.
     """
     update = partial(_update, reach, thresholds)
     return {
@@ -42,13 +42,13 @@ def edge_metrics(reach: float = REACH, thresholds: int = 99) -> dict[str, Metric
 
 
 def edge_counts(right: Tensor, predicted: Tensor, positives: Tensor) -> Tensor:
-    """One image's sums: matched, predicted and true pixels (t each, by threshold), then those at its best threshold."""
+    """One image's sums: matched, predicted and true pixels (t each), those at the best threshold (1 each), 0."""
     best = _f(right, predicted, positives).argmax()
     return vector(right, predicted, positives, right[best], predicted[best], positives[best], 0)
 
 
 def count_matches(predicted: Mask, true: Mask, reach: float = REACH) -> int:
-    """How many pixels of two masks (bool h w) can be paired off within `reach` times the diagonal."""
+    """Size of the maximum matching between two masks' pixels (bool h w) within `reach` times the diagonal."""
     from scipy.sparse import csr_array
     from scipy.sparse.csgraph import maximum_bipartite_matching
     from scipy.spatial import KDTree
@@ -86,13 +86,13 @@ def _f(right: Tensor, predicted: Tensor, positives: Tensor) -> Tensor:
 
 
 def compute_ods(total: Tensor) -> float:
-    """From the total of the updates; NaN when positives is no true edge."""
+    """The score from the total of the updates; NaN when there is no true edge."""
     right, predicted, positives = total[:-4].chunk(3)
     return float(_f(right, predicted, positives).max()) if bool(positives.any()) else float("nan")
 
 
 def compute_ois(total: Tensor) -> float:
-    """From the total of the updates; NaN when positives is no true edge."""
+    """The score from the total of the updates; NaN when there is no true edge."""
     return float(_f(*total[-4:-1])) if float(total[-2]) > 0 else float("nan")
 
 

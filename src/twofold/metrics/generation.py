@@ -1,8 +1,8 @@
-"""Distances between sets of generated and real images (FID, KID), and diversity, in the features of a given network.
+"""Distances between sets of generated and real images (FID, KID), and diversity, in the feature space of a network.
 
-A score depends on the network, the size its images are resized to, and the number of images: published FID takes the
+A score depends on the network, the size its images are resized to, and the number of images: published FID uses the
 2048 features of Inception v3's last pooling, at 299 pixels, of 50,000 images.
-`Moments` add over subsets in any order, up to rounding; KID and the mean distance need all `Features`.
+`Moments` of subsets can be added in any order, up to rounding; KID and the mean distance need all `Features`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from torch import Tensor
 
 from ..image import check_range
 
-# A row of features for each image: b 3 h w in [0, 1] -> b d.
+# Images b 3 h w in [0, 1] -> features b d.
 FeatureNetwork = Callable[[Tensor], Tensor]
-# Rows of the kernel matrix computed at once, so that 50,000 images need no matrix of 50,000 squared.
+# Rows of the kernel matrix computed at once, so that the whole n n matrix is never in memory.
 ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Features:
-    """One row of d numbers a image, float64 n d; two sets add to one of both."""
+    """Features of n images, float64 n d; adding two sets concatenates them."""
 
     rows: Tensor
 
     @classmethod
     def of(cls, images: Iterable[Tensor], network: FeatureNetwork) -> Features:
-        """Of batches ``b 3 h w`` in [0, 1], through the network, without gradients.
+        """Features of batches ``b 3 h w`` in [0, 1], computed by the network without gradients.
 
         Raises:
             ValueError: there is no image, a batch is not in [0, 1], or its features are not ``b d`` or not finite.
@@ -58,14 +58,14 @@ class Features:
 
     @property
     def moments(self) -> Moments:
-        """What FID needs of them."""
+        """The sums that FID is computed from."""
         rows = self.rows.double()
         return Moments(len(rows), rows.sum(0), rows.T @ rows)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over images that add: their number, the features (d) and the products of any two (d d), float64."""
+    """Sums over images, float64: their number, the features (d) and their outer products (d d)."""
 
     count: int
     total: Tensor
@@ -76,28 +76,28 @@ class Moments:
 
     @property
     def mean(self) -> Tensor:
-        """Of the features, d. ValueError without a image."""
+        """Mean of the features, d. ValueError without an image."""
         if self.count < 1:
             raise ValueError("there are no images to measure")
         return self.total / self.count
 
     @property
     def covariance(self) -> Tensor:
-        """Of the features, d d, over n - 1. ValueError for fewer than two images."""
+        """Covariance of the features, d d, over n - 1. ValueError for fewer than two images."""
         if self.count < 2:
             raise ValueError(f"{self.count} images have no covariance; measure at least 2")
         return (self.products - torch.outer(self.total, self.mean)) / (self.count - 1)
 
 
 def fid(real: Moments, generated: Moments) -> float:
-    """Frechet distance of the two Gaussians with these moments (Heusel et al. 2017): 0 when they are the same.
+    """Frechet distance of the two Gaussians with these moments (Heusel et al. 2017): 0 when they are equal.
 
-    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Biased upwards, the more so the fewer images: compare equal numbers,
-    and more of them than the network has features.
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)). Its upward bias grows as the number of images falls: compare equal
+    numbers of images, and use more images than the network has features.
     """
     c1, c2 = real.covariance, generated.covariance
-    # The trace of the product's root is the sum of the singular values of the product of the roots: real, and without
-    # a root of rounding errors, which would be large where there are fewer images than features.
+    # tr (C1 C2)^(1/2) is the sum of the singular values of C1^(1/2) C2^(1/2). This form is real and does not take roots
+    # of rounding errors, which are large with fewer images than features.
     shared = torch.linalg.svdvals(_root(c1) @ _root(c2)).sum()
     apart = (real.mean - generated.mean).square().sum()
     return max(0.0, float(apart + c1.trace() + c2.trace() - 2 * shared))
@@ -109,11 +109,11 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 def kid(real: Features, generated: Features) -> float:
-    """Kernel distance (Binkowski et al. 2018): the unbiased estimate of MMD^2 from all pairs of all images.
+    """Kernel inception distance (Binkowski et al. 2018): the unbiased estimate of MMD^2 from all pairs of images.
 
-    The kernel of two rows of d numbers is (x.y / d + 1)^3. Its expectation is 0 for images of one kind, whatever
-    their number, so it may come out below. Published tables print the mean over random subsets of 1,000, an
-    estimate of the same number with more noise (`kid_of_subsets`).
+    The kernel of two feature vectors is (x.y / d + 1)^3. For two sets from one distribution its expectation is 0, so
+    the value can be negative. Published tables print the mean over random subsets of 1,000, a noisier estimate of the
+    same quantity (`kid_of_subsets`). ValueError for fewer than two images in either set.
     """
     n, m = len(real.rows), len(generated.rows)
     if min(n, m) < 2:
@@ -128,35 +128,35 @@ def kid(real: Features, generated: Features) -> float:
 def kid_of_subsets(
     real: Features, generated: Features, subsets: int = 100, size: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Mean and standard deviation (over n) of `kid` over random subsets, as published tables have it.
+    """Mean and standard deviation (over n) of `kid` over random subsets, as in published tables.
 
-    Subsets are drawn without replacement, at most as large as the smaller set. The draw depends on the seed and on
-    the order of the features, so it is not the same for another split; `kid` is.
+    Subsets are drawn without replacement and are at most as large as the smaller set. The draw depends on the seed and
+    on the order of the features, so the result depends on how the data are split; that of `kid` does not.
     """
     rng = torch.Generator().manual_seed(seed)
     size = min(size, len(real.rows), len(generated.rows))
-    found = []
+    distances = []
     for _ in range(subsets):
-        some = [
+        drawn = [
             Features(x.rows[torch.randperm(len(x.rows), generator=rng)[:size]]) for x in (real, generated)
         ]
-        found.append(kid(*some))
-    values = torch.tensor(found, dtype=torch.float64)
+        distances.append(kid(*drawn))
+    values = torch.tensor(distances, dtype=torch.float64)
     return float(values.mean()), float(values.std(correction=0))
 
 
-def _kernel_sum(x: Tensor, y: Tensor, with_itself: bool) -> float:
-    """The kernel summed over all pairs, or over all pairs of different rows of one set."""
+def _kernel_sum(x: Tensor, y: Tensor, with_diagonal: bool) -> float:
+    """The kernel summed over all pairs of rows; without the diagonal, over pairs of different rows of one set."""
     total = 0.0
     for block in x.split(ROWS):
         total += float((block @ y.T / x.shape[1] + 1).pow(3).sum())
-    return total if with_itself else total - float((x.square().sum(1) / x.shape[1] + 1).pow(3).sum())
+    return total if with_diagonal else total - float((x.square().sum(1) / x.shape[1] + 1).pow(3).sum())
 
 
 def diversity(moments: Moments) -> float:
-    """Diversity that adds: the root of the mean squared distance of two different images' features.
+    """Diversity: root mean squared Euclidean distance of two different images' features.
 
-    Twice the trace of the covariance is that mean. Its unit is the network's.
+    It is the square root of twice the covariance's trace, so it is computed from sums.
     """
     return math.sqrt(max(0.0, 2 * float(moments.covariance.trace())))
 
@@ -168,7 +168,7 @@ def mean_distance(features: Features) -> float:
     """
     n = len(features.rows)
     if n < 2:
-        raise ValueError(f"{n} images are at no distance; measure at least 2")
+        raise ValueError(f"the mean distance of {n} images is undefined; measure at least 2")
     rows = features.rows.double()
     total = sum(
         float(torch.cdist(b, rows, compute_mode="donot_use_mm_for_euclid_dist").sum())

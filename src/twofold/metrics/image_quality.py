@@ -6,7 +6,7 @@ from torch import Tensor
 
 from twofold.metrics.metric import Metric, MetricInput, mean_over_images
 
-# A smaller mean squared error counts as this, 100 dB: one perfect image would make the mean infinite.
+# Lower bound of the mean squared error, 100 dB, so that one perfect image does not make the mean infinite.
 SMALLEST_ERROR = 1e-10
 
 
@@ -15,7 +15,7 @@ def _mse(x: MetricInput) -> Tensor:
 
 
 def _psnr(x: MetricInput) -> Tensor:
-    """10 log10 of the squared peak, 1, over the mean squared error."""
+    """10 log10 (1 / mean squared error), for a peak of 1."""
     return -10 * x.cached(_mse).clamp(min=SMALLEST_ERROR).log10()
 
 

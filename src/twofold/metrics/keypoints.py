@@ -8,16 +8,16 @@ from torch import Tensor
 
 from twofold.metrics.metric import Metric, MetricInput, mean, vector
 
-# Below it the logarithm of a heatmap is noise.
+# Heatmap values are clamped to at least this before the logarithm.
 _LEAST = 1e-6
-# A joint is found within this share of the image's longer edge.
+# A joint is correct within this share of the image's longer edge.
 NEAR = 0.05
 
 
 def peaks(heatmaps: Tensor) -> Tensor:
-    """The highest point of each heatmap, by the parabola through the logarithms around it (DARK, Zhang et al. 2020).
+    """Sub-pixel maximum of each heatmap from a quadratic fit to its logarithm (DARK, Zhang et al. 2020).
 
-    A Gaussian's logarithm is a parabola, so its centre is found exactly, whatever its width.
+    The logarithm of a Gaussian is quadratic, so its centre is found exactly, whatever its width.
 
     Args:
         heatmaps: ``*b k h w``.
@@ -42,7 +42,7 @@ def peaks(heatmaps: Tensor) -> Tensor:
 
 
 def _top(around: Tensor) -> Tensor:
-    """x and y (n 2), within a pixel, from the middle of ``n 3 3`` to where the parabola through them is highest."""
+    """Offset x, y (n 2), at most one pixel, from the middle of ``n 3 3`` to the maximum of the quadratic fit."""
     dx, dy = (around[:, 1, 2] - around[:, 1, 0]) / 2, (around[:, 2, 1] - around[:, 0, 1]) / 2
     xx = around[:, 1, 2] - 2 * around[:, 1, 1] + around[:, 1, 0]
     yy = around[:, 2, 1] - 2 * around[:, 1, 1] + around[:, 0, 1]
@@ -55,7 +55,7 @@ def _top(around: Tensor) -> Tensor:
 
 
 def _count_found(inputs: MetricInput) -> Tensor:
-    """[joints found, joints labelled, no joint is]; a joint is labelled where its heatmap is not negative."""
+    """[correct joints, labelled joints, 1 if none is labelled]; labelled joints have a heatmap value above 0."""
     predicted, true = inputs.filled(-1.0)
     labelled = true.amax((-2, -1)) > 0
     distance = (peaks(predicted) - peaks(true))[..., :2].norm(dim=-1)
@@ -63,5 +63,5 @@ def _count_found(inputs: MetricInput) -> Tensor:
     return vector(near.sum(), labelled.sum(), float(not bool(labelled.any())))
 
 
-# The share of labelled joints found within `NEAR` (after Yang & Ramanan 2013); an image is of one person.
+# The share of labelled joints that are correct within `NEAR` (after Yang & Ramanan 2013); one person per image.
 KEYPOINTS: dict[str, Metric] = {"pck": Metric("pck", "", "higher", _count_found, mean)}

@@ -1,7 +1,7 @@
-"""Scores of masks and mattes, numbers in [0, 1]: computed on one image, then averaged over images.
+"""Metrics of masks and mattes with values in [0, 1]: computed on one image, then averaged over images.
 
-Predictions are not normalized, so a mask of the values 0.4 and 0.6 has an error. The scores that the
-tables of dichotomous and salient segmentation print are in `saliency`.
+Predictions are not normalized, so a mask of the values 0.4 and 0.6 has an error. The published metrics of dichotomous
+and salient object segmentation are in `saliency`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _mse(x: MetricInput) -> Tensor:
 
 
 def _iou(x: MetricInput) -> float:
-    """Intersection over union of the foregrounds; 1 where neither has any."""
+    """Intersection over union of the foregrounds; 1 when both are empty."""
     predicted, actual = x.p > THRESHOLD, x.d > THRESHOLD
     union = int((predicted | actual).sum())
     return int((predicted & actual).sum()) / union if union > 0 else 1.0
@@ -36,6 +36,6 @@ MASKS: dict[str, Metric] = {
     "mae": mean_over_images("mae", "", "lower", _mae),
     "mse": mean_over_images("mse", "", "lower", _mse),
     "iou": mean_over_images("iou", "", "higher", _iou),
-    # The maximum of the images' mean F curve; it sums over images as a curve of 256 numbers.
+    # The maximum of the mean F curve of the images.
     "maxf": replace(saliency_metrics(minmax=False)["max_f"], name="maxf"),
 }

@@ -1,8 +1,8 @@
-"""Scores of mattes, alpha in [0, 1], as the tables of automatic matting print them (P3M, AIM; Rhemann et al. 2009).
+"""Metrics of alpha mattes in [0, 1], as published for automatic matting (P3M, AIM; Rhemann et al. 2009).
 
-All of them depend on the size of the image, SAD, Grad and Conn on its area: they are measured at the size of the
-truth, never at a network's. Pixels that are not valid count as background that was rightly called so in Grad and Conn,
-and do not count elsewhere. One number an image, then the mean over images.
+All depend on the image's resolution, SAD, Grad and Conn on its area: compute them at the ground truth's resolution.
+Grad and Conn count invalid pixels as correctly predicted background; the other scores ignore them. Each is computed per
+image and averaged over images.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from twofold.metrics.metric import Metric, MetricInput, mean_over_images, metric
 
 # Width of the Gaussian whose derivatives are compared, in pixels.
 SIGMA = 1.4
-# The connectivity of two pixels that differ less than this from the shared region's level is the same.
+# An alpha that exceeds the pixel's level by less than this counts as fully connected.
 DEAD_ZONE = 0.15
-# From 0 to 1 in tenths, as they come out of repeated addition: 0.30000000000000004 is one of them.
+# 0 to 1 in tenths, with the rounding errors of repeated addition (0.30000000000000004) as in the published code.
 LEVELS = np.arange(0, 1.1, 0.1)
 
 Empty = Literal["skip", "zero"]
@@ -31,10 +31,10 @@ Map = NDArray[np.float64]
 
 
 def gradient_error(p: Map, a: Map) -> float:
-    """Grad: the squared difference of the gradients' lengths, summed and divided by 10 (h w each).
+    """Grad: the sum over pixels of the squared difference of gradient magnitudes, divided by 10 (maps h w).
 
-    Gradients are those of a Gaussian of width SIGMA. Other tools, made for trimaps, divide by 1000 and scale the
-    filter otherwise; their numbers are not comparable.
+    Gradients are Gaussian derivatives of width SIGMA. Other tools, made for trimaps, divide by 1000 and scale the
+    filter differently; their numbers are not comparable.
     """
     return float(np.square(_gradient(p) - _gradient(a)).sum() / 10)
 
@@ -46,16 +46,16 @@ def _gradient(x: Map) -> Map:
 
 
 def connectivity_error(p: Map, a: Map, empty: Empty = "skip") -> float:
-    """Conn: how differently the pixels hang together with what both call foreground, summed and divided by 1000.
+    """Conn: the sum over pixels of the difference of connectivity, divided by 1000 (Rhemann et al. 2009).
 
-    A pixel's level is the last threshold, in tenths, at which it is in the largest (4-connected) region where both
-    p and a reach the threshold. What exceeds the level by at least DEAD_ZONE is unconnected.
+    A pixel's level is the last threshold, in tenths, at which it belongs to the largest 4-connected region where both
+    p and a reach the threshold. Alpha that exceeds the level by at least DEAD_ZONE is unconnected.
 
     Args:
         p: predicted alpha, h w.
         a: true alpha, h w.
-        empty: what happens at a threshold that no pixel reaches in both. ``skip``, as published, does nothing, so
-            that a prediction of zeros has no error at all; ``zero`` takes all the pixels out of the region.
+        empty: handling of a threshold that no pixel reaches in both maps. ``skip``, as published, ignores the
+            threshold, so a prediction of zeros has error 0; ``zero`` removes all pixels from the region.
     """
     from scipy.ndimage import label
 
@@ -93,7 +93,7 @@ def _on_images(score: Callable[[Map, Map], float], x: MetricInput) -> float:
 
 
 def matting_metrics(empty: Empty = "skip") -> dict[str, Metric]:
-    """The scores by name; for `empty` see `connectivity_error`.
+    """The metrics by name; for `empty` see `connectivity_error`.
 
     sad   sum of |p - a|, in thousands
     mad   mean of |p - a|
@@ -115,15 +115,15 @@ def matting_metrics(empty: Empty = "skip") -> dict[str, Metric]:
 def measure_in_trimap(
     prediction: Tensor, alpha: Tensor, trimap: Tensor, empty: Empty = "skip"
 ) -> dict[str, Tensor]:
-    """The parts of all scores of `matting_metrics` where a trimap leaves open what is foreground.
+    """The sums of all `matting_metrics` over the unknown region of a trimap.
 
-    Elsewhere the prediction is what the trimap says. MAD and MSE are divided by the number of unknown pixels;
-    an image without any is skipped.
+    Elsewhere the prediction is replaced by the trimap. MAD and MSE are divided by the number of unknown pixels;
+    an image without unknown pixels is skipped.
 
     Args:
         prediction: ``*b 1 h w``.
-        alpha: the truth, ``*b 1 h w``.
-        trimap: ``*b 1 h w``: 0 background, 1 foreground, anything between unknown.
+        alpha: ground truth, ``*b 1 h w``.
+        trimap: ``*b 1 h w``: 0 background, 1 foreground, unknown between.
         empty: see `connectivity_error`.
     """
     unknown = (trimap > 0) & (trimap < 1)
@@ -131,12 +131,12 @@ def measure_in_trimap(
     table = matting_metrics(empty)
     total = {name: torch.zeros(3, dtype=torch.float64) for name in table}
     for inputs in metric_inputs(forced, alpha, unknown):
-        open_pixels = inputs.count
+        unknown_count = inputs.count
         whole = MetricInput(inputs.prediction, inputs.target, torch.ones_like(inputs.valid))
         for name, metric in table.items():
-            # Sums over the image: the means over it are of the wrong number of pixels.
-            scale = whole.count / max(open_pixels, 1) if name in ("mad", "mse") else 1.0
-            sums = whole.cached(metric.update) * vector(scale, 1, 1) if open_pixels else vector(0, 0, 1)
+            # MAD and MSE are means over the whole image: rescale them to means over the unknown pixels.
+            scale = whole.count / max(unknown_count, 1) if name in ("mad", "mse") else 1.0
+            sums = whole.cached(metric.update) * vector(scale, 1, 1) if unknown_count else vector(0, 0, 1)
             total[name] = total[name] + sums
     return total
 

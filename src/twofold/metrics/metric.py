@@ -1,8 +1,8 @@
 """A metric: a vector of sums for each image (``update``), and a score computed from their total (``compute``).
 
-The sums of the subsets add up to the sums of the whole set, so a score does not depend on how the data is split over
-batches, shards or machines. The last entry of every vector counts the images without a score, because they have no
-valid pixel: they are reported and excluded from every average.
+The sums of subsets add up to the sums of the whole set, so a score does not depend on how the data are split over
+batches, shards or machines. The last entry of every vector counts the images without a score, usually because they have
+no valid pixel: they are reported and excluded from every average.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def _masked(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _finite(values: Tensor, what: str) -> Tensor:
-    # One pass in the usual case: a sum is finite when its terms are, unless it overflows: then test each.
+    # One pass in the usual case. The sum of finite values may overflow, so test each value when the sum is not finite.
     if not math.isfinite(float(values.sum())) and not bool(values.isfinite().all()):
         raise ValueError(f"the {what} is NaN or infinite at a valid pixel and has no score")
     return values

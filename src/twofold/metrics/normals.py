@@ -1,8 +1,8 @@
-"""Scores of surface normals: the angle, in degrees, between prediction and ground truth.
+"""Metrics of surface normals: the angle, in degrees, between prediction and ground truth.
 
-Two ways to average are in print, and they differ: over all pixels of the data set (Bae et al. 2021; DSINE),
-in `NORMALS`, and over each image first, then over images (Ke et al. 2024), in `NORMALS_BY_IMAGE`.
-Neither vector needs to be of unit length, only both in one frame; a zero prediction is 90 degrees off.
+Publications average in two ways: over all pixels of the data set (Bae et al. 2021; DSINE), in `NORMALS`, or over each
+image and then over images (Ke et al. 2024), in `NORMALS_BY_IMAGE`. Both vectors are in the same frame and need not
+be of unit length; the error of a zero prediction is 90 degrees.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from twofold.metrics.metric import (
     vector,
 )
 
-# Percentages are printed of the pixels strictly below each of these, in degrees.
+# Degrees: percentages of pixels with an error strictly below are computed.
 THRESHOLDS = (5.0, 7.5, 11.25, 22.5, 30.0)
 
-# The pooled median comes from a histogram, because its sum is exact and small: off by half a bin at most.
+# The pooled median is computed from a histogram, whose sums are exact: the error is at most half a bin.
 BIN = 0.01
 _BINS = round(180 / BIN)
 
 
 def angle(a: Tensor, b: Tensor, dim: int = -3) -> Tensor:
-    """Degrees between vectors along `dim`, from 0 to 180.
+    """Angle between vectors along `dim`, in degrees from 0 to 180.
 
-    2 atan2(|a - b|, |a + b|) of the unit vectors: the arc cosine loses half the digits near 0.
+    2 atan2(|a - b|, |a + b|) of the unit vectors; the arc cosine is inaccurate near 0.
     """
     a, b = unit(a, dim), unit(b, dim)
     apart, together = (a - b).square().sum(dim).sqrt(), (a + b).square().sum(dim).sqrt()
@@ -45,7 +45,7 @@ def angle(a: Tensor, b: Tensor, dim: int = -3) -> Tensor:
 
 
 def _angles(x: MetricInput) -> Tensor:
-    """The angles (n) of one image's valid pixels; none when it has none."""
+    """The angular errors (n) of one image's valid pixels; n may be 0."""
     return torch.cat([torch.zeros(0, dtype=torch.float64), *(angle(p, n, dim=0) for p, n in x.blocks())])
 
 
@@ -59,7 +59,7 @@ def _squares(x: MetricInput) -> float:
 
 
 def _percent(threshold: float, x: MetricInput) -> float:
-    """100 for each angle strictly below."""
+    """100 times the number of angles strictly below the threshold."""
     return 100.0 * count(x.cached(_angles) < threshold)
 
 
@@ -72,12 +72,12 @@ def _rmse(x: MetricInput) -> float:
 
 
 def _median(x: MetricInput) -> float:
-    """The median angle; of an even number, halfway between the middle two."""
+    """The median angle; the mean of the middle two for an even number."""
     return float(np.median(x.cached(_angles).numpy()))
 
 
 def _count_angles(x: MetricInput) -> Tensor:
-    """How many valid pixels have an angle in each bin of BIN degrees, then whether there is none."""
+    """Histogram of the angles with bins of BIN degrees, then 1 when there is no valid pixel."""
     bins = (x.cached(_angles) / BIN).long().clamp(max=_BINS - 1)
     return vector(torch.bincount(bins, minlength=_BINS), float(x.count == 0))
 
@@ -88,7 +88,7 @@ def _median_of_counts(total: Tensor) -> float:
     count = int(below[-1])
     if count == 0:
         return float("nan")
-    # The middle two (the same one twice, when their number is odd), each at the centre of its bin.
+    # The middle two ranks (equal for an odd number), each at the centre of its bin.
     ranks = torch.tensor([(count - 1) // 2, count // 2], dtype=torch.float64)
     bins = torch.searchsorted(below, ranks, right=True)
     return float(((bins + 0.5) * BIN).mean())
@@ -98,7 +98,7 @@ def _percent_name(threshold: float) -> str:
     return f"below_{threshold:g}"
 
 
-# Every pixel of the set weighs the same.
+# Pooled over all pixels of the set.
 NORMALS: dict[str, Metric] = {
     m.name: m
     for m in (
@@ -109,7 +109,7 @@ NORMALS: dict[str, Metric] = {
     )
 }
 
-# Every image weighs the same; the median is the mean of the images' medians.
+# Averaged over images; the median is the mean of the images' medians.
 NORMALS_BY_IMAGE: dict[str, Metric] = {
     m.name: m
     for m in (

@@ -1,4 +1,4 @@
-"""Many images: measured one after another, or in several processes, with the same sums to the last bit."""
+"""Measure many images one after another or in several processes; the sums are identical to the last bit."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from twofold.metrics.metric import Metric, measure_many, merge_sums
 
-# Prediction *b c h w, truth *b c h w, and where it is known *b 1 h w.
+# Prediction *b c h w, target *b c h w, valid *b 1 h w.
 Triple = tuple[Tensor, Tensor, Tensor]
 Loader = Callable[[Any], Triple]
-# Items on their way to each process: enough that none waits, few enough that memory is not the limit.
+# Submitted items per process: enough that no process is idle, few enough to bound memory.
 AHEAD = 4
 
 
 def as_tensors(item: Sequence[Tensor | np.ndarray]) -> Triple:
-    """Prediction, truth and mask as they are, arrays as tensors."""
+    """Prediction, target and mask as tensors."""
     p, d, v = (torch.as_tensor(x) for x in item)
     return p, d, v
 
@@ -32,25 +32,26 @@ def as_tensors(item: Sequence[Tensor | np.ndarray]) -> Triple:
 def measure_all(
     metrics: Iterable[Metric], items: Iterable[Any], load: Loader = as_tensors, processes: int = 0
 ) -> dict[str, Tensor]:
-    """The sums of what the metrics measure on all items, by name; none when there is no item.
+    """The metrics' sums over all items, by name; empty when there is no item.
 
-    Sums are taken in the order of the items, so they do not depend on the number of processes.
+    Sums are added in the order of the items, so they do not depend on the number of processes.
 
     Args:
-        metrics: of different names. For processes they have to be functions of a module (or partials of such); those
-            of this package are.
-        items: prediction, truth and mask each, or whatever `load` makes these of, such as paths.
-        load: called where the item is measured, so that files are read there too; a function of a module.
-        processes: 0 measures here. Otherwise so many are started, with one thread each; starting one takes seconds, so
-            it pays for slow metrics (HCE, weighted F) and many images. A program that asks for them needs the usual
+        metrics: metrics with distinct names. With processes they have to be picklable: module-level functions or
+            partials of them, like those of this package.
+        items: (prediction, target, valid) each, or any argument of `load`, such as paths.
+        load: item -> (prediction, target, valid), called in the process that measures the item; a module-level
+            function.
+        processes: worker processes with one thread each; 0 measures in this process. Starting one takes seconds, so it
+            is worthwhile for slow metrics (HCE, weighted F) on many images. The calling script needs
             ``if __name__ == "__main__":``.
 
     Raises:
-        ValueError: as of `Metric.measure`, or metrics or `load` cannot be sent to other processes.
+        ValueError: as for `Metric.measure`, or the metrics or `load` cannot be pickled.
     """
     one = partial(_measure, tuple(metrics), load)
     if processes > 0:
-        _check_sendable(one)
+        _check_picklable(one)
     total: dict[str, Tensor] = {}
     for sums in map(one, items) if processes <= 0 else _spread(one, items, processes):
         total = merge_sums(total, {name: torch.as_tensor(x) for name, x in sums.items()})
@@ -58,32 +59,32 @@ def measure_all(
 
 
 def _measure(metrics: tuple[Metric, ...], load: Loader, item: Any) -> dict[str, np.ndarray]:
-    # Arrays: a tensor sent between processes is a file handle each, and there are not many of those.
+    # numpy arrays: each tensor sent between processes takes a file descriptor.
     return {name: x.numpy() for name, x in measure_many(metrics, *load(item)).items()}
 
 
 def _spread(one: Callable, items: Iterable[Any], processes: int) -> Iterator[dict[str, np.ndarray]]:
-    """The parts in the order of the items, a few items ahead of the one that is waited for."""
-    # Not forked: threads of torch do not survive that.
+    """The sums in the order of the items, with a bounded number of items submitted in advance."""
+    # Spawn, because torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         rest = iter(items)
-        waiting = [pool.submit(one, _sendable(x)) for x in islice(rest, AHEAD * processes)]
-        while waiting:
-            yield waiting.pop(0).result()
-            waiting += [pool.submit(one, _sendable(x)) for x in islice(rest, 1)]
+        pending = [pool.submit(one, _to_arrays(x)) for x in islice(rest, AHEAD * processes)]
+        while pending:
+            yield pending.pop(0).result()
+            pending += [pool.submit(one, _to_arrays(x)) for x in islice(rest, 1)]
 
 
-def _check_sendable(one: Callable) -> None:
+def _check_picklable(one: Callable) -> None:
     try:
         pickle.dumps(one)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
-            f"a metric or loader cannot be sent to other processes ({error}); make it a function of a module"
+            f"a metric or loader cannot be pickled for other processes ({error}); make it a module-level function"
         ) from error
 
 
-def _sendable(item: Any) -> Any:
+def _to_arrays(item: Any) -> Any:
     if isinstance(item, list | tuple):
         return tuple(x.detach().cpu().numpy() if isinstance(x, Tensor) else x for x in item)
     return item

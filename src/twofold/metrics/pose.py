@@ -1,10 +1,10 @@
-"""Average precision of people's joints as COCO counts it (Lin et al. 2014; cocodataset.org, keypoint evaluation).
+"""COCO's average precision of keypoints (Lin et al. 2014; cocodataset.org, keypoint evaluation).
 
-Detections are ranked over the whole set, so nothing adds but the lists of detections: concatenate those of all shards,
-in any order, and score once. Points are in COCO's pixel coordinates.
+Detections are ranked over the whole set, so it is not computed from sums: concatenate the detections of all shards, in
+any order, and score once. Points are in COCO's pixel coordinates.
 
-The score of a person is part of the method: published tables use (score of the box) x (mean score of the joints above
-0.2), boxes of a detector, flips, and a suppression of near duplicates. Report yours beside the score.
+The score of a person is part of the method: published tables use (box score) x (mean score of the joints above 0.2),
+boxes of a detector, flip testing and OKS non-maximum suppression. Report which of these you use.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-# How far annotators stray, joint by joint, as a share of the root of the person's area: half the width of OKS.
+# COCO's per-joint standard deviations of annotators, as a fraction of the square root of the person's area.
 SIGMAS = (
     0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107, 0.087, 0.087,
     0.089, 0.089,
 )  # fmt: skip
-# COCO's order. M are people of 32^2 to 96^2 pixels, L larger ones; smaller ones count only in the others.
+# In COCO's order. M: people of 32^2 to 96^2 pixels, L: larger ones.
 STATISTICS = ("AP", "AP50", "AP75", "AP_M", "AP_L", "AR", "AR50", "AR75", "AR_M", "AR_L")
 
 
@@ -35,11 +35,11 @@ def oks(
     """Object keypoint similarity, in [0, 1]: the mean over labelled joints of exp(-e^2 / 2 area (2 sigma)^2).
 
     Args:
-        points: ``*b k 2``, x and y predicted.
-        truth: ``*b k 2``.
+        points: predicted x and y, ``*b k 2``.
+        truth: true x and y, ``*b k 2``.
         visible: ``*b k``, above 0 where the joint is labelled.
-        area: ``*b``, of the person's *segmentation* in square pixels, not of the box.
-        sigmas: k of them.
+        area: ``*b``, area of the person's *segmentation* in square pixels, not of the box.
+        sigmas: k standard deviations, see `SIGMAS`.
 
     Returns:
         ``*b``, float64; NaN where no joint is labelled.
@@ -53,13 +53,13 @@ def oks(
 
 
 def detection(image: int, points: Tensor, score: float, category: int = 1) -> dict[str, Any]:
-    """One person found, as COCO's results have it: points ``k 3``, x, y and a number that is not read."""
+    """One detected person in COCO's results format; points ``k 3``: x, y and a third number that COCO ignores."""
     flat = [float(x) for x in points.reshape(-1)]
     return {"image_id": image, "category_id": category, "keypoints": flat, "score": float(score)}
 
 
 def rescore(box: float, joints: Tensor, least: float = 0.2) -> float:
-    """The score of a box times the mean of its joints' scores above `least` (Xiao et al. 2018); 0 when none is."""
+    """Box score times the mean of the joint scores above `least` (Xiao et al. 2018); 0 when none is above."""
     sure = joints[joints > least]
     return box * float(sure.double().mean()) if len(sure) else 0.0
 
@@ -70,18 +70,18 @@ def keypoint_ap(
     sigmas: Sequence[float] = SIGMAS,
     backend: Literal["pycocotools", "faster-coco-eval"] = "pycocotools",
 ) -> dict[str, float]:
-    """The ten numbers of STATISTICS, in that order; NaN where no truth is of that size.
+    """COCO's ten keypoint scores (STATISTICS, in that order); NaN where no annotation has that size.
 
     Args:
-        truth: COCO's annotations (``images``, ``annotations``, ``categories``), or a file of them.
-        found: people, as `detection` gives them; the 20 highest scores of an image count.
-        sigmas: as many as there are joints.
+        truth: COCO annotations (``images``, ``annotations``, ``categories``), or their JSON file.
+        found: detections in the format of `detection`; the 20 highest scores of an image count.
+        sigmas: one standard deviation per joint.
         backend: the implementation to use; both agree.
 
     Raises:
-        ValueError: an annotation's id is below 1 or not its own, or a person was found in an image or of a
-            kind that the truth does not have, or has another number of joints, or a number that is not finite.
-        ImportError: with what to install, without the backend.
+        ValueError: an annotation's id is below 1 or duplicated, it has no area, or a detection has an unknown image or
+            category, another number of joints, or a number that is not finite.
+        ImportError: the backend is not installed.
     """
     annotations = json.loads(Path(truth).read_text()) if isinstance(truth, Path | str) else dict(truth)
     _check_truth(annotations)
@@ -117,13 +117,13 @@ def _empty_results(coco_class: Any, annotations: dict[str, Any]) -> Any:
 def _check_truth(annotations: Mapping[str, Any]) -> None:
     missing = [key for key in ("images", "annotations", "categories") if key not in annotations]
     if missing:
-        raise ValueError(f"the annotations have no {missing[0]!r}; this is not COCO's layout")
+        raise ValueError(f"the annotations have no {missing[0]!r}; expected COCO's format")
     seen: set[int] = set()
     for annotation in annotations["annotations"]:
         number = annotation["id"]
         if number < 1:
             # COCO uses id 0 for "unmatched", so such an annotation would never be matched.
-            raise ValueError(f"an annotation has the id {number}; COCO counts from 1: renumber them")
+            raise ValueError(f"an annotation has the id {number}; COCO ids start at 1: renumber them")
         if number in seen:
             raise ValueError(f"two annotations have the id {number}; renumber them")
         seen.add(number)
@@ -137,17 +137,19 @@ def _check_found(annotations: Mapping[str, Any], found: Sequence[Mapping[str, An
     for person in found:
         if person["image_id"] not in images:
             raise ValueError(
-                f"a person was found in image {person['image_id']}, which the truth does not have"
+                f"a detection has the image id {person['image_id']}, which is not in the annotations"
             )
         if person["category_id"] not in kinds:
             raise ValueError(
-                f"the category {person['category_id']} of a person found is not one of the truth"
+                f"a detection has the category {person['category_id']}, which is not in the annotations"
             )
         if len(person["keypoints"]) != 3 * joints:
-            raise ValueError(f"a person found has {len(person['keypoints'])} numbers, not 3 x {joints}")
+            raise ValueError(
+                f"a detection has {len(person['keypoints'])} keypoint numbers; expected 3 x {joints}"
+            )
         if not all(math.isfinite(x) for x in (*person["keypoints"], person["score"])):
             raise ValueError(
-                f"a person found in image {person['image_id']} has a number that is NaN or infinite"
+                f"a detection in image {person['image_id']} has a number that is NaN or infinite"
             )
 
 

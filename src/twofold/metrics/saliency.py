@@ -1,11 +1,11 @@
-"""Scores of dichotomous and salient object segmentation, as the tables of that field print them.
+"""Metrics of dichotomous and salient object segmentation, as published in that field.
 
 g is the true foreground (grey level above 128 of 255), p in [0, 1] the predicted foreground probability of a pixel.
-Published scores are computed on predictions that are min-max normalized image by image, so a map of the values 0.8 and
+Published scores are computed on predictions that are min-max normalized per image, so a map of the values 0.8 and
 0.2 has no error. Thresholds are the 256 grey levels, t / 255 for t = 0 .. 255; a pixel is foreground when p >= t / 255.
 
-A curve over thresholds adds over images like any other sum, so the maximum of a mean curve needs one pass. Pixels that
-are not valid do not count; for the scores that need an image (S, weighted F) they are correctly predicted background.
+Curves over thresholds are summed over images, so the maximum of a mean curve needs one pass. Invalid pixels do not
+count; S-measure and weighted F, which need a whole image, count them as correctly predicted background.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 from twofold.metrics.metric import Metric, MetricInput, mean_over_images, vector
 from twofold.metrics.structure import TINY, s_measure, weighted_f
 
-# Precision weighs more than recall: beta squared (Achanta et al. 2009).
+# beta squared of the F-score (Achanta et al. 2009): precision has more weight than recall.
 BETA2 = 0.3
 LEVELS = 256
-# Between the grey levels 128 and 129, so that the rounding of float32 decides nothing.
+# Between the grey levels 128 and 129, so that float32 rounding has no effect.
 FOREGROUND = 128.5 / 255
 
 # One image -> p (n) at its valid pixels.
@@ -30,18 +30,18 @@ Normalize = Callable[[MetricInput], Tensor]
 
 
 def saliency_metrics(minmax: bool = True) -> dict[str, Metric]:
-    """The scores by name; `minmax` normalizes each prediction to [0, 1] first, as published.
+    """The metrics by name; `minmax` normalizes each prediction to [0, 1] first, as published.
 
     max_f           maximum over thresholds of the images' mean F curve (PySODMetrics, Fan's toolbox)
     max_f_of_means  F of the mean precision and the mean recall, its maximum over thresholds (IS-Net)
-    max_f_by_image  mean of the images' own maxima: larger than the others (some papers on high resolution)
+    max_f_by_image  mean of each image's maximum: at least max_f (some papers on high resolution)
     mean_f          mean of F over thresholds and images
     adaptive_f      F at twice the mean of p, at most 1
     weighted_f      `structure.weighted_f`
     mae             mean of |p - g|
     s_measure       `structure.s_measure`
     mean_e, max_e, adaptive_e  `e_curve`, as for F. A perfect map of n pixels has n / (n - 1), more than 1.
-    cc              Pearson's correlation with the truth as it is; an image where one is constant has none: skipped
+    cc              Pearson correlation with the soft target; an image where either map is constant is skipped
 
     Measuring raises ValueError when a prediction that is not normalized has values outside [0, 1].
     """
@@ -82,14 +82,14 @@ def unnormalized(inputs: MetricInput) -> Tensor:
 
 
 def foreground(inputs: MetricInput) -> Tensor:
-    """Which valid pixels are of the true foreground, bool n."""
+    """True where a valid pixel belongs to the true foreground, bool n."""
     return inputs.d.flatten() > FOREGROUND
 
 
 def _dequantized(inputs: MetricInput) -> Tensor:
-    """p in float64, where a grey level k / 255 that was rounded to float32 is k / 255 again.
+    """p in float64; grey levels k / 255 that were rounded to float32 are restored.
 
-    Otherwise half of the levels would be a hair below their own threshold.
+    Otherwise half of the levels would be slightly below their own threshold.
     """
     p = inputs.p.flatten()
     if inputs.prediction.dtype == torch.float64:
@@ -109,8 +109,8 @@ def _checked(p: Tensor) -> Tensor:
 
 
 def _counts(normalize: Normalize, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
-    """True and false positives (256 each) at p >= t / 255, then the number of pixels in and out of g."""
-    # Truncated: the level of p is the largest t that it reaches.
+    """True and false positives (256 each) at p >= t / 255, then the number of pixels inside and outside g."""
+    # Truncated: the level of p is the largest t with p >= t / 255.
     level = (inputs.cached(normalize) * 255).long()
     g = inputs.cached(foreground)
     both = torch.bincount(level + LEVELS * g.long(), minlength=2 * LEVELS).double()
@@ -130,9 +130,9 @@ def _f_curve(counts: Callable[[MetricInput], tuple], inputs: MetricInput) -> Ten
 
 
 def f_score(precision: Tensor, recall: Tensor, beta2: float = BETA2) -> Tensor:
-    """The weighted harmonic mean of precision and recall; 0 where both are, NaN where they are."""
-    below = beta2 * precision + recall
-    return torch.where(below == 0, 0.0, (1 + beta2) * precision * recall / below)
+    """The weighted harmonic mean of precision and recall; 0 where both are 0, NaN where either is NaN."""
+    denominator = beta2 * precision + recall
+    return torch.where(denominator == 0, 0.0, (1 + beta2) * precision * recall / denominator)
 
 
 def _e_curve(counts: Callable[[MetricInput], tuple], inputs: MetricInput) -> Tensor:
@@ -140,17 +140,17 @@ def _e_curve(counts: Callable[[MetricInput], tuple], inputs: MetricInput) -> Ten
 
 
 def e_curve(true: Tensor, false: Tensor, inside: int, outside: int) -> Tensor:
-    """The enhanced-alignment measure (Fan et al. 2018) of binary maps, one for each entry.
+    """The enhanced-alignment measure (Fan et al. 2018) at each threshold, from counts.
 
     Args:
-        true: ``t``, true positives.
-        false: ``t``, false positives.
-        inside: foreground pixels of the truth.
-        outside: background pixels of the truth.
+        true: true positives, ``t``.
+        false: false positives, ``t``.
+        inside: number of true foreground pixels.
+        outside: number of true background pixels.
     """
     total = inside + outside
     predicted = true + false
-    # Over n - 1, as the authors' own program has it.
+    # Over n - 1, as in the authors' code.
     scale = 1 / (total - 1 + TINY)
     if inside == 0 or outside == 0:
         return (predicted if outside == 0 else total - predicted) * scale
@@ -165,7 +165,7 @@ def _aligned(a: Tensor, b: float) -> Tensor:
 
 
 def _curve(of: Callable[[MetricInput], Tensor], length: int, inputs: MetricInput) -> Tensor:
-    """[a curve, images, skipped]; curves add, threshold by threshold."""
+    """[curve, images, skipped]."""
     return vector(inputs.cached(of), 1, 0) if inputs.count else vector(torch.zeros(length), 0, 1)
 
 
@@ -190,7 +190,7 @@ def _mean(curve: Callable[[MetricInput], Tensor], inputs: MetricInput) -> Tensor
 
 
 def _at_twice_the_mean(normalize: Normalize, inputs: MetricInput) -> tuple[Tensor, Tensor, int, int]:
-    """The same as `_counts`, at the one threshold."""
+    """`_counts` at one threshold, twice the mean of p (at most 1)."""
     p, g = inputs.cached(normalize), inputs.cached(foreground)
     predicted = p >= min(2 * float(p.mean()), 1.0)
     true, inside = (predicted & g).sum().double(), int(g.sum())

@@ -1,6 +1,6 @@
-"""Scores of class ids. What adds is the confusion matrix, so classes are scored over all images together.
+"""Metrics of class ids, computed from the confusion matrix of all images (Everingham et al. 2015; Cordts et al. 2016).
 
-As published (Everingham et al. 2015; Cordts et al. 2016): a class that few pixels have weighs as much as any other.
+Averages over classes are unweighted: rare classes count as much as frequent ones.
 """
 
 from __future__ import annotations
@@ -20,44 +20,43 @@ Absent = Literal["skip", "zero"]
 def semantic_metrics(
     classes: int, ignore: tuple[int, ...] = (), absent: Absent = "skip", needs: tuple[int, ...] = ()
 ) -> dict[str, Metric]:
-    """The scores of maps of ids from 0 to ``classes - 1``, by name; pixels whose true id is in ``ignore`` do not count.
+    """The metrics of class id maps, by name.
 
-    miou       intersection over union of each class that is true or predicted anywhere, then the mean
-    accuracy   share of the pixels
-    mean_accuracy  share of each class's pixels, then the mean over the classes that are true anywhere
+    miou           intersection over union, averaged over the classes that occur in targets or predictions
+    accuracy       share of correctly classified pixels
+    mean_accuracy  share of correctly classified pixels of each class, averaged over the classes that occur in targets
 
     Args:
-        classes: how many there are.
-        ignore: true ids that do not count.
-        absent: whether a class that is neither true nor predicted anywhere is left out of ``miou`` (``skip``, as
-            mmsegmentation has it) or counts as 0 (``zero``: the ADE20K development kit, InvPT, TaskPrompter).
-        needs: ids of which a true one must be somewhere in an image for it to count; any image does when empty.
+        classes: number of classes; ids are 0 to ``classes - 1``.
+        ignore: true ids whose pixels do not count.
+        absent: how ``miou`` treats a class that occurs nowhere: ``skip`` (mmsegmentation) excludes it from the mean,
+            ``zero`` (the ADE20K development kit, InvPT, TaskPrompter) counts it as 0.
+        needs: an image counts only if its target contains one of these ids; empty for all images.
 
-    Measuring raises ValueError for an id that is no class, or not a whole number.
+    Measuring raises ValueError for an id that is not a class.
     """
     count = partial(_count, classes, ignore, needs)
     scores = {"miou": partial(_miou, absent), "accuracy": _accuracy, "mean_accuracy": _mean_accuracy}
-    return {name: Metric(name, "", "higher", count, how) for name, how in scores.items()}
+    return {name: Metric(name, "", "higher", count, compute) for name, compute in scores.items()}
 
 
 def parsing_metrics(parts: int = 6, ignore: tuple[int, ...] = (255,)) -> dict[str, Metric]:
-    """The scores of body parts 1 to `parts` and the background, 0 (PASCAL-Person-Part, Chen et al. 2014).
+    """`semantic_metrics` of body parts 1 to `parts` and background 0 (PASCAL-Person-Part, Chen et al. 2014).
 
-    Images that show no part do not count, so background is scored only where there are people (as multi-task
-    benchmarks have it); they are among the skipped.
+    Images whose target contains no part are skipped, as in multi-task benchmarks.
     """
     return semantic_metrics(parts + 1, ignore, needs=tuple(range(1, parts + 1)))
 
 
 def iou_by_class(total: Tensor) -> Tensor:
-    """The intersection over union of each class, from the sum of any metric here; NaN for a class that is nowhere."""
+    """Intersection over union of each class, from the sums of any metric here; NaN for a class that occurs nowhere."""
     confusion = _confusion(total)
     right = confusion.diagonal()
     return right / (confusion.sum(0) + confusion.sum(1) - right)
 
 
 def _count(classes: int, ignore: tuple[int, ...], needs: tuple[int, ...], inputs: MetricInput) -> Tensor:
-    """The confusion matrix of one image, row by row, then whether nothing of it counts."""
+    """The flattened confusion matrix of one image, then 1 when none of its pixels counts."""
     predicted, true = inputs.p.flatten(), inputs.d.flatten()
     for unknown in ignore:
         keep = true != unknown
@@ -87,7 +86,7 @@ def _mean_accuracy(total: Tensor) -> float:
 
 
 def _confusion(total: Tensor) -> Tensor:
-    """How many pixels of class (row) were predicted to be of class (column)."""
+    """Number of pixels of true class (row) that were predicted as class (column)."""
     classes = math.isqrt(len(total) - 1)
     return total[:-1].reshape(classes, classes)
 

@@ -1,4 +1,4 @@
-"""Scores of a mask that weigh errors by where they are: S-measure and weighted F.
+"""Metrics of a mask that depend on the location of errors: S-measure and weighted F.
 
 g is the true foreground (bool h w) and p, in [0, 1], the predicted foreground probability (float64 h w).
 """
@@ -13,19 +13,18 @@ from numpy.typing import NDArray
 Map = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Keeps a quotient of nothing from being undefined, as the published code does.
+# Added to denominators, as in the published code.
 TINY = float(np.spacing(1))
-# Weighted F: errors are smoothed by a Gaussian of this reach and width, and a false alarm weighs up to twice as much
-# as a miss, halfway there this far from the foreground (all in pixels).
+# Weighted F, in pixels: radius and width of the Gaussian that smooths errors; distance from the foreground at which the
+# weight of a false positive is 1.5. It grows from 1 at the foreground to 2.
 REACH, WIDTH = 3, 5.0
 HALFWAY = 5.0
 
 
 def s_measure(p: Map, g: Mask, alpha: float = 0.5) -> float:
-    """Structural similarity of object and regions (Fan et al. 2017), in [0, 1].
+    """S-measure (Fan et al. 2017), in [0, 1]: alpha * object similarity + (1 - alpha) * region similarity.
 
-    `alpha` weighs the object against the regions. Where the truth has no foreground, or nothing else, it is
-    the mean of 1 - p, or of p.
+    It is the mean of 1 - p when the target has no foreground, and the mean of p when it has no background.
     """
     share = g.mean()
     if share == 0:
@@ -37,13 +36,13 @@ def s_measure(p: Map, g: Mask, alpha: float = 0.5) -> float:
 
 
 def _object_similarity(x: Map) -> float:
-    """How near the numbers (n) are to 1, and to each other."""
+    """Object similarity of values (n): 2 m / (m^2 + 1 + standard deviation), m their mean."""
     m, spread = x.mean(), x.std(ddof=1) if x.size > 1 else 0.0
     return 2 * m / (m * m + 1 + spread + TINY)
 
 
 def _region_similarity(p: Map, g: Mask) -> float:
-    """The similarity of the four blocks around the foreground's centre, each weighing as its area."""
+    """Area-weighted mean similarity of the four blocks that meet at the foreground's centroid."""
     height, width = g.shape
     row = _centroid(g.sum(1))
     column = _centroid(g.sum(0))
@@ -51,19 +50,19 @@ def _region_similarity(p: Map, g: Mask) -> float:
     for rows in (slice(0, row), slice(row, height)):
         for columns in (slice(0, column), slice(column, width)):
             block = p[rows, columns]
-            # A block of no pixels has no similarity and no weight; the published code makes the score NaN.
+            # Skip empty blocks; the published code returns NaN.
             if block.size:
                 total += block.size / g.size * _similarity(block, g[rows, columns].astype(np.float64))
     return total
 
 
 def _centroid(counts: NDArray) -> int:
-    """One past the mean row (or column) of the foreground, halves to even as numpy rounds."""
+    """One past the mean row (or column) of the foreground, rounded half to even."""
     return int(np.round((np.arange(len(counts)) * counts).sum() / counts.sum())) + 1
 
 
 def _similarity(p: Map, g: Map) -> float:
-    """SSIM of two blocks without its constants; 1 when neither varies or both are 0."""
+    """SSIM of two blocks without its constants; 1 when both are constant or both are 0."""
     mean_p, mean_g = p.mean(), g.mean()
     freedom = p.size - 1 + TINY
     centred_p, centred_g = p - mean_p, g - mean_g
@@ -76,10 +75,10 @@ def _similarity(p: Map, g: Map) -> float:
 
 
 def weighted_f(p: Map, g: Mask) -> float:
-    """F with errors weighed by where they are (Margolin et al. 2014), beta = 1; 0 where there is no true foreground.
+    """Weighted F (Margolin et al. 2014), beta = 1; 0 when there is no true foreground.
 
-    An error inside the foreground counts less when its surroundings are right; one outside counts more
-    the farther it is from the foreground. Images smaller than 7 pixels suffer from the padding with zeros.
+    An error inside the foreground counts less when its neighbours are correct; one outside counts more the farther
+    it is from the foreground. Zero padding distorts the score of images smaller than 7 pixels.
     """
     from scipy.ndimage import correlate1d, distance_transform_edt
 

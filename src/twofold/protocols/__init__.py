@@ -1,4 +1,4 @@
-"""Protocols: how a prediction is computed, the input of training and the inference side by side in one class."""
+"""Protocols: how a prediction is computed; each class prepares training inputs and runs inference."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from .one_step import OneStep
 
 
 def reason(error: ValueError) -> str:
-    """What is wrong with a protocol's settings, in one line, without pydantic's own header."""
+    """One-line message of a protocol's validation error, without pydantic's header."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         where = ".".join(str(x) for x in first["loc"])

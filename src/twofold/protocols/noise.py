@@ -1,4 +1,4 @@
-"""Noise: how much at which time step, and of which kind."""
+"""Noise schedules as settings, and multi-resolution noise."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Strategy = Literal["original", "every_layer", "power_of_two", "random_step"]
 
 @checked(frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 class Noise:
-    """A noise schedule as a value: 1000 time steps (or ``steps``) of betas from ``start`` to ``end``.
+    """Settings of a noise schedule with ``steps`` betas from ``start`` to ``end``.
 
     Attributes:
         start: first beta (Stable Diffusion: 0.00085).
-        end: last beta (Stable Diffusion: 0.012); ``start = end = 1`` is GenPercept's: nothing but the image is left.
+        end: last beta (Stable Diffusion: 0.012). GenPercept has ``start = end = 1``: alpha is 0 at every time step.
         family: ``scaled_linear`` is linear in the square root, ``power`` in the ``exponent``-th root.
         exponent: of ``power``.
         zero_snr: rescaled so that the last step is pure noise (Lin et al. 2024).
         prediction_type: of the network.
-        set_alpha_to_one: whether the last step leads to the clean latent, or to the level of the first time step.
+        set_alpha_to_one: whether sampling ends at the clean latent, or at the noise level of the first time step.
         steps: training time steps.
     """
 
@@ -42,7 +42,7 @@ class Noise:
 
     @property
     def schedule(self) -> Schedule:
-        """The schedule with its table."""
+        """The `Schedule` with these settings."""
         return _schedule(self)
 
 
@@ -69,21 +69,21 @@ def multi_resolution(
     strategy: Strategy = "original",
     levels: int = 10,
 ) -> Tensor:
-    """Gaussian noise with coarser noise added, and unit variance again (Kasiopy 2023; used by Marigold's training).
+    """Sum of Gaussian noise at several resolutions, rescaled to unit variance (Kasiopy 2023; Marigold's training).
 
     Args:
         noise: ``b c h w`` standard normal, the finest level.
-        rng: of the coarser levels.
-        strength: k; level i weighs k**i. ``b`` of them where it is annealed: Marigold's is ``0.9 * t / T``.
-        strategy: how a level's size follows from the one before: ``original`` divides it by r**i with r drawn from
-            [2, 4], so that it falls faster and faster; ``power_of_two`` does so with r = 2; ``random_step`` divides
-            by a new r each time; ``every_layer`` by 2.
-        levels: at most.
+        rng: generator of the coarser levels.
+        strength: k, where level i has weight k**i; one value, or ``b`` annealed ones (Marigold: ``0.9 * t / T``).
+        strategy: how the size of level i follows from that of level i - 1: ``original`` divides it by r**i with r drawn
+            from [2, 4] at each level, ``power_of_two`` by 2**i, ``random_step`` by an r drawn at each level,
+            ``every_layer`` by 2.
+        levels: maximal number of levels.
 
     Returns:
-        ``b c h w``, divided by the standard deviation of the whole tensor. The originals call this with a micro-batch,
-        so that r and the deviation are shared by its examples, whose own deviations then differ (by strength:
-        0.92 to 1.14); training here calls it with one example, which has unit deviation whatever is beside it.
+        ``b c h w``, divided by the standard deviation of the whole tensor. The original codes call this with a
+        micro-batch, whose examples share r and the deviation, so that their own deviations differ (0.92 to 1.14,
+        depending on strength). Training here calls it with one example at a time, which has unit deviation.
     """
     b, c, h, w = noise.shape
     weight = torch.as_tensor(strength, dtype=noise.dtype, device=noise.device).reshape(-1, 1, 1, 1)

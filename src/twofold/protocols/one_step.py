@@ -22,7 +22,7 @@ class OneStep:
     one. The input does not depend on the labels, so an invalid label cannot leak into it.
 
     Attributes:
-        timestep: the time step of the network (GenPercept 1, Lotus 999).
+        timestep: the time step passed to the network (GenPercept 1, Lotus 999).
         prediction_type: ``v`` (GenPercept) or ``x0`` (Lotus).
         condition: ``replace``: the input is the image latent; ``concat``: image latent and state, on channels.
         start: the state of ``concat``: ``gaussian`` (Lotus-G) or ``zeros``.
@@ -80,13 +80,13 @@ class OneStep:
         return ModelInput(torch.cat([image, state], 1), t, state, zero, zero + 1, self.prediction_type)
 
     def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> ModelInput:
-        """The network's input in training, for latents ``b z h w`` of image and target."""
+        """The network's training input for image and target latents ``b z h w``."""
         t = torch.full((len(image),), self.timestep)
         if self.train_timesteps == "random":
             t = torch.randint(schedule.steps, (len(image),), generator=rng)
         return self._input(image, t.to(image.device), rng, schedule)
 
     def sample(self, denoise: DenoiseFn, image: Tensor, rng: Rngs, schedule: Schedule) -> DenoiserOutput:
-        """The prediction for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
+        """The prediction for image latents ``b z h w``; ``rng`` is one generator, or one per image."""
         t = torch.full((len(image),), self.timestep, device=image.device)
         return denoise(self._input(image, t, rng, schedule))

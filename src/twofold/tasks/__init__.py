@@ -43,11 +43,11 @@ _CLASS_TASKS: dict[str, tuple[Callable[..., Task], str]] = {
 
 
 def get_task(name: str, trusted: bool = True) -> Task:
-    """A task by its name in recipes, checkpoints and commands.
+    """The task of a name from a recipe, checkpoint or command.
 
     Args:
-        name: one of `TASKS`; a task of classes with other classes in brackets, their number or their names by id:
-            ``semantic[21]``, ``semantic_logits[background,person]``; or ``package.module:object``.
+        name: one of `TASKS`; a semantic task with other classes in brackets, as a number or as names in the order of
+            their ids: ``semantic[21]``, ``semantic_logits[background,person]``; or ``package.module:object``.
         trusted: whether the user passed the name; a name from a file imports no module, see `named_code`.
 
     Raises:

@@ -16,7 +16,7 @@ from .task import Task
 
 
 def encode(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Heatmaps ``b k h w`` are encoded as they are, 0 where invalid, -1 where not labelled; the mask is ``valid``."""
+    """Heatmaps ``b k h w`` unchanged: 0 where invalid, -1 where not labelled; the mask is ``valid``."""
     return torch.where(valid, target, 0.0), valid
 
 

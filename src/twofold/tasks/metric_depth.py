@@ -32,7 +32,7 @@ def encode(metres: Tensor, valid: Tensor, limit: float) -> tuple[Tensor, Tensor]
 
 
 def align(prediction: Tensor, target: Tensor, valid: Tensor, limit: float) -> Tensor:
-    """A map in metres, at least a millimetre; nothing is fitted to the target."""
+    """A map in metres, at least 1 mm; no scale or shift is fitted."""
     return (prediction * limit).clamp(min=1e-3)
 
 

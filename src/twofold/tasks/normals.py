@@ -1,4 +1,4 @@
-"""Surface normals: unit vectors in the frame RUB (x right, y up, z to the viewer), encoded as they are."""
+"""Surface normals: unit vectors in the frame RUB (x right, y up, z to the viewer), encoded without scaling."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .task import Task
 
 
 def encode(normals: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Unit vectors ``b 3 h w`` as they are, 0 where invalid; the mask is ``valid``."""
+    """Unit vectors ``b 3 h w`` unchanged, 0 where invalid; the mask is ``valid``."""
     return torch.where(valid, normals, torch.zeros_like(normals)), valid
 
 

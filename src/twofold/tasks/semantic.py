@@ -102,7 +102,7 @@ def semantic_logits_task(
 def encode_ids(
     ids: Tensor, valid: Tensor, classes: int, ignore: tuple[int, ...] = ()
 ) -> tuple[Tensor, Tensor]:
-    """Encode ids as they are, 0 where they are not trained on.
+    """Ids unchanged, 0 where they are not trained on.
 
     Args:
         ids: ``b 1 h w``, whole numbers of any dtype.
@@ -136,12 +136,12 @@ def encode(ids: Tensor, valid: Tensor, classes: int, ignore: tuple[int, ...] = (
 
 
 def decode(encoded: Tensor, classes: int) -> Tensor:
-    """Colours ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest class colour; of two as near, the lower."""
+    """Colours ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest class colour; ties go to the lower id."""
     return _squares(encoded.float(), classes).argmin(1, keepdim=True).float()
 
 
 def decode_logits(logits: Tensor) -> Tensor:
-    """Logits ``b n h w`` to the id ``b 1 h w`` float32 of the largest; of two as large, the lower."""
+    """Logits ``b n h w`` to the id ``b 1 h w`` float32 of the largest; ties go to the lower id."""
     return logits.argmax(1, keepdim=True).float()
 
 
@@ -166,7 +166,7 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
 
 
 def vote(members: Tensor) -> Merged:
-    """Per pixel the id that most members have; of several, that of the earliest member.
+    """Majority vote per pixel; ties go to the id of the earliest member.
 
     Args:
         members: ``n 1 h w`` ids, n at least 1.
@@ -185,7 +185,7 @@ def vote(members: Tensor) -> Merged:
 
 
 def show(ids: Tensor, classes: int) -> Tensor:
-    """Ids ``*b 1 h w`` in the colours of the palette, ``*b 3 h w`` in [0, 1]; what is no id is grey."""
+    """Ids ``*b 1 h w`` in the colours of the palette, ``*b 3 h w`` in [0, 1]; values that are no class id are grey."""
     known = (ids >= 0) & (ids < classes)
     colors = palette(classes).to(ids.device)
     return torch.where(known, colors[torch.where(known, ids, 0).squeeze(-3).long()].movedim(-1, -3), UNKNOWN)

@@ -16,7 +16,7 @@ from .task import Task
 
 
 def encode(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """An image ``b 3 h w`` as of any image task; heatmaps of one person ``b 17 h w`` are drawn first."""
+    """Encode an image ``b 3 h w`` as for any image task; heatmaps of one person ``b 17 h w`` are drawn first."""
     if target.shape[1] == len(JOINTS):
         found = peaks(target)
         labelled = target.flatten(2).amax(-1) > 0

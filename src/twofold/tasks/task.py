@@ -29,18 +29,18 @@ class Task:
     Attributes:
         name: of the task, and of its target unless ``target_key`` is set.
         channels: of a map.
-        unit: of a map, in words.
+        unit: of a map, as text.
         space: what a map's values are; recorded with every prediction.
         frame: of a map of unit vectors; None for other maps.
         prompt: the default text condition.
-        encode: (target, valid) -> (encoded target, mask of where it is trained on).
+        encode: (target, valid) -> (encoded target, mask of the pixels that are trained on).
         decode: encoded map -> map.
         losses: by name, (prediction, target, mask) -> scalar; their sum by ``weights`` is the pixel loss.
         weights: of the losses.
         flip: map or target -> that of the mirrored image.
         distance: (map, map) -> ``b 1 h w`` disagreement.
         merge: ``n c h w`` several maps of one image -> one map with its uncertainty.
-        show: map ``c h w`` -> preview image ``3 h w`` in [0, 1]; pixel by pixel.
+        show: map ``c h w`` -> preview image ``3 h w`` in [0, 1], pixel-wise.
         align: (map, target, valid) of one image -> the map as the metrics compare it.
         metrics: computed on aligned maps.
         target_key: name of the target in a sample, if it is not the task's name.
@@ -109,13 +109,13 @@ class Task:
         weights: Mapping[str, float] | None = None,
         image: Tensor | None = None,
     ) -> Tensor:
-        """The sum of this task's losses on encoded targets, by ``weights`` or by its own.
+        """Weighted sum of this task's losses on encoded targets.
 
         Args:
             pred: the network's output, ``b c h w``.
             target: the encoded target.
             mask: ``b 1 h w`` bool, where the target is valid.
-            weights: by name of the loss; the task's own when None.
+            weights: weight by name of the loss; None for the task's default weights.
             image: ``b 3 h w`` in [0, 1], for `image_losses`; no default loss needs it.
 
         Raises:
