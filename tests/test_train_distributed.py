@@ -25,7 +25,7 @@ from twofold.train import (
     ValidationConfig,
     track,
 )
-from twofold.train.distributed import DistributedContext
+from twofold.train.distributed import DistributedContext, buckets
 from twofold.train.loop import train
 from twofold.train.run import run_recipe
 
@@ -174,6 +174,19 @@ def test_one_process_writes_what_both_have_found(runs):
     assert [json.loads(line)["sample"] for line in listed] == ["balls/ball-3"]
     lines = (runs / "runs" / "two" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [2, 3], "those with a validation, and once"
+
+
+def test_gradients_are_summed_in_buckets_to_the_same_bits(runs):
+    """Of several types and layouts, one of which only one of the processes has, and one that none has."""
+    assert [s["sums"] for s in seen(runs)] == [{"equal": True, "none": True}] * 2
+
+
+def test_a_bucket_holds_tensors_of_one_type_up_to_its_size():
+    sizes = [4, 4, 4, 40, 4, 4]
+    tensors = [torch.zeros(n, dtype=torch.float64 if i == 5 else torch.float32) for i, n in enumerate(sizes)]
+    found = buckets(tensors, 32)
+    assert [[t.numel() for t in bucket] for bucket in found] == [[4, 4], [4], [40], [4], [4]]
+    assert [id(t) for bucket in found for t in bucket] == [id(t) for t in tensors]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused_before_anything_is_encoded(tmp_path, tiny_model):

@@ -1,24 +1,26 @@
 """The processes that train together, one a device, each with its share of every batch.
 
-Gradients are summed here, not by a wrapper around the network: a batch may teach one process what it does not teach
-another, and then the networks in them differ in which of their weights were asked.
+Gradients are summed here after the last backward pass of a step, in buckets, and not by `DistributedDataParallel`
+during it: a step has as many passes as its batch has groups and micro-batches. These differ between processes, and so
+do the parameters that get a gradient.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Literal
 
 import torch
 from accelerate import Accelerator, InitProcessGroupKwargs
-from torch import nn
+from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # The others wait while the first validates or saves, or encodes what is left; a process that dies ends all at once.
 PATIENCE = timedelta(hours=24)
+BUCKET = 25 << 20  # bytes of gradients in one message, as in `DistributedDataParallel`
 
 
 class DistributedContext:
@@ -63,19 +65,25 @@ class DistributedContext:
         return range(self.rank * each, (self.rank + 1) * each)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by the sum over processes. One that no process has stays away, as in one process."""
+        """Replace every gradient by the sum over processes. One that no process has stays None, as in one process."""
         if self.size == 1:
             return
         learned = list(parameters)
-        asked = torch.tensor([p.grad is not None for p in learned], dtype=torch.int32, device=self.device)
-        torch.distributed.all_reduce(asked)
-        waiting = []
-        for parameter in (p for p, processes in zip(learned, asked.tolist(), strict=True) if processes):
+        has = torch.tensor([p.grad is not None for p in learned], dtype=torch.int32, device=self.device)
+        torch.distributed.all_reduce(has)
+        gradients = []
+        for parameter in (p for p, processes in zip(learned, has.tolist(), strict=True) if processes):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-            waiting.append(torch.distributed.all_reduce(parameter.grad, async_op=True))
-        for work in waiting:
+            gradients.append(parameter.grad)
+        waiting = []
+        for bucket in buckets(gradients, BUCKET):
+            flat = torch.cat([gradient.flatten() for gradient in bucket])
+            waiting.append((bucket, flat, torch.distributed.all_reduce(flat, async_op=True)))
+        for bucket, flat, work in waiting:
             work.wait()
+            for gradient, total in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+                gradient.copy_(total.view_as(gradient))
 
     def all_gather_dict(self, found: Mapping[int, str]) -> dict[int, str]:
         """What all processes have found, in one; they wait for each other."""
@@ -111,3 +119,16 @@ class DistributedContext:
     def scaler(self, name: Precision) -> torch.amp.GradScaler:
         """Scales losses where small gradients would vanish: for fp16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=name == "fp16")
+
+
+def buckets(tensors: Sequence[Tensor], size: int) -> list[list[Tensor]]:
+    """Consecutive tensors of one type, of at most ``size`` bytes together or one alone."""
+    found: list[list[Tensor]] = []
+    left = 0
+    for tensor in tensors:
+        if not found or tensor.nbytes > left or found[-1][0].dtype != tensor.dtype:
+            found.append([])
+            left = size
+        found[-1].append(tensor)
+        left -= tensor.nbytes
+    return found
