@@ -89,7 +89,8 @@ def test_help_lists_own_options_first_then_the_groups(capsys: pytest.CaptureFixt
     assert run(["predict", "--help"]) == 0
     text = capsys.readouterr().out
     titles = [line[:-1] for line in text.splitlines() if line.endswith(":") and line[0] != " "]
-    assert titles == ["Arguments", "Options", "Model", "Inference", "Device and precision", "General"]
+    groups = ["Model", "Inference", "Device and precision", "Output", "General"]
+    assert titles == ["Arguments", "Options", *groups]
     general = text.partition("\nGeneral:")[2]
     assert all(flag in general for flag in ("--max-pixels", "--json", "--quiet", "--verbose", "--help"))
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from twofold.predict.base import BasePredictor
 from twofold.predict.batching import ImageBatch
-from twofold.predict.files import Job, OutputError, predict_files
+from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import Ledger, LedgerError
+from twofold.predict.results import OutputError
 from twofold.tasks import TASKS
 
 

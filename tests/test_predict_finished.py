@@ -20,8 +20,8 @@ def devices(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     open_predictors = command.open_predictors
 
-    def recorded(options: Any, task: str, device: str, *more: Any) -> Any:
-        predictors = open_predictors(options, task, device, *more)
+    def recorded(*options: Any) -> Any:
+        predictors, device = open_predictors(*options), options[-1]
         found.append(device)
         for predictor in predictors.values():
             assert {p.device.type for p in predictor.parameters()} == {device}

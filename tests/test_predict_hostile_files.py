@@ -21,9 +21,10 @@ from twofold.io import UnsafeNameError
 from twofold.io.atomic import host_name
 from twofold.predict.base import BasePredictor
 from twofold.predict.batching import ImageBatch
-from twofold.predict.files import OutputError, predict_files
+from twofold.predict.files import predict_files
 from twofold.predict.inputs import Input, Problem, find_inputs
 from twofold.predict.ledger import LedgerError
+from twofold.predict.results import OutputError
 from twofold.tasks import TASKS
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="such names and links are not possible there")

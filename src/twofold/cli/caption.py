@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from twofold.cli.console import OK, SOME_FAILED, print_error, print_json, print_line, with_progress
-from twofold.cli.options import DeviceOptions
+from twofold.cli.console import OK, SOME_FAILED, counted, print_line, print_rows
+from twofold.cli.model import DeviceOptions
 
 
 def caption(
@@ -32,13 +31,9 @@ def caption(
     from twofold.data import Folder
     from twofold.generate.caption_folder import caption_folder
 
-    total, counts = len(Folder(folder, targets=())), Counter[str]()
+    total = len(Folder(folder, targets=()))
     events = caption_folder(folder, captioner, device.resolve(), batch, overwrite)
-    for event in with_progress(events, total, "caption"):
-        counts[event["status"]] += 1
-        print_json(event)
-        if event["status"] == "failed":
-            print_error(event["error"])
-    words = ("captioned", "kept", "failed")
-    print_line(f"{', '.join(f'{counts[w]} {w}' for w in words if counts[w])}: {folder}/metadata.jsonl")
+    counts = print_rows(events, total, "caption", lambda event: "")
+    words = counted(counts, {"captioned": "captioned", "kept": "kept", "failed": "failed"})
+    print_line(f"{words}: {folder}/metadata.jsonl")
     return SOME_FAILED if counts["failed"] else OK

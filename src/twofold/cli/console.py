@@ -7,7 +7,8 @@ import os
 import sys
 import sysconfig
 import warnings
-from collections.abc import Generator, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -148,6 +149,33 @@ def with_progress(records: Iterable[Any], total: int, what: str) -> Iterator[Any
 
     # `print_result` writes above the bar.
     yield from tqdm(records, total=total, desc=escape(what), unit="", file=sys.stderr, leave=False)
+
+
+def print_rows(
+    rows: Iterable[dict[str, Any]], total: int, what: str, describe: Callable[[dict[str, Any]], str]
+) -> Counter[str]:
+    """Prints each row as it comes, and returns how many have each ``status``.
+
+    Args:
+        rows: with ``status``, and ``error`` where it is ``failed``; errors are on standard error in any case.
+        total: how many rows there will be, for a progress bar.
+        what: title of the progress bar.
+        describe: the line of a row that has not failed, or "" for none.
+    """
+    counts: Counter[str] = Counter()
+    for row in with_progress(rows, total, what):
+        counts[row["status"]] += 1
+        print_json(row)
+        if row["status"] == "failed":
+            print_error(row["error"])
+        elif line := describe(row):
+            print_line(line)
+    return counts
+
+
+def counted(counts: Mapping[str, int], words: Mapping[str, str]) -> str:
+    """How many rows have each status: ``3 predicted, 1 failed``; ``words`` has a word for each status."""
+    return ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts.get(status))
 
 
 def parse_size_pair(text: str) -> tuple[int, int]:

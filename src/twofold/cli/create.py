@@ -10,30 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from twofold.cli.command import OptionGroup
-from twofold.cli.console import (
-    OK,
-    SOME_FAILED,
-    CommandError,
-    print_error,
-    print_json,
-    print_line,
-    with_progress,
-)
-from twofold.cli.options import (
-    GeneratorOptions,
-    RuntimeOptions,
-    SampleCreationOptions,
-    ShardText,
-    SyntheticLabelOptions,
-    choice,
-    parse_shard,
-)
+from twofold.cli.console import OK, SOME_FAILED, CommandError, counted, print_line, print_rows
+from twofold.cli.generation import SampleCreationOptions, SyntheticLabelOptions, creation_settings
+from twofold.cli.model import GeneratorOptions, RuntimeOptions
+from twofold.cli.options import ShardText, choice, parse_shard
 from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model
     from twofold.data.folder import Folder
     from twofold.generate import SyntheticDataGenerator
+    from twofold.generate.folder import CreationOptions
+    from twofold.io import Shard
 
 
 @dataclass(frozen=True)
@@ -51,14 +39,13 @@ class SourceOptions(OptionGroup):
         choice("--select", ("even", "random"), "Which: evenly spaced, or random, as in a recipe's source."),
     ] = "even"
     select_seed: Annotated[int, typer.Option(min=0, help="Seed of a random selection.")] = 0
-    shard: ShardText = "1/1"
 
 
 @dataclass(frozen=True)
-class FurtherOutput(OptionGroup):
+class OutputOptions(OptionGroup):
     """What is written besides the data folder."""
 
-    title: ClassVar[str] = "Further output"
+    title: ClassVar[str] = "Output"
     sheet: Annotated[
         Path | None, typer.Option(metavar="PNG", help="Also write a contact sheet of the first sources.")
     ] = None
@@ -70,6 +57,17 @@ class FurtherOutput(OptionGroup):
             "'official' also writes nyu_nyu_T600/train/{img,norm,caption}, in 8 bits.",
         ),
     ] = ""
+
+
+@dataclass(frozen=True)
+class WorkOptions(OptionGroup):
+    """How the work is done and shared."""
+
+    title: ClassVar[str] = "Work"
+    batch: Annotated[
+        int, typer.Option(min=0, help="Samples generated together; 0: 4 on a CPU, 8 on a GPU.")
+    ] = 0
+    shard: ShardText = "1/1"
 
 
 def create(
@@ -85,7 +83,8 @@ def create(
     labels: SyntheticLabelOptions,
     model: GeneratorOptions,
     runtime: RuntimeOptions,
-    further: FurtherOutput,
+    work: WorkOptions,
+    output: OutputOptions,
     task: Annotated[
         str,
         typer.Option(
@@ -99,96 +98,74 @@ def create(
     scoring: Annotated[
         str, choice("--scoring", ("all", "cheap"), "Scores: all, or those without further forward passes.")
     ] = "all",
-    batch: Annotated[
-        int, typer.Option(min=0, help="Samples generated together; 0: 4 on a CPU, 8 on a GPU.")
-    ] = 0,
 ) -> int:
     """Create labelled images: each source image is partially noised and denoised, then labelled by the model.
 
     Every sample's row has its source, settings and scores. Run again after a kill, the command does what is left;
     several processes may share it by --shard.
     """
-    strengths, part = _strengths(strength), parse_shard(sources.shard)
+    strengths = _strengths(strength)
     settings = creation_settings(strengths[0], sampling, labels, scoring)
     if labels.captioner:
         refuse_unused("with --captioner", "template")
     if sources.select != "random":
         refuse_unused("without --select random", "select_seed")
-    if not data.is_dir():
-        raise CommandError(f"{data} is not a folder; pass a data folder")
-    if out.resolve() == data.resolve():
-        raise CommandError(f"--out {out} is the folder of the sources; choose another")
-    from twofold.generate.folder import CreationOptions, create_samples
+    batch = work.batch or (8 if runtime.resolve().startswith("cuda") else 4)
+    options = _creation_options(strengths, labels, sources, batch, parse_shard(work.shard))
+    folder = _sources(data, out)
+    generator = _generator(model.open(runtime), folder, task, settings, labels)
+    counts = _create(generator, folder, out, options)
+    words = {name: name for name in ("created", "kept", "rejected", "failed")}
+    print_line(f"{counted(counts, words)}: {out}/ (metadata.jsonl lists them)")
+    if counts["rejected"]:
+        print_line(f"why samples were rejected, and their settings: {out}/rejected.jsonl")
+    if output.sheet is not None:
+        _write_sheet(output.sheet, out, folder, generator)
+    if output.layout == "official":
+        _write_official(out, folder, generator, strengths)
+    return SOME_FAILED if counts["failed"] else OK
+
+
+def _creation_options(
+    strengths: tuple[float, ...],
+    labels: SyntheticLabelOptions,
+    sources: SourceOptions,
+    batch: int,
+    shard: Shard,
+) -> CreationOptions:
+    from twofold.generate.folder import CreationOptions
     from twofold.generate.scores import ScoreThreshold
 
-    thresholds = tuple(ScoreThreshold.parse(text) for text in labels.filters or [])
-    folder = _sources(data, out)
-    opened = _open(model.model, runtime)
-    generator = _generator(opened, folder, task, settings, labels)
-    batch = batch or (8 if next(opened.backbone.parameters()).device.type == "cuda" else 4)
     select: Any = sources.select
-    options = CreationOptions(
+    return CreationOptions(
         strengths,
         labels.per_image,
-        thresholds,
+        tuple(ScoreThreshold.parse(text) for text in labels.filters or []),
         batch,
-        part,
+        shard,
         sources.count,
         sources.fraction,
         select,
         sources.select_seed,
     )
-    total = len(strengths) * labels.per_image * len(options.sources(len(folder)))
-    counts: Counter[str] = Counter()
+
+
+def _create(
+    generator: SyntheticDataGenerator, folder: Folder, out: Path, options: CreationOptions
+) -> Counter[str]:
+    """Create the samples; returns how many have each status."""
+    from twofold.generate.folder import create_samples
+
+    total = len(options.strengths) * options.per_image * len(options.sources(len(folder)))
+    events = create_samples(generator, folder, out, options)
     try:
-        for event in with_progress(
-            create_samples(generator, folder, out, options), part.size(total), "create"
-        ):
-            counts[event["status"]] += 1
-            _report(event)
+        return print_rows(events, options.shard.size(total), "create", _describe)
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise CommandError(
             f"{reason}; existing samples are complete, try a smaller --batch or --size and run again",
             SOME_FAILED,
         ) from error
-    _summary(counts, out)
-    if further.sheet is not None:
-        _write_sheet(further.sheet, out, folder, generator)
-    if further.layout == "official":
-        _write_official(out, folder, generator, strengths)
-    return SOME_FAILED if counts["failed"] else OK
-
-
-def creation_settings(
-    strength: float, sampling: SampleCreationOptions, labels: SyntheticLabelOptions, scoring: str
-) -> Any:
-    """The `GenerationConfig` of a command's options; 0 and "" are the defaults, which depend on ``--compat``.
-
-    Raises:
-        CommandError: an option does not fit.
-    """
-    from dataclasses import replace
-
-    from pydantic import ValidationError
-
-    from twofold.generate.config import OFFICIAL, GenerationConfig
-    from twofold.protocols import reason
-
-    passed = {
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
-        "size": sampling.size,
-        "label_mode": labels.label_mode,
-        "mask": labels.mask,
-    }
-    changes: dict[str, Any] = {name: value for name, value in passed.items() if value}
-    changes |= {"sampler": sampling.sampler, "seed": sampling.seed, "scoring": scoring}
-    base = OFFICIAL if sampling.compat == "official" else GenerationConfig()
-    try:
-        return replace(base, strength=strength, **changes)
-    except ValidationError as error:
-        raise CommandError(reason(error)) from error
 
 
 def _strengths(text: str) -> tuple[float, ...]:
@@ -207,18 +184,11 @@ def _sources(data: Path, out: Path) -> Folder:
     from twofold.data.folder import Folder
     from twofold.generate.official import index_official, is_official
 
+    if not data.is_dir():
+        raise CommandError(f"{data} is not a folder; pass a data folder")
+    if out.resolve() == data.resolve():
+        raise CommandError(f"--out {out} is the folder of the sources; choose another")
     return index_official(data, out / ".sources") if is_official(data) else Folder(data)
-
-
-def _open(model: str, runtime: RuntimeOptions) -> Model:
-    from twofold.environment import require_sound_torchvision
-
-    require_sound_torchvision()
-    import torch
-
-    from twofold.checkpoints import open_generator
-
-    return open_generator(model, runtime.resolve(), getattr(torch, runtime.dtype))
 
 
 def _generator(
@@ -237,23 +207,13 @@ def _generator(
     )
 
 
-def _report(event: dict[str, Any]) -> None:
-    print_json(event)
-    if event["status"] == "failed":
-        print_error(event["error"])
-    elif event["status"] != "kept":
-        scores = event["row"]["provenance"]["generator"]["scores"]
-        values = " ".join(f"{name} {value:.3g}" for name, value in scores.items())
-        print_line(f"{event['id']}  {event['status']}  {'; '.join(event.get('reasons', [])) or values}")
-
-
-def _summary(counts: Counter[str], out: Path) -> None:
-    words = ("created", "kept", "rejected", "failed")
-    print_line(
-        ", ".join(f"{counts[w]} {w}" for w in words if counts[w]) + f": {out}/ (metadata.jsonl lists them)"
-    )
-    if counts["rejected"]:
-        print_line(f"why samples were rejected, and their settings: {out}/rejected.jsonl")
+def _describe(event: dict[str, Any]) -> str:
+    """The line of a sample; none for one that was there."""
+    if event["status"] == "kept":
+        return ""
+    scores = event["row"]["provenance"]["generator"]["scores"]
+    values = " ".join(f"{name} {value:.3g}" for name, value in scores.items())
+    return f"{event['id']}  {event['status']}  {'; '.join(event.get('reasons', [])) or values}"
 
 
 def _write_sheet(path: Path, out: Path, sources: Folder, generator: SyntheticDataGenerator) -> None:

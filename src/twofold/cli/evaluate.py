@@ -20,20 +20,19 @@ from twofold.cli.console import (
     print_result,
     with_progress,
 )
-from twofold.cli.model import check_model_options, open_from_options
-from twofold.cli.options import (
+from twofold.cli.model import (
+    CheckpointOptions,
     InferenceOptions,
     ModelOptions,
     RuntimeOptions,
-    ShardText,
-    choice,
-    parse_shard,
+    check_model_options,
+    open_from_options,
 )
+from twofold.cli.options import ShardText, choice, parse_shard
 from twofold.cli.usage import refuse_unused, warn_unused
 
 if TYPE_CHECKING:
     from twofold.evaluate import Benchmark, EvalProtocol, EvalRequest, Evaluation, RunMetadata
-    from twofold.predict.base import BasePredictor
 
 # Options of a model, which have no effect on stored predictions.
 _OF_MODEL = (
@@ -101,22 +100,31 @@ class StoredPredictions(OptionGroup):
     layout: Annotated[str, choice("--layout", ("diff2in1",), "Stored as by Diff-2-in-1's test.py.")] = ""
 
 
+@dataclass(frozen=True)
+class ReportOptions(OptionGroup):
+    """What is written."""
+
+    title: ClassVar[str] = "Output"
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of rows and report.")] = Path("evaluation")
+    images: Annotated[bool, typer.Option("--images/--no-images", help="Example images in report.html.")] = (
+        True
+    )
+
+
 def evaluate(
     options: EvalOptions,
     stored: StoredPredictions,
     model: ModelOptions,
+    checkpoint: CheckpointOptions,
     inference: InferenceOptions,
     runtime: RuntimeOptions,
+    output: ReportOptions,
     task: Annotated[
         str, typer.Option(help="Task of the model; by default the one that the protocol scores.")
     ] = "",
     seed: Annotated[
         int | None, typer.Option(help="Seed of noise and ensembles; by default the protocol's.")
     ] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of rows and report.")] = Path("evaluation"),
-    images: Annotated[
-        bool, typer.Option("--images/--no-images", help="Example images in report.html.")
-    ] = True,
     list_all: Annotated[
         bool, typer.Option("--list", help="List benchmarks and protocols, and exit.")
     ] = False,
@@ -139,32 +147,24 @@ def evaluate(
         refuse_unused("without --predictions, because they are of stored ones", *_OF_FILES)
         check_model_options(model.model, model.network)
     from twofold.data.folder import Folder
-    from twofold.evaluate import EvalRequest, evaluation_from_model, get_benchmark
+    from twofold.evaluate import EvalRequest, evaluation_from_model, get_benchmark, select_task
 
     folder = Folder(options.data)
     benchmark = get_benchmark(options.benchmark) if options.benchmark else None
     protocols = _protocols(benchmark, options.protocol, folder.header)
-    shard = parse_shard(options.shard)
-    request = EvalRequest(
-        folder, protocols[0], out, benchmark, options.count, shard, options.allow_synthetic, options.group
-    )
+    selected = options.count, parse_shard(options.shard), options.allow_synthetic, options.group
+    request = EvalRequest(folder, protocols[0], output.out, benchmark, *selected)
     if stored.predictions is not None:
-        job, metadata = _evaluation_of_files(request, stored)
-    else:
-        from twofold.evaluate import select_task
-
-        longest, device = inference.longest_edge(), runtime.resolve()
-        opened = open_from_options(model, device, runtime.dtype)
-        name, protocol = select_task(opened, protocols, task)
-        predictor: BasePredictor = opened.predictor(name).with_options(
-            ensemble=inference.ensemble, **inference.changes()
-        )
-        if not predictor.is_stochastic:
-            warn_unused("on a deterministic model", "seed")
-        request = replace(request, protocol=protocol)
-        job, metadata = evaluation_from_model(request, predictor, longest, seed, runtime.dtype, model.model)
-        metadata = replace(metadata, device=device)
-    return _run(job, replace(metadata, command=["twofold", *sys.argv[1:]]), images)
+        return _run(*_evaluation_of_files(request, stored), output.images)
+    longest, device = inference.longest_edge(), runtime.resolve()
+    opened = open_from_options(model, checkpoint, device, runtime.dtype)
+    name, protocol = select_task(opened, protocols, task)
+    predictor = inference.apply(opened.predictor(name))
+    if not predictor.is_stochastic:
+        warn_unused("on a deterministic model", "seed")
+    request = replace(request, protocol=protocol)
+    job, metadata = evaluation_from_model(request, predictor, longest, seed, runtime.dtype, model.model)
+    return _run(job, replace(metadata, device=device), output.images)
 
 
 def _evaluation_of_files(request: EvalRequest, stored: StoredPredictions) -> tuple[Evaluation, RunMetadata]:
@@ -203,10 +203,12 @@ def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any
 
 
 def _run(job: Evaluation, metadata: RunMetadata, images: bool) -> int:
+    """Runs the evaluation, and prints and writes its report."""
     from twofold.evaluate import make_report, run
     from twofold.evaluate.markdown import plain_table
     from twofold.evaluate.tables import counts_text, group_table, own_table, published_tables
 
+    metadata = replace(metadata, command=["twofold", *sys.argv[1:]])
     total = len(metadata.selected)
     kept = 0
     for row in with_progress(run(job, range(total)), job.shard.size(total), "evaluate"):

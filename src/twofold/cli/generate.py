@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from twofold.cli.command import OptionGroup
 from twofold.cli.console import (
-    NOTHING_STARTED,
     OK,
     SOME_FAILED,
     CommandError,
+    counted,
     parse_size_pair,
-    print_error,
-    print_json,
     print_line,
-    with_progress,
+    print_rows,
 )
-from twofold.cli.options import GeneratorOptions, RuntimeOptions, SamplingOptions
+from twofold.cli.generation import SamplingOptions
+from twofold.cli.model import GeneratorOptions, RuntimeOptions
 from twofold.cli.usage import refuse_unused
 from twofold.io import sha256_file
 
@@ -29,31 +29,36 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from twofold.generate.image_files import Request
-    from twofold.generate.images import ImageGenerator
 
 
-def generate(
-    captions: Annotated[
-        list[str], typer.Argument(metavar="CAPTION...", help="Captions of the images, one or more of each.")
-    ],
-    sampling: SamplingOptions,
-    model: GeneratorOptions,
-    runtime: RuntimeOptions,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images.")] = Path("images"),
-    count: Annotated[int, typer.Option(min=1, max=10000, help="Images of each caption.")] = 1,
-    image: Annotated[
-        Path | None, typer.Option(metavar="IMAGE", help="Image to start from (img2img).")
-    ] = None,
-    strength: Annotated[
-        float, typer.Option(help="Fraction of the noise schedule added to --image, in (0, 1].")
-    ] = 0.6,
+@dataclass(frozen=True)
+class ImageOptions(OptionGroup):
+    """What is generated."""
+
+    title: ClassVar[str] = "Images"
+    count: Annotated[int, typer.Option(min=1, max=10000, help="Images of each caption.")] = 1
     size: Annotated[
         str,
         typer.Option(
             metavar="WxH",
             help="Width x height in pixels; with --image, its longer edge is at most the longer of the two.",
         ),
-    ] = "256x192",
+    ] = "256x192"
+    image: Annotated[Path | None, typer.Option(metavar="IMAGE", help="Image to start from (img2img).")] = None
+    strength: Annotated[
+        float, typer.Option(help="Fraction of the noise schedule added to --image, in (0, 1].")
+    ] = 0.6
+
+
+def generate(
+    captions: Annotated[
+        list[str], typer.Argument(metavar="CAPTION...", help="Captions of the images, one or more of each.")
+    ],
+    images: ImageOptions,
+    sampling: SamplingOptions,
+    model: GeneratorOptions,
+    runtime: RuntimeOptions,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the images.")] = Path("images"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Generate existing images again.")] = False,
 ) -> int:
     """Generate images from captions, or from an image and captions.
@@ -62,48 +67,43 @@ def generate(
     sheet.png when there are several. An image depends on its caption, seed and settings only. Existing images with
     the same settings are kept; an image that fails is reported and the rest is done.
     """
-    if not 0 < strength <= 1:
-        raise CommandError(f"--strength {strength:g} is not above 0 and at most 1")
-    if image is None:
+    if not 0 < images.strength <= 1:
+        raise CommandError(f"--strength {images.strength:g} is not above 0 and at most 1")
+    if images.image is None:
         refuse_unused("without --image", "strength")
-    height, width = parse_size_pair(size)
+    height, width = parse_size_pair(images.size)
     if max(height, width) > 2048:
-        raise CommandError(f"--size {size} is larger than 2048 pixels; generate smaller images")
-    requests = _requests(captions, sampling.seed, count)
-    start = None if image is None else _start(image, max(height, width))
-    device = runtime.resolve()
-    generator, digest = _open(model.model, device, runtime.dtype, sampling)
+        raise CommandError(f"--size {images.size} is larger than 2048 pixels; generate smaller images")
+    requests = _requests(captions, sampling.seed, images.count)
+    start = None if images.image is None else _start(images.image, max(height, width))
+    opened = model.open(runtime)
     settings: dict[str, Any] = {
-        "digest": digest,
+        "digest": opened.digest,
         "sampler": sampling.sampler,
         "steps": sampling.steps,
         "guidance": sampling.guidance,
         "dtype": runtime.dtype,
         "pixels": [height, width] if start is None else list(start.shape[-2:]),
     }
-    if image is not None:
-        settings |= {"strength": strength, "image_sha256": sha256_file(image)}
+    if images.image is not None:
+        settings |= {"strength": images.strength, "image_sha256": sha256_file(images.image)}
     from twofold.generate.image_files import ImageFileOptions, generate_files
-    from twofold.predict.files import OutputError
+    from twofold.generate.images import ImageGenerator
 
-    job = ImageFileOptions(
-        generator, requests, out, (height, width), settings, start, strength if image else 1.0, overwrite
-    )
-    counts: Counter[str] = Counter()
-    paths: list[Path] = []
-    try:
-        for row in with_progress(generate_files(job), len(requests), "generate"):
-            counts[row["status"]] += 1
-            if row["status"] != "failed":
-                paths.append(out / row["path"])
-            _report(row, out)
-    except OutputError as error:
-        raise CommandError(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
-    words = {"done": "generated", "kept": "kept", "failed": "failed"}
-    print_line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
-    if len(requests) > 1 and paths:
-        _write_sheet(out / "sheet.png", paths, {r.name: r.caption for r in requests})
-        print_line(f"contact sheet: {out / 'sheet.png'}")
+    sampler: Any = sampling.sampler
+    generator = ImageGenerator(opened.backbone, sampling.steps, sampling.guidance, sampler)
+    strength = images.strength if images.image else 1.0
+    job = ImageFileOptions(generator, requests, out, (height, width), settings, start, strength, overwrite)
+    done: list[dict[str, Any]] = []
+
+    def describe(row: dict[str, Any]) -> str:
+        done.append(row)
+        return f"{out / row['path']}{'  kept' if row['status'] == 'kept' else ''}"
+
+    counts = print_rows(generate_files(job), len(requests), "generate", describe)
+    print_line(counted(counts, {"done": "generated", "kept": "kept", "failed": "failed"}))
+    if len(requests) > 1 and done:
+        _write_sheet(out, done)
     return SOME_FAILED if counts["failed"] else OK
 
 
@@ -133,31 +133,10 @@ def _start(image: Path, longest: int) -> Tensor:
     return resize(pixels, longest_edge_size(h, w, longest)).clamp(0, 1) if max(h, w) > longest else pixels
 
 
-def _open(model: str, device: str, dtype: str, sampling: SamplingOptions) -> tuple[ImageGenerator, str]:
-    """The generator, and the sha256 over the model's weights."""
-    from twofold.environment import require_sound_torchvision
-
-    require_sound_torchvision()
-    from twofold.checkpoints import open_generator
-    from twofold.generate.images import ImageGenerator
-
-    opened = open_generator(model, device, dtype)
-    sampler: Any = sampling.sampler
-    return ImageGenerator(opened.backbone, sampling.steps, sampling.guidance, sampler), opened.digest
-
-
-def _report(row: dict[str, Any], out: Path) -> None:
-    """One image's row or line; a failure is on standard error in any case."""
-    print_json(row)
-    if row["status"] == "failed":
-        print_error(row["error"])
-    else:
-        print_line(f"{out / row['path']}{'  kept' if row['status'] == 'kept' else ''}")
-
-
-def _write_sheet(path: Path, images: Sequence[Path], captions: dict[str, str]) -> None:
+def _write_sheet(out: Path, rows: Sequence[dict[str, Any]]) -> None:
     from twofold.image import read_image
     from twofold.visualization import sheet, write_sheet
 
-    titles = [captions[image.stem] for image in images]
-    write_sheet(path, sheet([read_image(image) for image in images], min(4, len(images)), titles))
+    images = [read_image(out / row["path"]) for row in rows]
+    write_sheet(out / "sheet.png", sheet(images, min(4, len(rows)), [row["caption"] for row in rows]))
+    print_line(f"contact sheet: {out / 'sheet.png'}")

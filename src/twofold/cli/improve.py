@@ -11,9 +11,10 @@ import typer
 
 from twofold.cli.command import OptionGroup
 from twofold.cli.console import OK, CommandError, print_json, print_line, with_progress
-from twofold.cli.create import creation_settings
+from twofold.cli.generation import SampleCreationOptions, SyntheticLabelOptions, creation_settings
 from twofold.cli.interrupt import report_saved
-from twofold.cli.options import DeviceOptions, SampleCreationOptions, SyntheticLabelOptions, choice
+from twofold.cli.model import DeviceOptions
+from twofold.cli.options import choice
 from twofold.cli.train import RunOptions, check_log_every, done, find_recipe
 from twofold.cli.usage import refuse_unused
 

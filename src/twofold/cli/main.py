@@ -126,7 +126,7 @@ def _explain(error: Exception, arguments: list[str]) -> tuple[int, str]:
         # twofold's own messages are complete; others need the name of their class.
         ours = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)
         # A network returns NaN or infinity in the middle of the work.
-        early = ours and not isinstance(error, ArithmeticError)
+        early = ours and not isinstance(error, ArithmeticError) and not getattr(error, "started", False)
         code = NOTHING_STARTED if early else SOME_FAILED
         return code, str(error) if ours else f"{type(error).__name__}: {error}"
     hint = "this is a bug in twofold; --verbose shows where"

@@ -19,7 +19,8 @@ from twofold.cli.console import (
     print_result,
     with_progress,
 )
-from twofold.cli.options import DeviceOptions, GeneralOptions, GeneratorOptions, ImageLimit
+from twofold.cli.model import DeviceOptions, GeneratorOptions
+from twofold.cli.options import GeneralOptions, ImageLimit
 
 if TYPE_CHECKING:
     from twofold.evaluate.image_sets import ImageSource

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from twofold.cli.command import OptionGroup
 from twofold.cli.console import OK, CommandError, print_json, print_line, print_result
-from twofold.cli.model import check_model_options
-from twofold.cli.options import CheckpointOptions, Dtype, choice
+from twofold.cli.model import CheckpointOptions, Dtype, check_model_options
+from twofold.cli.options import choice
 from twofold.cli.usage import refuse_unused
 from twofold.io import atomic_folder
 from twofold.suggest import did_you_mean
@@ -123,27 +125,11 @@ def _published() -> dict[str, dict[str, Any]]:
     return out
 
 
-def convert_checkpoint(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Anything that --model takes.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
-    checkpoint: CheckpointOptions,
-    dtype: Dtype = "float16",
-    lora_alpha: Annotated[
-        float | None,
-        typer.Option(
-            metavar="A", help="Alpha of LoRA weights whose files do not state it; see their training."
-        ),
-    ] = None,
-    drop_text: Annotated[
-        bool,
-        typer.Option(
-            "--drop-text",
-            help="Store the prompts' embeddings instead of the text encoder (340 M parameters).",
-        ),
-    ] = False,
-    push: Annotated[
-        str, typer.Option(metavar="REPO", help="Then upload the folder to this hub repository.")
-    ] = "",
+@dataclass(frozen=True)
+class ConversionOptions(OptionGroup):
+    """What is written."""
+
+    title: ClassVar[str] = "Converted weights"
     layout: Annotated[
         str,
         choice(
@@ -151,17 +137,42 @@ def convert_checkpoint(
             ("twofold", "diff2in1"),
             "twofold's own, or Diff-2-in-1's two files of a normals head, in float32.",
         ),
-    ] = "twofold",
+    ] = "twofold"
+    dtype: Dtype = "float16"
+    drop_text: Annotated[
+        bool,
+        typer.Option(
+            "--drop-text",
+            help="Store the prompts' embeddings instead of the text encoder (340 M parameters).",
+        ),
+    ] = False
     completed_by: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
             help="With diff2in1: a sn_ckpt of its authors with the parts that its program loads but never runs.",
         ),
+    ] = None
+
+
+def convert_checkpoint(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="Anything that --model takes.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new folder.")],
+    checkpoint: CheckpointOptions,
+    output: ConversionOptions,
+    lora_alpha: Annotated[
+        float | None,
+        typer.Option(
+            metavar="A", help="Alpha of LoRA weights whose files do not state it; see their training."
+        ),
     ] = None,
+    push: Annotated[
+        str, typer.Option(metavar="REPO", help="Then upload the folder to this hub repository.")
+    ] = "",
 ) -> int:
     """Convert any readable checkpoint to twofold's own layout: one self-describing folder."""
-    if layout == "diff2in1":
+    to_diff2in1 = output.layout == "diff2in1"
+    if to_diff2in1:
         refuse_unused("with --layout diff2in1, which holds one head in float32", "dtype", "drop_text")
         refuse_unused("with --layout diff2in1: only twofold's own layout is uploaded", "push")
     else:
@@ -173,16 +184,15 @@ def convert_checkpoint(
         raise CommandError(f"{out} exists; a checkpoint is not overwritten, choose another folder")
     import torch
 
-    from twofold.checkpoints import open_model, push_model, save_model
+    from twofold.checkpoints import push_model, save_model
 
-    kind = torch.float32 if layout == "diff2in1" else getattr(torch, dtype)
-    method, base, variant = checkpoint.method, checkpoint.base, checkpoint.variant
-    opened = open_model(source, "cpu", kind, method, base, checkpoint.revision or None, variant, lora_alpha)
-    if layout == "diff2in1":
-        return _as_diff2in1(opened, out, completed_by)
-    if drop_text:
+    dtype = "float32" if to_diff2in1 else output.dtype
+    opened = checkpoint.open(source, "cpu", dtype, lora_alpha)
+    if to_diff2in1:
+        return _as_diff2in1(opened, out, output.completed_by)
+    if output.drop_text:
         _store_embeddings(opened)
-    save_model(opened.backbone, opened.settings, out, kind, dict(opened.heads))
+    save_model(opened.backbone, opened.settings, out, getattr(torch, dtype), dict(opened.heads))
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
     print_json({"out": str(out), "bytes": size, "tasks": list(opened.tasks)})
     print_line(f"{out}/  {size / 2**20:.0f} MB, tasks: {', '.join(opened.tasks) or 'none'}")

@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from twofold.cli.command import OptionGroup
 from twofold.cli.console import (
-    NOTHING_STARTED,
     OK,
     SOME_FAILED,
-    CommandError,
+    counted,
     output_mode,
     print_error,
     print_json,
     print_line,
-    with_progress,
+    print_rows,
 )
-from twofold.cli.model import check_model_options, open_from_options
-from twofold.cli.options import InferenceOptions, ModelOptions, RuntimeOptions, choice
+from twofold.cli.model import (
+    CheckpointOptions,
+    InferenceOptions,
+    ModelOptions,
+    RuntimeOptions,
+    check_model_options,
+    open_from_options,
+)
+from twofold.cli.options import choice
 from twofold.cli.usage import refuse_unused, warn_unused
 
 if TYPE_CHECKING:
     from twofold.predict.base import BasePredictor
-    from twofold.predict.diffusion import DiffusionPredictor
     from twofold.predict.inputs import Problem
-    from twofold.predict.module import ModulePredictor
 
 
 # Of the files that are not read, printed without --json.
 _MOST_LISTED = 20
+
+
+@dataclass(frozen=True)
+class ResultOptions(OptionGroup):
+    """What is written."""
+
+    title: ClassVar[str] = "Output"
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path("predictions")
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Predict again what has results already.")
+    ] = False
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Also write the image beside its maps, in one PNG.")
+    ] = False
+    frame: Annotated[str, choice("--frame", ("RUB", "LUB", "RDF"), "Axes of saved normals.")] = "RUB"
 
 
 def predict(
@@ -42,18 +63,13 @@ def predict(
         typer.Argument(metavar="INPUT...", help="Images, folders, or patterns like 'shots/*.jpg'."),
     ],
     model: ModelOptions,
+    checkpoint: CheckpointOptions,
     inference: InferenceOptions,
     runtime: RuntimeOptions,
+    results: ResultOptions,
     task: Annotated[
         str, typer.Option(metavar="TASKS", help="Comma-separated; by default all tasks of the model.")
     ] = "",
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path("predictions"),
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Predict again what has results already.")
-    ] = False,
-    side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="Also write the image beside its maps, in one PNG.")
-    ] = False,
     merge: Annotated[
         str,
         typer.Option(
@@ -61,7 +77,6 @@ def predict(
             help="How to merge an ensemble: affine, scale, compat, closest, mean or median; by default by the task.",
         ),
     ] = "",
-    frame: Annotated[str, choice("--frame", ("RUB", "LUB", "RDF"), "Axes of saved normals.")] = "RUB",
     seed: Annotated[int, typer.Option(help="Seed of noise and ensembles.")] = 0,
 ) -> int:
     """Predict depth, surface normals and other maps of images.
@@ -71,46 +86,65 @@ def predict(
     NAME_TASK_uncertainty.npy, and a row in predictions.jsonl. Existing results are kept; an image that fails is
     reported, and the rest is done.
     """
-    from twofold.predict.files import Job, LazyPredictors, OutputError, predict_files
+    from twofold.predict.files import Job, predict_files
     from twofold.predict.inputs import find_inputs
-    from twofold.predict.ledger import FILE as RESULTS
 
     longest = inference.longest_edge()
     check_model_options(model.model, model.network)
     if inference.ensemble == 1:
         refuse_unused("without --ensemble", "merge")
     left_out: list[Problem] = []
-    found, problems = find_inputs(inputs, out, left_out)
-    counts: Counter[str] = Counter()
+    found, problems = find_inputs(inputs, results.out, left_out)
+    counts: Counter[str] = Counter(failed=len(problems))
     for problem in problems:
-        counts["failed"] += 1
         print_json({"input": problem.path, "status": "failed", "error": problem.error})
         print_error(problem.error)
     if found:
         device = runtime.resolve()
-        opened = partial(open_predictors, model, task, device, runtime.dtype, inference, frame, merge)
-        predictors: Mapping[str, BasePredictor]
-        if model.network or overwrite or not (out / RESULTS).is_file():
-            described = predictors = opened()
-        else:  # Existing results may be all: their settings need no weights.
-            described = open_predictors(model, task, "meta", runtime.dtype, inference, frame, merge)
-            predictors = LazyPredictors(list(described), opened)
+        names = [name.strip() for name in task.split(",") if name.strip()]
+        dtype, frame = runtime.dtype, results.frame
+        open_on = partial(open_predictors, model, checkpoint, inference, names, dtype, merge, frame)
+        predictors, described = _predictors(open_on, device, results, bool(model.network))
         _check_effects(described)
         about = {"seed": seed, "dtype": runtime.dtype, "device": device}
-        settings = {
-            name: {**p.metadata, **about, "size": p.size if longest is None else longest, **_more(p, frame)}
-            for name, p in described.items()
-        }
-        job = Job(predictors, settings, out, longest, seed, overwrite, side_by_side)
-        try:
-            for row in with_progress(predict_files(job, found), len(found), "predict"):
-                counts[row["status"]] += 1
-                _report(row)
-        except OutputError as error:
-            raise CommandError(str(error), SOME_FAILED if error.started else NOTHING_STARTED) from error
+        settings = {name: _settings(p, longest, frame) | about for name, p in described.items()}
+        job = Job(predictors, settings, results.out, longest, seed, results.overwrite, results.side_by_side)
+        counts += print_rows(predict_files(job, found), len(found), "predict", _describe)
     _report_left_out(left_out)
-    _summary(counts, out, side_by_side)
+    _summary(counts, results)
     return SOME_FAILED if counts["failed"] else OK
+
+
+def open_predictors(
+    model: ModelOptions,
+    checkpoint: CheckpointOptions,
+    inference: InferenceOptions,
+    tasks: Sequence[str],
+    dtype: str,
+    merge: str,
+    frame: str,
+    device: str,
+) -> dict[str, BasePredictor]:
+    """The model, opened, and a predictor for each of ``tasks``, or for all."""
+    opened = open_from_options(model, checkpoint, device, dtype)
+    names = tasks or list(opened.tasks) or [""]
+    return {
+        name: inference.apply(opened.predictor(name or None), merge, frame) for name in dict.fromkeys(names)
+    }
+
+
+def _predictors(
+    open_on: Callable[[str], Mapping[str, BasePredictor]], device: str, results: ResultOptions, own: bool
+) -> tuple[Mapping[str, BasePredictor], Mapping[str, BasePredictor]]:
+    """The predictors, and predictors that describe them: without weights where all results may be there already."""
+    from twofold.predict.files import LazyPredictors
+    from twofold.predict.ledger import FILE
+
+    if own or results.overwrite or not (results.out / FILE).is_file():
+        opened = open_on(device)
+        return opened, opened
+    described = open_on("meta")
+    return LazyPredictors(list(described), partial(open_on, device)), described
 
 
 def _check_effects(predictors: Mapping[str, BasePredictor]) -> None:
@@ -121,47 +155,21 @@ def _check_effects(predictors: Mapping[str, BasePredictor]) -> None:
         warn_unused("on a deterministic model", "seed")
 
 
-def open_predictors(
-    options: ModelOptions,
-    task: str,
-    device: str,
-    dtype: str,
-    inference: InferenceOptions,
-    frame: str,
-    merge: str,
-) -> dict[str, DiffusionPredictor | ModulePredictor]:
-    """The model, opened, and a predictor for each task of ``task``, or for all."""
-    opened = open_from_options(options, device, dtype)
-    names = [name.strip() for name in task.split(",") if name.strip()] or list(opened.tasks) or [""]
-    return {
-        name: opened.predictor(name or None).with_options(
-            inference.ensemble, merge, frame, **inference.changes()
-        )
-        for name in dict.fromkeys(names)
-    }
-
-
-def _more(predictor: BasePredictor, frame: str) -> dict[str, Any]:
-    """What else decides the values, recorded only where it is not the default."""
-    more: dict[str, Any] = {}
+def _settings(predictor: BasePredictor, longest: int | None, frame: str) -> dict[str, Any]:
+    """What decides the values; some of it is recorded only where it is not the default."""
+    found = {**predictor.metadata, "size": predictor.size if longest is None else longest}
     if predictor.ensemble > 1:
-        more["ensemble"] = predictor.ensemble
-    if "merge" in predictor.metadata:
-        more["merge"] = predictor.metadata["merge"]
+        found["ensemble"] = predictor.ensemble
     if frame != "RUB" and predictor.task.frame is not None:
-        more["saved_frame"] = frame
-    return more
+        found["saved_frame"] = frame
+    return found
 
 
-def _report(row: dict[str, Any]) -> None:
-    """One image's line or row; a failure is on standard error in any case."""
-    print_json(row)
-    if row["status"] == "failed":
-        print_error(row["error"])
-    else:
-        height, width = row["size"]
-        times = ", ".join(f"{name} {done['seconds']:.2f} s" for name, done in row["tasks"].items())
-        print_line(f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}")
+def _describe(row: dict[str, Any]) -> str:
+    """One image's line."""
+    height, width = row["size"]
+    times = ", ".join(f"{name} {done['seconds']:.2f} s" for name, done in row["tasks"].items())
+    return f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}"
 
 
 def _report_left_out(left_out: Sequence[Problem]) -> None:
@@ -178,10 +186,8 @@ def _report_left_out(left_out: Sequence[Problem]) -> None:
         print_line(f"{len(left_out)} left out: not images that can be read")
 
 
-def _summary(counts: Counter[str], out: Path, side_by_side: bool) -> None:
-    if not counts["done"] and not counts["kept"]:
-        return
-    words = {"done": "predicted", "kept": "kept", "failed": "failed"}
-    print_line(", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts[status]))
-    sheets = "; see *_side_by_side.png" if side_by_side else ""
-    print_line(f"results: {out}/  (predictions.jsonl lists them{sheets})")
+def _summary(counts: Counter[str], results: ResultOptions) -> None:
+    if counts["done"] or counts["kept"]:
+        print_line(counted(counts, {"done": "predicted", "kept": "kept", "failed": "failed"}))
+        sheets = "; see *_side_by_side.png" if results.side_by_side else ""
+        print_line(f"results: {results.out}/  (predictions.jsonl lists them{sheets})")

@@ -12,7 +12,7 @@ import typer
 from twofold.cli.command import OptionGroup
 from twofold.cli.console import OK, CommandError, output_mode, print_json, print_line, with_progress
 from twofold.cli.interrupt import report_saved
-from twofold.cli.options import DeviceOptions
+from twofold.cli.model import DeviceOptions
 from twofold.cli.usage import refuse_unused
 from twofold.suggest import did_you_mean
 

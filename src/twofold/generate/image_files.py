@@ -21,19 +21,16 @@ from twofold.image import ImageError
 from twofold.image.errors import decoding
 from twofold.io import (
     FormatError,
-    OutputFolder,
     UnsafeNameError,
     atomic_write,
     check_name,
     check_types,
     escape,
     parse_object,
-    remove_leftovers,
     to_json,
 )
-from twofold.predict.files import NoOutputError, OutputError
-from twofold.predict.ledger import Ledger, Row, sole_writer
-from twofold.predict.results import write_failure
+from twofold.predict.ledger import Ledger, Row
+from twofold.predict.results import output_ledger
 
 FILE, SCHEMA = "generated.jsonl", "twofold-generated/1"
 
@@ -84,25 +81,10 @@ def generate_files(options: ImageFileOptions) -> Iterator[Row]:
         OutputError: no image can be written (full disk, read-only folder).
         LedgerError: the folder's rows are not rows, or another process writes there.
     """
-    try:
-        options.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise NoOutputError(
-            f"cannot make the folder {escape(options.out)} ({reason}); choose another --out"
-        ) from error
-    try:
-        with sole_writer(options.out):
-            remove_leftovers(options.out)
-            folder = OutputFolder(options.out)
-            ledger = Ledger(options.out, FILE, _checked)
-            for request in options.requests:
-                folder.check()
-                yield _generate_file(options, request, ledger)
+    with output_ledger(options.out, file=FILE, check=_checked) as (ledger, folder):
+        for request in options.requests:
             folder.check()
-            ledger.compact()
-    except OSError as error:
-        raise OutputError(write_failure(error, options.out)) from error
+            yield _generate_file(options, request, ledger)
 
 
 def generated_images(folder: Path) -> list[Path]:

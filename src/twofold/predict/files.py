@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -18,12 +18,12 @@ from twofold.environment import installed
 from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.rgb import as_float, check_file, read_levels
-from twofold.io import DiskFullError, OutputFolder, UnsafeNameError, escape, remove_leftovers, sha256_file
+from twofold.io import DiskFullError, UnsafeNameError, escape, sha256_file
 from twofold.predict.base import BasePredictor, predict_tasks
 from twofold.predict.inputs import Input
-from twofold.predict.ledger import SCHEMA, Ledger, Row, sole_writer
+from twofold.predict.ledger import SCHEMA, Ledger, Row
 from twofold.predict.prediction import Prediction
-from twofold.predict.results import check_results, result_paths, usable_paths, write_failure
+from twofold.predict.results import check_results, output_ledger, result_paths, usable_paths
 from twofold.visualization import side_by_side
 
 # After one of these the next image cannot be written either.
@@ -39,19 +39,7 @@ _FOREIGN = (
 )
 
 
-class OutputError(ValueError):
-    """Results cannot be written. One line; what was written before is whole and stays.
-
-    started: whether anything may have been written.
-    """
-
-    started = True
-
-
-class NoOutputError(OutputError):
-    """The output folder cannot be made."""
-
-    started = False
+T = TypeVar("T")
 
 
 class LazyPredictors(Mapping[str, BasePredictor]):
@@ -102,31 +90,15 @@ def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
     OutputError when no result can be written (full disk, read-only folder); LedgerError when the folder's
     rows are not rows, or another process writes there.
     """
-    try:
-        job.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise NoOutputError(
-            f"cannot make the folder {escape(job.out)} ({reason}); choose another --out"
-        ) from error
-    try:
-        with sole_writer(job.out):
-            there = OutputFolder(job.out)
-            ledger = Ledger(job.out)
-            paths = (p for item in inputs for p in usable_paths(job.out, item.name, job.predictors))
-            for folder in {job.out, *(path.parent for path in paths)}:
-                remove_leftovers(folder)
-            done: list[str] = []
-            for item in inputs:
-                there.check()
-                row = _one(job, item, ledger)
-                done += [item.name] if row["status"] == "done" else []
-                yield row
-            there.check()
-            ledger.compact()
-            check_results(ledger, done)
-    except OSError as error:
-        raise OutputError(write_failure(error, job.out)) from error
+    paths = (p for item in inputs for p in usable_paths(job.out, item.name, job.predictors))
+    with output_ledger(job.out, (path.parent for path in paths)) as (ledger, folder):
+        done: list[str] = []
+        for item in inputs:
+            folder.check()
+            row = _one(job, item, ledger)
+            done += [item.name] if row["status"] == "done" else []
+            yield row
+        check_results(ledger, done)
 
 
 def _one(job: Job, item: Input, ledger: Ledger) -> Row:
@@ -144,67 +116,53 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     }
     try:
         result_paths(job.out, item.name, job.predictors)
-        row["input_sha256"] = sha256_file(check_file(item.path))
+        row["input_sha256"] = _read(lambda path: sha256_file(check_file(path)), item.path)
+        wanted = _take_over(job, row, known)
+        if known is not None and not wanted and not _lacks_side_by_side(job, item):
+            return {**known, "input": row["input"], "status": "kept"}
+        image = _read(read_levels, item.path)
+        row["size"] = list(image.shape[-2:])
+        owned = _owned(known)
+        _check_foreign(job, item, wanted, owned)
     except UnsafeNameError as error:
         return _failed(row, f"{escape(item.path)}: {error}", ledger)
-    except (ImageError, OSError) as error:
+    except (ImageError, FileExistsError) as error:
         return _failed(row, _line(error), ledger)
-    wanted = list(job.predictors)
-    if known is not None and known["status"] != "failed":
-        if known["input_sha256"] == row["input_sha256"]:
-            row["size"], row["tasks"] = known["size"], dict(known["tasks"])
-            row |= {SHEET: known[SHEET]} if SHEET in known else {}
-        if not job.overwrite:
-            try:
-                wanted = [task for task in wanted if not _kept(job, known, row, task)]
-            except _Conflict as error:
-                return _failed(row, str(error), ledger)
-            if not wanted and not _lacks_side_by_side(job, item):
-                return {**known, "input": row["input"], "status": "kept"}
-    try:
-        image = read_levels(item.path)
-    except DiskFullError:
-        raise
-    except (ImageError, OSError) as error:
-        return _failed(row, _line(error), ledger)
-    row["size"] = list(image.shape[-2:])
-    owned = _owned(known)
-    try:
-        _check_foreign(job, item, wanted, owned)
-    except FileExistsError as error:
-        return _failed(row, str(error), ledger)
     _retract(job, row, wanted, owned, ledger)
-    predictors = {task: job.predictors[task] for task in wanted}
-    try:
-        for task, prediction, seconds in _predict(job, predictors, image):
-            row["tasks"][task] = {**_save(job, item, task, prediction), "seconds": seconds}
-        if job.side_by_side:
-            _write_side_by_side(job, item, row, image)
-            row[SHEET] = _side_by_side_path(job, item).relative_to(job.out).as_posix()
-    except ImageError as error:
-        return _failed(row, _line(error), ledger)
-    except NonFiniteError as error:
-        return _failed(row, f"{escape(item.path)}: {error}", ledger)
-    except (RuntimeError, MemoryError) as error:
-        _free_memory()
-        way_out = "try a smaller --size, or another --device or --dtype"
-        return _failed(row, f"{escape(item.path)} could not be predicted ({_line(error)}); {way_out}", ledger)
-    except OSError as error:
-        if isinstance(error, DiskFullError) or error.errno in _FATAL:
-            raise
-        reason = error.strerror or error
-        return _failed(row, f"{escape(item.path)}: its results cannot be written ({reason})", ledger)
+    reason = _predict(job, item, row, wanted, image)
+    if reason:
+        return _failed(row, reason, ledger)
     del row[WRITING]
     ledger.put(row)
     return row if wanted else {**row, "status": "kept"}
 
 
-class _Conflict(Exception):
-    """Results of this name are there, but not of this file with these settings."""
+def _read(read: Callable[[Path], T], path: Path) -> T:
+    """What ``read`` makes of an input; ImageError in place of an OSError, which would be the output's."""
+    try:
+        return read(path)
+    except DiskFullError:
+        raise
+    except OSError as error:
+        raise ImageError(_line(error)) from error
+
+
+def _take_over(job: Job, row: Row, known: Row | None) -> list[str]:
+    """The tasks left to predict; the row takes over the results that are there.
+
+    FileExistsError where they are not of this file with these settings.
+    """
+    wanted = list(job.predictors)
+    if known is None or known["status"] == "failed":
+        return wanted
+    if known["input_sha256"] == row["input_sha256"]:
+        row |= {"size": known["size"], "tasks": dict(known["tasks"])}
+        row |= {SHEET: known[SHEET]} if SHEET in known else {}
+    return wanted if job.overwrite else [task for task in wanted if not _kept(job, known, row, task)]
 
 
 def _kept(job: Job, known: Row, row: Row, task: str) -> bool:
-    """Whether the results of `task` are there and are what this job would make."""
+    """Whether the results of `task` are there and are what this job would make; FileExistsError for others."""
     there = known["tasks"].get(task)
     if there is None:
         return False
@@ -214,12 +172,14 @@ def _kept(job: Job, known: Row, row: Row, task: str) -> bool:
     way_out = "use --overwrite, or another --out"
     if known["input_sha256"] != row["input_sha256"]:
         of = "an earlier state of it" if known["input"] == row["input"] else escape(known["input"])
-        raise _Conflict(f"{escape(row['input'])}: {escape(files[0])} holds the result of {of}; {way_out}")
+        raise FileExistsError(
+            f"{escape(row['input'])}: {escape(files[0])} holds the result of {of}; {way_out}"
+        )
     mine, theirs = _identity(job.settings[task]), _identity(there["settings"])
     if mine != theirs:
         keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
         how = f"was made with other settings ({', '.join(keys)})"
-        raise _Conflict(f"{escape(row['input'])}: {escape(files[0])} {how}; {way_out}")
+        raise FileExistsError(f"{escape(row['input'])}: {escape(files[0])} {how}; {way_out}")
     sizes = [f["bytes"] for f in there["files"].values()]
     return all(f.is_file() and f.stat().st_size == n for f, n in zip(files, sizes, strict=True))
 
@@ -258,14 +218,32 @@ def _retract(job: Job, row: Row, wanted: list[str], owned: set[str], ledger: Led
     ledger.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
 
 
-def _predict(
-    job: Job, predictors: Mapping[str, BasePredictor], image: Tensor
-) -> Iterator[tuple[str, Prediction, float]]:
-    """The prediction of each task, with its seconds; what tasks share is part of the first one's."""
-    start = time.perf_counter()
-    for task, [prediction] in predict_tasks(predictors, [image], job.size, job.seed):
-        yield task, prediction, round(time.perf_counter() - start, 3)
+def _predict(job: Job, item: Input, row: Row, wanted: Sequence[str], image: Tensor) -> str:
+    """Predicts the tasks, writes their files and lists them in the row; returns why it failed, or ""."""
+    predictors = {task: job.predictors[task] for task in wanted}
+    try:
         start = time.perf_counter()
+        for task, [prediction] in predict_tasks(predictors, [image], job.size, job.seed):
+            # What tasks share is part of the first one's time.
+            seconds = round(time.perf_counter() - start, 3)
+            row["tasks"][task] = {**_save(job, item, task, prediction), "seconds": seconds}
+            start = time.perf_counter()
+        if job.side_by_side:
+            _write_side_by_side(job, item, row, image)
+            row[SHEET] = _side_by_side_path(job, item).relative_to(job.out).as_posix()
+    except ImageError as error:
+        return _line(error)
+    except NonFiniteError as error:
+        return f"{escape(item.path)}: {error}"
+    except (RuntimeError, MemoryError) as error:
+        _free_memory()
+        advice = "try a smaller --size, or another --device or --dtype"
+        return f"{escape(item.path)} could not be predicted ({_line(error)}); {advice}"
+    except OSError as error:
+        if isinstance(error, DiskFullError) or error.errno in _FATAL:
+            raise
+        return f"{escape(item.path)}: its results cannot be written ({error.strerror or error})"
+    return ""
 
 
 def _save(job: Job, item: Input, task: str, prediction: Prediction) -> dict[str, Any]:

@@ -3,12 +3,71 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from twofold.io import UnsafeNameError, as_disk_full, check_name, escape, safe_output_path
-from twofold.predict.ledger import Ledger
+from twofold.io import (
+    OutputFolder,
+    UnsafeNameError,
+    as_disk_full,
+    check_name,
+    escape,
+    remove_leftovers,
+    safe_output_path,
+)
+from twofold.predict.ledger import FILE, Ledger, Row, sole_writer
+
+
+class OutputError(ValueError):
+    """Results cannot be written. One line; what was written before is whole and stays.
+
+    started: whether anything may have been written.
+    """
+
+    started = True
+
+
+class NoOutputError(OutputError):
+    """The output folder cannot be made."""
+
+    started = False
+
+
+@contextmanager
+def output_ledger(
+    out: Path, inner: Iterable[Path] = (), file: str = FILE, check: Callable[[Row], Row] | None = None
+) -> Generator[tuple[Ledger, OutputFolder]]:
+    """An output folder, made and held for this process, with its rows, which are compacted at the end.
+
+    Args:
+        out: the folder; what killed processes left in it and in ``inner`` is removed.
+        inner: folders below it that are written to.
+        file: see `Ledger`, also for ``check``.
+        check: of a row.
+
+    Raises:
+        NoOutputError: the folder cannot be made.
+        OutputError: in place of an OSError within the block.
+        LedgerError: the folder's rows are not rows, or another process writes there.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise NoOutputError(
+            f"cannot make the folder {escape(out)} ({reason}); choose another --out"
+        ) from error
+    try:
+        with sole_writer(out):
+            folder, ledger = OutputFolder(out), Ledger(out, file, check)
+            for place in {out, *inner}:
+                remove_leftovers(place)
+            yield ledger, folder
+            folder.check()
+            ledger.compact()
+    except OSError as error:
+        raise OutputError(write_failure(error, out)) from error
 
 
 def result_paths(out: Path, name: str, tasks: Iterable[str]) -> list[Path]:

@@ -64,16 +64,7 @@ def smoke_config(
     Raises:
         ValueError: the recipe trains no perception, or is a second stage, which `lab_stages` runs.
     """
-    if taught_by_teacher(recipe):
-        raise ValueError(
-            f"{recipe.name} learns from images that its teacher labels, and the laboratory's heads are fresh: the "
-            "teacher would be random. Run its warm-up, creation and second stage with twofold train --smoke-test "
-            "(twofold.train.smoke_stages)"
-        )
-    if recipe.model.kind != "denoiser" or not recipe.tasks:
-        raise ValueError(
-            f"{recipe.name} teaches a diffusion model no perception task: there is nothing to try in the laboratory"
-        )
+    _check_suitable(recipe)
     model, optimizer, share = recipe.denoiser, recipe.optimizer, steps / recipe.loop.steps
     head = {k: v for k, v in model.head.options.items() if k not in ("width", "fine", "channels")}
     warmup = min(steps, max(WARMUP, round(optimizer.warmup_steps * share))) if optimizer.warmup_steps else 0
@@ -112,6 +103,20 @@ def smoke_config(
         },
         validation={"data": test, "every": 0, "num_samples": 64},
     )
+
+
+def _check_suitable(recipe: Recipe) -> None:
+    """ValueError for a recipe of which there is no such miniature."""
+    if taught_by_teacher(recipe):
+        raise ValueError(
+            f"{recipe.name} learns from images that its teacher labels, and the laboratory's heads are fresh: the "
+            "teacher would be random. Run its warm-up, creation and second stage with twofold train --smoke-test "
+            "(twofold.train.smoke_stages)"
+        )
+    if recipe.model.kind != "denoiser" or not recipe.tasks:
+        raise ValueError(
+            f"{recipe.name} teaches a diffusion model no perception task: there is nothing to try in the laboratory"
+        )
 
 
 def taught_by_teacher(recipe: Recipe) -> bool:
