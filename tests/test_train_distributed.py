@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import signal
+import socket
+import traceback
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
+import two_processes
 import world
 from twofold.train import (
     DataConfig,
@@ -29,8 +32,10 @@ from twofold.train.distributed import DistributedContext, buckets
 from twofold.train.loop import train
 from twofold.train.run import run_recipe
 
-# Two processes have to import everything once more.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked"),
+]
 
 HERE = Path(__file__).parent
 STEPS = 3
@@ -76,12 +81,36 @@ def own(folder: Path, **changes) -> Recipe:
     return recipe.replace(**changes)
 
 
+def forked(root: Path, rank: int, port: int) -> int:
+    """One of two processes with the environment that ``torchrun`` sets; forked, so that nothing is imported again."""
+    number = os.fork()
+    if number == 0:
+        code = 1
+        try:
+            os.environ.update(
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port),
+            )  # fmt: skip
+            AcceleratorState._reset_state(reset_partial_state=True)
+            two_processes.main(root)
+            code = 0
+        except BaseException:  # noqa: BLE001  # reported by the test
+            with (root / "errors.txt").open("a") as errors:
+                traceback.print_exc(file=errors)
+        finally:
+            os._exit(code)
+    return number
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_model) -> Path:
     """The same recipe, by one process and by two; and by two after one of them was left by one process."""
     root = tmp_path_factory.mktemp("distributed")
     data = world.folder(root / "balls", 5, 16)
     (data / "image" / "ball-3.png").write_bytes(b"no picture")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free_port = probe.getsockname()[1]
     patch = pytest.MonkeyPatch()
     patch.setattr(track, "EVERY", 1)
     (root / "recipes").mkdir()
@@ -109,15 +138,13 @@ def runs(tmp_path_factory, tiny_model) -> Path:
         next(begun)
     begun.close()
     patch.undo()
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*launch, str(HERE / "two_processes.py"), str(root)],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+    children = {forked(root, rank, free_port) for rank in (0, 1)}
+    while children:
+        child, status = os.wait()
+        children.remove(child)
+        for other in children if status else ():  # it would wait for the one that failed
+            os.kill(other, signal.SIGKILL)
+        assert status == 0, (root / "errors.txt").read_text()
     return root
 
 

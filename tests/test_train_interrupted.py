@@ -53,7 +53,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "a mixture": {"data": {"task_weights": {"image": 1.0, "depth": 1.0}}},
     "dropout and batch norm": {
         "data": {"task_weights": {"semantic_logits": 1.0}},
-        "model": {"head": {"name": "upernet"}, "text_encoder": "frozen", **PIXELS},
+        "model": {"head": {"name": "upernet", "options": {"width": 32}}, "text_encoder": "frozen", **PIXELS},
     },
     "low rank": {"model": {"unet": "lora", "lora": {"rank": 2}, "text_encoder": "frozen"}},
     "a trained decoder": {"model": {"decoder": "full", "text_encoder": "frozen", **PIXELS}},
@@ -103,6 +103,22 @@ def whole(recipe: Recipe, folder: Path) -> float:
     for _ in run_recipe(recipe, folder):
         pass
     return time.monotonic() - began
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Callable[[Recipe], Path]:
+    """The folder of the run of a recipe that nothing interrupts: computed once, since it depends on the recipe only."""
+    folders: dict[str, Path] = {}
+
+    def run(recipe: Recipe) -> Path:
+        key = repr(recipe)
+        if key not in folders:
+            folder = tmp_path_factory.mktemp("uninterrupted") / "whole"
+            whole(recipe, folder)
+            folders[key] = folder
+        return folders[key]
+
+    return run
 
 
 def child(work: Callable[[], Any]) -> int:
@@ -162,9 +178,8 @@ def test_a_run_killed_at_random_moments_ends_in_the_same_bits(recipe, plan, tmp_
     assert_same(tmp_path / "a" / "whole", tmp_path / "b" / "killed")
 
 
-def test_a_run_killed_before_or_after_any_of_its_files_is_written(recipe, tmp_path):
+def test_a_run_killed_before_or_after_any_of_its_files_is_written(recipe, uninterrupted, tmp_path):
     """Latents, recipe, records, states: every file becomes itself at one moment; around some, the run is killed."""
-    whole(recipe, tmp_path / "a" / "whole")
     become, begun = os.replace, [0]
 
     def killed(wanted: int, after: bool) -> None:
@@ -184,7 +199,7 @@ def test_a_run_killed_before_or_after_any_of_its_files_is_written(recipe, tmp_pa
         _, status = os.waitpid(child(lambda wanted=wanted, after=after: killed(wanted, after)), 0)
         assert os.WIFSIGNALED(status)
     whole(recipe, tmp_path / "b" / "killed")
-    assert_same(tmp_path / "a" / "whole", tmp_path / "b" / "killed")
+    assert_same(uninterrupted(recipe), tmp_path / "b" / "killed")
 
 
 def limited(bytes_: int) -> None:
@@ -230,8 +245,9 @@ def full_at_checkpoint() -> None:
 
 
 @pytest.mark.parametrize("full, kept", [(full_at_latents, 0), (full_at_state, 2), (full_at_checkpoint, 3)])
-def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(recipe, full, kept, tmp_path):
-    whole(recipe, tmp_path / "a" / "whole")
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(
+    recipe, full, kept, uninterrupted, tmp_path
+):
     folder = tmp_path / "b" / "full"
     recipe.save(tmp_path / "recipe.json")
     ear, mouth = os.pipe()
@@ -263,7 +279,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(recipe, full, 
         assert torch.load(folder / "state.pt", weights_only=True)["step"] == kept
     assert not (folder / "checkpoint").exists()
     whole(recipe, folder)
-    assert_same(tmp_path / "a" / "whole", folder)
+    assert_same(uninterrupted(recipe), folder)
 
 
 def interrupted(
@@ -314,14 +330,13 @@ STOPS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("where", STOPS)
-def test_an_interrupt_saves_the_step_and_says_so(recipe, where, tmp_path):
+def test_an_interrupt_saves_the_step_and_says_so(recipe, where, uninterrupted, tmp_path):
     module, name, number, changes = STOPS[where]
     recipe = recipe.replace(loop={"save_every": 0}, validation={"data": recipe.data.sources[0].path}).replace(
         **changes
     )
     folder = tmp_path / "b" / "stopped"
     folder.parent.mkdir()
-    whole(recipe, tmp_path / "a" / "whole")
     at = 3 if changes else 2  # the start is validated, too
     code, line = interrupted(recipe, folder, signal_in(module, name, at, number), [])
     state = folder / "state.pt"
@@ -332,7 +347,7 @@ def test_an_interrupt_saves_the_step_and_says_so(recipe, where, tmp_path):
     )
     assert torch.load(state, weights_only=True)["step"] == 2
     whole(recipe, folder)
-    assert_same(tmp_path / "a" / "whole", folder)
+    assert_same(uninterrupted(recipe), folder)
 
 
 def test_an_interrupt_before_the_first_step_says_that_nothing_is_saved(recipe, tmp_path):

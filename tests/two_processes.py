@@ -1,10 +1,9 @@
-"""One of the processes of `test_train_distributed`: trains what it is given, and writes down what it saw."""
+"""What each process of `test_train_distributed` does: trains what it is given, and writes down what it saw."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from unittest import mock
 
@@ -69,7 +68,3 @@ def sums(distributed: DistributedContext) -> dict[str, bool]:
     found = [p.grad for p in parameters]
     equal = [g is not None and torch.equal(g, e) for g, e in zip(found, expected, strict=True)]
     return {"equal": all(equal[:4] + equal[5:]), "none": found[4] is None}
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
