@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from twofold.metrics import IMAGE_QUALITY, MASKS
-from twofold.visualization import UNKNOWN, color_depth, color_disparity, color_mask, color_picture
+from twofold.visualization import UNKNOWN, color_depth, color_disparity, color_image, color_mask
 
 EVERY = {
     **{f"masks-{k}": m for k, m in MASKS.items()},
@@ -74,8 +74,8 @@ def test_foreground_is_white_and_the_unknown_is_grey():
 
 def test_a_picture_is_shown_as_it_is_and_light_as_srgb():
     picture = torch.rand(2, 3, 4, 5)
-    assert torch.equal(color_picture(picture), picture)
-    light = color_picture(torch.tensor([0.0, 0.002, 0.2140, 1.0]).expand(3, 1, 4), linear=True)
+    assert torch.equal(color_image(picture), picture)
+    light = color_image(torch.tensor([0.0, 0.002, 0.2140, 1.0]).expand(3, 1, 4), linear=True)
     assert light[0, 0].tolist() == pytest.approx([0, 0.02584, 0.5, 1], abs=1e-4)
 
 
@@ -83,4 +83,4 @@ def test_other_channels_are_refused():
     with pytest.raises(ValueError, match="a mask has 1 channel"):
         color_mask(torch.rand(3, 2, 2))
     with pytest.raises(ValueError, match="an image has 3 channels"):
-        color_picture(torch.rand(1, 2, 2))
+        color_image(torch.rand(1, 2, 2))

@@ -384,7 +384,7 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
         torch.testing.assert_close(predictor(picture).map, one.map, rtol=0, atol=1e-5)
         torch.testing.assert_close(one.map.norm(dim=0), torch.ones(picture.shape[1:]), rtol=0, atol=1e-5)
     assert found[0].settings["digest"] == opened.digest
-    with pytest.raises(ValueError, match="3 predictions would be 3 times the same one"):
+    with pytest.raises(ValueError, match="deterministic, so 3 predictions would be equal"):
         predictor(pictures[0], ensemble=3)
     with pytest.raises(ValueError, match="no setting 'steps'"):
         predictor.with_options(steps=4)

@@ -77,13 +77,13 @@ def test_ensembles_are_merged_as_the_task_allows(wide):
     assert torch.equal(normals.with_options(3, "closest")(image).map, normals(image, ensemble=3).map)
     assert normals.with_options(3, "mean")(image).map.norm(dim=0).sub(1).abs().max() < 1e-5
     for predictor, wrong in ((depth, "closest"), (normals, "affine"), (marigold(wide, "mask"), "affine")):
-        with pytest.raises(ValueError, match=f"not by '{wrong}'"):
+        with pytest.raises(ValueError, match=f"cannot be merged by '{wrong}'"):
             predictor.with_options(3, wrong)
 
 
 def test_an_ensemble_of_a_deterministic_protocol_is_refused():
     predictor = DiffusionPredictor(new.tiny(), TASKS["depth"], OneStep(), LatentHead())
-    with pytest.raises(ValueError, match="4 times the same one"):
+    with pytest.raises(ValueError, match="4 predictions would be equal"):
         predictor(pictures((32, 32))[0], ensemble=4)
     with pytest.raises(ValueError, match="has no setting 'steps'"):
         predictor.with_options(steps=10)
@@ -94,7 +94,7 @@ def test_another_number_of_steps_is_another_predictor(wide):
     more = predictor.with_options(steps=4, ensemble=2)
     assert (predictor.protocol.steps, more.protocol.steps, more.ensemble) == (2, 4, 2)
     with pytest.raises(
-        ValueError, match=r"^this model does not allow it: the input of one leading-spaced step.*trailing"
+        ValueError, match=r"^this model does not allow these settings: one leading-spaced step.*trailing"
     ):
         predictor.with_options(steps=1, spacing="leading")
 

@@ -103,6 +103,8 @@ NAMES = {
     "word_for": "x0_to_prediction",
     # metrics
     "ANYTHING": "NO_CLIP",
+    "color_picture": "color_image",
+    "_stretched": "_normalized_median",
     "LONGER": "SHORT_PI",
     "_check_sendable": "_check_picklable",
     "_steep": "_candidate_ratios",

@@ -1,8 +1,8 @@
-"""Several predictions of one image, merged into one map and how far the members are from it.
+"""Ensembles: several predictions (members) of one image merged into one map with an uncertainty.
 
-Maps known up to scale and shift are first brought to one scale and shift by their second moments: one pass over the
-pixels, then algebra on n x n matrices. There is nothing to iterate, and so nothing that could collapse: one member,
-the anchor, is taken as it is, and the others are brought to it.
+Maps known up to scale and shift are first aligned by their second moments, in closed form: one pass over the pixels,
+then algebra on n x n matrices. One member, the anchor, keeps its scale and shift, and the others are aligned to it, so
+the scales cannot collapse to 0.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from torch import Tensor
 
 from .geometry import unit
 
-# A member whose correlation with what all have in common is lower says less than a tenth of it (r^2 = 0.09).
-LEAST = 0.3
-# A member with less contrast than this share of the highest is flat: stretched, it would show rounding errors.
+# Members whose correlation with the common map is lower (r^2 < 0.09) are excluded.
+MIN_CORRELATION = 0.3
+# Members with less contrast than this share of the highest count as flat: scaling would amplify rounding errors.
 FLAT = 1e-3
-# Angles in radians that differ by less are equal: float32 knows them to some 2e-7.
+# Angles in radians that differ by less are equal; float32 resolves about 2e-7.
 TIE = 2e-6
-# A sum of unit vectors whose square is less is what rounding has left of vectors that cancel out.
+# Unit vectors whose sum has a smaller squared length cancel out, up to rounding.
 CANCELLED = 1e-12
 # Pixels processed together, so that large maps need no copy in float64.
 _PIECE = 1 << 16
@@ -30,14 +30,14 @@ _PIECE = 1 << 16
 
 @dataclass(frozen=True)
 class Merged:
-    """One map made of several, the members.
+    """The merged map of an ensemble.
 
     Attributes:
         map: ``c h w``.
-        uncertainty: ``1 h w``, 0 where all members agree; in the unit of the map, of vectors a share of 180 degrees.
-        scale: float64 ``n``, what each member was multiplied by before all were merged: 1 for the anchor, positive, and
-            0 for a member that contradicts the others. None where members were taken as they are, or it is not known.
-        shift: float64 ``n``, what was added after that: 0 for the anchor. None like ``scale``.
+        uncertainty: ``1 h w``, 0 where all members agree; in the unit of the map, for vectors a share of 180 degrees.
+        scale: float64 ``n``, factor that aligns each member: 1 for the anchor, positive, or 0 for a member that
+            contradicts the others. None where members were not aligned, or the factors are not known.
+        shift: float64 ``n``, added after scaling: 0 for the anchor. None like ``scale``.
     """
 
     map: Tensor
@@ -47,14 +47,14 @@ class Merged:
 
 
 def median(members: Tensor) -> Merged:
-    """Per pixel and channel the median of members as they are.
+    """Median of the members per pixel and channel, without alignment.
 
     Args:
         members: ``n c h w``, n at least 1, of any unit.
 
     Returns:
         The median and the median absolute deviation from it, averaged over channels, both in the unit of the
-        members. Of an even number, a median is halfway between the middle two.
+        members. For an even number of members a median is the mean of the middle two.
 
     Raises:
         ValueError: no members, another shape, or a member that is not finite.
@@ -65,16 +65,17 @@ def median(members: Tensor) -> Merged:
 
 
 def affine(members: Tensor) -> Merged:
-    """Merge maps that are each known up to their own scale and shift, as affine-invariant depth is.
+    """Merge maps that are each known up to scale and shift, such as affine-invariant depth.
 
-    Model: member i is a_i x + b_i and noise, x the map that all have in common. Under equal noise the most likely
-    a are the first principal axis of the members' covariance (Tipping and Bishop 1999). Every member becomes
-    a_k / a_i (d_i - mean_i) + mean_k, where the anchor k has the largest a; median of those, stretched to [0, 1] by
-    its own extremes (Marigold, Ke et al. 2024). Neither the order of members nor a scale and shift of all matters.
+    Model: member i is a_i x + b_i plus noise, where x is the map common to all. Under equal noise the maximum
+    likelihood a is the first principal axis of the members' covariance (Tipping and Bishop 1999). Member i is aligned
+    to a_k / a_i (d_i - mean_i) + mean_k, where the anchor k has the largest a. The result is the median of the aligned
+    members, min-max normalized to [0, 1] (Marigold, Ke et al. 2024). It does not depend on the order of the members,
+    nor on a common scale and shift.
 
-    A member that contradicts the others (reversed, unrelated, flat) gets the best scale that is not negative: 0. It
-    has no part in the map, but counts in the uncertainty as a flat map. Of two members that contradict each other
-    the one with more contrast is kept; where all are flat the map is 0.
+    A member that contradicts the others (reversed, unrelated, flat) gets the scale 0, the best that is not negative. It
+    does not contribute to the map, but counts in the uncertainty as a flat map. Of two members that contradict each
+    other the one with more contrast is kept; the map is 0 if all are flat.
 
     Args:
         members: ``n 1 h w``, n at least 1, in [0, 1] or any other unit.
@@ -90,14 +91,14 @@ def affine(members: Tensor) -> Merged:
     loading = _loadings(square - mean[:, None] * mean, square.diagonal().sqrt())
     anchor = loading.argmax()
     scale = torch.where(loading > 0, loading[anchor] / loading, 0.0)
-    return _stretched(members, scale, mean[anchor] - scale * mean)
+    return _normalized_median(members, scale, mean[anchor] - scale * mean)
 
 
 def scale_only(members: Tensor) -> Merged:
-    """Merge maps that are each known up to their own scale and whose zero is a true one, as scale-invariant depth is.
+    """Merge maps that are each known up to scale, with an absolute zero, such as scale-invariant depth.
 
-    Like `affine` without the shift: moments are about 0, not about the mean, and the median is divided by its maximum
-    and keeps its zero. A member of zeros gets the scale 0.
+    Like `affine` without the shift: moments are about 0 instead of the mean, and the median is divided by its maximum.
+    A member of zeros gets the scale 0.
 
     Args:
         members: ``n 1 h w``, n at least 1, not negative.
@@ -112,26 +113,25 @@ def scale_only(members: Tensor) -> Merged:
     _, square = _moments(members)
     loading = _loadings(square, square.diagonal().sqrt())
     scale = torch.where(loading > 0, loading.max() / loading, 0.0)
-    return _stretched(members, scale, None)
+    return _normalized_median(members, scale, None)
 
 
 def closest(members: Tensor) -> Merged:
-    """Per pixel the member that is closest to the mean direction, so that edges stay as sharp as one member's.
+    """Per pixel the member that is closest to the mean direction, which keeps edges as sharp as those of one member.
 
     Args:
         members: unit vectors ``n 3 h w``, n at least 1.
 
     Returns:
         Unit vectors, and the mean angle between the members and their mean direction over 180 degrees, in [0, 1].
-        Members equally close share the pixel: of two members it is always the mean. Where members cancel out, the
-        mean direction is taken to face the viewer: (0, 0, 1).
+        Equally close members are averaged, so the result for two members is their mean. Where members cancel out, the
+        mean direction is (0, 0, 1), towards the viewer.
 
     Raises:
         ValueError: no members, another shape, or a member that is not finite.
     """
     mean, angle = _directions(members)
-    # Rounding must not choose: two members are always equally close, and picking one by its last digit would
-    # speckle the map with both.
+    # With a tolerance: two members are always equally close, and rounding errors would select either at random.
     near = angle <= angle.min(0).values + TIE
     total = (members.float() * near).sum(0)
     shared = (total * total).sum(0, keepdim=True) > CANCELLED
@@ -154,31 +154,31 @@ def compat(
     regularizer: float = 0.02,
     reduction: str = "median",
 ) -> Merged:
-    """The result of diffusers' ``MarigoldDepthPipeline.ensemble_depth``, which is called, to compare with.
+    """Call diffusers' ``MarigoldDepthPipeline.ensemble_depth``, for comparison.
 
-    Scales and shifts are found by BFGS on the differences of all pairs of members, in some hundred times the time of
-    `affine`; with many iterations they may collapse.
+    It finds scales and shifts by BFGS on the differences of all pairs of members, takes about a hundred times as long
+    as `affine`, and may collapse after many iterations.
 
     Args:
         members: ``n 1 h w`` in [0, 1], n at least 1.
-        shift: as `affine`; otherwise as `scale_only`.
-        max_res: longest edge of the copies on which the search runs (GenPercept has 50).
-        max_iter: iterations of the search.
-        tol: its tolerance.
-        regularizer: weight of what pulls the median to [0, 1].
-        reduction: ``median``, with the median absolute deviation, or ``mean``, with the standard deviation. Of an even
-            number, the median is the lower of the middle two.
+        shift: True for scale and shift, as in `affine`; False for scale only.
+        max_res: longest edge of the downsampled members that are optimised (GenPercept: 50).
+        max_iter: iterations of the optimisation.
+        tol: tolerance of the optimisation.
+        regularizer: weight of the term that keeps the median in [0, 1].
+        reduction: ``median``, with the median absolute deviation, or ``mean``, with the standard deviation. For an even
+            number of members the median is the lower of the middle two.
 
     Returns:
-        Map in [0, 1] and uncertainty in its units. Scale and shift stay inside diffusers: None.
+        Map in [0, 1] and uncertainty in its units. Scale and shift are None: diffusers does not return them.
 
     Raises:
         ValueError: no members, another shape, a member that is not finite, or another reduction.
     """
     _check(members, channels=1)
     if reduction not in ("median", "mean"):
-        raise ValueError(f"members are reduced by median or mean, not {reduction!r}")
-    from diffusers import MarigoldDepthPipeline  # takes seconds, and few ask for it
+        raise ValueError(f"unknown reduction {reduction!r}; expected median or mean")
+    from diffusers import MarigoldDepthPipeline  # imported here: it takes seconds and is rarely needed
 
     map, uncertainty = MarigoldDepthPipeline.ensemble_depth(
         members,
@@ -195,7 +195,7 @@ def compat(
 
 
 def _check(members: Tensor, channels: int | None = None) -> None:
-    """ValueError for what is not ``n c h w`` with at least one member and pixel, or not finite."""
+    """ValueError unless members are ``n c h w`` with at least one member and pixel, and finite."""
     if members.ndim != 4 or not members.numel() or members.shape[1] != (channels or members.shape[1]):
         raise ValueError(
             f"members to merge are n {channels or 'c'} h w with n at least 1, not {tuple(members.shape)}"
@@ -203,14 +203,13 @@ def _check(members: Tensor, channels: int | None = None) -> None:
     bad = [i for i, member in enumerate(members) if not bool(member.isfinite().all())]
     if bad:
         raise ValueError(
-            f"members {bad} (of {len(members)}) are NaN or infinite somewhere; leave them out, "
-            f"or mend what predicted them"
+            f"members {bad} (of {len(members)}) have NaN or infinite values; exclude them, or fix the predictor"
         )
 
 
 def _median(members: Tensor) -> Tensor:
-    """The median over the first dimension; of an even number, halfway between the middle two."""
-    # Whole maps change places, in a sorting network: ten times as fast as torch's sort along a short dimension.
+    """The median over the first dimension; the mean of the middle two for an even number."""
+    # A sorting network of whole maps: ten times as fast as torch's sort along a short dimension.
     rows = list(members.unbind(0))
     n = len(rows)
     for turn in range(n):
@@ -220,7 +219,7 @@ def _median(members: Tensor) -> Tensor:
 
 
 def _moments(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Over the pixels of members ``n 1 h w``: means (n) of d_i and (n n) of d_i d_j, float64 on the CPU."""
+    """First and second moments of members ``n 1 h w`` over pixels: means of d_i (n) and of d_i d_j (n n), float64."""
     flat = members.detach().flatten(1)
     n, count = flat.shape
     total = torch.zeros(n, n + 1, dtype=torch.float64)
@@ -232,20 +231,20 @@ def _moments(members: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _principal(matrix: Tensor) -> Tensor:
-    """Of a symmetric matrix: the first principal axis, times the square root of its variance."""
+    """The first principal axis of a symmetric matrix, times the square root of its eigenvalue."""
     values, axes = torch.linalg.eigh(matrix)
     return axes[:, -1] * values[-1].clamp(min=0).sqrt()
 
 
 def _loadings(covariance: Tensor, size: Tensor) -> Tensor:
-    """How much of the common map is in each of n members: n, in units of the members, 0 for one to be left out.
+    """The factor a_i of the common map in each member: ``n``, in units of the members, 0 for excluded members.
 
-    Which members agree is decided by correlations, so that a lone member of high contrast does not outvote
-    several of low contrast; how much, by the covariance of those which do.
+    Correlations decide which members agree, so that a single member of high contrast does not outweigh several of low
+    contrast. The factors come from the covariance of the members that agree.
 
     Args:
-        covariance: ``n n``, of centred or uncentred members.
-        size: ``n``, root mean squares: what rounding errors are relative to.
+        covariance: ``n n``, second moments of centred or uncentred members.
+        size: ``n``, root mean squares of the members, the reference for rounding errors.
     """
     spread = covariance.diagonal().clamp(min=0).sqrt()
     alive = (spread > FLAT * spread.max()) & (spread > 1e-6 * size)
@@ -254,18 +253,18 @@ def _loadings(covariance: Tensor, size: Tensor) -> Tensor:
     unit_variance = torch.where(alive, 1 / spread, 0.0)
     common = _principal(covariance * unit_variance * unit_variance[:, None])
     votes = common.sum()
-    if votes.abs() < 1e-6:  # as many for as against, all with one weight: contrast decides
+    if votes.abs() < 1e-6:  # a tie of equally correlated members: decide by contrast
         votes = common @ spread
     common = common * (-1 if votes < 0 else 1)
-    kept = common > min(LEAST, float(common.max()) * (1 - 1e-9))
+    kept = common > min(MIN_CORRELATION, float(common.max()) * (1 - 1e-9))
     loading = torch.zeros_like(spread)
     axis = _principal(covariance[kept][:, kept])
-    loading[kept] = torch.maximum(axis * axis.sum().sign(), LEAST * spread[kept])
+    loading[kept] = torch.maximum(axis * axis.sum().sign(), MIN_CORRELATION * spread[kept])
     return loading
 
 
-def _stretched(members: Tensor, scale: Tensor, shift: Tensor | None) -> Merged:
-    """The median of aligned members stretched to [0, 1]; without a shift only its maximum becomes 1."""
+def _normalized_median(members: Tensor, scale: Tensor, shift: Tensor | None) -> Merged:
+    """The median of aligned members, min-max normalized, or divided by its maximum if ``shift`` is None."""
     column = (-1, 1, 1, 1)
     aligned = members.float() * scale.to(members.device, torch.float32).view(column)
     if shift is not None:
@@ -278,17 +277,17 @@ def _stretched(members: Tensor, scale: Tensor, shift: Tensor | None) -> Merged:
 
 
 def _directions(members: Tensor) -> tuple[Tensor, Tensor]:
-    """Of unit vectors ``n 3 h w``: their mean direction ``3 h w``, and the angles to it ``n 1 h w`` in radians."""
+    """Mean direction ``3 h w`` of unit vectors ``n 3 h w``, and the angles to it ``n 1 h w`` in radians."""
     _check(members, channels=3)
     members = members.float()
     mean = members.mean(0)
     viewer = mean.new_tensor([0.0, 0.0, 1.0]).reshape(3, 1, 1)
     mean = unit(torch.where((mean * mean).sum(0, keepdim=True) > CANCELLED, mean, viewer))
     apart, together = ((members + sign * mean).square().sum(1, keepdim=True).sqrt() for sign in (-1, 1))
-    return mean, 2 * torch.atan2(apart, together)  # the arc cosine loses half the digits near 0
+    return mean, 2 * torch.atan2(apart, together)  # the arc cosine is inaccurate near 0
 
 
-# By the names that settings have for them.
+# By name in settings.
 MERGES: dict[str, Callable[[Tensor], Merged]] = {
     "affine": affine,
     "scale": scale_only,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-# By every name in use: that of the type in torch.
+# Name or alias -> name of the torch dtype.
 DTYPES = {
     "float32": "float32", "fp32": "float32", "float": "float32",
     "float16": "float16", "fp16": "float16", "half": "float16",
@@ -30,10 +30,10 @@ def installed(distribution: str) -> str | None:
 
 @cache
 def torchvision_fault() -> str | None:
-    """What is wrong with an installed torchvision, in one line; None when it works or is not installed.
+    """The problem of an installed torchvision, in one line; None when it works or is not installed.
 
-    twofold does not use torchvision. But transformers and diffusers import it when it is there, and one that
-    was built for another torch then fails inside them, with an error that names something else.
+    twofold does not use torchvision, but transformers and diffusers import it if it is installed. A build for another
+    torch then fails inside them with a misleading error.
     """
     if find_spec("torchvision") is None:
         return None
@@ -47,7 +47,7 @@ def torchvision_fault() -> str | None:
 
 
 def require_sound_torchvision() -> None:
-    """ImportError, with what to do, when an installed torchvision would break transformers and diffusers."""
+    """ImportError when an installed torchvision would break transformers and diffusers."""
     fault = torchvision_fault()
     if fault:
         raise ImportError(fault)
@@ -55,7 +55,7 @@ def require_sound_torchvision() -> None:
 
 @contextmanager
 def quiet_libraries() -> Generator[None]:
-    """Inside, transformers and diffusers show no progress bars ("Writing model shards") and no notes below errors."""
+    """Context in which transformers and diffusers show no progress bars and log errors only."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -74,13 +74,13 @@ def quiet_libraries() -> Generator[None]:
 
 
 def resolve_device(device: str | torch.device = "auto") -> str:
-    """The name of a device that is there: ``auto`` is CUDA where there is any, else the CPU.
+    """The name of an available device; ``auto`` is CUDA if available, else the CPU.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, ``xpu``, ``meta``, or a `torch.device`.
 
     Raises:
-        ValueError: there is no such device here, or nowhere.
+        ValueError: the device is unknown or not available.
     """
     import torch
 
@@ -99,19 +99,19 @@ def resolve_device(device: str | torch.device = "auto") -> str:
         raise ValueError(f"the device {name!r} is unknown; choose auto, cpu, cuda, cuda:1, mps or xpu")
     if not counts[kind]:
         raise ValueError(
-            f"torch finds no {kind} here ({name!r}); see 'twofold doctor', or use the device cpu"
+            f"torch finds no {kind} device ({name!r}); run 'twofold doctor', or use the device cpu"
         )
     if int(number or 0) >= counts[kind]:
-        there = f"{kind}:0 to {kind}:{counts[kind] - 1}" if counts[kind] > 1 else kind
-        raise ValueError(f"there is no {name} here; use {there}")
+        available = f"{kind}:0 to {kind}:{counts[kind] - 1}" if counts[kind] > 1 else kind
+        raise ValueError(f"the device {name!r} is not available; use {available}")
     return name
 
 
 def resolve_dtype(dtype: str | torch.dtype = "float32") -> torch.dtype:
-    """A floating-point type of weights by its name (one of `DTYPES`, with or without ``torch.``), or itself.
+    """The torch dtype of a name (one of `DTYPES`, with or without ``torch.``) or dtype, for weights.
 
     Raises:
-        ValueError: it is not one that weights can have.
+        ValueError: weights cannot have this dtype.
     """
     import torch
 
@@ -120,6 +120,6 @@ def resolve_dtype(dtype: str | torch.dtype = "float32") -> torch.dtype:
         return dtype
     if name not in DTYPES:
         raise ValueError(
-            f"the dtype {name!r} is not one of weights; choose float32, bfloat16 or float16 (or fp32, bf16, fp16)"
+            f"the dtype {name!r} cannot be used for weights; choose float32, bfloat16 or float16 (or fp32, bf16, fp16)"
         )
     return getattr(torch, DTYPES[name])

@@ -1,4 +1,4 @@
-"""NaN and infinity in network outputs: found before they are decoded, clamped or scored."""
+"""Checks of network outputs for NaN and infinity, before they are decoded, clamped or scored."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Elements that are checked at a time.
+# Elements checked at a time.
 _PART = 2**18
 _REMEDY = "use float32 (--dtype float32), and check that the checkpoint is not damaged"
 
 
 class NonFiniteError(FloatingPointError):
-    """A network returned NaN or infinity, so it has no prediction.
+    """A network returned NaN or infinity.
 
     Attributes:
-        positions: of the images concerned in the batch that was passed; empty where there was only one.
+        positions: indices of the affected images in the batch that was passed; empty if there was only one image.
     """
 
     def __init__(self, message: str, positions: tuple[int, ...] = ()) -> None:
@@ -25,19 +25,18 @@ class NonFiniteError(FloatingPointError):
 
 
 def check_finite(x: Tensor, what: str) -> None:
-    """Check a network's output before anything is made of it.
+    """Check that a network's output is finite.
 
-    A clamp turns infinity into an ordinary value, and a comparison or an argmax does the same to NaN, so this runs
-    before every decoding.
+    Clamping hides infinity, and comparisons and argmax hide NaN, so this runs before every decoding.
 
     Args:
         x: any floating-point tensor.
-        what: names it in the message, such as ``"the normals output"``.
+        what: its name in the message, such as ``"the normals output"``.
 
     Raises:
         NonFiniteError: an element is NaN or infinite.
     """
-    # In parts: torch's isfinite makes two copies of what it is given.
+    # In parts, because torch.isfinite makes two copies of its argument.
     count = sum(int(part.isfinite().sum()) for part in x.reshape(-1).split(_PART))
     if count < x.numel():
         share = 1 - count / x.numel()
@@ -53,10 +52,10 @@ def finite_per_image(*tensors: Tensor) -> Tensor:
     """Whether each image's part of all tensors ``b ...`` is finite: bool ``b``.
 
     Raises:
-        ValueError: no tensor is given.
+        ValueError: no tensor is passed.
     """
     if not tensors:
-        raise ValueError("no tensor to check; give at least one")
+        raise ValueError("no tensor to check; pass at least one")
     found = tensors[0].flatten(1).isfinite().all(1)
     for x in tensors[1:]:
         found = found & x.flatten(1).isfinite().all(1)

@@ -1,7 +1,7 @@
-"""Objects in the user's own code, named ``package.module:object``.
+"""Objects in the user's code, named ``package.module:object``.
 
 A name that the user passes (an option, an argument, a recipe in Python) imports its module. A name that was read from a
-file is data: it imports nothing, and finds an object only in a module that has been imported already.
+file is not trusted: it imports nothing, and only finds objects of modules that have been imported already.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ def names_code(name: str) -> bool:
 
 
 def import_named(module: str, advice: str) -> Any:
-    """The module of that name.
+    """Import a module.
 
     Raises:
-        ValueError: there is none; ``advice`` ends the message. An import error inside the module is raised as it is.
+        ValueError: the module does not exist; ``advice`` ends the message. Import errors inside the module are raised
+            unchanged.
     """
     try:
         return importlib.import_module(module)
@@ -32,13 +33,13 @@ def import_named(module: str, advice: str) -> Any:
 
 
 def find_object(name: str, kind: str, trusted: bool, remedy: str) -> Any:
-    """The object that ``name`` names; None where its module has no such attribute.
+    """The object of that name; None if its module has no such attribute.
 
     Args:
         name: ``package.module:object``.
         kind: what the object should be, for messages: ``task``, ``head``.
         trusted: whether the user passed the name; see the module's docstring.
-        remedy: what the user may do about a name that is not trusted, for the message.
+        remedy: what to do about a name that is not trusted, for the message.
 
     Raises:
         ValueError: no such module, or a name that is not trusted and whose module is not imported.
@@ -50,7 +51,8 @@ def find_object(name: str, kind: str, trusted: bool, remedy: str) -> Any:
         found = sys.modules[module]
     else:
         raise ValueError(
-            f"{name} is a {kind} in the user's own code, and a checkpoint runs no code: if you trust it, {remedy}"
+            f"{name} is a {kind} in the user's own code, and loading a checkpoint runs no code; if you trust it, "
+            f"{remedy}"
         )
-    # Not getattr: a module's own __getattr__ may import another module for a name that it lacks.
+    # Not getattr, because a module's __getattr__ may import other modules.
     return vars(found).get(attribute)

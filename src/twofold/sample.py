@@ -1,4 +1,4 @@
-"""One image with its labels. Real, rendered and synthetic samples have the same type."""
+"""Sample: one image with its labels, real, rendered or synthetic."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Provenance:
     """Where a sample comes from.
 
     Attributes:
-        kind: ``real`` (a photograph), ``rendered``, or ``synthetic`` (of a generative model).
+        kind: ``real`` (a photograph), ``rendered``, or ``synthetic`` (from a generative model).
         parents: ids of the samples it was generated from.
         generator: the generator's settings, JSON values only.
     """
@@ -38,11 +38,11 @@ class Sample:
 
     image    float *b 3 h w, sRGB in [0, 1]; uint8 is divided by 255
     targets  by name, *b c h w, in the unit of `targets.TARGETS`
-    valid    by the same names, bool *b 1 h w: where the target is valid; other pixels are neither trained nor
-             scored, and have the value 0 (or +inf for a depth known to be far)
-    camera   of this image at this size, if known
+    valid    by the same names, bool *b 1 h w: where the target is valid; other pixels are not used in training or
+             evaluation, and have the value 0 (or +inf for a depth known to be far)
+    camera   camera of this image at this size, if known
 
-    In a batch, caption, id, camera and origin are tuples. Raises ValueError for shapes that do not fit together.
+    In a batch, caption, id, camera and origin are tuples. ValueError for inconsistent shapes.
     """
 
     image: Tensor
@@ -93,10 +93,10 @@ class Sample:
 
 
 def stack(samples: Sequence[Sample]) -> Sample:
-    """Samples of one size as one batch (b ...).
+    """Stack samples of one size to a batch (b ...).
 
-    A target that only some samples have is zero and invalid for the others. Raises ValueError without a
-    sample, or when the sizes differ.
+    A target that only some samples have is zero and invalid for the others. ValueError without a sample, or when the
+    sizes differ.
     """
     if not samples:
         raise ValueError("a batch needs at least one sample")

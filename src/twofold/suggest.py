@@ -1,4 +1,4 @@
-"""The nearest known name to one that is not known, for error messages."""
+"""Suggestions of the most similar known name, for error messages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like ``name`` whatever its case, or "" where none is like it."""
+    """The known name most similar to ``name``, ignoring case; "" if none is similar."""
     by_lower = {str(k).lower(): str(k) for k in known}
     lower = name[:100].lower()
     found = get_close_matches(lower, by_lower, 1, cutoff=0.65)
@@ -17,7 +17,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`` (did you mean 'x'?)``, to follow the unknown name in a message; "" where no known name is like it."""
+    """`` (did you mean 'x'?)``, to follow the unknown name in a message; "" if no known name is similar."""
     near = nearest(name, known)
     return f" (did you mean {near!r}?)" if near else ""
 

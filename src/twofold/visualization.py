@@ -1,4 +1,4 @@
-"""For eyes only: colours for maps, and contact sheets. Nothing is ever measured on what comes out of here."""
+"""Preview images of maps, and contact sheets; for display only, never for metrics."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from twofold.image.bands import by_rows
 from twofold.image.errors import decoding
 from twofold.io import escape
 
-# What is unknown is drawn in this grey.
+# Grey level of invalid pixels.
 UNKNOWN = 0.5
 _TITLE = 18
-# In the PNG of a sheet, by which it is known again.
+# Text entry in the PNG of a contact sheet, which identifies it.
 _SHEET = "twofold contact sheet"
 
 
 @lru_cache(maxsize=8)
 def _table(name: str) -> Tensor:
     """256 colours of a colour map of the `cmap` library: float32 256 3."""
-    from cmap import Colormap  # takes a third of a second, and most users of the library draw nothing
+    from cmap import Colormap  # imported here: it takes a third of a second and is rarely needed
 
     return torch.from_numpy(np.asarray(Colormap(name).lut(256)[:, :3], dtype=np.float32))
 
@@ -37,8 +37,8 @@ def _table(name: str) -> Tensor:
 def color_depth(depth: Tensor, valid: Tensor | None = None, colormap: str = "Spectral") -> Tensor:
     """Depth *b 1 h w in [0, 1], 0 near, to colours *b 3 h w in [0, 1]: near is red and far is blue.
 
-    Values outside are clipped (+inf, the sky, is the farthest); NaN and what is not `valid` (bool *b 1 h w)
-    is grey. Depth in metres is scaled first: see `scaled_depth`. ValueError for another number of channels.
+    Values outside are clipped (+inf, the sky, is the farthest); NaN and pixels that are not `valid` (bool *b 1 h w)
+    are grey. Scale depth in metres first: see `scaled_depth`. ValueError for another number of channels.
     """
     if depth.shape[-3] != 1:
         raise ValueError(f"a depth has 1 channel, this is {tuple(depth.shape)}")
@@ -53,37 +53,38 @@ def color_depth(depth: Tensor, valid: Tensor | None = None, colormap: str = "Spe
 
 
 def color_disparity(disparity: Tensor, valid: Tensor | None = None, colormap: str = "Spectral") -> Tensor:
-    """Inverse depth *b 1 h w in [0, 1], 1 near, to the colours that `color_depth` gives: near is red, far is blue."""
+    """Inverse depth *b 1 h w in [0, 1], 1 near, in the colours of `color_depth`: near is red, far is blue."""
     return color_depth(1 - disparity, valid, colormap)
 
 
 def color_mask(mask: Tensor, valid: Tensor | None = None) -> Tensor:
-    """A mask or matte *b 1 h w in [0, 1] to grey *b 3 h w, the foreground white; NaN and not `valid` is UNKNOWN."""
+    """A mask or matte *b 1 h w in [0, 1] as grey *b 3 h w, foreground white; NaN and invalid pixels are UNKNOWN."""
     if mask.shape[-3] != 1:
         raise ValueError(f"a mask has 1 channel, this is {tuple(mask.shape)}")
-    return color_picture(mask.expand(*mask.shape[:-3], 3, -1, -1), valid)
+    return color_image(mask.expand(*mask.shape[:-3], 3, -1, -1), valid)
 
 
-def color_picture(picture: Tensor, valid: Tensor | None = None, linear: bool = False) -> Tensor:
-    """A map *b 3 h w in [0, 1] that is an image, unchanged; `linear` light is brightened as sRGB is.
+def color_image(image: Tensor, valid: Tensor | None = None, linear: bool = False) -> Tensor:
+    """A map *b 3 h w in [0, 1] that is an image, unchanged, or converted to sRGB if it is `linear` light.
 
-    Values outside are clipped; NaN and what is not `valid` (bool *b 1 h w) is grey.
+    Values outside are clipped; NaN and pixels that are not `valid` (bool *b 1 h w) are grey. ValueError for another
+    number of channels.
     """
-    if picture.shape[-3] != 3:
-        raise ValueError(f"an image has 3 channels, this has shape {tuple(picture.shape)}")
-    color = picture.float().nan_to_num(nan=math.nan, posinf=1.0, neginf=0.0).clamp(0, 1)
+    if image.shape[-3] != 3:
+        raise ValueError(f"an image has 3 channels, this has shape {tuple(image.shape)}")
+    color = image.float().nan_to_num(nan=math.nan, posinf=1.0, neginf=0.0).clamp(0, 1)
     if linear:
         color = torch.where(
             color > 0.0031308, 1.055 * color.clamp(min=1e-3) ** (1 / 2.4) - 0.055, 12.92 * color
         )
-    known = ~picture.isnan().any(-3, keepdim=True)
+    known = ~image.isnan().any(-3, keepdim=True)
     return torch.where(known if valid is None else valid & known, color, UNKNOWN)
 
 
 def scaled_depth(depth: Tensor, valid: Tensor) -> Tensor:
-    """One image's depth in metres (1 h w) to [0, 1] for `color_depth`, by its 2nd and 98th percentiles.
+    """One image's depth in metres (1 h w), its 2nd and 98th percentiles scaled to 0 and 1, for `color_depth`.
 
-    The sky stays +inf; without a valid pixel all is NaN.
+    The sky stays +inf; all NaN without a valid pixel.
     """
     ends = robust_range(depth, valid)
     if ends is None:
@@ -103,9 +104,9 @@ def robust_range(x: Tensor, valid: Tensor) -> tuple[float, float] | None:
 
 
 def color_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
-    """Normals *b 3 h w (unit vectors, RUB) to colours in [0, 1], (n + 1) / 2.
+    """Normals *b 3 h w (unit vectors, RUB) to colours in [0, 1], (n + 1) / 2; invalid pixels and zero vectors are grey.
 
-    A wall that faces the viewer is light blue. Not `valid` is grey, as the zero vector is.
+    A wall that faces the viewer is light blue.
     """
     if normals.shape[-3] != 3:
         raise ValueError(f"normals have 3 channels, this is {tuple(normals.shape)}")
@@ -118,7 +119,7 @@ def color_normals(normals: Tensor, valid: Tensor | None = None) -> Tensor:
 
 
 def side_by_side(images: Sequence[Tensor], gap: int = 4) -> Tensor:
-    """Images (3 h w in [0, 1]) in one row, brought to the height of the first, with white between: 3 H W."""
+    """Images (3 h w in [0, 1]) in one row, resized to the height of the first, with a white gap between: 3 H W."""
     if not images:
         raise ValueError("there is no image to show")
     height = images[0].shape[-2]
@@ -129,10 +130,10 @@ def side_by_side(images: Sequence[Tensor], gap: int = 4) -> Tensor:
 
 
 def sheet(images: Sequence[Tensor], columns: int, titles: Sequence[str] = (), gap: int = 4) -> Tensor:
-    """A contact sheet 3 H W on white: images (3 h w or 1 h w in [0, 1]) row by row, a title above each.
+    """A contact sheet 3 H W on white: images (3 h w or 1 h w in [0, 1]) row by row, with a title above each.
 
-    Images of other sizes than the first are brought inside its size, their shape kept. Fewer titles than
-    images leave the rest without. ValueError without images, columns, or with too many titles.
+    Images are resized to fit into the size of the first, keeping their aspect ratio. The last images have no title if
+    there are fewer titles than images. ValueError without images or columns, or with too many titles.
     """
     if not images or columns < 1 or len(titles) > len(images):
         raise ValueError(f"no sheet of {len(images)} images, {columns} columns and {len(titles)} titles")
@@ -151,15 +152,17 @@ def sheet(images: Sequence[Tensor], columns: int, titles: Sequence[str] = (), ga
 
 
 def write_sheet(path: str | os.PathLike[str], x: Tensor) -> None:
-    """A contact sheet 3 h w in [0, 1] to a PNG file, which replaces a sheet that this function wrote.
+    """Write a contact sheet 3 h w in [0, 1] to a PNG file; only a sheet that this function wrote is replaced.
 
     Raises:
-        FileExistsError: another file is there.
+        FileExistsError: the path exists and is another file.
     """
     path = Path(path)
     if os.path.lexists(path) and not _is_sheet(path):
         raise FileExistsError(
-            errno.EEXIST, "it exists and is no sheet of twofold's; move it, or choose another name", str(path)
+            errno.EEXIST,
+            "it exists and is not a contact sheet of twofold; move it, or choose another name",
+            str(path),
         )
     write_image(path, x, text={"Software": _SHEET})
 
@@ -173,14 +176,14 @@ def _is_sheet(path: Path) -> bool:
 
 
 def _rgb(image: Tensor) -> Tensor:
-    """3 h w or 1 h w, anywhere, as float32 3 h w on the CPU, in [0, 1]."""
+    """3 h w or 1 h w on any device as float32 3 h w on the CPU, clipped to [0, 1], NaN as UNKNOWN."""
     if image.ndim != 3 or image.shape[0] not in (1, 3):
         raise ValueError(f"an image to show is 3 h w or 1 h w, not {tuple(image.shape)}")
     return image.detach().float().cpu().nan_to_num(nan=UNKNOWN).clamp(0, 1).expand(3, -1, -1)
 
 
 def _cell(image: Tensor, height: int, width: int) -> Tensor:
-    """The image inside 3 height width, in the middle of white."""
+    """The image resized to fit into 3 height width, centred on white."""
     x = _rgb(image)
     scale = min(height / x.shape[-2], width / x.shape[-1])
     h, w = max(1, round(x.shape[-2] * scale)), max(1, round(x.shape[-1] * scale))
@@ -191,7 +194,7 @@ def _cell(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def _title(text: str, width: int) -> Tensor:
-    """Black text on white, 3 _TITLE width; what does not fit is cut off."""
+    """Black text on white, 3 _TITLE width, cut off at the right."""
     strip = Image.new("L", (width, _TITLE), 255)
     ImageDraw.Draw(strip).text((2, 2), escape(text), fill=0, font=ImageFont.load_default(13))
     return torch.from_numpy(np.array(strip)).float().div(255).expand(3, -1, -1)

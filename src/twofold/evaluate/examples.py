@@ -98,7 +98,7 @@ def semantic_colors(ids: Tensor, classes: int) -> Tensor:
 def _any_image(x: Tensor, valid: Tensor | None = None) -> Tensor:
     """A map of several channels: three are an image; of others the maximum is shown."""
     three = x if x.shape[0] == 3 else x.amax(0, keepdim=True).expand(3, -1, -1)
-    return visualization.color_picture(three, valid)
+    return visualization.color_image(three, valid)
 
 
 def _heat(level: Tensor, valid: Tensor) -> Tensor:

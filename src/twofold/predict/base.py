@@ -1,4 +1,4 @@
-"""BasePredictor: images in, predictions out. What predictors have in common, whichever network predicts."""
+"""BasePredictor: the part of prediction that does not depend on the network (sizes, batches, ensembles, maps)."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class BasePredictor(nn.Module, abc.ABC):
     """Predicts one dense task.
 
     Args:
-        task: what it predicts.
-        size: longest edge that images are resized to; 0 leaves them as they are.
-        metadata: facts to store in every prediction's settings.
-        edge: which edge ``size`` is of; ``both`` resizes every image to a square, as some networks were trained.
-        config: of the output.
+        task: the task that is predicted.
+        size: longest edge in pixels that images are resized to; 0 keeps their size.
+        metadata: entries of every prediction's settings.
+        edge: the edge that ``size`` refers to; ``both`` resizes every image to a square, as some networks were trained.
+        config: conditioning and output settings of the network.
 
     Attributes:
-        ensemble: number of predictions that are merged when a call does not pass it.
-        merge: how the members of an ensemble are merged.
-        frame: of the vectors of a map.
+        ensemble: default number of predictions that are merged.
+        merge: function that merges the members of an ensemble.
+        frame: frame of the vectors of a map.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class BasePredictor(nn.Module, abc.ABC):
 
     @property
     def _method(self) -> str:
-        """How a prediction is computed, in words."""
+        """Short description of how a prediction is computed, for `repr`."""
         return "one step"
 
     @property
@@ -78,9 +78,9 @@ class BasePredictor(nn.Module, abc.ABC):
         """The network's outputs ``b c h w`` and the expected error of each pixel, ``b 1 h w`` or None if unknown.
 
         Args:
-            inputs: images ``3 h w`` in [0, 1] of one shape; what is computed from them alone belongs into its cache.
-            index: of the image of each output.
-            seeds: of each output.
+            inputs: images ``3 h w`` in [0, 1] of one shape, with a cache for values that depend on the images alone.
+            index: index of the image of each output.
+            seeds: seed of each output.
 
         Returns:
             Tensors on the CPU at the size of the images.
@@ -124,22 +124,22 @@ class BasePredictor(nn.Module, abc.ABC):
             images: a path, the bytes of a file, a PIL image, a numpy array ``h w 3`` or ``h w`` or a tensor ``3 h w``
                 (uint8, or floats in [0, 1]), or a list of those; a tensor ``b 3 h w`` or an array ``b h w 3`` is a
                 list.
-            size: longest edge to work at, 8 to 8192 pixels; the model's own by default, 0 or ``"native"`` for the
-                image's.
-            seed: of the protocol's noise; for a list one seed, or one an image. The prediction of an image does not
-                depend on the others, nor on their order.
-            ensemble: number of predictions to merge, the predictor's own by default; with several, the prediction has
+            size: longest edge that images are resized to, 8 to 8192 pixels; by default the model's, 0 or ``"native"``
+                for no resizing.
+            seed: seed of the protocol's noise; for a list one seed, or one per image. The prediction of an image does
+                not depend on the other images or their order.
+            ensemble: number of predictions to merge, by default the predictor's; with several, the prediction has
                 an uncertainty. The first member is the prediction without an ensemble.
-            batch: how many images of one size are one batch of the network.
+            batch: number of images of one size in a batch of the network.
 
         Returns:
             A `Prediction`, or a list of them for a list.
 
         Raises:
             ImageError: an image that cannot be read, or a tensor or array of another layout, type or range.
-            ValueError: an ensemble of a deterministic model, whose members would be equal; or no valid size, seed or
+            ValueError: an ensemble of a deterministic model, whose members would be equal; or an invalid size, seed or
                 batch.
-            NonFiniteError: the network returned NaN or infinity for an image; ``positions`` are those images.
+            NonFiniteError: the network returned NaN or infinity for the images at ``positions``.
         """
         several = isinstance(images, Tensor | np.ndarray) and images.ndim == 4
         many = several or isinstance(images, list | tuple)
@@ -149,10 +149,10 @@ class BasePredictor(nn.Module, abc.ABC):
 
     def _check_ensemble_size(self, ensemble: int) -> int:
         if ensemble < 1:
-            raise ValueError(f"an ensemble of {ensemble} predictions has nothing to merge; pass 1 or more")
+            raise ValueError(f"ensemble is {ensemble}; expected at least 1 prediction")
         if ensemble > 1 and not self.is_stochastic:
             raise ValueError(
-                f"this model is deterministic: {ensemble} predictions would be {ensemble} times the same one"
+                f"this model is deterministic, so {ensemble} predictions would be equal; pass ensemble=1"
             )
         return ensemble
 
@@ -245,7 +245,7 @@ class BasePredictor(nn.Module, abc.ABC):
         """Output to map ``1 c h w`` at the input's size: decoded first, then resized, then vectors normalized."""
         found = self._decode(output[None])
         size = (int(image.shape[-2]), int(image.shape[-1]))
-        if self.task.classes:  # ids do not mix; the share of a mask does
+        if self.task.classes:  # ids cannot be interpolated
             return interpolate(found, size, mode="nearest-exact")
         if tuple(found.shape[-2:]) != size:
             found = resized_output(found, size, self.config.resize)
@@ -253,7 +253,7 @@ class BasePredictor(nn.Module, abc.ABC):
             return found
         frames = self.output_frame, self.task.frame
         resized = tuple(found.shape[-2:]) != tuple(output.shape[-2:])
-        # A resized map is shared with nobody and may be overwritten.
+        # A resized map is a new tensor and may be overwritten.
         return by_rows(lambda part: convert_frame(unit(part), *frames), found, out=found if resized else None)
 
 
@@ -267,11 +267,11 @@ def predict_tasks(
 ) -> Iterator[tuple[str, list[Prediction]]]:
     """Predict several tasks of the same images, one task after the other.
 
-    Predictors that share a backbone share its work: each image is encoded once and each prompt embedded once for all
-    tasks, ensemble members and denoising steps.
+    With a shared backbone each image is encoded once and each prompt embedded once for all tasks, ensemble members and
+    denoising steps.
 
     Args:
-        predictors: by any names.
+        predictors: predictors by any names.
         images: ``3 h w`` in [0, 1], or levels of 8 bits (see `image.rgb.read_levels`), of any sizes.
         size: see `BasePredictor.__call__`.
         seed: see `BasePredictor.__call__`.
@@ -279,7 +279,7 @@ def predict_tasks(
         batch: see `BasePredictor.__call__`.
 
     Yields:
-        Each name with its predictions, one an image.
+        Each name with its predictions, one per image.
 
     Raises:
         ValueError, NonFiniteError: see `BasePredictor.__call__`.
@@ -306,14 +306,14 @@ def predict_tasks(
 
 
 def _consume(items: list[tuple[list[int], ImageBatch]]) -> Iterator[tuple[list[int], ImageBatch]]:
-    """The items, each of which the list no longer holds, so that its memory can be freed."""
+    """Yield the items and remove them from the list, so that their memory can be freed."""
     items.reverse()
     while items:
         yield items.pop()
 
 
 def describe_network(network: nn.Module) -> str:
-    """In a few words: ``7.6 M parameters, float32 on cpu``."""
+    """A short description: ``7.6 M parameters, float32 on cpu``."""
     parameters = list(network.parameters())
     if not parameters:
         return "no parameters"

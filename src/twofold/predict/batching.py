@@ -1,4 +1,4 @@
-"""Inputs of predictors: sizes, seeds, and batches of images of one shape with what has been computed from them."""
+"""Inputs of predictors: sizes, seeds, and batches of images of one shape with cached intermediate results."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from ..image.resize import resize_levels
 from ..image.rgb import as_float
 from ..image.square import resized_to_square
 
-# Longest edge in pixels, as a number or its digits; 0 or "native" for the image's own; None for the model's.
+# Longest edge in pixels, as a number or its digits; 0 or "native" for the image's size; None for the model's default.
 Size = int | str | None
-# Limits of an edge; beyond them no machine has the memory.
+# Limits of an edge in pixels.
 MIN_SIZE, MAX_SIZE = 8, 8192
 Edge = Literal["longest", "shortest", "both"]
 
 
 class ImageBatch:
-    """Images ``3 h w`` of one shape, and what a call has computed from them for all its tasks and ensemble members.
+    """Images ``3 h w`` of one shape, with a cache that all tasks and ensemble members of a call share.
 
     Args:
         images: the images.
-        embeddings: of the prompts of the call, shared by its batches.
+        embeddings: cache of prompt embeddings, shared by the batches of a call.
     """
 
     def __init__(self, images: Sequence[Tensor], embeddings: dict[Hashable, Tensor] | None = None) -> None:
@@ -38,7 +38,7 @@ class ImageBatch:
         self._cache: dict[Hashable, Any] = {}
 
     def select(self, index: Sequence[int]) -> Tensor:
-        """The images at ``index``, which may repeat: ``b 3 h w``; a view where it is one image."""
+        """The images at ``index``, which may repeat: ``b 3 h w``; a view if it is one image."""
         found = [self._images[i] for i in index]
         return found[0][None] if len(found) == 1 else torch.stack(found)
 
@@ -48,7 +48,7 @@ class ImageBatch:
         return self.select(range(len(self._images)))
 
     def cached(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` returned the first time ``key`` was passed."""
+        """The result of ``compute()``, which is called once for each ``key``."""
         if key not in self._cache:
             self._cache[key] = compute()
         return self._cache[key]
@@ -64,7 +64,7 @@ class ImageBatch:
 def group_images(
     images: Sequence[Tensor], size: int, edge: Edge, batch: int, embeddings: dict[Hashable, Tensor]
 ) -> list[tuple[list[int], ImageBatch]]:
-    """The images, resized, in batches of one shape of at most ``batch``, each with the indices of its images."""
+    """Resize the images and group them into batches of one shape and at most ``batch`` images: (indices, batch)."""
     resized = [resize_input(image, size, edge) for image in images]
     groups: list[tuple[list[int], ImageBatch]] = []
     for shape in dict.fromkeys(x.shape for x in resized):
@@ -76,9 +76,9 @@ def group_images(
 
 
 def resize_input(levels: Tensor, size: int, edge: Edge) -> Tensor:
-    """Levels of an image (see `image.rgb.read_levels`) as float32 ``3 h w`` in [0, 1], ``size`` pixels at the ``edge``.
+    """Levels of an image (see `image.rgb.read_levels`) as float32 ``3 h w`` in [0, 1], resized to ``size``.
 
-    The size stays where ``size`` is 0.
+    ``size`` is the length of ``edge`` in pixels; 0 keeps the size.
     """
     if not size:
         return as_float(levels)
@@ -90,20 +90,20 @@ def resize_input(levels: Tensor, size: int, edge: Edge) -> Tensor:
 
 
 def member_seed(seed: int, member: int) -> int:
-    """The seed of an ensemble's member; that of the first is ``seed``."""
+    """The seed of an ensemble member; ``seed`` itself for the first."""
     if member == 0:
         return seed
     return derive_seed(seed, member)
 
 
 def parse_size(size: int | str) -> int:
-    """A longest edge in pixels, 0 for the image's own.
+    """Parse a longest edge in pixels; 0 for the image's size.
 
     Args:
         size: 0 or ``native``; or a number from `MIN_SIZE` to `MAX_SIZE`, or its digits.
 
     Raises:
-        ValueError: anything else.
+        ValueError: any other value.
     """
     if size == "native":
         return 0
@@ -113,8 +113,8 @@ def parse_size(size: int | str) -> int:
         edge = -1
     if isinstance(size, bool) or (edge != 0 and not MIN_SIZE <= edge <= MAX_SIZE):
         raise ValueError(
-            f"size {size!r} is not a number of pixels from {MIN_SIZE} to {MAX_SIZE}, nor 'native' (or 0) for the "
-            "image's own size"
+            f"size is {size!r}; expected a number of pixels from {MIN_SIZE} to {MAX_SIZE}, or 'native' (or 0) for the "
+            "image's size"
         )
     return edge
 
@@ -123,7 +123,7 @@ def parse_seeds(seed: int | Sequence[int], count: int) -> list[int]:
     """One seed for each of ``count`` images.
 
     Raises:
-        ValueError: ``seed`` is neither a whole number nor ``count`` of them.
+        ValueError: ``seed`` is neither an integer nor ``count`` of them.
     """
     try:
         given = [operator.index(seed)] * count  # ty: ignore[invalid-argument-type]
@@ -131,7 +131,7 @@ def parse_seeds(seed: int | Sequence[int], count: int) -> list[int]:
         try:
             given = [operator.index(s) for s in seed]  # ty: ignore[not-iterable]
         except TypeError:
-            raise ValueError(f"seed {seed!r} is not a whole number, nor one for each image") from None
+            raise ValueError(f"seed is {seed!r}; expected an integer, or one per image") from None
     if len(given) != count:
-        raise ValueError(f"{len(given)} seeds for {count} images; give one, or one an image")
+        raise ValueError(f"{len(given)} seeds for {count} images; pass one, or one per image")
     return given

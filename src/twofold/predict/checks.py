@@ -1,4 +1,4 @@
-"""Whether a network, a protocol, a task and an ensemble fit together."""
+"""Checks that a network, a protocol, a task and an ensemble are compatible."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .prediction import SPACES
 
 
 def check_channels(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
-    """ValueError where the network has another number of input channels than the protocol."""
+    """ValueError if the network and the protocol differ in the number of input channels."""
     channels, expected = protocol.channels(backbone.latent_channels), backbone.input_channels
     if channels != expected:
         raise ValueError(
@@ -25,7 +25,7 @@ def check_channels(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
 
 
 def check_times(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
-    """ValueError where the schedule lacks a time step at which the protocol looks values up."""
+    """ValueError if the protocol uses a time step that the schedule does not have."""
     if isinstance(protocol, MultiStep):
         schedule = backbone.schedule if protocol.noise is None else protocol.noise.schedule
         trained = () if protocol.train_timestep is None else (protocol.train_timestep,)
@@ -38,7 +38,7 @@ def check_times(backbone: Backbone, protocol: OneStep | MultiStep) -> None:
     wrong = [t for t in times if not 0 <= t <= last]
     if wrong:
         raise ValueError(
-            f"the protocol has the time step {wrong[0]}, and the schedule has those from 0 to {last}"
+            f"the protocol has the time step {wrong[0]}; expected 0 to {last}, the time steps of the schedule"
         )
 
 
@@ -46,12 +46,14 @@ def get_ensemble_fn(name: str, task: Task) -> Callable[[Tensor], Merged]:
     """The function that merges an ensemble by the method ``name``.
 
     Raises:
-        ValueError: there is none for the task's kind of map.
+        ValueError: the method does not apply to the task's kind of map.
     """
     if task.frame is not None:
         able = ("closest", "mean")
     else:
         able = ("affine", "scale", "compat", "median") if task.space in SPACES else ("median",)
     if name not in able:
-        raise ValueError(f"an ensemble of {task.name} is merged by {' or '.join(able)}, not by {name!r}")
+        raise ValueError(
+            f"an ensemble of {task.name} cannot be merged by {name!r}; expected {' or '.join(able)}"
+        )
     return MERGES[name]

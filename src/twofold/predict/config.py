@@ -1,4 +1,4 @@
-"""What a predictor needs to know of a network beside its weights, protocol and head."""
+"""Settings of a network beside its weights, protocol and head: conditioning and output conversion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ..image.resize import OutputResize
 
-# Text of a settings file: names, prompts. The names of 512 classes in brackets are the longest there is.
+# Text of a settings file (names, prompts); long enough for the names of 512 classes.
 Line = Annotated[str, Field(max_length=32768)]
 
 
@@ -16,21 +16,21 @@ class OutputConfig(BaseModel):
     """The conditioning that a network was trained with, and how its output becomes a map.
 
     Attributes:
-        prompt: of the text encoder; the task's own when None.
+        prompt: text condition; None for the task's prompt.
         pad: whether the prompt is padded to the tokenizer's length (77).
-        guidance: scale of classifier-free guidance (Ho & Salimans 2022); 1 is none.
-        space: of the map's numbers; the task's own when empty.
-        frame: of the vectors that the network predicts, RUB when None; maps are converted to RUB.
-        minmax_normalize: whether each output is rescaled to fill [-1, 1] (E2E-FT, GenPercept's DPT head).
-        clip: what is clipped to [-1, 1]: the ``mean`` over the decoded channels (of vectors, nothing), or all
-            ``channels`` before it (Lotus, and the published networks of normals except E2E-FT's); ``lower`` clips the
-            mean at -1 only, so that a map may exceed 1 (DMP's depth, of which 1 is 8 metres).
-        output_index: which output of a network with several.
-        image_features: whether the network gets the maps of its image encoder.
+        guidance: scale of classifier-free guidance (Ho & Salimans 2022); 1 disables it.
+        space: space of the map's values; empty for the task's.
+        frame: frame of the predicted vectors, None for RUB; maps are converted to RUB.
+        minmax_normalize: whether each output is min-max normalized to [-1, 1] (E2E-FT, GenPercept's DPT head).
+        clip: what is clipped to [-1, 1]: the ``mean`` over the decoded channels (nothing for vectors), or all
+            ``channels`` before averaging (Lotus, and the published networks of normals except E2E-FT's); ``lower``
+            clips the mean at -1 only, so that a map may exceed 1 (DMP's depth, where 1 is 8 metres).
+        output_index: index of the output of a network with several.
+        image_features: whether the maps of the image encoder are passed to the network.
         resize: how maps are resized to the input's size, see `image.resized_output`.
-        odd_sizes: for images whose sides are no multiples of the stride. ``pad``: they are padded to the next one and
-            the maps cropped. ``floor``: they are encoded as they are, the latent is rounded down, and the map, up to a
-            stride smaller than the image, is resized to it, as in the original programs.
+        odd_sizes: handling of images whose sides are not multiples of the stride. ``pad``: pad them to the next
+            multiple and crop the maps. ``floor``: encode them unpadded, so that the latent is rounded down, and resize
+            the map, up to a stride smaller than the image, to the image's size, as in the original codes.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -1,4 +1,4 @@
-"""DiffusionPredictor: image in, dense map out. One backbone, one task, one protocol, one head."""
+"""DiffusionPredictor: predicts one task with a backbone, a protocol and a head."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from .prediction import SPACES
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the network is conditioned on at every denoising step.
+    """The conditioning of the network at every denoising step.
 
     Attributes:
         prompt_embeds: ``1 n d``.
-        negative_prompt_embeds: of the empty prompt, where there is guidance.
-        image_features: of the image encoder, where the network was trained with them.
+        negative_prompt_embeds: embedding of the empty prompt; None without guidance.
+        image_features: maps of the image encoder; None for a network trained without them.
     """
 
     prompt_embeds: Tensor
@@ -47,18 +47,18 @@ class DiffusionPredictor(BasePredictor):
 
     Args:
         backbone: the networks.
-        task: what it predicts.
+        task: the task that is predicted.
         protocol: how the prediction is computed.
         head: maps the clean latent or the network's features to an encoded target.
-        config: what else the network was trained with.
-        size: longest edge that images are resized to; 0 leaves them as they are.
-        metadata: facts to store in every prediction's settings.
-        ensemble: number of predictions that are merged when a call does not pass it.
-        edge: which edge ``size`` is of; ``both`` resizes every image to a square, as some networks were trained.
+        config: conditioning and output settings of the network.
+        size: longest edge in pixels that images are resized to; 0 keeps their size.
+        metadata: entries of every prediction's settings.
+        ensemble: default number of predictions that are merged.
+        edge: the edge that ``size`` refers to; ``both`` resizes every image to a square, as some networks were trained.
 
     Raises:
-        ValueError: the network does not have as many input channels as the protocol, its schedule lacks a time step of
-            the protocol, or an ensemble of a deterministic protocol.
+        ValueError: network and protocol differ in input channels, the schedule lacks a time step of the protocol, the
+            config does not fit network, task or protocol, or an ensemble of a deterministic protocol.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class DiffusionPredictor(BasePredictor):
         check_channels(backbone, protocol)
         check_times(backbone, protocol)
         if config.image_features and not backbone.has_image_encoder:
-            raise ValueError("image_features is set, and the network has no image encoder")
+            raise ValueError("image_features is set, but the network has no image encoder")
         if config.minmax_normalize and task.out_channels != 1:
             raise ValueError(
                 f"minmax_normalize is for tasks of one channel; {task.name} has {task.out_channels}"
@@ -114,8 +114,8 @@ class DiffusionPredictor(BasePredictor):
         """The conditioning of every denoising step.
 
         Args:
-            image_features: of the images.
-            embed: ``(backbone, prompt, pad)`` -> ``1 n d``, where embeddings are cached.
+            image_features: maps of the image encoder.
+            embed: ``(backbone, prompt, pad)`` -> ``1 n d``, to use cached embeddings.
         """
         embed = embed or (lambda backbone, prompt, pad: backbone.embed([prompt], pad))
         own = self.head.prompt_embeds()
@@ -124,7 +124,7 @@ class DiffusionPredictor(BasePredictor):
         return Conditioning(prompt, negative, image_features)
 
     def denoise(self, model_input: ModelInput, conditioning: Conditioning | None = None) -> DenoiserOutput:
-        """One forward pass, with guidance two: the clean latent and the features; see `protocols.DenoiseFn`."""
+        """One forward pass (two with guidance): the clean latent and the features; see `protocols.DenoiseFn`."""
         conditioning = conditioning or self.conditioning()
         count = len(model_input.x)
         labels = None
@@ -188,7 +188,7 @@ class DiffusionPredictor(BasePredictor):
         return self.backbone.posterior((self._pad(images)[0] * 2 - 1).to(weights))
 
     def _pad(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images as they are encoded, and their size before."""
+        """Images padded for encoding, and their size before."""
         if self.config.odd_sizes == "pad":
             return pad_to_multiple(images, self.backbone.stride)
         return images, (int(images.shape[-2]), int(images.shape[-1]))
@@ -200,8 +200,8 @@ class DiffusionPredictor(BasePredictor):
             return height, width
         if min(height, width) < stride:
             raise ValueError(
-                f"an image of {height}x{width} pixels is smaller than a latent cell of {stride}x{stride}, which "
-                "odd_sizes='floor' leaves nothing of; use odd_sizes='pad', or a larger size"
+                f"an image of {height}x{width} pixels is smaller than a latent cell of {stride}x{stride}, so with "
+                "odd_sizes='floor' its latent is empty; use odd_sizes='pad', or a larger size"
             )
         return height // stride * stride, width // stride * stride
 
@@ -209,7 +209,7 @@ class DiffusionPredictor(BasePredictor):
     def decode_output(self, output: DenoiserOutput, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
         """The head's output ``b c h w`` on the CPU, cropped to ``size`` (height, width), and its expected error.
 
-        The error is ``b 1 h w``, and None for a head that predicts none.
+        The error is ``b 1 h w``, or None for a head that predicts none.
         """
         h, w = size
         z = self.backbone.latent_channels
@@ -219,7 +219,7 @@ class DiffusionPredictor(BasePredictor):
         else:
             decoded, uncertainty = self.head(x0, output.features, self.backbone), None
         decoded = self._to_range(decoded[..., :h, :w].float().cpu())
-        # A head may turn infinite features into ordinary numbers; NaN keeps such an image recognisable.
+        # A head may turn infinite features into finite numbers: fill such images with NaN, so that they are detected.
         read = output.features if self.head.reads_features else ()
         broken = ~finite_per_image(*(read or (x0,))).cpu()
         decoded = decoded.masked_fill(broken.reshape(-1, 1, 1, 1), float("nan"))
@@ -236,7 +236,7 @@ class DiffusionPredictor(BasePredictor):
             output = clamp_finite(output, -1, 1)
         if not self.config.minmax_normalize:
             return output
-        # What the autoencoder decodes is clipped first; the outputs of a head on features have no fixed range.
+        # Decoded images are clipped first; the outputs of a head on features have no fixed range.
         if self.head.reads_features:
             return minmax_normalize(output)
         return minmax_normalize(clamp_finite(output.mean(1, keepdim=True), -1, 1).expand_as(output))
@@ -254,15 +254,16 @@ class DiffusionPredictor(BasePredictor):
 
         Args:
             ensemble: number of predictions that are merged.
-            merge: how they are merged, in place of the task's own way: ``affine``, ``scale``, ``compat`` or ``median``
-                for distances, ``closest`` or ``mean`` for vectors, ``median`` for anything else.
-            frame: of the vectors of a map, in place of RUB.
-            resize: how maps are resized to the input's size; see `OutputConfig`, also for ``odd_sizes``.
-            odd_sizes: ``floor`` is what the original programs do with sizes that are no multiples of the stride.
-            changes: of the protocol's settings.
+            merge: how they are merged instead of the task's default: ``affine``, ``scale``, ``compat`` or ``median``
+                for distances, ``closest`` or ``mean`` for vectors, ``median`` for other maps.
+            frame: frame of the vectors of a map, instead of RUB.
+            resize: how maps are resized to the input's size; see `OutputConfig`.
+            odd_sizes: see `OutputConfig`.
+            changes: settings of the protocol to change.
 
         Raises:
-            ValueError: the protocol has no such setting or does not allow the value, or the task no such merging.
+            ValueError: the protocol has no such setting or does not allow the value, or the merging does not apply to
+                the task.
         """
         known = {f.name for f in fields(self.protocol)}
         for name in changes:
@@ -277,7 +278,7 @@ class DiffusionPredictor(BasePredictor):
         try:
             protocol = replace(self.protocol, **changes)
         except ValidationError as error:
-            raise ValueError(f"this model does not allow it: {reason(error)}") from None
+            raise ValueError(f"this model does not allow these settings: {reason(error)}") from None
         metadata = dict(self.metadata)
         if "protocol" in metadata:
             metadata["protocol"] = asdict(protocol)
@@ -296,7 +297,7 @@ class DiffusionPredictor(BasePredictor):
 
 
 def minmax_normalize(output: Tensor) -> Tensor:
-    """Each image of ``b c h w``, averaged over channels, from its own minimum and maximum to [-1, 1]."""
+    """Average ``b c h w`` over channels, and scale each image's minimum and maximum to -1 and 1."""
     grey = output.mean(1, keepdim=True)
     low, high = grey.amin((1, 2, 3), keepdim=True), grey.amax((1, 2, 3), keepdim=True)
     return ((grey - low) / (high - low).clamp(min=1e-8) * 2 - 1).expand_as(output)

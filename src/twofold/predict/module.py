@@ -1,16 +1,16 @@
-"""Predictors of a network of the user's own, which outputs encoded targets for each of its tasks.
+"""Predictors for a user-defined network, which outputs encoded targets for each of its tasks.
 
-It is any `torch.nn.Module` whose ``forward(images)`` takes images ``b 3 h w`` in [0, 1] and returns a mapping from
-names of tasks to encoded targets ``b c h w``:
+The network is any `torch.nn.Module` whose ``forward(images)`` takes images ``b 3 h w`` in [0, 1] and returns a mapping
+from names of tasks to encoded targets ``b c h w``:
 
 - an output has `Task.out_channels` channels, or as many as the task's encoded target: 1 or 3 for depth, 3 for
   normals, one per class for logits; images are in [-1, 1], as `Task.encode` returns them;
-- an output of another size than the images, such as a quarter of it, is resized to theirs bilinearly;
+- an output of another size than the images, such as a quarter of it, is resized to their size bilinearly;
 - a name that begins with a task's and a slash, ``depth/early``, is an auxiliary output of that task: the same losses
   apply to it, and it is not predicted (the intermediate supervision of InvPT and similar networks);
-- images may have any size; where the network has a ``stride``, they are padded to multiples of it first.
+- images may have any size; if the network has a ``stride``, they are padded to multiples of it first.
 
-The network normalizes its input itself.
+The network has to normalize its input.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def pad_images(network: nn.Module, images: Tensor) -> tuple[Tensor, tuple[int, i
 def parse_outputs(
     outputs: Any, tasks: Mapping[str, Task], shape: Sequence[int], size: tuple[int, int]
 ) -> TaskOutputs:
-    """What a network returned, as float32 encoded targets ``b c h w`` of ``size``, by the names of ``tasks``.
+    """A network's outputs as float32 encoded targets ``b c h w`` of ``size``, by the names of ``tasks``.
 
     Args:
-        outputs: what its ``forward`` returned.
-        tasks: by name; a network may also name them by `Task.name`.
+        outputs: the return value of its ``forward``.
+        tasks: tasks by name; the network may also use `Task.name` as keys.
         shape: ``b 3 H W`` of its input.
-        size: that is kept of ``H W``, from the top left.
+        size: height and width that outputs are cropped to, from the top left.
 
     Raises:
         ValueError: an output of one of the tasks is missing or has another shape than expected.
@@ -84,14 +84,14 @@ def _resized_output(x: Any, name: str, task: Task, shape: Sequence[int], size: t
 
 
 class ModulePredictor(BasePredictor):
-    """One task of a network of the user's own.
+    """Predictor of one task of a user-defined network.
 
     Args:
         network: see the top of this file; in evaluation mode.
-        task: what it predicts.
-        name: of the task's output, where it is not `Task.name`.
-        size: longest edge that images are resized to; 0 leaves them as they are.
-        metadata: facts to store in every prediction's settings.
+        task: the task that is predicted.
+        name: key of the task's output, if it is not `Task.name`.
+        size: longest edge in pixels that images are resized to; 0 keeps their size.
+        metadata: entries of every prediction's settings.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ModulePredictor(BasePredictor):
     def predict_raw(
         self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
-        """See `BasePredictor.predict_raw`; the network runs once for all its tasks, and has no uncertainty."""
+        """See `BasePredictor.predict_raw`; the network runs once for all its tasks and predicts no uncertainty."""
 
         def run() -> tuple[Any, tuple[int, ...], tuple[int, int]]:
             padded, size = pad_images(self.network, inputs.images)
@@ -136,7 +136,7 @@ class ModulePredictor(BasePredictor):
         """
         if changes or merge:
             raise ValueError(
-                f"a network of your own runs in one step; it has no setting {next(iter(changes), 'merge')!r}"
+                f"a user-defined network is deterministic and has no setting {next(iter(changes), 'merge')!r}"
             )
         made = ModulePredictor(self.network, self.task, self.name, self.size, self.metadata)
         made.ensemble = made._check_ensemble_size(1 if ensemble is None else ensemble)

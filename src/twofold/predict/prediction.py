@@ -1,4 +1,4 @@
-"""Prediction: one map of one image, with what its numbers mean."""
+"""Prediction: one map of one image, with the unit and space of its values."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from ..image.quantize import (
 )
 from ..image.rgb import as_float
 from ..tasks import TASKS, Task
-from ..visualization import color_depth, color_disparity, color_picture, robust_range, side_by_side
+from ..visualization import color_depth, color_disparity, color_image, robust_range, side_by_side
 
-# Of each space where it is in metres.
+# Unit of each space if the map is metric.
 METRIC_UNITS = {
     "depth": "m",
     "disparity": "1/m",
     "sqrt_disparity": "1/sqrt(m)",
     "log_depth": "natural logarithm of m",
 }
-# Distances, each as a function of metres along z; the four encodings of the field.
+# Spaces of distances, each a function of depth along z.
 SPACES = ("depth", "disparity", "sqrt_disparity", "log_depth")
 
 
@@ -50,19 +50,19 @@ _PREVIEW = 640
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One map of one image. Two predictions are equal only if they are one object; compare their ``map`` instead.
+    """One map of one image. Predictions compare equal only to themselves; compare their ``map`` instead.
 
     Attributes:
-        task: what the map means.
+        task: the task.
         map: ``c h w`` float32 on the CPU at the size of the input; in ``unit``.
-        levels: the input: ``3 h w`` sRGB in [0, 1], or what 8 bits stored, uint8 with 3 channels or 4 with alpha; see
+        levels: the input: ``3 h w`` sRGB in [0, 1], or the stored uint8 levels with 3 channels, or 4 with alpha; see
             ``image``.
-        settings: model, protocol, size and seed that made it.
-        space: what the numbers are: ``depth``, ``disparity``, ``sqrt_disparity`` or ``log_depth`` for distances
-            (up to scale and shift unless ``metric``), else the task's own.
-        frame: of vectors (RUB, LUB or RDF); None for anything else.
-        uncertainty: ``1 h w``, the disagreement of an ensemble's members; without one the head's expected error, and
-            None for a head that predicts none. Of vectors, a share of 180 degrees.
+        settings: model, protocol, size and seed of the prediction.
+        space: what the values are: ``depth``, ``disparity``, ``sqrt_disparity`` or ``log_depth`` for distances
+            (up to scale and shift unless ``metric``), else the task's space.
+        frame: frame of vectors (RUB, LUB or RDF); None for other maps.
+        uncertainty: ``1 h w``, the disagreement of the ensemble members, or without an ensemble the expected error
+            that the head predicts, if any. For vectors, a share of 180 degrees.
         metric: whether distances are in metres.
     """
 
@@ -85,12 +85,14 @@ class Prediction:
             if finite.numel()
             else ", no finite value"
         )
-        unsure = ", with uncertainty" if self.uncertainty is not None else ""
+        uncertainty = ", with uncertainty" if self.uncertainty is not None else ""
         by = f", model={self.settings['model']!r}" if "model" in self.settings else ""
-        return f"Prediction({self.task.name!r}, {width}x{height} pixels, {kind}{frame}{ends}{unsure}{by})"
+        return (
+            f"Prediction({self.task.name!r}, {width}x{height} pixels, {kind}{frame}{ends}{uncertainty}{by})"
+        )
 
     def _repr_png_(self) -> bytes:
-        """Image and map side by side, as notebooks show it: at most `_PREVIEW` pixels an edge each."""
+        """Image and map side by side for notebooks, each at most `_PREVIEW` pixels on its longest edge."""
         height, width = self.map.shape[-2:]
         size = longest_edge_size(height, width, min(_PREVIEW, max(height, width)))
         with io.BytesIO() as file:
@@ -104,7 +106,7 @@ class Prediction:
 
     @property
     def array(self) -> np.ndarray:
-        """The map as numpy: ``h w``, or ``h w c`` where it has several channels."""
+        """The map as numpy: ``h w``, or ``h w c`` if it has several channels."""
         return self.map.permute(1, 2, 0).squeeze(-1).contiguous().numpy()
 
     @property
@@ -121,12 +123,12 @@ class Prediction:
         return by_rows(self._coloring(), self.map)
 
     def _coloring(self) -> Callable[[Tensor], Tensor]:
-        """What `color` does to any rows of the map."""
+        """The function that `color` applies to bands of rows."""
         if self.frame is not None and self.frame != "RUB":
             frame = self.frame
             return lambda part: self.task.show(convert_frame(part, frame, "RUB"))
         if self.space == "linear" and self.task.channels == 3:
-            return partial(color_picture, linear=True)
+            return partial(color_image, linear=True)
         if self.space in SPACES and self.map.shape[0] == 1:
             return self._distance_coloring()
         return self.task.show
@@ -141,12 +143,12 @@ class Prediction:
 
     @property
     def unit(self) -> str:
-        """Of the map's numbers, in words: that of metres in its space where it is metric, else the task's."""
+        """Unit of the map's values as text: that of its space if it is metric, else the task's."""
         return METRIC_UNITS[self.space] if self.metric and self.space in SPACES else self.task.unit
 
     @property
     def encoding(self) -> Quantization | None:
-        """What the levels of the PNG stand for that `save` writes; None where it writes none, or an image or ids."""
+        """Scale of the 16-bit PNG that `save` writes; None if it writes no PNG, an image, or class ids."""
         if self.map.shape[0] != 1 or self.task.classes:
             return None
         if self.metric and self.space == "depth":
@@ -156,10 +158,10 @@ class Prediction:
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """What the saved numbers mean, as JSON: ``space``, ``unit``, ``metric``, ``frame``, and the ``png``'s levels.
+        """Meaning of the saved values, as JSON: ``space``, ``unit``, ``metric``, ``frame``, and scale of the ``png``.
 
-        A level of the PNG stands for ``scale * level + offset`` in ``unit``; the levels ``unknown`` and ``infinite``
-        stand for no number and for infinity.
+        A level of the PNG is ``scale * level + offset`` in ``unit``; the levels ``unknown`` and ``infinite`` are NaN
+        and infinity.
         """
         how = self.encoding
         found = {"space": self.space or self.task.space, "unit": self.unit, "metric": self.metric}
@@ -170,20 +172,20 @@ class Prediction:
         """The same vectors in another frame: ``RUB``, ``LUB`` or ``RDF``; see `geometry`.
 
         Raises:
-            ValueError: the map holds no vectors, or there is no such frame.
+            ValueError: the map holds no vectors, or the frame is unknown.
         """
         if self.frame is None:
             raise ValueError(f"a {self.task.name} map holds no vectors, so it has no frame")
         return replace(self, map=convert_frame(self.map, self.frame, frame), frame=frame)
 
     def in_space(self, space: str, scale: float | None = None, shift: float = 0.0) -> Prediction:
-        """Distances in another space, in metres from then on.
+        """Convert distances to another space; the result is metric.
 
         Args:
             space: ``depth`` (m), ``disparity`` (1/m), ``sqrt_disparity`` or ``log_depth``.
-            scale: with ``shift``, what makes this map metric in its own space: ``scale * map + shift``; of a task in
-                metres, its own (``Task.metres``). A map known
-                up to scale and shift cannot be converted without them: 1 / (a d + b) depends on b / a.
+            scale: with ``shift``, makes this map metric in its own space: ``scale * map + shift``; the default for a
+                task in metres is ``Task.metres``. A map known up to scale and shift cannot be converted without them:
+                1 / (a d + b) depends on b / a.
             shift: see ``scale``.
 
         Raises:
@@ -197,8 +199,8 @@ class Prediction:
             scale = self.task.metres
         if scale is None and not self.metric:
             raise ValueError(
-                f"this {self.space} is known up to scale and shift only; give the scale and shift that make it "
-                "metric (geometry.fit_scale_shift finds them from known pixels)"
+                f"this {self.space} is known up to scale and shift only; pass the scale and shift that make it metric "
+                "(geometry.align_affine fits them to known pixels)"
             )
         known = self.map if scale is None else scale * self.map + shift
         task = self.task if space == self.space else TASKS[space]
@@ -211,18 +213,21 @@ class Prediction:
         self._side_by_side([self.image, self.color]).show()
 
     def save(self, folder: str | Path, stem: str, overwrite: bool = False) -> dict[str, Path]:
-        """Write ``<stem>_<task>.npy`` (exact), ``.png`` (lossless) and ``_color.png`` (for eyes) into ``folder``.
+        """Write ``<stem>_<task>.npy`` (exact), ``.png`` and ``_color.png`` (preview image) into ``folder``.
 
         The PNG of a one-channel map is 16-bit grey: 0 to 65535 for 0 to 1; millimetres for a depth in metres
-        (centimetres above 65.5 m, decimetres above 655 m, no PNG above 6.5 km); the range of the map for any other
-        numbers; the ids of classes. The file says so itself (`image.quantize.read_quantized`), and `numbers` does.
-        That of vectors is 8-bit, (n + 1) / 2; that of an image in [0, 1] is 8-bit. Where a PNG would clip, there is
-        none. An uncertainty is ``<stem>_<task>_uncertainty.npy``. Of a metric map, all names have ``<task>_metric``: it
-        does not replace the affine-invariant one that it was made of.
+        (centimetres above 65.5 m, decimetres above 655 m, no PNG above 6.5 km); the range of the map for other values;
+        class ids. The scale is stored in the file (`image.quantize.read_quantized` applies it) and in `numbers`.
+        The PNG of vectors is 8-bit, (n + 1) / 2; that of an image in [0, 1] is 8-bit. No PNG is written where it would
+        clip. An uncertainty is ``<stem>_<task>_uncertainty.npy``. The names of a metric map have ``<task>_metric``, so
+        that it does not replace the affine-invariant map it was computed from.
+
+        Returns:
+            The written paths, by ``npy``, ``png``, ``color`` and ``uncertainty``.
 
         Raises:
-            FileExistsError: one of these files is there (that of another frame or space has the same name), and
-                ``overwrite`` was not passed. Nothing is written then.
+            FileExistsError: one of these files exists (maps in other frames and spaces have the same names), and
+                ``overwrite`` was not passed. Nothing is written.
         """
         base = Path(folder)
         name = f"{stem}_{self.task.name}{'_metric' if self.metric else ''}"
@@ -232,12 +237,12 @@ class Prediction:
             "color": base / f"{name}_color.png",
         }
         uncertainty = base / f"{name}_uncertainty.npy"
-        there = [path for path in (*paths.values(), uncertainty) if os.path.lexists(path)]
-        if there and not overwrite:
+        existing = [path for path in (*paths.values(), uncertainty) if os.path.lexists(path)]
+        if existing and not overwrite:
             raise FileExistsError(
                 errno.EEXIST,
                 "it exists; pass overwrite=True to replace it, or another stem or folder",
-                str(there[0]),
+                str(existing[0]),
             )
         base.mkdir(parents=True, exist_ok=True)
         write_map(paths["npy"], self.map)
@@ -251,7 +256,7 @@ class Prediction:
         elif self.map.shape[0] == 3 and is_within(self.map, 0, 1):
             write_image(paths["png"], self.map)
         else:
-            del paths["png"]  # heatmaps, and values that a PNG cannot hold
+            del paths["png"]  # heatmaps, and values that a PNG cannot store
         write_image(paths["color"], self.map, self._coloring())
         if self.uncertainty is not None:
             paths["uncertainty"] = uncertainty
@@ -260,8 +265,8 @@ class Prediction:
 
 
 def to_metric_depth(x: Tensor, space: str) -> Tensor:
-    """Metric distances of a ``space`` as depth in metres."""
-    tiny = 1e-6  # a disparity of 0 is infinitely far; a file holds a large number instead
+    """Metric distances in a ``space`` to depth in metres."""
+    tiny = 1e-6  # a disparity of 0 becomes a large finite depth
     match space:
         case "disparity":
             return 1 / x.clamp(min=tiny)
@@ -273,7 +278,7 @@ def to_metric_depth(x: Tensor, space: str) -> Tensor:
 
 
 def from_metric_depth(metres: Tensor, space: str) -> Tensor:
-    """Depth in metres as a distance of another ``space``."""
+    """Depth in metres to distances in another ``space``."""
     metres = metres.clamp(min=1e-6)
     match space:
         case "disparity":

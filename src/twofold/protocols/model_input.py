@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..diffusion import MAX_STEPS, Parametrization, to_x0, x0_to_prediction
 
-# Settings of protocols are read from files too: their ranges bound what is computed and allocated.
+# Protocols are read from untrusted files: these ranges bound compute and memory.
 TimeStep = Annotated[int, Field(ge=0, le=MAX_STEPS)]
 NumOutputs = Annotated[int, Field(ge=1, le=64)]
 ClassLabels = Annotated[tuple[float, ...], Field(max_length=1024)]
@@ -38,9 +38,9 @@ class ModelInput:
     sigma: Tensor
     prediction_type: Parametrization
 
-    def select(self, places: Sequence[int]) -> ModelInput:
-        """The inputs at these places of the batch."""
-        at = list(places)
+    def select(self, index: Sequence[int]) -> ModelInput:
+        """The inputs at ``index`` in the batch."""
+        at = list(index)
         if at == list(range(len(self.x))):
             return self
         return ModelInput(
@@ -57,7 +57,7 @@ class ModelInput:
 
 
 def collate(inputs: Sequence[ModelInput]) -> ModelInput:
-    """Inputs of one protocol and one shape as a batch.
+    """Concatenate inputs of one protocol and one shape to a batch.
 
     Raises:
         ValueError: they differ in prediction type.

@@ -22,17 +22,17 @@ class MultiStep:
         steps: denoising steps.
         start: the first state: ``gaussian`` noise (GenPercept eq. 6-7), ``zeros``, or the ``image`` latent, which is
             then the noise in training too (eq. 8-10).
-        condition: ``concat``: the input is image latent and state, on channels; ``replace``: the state alone, for
-            ``start="image"``.
-        noise: the schedule; the network's own when None.
-        spacing: of the time steps, as diffusers spaces them. ``offset`` is added to ``leading`` ones.
-        timesteps: explicit ones, from noisy to clean, instead of ``steps`` and ``spacing``.
+        condition: the network's input: ``concat``: image latent and state, concatenated on channels; ``replace``: the
+            state alone, for ``start="image"``.
+        noise: the schedule; None for the network's.
+        spacing: spacing of the time steps, as in diffusers. ``offset`` is added to ``leading`` ones.
+        timesteps: explicit time steps, from noisy to clean, instead of ``steps`` and ``spacing``.
         sampler: ``ddim``; ``euler``, the same step in other coordinates; or ``lcm``.
         final: the prediction: the ``x0`` of the last step, or ``prev``, the state after it.
         use_image_as_noise: DDIM steps use the image latent as the noise instead of computing it from the state (DMP).
-        noise_strategy: of multi-resolution noise in training; None for Gaussian noise.
-        noise_strength: of multi-resolution noise; where ``annealed``, proportional to the time step (Marigold).
-        train_timestep: the time step of training; a random one when None.
+        noise_strategy: strategy of multi-resolution noise in training; None for Gaussian noise.
+        noise_strength: strength of multi-resolution noise; if ``annealed``, times t / T (Marigold).
+        train_timestep: the time step in training; None for a random one.
         encode, class_labels, num_outputs: as in `OneStep`.
     """
 
@@ -57,11 +57,12 @@ class MultiStep:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.timesteps == ():
-            raise ValueError("there is no denoising step; steps is at least 1 and timesteps not empty")
+            raise ValueError("there is no denoising step; expected at least 1 step and non-empty timesteps")
         if (self.start == "image") != (self.condition == "replace"):
             raise ValueError(
-                f"start={self.start!r} does not go with condition={self.condition!r}: with start='image' "
-                "the input is the state alone ('replace'); with noise or zeros it needs the image latent too ('concat')"
+                f"start={self.start!r} cannot be used with condition={self.condition!r}: start='image' needs "
+                "condition='replace' (the input is the state alone), noise or zeros need 'concat' (image latent and "
+                "state)"
             )
         if self.num_outputs != 1 and self.start == "image":
             raise ValueError(
@@ -69,13 +70,13 @@ class MultiStep:
             )
         if self._only_noise and self.final == "prev":
             raise ValueError(
-                "at beta = (1, 1) the state after a step is the noise it began with; use final='x0'"
+                "at beta = (1, 1) the state after a step is still the initial noise; use final='x0'"
             )
         leading_once = self.steps == 1 and self.spacing == "leading" and self.timesteps is None
         if leading_once and self.start == "gaussian" and self.sampler == "ddim" and not self._only_noise:
             raise ValueError(
-                "the input of one leading-spaced step is pure noise, at a time step of almost none (0 or 1); "
-                "use spacing='trailing', which starts at the last time step"
+                "one leading-spaced step passes pure noise with a time step of almost no noise (0 or 1); use "
+                "spacing='trailing', which starts at the last time step"
             )
 
     @property
@@ -113,10 +114,10 @@ class MultiStep:
         return randn_tensor(shape, rng, image) if self.start == "gaussian" else image.new_zeros(shape)
 
     def prepare(self, image: Tensor, target: Tensor, rng: torch.Generator, schedule: Schedule) -> ModelInput:
-        """The network's input in training, for latents of image (``b z h w``) and target."""
+        """The network's training input for latents of image (``b z h w``) and target."""
         schedule = schedule if self.noise is None else self.noise.schedule
         b = len(image)
-        if self.start == "zeros":  # there is nothing of the target in the state, in training as in use
+        if self.start == "zeros":  # the state is independent of the target, as in inference
             t = torch.full((b,), self.times(schedule)[0], device=image.device)
             return self._input(image, torch.zeros_like(target), t, schedule)
         t = torch.randint(schedule.steps, (b,), generator=rng)
@@ -130,10 +131,10 @@ class MultiStep:
         return self._input(image, state, t.to(image.device), schedule)
 
     def _scales(self, schedule: Schedule, times: list[int]) -> list[Scales] | None:
-        """Alpha and sigma after each step, where they are not those of the next time step.
+        """Alpha and sigma after each step; None if they are those of the next time step.
 
-        Evenly spaced DDIM goes back by T // n, as diffusers does: where n does not divide T that is not quite the next
-        time step, and the last step may stop short of the end.
+        Evenly spaced DDIM subtracts T // n, as in diffusers: if n does not divide T, this is not exactly the next time
+        step, and the last step may stop before the end.
         """
         if self.timesteps is not None or self.sampler != "ddim" or schedule.prediction_type == "flow":
             return None
@@ -144,7 +145,7 @@ class MultiStep:
         ]
 
     def sample(self, denoise: DenoiseFn, image: Tensor, rng: Rngs, schedule: Schedule) -> DenoiserOutput:
-        """The prediction for image latents ``b z h w``; ``rng`` is one generator, or one an image."""
+        """The prediction for image latents ``b z h w``; ``rng`` is one generator, or one per image."""
         schedule = schedule if self.noise is None else self.noise.schedule
         start, times = self._start(image, rng), self.times(schedule)
         output = DenoiserOutput(start)

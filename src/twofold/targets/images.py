@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..visualization import color_picture
+from ..visualization import color_image
 from . import levels
 from .people import JOINTS, flip_heatmaps
 from .spec import Descriptor, TargetSpec
@@ -25,8 +25,8 @@ class ImageTarget(TargetSpec):
     is_linear: bool = False
 
     def color(self, target: Tensor, valid: Tensor, image: Tensor) -> Tensor:
-        """See `visualization.color_picture`."""
-        return color_picture(target, valid, linear=self.is_linear)
+        """See `visualization.color_image`."""
+        return color_image(target, valid, linear=self.is_linear)
 
     def _from_palette(self, raw: Tensor, how: Descriptor, colors: Tensor) -> tuple[Tensor, int]:
         index, used = levels.palette_colors(raw, colors)

@@ -19,7 +19,7 @@ from torch.nn.functional import interpolate
 from ..geometry import Camera
 from ..image import resize_map
 from ..image.raster_format import RasterFormat
-from ..visualization import color_mask, color_picture, scaled_depth
+from ..visualization import color_image, color_mask, scaled_depth
 from . import levels
 from .levels import CODEC_TOP, Levels
 
@@ -170,7 +170,7 @@ class TargetSpec:
         ``image`` is that of the sample, ``3 h w``.
         """
         if target.shape[0] == 3:
-            return color_picture(target, valid)
+            return color_image(target, valid)
         one = target[:1] if self.unit.startswith("0") else scaled_depth(target[:1], valid).clamp(0, 1)
         return color_mask(one, valid)
 

@@ -84,7 +84,7 @@ def image_task(name: str, prompt: str, unit: str, space: str) -> Task:
         flip=flip,
         distance=distance,
         merge=median,
-        show=partial(visualization.color_picture, linear=space == "linear"),
+        show=partial(visualization.color_image, linear=space == "linear"),
         align=unaligned,
         metrics=(IMAGE_QUALITY["mse"], IMAGE_QUALITY["psnr"]),
     )
