@@ -217,7 +217,7 @@ def test_an_import_goes_on_where_it_was(tmp_path):
         ({"image": pa.array(["a"])}, "column 'image' holds str"),
         ({"image": pa.array([b"no picture"])}, "column 'image': .* not an image"),
         ({"image": None}, "no column 'image'; it has depth"),
-        ({"depth": pa.array([png(DEPTH.astype(np.uint8))])}, "column 'depth': .*8 bits a sample, its codec is png16"),
+        ({"depth": pa.array([png(DEPTH.astype(np.uint8))])}, "column 'depth': .*8 bits per sample, its codec is png16"),
         ({"depth": pa.array([png(DEPTH)[:50]])}, "row 0, column 'depth': .*damaged"),
         ({"depth": pa.array([b"??"])}, "column 'depth' begins with b'??'"),
         ({"depth": pa.array([png(np.zeros((9, 9), np.uint16))])}, "depth is 9x9, the image 4x5"),

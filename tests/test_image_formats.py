@@ -98,8 +98,8 @@ def test_light_of_few_lit_pixels_and_without_light_is_read(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.full((4, 4, 3), np.nan, np.float32), "no finite number"),
-        (np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32), "is this a map"),
+        (np.full((4, 4, 3), np.nan, np.float32), "no finite value"),
+        (np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32), "is it a map"),
     ],
 )
 @pytest.mark.parametrize("suffix", [".exr", ".tiff"])

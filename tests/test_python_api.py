@@ -116,7 +116,7 @@ def test_grey_is_repeated_and_transparency_lies_over_white():
         (LEVELS > 3, "not bool"),
         (torch.from_numpy(LEVELS.astype(np.int32)).permute(2, 0, 1), r"not int32; .*image.to\(torch.uint8\)"),
         (np.zeros((0, 4, 3), np.uint8), "is empty"),
-        ({"image": LEVELS}, "dict is not an image; give a path, bytes, a PIL image, a numpy array h w 3, or a tensor"),
+        ({"image": LEVELS}, "dict is not an image; pass a path, bytes, a PIL image, a numpy array h w 3, or a tensor"),
     ],
 )  # fmt: skip
 def test_another_range_type_or_layout_is_refused_with_its_remedy(predictor, wrong, why):

@@ -52,8 +52,8 @@ def test_hdf5_gives_the_dataset_asked_for_in_its_own_type(tmp_path):
     assert torch.equal(read_map(only), torch.from_numpy(FLOATS)[None])
     stack = hdf5(tmp_path / "c.hdf5", maps=np.stack([FLOATS, FLOATS + 1]))
     assert np.array_equal(read_stored(stack, key="maps", index=1), FLOATS + 1)
-    refuses(stack, "no map 2", key="maps", index=2)
-    refuses(path, "holds dataset, deep; say which one")
+    refuses(stack, "no map of index 2", key="maps", index=2)
+    refuses(path, "holds dataset, deep; select one")
     refuses(path, "no dataset 'nothing'", key="nothing")
     refuses(path, "no dataset 'dataset/below'", key="dataset/below")
     refuses(path, "'deep' is a group", key="deep")
@@ -84,7 +84,7 @@ def test_hdf5_is_judged_before_it_is_read(tmp_path):
         file.create_dataset("lumps", (10, 10), "f4", maxshape=(None, None), chunks=(30_000, 30_000))
     assert path.stat().st_size < 1e6
     refuses(path, "60000x60000 pixels; the limit", key="dataset")
-    refuses(path, "pieces of", key="lumps")
+    refuses(path, "chunks of", key="lumps")
     whole = hdf5(tmp_path / "whole.hdf5", dataset=np.random.default_rng(0).random((40, 50)))
     for share in (0.02, 0.5, 0.9):
         cut = tmp_path / "cut.hdf5"
@@ -113,9 +113,9 @@ def test_mat_files_of_both_kinds_read_as_matlab_shows_them(version, tmp_path):
         assert np.array_equal(read_stored(path, key="depths", index=index), depths[..., index])
     assert np.array_equal(read_stored(path, key="images", index=1), color * 2)
     assert read_map(path, key="color").shape == (3, 6, 8)
-    refuses(path, "no map 5", key="depths", index=5)
+    refuses(path, "no map of index 5", key="depths", index=5)
     refuses(path, "'nothing'", key="nothing")
-    refuses(path, "say which one")
+    refuses(path, "select one with 'key'")
     refuses(path, "6x8|8x6|limit", key="depth", max_pixels=47)
 
 
@@ -140,22 +140,22 @@ def test_raw_floats_need_a_shape_that_fits_to_the_byte(tmp_path):
     path.write_bytes(floats.astype("<f4").tobytes())
     assert np.array_equal(read_stored(path, codec="raw_f32", shape=[6, 8]), floats)
     assert read_map(path, codec="raw_f32", shape=[2, 8, 3]).shape == (3, 2, 8)
-    refuses(path, "say their 'shape'", codec="raw_f32")
+    refuses(path, "set their 'shape'", codec="raw_f32")
     refuses(path, "192 bytes, not 224 for 7x8", codec="raw_f32", shape=[7, 8])
     refuses(path, "192 bytes, not 16000000000", codec="raw_f32", shape=[40_000, 100_000], max_pixels=10**10)
     refuses(path, "limit", codec="raw_f32", shape=[40_000, 100_000])
     refuses(path, "positive", codec="raw_f32", shape=[-6, -8])
     refuses(path, "not a map that can be read")
-    refuses(path, "'shape' is for raw_f32", codec="png8", shape=[6, 8])
+    refuses(path, "'shape' applies to raw_f32", codec="png8", shape=[6, 8])
 
 
 def test_npz_by_key_and_npy_by_index(tmp_path):
     np.savez(tmp_path / "a.npz", depth=FLOATS, mask=LEVELS)
     assert np.array_equal(read_stored(tmp_path / "a.npz", key="mask"), LEVELS)
-    refuses(tmp_path / "a.npz", "there: depth, mask", key="normals")
+    refuses(tmp_path / "a.npz", "it has depth, mask", key="normals")
     np.save(tmp_path / "a.npy", np.stack([FLOATS] * 3 + [FLOATS * 9]))
     assert np.array_equal(read_stored(tmp_path / "a.npy", index=3), FLOATS * 9)
-    refuses(tmp_path / "a.npy", "no map -1", index=-1)
+    refuses(tmp_path / "a.npy", "no map of index -1", index=-1)
     np.save(tmp_path / "objects.npy", np.array([{}] * 4, dtype=object), allow_pickle=True)
     refuses(tmp_path / "objects.npy", "objects.npy", index=0)
 
@@ -167,9 +167,9 @@ def test_a_codec_must_be_what_the_file_is(tmp_path):
     room.png(tmp_path / "wide.png", LEVELS)
     room.png(tmp_path / "flat.png", (LEVELS >> 8).astype(np.uint8))
     assert np.array_equal(read_stored(tmp_path / "wide.png", codec="png16"), LEVELS)
-    refuses(tmp_path / "wide.png", "has 16 bits a sample, its codec is png8", codec="png8")
-    refuses(tmp_path / "flat.png", "has 8 bits a sample, its codec is png16", codec="png16")
-    refuses(tmp_path / "flat.png", "'key' is for", key="depth")
+    refuses(tmp_path / "wide.png", "has 16 bits per sample, its codec is png8", codec="png8")
+    refuses(tmp_path / "flat.png", "has 8 bits per sample, its codec is png16", codec="png16")
+    refuses(tmp_path / "flat.png", "'key' applies to", key="depth")
     refuses(tmp_path / "flat.png", "not one of png8", codec="bmp")
     Image.fromarray(LEVELS.astype(np.uint8)).save(tmp_path / "a.png", format="JPEG")
     refuses(tmp_path / "a.png", "a.png", codec="png8")
@@ -245,7 +245,7 @@ def test_an_exr_is_whole_or_refused(tmp_path):
     parts = {"Depth.Z": FLOATS, "Normal": np.stack([FLOATS] * 3, -1)}
     exr.File(header, parts).write(str(tmp_path / "layers.exr"))
     assert np.array_equal(read_stored(tmp_path / "layers.exr", key="Depth.Z"), FLOATS)
-    refuses(tmp_path / "layers.exr", "say which by 'key'")
+    refuses(tmp_path / "layers.exr", "select one with 'key'")
     refuses(tmp_path / "layers.exr", "no channel 'X'", key="X")
     window = {**header, "displayWindow": (np.array([0, 0], np.int32), np.array([99, 99], np.int32)),
               "dataWindow": (np.array([0, 0], np.int32), np.array([7, 5], np.int32))}  # fmt: skip
@@ -264,7 +264,7 @@ def test_what_a_float_cannot_hold_is_refused():
         np.full((2, 2), -(2**24) - 1),
         np.full((2, 2), 2**63, np.uint64),
     ):
-        with pytest.raises(ImageError, match=r"a.npy holds whole numbers up to"):
+        with pytest.raises(ImageError, match=r"a.npy holds integers up to"):
             as_map(wrong, "a.npy")
     with pytest.raises(ImageError, match="beyond 3e38"):
         as_map(np.full((2, 2), 1e300), "a.npy")

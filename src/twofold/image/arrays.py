@@ -1,7 +1,7 @@
-"""Arrays in files, in the type they were stored with: .npy, .npz, HDF5, MATLAB's .mat, raw floats.
+"""Readers of arrays in their stored type: .npy, .npz, HDF5, MATLAB's .mat, raw floats.
 
-Pickles are never read, links out of an HDF5 file never followed, and the size of an array is checked in
-the file's header before its data is read.
+Pickles are not read, links in HDF5 files are not followed, and the size of an array is checked in the file's header
+before its data are read.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MAX_PIXEL_BYTES = 12
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """Which array of a file is read, and its maximal size.
+    """Selection of an array in a file, and its maximal size.
 
-    codec       the name of the encoding, where the suffix does not determine it
-    key         of .npz, HDF5, MAT, EXR: which of its arrays (EXR: which channel or layer)
-    index       of .npy, HDF5, MAT: which map of a stack (the first axis; MATLAB's last)
-    shape       of raw floats: (height, width) or (height, width, channels)
-    max_pixels  of one map
+    codec       name of the encoding, if the suffix does not determine it
+    key         for .npz, HDF5, MAT, EXR: name of the array (EXR: channel or layer)
+    index       for .npy, HDF5, MAT: index of the map in a stack (first axis; last axis in MATLAB)
+    shape       for raw floats: (height, width) or (height, width, channels)
+    max_pixels  maximal number of pixels of one map
     """
 
     codec: str = ""
@@ -54,7 +54,7 @@ def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: 
     else:
         raise ImageError(f"{name} has shape {shape}; a map is h w, h w c or c h w with at most 4 channels")
     check_size(name, width, height if math.prod(shape) else 0, max_pixels)
-    # A compressed file of a megabyte may expand to gigabytes: the stated size is checked first.
+    # A compressed file of a megabyte may expand to gigabytes: check the size in the header first.
     if math.prod(shape) * dtype.itemsize > _MAX_PIXEL_BYTES * max_pixels:
         size = f"{math.prod(shape) * dtype.itemsize / 2**20:.0f} MB ({dtype}, {shape})"
         raise ImageError(
@@ -64,7 +64,7 @@ def check_array(name: str, shape: tuple[int, ...], dtype: np.dtype, max_pixels: 
 
 
 def read_npy(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """A .npy file; of a stack of maps, only the requested one."""
+    """A .npy file, or one map of a stack."""
     if options.index is None:
         with stored.open() as file:
             return _read_npy(file, stored.name, options.max_pixels)
@@ -91,7 +91,7 @@ def read_npz(stored: Stored, options: ReadOptions) -> np.ndarray:
         if len(wanted) != 1:
             there = ", ".join(n.removesuffix(".npy") for n in names)[:80]
             what = f"no array {options.key!r}" if options.key else f"{len(names)} arrays"
-            raise ImageError(f"{stored.name} has {what} (there: {there}); say which one by its 'key'")
+            raise ImageError(f"{stored.name} has {what} (it has {there}); select one with 'key'")
         with archive.open(wanted[0]) as array:
             return _read_npy(array, stored.name, options.max_pixels)
 
@@ -110,11 +110,13 @@ def _opened_hdf5(stored: Stored) -> Generator[tuple[ModuleType, Any]]:
 
 
 def count_hdf5(stored: Stored, options: ReadOptions) -> int:
-    """How many maps a stack in an HDF5 file, or a MAT file of version 7.3, holds."""
+    """Number of maps of a stack in an HDF5 file or a MAT file of version 7.3."""
     with _opened_hdf5(stored) as (h5py, file):
         found = _dataset(h5py, file, stored.name, options)
         if found.ndim < 3:
-            raise ImageError(f"{stored.name} has shape {tuple(found.shape)}, which is no stack of maps")
+            raise ImageError(
+                f"{stored.name} has shape {tuple(found.shape)}; a stack of maps has at least 3 axes"
+            )
         return int(found.shape[0])
 
 
@@ -123,7 +125,7 @@ def _dataset(h5py: Any, file: Any, name: str, options: ReadOptions) -> Any:
     there = [key for key in file if not key.startswith("#")]
     key = options.key or (there[0] if len(there) == 1 else "")
     if not key:
-        raise ImageError(f"{name} holds {', '.join(there)[:80]}; say which one by its 'key'")
+        raise ImageError(f"{name} holds {', '.join(there)[:80]}; select one with 'key'")
     found: Any = file
     for part in key.strip("/").split("/"):
         link = found.get(part, getlink=True) if isinstance(found, h5py.Group) else None
@@ -133,12 +135,12 @@ def _dataset(h5py: Any, file: Any, name: str, options: ReadOptions) -> Any:
             raise ImageError(f"{name}: {key!r} is a link; links of HDF5 files are not followed")
         found = found.get(part)
     if not isinstance(found, h5py.Dataset):
-        raise ImageError(f"{name}: {key!r} is a group of datasets; say which one by its 'key'")
+        raise ImageError(f"{name}: {key!r} is a group of datasets; select one with 'key'")
     if found.external or found.is_virtual:
         raise ImageError(f"{name}: {key!r} keeps its data in other files; copy it into one")
     if found.chunks and math.prod(found.chunks) > 4 * options.max_pixels:
         raise ImageError(
-            f"{name}: {key!r} is packed in pieces of {found.chunks}; write it again in smaller ones"
+            f"{name}: {key!r} is stored in chunks of {found.chunks}; write it again with smaller chunks"
         )
     return found
 
@@ -149,7 +151,7 @@ def _one_of(array: Any, name: str, options: ReadOptions) -> Any:
         check_array(name, tuple(array.shape), np.dtype(array.dtype), options.max_pixels)
         return array[()]
     if not array.ndim > 2 or not 0 <= options.index < array.shape[0]:
-        raise ImageError(f"{name} has shape {tuple(array.shape)}, and no map {options.index}")
+        raise ImageError(f"{name} has shape {tuple(array.shape)} and no map of index {options.index}")
     check_array(name, tuple(array.shape[1:]), np.dtype(array.dtype), options.max_pixels)
     return array[options.index]
 
@@ -158,7 +160,7 @@ def read_mat(stored: Stored, options: ReadOptions) -> np.ndarray:
     """A variable of a MATLAB file of any version, in MATLAB's order of axes: h w, h w c, and stacks last."""
     with stored.open() as file:
         if file.read(19).startswith(b"MATLAB 7.3 MAT-file"):
-            # HDF5 inside, where MATLAB's axes stand in reverse; so the last, that of a stack, comes first.
+            # An HDF5 file with MATLAB's axes in reverse order, so the stack axis is the first.
             return read_hdf5(stored, options).T
         file.seek(0)
         return _read_mat5(file, stored.name, options)
@@ -172,7 +174,7 @@ def _read_mat5(file: IO[bytes], name: str, options: ReadOptions) -> np.ndarray:
         key = options.key or (next(iter(there)) if len(there) == 1 else "")
         if key not in there:
             what = f"has no variable {key!r}" if key else "has several variables"
-            raise ImageError(f"{name} {what} (there: {', '.join(there)[:80]}); say which one by its 'key'")
+            raise ImageError(f"{name} {what} (it has {', '.join(there)[:80]}); select one with 'key'")
         stack = len(there[key]) - (options.index is not None)
         check_array(name, there[key][:stack], np.dtype("f8"), options.max_pixels)
         file.seek(0)
@@ -187,10 +189,10 @@ def _read_mat5(file: IO[bytes], name: str, options: ReadOptions) -> np.ndarray:
 def read_raw(stored: Stored, options: ReadOptions) -> np.ndarray:
     """Little-endian 32-bit floats, row by row, without a header; the descriptor has their `shape`."""
     if not options.shape:
-        raise ImageError(f"{stored.name} is raw floats; say their 'shape' [height, width]")
+        raise ImageError(f"{stored.name} has raw floats; set their 'shape' [height, width]")
     shape = tuple(int(n) for n in options.shape)
     if min(shape) < 1:
-        raise ImageError(f"{stored.name}: its shape {list(shape)} must be of positive numbers")
+        raise ImageError(f"{stored.name}: its shape is {list(shape)}; expected positive numbers")
     check_array(stored.name, shape, np.dtype("<f4"), options.max_pixels)
     if stored.size != 4 * math.prod(shape):
         wanted = f"{4 * math.prod(shape)} for {'x'.join(map(str, shape))} floats"

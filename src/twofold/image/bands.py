@@ -1,4 +1,4 @@
-"""Large images a band of rows at a time: the same values, with temporary copies of a band instead of the image."""
+"""Processing of large images in bands of rows: the same values, but temporary copies of a band only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-# Of one band; smaller images are one band.
+# Pixels of a band; smaller images are one band.
 _BAND_PIXELS = 2**18
 
 
@@ -19,13 +19,12 @@ def row_bands(height: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 def by_rows(function: Callable[..., Tensor], *tensors: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """`function` of tensors ``*b c h w`` of one height and width, where it treats each row by itself.
+    """Apply a row-wise `function` to bands of rows of tensors ``*b c h w`` of one height and width.
 
     Args:
-        function: takes as many tensors (or None) as are given, of some of the rows; gives ``*b C`` of these rows, of
-            any width.
-        tensors: the first is no None.
-        out: where the result is written, ``*b C h w``; it may be the first tensor. Made when not given.
+        function: takes a band of rows of each of ``tensors`` and returns ``*b C rows W``.
+        tensors: tensors or None; the first is not None.
+        out: tensor ``*b C h W`` that the result is written to; may be the first of ``tensors``. By default a new one.
     """
     first = tensors[0]
     assert first is not None

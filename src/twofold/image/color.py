@@ -1,8 +1,8 @@
-"""Embedded ICC profiles: an image is converted to sRGB by Pillow's ImageCms (Little CMS).
+"""Embedded ICC profiles: conversion of images to sRGB by Pillow's ImageCms (Little CMS).
 
-Done once, when an image is read, with the rendering intent that the profile names. A profile that is sRGB itself
-(to one level of 255 everywhere) changes nothing. A damaged profile, or one of another kind of image (CMYK in an RGB
-file), is not used: the image is taken as sRGB, with an ImageWarning. Maps never come here.
+Done once, when an image is read, with the profile's rendering intent. A profile that equals sRGB (to one level of 255)
+changes nothing. A damaged profile, or one for another colour space (CMYK in an RGB file), is ignored: the image is read
+as sRGB, with an ImageWarning. Maps are never converted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from twofold.image.errors import ImageError, ImageWarning, decoding
 
-# Pillow's mode for the colour space that a profile is of.
+# ICC colour space -> Pillow's mode.
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 # Profiles of printers have a few megabytes.
 _MAX_BYTES = 2**24
@@ -45,7 +45,7 @@ def to_srgb(image: Image.Image, name: str) -> Image.Image:
 def _converted(image: Image.Image, profile: bytes) -> Image.Image:
     space = _space(profile)
     if image.mode.startswith("I") or image.mode == "F":
-        # ImageCms has no grey of more than 8 bits; its tone curve is smooth enough to be read between levels.
+        # ImageCms supports 8-bit grey only; the smooth tone curve is interpolated between levels.
         return image if image.mode == "F" else _wide_grey(image, profile, space)
     alpha = None
     if image.has_transparency_data:
@@ -107,7 +107,7 @@ def _grey_curve(profile: bytes, space: str) -> np.ndarray:
     if space == "CMYK":
         raise ValueError("it is for CMYK images, this one is grey")
     levels = np.arange(256, dtype=np.uint8)
-    # Without the optimization, which reads dark grey from a coarse table.
+    # Without optimisation, which uses a coarse table for dark grey.
     transform = _built(profile, space, ImageCms.Flags.NOOPTIMIZE)
     ramp = ImageCms.applyTransform(Image.fromarray(levels[None]).convert(space), transform)
     curve = np.asarray(ramp).astype(np.float64)[0].mean(-1)
@@ -115,7 +115,7 @@ def _grey_curve(profile: bytes, space: str) -> np.ndarray:
 
 
 def _wide_grey(image: Image.Image, profile: bytes, space: str) -> Image.Image:
-    """16-bit grey (0 to 65535) through the curve of `_grey_curve`, between its levels."""
+    """16-bit grey (0 to 65535) converted by `_grey_curve`, interpolated between its levels."""
     levels = np.asarray(image)
     curve = _grey_curve(profile, space)
     if not levels.size or levels.min() < 0 or levels.max() > 65535 or curve.tolist() == list(range(256)):

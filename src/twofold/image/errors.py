@@ -1,4 +1,4 @@
-"""What is checked of a file before it is decoded, and what is wrong with one that cannot be."""
+"""Errors of image files, and checks before they are decoded."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ _LOGS: dict[str, Callable[[Any], object]] = {
 
 
 class ImageError(ValueError):
-    """A file that cannot be read as requested. One line: which file, what is wrong, and what to do."""
+    """A file cannot be read as requested. The message is one line: the file, the problem, and what to do."""
 
 
 class ImageWarning(UserWarning):
-    """A file that is read under an assumption. One line: which file, what is assumed."""
+    """A file is read under an assumption. The message is one line: the file and the assumption."""
 
 
 @contextmanager
 def decoding(name: str, advice: str = "copy or download it again") -> Generator[None]:
-    """Around calls of decoders (Pillow, NumPy, OpenCV, h5py, ...): what they raise becomes ImageError naming the file.
+    """Convert exceptions of decoders (Pillow, NumPy, OpenCV, h5py, ...) to ImageError with the file's name.
 
-    It separates damaged files from bugs of this program. On damaged files decoders raise anything: RuntimeError (AVIF),
-    tokenize.TokenError (NPY headers), AssertionError, ZeroDivisionError, KeyError, classes of their own, MemoryError
-    for a wrong size. No list of them is complete, so within the block every Exception is attributed to the file, except
-    NameError and ImportError, which no content of a file can cause. Put only decoders into the block, not the code
-    that uses what they return.
+    On damaged files decoders raise many types: RuntimeError (AVIF), tokenize.TokenError (NPY headers), AssertionError,
+    ZeroDivisionError, KeyError, their own classes, MemoryError for a wrong size. No list is complete, so within the
+    block every Exception is attributed to the file, except NameError and ImportError, which no file can cause. Put only
+    decoder calls into the block, so that bugs elsewhere are not reported as damaged files.
 
-    Warnings of the decoders are suppressed: where they matter, this library raises or warns by itself.
+    Warnings of the decoders are suppressed; the library raises or warns itself where they matter.
     """
     try:
         with warnings.catch_warnings():
@@ -47,11 +46,11 @@ def decoding(name: str, advice: str = "copy or download it again") -> Generator[
     except (ImageError, ImportError, DiskFullError):
         raise
     except NameError as error:
-        if isinstance(error, UnboundLocalError):  # SciPy's, for an array of a type that there is not
+        if isinstance(error, UnboundLocalError):  # raised by SciPy for an unknown array type
             raise _damaged(name, error, advice) from None
         raise
     except OSError as error:
-        if error.errno is None:  # Pillow's, about the content
+        if error.errno is None:  # raised by Pillow for damaged content
             raise _damaged(name, error, advice) from None
         raise ImageError(f"{name} cannot be read ({error.strerror}); check the disk and the path") from None
     except Exception as error:  # noqa: BLE001 - what decoders raise has no common class
@@ -64,10 +63,10 @@ def _damaged(name: str, error: Exception, advice: str) -> ImageError:
 
 
 def import_reader(module: str, name: str) -> ModuleType:
-    """An optional reader; ImageError saying how to get it when it is not installed."""
+    """Import an optional reader; ImageError with the install command when it is missing."""
     try:
         found = importlib.import_module(module)
-        if module in _LOGS:  # it also logs what it raises, with unescaped names from the file
+        if module in _LOGS:  # it also logs errors, with unescaped names from the file
             _LOGS[module](found)
         return found
     except ImportError:
@@ -75,20 +74,20 @@ def import_reader(module: str, name: str) -> ModuleType:
 
 
 def check_file(path: str | os.PathLike[str]) -> Path:
-    """`path` if it is a file that may be read, else ImageError."""
+    """The path of a readable file; ImageError if it is not one."""
     name = escape(path)
     try:
         found = Path(path)
         if found.is_file():
             if os.access(found, os.R_OK):
                 return found
-            raise ImageError(f"{name} may not be read; check its permissions")
+            raise ImageError(f"{name} cannot be read: no permission; check its permissions")
         what = "is a folder" if found.is_dir() else "is not a file" if found.exists() else "does not exist"
     except OSError as error:
         raise ImageError(f"{name} cannot be opened: {error.strerror}; check the path") from None
     except ValueError as error:
         raise ImageError(f"{name} is not a path: {error}; check it") from None
-    raise ImageError(f"{name} {what}; give the path of one image")
+    raise ImageError(f"{name} {what}; pass the path of one image")
 
 
 def check_size(name: str, width: int, height: int, max_pixels: int) -> None:

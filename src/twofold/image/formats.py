@@ -1,4 +1,4 @@
-"""Which files are images: by their suffix, or by how they begin."""
+"""Recognition of image files by suffix or by their first bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ HEIF_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".heics", ".heifs"})
 # Linear light in floats: tone-mapped when read as an image, see `linear`.
 LINEAR_SUFFIXES = frozenset({".exr", ".hdr", ".rgbe"})
 _OTHERS = "avif bmp gif j2k jp2 jpeg jpg jpe jfif pbm pgm png pnm ppm tif tiff webp"
-# What is taken for an image when a folder is searched.
+# Files with these suffixes are images when a folder is searched.
 IMAGE_SUFFIXES = (
     frozenset(f".{suffix}" for suffix in _OTHERS.split()) | TGA_SUFFIXES | HEIF_SUFFIXES | LINEAR_SUFFIXES
 )
-# Enough of a file to know it by.
+# Number of bytes that `sniff` needs.
 HEAD_BYTES = 32
 _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -51,7 +51,7 @@ def sniff(head: bytes) -> str:
 
 
 def sniff_file(path: str | os.PathLike[str]) -> str:
-    """`sniff` of a file; "" when it is none or cannot be read."""
+    """`sniff` of a file; "" when it is not an image or cannot be read."""
     if not os.path.isfile(path):  # opening a pipe would wait for its writer
         return ""
     try:

@@ -1,7 +1,7 @@
-"""Images of linear light in floats (OpenEXR, Radiance HDR, TIFF): read whole, tone-mapped to sRGB.
+"""Images of linear light in floats (OpenEXR, Radiance HDR, TIFF), tone-mapped to sRGB.
 
-The primaries are taken to be those of sRGB. A file of one channel is no photograph unless an EXR calls it luminance
-(Y), and numbers of which many are negative are no light: those are maps (depth, normals), and are refused.
+The primaries are assumed to be those of sRGB. Files with one channel (except an EXR's luminance, Y) or with many
+negative values are maps (depth, normals) rather than images, and are refused.
 """
 
 from __future__ import annotations
@@ -27,12 +27,10 @@ _MAX_NEGATIVE = 0.1
 
 
 def read_linear(source: str | os.PathLike[str] | bytes, kind: str, max_pixels: int) -> Tensor:
-    """A file, or its bytes, of floats ("exr", "hdr" or "tiff") as an image: float32 3 h w, sRGB in [0, 1].
+    """Read a file of floats ("exr", "hdr" or "tiff"), or its bytes, as an image: float32 3 h w, sRGB in [0, 1].
 
-    It is tone-mapped by `tone.hypersim_tone`.
-
-    A TIFF whose numbers are all in [0, 1] is taken as an image already: only what exceeds 1 is linear light for sure.
-    ImageError for what is no such file.
+    Linear light is tone-mapped by `tone.hypersim_tone`. A TIFF with all values in [0, 1] is read as sRGB, because only
+    values above 1 identify linear light. ImageError for other files.
     """
     if isinstance(source, bytes):
         with tempfile.TemporaryDirectory() as folder:
@@ -52,18 +50,20 @@ def _read(file: Path, name: str, kind: str, max_pixels: int) -> Tensor:
     light = torch.from_numpy(np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1)))
     finite = light.isfinite().all(0, keepdim=True)
     if not finite.any():
-        raise ImageError(f"{name} holds no finite number; make it again")
+        raise ImageError(f"{name} has no finite value; write it again")
     low, high = float(light[:, finite[0]].min()), float(light[:, finite[0]].max())
     if kind == "tiff" and low >= 0 and high <= 1 and finite.all():
         return light
     negative = float((light < 0).any(0).float().mean())
     if negative > _MAX_NEGATIVE:
-        raise ImageError(f"{name} is negative in {negative:.0%} of its pixels, so no image; is this a map?")
+        raise ImageError(
+            f"{name} is negative in {negative:.0%} of its pixels, so it is not an image; is it a map?"
+        )
     return _exposed(light, finite)
 
 
 def _exposed(light: Tensor, finite: Tensor) -> Tensor:
-    """Tone-mapped by the pixels that have light, whatever its unit."""
+    """Tone-map light of any unit; the exposure is set by the pixels that are not black."""
     brightness = light.mean(0, keepdim=True)
     lit = finite & (brightness > 0)
     if not lit.any():
@@ -77,10 +77,12 @@ def _read_exr(file: Path, name: str, max_pixels: int) -> np.ndarray:
         exr: Any = import_reader("OpenEXR", f"{name}, an EXR file,")
         channels = [channel.name for channel in exr.File(str(file), header_only=True).header()["channels"]]
         if channels != ["Y"]:
-            raise ImageError(f"{name} has one channel ({', '.join(channels)}), so no image; is this a map?")
+            raise ImageError(
+                f"{name} has one channel ({', '.join(channels)}), so it is not an image; is it a map?"
+            )
         pixels = np.repeat(pixels[..., None], 3, axis=-1)
     if pixels.dtype.kind != "f":
-        raise ImageError(f"{name} holds whole numbers; an image in EXR is of floats")
+        raise ImageError(f"{name} holds integers; an EXR image has floats")
     return pixels
 
 
@@ -102,7 +104,9 @@ def _hdr_size(file: Path, name: str) -> tuple[int, int]:
     if place < 0 or len(words) != 4 or not (words[1].isdigit() and words[3].isdigit()):
         raise ImageError(f"{name} has no size in its header; copy or make it again")
     if words[0] != b"-Y" or words[2] != b"+X":
-        raise ImageError(f"{name} is stored turned or mirrored ({words[0]!r}, {words[2]!r}); write it again")
+        raise ImageError(
+            f"{name} is stored rotated or mirrored ({words[0]!r}, {words[2]!r}); write it upright"
+        )
     return int(words[3]), int(words[1])
 
 
@@ -117,7 +121,9 @@ def _read_tiff(file: Path, name: str, max_pixels: int) -> np.ndarray:
     if pixels.ndim == 3 and pixels.shape[0] in (3, 4) and pixels.shape[2] not in (3, 4):
         pixels = pixels.transpose(1, 2, 0)
     if pixels.dtype.kind != "f" or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
-        raise ImageError(f"{name} holds {pixels.dtype} {pixels.shape}, not colours in floats; save it as PNG")
+        raise ImageError(
+            f"{name} holds {pixels.dtype} {pixels.shape}; expected float colours; save it as PNG"
+        )
     return pixels
 
 

@@ -1,4 +1,4 @@
-"""Maps: raw numbers in files, exactly as stored. Their meaning is defined in `twofold.data.codecs`."""
+"""Maps: raw numbers in files, read and written without scaling. `twofold.data.codecs` defines their meaning."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from twofold.image.stored import Stored, find_stored
 from twofold.io import atomic_write
 from twofold.io.limits import pixel_limit
 
-# float32 holds every whole number up to here.
+# float32 represents every integer up to this exactly.
 _EXACT = 2**24
 
 
@@ -43,7 +43,7 @@ def read_map(
     index: int | None = None,
     shape: Sequence[int] | None = None,
 ) -> Tensor:
-    """Raw values as stored: float32 c h w. See `read_stored` for the arguments and the errors."""
+    """Raw stored values as float32 c h w. See `read_stored` for the arguments and errors."""
     return as_map(read_stored(path, max_pixels, codec=codec, key=key, index=index, shape=shape), path)
 
 
@@ -56,15 +56,15 @@ def read_stored(
     index: int | None = None,
     shape: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """The array of a map in the type it was stored with: h w, h w c or c h w, with at most 4 channels.
+    """The array of a map in its stored type: h w, h w c or c h w, with at most 4 channels.
 
     path    a file, or a member of a tar: `x.tar::a/b.png`
-    codec   one of READ_CODECS, by default that of the suffix. png8 and png16 must have that many bits
-    key, index, shape  see `arrays.Ask`
-    max_pixels  of one map; by default `pixel_limit()`
+    codec   one of READ_CODECS, by default that of the suffix; png8 and png16 files must have 8 and 16 bits
+    key, index, shape  see `arrays.ReadOptions`
+    max_pixels  maximal number of pixels of one map; by default `pixel_limit()`
 
-    Palettes give their indices, grey of 1 to 16 bits its levels, colour its order in the file. The size is
-    checked before decoding; pickles are never read. ImageError for any file that is not such a map.
+    Palette files are read as indices, grey of 1 to 16 bits as levels, colour in the channel order of the file. The size
+    is checked before decoding; pickles are not read. ImageError for any file that is not such a map.
     """
     stored = find_stored(path)
     kind = _kind(stored, codec)
@@ -73,13 +73,15 @@ def read_stored(
     )
     for what, kinds in _ONLY.items():
         if getattr(options, what) not in ("", None) and kind not in kinds:
-            raise ImageError(f"{stored.name}: '{what}' is for {', '.join(kinds)}, this is read as {kind}")
+            raise ImageError(
+                f"{stored.name}: '{what}' applies to {', '.join(kinds)}, but this is read as {kind}"
+            )
     with _reading(stored):
         return _READERS[kind](stored, options)
 
 
 def stack_size(path: str | os.PathLike[str], key: str) -> int:
-    """How many maps the array `key` of an HDF5 file, or of a MAT file of version 7.3, is a stack of."""
+    """Number of maps of the stack `key` in an HDF5 file or a MAT file of version 7.3."""
     stored = find_stored(path)
     with _reading(stored):
         return count_hdf5(stored, ReadOptions(key=key, max_pixels=pixel_limit()))
@@ -94,24 +96,23 @@ def _reading(stored: Stored) -> Generator[None]:
 
 
 def as_map(array: np.ndarray, name: str | os.PathLike[str]) -> Tensor:
-    """An array of `read_stored` as float32 c h w (h w c where both readings fit).
+    """An array of `read_stored` as float32 c h w; an ambiguous shape is read as h w c.
 
-    ImageError when float32 cannot hold its numbers: ids above 2^24 would come out as their neighbours, and
-    floats above 3e38 as infinity.
+    ImageError when float32 cannot represent its values: integers above 2^24 or floats above 3e38.
     """
     array = array[None] if array.ndim == 2 else array.transpose(2, 0, 1) if array.shape[2] <= 4 else array
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind in "iu" and size > 2 and array.size and max(int(array.max()), -int(array.min())) > _EXACT:
-        raise ImageError(f"{name} holds whole numbers up to {array.max()}; a map keeps them up to {_EXACT}")
+        raise ImageError(f"{name} holds integers up to {array.max()}; a map supports them up to {_EXACT}")
     with np.errstate(over="ignore"):
         values = np.array(array, dtype=np.float32, order="C")
     if kind == "f" and size > 4 and bool((np.isinf(values) & np.isfinite(array)).any()):
-        raise ImageError(f"{name} holds floats beyond 3e38, which 32 bits cannot; is it damaged?")
+        raise ImageError(f"{name} holds floats beyond 3e38, the limit of float32; is it damaged?")
     return torch.from_numpy(values)
 
 
 def codec_of(path: str | os.PathLike[str]) -> str:
-    """The codec that a suffix stands for; for PNG just "png", because the bits are in the file; "" for others."""
+    """The codec of a suffix; "png" for PNG, because the bits are in the file; "" for unknown suffixes."""
     suffix = Path(path).suffix.lower()
     return (
         "tiff" if suffix == ".tif" else "hdf5" if suffix == ".h5" else suffix[1:] if suffix in _KINDS else ""
@@ -119,12 +120,12 @@ def codec_of(path: str | os.PathLike[str]) -> str:
 
 
 def write_map(path: str | os.PathLike[str], x: Tensor, text: Mapping[str, str] | None = None) -> None:
-    """c h w raw values to a file of the suffix's format, atomically.
+    """Write raw values c h w to a file in the format of its suffix, atomically.
 
-    .npy and .npz keep float16, else float32; .exr (1 or 3 channels) and .tiff are float32; .png is 16-bit
-    grey: one channel of numbers from 0 to 65535, rounded. One channel is stored as h w, more as h w c.
-    `text` is written into a PNG, by key; other formats hold none.
-    ImageError for what the format cannot hold.
+    .npy and .npz are float16 or float32; .exr (1 or 3 channels) and .tiff are float32; .png is 16-bit
+    grey: one channel of values from 0 to 65535, rounded. One channel is stored as h w, more as h w c.
+    `text` entries are written into a PNG, by key; other formats have none.
+    ImageError for values that the format cannot store.
     """
     path = Path(path)
     write = _WRITERS.get(path.suffix.lower())
@@ -133,11 +134,11 @@ def write_map(path: str | os.PathLike[str], x: Tensor, text: Mapping[str, str] |
     if x.ndim != 3 or x.numel() == 0:
         raise ImageError(f"{path} cannot hold {tuple(x.shape)}; a map is c h w")
     x = x.detach().cpu()
-    # A view: whoever writes it copies as much as it has to.
+    # A view; the writers copy as needed.
     array = (x if x.dtype == torch.float16 else x.float()).permute(1, 2, 0).numpy()
     flat = array[..., 0] if array.shape[2] == 1 else array
     if text and write is not _write_png:
-        raise ImageError(f"{path} holds no text; only a PNG does")
+        raise ImageError(f"{path} cannot store text; only a PNG can")
     with atomic_write(path) as temporary:
         if text:
             _write_png(temporary, flat, str(path), text)
@@ -146,7 +147,7 @@ def write_map(path: str | os.PathLike[str], x: Tensor, text: Mapping[str, str] |
 
 
 def _kind(stored: Stored, codec: str) -> str:
-    """The reader that a codec, or else the suffix, asks for."""
+    """The reader for a codec, or for the suffix without one."""
     if codec:
         if codec not in READ_CODECS:
             raise ImageError(f"{stored.name}: the codec {codec!r} is not one of {', '.join(READ_CODECS)}")
@@ -172,7 +173,7 @@ def _write_png(path: Path, array: np.ndarray, name: str, text: Mapping[str, str]
     if array.ndim != 2:
         raise ImageError(f"{name} cannot hold {array.shape[2]} channels of 16 bits; write .npy or .exr")
     if not (array.min() >= 0 and array.max() <= 65535):  # false of NaN, too
-        raise ImageError(f"{name} holds 0 to 65535, this map does not fit; scale it, or write .npy")
+        raise ImageError(f"{name} can store values from 0 to 65535 only; scale the map, or write .npy")
     levels = partial(_levels, array)
     write_png(path, levels, (array.shape[0], array.shape[1]), text)
 
@@ -224,7 +225,7 @@ _READERS: dict[str, Callable[[Stored, ReadOptions], np.ndarray]] = {
     "mat": read_mat,
     "raw_f32": read_raw,
 }
-# What an argument other than the file is for.
+# The readers that each argument applies to.
 _ONLY = {
     "key": ("npz", "hdf5", "mat", "exr"),
     "index": ("npy", "hdf5", "mat"),
@@ -250,5 +251,5 @@ _KINDS = {
     ".hdf5": "hdf5",
     ".mat": "mat",
 }
-# Of the library's own maps.
+# Suffixes that `write_map` supports.
 MAP_SUFFIXES: tuple[str, ...] = tuple(_WRITERS)

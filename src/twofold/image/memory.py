@@ -1,8 +1,8 @@
-"""Images in memory: tensors, numpy arrays and PIL images to the one form the library works on, or a clear refusal.
+"""Images in memory: conversion of tensors, numpy arrays and PIL images to the library's format.
 
-Only what cannot be misread is converted: 8-bit integers are divided by 255, grey is repeated to three channels,
-transparency is laid over white as in files. Floats must already be in [0, 1]; a range that looks like another
-convention (0 to 255, [-1, 1], mean and deviation) is refused with the conversion it needs.
+Only unambiguous inputs are converted: 8-bit integers are divided by 255, grey is repeated to three channels, and
+transparency is composited over white as for files. Floats must be in [0, 1]; other ranges (0 to 255, [-1, 1], mean and
+deviation) raise an error that names the conversion.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from twofold.image.rgb import ImageError, as_float, read_levels
 
-# Whatever is accepted as one image.
+# Accepted types of one image.
 ImageInput = str | os.PathLike[str] | bytes | PILImage | Tensor | np.ndarray
 
 # Rounding of a resize or of half precision; values this far outside [0, 1] are clamped.
@@ -34,7 +34,7 @@ def as_image(source: ImageInput) -> Tensor:
             or floats in [0, 1].
 
     Raises:
-        ImageError: it is not such an image; the message has what was found and how to convert it.
+        ImageError: it is not such an image; the message states what was found and how to convert it.
     """
     return as_float(as_levels(source))
 
@@ -49,7 +49,7 @@ def as_levels(source: ImageInput) -> Tensor:
 
 
 def as_images(source: ImageInput | Sequence[ImageInput]) -> list[Tensor]:
-    """Several images, each as `as_image` gives it; a tensor ``b c h w`` or an array ``b h w c`` is a list of images."""
+    """`as_image` of several images; a tensor ``b c h w`` or an array ``b h w c`` is a list of images."""
     return [as_float(one) for one in as_levels_list(source)]
 
 
@@ -61,10 +61,10 @@ def as_levels_list(source: ImageInput | Sequence[ImageInput]) -> list[Tensor]:
 
 
 def check_range(x: Tensor, name: str = "the image tensor") -> None:
-    """Check that floats are an image in [0, 1], to within `TOLERANCE`.
+    """Check that floats are in [0, 1], up to `TOLERANCE`.
 
     Raises:
-        ImageError: NaN, infinity, or another range; the message has the range and what to do.
+        ImageError: NaN, infinity, or another range; the message states the range and what to do.
     """
     if not bool(x.isfinite().all()):
         count = int((~x.isfinite()).sum())
@@ -107,7 +107,7 @@ def _from_array(image: np.ndarray) -> Tensor:
         raise ImageError(_wrong_type("array", str(image.dtype), "image.astype(np.uint8)"))
     channels_last = image[..., None] if image.ndim == 2 else image
     kind = np.uint8 if image.dtype == np.uint8 else np.float64 if image.dtype.itemsize > 4 else np.float32
-    # A copy: torch takes neither negative strides nor another byte order, and the caller's array stays the caller's.
+    # A copy: torch supports neither negative strides nor other byte orders, and must not share the caller's memory.
     copied = np.array(channels_last.transpose(2, 0, 1), dtype=kind, order="C")
     return _to_rgb(torch.from_numpy(copied), "the image array")
 
@@ -169,5 +169,5 @@ def same_size(images: Iterable[Tensor]) -> Tensor:
     sizes = sorted({tuple(image.shape[-2:]) for image in images})
     if len(sizes) != 1:
         found = ", ".join(f"{h}x{w}" for h, w in sizes) or "no image"
-        raise ImageError(f"a batch has images of one size (height x width), not {found}; resize them first")
+        raise ImageError(f"a batch needs images of one size (height x width), not {found}; resize them first")
     return torch.stack(images)

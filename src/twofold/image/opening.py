@@ -1,4 +1,4 @@
-"""The header of an image file, read by Pillow: which formats are, and when."""
+"""Opening of image files by Pillow, which reads the header but decodes no pixels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from twofold.image.errors import ImageError, check_file, decoding, import_reader
 from twofold.image.formats import TGA_SUFFIXES
 
-# Only these decoders run; others of Pillow's start programs (EPS) or are rarely used. JPEG includes MPO.
+# Only these decoders are used; others of Pillow start programs (EPS) or are rarely needed. JPEG includes MPO.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
 _BOMB_LOCK = threading.Lock()
 
@@ -21,9 +21,9 @@ _BOMB_LOCK = threading.Lock()
 def open_image_file(
     source: str | os.PathLike[str] | bytes, name: str, formats: tuple[str, ...] = FORMATS
 ) -> Image.Image:
-    """An image file opened by one of `formats`; its pixels are not decoded yet. The caller checks its size.
+    """Open an image file with one of `formats`, without decoding its pixels; the caller checks its size.
 
-    TGA has no signature, so that anything may pass for it: it is tried last, and for files of its suffix only.
+    TGA has no signature, so it is tried last, and only for files with its suffix.
     """
     file = _checked(source, name)
     if formats is FORMATS and isinstance(file, Path) and file.suffix.lower() in TGA_SUFFIXES:
@@ -38,9 +38,9 @@ def open_image_file(
 
 
 def open_heif(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
-    """A HEIC or HEIF file, opened by pillow-heif (the extra `io`) as `open_image_file` opens others.
+    """Open a HEIC or HEIF file with pillow-heif (the extra `io`), like `open_image_file`.
 
-    It is given upright: the rotation is a part of the format.
+    The image is upright, because the rotation is a part of the format.
     """
     pillow_heif: Any = import_reader("pillow_heif", f"{name}, a HEIF file,")
     file = _checked(source, name)
@@ -49,7 +49,7 @@ def open_heif(source: str | os.PathLike[str] | bytes, name: str) -> Image.Image:
 
 
 def _checked(source: str | os.PathLike[str] | bytes, name: str) -> Path | io.BytesIO:
-    """A file that is there and not empty, or bytes."""
+    """The path of an existing file that is not empty, or bytes as a file."""
     if isinstance(source, bytes):
         file, size = io.BytesIO(source), len(source)
     else:
@@ -64,7 +64,7 @@ def _open(file: Any, formats: tuple[str, ...]) -> Image.Image:
     try:
         return Image.open(file, formats=formats)
     except Image.DecompressionBombError:
-        # Pillow's limit is one of the whole process; the caller checks the size against its own.
+        # Pillow's limit is global to the process; the caller checks the size against the library's limit.
         if isinstance(file, io.BytesIO):
             file.seek(0)
         with _BOMB_LOCK:

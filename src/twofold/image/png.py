@@ -1,4 +1,4 @@
-"""Large images to PNG a band of rows at a time: Pillow's writer needs the whole image, at up to 4 bytes a pixel.
+"""PNG writer that processes large images in bands of rows; Pillow's needs the whole image at up to 4 bytes per pixel.
 
 PNG specification (third edition): sections 5 (chunks), 9 (filters 1, Sub, and 2, Up) and 11.2 (IHDR).
 """
@@ -19,9 +19,9 @@ from twofold.image.bands import row_bands
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # IHDR's color types by channels.
 _COLOR_TYPES = {1: 0, 3: 2}
-# Smaller images are written by Pillow, whose adaptive filters compress photographs by a sixth better.
+# Smaller images are written by Pillow, whose adaptive filters make files of photographs a sixth smaller.
 _PILLOW_PIXELS = 2**22
-# Of zlib: half the time of its default, files 5 % larger.
+# zlib level: half the time of the default, files 5 % larger.
 _LEVEL = 4
 
 
@@ -31,12 +31,11 @@ def write_png(
     size: tuple[int, int],
     text: Mapping[str, str] | None = None,
 ) -> None:
-    """A grey or RGB image of ``size`` (height, width) to a PNG file of its own bit depth.
+    """Write a grey or RGB image of ``size`` (height, width) to a PNG file with the bit depth of its dtype.
 
     Args:
-        path: is replaced where it exists, not atomically.
-        rows: the image's rows from the first number to (without) the second: ``n w`` or ``n w 3``, uint8 or uint16
-            (grey only).
+        path: replaced if it exists, not atomically.
+        rows: ``rows(start, stop)`` returns the image's rows: ``n w`` or ``n w 3``, uint8, or uint16 for grey.
         size: at least 1 x 1.
         text: ASCII entries by keyword, stored as tEXt chunks.
     """
@@ -74,7 +73,7 @@ def _compressed(rows: Callable[[int, int], np.ndarray], size: tuple[int, int]) -
         levels = np.ascontiguousarray(rows(top, bottom))
         band = levels.astype(levels.dtype.newbyteorder(">")).view(np.uint8).reshape(bottom - top, -1)
         filtered = np.empty((len(band), band.shape[1] + 1), np.uint8)
-        if levels.itemsize == 2:  # the low bytes of two rows share little: the difference to the pixel before
+        if levels.itemsize == 2:  # filter Sub: the low bytes of two rows are hardly correlated
             filtered[:, 0] = 1
             filtered[:, 1:3] = band[:, :2]
             np.subtract(band[:, 2:], band[:, :-2], out=filtered[:, 3:])

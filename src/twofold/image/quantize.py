@@ -1,4 +1,4 @@
-"""Maps of real numbers in 16-bit grey PNG: what a level stands for is chosen by the map and written into the file."""
+"""Maps of real numbers in 16-bit grey PNG, with a scale that is chosen per map and stored in the file."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from twofold.image.maps import read_map, write_map
 # Key of the PNG's text chunk that holds the quantization as JSON.
 KEY = "twofold"
 TOP = 65535
-# Metres a level, the first that fits is taken: up to 65, 655 and 6553 m.
+# Metres per level; the first that fits is used: up to 65, 655 and 6553 m.
 METRE_SCALES = (0.001, 0.01, 0.1)
-# A distance beyond this is "far" (the inverse of a disparity near 0), not a measurement.
+# Larger distances (the inverse of disparities near 0) are stored as infinite.
 _FAR = 1e5
 _SLACK = 1e-3
 # Pixels that are processed together.
@@ -32,13 +32,13 @@ _PART = 2**18
 
 @dataclass(frozen=True)
 class Quantization:
-    """What levels of 16 bits stand for: ``scale * level + offset``, in ``unit``.
+    """Scale of 16-bit levels: value = ``scale * level + offset``, in ``unit``.
 
     Attributes:
-        scale, offset: of a level.
-        unit: of the result, in words.
-        unknown: the level of a pixel without a number (NaN); None where every level is a number.
-        infinite: the level of a pixel that is infinitely far; None as above.
+        scale, offset: see above.
+        unit: unit of the values, as text.
+        unknown: level that stands for NaN; None if there is none.
+        infinite: level that stands for infinity; None if there is none.
     """
 
     scale: float
@@ -48,7 +48,7 @@ class Quantization:
     infinite: int | None = None
 
     def encode(self, x: Tensor) -> Tensor:
-        """Numbers to levels 0 to 65535, float32."""
+        """Values to levels 0 to 65535, float32."""
         first, last = (1, TOP - 1) if self.unknown is not None else (0, TOP)
         levels = ((x.double() - self.offset) / self.scale).round()
         levels = levels.nan_to_num(nan=0.0, posinf=last, neginf=first).clamp(first, last)
@@ -59,7 +59,7 @@ class Quantization:
         return levels.float()
 
     def decode(self, levels: Tensor) -> Tensor:
-        """Levels to numbers, float32: NaN where unknown, infinity where infinitely far."""
+        """Levels to values, float32; NaN and infinity for the levels ``unknown`` and ``infinite``."""
         x = (levels.double() * self.scale + self.offset).float()
         if self.unknown is not None:
             x = torch.where(levels == self.unknown, math.nan, x)
@@ -67,9 +67,9 @@ class Quantization:
 
 
 def metre_quantization(metres: Tensor) -> Quantization | None:
-    """Millimetres where all finite distances fit into 16 bits, else centimetres, else decimetres, else None.
+    """Millimetres per level if all finite distances fit into 16 bits, else centimetres, else decimetres, else None.
 
-    The error is half a level: 0.5 mm up to 65.534 m.
+    The error is at most half a level: 0.5 mm up to 65.534 m.
     """
     ends = finite_range(metres, _FAR)
     most = ends[1] if ends else 0.0
@@ -78,14 +78,14 @@ def metre_quantization(metres: Tensor) -> Quantization | None:
 
 
 def range_quantization(x: Tensor, unit: str) -> Quantization:
-    """Levels 1 to 65534 over the finite range of a map; `share_quantization` where all of it is in [0, 1]."""
+    """Levels 1 to 65534 over the finite range of a map."""
     low, high = finite_range(x) or (0.0, 1.0)
     scale = (high - low) / (TOP - 2) or 1.0
     return Quantization(scale, low - scale, unit, 0, None)
 
 
 def finite_range(x: Tensor, below: float = math.inf) -> tuple[float, float] | None:
-    """The smallest and largest finite number of a map that is under ``below``; None where there is none."""
+    """Minimum and maximum of a map's finite values under ``below``; None if there are none."""
     low, high = math.inf, -math.inf
     for part in x.reshape(-1).split(_PART):  # selecting from all at once takes 4 times the map's memory
         known = part[part.isfinite() & (part < below)]
@@ -95,35 +95,35 @@ def finite_range(x: Tensor, below: float = math.inf) -> tuple[float, float] | No
 
 
 def share_quantization(x: Tensor, unit: str) -> Quantization | None:
-    """Levels 0 to 65535 for 0 to 1, where every number of a map is in that range; else None."""
+    """Levels 0 to 65535 for 0 to 1 if all values of a map are in that range, else None."""
     return Quantization(1 / TOP, 0.0, unit) if is_within(x, 0, 1) else None
 
 
 def is_within(x: Tensor, least: float, most: float) -> bool:
-    """Whether every number of a map is in this range, up to a small overshoot; NaN is in none."""
+    """Whether all values of a map are in this range, up to 1e-3; False for NaN."""
     low, high = (float(v) for v in torch.aminmax(x))
     return low >= least - _SLACK and high <= most + _SLACK
 
 
 def write_quantized(path: str | os.PathLike[str], x: Tensor, how: Quantization) -> None:
-    """A map ``1 h w`` to a 16-bit grey PNG with the scale of its levels in its text."""
+    """Write a map ``1 h w`` to a 16-bit grey PNG, with the scale in a text chunk."""
     write_map(path, by_rows(how.encode, x), text={KEY: json.dumps(asdict(how))})
 
 
 def read_quantized(path: str | os.PathLike[str]) -> tuple[Tensor, Quantization]:
-    """A map ``1 h w`` in its unit, as `write_quantized` wrote it, and how it was stored.
+    """Read a map ``1 h w`` in its unit that `write_quantized` wrote, and its quantization.
 
     Raises:
-        ImageError: the file does not say what its levels stand for.
+        ImageError: the file has no scale.
     """
     how = quantization_of(path)
     if how is None:
-        raise ImageError(f"{path} does not say what its levels stand for; read it with read_map and scale it")
+        raise ImageError(f"{path} has no scale of its levels; read it with read_map and scale it")
     return how.decode(read_map(path)), how
 
 
 def quantization_of(path: str | os.PathLike[str]) -> Quantization | None:
-    """The scale of a PNG's levels; None where it has none, or the file is none."""
+    """The quantization stored in a PNG; None if it has none or the file is not a PNG."""
     if Path(path).suffix.lower() != ".png":
         return None
     with decoding(str(path)), Image.open(path, formats=("PNG",)) as image:

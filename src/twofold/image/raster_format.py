@@ -1,4 +1,4 @@
-"""How a raster file or an array stores its numbers: bits a sample, palette, opacity. `read_map` gives levels only."""
+"""Storage format of a raster file or array: bits per sample, palette, alpha. `read_map` returns the levels only."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class RasterFormat:
     """The storage of one map.
 
     Attributes:
-        bits: of a sample, as stored: 1 to 64; 0 for floats.
+        bits: bits of a stored sample, 1 to 64; 0 for floats.
         raster: whether it is an image file (PNG, TIFF, JPEG), whose full scale is ``2**bits - 1``.
         alpha: whether the last channel is opacity.
-        palette: ``n 4`` uint8, the RGBA colour of each index; None where levels are stored.
+        palette: ``n 4`` uint8, the RGBA colour of each index; None if levels are stored.
         transparent: the level or colour that a PNG declares transparent; empty for none.
-        lossy: whether levels are near what was stored (JPEG).
+        lossy: whether levels are approximate (JPEG).
     """
 
     bits: int = 0
@@ -38,13 +38,13 @@ class RasterFormat:
 
 
 def array_format(dtype: np.dtype) -> RasterFormat:
-    """The format of an array in memory: 1 bit for bool, none for floats."""
+    """The format of an array in memory: 1 bit for bool, 0 for floats."""
     bits = {"b": 1, "f": 0}.get(dtype.kind, 8 * dtype.itemsize)
     return RasterFormat(bits)
 
 
 def raster_format(path: str | os.PathLike[str], array: np.ndarray, codec: str = "") -> RasterFormat:
-    """The format of a file that `read_stored` has read as ``array``; by its header, nothing is decoded again."""
+    """The format of a file that `read_stored` read as ``array``, from its header."""
     stored = find_stored(path)
     if codec == "jpg8":
         return RasterFormat(8, raster=True, lossy=True)
@@ -55,7 +55,7 @@ def raster_format(path: str | os.PathLike[str], array: np.ndarray, codec: str = 
         with decoding(stored.name), stored.open() as file, Image.open(file, formats=(format,)) as image:
             return _png(stored, image) if format == "PNG" else _tiff(image, array)
     except ImageError:
-        return RasterFormat(array_format(array.dtype).bits, raster=True)  # a TIFF that Pillow does not know
+        return RasterFormat(array_format(array.dtype).bits, raster=True)  # a TIFF that Pillow cannot read
 
 
 def _png(stored: Stored, image: Image.Image) -> RasterFormat:

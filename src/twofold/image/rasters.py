@@ -1,4 +1,4 @@
-"""Image files of maps: PNG, JPEG, TIFF and OpenEXR, in the type they were stored with."""
+"""Readers of maps in image files, in their stored type: PNG, JPEG, TIFF and OpenEXR."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from twofold.io import report_disk_full
 
 
 def _open(stored: Stored, options: ReadOptions, format: str) -> Image.Image:
-    """An image file as a map: of one frame, as large as allowed, not turned by its camera."""
+    """Open an image file as a map: one frame, within the size limit, without an EXIF rotation."""
     image = open_image_file(stored.read() if stored.member else stored.path, stored.name, (format,))
     check_size(stored.name, *image.size, options.max_pixels)
     if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"{stored.name} holds several images; a map is one")
+        raise ImageError(f"{stored.name} holds several images; a map file has one")
     if format != "TIFF" and image.getexif().get(0x0112, 1) != 1:
         raise ImageError(f"{stored.name} has an EXIF rotation; maps are stored upright, write it again")
     return image
 
 
 def read_png(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """Levels of 1 to 16 bits, or the indices of a palette; of exactly the bits of the codec, if it has any."""
+    """Levels of 1 to 16 bits, or palette indices; ImageError if the codec has other bits."""
     with stored.open() as file:
         # Bytes 24 and 25 of every PNG: bits per sample, colour type. Pillow hides both.
         bits, color = file.read(26)[24:26]
@@ -37,19 +37,19 @@ def read_png(stored: Stored, options: ReadOptions) -> np.ndarray:
     with _open(stored, options, "PNG") as image:
         if wanted and (bits == 16) != (wanted == 16):
             raise ImageError(
-                f"{stored.name} has {bits} bits a sample, its codec is {options.codec}; is it a preview?"
+                f"{stored.name} has {bits} bits per sample, its codec is {options.codec}; is it a preview image?"
             )
         _check_sums(stored)
         if bits == 16 and color in (2, 4, 6):
             return _read_png_wide(stored)
         image.load()
         array = np.asarray(image)
-        # Pillow stretches grey of 2 and 4 bits to 0..255; back to the stored levels.
+        # Pillow scales grey of 2 and 4 bits to 0..255: restore the stored levels.
         return array // (255 // (2**bits - 1)) if color == 0 and bits in (2, 4) else array
 
 
 def _check_sums(stored: Stored) -> None:
-    """ImageError unless every chunk of a PNG has its checksum; Pillow takes flipped bits of pixels for pixels."""
+    """ImageError unless the checksums of all PNG chunks are correct; Pillow does not verify them for pixel data."""
     data, place, kind = memoryview(stored.read()), 8, b""
     while kind != b"IEND":
         length = int.from_bytes(data[place : place + 4], "big")
@@ -61,7 +61,7 @@ def _check_sums(stored: Stored) -> None:
 
 
 def _read_png_wide(stored: Stored) -> np.ndarray:
-    """16-bit colour, which Pillow would cut to 8 bits: h w c in the order of the file."""
+    """16-bit colour, which Pillow would reduce to 8 bits: h w c in the channel order of the file."""
     cv2: Any = import_reader("cv2", f"{stored.name}, a 16-bit colour PNG,")
     array = cv2.imdecode(np.frombuffer(stored.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if array is None or array.dtype != np.uint16:
@@ -70,7 +70,7 @@ def _read_png_wide(stored: Stored) -> np.ndarray:
 
 
 def read_jpeg(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """A map that was published as JPEG: its levels, with the losses of JPEG. Only with a codec."""
+    """Levels of a map that was published as (lossy) JPEG; requires a codec."""
     with _open(stored, options, "JPEG") as image:
         if image.mode not in ("L", "RGB"):
             raise ImageError(f"{stored.name} is a JPEG of mode {image.mode}; a map is grey or RGB")
@@ -79,7 +79,7 @@ def read_jpeg(stored: Stored, options: ReadOptions) -> np.ndarray:
 
 
 def read_tiff(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """Numbers of any type, of one page."""
+    """A single-page TIFF with samples of any type."""
     try:
         image = _open(stored, options, "TIFF")
     except ImageError as error:
@@ -97,12 +97,12 @@ def read_tiff(stored: Stored, options: ReadOptions) -> np.ndarray:
 
 
 def read_exr(stored: Stored, options: ReadOptions) -> np.ndarray:
-    """RGB, XYZ or the only channel, or the one called `key`; the data window must cover the image."""
+    """RGB, XYZ, the only channel, or the channel `key`; the data window must cover the image."""
     exr = import_reader("OpenEXR", f"{stored.name}, an EXR file,")
     if not stored.member:
         return _exr_channels(exr, stored.path, stored.name, options)
     with tempfile.TemporaryDirectory() as folder:
-        # The library reads named files only.
+        # OpenEXR reads named files only.
         copy = Path(folder) / "member.exr"
         data = stored.read()
         with report_disk_full(copy):
@@ -116,7 +116,7 @@ def _exr_channels(exr: Any, path: Path, name: str, options: ReadOptions) -> np.n
     if not all(
         np.array_equal(a, b) for a, b in zip(header["dataWindow"], header["displayWindow"], strict=True)
     ):
-        raise ImageError(f"{name} has only a window of its image ({low} to {high}); write all of it")
+        raise ImageError(f"{name} has only a window of its image ({low} to {high}); write the whole image")
     check_size(name, int(high[0] - low[0] + 1), int(high[1] - low[1] + 1), options.max_pixels)
     channels = exr.File(str(path)).channels()
     if options.key:
@@ -131,5 +131,5 @@ def _exr_channels(exr: Any, path: Path, name: str, options: ReadOptions) -> np.n
     if {"X", "Y", "Z"} <= set(channels):
         return np.stack([channels[c].pixels for c in "XYZ"], axis=-1)
     raise ImageError(
-        f"{name} has the channels {', '.join(channels)}; say which by 'key', or store RGB or XYZ"
+        f"{name} has the channels {', '.join(channels)}; select one with 'key', or store RGB or XYZ"
     )

@@ -1,4 +1,4 @@
-"""Other sizes: images smoothly, maps without mixing in the unknown, padding instead of stretching."""
+"""Resizing of images, maps with validity masks and predictions, and padding."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch.nn.functional import interpolate, pad
 from twofold.image.bands import by_rows
 from twofold.image.rgb import as_float
 
-# How a predicted map is brought back to the size of its image.
+# Methods to resize a predicted map to the size of its image.
 OutputResize = Literal["bilinear", "antialias", "nearest", "bicubic"]
 
 
 def resized_output(x: Tensor, size: tuple[int, int], how: OutputResize) -> Tensor:
-    """A predicted map b c h w at `size` (height, width), as the method it comes from resizes it.
+    """Resize a predicted map b c h w to `size` (height, width) by one of the methods of published codes.
 
     bilinear   between pixel centres (diffusers' Marigold)
     antialias  bilinear, with antialiasing where it shrinks (GenPercept, E2E-FT)
@@ -28,7 +28,7 @@ def resized_output(x: Tensor, size: tuple[int, int], how: OutputResize) -> Tenso
     if how != "nearest":
         mode = "bicubic" if how == "bicubic" else "bilinear"
         options = {"mode": mode, "align_corners": False, "antialias": how == "antialias"}
-    # By channels: of several, torch makes copies in another layout, and other roundings by the number of threads.
+    # Channel by channel: with several, torch copies to another layout, and rounding depends on the number of threads.
     out = x.new_empty(*x.shape[:2], *size)
     for channel in range(x.shape[1]):
         out[:, channel : channel + 1] = interpolate(x[:, channel : channel + 1], size, **options)
@@ -36,7 +36,7 @@ def resized_output(x: Tensor, size: tuple[int, int], how: OutputResize) -> Tenso
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """*b c h w to `size` (height, width): bilinear, antialiased when it shrinks, always float32."""
+    """Resize *b c h w to `size` (height, width): bilinear, antialiased when downscaling; float32."""
     _check(x, size)
     x = x.float()
     if tuple(x.shape[-2:]) == tuple(size):
@@ -58,7 +58,7 @@ def resize_levels(levels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """*b c h w to `size` (height, width), each pixel that of the nearest centre; float32."""
+    """Resize *b c h w to `size` (height, width) by the nearest pixel centre; float32."""
     flat = interpolate(x.float().reshape(-1, *x.shape[-3:]), size=size, mode="nearest-exact")
     return flat.reshape(*x.shape[:-2], *size)
 
@@ -66,12 +66,11 @@ def resize_nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
 def resize_map(
     x: Tensor, valid: Tensor, size: tuple[int, int], nearest: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """A target *b c h w and its mask (bool *b 1 h w) to `size` (height, width): (float32 map, bool mask).
+    """Resize a target *b c h w and its mask (bool *b 1 h w) to `size` (height, width): (float32 map, bool mask).
 
-    Invalid pixels are left out *before* interpolation, so that none bleeds into its neighbours; the mask is
-    the nearest pixel's. Elsewhere the map is 0, or +inf where the nearest pixel was (the sky of a depth).
-    Ids (semantic, instance, mask) do not mix: `nearest=True`. Unit vectors come out shorter: see
-    `geometry.unit`.
+    Invalid pixels are excluded from interpolation (normalized convolution); the mask is resized by the nearest pixel.
+    Invalid pixels of the result are 0, or +inf where the nearest pixel is (the sky of a depth). Pass `nearest=True` for
+    ids and masks. Interpolated unit vectors are shorter than 1: see `geometry.unit`.
     """
     _check(x, size)
     keep = resize_nearest(valid, size) > 0.5
@@ -86,9 +85,9 @@ def resize_map(
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
-    """*b c h w grown on the right and at the bottom, by repeating the edge, to multiples of `multiple`.
+    """Pad *b c h w on the right and at the bottom by edge replication to multiples of `multiple`.
 
-    Also gives the (height, width) to crop back to: `padded[..., :h, :w]`.
+    Also returns the original (height, width): crop with `padded[..., :h, :w]`.
     """
     height, width = x.shape[-2:]
     _check(x, (height, width))
@@ -100,10 +99,10 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
 
 
 def longest_edge_size(height: int, width: int, longest: int) -> tuple[int, int]:
-    """The (height, width) of the same shape whose longer edge is `longest`; no edge is below 1."""
+    """(height, width) with the same aspect ratio whose longer edge is `longest`; no edge is below 1."""
     if min(height, width, longest) < 1:
         raise ValueError(f"sizes are at least 1 pixel, not {height}x{width} to {longest}")
-    # Rounded down, as every reference of the field does: another size is another latent, and another noise.
+    # Rounded down as in the published codes: another size gives another latent.
     edge = max(height, width)
     return max(1, height * longest // edge), max(1, width * longest // edge)
 

@@ -1,15 +1,12 @@
-"""RGB images: any common file to sRGB in [0, 1], and back to PNG.
+"""RGB images: reading of common image files to sRGB in [0, 1], and writing of PNG.
 
-Decisions, made once:
-
-- the size is read from the header and checked before a pixel is decoded;
-- the rotation that a camera writes into EXIF is applied;
-- an embedded colour profile (ICC) is applied, so that the numbers are sRGB: see `color`;
-- linear light in floats (EXR, HDR, float TIFF) is tone-mapped: see `linear` and `tone`;
-- transparent parts are laid over white, as on paper;
-- 16-bit grey keeps its 16 bits, 16-bit colour is read at 8 (maps keep all: `read_map`);
-- an animation is refused, because no frame of it is the one meant; of a phone's several images in one
-  file (MPO) the first is the photograph.
+- The size is read from the header and checked before pixels are decoded.
+- EXIF rotation is applied.
+- An embedded colour profile (ICC) is applied, so that values are sRGB: see `color`.
+- Linear light in floats (EXR, HDR, float TIFF) is tone-mapped: see `linear` and `tone`.
+- Transparent images are composited over white.
+- 16-bit grey keeps its 16 bits; 16-bit colour is reduced to 8 bits (`read_map` keeps all).
+- Animations are refused; of several images in one file of a phone (MPO, HEIF) the first is read.
 """
 
 from __future__ import annotations
@@ -55,9 +52,9 @@ _TURNS = {
 def read_image(
     source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor, max_pixels: int | None = None
 ) -> Tensor:
-    """An image from a path, the bytes of a file, or a PIL image: float32 3 h w, sRGB in [0, 1].
+    """Read an image from a path, the bytes of a file, or a PIL image: float32 3 h w, sRGB in [0, 1].
 
-    A numpy array or a tensor is taken as `memory.as_image` takes it.
+    Numpy arrays and tensors are converted as by `memory.as_image`.
 
     ImageError for anything that is not one image of at most `max_pixels` pixels (by default `pixel_limit()`).
     """
@@ -67,9 +64,9 @@ def read_image(
 def read_levels(
     source: str | os.PathLike[str] | bytes | Image.Image | np.ndarray | Tensor, max_pixels: int | None = None
 ) -> Tensor:
-    """As `read_image`, in the type that holds what was stored: uint8 ``c h w`` where that is 8 bits, else float32.
+    """`read_image` without conversion of 8-bit files: uint8 ``c h w`` with 3 channels, or 4 with alpha, else float32.
 
-    uint8 has 3 channels, or 4 with alpha; `as_float` is what `read_image` gives.
+    `as_float` converts the result to that of `read_image`.
     """
     if isinstance(source, np.ndarray | Tensor):
         from twofold.image.memory import as_levels  # which reads files by this function
@@ -80,7 +77,7 @@ def read_levels(
         return _decode(source, str(getattr(source, "filename", "") or "the image in memory"), limit)
     if not isinstance(source, bytes | str | os.PathLike):
         raise ImageError(
-            f"{type(source).__name__} is not an image; give a path, bytes, a PIL image, a numpy array h w 3, or a "
+            f"{type(source).__name__} is not an image; pass a path, bytes, a PIL image, a numpy array h w 3, or a "
             "tensor 3 h w"
         )
     name = f"the image of {len(source)} bytes" if isinstance(source, bytes) else escape(source)
@@ -92,7 +89,7 @@ def read_levels(
     except ImageError:
         if kind != "tiff":
             raise
-        opened = None  # Pillow reads no TIFF of several float channels
+        opened = None  # Pillow cannot read a TIFF with several float channels
     if opened is None:
         return read_linear(source, kind, limit)
     with opened as image:
@@ -100,10 +97,10 @@ def read_levels(
 
 
 def _decode(image: Image.Image, name: str, max_pixels: int) -> Tensor:
-    """An opened image as `read_levels` gives it, upright, in sRGB."""
+    """An opened image in the format of `read_levels`, upright, in sRGB."""
     check_size(name, *image.size, max_pixels)
     with decoding(name):
-        # Of what phones write (MPO, HEIF), the first image is the photograph.
+        # In files of phones (MPO, HEIF) the first image is the photograph.
         if image.format not in ("MPO", "HEIF", None) and getattr(image, "is_animated", False):
             raise ImageError(f"{name} holds several images ({image.format}); save the one you mean as PNG")
         image.load()
@@ -123,10 +120,10 @@ def _orientation(image: Image.Image) -> int:
 
 
 def as_float(levels: Tensor) -> Tensor:
-    """Levels ``c h w`` of `read_levels` as float32 ``3 h w`` in [0, 1], transparency over white; floats as they are."""
+    """Levels ``c h w`` of `read_levels` as float32 ``3 h w`` in [0, 1], composited over white; floats unchanged."""
     if levels.dtype != torch.uint8:
         return levels
-    # In numpy: a loader's image is too small to be worth torch's threads.
+    # numpy, because torch's threads do not pay for small images.
     x = torch.from_numpy(np.divide(levels.numpy(), np.float32(255), dtype=np.float32, order="C"))
     if len(x) < 4:
         return x
@@ -135,7 +132,7 @@ def as_float(levels: Tensor) -> Tensor:
 
 
 def _to_rgb(image: Image.Image, name: str) -> Tensor:
-    """Any mode of Pillow's as `read_levels` gives it."""
+    """An image of any Pillow mode in the format of `read_levels`."""
     if image.mode == "F" or image.mode.startswith("I"):
         return _wide_grey(np.asarray(image), name).expand(3, -1, -1).contiguous()
     mode = "RGBA" if image.has_transparency_data else "RGB"
@@ -148,7 +145,7 @@ def _wide_grey(pixels: np.ndarray, name: str) -> Tensor:
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= 0 and high <= top):
         raise ImageError(
-            f"{name} holds numbers from {low:g} to {high:g}, not an image; is this a map of measurements?"
+            f"{name} has values from {low:g} to {high:g}; an image has 0 to {top:g}. Is it a map of measurements?"
         )
     return torch.from_numpy(np.asarray(pixels, dtype=np.float32) / np.float32(top))[None]
 
@@ -159,15 +156,15 @@ def write_image(
     color: Callable[[Tensor], Tensor] | None = None,
     text: Mapping[str, str] | None = None,
 ) -> None:
-    """3 h w (or 1 h w, grey) in [0, 1] to an 8-bit PNG, atomically. Values outside are clipped.
+    """Write 3 h w (or 1 h w, grey) in [0, 1] to an 8-bit PNG, atomically. Values outside are clipped.
 
-    With ``color``, which treats each pixel by itself, ``color(x)`` is written; it is computed a band of rows at a time.
-    ``text`` is stored in the file, by key.
+    With ``color``, a pixel-wise function, ``color(x)`` is written, computed in bands of rows. ``text`` entries are
+    stored in the file, by key.
 
     ImageError when the suffix is not .png, the shape is another or a value is NaN.
     """
     if Path(path).suffix.lower() != ".png":
-        raise ImageError(f"{path} must end in .png, which loses nothing")
+        raise ImageError(f"{path} must end in .png, a lossless format")
     if x.ndim != 3 or x.numel() == 0 or (color is None and x.shape[0] not in (1, 3)):
         raise ImageError(f"{path} cannot hold {tuple(x.shape)}; an image is 3 h w, or 1 h w for grey")
     x = x.detach()

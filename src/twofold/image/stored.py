@@ -1,7 +1,7 @@
-"""Bytes on disk: a file, or a member of a tar file, named `x.tar::a/b.png`.
+"""Files, and members of tar files, which are named `x.tar::a/b.png`.
 
-Tars are read in place, never unpacked: only plain files in them are read, no link is followed, and the list
-of members is made once a process (some seconds for 100,000 of them; unpack what is read every day).
+Tars are read in place: only regular files in them are read, links are not followed, and the index of members is built
+once per process (some seconds for 100,000 members; unpack archives that are read often).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from twofold.image.errors import ImageError, check_file
 from twofold.io import escape
 
 MEMBER = "::"  # between a tar file and the name of its member
-# Larger ones are not held in memory.
+# Larger files are not read into memory.
 _MOST_BYTES = 2**30
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Bytes on disk: `size` of them in `path` from `offset` on; `name` is how messages call them."""
+    """A byte range: `size` bytes of `path` from `offset` on; `name` is used in messages."""
 
     path: Path
     name: str
@@ -35,11 +35,11 @@ class Stored:
 
     @property
     def suffix(self) -> str:
-        """The suffix in small letters, with its dot."""
+        """The suffix in lower case, with its dot."""
         return posixpath.splitext(self.name)[1].lower()
 
     def read(self) -> bytes:
-        """All of them; ImageError when they are too many to hold."""
+        """All bytes; ImageError when there are more than 1 GiB."""
         if self.size > _MOST_BYTES:
             raise ImageError(
                 f"{self.name} has {self.size} bytes, too many to read at once; unpack it, or make it smaller"
@@ -49,7 +49,7 @@ class Stored:
             return file.read(self.size)
 
     def open(self) -> BinaryIO:
-        """As a file that can seek."""
+        """A seekable file."""
         return io.BytesIO(self.read()) if self.member else open(self.path, "rb")
 
 
@@ -70,7 +70,7 @@ def find_stored(path: str | os.PathLike[str]) -> Stored:
 
 
 def tidy(member: str) -> str:
-    """The name of a member as the index has it: without the `./` that most tars begin with."""
+    """The normalized name of a member: without the leading `./` of most tars."""
     return posixpath.normpath(member).lstrip("/")
 
 
@@ -85,7 +85,7 @@ def members(tar: str | os.PathLike[str]) -> dict[str, tuple[int, int]]:
 def _index(path: str, changed: int, size: int) -> dict[str, tuple[int, int]]:
     try:
         with tarfile.open(path, "r:") as archive:
-            # Of one name the last counts, as when the archive is unpacked.
+            # The last member of a name counts, as when the archive is unpacked.
             found = {
                 tidy(item.name): (item.offset_data, item.size)
                 for item in archive
