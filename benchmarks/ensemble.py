@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch import Tensor
 
-from twofold.ensemble import affine, compat, median
+from twofold.compat.ensemble import diffusers_ensemble
 from twofold.geometry import align_affine
+from twofold.tasks.ensemble import affine, median
 
 
 def truth(height: int, width: int, rng: torch.Generator) -> Tensor:
@@ -71,12 +72,12 @@ def main() -> None:
     depth = truth(height, width, rng)
     members, scale, shift = ensemble(depth, args.members, args.noise, rng)
     given = ((members - shift[:, None, None, None]) / scale[:, None, None, None]).contiguous()
-    compat(members[:2, :, :16, :16])  # its import is not its work
+    diffusers_ensemble(members[:2, :, :16, :16])  # its import is not its work
     ways: dict[str, tuple[Callable[[], Tensor], int]] = {
         "no alignment, median": (lambda: median(members).map, 5),
         "scales as given, median": (lambda: median(given).map, 5),
         "affine": (lambda: affine(members).map, 5),
-        "diffusers ensemble_depth": (lambda: compat(members).map, 1),
+        "diffusers ensemble_depth": (lambda: diffusers_ensemble(members).map, 1),
     }
     print(f"{args.members} members of {height}x{width}, noise {args.noise}, {args.threads} threads\n")
     print("| way | seconds | error |\n|---|---|---|")

@@ -6,8 +6,8 @@
 
 `ablation` has the settings common to all of them; the others differ from it by `replace`. Docstrings have the published
 numbers, as printed in the paper. ``*_as_released`` has the quirks of the released code: its encodings and losses
-(`twofold.compat.genpercept`), its loader (`twofold.train.released`), fp16. docs/recipes.md lists the remaining
-differences.
+(`twofold.compat.genpercept`), its loader (`twofold.compat.genpercept_loader`), fp16. docs/recipes.md lists the
+remaining differences.
 """
 
 from typing import Any
@@ -36,7 +36,7 @@ RELEASED = {
 }
 SQUARE = (768, 768)
 HYPERSIM_IDS = "twofold.data.labels:hypersim"
-HYPERSIM_COLORS = "twofold.data.labels:hypersim_colors"
+HYPERSIM_COLORS = "twofold.compat.class_colors:hypersim_colors"
 HYPERSIM_LOGITS = "twofold.data.labels:hypersim_logits"
 ADE20K_LOGITS = "twofold.data.labels:ade20k_logits"
 

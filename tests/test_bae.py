@@ -8,7 +8,6 @@ import torch
 import world
 from test_fusion import BACKBONE, features, head
 from twofold.backbones import new
-from twofold.ensemble import closest
 from twofold.evaluate import score
 from twofold.heads import Head, make_head
 from twofold.heads.pixel_sampling import at, counts, sample
@@ -17,6 +16,7 @@ from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
 from twofold.tasks import TASKS
 from twofold.tasks.directions import COSTS, expected_angle, mean_cost
+from twofold.tasks.ensemble import closest
 from twofold.train import (
     DataConfig,
     DenoiserConfig,

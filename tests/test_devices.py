@@ -10,10 +10,10 @@ from twofold.backbones import new
 from twofold.checkpoints.model import Model
 from twofold.checkpoints.settings import ModelSettings
 from twofold.diffusion import Schedule, dpmpp_2m_timesteps, sample
-from twofold.finite import NonFiniteError, check_finite
 from twofold.generate.images import ImageGenerator
 from twofold.heads import LatentHead, make_head
 from twofold.predict.diffusion import DiffusionPredictor
+from twofold.predict.finite import NonFiniteError, check_finite
 from twofold.protocols import DenoiserOutput, ModelInput, MultiStep, Noise, OneStep
 from twofold.tasks import TASKS
 

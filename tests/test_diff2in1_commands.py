@@ -17,10 +17,10 @@ from twofold.backbones.stable_diffusion import save_components
 from twofold.checkpoints import Model, open_model
 from twofold.checkpoints.diff2in1 import DECODER, FUSION, official_tensors
 from twofold.cli.main import run
+from twofold.compat.diff2in1_folders import index_official, quantize_normals
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
 from twofold.data.writer import FolderWriter
-from twofold.generate.official import index_official, quantize_normals
 from twofold.heads import BaeHead, make_head
 from twofold.image import read_image, write_image
 from twofold.image.square import map_resized_to_square, resized_to_square

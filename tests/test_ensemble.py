@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from twofold.ensemble import Merged, affine, closest, compat, mean_direction, median, scale_only
+from twofold.compat.ensemble import diffusers_ensemble
 from twofold.geometry import align_affine, unit
+from twofold.tasks.ensemble import Merged, affine, closest, mean_direction, median, scale_only
 
 MERGES = {
     "median": (median, 1),
@@ -162,7 +163,7 @@ def test_the_merged_map_is_at_least_as_good_as_by_search(noise: float, outliers:
         truth = smooth(seed)
         members = ensemble(truth, 5, seed, noise, outliers)[0].clamp(0, 1)
         ours.append(error(affine(members).map, truth))
-        theirs.append(error(compat(members).map, truth))
+        theirs.append(error(diffusers_ensemble(members).map, truth))
         assert ours[-1] < theirs[-1] * 1.02
     assert sum(ours) < sum(theirs)
 
@@ -331,12 +332,12 @@ def test_compat_is_diffusers(shift: bool, settings: dict) -> None:
     members = ensemble(smooth(), 4, 0, noise=0.05)[0].clamp(0, 1)
     theirs = {"regularizer_strength" if k == "regularizer" else k: v for k, v in settings.items()}
     wanted, uncertainty = MarigoldDepthPipeline.ensemble_depth(members, True, shift, True, **theirs)
-    merged = compat(members, shift=shift, **settings)
+    merged = diffusers_ensemble(members, shift=shift, **settings)
     assert torch.equal(merged.map, wanted[0])
     assert torch.equal(merged.uncertainty, uncertainty[0])
 
 
-@pytest.mark.parametrize("merge", [*(m for m, _ in MERGES.values()), compat])
+@pytest.mark.parametrize("merge", [*(m for m, _ in MERGES.values()), diffusers_ensemble])
 def test_what_cannot_be_merged_is_said(merge: Callable[[Tensor], Merged]) -> None:
     with pytest.raises(ValueError, match=r"n at least 1, not \(1, 24, 32\)"):
         merge(torch.rand(1, 24, 32))
@@ -353,4 +354,4 @@ def test_what_cannot_be_merged_is_said(merge: Callable[[Tensor], Merged]) -> Non
 
 def test_compat_knows_two_reductions() -> None:
     with pytest.raises(ValueError, match="unknown reduction"):
-        compat(torch.rand(2, 1, 4, 4), reduction="mode")
+        diffusers_ensemble(torch.rand(2, 1, 4, 4), reduction="mode")

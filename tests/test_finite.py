@@ -17,12 +17,12 @@ import world
 from twofold.backbones import new
 from twofold.cli.main import run
 from twofold.evaluate import score
-from twofold.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
 from twofold.generate.images import ImageGenerator
 from twofold.heads import Head, LatentHead
 from twofold.predict.base import BasePredictor
 from twofold.predict.config import OutputConfig
 from twofold.predict.diffusion import DiffusionPredictor
+from twofold.predict.finite import NonFiniteError, check_finite, clamp_finite, finite_per_image
 from twofold.predict.module import ModulePredictor
 from twofold.predict.prediction import Prediction
 from twofold.protocols import MultiStep, OneStep

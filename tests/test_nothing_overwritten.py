@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from twofold.compat.diff2in1_folders import _check_replaceable
 from twofold.data import FolderError, FolderWriter
 from twofold.evaluate import report
-from twofold.generate.official import _check_replaceable
 from twofold.image import as_image
 from twofold.io import atomic_folder, check_own_folder, remove_leftovers
 from twofold.io.atomic import host_name

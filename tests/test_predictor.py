@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from twofold.backbones import new
-from twofold.ensemble import median
 from twofold.heads import Head, LatentHead, make_head
 from twofold.predict.batching import member_seed
 from twofold.predict.config import OutputConfig
 from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import ModelInput, OneStep
 from twofold.tasks import TASKS
+from twofold.tasks.ensemble import median
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.cli.main import run
-from twofold.data.labels import NYU40_COLOURS, decode_colors, encode_colors
+from twofold.compat.class_colors import NYU40_COLOURS, decode_colors, encode_colors
 from twofold.data.writer import FolderWriter
 from twofold.predict.config import OutputConfig
 from twofold.predict.diffusion import DiffusionPredictor

@@ -9,18 +9,19 @@ import torch
 
 from twofold.backbones import new
 from twofold.backbones.backbone import Output
+from twofold.compat.diff2in1 import resize_to_square
 from twofold.data.classes import class_names
-from twofold.finite import NonFiniteError
 from twofold.generate import OFFICIAL, GenerationConfig, ScoreThreshold, SyntheticDataGenerator, sample_id
 from twofold.generate.captioner import CaptionError
 from twofold.generate.captions import get_caption
 from twofold.generate.config import noise_seed
 from twofold.generate.labels import check_predictors, default_tasks
 from twofold.generate.relative import from_depth, to_depth
-from twofold.generate.resizing import resize_sample, resize_to_square
+from twofold.generate.resizing import resize_sample
 from twofold.generate.scores import cheap_scores, consistency_scores
 from twofold.heads import Head, LatentHead, make_head
 from twofold.predict.diffusion import DiffusionPredictor
+from twofold.predict.finite import NonFiniteError
 from twofold.predict.module import ModulePredictor
 from twofold.predict.prediction import Prediction
 from twofold.protocols import OneStep

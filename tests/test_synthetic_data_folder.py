@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from twofold.cli.main import run
+from twofold.compat.diff2in1_folders import export_official, index_official, is_official
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
 from twofold.data.writer import FolderWriter
@@ -26,7 +27,6 @@ from twofold.generate import (
     SyntheticDataGenerator,
     create_samples,
 )
-from twofold.generate.official import export_official, index_official, is_official
 from twofold.generate.preview import preview_image
 from twofold.generate.relative import can_train_on, from_depth, relative_space
 from twofold.image import read_image, write_image

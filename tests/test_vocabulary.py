@@ -54,7 +54,7 @@ NAMES = {
     "free_scores": "cheap_scores",
     "get_standard": "get_eval_protocol",
     "learnable": "can_train_on",
-    "official_path": "official_plan",
+    "official_path": "official_steps",
     "read_walk": "predict_from_features",
     "windowed": "crop_to_window",
     # train

@@ -181,8 +181,8 @@ def _strengths(text: str) -> tuple[float, ...]:
 
 
 def _sources(data: Path, out: Path) -> Folder:
+    from twofold.compat.diff2in1_folders import index_official, is_official
     from twofold.data.folder import Folder
-    from twofold.generate.official import index_official, is_official
 
     if not data.is_dir():
         raise CommandError(f"{data} is not a folder; pass a data folder")
@@ -230,8 +230,8 @@ def _write_sheet(path: Path, out: Path, sources: Folder, generator: SyntheticDat
 def _write_official(
     out: Path, sources: Folder, generator: SyntheticDataGenerator, strengths: tuple[float, ...]
 ) -> None:
+    from twofold.compat.diff2in1_folders import export_official
     from twofold.data.folder import Folder
-    from twofold.generate.official import export_official
 
     labelled = any("normals" in (row.get("targets") or {}) for row in sources.rows)
     for strength in strengths:

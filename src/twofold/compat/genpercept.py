@@ -1,7 +1,7 @@
 """GenPercept's encodings and losses as released, to reproduce models that were trained with them. Never a default.
 
 Each function differs from that of the same name in `tasks` as its docstring says; `genpercept_task` returns a task with
-all of them. `train.released` has what its loader does before and after encoding: invalid depths keep their values,
+all of them. `genpercept_loader` has what its loader does before and after encoding: invalid depths keep their values,
 normals are those of `zeroed_normals`, and everything is encoded before it is resized.
 """
 

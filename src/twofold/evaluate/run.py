@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..data.folder import Folder, FolderError
-from ..finite import NonFiniteError
 from ..image import ImageError
 from ..io import DiskFullError, Shard
+from ..predict.finite import NonFiniteError
 from ..sample import Sample
 from .alignment_checks import fit_diagnostics
 from .label_checks import label_extent

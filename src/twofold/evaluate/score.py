@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable
 
 from torch import Tensor
 
-from ..finite import check_finite
 from ..image.memory import as_levels
 from ..metrics import Metric, measure_many, merge_sums, trivial_baselines
 from ..predict.base import BasePredictor, predict_tasks
+from ..predict.finite import check_finite
 from ..predict.prediction import SPACES
 from ..sample import Sample
 from .alignment_checks import fitted_scale

@@ -28,7 +28,7 @@ class GenerationConfig:
             ``denoise``: the task's head reads the features of the last denoising step.
         mask: where labels are valid: where the ``source``'s own label of the same kind is, or ``all`` over.
         scoring: ``all`` scores, or only ``cheap`` ones, which need no further predictions.
-        compat: ``official``: the time steps of the released code of Diff-2-in-1, see `sampling.official_plan`.
+        compat: ``official``: the time steps of the released code of Diff-2-in-1, see `compat.diff2in1`.
     """
 
     strength: float = 0.6

@@ -15,10 +15,10 @@ from ..data.folder import Folder
 from ..data.layout import FolderError, Row, read_header, read_pending, read_rows, to_json, write_text
 from ..data.selection import Selection, select_indices
 from ..data.writer import FolderWriter
-from ..finite import NonFiniteError
 from ..image import ImageError
 from ..image.stored import find_stored
 from ..io import DiskFullError, FormatError, Shard, check_types, file_lock, parse_object, remove_leftovers
+from ..predict.finite import NonFiniteError
 from ..sample import Provenance, Sample
 from .captioner import CaptionError
 from .labels import label_descriptors

@@ -15,7 +15,6 @@ from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from twofold.environment import installed
-from twofold.finite import NonFiniteError
 from twofold.generate.images import ImageGenerator
 from twofold.image import ImageError
 from twofold.image.errors import decoding
@@ -29,6 +28,7 @@ from twofold.io import (
     parse_object,
     to_json,
 )
+from twofold.predict.finite import NonFiniteError
 from twofold.predict.ledger import Ledger, Row
 from twofold.predict.results import output_ledger
 

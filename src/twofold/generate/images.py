@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ..backbones.backbone import Backbone
 from ..diffusion import Rngs, Sampler, dpmpp_2m_timesteps, guided, randn_tensor, sample, to_x0
-from ..finite import NonFiniteError, finite_per_image
 from ..image import ImageInput, as_images, pad_to_multiple, same_size
 from ..predict.base import describe_network
+from ..predict.finite import NonFiniteError, finite_per_image
 from .sampling import SamplingPlan
 
 

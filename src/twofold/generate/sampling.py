@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..compat.diff2in1 import official_steps
 from ..diffusion import Schedule, dpmpp_2m_timesteps, lcm_timesteps
 from .config import GenerationConfig
 
@@ -35,7 +36,7 @@ def sampling_plan(config: GenerationConfig, schedule: Schedule) -> SamplingPlan:
         ValueError: more steps than there are time steps below ``start``.
     """
     if config.compat == "official":
-        return official_plan(config.strength, config.steps, schedule)
+        return SamplingPlan(*official_steps(config.strength, config.steps, schedule))
     start = schedule.step_at(config.strength)
     if config.sampler == "lcm":
         distilled = [t for t in lcm_timesteps(50, schedule.steps) if t <= start]
@@ -52,30 +53,3 @@ def sampling_plan(config: GenerationConfig, schedule: Schedule) -> SamplingPlan:
         return SamplingPlan(start, (start,))
     count = min(config.steps, start)
     return SamplingPlan(start, tuple(start - round(i * (start - 1) / (count - 1)) for i in range(count)))
-
-
-def official_plan(strength: float, steps: int, schedule: Schedule) -> SamplingPlan:
-    """The time steps of the released code of Diff-2-in-1.
-
-    T = strength * 1000. The latent is noised to T, but the time steps are ``1, 1 + c, 1 + 2c, ...`` with
-    ``c = T // steps``: for T = 600 and 50 steps the network is called at 589 first, which stands for less noise than
-    the latent has. Each step leads to the next of the list, the last to the level of time step 0, so a little noise
-    stays.
-
-    Raises:
-        ValueError: more steps than T has time steps, or a rectified flow, which the released code does not have.
-    """
-    if schedule.prediction_type == "flow":
-        raise ValueError(
-            "compat 'official' needs a variance-preserving schedule, and this network is a rectified flow; leave "
-            "compat out"
-        )
-    total = min(round(strength * schedule.steps), schedule.steps)
-    stride = total // steps
-    if stride < 1:
-        raise ValueError(
-            f"compat 'official' takes {steps} steps below time step {total}; raise strength or lower steps"
-        )
-    timesteps = tuple(1 + t for t in reversed(range(0, total, stride)) if 1 + t < schedule.steps)
-    level = float(schedule.alpha_bar[0])
-    return SamplingPlan(min(total, schedule.steps - 1), timesteps, (level**0.5, (1 - level) ** 0.5))

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
 from ..checkpoints import Model, Network, check_generator
+from ..compat.diff2in1 import resize_to_square
 from ..diffusion import randn_tensor
-from ..finite import NonFiniteError
 from ..image import check_range
 from ..predict.base import BasePredictor
 from ..predict.diffusion import DiffusionPredictor
+from ..predict.finite import NonFiniteError
 from ..predict.prediction import Prediction
 from ..protocols import DenoiserOutput
 from ..sample import Provenance, Sample
@@ -33,7 +34,7 @@ from .labels import (
     to_target,
 )
 from .provenance import generator_record, pixels_digest, predictor_record, sample_id, versions, weights_digest
-from .resizing import resize_sample, resize_to_square
+from .resizing import resize_sample
 from .sampling import SamplingPlan, sampling_plan
 from .scores import cheap_scores, consistency_scores
 

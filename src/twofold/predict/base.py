@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ..finite import NonFiniteError, check_finite
 from ..geometry import convert_frame, unit
 from ..image import ImageInput, resized_output
 from ..image.bands import by_rows
@@ -19,6 +18,7 @@ from ..image.memory import as_levels, as_levels_list
 from ..tasks import Task
 from .batching import Edge, ImageBatch, Size, group_images, member_seed, parse_seeds, parse_size
 from .config import DEFAULT_CONFIG, OutputConfig
+from .finite import NonFiniteError, check_finite
 from .prediction import Prediction
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..backbones.backbone import Backbone
-from ..ensemble import MERGES, Merged
+from ..compat.ensemble import diffusers_ensemble
 from ..protocols import MultiStep, OneStep
 from ..tasks import Task
+from ..tasks.ensemble import Merged, affine, closest, mean_direction, median, scale_only
 from .prediction import SPACES
 
 
@@ -57,3 +58,14 @@ def get_ensemble_fn(name: str, task: Task) -> Callable[[Tensor], Merged]:
             f"an ensemble of {task.name} cannot be merged by {name!r}; expected {' or '.join(able)}"
         )
     return MERGES[name]
+
+
+# By the names that settings have for them.
+MERGES: dict[str, Callable[[Tensor], Merged]] = {
+    "affine": affine,
+    "scale": scale_only,
+    "compat": diffusers_ensemble,
+    "closest": closest,
+    "mean": mean_direction,
+    "median": median,
+}

@@ -14,7 +14,6 @@ from torch import Tensor
 from ..backbones.backbone import Backbone, Posterior
 from ..backbones.image_encoder import ImageFeatures
 from ..diffusion import guided
-from ..finite import clamp_finite, finite_per_image
 from ..heads import Head
 from ..image import pad_to_multiple
 from ..image.resize import OutputResize
@@ -24,6 +23,7 @@ from .base import BasePredictor
 from .batching import Edge, ImageBatch
 from .checks import check_channels, check_times, get_ensemble_fn
 from .config import DEFAULT_CONFIG, OutputConfig
+from .finite import clamp_finite, finite_per_image
 from .prediction import SPACES
 
 

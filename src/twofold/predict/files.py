@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from twofold.environment import installed
-from twofold.finite import NonFiniteError, check_finite
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.rgb import as_float, check_file, read_levels
 from twofold.io import DiskFullError, UnsafeNameError, escape, sha256_file
 from twofold.predict.base import BasePredictor, predict_tasks
+from twofold.predict.finite import NonFiniteError, check_finite
 from twofold.predict.inputs import Input
 from twofold.predict.ledger import SCHEMA, Ledger, Row
 from twofold.predict.prediction import Prediction

@@ -31,7 +31,7 @@ _ALL = (
 TASKS: dict[str, Task] = {task.name: task for task in _ALL}
 
 # Modules of twofold that hold further tasks; importing them has no side effects.
-_OWN_MODULES = ("twofold.data.labels", "twofold.tasks.metric_depth")
+_OWN_MODULES = ("twofold.compat.class_colors", "twofold.data.labels", "twofold.tasks.metric_depth")
 
 # Tasks whose classes may be replaced: the function that makes each, and its target.
 _CLASS_TASKS: dict[str, tuple[Callable[..., Task], str]] = {

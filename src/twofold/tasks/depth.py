@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .. import visualization
-from ..ensemble import affine
 from ..metrics import DEPTH, affine_aligned
 from ..targets import TARGETS
+from .ensemble import affine
 from .image_tasks import distance
 from .losses import MEAN_LOSSES
 from .task import Task

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from .. import visualization
-from ..ensemble import median
 from ..metrics import IMAGE_QUALITY
+from .ensemble import median
 from .losses import gradient, l1, mse
 from .task import Task
 

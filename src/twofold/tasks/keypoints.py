@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ensemble import median
 from ..metrics import KEYPOINTS
 from ..targets import TARGETS
 from ..targets.people import JOINTS
+from .ensemble import median
 from .image_tasks import distance, unaligned
 from .losses import masked_mean
 from .palette import palette

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .. import visualization
-from ..ensemble import median
 from ..metrics import MASKS
+from .ensemble import median
 from .image_tasks import decode_grey, distance, encode, flip, unaligned
 from .losses import MEAN_LOSSES, balanced_binary_cross_entropy, binary_cross_entropy, soft_iou
 from .task import Task

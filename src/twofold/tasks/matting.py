@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from .. import visualization
-from ..ensemble import median
 from ..metrics import MASKS
+from .ensemble import median
 from .image_tasks import decode_grey, distance, encode, flip, unaligned
 from .losses import MEAN_LOSSES, masked_mean, probability
 from .task import Task

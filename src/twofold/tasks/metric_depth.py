@@ -8,8 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..ensemble import median
 from .depth import depth
+from .ensemble import median
 from .task import Task
 
 

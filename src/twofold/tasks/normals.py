@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import visualization
-from ..ensemble import closest
 from ..geometry import unit
 from ..metrics import NORMALS, angle
 from ..targets import TARGETS
+from .ensemble import closest
 from .image_tasks import unaligned
 from .losses import gradient, masked_mean, mse
 from .task import Task

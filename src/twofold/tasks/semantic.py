@@ -12,9 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ..ensemble import Merged
 from ..metrics import semantic_metrics
 from ..visualization import UNKNOWN
+from .ensemble import Merged
 from .image_tasks import unaligned
 from .losses import cross_entropy, l1, mse
 from .palette import MOST, least_distance, palette

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from .. import visualization
-from ..ensemble import affine
 from ..geometry import align_affine
 from ..metrics import DEPTH
 from .depth import decode, scale_shift_invariant
 from .depth import encode as encode_depth
+from .ensemble import affine
 from .image_tasks import distance, flip
 from .losses import MEAN_LOSSES
 from .task import Task

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..ensemble import Merged
 from ..metrics import Metric
 from ..suggest import did_you_mean
+from .ensemble import Merged
 
 # (prediction, target, mask) -> scalar; both are encoded targets.
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -36,7 +36,7 @@ class DataConfig(Part):
             ``batch_size`` batch by batch; GenPercept mixes micro-batch by micro-batch.
         size: height and width of a training example, pixels; images are scaled to cover it and cropped.
         resample: how images are resized to ``size``: ``bilinear`` with antialiasing, ``nearest``, or ``genpercept``: as
-            its released loader does, see `train.released`.
+            its released loader does, see `compat.genpercept_loader`.
         compat: ``genpercept`` trains tasks with the quirks of that release (`twofold.compat.genpercept`); with
             ``resample="genpercept"`` the examples are those of its loader.
         hflip: mirror half of the examples.

@@ -18,11 +18,11 @@ from torch import Tensor
 from ..backbones.image_encoder import ImageFeatures
 from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import from_x0
-from ..finite import check_finite
 from ..heads import Head, HeadGroup, text_of
 from ..heads.group import at
 from ..predict.config import OutputConfig
 from ..predict.diffusion import DiffusionPredictor
+from ..predict.finite import check_finite
 from ..protocols import ModelInput, collate
 from .config import IMAGE
 from .distributed import DistributedContext

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..backbones.stable_diffusion import StableDiffusion
+from ..compat import genpercept_loader
 from ..image import resize, resize_nearest
 from ..sample import Sample
 from ..targets import target_spec
 from ..tasks import Task
-from . import released
 
 # Canvases in [-1, 1] are kept to this many steps a unit, in two bytes; class ids as they are.
 LEVELS = 32767
@@ -64,8 +64,8 @@ class Encoder:
         latent: whether targets are encoded, for a loss on latents.
         pixels: whether canvases are kept, for a loss on pixels.
         pictures: whether the picture itself is kept, for losses that look at it.
-        released: height and width that images and canvases are resized to after encoding, as `released` says; None for
-            samples that have their training size.
+        released: height and width that images and canvases are resized to after encoding, see
+            `compat.genpercept_loader`; None for samples that have their training size.
     """
 
     backbone: StableDiffusion | None
@@ -99,7 +99,7 @@ class Encoder:
         if mirrored:
             canvas, known = task.flip(canvas), known.flip(-1)
         if self.released:
-            canvas, known = released.resized(task, canvas, known, self.released)
+            canvas, known = genpercept_loader.resized(task, canvas, known, self.released)
         kept = (canvas, known) if self.pixels else (None, None)
         if not self.latent:
             return Part(None, None, *kept)
@@ -188,7 +188,7 @@ def resize_and_crop(sample: Sample, size: tuple[int, int], stride: int, resample
     ``size``: photographs come in both orientations.
     """
     if resample == "genpercept":
-        return released.prepared(sample)
+        return genpercept_loader.prepared(sample)
     h, w = sample.image.shape[-2:]
     scale = max(size[0] / h, size[1] / w) if sample.targets else min(size) / min(h, w)
     new = (max(stride, round(h * scale)), max(stride, round(w * scale)))

@@ -9,10 +9,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..compat import genpercept_loader
 from ..data.folder import Folder
 from ..generate.relative import can_train_on
 from ..tasks import Task
-from . import released
 from .config import IMAGE
 from .encoder import targets_of
 from .model_config import DenoiserConfig
@@ -82,8 +82,8 @@ def open_source(source: Source, recipe: Recipe, tasks: Iterable[Task]) -> Folder
     if recipe.data.resample == "genpercept":
         # Its normals are zeroed by the depth beside them.
         targets = (*targets, "depth") if "normals" in targets and "depth" not in targets else targets
-        depth = released.OVERRIDE["targets"]["depth"] | override.get("targets", {}).get("depth", {})
-        override = {**override, "targets": {**released.OVERRIDE["targets"], "depth": depth}}
+        depth = genpercept_loader.OVERRIDE["targets"]["depth"] | override.get("targets", {}).get("depth", {})
+        override = {**override, "targets": {**genpercept_loader.OVERRIDE["targets"], "depth": depth}}
     return Folder(source.path, targets=targets, override=override)
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion
-from ..finite import NonFiniteError
 from ..heads import Head
 from ..image import write_image
 from ..io import atomic_write, derive_seed, remove_leftovers
+from ..predict.finite import NonFiniteError
 from .best import Best
 from .distributed import DistributedContext
 from .latent_cache import LATENTS

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..data.folder import Folder
 from ..evaluate import score
-from ..finite import check_finite
 from ..predict.base import BasePredictor
+from ..predict.finite import check_finite
 from ..tasks import Task
 from .cached_crops import CachedCropDataset
 from .distributed import DistributedContext

@@ -2,7 +2,7 @@
 
 Everything is encoded at the size it is stored in, mirrored or not, and resized afterwards, without keeping the aspect
 ratio: images and most labels by the nearest pixel, masks and mattes bilinearly. The encodings themselves are in
-`compat.genpercept`.
+`genpercept`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ..compat.genpercept import zeroed_normals
 from ..image import resize, resize_nearest
 from ..sample import Sample
 from ..tasks import Task
+from .genpercept import zeroed_normals
 
 # Descriptors of the data folders that are read: numbers that a data folder otherwise leaves out.
 OVERRIDE: Mapping[str, Any] = {"targets": {"depth": {"keep_invalid": True}, "mask": {"soft": True}}}

@@ -8,13 +8,12 @@ the scales cannot collapse to 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from .geometry import unit
+from ..geometry import unit
 
 # Members whose correlation with the common map is lower (r^2 < 0.09) are excluded.
 MIN_CORRELATION = 0.3
@@ -59,7 +58,7 @@ def median(members: Tensor) -> Merged:
     Raises:
         ValueError: no members, another shape, or a member that is not finite.
     """
-    _check(members)
+    check_members(members)
     map = _median(members)
     return Merged(map, _median((members - map).abs()).mean(0, keepdim=True))
 
@@ -86,7 +85,7 @@ def affine(members: Tensor) -> Merged:
     Raises:
         ValueError: no members, another shape, or a member that is not finite.
     """
-    _check(members, channels=1)
+    check_members(members, channels=1)
     mean, square = _moments(members)
     loading = _loadings(square - mean[:, None] * mean, square.diagonal().sqrt())
     anchor = loading.argmax()
@@ -109,7 +108,7 @@ def scale_only(members: Tensor) -> Merged:
     Raises:
         ValueError: no members, another shape, or a member that is not finite.
     """
-    _check(members, channels=1)
+    check_members(members, channels=1)
     _, square = _moments(members)
     loading = _loadings(square, square.diagonal().sqrt())
     scale = torch.where(loading > 0, loading.max() / loading, 0.0)
@@ -144,57 +143,7 @@ def mean_direction(members: Tensor) -> Merged:
     return Merged(mean, angle.mean(0) / math.pi)
 
 
-@torch.no_grad()
-def compat(
-    members: Tensor,
-    shift: bool = True,
-    max_res: int = 1024,
-    max_iter: int = 2,
-    tol: float = 1e-3,
-    regularizer: float = 0.02,
-    reduction: str = "median",
-) -> Merged:
-    """Call diffusers' ``MarigoldDepthPipeline.ensemble_depth``, for comparison.
-
-    It finds scales and shifts by BFGS on the differences of all pairs of members, takes about a hundred times as long
-    as `affine`, and may collapse after many iterations.
-
-    Args:
-        members: ``n 1 h w`` in [0, 1], n at least 1.
-        shift: True for scale and shift, as in `affine`; False for scale only.
-        max_res: longest edge of the downsampled members that are optimised (GenPercept: 50).
-        max_iter: iterations of the optimisation.
-        tol: tolerance of the optimisation.
-        regularizer: weight of the term that keeps the median in [0, 1].
-        reduction: ``median``, with the median absolute deviation, or ``mean``, with the standard deviation. For an even
-            number of members the median is the lower of the middle two.
-
-    Returns:
-        Map in [0, 1] and uncertainty in its units. Scale and shift are None: diffusers does not return them.
-
-    Raises:
-        ValueError: no members, another shape, a member that is not finite, or another reduction.
-    """
-    _check(members, channels=1)
-    if reduction not in ("median", "mean"):
-        raise ValueError(f"unknown reduction {reduction!r}; expected median or mean")
-    from diffusers import MarigoldDepthPipeline  # imported here: it takes seconds and is rarely needed
-
-    map, uncertainty = MarigoldDepthPipeline.ensemble_depth(
-        members,
-        scale_invariant=True,
-        shift_invariant=shift,
-        output_uncertainty=True,
-        reduction=reduction,
-        regularizer_strength=regularizer,
-        max_iter=max_iter,
-        tol=tol,
-        max_res=max_res,
-    )
-    return Merged(map[0], uncertainty[0])
-
-
-def _check(members: Tensor, channels: int | None = None) -> None:
+def check_members(members: Tensor, channels: int | None = None) -> None:
     """ValueError unless members are ``n c h w`` with at least one member and pixel, and finite."""
     if members.ndim != 4 or not members.numel() or members.shape[1] != (channels or members.shape[1]):
         raise ValueError(
@@ -278,21 +227,10 @@ def _normalized_median(members: Tensor, scale: Tensor, shift: Tensor | None) -> 
 
 def _directions(members: Tensor) -> tuple[Tensor, Tensor]:
     """Mean direction ``3 h w`` of unit vectors ``n 3 h w``, and the angles to it ``n 1 h w`` in radians."""
-    _check(members, channels=3)
+    check_members(members, channels=3)
     members = members.float()
     mean = members.mean(0)
     viewer = mean.new_tensor([0.0, 0.0, 1.0]).reshape(3, 1, 1)
     mean = unit(torch.where((mean * mean).sum(0, keepdim=True) > CANCELLED, mean, viewer))
     apart, together = ((members + sign * mean).square().sum(1, keepdim=True).sqrt() for sign in (-1, 1))
     return mean, 2 * torch.atan2(apart, together)  # the arc cosine is inaccurate near 0
-
-
-# By name in settings.
-MERGES: dict[str, Callable[[Tensor], Merged]] = {
-    "affine": affine,
-    "scale": scale_only,
-    "compat": compat,
-    "closest": closest,
-    "mean": mean_direction,
-    "median": median,
-}
