@@ -91,7 +91,7 @@ SWEEP: dict[str, Arm] = {
     "a created one in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
     "labels read off the drawing": Arm(labels="stored", create={"label_mode": "denoise"}),
     "labels hold all over": Arm(create={"mask": "all"}),
-    "drift filter": Arm(plan={"keep": ("drift.normals<18",)}),
+    "drift filter": Arm(plan={"filters": ("drift.normals<18",)}),
 }
 
 
@@ -160,7 +160,7 @@ def trained_arm(name: str, arm: Arm, args: argparse.Namespace, seed: int, warm: 
         source = {"path": str(created), "share": share, "labels": arm.labels}
         recipe = recipe.replace(data={"sources": [*(s.model_dump() for s in recipe.data.sources), source]})
         return kept(recipe, trained(recipe, place))
-    plan = Improvement.of(recipe, create=GenerationConfig(**options), labels=arm.labels, **arm.plan)
+    plan = Improvement.of(recipe, generation=GenerationConfig(**options), labels=arm.labels, **arm.plan)
     for event in improve(plan, place):
         if event.get("step", 1) % 100 == 0 or event.get("status") in ("rejected", "failed"):
             print(f"# {place} {event.get('step') or event}", flush=True)

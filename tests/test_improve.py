@@ -60,7 +60,7 @@ def warm(tmp_path_factory):
 
 def plan(warm, **changes):
     settings = GenerationConfig(strength=0.5, steps=2, guidance=1.0, scoring="cheap")
-    return Improvement.of(warm, create=settings, **{"rounds": 2, "per_image": 2, **changes})
+    return Improvement.of(warm, generation=settings, **{"rounds": 2, "per_image": 2, **changes})
 
 
 def weights(folder):
@@ -279,7 +279,7 @@ def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
     rows = Folder(tmp_path / "all" / "round-1" / "created-0")
     drifts = sorted(world.origin_of(s).generator["scores"]["drift.normals"] for s in rows)
     keep = (f"drift.normals<{(drifts[2] + drifts[3]) / 2}",)
-    events["some"] = list(improve(plan(warm, rounds=1, keep=keep), tmp_path / "some"))
+    events["some"] = list(improve(plan(warm, rounds=1, filters=keep), tmp_path / "some"))
     created = {n: {e["id"] for e in found if e.get("status") == "created"} for n, found in events.items()}
     rejected = {e["id"] for e in events["some"] if e.get("status") == "rejected"}
     assert created["some"] and rejected and created["all"] == created["some"] | rejected
@@ -287,7 +287,7 @@ def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
     for i, key in enumerate(some.ids):
         assert torch.equal(some[i].image, every[every.ids.index(key)].image)
     with pytest.raises(ValueError, match="not a threshold"):
-        plan(warm, keep=("drift?",))
+        plan(warm, filters=("drift?",))
 
 
 def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
@@ -307,11 +307,11 @@ def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
             list(improve(plan(wrong, rounds=1), tmp_path / "run"))
         assert not (tmp_path / "run" / "improvement.json").exists()
     with pytest.raises(ValueError, match=r"is about mask; this recipe teaches depth, normals"):
-        plan(warm, keep=("drift.mask<20",))
+        plan(warm, filters=("drift.mask<20",))
     with pytest.raises(ValueError, match="holds a training run"):
         list(improve(plan(warm, rounds=1), Path(warm.model.init_from).parent))
 
 
 def test_a_round_that_keeps_nothing_says_so(warm, tmp_path):
     with pytest.raises(ValueError, match="nothing that was created"):
-        list(improve(plan(warm, rounds=1, keep=("drift.normals<0.001",)), tmp_path / "run"))
+        list(improve(plan(warm, rounds=1, filters=("drift.normals<0.001",)), tmp_path / "run"))

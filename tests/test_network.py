@@ -435,7 +435,7 @@ def test_the_commands_look_through_it_where_its_code_is_named(warm, root, tmp_pa
 def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
     better = warm.replace(name="better", model={"init_from": str(root / "warm" / "checkpoint")})
     settings = GenerationConfig(strength=0.5, steps=2, guidance=1.0, scoring="cheap")
-    asked = {"create": settings, "rounds": 2, "creator": str(root / "model"), **changes}
+    asked = {"generation": settings, "rounds": 2, "image_model": str(root / "model"), **changes}
     return Improvement.of(better, **asked)
 
 
@@ -468,9 +468,9 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
 
 def test_who_draws_has_to_be_said(warm, root):
     with pytest.raises(ValueError, match="draws no pictures; say which model does"):
-        plan(warm, root, creator="")
+        plan(warm, root, image_model="")
     with pytest.raises(ValueError, match="another network labels"):
-        plan(warm, root, create=GenerationConfig(label_mode="denoise"))
+        plan(warm, root, generation=GenerationConfig(label_mode="denoise"))
     opened, drawing = open_network(root / "warm" / "checkpoint", PLAIN), open_model(str(root / "model"))
     with pytest.raises(ValueError, match="generates no images"):
         SyntheticDataGenerator.from_model(opened)
@@ -518,7 +518,7 @@ def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
     assert "a JSON file runs none" in capsys.readouterr().err
     asked += ["--set", f"model.factory={warm.model.factory}"]
     assert run(asked) == 2
-    assert "creator='embedded'" in capsys.readouterr().err
+    assert "image_model='embedded'" in capsys.readouterr().err
     assert (
         run([*asked, "--generator", str(root / "model"), "--guidance", "1", "--set", "data.label_limit=1"])
         == 0

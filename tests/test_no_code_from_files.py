@@ -202,7 +202,7 @@ def test_files_of_a_run_folder_are_only_compared(root, command, capsys):
     (root / "out").mkdir()
     planted = json.loads(recipe(data={"task_weights": {TASK: 1.0}}).model_dump_json())
     (root / "out" / "recipe.json").write_text(json.dumps(planted))
-    plan = {"recipe": planted, "keep": ["drift.other<20"]}
+    plan = {"recipe": planted, "filters": ["drift.other<20"]}
     (root / "out" / "improvement.json").write_text(json.dumps(plan))
     assert run(COMMANDS[command]) == 2
     assert "holds another" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_a_warm_up_learns_and_self_improving_with_a_quarter_of_the_labels_gone_b
         ema={"decay": 0.95, "update_every": 8},
         loop={"steps": 100},
     )
-    plan = Improvement.of(better, create=SETTINGS, share=0.5)
+    plan = Improvement.of(better, generation=SETTINGS, share=0.5)
     events = list(improve(plan, tmp_path / "run"))
     created = Folder(tmp_path / "run" / "round-1" / "created-0")
     labelled = {f"ball-{i}" for i in range(64)} & {world.origin_of(s).parents[0] for s in created}
@@ -114,7 +114,7 @@ def plain(tmp_path_factory) -> tuple[Improvement, Path]:
     warm = recipe(root, 3, loop={"steps": 1, "batch_size": 2}, validation={"data": None})
     list(run_recipe(warm, root / "warm"))
     begun = warm.replace(model={"init_from": str(root / "warm" / "checkpoint")}, ema={"update_every": 1})
-    plan = Improvement.of(begun, create=SETTINGS)
+    plan = Improvement.of(begun, generation=SETTINGS)
     list(improve(plan, root / "run"))
     return plan, root / "run"
 
@@ -130,7 +130,7 @@ def test_another_round_leaves_the_first_as_it_is_and_says_what_is_different_in_t
     (one, rows), (two, others) = manifest(first), manifest(second)
     assert {k for k in one if one[k] != two[k]} == {"created"}
     assert {k for k, v in one["created"].items() if two["created"][k] != v} == {"seed", "weights"}
-    assert two["created"]["seed"] == plan.create.seed + 1
+    assert two["created"]["seed"] == plan.generation.seed + 1
     assert rows.keys() == others.keys()
     assert all(r["provenance"]["generator"]["seed"] == 1 for r in others.values())
 
@@ -141,7 +141,7 @@ def test_a_threshold_takes_rows_away_and_says_so_and_changes_no_sample(plain, tm
     scores = {k: r["provenance"]["generator"]["scores"]["rms_pixels"] for k, r in rows.items()}
     low, high = sorted(scores.values())[-2:]
     keep = (f"rms_pixels<{(low + high) / 2}",)
-    list(improve(plan.model_copy(update={"keep": keep}), tmp_path / "run"))
+    list(improve(plan.model_copy(update={"filters": keep}), tmp_path / "run"))
     place = tmp_path / "run" / "round-1" / "created-0"
     told, kept = manifest(place)
     assert len(kept) == 2

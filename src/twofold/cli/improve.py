@@ -119,13 +119,13 @@ def _plan(
         scoring = "all" if any(ScoreThreshold.parse(text).needs_predictions for text in filters) else "cheap"
         return Improvement.of(
             recipe,
-            create=creation_settings(options.strength, sampling, labels, scoring),
+            generation=creation_settings(options.strength, sampling, labels, scoring),
             per_image=labels.per_image,
             share=options.share,
             labels=options.label_source,
-            keep=filters,
+            filters=filters,
             rounds=options.rounds,
-            creator=options.generator,
+            image_model=options.generator,
             captioner=labels.captioner,
             template=labels.template,
             fresh_student=options.fresh_student,

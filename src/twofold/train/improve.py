@@ -49,47 +49,47 @@ class Improvement(BaseModel):
     Attributes:
         recipe: of the training of a round: it starts from the warmed-up model, its sources have real labels, and its
             averaged weights are the teacher.
-        create: how samples are created; each round draws with another seed.
+        generation: how samples are generated; each round has another seed.
         per_image: created samples of each real one.
         share: examples from created samples, relative to all the real ones.
         labels: who labels created pictures in training: the ``teacher`` as it is at that step, or what was ``stored``
             when they were created.
-        keep: thresholds on the scores of created samples, such as ``drift.normals<20`` (`generate.ScoreThreshold`).
+        filters: thresholds on the scores of created samples, such as ``drift.normals<20`` (`generate.ScoreThreshold`).
         rounds: how often the pictures are made anew.
         fresh_student: whether the recipe's ``reset`` is meant: each round trains a new student on labels that the last
             one stored. Otherwise a recipe with ``reset`` is refused, which would throw the warm-up away.
         captioner, template: captions of sources without one, see `generate.get_caption`.
-        creator: the model that draws, as `open_model` knows it, where that is not the recipe's own: which a network of
-            one's own, that labels and learns, always needs.
+        image_model: the model that generates images, as `open_model` knows it; the recipe's own when empty, which a
+            network of one's own cannot be.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     recipe: Recipe
-    create: GenerationConfig = GenerationConfig()
+    generation: GenerationConfig = GenerationConfig()
     per_image: int = Field(1, ge=1)
     share: float = Field(1.0, ge=0)
     labels: Literal["teacher", "stored"] = "teacher"
-    keep: tuple[str, ...] = ()
+    filters: tuple[str, ...] = ()
     rounds: int = Field(1, ge=1)
     fresh_student: bool = False
     captioner: str = ""
     template: str = TEMPLATE
-    creator: str = ""
+    image_model: str = ""
 
     @model_validator(mode="after")
     def _possible(self) -> Improvement:
-        for threshold in self.keep:
+        for threshold in self.filters:
             ScoreThreshold.parse(threshold)
         if not self.recipe.tasks or self.recipe.model.init_from == "new":
             raise ValueError(
                 "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
             )
-        if self.recipe.model.kind == "network" and not self.creator:
+        if self.recipe.model.kind == "network" and not self.image_model:
             raise ValueError(
-                "a network of one's own draws no pictures; say which model does, such as creator='embedded' "
+                "a network of one's own draws no pictures; say which model does, such as image_model='embedded' "
                 "(--generator embedded)"
             )
-        if self.creator and self.create.label_mode == "denoise":
+        if self.image_model and self.generation.label_mode == "denoise":
             raise ValueError(
                 "label_mode 'denoise' reads the features of what draws, and here another network labels; use 'reencode'"
             )
@@ -140,7 +140,7 @@ class Improvement(BaseModel):
             raise ValueError(wrong(error)) from None
         # Not in the validation, which also reads a plan that is there: a task of one's own is code.
         tasks = [get_task(t).name for t in recipe.tasks]
-        for threshold in plan.keep:
+        for threshold in plan.filters:
             named = ScoreThreshold.parse(threshold).task
             if named and named not in tasks:
                 raise ValueError(f"{threshold!r} is about {named}; this recipe teaches {', '.join(tasks)}")
@@ -224,23 +224,23 @@ def _created(
     plan: Improvement, start: str, number: int, place: Path, device: str
 ) -> Iterator[dict[str, Any]]:
     """Create what is not there yet from every source with labels; the model is opened only where there is work."""
-    settings = replace(plan.create, seed=plan.create.seed + number - 1)
+    settings = replace(plan.generation, seed=plan.generation.seed + number - 1)
     for index, folder in enumerate(_real(plan.recipe)):
         out = place / f"created-{index}"
         if (out / "done").exists():
             continue
-        creator = SyntheticDataGenerator.from_model(
+        generator = SyntheticDataGenerator.from_model(
             _able(start, plan.recipe, device),
             [get_task(t).name for t in plan.recipe.tasks],
             settings,
             plan.template,
             plan.captioner,
             class_names(folder.header),
-            image_model=open_model(plan.creator, device) if plan.creator else None,
+            image_model=open_model(plan.image_model, device) if plan.image_model else None,
         )
-        thresholds = tuple(ScoreThreshold.parse(k) for k in plan.keep)
+        thresholds = tuple(ScoreThreshold.parse(text) for text in plan.filters)
         yield from create_samples(
-            creator, folder, out, CreationOptions((settings.strength,), plan.per_image, thresholds)
+            generator, folder, out, CreationOptions((settings.strength,), plan.per_image, thresholds)
         )
         with atomic_write(out / "done") as file:
             file.write_text("")
@@ -288,7 +288,7 @@ def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe
     if not there:
         raise ValueError(
             f"nothing that was created in {place} can be learned from: no source has labels, or none of its pictures "
-            f"meets {', '.join(plan.keep) or 'what is asked'} (created-*/rejected.jsonl has the scores)"
+            f"meets {', '.join(plan.filters) or 'what is asked'} (created-*/rejected.jsonl has the scores)"
         )
     share = plan.share * sum(s.share for s in real) / len(there)
     created = [Source(path=str(f), share=share, labels=plan.labels) for f in there]

@@ -73,7 +73,7 @@ def stages(recipe: Recipe, small: Recipe, run: Path) -> tuple[Recipe, Improvemen
     settings = GenerationConfig(strength=0.6, steps=STEPS, sampler=SAMPLER, guidance=1.0, scoring="cheap")
     plan = Improvement.of(
         small.replace(model={"init_from": str(run / "warm-up" / "checkpoint"), "reset": ()}),
-        create=settings,
+        generation=settings,
         share=created / labelled,
     )
     return warm, plan
