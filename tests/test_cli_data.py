@@ -132,7 +132,7 @@ def test_an_unsafe_shard_is_a_problem(here: Path, capsys: pytest.CaptureFixture[
     shard.write_bytes(bytes(header) + data[512:])
     capsys.readouterr()
     assert run(["data", "validate", "packed"]) == 1
-    assert "is not a plain file" in capsys.readouterr().out
+    assert "is not a regular file" in capsys.readouterr().out
 
 
 def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +165,7 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["convert", "xyz", ".", "--split", "val", "--out", "x"], "'twofold data list' lists them"),
         (["convert", "dis5k", "tree", "--split", "val", "--out", "x"], "no split 'val'; it has DIS-TR"),
         (["convert", "dis5k", "nowhere", "--split", "DIS-VD", "--out", "x"], "nowhere is not a folder"),
-        (["convert", "dis5k", "tree", "--split", "DIS-VD", "--out", "tree/x"], "stays as it is"),
+        (["convert", "dis5k", "tree", "--split", "DIS-VD", "--out", "tree/x"], "which is not changed"),
         (["convert", "dis5k", "tree", "--split", "DIS-VD"], "--out"),
         (["list", "xyz"], "no data set 'xyz'"),
         (["validate", "tree", "--sheet", "a.jpg"], "must end in .png"),
@@ -174,7 +174,7 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["import", "tree", "--out", "x", "--target", "depth"], "is not NAME=COLUMN"),
         (["import", "tree", "--out", "x", "--target", "depth=z,png16"], "'png16' is not KEY=VALUE"),
         (["import", "tree", "--out", "x", "--kind", "painted"], "--kind 'painted'"),
-        (["import", "tree", "--out", "x"], "neither a saved data set"),
+        (["import", "tree", "--out", "x"], "neither a saved dataset"),
         (["unpack"], "unpack"),
     ],
 )

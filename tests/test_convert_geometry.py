@@ -395,7 +395,7 @@ def test_kitti_is_cut_to_its_benchmark_and_drops_what_has_no_truth(place, tmp_pa
 
 def test_a_kitti_image_below_the_benchmark_s_size_is_refused(tmp_path):
     tree = outdoor.kitti(tmp_path / "kitti", size=(300, 1242))
-    with pytest.raises(FolderError, match="300x1242, and has no window"):
+    with pytest.raises(FolderError, match=r"300x1242, and the window .* exceeds it"):
         Folder(made("kitti-eigen", tree, "test"))[0]
 
 
@@ -509,7 +509,7 @@ BROKEN: list[tuple[str, Callable[[Path], Path], str, Callable[[Path], None], str
     ("scannet-marigold", indoor.scannet, "test", grown("001300.png"), r"30x40.*001300\.png"),
     ("diode", indoor.diode, "val", lost("*_depth_mask.npy"), "_depth_mask.npy does not exist"),
     ("diode", indoor.diode, "val", cut("*_depth.npy"), "_depth.npy is damaged"),
-    ("diode", indoor.diode, "val", grown("*_depth_mask.npy"), "_depth_mask.npy: a mask of 1x30x40"),
+    ("diode", indoor.diode, "val", grown("*_depth_mask.npy"), "_depth_mask.npy: the mask is 1x30x40"),
     ("eth3d", outdoor.eth3d, "train", cut("ground_truth_depth/*/*.JPG"), "DSC_0219.JPG has 1536 bytes, not 3072"),
     ("eth3d", outdoor.eth3d, "train", cut("images/*/*.JPG"), "DSC_0219.JPG"),
     ("ibims1", indoor.ibims, "test", lost("mask_invalid/office_02.png"), "mask_invalid/office_02.png does not exist"),
@@ -567,7 +567,7 @@ def test_converting_writes_two_small_files_and_nothing_into_the_tree(tmp_path):
     assert header["root"] == str(tree) and header["count"] == 2 and "redistribution" in header["licence"]
     assert header["converter"] == {"name": "scannet-marigold", "version": 1}
     assert len(Folder(made("scannet-marigold", tree, "test", limit=1))) == 1
-    with pytest.raises(FolderError, match="stays as it is"):
+    with pytest.raises(FolderError, match="which is not changed"):
         convert(CONVERTERS["scannet-marigold"], tree, "test", tree / "out")
 
 
@@ -577,7 +577,7 @@ def test_another_s_folder_is_not_overwritten(tmp_path):
     other = tmp_path / "other"
     shutil.copytree(tree, other)
     bytes_before = (out / "metadata.jsonl").read_bytes()
-    with pytest.raises(FolderError, match="already is a data folder"):
+    with pytest.raises(FolderError, match="is another data folder"):
         convert(CONVERTERS["scannet-marigold"], other, "test", out)
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose" / "metadata.jsonl").write_text("{}")
@@ -623,7 +623,7 @@ def test_a_row_that_lies_is_the_converter_s_error(tmp_path):
             tmp_path / "o",
         )
     good = {"id": "a", "file_name": "scene0314_00/color/000800.jpg"}
-    with pytest.raises(FolderError, match="comes twice"):
+    with pytest.raises(FolderError, match="occurs twice"):
         convert(Converter(rows=lambda root, split: iter([good, good]), **common), tmp_path / "tree", "all",
                 tmp_path / "o")  # fmt: skip
     with pytest.raises(ValueError, match="rows or samples"):

@@ -179,8 +179,8 @@ def test_masks_that_say_too_little_are_refused(tmp_path):
             tmp_path / "f", {"targets": {"depth": {"masks": {"seen": header}}}}, {"targets": targets}
         )
 
-    refused(one({}, {"path": "m.npy"}), "'valid' or its 'invalid'")
-    refused(one({"valid": [1], "invalid": [0]}, {"path": "m.npy"}), "'valid' or its 'invalid'")
+    refused(one({}, {"path": "m.npy"}), "'valid' or 'invalid'")
+    refused(one({"valid": [1], "invalid": [0]}, {"path": "m.npy"}), "'valid' or 'invalid'")
     refused(one({"valid": [1]}, {"path": "none.npy"}), "none.npy does not exist")
     refused(one({"valid": [1]}, {"path": "../m.npy"}), "leaves the folder")
     refused(one({"valid": [1]}, {}), "not a path")
@@ -209,7 +209,11 @@ def test_a_crop_moves_picture_targets_and_camera_together(tmp_path):
         folder(tmp_path / "f", {"crop": [5, 3, 12, 10]}, {**row, "crop": [0, 0, 4, 4], "size": None})
     )
     assert own[0].image.shape == (3, 4, 4)
-    for crop, words in (([5, 3, 32, 10], "no window"), ([-1, 0, 4, 4], "no window"), ("middle", "a crop is")):
+    for crop, words in (
+        ([5, 3, 32, 10], "exceeds it"),
+        ([-1, 0, 4, 4], "exceeds it"),
+        ("middle", "a crop is"),
+    ):
         refused(folder(tmp_path / "f", {"crop": crop}, row), words)
 
 
@@ -225,7 +229,7 @@ def test_a_turned_photograph_needs_a_word_when_it_has_targets(tmp_path):
     Image.fromarray(upright).save(root / "a.png", exif=exif)
     room.npy(root / "d.npy", np.ones((4, 6), np.float32))
     row = {"targets": {"depth": {"path": "d.npy"}}}
-    refused(folder(root, {}, row, photo=False), r"a\.png says it is to be turned")
+    refused(folder(root, {}, row, photo=False), r"a\.png has an EXIF rotation")
     stored = torch.from_numpy(upright).permute(2, 0, 1) / 255
     ignored = Folder(folder(root, {"image": {"exif": "ignore"}}, row, photo=False))[0]
     assert torch.allclose(ignored.image, stored)
@@ -244,7 +248,7 @@ def test_pictures_may_be_arrays_and_members_of_tars(tmp_path):
     sample = Folder(folder(root, header, row))[0]
     assert torch.allclose(sample.image, torch.from_numpy(light).permute(2, 0, 1).float())
     indoor.hdf5(root / "a.hdf5", np.rint(light * 255).astype(np.uint8))
-    refused(folder(root, header, row), r"a\.hdf5: .*is no image in \[0, 1\]")
+    refused(folder(root, header, row), r"a\.hdf5: values are .* not in \[0, 1\]")
     array["scale"] = 1 / 255
     assert (Folder(folder(root, header, row))[0].image - sample.image).abs().max() < 0.003
     refused(folder(root, {"image": {**array, "tone": "film"}}, row), "'tone'")
@@ -305,7 +309,7 @@ def test_validate_finds_what_reading_does_not(tmp_path):
     ]
     found = validate(folder(root, {"count": 9}, *rows)).problems
     said = [
-        "counts 9 samples, the manifest has 5",
+        "has the count 9, the manifest 5 samples",
         'Set "scale": 0.001 in its descriptor for millimetres',
         "matting goes from 255 to 255",
         "no ids",

@@ -514,7 +514,7 @@ def test_validate_reports_all_that_is_wrong(tmp_path):
         "0002: normals have lengths",
         "0003: only 0%",
         "0004: depth has no",
-        "counts 7",
+        "the count 7",
     ):
         assert word in said, (word, said)
     assert len(report.problems) == 6 and not report.ok
@@ -523,7 +523,7 @@ def test_validate_reports_all_that_is_wrong(tmp_path):
 def test_validate_says_what_waits_and_what_is_no_folder(tmp_path):
     root = written(tmp_path / "data")
     FolderWriter(root, HEADER).write(a_sample("late"))
-    assert "1 rows wait" in str(validate(root))
+    assert "1 rows are not merged" in str(validate(root))
     assert not validate(tmp_path).ok
 
 

@@ -213,7 +213,7 @@ def test_an_import_goes_on_where_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"image": pa.array([cell(None, "/etc/passwd")], STRUCT)}, r"column 'image' names a file \('/etc/passwd'"),
+        ({"image": pa.array([cell(None, "/etc/passwd")], STRUCT)}, r"column 'image' has the path .*'/etc/passwd'"),
         ({"image": pa.array(["a"])}, "column 'image' holds str"),
         ({"image": pa.array([b"no picture"])}, "column 'image': .* not an image"),
         ({"image": None}, "no column 'image'; it has depth"),
@@ -223,7 +223,7 @@ def test_an_import_goes_on_where_it_was(tmp_path):
         ({"depth": pa.array([png(np.zeros((9, 9), np.uint16))])}, "depth is 9x9, the image 4x5"),
         ({"heat": pa.array([[[1.0], [2.0, 3.0]]])}, "column 'heat' holds"),
         ({"heat": pa.array([np.zeros((5, 5, 5)).tolist()])}, "at most 4 channels"),
-        ({"K": pa.array([[1.0, 2.0]])}, "row 0: its camera is wrong"),
+        ({"K": pa.array([[1.0, 2.0]])}, "row 0: invalid camera"),
         ({"key": pa.array(["../a"])}, "cannot be an id"),
         ({"text": pa.array([["one", "two"]])}, "column 'text' holds list"),
     ],
@@ -254,18 +254,18 @@ def test_sources_that_are_none(tmp_path, monkeypatch):
             list(import_table(source, tmp_path / f"out-{len(words)}", COLUMNS, **options))
 
     refused(tmp_path / "nothing", "does not exist")
-    refused("nobody/nothing", "nobody/nothing is no folder here, and could not be fetched")
+    refused("nobody/nothing", "nobody/nothing is not a local folder, and could not be downloaded")
     (tmp_path / "a.csv").write_text("a")
     refused(tmp_path / "a.csv", "not a Parquet or Arrow file")
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and no more")
     refused(tmp_path / "broken.parquet", "broken.parquet is damaged")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "neither a saved data set")
+    refused(tmp_path / "empty", "neither a saved dataset")
     both = tmp_path / "both"
     write_parquet(both / "train" / "0000.parquet", table())
     write_parquet(both / "test.parquet", table())
-    refused(both, "several splits; say one of test, train")
-    refused(both, "no split 'val'; say one of", split="val")
+    refused(both, "several splits; pass one of test, train")
+    refused(both, "no split 'val'; pass one of", split="val")
     refused(write_saved(tmp_path / "part", table(), indices=True), "flatten_indices")
     saved = write_saved(tmp_path / "saved", table())
     (saved / "state.json").write_text('{"_data_files": [{"filename": "../both/test.parquet"}]}')

@@ -285,7 +285,7 @@ def test_masks_of_other_targets_are_levels_too(tmp_path):
         _, valid = read(tmp_path, "depth", tmp_path / "d.png", **where, masks={"known": mask})
         assert np.array_equal(valid, MASK), name
     mask = {"path": "1bit.png", "valid": [255]}
-    with pytest.raises(FolderError, match=r"1bit\.png has values 0 and 1, of which its 'valid' names none"):
+    with pytest.raises(FolderError, match=r"1bit\.png has values 0 and 1, and none of them is in its 'valid'"):
         read(tmp_path, "depth", tmp_path / "d.png", **where, masks={"known": mask})
 
 

@@ -188,7 +188,7 @@ def test_what_was_begun_otherwise_is_refused(tmp_path):
     ):
         with pytest.raises(FolderError, match=words):
             small(folder, target)
-    with pytest.raises(FolderError, match="hold nothing"):
+    with pytest.raises(FolderError, match="shard size is"):
         list(pack(folder, tmp_path / "tiny", 100))
     with pytest.raises(FolderError, match="no samples"):
         small(folder.select([]), tmp_path / "none")
@@ -232,15 +232,15 @@ def _member(name: str, data: bytes = b"x", kind: bytes = tarfile.REGTYPE, link: 
         ([_member("/etc/passwd")], "leaves the folder"),
         ([_member("../../a.png")], "leaves the folder"),
         ([_member("a/../../b.png")], "leaves the folder"),
-        ([_member("./a.png")], "not the plain name"),
+        ([_member("./a.png")], "not a normalized file name"),
         ([_member("a\\b.png")], "leaves the folder"),
         ([_member("a\nb.png")], "not a path"),
-        ([_member("link.png", b"", tarfile.SYMTYPE, "/etc/passwd")], "not a plain file"),
-        ([_member("a.png"), _member("hard.png", b"", tarfile.LNKTYPE, "a.png")], "not a plain file"),
-        ([_member("null.png", b"", tarfile.CHRTYPE)], "not a plain file"),
-        ([_member("pipe.png", b"", tarfile.FIFOTYPE)], "not a plain file"),
-        ([_member("folder", b"", tarfile.DIRTYPE)], "not a plain file"),
-        ([_member("a.png"), _member("a.png")], "comes twice"),
+        ([_member("link.png", b"", tarfile.SYMTYPE, "/etc/passwd")], "not a regular file"),
+        ([_member("a.png"), _member("hard.png", b"", tarfile.LNKTYPE, "a.png")], "not a regular file"),
+        ([_member("null.png", b"", tarfile.CHRTYPE)], "not a regular file"),
+        ([_member("pipe.png", b"", tarfile.FIFOTYPE)], "not a regular file"),
+        ([_member("folder", b"", tarfile.DIRTYPE)], "not a regular file"),
+        ([_member("a.png"), _member("a.png")], "occurs twice"),
     ],
 )
 def test_unsafe_members_are_refused(tmp_path, members, words):
@@ -266,11 +266,11 @@ def test_huge_torn_and_compressed_shards_are_refused(tmp_path):
         check_shard(path)
     item.size = 4096
     path.write_bytes(item.tobuf(tarfile.USTAR_FORMAT) + bytes(1024))
-    with pytest.raises(FolderError, match=r"cut short|whole, uncompressed tar"):
+    with pytest.raises(FolderError, match=r"truncated|complete, uncompressed tar"):
         check_shard(path)
     with tarfile.open(path, "w:gz") as archive:
         archive.addfile(*_member("a.png")[:1], io.BytesIO(b"x"))
-    with pytest.raises(FolderError, match="whole, uncompressed tar"):
+    with pytest.raises(FolderError, match="complete, uncompressed tar"):
         check_shard(path)
 
 

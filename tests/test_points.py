@@ -188,7 +188,7 @@ def test_a_cropped_image_has_no_other_maps(tmp_path):
     sample = Sample(picture(), {"depth": depth}, {"depth": depth > 0}, id="a")
     writer.write(sample, {"keypoints": target()})
     writer.finish()
-    with pytest.raises(FolderError, match=r"keypoints cuts the image.*depth.*targets=\('keypoints',\)"):
+    with pytest.raises(FolderError, match=r"keypoints crops the image.*depth.*targets=\('keypoints',\)"):
         Folder(tmp_path)[0]
     assert Folder(tmp_path, targets=("keypoints",))[0].image.shape == (3, 256, 192)
     whole = Folder(tmp_path, targets=("depth",))[0]
@@ -199,10 +199,10 @@ def test_a_cropped_image_has_no_other_maps(tmp_path):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"points": [[1, 2, 2]] * 16}, "17 times"),
-        ({"points": [[1, 2, float("nan")]] * 17}, "17 times"),
-        ({"points": [["1", 2, 2]] * 17}, "17 times"),
-        ({"points": "many"}, "17 times"),
+        ({"points": [[1, 2, 2]] * 16}, "17 entries"),
+        ({"points": [[1, 2, float("nan")]] * 17}, "17 entries"),
+        ({"points": [["1", 2, 2]] * 17}, "17 entries"),
+        ({"points": "many"}, "17 entries"),
         ({"box": [1, 2, 0, 4]}, "'box'"),
         ({"box": [1, 2, 3]}, "'box'"),
         ({"box": [0, 0, 1e8, 1]}, "'box'"),
@@ -225,13 +225,13 @@ def test_numbers_that_are_no_joints_are_refused(tmp_path, change, message):
 
 def test_what_a_row_cannot_hold_is_said(tmp_path):
     writer = FolderWriter(tmp_path, {"name": "p", "targets": {"keypoints": {}}})
-    with pytest.raises(FolderError, match="does not name: skeleton"):
+    with pytest.raises(FolderError, match="not in the header: skeleton"):
         writer.write(Sample(picture(), id="a"), {"skeleton": {"people": []}})
     maps = {"keypoints": torch.zeros(17, 120, 160)}
     sample = Sample(picture(), maps, {"keypoints": torch.ones(1, 120, 160) > 0}, id="a")
     with pytest.raises(FolderError, match="as a map and as numbers"):
         writer.write(sample, {"keypoints": target()})
-    with pytest.raises(ValueError, match="'people' is a list"):
+    with pytest.raises(ValueError, match="'people' must be a list"):
         render_inline(picture(), {"skeleton": {"people": 3}})
 
 

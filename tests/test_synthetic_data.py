@@ -429,7 +429,7 @@ def test_class_names_are_read_in_every_form_that_headers_have():
     assert class_names({"classes": {"semantic": ["wall", "cup"]}}) == {0: "wall", 1: "cup"}
     assert class_names({"classes": {"0": "wall", "7": "cup"}}) == {0: "wall", 7: "cup"}
     assert class_names({}) == {}
-    with pytest.raises(ValueError, match=r"correct dataset\.json"):
+    with pytest.raises(ValueError, match=r"dataset\.json .*fix it"):
         class_names({"classes": "wall"})
 
 

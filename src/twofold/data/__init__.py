@@ -1,4 +1,4 @@
-"""Labelled images on disk: one layout for photographs, rendered and synthetic images."""
+"""Data folders: labelled images on disk, real, rendered or synthetic."""
 
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError

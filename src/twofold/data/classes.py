@@ -1,4 +1,4 @@
-"""Names of class ids, as the header of a data folder lists them."""
+"""Names of class ids in the header of a data folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 
 def class_names(header: Mapping[str, Any]) -> dict[int, str]:
-    """Names by id of the target ``semantic``; empty where the header has none.
+    """Class names of the target ``semantic`` by id; empty if the header has none.
 
-    ``classes`` is a list in the order of ids, or an object of ids by name (rendered scenes) or of names by id; or an
+    ``classes`` is a list in the order of ids, an object of ids by name (rendered scenes) or of names by id, or an
     object that has one of these as ``semantic``.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: ``classes`` has another form.
     """
     classes = header.get("classes") or {}
     if isinstance(classes, Mapping) and isinstance(classes.get("semantic"), Mapping | list | tuple):
@@ -26,5 +26,5 @@ def class_names(header: Mapping[str, Any]) -> dict[int, str]:
         if all(str(i).isdecimal() for i in classes):
             return {int(i): str(name) for i, name in classes.items()}
     raise ValueError(
-        "'classes' in the data's header is neither a list of names nor an object of ids by name; correct dataset.json"
+        "'classes' in dataset.json is neither a list of names nor an object of ids by name; fix it"
     )

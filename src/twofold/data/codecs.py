@@ -1,31 +1,30 @@
-"""What the raw numbers of a stored map mean: from file values to the library's units, and back.
+"""Conversion between stored values and the library's units, as specified by a descriptor.
 
-A descriptor is a plain dict: the header's `targets[name]`, with the row's own entries over it.
+A descriptor is a dict: the header's `targets[name]`, updated with the row's entries.
 
-    codec        png8, png16, jpg8, npy, npz, exr, tiff, hdf5, mat or raw_f32 (by default, from the suffix)
-    key, index, shape   which array of a file, which map of a stack, how large raw floats are: see `image.arrays`
-    masks        by name: other files with the valid pixels of this target; each has a `path`, what its own codec
-                 needs, and either `valid` (stored values, or "nonzero") or `invalid` (stored values)
-    scale        depth: metres per stored unit (with `offset` added); is required for whole numbers
+    codec        png8, png16, jpg8, npy, npz, exr, tiff, hdf5, mat or raw_f32; by default from the suffix
+    key, index, shape   name of an array, index of a map in a stack, shape of raw floats: see `image.arrays`
+    masks        by name: other files that mark the valid pixels of this target; each has a `path`, entries of its own
+                 codec, and either `valid` (stored values, or "nonzero") or `invalid` (stored values)
+    scale        depth: metres per stored unit (with `offset` added); required for integers
     kind         depth: "z"; "euclidean" (distance from the camera's centre; needs the camera); "disparity":
-                 scale * stored + offset is in pixels, z is `baseline` (metres) * `focal` (pixels; by default
-                 the camera's) over it
-    invalid      stored values without meaning: one or a list of numbers, "nan", "inf", "zero" (all channels 0);
+                 scale * stored + offset is in pixels, and z is `baseline` (metres) * `focal` (pixels; by default
+                 the camera's) / disparity
+    invalid      stored values of invalid pixels: one or a list of numbers, "nan", "inf", "zero" (all channels 0);
                  within the list, a list is the colour of a pixel
     infinite     depth: the stored value of the sky
-    valid_range  depth: [least, most] in metres; valid is strictly between
-    keep_invalid depth: true keeps the stored metres of invalid pixels, which otherwise become 0 (NaN still does);
+    valid_range  depth: [min, max] in metres; valid is strictly between
+    keep_invalid depth: true keeps the stored metres of invalid pixels, which otherwise become 0 (NaN always does);
                  for `compat.genpercept`, whose encodings read them
-    frame        normals: RUB, LUB or RDF; is required
-    facing       normals: "camera" turns those around that face away (needs the camera)
-    threshold    mask: foreground is above it, in stored units (by default half of the full scale: 128 in 8 bits)
-    soft         mask: true gives stored levels as 0 to 1 instead of comparing them with the threshold; for
-                 `compat.genpercept`
-    channel      which channel of several holds the target, from 0: 3 is the alpha of RGBA
+    frame        normals: RUB, LUB or RDF; required
+    facing       normals: "camera" negates normals that face away from it (needs the camera)
+    threshold    mask: foreground is above it, in stored units; by default half of the full scale (128 in 8 bits)
+    soft         mask: true scales stored levels to [0, 1] instead of thresholding them; for `compat.genpercept`
+    channel      index of the channel that holds the target: 3 is the alpha of RGBA
     ignore       mask, semantic, instance: like `invalid`
     label_offset semantic, instance, parts: added to the stored id
-    palette      semantic, instance, parts: the colours [r, g, b] in the order of their ids, from 0; only read.
-                 Without it the indices of a file that is stored by a palette are its ids
+    palette      semantic, instance, parts: the colours [r, g, b] in the order of their ids, from 0; for reading only.
+                 Without it the ids of a palette file are its indices
     stored       semantic, instance, parts: the stored values in the order of their ids, from 0; others are invalid
 """
 
@@ -45,7 +44,7 @@ from twofold.targets.levels import CODEC_TOP
 
 SUFFIXES = {"png8": ".png", "png16": ".png", "npy": ".npy", "npz": ".npz", "exr": ".exr", "tiff": ".tiff"}
 
-# The defaults of `FolderWriter`. Reading never uses them.
+# Defaults of `FolderWriter`; not used for reading.
 DEFAULT_CODECS: dict[str, Mapping[str, Any]] = {
     name: spec.storage for name, spec in TARGETS.items() if spec.storage
 }
@@ -58,11 +57,11 @@ def decode(
     camera: Camera | None = None,
     stored: RasterFormat | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The raw map c h w of target `name` to (target, valid): float32 c h w in its unit, bool 1 h w.
+    """Convert the raw map c h w of target `name` to (target, valid): float32 c h w in its unit, bool 1 h w.
 
-    Targets the library does not know are read as scale * raw + offset. `stored` is the format of the file; without
-    it, the bits that the codec names are assumed. ValueError when the descriptor is incomplete, the map has the
-    wrong channels, or what its levels mean is ambiguous (see `targets.levels` and `targets.mask_levels`).
+    Unknown targets are read as scale * raw + offset. `stored` is the format of the file, by default that of the codec.
+    ValueError when the descriptor is incomplete, the map has the wrong channels, or its levels are ambiguous (see
+    `targets.levels` and `targets.mask_levels`).
     """
     if how.get("codec", "npy") not in READ_CODECS:
         raise ValueError(
@@ -73,9 +72,9 @@ def decode(
 
 
 def write_target(stem: Path, name: str, target: Tensor, valid: Tensor, how: Descriptor) -> Path:
-    """Writes a target (c h w, valid 1 h w) to `stem` + the codec's suffix, and gives that path.
+    """Write a target (c h w, valid 1 h w) to `stem` + the codec's suffix, and return that path.
 
-    ValueError when a value does not fit the codec: nothing is clipped in silence.
+    ValueError when a value does not fit the codec; values are never clipped.
     """
     codec = how.get("codec")
     if codec not in SUFFIXES:
@@ -90,7 +89,9 @@ def write_target(stem: Path, name: str, target: Tensor, valid: Tensor, how: Desc
         raise ValueError(f"{path} was not written: {error}") from None
     if codec in CODEC_TOP and not (raw.min() >= 0 and raw.max() <= CODEC_TOP[codec]):
         span = f"{float(raw.min()):g} to {float(raw.max()):g}"
-        raise ValueError(f"{path}: {codec} holds 0 to {CODEC_TOP[codec]}, {name} needs {span}; change it")
+        raise ValueError(
+            f"{path}: {codec} stores 0 to {CODEC_TOP[codec]}, and {name} needs {span}; use another codec or scale"
+        )
     if codec == "png8":
         write_image(path, raw.round() / 255)
     else:

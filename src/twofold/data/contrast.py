@@ -1,6 +1,6 @@
-"""Whether labels of two sides (masks, mattes, boundaries) show both, and whether ids differ.
+"""Detection of constant labels: masks that are all empty or full, and ids that never differ.
 
-A stored scale that is read wrongly makes every mask of a folder empty, or full, and every score perfect.
+A wrong scale makes every mask of a folder empty or full, and every score perfect.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ _EMPTY = 0.02
 
 @dataclass(frozen=True)
 class ValueRange:
-    """The least and the largest valid value of one label; NaN where nothing is valid."""
+    """Minimum and maximum valid value of one label; NaN without a valid pixel."""
 
     least: float
     most: float
 
 
 def value_range(target: Tensor, valid: Tensor) -> ValueRange:
-    """The extent of a target ``c h w`` where ``valid`` (bool ``1 h w``)."""
+    """Value range of a target ``c h w`` over its ``valid`` pixels (bool ``1 h w``)."""
     values = target[valid.expand_as(target)]
     if not values.numel():
         return ValueRange(float("nan"), float("nan"))
@@ -34,10 +34,10 @@ def value_range(target: Tensor, valid: Tensor) -> ValueRange:
 
 
 def constant_labels(name: str, found: Iterable[ValueRange]) -> str:
-    """What is wrong when no label of a folder has contrast; empty where one has, or nothing is known of any.
+    """A message if no label of a folder has contrast, else "" (also without any valid pixel).
 
-    A mask or share is empty where all of it is below `_EMPTY`, full where all is above ``1 - _EMPTY``, and has contrast
-    otherwise; ids have it where two values differ anywhere in the folder.
+    A mask or share is empty if all its values are below `_EMPTY`, full if all are above ``1 - _EMPTY``, and has
+    contrast otherwise. Ids have contrast if two values differ anywhere in the folder.
     """
     known = [e for e in found if e.least == e.least]
     spec = target_spec(name)
@@ -50,9 +50,9 @@ def constant_labels(name: str, found: Iterable[ValueRange]) -> str:
         stated = (
             f"of {len(known)} {name} labels {empty} are empty (0 everywhere) and {full} full (1 everywhere)"
         )
-        return f"{stated}; none shows both. Check how they are stored: 'threshold' or 'scale', levels, which folder"
+        return f"{stated}; none has both. Check 'threshold' or 'scale', the stored levels, and the folder"
     low, high = min(e.least for e in known), max(e.most for e in known)
     if low != high:
         return ""
     stated = f"all {len(known)} {name} labels hold the id {low:g} and no other"
-    return f"{stated}. Check how they are stored, and which folder"
+    return f"{stated}. Check the stored values and the folder"

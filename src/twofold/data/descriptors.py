@@ -1,6 +1,6 @@
-"""Types and ranges of descriptors, validated when a manifest is read, so that the readers can rely on them.
+"""Validation of descriptors when a manifest is read, so that the readers can rely on types and ranges.
 
-The meaning of the entries is in `codecs` (of targets) and `images` (of the image).
+The entries are documented in `codecs` (targets) and `images` (the image).
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 _TEXTS = ("path", "codec", "key", "kind", "frame", "facing", "tone", "exif")
 _SWITCHES = ("keep_invalid", "soft")
 _NUMBERS = ("scale", "offset", "baseline", "focal", "threshold", "label_offset")
-# Ids are kept in float32, which holds whole numbers up to here.
+# Ids are stored in float32, which represents integers up to this exactly.
 _MOST_ID = 2**24
-# JSON has whole numbers that no float holds.
+# JSON integers may exceed the range of floats.
 _MOST_NUMBER = 1e300
 
 
 def check_descriptor(how: Any, where: str) -> None:
-    """ValueError naming the first entry of a descriptor that cannot be what it should."""
+    """ValueError for the first entry of a descriptor that has a wrong type or range."""
     if not isinstance(how, dict):
         raise ValueError(f"{where} must be an object, not {_abbreviated(how)}")
     for name, value in how.items():
@@ -31,7 +31,7 @@ def check_descriptor(how: Any, where: str) -> None:
 
 
 def _wrong(name: str, value: Any) -> str | None:
-    """What the entry `name` must be, when `value` is not that."""
+    """The expected type of the entry `name` as text, or None if `value` has it."""
     if name in _TEXTS:
         return None if isinstance(value, str) else "text"
     if name in _NUMBERS:
@@ -75,9 +75,9 @@ def _abbreviated(value: Any) -> str:
 
 
 def merge_descriptors(general: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A header's descriptor under a row's own entries; of their masks, those of one name too.
+    """A header's descriptor updated with a row's entries; masks of the same name are merged too.
 
-    Entries that are null are ignored: tools that convert rows to tables add them.
+    Null entries are ignored, because tools that convert rows to tables add them.
     """
     masks = dict(general.get("masks") or {})
     for name, mask in (own.get("masks") or {}).items():

@@ -1,4 +1,4 @@
-"""Reading a data folder: `Folder(root)[i]` is a Sample, whoever wrote it."""
+"""Reading of data folders: `Folder(root)[i]` is a `Sample`."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Folder(Dataset[Sample]):
     ids     the id of each sample
     rows    the rows of the manifest
     header  the content of `dataset.json`; {} when there is none
-    files   where the paths of the rows begin: the folder itself, or the header's `root`
+    files   the folder that the rows' paths are relative to: the folder itself, or the header's `root`
 
-    Files are opened when a sample is read. FolderError names the file that is wrong.
+    Files are opened when a sample is read. FolderError names the invalid file.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class Folder(Dataset[Sample]):
 
         Args:
             root: the folder.
-            targets: the names of those to read; by default every one a row has. A row may lack some.
-            override: entries of the header that replace the file's, such as ``{"crop": "kitti-benchmark"}``; those of
-                ``targets`` go into the descriptors of the targets that some row has.
+            targets: names of the targets to read, by default all; a row may lack some.
+            override: entries that replace those of the header, such as ``{"crop": "kitti-benchmark"}``; its ``targets``
+                are merged into the descriptors of the targets that some row has.
         """
         if not Path(root).is_dir():
             raise FolderError(f"{root} is not a folder; check the path")
-        # Resolved once, so that each file can be held against it.
+        # Resolved once, so that each file can be checked to lie below it.
         self.root = Path(os.path.realpath(root))
         self.header: dict[str, Any] = read_header(self.root)
         self.files = files_root(self.root, self.header)
@@ -94,7 +94,7 @@ class Folder(Dataset[Sample]):
         image = _slice(full_image, left, top, width, height)
         if row.get("size") not in (None, [height, width]):
             raise FolderError(
-                f"{where}: the image is {height}x{width}, its row says {row['size']}; fix the row"
+                f"{where}: the image is {height}x{width}, but its row has the size {row['size']}; fix the row"
             )
         if camera is not None:
             camera = camera.cropped(left, top, width, height)
@@ -119,7 +119,7 @@ class Folder(Dataset[Sample]):
         )
 
     def _names(self, row: Row, inline: bool = False) -> list[str]:
-        """The targets of a row to be read: those in files, or those that the row holds as numbers."""
+        """The requested targets of a row that are stored in files, or with ``inline`` those in the row itself."""
         targets = row.get("targets") or {}
         requested = [n for n in targets if self.targets is None or n in self.targets]
         return [n for n in requested if is_inline(targets[n]) == inline]
@@ -134,11 +134,11 @@ class Folder(Dataset[Sample]):
         return edge
 
     def descriptor(self, row: Row, name: str) -> Descriptor:
-        """How the target `name` of a row is stored: the header's descriptor under the row's own entries."""
+        """Descriptor of the target `name` of a row: the header's, updated with the row's entries."""
         return descriptor(self.header, row, name)
 
     def crop(self, x: Tensor, row: Row) -> Tensor:
-        """The part of a map (c h w, of the size of the row's image file) that is the sample's."""
+        """Crop and resize a map (c h w, of the size of the row's image file) like the sample's image."""
         crop = row.get("crop") or self.header.get("crop")
         x = _slice(x, *_crop(crop, x.shape[-2], x.shape[-1], str(row["id"])))
         edge = self._square_edge(str(row["id"]))
@@ -147,7 +147,7 @@ class Folder(Dataset[Sample]):
     def _render_inline(
         self, row: Row, image: Tensor, where: str
     ) -> tuple[Tensor, bool, dict[str, tuple[Tensor, Tensor]]]:
-        """The image, whether it was cut to a part, and the targets that the row holds as numbers."""
+        """The image, whether it was cropped to a box, and the row's inline targets."""
         inline = self._names(row, inline=True)
         try:
             found, cropped, read = render_inline(image, {n: self.descriptor(row, n) for n in inline})
@@ -156,8 +156,8 @@ class Folder(Dataset[Sample]):
         others = self._names(row)
         if cropped and others:
             raise FolderError(
-                f"{where}: {inline[0]} cuts the image to a box, {others[0]} is of the whole of it; "
-                f"ask for one of them: Folder(root, targets=({inline[0]!r},))"
+                f"{where}: {inline[0]} crops the image to a box, and {others[0]} is of the whole image; select one of "
+                f"them: Folder(root, targets=({inline[0]!r},))"
             )
         return found, cropped, read
 
@@ -167,13 +167,13 @@ class Folder(Dataset[Sample]):
         return read_target(self.files, name, self.descriptor(row, name), camera, size, where)
 
     def select(self, ids: Iterable[str]) -> Folder:
-        """The same folder with these samples only, in this order. FolderError for an id it does not have."""
+        """The folder with these samples only, in this order. FolderError for an unknown id."""
         by_id = {row["id"]: row for row in self.rows}
         chosen = list(ids)
         missing = [id for id in chosen if id not in by_id]
         if missing:
             raise FolderError(
-                f"{self.root} has no sample {missing[0]!r} ({len(missing)} of the ids are not there)"
+                f"{self.root} has no sample {missing[0]!r} ({len(missing)} of the ids are missing)"
             )
         part = copy.copy(self)
         part.rows = tuple(by_id[id] for id in chosen)
@@ -183,7 +183,7 @@ class Folder(Dataset[Sample]):
 def _apply_override(
     header: Mapping[str, Any], override: Mapping[str, Any], available: set[str]
 ) -> dict[str, Any]:
-    """``override`` as entries that replace those of ``header``; its descriptors only change single entries."""
+    """The entries of ``override`` that replace those of ``header``, with descriptors merged."""
     targets = dict(header.get("targets") or {})
     for name, how in (override.get("targets") or {}).items():
         if name in available:
@@ -192,7 +192,7 @@ def _apply_override(
 
 
 def _caption(row: Row) -> str:
-    """The text of a row; ImageFolder calls it `text`, others `caption`."""
+    """The caption of a row: `text` (Hugging Face's ImageFolder) or `caption`."""
     for key in ("text", "caption"):
         if isinstance(row.get(key), str):
             return row[key]
@@ -206,7 +206,7 @@ def _camera(row: Row, width: int, height: int, where: str) -> Camera | None:
     try:
         return Camera.from_matrix(matrix, width, height)
     except (ValueError, TypeError, OverflowError) as error:
-        raise FolderError(f"{where}: its camera is wrong: {error}") from None
+        raise FolderError(f"{where}: invalid camera: {error}") from None
 
 
 def _provenance(row: Row, where: str) -> Provenance:
@@ -220,7 +220,7 @@ def _provenance(row: Row, where: str) -> Provenance:
 
 
 def _crop(stated: Any, height: int, width: int, where: str) -> tuple[int, int, int, int]:
-    """The window (left, top, width, height) that a row or a header names, of an image of this size."""
+    """The crop window (left, top, width, height) of a row or header, for an image of this size."""
     if stated is None:
         return 0, 0, width, height
     if stated == "kitti-benchmark":
@@ -232,12 +232,12 @@ def _crop(stated: Any, height: int, width: int, where: str) -> tuple[int, int, i
             f"{where}: a crop is [left, top, width, height] or 'kitti-benchmark', not {stated!r}"
         )
     if min(window[:2]) < 0 or window[0] + window[2] > width or window[1] + window[3] > height:
-        raise FolderError(f"{where}: the image is {height}x{width}, and has no window {list(window)}")
+        raise FolderError(f"{where}: the image is {height}x{width}, and the window {list(window)} exceeds it")
     return window
 
 
 def _resize_to_square(parts: dict[str, tuple[Tensor, ...]], edge: int) -> dict[str, tuple[Tensor, ...]]:
-    """Targets and their masks in the same square; ids are those of the nearest pixel."""
+    """Resize targets and masks to a square; ids by the nearest pixel."""
     out: dict[str, tuple[Tensor, ...]] = {}
     for name, (target, valid) in parts.items():
         moved, known = map_resized_to_square(target.double(), valid, edge)

@@ -1,10 +1,10 @@
-"""Data sets of the Hugging Face kind as data folders: columns become images, targets and captions.
+"""Import of Hugging Face datasets to data folders: columns become images, targets and captions.
 
-Three things are read: what `datasets` saved (`save_to_disk`), Parquet files, and by its name a data set of the hub,
-whose Parquet files are fetched first. The library `datasets` is not used, on purpose: its `Image` columns open
-images with Pillow, which makes 8 bits of 16-bit colour (normals, most often) without a word, and they open whatever
-file of this machine a row names. Here the stored bytes are taken as they are and read by the library's own readers,
-and no path is followed. No code of a repository is run. Needs the extra `data`.
+Supported are datasets saved by `datasets` (`save_to_disk`), Parquet files, and names of hub datasets, whose Parquet
+files are downloaded. The library `datasets` is deliberately not used: its `Image` columns open images with Pillow,
+which silently reduces 16-bit colour (such as normals) to 8 bits, and open any local file that a row names. Here the
+stored bytes are read by the library's own readers, and paths are not followed. No code of a repository is run. Needs
+the extra `data`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from twofold.io import report_disk_full
 from twofold.sample import Provenance, Sample
 from twofold.targets import target_spec
 
-# How each format begins, and the suffix by which the readers know it.
+# First bytes of each format, and its suffix.
 _MAGIC_BYTES = {
     b"\x89PNG": ".png", b"\xff\xd8\xff": ".jpg", b"II*\x00": ".tiff", b"MM\x00*": ".tiff", b"v/1\x01": ".exr",
     b"\x93NUMPY": ".npy", b"PK\x03\x04": ".npz", b"\x89HDF": ".hdf5",
@@ -40,13 +40,14 @@ _MAGIC_BYTES = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Which column holds what.
+    """Names of the columns.
 
-    image    the image: bytes of a file, or a struct of bytes and path, as `datasets.Image` stores it
-    targets  by target name: (column, descriptor). The column holds such bytes, or numbers h w or h w c; the
-             descriptor gives their meaning, see `data.codecs`
-    caption, id, camera  columns of text, of text or numbers, and of fx fy cx cy or a 3x3 matrix; "" for none.
-             Without ids, samples are numbered
+    image    image: bytes of a file, or a struct of bytes and path, as stored by `datasets.Image`
+    targets  by target name: (column, descriptor). The column holds such bytes, or numbers h w or h w c; for the
+             descriptor see `data.codecs`
+    caption  text; "" for none
+    id       text or numbers; "" numbers the samples
+    camera   fx fy cx cy or a 3x3 matrix; "" for none
     """
 
     image: str = "image"
@@ -58,14 +59,14 @@ class Columns:
     @property
     def names(self) -> tuple[str, ...]:
         """Every column that is read."""
-        asked = (
+        used = (
             self.image,
             self.caption,
             self.id,
             self.camera,
             *(column for column, _ in self.targets.values()),
         )
-        return tuple(dict.fromkeys(name for name in asked if name))
+        return tuple(dict.fromkeys(name for name in used if name))
 
 
 def import_table(
@@ -78,20 +79,20 @@ def import_table(
     limit: int = 0,
     revision: str = "",
 ) -> Iterator[tuple[str, bool]]:
-    """Writes the rows of a table as samples of the data folder `out`; yields (id, whether it was written now).
+    """Write the rows of a table as samples of the data folder `out`; yields (id, whether it was written now).
 
     source   a folder that `datasets` saved, a Parquet or Arrow file, a folder of Parquet files, or the name of a
-             data set on the hub (`owner/name`, at `revision`)
-    split    is required when there are several
+             dataset on the hub (`owner/name`, at `revision`)
+    split    required when there are several
 
-    A generator; run again after a kill it does what is left. A missing value of a target is a missing target.
-    FolderError for a source, split or column that is not there, and naming the row whose value is wrong.
+    A generator; after a kill the same call continues. A null value means that the sample lacks the target.
+    FolderError for a missing source, split or column, and for an invalid value, with its row.
     """
     files = split_files(source, split, revision)
     header = {
         "name": Path(source).name,
         "split": split,
-        "licence": licence or "not said",
+        "licence": licence or "not stated",
         "source": str(source),
         "targets": {
             name: target_spec(name).lossless_storage(how) for name, (_, how) in columns.targets.items()
@@ -137,7 +138,9 @@ def _sample(row: Mapping[str, Any], id: str, columns: Columns, kind: Any, folder
             raise FolderError(str(error) if place in str(error) else f"{place}: {error}") from None
         if targets[name].shape[-2:] != image.shape[-2:]:
             found = "x".join(map(str, targets[name].shape[-2:]))
-            raise FolderError(f"{place}: {name} is {found}, the image {height}x{width}; make them one size")
+            raise FolderError(
+                f"{place}: {name} is {found}, the image {height}x{width}; resize one to the other"
+            )
     caption = row[columns.caption] if columns.caption else ""
     if not isinstance(caption, str | None):
         raise FolderError(
@@ -157,13 +160,13 @@ def _image(value: Any, place: str) -> Tensor:
 
 
 def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> tuple[np.ndarray, RasterFormat]:
-    """The array of a stored map, its numbers as they are, and how they were stored."""
+    """The array of a stored map without scaling, and its format."""
     data = _bytes(value, place)
     if data is None:
         return _array(value, place)
     suffix = next((s for begin, s in _MAGIC_BYTES.items() if data.startswith(begin)), "")
     if not suffix:
-        raise FolderError(f"{place} begins with {data[:8]!r}, which no reader of maps knows")
+        raise FolderError(f"{place} begins with {data[:8]!r}, which is not a known map format")
     path = folder / f"map{suffix}"
     with report_disk_full(path):
         path.write_bytes(data)
@@ -176,14 +179,14 @@ def _map(value: Any, how: Mapping[str, Any], folder: Path, place: str) -> tuple[
 
 
 def _bytes(value: Any, place: str) -> bytes | None:
-    """The bytes of a file in a cell; None for numbers. FolderError for a mere path: such files are not followed."""
+    """The bytes of a file in a cell; None for numbers. FolderError for a path without bytes: paths are not followed."""
     if isinstance(value, bytes):
         return value
     if isinstance(value, dict) and "bytes" in value:
         if value["bytes"] is None:
             raise FolderError(
-                f"{place} names a file ({value.get('path')!r}) instead of holding it; save the data set with the "
-                "files in it (embed_external_files)"
+                f"{place} has the path of a file ({value.get('path')!r}) without its content; save the dataset with "
+                "embedded files (embed_external_files)"
             )
         return value["bytes"]
     return None
@@ -212,4 +215,4 @@ def _camera(value: Any, width: int, height: int, where: str) -> Camera | None:
             return Camera(fx, fy, cx, cy, width, height)
         return Camera.from_matrix(numbers.tolist(), width, height)
     except (ValueError, TypeError) as error:
-        raise FolderError(f"{where}: its camera is wrong: {error}") from None
+        raise FolderError(f"{where}: invalid camera: {error}") from None

@@ -1,14 +1,14 @@
-"""The image of a row: an image file of any kind, or an array of a renderer that must be tone-mapped.
+"""Reading of the image of a row: an image file, or an array of a renderer that has to be tone-mapped.
 
-A descriptor (the header's `image`, with the row's own entries over it) is needed only for the second kind, and
-for photographs that their camera meant to be turned:
+A descriptor (the header's `image`, updated with the row's entries) is needed only for arrays, and for photographs with
+an EXIF rotation:
 
-    codec, key, index, shape   of an array; see `data.codecs`
-    tone      "hypersim": linear light to sRGB, as the authors of Hypersim do; the mask selects the pixels that count
-    scale     of an array without tone: stored * scale is in [0, 1]
-    masks     of "hypersim": by name, see `data.codecs`
-    exif      of a photograph with targets, with an EXIF orientation: "apply", or "ignore" when the
-              targets lie as the file does. Without it such a photograph is refused: both are common
+    codec, key, index, shape   for an array; see `data.codecs`
+    tone      "hypersim": linear light to sRGB by the method of Hypersim; the masks select the pixels that set exposure
+    scale     for an array without tone: stored * scale is in [0, 1]
+    masks     for "hypersim": by name, see `data.codecs`
+    exif      for a photograph with targets and an EXIF orientation: "apply" if the targets are upright, "ignore" if
+              they have the orientation of the stored pixels. Required, because both are common
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from twofold.image.opening import open_image_file
 from twofold.image.stored import find_stored
 from twofold.image.tone import hypersim_tone
 
-_TURN = 0x0112  # EXIF: how the camera was held
+_TURN = 0x0112  # EXIF tag of the orientation
 
 
 def read_row_image(root: Path, header: Mapping[str, Any], row: Row, where: str) -> Tensor:
@@ -51,7 +51,9 @@ def read_row_image(root: Path, header: Mapping[str, Any], row: Row, where: str) 
     rgb = raw * float(how.get("scale", 1.0))
     if "tone" in how or not (rgb.min() >= 0 and rgb.max() <= 1):
         span = f"{float(rgb.min()):g} to {float(rgb.max()):g}"
-        raise FolderError(f"{path}: {span} is no image in [0, 1]; say its 'tone' or 'scale' in the header")
+        raise FolderError(
+            f"{path}: values are {span}, not in [0, 1]; set 'tone' or 'scale' in the header's 'image'"
+        )
     return rgb
 
 
@@ -62,10 +64,10 @@ def _read_image_file(path: Path, exif: str) -> Tensor:
     try:
         unrotated = _without_rotation(data if data is not None else path)
         if unrotated is not None and exif != "apply":
-            if exif != "ignore" or unrotated.format == "TIFF":  # Pillow turns those whatever one asks
+            if exif != "ignore" or unrotated.format == "TIFF":  # Pillow always rotates TIFF files
                 raise FolderError(
-                    f"{path} says it is to be turned (EXIF), and its targets may lie either way; "
-                    "say 'exif': 'apply' or 'ignore' in the header's 'image'"
+                    f"{path} has an EXIF rotation, and whether its targets are rotated is unknown; "
+                    "set 'exif': 'apply' or 'ignore' in the header's 'image'"
                 )
             return read_image(unrotated)
         return read_image(path if data is None else data)
@@ -74,7 +76,7 @@ def _read_image_file(path: Path, exif: str) -> Tensor:
 
 
 def _without_rotation(source: Path | bytes) -> Image.Image | None:
-    """The opened image without its EXIF rotation, if it has one; None for all others, broken ones too."""
+    """The opened image without its EXIF rotation; None if it has no rotation or cannot be read."""
     try:
         with decoding("EXIF"):
             image = open_image_file(source, "EXIF", ("JPEG", "TIFF", "PNG", "WEBP"))
@@ -83,5 +85,5 @@ def _without_rotation(source: Path | bytes) -> Image.Image | None:
                 return None
             del image.getexif()[_TURN]
     except ImageError:
-        return None  # `read_image` says what is wrong with it
+        return None  # `read_image` reports the problem
     return image

@@ -1,4 +1,4 @@
-"""Tasks of public data sets' own classes, for recipes and checkpoints: ``twofold.data.labels:hypersim``.
+"""Tasks with the classes of public data sets, for recipes and checkpoints: ``twofold.data.labels:hypersim``.
 
 A converted folder holds ids; these tasks define the number of classes and their encoding as colours or logits.
 """

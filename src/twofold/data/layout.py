@@ -1,10 +1,10 @@
-"""The layout on disk, and its validation.
+"""Layout of a data folder, and its validation.
 
     dataset.json      the header: schema, name, licence, count, and a descriptor for each target
-    metadata.jsonl    one row a sample: id, file_name, text, size, targets, camera, provenance
+    metadata.jsonl    one row per sample: id, file_name, text, size, targets, camera, provenance
     .rows/ID.json     rows of a writer that has not finished
 
-The files lie in the folder itself, or below the header's `root`, an absolute path, where they are only read.
+Paths are relative to the folder, or to the header's `root`, an absolute path of a folder that is only read.
 A path may name a member of a tar file: `x.tar::./a/b.png`.
 
 Manifests are untrusted: their paths must stay inside the root, and their rows are validated.
@@ -24,26 +24,26 @@ from twofold.io import atomic_write, escape
 from twofold.io.names import MAX_NAME_BYTES
 
 SCHEMA = "twofold-data/1"
-# The second name is that of folders made before the library had one.
+# The second is that of folders from before the first release.
 SCHEMAS = (SCHEMA, "dp-manifest/1")
 HEADER = "dataset.json"
 MANIFESTS = ("metadata.jsonl", "manifest.jsonl")
 PENDING = ".rows"
-INLINE = ("points", "people")  # what a target has in place of a path; see `points`
+INLINE = ("points", "people")  # entries that inline targets have instead of a path; see `points`
 
 Row = dict[str, Any]
-# Of a path in a manifest, with its member; what is longer no system opens.
+# Maximal bytes of a path in a manifest, including the member.
 _MAX_PATH = 2048
-# Of an id, in characters; a path may be one.
+# Maximal characters of an id, which may be a path.
 _MAX_ID = 2048
 
 
 class FolderError(ValueError):
-    """A data folder that cannot be used. One line: the file, what is wrong, and how to fix it."""
+    """A data folder cannot be used. The message is one line: the file, the problem, and how to fix it."""
 
 
 def read_header(root: Path) -> dict[str, Any]:
-    """The header of a folder; {} when it has none."""
+    """Read and check the header of a folder; {} when it has none."""
     path = root / HEADER
     if not path.exists():
         return {}
@@ -55,7 +55,7 @@ def read_header(root: Path) -> dict[str, Any]:
     files_root(root, header)
     targets = header.get("targets", {})
     if not isinstance(targets, dict):
-        raise FolderError(f"{path}: 'targets' must give a descriptor (an object) for each name")
+        raise FolderError(f"{path}: 'targets' must be an object with a descriptor (an object) for each name")
     for name, how in [*targets.items(), ("image", header.get("image") or {})]:
         _check(how, f"{path}: {name!r} of its targets" if name != "image" else f"{path}: 'image'")
     return header
@@ -69,23 +69,25 @@ def _check(how: Any, where: str) -> None:
 
 
 def files_root(root: Path, header: dict[str, Any]) -> Path:
-    """Where the files of the folder `root` lie, links resolved: there, or below an absolute path it names."""
+    """The folder of the files, with links resolved: `root`, or the absolute path in the header."""
     stated = header.get("root", ".")
     if stated == ".":
         return Path(os.path.realpath(root))
     if not isinstance(stated, str) or not stated.isprintable() or not os.path.isabs(stated):
         raise FolderError(f"{root / HEADER}: its root {stated!r} must be '.' or an absolute path")
     if ".." in Path(stated).parts or len(Path(stated).parts) < 2:
-        raise FolderError(f"{root / HEADER}: its root {stated!r} must be the plain path of one folder")
+        raise FolderError(f"{root / HEADER}: its root {stated!r} must be the path of a folder without '..'")
     return Path(os.path.realpath(stated))
 
 
 def read_rows(root: Path) -> list[Row]:
-    """The checked rows of a folder's manifest, in its order; FolderError for the first one that is wrong."""
+    """Read and check the rows of a folder's manifest, in order; FolderError for the first invalid one."""
     path = next((root / name for name in MANIFESTS if (root / name).is_file()), None)
     if path is None:
         if (root / PENDING).is_dir():
-            raise FolderError(f"{root} is unfinished: its writer has not merged the rows; finish it first")
+            raise FolderError(
+                f"{root} is unfinished: its rows have not been merged; run its writer again first"
+            )
         raise FolderError(f"{root} is not a data folder: it has no {MANIFESTS[0]}; check the path")
     rows: dict[str, Row] = {}
     for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -100,14 +102,14 @@ def read_rows(root: Path) -> list[Row]:
 
 
 def read_pending(root: Path) -> dict[Path, Row]:
-    """The rows that a writer has not merged yet, by their files."""
-    # A name that starts with a dot is what a killed process was writing.
+    """The rows that have not been merged yet, by file."""
+    # Names with a leading dot are temporary files of killed processes.
     paths = sorted(p for p in (root / PENDING).rglob("*.json") if not p.name.startswith("."))
     return {path: check_row(_parse(path.read_bytes(), str(path)), str(path)) for path in paths}
 
 
 def check_row(row: Row, where: str) -> Row:
-    """The row with its id filled in (the file's name when it has none); FolderError naming what is wrong."""
+    """Check a row and add an id (the file's name) if it has none; FolderError for the first invalid entry."""
     row = {"id": row.get("file_name"), **row}
     for key in ("id", "file_name"):
         if not isinstance(row.get(key), str) or not row[key]:
@@ -137,7 +139,7 @@ def check_row(row: Row, where: str) -> Row:
 
 
 def _check_origin(stated: dict[str, Any], where: str) -> None:
-    """FolderError unless the entries of a row's provenance have the right types; all are optional."""
+    """FolderError unless the entries of a row's provenance, all optional, have the expected types."""
     parents, generator = stated.get("parents") or [], stated.get("generator") or {}
     if not isinstance(stated.get("origin") or "real", str):
         raise FolderError(f"{where}: 'origin' must be text, not {io.quoted(stated['origin'])}")
@@ -148,7 +150,7 @@ def _check_origin(stated: dict[str, Any], where: str) -> None:
 
 
 def row_paths(row: Row) -> Iterator[Any]:
-    """Every path that a row names: of its image, of its targets, of the masks that belong to them."""
+    """All paths in a row: of its image, its targets and their masks."""
     yield row["file_name"]
     for part in (row.get("image") or {}, *(row.get("targets") or {}).values()):
         if "path" in part:
@@ -158,7 +160,7 @@ def row_paths(row: Row) -> Iterator[Any]:
 
 
 def check_relative(path: Any, where: str) -> None:
-    """FolderError unless `path` is text that names something below the folder, or a member of a tar there."""
+    """FolderError unless `path` is a relative path below the folder, or of a member of a tar there."""
     if not isinstance(path, str) or not path.isprintable() or not path:
         raise FolderError(f"{where}: {io.quoted(path)} is not a path")
     if len(path.encode()) > _MAX_PATH or max(len(step.encode()) for step in path.split("/")) > MAX_NAME_BYTES:
@@ -172,9 +174,9 @@ def check_relative(path: Any, where: str) -> None:
 
 
 def resolve_path(root: Path, path: str, where: str) -> Path:
-    """The file `path` of the folder `root` (resolved before); FolderError when missing or linked away.
+    """The file `path` of the folder `root` (already resolved); FolderError when it is missing or links elsewhere.
 
-    Of a member of a tar, `x.tar::member`; whether the tar has it is found out when it is read.
+    For a member of a tar, `x.tar::member`, only the tar is checked.
     """
     file = root / path.split(MEMBER, 1)[0]
     real = os.path.realpath(file)
@@ -186,13 +188,13 @@ def resolve_path(root: Path, path: str, where: str) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Text to a file, whole or not at all."""
+    """Write text to a file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def to_json(value: Any, where: str, indent: int | None = None) -> str:
-    """JSON that any reader takes (no NaN); FolderError when `value` holds something else."""
+    """Standard JSON (without NaN) of `value`; FolderError when it cannot be represented."""
     try:
         return io.to_json(value, indent)
     except (TypeError, ValueError) as error:

@@ -1,12 +1,12 @@
-"""A data folder as tar files of a few hundred megabytes: for clusters, where a million small files are slow.
+"""Packing of a data folder into tar files of a few hundred megabytes, for file systems with slow small files.
 
     shard-00000.tar   00000000.image.jpg, 00000000.depth.png, 00000000.json (the row), 00000001.image.jpg, ...
     metadata.jsonl    the rows, with paths such as shard-00000.tar::00000000.depth.png
     dataset.json      the header
 
-The files keep their bytes. Tools that read such shards (webdataset) take what is before a name's *first* dot for the
-key of a sample; so the key is its number, never its id, which may have dots. Reading stays random: `Shards(out)[i]`
-seeks to its members; nothing is unpacked. The same folder gives the same bytes on any machine.
+Files are stored unchanged. For webdataset a sample's key is the part of a name before its *first* dot; so the key is
+the sample's number, not its id, which may contain dots. Access is random: `Shards(out)[i]` seeks to its members without
+unpacking. The same folder gives identical bytes on any machine.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from twofold.io import atomic_write, remove_leftovers
 from twofold.io.atomic import is_temporary
 
 SHARD = 512 * 2**20
-# An image or map is never larger; the format of the headers ends at 8 GB.
+# Maximal size of a member; the tar format allows 8 GB.
 MAX_BYTES = 2 * 2**30
-# Bytes of a member's name that a header of ustar has room for.
+# Maximal bytes of a member's name in a ustar header.
 _MAX_MEMBER = 100
 _BLOCK, _RECORD = 512, 20 * 512
 _SLOT = re.compile(r"[A-Za-z0-9_-]+")
@@ -52,7 +52,7 @@ _SLOT = re.compile(r"[A-Za-z0-9_-]+")
 
 @dataclass(frozen=True)
 class Packed:
-    """One shard: its file, how many samples and bytes it has, and whether it was there already."""
+    """One shard: its file, its numbers of samples and bytes, and whether it existed already."""
 
     path: Path
     samples: int
@@ -62,7 +62,7 @@ class Packed:
 
 @dataclass(frozen=True)
 class _PlannedSample:
-    """One sample of the plan: its members (name, where the bytes are), and its row with the new paths."""
+    """One sample of the plan: its members (name, source), and its row with the new paths."""
 
     members: tuple[tuple[str, Stored], ...]
     row: Row
@@ -80,17 +80,17 @@ class _PlannedSample:
 
 
 def pack(folder: Folder, out: str | os.PathLike[str], shard_size: int = SHARD) -> Iterator[Packed]:
-    """Writes the samples of `folder`, in their order, to tar shards of at most `shard_size` bytes in `out`.
+    """Write the samples of `folder`, in order, to tar shards of at most `shard_size` bytes in `out`.
 
-    A generator of what was done: one record a shard. Each shard appears whole or not at all, and the manifest
-    comes last; the same call after a kill goes on where it was. A sample larger than a shard has one of its own.
-    Images that several rows name (one a person, in COCO) are stored once for each.
+    A generator of one record per shard. Shards are written atomically, and the manifest last; after a kill the same
+    call continues. A sample larger than `shard_size` gets its own shard. An image of several rows (one per person in
+    COCO) is stored once per row.
 
-    FolderError when `out` holds something else, was begun from other samples or with another size, or a file
-    is missing or larger than `MOST`.
+    FolderError when `out` holds other files, was begun from other samples or with another size, or a file is missing or
+    larger than `MAX_BYTES`.
     """
     if shard_size < _RECORD:
-        raise FolderError(f"shards of {shard_size} bytes hold nothing; at least {_RECORD}")
+        raise FolderError(f"the shard size is {shard_size} bytes; expected at least {_RECORD}")
     target = Path(os.path.realpath(out))
     if target == folder.root or target == folder.files:
         raise FolderError(f"{out} is the folder itself; choose another for the shards")
@@ -108,9 +108,9 @@ def pack(folder: Folder, out: str | os.PathLike[str], shard_size: int = SHARD) -
 
 
 class Shards(Folder):
-    """A packed folder, read in any order. Its tars are checked first: see `check_shard`.
+    """A packed folder with random access. Its tars are checked first: see `check_shard`.
 
-    FolderError for a shard that is missing or unsafe, or a row whose member is not there.
+    FolderError for a shard that is missing or unsafe, or a row whose member is missing.
     """
 
     def __init__(self, root: str | os.PathLike[str], targets: Sequence[str] | None = None) -> None:
@@ -129,10 +129,10 @@ class Shards(Folder):
 
 
 def check_shard(path: str | os.PathLike[str]) -> set[str]:
-    """The names of a shard's members; FolderError for one that no honest packer writes.
+    """The names of a shard's members; FolderError for an unsafe shard.
 
-    That is: compressed or torn tars, anything but plain files (links, devices, folders), names that are absolute,
-    lead upwards, are not tidy or come twice, and members larger than `MOST`.
+    Unsafe are compressed or truncated tars, members other than regular files (links, devices, folders), names that are
+    absolute, contain "..", are not normalized or occur twice, and members larger than `MAX_BYTES`.
     """
     names: set[str] = set()
     try:
@@ -140,25 +140,27 @@ def check_shard(path: str | os.PathLike[str]) -> set[str]:
             for member in archive:
                 where = f"{path}: {member.name!r}"
                 if not member.isreg() or member.issparse():
-                    raise FolderError(f"{where} is not a plain file; a shard holds nothing else")
+                    raise FolderError(f"{where} is not a regular file; a shard may contain only those")
                 check_relative(member.name, str(path))
                 if tidy(member.name) != member.name or MEMBER in member.name:
-                    raise FolderError(f"{where} is not the plain name of a file")
+                    raise FolderError(f"{where} is not a normalized file name")
                 if member.name in names:
-                    raise FolderError(f"{where} comes twice; which of them is meant is not known")
+                    raise FolderError(f"{where} occurs twice; pack the folder again")
                 if member.size > MAX_BYTES:
                     raise FolderError(f"{where} has {member.size} bytes; a member has at most {MAX_BYTES}")
                 if member.offset_data + member.size > os.path.getsize(path):
-                    raise FolderError(f"{where} is cut short; fetch the shard again")
+                    raise FolderError(f"{where} is truncated; download the shard again")
                 names.add(member.name)
     except (tarfile.TarError, OSError, EOFError) as error:
         detail = " ".join(str(error).split())[:80]
-        raise FolderError(f"{path} is not a whole, uncompressed tar ({detail}); fetch it again") from None
+        raise FolderError(
+            f"{path} is not a complete, uncompressed tar ({detail}); download it again"
+        ) from None
     return names
 
 
 def _plan(folder: Folder, shard_size: int) -> list[list[_PlannedSample]]:
-    """The samples of each shard, from the sizes of their files; nothing is read."""
+    """The samples of each shard, from the sizes of their files, which are not opened."""
     shards: list[list[_PlannedSample]] = []
     filled = 0
     for number, row in enumerate(folder.rows):
@@ -183,7 +185,7 @@ def _plan_sample(folder: Folder, row: Row, number: int, shard: int) -> _PlannedS
         name = f"{key}.{slot}{posixpath.splitext(path)[1].lower()}"
         if len(name.encode()) > _MAX_MEMBER:
             raise FolderError(
-                f"{where}: {name!r} is too long a name for a tar; shorten the target or the suffix"
+                f"{where}: the name {name!r} is too long for a tar; shorten the target or the suffix"
             )
         members[name] = stored
         return f"{_shard_name(shard)}{MEMBER}{name}"
@@ -193,19 +195,19 @@ def _plan_sample(folder: Folder, row: Row, number: int, shard: int) -> _PlannedS
     for slot, part in {"about": new.get("image") or {}, **(new.get("targets") or {})}.items():
         if not _SLOT.fullmatch(slot) or slot in ("image", "json"):
             raise FolderError(
-                f"{where}: a target called {slot!r} cannot be packed; use letters, digits, _ and -"
+                f"{where}: the target name {slot!r} cannot be packed; use letters, digits, _ and -"
             )
         _move(part, slot, moved)
     left = [path for path in row_paths(new) if not str(path).startswith(f"{_shard_name(shard)}{MEMBER}")]
     if left:
-        raise FolderError(f"{where}: {left[0]!r} stands where no path is packed from; fix the row")
+        raise FolderError(f"{where}: the path {left[0]!r} is not in an entry that is packed; fix the row")
     return _PlannedSample(tuple(members.items()), new)
 
 
 def _move(part: dict[str, Any], slot: str, moved: Any) -> None:
-    """Renames each `path` within a part of a row, at any depth (masks have paths of their own)."""
+    """Replace each `path` in a part of a row, at any depth (masks have paths too)."""
     if "index" in part:
-        # A copy of the whole stack for every sample would be what nobody means.
+        # Packing would copy the whole stack for every sample.
         raise FolderError(
             f"{slot} is one map of a stack; write its samples with FolderWriter, then pack them"
         )
@@ -217,7 +219,7 @@ def _move(part: dict[str, Any], slot: str, moved: Any) -> None:
 
 
 def _header(folder: Folder, shards: list[list[_PlannedSample]], shard_size: int) -> Row:
-    """The header of the packed folder; its plan tells it from that of other samples."""
+    """The header of the packed folder; its plan is a hash of the samples and sizes."""
     count = sum(map(len, shards))
     kept = {k: v for k, v in folder.header.items() if k not in ("root", "count", "packed")}
     plan = hashlib.sha256(json.dumps([kept, shard_size], sort_keys=True).encode())
@@ -230,7 +232,7 @@ def _header(folder: Folder, shards: list[list[_PlannedSample]], shard_size: int)
 
 
 def _start(target: Path, header: Row) -> None:
-    """Makes the folder and writes the header; FolderError when something else is there."""
+    """Create the folder and write the header; FolderError when it holds other files."""
     if (target / HEADER).exists():
         if read_header(target) != header:
             raise FolderError(
@@ -244,7 +246,7 @@ def _start(target: Path, header: Row) -> None:
 
 
 def _write(path: Path, pieces: list[_PlannedSample]) -> Packed:
-    """Writes one shard, or finds it done: of the planned size, and not older than any file that is in it."""
+    """Write one shard, unless it exists with the planned size and is not older than any of its files."""
     size = _tar_size(sum(piece.size for piece in pieces))
     changed = max(stored.path.stat().st_mtime_ns for piece in pieces for _, stored in piece.members)
     if path.is_file() and path.stat().st_size == size and path.stat().st_mtime_ns >= changed:
@@ -260,7 +262,7 @@ def _write(path: Path, pieces: list[_PlannedSample]) -> Packed:
 
 
 def _append(file: BinaryIO, name: str, data: bytes, size: int) -> None:
-    """One member as POSIX ustar has it, without an owner or a date; FolderError when its size has changed."""
+    """Append one member in POSIX ustar format, without owner and date; FolderError when its size has changed."""
     if len(data) != size:
         raise FolderError(f"{name} changed from {size} to {len(data)} bytes while it was packed; try again")
     item = tarfile.TarInfo(name)
@@ -279,5 +281,5 @@ def _padded(size: int) -> int:
 
 
 def _tar_size(size: int) -> int:
-    """Of a tar with so many bytes of members: two empty blocks follow, and the last record is filled."""
+    """Size of a tar with ``size`` bytes of members: two empty blocks follow, and the last record is padded."""
     return size + 2 * _BLOCK + -(size + 2 * _BLOCK) % _RECORD

@@ -1,12 +1,12 @@
-"""Joints of people that a row holds as numbers: rendered as maps when they are read.
+"""Inline targets: joints of people that a row holds as numbers and that are rendered to maps when read.
 
     "keypoints": {"points": [[x, y, v], ...17], "box": [x, y, w, h], "area": A, "ann_id": N, "image_id": N}
     "skeleton":  {"people": [[[x, y, v], ...17], ...]}
 
-As COCO (Lin et al. 2014) has them: x and y are numbers of pixels, the first one's centre is 0; v is 0 for a joint that
-is not labelled. A box is measured from the image's edges. A row of keypoints is one person; where it has a box, the
-image is cut to it, as top-down networks want it (Xiao et al. 2018): enlarged by `ENLARGE`, brought to 3:4. The
-header's descriptor of keypoints may have the `size` of the crop ([height, width]), and `enlarge`.
+The format is that of COCO (Lin et al. 2014): x and y are in pixels, with 0 at the centre of the first; v is 0 for a
+joint that is not labelled. A box is in pixels from the image's edges. A row of keypoints is one person; with a box, the
+image is cropped to it as for top-down networks (Xiao et al. 2018): enlarged by `ENLARGE`, with aspect ratio 3:4. The
+header's descriptor of keypoints may set the `size` of the crop ([height, width]) and `enlarge`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from twofold.metrics import peaks
 from twofold.metrics.pose import rescore
 from twofold.targets.people import JOINTS, SIGMA, draw, heatmaps
 
-# Targets that may be rendered from such numbers.
+# Targets that may be inline.
 INLINE_TARGETS = ("keypoints", "skeleton")
 SIZE, ENLARGE = (256, 192), 1.25
-# From the edge of a pixel, where maps are measured from, to its centre, where COCO's numbers are.
+# Offset from COCO's coordinates (0 at the centre of the first pixel) to those of maps (0 at its edge).
 HALF = 0.5
-# More people than an image has, larger cuts and boxes than there are: a manifest may come from anyone.
+# Limits for untrusted manifests.
 MAX_PEOPLE, MAX_PIXELS, MAX_BOX = 4096, 2048, 20_000
 
 
 def is_inline(target: Mapping[str, Any]) -> bool:
-    """Whether a row's target holds its numbers itself, and no path."""
+    """Whether a row's target is inline: numbers instead of a path."""
     return any(key in target for key in INLINE)
 
 
 @dataclass(frozen=True)
 class Crop:
-    """A box of an image, brought to another size; it may reach over the image's edges.
+    """A crop of an image to a box, resized to ``size``; the box may exceed the image.
 
     Attributes:
-        left, top, width, height: of the box, in pixels from the image's left and upper edge.
-        size: height and width of what is cut out.
+        left, top, width, height: the box, in pixels from the image's left and upper edge.
+        size: height and width of the result.
     """
 
     left: float
@@ -55,63 +55,65 @@ class Crop:
 
     @classmethod
     def around(cls, box: Sequence[float], size: tuple[int, int] = SIZE, enlarge: float = ENLARGE) -> Crop:
-        """The smallest box of ``size``'s shape around ``box`` (x, y, w, h), enlarged around its middle."""
+        """The smallest box with the aspect ratio of ``size`` around ``box`` (x, y, w, h), enlarged about its centre."""
         x, y, w, h = box
         shape = size[1] / size[0]
         width, height = enlarge * max(w, h * shape), enlarge * max(h, w / shape)
         return cls(x + (w - width) / 2, y + (h - height) / 2, width, height, size)
 
     def to_crop(self, points: Tensor) -> Tensor:
-        """Places ``*b 2`` in the image (x, y from its edges) as places in what is cut out of it."""
+        """Points ``*b 2`` in the image (x, y from its edges) to points in the crop."""
         scale = points.new_tensor([self.size[1] / self.width, self.size[0] / self.height])
         return (points - points.new_tensor([self.left, self.top])) * scale
 
     def to_image(self, points: Tensor) -> Tensor:
-        """Places ``*b 2`` in what was cut out as places in the image: the inverse of `into`."""
+        """Points ``*b 2`` in the crop to points in the image: the inverse of `to_crop`."""
         scale = points.new_tensor([self.width / self.size[1], self.height / self.size[0]])
         return points * scale + points.new_tensor([self.left, self.top])
 
     def apply(self, image: Tensor) -> Tensor:
-        """``c h w`` to ``c *size``: bilinear, antialiased when it shrinks, black beyond the image."""
+        """Crop ``c h w`` to ``c *size``: bilinear, antialiased when downscaling, black outside the image."""
         down = _weights(image.shape[-2], self.top, self.height, self.size[0])
         across = _weights(image.shape[-1], self.left, self.width, self.size[1])
         return (down @ image.float() @ across.T).clamp(0, 1)
 
 
 def get_crop(how: Mapping[str, Any]) -> Crop | None:
-    """What the image is cut to for a target, by its descriptor; None for the whole of it.
+    """The crop of a target's descriptor; None for the whole image.
 
     Raises:
-        ValueError: a box or a size that is none.
+        ValueError: an invalid box, size or enlarge.
     """
     box = how.get("box")
     if box is None:
         return None
     if not _numbers(box, 4) or min(box[2:]) <= 0 or max(map(abs, box)) > MAX_BOX:
-        raise ValueError(f"a 'box' is [x, y, width, height] of something, not {box!r}")
+        raise ValueError(f"'box' is {box!r}; expected [x, y, width, height] with a positive size")
     size, enlarge = how.get("size", SIZE), how.get("enlarge", ENLARGE)
     whole = isinstance(size, list | tuple) and len(size) == 2 and all(type(n) is int for n in size)
     if not whole or not 1 <= min(size) <= max(size) <= MAX_PIXELS:
-        raise ValueError(f"the 'size' of a cut is [height, width], up to {MAX_PIXELS} each, not {size!r}")
+        raise ValueError(
+            f"the 'size' of a crop is {size!r}; expected [height, width], up to {MAX_PIXELS} each"
+        )
     if not _numbers([enlarge], 1) or not 0 < enlarge <= 10:
-        raise ValueError(f"'enlarge' is a number above 0 and up to 10, not {enlarge!r}")
+        raise ValueError(f"'enlarge' is {enlarge!r}; expected a number above 0 and up to 10")
     return Crop.around(box, (size[0], size[1]), enlarge)
 
 
 def render_inline(
     image: Tensor, inline: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Tensor, bool, dict[str, tuple[Tensor, Tensor]]]:
-    """The inline targets of an image ``3 h w``, by name, and the image cut to the box that one of them has.
+    """Render the inline targets of an image ``3 h w``, and crop it to the box that one of them may have.
 
     Args:
         image: the whole image.
-        inline: the targets' descriptors.
+        inline: the targets' descriptors, by name.
 
     Returns:
-        The image, whether it was cut, and each target's map with its mask.
+        The image, whether it was cropped, and each target's map with its mask.
 
     Raises:
-        ValueError: a target does not hold what it should.
+        ValueError: an invalid target.
     """
     crop = next((c for c in map(get_crop, inline.values()) if c is not None), None)
     image = image if crop is None else crop.apply(image)
@@ -123,14 +125,14 @@ def check_joints(how: Mapping[str, Any]) -> Tensor:
     """The joints of an inline target: ``17 3`` of ``points``, ``n 17 3`` of ``people``; x, y and v, float64.
 
     Raises:
-        ValueError: the numbers are no joints, or its box is none.
+        ValueError: invalid joints, or an invalid box.
     """
     get_crop(how)
     if "people" not in how:
         return _joints(how.get("points"), "'points'")
     people = how["people"]
     if not isinstance(people, list) or len(people) > MAX_PEOPLE:
-        raise ValueError(f"'people' is a list of at most {MAX_PEOPLE} persons")
+        raise ValueError(f"'people' must be a list of at most {MAX_PEOPLE} persons")
     nobody = torch.zeros(0, len(JOINTS), 3, dtype=torch.float64)
     return torch.stack([_joints(p, "each of 'people'") for p in people]) if people else nobody
 
@@ -138,19 +140,19 @@ def check_joints(how: Mapping[str, Any]) -> Tensor:
 def read_points(
     how: Mapping[str, Any], size: tuple[int, int], crop: Crop | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The map of an inline target, and its mask, which holds everywhere.
+    """The map of an inline target, and its mask, which is True everywhere.
 
     Args:
-        how: the target's descriptor with the row's own entries over it.
-        size: height and width of the image, cut or not.
-        crop: what the image was cut to.
+        how: the target's descriptor, updated with the row's entries.
+        size: height and width of the (cropped) image.
+        crop: the crop of the image, if any.
 
     Returns:
-        Of ``points``, heatmaps ``17 h w`` (`targets.TARGETS`); of ``people``, their skeletons ``3 h w``. A joint whose
-        whole peak is outside of the image is taken as not labelled.
+        For ``points``, heatmaps ``17 h w`` (`targets.TARGETS`); for ``people``, their skeletons ``3 h w``. A joint more
+        than three standard deviations outside the image counts as not labelled.
 
     Raises:
-        ValueError: the numbers are no joints.
+        ValueError: invalid joints.
     """
     found, everywhere = check_joints(how), torch.ones(1, *size, dtype=torch.bool)
     if "people" in how:
@@ -162,16 +164,16 @@ def read_points(
 
 
 def coco_result(found: Tensor, how: Mapping[str, Any], box_score: float = 1.0) -> dict[str, Any]:
-    """Heatmaps of one person as a line of COCO's results, to be scored by object keypoint similarity.
+    """Convert heatmaps of one person to an entry of COCO's results format.
 
     Args:
-        found: ``17 h w``, what was predicted for the image that `Folder` gave, at its size.
-        how: the target's descriptor (`Folder.descriptor`), with ``image_id``, and ``box`` where there is one.
-        box_score: how sure it is that there is a person; 1 for boxes that are true.
+        found: predicted heatmaps ``17 h w`` at the size of the image that `Folder` returned.
+        how: the target's descriptor (`Folder.descriptor`), with ``image_id``, and ``box`` if there is one.
+        box_score: detection score of the box; 1 for ground-truth boxes.
 
     Returns:
-        ``image_id``, ``category_id`` 1, 51 ``keypoints`` in pixels of the image, and the ``score``: that of the box
-        times the mean height of the surer peaks (`metrics.pose.rescore`).
+        ``image_id``, ``category_id`` 1, 51 ``keypoints`` in pixels of the image, and ``score``: the box score times the
+        mean of the peak heights above 0.2 (`metrics.pose.rescore`).
     """
     crop = get_crop({**how, "size": list(found.shape[-2:])})
     places = peaks(found).double()
@@ -194,21 +196,21 @@ def _to_pixels(found: Tensor, crop: Crop | None) -> Tensor:
 
 def _joints(points: Any, what: str) -> Tensor:
     if not isinstance(points, list) or len(points) != len(JOINTS) or not all(_numbers(p, 3) for p in points):
-        raise ValueError(f"{what} is {len(JOINTS)} times [x, y, v]")
+        raise ValueError(f"{what} must have {len(JOINTS)} entries [x, y, v]")
     return torch.tensor(points, dtype=torch.float64)
 
 
 def _numbers(values: Any, count: int) -> bool:
-    """Whether these are so many finite numbers."""
+    """Whether ``values`` are ``count`` finite numbers."""
     if not isinstance(values, list | tuple) or len(values) != count:
         return False
     return all(isinstance(v, int | float) and abs(v) < 1e9 for v in values)
 
 
 def _weights(edge: int, start: float, length: float, count: int) -> Tensor:
-    """``count edge``: what each of ``count`` pixels, cut from ``start`` on, takes of an axis of ``edge`` pixels.
+    """Interpolation matrix ``count edge`` from an axis of ``edge`` pixels to ``count`` pixels over ``length``.
 
-    A triangle as wide as a pixel of the larger of the two grids; what it takes beyond the axis is 0.
+    A triangle filter as wide as the larger pixel of the two grids; pixels outside the axis count as 0.
     """
     step = length / count
     at = start + (torch.arange(count, dtype=torch.float64) + 0.5) * step

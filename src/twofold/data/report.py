@@ -21,16 +21,15 @@ from twofold.sample import Sample
 from twofold.targets import target_spec
 from twofold.targets.direction import facing
 
-# The frames of `geometry.FRAMES` that a wrong 'frame' would be.
+# Signs of the axes in a frame that is mirrored in x or y.
 _MIRRORED = {"x": (-1.0, 1.0, 1.0), "y": (1.0, -1.0, 1.0)}
-# Quantiles that are kept of each sample.
+# Number of quantiles stored per sample.
 _LEVELS = 64
-# A depth beyond this, in metres, is no measurement of anything near: of what forgot its unit, most likely.
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `validate` found: `problems`, one line each, and per target its number, extent and quantiles."""
+    """Result of `validate`: `problems`, one line each, and per target the number of samples, range and quantiles."""
 
     root: str
     count: int
@@ -39,7 +38,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def __str__(self) -> str:
@@ -55,28 +54,30 @@ def validate(
     limit: int = 0,
     progress: Callable[[list[int]], Iterable[int]] = iter,
 ) -> Report:
-    """Reads every file of a folder and reports all that is wrong, instead of stopping at the first.
+    """Read every file of a folder and report all problems, instead of stopping at the first.
 
-    limit: if above 0, only so many samples, spread evenly over the manifest, are opened.
-    watch: is given the indices of what is opened and hands them back one by one: for a progress bar.
+    limit: maximal number of samples that are opened, spread evenly over the manifest; 0 for all.
+    progress: wraps the list of indices in an iterable, for a progress bar.
 
-    Beyond what reading checks (files there, whole, of one size and with the bits their codec says, ids unique):
-    the count of the header, that each target has a valid pixel, that stored normals have length 1 (within 0.02)
-    and face the camera on 90 % of their pixels (or else the frame is wrong), that no mirrored frame would let
-    nearly all normals face it, and more than do (floors and side walls tell), that depths are metres, shares
-    within [0, 1] and ids whole, not negative and of the header's classes, that not every mask of the folder is empty or
-    full (of shares and ids alike), that annotations of people have ids from 1 on (evaluation
-    takes 0 for "none"), and that no row waits to be merged.
+    Reading checks that files exist, are complete, of one size and have the bits of their codec, and that ids are
+    unique. In addition this checks that
+
+    - the header's count is correct and no row waits to be merged;
+    - each target has a valid pixel, depths are in metres, shares in [0, 1], and ids are those of the header's classes;
+    - stored normals have length 1 (within 0.02) and face the camera on 90 % of their pixels, and not clearly more of
+      them would in a mirrored frame: otherwise the frame is wrong;
+    - masks, shares and ids are not constant over the whole folder;
+    - annotation ids of people start at 1 (COCO's evaluation uses 0 for "unmatched").
     """
     try:
         folder = Folder(root)
         waiting = len(read_pending(folder.root))
     except FolderError as error:
         return Report(str(root), 0, (str(error),), {})
-    problems = [f"{waiting} rows wait to be merged; finish the writer"] if waiting else []
+    problems = [f"{waiting} rows are not merged; run the writer again to finish"] if waiting else []
     count = folder.header.get("count")
     if count not in (None, len(folder)):
-        problems.append(f"the header counts {count} samples, the manifest has {len(folder)}")
+        problems.append(f"the header has the count {count}, the manifest {len(folder)} samples")
     facts: dict[str, list[dict[str, float]]] = {}
     spreads: dict[str, list[Tensor]] = {}
     facing_counts: list[Tensor] = []
@@ -112,7 +113,7 @@ def _extent(target: Tensor, valid: Tensor) -> dict[str, float]:
 
 
 def _quantiles(target: Tensor, valid: Tensor) -> Tensor:
-    """`_LEVELS` quantiles of the valid values of one sample, float32; none without a valid value."""
+    """`_LEVELS` quantiles of the valid values of one sample, float32; empty without a valid value."""
     values = target[valid.expand_as(target)].float().sort().values
     if not values.numel():
         return values
@@ -121,9 +122,9 @@ def _quantiles(target: Tensor, valid: Tensor) -> Tensor:
 
 
 def _merge(extents: list[dict[str, float]], spreads: list[Tensor]) -> dict[str, float]:
-    """The extents of many samples as one, with their number; `valid` is the mean share of valid pixels.
+    """Merge the value ranges of many samples; `valid` is the mean share of valid pixels.
 
-    `p2`, `median` and `p98` are quantiles over all samples, each of one weight.
+    `p2`, `median` and `p98` are quantiles over all samples with equal weight.
     """
     table = torch.tensor([list(e.values()) for e in extents], dtype=torch.float64)
     known = table[~table[:, 1].isnan()]
@@ -136,21 +137,21 @@ def _merge(extents: list[dict[str, float]], spreads: list[Tensor]) -> dict[str, 
 
 
 def _wrong_annotations(row: Row) -> list[str]:
-    """What is wrong about the ids of people in a row."""
+    """Problems of the annotation ids of people in a row."""
     ids = [(name, how.get("ann_id")) for name, how in (row.get("targets") or {}).items()]
     wrong = [(name, id) for name, id in ids if id is not None and (not isinstance(id, int) or id < 1)]
-    return [f"{name} has the annotation id {id!r}; ids begin at 1, 0 would never match" for name, id in wrong]
+    return [f"{name} has the annotation id {id!r}; ids start at 1, 0 would never match" for name, id in wrong]
 
 
 def _check_target(folder: Folder, row: Row, name: str, sample: Sample) -> list[str]:
-    """What is odd about one target of a sample that could be read."""
+    """Problems of one target of a sample that could be read."""
     target, valid = sample.targets[name], sample.valid[name]
     if is_inline(row["targets"][name]):
         return []
     path = folder.files / row["targets"][name]["path"]
     if not bool(valid.any()):
         far = float(target.isinf().float().mean())
-        stated = f": {far:.0%} are infinite (sky), the rest is unknown" if far else ""
+        stated = f": {far:.0%} are infinite (sky), the rest is invalid" if far else ""
         return [f"{name} has no valid pixel{stated} ({path})"]
     spec = target_spec(name)
     if spec.is_direction:
@@ -177,7 +178,7 @@ def _check_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
         problems.append(
             f"normals have lengths from {float(length.min()):.3g} to {float(length.max()):.3g}, not 1"
         )
-    # Without a camera, the kinder of two guesses: a long lens, and a common one.
+    # Without a camera, the better of two assumptions: orthographic, and a common focal length.
     views = [sample.camera] if isinstance(sample.camera, Camera) else [None, _assumed_camera(sample)]
     toward = max(float(facing(target, view)[valid].float().mean()) for view in views)
     if toward <= 0.9:
@@ -188,7 +189,7 @@ def _check_normals(folder: Folder, row: Row, sample: Sample) -> list[str]:
 
 
 def _assumed_camera(sample: Sample) -> Camera:
-    """The sample's camera, or, to tell left from right and up from down, a common one."""
+    """The sample's camera, or one with a common focal length."""
     if isinstance(sample.camera, Camera):
         return sample.camera
     height, width = sample.image.shape[-2:]
@@ -196,7 +197,7 @@ def _assumed_camera(sample: Sample) -> Camera:
 
 
 def _facing_counts(sample: Sample) -> Tensor:
-    """Of a sample's normals: how many are valid, face the camera, would if x, if y pointed the other way."""
+    """Numbers of a sample's normals that are valid, face the camera, and would with x or with y negated."""
     normals, valid = sample.targets["normals"], sample.valid["normals"]
     camera = _assumed_camera(sample)
     counts = [valid.sum(), (facing(normals, camera) & valid).sum()]
@@ -207,13 +208,13 @@ def _facing_counts(sample: Sample) -> Tensor:
 
 
 def _check_frame(facing_counts: list[Tensor]) -> list[str]:
-    """What is odd about the frame of all normals together."""
+    """Problems of the frame, from all normals together."""
     if not facing_counts:
         return []
     valid, now, *others = torch.stack(facing_counts).sum(0).tolist()
     found = []
     for axis, count in zip(_MIRRORED, others, strict=True):
-        # Nearly all, because an assumed camera is not the real one: of a long lens neither fits.
+        # Nearly all, because the assumed camera may differ from the real one.
         if count > 0.95 * valid and count - now > 0.02 * valid:
             found.append(
                 f"{now / valid:.1%} of all normals face the camera, {count / valid:.1%} would if {axis} pointed the "

@@ -1,4 +1,4 @@
-"""Which samples of a folder are used where not all are: the same ones in training and in creation."""
+"""Selection of a subset of a folder's samples, the same in training and in data generation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def select_indices(
     """Indices of the samples that are used, in ascending order.
 
     Args:
-        total: samples that there are.
-        count: how many are used; 0 is all, or ``fraction`` of them.
-        fraction: of the samples, in (0, 1]; rounded to a number of samples, at least one.
-        selection: ``even``: at equal distances from the first; ``random``: without replacement by ``seed``, so that a
-            smaller number of one seed is a part of a larger one.
-        seed: of a random selection.
+        total: number of samples in the folder.
+        count: number of samples to use; 0 for ``fraction`` of them.
+        fraction: fraction of the samples to use, in (0, 1]; at least one sample.
+        selection: ``even``: evenly spaced from the first; ``random``: without replacement. For one seed a smaller
+            random selection is a subset of a larger one.
+        seed: seed of a random selection.
     """
     used = count or max(1, round(Fraction(str(fraction)) * total))
     if used >= total:

@@ -1,4 +1,4 @@
-"""An image of samples with their targets in colour, for visual inspection."""
+"""Contact sheets of samples and their targets, for visual inspection."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ EDGE = 224
 
 
 def draw_sample_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tensor:
-    """`count` samples spread evenly over the folder, a row each: the image, then its targets. 3 H W in [0, 1].
+    """`count` samples spread evenly over the folder, one row each: the image, then its targets. 3 H W in [0, 1].
 
-    Each cell is titled with the minimum and maximum of its valid values; unknown pixels are grey. `edge` is the longest
-    edge of an image in pixels. Samples that cannot be read are left out (`validate` reports them). ValueError when none
+    The title of a cell has the minimum and maximum of its valid values; invalid pixels are grey. `edge` is the longest
+    edge of an image in pixels. Samples that cannot be read are skipped (`validate` reports them). ValueError when none
     can be read.
     """
     samples = _readable(folder, count)
@@ -41,12 +41,12 @@ def draw_sample_sheet(folder: Folder, count: int = 8, edge: int = EDGE) -> Tenso
 
 
 def target_image(name: str, sample: Sample) -> Tensor:
-    """One target of a sample in colours, 3 h w in [0, 1]."""
+    """Preview image of one target of a sample, 3 h w in [0, 1]."""
     return target_spec(name).color(sample.targets[name].float(), sample.valid[name], sample.image)
 
 
 def _readable(folder: Folder, count: int) -> list[Sample]:
-    """Up to `count` samples, spread over the folder; the next one where one cannot be read."""
+    """Up to `count` samples, spread over the folder; an unreadable sample is replaced by the next one."""
     found: list[Sample] = []
     tried: set[int] = set()
     for k in range(min(count, len(folder))):
@@ -61,7 +61,7 @@ def _readable(folder: Folder, count: int) -> list[Sample]:
                 continue
             break
     if not found:
-        raise ValueError(f"{folder.root} has no sample that can be read, so there is nothing to show")
+        raise ValueError(f"{folder.root} has no readable sample; run 'twofold data validate' to see why")
     return found
 
 
@@ -72,13 +72,13 @@ def _size(image: Tensor, edge: int) -> tuple[int, int]:
 
 
 def _fit(image: Tensor, size: tuple[int, int], smooth: bool = True) -> Tensor:
-    """Brought to a size, larger ones averaged and smaller ones with their pixels to be seen."""
+    """Resize to a size: downscaling with antialiasing, upscaling by the nearest pixel."""
     grows = size[0] > image.shape[-2]
     return resize_nearest(image, size) if grows or not smooth else resize(image, size)
 
 
 def _short(id: str, width: int) -> str:
-    """The end of an id, which tells samples apart, as long as a title of `width` pixels may be."""
+    """The end of an id, as long as fits into a title of `width` pixels."""
     most = max(8, width // 8)
     return id if len(id) <= most else f"…{id[1 - most :]}"
 
@@ -88,6 +88,6 @@ def _span(name: str, sample: Sample) -> str:
     if not target_spec(name).has_range:
         return f"{float(valid.float().mean()):.0%}"
     if not bool(valid.any()):
-        return "nowhere known"
+        return "no valid pixel"
     values = target[valid.expand_as(target)]
     return f"{float(values.min()):.3g} to {float(values.max()):.3g}"

@@ -1,7 +1,7 @@
-"""Tables of the Hugging Face kind on disk: which files hold a split, and their rows, a few at a time.
+"""Reading of Hugging Face datasets: the files of a split, and their rows in small batches.
 
-`datasets` saves Arrow streams beside a `state.json`; Parquet files have their split in their names. Only the requested
-columns are read, as they are stored. Needs the extra `data` (pyarrow).
+`datasets` saves Arrow streams beside a `state.json`; Parquet files have the split in their names. Only the requested
+columns are read. Needs the extra `data` (pyarrow).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def _arrow(module: str) -> Any:
 
 
 def iter_rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The named columns of each row of the files, in order, a few rows at a time."""
+    """Yield the columns ``names`` of each row of the files, in order."""
     for path in files:
         try:
             for batch in _batches(path, names):
@@ -32,7 +32,7 @@ def iter_rows(files: Sequence[Path], names: Sequence[str]) -> Iterator[dict[str,
                     yield {name: batch.column(name)[index].as_py() for name in names}
         except (_arrow("pyarrow").ArrowInvalid, OSError) as error:
             detail = " ".join(str(error).split())[:120]
-            raise FolderError(f"{path} is damaged or cut short ({detail}); fetch it again") from None
+            raise FolderError(f"{path} is damaged or truncated ({detail}); download it again") from None
 
 
 def _batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
@@ -64,14 +64,14 @@ def split_files(source: str | os.PathLike[str], split: str, revision: str) -> li
     if not path.exists() and str(source).count("/") == 1 and not str(source).startswith("."):
         path = _fetch(str(source), split, revision)
     if not path.is_dir():
-        raise FolderError(f"{source} does not exist; give a folder, a Parquet file, or owner/name on the hub")
+        raise FolderError(f"{source} does not exist; pass a folder, a Parquet file, or owner/name on the hub")
     if (path / "dataset_dict.json").is_file():
         path = path / _resolve_split(_json(path / "dataset_dict.json").get("splits", []), split, path)
     if (path / "state.json").is_file():
         return _saved_files(path)
     found = sorted(path.rglob("*.parquet"))
     if not found:
-        raise FolderError(f"{path} holds neither a saved data set (state.json) nor Parquet files")
+        raise FolderError(f"{path} holds neither a saved dataset (state.json) nor Parquet files")
     by_split: dict[str, list[Path]] = {}
     for file in found:
         by_split.setdefault(_split_of(file.relative_to(path)), []).append(file)
@@ -89,23 +89,23 @@ def _resolve_split(splits: Sequence[str], split: str, path: Path) -> str:
         return split
     if split or len(splits) != 1:
         problem = f"no split {split!r}" if split else "several splits"
-        raise FolderError(f"{path} has {problem}; say one of {', '.join(splits)}")
+        raise FolderError(f"{path} has {problem}; pass one of {', '.join(splits)}")
     return splits[0]
 
 
 def _saved_files(path: Path) -> list[Path]:
-    """The Arrow files of what `save_to_disk` wrote."""
+    """The Arrow files that `save_to_disk` wrote."""
     state = _json(path / "state.json")
     if state.get("_indices_files"):
         raise FolderError(
-            f"{path} is a selection of another data set; call flatten_indices() and save it again"
+            f"{path} is a selection of another dataset; call flatten_indices() and save it again"
         )
     files = [path / str(entry.get("filename", "")) for entry in state.get("_data_files", [])]
     for file in files:
         if file.parent != path or not file.is_file():
-            raise FolderError(f"{file} does not exist; save the data set again")
+            raise FolderError(f"{file} does not exist; save the dataset again")
     if not files:
-        raise FolderError(f"{path / 'state.json'} names no files; save the data set again")
+        raise FolderError(f"{path / 'state.json'} lists no files; save the dataset again")
     return files
 
 
@@ -113,11 +113,11 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return parse_object(path.read_bytes(), str(path))
     except FormatError as error:
-        raise FolderError(f"{error}; save the data set again") from None
+        raise FolderError(f"{error}; save the dataset again") from None
 
 
 def _fetch(name: str, split: str, revision: str) -> Path:
-    """The Parquet files of a data set of the hub, of one split if it is given, from the cache or the network."""
+    """The Parquet files of a hub dataset (of one split, if given), from the cache or by download."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -127,7 +127,7 @@ def _fetch(name: str, split: str, revision: str) -> Path:
         )
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         detail = " ".join(str(error).split())[:160]
-        raise FolderError(f"{name} is no folder here, and could not be fetched: {detail}") from None
+        raise FolderError(f"{name} is not a local folder, and could not be downloaded: {detail}") from None
     if not any(Path(found).rglob("*.parquet")):
         raise FolderError(
             f"{name} has no Parquet files of {split or 'any split'}; try --revision refs/convert/parquet"

@@ -1,4 +1,4 @@
-"""Writing a data folder so that a killed process costs at most the sample it was writing."""
+"""Writing of data folders; a killed process loses at most the sample it was writing."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ from twofold.image.memory import check_range
 from twofold.io import OutputFolder, UnsafeNameError, check_name, check_own_folder, safe_output_path
 from twofold.sample import Provenance, Sample
 
-# Names that every file system and every shell takes as they are.
+# Names that need no escaping in any file system or shell.
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 
 
 class FolderWriter:
-    """Adds samples to a folder, new or begun earlier. Many processes may write different ids at once.
+    """Adds samples to a new or existing folder. Several processes may write different ids at the same time.
 
-    Every file appears whole or not at all, and a sample's row comes last: what has a row is complete. Rows
-    wait in `.rows` until one process calls `finish`, after the others are done.
+    Files are written atomically and a sample's row last, so a sample with a row is complete. Rows are stored in `.rows`
+    until one process calls `finish`, after the others are done.
     """
 
     def __init__(
@@ -47,14 +47,13 @@ class FolderWriter:
         header: Mapping[str, Any],
         codecs: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        """Opens or makes the folder.
+        """Open or create the folder.
 
-        header: the content of `dataset.json` (JSON values). `header["targets"]` names the targets, each with
-            its descriptor or {} for the default of `codecs.DEFAULT_CODECS`; without it, those five.
-        codecs: descriptors by target name, over those of the header.
+        header: the content of `dataset.json` (JSON values). `header["targets"]` has a descriptor for each target, or {}
+            for that of `codecs.DEFAULT_CODECS`; without the entry, all of those.
+        codecs: descriptors by target name, which override those of the header.
 
-        FolderError when the folder exists with another header (one folder, one way of being made), or with other files
-        and without one.
+        FolderError when the folder exists with another header, or with other files and without one.
         """
         self.root = Path(root)
         self.header = _complete(header, codecs or {})
@@ -82,19 +81,19 @@ class FolderWriter:
         return self.root / PENDING / f"{id}.json"
 
     def has(self, id: str) -> bool:
-        """Whether the sample `id` is there, complete."""
+        """Whether the sample `id` has been written."""
         return id in self._merged or self._pending(id).is_file()
 
     def write(self, sample: Sample, inline: Mapping[str, Mapping[str, Any]] | None = None) -> Row:
-        """Stores one sample (not a batch) and gives its row.
+        """Write one sample (not a batch) and return its row.
 
-        inline: targets that the row holds as numbers, by name (see `points`): joints of the whole image.
+        inline: inline targets by name (see `points`): joints of the whole image.
 
         The image is in [0, 1]; uint8 is divided by 255.
 
-        FolderError when its id is taken or not a plain name, a target was not named in the header, or the image is in
-        another range; ValueError when a value is not in its target's unit or does not fit its codec, or joints are
-        none, or a link leads out of the folder; OSError when the folder was deleted or replaced since it was opened.
+        FolderError when the id exists or has invalid characters, a target is not in the header, or the image has
+        another range; ValueError when a value is not in its target's unit or does not fit its codec, joints are
+        invalid, or a link leads out of the folder; OSError when the folder was deleted or replaced since it was opened.
         """
         self._output.check()
         inline = dict(inline or {})
@@ -117,21 +116,23 @@ class FolderWriter:
         return row
 
     def _describe(self, sample: Sample, inline: Mapping[str, Mapping[str, Any]]) -> tuple[str, Row]:
-        """The id and the row, still without targets; everything about them is checked."""
+        """Check a sample, and return its id and its row without targets."""
         id, camera, origin = sample.id, sample.camera, sample.origin
         if not isinstance(id, str) or not isinstance(origin, Provenance) or isinstance(camera, tuple):
             raise FolderError(f"{self.root} takes one sample at a time, not a batch")
         if not _ID.fullmatch(id) or len(id) > 200:
             raise FolderError(f"{id!r} cannot be an id: use letters, digits, '.', '_', '-' and '/'")
         if self.has(id):
-            raise FolderError(f"{self.root} already has {id!r}; ask `has` before writing, or use another id")
+            raise FolderError(
+                f"{self.root} already has {id!r}; check `has` before writing, or use another id"
+            )
         for name, how in inline.items():
             if name in sample.targets:
-                raise FolderError(f"{id} has {name} as a map and as numbers; give one of them")
+                raise FolderError(f"{id} has {name} as a map and as numbers; pass one of them")
             check_joints({**self.header["targets"].get(name, {}), **how})
         unknown = {*sample.targets, *inline} - set(self.header["targets"])
         if unknown:
-            raise FolderError(f"{id} has targets that the header does not name: {', '.join(sorted(unknown))}")
+            raise FolderError(f"{id} has targets that are not in the header: {', '.join(sorted(unknown))}")
         size = list(sample.image.shape[-2:])
         if camera is not None and [camera.height, camera.width] != size:
             raise FolderError(
@@ -152,10 +153,10 @@ class FolderWriter:
         }
 
     def finish(self) -> int:
-        """Merges all rows, sorted by id, into `metadata.jsonl`, writes the count into the header, and returns it.
+        """Merge all rows, sorted by id, into `metadata.jsonl`, write the count into the header, and return it.
 
-        May be called again after more samples; a kill in between loses nothing. OSError when the folder was deleted or
-        replaced since it was opened.
+        May be called again after more samples; a kill loses nothing. OSError when the folder was deleted or replaced
+        since it was opened.
         """
         self._output.check()
         pending = read_pending(self.root)
@@ -167,14 +168,14 @@ class FolderWriter:
         for path in pending:
             path.unlink(missing_ok=True)
         with suppress(OSError):
-            # Only when empty: another writer may have begun.
+            # Only when empty: another writer may have started.
             (self.root / PENDING).rmdir()
         self._merged = set(rows)
         return len(rows)
 
 
 def _complete(header: Mapping[str, Any], codecs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The header with its schema and full descriptors, as it will be read back from JSON."""
+    """The header with its schema and complete descriptors, as read back from JSON."""
     named = header.get("targets", DEFAULT_CODECS)
     targets = {
         name: {**DEFAULT_CODECS.get(name, {}), **named[name], **codecs.get(name, {})} for name in named

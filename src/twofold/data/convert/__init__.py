@@ -1,4 +1,4 @@
-"""Converters of public data sets to data folders: one file and one line here for each."""
+"""Converters of public data sets to data folders, one file each, registered here."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ CONVERTERS: dict[str, Converter] = {
 
 
 def get_converter(name: str) -> Converter:
-    """The converter of that name, or the user's own as ``package.module:NAME``, whose module is imported.
+    """The converter of a name, or a user-defined one as ``package.module:NAME``, whose module is imported.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no such converter.
     """
     if names_code(name):
         found = find_object(name, "converter", trusted=True, remedy="")

@@ -1,6 +1,6 @@
 """Composition-1k (Xu et al. 2017, Deep Image Matting): foregrounds composited as by its authors.
 
-The foregrounds may not be passed on, and the backgrounds are COCO and PASCAL VOC, so everyone composes their own.
+The foregrounds may not be redistributed and the backgrounds are COCO and PASCAL VOC, so the composites are made here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from twofold.data.targets import read_label
 from twofold.image import read_image
 from twofold.sample import Provenance, Sample
 
-# The folder of each split, its lists' first word, and how many backgrounds every foreground gets.
+# Split -> folder, prefix of its lists, and number of backgrounds per foreground.
 _SPLITS = {"train": ("Training_set", "training", 100), "test": ("Test_set", "test", 20)}
 _CUTS = ("Adobe-licensed images", "Other")
 
@@ -58,9 +58,9 @@ def samples(root: Path, split: str) -> Iterator[Sample]:
 
 
 def composite(front: Tensor, behind: Tensor, matte: Tensor) -> Tensor:
-    """The foreground laid over a background, 3 h w in [0, 1]: in sRGB, cut to 8 bits, as the authors' script does.
+    """Composite foreground over background, 3 h w in [0, 1]: in sRGB, truncated to 8 bits, like the authors' script.
 
-    A smaller background is first enlarged until it covers the foreground; its upper left corner is used.
+    A smaller background is first enlarged to cover the foreground; its upper left corner is used.
     """
     height, width = front.shape[-2:]
     ratio = max(height / behind.shape[-2], width / behind.shape[-1])
@@ -70,12 +70,12 @@ def composite(front: Tensor, behind: Tensor, matte: Tensor) -> Tensor:
         larger = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
         behind = torch.from_numpy(larger.transpose(2, 0, 1).astype(np.float32)) / 255
     mixed = matte * front + (1 - matte) * behind[:, :height, :width]
-    # A hundredth of a level, because 8-bit colours are not exact as fractions.
+    # Add a hundredth of a level against rounding errors of level / 255.
     return (mixed * 255 + 0.01).floor() / 255
 
 
 def _read_foreground(base: Path, stem: str) -> tuple[Tensor, Tensor]:
-    """A foreground 3 h w and its matte 1 h w, in whichever of the two folders it is."""
+    """A foreground 3 h w and its matte 1 h w from one of the two folders."""
     for kind in _CUTS:
         if (base / kind / "fg").is_dir() and stem in (cuts := by_stem(base / kind / "fg")):
             front = read_image(cuts[stem])
@@ -88,7 +88,7 @@ def _read_foreground(base: Path, stem: str) -> tuple[Tensor, Tensor]:
 
 
 def _safe_id(stem: str) -> str:
-    """The name with what an id may not hold replaced."""
+    """The name with characters that an id may not contain replaced by '-'."""
     return (
         "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem).lstrip("._-") or "x"
     )

@@ -1,8 +1,8 @@
-"""Converters: they write the manifest of a data folder for a public data set, and leave its files in place.
+"""Converters write the manifest of a data folder for a public data set, without moving its files.
 
-A converter knows the folders, encodings, lists and pitfalls of one data set and yields a row for each image, with the
-paths of its targets. `convert` turns that into a data folder of two small files, whose header's `root` is the
-native tree. Nothing is downloaded, copied or changed.
+A converter implements the folders, encodings, lists and pitfalls of one data set and yields a row for each image, with
+the paths of its targets. `convert` writes a data folder of two small files, whose header's `root` is the original
+folder. Nothing is downloaded, copied or changed.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from twofold.sample import Sample
 
 @dataclass(frozen=True)
 class Converter:
-    """How one public data set, as people have it on disk, becomes a data folder.
+    """Conversion of one public data set, in one layout on disk, to a data folder.
 
-    name     of the command line: "hypersim", "nyuv2-marigold"
-    title    the data set's own name and what this layout of it is
-    licence  as far as it is known; stated when it was not verified
-    access   how a person gets the files: a page, a form, an e-mail
-    splits   the names that `rows` takes
-    targets  a descriptor (see `data.codecs`) for each target name; a row's own entries override it
-    rows     (native root, split) -> rows, with paths relative to that root; raises FolderError naming the
-             file for a tree that is not what it should be
-    samples  in place of `rows`, for data that no descriptor can read where they lie (fore- and background to
-             be laid over each other): (native root, split) -> samples, which are written as files of `out`
-    notes    pitfalls that a user should know
+    name     name on the command line: "hypersim", "nyuv2-marigold"
+    title    name of the data set and of this layout
+    licence  licence, marked if it was not verified
+    access   how to get the files: a page, a form, an e-mail
+    splits   splits that `rows` supports
+    targets  a descriptor (see `data.codecs`) for each target name; a row's entries override it
+    rows     (root, split) -> rows, with paths relative to that root; raises FolderError with the file for an
+             unexpected tree
+    samples  instead of `rows`, for data that have to be computed (foregrounds composited over backgrounds):
+             (root, split) -> samples, which are written to `out`
+    notes    pitfalls for users
     header   more entries of `dataset.json`: classes, palette, protocol, image (the images' descriptor)
-    version  increments when the rows or descriptors change, to recognise older folders
+    version  incremented when the rows or descriptors change
     """
 
     name: str
@@ -65,7 +65,7 @@ class Converter:
 
     def __post_init__(self) -> None:
         if (self.rows is None) == (self.samples is None):
-            raise ValueError(f"the converter {self.name!r} must give either rows or samples")
+            raise ValueError(f"the converter {self.name!r} must define either rows or samples")
 
 
 def convert(
@@ -75,19 +75,19 @@ def convert(
     out: str | os.PathLike[str],
     limit: int = 0,
 ) -> Path:
-    """Makes `out` a data folder of one split of the native tree `source`, and gives its path.
+    """Write a data folder `out` for one split of the data set in `source`, and return its path.
 
-    `limit` > 0 takes the first so many. Every file that a row names is looked for, none is opened. The same
-    call again renews the folder; one that something else made is refused. FolderError, naming the file, for a
-    tree that is not what the converter knows, an unknown split, no images, or an `out` within `source`.
+    `limit` > 0 converts only the first images. Files of the rows must exist, but are not opened. The same call again
+    rewrites the folder; other data folders are not overwritten. FolderError, with the file, for an unexpected tree, an
+    unknown split, no images, or an `out` within `source`.
     """
     root, target = Path(os.path.realpath(source)), Path(os.path.realpath(out))
     if not root.is_dir():
-        raise FolderError(f"{source} is not a folder; give the one that holds {converter.title}")
+        raise FolderError(f"{source} is not a folder; pass the one that holds {converter.title}")
     if split not in converter.splits:
         raise FolderError(f"{converter.name} has no split {split!r}; it has {', '.join(converter.splits)}")
     if target == root or root in target.parents:
-        raise FolderError(f"{out} lies within {source}, which stays as it is; choose a folder elsewhere")
+        raise FolderError(f"{out} lies within {source}, which is not changed; choose a folder elsewhere")
     header = _header(converter, root, split)
     files_root(target, header)
     _check_overwrite(target, header)
@@ -119,25 +119,25 @@ def _header(converter: Converter, root: Path, split: str) -> Row:
 
 
 def _check_overwrite(out: Path, header: Row) -> None:
-    """FolderError when `out` holds a data folder that this converter did not make of this tree and split."""
+    """FolderError when `out` is a data folder of another converter, tree or split."""
     found = read_header(out) if (out / HEADER).exists() else {}
     if not found and not any((out / name).exists() for name in MANIFESTS):
         return
     mine = ("name", "split", "root", "source")
     if "converter" not in found or any(found.get(k) != header.get(k) for k in mine):
         what = f"of {found.get('name')!r}, {found.get('split')!r}" if found else "without a header"
-        raise FolderError(f"{out} already is a data folder ({what}); choose another")
+        raise FolderError(f"{out} is another data folder ({what}); choose a new one")
 
 
 def _checked_rows(converter: Converter, root: Path, split: str, limit: int) -> list[Row]:
-    """The rows, each checked like one read from a manifest, with its files looked for."""
+    """The rows, checked like those of a manifest; their files must exist."""
     assert converter.rows is not None
     rows: dict[str, Row] = {}
     for row in islice(converter.rows(root, split), limit if limit > 0 else None):
         where = f"{converter.name}, {split}, {row.get('id')!r}"
         row = check_row(row, where)
         if row["id"] in rows:
-            raise FolderError(f"{where} comes twice; is {root} two trees in one?")
+            raise FolderError(f"{where} occurs twice; does {root} hold two copies of the data set?")
         for path in row_paths(row):
             resolve_path(root, path, where)
         rows[row["id"]] = row

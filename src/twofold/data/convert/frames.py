@@ -1,4 +1,4 @@
-"""Stored normals, and their frame, found from the data where no publication documents it."""
+"""Reading of stored normals, and detection of their frame from the data where it is not documented."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from twofold.image.raster_format import raster_format
 
 
 def read_normals(path: Path) -> tuple[Tensor, int]:
-    """Normals ``3 h w`` of an image, whose full scale stands for -1 to 1, or of an array; and the bits of a sample.
+    """Normals ``3 h w`` of an image (full scale is -1 to 1) or an array, and the bits per sample.
 
-    The bits are 8 or 16 as the file has them, 0 for arrays of floats.
+    The bits are 8 or 16, or 0 for arrays of floats.
 
     Raises:
-        FolderError: the file has not 3 channels, or samples of other bits.
+        FolderError: the file does not have 3 channels, or has other bits.
     """
     stored = read_map(path)
     if stored.shape[0] != 3:
         raise FolderError(f"{path} has {stored.shape[0]} channels; normals have 3")
     bits = raster_format(path, np.empty(0, np.float32)).bits
     if bits not in (0, 8, 16):
-        raise FolderError(f"{path} has {bits} bits a sample; normals have 8 or 16, or are floats")
+        raise FolderError(f"{path} has {bits} bits per sample; normals have 8 or 16, or are floats")
     return stored / (2**bits - 1) * 2 - 1 if bits else stored, bits
 
 
@@ -41,9 +41,9 @@ def frame_from_agreements(agreements: Sequence[Tensor], least: float, where: str
     """The frame whose axes have the signs of three agreements.
 
     Args:
-        agreements: how well x, y and z agree with RUB, in [-1, 1]; NaN counts as 0.
-        least: each must reach this in absolute value.
-        where: the files, for the error.
+        agreements: agreement of x, y and z with RUB, in [-1, 1]; NaN counts as 0.
+        least: minimal absolute value of each.
+        where: the files, for the message.
 
     Raises:
         FolderError: an agreement is below ``least``, or no frame has these signs.
@@ -54,7 +54,7 @@ def frame_from_agreements(agreements: Sequence[Tensor], least: float, where: str
     if frame is None or min(map(abs, values)) < least:
         found = ", ".join(f"{axis} {value:+.2f}" for axis, value in zip("xyz", values, strict=True))
         raise FolderError(
-            f"{where}: the frame of the normals is not clear (agreement {found}; 1 is the most); write the rows with a "
-            "'frame' of their own"
+            f"{where}: the frame of the normals is not clear (agreement {found}; at most 1); write rows with a "
+            "'frame' entry"
         )
     return frame

@@ -1,4 +1,4 @@
-"""What most native trees share: images in one folder, targets of the same name in others, lists of names."""
+"""Helpers for common layouts: images in one folder, targets of the same name in others, lists of names."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def first_folder(root: Path, *choices: str) -> Path:
-    """The first of the folders `choices` that is below `root`; FolderError naming them when none is."""
+    """The first existing folder of `choices` below `root`; FolderError when there is none."""
     found = next((root / choice for choice in choices if (root / choice).is_dir()), None)
     if found is None:
-        raise FolderError(f"{root} has no folder {' or '.join(choices)}; give the folder that holds it")
+        raise FolderError(f"{root} has no folder {' or '.join(choices)}; pass the folder that holds it")
     return found
 
 
 def by_stem(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str, Path]:
-    """The files of `folder` by their names without suffix, sorted; hidden files and other kinds are left out.
+    """The files of `folder` with these suffixes by stem, sorted, without hidden files.
 
-    FolderError when the folder is missing, or two files have one stem: which of them is meant is not known.
+    FolderError when the folder is missing, or two files have the same stem.
     """
     if not folder.is_dir():
         raise FolderError(f"{folder} does not exist; unpack the whole data set, or check the path")
@@ -40,7 +40,7 @@ def by_stem(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> dict[str,
 def pair_by_stem(
     image_dir: Path, targets: Path, suffixes: Iterable[str] = (".png",)
 ) -> list[tuple[str, Path, Path]]:
-    """(stem, image, target) of two folders, by stem, never by order; FolderError for one without the other."""
+    """(stem, image, target) of two folders, paired by stem; FolderError for a file without its partner."""
     images, maps = by_stem(image_dir), by_stem(targets, suffixes)
     for stem in images:
         if stem not in maps:
@@ -52,7 +52,7 @@ def pair_by_stem(
 
 
 def read_names(path: Path) -> list[str]:
-    """The lines of a list of names, spaces within them kept; FolderError when it is missing or names nothing."""
+    """The lines of a list of names, which may contain spaces; FolderError when it is missing or empty."""
     if not path.is_file():
         raise FolderError(f"{path} does not exist; it is the list of the split")
     found = [line.rstrip("\r") for line in path.read_text(encoding="utf-8").split("\n")]
@@ -63,7 +63,7 @@ def read_names(path: Path) -> list[str]:
 
 
 def first_file(folder: Path, stem: str, suffixes: Iterable[str]) -> Path:
-    """The file `stem` of `folder` with the first of the suffixes that is there; FolderError when none is."""
+    """The first existing file `stem` + suffix in `folder`; FolderError when there is none."""
     tried = [folder / f"{stem}{suffix}" for suffix in suffixes]
     found = next((path for path in tried if path.is_file()), None)
     if found is None:

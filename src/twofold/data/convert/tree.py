@@ -1,4 +1,4 @@
-"""The native files of a data set: a folder or the tar it was published in; and its lists and tables."""
+"""Files of a data set in a folder or in the tar it was published in, and its lists and tables."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from twofold.image.stored import MEMBER, find_stored, members
 
 
 class Tree:
-    """The files of a native tree, by names relative to its root.
+    """The files of a data set, by names relative to its root.
 
-    tar: where the root holds this file, and not the folder `unless`, the tree is read within it.
+    tar: if the root holds this file, and not the folder `unless`, files are read from it.
     """
 
     def __init__(self, root: Path, tar: str = "", unless: str = "") -> None:
@@ -30,7 +30,7 @@ class Tree:
         self._known = frozenset(self._names or ())
 
     def match(self, pattern: str) -> list[str]:
-        """The names that fit a pattern of `*` within one step, sorted; hidden ones are left out."""
+        """The names that match a pattern, where `*` does not match "/", sorted, without hidden files."""
         if self._names is None:
             found = [p for p in self.root.glob(pattern) if p.is_file() and not p.name.startswith(".")]
             return sorted(p.relative_to(self.root).as_posix() for p in found)
@@ -60,10 +60,10 @@ class Tree:
 
 
 def read_list(root: Path, names: Sequence[str], columns: int) -> list[list[str | None]] | None:
-    """The lines of the first of the list files `names` that lies in `root`, split at spaces; None without one.
+    """The lines of the first existing list file of `names` in `root`, split at spaces; None if there is none.
 
-    "None" in a list, for what does not exist, becomes None. FolderError for a line of another number of columns
-    (paths cannot contain spaces in such lists), and for an empty list.
+    The entry "None" (a missing file) becomes None. FolderError for a line with another number of columns (paths in such
+    lists have no spaces), and for an empty list.
     """
     path = next((root / name for name in names if (root / name).is_file()), None)
     if path is None:
@@ -92,7 +92,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
 def replace_suffix(name: str, old: str, new: str) -> str:
     """`name` with its ending `old` replaced; FolderError when it ends in something else."""
     if not name.endswith(old):
-        raise FolderError(f"{name!r} does not end in {old!r}; is the list that of this data set?")
+        raise FolderError(f"{name!r} does not end in {old!r}; is the list from this data set?")
     return name[: len(name) - len(old)] + new
 
 
