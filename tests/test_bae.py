@@ -210,7 +210,7 @@ def test_a_head_takes_its_losses_as_released_where_it_is_told_to():
 
 def test_a_recipe_says_how_a_trained_head_learns_on_and_does_not_replace_it():
     """Its weights are as they were; another shape is another head."""
-    from twofold.train.learn import make_heads
+    from twofold.train.trainable import make_heads
 
     net = new.tiny()
     found = make_head("bae", net, 3)

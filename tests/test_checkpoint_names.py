@@ -23,7 +23,7 @@ from twofold.io import UnsafeNameError
 from twofold.protocols import OneStep
 from twofold.tasks import depth
 from twofold.train import AutoencoderConfig, DataConfig, DenoiserConfig, Recipe, Source
-from twofold.train.learn import make_tasks
+from twofold.train.trainable import make_tasks
 
 BAD = (
     "../neighbour", "../../neighbour", "a/b", "/neighbour", "..", ".", "", "..\\neighbour", "C:neighbour", "nul",
@@ -129,13 +129,13 @@ def test_a_recipe_s_name_is_that_of_a_folder(name):
 
 
 def test_a_task_of_one_s_own_is_named_before_anything_is_trained(monkeypatch):
-    import twofold.train.learn as learn
+    import twofold.train.trainable as trainable
 
     asked = Recipe(
         name="r",
         model=DenoiserConfig(),
         data=DataConfig(sources=(Source(path="x"),), task_weights={"depth": 1.0}),
     )
-    monkeypatch.setattr(learn, "get_task", lambda name: replace(depth, name="../depth"))
+    monkeypatch.setattr(trainable, "get_task", lambda name: replace(depth, name="../depth"))
     with pytest.raises(ValueError, match="the name of the task"):
         make_tasks(asked)

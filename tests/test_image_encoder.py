@@ -31,7 +31,7 @@ from twofold.train import (
     Recipe,
     Source,
 )
-from twofold.train.learn import Denoiser
+from twofold.train.trainable import Denoiser
 from twofold.train.optimizer import make_optimizer
 from twofold.train.run import run_recipe, starting_point
 

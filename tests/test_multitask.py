@@ -29,7 +29,7 @@ from twofold.train import (
 )
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
-from twofold.train.learn import make_heads
+from twofold.train.trainable import make_heads
 from twofold.train.optimizer import make_optimizer, parameters
 from twofold.train.run import run_recipe
 from twofold.train.state import Ema, kept, learning

@@ -37,7 +37,7 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.learn import make_heads, make_tasks
+from twofold.train.trainable import make_heads, make_tasks
 from twofold.train.loop import train
 
 pytestmark = pytest.mark.timeout(900)  # half a minute of processor time, on a busy machine more

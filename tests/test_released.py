@@ -15,7 +15,7 @@ from twofold.data.folder import Folder
 from twofold.train.cached_crops import CachedCropDataset
 from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import Encoder
-from twofold.train.learn import make_tasks
+from twofold.train.trainable import make_tasks
 from twofold.train.recipe import Recipe
 from twofold.train.recipe_loader import recipes
 from twofold.train.validation import SampleValidator

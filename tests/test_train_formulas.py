@@ -27,7 +27,7 @@ from twofold.train.best import Best
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
 from twofold.train.examples import Example
-from twofold.train.learn import add_lora
+from twofold.train.trainable import add_lora
 from twofold.train.loop import build_trainer, update, validate
 from twofold.train.sampler import generator
 from twofold.train.signals import DeferredSignals

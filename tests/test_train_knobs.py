@@ -35,7 +35,7 @@ from twofold.train import (
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import encode_target, resize_and_crop
-from twofold.train.learn import add_lora, make_tasks
+from twofold.train.trainable import add_lora, make_tasks
 from twofold.train.loop import build_trainer, train
 from twofold.train.online_dataset import Held, cropped
 from twofold.train.optimizer import learning_rate, make_optimizer, set_rate

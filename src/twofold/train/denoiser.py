@@ -30,7 +30,7 @@ from .encoder import Encoder
 from .examples import Example, MultiTaskExample
 from .groups import by_forward_pass
 from .latent_cache import LATENTS
-from .learn import (
+from .trainable import (
     Denoiser,
     check_map_width,
     make_heads,

@@ -31,7 +31,7 @@ from .best import lower_is_better, read_best
 from .config import EmaConfig
 from .distributed import DistributedContext
 from .examples import pools
-from .learn import check_heads, make_tasks
+from .trainable import check_heads, make_tasks
 from .model_config import NetworkConfig
 from .recipe import Recipe, wrong
 from .run import lock_run_dir, run_recipe, save_student

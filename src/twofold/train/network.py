@@ -12,7 +12,7 @@ from ..predict.module import ModulePredictor, TaskOutputs, pad_images, parse_out
 from .distributed import DistributedContext
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
-from .learn import make_tasks
+from .trainable import make_tasks
 from .model_config import NetworkConfig
 from .perception import PerceptionStage, look_at_pictures
 from .recipe import Recipe

@@ -28,7 +28,7 @@ from ..io import check_own_folder, file_lock
 from ..tasks import TASKS, get_task
 from .config import IMAGE
 from .distributed import DistributedContext
-from .learn import uses_image_features
+from .trainable import uses_image_features
 from .loop import Record, train
 from .model_config import DenoiserConfig, NetworkConfig
 from .recipe import Recipe
