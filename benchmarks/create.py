@@ -112,10 +112,10 @@ class Twice(DenoiserStage):
             for _ in range(2):
                 self.backbone.encode(self.pixels * 2 - 1)
             encoded = spent(self.distributed)
-            query = [self._query(e["normals"]) for e in examples]
+            query = [self._model_input(e["normals"]) for e in examples]
             x, t = torch.cat([q.x for q in query]), torch.cat([q.t for q in query])
             taps = self.heads["normals"].reads_features
-            self.backbone(x, t, self._prompted("normals").expand(len(x), -1, -1), taps)
+            self.backbone(x, t, self._prompt_embeds("normals").expand(len(x), -1, -1), taps)
         self.spent["encode"].append(encoded - began)
         self.spent["look"].append(spent(self.distributed) - encoded)
         return super().loss(examples)

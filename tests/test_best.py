@@ -19,7 +19,7 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.best import Best
+from twofold.train.best import BestWeights
 from twofold.train.run import run_recipe, save_student
 from twofold.train.state import Ema
 
@@ -87,19 +87,19 @@ def test_what_is_kept_is_the_average_that_was_scored(recipe, tmp_path):
     ema.update()
     average = ema.average["weight"].item()
     assert 0 < average < 1
-    best = Best(tmp_path / "best.pt", recipe)
-    best.update(1, {"normals/mean": 3.0}, module, ema, writes=True)
+    best = BestWeights(tmp_path / "best.pt", recipe)
+    best.update(1, {"normals/mean": 3.0}, module, ema, write=True)
     assert (module.weight.item(), ema.average["weight"].item()) == (1.0, average)
-    best.update(2, {"normals/mean": 3.0}, module, ema, writes=True)
-    again = Best(tmp_path / "best.pt", recipe)
+    best.update(2, {"normals/mean": 3.0}, module, ema, write=True)
+    again = BestWeights(tmp_path / "best.pt", recipe)
     assert (again.step, again.score) == (1, 3.0), "a tie is not better"
     assert again.restore(module) and module.weight.item() == average
 
 
 def test_a_score_that_is_no_number_is_never_the_best(recipe, tmp_path):
-    best = Best(tmp_path / "best.pt", recipe)
+    best = BestWeights(tmp_path / "best.pt", recipe)
     module = torch.nn.Linear(1, 1)
-    best.update(1, {"normals/mean": float("nan")}, module, Ema(module, 0.9), writes=True)
+    best.update(1, {"normals/mean": float("nan")}, module, Ema(module, 0.9), write=True)
     assert not best.restore(module)
 
 

@@ -31,9 +31,9 @@ from twofold.train import (
     Recipe,
     Source,
 )
-from twofold.train.trainable import Denoiser
 from twofold.train.optimizer import make_optimizer
 from twofold.train.run import run_recipe, starting_point
+from twofold.train.trainable import Denoiser
 
 
 def small_adapter(backbone) -> ImageAdapter:

@@ -175,7 +175,7 @@ def test_a_recipe_that_resets_heads_is_refused_before_it_wipes_the_warm_up(warm,
 )
 def test_another_head_than_was_warmed_up_is_refused(warm, tmp_path, changes):
     """It would begin from random weights, and the teacher with it."""
-    with pytest.raises(ValueError, match=r"would begin with a random one"):
+    with pytest.raises(ValueError, match=r"would start from a random head"):
         next(improve(plan(warm.replace(**changes)), tmp_path / "run"))
     assert not (tmp_path / "run" / "improvement.json").exists()
 
@@ -300,7 +300,7 @@ def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
             warm.replace(
                 validation={"best_metric": "normals/foo", "data": warm.data.sources[0].path, "every": 1}
             ),
-            "no score",
+            "not a score",
         ),
     ):
         with pytest.raises(ValueError, match=message):

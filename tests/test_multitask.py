@@ -29,10 +29,10 @@ from twofold.train import (
 )
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
-from twofold.train.trainable import make_heads
 from twofold.train.optimizer import make_optimizer, parameters
 from twofold.train.run import run_recipe
-from twofold.train.state import Ema, kept, learning
+from twofold.train.state import Ema, tensors_to_save, trainable_parameters
+from twofold.train.trainable import make_heads
 
 TASKS = ("depth", "normals", "semantic_logits")
 NYUD = "twofold.data.labels:nyud_mt_logits"
@@ -169,13 +169,13 @@ def test_the_trunk_is_once_in_optimizer_average_and_state(root, tmp_path):
     ema = Ema(stage.module, 0.9, 6)
     trunk = {id(p) for p in stage.heads["depth"].get_submodule("fusion").parameters()}
     assert trunk
-    names = [k for k, p in learning(stage.module) if id(p) in trunk]
+    names = [k for k, p in trainable_parameters(stage.module) if id(p) in trunk]
     assert len(names) == len(trunk)
     assert set(names) == {k for k in ema.average if ".fusion." in k}
     changed = [id(p) for p in parameters(make_optimizer(recipe(root), stage.module))]
     assert len(set(changed)) == len(changed)
     assert trunk < set(changed)
-    whole = kept(stage.module)
+    whole = tensors_to_save(stage.module)
     assert len({v.data_ptr() for v in whole.values() if v.numel()}) == len(whole)
     first = {k.split(".fusion.")[0] for k in whole if ".fusion." in k}
     assert first == {"heads.depth"}

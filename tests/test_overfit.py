@@ -37,8 +37,8 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.trainable import make_heads, make_tasks
 from twofold.train.loop import train
+from twofold.train.trainable import make_heads, make_tasks
 
 pytestmark = pytest.mark.timeout(900)  # half a minute of processor time, on a busy machine more
 

@@ -15,9 +15,9 @@ from twofold.data.folder import Folder
 from twofold.train.cached_crops import CachedCropDataset
 from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import Encoder
-from twofold.train.trainable import make_tasks
 from twofold.train.recipe import Recipe
 from twofold.train.recipe_loader import recipes
+from twofold.train.trainable import make_tasks
 from twofold.train.validation import SampleValidator
 
 RECIPES = recipes(Path(__file__).parents[1] / "recipes" / "genpercept.py")

@@ -210,6 +210,6 @@ def test_a_teacher_s_running_statistics_follow_as_its_weights_do(tmp_path):
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in before.items())
     assert int(module[1].get_buffer("num_batches_tracked")) == 1
     state.save(3)
-    teacher.beside["1.running_mean"].zero_()
+    teacher.buffers["1.running_mean"].zero_()
     assert state.load() == 3
-    torch.testing.assert_close(teacher.beside["1.running_mean"], mean * (1 - 0.5**3))
+    torch.testing.assert_close(teacher.buffers["1.running_mean"], mean * (1 - 0.5**3))

@@ -82,10 +82,10 @@ def test_a_trained_checkpoint_predicts(recipe, tmp_path):
     assert {"depth/abs_rel", "depth/delta1", "normals/mean"} <= records[-1]["validation"].keys()
     predictor = load(str(tmp_path / "run" / "checkpoint"), "normals")
     assert predictor(world.sphere(9).image).map.shape == (3, 64, 64)
-    seen = sorted(p.name for p in (tmp_path / "run" / "pictures").iterdir())
+    seen = sorted(p.name for p in (tmp_path / "run" / "previews").iterdir())
     assert seen == ["step-000003.png", "step-000006.png"]
     # Four pictures of two tasks each, in rows of picture, truth, answer and error.
-    assert read_image(tmp_path / "run" / "pictures" / seen[0]).shape == (
+    assert read_image(tmp_path / "run" / "previews" / seen[0]).shape == (
         3,
         8 * (64 + 18 + 4) - 4,
         4 * (64 + 4) - 4,

@@ -112,7 +112,7 @@ def runs(tmp_path_factory, tiny_model) -> Path:
         probe.bind(("127.0.0.1", 0))
         free_port = probe.getsockname()[1]
     patch = pytest.MonkeyPatch()
-    patch.setattr(track, "EVERY", 1)
+    patch.setattr(track, "LOG_EVERY", 1)
     (root / "recipes").mkdir()
     plan(tiny_model, data).save(root / "recipes" / "two.json")
     resumed = plan(tiny_model, data, name="resumed", loop={"micro_batch_size": 2})

@@ -23,16 +23,16 @@ from twofold.train import (
     ValidationConfig,
 )
 from twofold.train.autoencoder import whiteness
-from twofold.train.best import Best
+from twofold.train.best import BestWeights
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
 from twofold.train.examples import Example
-from twofold.train.trainable import add_lora
 from twofold.train.loop import build_trainer, update, validate
 from twofold.train.sampler import generator
 from twofold.train.signals import DeferredSignals
 from twofold.train.state import Ema, State
 from twofold.train.step import Loss
+from twofold.train.trainable import add_lora
 
 
 def plan(path: Path | str = "data", **changes: Any) -> Recipe:
@@ -191,7 +191,7 @@ def test_the_best_score_is_kept_and_waiting_is_counted_from_it(score, order, tmp
         validation={"best_metric": score, "patience": 2, "every": 10, "data": "data"},
     )
     module = scalar()
-    best, ema = Best(tmp_path / "best.pt", recipe), Ema(module, 0.5)
+    best, ema = BestWeights(tmp_path / "best.pt", recipe), Ema(module, 0.5)
     for step, value in zip((0, 10, 20), order, strict=True):
         ema.average["x"].fill_(float(step))
         best.update(step, {score: value}, module, ema, True)

@@ -85,7 +85,7 @@ def data(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def recipe(data, tiny_model, monkeypatch) -> Recipe:
-    monkeypatch.setattr(track, "EVERY", 1)  # every step leaves a record
+    monkeypatch.setattr(track, "LOG_EVERY", 1)  # every step leaves a record
     return Recipe(
         name="interrupted",
         model=DenoiserConfig(init_from=str(tiny_model)),

@@ -35,12 +35,12 @@ from twofold.train import (
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import encode_target, resize_and_crop
-from twofold.train.trainable import add_lora, make_tasks
 from twofold.train.loop import build_trainer, train
 from twofold.train.online_dataset import Held, cropped
 from twofold.train.optimizer import learning_rate, make_optimizer, set_rate
 from twofold.train.run import run_recipe, starting_point
 from twofold.train.sampler import generator
+from twofold.train.trainable import add_lora, make_tasks
 
 BOTH = {"data": {"task_weights": {"image": 1.0, "depth": 1.0}}}
 
@@ -363,7 +363,7 @@ def test_quirks_of_genpercept_are_taught_where_that_is_asked(recipe, tmp_path):
 
 
 def test_records_hold_every_term_and_their_sum(recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(track, "EVERY", 1)
+    monkeypatch.setattr(track, "LOG_EVERY", 1)
     losses = {"depth": {"l1": 2.0, "ssi": 0.5, "gradient": 0.0}}
     plan = recipe.replace(
         model={"latent_loss_weight": 3.0, "pixel_loss_weight": 0.25},
@@ -481,7 +481,7 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
 @pytest.mark.parametrize("change, said", [
     (
         {"model": {"head": {"name": "latent"}}, "data": {"task_weights": {"semantic_logits": 1.0}}},
-        "not an image that an autoencoder can decode",
+        "not an image that the autoencoder can decode",
     ),
     ({"data": {"task_weights": {"albedo": 1.0}}}, "no source teaches albedo"),
     ({"loss": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),
@@ -592,7 +592,10 @@ def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
         predictor = open_model(str(tmp_path / str(pad) / "checkpoint")).predictor("depth")
         assert predictor.config.pad == pad
         stage = stage_of(asked[pad], tmp_path / f"again-{pad}")
-        assert stage._prompted("depth").shape[1] == predictor.backbone.embed([predictor.prompt], pad).shape[1]
+        assert (
+            stage._prompt_embeds("depth").shape[1]
+            == predictor.backbone.embed([predictor.prompt], pad).shape[1]
+        )
 
 
 def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):

@@ -68,6 +68,11 @@ NAMES = {
     "own_randomness": "fork_rng",
     "set_learning": "set_trainable",
     "settle": "merge_lora",
+    "PREVIEWED": "NUM_PREVIEWS",
+    "by_forward_pass": "group_by_forward_pass",
+    "look_at_pictures": "losses_need_image",
+    "shares_looks": "shares_features",
+    "weights_of": "loss_weights",
     # backbones, heads, tasks, targets, checkpoints
     "How": "LoadOptions",
     "Origin": "Provenance",

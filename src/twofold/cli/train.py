@@ -104,9 +104,9 @@ def train(
 def _train(recipe: Recipe, folder: Path, device: str, tracker: str, log_every: int) -> None:
     from twofold.train.distributed import DistributedContext
     from twofold.train.run import run_recipe
-    from twofold.train.track import chosen
+    from twofold.train.track import tracker_name
 
-    distributed = DistributedContext(device, chosen(tracker), str(folder))
+    distributed = DistributedContext(device, tracker_name(tracker), str(folder))
     records, first = run_recipe(recipe, folder, distributed), None
     with report_saved(folder), closing(records):
         for record in (

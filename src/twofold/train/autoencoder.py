@@ -25,7 +25,7 @@ from .step import Loss
 Logs = dict[str, float]
 
 
-PREVIEWED = 4  # pictures
+NUM_PREVIEWS = 4  # images
 
 
 class AutoencoderStage:
@@ -107,7 +107,7 @@ class AutoencoderStage:
     def preview(self) -> Tensor | None:
         """Held-out pictures and what comes back of them."""
         cells = []
-        for picture in self.held_out[:PREVIEWED]:
+        for picture in self.held_out[:NUM_PREVIEWS]:
             whole, (h, w) = pad_to_multiple(picture.float() / 127.5 - 1, self.stride)
             latent = self.vae.encode(whole[None].to(self.device)).latents
             back = self.vae.decode(latent).sample[0, :, :h, :w].cpu()

@@ -1,4 +1,4 @@
-"""The best weights of a run so far, by a score on held-out data, and when to stop waiting for better ones."""
+"""The best averaged weights of a run by a validation score, and early stopping."""
 
 from __future__ import annotations
 
@@ -11,33 +11,38 @@ from torch import Tensor, nn
 from ..io import atomic_write
 from ..tasks import get_task
 from .recipe import Recipe
-from .state import Ema, kept, read_saved
+from .state import Ema, read_saved, tensors_to_save
 
 
 def lower_is_better(recipe: Recipe) -> bool:
     """Whether lower values of ``validation.best_metric`` are better.
 
     Raises:
-        ValueError: none of the recipe's tasks has such a score.
+        ValueError: no task of the recipe has that score.
     """
     tasks = [get_task(name) for name in recipe.tasks]
     known = {f"{task.name}/{m.name}": m.better for task in tasks for m in task.metrics}
     best = recipe.validation.best_metric
     if best not in known:
-        raise ValueError(f"best_metric={best!r} is no score of this recipe; its scores: {', '.join(known)}")
+        raise ValueError(
+            f"best_metric={best!r} is not a score of this recipe; its scores: {', '.join(known)}"
+        )
     return known[best] == "lower"
 
 
-class Best:
-    """The averaged weights at the validation with the best score, kept in one file that is whole or absent.
+class BestWeights:
+    """The averaged weights of the validation with the best score, in a file that is written atomically.
 
-    All that decides is in that file and in the step, so a run that goes on after a kill stops where it would have
-    stopped. That holds for a file from the future as well, written after the state that the run goes on from: on the
-    way there nothing is better than it, and waiting for it cannot have ended before it.
+    Early stopping depends on that file and the step only, so a resumed run stops at the same step as an uninterrupted
+    one. This includes a file that is newer than the state from which the run resumes: no score before the file's step
+    is better, and patience cannot be exceeded before it.
 
     Args:
         path: of the file.
-        recipe: says which score, how often it is taken and how long to wait.
+        recipe: with the score, the period of validations and the patience.
+
+    Raises:
+        ValueError: the file is damaged, or no task of the recipe has the score.
     """
 
     def __init__(self, path: Path, recipe: Recipe) -> None:
@@ -48,29 +53,29 @@ class Best:
             self.step, self.score = read_best(path)
 
     def update(
-        self, step: int, scores: Mapping[str, float], module: nn.Module, ema: Ema, writes: bool
+        self, step: int, scores: Mapping[str, float], module: nn.Module, ema: Ema, write: bool
     ) -> None:
-        """Keep the averaged weights where they are the best so far; the first process ``writes``."""
+        """Save the averaged weights if their score is the best so far; ``write`` is true in the first process only."""
         score = scores[self.recipe.validation.best_metric]
         worse = score >= self.score if self.lower else score <= self.score
         if worse or score != score:
             return
         self.step, self.score = step, score
-        if writes:
+        if write:
             ema.swap()
-            # Copies, also on a processor: swapping back changes the module's own in place.
-            weights = {k: v.detach().cpu().clone() for k, v in kept(module).items()}
+            # Copies, on a CPU too: swapping back changes the module's tensors in place.
+            weights = {k: v.detach().cpu().clone() for k, v in tensors_to_save(module).items()}
             ema.swap()
             with atomic_write(self.path) as path, path.open("wb") as file:
                 torch.save({"step": step, "score": score, "weights": weights}, file)
 
     def patience_exceeded(self, step: int) -> bool:
-        """Whether so many validations in a row were no better that the run is over."""
+        """Whether ``validation.patience`` validations in a row had no better score."""
         validation = self.recipe.validation
         return 0 < validation.patience * validation.every <= step - self.step
 
     def restore(self, module: nn.Module) -> bool:
-        """Put the best weights into ``module``; False where there are none, because no score was a number."""
+        """Load the best weights into ``module``; False if there are none, because every score was NaN."""
         if not self.path.exists():
             return False
         weights: dict[str, Tensor] = read_saved(self.path, ("weights",))["weights"]
@@ -79,7 +84,7 @@ class Best:
 
 
 def read_best(path: Path) -> tuple[int, float]:
-    """Step and score of a file that `Best` wrote; step 0 where there is none.
+    """Step and score of a file that `BestWeights` wrote; step 0 and NaN if there is no file.
 
     Raises:
         ValueError: the file is damaged.

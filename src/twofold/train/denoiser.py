@@ -1,7 +1,7 @@
-"""Training the denoising network: images under captions, and perception in any protocol, in any mixture.
+"""Training stage of the denoising network: text-to-image diffusion, perception in any protocol, or both.
 
-The image task is what makes the model able to generate; perception tasks are selected by their prompts. Both are
-the same network reading the same latents, so either may come first, or both together (`DataConfig.task_weights`).
+The image task trains generation; perception tasks are selected by their prompts. Both train the same network on the
+same latents, one after the other or jointly (`DataConfig.task_weights`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,12 @@ from .config import IMAGE
 from .distributed import DistributedContext
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
-from .groups import by_forward_pass
+from .groups import group_by_forward_pass
 from .latent_cache import LATENTS
+from .perception import PerceptionStage, losses_need_image, to_batch
+from .recipe import Recipe
+from .sampler import generator
+from .step import Loss, Terms
 from .trainable import (
     Denoiser,
     check_map_width,
@@ -39,17 +43,13 @@ from .trainable import (
     set_trainable,
     uses_image_features,
 )
-from .perception import PerceptionStage, look_at_pictures, to_batch
-from .recipe import Recipe
-from .sampler import generator
-from .step import Loss, Terms
 
 
 class DenoiserStage(PerceptionStage):
     """Losses and scores of the denoiser; see `loop.Stage`.
 
-    A loss is computed for each example by itself and averaged over examples, so how a batch is split over
-    micro-batches and processes does not matter.
+    Losses are computed per example and averaged over examples, so they do not depend on how a batch is split into
+    micro-batches and processes.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class DenoiserStage(PerceptionStage):
         if recipe.data.augment:
             backbone.vae.to(memory_format=torch.channels_last)  # 1.7 times as fast on a CPU
         self.uses_image_features = uses_image_features(backbone, recipe)
-        looks = look_at_pictures(recipe, tasks) or self.uses_image_features
+        need_image = losses_need_image(recipe, tasks) or self.uses_image_features
         encoder = Encoder(
-            backbone, tasks, self.config.latent_loss_weight > 0, self.config.pixel_loss_weight > 0, looks
+            backbone, tasks, self.config.latent_loss_weight > 0, self.config.pixel_loss_weight > 0, need_image
         )
         super().__init__(
             recipe,
@@ -81,179 +81,185 @@ class DenoiserStage(PerceptionStage):
             encoder,
             run.parent / LATENTS if recipe.data.cache_latents else None,
         )
-        self.said: dict[str, Tensor] = {}  # embedded prompts, where they stay as they are
+        self.cached_embeds: dict[str, Tensor] = {}  # by prompt, while the text encoder is frozen
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
-        """The images' part of their batch's loss: of each image, the sum over its tasks."""
+        """The loss of ``examples``, a part of a batch; that of an image is the sum over its tasks."""
         loss = Loss(self.distributed.device, self.recipe.loop.batch_size)
-        groups = by_forward_pass(examples, self._pass_of)
-        if not self.shares_looks:
-            # All of them before the student's first: the teacher takes the place of weights that are still needed then.
-            groups = [replace(g, images=self._answered(g.images)) for g in groups]
+        groups = group_by_forward_pass(examples, self._pass_key)
+        if not self.shares_features:
+            # Before the student's first forward pass: swapping in the teacher's weights would invalidate its graph.
+            groups = [replace(g, images=self._pseudo_labelled(g.images)) for g in groups]
         counted: set[int] = set()
         for group in groups:
             with self.distributed.precision(self.recipe.loop.precision):
                 found = self._terms(group.images)
             for kind, terms in found.items():
-                places = [i for i, image in zip(group.places, group.images, strict=True) if kind in image]
+                indices = [i for i, image in zip(group.indices, group.images, strict=True) if kind in image]
                 loss.add(
-                    kind, [e[kind].name for e in group.images if kind in e], terms, len({*places} - counted)
+                    kind, [e[kind].name for e in group.images if kind in e], terms, len({*indices} - counted)
                 )
-                counted.update(places)
+                counted.update(indices)
         return loss
 
-    def _pass_of(self, kind: str) -> tuple[str, ...]:
-        """What tells the forward pass of a kind from others'.
+    def _pass_key(self, kind: str) -> tuple[str, ...]:
+        """The key of a kind's forward pass; kinds of one key share it.
 
-        Tasks of one image share a pass where the network is shown the same for both: one prompt, and a protocol that
-        does not mix a target into its input.
+        Tasks share a forward pass if the network's input is the same for both: one prompt, and a protocol that does not
+        mix a target into the input.
         """
-        alone = kind == IMAGE or not self.recipe.joint_tasks or self.config.protocol.kind != "one_step"
-        if alone or self.heads[kind].has_prompts:
+        separate = kind == IMAGE or not self.recipe.joint_tasks or self.config.protocol.kind != "one_step"
+        if separate or self.heads[kind].has_prompts:
             return ("kind", kind)
         return ("prompt", self._prompt(kind))
 
     def _terms(self, images: Sequence[MultiTaskExample]) -> dict[str, Terms]:
-        """By kind, the losses of one group's images."""
+        """The loss terms of one group's images, by kind."""
         if IMAGE in images[0]:
             return {IMAGE: self.image_terms([image[IMAGE] for image in images])}
         return self.perception_terms(images)
 
     def image_terms(self, examples: Sequence[Example]) -> Terms:
-        """Squared error of the prediction at uniformly random times, under captions (Salimans & Ho 2022)."""
+        """Squared error of the network's output at uniformly random timesteps with captions (Salimans & Ho 2022)."""
         schedule, device = self.backbone.schedule, self.distributed.device
         x0 = torch.stack([e.image for e in examples])
         t = torch.cat([torch.randint(schedule.steps, (1,), generator=e.rng) for e in examples])
         noise = torch.stack([torch.randn(e.shape, generator=e.rng) for e in examples])
         x, alpha, sigma = schedule.add_noise(x0, noise, t)
-        wanted = from_x0(x0, noise, alpha, sigma, schedule.prediction_type).to(device)
+        target = from_x0(x0, noise, alpha, sigma, schedule.prediction_type).to(device)
         text = self.backbone.embed([e.caption for e in examples], pad=True)
-        said = self.backbone(x.to(device), t.to(device), text).prediction.float()
-        return {"noise": (1.0, (said - wanted).square().flatten(1).mean(1))}
+        prediction = self.backbone(x.to(device), t.to(device), text).prediction.float()
+        return {"noise": (1.0, (prediction - target).square().flatten(1).mean(1))}
 
     def perception_terms(self, images: Sequence[MultiTaskExample]) -> dict[str, Terms]:
-        """By task, masked squared error of the network's output, and the task's own losses on its head's output.
+        """The loss terms of each task: masked squared error between latents, and losses on the head's output.
 
-        The images go through the network once, under the prompt that their tasks have in common.
+        One forward pass under the prompt that the tasks have in common.
         """
         firsts = [next(iter(image.values())) for image in images]
         names = [name for name in self.tasks if any(name in image for image in images)]
-        places = {name: [i for i, image in enumerate(images) if name in image] for name in names}
-        examples = {name: [images[i][name] for i in places[name]] for name in names}
-        query = collate([self._query(e) for e in firsts])
+        indices = {name: [i for i, image in enumerate(images) if name in image] for name in names}
+        examples = {name: [images[i][name] for i in indices[name]] for name in names}
+        inputs = collate([self._model_input(e) for e in firsts])
         head = self.heads[names[0]]
-        text = text_of(head, lambda: self._prompted(names[0])).expand(len(images), -1, -1)
-        taps = head.reads_features
-        maps = self._image_features(firsts)
-        said = self.backbone(query.x, query.t, text, taps, self._labels(len(images)), maps)
-        if not taps:  # the decoder may bound an infinite latent
-            seen = ", ".join(dict.fromkeys(e.name for e in firsts))
-            check_finite(said.prediction, f"the network's {names[0]} output for {seen}")
-        shown = query.to_x0(said.prediction), said.features, self.backbone
-        if self.shares_looks and any(e.use_teacher_label for e in firsts):
-            answers = self._teacher().ema_forward(
-                HeadGroup({n: self.heads[n] for n in names}), (*shown, places)
+        text = text_of(head, lambda: self._prompt_embeds(names[0])).expand(len(images), -1, -1)
+        features = self._image_features(firsts)
+        output = self.backbone(
+            inputs.x, inputs.t, text, head.reads_features, self._labels(len(images)), features
+        )
+        if not head.reads_features:  # the decoder may bound an infinite latent
+            sample_names = ", ".join(dict.fromkeys(e.name for e in firsts))
+            check_finite(output.prediction, f"the network's {names[0]} output for {sample_names}")
+        head_inputs = inputs.to_x0(output.prediction), output.features, self.backbone
+        if self.shares_features and any(e.use_teacher_label for e in firsts):
+            decoded = self._teacher().ema_forward(
+                HeadGroup({n: self.heads[n] for n in names}), (*head_inputs, indices)
             )
             for name, group in examples.items():
-                taught = [p for p, e in zip(answers[name], group, strict=True) if e.use_teacher_label]
-                examples[name] = self._apply_pseudo_labels(name, group, taught)
+                labels = [p for p, e in zip(decoded[name], group, strict=True) if e.use_teacher_label]
+                examples[name] = self._apply_pseudo_labels(name, group, labels)
         terms: dict[str, Terms] = {name: {} for name in names}
         if self.config.latent_loss_weight:
             for name, group in examples.items():
-                word = at(said.prediction, places[name])
-                terms[name] |= self._latent_term(word, query.select(places[name]), group)
+                prediction = at(output.prediction, indices[name])
+                terms[name] |= self._latent_term(prediction, inputs.select(indices[name]), group)
         if self.config.pixel_loss_weight:
-            for name, found in self._image_terms(shown, examples, places).items():
+            for name, found in self._pixel_terms(head_inputs, examples, indices).items():
                 terms[name] |= found
         return terms
 
-    def _latent_term(self, word: Tensor, query: ModelInput, examples: Sequence[Example]) -> Terms:
-        """Mean squared error of the network's output over the cells that are known."""
+    def _latent_term(self, prediction: Tensor, inputs: ModelInput, examples: Sequence[Example]) -> Terms:
+        """Mean squared error of the network's output over the valid latent cells, ``b``."""
         target, mask = (
             torch.stack([getattr(e, k).to(self.distributed.device) for e in examples])
             for k in ("target", "mask")
         )
         keep = mask.expand_as(target)
-        error = torch.where(keep, word.float() - query.training_target(target), 0).square().flatten(1)
+        error = torch.where(keep, prediction.float() - inputs.training_target(target), 0).square().flatten(1)
         return {
             "latent": (self.config.latent_loss_weight, error.sum(1) / keep.flatten(1).sum(1).clamp(min=1))
         }
 
-    def _image_terms(
+    def _pixel_terms(
         self,
-        shown: tuple[Tensor, tuple[Tensor, ...], StableDiffusion],
+        head_inputs: tuple[Tensor, tuple[Tensor, ...], StableDiffusion],
         examples: Mapping[str, Sequence[Example]],
-        places: Mapping[str, Sequence[int]],
+        indices: Mapping[str, Sequence[int]],
     ) -> dict[str, Terms]:
-        """By task, the losses on its head's output: the head's own where it brings some along, else the task's."""
+        """By task, the losses on its head's output: the head's own loss if it has one, else the task's losses."""
         own = [n for n in examples if self.heads[n].has_loss and n not in self.recipe.loss]
         group = HeadGroup({name: self.heads[name] for name in examples if name not in own})
-        decoded = group(*shown, places)
+        decoded = group(*head_inputs, indices)
         terms = {name: self._pixel_loss_terms(name, p.float(), examples[name]) for name, p in decoded.items()}
-        x0, features, backbone = shown
+        x0, features, backbone = head_inputs
         for name in own:
-            chosen = at(x0, places[name]), tuple(at(f, places[name]) for f in features), backbone
-            terms[name] = self._own_terms(self.heads[name], chosen, examples[name])
+            selected = at(x0, indices[name]), tuple(at(f, indices[name]) for f in features), backbone
+            terms[name] = self._head_loss_terms(self.heads[name], selected, examples[name])
         return terms
 
     @property
-    def shares_looks(self) -> bool:
-        """Whether teacher and student see the same features, so that one look serves both: only heads learn."""
-        config, how = self.config, self.config.protocol
-        steady = how.kind == "one_step" and not how.is_stochastic and how.train_timesteps == "same"
+    def shares_features(self) -> bool:
+        """Whether only heads are trained, so that teacher and student share the features of one forward pass."""
+        config, protocol = self.config, self.config.protocol
+        deterministic = (
+            protocol.kind == "one_step" and not protocol.is_stochastic and protocol.train_timesteps == "same"
+        )
         return (
-            steady
+            deterministic
             and config.unet == "frozen"
             and config.text_encoder == "frozen"
             and not (self.uses_image_features and config.image_encoder.mode == "full")
             and not config.latent_loss_weight
         )
 
-    def _answered(self, images: list[MultiTaskExample]) -> list[MultiTaskExample]:
-        """The images with the teacher's answers, reached as they are in use, in place of what was stored."""
+    def _pseudo_labelled(self, images: list[MultiTaskExample]) -> list[MultiTaskExample]:
+        """The images with pseudo-labels, which the teacher predicts as at inference, in place of stored targets."""
         firsts = {
             i: e for i, image in enumerate(images) if (e := next(iter(image.values()))).use_teacher_label
         }
         if not firsts:
             return images
         latent = torch.stack([e.image for e in firsts.values()]).to(self.distributed.device)
-        # Noise of its own: what the student is shown must not depend on who says what is to be learned.
+        # A separate noise seed: the student's input must not depend on the source of its labels.
         rngs = [generator(self.recipe.loop.seed, "teacher", e.rng.initial_seed()) for e in firsts.values()]
         names = [name for name in self.tasks if any(name in images[i] for i in firsts)]
-        places = {name: [n for n, i in enumerate(firsts) if name in images[i]] for name in names}
+        positions = {name: [n for n, i in enumerate(firsts) if name in images[i]] for name in names}
         predictor = self._predictors()[names[0]]
         decoded: Mapping[str, Tensor] = {}
         with self._teacher().ema_scope():
             conditioning = predictor.conditioning(self._image_features(list(firsts.values())))
             denoise = partial(predictor.denoise, conditioning=conditioning)
-            answer = self.config.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
+            output = self.config.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
             if self.config.pixel_loss_weight:
                 group = HeadGroup({name: self.heads[name] for name in names})
-                decoded = group(answer.x0, answer.features, self.backbone, places)
+                decoded = group(output.x0, output.features, self.backbone, positions)
         relabelled = [dict(image) for image in images]
-        taught = list(firsts)
+        indices = list(firsts)
         for name in names:
-            at_name = [taught[n] for n in places[name]]
-            made = self._apply_pseudo_labels(
-                name, [images[i][name] for i in at_name], decoded.get(name, ()), at(answer.x0, places[name])
+            of_task = [indices[n] for n in positions[name]]
+            labelled = self._apply_pseudo_labels(
+                name,
+                [images[i][name] for i in of_task],
+                decoded.get(name, ()),
+                at(output.x0, positions[name]),
             )
-            for i, example in zip(at_name, made, strict=True):
+            for i, example in zip(of_task, labelled, strict=True):
                 relabelled[i][name] = example
         return relabelled
 
-    def _own_terms(self, head: Any, shown: tuple[Any, ...], examples: Sequence[Example]) -> Terms:
-        """Losses that a head brings along, in place of its task's: what it says of itself can be part of them."""
-        canvas, known, _ = zip(*(to_batch(e, self.distributed.device) for e in examples), strict=True)
-        found = head.loss(*shown, torch.cat(canvas), torch.cat(known), [e.rng for e in examples])
+    def _head_loss_terms(self, head: Any, head_inputs: tuple[Any, ...], examples: Sequence[Example]) -> Terms:
+        """The loss terms of a head with a loss of its own (`Head.loss`), in place of its task's."""
+        target, valid, _ = zip(*(to_batch(e, self.distributed.device) for e in examples), strict=True)
+        found = head.loss(*head_inputs, torch.cat(target), torch.cat(valid), [e.rng for e in examples])
         return {loss: (self.config.pixel_loss_weight, value) for loss, value in found.items()}
 
-    def _query(self, example: Example):
+    def _model_input(self, example: Example) -> ModelInput:
         image = example.image[None].to(self.distributed.device)
         target = image if example.target is None else example.target[None].to(self.distributed.device)
         return self.config.protocol.prepare(image, target, example.rng, self.backbone.schedule)
 
     def _image_features(self, examples: Sequence[Example]) -> ImageFeatures | None:
-        """The image encoder's maps of the examples' images, where tasks get them."""
+        """The image encoder's features of the examples' images; None where tasks do not use them."""
         if not self.uses_image_features:
             return None
         images = [e.picture for e in examples if e.picture is not None]
@@ -262,15 +268,15 @@ class DenoiserStage(PerceptionStage):
     def _prompt(self, name: str) -> str:
         return self.config.prompts.get(name, self.tasks[name].prompt)
 
-    def _prompted(self, name: str) -> Tensor:
-        """A task's prompt, embedded; once, where the text encoder does not learn."""
+    def _prompt_embeds(self, name: str) -> Tensor:
+        """A task's prompt, embedded; cached if the text encoder is frozen."""
         prompt = self._prompt(name)
         if self.config.text_encoder == "full" and self.backbone.text_encoder is not None:
             return self.backbone.embed([prompt], self.config.pad_prompts)
-        if prompt not in self.said:
+        if prompt not in self.cached_embeds:
             with torch.no_grad():
-                self.said[prompt] = self.backbone.embed([prompt], self.config.pad_prompts)
-        return self.said[prompt]
+                self.cached_embeds[prompt] = self.backbone.embed([prompt], self.config.pad_prompts)
+        return self.cached_embeds[prompt]
 
     def _labels(self, count: int) -> Tensor | None:
         labels = self.config.protocol.class_labels
@@ -298,5 +304,5 @@ class DenoiserStage(PerceptionStage):
         }
 
     def finish(self) -> None:
-        """Merge what was added beside the weights into them."""
+        """Merge LoRA adapters into the weights."""
         merge_lora(self.backbone, self.recipe)

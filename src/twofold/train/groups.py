@@ -1,4 +1,4 @@
-"""Which images of a batch go through the network together, and under which of their tasks."""
+"""Grouping of a batch's images by forward pass of the network."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from .examples import MultiTaskExample
 
 @dataclass(frozen=True)
 class Group:
-    """Images of one forward pass, each under the tasks that share it, and where in their batch they are."""
+    """Images of one forward pass, each with its tasks in that pass, and their indices in the batch."""
 
-    places: list[int]
+    indices: list[int]
     images: list[MultiTaskExample]
 
 
-def by_forward_pass(examples: Sequence[MultiTaskExample], pass_of: Callable[[str], Hashable]) -> list[Group]:
-    """The images by forward pass: those of one shape under kinds of one ``pass_of``, in the order of their batch.
+def group_by_forward_pass(
+    examples: Sequence[MultiTaskExample], pass_key: Callable[[str], Hashable]
+) -> list[Group]:
+    """Group a batch's images by shape and by ``pass_key(kind)``, in the order of the batch.
 
-    An image whose kinds need several passes is in several groups, under some of its kinds in each.
+    An image whose kinds have several keys is in several groups, with some of its kinds in each.
     """
     groups: dict[Hashable, Group] = {}
-    for place, example in enumerate(examples):
-        parts: dict[Hashable, MultiTaskExample] = {}
-        for kind, one in example.items():
-            parts.setdefault((pass_of(kind), one.shape), {})[kind] = one
-        for key, part in parts.items():
+    for index, image in enumerate(examples):
+        by_pass: dict[Hashable, MultiTaskExample] = {}
+        for kind, example in image.items():
+            by_pass.setdefault((pass_key(kind), example.shape), {})[kind] = example
+        for key, part in by_pass.items():
             group = groups.setdefault(key, Group([], []))
-            group.places.append(place)
+            group.indices.append(index)
             group.images.append(part)
     return list(groups.values())

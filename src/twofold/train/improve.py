@@ -31,12 +31,12 @@ from .best import lower_is_better, read_best
 from .config import EmaConfig
 from .distributed import DistributedContext
 from .examples import pools
-from .trainable import check_heads, make_tasks
 from .model_config import NetworkConfig
 from .recipe import Recipe, wrong
 from .run import lock_run_dir, run_recipe, save_student
 from .source import Source
 from .track import read_records
+from .trainable import check_heads, make_tasks
 
 # Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
 DECAY, EVERY = 0.998, 40

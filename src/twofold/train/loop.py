@@ -1,4 +1,4 @@
-"""The training loop: a generator of records. Killed at any moment, the same command ends in the same weights."""
+"""The training loop, a generator of records. A run that is killed and resumed ends with the same weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..heads import Head
 from ..image import write_image
 from ..io import atomic_write, derive_seed, remove_leftovers
 from ..predict.finite import NonFiniteError
-from .best import Best
+from .best import BestWeights
 from .distributed import DistributedContext
 from .latent_cache import LATENTS
 from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
@@ -29,36 +29,36 @@ Record = dict[str, Any]
 
 
 class Stage(Protocol):
-    """What the loop needs to know of what it trains."""
+    """What a run trains: batches, loss and validation."""
 
     module: nn.Module
-    teacher: Ema | None  # the averaged weights, which may say what is to be learned
+    teacher: Ema | None  # the averaged weights, which may predict pseudo-labels
 
     def draw(self, step: int) -> Sequence[Any]:
-        """This process's examples of step ``step``; random only through the recipe's seed and ``step``."""
+        """This process's examples of step ``step``, a function of the recipe's seed and ``step`` only."""
         ...
 
     def loss(self, examples: Sequence[Any]) -> Loss:
-        """What some of them add to the loss of their batch."""
+        """The loss of ``examples``, a part of a batch."""
         ...
 
     def validate(self) -> dict[str, float]:
-        """Scores on held-out data with the weights as they stand."""
+        """Scores of the current weights on held-out data, by name."""
         ...
 
     def preview(self) -> Tensor | None:
-        """A picture ``3 h w`` of the same, for a person; None where there is nothing to see."""
+        """A preview image ``3 h w`` in [0, 1] of predictions on held-out data, or None."""
         ...
 
     def finish(self) -> None:
-        """Whatever is done once, after the last step."""
+        """Called once, after the last step."""
         ...
 
 
 def build_trainer(
     backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, Head], distributed: DistributedContext
 ) -> Stage:
-    """The stage a recipe names; latents are kept beside the run's folder, so that its neighbours share them."""
+    """The stage of a recipe's kind. Latents are cached beside the run's folder, shared by the runs in its parent."""
     if recipe.model.kind == "network":
         from .network import NetworkStage
 
@@ -84,31 +84,35 @@ def train(
     distributed: DistributedContext | None = None,
     averaged: bool = True,
 ) -> Generator[Record, None, None]:
-    """Train ``backbone`` in place, yielding one record a step; resumes from ``run`` where a state is there.
+    """Train ``backbone`` in place and yield one record per step; resumes if ``run`` has a saved state.
 
-    It is a `StableDiffusion`, or, where the recipe says so, a network of one's own.
-
-    ``heads`` are those of the model it starts from, by task; those that were trained are put into it.
-
-    When the generator is exhausted the backbone holds the averaged (EMA) weights, the best of them where the recipe
-    says what is best; where they are not to be ``averaged``, those that the last step left.
+    When the generator is exhausted, the backbone has the averaged (EMA) weights: those of the best validation if the
+    recipe has a ``best_metric``, otherwise the last.
 
     Ctrl-C, SIGTERM and SIGHUP take effect after the step, or during its validation, once the state is saved; so does
     closing the generator.
 
+    Args:
+        backbone: a `StableDiffusion`, or a user-defined network if the recipe's kind is ``network``.
+        recipe: of the run.
+        run: its folder.
+        heads: those of the initial model, by task; the trained heads are put into this dictionary.
+        distributed: the processes.
+        averaged: False leaves the weights of the last step, without averaging.
+
     Raises:
         ValueError: ``run`` belongs to another recipe, its state is damaged, a sample cannot be used, or the batch
-            cannot be shared.
+            cannot be divided among the processes.
         FloatingPointError: a network output or a loss is not finite; the message names the samples, and the last saved
-            state is kept.
-        DiskFullError: there is no space for a file; the last saved state is kept.
+            state remains.
+        DiskFullError: there is no space for a file; the last saved state remains.
     """
     distributed = distributed or DistributedContext()
     distributed.local_indices(recipe.loop.batch_size)
     if distributed.first:
         init_run_dir(run, recipe)
     distributed.barrier()
-    best = Best(run / "best.pt", recipe) if recipe.validation.best_metric else None
+    best = BestWeights(run / "best.pt", recipe) if recipe.validation.best_metric else None
     stage = build_trainer(backbone, recipe, run, heads or {}, distributed)
     optimizer, scaler = make_optimizer(recipe, stage.module), distributed.scaler(recipe.loop.precision)
     state = State(
@@ -142,17 +146,17 @@ def _steps(
     start: int,
     run: Path,
     state: State,
-    best: Best | None,
+    best: BestWeights | None,
     distributed: DistributedContext,
     signals: DeferredSignals,
 ) -> Generator[Record, None, None]:
-    """The steps from ``start`` on. Where they end early, by a signal or because nobody reads on, the state is saved."""
+    """The steps from ``start`` on. If a signal or closing the generator ends them early, the state is saved."""
     unfinished = state.unfinished
     for step in range(start - bool(unfinished), recipe.loop.steps):
         if best and best.patience_exceeded(step):
             break
         signals.hold()
-        began, done = time.perf_counter(), step + 1
+        start_time, done = time.perf_counter(), step + 1
         record: Record = unfinished or {"step": done, **update(stage, recipe, step, state, distributed)}
         unfinished = {}
         if is_due(done, recipe.validation.every, recipe.loop.steps):
@@ -162,10 +166,11 @@ def _steps(
                 state.save(done, record)
                 signals.deliver()
                 raise KeyboardInterrupt from None  # a handler of the caller's that raises nothing
-        record["seconds"] = time.perf_counter() - began
+        record["seconds"] = time.perf_counter() - start_time
         stopping = distributed.any(bool(signals.pending))
         signals.release()
-        # Before the state: a record without one is made again after a kill, a state without its record is not.
+        # Before the state is saved: after a kill, the step of a record without a state is repeated, but a state without
+        # its record would leave a gap.
         try:
             yield record
         except GeneratorExit:
@@ -188,44 +193,50 @@ def _steps(
 
 
 def update(stage: Stage, recipe: Recipe, step: int, state: State, distributed: DistributedContext) -> Record:
-    """One update of the weights from one batch; the losses, the gradient's norm and the learning rate."""
+    """One update of the weights from one batch. Returns mean losses by name, the gradient's norm and the learning rate.
+
+    Raises:
+        FloatingPointError: a network output, a loss or (except in fp16) the gradient is not finite.
+    """
     rate = learning_rate(recipe, step)
     set_rate(state.optimizer, rate, momentum(recipe, step))
     state.optimizer.zero_grad(set_to_none=True)
     sums: dict[str, float] = {}
     names: list[str] = []
-    for place, examples in _micro(stage.draw(step), recipe.loop.micro_batch_size):
-        # What is random inside the network, such as dropout, belongs to the step as well.
+    for start, examples in _micro_batches(stage.draw(step), recipe.loop.micro_batch_size):
+        # Randomness inside the network, such as dropout, is a function of the step as well.
         with distributed.fork_rng():
-            torch.manual_seed(derive_seed(recipe.loop.seed, "inside", step, distributed.rank, place))
+            torch.manual_seed(derive_seed(recipe.loop.seed, "inside", step, distributed.rank, start))
             try:
                 loss = stage.loss(examples)
             except FloatingPointError as error:
-                raise FloatingPointError(f"step {step + 1}: {error}; {state.kept}") from error
+                raise FloatingPointError(f"step {step + 1}: {error}; {state.last_saved}") from error
             if loss.total.requires_grad:
                 state.scaler.scale(loss.total).backward()
         names += loss.names
         for name, value in loss.sums.items():
             sums[name] = sums.get(name, 0.0) + value
-    learned = list(parameters(state.optimizer))
-    distributed.add_gradients(learned)
+    trained = list(parameters(state.optimizer))
+    distributed.add_gradients(trained)
     state.scaler.unscale_(state.optimizer)
-    norm = nn.utils.clip_grad_norm_(learned, recipe.optimizer.max_grad_norm or float("inf")).item()
+    norm = nn.utils.clip_grad_norm_(trained, recipe.optimizer.max_grad_norm or float("inf")).item()
     if not norm < float("inf") and recipe.loop.precision != "fp16":
-        seen = ", ".join(dict.fromkeys(names))
-        raise FloatingPointError(f"step {step + 1}: the gradient of {seen} is not finite; {state.kept}")
+        samples = ", ".join(dict.fromkeys(names))
+        raise FloatingPointError(
+            f"step {step + 1}: the gradient of {samples} is not finite; {state.last_saved}"
+        )
     state.scaler.step(state.optimizer)
     state.scaler.update()
     state.ema.update(recipe.loop.batch_size)
-    # Of a step that fp16 has left out, the norm is infinite, which JSON has no word for.
+    # The norm of a step that the fp16 scaler skipped is infinite, which JSON cannot represent.
     return {**means(distributed.add(sums)), "norm": norm if norm < float("inf") else None, "lr": rate}
 
 
-def _micro(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
-    """The examples in runs of at most ``size`` (0: all), each with its place."""
+def _micro_batches(examples: Sequence[Any], size: int) -> Iterator[tuple[int, Sequence[Any]]]:
+    """Micro-batches of at most ``size`` examples (0: all), each with the index of its first example."""
     size = size or len(examples)
-    for place in range(0, len(examples), size):
-        yield place, examples[place : place + size]
+    for start in range(0, len(examples), size):
+        yield start, examples[start : start + size]
 
 
 def _validated(
@@ -234,35 +245,41 @@ def _validated(
     step: int,
     run: Path,
     state: State,
-    best: Best | None,
+    best: BestWeights | None,
     distributed: DistributedContext,
     signals: DeferredSignals,
 ) -> Record:
-    """What a validation after so many steps adds to the record; the best weights are kept."""
-    began = time.perf_counter()
+    """Validate after ``step`` steps, update the best weights, and return the fields that this adds to the record."""
+    start_time = time.perf_counter()
     try:
-        scores = validate(stage, state.ema, run / "pictures" / f"step-{step:06d}.png", distributed, signals)
+        scores = validate(stage, state.ema, preview_path(run, step), distributed, signals)
     except NonFiniteError as error:
-        raise NonFiniteError(f"validation after step {step}: {error}; {state.kept}") from error
-    record: Record = {"validation": scores, "seconds": time.perf_counter() - began}
+        raise NonFiniteError(f"validation after step {step}: {error}; {state.last_saved}") from error
+    record: Record = {"validation": scores, "seconds": time.perf_counter() - start_time}
     if best is None:
         return record
     if recipe.validation.best_metric not in scores:
         raise ValueError(
-            f"{recipe.validation.data} has no score best_metric={recipe.validation.best_metric!r}"
+            f"validation on {recipe.validation.data} has no score best_metric={recipe.validation.best_metric!r}; its "
+            f"scores: {', '.join(scores) or 'none'}"
         )
     best.update(step, scores, stage.module, state.ema, distributed.first)
     return {**record, "best": {"step": best.step, "score": best.score}}
 
 
+def preview_path(run: Path, step: int) -> Path:
+    """The file of the preview image of a validation after ``step`` steps."""
+    return run / "previews" / f"step-{step:06d}.png"
+
+
 def validate(
-    stage: Stage, ema: Ema, picture: Path, distributed: DistributedContext, signals: DeferredSignals
+    stage: Stage, ema: Ema, path: Path, distributed: DistributedContext, signals: DeferredSignals
 ) -> dict[str, float]:
-    """Scores of the averaged weights, and a ``picture`` of what they answer; the first process takes them for all.
+    """Scores of the averaged weights, by name, computed by the first process, which writes a preview to ``path``.
 
     Raises:
-        Interrupted: a held signal arrived; the weights are those that are trained again. Never in one of several
-            processes: the others would wait for it.
+        Interrupted: a deferred signal arrived; the trained weights are in place again. Never with several processes,
+            which would wait for each other.
     """
     scores: dict[str, float] = {}
     if distributed.first:
@@ -271,13 +288,13 @@ def validate(
         try:
             with signals.raising() if distributed.size == 1 else nullcontext():
                 scores = stage.validate()
-                seen = stage.preview()
+                preview = stage.preview()
         finally:
             stage.module.train()
             ema.swap()
-        if seen is not None:
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            write_image(picture, seen)
+        if preview is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_image(path, preview)
     distributed.barrier()
     return distributed.add(scores)
 
@@ -288,10 +305,10 @@ def is_due(step: int, period: int, last: int) -> bool:
 
 
 def init_run_dir(run: Path, recipe: Recipe) -> None:
-    """Write the recipe into its run folder, or check that it is the one already there; clear up after a kill.
+    """Write the recipe into its run folder, or check that it is the one already there; removes partial files.
 
     Raises:
-        ValueError: another recipe is there.
+        ValueError: the folder has another recipe.
     """
     run.mkdir(parents=True, exist_ok=True)
     for folder in (run, *(run.parent / LATENTS).glob("*/")):
@@ -300,7 +317,7 @@ def init_run_dir(run: Path, recipe: Recipe) -> None:
     if path.exists():
         found = Recipe.read(path, allow_code=True)  # only compared
         if found != recipe and not (run / "state.pt").exists():
-            # What a run that a broken sample stopped before its first state has to try next.
+            # A run that a broken sample stopped before its first state may be repeated with --skip-bad.
             found = found.replace(data={"skip_bad": recipe.data.skip_bad})
         if found != recipe:
             raise ValueError(

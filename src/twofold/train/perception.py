@@ -1,4 +1,4 @@
-"""What every stage has in common that teaches tasks: examples, the tasks' losses, the teacher's answers, scores."""
+"""Base class of the perception training stages: examples, task losses, pseudo-labels, validation."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from .state import Ema
 from .step import Loss, Terms
 from .validation import SampleValidator, load_sample
 
-PREVIEWED = 4  # pictures
+NUM_PREVIEWS = 4  # samples in a preview image
 
 
 class PerceptionStage(abc.ABC):
-    """A stage of `loop.train` that teaches a network tasks; what the network is, its kinds say.
+    """A stage of `loop.train` that trains perception tasks; subclasses define the network.
 
     Args:
         recipe: of the run.
         run: its folder.
         distributed: its processes.
-        tasks: by the names that the recipe gives them.
-        encoder: what examples are made with.
-        cache: folder to keep encoded examples in; None keeps none.
+        tasks: by their names in the recipe.
+        encoder: encodes samples to training examples.
+        cache: folder of cached latents; None caches nothing.
     """
 
     module: nn.Module
@@ -56,50 +56,53 @@ class PerceptionStage(abc.ABC):
         cache: Path | None,
     ) -> None:
         self.recipe, self.distributed, self.tasks = recipe, distributed, tasks
-        readable = SampleValidator(recipe.data.skip_bad, run / "skipped.jsonl", distributed)
-        self.validation, self.held_out = self._held_out(readable)
-        self.examples: Examples = self._examples(encoder, cache, readable)
-        self.prefetcher = Prefetcher(self._drawn, recipe.loop.steps)
+        validator = SampleValidator(recipe.data.skip_bad, run / "skipped.jsonl", distributed)
+        self.validation, self.held_out = self._held_out(validator)
+        self.examples: Examples = self._examples(encoder, cache, validator)
+        self.prefetcher = Prefetcher(self._load_batch, recipe.loop.steps)
         self.teacher: Ema | None = None
 
     @abc.abstractmethod
     def loss(self, examples: Sequence[Any]) -> Loss:
-        """The examples' part of their batch's loss."""
+        """The loss of ``examples``, a part of a batch (see `step.Loss`)."""
 
     @abc.abstractmethod
     def _predictors(self) -> Mapping[str, BasePredictor]:
-        """By task, what answers pictures with the weights as they stand."""
+        """By task, a predictor with the current weights."""
 
     @abc.abstractmethod
     def finish(self) -> None:
-        """Whatever is done once, after the last step."""
+        """Called once, after the last step."""
 
-    def _held_out(self, readable: SampleValidator) -> tuple[Folder | None, list[int]]:
-        """The samples to be scored and shown, looked at now: a broken one must not end a run at its first score."""
+    def _held_out(self, validator: SampleValidator) -> tuple[Folder | None, list[int]]:
+        """The validation folder and the indices used for scores and previews, all read once before training.
+
+        Otherwise a broken sample would end the run at its first validation.
+        """
         if self.recipe.validation.data is None:
             return None, []
         folder = Folder(self.recipe.validation.data)
-        first = range(min(max(self.recipe.validation.num_samples, PREVIEWED), len(folder)))
-        return folder, readable(folder, first, partial(load_sample, folder), always=True)
+        first = range(min(max(self.recipe.validation.num_samples, NUM_PREVIEWS), len(folder)))
+        return folder, validator(folder, first, partial(load_sample, folder), always=True)
 
-    def _examples(self, encoder: Encoder, cache: Path | None, readable: SampleValidator) -> Examples:
+    def _examples(self, encoder: Encoder, cache: Path | None, validator: SampleValidator) -> Examples:
         recipe = self.recipe
         if not recipe.data.augment:
-            return CachedCropDataset(encoder, recipe, self.tasks, cache, readable)
+            return CachedCropDataset(encoder, recipe, self.tasks, cache, validator)
         if any(n % encoder.stride for s in recipe.data.sources for n in s.size or recipe.data.size):
             raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
-        return OnlineDataset(encoder, recipe, self.tasks, readable)
+        return OnlineDataset(encoder, recipe, self.tasks, validator)
 
     def draw(self, step: int) -> Sequence[MultiTaskExample]:
-        """This process's images of step ``step``, each under the tasks that it is trained for."""
+        """This process's images of step ``step``, each with the tasks that it is trained for."""
         return self.prefetcher(step)
 
-    def _drawn(self, step: int) -> Sequence[MultiTaskExample]:
+    def _load_batch(self, step: int) -> Sequence[MultiTaskExample]:
         examples, batch = self.examples, self.recipe.loop.batch_size
-        picks = [examples.order(step * batch + n) for n in self.distributed.local_indices(batch)]
+        indices = [examples.order(step * batch + n) for n in self.distributed.local_indices(batch)]
         if self.recipe.joint_tasks:
-            return [examples.all_of(pick) for pick in picks]
-        return [{pick.kind: examples.of(pick)} for pick in picks]
+            return [examples.all_of(index) for index in indices]
+        return [{index.kind: examples.of(index)} for index in indices]
 
     def _teacher(self) -> Ema:
         if self.teacher is None:
@@ -113,7 +116,13 @@ class PerceptionStage(abc.ABC):
         decoded: Iterable[Tensor],
         latents: Iterable[Tensor] = (),
     ) -> list[Example]:
-        """The examples with the teacher's ``decoded`` outputs and its ``latents``: none, or one per example.
+        """The examples with pseudo-labels: of those with ``use_teacher_label``, the targets are replaced in order.
+
+        Args:
+            name: of the task.
+            examples: of that task.
+            decoded: the teacher's head outputs, ``c h w``: none, or one for each example with ``use_teacher_label``.
+            latents: its x0 latents, ``z h w``: likewise.
 
         Raises:
             NonFiniteError: a pseudo-label is NaN or infinite; the message names the sample.
@@ -138,14 +147,14 @@ class PerceptionStage(abc.ABC):
         task, device, terms = self.tasks[name], self.distributed.device, {}
         for p, example in zip(decoded, examples, strict=True):
             check_finite(p, f"the network's {name} output for {example.name}")
-        wanted = [to_batch(example, device) for example in examples]
-        # Losses are sums over many pixels: never in half precision.
+        targets = [to_batch(example, device) for example in examples]
+        # Losses are sums over many pixels: not in half precision.
         with torch.autocast(device.type, enabled=False):
-            for loss, weight in weights_of(self.recipe, name, task).items():
+            for loss, weight in loss_weights(self.recipe, name, task).items():
                 if weight:
                     values = [
-                        task.loss(p[None], canvas, known, {loss: 1.0}, seen)
-                        for p, (canvas, known, seen) in zip(decoded, wanted, strict=True)
+                        task.loss(p[None], target, valid, {loss: 1.0}, image)
+                        for p, (target, valid, image) in zip(decoded, targets, strict=True)
                     ]
                     terms[loss] = (self.recipe.pixel_loss_weight * weight, torch.stack(values))
         return terms
@@ -160,30 +169,30 @@ class PerceptionStage(abc.ABC):
 
     @torch.no_grad()
     def preview(self) -> Tensor | None:
-        """Truth, answer and error on the first held-out samples."""
+        """A contact sheet of the first validation samples, see `preview.preview`; None without targets."""
         if self.validation is None or not self.tasks:
             return None
-        samples = [self.validation[i] for i in self.held_out[:PREVIEWED]]
-        able = {
+        samples = [self.validation[i] for i in self.held_out[:NUM_PREVIEWS]]
+        predictors = {
             t: p for t, p in self._predictors().items() if any(p.task.target in s.targets for s in samples)
         }
-        return preview(able, samples) if able else None
+        return preview(predictors, samples) if predictors else None
 
 
-def weights_of(recipe: Recipe, name: str, task: Task) -> Mapping[str, float]:
-    """Of a task's losses: the recipe's, or its own."""
+def loss_weights(recipe: Recipe, name: str, task: Task) -> Mapping[str, float]:
+    """Weights of a task's losses: the recipe's, or the task's own."""
     return recipe.loss.get(name, task.weights)
 
 
-def look_at_pictures(recipe: Recipe, tasks: Mapping[str, Task]) -> bool:
-    """Whether a loss looks at the picture."""
+def losses_need_image(recipe: Recipe, tasks: Mapping[str, Task]) -> bool:
+    """Whether a loss of non-zero weight depends on the image."""
     return any(
-        w and k in t.image_losses for n, t in tasks.items() for k, w in weights_of(recipe, n, t).items()
+        w and k in t.image_losses for n, t in tasks.items() for k, w in loss_weights(recipe, n, t).items()
     )
 
 
 def to_batch(example: Example, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Canvas, mask and picture of one example, each a batch of one."""
+    """Encoded target ``1 c h w``, valid pixels ``1 1 h w`` and image ``1 3 h w`` in [0, 1] (or None) of one example."""
     assert example.canvas is not None and example.known is not None
-    seen = None if example.picture is None else example.picture[None].to(device).float() / 255
-    return example.canvas[None].to(device), example.known[None].to(device), seen
+    image = None if example.picture is None else example.picture[None].to(device).float() / 255
+    return example.canvas[None].to(device), example.known[None].to(device), image

@@ -1,4 +1,4 @@
-"""What a person looks at while a model learns: the same few pictures every time, truth, answer and error."""
+"""Preview images of a run: the first validation samples with target, prediction and error."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..visualization import color_mask, sheet
 
 
 def preview(predictors: Mapping[str, BasePredictor], samples: Sequence[Sample]) -> Tensor:
-    """A sheet ``3 H W``, a row for each picture and task: picture, truth, answer, error (white is the most).
+    """A contact sheet ``3 H W`` in [0, 1] with a row for each sample and task: image, target, prediction, error.
 
-    Truth is shown as the task encodes and decodes it, so that it and the answer are in the same units. A picture
-    without a task's truth has no row for it.
+    The target is encoded and decoded by the task, so that it has the units of the prediction. The error is white at its
+    95 % quantile and above. A sample without a task's target has no row for it.
 
     Raises:
-        ValueError: no picture has any of the truths.
+        ValueError: no sample has a target of any task.
     """
     cells: list[Tensor] = []
     titles: list[str] = []
@@ -29,27 +29,27 @@ def preview(predictors: Mapping[str, BasePredictor], samples: Sequence[Sample]) 
             task = predictor.task
             if task.target in sample.targets:
                 cells += _row(predictor, sample)
-                titles += [str(sample.id), f"{name}: truth", "answer", "error"]
+                titles += [str(sample.id), f"{name}: target", "prediction", "error"]
     return sheet(cells, 4, titles)
 
 
 def _row(predictor: BasePredictor, sample: Sample) -> list[Tensor]:
+    """Image, target, prediction and error of one sample, each ``3 h w`` in [0, 1]; invalid target pixels are grey."""
     task = predictor.task
-    answer = predictor(sample.image).map
-    truth, known = _as_map(task, sample)
-    error = task.distance(answer, truth)
-    most = float(error[known].quantile(0.95)) if bool(known.any()) else 0.0
-    shown = color_mask((error / max(most, 1e-6)).clamp(0, 1), known)
+    prediction = predictor(sample.image).map
+    target, valid = _target_map(task, sample)
+    error = task.distance(prediction, target)
+    limit = float(error[valid].quantile(0.95)) if bool(valid.any()) else 0.0
     return [
         sample.image,
-        torch.where(known, task.show(truth), 0.5),
-        task.show(answer),
-        shown,
+        torch.where(valid, task.show(target), 0.5),
+        task.show(prediction),
+        color_mask((error / max(limit, 1e-6)).clamp(0, 1), valid),
     ]
 
 
-def _as_map(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
-    target, valid = sample.targets[task.target], sample.valid[task.target]
-    canvas, mask = task.encode(target[None], valid[None])
-    # Where the encoded target is not an image, it is shown as it is, and the output is something else: logits.
-    return (task.decode(canvas) if task.is_image else canvas.float())[0], mask[0]
+def _target_map(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
+    """A sample's target ``c h w`` in the units of a prediction, and its valid pixels ``1 h w``."""
+    encoded, valid = task.encode(sample.targets[task.target][None], sample.valid[task.target][None])
+    # A decoder of logits or heatmaps does not apply to their targets (class ids, joints), which are shown as they are.
+    return (task.decode(encoded) if task.is_image else encoded.float())[0], valid[0]

@@ -28,11 +28,11 @@ from ..io import check_own_folder, file_lock
 from ..tasks import TASKS, get_task
 from .config import IMAGE
 from .distributed import DistributedContext
-from .trainable import uses_image_features
 from .loop import Record, train
 from .model_config import DenoiserConfig, NetworkConfig
 from .recipe import Recipe
 from .track import RunLogger
+from .trainable import uses_image_features
 
 
 def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, Head]]:

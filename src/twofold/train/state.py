@@ -1,4 +1,4 @@
-"""Save and resume a run: everything that must survive, by name, in one file that is whole or absent."""
+"""Saved state of a run and its exponential moving average of weights. Files are written atomically."""
 
 from __future__ import annotations
 
@@ -13,53 +13,57 @@ from torch import Tensor, nn
 from ..io import atomic_write, escape
 
 
-def learning(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters that learn, by name."""
+def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters with ``requires_grad``, by name."""
     return [(k, p) for k, p in module.named_parameters() if p.requires_grad]
 
 
-def kept(module: nn.Module) -> dict[str, Tensor]:
-    """What of a module has to survive: the parameters that learn, and the buffers beside them.
-
-    What several of its parts have together is there once, by the first name it has.
-    """
-    chosen = {k for k, _ in learning(module)} | {k for k, _ in module.named_buffers()}
-    return {k: v for k, v in module.state_dict().items() if k in chosen}
+def tensors_to_save(module: nn.Module) -> dict[str, Tensor]:
+    """Trainable parameters and persistent buffers of a module, by name; shared ones once, under their first name."""
+    names = {k for k, _ in trainable_parameters(module)} | {k for k, _ in module.named_buffers()}
+    return {k: v for k, v in module.state_dict().items() if k in names}
 
 
 class Ema:
-    """An exponential moving average of a module's parameters, with constant decay after a short ramp.
+    """An exponential moving average of a module's trainable parameters, with constant decay after a short ramp.
 
-    The ramp ``(1 + n) / (10 + n)`` keeps the first random weights from lingering. A decay of 0 averages nothing.
-    Buffers, such as the running statistics of batch normalisation, are averages already and stay as they are; those of
-    a teacher follow as its parameters do, because statistics of other weights are none of its own.
+    The ramp ``(1 + n) / (10 + n)`` reduces the influence of the initial weights. A decay of 0 averages nothing.
+    Buffers, such as the running statistics of batch normalisation, are averages already and are not averaged, except
+    with ``every``: a teacher's statistics have to belong to its averaged weights.
 
     Args:
-        module: whose parameters that learn are averaged.
-        decay: how much of the average stays.
-        every: examples between two steps of the average, exactly, whatever the size of batches, and then without a
-            ramp: the teacher of Diff-2-in-1 (Zheng et al. 2025). 0: one step an update.
+        module: whose trainable parameters are averaged.
+        decay: weight of the old average in an update.
+        every: examples between two updates of the average, exactly, for any batch size, and without a ramp: the teacher
+            of Diff-2-in-1 (Zheng et al. 2025). 0: one update per training step.
     """
 
     def __init__(self, module: nn.Module, decay: float, every: int = 0) -> None:
         self.module, self.decay, self.every, self.count = module, decay, every, 0
-        self.average = {k: p.detach().clone() for k, p in learning(module)} if decay else {}
-        self.beside = {k: b.detach().clone() for k, b in self._buffers()} if decay else {}
+        self.average = {k: p.detach().clone() for k, p in trainable_parameters(module)} if decay else {}
+        self.buffers = {k: b.detach().clone() for k, b in self._averaged_buffers()} if decay else {}
 
-    def _buffers(self) -> list[tuple[str, Tensor]]:
-        """A teacher's buffers that are averaged, by name: those of real numbers that survive."""
-        there = kept(self.module) if self.every else {}
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The averages of parameters and buffers, by name."""
+        return self.average | self.buffers
+
+    def _averaged_buffers(self) -> list[tuple[str, Tensor]]:
+        """Buffers that are averaged, by name: with ``every``, the persistent floating-point ones."""
+        saved = tensors_to_save(self.module) if self.every else {}
         named = self.module.named_buffers() if self.every else ()
-        return [(k, b) for k, b in named if k in there and b.is_floating_point()]
+        return [(k, b) for k, b in named if k in saved and b.is_floating_point()]
 
     def _pairs(self) -> list[tuple[Tensor, Tensor]]:
-        """What is averaged, and its average."""
-        pairs: list[tuple[Tensor, Tensor]] = [(p, self.average[k]) for k, p in learning(self.module)]
-        return pairs + [(b, self.beside[k]) for k, b in self._buffers()]
+        """Pairs of a tensor of the module and its average."""
+        pairs: list[tuple[Tensor, Tensor]] = [
+            (p, self.average[k]) for k, p in trainable_parameters(self.module)
+        ]
+        return pairs + [(b, self.buffers[k]) for k, b in self._averaged_buffers()]
 
     @torch.no_grad()
     def update(self, examples: int = 1) -> None:
-        """Move the average toward the parameters' present values, after an update from so many examples."""
+        """Update the average with the current parameters, after a training step on ``examples`` examples."""
         before = self.count
         self.count += examples if self.every else 1
         if not self.decay:
@@ -73,36 +77,42 @@ class Ema:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange averages and what they are of; call again to undo."""
+        """Exchange the module's tensors and their averages; call again to undo."""
         for value, average in self._pairs() if self.decay else ():
-            held = value.clone()
+            saved = value.clone()
             value.copy_(average)
-            average.copy_(held)
+            average.copy_(saved)
 
     @torch.no_grad()
-    def ema_forward(self, part: nn.Module, shown: tuple[Any, ...]) -> Any:
-        """What ``part`` of the module says with the averaged weights, which do not take the place of its own."""
-        own = {id(value): average for value, average in self._pairs()}
-        # Each tensor of each module by one name: torch, given a module's second name too, does not put the module's
-        # own weights back.
-        average = {
-            f"{prefix}.{k}".lstrip("."): own[id(value)]
+    def ema_forward(self, part: nn.Module, inputs: tuple[Any, ...]) -> Any:
+        """The output of ``part``, a submodule, for ``inputs`` with the averaged weights, in evaluation mode.
+
+        The module's own weights are not changed, so this may run between the student's forward and backward pass.
+        """
+        averages = {id(value): average for value, average in self._pairs()}
+        # Each tensor under one name only: with a second name of a shared module, functional_call does not restore the
+        # module's own weights.
+        named = {
+            f"{prefix}.{k}".lstrip("."): averages[id(value)]
             for prefix, module in part.named_modules()
             for found in (module.named_parameters, module.named_buffers)
             for k, value in found(recurse=False, remove_duplicate=False)
-            if id(value) in own
+            if id(value) in averages
         }
         training = {m: m.training for m in part.modules()}
         part.eval()
         try:
-            return torch.func.functional_call(part, average, shown, tie_weights=False)
+            return torch.func.functional_call(part, named, inputs, tie_weights=False)
         finally:
             for module, mode in training.items():
                 module.training = mode
 
     @contextmanager
     def ema_scope(self) -> Generator[None]:
-        """Inside, the module has the averaged weights and nothing is learned; to be left before what learns begins."""
+        """A context in which the module has the averaged weights, evaluation mode and no gradients.
+
+        Leave it before the student's forward pass, whose graph a swap would invalidate.
+        """
         self.swap()
         training = {m: m.training for m in self.module.modules()}
         self.module.eval()
@@ -116,10 +126,10 @@ class Ema:
 
 
 class State:
-    """All of a run that must survive: step, weights that learn, their average, the optimizer's and the scaler's.
+    """The resumable state of a run: step, trained weights, their average, optimizer and gradient scaler.
 
     Args:
-        path: file it is kept in.
+        path: of its file.
         module: whose parameters are trained.
         ema: their moving average.
         optimizer: of the parameters.
@@ -138,26 +148,26 @@ class State:
         self.unfinished: dict[str, Any] = {}
 
     @property
-    def kept(self) -> str:
-        """Where the last good state is, in words."""
+    def last_saved(self) -> str:
+        """The end of an error message: where the last saved state is."""
         return f"{self.path} holds the last good state" if self.path.exists() else "nothing was saved yet"
 
     def save(self, step: int, unfinished: Mapping[str, Any] | None = None) -> None:
-        """Write the state after ``step`` steps. A kill at any moment leaves the previous file or this one.
+        """Write the state after ``step`` steps, atomically.
 
-        ``unfinished`` is the record of the last step where its validation is still to come.
+        ``unfinished`` is the record of the last step if its validation was interrupted.
         """
         state = {
             "step": step,
             "unfinished": dict(unfinished or {}),
-            "weights": kept(self.module),
-            "ema": self.ema.average | self.ema.beside,
+            "weights": tensors_to_save(self.module),
+            "ema": self.ema.tensors,
             "ema_count": self.ema.count,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # An open file: given a path, torch writes by itself, and does not say why it could not.
+        # An open file: given a path, torch.save does not report the reason of a failure.
         with atomic_write(self.path) as path, path.open("wb") as file:
             torch.save(state, file)
 
@@ -170,15 +180,15 @@ class State:
         state = read_saved(self.path, ("step", "weights", "ema", "ema_count", "optimizer", "scaler"))
         self.unfinished = dict(state.get("unfinished") or {})
         try:
-            wanted = kept(self.module)
-            if set(wanted) != set(state["weights"]):
-                strange = sorted(set(wanted) ^ set(state["weights"]))[0]
-                raise ValueError(f"{strange} is in one of the two only")
+            expected = tensors_to_save(self.module)
+            if set(expected) != set(state["weights"]):
+                name = sorted(set(expected) ^ set(state["weights"]))[0]
+                raise ValueError(f"{name} is {'missing' if name in expected else 'unexpected'}")
             self.module.load_state_dict(state["weights"], strict=False)
             self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             averages: dict[str, Tensor] = state["ema"]
-            for name, value in (self.ema.average | self.ema.beside).items():
+            for name, value in self.ema.tensors.items():
                 value.copy_(averages[name])
         except (KeyError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
@@ -190,11 +200,11 @@ class State:
 
 
 class DamagedFileError(ValueError):
-    """A file that a run wrote cannot be read. One line: which file, what is wrong, and what to do."""
+    """A file that a run wrote is damaged. The message is one line: the file, the reason, and what to do."""
 
 
 def read_saved(path: Path, keys: Iterable[str], mmap: bool = False) -> dict[str, Any]:
-    """What a file of a run (``state.pt``, ``best.pt``) holds: ``keys``, and perhaps more.
+    """The content of a file of a run (``state.pt``, ``best.pt``), which has at least ``keys``.
 
     Raises:
         DamagedFileError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Where a run is written down for people: ``metrics.jsonl``, and a tracker such as TensorBoard if there is one."""
+"""Logs of a run: ``metrics.jsonl``, ``environment.json``, and a tracker such as TensorBoard."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any
 from ..image import read_image
 from ..io import FormatError, append_line, atomic_write, check_types, complete_lines, parse_object
 from .distributed import DistributedContext
-from .loop import Record
+from .loop import Record, preview_path
 from .recipe import Recipe
 
-EVERY = 10  # steps
+LOG_EVERY = 10  # steps
 PACKAGES = ("twofold", "torch", "diffusers", "transformers", "accelerate", "peft", "safetensors", "numpy")
 
 
-def chosen(tracker: str) -> str | None:
-    """The tracker's name as accelerate knows it; ``auto`` is TensorBoard where it is installed, else none.
+def tracker_name(tracker: str) -> str | None:
+    """The name of a tracker for accelerate; ``auto`` is TensorBoard if it is installed; None tracks nothing.
 
     Raises:
-        ValueError: TensorBoard is asked for and not installed.
+        ValueError: ``tracker`` is TensorBoard, which is not installed.
     """
-    there = any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX"))
+    installed = any(importlib.util.find_spec(name) for name in ("tensorboard", "tensorboardX"))
     if tracker == "auto":
-        return "tensorboard" if there else None
-    if tracker == "tensorboard" and not there:
+        return "tensorboard" if installed else None
+    if tracker == "tensorboard" and not installed:
         raise ValueError("TensorBoard is not installed; pip install 'twofold[train]', or --tracker none")
     return None if tracker == "none" else tracker
 
@@ -46,15 +46,15 @@ class RunLogger:
     def __init__(self, run: Path, recipe: Recipe, distributed: DistributedContext) -> None:
         self.run, self.distributed, self.path = run, distributed, run / "metrics.jsonl"
         self.tracked = bool(distributed.accelerator.log_with)
-        self.begun = False
+        self.started = False
         if self.tracked:
             distributed.accelerator.init_trackers("tracker", config=_flat(recipe))
 
     def write(self, record: Record) -> None:
-        """Keep a record of every tenth step, and of every validation."""
-        if not self.begun:
-            self._begin(record["step"])
-        if not self.distributed.first or not ("validation" in record or record["step"] % EVERY == 0):
+        """Log a record of every tenth step, and of every validation."""
+        if not self.started:
+            self._start(record["step"])
+        if not self.distributed.first or not ("validation" in record or record["step"] % LOG_EVERY == 0):
             return
         append_line(self.path, json.dumps(record))
         if self.tracked:
@@ -65,9 +65,9 @@ class RunLogger:
         if self.tracked:
             self.distributed.accelerator.end_training()
 
-    def _begin(self, step: int) -> None:
-        """Note what the run is made with, and forget records of steps that are about to be repeated."""
-        self.begun = True
+    def _start(self, step: int) -> None:
+        """Write the environment, and remove records from ``step`` on, which are about to be repeated."""
+        self.started = True
         if not self.distributed.first:
             return
         with atomic_write(self.run / "environment.json") as file:
@@ -81,19 +81,19 @@ class RunLogger:
         values = {k: v for k, v in record.items() if isinstance(v, float)}
         values |= {f"validation/{k}": v for k, v in record.get("validation", {}).items()}
         self.distributed.accelerator.log(values, step=record["step"])
-        picture = self.run / "pictures" / f"step-{record['step']:06d}.png"
-        if "validation" in record and picture.exists():
-            seen = read_image(picture).permute(1, 2, 0)[None].numpy()
+        path = preview_path(self.run, record["step"])
+        if "validation" in record and path.exists():
+            preview = read_image(path).permute(1, 2, 0)[None].numpy()
             for tracker in self.distributed.accelerator.trackers:
                 if hasattr(tracker, "log_images"):
-                    tracker.log_images({"validation": seen}, step=record["step"], dataformats="NHWC")
+                    tracker.log_images({"validation": preview}, step=record["step"], dataformats="NHWC")
 
 
 def read_records(path: Path) -> list[tuple[str, Record]]:
-    """The whole lines of a ``metrics.jsonl`` with their records; half a last line, which a kill leaves, is dropped.
+    """The complete lines of a ``metrics.jsonl`` with their records; an incomplete last line (of a kill) is dropped.
 
     Raises:
-        ValueError: a line is no record.
+        ValueError: a line is not a record.
     """
     found: list[tuple[str, Record]] = []
     for number, line in enumerate(filter(None, complete_lines(path)), 1):
@@ -108,7 +108,7 @@ def read_records(path: Path) -> list[tuple[str, Record]]:
 
 
 def environment(distributed: DistributedContext) -> dict[str, Any]:
-    """What a run's numbers may depend on besides its recipe."""
+    """Versions, platform, device and number of processes, on which a run's numbers may depend."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -125,6 +125,6 @@ def environment(distributed: DistributedContext) -> dict[str, Any]:
 
 
 def _flat(recipe: Recipe) -> dict[str, str | int | float | bool]:
-    """The recipe as trackers take it: plain values only."""
+    """The recipe as plain values, which trackers accept; nested parts as JSON."""
     values = recipe.model_dump(mode="json")
     return {k: v if isinstance(v, str | int | float | bool) else json.dumps(v) for k, v in values.items()}

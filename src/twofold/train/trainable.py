@@ -1,4 +1,4 @@
-"""Which parts of a model learn: said of every parameter before a run begins."""
+"""Tasks, heads and trainable parameters of a run, set up before its first step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .recipe import Recipe
 
 
 class Denoiser(nn.Module):
-    """The parts that may learn, as one module with their own names; which do, their parameters say."""
+    """U-Net, autoencoder, text encoder, image adapter and heads; ``requires_grad`` marks the trained parameters."""
 
     def __init__(self, backbone: StableDiffusion, heads: Mapping[str, Head]) -> None:
         super().__init__()
@@ -30,25 +30,26 @@ class Denoiser(nn.Module):
 
 
 def _key(task: str) -> str:
-    """A task of somebody's own is called ``package.module:object``; torch does not like dots."""
+    """The key of a task in a `ModuleDict`, which allows no dots: user-defined tasks are ``package.module:object``."""
     return task.replace(".", "-")
 
 
 def make_tasks(recipe: Recipe) -> dict[str, Task]:
-    """The tasks of a recipe by the names it gives them.
+    """The tasks of a recipe, by their names in the recipe.
 
     Raises:
-        ValueError: a task that is no picture is to go through the autoencoder, or a loss that a task does not have.
+        ValueError: two tasks have the same ``Task.name``, a task whose encoded target is not an image would be decoded
+            by the autoencoder, or ``loss`` names a loss that a task does not have.
     """
     tasks = {t: get_task(t) for t in recipe.tasks}
     for task in tasks.values():
         check_name(task.name, "the name of the task")  # heads and labels are kept in files of this name
-    called = {task.name: name for name, task in tasks.items()}
+    by_task_name = {task.name: name for name, task in tasks.items()}
     for name, task in tasks.items():
-        if called[task.name] != name:
+        if by_task_name[task.name] != name:
             raise ValueError(
-                f"{name} and {called[task.name]} are both called {task.name}, by which heads and scores are kept; "
-                "teach one of them, or give one another name (Task.name)"
+                f"{name} and {by_task_name[task.name]} are both called {task.name}, the key of heads and scores; "
+                "train one of them, or rename one (Task.name)"
             )
     if recipe.data.compat == "genpercept":
         tasks = {t: genpercept_task(task) for t, task in tasks.items()}
@@ -59,7 +60,7 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
             and (recipe.model.head.name == "latent" or recipe.model.latent_loss_weight > 0)
         ):
             raise ValueError(
-                f"{name} is not an image that an autoencoder can decode: it needs a head that reads features, "
+                f"{name} is not an image that the autoencoder can decode: it needs a head that reads features, "
                 f"latent_loss_weight=0 and pixel_loss_weight=1 (the recipe has head.name={recipe.model.head.name!r}, "
                 f"latent_loss_weight={recipe.model.latent_loss_weight:g})"
             )
@@ -72,34 +73,38 @@ def make_tasks(recipe: Recipe) -> dict[str, Task]:
 def make_heads(
     backbone: StableDiffusion, recipe: Recipe, found: Mapping[str, Head], tasks: Mapping[str, Task]
 ) -> dict[str, Head]:
-    """The heads a recipe trains: those of the model it starts from where they are of its kind, or fresh ones.
+    """The heads to train, by task: those of the initial model where class and config match, otherwise new ones.
 
-    ``found`` are by the names that a recipe has for tasks, or by those that a checkpoint has.
+    Args:
+        backbone: of the model.
+        recipe: of the run.
+        found: heads of the initial model, by the recipe's names of tasks or by ``Task.name``.
+        tasks: of the recipe, by their names in it.
 
     Raises:
-        ValueError: heads of which several share a part were learned with one each.
+        ValueError: heads that share modules were trained with separate ones.
     """
     head = recipe.denoiser.head
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.loop.seed)
-        fresh = {
+        new = {
             t: make_head(head.name, backbone, task.out_channels, **head.options) for t, task in tasks.items()
         }
-    called = {t: t if t in found else task.name for t, task in tasks.items()}
-    learned = {t: found[called[t]] for t, h in fresh.items() if _alike(found.get(called[t]), h)}
-    for t, head in learned.items():
-        head.set_training_options(fresh[t].config)
-    heads = {**fresh, **learned}
-    taken = {id(h) for h in learned.values()}
-    share_modules(heads, learned, [h for h in found.values() if id(h) not in taken])
+    names = {t: t if t in found else task.name for t, task in tasks.items()}
+    trained = {t: found[names[t]] for t, h in new.items() if _same_config(found.get(names[t]), h)}
+    for t, head in trained.items():
+        head.set_training_options(new[t].config)
+    heads = {**new, **trained}
+    reused = {id(h) for h in trained.values()}
+    share_modules(heads, trained, [h for h in found.values() if id(h) not in reused])
     return heads
 
 
 def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, Head]) -> None:
-    """That a start has the heads that a recipe trains, where these may not begin from random weights.
+    """Check that the initial model has a trained head for every task of the recipe; latent heads need none.
 
     Raises:
-        ValueError: a task's head is missing, or of another kind or shape than the recipe's.
+        ValueError: a task's head is missing, or its class or config differs from the recipe's.
     """
     head = recipe.denoiser.head
     if head.name == "latent":
@@ -107,29 +112,30 @@ def check_heads(recipe: Recipe, backbone: StableDiffusion, found: Mapping[str, H
     tasks = make_tasks(recipe)
     with torch.random.fork_rng(devices=[]):
         for name, task in tasks.items():
-            wanted = make_head(head.name, backbone, task.out_channels, **head.options)
-            there = found.get(name, found.get(task.name))
-            if not _alike(there, wanted):
-                has = "none" if there is None else f"a {type(there).__name__} of {there.config}"
+            expected = make_head(head.name, backbone, task.out_channels, **head.options)
+            existing = found.get(name, found.get(task.name))
+            if not _same_config(existing, expected):
+                has = "none" if existing is None else f"a {type(existing).__name__} with {existing.config}"
                 raise ValueError(
-                    f"the recipe trains a {head.name} head of {name} ({wanted.config}), and "
-                    f"{recipe.model.init_from} has {has}: training would begin with a random one. Use "
-                    "the head that was warmed up (model.head), or warm this one up first"
+                    f"the recipe trains a {head.name} head of {name} ({expected.config}), and "
+                    f"{recipe.model.init_from} has {has}: training would start from a random head. Set model.head to "
+                    "the head of the warm-up, or train this head in a warm-up first"
                 )
 
 
-def _alike(found: Head | None, wanted: Head) -> bool:
-    """Whether ``found`` has the class and the config of ``wanted``, except for `Head.training_options`."""
-    if found is None or type(found) is not type(wanted):
+def _same_config(found: Head | None, expected: Head) -> bool:
+    """Whether ``found`` has the class and the config of ``expected``, except for `Head.training_options`."""
+    if found is None or type(found) is not type(expected):
         return False
     first, second = (
-        {k: v for k, v in head.config.items() if k not in wanted.training_options} for head in (found, wanted)
+        {k: v for k, v in head.config.items() if k not in expected.training_options}
+        for head in (found, expected)
     )
     return first == second
 
 
 def set_trainable(backbone: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe) -> None:
-    """Say of every parameter whether it learns; low-rank additions are made here."""
+    """Set ``requires_grad`` of every parameter of ``backbone`` and ``heads`` as the recipe says; adds LoRA adapters."""
     model = recipe.denoiser
     backbone.requires_grad_(False)
     if model.unet == "full":
@@ -155,7 +161,7 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
     """Refuse bf16 training on a CPU whose U-Net downsamples maps of width 1.
 
     There the weight gradient of a 3x3 convolution with stride 2 over a map of width 1 reads uninitialised memory
-    (torch 2.13 with oneDNN 3.12 on CPUs with AVX-512 or AMX; fp32, fp16 and wider maps are right). Call it after
+    (torch 2.13 with oneDNN 3.12 on CPUs with AVX-512 or AMX; fp32, fp16 and wider maps are correct). Call it after
     `set_trainable`: frozen convolutions have no such gradient.
 
     Raises:
@@ -163,20 +169,20 @@ def check_map_width(backbone: StableDiffusion, recipe: Recipe, device: torch.dev
     """
     if recipe.loop.precision != "bf16" or device.type != "cpu":
         return
-    learned = [
+    trainable = [
         any(p.requires_grad for p in downsampler.parameters())
         for block in backbone.unet.down_blocks
         for downsampler in (block.downsamplers or ())
     ]
     # The i-th downsampling (from 0) reads a map of ceil(cells / 2^i) columns, so that 2^i cells are one column.
-    deepest = max((i for i, learns in enumerate(learned) if learns), default=-1)
+    deepest = max((i for i, trained in enumerate(trainable) if trained), default=-1)
     least = (2**deepest + 1) * backbone.stride if deepest >= 0 else 0
-    # An unlabelled image is scaled to the shorter edge, whichever it is.
+    # Unlabelled images are scaled so that their shorter edge has the size, so either edge may be the width.
     found = min(min(s.size or recipe.data.size) for s in recipe.data.sources if s.share)
     if found < least:
         raise ValueError(
             f"precision='bf16' on a CPU with examples of {found} pixels: the U-Net downsamples maps of width 1, whose "
-            f"gradient is wrong there (a fault of oneDNN); use a size of at least {least} pixels, or precision='fp32'"
+            f"gradient is wrong there (a bug of oneDNN); use a size of at least {least} pixels, or precision='fp32'"
         )
 
 
@@ -187,10 +193,10 @@ def uses_image_features(backbone: StableDiffusion, recipe: Recipe) -> bool:
 
 
 def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
-    """Low-rank additions to layers of the U-Net (Hu et al. 2022); by default those of every attention.
+    """Add LoRA adapters (Hu et al. 2022) to layers of the U-Net, by default to those of every attention.
 
     Raises:
-        ValueError: there are no such layers.
+        ValueError: no layer has a name that ends in one of ``lora.target_modules``.
     """
     from peft import LoraConfig
 
@@ -207,13 +213,13 @@ def add_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
             backbone.unet.add_adapter(config)
         except ValueError as error:
             raise ValueError(
-                f"low-rank additions to {', '.join(lora.target_modules)}: a target is the end of a layer's name in the "
+                f"lora.target_modules={list(lora.target_modules)}: a target module is the end of a layer's name in the "
                 f"U-Net, such as to_q ({error})"
             ) from error
 
 
 def merge_lora(backbone: StableDiffusion, recipe: Recipe) -> None:
-    """After a run: merge what was added beside the weights into them."""
+    """Merge the LoRA adapters into the U-Net's weights and disable gradient checkpointing, after the last step."""
     if recipe.denoiser.unet == "lora":
         backbone.unet.fuse_lora()
         backbone.unet.unload_lora()
