@@ -36,8 +36,9 @@ from twofold.checkpoints.configs import KLConfig, TextConfig, TinyConfig, UNetCo
 from twofold.checkpoints.fit import check_head
 from twofold.checkpoints.heads import open_heads
 from twofold.checkpoints.network import NetworkSettings
-from twofold.checkpoints.strict import read_file, read_json
+from twofold.checkpoints.strict import read_json
 from twofold.checkpoints.tokenizer import read_tokenizer
+from twofold.checkpoints.weights import read_file
 from twofold.heads import make_head, share_modules
 from twofold.protocols import MultiStep, OneStep
 

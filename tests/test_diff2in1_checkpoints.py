@@ -16,15 +16,14 @@ from twofold.backbones import new
 from twofold.backbones.stable_diffusion import StableDiffusion, save_components
 from twofold.checkpoints import ModelError, open_model
 from twofold.checkpoints.diff2in1 import (
-    DECODER,
-    FUSION,
     decoder_tensors,
-    find_files,
     official_tensors,
     put_bae_decoder,
     read_pair,
     write_pair,
 )
+from twofold.checkpoints.diff2in1_folder import find_files
+from twofold.checkpoints.diff2in1_names import DECODER, FUSION
 from twofold.heads import BaeHead
 from twofold.heads.fusion import by_level
 from twofold.protocols import OneStep

@@ -15,7 +15,8 @@ import world
 from twofold.backbones import new
 from twofold.backbones.stable_diffusion import save_components
 from twofold.checkpoints import Model, open_model
-from twofold.checkpoints.diff2in1 import DECODER, FUSION, official_tensors
+from twofold.checkpoints.diff2in1 import official_tensors
+from twofold.checkpoints.diff2in1_names import DECODER, FUSION
 from twofold.cli.main import run
 from twofold.compat.diff2in1_folders import index_official, quantize_normals
 from twofold.data.folder import Folder

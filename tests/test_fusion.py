@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 import official
-from twofold.checkpoints.diff2in1 import DECODER, FUSION
+from twofold.checkpoints.diff2in1_names import DECODER, FUSION
 from twofold.heads import BaeHead
 from twofold.heads.bae import BaeDecoder, StandardConv, normalised
 from twofold.heads.fusion import Fusion, SpectralBlock, SpectralConv, by_level

@@ -192,7 +192,7 @@ def test_a_model_that_cannot_generate_is_refused_before_anything_is_written(here
 
 
 def test_a_published_perception_model_is_refused_before_it_is_fetched(here, capsys, monkeypatch):
-    monkeypatch.setattr("twofold.checkpoints.model.fetch", lambda *_, **__: pytest.fail("it was fetched"))
+    monkeypatch.setattr("twofold.checkpoints.opening.fetch", lambda *_, **__: pytest.fail("it was fetched"))
     assert run(["generate", "a chair", "--model", "marigold-depth-v1-1"]) == 2
     assert "marigold-depth-v1-1 cannot generate images" in capsys.readouterr().err
 

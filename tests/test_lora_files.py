@@ -18,7 +18,7 @@ from twofold.checkpoints import ModelError, ModelSettings, components, open_mode
 from twofold.checkpoints.components import LoadOptions
 from twofold.checkpoints.ldm import _averaged
 from twofold.checkpoints.lora import AdapterConfig, Stated, merge, merge_file, merge_own
-from twofold.checkpoints.strict import read_file
+from twofold.checkpoints.weights import read_file
 from twofold.protocols import OneStep
 
 RANK, WHERE = 2, Path("x")

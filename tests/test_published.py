@@ -15,7 +15,7 @@ from twofold.backbones import new
 from twofold.checkpoints import PUBLISHED, ModelError, ModelSettings, find_published, open_model, save_model
 from twofold.checkpoints.lora import Stated, merge_file
 from twofold.checkpoints.names import modern_vae
-from twofold.checkpoints.strict import read_file
+from twofold.checkpoints.weights import read_file
 from twofold.protocols import MultiStep, Noise, OneStep
 from twofold.tasks import TASKS
 
@@ -317,13 +317,13 @@ def test_somebody_s_own_marigold_is_read_by_its_index(said, task, tmp_path):
     with pytest.raises(ModelError, match="without what it predicts"):
         open_model(str(folder), device="meta")
     (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 1}))
-    with pytest.raises(ModelError, match=r"cannot be followed: the input of one leading-spaced step"):
+    with pytest.raises(ModelError, match=r"cannot be followed: one leading-spaced step"):
         open_model(str(folder), device="meta")
 
 
 def test_a_path_that_is_not_there_fetches_nothing(tmp_path, monkeypatch):
     """A mistyped folder whose last part is a published name is not that published model."""
-    monkeypatch.setattr("twofold.checkpoints.model.fetch", lambda *_: pytest.fail("went to the hub"))
+    monkeypatch.setattr("twofold.checkpoints.opening.fetch", lambda *_: pytest.fail("went to the hub"))
     for name in (str(tmp_path / "genpercept-depth"), "./weights/old/marigold-depth-v1-1", "x.safetensors"):
         with pytest.raises(ModelError, match="no model"):
             open_model(name, method="genpercept-depth")
@@ -332,7 +332,7 @@ def test_a_path_that_is_not_there_fetches_nothing(tmp_path, monkeypatch):
 def test_a_repository_in_our_layout_is_read_as_it_says(tmp_path, monkeypatch):
     settings = ModelSettings(name="mine", size=48).with_tasks(["normals"], OneStep(5), "none")
     save_model(new.tiny(), settings, tmp_path / "mine", torch.float32)
-    monkeypatch.setattr("twofold.checkpoints.model.fetch", lambda *_: tmp_path / "mine")
+    monkeypatch.setattr("twofold.checkpoints.opening.fetch", lambda *_: tmp_path / "mine")
     assert open_model("somebody/genpercept-depth").settings.tasks["normals"].protocol == OneStep(5)
 
 

@@ -22,11 +22,11 @@ from twofold.render.atlas import SIDE, AtlasTile, pack
 from twofold.render.camera import View, penalty
 from twofold.render.caption import caption, visible
 from twofold.render.classes import CLASSES, FOREGROUND, IDS, SKY
-from twofold.render.furniture import Part
 from twofold.render.generate import build_scene, choose_view
 from twofold.render.job import header
 from twofold.render.llvm import find_llvm
 from twofold.render.meshes import ball, box, capsule, cylinder, lathe, rounded, torus, tube
+from twofold.render.pieces import Part
 from twofold.render.scene import LIGHTS, Builder
 from twofold.render.tracer import Tracer, mitsuba
 from twofold.render.wavefront import creased

@@ -11,20 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.new import sd_unet_config
+from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import Schedule
 from .configs import KLConfig, SchedulerConfig, TextConfig, TinyConfig, UNetConfig, validated
 from .lora import Stated, merge_file, merge_own
 from .names import as_embedding, modern_text, modern_vae
-from .strict import (
-    ModelError,
-    Tensors,
-    check_tensors,
-    damaged,
-    load_strictly,
-    read_file,
-    read_json,
-    read_tensors,
-)
+from .strict import ModelError, Tensors, check_tensors, damaged, load_strictly, read_json
+from .tokenizer import read_tokenizer
+from .weights import read_file, read_tensors
 
 
 @dataclass(frozen=True)
@@ -199,3 +193,14 @@ def _embedding(value: Tensor | None, path: Path) -> Tensor:
         found = "no floating-point numbers" if value is None else f"numbers of shape {tuple(value.shape)}"
         raise ModelError(f"{path} holds {found}; expected the embedding of a prompt, (1, tokens, width)")
     return as_embedding(value)
+
+
+def stable_diffusion(folder: Path, options: LoadOptions) -> StableDiffusion:
+    """A whole Stable Diffusion out of a folder of diffusers, without heads."""
+    return StableDiffusion(
+        unet(folder / "unet", options),
+        vae(folder / "vae", options),
+        encoder := text_encoder(folder / "text_encoder", options),
+        read_tokenizer(folder / "tokenizer", encoder),
+        scheduler(folder / "scheduler"),
+    )

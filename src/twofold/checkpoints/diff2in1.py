@@ -10,24 +10,19 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..backbones.stable_diffusion import StableDiffusion
-from ..heads import Head
 from ..heads.bae import BaeHead
 from ..io import atomic_write
-from . import components
 from .components import LoadOptions
-from .ldm import read_ldm
-from .locate import fetch_base
-from .strict import ModelError, Tensors, damaged, load_strictly, read_file, weight_files
-from .tokenizer import read_tokenizer
+from .diff2in1_names import DECODER, FUSION
+from .strict import ModelError, Tensors, damaged, load_strictly
+from .weights import read_file
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,40 +30,7 @@ _LOG = logging.getLogger(__name__)
 _COMPUTES_X = re.compile(r"decoder\.(predict|refine\.\d\.6)\.(weight|bias)")
 _READS_X = re.compile(r"decoder\.refine\.\d\.0\.weight")
 
-_LEVELS = ("low", "mid", "high", "highest")
-_BATCH_NORM = ("weight", "bias", "running_mean", "running_var")
 
-
-def _fusion_names() -> dict[str, str]:
-    """The authors' names of the fusion network's tensors, by ours."""
-    out = {f"fusion.join.{i}.weight": f"{level}_feature_conv.0.weight" for i, level in enumerate(_LEVELS)}
-    for i, level in enumerate(_LEVELS[1:]):
-        ours, theirs = f"fusion.mix.{i}", f"{level}_feature_mix_conv"
-        for k in (1, 2):
-            out[f"{ours}.norm{k}.running_mean"] = f"{theirs}.stored_mean{k}"
-            out[f"{ours}.norm{k}.running_var"] = f"{theirs}.stored_var{k}"
-        for mine, name in (("conv1", "conv1"), ("conv2", "conv2"), ("shortcut", "conv_sc")):
-            for mine_part, part in (("weight", "weight"), ("bias", "bias"), ("u", "u0")):
-                out[f"{ours}.{mine}.{mine_part}"] = f"{theirs}.{name}.{part}"
-    out |= {f"fusion.norms.{i}.{part}": f"bn_up{i}.{part}" for i in range(3) for part in _BATCH_NORM}
-    return out | {
-        f"fusion.grow.{i}.{part}": f"conv_up{i + 1}.{part}" for i in (0, 1) for part in ("weight", "bias")
-    }
-
-
-def _decoder_names() -> dict[str, str]:
-    """The authors' names of the decoder's tensors, by ours; Bae's own are the same."""
-    pairs = {"decoder.project": "conv2", "decoder.predict": "out_conv_res8"}
-    pairs |= {f"decoder.up.{i}.layers.{k}": f"up{i + 1}._net.{k}" for i in range(4) for k in (0, 1, 3, 4)}
-    pairs |= {
-        f"decoder.refine.{i}.{k}": f"out_conv_res{size}.{k}"
-        for i, size in enumerate((4, 2, 1))
-        for k in (0, 2, 4, 6)
-    }
-    return {f"{o}.{part}": f"{t}.{part}" for o, t in pairs.items() for part in ("weight", "bias")}
-
-
-FUSION, DECODER = _fusion_names(), _decoder_names()
 # Never run, misspelt as it is: a transformer that was tried and left in.
 _DEAD = re.compile(r"(transfromer_decoder|mlp|to_k|to_q)\.")
 # Of no use to a model: counts of batches, and singular values kept for a log.
@@ -200,121 +162,3 @@ def write_pair(head: BaeHead, fusion: Path, decoder: Path, completed_by: Path | 
     for path, table in zip((fusion, decoder), tables, strict=True):
         with atomic_write(path) as part:
             torch.save(table, part)
-
-
-@dataclass(frozen=True)
-class Files:
-    """What a folder of theirs holds: the two files, and Stable Diffusion's where it is there."""
-
-    fusion: Path
-    decoder: Path
-    base: Path | None
-
-
-def is_diff2in1_dir(folder: Path) -> bool:
-    """Whether a folder without a description holds their two files."""
-    if (folder / "model_index.json").exists():
-        return False
-    try:
-        find_files(folder)
-    except ModelError:
-        return False
-    return True
-
-
-def find_files(folder: Path) -> Files:
-    """The files of a folder, by their tensors; of several epochs the last, of teacher and student the teacher.
-
-    Raises:
-        ModelError: one of the two is missing.
-    """
-    found: dict[str, list[Path]] = {"fusion": [], "decoder": [], "base": []}
-    paths = sorted(p for p in folder.glob("*") if p.suffix in (".pth", ".pt", ".ckpt", ".safetensors"))
-    for path in paths:
-        keys = set(read_file(path, meta=True))
-        for part, key in (
-            ("fusion", "low_feature_conv.0.weight"),
-            ("decoder", "out_conv_res8.weight"),
-            ("base", "model.diffusion_model.input_blocks.0.0.weight"),
-        ):
-            if key in keys:
-                found[part].append(path)
-    for part, name in (("fusion", "sn_ckpt"), ("decoder", "bae_ckpt")):
-        if not found[part]:
-            raise ModelError(f"{folder} has no file with the {part} network ({name}) of Diff-2-in-1")
-    chosen = {part: max(those, key=_order) for part, those in found.items() if those}
-    if _epoch(chosen["fusion"]) != _epoch(chosen["decoder"]):
-        raise ModelError(
-            f"{folder}: {chosen['fusion'].name} and {chosen['decoder'].name} are of different epochs; leave two in it"
-        )
-    return Files(chosen["fusion"], chosen["decoder"], chosen.get("base"))
-
-
-def _order(path: Path) -> tuple[bool, int]:
-    """The teacher before the student, whose files have an ``e`` in their names; then the last epoch."""
-    return "_e_" not in path.stem, _epoch(path)
-
-
-def _epoch(path: Path) -> int:
-    number = re.search(r"(\d+)$", path.stem)
-    return int(number[1]) if number else -1
-
-
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-
-
-def assemble(
-    folder: Path, options: LoadOptions, base: str = "", tasks: Sequence[str] = ("normals",)
-) -> tuple[StableDiffusion, dict[str, Head], list[Path]]:
-    """The backbone, the head by task and the files read, of a folder with the two files.
-
-    Stable Diffusion 1.5 is the folder's own ``model.ckpt`` where there is one, else a ``base``.
-
-    Raises:
-        ModelError: a part is missing or does not fit.
-    """
-    found = find_files(folder)
-    pair = read_pair(found.fusion, found.decoder, options)
-    files = [found.fusion, found.decoder]
-    if found.base is None:
-        home = fetch_base("sd15", _PARTS, base, options.variant)
-        net = StableDiffusion(
-            components.unet(home / "unet", options),
-            components.vae(home / "vae", options),
-            encoder := components.text_encoder(home / "text_encoder", options),
-            read_tokenizer(home / "tokenizer", encoder),
-            components.scheduler(home / "scheduler"),
-        )
-        files += [f for part in _PARTS[:3] for f in weight_files(home / part, options.variant)]
-    else:
-        # Their program uses the weights of the last step, not the EMA ones, and heads were trained on those.
-        parts = read_ldm(found.base, options, ema=False)
-        net = StableDiffusion(**{**parts, "tokenizer": _tokenizer(base)})
-        if net.tokenizer is None and not options.meta:
-            net.prompt_embeds[""] = _empty_prompt(net.text_encoder)
-        files.append(found.base)
-    levels = [sum(level) for level in net.levels]
-    if levels != pair.head.config["levels"]:
-        raise ModelError(
-            f"{found.fusion} reads levels of {pair.head.config['levels']} channels, and the network beside it gives "
-            f"{levels}; give another --base"
-        )
-    return net, dict.fromkeys(tasks, pair.head), files
-
-
-def _tokenizer(base: str) -> Any:
-    try:
-        return read_tokenizer(fetch_base("sd15", ("tokenizer",), base) / "tokenizer")
-    except ModelError:
-        if base:
-            raise
-        return None
-
-
-@torch.no_grad()
-def _empty_prompt(text_encoder: Any) -> Tensor:
-    """The embedding ``77 d`` of no words, whose tokens are known without a tokenizer: one begins, the others end."""
-    config = text_encoder.config
-    ids = torch.full((1, config.max_position_embeddings), 49407)
-    ids[0, 0] = 49406
-    return text_encoder(ids)[0][0].float()

@@ -12,7 +12,8 @@ from torch import nn
 from ..backbones.new import SD21_SCHEDULER, sd_autoencoder, sd_unet_config
 from .components import LoadOptions, filled_text_encoder
 from .names import modern_vae, without
-from .strict import ModelError, Tensors, damaged, load_strictly, read_file
+from .strict import ModelError, Tensors, damaged, load_strictly
+from .weights import read_file
 
 _UNET, _VAE = "model.diffusion_model.", "first_stage_model."
 _CLIP, _OPEN_CLIP = "cond_stage_model.transformer.", "cond_stage_model.model."

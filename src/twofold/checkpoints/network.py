@@ -26,7 +26,8 @@ from .code import instantiate_network
 from .model import digest
 from .own import NETWORK, code_version
 from .settings import ImageSize, Line
-from .strict import ModelError, read_file, read_json, wrong_value
+from .strict import ModelError, read_json, wrong_value
+from .weights import read_file
 
 WEIGHTS = "model.safetensors"
 

@@ -24,8 +24,9 @@ from .heads import open_heads, save_heads
 from .image_encoder import FOLDER as IMAGE_ENCODER
 from .image_encoder import open_image_adapter, save_image_adapter
 from .settings import ModelSettings
-from .strict import ModelError, Tensors, damaged, read_file, read_json, weight_files, wrong_value
+from .strict import ModelError, Tensors, damaged, read_json, wrong_value
 from .tokenizer import read_tokenizer
+from .weights import read_file, weight_files
 
 SETTINGS, TEXTS = "twofold.json", "texts.safetensors"
 # In place of SETTINGS, in the folder of a network of the user's own.

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..environment import quiet_libraries
+from .locate import fetch_base
 from .strict import ModelError, damaged, read_json, read_text, wrong_value
 
 _LONGEST = 8192  # tokens
@@ -125,3 +126,13 @@ def _check(tokenizer: Any, config: Any, folder: Path) -> None:
             f"{folder} makes prompts of {tokenizer.model_max_length} tokens, and the text encoder beside it reads "
             f"{config.max_position_embeddings}; they do not belong together"
         )
+
+
+def foreign_tokenizer(family: str, base: str) -> Any:
+    """A single file holds no tokenizer: that of ``base``, or of the family's home; None where neither is at hand."""
+    try:
+        return read_tokenizer(fetch_base(family, ("tokenizer",), base) / "tokenizer")
+    except ModelError:
+        if base:
+            raise
+        return None  # the first prompt says what to do

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.io import atomic_write, sha256_text
-from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import Array, Mesh
+from twofold.render.pieces import Part, Piece
 from twofold.render.textures import Rng
 from twofold.render.wavefront import MaterialMesh, read_obj
 

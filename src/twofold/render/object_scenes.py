@@ -9,8 +9,8 @@ import numpy as np
 from twofold.render import furniture as f
 from twofold.render import objects
 from twofold.render.camera import View
-from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import box, sheet
+from twofold.render.pieces import Part, Piece
 from twofold.render.scene import Builder
 from twofold.render.textures import Rng
 

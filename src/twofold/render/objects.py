@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.render.furniture import CLOTH, Part, Piece
+from twofold.render.furniture import CLOTH
 from twofold.render.meshes import (
     Mesh,
     ball,
     box,
     capsule,
-    cards,
     cylinder,
     join,
     lathe,
@@ -21,9 +20,9 @@ from twofold.render.meshes import (
     torus,
     tube,
 )
+from twofold.render.pieces import GLAZED, Part, Piece
+from twofold.render.plants import potted_plant
 from twofold.render.textures import Rng, fbm
-
-GLAZED = "plain plain cloudy stripes cells marble flowers"
 
 
 def bottle(rng: Rng) -> Piece:
@@ -189,46 +188,6 @@ def sheet_of_paper(rng: Rng) -> Piece:
     """Almost no geometry, all texture."""
     w, d = rng.uniform(0.12, 0.3, 2)
     return Piece("object", [Part(box((w, d, 0.002)), texture_kind="poster")], (w, d))
-
-
-def foliage(rng: Rng, count: int, spread: float, height: float, leaf: float) -> Mesh:
-    """Leaves on arched stems growing from the origin."""
-    az, el = rng.uniform(0, 2 * np.pi, count), rng.uniform(0.3, 1.5, count)
-    length = rng.uniform(0.4, 1, count)
-    out = np.stack([np.cos(az), np.sin(az), np.zeros(count)], 1)
-    centre = out * (spread * length * np.cos(el))[:, None]
-    centre[:, 2] = height * length * np.sin(el)
-    droop = rng.uniform(-0.6, 0.7, count)
-    tip = out * np.cos(droop)[:, None] + [0, 0, 1.0] * np.sin(droop)[:, None]
-    size = leaf * rng.uniform(0.6, 1.3, count)
-    side = np.cross(tip, rng.normal(size=(count, 3)) * 0.3 + [0, 0, 1.0])
-    side /= np.linalg.norm(side, axis=1, keepdims=True) + 1e-9
-    return cards(centre, tip * size[:, None], side * (size * rng.uniform(0.2, 0.5))[:, None])
-
-
-def blades(rng: Rng, count: int, length: float, width: float) -> Mesh:
-    """Long bent leaves from one root (spider plant, palm)."""
-    t = np.linspace(0, 1, 7)
-    leaves = []
-    for _ in range(count):
-        el, bend, size = rng.uniform(0.5, 1.5), rng.uniform(0.1, 0.8), length * rng.uniform(0.5, 1)
-        x, z = t * size * np.cos(el), t * size * np.sin(el) - bend * size * t**2 * 0.6
-        w = width * np.sin(np.pi * np.clip(0.9 * t + 0.08, 0, 1)) + 1e-4
-        points = np.stack([np.stack([x, s * w, z], 1) for s in (-0.5, 0.0, 0.5)], 1)
-        leaves.append(sheet(points).moved(turn=rng.uniform(0, 2 * np.pi)))
-    return join(leaves)
-
-
-def potted_plant(rng: Rng, scale: float = 1.0) -> Piece:
-    """A pot with leaves; scale 1 = on a table, 3 = on the floor."""
-    r, h = rng.uniform(0.05, 0.08) * scale, rng.uniform(0.08, 0.14) * scale
-    pot = lathe(np.array([0, 0.7, 1, 0.88, 0.85, 0]) * r, np.array([0, 0, 1, 1, 0.85, 0.85]) * h, 24)
-    if rng.random() < 0.5:
-        green = blades(rng, int(rng.integers(10, 26)), 0.28 * scale, 0.025 * scale)
-    else:
-        green = foliage(rng, int(rng.integers(40, 140)), 0.16 * scale, 0.3 * scale, 0.035 * scale)
-    parts = [Part(pot, GLAZED, kind="vase"), Part(green.moved((0, 0, h * 0.85)), "leaves")]
-    return Piece("plant", parts, (0.3 * scale, 0.3 * scale))
 
 
 def person(rng: Rng) -> Piece:

@@ -6,21 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twofold.render import image_textures, objects
+from twofold.render import objects
 from twofold.render.camera import View, look_at
-from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import (
     Mesh,
     box,
-    cards,
-    cylinder,
     grid_faces,
     join,
-    rounded,
     smooth,
     tube,
 )
+from twofold.render.pieces import Part, Piece
+from twofold.render.plants import bush, tree
 from twofold.render.scene import Builder
+from twofold.render.street_pieces import bench, car, fence, put_house
 from twofold.render.textures import Rng, fbm
 
 REACH = 55.0
@@ -64,129 +63,6 @@ class Ground:
             (z[i, j] * (1 - v) + z[i, j + 1] * v) * (1 - u)
             + (z[i + 1, j] * (1 - v) + z[i + 1, j + 1] * v) * u
         )
-
-
-def tree(rng: Rng) -> Piece:
-    """A trunk with a few boughs and a crown of leaf cards; or a conifer."""
-    h = rng.uniform(3, 8)
-    trunk = [
-        tube(
-            [
-                (0, 0, -0.3),
-                (rng.normal(0, 0.1), rng.normal(0, 0.1), h * 0.5),
-                (rng.normal(0, 0.2), 0, h * 0.85),
-            ],
-            [0.045 * h, 0.03 * h, 0.01 * h],
-            10,
-        )
-    ]
-    count = int(rng.integers(1200, 2600))
-    if rng.random() < 0.25:
-        t = rng.random(count) ** 0.7
-        a, r = rng.uniform(0, 2 * np.pi, count), (1 - t) * h * 0.22 * rng.uniform(0.3, 1, count) + 0.05
-        centre = np.stack([r * np.cos(a), r * np.sin(a), h * (0.15 + 0.85 * t)], 1)
-    else:
-        blobs = rng.normal(size=(int(rng.integers(3, 8)), 3)) * [0.16 * h, 0.16 * h, 0.1 * h] + [
-            0,
-            0,
-            0.75 * h,
-        ]
-        for p in blobs:
-            trunk.append(tube([(0, 0, h * 0.4), tuple(p * 0.8)], [0.015 * h, 0.005 * h], 6))
-        d = rng.normal(size=(count, 3))
-        d *= (rng.uniform(0.55, 1, count) / np.linalg.norm(d, axis=1))[:, None]
-        centre = blobs[rng.integers(len(blobs), size=count)] + d * h * rng.uniform(0.13, 0.2)
-    size = h * rng.uniform(0.011, 0.024) * rng.uniform(0.6, 1.4, count)
-    tip, side = rng.normal(size=(2, count, 3))
-    side = np.cross(tip, side)
-    tip, side = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (tip, side))
-    crown = cards(centre, tip * size[:, None], side * (0.6 * size)[:, None])
-    return Piece("tree", [Part(join(trunk), "wood cloudy", "dark"), Part(crown, "leaves")], (1, 1))
-
-
-def bush(rng: Rng) -> Piece:
-    """A low ball of leaves."""
-    s = rng.uniform(0.5, 1.3)
-    return Piece(
-        "plant",
-        [Part(objects.foliage(rng, int(rng.integers(150, 400)), s * 0.7, s, 0.07 * s), "leaves")],
-        (s, s),
-    )
-
-
-def car(rng: Rng) -> Piece:
-    """A parked car, front toward -y."""
-    length, width, h = rng.uniform(3.6, 4.8), rng.uniform(1.65, 1.85), rng.uniform(1.4, 1.65)
-    body = rounded((width, length, h * 0.55), (0, 0, 0.22), 0.3)
-    cabin = rounded((width * 0.86, length * 0.55, h * 0.55), (0, length * 0.06, h * 0.45), 0.45)
-    wheels = []
-    for x in (-1, 1):
-        for y in (-0.31, 0.31):
-            wheel = cylinder(0.32, 0.2, 20).rotated(np.array([[0, 0, 1.0], [0, 1, 0], [-1, 0, 0]]))
-            wheels.append(wheel.moved((x * width / 2 - 0.1, y * length, 0.32)))
-    return Piece(
-        "car",
-        [
-            Part(body, "plain", "any", roughness=0.25),
-            Part(cabin, "plain", "dark", roughness=0.15),
-            Part(join(wheels), "plain", "dark"),
-        ],
-        (width, length),
-    )
-
-
-def house(rng: Rng, width: float, depth: float) -> list[Part]:
-    """A house whose front faces -y: facade image, roof, and real relief (sills, balconies, door
-    step).
-    """
-    floors, bays = int(rng.integers(2, 7)), max(2, int(width / rng.uniform(2.2, 3.2)))
-    h = floors * rng.uniform(2.7, 3.3)
-    parts = [Part(box((width, depth, h)), "facade")]
-    if rng.random() < 0.5:
-        r = rng.uniform(0.8, 3)
-        a = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [-1, 0, 1], [1, 0, 1.0]]) * [
-            width / 2 + 0.2,
-            depth / 2 + 0.3,
-            r,
-        ] + [0, 0, h]
-        faces = np.array([[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5], [1, 2, 5], [3, 0, 4]])
-        from twofold.render.meshes import flat
-
-        parts.append(Part(flat(a, faces, a[:, :2] - a[:, :2].min(0)), "tiles bricks wood plain", "dark"))
-    else:
-        parts.append(Part(box((width + 0.3, depth + 0.3, rng.uniform(0.2, 0.6)), (0, 0, h)), "plain asphalt"))
-    relief = []
-    for k in range(floors):
-        if rng.random() < 0.35:
-            relief.append(box((width, 0.12, 0.12), (0, -depth / 2 - 0.04, h * (k + 1) / floors - 0.1)))
-        if k and rng.random() < 0.3:
-            x = (int(rng.integers(bays)) + 0.5) / bays * width - width / 2
-            z = h * k / floors + 0.05
-            relief += [
-                box((1.6, 0.8, 0.12), (x, -depth / 2 - 0.4, z)),
-                box((1.6, 0.05, 0.9), (x, -depth / 2 - 0.78, z)),
-            ]
-    if rng.random() < 0.4:
-        relief.append(box((width * 0.9, 1.0, 0.06), (0, -depth / 2 - 0.5, h / floors - 0.3)))
-    if relief:
-        parts.append(Part(join(relief), "plain stripes", "light"))
-    parts[0] = Part(parts[0].mesh, f"{floors} {bays}", texture_kind="facade")
-    return parts
-
-
-def put_house(
-    rng: Rng, b: Builder, width: float, depth: float, at: tuple[float, float, float], turn: float
-) -> None:
-    """A house as one instance; the facade image covers all its sides."""
-    owner = b.add_instance("building")
-    for part in house(rng, width, depth):
-        atlas_tile = None
-        if part.texture_kind == "facade" and not b.untextured:
-            floors, bays = (int(v) for v in part.patterns.split())
-            atlas_tile = b.add_atlas_tile(image_textures.facade(rng, floors, bays, rng.random() < 0.4))
-        elif part.texture_kind == "facade":
-            part = Part(part.mesh, "plain")
-        b.add_part(part.moved(at, turn), owner, atlas_tile)
 
 
 def _street(rng: Rng, b: Builder, ground: Ground) -> float:
@@ -250,30 +126,6 @@ def _street(rng: Rng, b: Builder, ground: Ground) -> float:
     return road + walk
 
 
-def _bench(rng: Rng) -> Piece:
-    """A garden bench."""
-    w = rng.uniform(1.2, 1.9)
-    slats = [box((w, 0.1, 0.03), (0, y, 0.43)) for y in (-0.18, -0.05, 0.08)] + [
-        box((w, 0.03, 0.1), (0, 0.2, z)) for z in (0.55, 0.7)
-    ]
-    legs = [box((0.06, 0.45, 0.43), (s * (w / 2 - 0.15), 0, 0)) for s in (-1, 1)] + [
-        box((0.05, 0.05, 0.4), (s * (w / 2 - 0.15), 0.23, 0.4)) for s in (-1, 1)
-    ]
-    return Piece("bench", [Part(join(slats), "wood plain"), Part(join(legs), "plain", "dark")], (w, 0.5))
-
-
-def _fence(rng: Rng, length: float) -> Part:
-    """A picket fence along x."""
-    n = int(length / rng.uniform(0.15, 0.4))
-    bars = [
-        box((0.07, 0.03, rng.uniform(0.9, 1.0)), (x, 0, 0)) for x in np.linspace(-length / 2, length / 2, n)
-    ]
-    return Part(
-        join([*bars, box((length, 0.04, 0.07), (0, 0.03, 0.25)), box((length, 0.04, 0.07), (0, 0.03, 0.75))]),
-        "wood plain",
-    )
-
-
 def _park(rng: Rng, b: Builder, ground: Ground) -> None:
     """Trees, bushes, rocks, benches, fences, a few houses far away."""
 
@@ -294,11 +146,11 @@ def _park(rng: Rng, b: Builder, ground: Ground) -> None:
             rng.uniform(0, 6),
         )
     for _ in range(int(rng.integers(0, 3))):
-        b.add_piece(_bench(rng), spot(2.5, 9), rng.uniform(0, 6))
+        b.add_piece(bench(rng), spot(2.5, 9), rng.uniform(0, 6))
     for _ in range(int(rng.integers(0, 3))):
         x, y, z = spot(4, 14)
         b.add_part(
-            _fence(rng, rng.uniform(3, 9)).moved((x, y, z - 0.1), rng.uniform(0, 6)), b.add_instance("fence")
+            fence(rng, rng.uniform(3, 9)).moved((x, y, z - 0.1), rng.uniform(0, 6)), b.add_instance("fence")
         )
     for _ in range(int(rng.integers(0, 6))):
         x, y, z = spot(16, 45)

@@ -9,8 +9,8 @@ import numpy as np
 from twofold.render import furniture as f
 from twofold.render import objects
 from twofold.render.camera import View, look_at
-from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import Array, box
+from twofold.render.pieces import Part, Piece, piece_bounds
 from twofold.render.scene import Builder
 from twofold.render.shell import TURN, Room, build_shell
 from twofold.render.textures import Rng
@@ -105,7 +105,7 @@ def _make(rng: Rng, b: Builder, name: str) -> Piece:
 def _along_wall(rng: Rng, b: Builder, floor: Floor, name: str) -> None:
     """One piece with its back to a wall."""
     room, piece = floor.room, _make(rng, b, name)
-    tall = f.piece_bounds(piece)[1][2] > 0.8
+    tall = piece_bounds(piece)[1][2] > 0.8
     for _ in range(12):
         wall = int(rng.integers(4))
         span = room.length(wall) / 2 - piece.size[0] / 2 - 0.03

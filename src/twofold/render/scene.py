@@ -12,9 +12,9 @@ from twofold.render import image_textures
 from twofold.render.atlas import AtlasTile, pack
 from twofold.render.camera import View
 from twofold.render.classes import IDS
-from twofold.render.furniture import Part, Piece
 from twofold.render.meshes import Array, Mesh, box, join
 from twofold.render.models import Catalogue
+from twofold.render.pieces import Part, Piece
 from twofold.render.textures import Rng, color, texture
 
 LIGHTS = 4

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from twofold.render.furniture import Part, curtain
+from twofold.render.furniture import curtain
 from twofold.render.meshes import Mesh, ball, box, cylinder, join, rounded, tube
+from twofold.render.pieces import Part
 from twofold.render.scene import Builder
 from twofold.render.textures import Rng
 
