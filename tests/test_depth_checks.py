@@ -62,7 +62,7 @@ ABSURD: dict[str, tuple[np.ndarray, dict[str, Any], str]] = {
     "half floats that overflowed": (
         np.where(Z > 7, Z * 12000, Z * 5000).astype(np.float16),
         {"scale": 0.001},
-        "half floats up to .* overflowed",
+        "half floats up to .* an overflow",
     ),
     "half floats with infinity": (part(Z, math.inf).astype(np.float16), {}, 'half floats are infinite.*"infinite"'),
 }  # fmt: skip

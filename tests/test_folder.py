@@ -301,7 +301,7 @@ def test_descriptors_that_do_not_say_enough_are_refused(name, how, word):
     how = {"frame": "RUB", **how} if name == "normals" else how
     with pytest.raises(ValueError, match=word):
         decode(name, torch.ones(1, 2, 2), how)
-    with pytest.raises(ValueError, match="colour preview"):
+    with pytest.raises(ValueError, match="preview image"):
         decode("depth", torch.ones(3, 2, 2), {"codec": "npy"})
     with pytest.raises(ValueError, match="frame"):
         decode("normals", torch.ones(3, 2, 2), {"codec": "npy"})

@@ -164,10 +164,10 @@ AMBIGUOUS = {
         'alpha channel is not opaque.*"channel" to 3',
     ),
     "la.png": (lambda p: png(p, np.stack([MASK * 0, MASK * 255], -1), 8, 4), "\"channel\" to 1"),
-    "voc.png": (lambda p: palette(p, MASK, COLOURS), r"stored by a palette.*\(128, 0, 0\).*\"threshold\" of 0"),
+    "voc.png": (lambda p: palette(p, MASK, COLOURS), r"is a palette file.*\(128, 0, 0\).*\"threshold\" of 0"),
     "clear.png": (
         lambda p: palette(p, MASK, {0: (255, 255, 255), 1: (255, 255, 255)}, transparency=0),
-        "stored by a palette",
+        "is a palette file",
     ),
     "key.png": (lambda p: grey(p, MASK * np.uint8(255), transparency=0), "declares .* transparent"),
     "01.npy": (lambda p: np.save(p, MASK), "values 0 and 1 in 8 bits"),
@@ -193,7 +193,7 @@ def test_the_descriptor_decides_what_the_file_does_not(tmp_path):
     alpha = np.stack([np.full(SIZE, 255)] * 3 + [MASK * 255], -1)
     png(tmp_path / "alpha.png", alpha, 8, 6)
     assert np.array_equal(read(tmp_path, "mask", tmp_path / "alpha.png", channel=3)[0], MASK)
-    refused(tmp_path, "mask", tmp_path / "alpha.png", "4 channels", channel=4)
+    refused(tmp_path, "mask", tmp_path / "alpha.png", "channels 0 to 3", channel=4)
     # All above 0 is foreground, and here all is.
     grey(tmp_path / "ids.png", MASK + np.uint8(1))
     assert read(tmp_path, "mask", tmp_path / "ids.png", threshold=0)[0].all()
@@ -230,7 +230,7 @@ def test_shares_in_other_levels_are_refused(name, levels, words, tmp_path):
     refused(tmp_path, name, tmp_path / "a.png", words, scale=1 / 255)
     refused(tmp_path, name, tmp_path / "a.png", words)
     palette(tmp_path / "voc.png", MASK, COLOURS)
-    refused(tmp_path, name, tmp_path / "voc.png", "stored by a palette", scale=1 / 255)
+    refused(tmp_path, name, tmp_path / "voc.png", "is a palette file", scale=1 / 255)
     if levels.ndim == 2:
         top = float(levels.max())
         assert np.allclose(read(tmp_path, name, tmp_path / "a.png", scale=1 / top)[0] * top, levels)
@@ -258,13 +258,13 @@ def test_ids_are_levels_and_the_indices_of_palettes(tmp_path):
     )
     refused(tmp_path, "semantic", tmp_path / "colour.png", "3 channels that differ.*'palette'")
     grey(tmp_path / "a.jpg", ids.astype(np.uint8))
-    refused(tmp_path, "semantic", tmp_path / "a.jpg", "JPEG changes ids", codec="jpg8")
+    refused(tmp_path, "semantic", tmp_path / "a.jpg", "JPEG compression changes ids", codec="jpg8")
 
 
 def test_a_palette_is_no_depth_and_no_normals(tmp_path):
     palette(tmp_path / "p.png", MASK, COLOURS)
-    refused(tmp_path, "depth", tmp_path / "p.png", "stored by a palette", codec="png8", scale=0.01)
-    refused(tmp_path, "normals", tmp_path / "p.png", "stored by a palette", codec="png8", frame="RUB")
+    refused(tmp_path, "depth", tmp_path / "p.png", "is a palette file", codec="png8", scale=0.01)
+    refused(tmp_path, "normals", tmp_path / "p.png", "is a palette file", codec="png8", frame="RUB")
     png(tmp_path / "1bit.png", MASK, 1)
     refused(tmp_path, "depth", tmp_path / "1bit.png", "1 bits", codec="png", scale=0.01)
     rgba = np.stack([np.full(SIZE, 128), np.full(SIZE, 128), np.full(SIZE, 255), np.full(SIZE, 255)], -1)
@@ -285,7 +285,9 @@ def test_masks_of_other_targets_are_levels_too(tmp_path):
         _, valid = read(tmp_path, "depth", tmp_path / "d.png", **where, masks={"known": mask})
         assert np.array_equal(valid, MASK), name
     mask = {"path": "1bit.png", "valid": [255]}
-    with pytest.raises(FolderError, match=r"1bit\.png has values 0 and 1, and none of them is in its 'valid'"):
+    with pytest.raises(
+        FolderError, match=r"1bit\.png has values 0 and 1, and none of them is in its 'valid'"
+    ):
         read(tmp_path, "depth", tmp_path / "d.png", **where, masks={"known": mask})
 
 
@@ -376,8 +378,8 @@ def test_images_in_another_range_are_refused_by_the_writer_or_converted_where_th
         ("matting", -0.5, "matting goes from -0.5"),
         ("depth", -1.0, "depth is -1 where it is valid"),
         ("depth", 0.0, "depth is 0 where it is valid"),
-        ("depth", float("inf"), "depth is NaN or infinite where it is valid"),
-        ("semantic", 1.5, "1.5 is no id"),
+        ("depth", float("inf"), "depth is NaN or infinite at valid pixels"),
+        ("semantic", 1.5, "1.5 is not an id"),
         ("normals", 128.0, "lengths from 222 to 222"),
     ],
 )

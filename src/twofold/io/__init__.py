@@ -1,4 +1,4 @@
-"""Files: atomic writes, locks, JSONL logs, safe names, JSON of any origin, full disks, text made safe to display."""
+"""Files: atomic writes, locks, JSONL logs, safe names, untrusted JSON, full disks, escaping of text."""
 
 from twofold.io.atomic import atomic_folder, atomic_write, remove_leftovers
 from twofold.io.disk import DiskFullError, as_disk_full, report_disk_full

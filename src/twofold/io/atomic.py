@@ -1,4 +1,4 @@
-"""Atomic writes: a file or folder is complete, or it is not there."""
+"""Atomic writes: a file or folder is either complete or absent."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from pathlib import Path
 
 from twofold.io.disk import report_disk_full
 
-# Seconds after which a temporary file of another host counts as left over.
+# Age in seconds after which a temporary file of another host is deleted.
 _LEFTOVER_AGE = 24 * 3600
-# What `_temporary` gives. Anything else is not ours to delete.
+# Names of `_temporary`; other files are never deleted.
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>\w+)-(?P<pid>\d+)-[0-9a-f]{8}(\.[^.]*)?", re.ASCII)
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
-    """Yields a temporary path beside `path` (same suffix) to write to; it becomes `path` when the block ends.
+    """Yield a temporary path beside `path` (same suffix) to write to; it is renamed to `path` when the block ends.
 
-    A reader gets the old file or the new one, never a part of it. When the block raises, or writes nothing,
-    `path` is unchanged and the temporary file is deleted.
+    Readers get the old file or the new one, never a part. When the block raises, or writes nothing, `path` is unchanged
+    and the temporary file is deleted.
 
     Raises:
         FileNotFoundError: the folder does not exist.
-        DiskFullError: there is no space for the file, whatever the library that writes it raises.
+        DiskFullError: there is no space for the file.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -36,7 +36,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Generator[Path]:
     # In the same folder, because a rename is only atomic within one file system.
     temporary = _temporary(path, path.suffix)
     try:
-        # Inside, because the probe for space needs the part that was written to be still there.
+        # Inside, because the probe for space needs the partial file to exist.
         with report_disk_full(path):
             yield temporary
             with open(temporary, "rb+") as file:
@@ -65,10 +65,10 @@ def atomic_folder(folder: str | os.PathLike[str]) -> Generator[Path]:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Deletes the temporary files and folders that killed processes of this library left in `folder`.
+    """Delete the temporary files and folders that killed processes of this library left in `folder`.
 
-    Only processes of this host can be checked. On shared storage, files of other hosts are deleted a
-    day after their last change; nothing takes that long between two writes to one file.
+    Only processes of this host can be checked. On shared storage, files of other hosts are deleted a day after their
+    last change.
     """
     for path in Path(folder).glob(".tmp-*-*"):
         named = _TEMPORARY.fullmatch(path.name)
@@ -84,7 +84,7 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a name is that of a temporary file or folder of this module's."""
+    """Whether a name is that of a temporary file or folder of this module."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -101,7 +101,7 @@ def host_name() -> str:
 
 
 def _older(path: Path, seconds: float) -> bool:
-    """Whether a file was last changed so long ago; False where it is gone."""
+    """Whether a file was last changed more than ``seconds`` ago; False if it is gone."""
     try:
         return time.time() - path.stat().st_mtime > seconds
     except OSError:

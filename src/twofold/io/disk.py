@@ -1,4 +1,4 @@
-"""A full disk, recognised however a library reports it, and reported with the file and the disk."""
+"""Detection of full disks in errors of any library, and a message with the file and the disk."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from twofold.io.text import escape
 
 # No space, no quota, and a file larger than the file system or the process may write (`ulimit -f`).
 _NUMBERS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Errors of libraries without an errno: the system's own words (h5py, safetensors) and the number in Rust's form.
-_IN_WORDS = {number: (os.strerror(number), f"(os error {number})") for number in _NUMBERS}
-# Fewer bytes were written than passed (numpy, torch): of a file there is no other cause.
+# Texts of library errors without an errno: the system's message (h5py, safetensors) and Rust's error number.
+_MESSAGES = {number: (os.strerror(number), f"(os error {number})") for number in _NUMBERS}
+# Short writes (numpy, torch), which for files have no other cause.
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written|PytorchStreamWriter failed writing")
-# What a disk has to take for a failed write to have another reason, in bytes.
+# Bytes written to probe for space.
 _SPARE = 1 << 20
 
 
@@ -35,10 +35,10 @@ class DiskFullError(OSError):
 
 @contextmanager
 def report_disk_full(path: str | os.PathLike[str]) -> Generator[None]:
-    """Around the writing of ``path``, a file or a folder.
+    """Context for writing ``path``, a file or a folder.
 
     Raises:
-        DiskFullError: the block failed for want of space, whatever it raised. Any other error stays as it is.
+        DiskFullError: the block failed because the disk is full. Other errors are raised unchanged.
     """
     try:
         yield
@@ -50,9 +50,9 @@ def report_disk_full(path: str | os.PathLike[str]) -> Generator[None]:
 
 
 def as_disk_full(error: BaseException, path: str | os.PathLike[str]) -> DiskFullError | None:
-    """``error`` as a DiskFullError that names ``path``; None where it has another reason.
+    """``error`` as a DiskFullError with ``path``; None if it has another reason.
 
-    Where the error does not state its reason, 1 MiB is written beside ``path`` to find out (and deleted).
+    If the error does not state its reason, 1 MiB is written beside ``path`` to find out (and deleted).
     """
     chain = list(_chain(error))
     for one in chain:
@@ -66,7 +66,7 @@ def as_disk_full(error: BaseException, path: str | os.PathLike[str]) -> DiskFull
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and those that it comes from: torch and zipfile raise errors of their own on top of the system's."""
+    """The error and its causes: torch and zipfile wrap the system's errors."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -75,22 +75,22 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _stated(error: BaseException) -> int:
-    """The errno of a full disk that an error states by number or in words; 0 where it states none."""
+    """The errno of a full disk in an error's number or message; 0 if there is none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _NUMBERS else 0
     text = str(error)
-    return next((n for n, words in _IN_WORDS.items() if any(word in text for word in words)), 0)
+    return next((n for n, parts in _MESSAGES.items() if any(part in text for part in parts)), 0)
 
 
 def _without_reason(error: BaseException) -> bool:
-    """Whether it is an error of a library that may come from a write: of Pillow, OpenCV, torch or safetensors."""
+    """Whether an error without a stated reason may come from a write (Pillow, OpenCV, torch, safetensors)."""
     return type(error) in (OSError, RuntimeError) or type(error).__module__.startswith(
         ("safetensors", "cv2", "zipfile")
     )
 
 
 def _probe(path: Path) -> int:
-    """The errno of a full disk where ``path`` is to be written, found by writing there; 0 where there is space."""
+    """Write beside ``path`` and return the errno of a full disk; 0 if there is space."""
     try:
         with tempfile.TemporaryFile(dir=_existing(path)) as file:
             file.write(bytes(_SPARE))

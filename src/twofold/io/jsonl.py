@@ -9,7 +9,7 @@ from twofold.io.disk import report_disk_full
 
 
 def append_line(path: str | os.PathLike[str], line: str) -> None:
-    """Appends a line (without its newline) to a text file and syncs it. A kill truncates at most this line.
+    """Append a line (without its newline) to a text file and sync it. A kill truncates at most this line.
 
     DiskFullError when there is no space for it.
     """
@@ -20,12 +20,12 @@ def append_line(path: str | os.PathLike[str], line: str) -> None:
 
 
 def truncate_partial_line(path: str | os.PathLike[str]) -> int:
-    """Removes what follows the last newline of a file, which a killed process left; the number of bytes that remain."""
+    """Remove a partial last line, left by a killed process, and return the remaining number of bytes."""
     size = Path(path).read_bytes().rfind(b"\n") + 1
     os.truncate(path, size)
     return size
 
 
 def complete_lines(path: str | os.PathLike[str]) -> list[str]:
-    """The lines of a text file without their newlines, but for a last one without a newline, which a kill leaves."""
+    """The lines of a text file without their newlines, and without a partial last line, left by a killed process."""
     return Path(path).read_text("utf-8", errors="replace").split("\n")[:-1]

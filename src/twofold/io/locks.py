@@ -11,14 +11,14 @@ from contextlib import contextmanager
 def file_lock(
     path: str | os.PathLike[str], shared: bool = False, busy: Exception | None = None
 ) -> Generator[None]:
-    """Locks a file or folder, which exists, until the block ends or the process does.
+    """Lock an existing file or folder until the end of the block or of the process.
 
     Args:
-        path: what is locked.
+        path: file or folder to lock.
         shared: whether other processes may hold a shared lock at the same time.
-        busy: raised when another process holds the lock; without it, this process waits.
+        busy: raised when another process holds the lock; without it, wait for the lock.
 
-    Where the system has no such locks (Windows, some network file systems), nothing is locked.
+    Does nothing where such locks are not supported (Windows, some network file systems).
     """
     try:
         import fcntl

@@ -1,7 +1,6 @@
-"""Names that come from data (task keys, ids, file names), before a path is built from them.
+"""Checks of names from data (task keys, ids, file names) before a path is built from them.
 
-`safe_output_path` is the one function that turns such a name into a path to write to or to read a part of a folder
-from; `check_name` is its first half, for names that are known before the folder is.
+`safe_output_path` builds a path from such a name; `check_name` checks the name alone.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from twofold.io.text import quoted
 
-# Most file systems take 255 bytes for each component of a path.
+# Most file systems allow 255 bytes for each component of a path.
 MAX_NAME_BYTES = 255
 # Linux; other systems allow less only by configuration.
 MAX_PATH_BYTES = 4096
@@ -24,23 +23,22 @@ _RESERVED = {"con", "prn", "aux", "nul", "conin$", "conout$"} | {
 
 
 class UnsafeNameError(ValueError):
-    """A name that must not become a path. One line: the name (escaped), what is wrong, what to do."""
+    """A name that must not become a path. The message is one line: the escaped name, the problem, what to do."""
 
 
 def check_name(name: object, what: str = "the name", *, nested: bool = False, portable: bool = True) -> str:
-    r"""`name` if it may be the name of one file or folder, else UnsafeNameError.
+    r"""Return `name` if it is a safe name of a file or folder, else raise UnsafeNameError.
 
     Args:
-        name: what was read; anything but text is refused.
-        what: how messages call it: "the task", "the id".
+        name: the name; must be a string.
+        what: its kind, for messages: "the task", "the id".
         nested: whether it may have several components, separated by "/": "shots/kitchen".
-        portable: whether it must be a name on every system. Names written by somebody else must be; names that come
-            from this computer's own file system, such as those of input images, need not.
+        portable: whether it must be valid on every system. Pass False for names from the local file system, such as
+            those of input images.
 
-    Refused always: what is not text, empty names and components, ".", "..", absolute paths, control characters,
-    lone surrogates (bytes that are not UTF-8), components of more than 255 bytes; "/" unless `nested`. Refused when
-    `portable` or on Windows: the characters \ < > : " | ? *, a trailing dot or space, and the names of devices
-    (CON, NUL, COM1, ...).
+    Refused are non-strings, empty names and components, ".", "..", absolute paths, control characters, lone surrogates
+    (bytes that are not UTF-8), components of more than 255 bytes, and "/" unless `nested`; with `portable`, or on
+    Windows, also the characters \ < > : " | ? *, a trailing dot or space, and device names (CON, NUL, COM1, ...).
     """
     if not isinstance(name, str):
         raise UnsafeNameError(f"{what} must be text, not {type(name).__name__}")
@@ -58,10 +56,9 @@ def safe_output_path(
     nested: bool = False,
     portable: bool = True,
 ) -> Path:
-    """The path `folder`/`name`, certain to lie below `folder`; UnsafeNameError when it does not.
+    """The path `folder`/`name`; UnsafeNameError unless it lies below `folder` with all links resolved.
 
-    `folder` is trusted (the user named it) and need not exist; it may itself be reached through links. What lies below
-    it is not trusted: a link, of the file itself or of a folder on the way, that leads out of it is refused.
+    `folder` is trusted, need not exist, and may contain links. Links below it that lead out of it are refused.
     For the arguments see `check_name`.
     """
     checked = check_name(name, what, nested=nested, portable=portable)
@@ -89,7 +86,7 @@ def _loops(path: Path) -> bool:
 
 
 def _problem(name: str, nested: bool, portable: bool) -> str:
-    """What is wrong with a name, as the end of the sentence "it ..."; "" when nothing is."""
+    """The problem of a name, as the end of the sentence "it ..."; "" if there is none."""
     if not name:
         return "is empty"
     if any(unicodedata.category(c) in ("Cc", "Zl", "Zp") for c in name):

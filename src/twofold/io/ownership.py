@@ -1,4 +1,4 @@
-"""Output folders: nothing is written among files of somebody else's."""
+"""Protection of other files: output is written only to new, empty or own folders."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from twofold.io.text import escape
 
 
 def check_own_folder(folder: str | os.PathLike[str], markers: Iterable[str]) -> None:
-    """Check that a folder is new, empty, or one that this library began.
+    """Check that an output folder is new, empty, or was created by this library.
 
     Args:
-        folder: where output is going to be written.
-        markers: names of files or folders of which a folder begun by this library has at least one.
+        folder: the output folder.
+        markers: names of files or folders, at least one of which is in a folder that this library created.
 
     Raises:
-        FileExistsError: it holds other files, and none of the markers.
+        FileExistsError: it holds other files and none of the markers.
     """
     folder = Path(folder)
     names = [name for name in os.listdir(folder) if not is_temporary(name)] if folder.is_dir() else []

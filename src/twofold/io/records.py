@@ -1,4 +1,4 @@
-"""Records that are read back: JSON of any origin, and the folder that a run writes them to."""
+"""Reading of untrusted JSON, and detection of a replaced output folder."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from twofold.io.text import quoted
 
 
 class FormatError(ValueError):
-    """Text is not the JSON that it should be. One line: where, and what is wrong."""
+    """Text is not the expected JSON. The message is one line: the place and the problem."""
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """The value of JSON text of any origin. FormatError, beginning with `where`, for anything that is not JSON.
+    """Parse untrusted JSON text. FormatError, beginning with `where`, for anything that is not JSON.
 
-    That includes bytes that are not UTF-8, nesting too deep to be read and numbers too long.
+    That includes bytes that are not UTF-8, too deep nesting and too long numbers.
     """
     try:
         return json.loads(text)
@@ -37,9 +37,9 @@ def parse_object(text: str | bytes, where: str) -> dict[str, Any]:
 
 
 def check_types(value: Mapping[str, Any], types: Mapping[str, Any], what: str) -> None:
-    """FormatError for the first entry of `value` that is missing or not an instance of the type given for it.
+    """FormatError for the first entry of `value` that is missing or not an instance of its type in `types`.
 
-    Keys with dots are those of objects within: "data.name". A bool is no number.
+    Keys with dots refer to nested objects: "data.name". A bool is not a number.
     """
     for key, wanted in types.items():
         found: Any = value
@@ -49,7 +49,7 @@ def check_types(value: Mapping[str, Any], types: Mapping[str, Any], what: str) -
 
 
 def check_values(values: Mapping[str, Any], wanted: Any, what: str) -> None:
-    """FormatError for the first of `values` that is not an instance of the type `wanted`, whatever its key is."""
+    """FormatError for the first of `values` that is not an instance of the type `wanted`."""
     for key, found in values.items():
         _check_type(found, wanted, f"{what}: {quoted(key)}")
 
@@ -57,10 +57,10 @@ def check_values(values: Mapping[str, Any], wanted: Any, what: str) -> None:
 def _check_type(found: Any, wanted: Any, what: str) -> None:
     if not isinstance(found, wanted) or (isinstance(found, bool) and wanted is not bool):
         kind = "missing" if found is ... else type(found).__name__
-        raise FormatError(f"{what} is {kind}; it must be {_in_words(wanted)}")
+        raise FormatError(f"{what} is {kind}; expected {_type_names(wanted)}")
 
 
-_WORDS = {
+_TYPE_NAMES = {
     str: "text",
     dict: "an object",
     list: "a list",
@@ -70,20 +70,20 @@ _WORDS = {
 }
 
 
-def _in_words(types: Any) -> str:
+def _type_names(types: Any) -> str:
     several = getattr(types, "__args__", (types,))
-    return " or ".join(dict.fromkeys(_WORDS.get(t, "null") for t in several))
+    return " or ".join(dict.fromkeys(_TYPE_NAMES.get(t, "null") for t in several))
 
 
 class OutputFolder:
-    """A folder that a run writes to, known by more than its path.
+    """An output folder, identified by device and inode.
 
-    Libraries make folders that are missing, so that a folder deleted during a run comes back with only the later half
-    of the results. `check` notices.
+    Libraries create missing folders, so a folder deleted during a run would reappear with the later results only.
+    `check` detects this.
     """
 
     def __init__(self, path: Path) -> None:
-        """The folder `path`, which exists."""
+        """`path` is an existing folder."""
         self.path = path
         self._identity = self._now()
 
@@ -92,7 +92,7 @@ class OutputFolder:
         return state.st_dev, state.st_ino
 
     def check(self) -> None:
-        """OSError (ENOENT) when the folder is gone, or another one stands in its place."""
+        """OSError (ENOENT) when the folder was deleted or replaced."""
         try:
             same = self._now() == self._identity
         except OSError:

@@ -6,10 +6,9 @@ import hashlib
 
 
 def derive_seed(*keys: int | str) -> int:
-    """A seed of 63 bits that depends on ``keys`` and their order alone, the same on every machine.
+    """A seed of 63 bits that depends only on ``keys`` and their order, the same on every machine.
 
-    It is the SHA-256 of the keys, joined by "/": seeds of different keys are independent, and so is the n-th of a
-    sequence of how many others were drawn.
+    It is taken from the SHA-256 of the keys, joined by "/", so seeds of different keys are independent.
     """
     digest = hashlib.sha256("/".join(map(str, keys)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

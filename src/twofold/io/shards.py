@@ -1,4 +1,4 @@
-"""Shares of work that several processes do at the same time."""
+"""Shards: parts of a sequence for parallel processes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Shard:
-    """One of ``count`` shares of a sequence: every ``count``-th item from ``index`` on, both counted from 0.
+    """One of ``count`` parts of a sequence: every ``count``-th item from ``index`` on, both counted from 0.
 
-    People write and read it counted from 1: the first of four is ``1/4``.
+    As text it is counted from 1: the first of four is ``1/4``.
 
     Raises:
         ValueError: ``index`` is not in 0 to ``count`` - 1.
@@ -31,15 +31,15 @@ class Shard:
         """``I/N`` with I from 1 to N; ValueError for anything else."""
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
-            raise ValueError(f"{text!r} is not I/N with I from 1 to N, for example 1/4")
+            raise ValueError(f"the shard {text!r} is not I/N with I from 1 to N, for example 1/4")
         return cls(int(index) - 1, int(count))
 
     def select(self, items: Sequence[T]) -> Sequence[T]:
-        """This share of ``items``."""
+        """The items of this shard."""
         return items[self.index :: self.count]
 
     def size(self, total: int) -> int:
-        """How many of ``total`` items this share has."""
+        """Number of items of this shard out of ``total``."""
         return len(range(self.index, total, self.count))
 
     def __str__(self) -> str:

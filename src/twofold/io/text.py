@@ -1,4 +1,4 @@
-"""Text from files and file names, made safe to display."""
+"""Escaping of text from files and file names for display."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _MARKDOWN = re.compile(r"[\\`*\[\]|~]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def escape(text: object) -> str:
-    r"""`text` with each character that is not printable as its escape: "\x1b", "\n", "\u202e", "\udcff".
+    r"""Replace characters that are not printable by escapes: "\x1b", "\n", "\u202e", "\udcff".
 
-    So no name moves the cursor of a terminal, begins a line, reverses the text around it, or fails to encode.
-    Letters of every script stay as they are.
+    This prevents terminal control sequences, line breaks, bidirectional overrides and encoding errors. Letters of all
+    scripts are kept.
     """
     found = str(text)
     if found.isprintable():
@@ -23,30 +23,30 @@ def escape(text: object) -> str:
 
 
 def quoted(text: object, limit: int = 80) -> str:
-    """`text` escaped, in quotes, cut to about `limit` characters."""
+    """`text` escaped, in quotes, truncated to about `limit` characters."""
     shown = escape(text)
     return f"'{shown if len(shown) <= limit else shown[: limit - 3] + '...'}'"
 
 
 def escape_html(text: object) -> str:
-    """`text` for HTML, in an element or a quoted attribute: markup, and what `escape` escapes."""
+    """Escape `text` for HTML elements and quoted attributes: markup, and non-printable characters like `escape`."""
     return html.escape(escape(text))
 
 
 def escape_markdown(text: object) -> str:
-    """`text` within a line or a table cell of Markdown: markup, HTML, and what `escape` escapes."""
+    """Escape `text` for a line or table cell of Markdown: markup, HTML, and non-printable characters like `escape`."""
     plain = _MARKDOWN.sub(lambda match: f"\\{match[0]}", str(text).replace("\n", " "))
     return html.escape(escape(plain), quote=False)
 
 
 def to_json(value: Any, indent: int | None = None, allow_nan: bool = False) -> str:
-    """`value` as JSON. Letters of every script stay; what is not printable is escaped.
+    """`value` as JSON. Letters of all scripts are kept; characters that are not printable are escaped.
 
-    So the text is valid UTF-8 even when a name in it is not, and can be printed to a terminal.
-    ValueError or TypeError for what JSON cannot hold (NaN unless `allow_nan`, foreign types).
+    The text is valid UTF-8 even if a name in it is not, and safe to print to a terminal.
+    ValueError or TypeError for values that JSON cannot represent (NaN unless `allow_nan`, other types).
     """
     text = json.dumps(value, ensure_ascii=False, allow_nan=allow_nan, indent=indent)
-    # Outside of strings all characters are printable, but for the line ends of an indented text.
+    # Outside of strings all characters are printable, except line ends of indented text.
     if text.replace("\n", "").isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)

@@ -1,4 +1,4 @@
-"""The targets that twofold knows, by name, and what is done with their maps."""
+"""The known targets by name, each a `TargetSpec`: storage, resizing, mirroring, preview images."""
 
 from .direction import Direction
 from .distance import Distance
@@ -45,7 +45,7 @@ TARGETS: dict[str, TargetSpec] = {spec.name: spec for spec in _ALL}
 
 
 def target_spec(name: str) -> TargetSpec:
-    """The specification of a target; of an unknown name one that stores and resizes any numbers."""
+    """The specification of a target; for an unknown name one that stores and resizes arbitrary numbers."""
     return TARGETS.get(name) or TargetSpec(name)
 
 

@@ -1,7 +1,7 @@
 """Checks of depths in metres: millimetres without a scale, planes that mean "no value", overflowed half floats.
 
-Each is refused where it is read, so training and evaluation meet it as `validate` does. A `valid_range` in the
-descriptor turns these checks off.
+They run whenever a depth is read: in training, evaluation and `validate`. A `valid_range` in the descriptor disables
+them.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# A scene whose median is farther away than this, in metres, was stored in another unit.
+# A median above this, in metres, means another unit.
 _MEDIAN = 300.0
-# A scene all of which is nearer than this was scaled twice.
+# If nearly all depths are below this, metres were scaled twice.
 _NEAREST = 0.02
-# Whole numbers of metres up to here are a coincidence of a flat scene; above, they are millimetres.
+# Integer depths are plausible up to this; above, they are millimetres.
 _WHOLE = 100.0
-# No depth is larger; a larger value is a mark.
+# Larger values are markers, not depths.
 _FARTHEST = 1e6
-# A plane: the largest depth, on so large a share of the pixels and so many of them, and so many times farther than
-# all others.
+# A far plane: the largest depth, on at least this share and number of pixels, this many times farther than all others,
+# and at least this far.
 _PLANE_SHARE, _PLANE_COUNT, _PLANE_RATIO, _PLANE_LEAST = 0.001, 4, 4.0, 100.0
-# Planes that are marks however far the rest reaches.
+# Round values that are markers at any ratio.
 _ROUND = (1e3, 1e4, 1e5, 1e6)
-# Half floats end at 65504; a map that nearly reaches it and holds infinity has overflowed.
+# The largest half float is 65504; a map above this that holds infinity has overflowed.
 _HALF = 32768.0
 _SAMPLED = 65536
 
 
 def depth_problem(z: Tensor, valid: Tensor, how: Mapping[str, Any], raw: np.ndarray) -> str:
-    """What is impossible about a depth in metres, and what to do; empty for nothing.
+    """A message if the values of a depth map in metres are implausible, else "".
 
     Args:
         z: ``1 h w`` metres.
         valid: bool ``1 h w``.
-        how: its descriptor. With a `valid_range`, or `relative` depths, only an overflow is reported.
-        raw: as it was stored.
+        how: its descriptor. With `valid_range` or `relative`, only an overflow is reported.
+        raw: the stored array.
     """
     if raw.dtype == np.float16 and (problem := _half_problem(raw, how)):
         return problem
@@ -47,7 +47,7 @@ def depth_problem(z: Tensor, valid: Tensor, how: Mapping[str, Any], raw: np.ndar
     found = z[valid]
     if not found.numel():
         return ""
-    # Of a disparity the smallest steps are far apart: no plane, only noise.
+    # Depths of the smallest disparities are far apart without being a plane.
     plane = "" if how.get("kind") == "disparity" else _plane_problem(found)
     return plane or _saturation_problem(raw, valid) or _unit_problem(found, how)
 
@@ -60,7 +60,7 @@ def _half_problem(raw: np.ndarray, how: Mapping[str, Any]) -> str:
     named = "inf" in map(str, _listed(how.get("infinite")) + _listed(how.get("invalid")))
     if known.size and float(known.max()) > _HALF:
         return (
-            f"half floats up to {float(known.max()):g} and {int(infinite.sum())} infinite ones: they overflowed above "
+            f"half floats up to {float(known.max()):g} and {int(infinite.sum())} infinite values: an overflow above "
             "65504. Save it as float32, or in metres"
         )
     if named:
@@ -78,22 +78,22 @@ def _plane_problem(found: Tensor) -> str:
     share, rest = float(at_top.float().mean()), found[~at_top]
     if top > _FARTHEST:
         return (
-            f'{int((found > _FARTHEST).sum())} pixels are up to {top:g} m away: a number for "no value". Name it in '
-            '"invalid" of its descriptor (in "infinite" if it is the sky)'
+            f'{int((found > _FARTHEST).sum())} pixels are up to {top:g} m: a marker for "no value". Add it to '
+            '"invalid" in its descriptor (to "infinite" if it is the sky)'
         )
     second = float(rest.max()) if rest.numel() else 0.0
     apart = rest.numel() and (top in _ROUND or top >= _PLANE_RATIO * second)
     if apart and top >= _PLANE_LEAST and _many(at_top):
         return (
             f'{share:.1%} of its pixels are exactly {top:g} m, all others at most {second:g} m: a far plane for "no '
-            'value". Name its stored value in "invalid" of its descriptor (in "infinite" if it is the sky), or set '
+            'value". Add its stored value to "invalid" in its descriptor (to "infinite" if it is the sky), or set '
             '"valid_range"'
         )
     return ""
 
 
 def _saturation_problem(raw: np.ndarray, valid: Tensor) -> str:
-    """The largest number of 16 bits on many pixels: what did not fit, or a marker."""
+    """The largest 16-bit value on many pixels: saturation, or a marker."""
     if raw.dtype != np.uint16 or raw.size != valid.numel():
         return ""
     marked = torch.from_numpy(raw == 65535).reshape(valid.shape)[valid]
@@ -101,13 +101,13 @@ def _saturation_problem(raw: np.ndarray, valid: Tensor) -> str:
         return ""
     share = float(marked.float().mean())
     return (
-        f"{share:.1%} of its pixels are 65535, the largest number of 16 bits: what did not fit, or a mark. Name 65535 "
-        'in "invalid" of its descriptor (in "infinite" if it is the sky), or set "valid_range"'
+        f"{share:.1%} of its pixels are 65535, the largest 16-bit value: saturation, or a marker. Add 65535 to "
+        '"invalid" in its descriptor (to "infinite" if it is the sky), or set "valid_range"'
     )
 
 
 def _many(marked: Tensor) -> bool:
-    """Whether so many pixels are marked that it is no coincidence."""
+    """Whether enough pixels are marked to rule out coincidence."""
     return int(marked.sum()) >= max(_PLANE_COUNT, _PLANE_SHARE * marked.numel())
 
 
@@ -121,13 +121,15 @@ def _unit_problem(found: Tensor, how: Mapping[str, Any]) -> str:
         "[0, the farthest]"
     )
     if median > _MEDIAN:
-        return f"its median is {median:g} m, which cannot be metres. {remedy}"
+        return f"its median is {median:g} m, so its unit is not metres. {remedy}"
     if whole and high > _WHOLE:
-        return f"all of it are whole numbers, up to {float(found.max()):g} m: these are millimetres. {remedy}"
+        return (
+            f"all values are whole numbers, up to {float(found.max()):g} m: these are millimetres. {remedy}"
+        )
     if high < _NEAREST:
         return (
-            f'98 % of it is nearer than {high:g} m, which is no scene. Is "scale": {scale:g} applied to metres? Set it '
-            'to 1, or set "valid_range"'
+            f'98 % of it is nearer than {high:g} m, which is implausible. Is "scale": {scale:g} applied to metres? Set '
+            'it to 1, or set "valid_range"'
         )
     return ""
 

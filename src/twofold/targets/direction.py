@@ -24,7 +24,7 @@ class Direction(TargetSpec):
     def decode(self, stored: Levels, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
         """See `TargetSpec.decode`: vectors of the file's frame to RUB, of length 1."""
         if "frame" not in how:
-            raise ValueError("normals need their 'frame' (RUB, LUB or RDF) in their descriptor")
+            raise ValueError("normals need a 'frame' (RUB, LUB or RDF) in their descriptor")
         vectors = stored_vectors(stored.values, how)
         square = (vectors * vectors).sum(0, keepdim=True)
         # A zero vector has no direction; NaN and infinity fail both comparisons.
@@ -32,7 +32,7 @@ class Direction(TargetSpec):
         normals = unit(convert_frame(torch.where(valid, vectors, 0.0), how["frame"], "RUB"))
         if how.get("facing") == "camera":
             if camera is None:
-                raise ValueError("normals to be turned to the camera need its K in their row")
+                raise ValueError("'facing': 'camera' needs the camera's K in the row")
             normals = torch.where(facing(normals, camera), normals, -normals)
         return normals, valid
 
@@ -51,17 +51,15 @@ class Direction(TargetSpec):
         length = torch.linalg.vector_norm(target.float(), dim=0, keepdim=True)[valid]
         if bool(((length - 1).abs() > _LENGTH_ERROR).any()):
             ends = f"{float(length.min()):.3g} to {float(length.max()):.3g}"
-            raise ValueError(
-                f"normals have lengths from {ends}, not 1; pass unit vectors in RUB, not colours"
-            )
+            raise ValueError(f"normals have lengths from {ends}; pass unit vectors in RUB, not colours")
 
     def resize(self, target: Tensor, valid: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """See `TargetSpec.resize`; vectors are of unit length again."""
+        """See `TargetSpec.resize`; vectors are renormalized."""
         resized, mask = super().resize(target, valid, size)
         return self.normalize(resized, mask), mask
 
     def resize_prediction(self, prediction: Tensor, size: tuple[int, int]) -> Tensor:
-        """See `TargetSpec.resize_prediction`; vectors are of unit length again."""
+        """See `TargetSpec.resize_prediction`; vectors are renormalized."""
         return unit(super().resize_prediction(prediction, size))
 
     def normalize(self, target: Tensor, valid: Tensor) -> Tensor:
@@ -78,7 +76,7 @@ class Direction(TargetSpec):
 
 
 def stored_vectors(raw: Tensor, how: Descriptor) -> Tensor:
-    """Stored normals ``3 h w`` as vectors in the file's own frame, of the length they were stored with."""
+    """Stored normals ``3 h w`` as vectors in the file's frame, with their stored length."""
     if raw.shape[0] != 3:
         raise ValueError(f"a map of normals has 3 channels, this has {raw.shape[0]}")
     if how.get("codec") == "png":
@@ -88,7 +86,7 @@ def stored_vectors(raw: Tensor, how: Descriptor) -> Tensor:
 
 
 def facing(normals: Tensor, camera: Camera | None) -> Tensor:
-    """Where normals (``3 h w``, RUB) face the camera, bool ``1 h w``: against the pixel's ray, else z."""
+    """Where normals (``3 h w``, RUB) face the camera, bool ``1 h w``; without a camera, where z is positive."""
     if camera is None:
         return normals[2:3] > 0
     rays = convert_frame(camera.rays(), "RDF", "RUB")

@@ -20,21 +20,23 @@ _FARTHEST = 10_000.0  # metres, above which a depth is likely to have the wrong 
 
 
 class Distance(TargetSpec):
-    """Depth in metres: +inf is the sky, known to be far and not valid."""
+    """Depth in metres; +inf is the sky, which is known to be far, but not valid."""
 
     is_distance = True
 
     def _select(self, raw: Tensor, how: Descriptor, stored: RasterFormat) -> tuple[Tensor, int]:
         """See `TargetSpec._select`; fewer than 8 bits are refused."""
         if stored.palette is None and stored.raster and 0 < stored.bits < 8:
-            raise ValueError(f"a depth of {stored.bits} bits is no measurement; is it a preview?")
+            raise ValueError(
+                f"a depth map has {stored.bits} bits; expected 8 or more. Is it a preview image?"
+            )
         return super()._select(raw, how, stored)
 
     def decode(self, stored: Levels, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
         """See `TargetSpec.decode`: depth along z, euclidean distance or disparity to metres along z."""
         raw = stored.values
         if raw.shape[0] != 1:
-            raise ValueError(f"a depth map has 1 channel, this has {raw.shape[0]}. Is it the colour preview?")
+            raise ValueError(f"a depth map has 1 channel, this has {raw.shape[0]}. Is it a preview image?")
         if "scale" not in how and how.get("codec") in WHOLE_CODECS:
             raise ValueError(
                 "a depth stored as whole numbers needs 'scale' (metres per unit) in its descriptor"
@@ -48,9 +50,7 @@ class Distance(TargetSpec):
         elif kind == "disparity":
             z = _by_disparity(z, how, camera)
         elif kind != "z":
-            raise ValueError(
-                f"depth of the kind {kind!r} is not read; convert it to z, euclidean or disparity"
-            )
+            raise ValueError(f"unknown kind of depth {kind!r}; expected z, euclidean or disparity")
         unknown = matches(raw, how.get("invalid"))
         far = matches(raw, how.get("infinite", "inf"))
         if how.get("codec") not in WHOLE_CODECS:
@@ -68,7 +68,7 @@ class Distance(TargetSpec):
         far = (target == math.inf) & ~valid
         top = how.get("infinite") if whole else math.inf
         if top is None and bool(far.any()):
-            raise ValueError("this depth has sky (+inf), and its codec names no value for it; set 'infinite'")
+            raise ValueError("this depth has sky (+inf), and its codec has no value for it; set 'infinite'")
         if whole:
             # At least 1, because 0 is "unknown"; below the value of the sky.
             raw = raw.round().clamp(min=1)
@@ -101,7 +101,7 @@ class Distance(TargetSpec):
     def lossless_storage(self, how: Descriptor) -> dict[str, Any]:
         """Whole numbers and their scale where the source had them, else float32."""
         keep = {key: how[key] for key in ("scale", "offset", "invalid", "infinite") if key in how}
-        # Every entry is set, because the writer's defaults would take the place of a missing one.
+        # All entries are set, because the writer's defaults would replace a missing one.
         if how.get("codec", "") == "png16" and how.get("kind", "z") == "z":
             return {"codec": "png16", "kind": "z", "unit": "m", "invalid": [], "infinite": None, **keep}
         return {"codec": "npy", "kind": "z", "unit": "m", "scale": 1.0, "invalid": [], "infinite": "inf"}

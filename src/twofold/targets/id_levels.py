@@ -12,19 +12,19 @@ from .levels import Levels, ignored, matches
 
 
 def decode_ids(levels: Levels, how: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Levels ``1 h w``, or colours ``3 h w`` with a ``palette``, to ids and where they hold.
+    """Levels ``1 h w``, or colours ``3 h w`` with a ``palette``, to ids and their valid mask.
 
     Raises:
         ValueError: colours without a palette, a colour that is not in it, or the levels of a JPEG.
     """
     if levels.lossy:
-        raise ValueError("a JPEG changes ids into their neighbours; save them as PNG")
+        raise ValueError("JPEG compression changes ids; save them as PNG")
     raw = levels.values
     unknown = matches(raw, how.get("ignore")) | matches(raw, how.get("invalid"))
     if "palette" in how:
         raw = _by_color(raw, how["palette"], unknown)
     elif raw.shape[0] != 1:
-        raise ValueError(f"a map of ids has 1 channel, this has {raw.shape[0]}. Is it the colour preview?")
+        raise ValueError(f"a map of ids has 1 channel, this has {raw.shape[0]}. Is it a preview image?")
     valid = ~unknown & ~raw.isnan()
     if "stored" in how:
         raw = _positions(raw, how["stored"])
@@ -36,14 +36,14 @@ def encode_ids(ids: Tensor, valid: Tensor, how: Mapping[str, Any]) -> Tensor:
     """Ids to stored levels; the first value to ignore where they are not valid.
 
     Raises:
-        ValueError: an id that is not whole or is the ignored value, or a palette, which is only read.
+        ValueError: an id that is not an integer or is the ignored value, or a palette, which is for reading only.
     """
     if "palette" in how:
-        raise ValueError("ids in the colours of a palette are read, not written; leave 'palette' out")
+        raise ValueError("ids cannot be written as colours of a palette; remove 'palette'")
     known = ids[valid]
     if bool((known != known.round()).any()):
         strange = float(known[known != known.round()][0])
-        raise ValueError(f"{strange:g} is no id; ids are whole numbers")
+        raise ValueError(f"{strange:g} is not an id; ids are integers")
     raw = ids - float(how.get("label_offset", 0))
     if "stored" in how:
         raw = torch.tensor(how["stored"], dtype=torch.float32)[torch.where(valid, raw, 0).long()]
@@ -53,10 +53,10 @@ def encode_ids(ids: Tensor, valid: Tensor, how: Mapping[str, Any]) -> Tensor:
 
 
 def _by_color(raw: Tensor, palette: Any, unknown: Tensor) -> Tensor:
-    """The place in `palette` of each pixel's colour; ValueError for one that is neither there nor `unknown`."""
+    """The index in `palette` of each pixel's colour; ValueError for one that is neither there nor `unknown`."""
     if raw.shape[0] != 3:
         raise ValueError(
-            f"ids in colours need 3 channels, this map has {raw.shape[0]}; is it stored by a palette?"
+            f"ids in colours need 3 channels, this map has {raw.shape[0]}; is it a palette file?"
         )
     colors = torch.tensor(palette, dtype=torch.long)
     packed, keys = (x[0] * 65536 + x[1] * 256 + x[2] for x in (raw.long(), colors.T))
@@ -70,7 +70,7 @@ def _by_color(raw: Tensor, palette: Any, unknown: Tensor) -> Tensor:
 
 
 def _positions(raw: Tensor, stored: Any) -> Tensor:
-    """The place of each value of `raw` in the list `stored`, -1 where it is not in it."""
+    """The index of each value of `raw` in the list `stored`, -1 if it is not in it."""
     table = torch.full((int(max(stored)) + 2,), -1.0)
     table[torch.tensor(stored)] = torch.arange(len(stored), dtype=torch.float32)
     known = (raw >= 0) & (raw < len(table) - 1) & (raw == raw.round())

@@ -43,7 +43,7 @@ class Ids(TargetSpec):
         values = target[valid.expand_as(target)]
         low, high = float(values.min()), float(values.max())
         if low < 0 or bool((values != values.round()).any()):
-            return f"{self.name} holds {low:g} to {high:g}, which are no ids"
+            return f"{self.name} has values from {low:g} to {high:g}; ids are integers from 0"
         return ""
 
     def lossless_storage(self, how: Descriptor) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Ids(TargetSpec):
 
 def id_colors(ids: Tensor) -> Tensor:
     """Whole numbers ``1 h w`` as colours ``3 h w`` in [0, 1]: 0 is black, consecutive ids have distant hues."""
-    # Multiples of the golden ratio on the circle of hues never repeat.
+    # Hues are multiples of the golden ratio, which never repeat.
     hue = (ids * _GOLDEN) % 1
     bright = torch.where(ids % 2 == 0, 0.95, 0.65)
     strong = torch.where(ids % 3 == 0, 0.5, 0.9)

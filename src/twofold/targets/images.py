@@ -1,4 +1,4 @@
-"""Targets that are images themselves: intrinsic images, colours of classes, drawings of people."""
+"""Targets that are images: intrinsic images, class colours, skeletons of people."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ class Skeleton(ImageTarget):
     has_range = False
 
     def flip(self, target: Tensor) -> Tensor:
-        """The mirror image of ``*b 3 h w``, red and blue exchanged; of heatmaps ``*b 17 h w`` as of keypoints."""
+        """Mirror ``*b 3 h w`` and exchange red and blue; heatmaps ``*b 17 h w`` are mirrored like keypoints."""
         return flip_heatmaps(target) if target.shape[-3] == len(JOINTS) else target.flip(-1, -3)

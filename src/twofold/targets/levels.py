@@ -1,7 +1,7 @@
-"""From the channels, palette and opacity of a stored label to the levels that its target is decoded from.
+"""Selection of the levels that a target is decoded from: channels, palette and alpha of a stored label.
 
 Unambiguous cases are converted: grey stored as RGB, opaque alpha, a palette of greys (masks and mattes), the
-indices of a palette (ids). Everything else is refused, with what was found and what to do.
+indices of a palette (ids). Other cases raise an error.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from torch import Tensor
 
 from ..image.raster_format import RasterFormat
 
-# JPEG moves the levels of grey and the equal channels of grey RGB by a few steps.
+# Tolerance for JPEG: it changes grey levels, and equal channels of grey RGB, by a few steps.
 JPEG_ERROR = 16
 DEFAULT_THRESHOLD = 128.0
 _CODEC_BITS = {"png8": 8, "jpg8": 8, "png16": 16}
 # The largest level of codecs that store whole numbers.
 CODEC_TOP = {"png8": 255, "jpg8": 255, "png16": 65535}
-# Codecs of whole numbers, which are never metres or vectors by themselves.
+# Codecs of integers, which need a scale for metres or vectors.
 WHOLE_CODECS = (*CODEC_TOP, "png")
 
 
 @dataclass(frozen=True)
 class Levels:
-    """Stored numbers of a target and their scale.
+    """Stored values of a target and their format.
 
     Attributes:
-        values: ``c h w`` float32, as stored.
-        bits: of a stored number; 0 for floats.
-        raster: whether they come from an image file, whose largest level is 1.
-        lossy: whether they are near what was stored (JPEG).
+        values: ``c h w`` float32, unscaled.
+        bits: bits of a stored value; 0 for floats.
+        raster: whether they come from an image file, whose full scale is ``2**bits - 1``.
+        lossy: whether they are approximate (JPEG).
     """
 
     values: Tensor
@@ -67,9 +67,9 @@ def validity_levels(raw: Tensor, stored: RasterFormat) -> Tensor:
 
 
 def matches(raw: Tensor, values: Any) -> Tensor:
-    """Where a pixel of ``c h w`` holds one of the stored ``values``: bool ``1 h w``.
+    """Where a pixel of ``c h w`` has one of the stored ``values``: bool ``1 h w``.
 
-    NaN and infinity in any channel, a number in all of them, a list of numbers channel by channel.
+    NaN and infinity match in any channel, a number in all channels, a list of numbers channel by channel.
     """
     found = torch.zeros_like(raw[:1], dtype=torch.bool)
     for value in values if isinstance(values, list | tuple) else [values]:
@@ -98,7 +98,7 @@ def _is_color(raw: Tensor, color: Any) -> Tensor:
 
 
 def value_list(values: Tensor) -> str:
-    """Stored numbers as text: all of them up to six, else their range."""
+    """Stored values as text: all of up to six distinct ones, else their range."""
     found = values.unique().tolist()
     if len(found) > 6:
         return f"values from {found[0]:g} to {found[-1]:g}"
@@ -110,7 +110,7 @@ def channel(raw: Tensor, number: int) -> Tensor:
     """One channel of a stored map, ``1 h w``; ValueError when there is none of that number."""
     if not 0 <= number < raw.shape[0]:
         raise ValueError(
-            f"the descriptor's 'channel' is {number}, the file has {raw.shape[0]} channels, counted from 0"
+            f"the descriptor's 'channel' is {number}; the file has the channels 0 to {raw.shape[0] - 1}"
         )
     return raw[number : number + 1]
 
@@ -121,7 +121,7 @@ def without_alpha(name: str, raw: Tensor, stored: RasterFormat) -> Tensor:
     if float(opacity.min()) < 2**stored.bits - 1:
         last = raw.shape[0] - 1
         raise ValueError(
-            f"its alpha channel is not opaque ({value_list(opacity)}), and whether it or the colour holds the {name} "
+            f"its alpha channel is not opaque ({value_list(opacity)}), and whether alpha or colour holds the {name} "
             f'is unknown; save it without alpha, or set "channel" to {last} (alpha) or 0 in its descriptor'
         )
     return raw[:-1]
@@ -132,13 +132,12 @@ def refuse_transparent(name: str, raw: Tensor, stored: RasterFormat) -> None:
     key = stored.transparent
     if key and len(key) == raw.shape[0] and bool(matches(raw, [list(key)]).any()):
         raise ValueError(
-            f"the PNG declares {list(key)} transparent, which a {name} does not have; save it as grey without "
-            "transparency"
+            f"the PNG declares {list(key)} transparent; a {name} label has no transparency. Save it as grey without it"
         )
 
 
 def grey(name: str, raw: Tensor, stored: RasterFormat, remedy: str = "") -> Tensor:
-    """One channel of several equal ones; ValueError when they differ, with a ``remedy`` for the message."""
+    """One of several equal channels; ValueError with ``remedy`` when they differ."""
     if raw.shape[0] == 1:
         return raw
     spread = raw.amax(0) - raw.amin(0)
@@ -154,7 +153,7 @@ def grey(name: str, raw: Tensor, stored: RasterFormat, remedy: str = "") -> Tens
 
 
 def palette_colors(raw: Tensor, colors: Tensor) -> tuple[Tensor, Tensor]:
-    """The indices ``h w`` of a map stored by a palette, and the used ones of its ``colors`` (n 4, RGBA)."""
+    """The indices ``h w`` of a palette file, and the ``colors`` (n 4, RGBA) that it uses."""
     index = raw[:1].long().clamp(max=len(colors) - 1)
     return index[0], colors[index.unique()].long()
 
@@ -165,19 +164,19 @@ def is_opaque(colors: Tensor) -> bool:
 
 
 def palette_error(name: str, raw: Tensor, colors: Tensor) -> ValueError:
-    """The error for a target that is stored by a palette and whose values the palette does not give."""
+    """The error for a palette file whose colours do not determine the target."""
     _, used = palette_colors(raw, colors)
     listed = ", ".join(str(tuple(c[:3])) for c in used[:3].tolist())
     return ValueError(
-        f"it is stored by a palette (indices: {value_list(raw)}; colours {listed}), and {name} is levels of grey; "
+        f"it is a palette file (indices: {value_list(raw)}; colours {listed}), and {name} needs levels of grey; "
         "save it without a palette"
     )
 
 
 def ignored(valid: Tensor, how: Mapping[str, Any]) -> float:
-    """The stored value of an invalid pixel; ValueError when one is needed and the descriptor names none."""
+    """The stored value of invalid pixels; ValueError when one is needed and the descriptor has none."""
     ignore = how.get("ignore", [])
     first = next(iter(ignore if isinstance(ignore, list | tuple) else [ignore]), None)
     if first is None and not bool(valid.all()):
-        raise ValueError("this map has invalid pixels, and its codec names no value for them; set 'ignore'")
+        raise ValueError("this map has invalid pixels, and its codec has no value for them; set 'ignore'")
     return float(first or 0)

@@ -1,7 +1,7 @@
-"""Masks (0 or 1) and shares (0 to 1: mattes, trimaps, boundaries) from stored levels, and back.
+"""Conversion of masks (0 or 1) and shares (0 to 1: mattes, trimaps, boundaries) from and to stored levels.
 
-A mask of 0 and 255, one of 1, 2 or 4 bits, booleans, and floats from 0 to 1 have one meaning and are converted. An
-8-bit mask of 0 and 1 has two (a faint one, or one that forgot the factor 255): it is refused.
+Masks of 0 and 255, of 1, 2 or 4 bits, booleans, and floats from 0 to 1 are unambiguous and are converted. An 8-bit mask
+of 0 and 1 is ambiguous (faint, or without the factor 255) and is refused.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from torch import Tensor
 
 from .levels import DEFAULT_THRESHOLD, JPEG_ERROR, Levels, matches, value_list
 
-# Full scale of 8-bit levels, and the scale of a descriptor that names it.
+# Full scale of 8-bit levels.
 _BYTE = 255.0
-# A matte or trimap whose largest value is below this has other levels than its scale implies.
+# A share whose maximum is below this has a wrong scale.
 _FAINT = {"trimap": 0.25}
 _FAINT_ANY = 0.02
-# Distinct faint levels beside a full one are ids rather than soft edges when there are no more than this.
+# Up to this many distinct faint levels beside a full one are ids; more are soft edges.
 _FEW = 32
 
 
 def decode_mask(levels: Levels, how: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Levels ``1 h w`` to 0 or 1, and where they hold; with ``soft``, to their share of the full range.
+    """Levels ``1 h w`` to 0 or 1, and the valid mask; with ``soft``, to [0, 1].
 
     Raises:
-        ValueError: whether a level is foreground cannot be known.
+        ValueError: whether a level is foreground is ambiguous.
     """
     raw = levels.values
     valid = ~matches(raw, how.get("ignore")) & ~matches(raw, how.get("invalid")) & ~raw.isnan()
@@ -47,7 +47,7 @@ def _threshold(found: Tensor, levels: Levels, stated: float | None) -> float:
     low, high = float(found.min()), float(found.max())
     if low < 0:
         raise ValueError(
-            f"it has {value_list(found)}; a mask has 0 and 255 (or 0 and 1 as floats). Save it so"
+            f"it has {value_list(found)}; a mask has 0 and 255 (or 0 and 1 as floats). Save it with these"
         )
     if levels.bits == 0 and high <= 1:
         threshold, top = (stated if stated is not None and stated < 1 else 0.5), 1.0
@@ -70,17 +70,19 @@ def _threshold(found: Tensor, levels: Levels, stated: float | None) -> float:
 def _wide_threshold(found: Tensor, high: float, levels: Levels, stated: float | None) -> tuple[float, float]:
     """Threshold and full scale of numbers above 255."""
     if high > 65535 and stated is None:
-        raise ValueError(f'it has {value_list(found)}; a mask has 0 and 255. Save it so, or set "threshold"')
+        raise ValueError(
+            f'it has {value_list(found)}; a mask has 0 and 255. Save it with these, or set "threshold"'
+        )
     if stated is not None and stated <= _BYTE and len(found.unique()) > 2:
         raise ValueError(
-            f"it has {value_list(found)}, and its threshold is {stated:g}, which is one of 8 bits; save it with 0 and "
-            '255, or set "threshold" to 32768 in its descriptor'
+            f"it has {value_list(found)}, and its threshold {stated:g} is for 8 bits; save it with 0 and 255, or set "
+            '"threshold" to 32768 in its descriptor'
         )
     return (32768.0 if stated is None else stated), max(65535.0, levels.top if levels.bits == 16 else high)
 
 
 def _refuse_ambiguous(found: Tensor, threshold: float, top: float, levels: Levels) -> None:
-    """ValueError when a mask is all background or all foreground only because of how it was stored."""
+    """ValueError when a mask is all background or all foreground only because of its storage."""
     error = JPEG_ERROR if levels.lossy else 0
     low, high = float(found.min()), float(found.max())
     if error < high <= threshold:
@@ -94,8 +96,8 @@ def _refuse_ambiguous(found: Tensor, threshold: float, top: float, levels: Level
     more = len(faint) > int((found > threshold).sum())
     if not error and more and not between and len(faint.unique()) <= _FEW:
         raise ValueError(
-            f"it has {value_list(found)}, more pixels of the low ones than of those above {threshold:g}: are these "
-            'ids? Save it with 0 and 255, or set "threshold" and "ignore" in its descriptor'
+            f"it has {value_list(found)}, with more pixels of low values than above {threshold:g}: are these ids? "
+            'Save it with 0 and 255, or set "threshold" and "ignore" in its descriptor'
         )
 
 
@@ -104,15 +106,17 @@ def _ambiguous(found: Tensor, threshold: float, levels: Levels, side: str) -> Va
     where = "at or below" if side == "background" else "above"
     hint = ""
     if side == "background":
-        hint = ', or set "threshold": 0 in its descriptor in dataset.json if all above 0 is foreground'
+        hint = (
+            ', or set "threshold": 0 in its descriptor in dataset.json if all values above 0 are foreground'
+        )
     return ValueError(
         f"it has {value_list(found)} {kind}, all {where} the threshold {threshold:g}: all {side}. A mask has 0 and "
-        f"{2**levels.bits - 1 if 0 < levels.bits <= 16 else 255}; save it so{hint}"
+        f"{2**levels.bits - 1 if 0 < levels.bits <= 16 else 255}; save it with these{hint}"
     )
 
 
 def encode_mask(mask: Tensor, valid: Tensor, top: float, ignored: float) -> Tensor:
-    """0 or 1 (a share is rounded) to 0 and ``top``, ``ignored`` where it is not valid.
+    """0 or 1 (values between are rounded) to 0 and ``top``; invalid pixels to ``ignored``.
 
     Raises:
         ValueError: a valid value outside of 0 to 1.
@@ -122,10 +126,10 @@ def encode_mask(mask: Tensor, valid: Tensor, top: float, ignored: float) -> Tens
 
 
 def decode_share(name: str, levels: Levels, how: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-    """Levels ``1 h w`` to a share from 0 to 1, and where it holds.
+    """Levels ``1 h w`` to a share in [0, 1], and the valid mask.
 
     Raises:
-        ValueError: it is not from 0 to 1, or so faint that its scale is wrong.
+        ValueError: values outside [0, 1], or a maximum so low that the scale is wrong.
     """
     scale = _share_scale(levels, how.get("scale"))
     value = levels.values * scale + float(how.get("offset", 0.0))
@@ -144,7 +148,7 @@ def decode_share(name: str, levels: Levels, how: Mapping[str, Any]) -> tuple[Ten
 
 
 def _share_scale(levels: Levels, stated: float | None) -> float:
-    """What a stored level is multiplied by."""
+    """The factor from stored levels to shares."""
     if stated is None:
         return 1 / levels.top if levels.raster and levels.bits else 1.0
     eight_bit = math.isclose(stated, 1 / _BYTE, rel_tol=1e-3)
@@ -152,8 +156,8 @@ def _share_scale(levels: Levels, stated: float | None) -> float:
 
 
 def check_share(name: str, value: Tensor, valid: Tensor) -> None:
-    """ValueError unless the valid values of a share to be written are from 0 to 1."""
-    _check_share(name, value[valid], "bring it to that range")
+    """ValueError unless the valid values of a share to be written are in [0, 1]."""
+    _check_share(name, value[valid], "scale it to that range")
 
 
 def _check_share(name: str, found: Tensor, remedy: str) -> None:

@@ -1,7 +1,7 @@
-"""People as heatmaps of their joints and as images of their joints and limbs; the 17 joints of COCO (Lin et al. 2014).
+"""Rendering of people as heatmaps of joints and as skeleton images; the 17 joints of COCO (Lin et al. 2014).
 
-In an image of joints and limbs, right ones have the colours of left ones with red and blue exchanged, and those of the
-middle have equal red and blue. So mirroring such an image, which exchanges left and right, exchanges red and blue.
+In a skeleton image, right joints and limbs have the colours of left ones with red and blue exchanged, and those in the
+middle have equal red and blue. So mirroring a skeleton image also exchanges red and blue.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ JOINTS = (
     "right_elbow", "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle",
     "right_ankle",
 )  # fmt: skip
-# The joint that each joint becomes in a mirror image.
+# The index that each joint gets in a mirror image.
 MIRRORED = (0, *(i + 1 if i % 2 else i - 1 for i in range(1, 17)))
-# ViTPose's 2 cells of 4 pixels.
+# Pixels; 2 heatmap cells of 4 pixels in ViTPose.
 SIGMA = 8.0
 
 
 def heatmaps(points: Tensor, labelled: Tensor, size: tuple[int, int], sigma: float = SIGMA) -> Tensor:
-    """Joints as Gaussians of height 1, without rounding to pixels (`metrics.peaks` finds them again).
+    """Heatmaps of joints: Gaussians of height 1 at sub-pixel positions, which `metrics.peaks` recovers.
 
     Args:
         points: ``*b k 2``, x and y in pixels from the left and upper edge.
-        labelled: ``*b k`` bool, which of them are known; COCO's visibility above 0.
+        labelled: ``*b k`` bool; COCO's visibility above 0.
         size: height and width of the image.
         sigma: standard deviation in pixels.
 
     Returns:
-        ``*b k h w`` in [0, 1], and -1 all over where a joint is not labelled: it is not trained or scored.
+        ``*b k h w`` in [0, 1]; -1 everywhere for a joint that is not labelled, which is not trained or scored.
     """
     y, x = (torch.arange(n, device=points.device) + 0.5 for n in size)
     across = (-(x - points[..., :1]).square() / (2 * sigma**2)).exp()
@@ -39,24 +39,24 @@ def heatmaps(points: Tensor, labelled: Tensor, size: tuple[int, int], sigma: flo
 
 
 def flip_heatmaps(x: Tensor) -> Tensor:
-    """The mirror image of ``*b 17 h w``: columns reversed, left and right joints exchanged."""
+    """Mirror ``*b 17 h w``: columns are reversed, left and right joints exchanged."""
     return x.flip(-1).index_select(-3, torch.tensor(MIRRORED, device=x.device))
 
 
-# Pairs of joints by COCO's numbers from 0: those of the middle, then left ones, each before its right one.
+# Pairs of COCO joint indices: those in the middle, then each left one followed by its right one.
 LIMBS = (
     (1, 2), (5, 6), (11, 12),
     (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7), (6, 8), (7, 9), (8, 10), (5, 11), (6, 12),
     (11, 13), (12, 14), (13, 15), (14, 16),
 )  # fmt: skip
-# Optimised for the largest minimal distance: 0.38 between any two, and from black.
+# Optimised for a large minimal distance: 0.38 between any two, and from black.
 _MIDDLE = ((170, 68, 170), (0, 187, 0), (255, 68, 255), (85, 68, 85))
 _LEFT = (
     (255, 255, 170), (187, 68, 0), (85, 255, 0), (85, 119, 0), (255, 204, 85), (170, 255, 85), (255, 255, 0),
     (170, 204, 0), (255, 0, 153), (102, 0, 0), (170, 0, 85), (170, 136, 85), (255, 153, 0), (255, 0, 34),
     (255, 85, 85), (255, 153, 170),
 )  # fmt: skip
-# Half the width of a limb and the radius of a joint, as shares of the longer edge, and in pixels at least.
+# Half the width of a limb and the radius of a joint: (share of the longer edge, minimum in pixels).
 LIMB, JOINT = (1 / 200, 1.0), (1 / 130, 1.5)
 
 
@@ -68,9 +68,9 @@ def colours() -> tuple[Tensor, Tensor]:
 
 
 def draw(people: Tensor, labelled: Tensor, size: tuple[int, int]) -> Tensor:
-    """People as an image: limbs, and joints on top of them; later people cover earlier ones.
+    """Draw people as a skeleton image: limbs, joints on top, later people over earlier ones.
 
-    Where limbs of one person cross, their colours are mixed, so that left and right are treated alike.
+    Colours of crossing limbs of one person are averaged, so that left and right are symmetric.
 
     Args:
         people: ``n 17 2``, x and y in pixels from the left and upper edge; n may be 0.
@@ -103,7 +103,7 @@ def _over(image: Tensor, strokes: list[tuple[Tensor, Tensor, Tensor]], radius: f
 
 
 def _span(a: Tensor, b: Tensor, radius: float, edge: int) -> slice:
-    """The pixels of an axis of length ``edge`` that a stroke may cover."""
+    """The range of pixels on an axis of length ``edge`` that a stroke may cover."""
     low, high = min(float(a), float(b)) - radius - 1, max(float(a), float(b)) + radius + 1
     return slice(int(min(max(low, 0), edge)), int(min(max(high + 1, 0), edge)))
 

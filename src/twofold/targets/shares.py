@@ -63,7 +63,7 @@ class Mask(Share):
 
     def _from_palette(self, raw: Tensor, how: Descriptor, colors: Tensor) -> tuple[Tensor, int]:
         if float(how.get("threshold", DEFAULT_THRESHOLD)) != DEFAULT_THRESHOLD:
-            return raw, 8  # a threshold of its own is one of indices
+            return raw, 8  # a threshold in the descriptor refers to indices
         try:
             return super()._from_palette(raw, how, colors)
         except ValueError as error:

@@ -1,7 +1,7 @@
-"""What the numbers of a target mean, and what is done with its maps: storage, resizing, mirroring, colours.
+"""TargetSpec: meaning of a target's values, and operations on its maps (storage, resizing, mirroring, previews).
 
-A *target* is a map of a sample, by name: ``depth``, ``normals``. Targets of one kind share a class; to add a kind is to
-write one subclass of `TargetSpec`, to add a target one line in `targets.TARGETS`.
+A *target* is a map of a sample, by name: ``depth``, ``normals``. Targets of one kind share a subclass of `TargetSpec`;
+a new target is one line in `targets.TARGETS`.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from ..visualization import color_image, color_mask, scaled_depth
 from . import levels
 from .levels import CODEC_TOP, Levels
 
-# How a target is stored: a header's ``targets[name]``, with the row's own entries over it; see `data.codecs`.
+# How a target is stored: a header's ``targets[name]``, updated with the row's entries; see `data.codecs`.
 Descriptor = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class TargetSpec:
-    """A target whose values are stored as they are, up to ``scale`` and ``offset``.
+    """A target whose stored values are decoded with ``scale`` and ``offset``.
 
     Attributes:
-        name: of the target, as in ``Sample.targets``.
-        channels: of its map; 0 for a target that twofold does not know.
-        unit: of its values.
-        description: what the values mean.
-        is_interpolable: whether a value between two values is a value; False for ids.
-        storage: the descriptor that `data.FolderWriter` uses by default; empty for none.
+        name: name of the target, as in ``Sample.targets``.
+        channels: channels of its map; 0 for an unknown target.
+        unit: unit of its values.
+        description: meaning of the values.
+        is_interpolable: whether interpolated values are valid; False for ids.
+        storage: default descriptor of `data.FolderWriter`; empty for none.
     """
 
     name: str
@@ -47,13 +47,13 @@ class TargetSpec:
     is_interpolable: bool = True
     storage: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
-    # Whether values are distances, which a prediction may know up to scale and shift only.
+    # Whether values are distances, which may be predicted up to scale and shift only.
     is_distance = False
     # Whether values are unit vectors, in a frame of `geometry.FRAMES`.
     is_direction = False
     # Whether values are ids, of classes or of objects.
     is_ids = False
-    # Whether values go from 0 (none) to 1 (all), of which a label normally has both.
+    # Whether values go from 0 (none) to 1 (all); labels normally contain both.
     is_share = False
     # Whether values are heatmaps of points, a channel each.
     is_points = False
@@ -61,15 +61,15 @@ class TargetSpec:
     has_range = True
 
     def read_levels(self, raw: Tensor, how: Descriptor, stored: RasterFormat | None) -> Levels:
-        """The numbers of a stored map that hold the target.
+        """Select the stored values that hold the target.
 
         Args:
-            raw: ``c h w``, as `image.read_map` gives it.
-            how: the descriptor; ``channel`` selects one channel of several.
-            stored: format of the file; None where only the codec is known.
+            raw: ``c h w`` from `image.read_map`.
+            how: the descriptor; ``channel`` selects one of several channels.
+            stored: format of the file; None if only the codec is known.
 
         Raises:
-            ValueError: which channel, or which number of a palette, holds the target is unknown.
+            ValueError: it is ambiguous which channel or palette entry holds the target.
         """
         stored = levels.format_of(how) if stored is None else stored
         if "channel" in how:
@@ -79,7 +79,7 @@ class TargetSpec:
         return Levels(values, bits, stored.raster, stored.lossy)
 
     def _select(self, raw: Tensor, how: Descriptor, stored: RasterFormat) -> tuple[Tensor, int]:
-        """The stored map ``c h w`` without what is not data (opacity, palette), and the bits of its numbers."""
+        """The stored map ``c h w`` without alpha and palette, and the bits of its values."""
         if not self.channels:
             return raw, stored.bits
         if stored.palette is not None:
@@ -89,17 +89,17 @@ class TargetSpec:
         return raw, stored.bits
 
     def decode(self, stored: Levels, how: Descriptor, camera: Camera | None) -> tuple[Tensor, Tensor]:
-        """Stored levels to the target ``c h w`` float32 in its unit, and where it is valid, bool ``1 h w``.
+        """Stored levels to the target ``c h w`` float32 in its unit, and its valid mask, bool ``1 h w``.
 
         Raises:
-            ValueError: the descriptor is incomplete, or the values cannot be those of the target.
+            ValueError: the descriptor is incomplete, or the values are impossible for the target.
         """
         value = stored.values * float(how.get("scale", 1.0)) + float(how.get("offset", 0.0))
         valid = value.isfinite().all(0, keepdim=True) & ~levels.matches(stored.values, how.get("invalid"))
         return torch.where(valid, value, 0.0), valid
 
     def encode(self, target: Tensor, valid: Tensor, how: Descriptor) -> Tensor:
-        """A target to the numbers that a codec stores; the inverse of `decode`.
+        """A target to stored values; the inverse of `decode`.
 
         Raises:
             ValueError: a value that the codec cannot store.
@@ -110,28 +110,28 @@ class TargetSpec:
         return torch.where(valid, raw.round(), levels.ignored(valid, {"ignore": how.get("invalid", [])}))
 
     def check(self, target: Tensor, valid: Tensor) -> None:
-        """ValueError when valid values of a target to be written are not in its unit."""
+        """ValueError when valid values of a target to be written are impossible in its unit."""
         found = target[valid.expand_as(target)]
         if found.numel() and not bool(found.isfinite().all()):
-            raise ValueError(f"{self.name} is NaN or infinite where it is valid; mark it as not valid")
+            raise ValueError(f"{self.name} is NaN or infinite at valid pixels; mark them as invalid")
 
     def check_array(self, array: np.ndarray, how: Descriptor) -> None:
-        """ValueError when the type of a stored array cannot hold the target as ``how`` describes it."""
+        """ValueError when the dtype of a stored array does not fit the descriptor ``how``."""
 
     def problem(self, target: Tensor, valid: Tensor, how: Descriptor, raw: np.ndarray) -> str:
-        """What is impossible about a decoded target of the stored array ``raw``, and what to do; empty for nothing."""
+        """A message if the decoded target of the stored array ``raw`` is impossible, else ""."""
         return ""
 
     def doubt(self, target: Tensor, valid: Tensor) -> str:
-        """What is unlikely about a decoded target with a valid value, and what to do; empty for nothing."""
+        """A message if a decoded target with a valid pixel is unlikely, else ""."""
         values = target[valid.expand_as(target)]
         low, high = float(values.min()), float(values.max())
         if self.unit == "0 to 1" and not (low >= 0 and high <= 1):
-            return f"{self.name} goes from {low:g} to {high:g}, not 0 to 1; give its 'scale'"
+            return f"{self.name} goes from {low:g} to {high:g}, not 0 to 1; set its 'scale'"
         return ""
 
     def lossless_storage(self, how: Descriptor) -> dict[str, Any]:
-        """A descriptor to write a target by that was read by ``how``, such that no number changes."""
+        """A descriptor for writing, without loss, a target that was read by ``how``."""
         if self.storage:
             return dict(self.storage)
         codec = how.get("codec", "")
@@ -149,15 +149,15 @@ class TargetSpec:
         return interpolate(prediction[None].float(), size, mode="nearest-exact")[0]
 
     def normalize(self, target: Tensor, valid: Tensor) -> Tensor:
-        """A target after interpolation, brought back to values that are possible."""
+        """Make an interpolated target valid again, such as vectors of unit length."""
         return target
 
     def discretize(self, prediction: Tensor) -> Tensor:
-        """A predicted map as a target to be stored: values that lie between two possible ones become one of them."""
+        """A predicted map as a target to be stored: continuous values of discrete targets are rounded."""
         return prediction
 
     def zoom(self, target: Tensor, scale: float) -> Tensor:
-        """The target of a scene that is ``scale`` times as close: of the image enlarged by ``scale``."""
+        """The target of the image enlarged by ``scale``, as if the scene were ``scale`` times as close."""
         return target
 
     def flip(self, target: Tensor) -> Tensor:
