@@ -5,7 +5,7 @@
 Static measures parse the source and import nothing of it. Calls and files are those of functions of the package (no
 comprehensions, lambdas or module bodies) between two points of the program, counted with `sys.setprofile`: one
 prediction of depth and normals of one image by the embedded model, opened before and run once; and the second step of
-a training run of that model on three images.
+a training run on three images, whose examples are drawn by a worker process.
 """
 
 from __future__ import annotations
@@ -220,7 +220,10 @@ def _recipe(folder: Path) -> Any:
         name="measured",
         model=DenoiserConfig(init_from=str(folder / "model")),
         data=DataConfig(
-            sources=(Source(path=str(folder / "data")),), task_weights={"depth": 1.0}, size=(64, 64)
+            sources=(Source(path=str(folder / "data")),),
+            task_weights={"depth": 1.0},
+            size=(64, 64),
+            num_workers=1,
         ),
         loop=LoopConfig(steps=3, batch_size=2),
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import world
 from twofold.backbones import new
 from twofold.data.folder import Folder
 from twofold.train.cached_crops import CachedCropDataset
@@ -150,7 +151,7 @@ def test_a_recipe_as_released_trains_on_the_released_batch(name, cache, net, tmp
     assert recipe.tasks == (TASKS[name],)
     drawn, seen = examples(recipe, net, tmp_path, cache), set()
     for number in count():
-        example = drawn(number)
+        example = world.example(drawn, number)
         wanted = [
             [torch.from_numpy(x.copy()) for x in batch(root, TASKS[name], m, SIZE)] for m in (False, True)
         ]
@@ -207,7 +208,7 @@ def test_virtual_kitti_is_the_released_window_and_its_sky_the_farthest_depth(tmp
         recipe = RECIPES[f"{task}_as_released"]()
         source = recipe.data.sources[1].model_copy(update={"path": str(root), "share": 1.0})
         recipe = recipe.replace(data={"sources": (source,), "hflip": False})
-        example = examples(recipe, None, tmp_path, False)(0)
+        example = world.example(examples(recipe, None, tmp_path, False), 0)
         assert example.canvas is not None
         assert example.known is not None
         assert np.abs(example.canvas[1].numpy() - label).max() < 4e-5

@@ -14,7 +14,6 @@ import torch
 
 import world
 from twofold.backbones import new
-from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.data.folder import Folder
 from twofold.data.writer import FolderWriter
 from twofold.io.atomic import host_name
@@ -30,6 +29,7 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
+from twofold.train import encoder as encoders
 from twofold.train.encoder import Encoder, resize_and_crop
 from twofold.train.latent_cache import LatentCache
 from twofold.train.loop import train
@@ -156,13 +156,13 @@ def test_kept_latents_are_those_that_would_be_made(recipe, change, tmp_path):
 def calls(monkeypatch) -> list[tuple[int, ...]]:
     """What the autoencoder was asked for."""
     asked: list[tuple[int, ...]] = []
-    encode = StableDiffusion.encode
+    encode = encoders.encode_canvases
 
-    def counted(self, x, rng=None):
-        asked.append(tuple(x.shape))
-        return encode(self, x, rng)
+    def counted(backbone, canvases):
+        asked.extend(tuple(x.shape) for x in canvases)
+        return encode(backbone, canvases)
 
-    monkeypatch.setattr(StableDiffusion, "encode", counted)
+    monkeypatch.setattr(encoders, "encode_canvases", counted)
     return asked
 
 
@@ -216,8 +216,13 @@ def prepared(*args: Any, **how: Any) -> LatentCache:
     """A store with all of its folder in it."""
     kept = store(*args, **how)
     for i in range(COUNT):
-        kept.prepare(i)
+        write(kept, i)
     return kept
+
+
+def write(kept: LatentCache, i: int) -> None:
+    """Encode one sample."""
+    kept.write([(i, kept.prepare(i))])
 
 
 @pytest.mark.parametrize("change", [
@@ -228,14 +233,14 @@ def prepared(*args: Any, **how: Any) -> LatentCache:
 def test_latents_of_other_settings_are_not_taken(data, change, tmp_path, calls):
     names = {"depth": TASKS["depth"], "normals": TASKS["normals"]}
     first = store(data, names, tmp_path)
-    first.prepare(0)
+    write(first, 0)
     asked: dict[str, Any] = {"names": names, "cache": tmp_path, **change}
     other = store(data, **asked)
     calls.clear()
-    other.prepare(0)
+    write(other, 0)
     assert calls
     assert other.root != first.root
-    store(data, names, tmp_path).prepare(0)
+    write(store(data, names, tmp_path), 0)
     assert len(list(first.root.iterdir())) == 1, "the first is found again"
 
 
@@ -280,9 +285,10 @@ def test_canvases_come_back_as_they_were(data, tmp_path):
     names = {t: TASKS[t] for t in ("depth", "normals", "semantic", "semantic_logits", "keypoints")}
     kept = store(data, names, tmp_path, latent=False, pictures=True)
     for i in range(COUNT):
+        write(kept, i)
         sample = resize_and_crop(kept.folder[i], (24, 24), 8)
         for mirrored in (False, True):
-            made, found = kept.encoder(sample, mirrored), kept.read(i, mirrored)
+            made, found = world.encoded(kept.encoder, sample, mirrored), kept.read(i, mirrored)
             assert found.caption == made.caption == "a ball before a wall"
             assert torch.equal(found.image, made.image)
             assert torch.equal(given(found.picture), given(made.picture))
@@ -306,6 +312,7 @@ def test_three_heatmaps_that_are_alike_stay_three(tmp_path):
     writer.write(replace(ball, targets={"joints": alike}, valid={"joints": ball.valid["depth"]}))
     writer.finish()
     kept = store(tmp_path / "data", {"joints": task}, tmp_path, latent=False)
+    write(kept, 0)
     found = given(kept.read(0, True).parts["joints"].canvas)
-    made = kept.encoder(resize_and_crop(kept.folder[0], (24, 24), 8), True).parts["joints"]
+    made = world.encoded(kept.encoder, resize_and_crop(kept.folder[0], (24, 24), 8), True).parts["joints"]
     assert found.shape == (3, 24, 24) and torch.equal(found, given(made.canvas))

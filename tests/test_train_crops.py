@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import world
 from twofold.backbones import new
 from twofold.data.writer import FolderWriter
 from twofold.geometry import unit
@@ -75,7 +76,7 @@ def test_a_mirrored_part_is_that_of_the_mirrored_sample():
     )  # fmt: skip
     tasks = {name: TASKS[name] for name in ("depth", "normals")}
     encoder = Encoder(None, tasks, latent=False, pixels=True)
-    found, expected = encoder(sample, True), encoder(mirrored, False)
+    found, expected = world.encoded(encoder, sample, True), world.encoded(encoder, mirrored)
     assert torch.equal(found.image, expected.image)
     for name in tasks:
         a, b = found.parts[name], expected.parts[name]
@@ -99,7 +100,7 @@ def test_a_window_shows_the_same_place_in_image_and_target(mirror, tmp_path):
     )
     lefts = set()
     for number in range(12):
-        one = windows(number)
+        one = world.example(windows, number)
         assert one.image.shape == (3, 16, 16) and one.canvas is not None and one.known is not None
         columns = (one.image[1] * 48).round()
         lefts.add(int(columns[0, 0]))
@@ -129,11 +130,11 @@ def test_a_window_of_pixels_is_that_of_its_cells(tmp_path):
         None,
         SampleValidator(False, tmp_path / "skipped.jsonl", DistributedContext("cpu")),
     )
-    whole = encoder(striped((16, 48)), False)
+    whole = world.encoded(encoder, striped((16, 48)))
     part, lefts = whole.parts["depth"], set()
     assert whole.image.shape == (4, 2, 6) and part.target is not None and part.canvas is not None
     for number in range(12):
-        one = windows(number)
+        one = world.example(windows, number)
         assert one.target is not None and one.canvas is not None
         # The stored image has 256 levels.
         apart = [float((whole.image[..., left : left + 2] - one.image).abs().max()) for left in range(5)]

@@ -326,7 +326,7 @@ def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
     for example in (e for step in range(2) for image in stage.draw(step) for e in image.values()):
         source = example.name.split("/")[0]
         if (source, example.kind) in wanted:
-            assert example.shape == wanted[source, example.kind]
+            assert example.image.shape == wanted[source, example.kind]
     assert {e.name.split("/")[0] for image in stage.draw(0) for e in image.values()} == {"balls", "others"}
     assert torch.isfinite(stage.loss(stage.draw(0)).total)
 

@@ -58,8 +58,9 @@ NAMES = {
     "read_walk": "predict_from_features",
     "windowed": "crop_to_window",
     # train
-    "Ahead": "Prefetcher",
+    "Ahead": "ExampleLoader",
     "Journal": "RunLogger",
+    "Prefetcher": "ExampleLoader",
     "Readable": "SampleValidator",
     "Team": "DistributedContext",
     "apportion": "weighted_round_robin",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from twofold.data.writer import FolderWriter
 from twofold.sample import Provenance, Sample
 from twofold.targets.people import heatmaps
+
+if TYPE_CHECKING:
+    from twofold.train.dataset import ExampleDataset
+    from twofold.train.encoder import Encoded, Encoder
+    from twofold.train.examples import Example
 
 
 def sphere(seed: int, size: int = 64) -> Sample:
@@ -85,3 +90,14 @@ def rich_folder(root: Path, count: int = 8, size: int = 64) -> Path:
         writer.write(held, inline={"keypoints": {"points": points}})
     writer.finish()
     return root
+
+
+def encoded(encoder: Encoder, sample: Sample, mirrored: bool = False) -> Encoded:
+    """One sample, by itself."""
+    return encoder.encode([encoder.prepare(sample, mirrored)])[0]
+
+
+def example(dataset: ExampleDataset, number: int) -> Example:
+    """The example of that number in a run."""
+    (example,) = dataset.examples([dataset[number]])[0].values()
+    return example

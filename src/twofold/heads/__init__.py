@@ -1,10 +1,7 @@
 """Heads: modules that map the network's output to an encoded target; see `Head`."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
-
-from torch import Tensor
 
 from ..backbones.backbone import Backbone
 from ..named_code import find_object, names_code
@@ -89,12 +86,6 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
     return head.from_backbone(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
 
 
-def text_of(head: Head, embed_prompt: Callable[[], Tensor]) -> Tensor:
-    """The text condition ``1 n d`` of a forward pass: the head's embeddings if it has them, else the prompt's."""
-    own = head.prompt_embeds()
-    return embed_prompt() if own is None else own
-
-
 __all__ = [
     "HEADS",
     "OPTIONS",
@@ -113,5 +104,4 @@ __all__ = [
     "get_head",
     "make_head",
     "share_modules",
-    "text_of",
 ]

@@ -58,6 +58,9 @@ class AutoencoderStage:
         """A batch is made from its number when it is used."""
         return [step]
 
+    def close(self) -> None:
+        """Nothing is open."""
+
     def loss(self, examples: Sequence[int]) -> Loss:
         """Loss of one batch; everything random in it comes from the recipe's seed and the step."""
         (step,) = examples

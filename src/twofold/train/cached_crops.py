@@ -1,41 +1,36 @@
-"""Windows out of whole images, as they are or mirrored; encoded once and kept, or each time they are drawn."""
+"""Crops of whole images, mirrored or not; the images are encoded once and kept, or each time they are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from ..sample import Sample
 from ..tasks import Task
 from .config import IMAGE
-from .contrast import check_contrast
+from .dataset import DrawnImage, ExampleDataset, Window
 from .encoder import Encoded, Encoder, check, resize_and_crop
-from .examples import Example, MultiTaskExample, drop_caption, example_rng, open_source, pools
+from .examples import drop_caption, open_source
 from .latent_cache import LatentCache
 from .recipe import Recipe
-from .sampler import DeterministicSampler, SampleIndex
+from .sampler import SampleIndex
 from .source import Source
-from .validation import SampleValidator, load_sample, named, usable
+from .validation import SampleValidator, load_sample
 
 
-class CachedCropDataset:
-    """Examples of a recipe without ``augment``; see `Examples`.
+class CachedCropDataset(ExampleDataset):
+    """The images of a recipe without ``augment``: crops of the latents of whole images.
 
-    With and without a cache the same encoder is asked for the same pictures one by one, so the examples are equal: bit
-    for bit, except that several threads of a processor may round a sum otherwise than the one that examples are drawn
-    by. CachedCropDataset are cut out of the latents of whole pictures.
+    With and without a cache the same images go through `encode_canvases`, so the examples are equal bit for bit.
 
     Args:
-        encoder: what examples are made with.
+        encoder: that makes examples.
         recipe: of the run.
-        tasks: that are taught, by name.
-        cache: folder of all stores; None keeps nothing.
-        readable: says which samples can be used.
+        tasks: that are trained, by name.
+        cache: folder of all caches; None keeps nothing.
+        validator: finds the samples that can be used.
     """
 
     def __init__(
@@ -44,58 +39,39 @@ class CachedCropDataset:
         recipe: Recipe,
         tasks: Mapping[str, Task],
         cache: Path | None,
-        readable: SampleValidator,
+        validator: SampleValidator,
     ) -> None:
-        self.recipe, self.stride = recipe, encoder.stride
-        self.shelves = [_Shelf(encoder, recipe, source, cache) for source in recipe.data.sources]
-        kept = [readable(s.folder, s.indices, s.look, always=cache is not None) for s in self.shelves]
-        folders = [s.folder for s in self.shelves]
-        check_contrast(recipe, tasks, folders, kept)
-        self.order = DeterministicSampler(recipe, pools(recipe, tasks, folders, kept))
+        self.stride = encoder.stride
+        self.sources = [_EncodedSource(encoder, recipe, source, cache) for source in recipe.data.sources]
+        usable = [s.usable(validator) for s in self.sources]
+        folders = [s.folder for s in self.sources]
+        super().__init__(encoder, recipe, tasks, folders, usable, encodes=cache is None)
 
-    def __call__(self, number: int) -> Example:
-        """See `Examples`."""
-        return self.of(self.order(number))
-
-    def of(self, pick: SampleIndex) -> Example:
-        """See `Examples`."""
-        return self._examples(pick, (pick.kind,))[pick.kind]
-
-    def all_of(self, pick: SampleIndex) -> MultiTaskExample:
-        """See `Examples`."""
-        return self._examples(pick, [p.kind for p in self.order.all_of(pick)])
-
-    def _examples(self, pick: SampleIndex, kinds: Sequence[str]) -> MultiTaskExample:
-        rng, shelf = example_rng(self.recipe, pick), self.shelves[pick.source]
+    def _draw(self, pick: SampleIndex, name: str, kinds: tuple[str, ...], rng: torch.Generator) -> DrawnImage:
+        source, stride = self.sources[pick.source], self.stride
         mirrored = bool(torch.randint(2, (), generator=rng)) and self.recipe.data.hflip
-        with usable(shelf.folder, pick.sample):
-            encoded = shelf(pick.sample, mirrored, kinds)
-        caption = drop_caption(encoded.caption, self.recipe, rng)
-        cut = _Window.random(encoded.image, [n // self.stride for n in shelf.size], self.stride, rng)
-        taught = self.recipe.data.sources[pick.source].labels == "teacher"
-        name, image = named(shelf.folder, pick.sample), cut.cut(encoded.image, 1)
-        found: MultiTaskExample = {}
-        for kind in kinds:
-            part = encoded.parts.get(kind)
-            if part is None and taught and kind != IMAGE:
-                h, w = (n * self.stride for n in encoded.image.shape[-2:])
-                part = shelf.encoder.nothing(shelf.encoder.tasks[kind], (h, w), known=True)
-            common = name, kind, caption, rng.clone_state(), image
-            if part is None:
-                found[kind] = Example(*common)
-                continue
-            labels = (
-                cut.cells(part.target),
-                cut.cells(part.mask),
-                cut.pixels(part.canvas),
-                cut.pixels(part.known),
-            )
-            found[kind] = Example(*common, *labels, cut.pixels(encoded.picture), taught and kind != IMAGE)
-        return found
+        encoded = source.load(pick.sample, mirrored, kinds)
+        encoded = replace(encoded, caption=drop_caption(encoded.caption, self.recipe, rng))
+        # Before it is encoded, an image has as many cells as there are strides in it.
+        h, w = (n // (stride if self.encodes else 1) for n in encoded.image.shape[-2:])
+        window = Window.random((h, w), (source.size[0] // stride, source.size[1] // stride), stride, rng)
+        teacher = self.recipe.data.sources[pick.source].labels == "teacher" and pick.kind != IMAGE
+        parts = {kind: encoded.parts[kind] for kind in kinds if kind in encoded.parts}
+        if teacher:
+            whole = (h * stride, w * stride)
+            parts |= {
+                k: self.encoder.nothing(self.encoder.tasks[k], whole, known=True)
+                for k in kinds
+                if k not in parts
+            }
+        encoded = replace(encoded, parts=parts)
+        if self.encodes:
+            return DrawnImage(name, kinds, encoded, rng, teacher, window)
+        return DrawnImage(name, kinds, window.crop(encoded), rng, teacher)
 
 
-class _Shelf:
-    """One source's samples, encoded."""
+class _EncodedSource:
+    """The samples of one source, encoded or prepared for it."""
 
     def __init__(self, encoder: Encoder, recipe: Recipe, source: Source, cache: Path | None) -> None:
         self.resample, self.size = recipe.data.resample, source.size or recipe.data.size
@@ -107,62 +83,27 @@ class _Shelf:
             encoder = replace(encoder, released=self.size)
         self.encoder, self.folder = encoder, open_source(source, recipe, encoder.tasks.values())
         self.indices = source.indices(len(self.folder))
-        self.store = (
+        self.cache = (
             LatentCache(encoder, self.folder, self.size, recipe.data.resample, cache, recipe.data.compat)
             if cache is not None
             else None
         )
-        self.sample = lru_cache(maxsize=1)(
-            self._sample
-        )  # of one picture several things may be asked in a row
 
-    def __call__(self, i: int, mirrored: bool, kinds: Sequence[str]) -> Encoded:
-        if self.store is not None:
-            return self.store.read(i, mirrored)
-        return self.encoder(self.sample(i), mirrored, kinds)
+    def load(self, i: int, mirrored: bool, kinds: tuple[str, ...]) -> Encoded:
+        """Sample ``i`` out of the cache; without one, prepared."""
+        if self.cache is not None:
+            return self.cache.read(i, mirrored)
+        sample = resize_and_crop(load_sample(self.folder, i), self.size, self.encoder.stride, self.resample)
+        return self.encoder.prepare(sample, mirrored, kinds)
 
-    def look(self, i: int) -> None:
-        """Keep what is made of a sample, or see at least that it can be made.
+    def usable(self, validator: SampleValidator) -> list[int]:
+        """The samples that can be used, all of them encoded where they are kept."""
+        if self.cache is not None:
+            return validator(
+                self.folder, self.indices, self.cache.prepare, always=True, keep=self.cache.write
+            )
+        return validator(self.folder, self.indices, self._check, always=False)
 
-        Raises:
-            BadSample: it cannot.
-        """
-        if self.store is not None:
-            self.store.prepare(i)
-        else:
-            check(self._sample(i), self.encoder.tasks.values())
-
-    def _sample(self, i: int) -> Sample:
-        return resize_and_crop(load_sample(self.folder, i), self.size, self.encoder.stride, self.resample)
-
-
-@dataclass(frozen=True)
-class _Window:
-    """A box of latent cells, and the pixels it stands for."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    stride: int
-
-    @classmethod
-    def random(cls, image: Tensor, size: list[int], stride: int, rng: torch.Generator) -> _Window:
-        """Somewhere inside ``c h w``, of at most ``size`` cells."""
-        h, w = (min(n, m) for n, m in zip(image.shape[-2:], size, strict=True))
-        top = int(torch.randint(image.shape[-2] - h + 1, (), generator=rng))
-        left = int(torch.randint(image.shape[-1] - w + 1, (), generator=rng))
-        return cls(top, left, h, w, stride)
-
-    def cells(self, x: Tensor | None) -> Tensor | None:
-        """The box of a latent ``c h w``."""
-        return None if x is None else self.cut(x, 1)
-
-    def pixels(self, x: Tensor | None) -> Tensor | None:
-        """The same box of a map ``c H W``."""
-        return None if x is None else self.cut(x, self.stride)
-
-    def cut(self, x: Tensor, scale: int) -> Tensor:
-        """The box at ``scale`` pixels a cell."""
-        top, left = self.top * scale, self.left * scale
-        return x[..., top : top + self.height * scale, left : left + self.width * scale]
+    def _check(self, i: int) -> None:
+        sample = resize_and_crop(load_sample(self.folder, i), self.size, self.encoder.stride, self.resample)
+        check(sample, self.encoder.tasks.values())

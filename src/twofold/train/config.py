@@ -43,6 +43,9 @@ class DataConfig(Part):
         augment: draw a new crop, zoom and color distortion each step and encode them then, instead of encoded windows.
         random_crop: with ``augment``, crops as in semantic segmentation (`random_crop.RandomCrop`).
         cache_latents: keep the latents of windows on disk; otherwise they are encoded when drawn, to the same numbers.
+        num_workers: processes that draw examples ahead, for each process that trains, and prepare samples for encoding;
+            0 draws them when they are needed, null is up to 4 beside a GPU and 0 on a CPU. It changes no result, so a
+            run can be resumed with another number.
         label_limit: number of labelled samples used for each task; 0 is all.
         skip_bad: leave out samples that cannot be read and list them, instead of stopping at the first.
     """
@@ -58,6 +61,7 @@ class DataConfig(Part):
     augment: bool = False
     random_crop: RandomCrop | None = None
     cache_latents: bool = True
+    num_workers: int | None = Field(None, ge=0)
     label_limit: int = Field(0, ge=0)
     skip_bad: bool = False
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..backbones.image_encoder import ImageFeatures
 from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import from_x0
-from ..heads import Head, HeadGroup, text_of
+from ..heads import Head, HeadGroup
 from ..heads.group import at
 from ..predict.config import OutputConfig
 from ..predict.diffusion import DiffusionPredictor
@@ -28,12 +28,11 @@ from .config import IMAGE
 from .distributed import DistributedContext
 from .encoder import Encoder
 from .examples import Example, MultiTaskExample
-from .groups import group_by_forward_pass
 from .latent_cache import LATENTS
 from .perception import PerceptionStage, losses_need_image, to_batch
 from .recipe import Recipe
 from .sampler import generator
-from .step import Loss, Terms
+from .step import Loss, Terms, group_by_forward_pass
 from .trainable import (
     Denoiser,
     check_map_width,
@@ -60,7 +59,7 @@ class DenoiserStage(PerceptionStage):
         heads: Mapping[str, Head],
         distributed: DistributedContext,
     ) -> None:
-        self.backbone, self.config = backbone, recipe.denoiser
+        self.backbone, self.config, self.joint_tasks = backbone, recipe.denoiser, recipe.joint_tasks
         tasks = make_tasks(recipe)
         self.heads = make_heads(backbone, recipe, heads, tasks)
         set_trainable(backbone, self.heads, recipe)
@@ -108,7 +107,7 @@ class DenoiserStage(PerceptionStage):
         Tasks share a forward pass if the network's input is the same for both: one prompt, and a protocol that does not
         mix a target into the input.
         """
-        separate = kind == IMAGE or not self.recipe.joint_tasks or self.config.protocol.kind != "one_step"
+        separate = kind == IMAGE or not self.joint_tasks or self.config.protocol.kind != "one_step"
         if separate or self.heads[kind].has_prompts:
             return ("kind", kind)
         return ("prompt", self._prompt(kind))
@@ -124,7 +123,7 @@ class DenoiserStage(PerceptionStage):
         schedule, device = self.backbone.schedule, self.distributed.device
         x0 = torch.stack([e.image for e in examples])
         t = torch.cat([torch.randint(schedule.steps, (1,), generator=e.rng) for e in examples])
-        noise = torch.stack([torch.randn(e.shape, generator=e.rng) for e in examples])
+        noise = torch.stack([torch.randn(e.image.shape, generator=e.rng) for e in examples])
         x, alpha, sigma = schedule.add_noise(x0, noise, t)
         target = from_x0(x0, noise, alpha, sigma, schedule.prediction_type).to(device)
         text = self.backbone.embed([e.caption for e in examples], pad=True)
@@ -142,7 +141,8 @@ class DenoiserStage(PerceptionStage):
         examples = {name: [images[i][name] for i in indices[name]] for name in names}
         inputs = collate([self._model_input(e) for e in firsts])
         head = self.heads[names[0]]
-        text = text_of(head, lambda: self._prompt_embeds(names[0])).expand(len(images), -1, -1)
+        own = head.prompt_embeds() if head.has_prompts else None
+        text = (self._prompt_embeds(names[0]) if own is None else own).expand(len(images), -1, -1)
         features = self._image_features(firsts)
         output = self.backbone(
             inputs.x, inputs.t, text, head.reads_features, self._labels(len(images)), features
@@ -161,7 +161,8 @@ class DenoiserStage(PerceptionStage):
         terms: dict[str, Terms] = {name: {} for name in names}
         if self.config.latent_loss_weight:
             for name, group in examples.items():
-                prediction = at(output.prediction, indices[name])
+                whole = len(group) == len(images)
+                prediction = output.prediction if whole else output.prediction[indices[name]]
                 terms[name] |= self._latent_term(prediction, inputs.select(indices[name]), group)
         if self.config.pixel_loss_weight:
             for name, found in self._pixel_terms(head_inputs, examples, indices).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -18,6 +18,8 @@ from ..tasks import Task
 
 # Canvases in [-1, 1] are kept to this many steps a unit, in two bytes; class ids as they are.
 LEVELS = 32767
+# Pixels that the autoencoder encodes at once: enough for small images to be fast, no more memory than two of 480 x 640.
+BATCH_PIXELS = 1 << 18
 
 
 class BadSample(ValueError):
@@ -30,12 +32,13 @@ class Unknown(BadSample):
 
 @dataclass(frozen=True)
 class Part:
-    """What one task has to say of a picture.
+    """The target of one task for an image.
 
     Attributes:
-        target: latent ``z h w``, and ``mask`` ``1 h w`` bool, of the cells all of whose pixels are known; None without
-            a loss on latents.
-        canvas: ``c H W``, and ``known`` ``1 H W`` bool; None without a loss on pixels.
+        target: latent ``z h w``; None before it is encoded, and without a loss on latents.
+        mask: ``1 h w`` bool, the cells all of whose pixels are known; None without a loss on latents.
+        canvas: the encoded target ``c H W``, and ``known`` ``1 H W`` bool, where it is valid; None without a loss on
+            pixels, once the target is there.
     """
 
     target: Tensor | None = None
@@ -46,7 +49,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A picture's latent ``z h w`` or itself, caption, parts by task; bytes ``3 H W`` where a loss looks at them."""
+    """A sample as the network gets it.
+
+    Attributes:
+        image: latent ``z h w``; before it is encoded, and for networks without an autoencoder, the image ``3 H W`` in
+            [0, 1].
+        caption: of the image.
+        parts: by task.
+        picture: the image as bytes ``3 H W``, where a loss or an image encoder reads it.
+    """
 
     image: Tensor
     caption: str
@@ -56,15 +67,18 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes samples one by one, so that a latent depends on its picture and on nothing beside it.
+    """Makes training inputs and targets of samples, in two halves.
+
+    `prepare` reads nothing but the sample, so it can run in another process; `encode` runs the autoencoder, on many at
+    once.
 
     Attributes:
-        backbone: whose autoencoder is asked; None leaves pictures as they are, for networks that look at pictures.
-        tasks: by name, what is to be learned.
+        backbone: whose autoencoder encodes; None leaves images as they are, for networks without one.
+        tasks: by name, what is trained.
         latent: whether targets are encoded, for a loss on latents.
-        pixels: whether canvases are kept, for a loss on pixels.
-        pictures: whether the picture itself is kept, for losses that look at it.
-        released: height and width that images and canvases are resized to after encoding, see
+        pixels: whether encoded targets are kept as maps, for a loss on pixels.
+        pictures: whether the image itself is kept, for losses and image encoders that read it.
+        released: height and width that images and targets are resized to afterwards, see
             `compat.genpercept_loader`; None for samples that have their training size.
     """
 
@@ -80,8 +94,14 @@ class Encoder:
         """Pixels a cell."""
         return 1 if self.backbone is None else self.backbone.stride
 
-    def __call__(self, sample: Sample, mirrored: bool, only: Collection[str] | None = None) -> Encoded:
-        """A sample whose sides are multiples of the stride, as it is or mirrored; of all tasks, or ``only`` of some."""
+    def prepare(self, sample: Sample, mirrored: bool, only: Collection[str] | None = None) -> Encoded:
+        """A sample whose sides are multiples of the stride, as it is or mirrored, not encoded yet.
+
+        Of all tasks, or ``only`` of some.
+
+        Raises:
+            BadSample: a target has no valid pixel, or values that its task does not have.
+        """
         image = sample.image.flip(-1) if mirrored else sample.image
         if self.released:
             image = resize_nearest(image, self.released)
@@ -90,20 +110,18 @@ class Encoder:
             for k, t in self.tasks.items()
             if t.target in sample.targets and (only is None or k in only)
         }
-        seen = (image * 255).round().clamp(0, 255).byte() if self.pictures else None
-        return Encoded(self.picture(image), str(sample.caption), parts, seen)
+        picture = (image * 255).round().clamp(0, 255).byte() if self.pictures else None
+        return Encoded(image, str(sample.caption), parts, picture)
 
-    def part(self, task: Task, sample: Sample, mirrored: bool) -> Part:
-        """What ``task`` has to say of a sample that has its target."""
+    def part(self, task: Task, sample: Sample, mirrored: bool = False) -> Part:
+        """The target of ``task`` for a sample that has it, not encoded yet."""
         canvas, known = encode_target(task, sample)
         if mirrored:
             canvas, known = task.flip(canvas), known.flip(-1)
         if self.released:
             canvas, known = genpercept_loader.resized(task, canvas, known, self.released)
-        kept = (canvas, known) if self.pixels else (None, None)
-        if not self.latent:
-            return Part(None, None, *kept)
-        return Part(self.encode(canvas), cell_mask(known[None], self.stride)[0], *kept)
+        mask = cell_mask(known[None], self.stride)[0] if self.latent else None
+        return Part(None, mask, canvas, known)
 
     def nothing(self, task: Task, size: tuple[int, int], known: bool | Tensor = False) -> Part:
         """A part at ``size`` pixels without a target of its own.
@@ -121,16 +139,61 @@ class Encoder:
         z = self.backbone.latent_channels
         return Part(torch.zeros(z, *cells), cell_mask(where[None], self.stride)[0], *kept)
 
-    def picture(self, image: Tensor) -> Tensor:
-        """What an example shows of an image ``3 H W`` in [0, 1]: its latent ``z h w``, or itself."""
-        return image if self.backbone is None else self.encode(image * 2 - 1)
+    def encode(self, prepared: Sequence[Encoded]) -> list[Encoded]:
+        """What `prepare` made, with latents of the images and, for a loss on latents, of the targets."""
+        if self.backbone is None:
+            return list(prepared)
+        canvases: list[Tensor] = []
+        for one in prepared:
+            canvases.append(one.image * 2 - 1)
+            canvases += [p.canvas for p in one.parts.values() if p.canvas is not None and self._lacks(p)]
+        latents = iter(encode_canvases(self.backbone, canvases))
+        found = []
+        for one in prepared:
+            image = next(latents)
+            parts = {
+                k: replace(part, target=next(latents)) if self._lacks(part) else part
+                for k, part in one.parts.items()
+            }
+            if not self.pixels:
+                parts = {k: Part(part.target, part.mask) for k, part in parts.items()}
+            found.append(replace(one, image=image, parts=parts))
+        return found
 
-    @torch.no_grad()
-    def encode(self, canvas: Tensor) -> Tensor:
-        """A canvas ``3 H W`` to its latent ``z h w``, on the CPU."""
-        assert self.backbone is not None
-        x = canvas[None].to(self.backbone.device).contiguous(memory_format=torch.channels_last)
-        return self.backbone.encode(x)[0].float().cpu().contiguous()
+    def _lacks(self, part: Part) -> bool:
+        """Whether a part's target is still to be encoded."""
+        return self.latent and part.target is None
+
+
+@torch.no_grad()
+def encode_canvases(backbone: StableDiffusion, canvases: Sequence[Tensor]) -> list[Tensor]:
+    """The latents ``z h w``, on the CPU, of images and encoded targets ``3 H W`` in [-1, 1].
+
+    Those of one shape go through the autoencoder in batches of one size, the last one filled up with zeros: libraries
+    choose the order of their sums by the shape of a batch, and a latent must depend on nothing but its canvas. Which
+    ones are encoded together, in how many processes, and what a killed run had encoded before, changes no bit.
+    """
+    by_shape: dict[torch.Size, list[int]] = {}
+    for place, canvas in enumerate(canvases):
+        by_shape.setdefault(canvas.shape, []).append(place)
+    found: dict[int, Tensor] = {}
+    for shape, places in by_shape.items():
+        size = batch_size(shape[-2], shape[-1])
+        for start in range(0, len(places), size):
+            chosen = places[start : start + size]
+            batch = torch.zeros(size, *shape)
+            for row, place in zip(batch, chosen, strict=False):
+                row.copy_(canvases[place])
+            batch = batch.to(backbone.device).contiguous(memory_format=torch.channels_last)
+            latents = backbone.encode(batch).float().cpu()
+            for place, latent in zip(chosen, latents, strict=False):
+                found[place] = latent.clone(memory_format=torch.contiguous_format)
+    return [found[place] for place in range(len(canvases))]
+
+
+def batch_size(height: int, width: int) -> int:
+    """Canvases of a batch: 2 to 16, of about `BATCH_PIXELS` together."""
+    return max(2, min(16, BATCH_PIXELS // (height * width)))
 
 
 def encode_target(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:

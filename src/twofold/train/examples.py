@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from .config import IMAGE
 from .encoder import targets_of
 from .model_config import DenoiserConfig
 from .recipe import Recipe
-from .sampler import DeterministicSampler, SampleIndex, generator
+from .sampler import SampleIndex, generator
 from .source import Source
 
 
@@ -48,32 +47,9 @@ class Example:
     picture: Tensor | None = None
     use_teacher_label: bool = False
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of ``image``: examples of one shape are shown to the network together."""
-        return tuple(self.image.shape)
-
 
 # One image: by task, an example of it. All of them show the same window in the same colours.
 MultiTaskExample = dict[str, Example]
-
-
-class Examples(Protocol):
-    """Examples by number, or by pick: one of another kind has the same window and colours."""
-
-    order: DeterministicSampler
-
-    def __call__(self, number: int) -> Example:
-        """The example of that number."""
-        ...
-
-    def of(self, pick: SampleIndex) -> Example:
-        """The example of a pick."""
-        ...
-
-    def all_of(self, pick: SampleIndex) -> MultiTaskExample:
-        """The image of a pick under every task that it can teach: read and encoded once."""
-        ...
 
 
 def open_source(source: Source, recipe: Recipe, tasks: Iterable[Task]) -> Folder:

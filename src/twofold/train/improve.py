@@ -312,7 +312,7 @@ def _claim(run: Path, plan: Improvement) -> None:
         raise ValueError(
             f"{path} is damaged ({wrong(error)}); choose another --out, or delete that folder"
         ) from None
-    if found != plan:
+    if not found.recipe.equals(plan.recipe) or found.model_copy(update={"recipe": plan.recipe}) != plan:
         raise ValueError(
             f"{run} holds another plan (see {path}); choose another --out, or delete that folder"
         )

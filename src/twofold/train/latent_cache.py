@@ -6,7 +6,7 @@ Both mirror images are kept, because an encoder is not exactly equivariant to mi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from ..generate import weights_digest
 from ..image.stored import MEMBER
 from ..io import atomic_write, escape, sha256_text
 from ..tasks import Task
-from .encoder import LEVELS, Encoded, Encoder, Part, resize_and_crop
+from .encoder import LEVELS, Encoded, Encoder, Part, batch_size, resize_and_crop
 from .state import DamagedFileError
 from .validation import load_sample
 
@@ -63,33 +63,60 @@ class LatentCache:
         """Whether mirror images of canvases are kept as well: resizing to the nearest pixel follows mirroring there."""
         return self.encoder.released is not None
 
-    def prepare(self, i: int) -> None:
-        """Encode sample ``i`` unless it is here already.
+    def prepare(self, i: int) -> list[Encoded] | None:
+        """Sample ``i`` and its mirror image, for `write`; None where they are here already.
 
         Raises:
             ValueError: the sample cannot be read, or nothing can be learned from it.
-            DiskFullError: there is no space for it.
         """
-        path = self._path(i)
-        if path.exists():
-            return
+        if self._path(i).exists():
+            return None
         sample = resize_and_crop(load_sample(self.folder, i), self.size, self.encoder.stride, self.resample)
-        packed: dict[str, Tensor] = {}
-        for side in (0, 1):
-            packed |= _packed(self.encoder(sample, bool(side)), side, self.encoder.tasks, self.both)
+        return [self.encoder.prepare(sample, mirrored) for mirrored in (False, True)]
+
+    def write(self, prepared: Iterable[tuple[int, list[Encoded] | None]]) -> None:
+        """Encode samples and write a file for each, in batches of images of one shape.
+
+        A kill loses those of at most two batches of each shape; the others are not encoded again.
+
+        Raises:
+            DiskFullError: there is no space for one.
+        """
+        waiting: dict[torch.Size, dict[int, list[Encoded]]] = {}
+        for i, sides in prepared:
+            if sides is None:
+                continue
+            shape = sides[0].image.shape
+            group = waiting.setdefault(shape, {})
+            group[i] = sides
+            canvases = sum(1 + len(one.parts) for both in group.values() for one in both)
+            if canvases >= 2 * batch_size(shape[-2], shape[-1]):
+                self._encode(waiting.pop(shape))
+        for group in waiting.values():
+            self._encode(group)
+
+    def _encode(self, group: Mapping[int, list[Encoded]]) -> None:
+        encoded = iter(self.encoder.encode([one for sides in group.values() for one in sides]))
         self.root.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            save_file(packed, temporary, {"caption": str(sample.caption)})
+        for i in group:
+            packed: dict[str, Tensor] = {}
+            for side, one in enumerate((next(encoded), next(encoded))):
+                packed |= _packed(one, side, self.encoder.tasks, self.both)
+            with atomic_write(self._path(i)) as temporary:
+                save_file(packed, temporary, {"caption": group[i][0].caption})
 
     def read(self, i: int, mirrored: bool) -> Encoded:
         """Sample ``i``, as it is or mirrored.
 
         Raises:
-            DamagedFileError: its file is damaged.
+            DamagedFileError: its file is damaged, or is not there any more.
         """
         path = self._path(i)
         if not path.exists():
-            self.prepare(i)
+            raise DamagedFileError(
+                f"{path}, the latents of {self.folder.ids[i]}, is not there: it was deleted, or a file of the sample "
+                "was changed, after the run began; run the same command again"
+            )
         try:
             found = load_file(path)
             return _unpacked(found, int(mirrored), self.encoder.tasks, self._caption(i), self.both)

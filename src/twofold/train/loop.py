@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,8 +34,9 @@ class Stage(Protocol):
     module: nn.Module
     teacher: Ema | None  # the averaged weights, which may predict pseudo-labels
 
-    def draw(self, step: int) -> Sequence[Any]:
-        """This process's examples of step ``step``, a function of the recipe's seed and ``step`` only."""
+    @property
+    def draw(self) -> Callable[[int], Sequence[Any]]:
+        """This process's examples of a step, a function of the recipe's seed and the step only."""
         ...
 
     def loss(self, examples: Sequence[Any]) -> Loss:
@@ -48,6 +49,10 @@ class Stage(Protocol):
 
     def preview(self) -> Tensor | None:
         """A preview image ``3 h w`` in [0, 1] of predictions on held-out data, or None."""
+        ...
+
+    def close(self) -> None:
+        """End what draws examples ahead; called after the last step, and when a run is interrupted."""
         ...
 
     def finish(self) -> None:
@@ -132,6 +137,7 @@ def train(
         yield from _steps(stage, recipe, start, run, state, best, distributed, signals)
     finally:
         signals.release()
+        stage.close()
     if averaged and not (best and best.restore(stage.module)):
         state.ema.swap()
     stage.module.eval()
@@ -316,10 +322,10 @@ def init_run_dir(run: Path, recipe: Recipe) -> None:
     path = run / "recipe.json"
     if path.exists():
         found = Recipe.read(path, allow_code=True)  # only compared
-        if found != recipe and not (run / "state.pt").exists():
+        if not found.equals(recipe) and not (run / "state.pt").exists():
             # A run that a broken sample stopped before its first state may be repeated with --skip-bad.
             found = found.replace(data={"skip_bad": recipe.data.skip_bad})
-        if found != recipe:
+        if not found.equals(recipe):
             raise ValueError(
                 f"{run} holds another recipe (see {path}); choose another --out, or delete that folder"
             )

@@ -47,7 +47,7 @@ class NetworkStage(PerceptionStage):
         """The loss of ``examples``, a part of a batch; images of one shape share a forward pass."""
         groups: dict[tuple[int, ...], list[MultiTaskExample]] = {}
         for example in examples:
-            groups.setdefault(next(iter(example.values())).shape, []).append(example)
+            groups.setdefault(next(iter(example.values())).image.shape, []).append(example)
         loss = Loss(self.distributed.device, self.recipe.loop.batch_size)
         for group in groups.values():
             self._add(loss, group)

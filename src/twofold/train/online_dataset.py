@@ -17,13 +17,13 @@ from ..targets import target_spec
 from ..tasks import Task
 from .augment import colours, zoom
 from .config import IMAGE
-from .contrast import check_contrast
-from .encoder import Encoder, Part, Unknown, check
-from .examples import Example, MultiTaskExample, drop_caption, example_rng, open_source, pools
+from .dataset import DrawnImage, ExampleDataset
+from .encoder import Encoded, Encoder, Part, Unknown, check
+from .examples import drop_caption, open_source
 from .random_crop import random_crop
 from .recipe import Recipe
-from .sampler import DeterministicSampler, SampleIndex
-from .validation import SampleValidator, load_sample, named, usable
+from .sampler import SampleIndex
+from .validation import SampleValidator, load_sample
 
 # Samples are kept in memory once they have been read, up to so many bytes of them all.
 MEMORY = 12 << 30
@@ -44,69 +44,54 @@ class Held:
         return sum(x.nbytes for x in (self.image, *self.targets.values(), *self.valid.values()))
 
 
-class OnlineDataset:
-    """Examples of a recipe with ``augment``; see `Examples`."""
+class OnlineDataset(ExampleDataset):
+    """The images of a recipe with ``augment``: every time a new crop, and encoded then.
+
+    Args:
+        encoder: that makes examples.
+        recipe: of the run.
+        tasks: that are trained, by name.
+        validator: finds the samples that can be used.
+    """
 
     def __init__(
-        self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], readable: SampleValidator
+        self, encoder: Encoder, recipe: Recipe, tasks: Mapping[str, Task], validator: SampleValidator
     ) -> None:
-        self.encoder, self.recipe, self.tasks = encoder, recipe, tasks
-        self.folders = [open_source(s, recipe, tasks.values()) for s in recipe.data.sources]
-        kept = [
-            readable(folder, source.indices(len(folder)), partial(self._read, folder), always=False)
-            for folder, source in zip(self.folders, recipe.data.sources, strict=True)
+        self.tasks = tasks
+        folders = [open_source(s, recipe, tasks.values()) for s in recipe.data.sources]
+        usable = [
+            validator(folder, source.indices(len(folder)), partial(self._check, folder), always=False)
+            for folder, source in zip(folders, recipe.data.sources, strict=True)
         ]
-        check_contrast(recipe, tasks, self.folders, kept)
-        self.order = DeterministicSampler(recipe, pools(recipe, tasks, self.folders, kept))
+        super().__init__(encoder, recipe, tasks, folders, usable, encodes=True)
         self.held: dict[tuple[int, int], Held] = {}
-        self.room = MEMORY
+        self.room = MEMORY // max(1, validator.workers)
 
-    def __call__(self, number: int) -> Example:
-        """See `Examples`."""
-        return self.of(self.order(number))
-
-    def of(self, pick: SampleIndex) -> Example:
-        """See `Examples`."""
-        return self._examples(pick, (pick.kind,))[pick.kind]
-
-    def all_of(self, pick: SampleIndex) -> MultiTaskExample:
-        """See `Examples`."""
-        return self._examples(pick, [p.kind for p in self.order.all_of(pick)])
-
-    def _examples(self, pick: SampleIndex, kinds: Sequence[str]) -> MultiTaskExample:
-        rng = example_rng(self.recipe, pick)
+    def _draw(self, pick: SampleIndex, name: str, kinds: tuple[str, ...], rng: torch.Generator) -> DrawnImage:
         source = self.recipe.data.sources[pick.source]
         size = source.size or self.recipe.data.size
-        with usable(self.folders[pick.source], pick.sample):
-            if pick.kind == IMAGE:
-                return {IMAGE: self._image(pick, min(size), rng)}
-            return self._labelled(pick, kinds, size, rng)
+        if pick.kind == IMAGE:
+            return DrawnImage(name, kinds, self._image(pick, min(size), rng), rng, False)
+        teacher = source.labels == "teacher"
+        return DrawnImage(name, kinds, self._labelled(pick, kinds, size, rng), rng, teacher)
 
-    def _image(self, pick: SampleIndex, side: int, rng: torch.Generator) -> Example:
-        """A square crop of a picture in its own colours: these are what is to be generated."""
+    def _image(self, pick: SampleIndex, side: int, rng: torch.Generator) -> Encoded:
+        """A square crop of an image in its own colours: these are what is to be generated."""
         sample = self._sample(pick)
         box = zoom(sample.image.shape[-2:], (side, side), (0.8, 1.0), rng)
         crop = resize(_cut(sample.image, box).float() / 255, (side, side))
         crop = crop.flip(-1) if _mirrored(rng, self.recipe.data.hflip) else crop
-        caption = drop_caption(sample.caption, self.recipe, rng)
-        return Example(self._name(pick), IMAGE, caption, rng, self.encoder.picture(crop))
+        return Encoded(crop, drop_caption(sample.caption, self.recipe, rng))
 
     def _labelled(
         self, pick: SampleIndex, kinds: Sequence[str], size: tuple[int, int], rng: torch.Generator
-    ) -> MultiTaskExample:
-        """A crop of the recipe's size with new colours, under each of the tasks."""
-        sample, tasks = self._sample(pick), {kind: self.tasks[kind] for kind in kinds}
-        taught = self.recipe.data.sources[pick.source].labels == "teacher"
-        image, targets, inside = self._crop(sample, tasks, size, rng)
-        name = self._name(pick)
-        latent = self.encoder.picture(image)
+    ) -> Encoded:
+        """A crop of the recipe's size with new colours, and its target of each task."""
+        sample = self._sample(pick)
+        image, targets, inside = self._crop(sample, {kind: self.tasks[kind] for kind in kinds}, size, rng)
         picture = (image * 255).round().byte() if self.encoder.pictures else None
-        found: MultiTaskExample = {}
-        for kind in tasks:
-            part = self._part(kind, image, targets, inside)
-            labels = (part.target, part.mask, part.canvas, part.known, picture)
-            found[kind] = Example(name, kind, sample.caption, rng.clone_state(), latent, *labels, taught)
-        return found
+        parts = {kind: self._part(kind, image, targets, inside) for kind in kinds}
+        return Encoded(image, sample.caption, parts, picture)
 
     def _crop(
         self, sample: Held, tasks: Mapping[str, Task], size: tuple[int, int], rng: torch.Generator
@@ -135,18 +120,16 @@ class OnlineDataset:
             return self.encoder.nothing(task, size, inside)
         target, valid = targets[kind]
         try:
-            return self.encoder.part(task, Sample(image, {task.target: target}, {task.target: valid}), False)
+            return self.encoder.part(task, Sample(image, {task.target: target}, {task.target: valid}))
         except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
             return self.encoder.nothing(task, size)
-
-    def _name(self, pick: SampleIndex) -> str:
-        return named(self.folders[pick.source], pick.sample)
 
     def _sample(self, pick: SampleIndex) -> Held:
         key = (pick.source, pick.sample)
         if key in self.held:
             return self.held[key]
-        sample = self._read(self.folders[pick.source], pick.sample)
+        sample = load_sample(self.folders[pick.source], pick.sample)
+        check(sample, self.tasks.values())
         held = _held(sample, self._short_edge(pick.source))
         if held.size <= self.room:
             self.room -= held.size
@@ -163,10 +146,8 @@ class OnlineDataset:
             return 1.25 * short
         return math.inf if how.relative_to == "image" else max(1.25, how.scale[1]) * short
 
-    def _read(self, folder: Folder, i: int) -> Sample:
-        sample = load_sample(folder, i)
-        check(sample, self.tasks.values())
-        return sample
+    def _check(self, folder: Folder, i: int) -> None:
+        check(load_sample(folder, i), self.tasks.values())
 
 
 def cropped(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,17 @@ from ..predict.base import BasePredictor
 from ..predict.finite import check_finite
 from ..tasks import Task
 from .cached_crops import CachedCropDataset
+from .dataset import ExampleDataset, ExampleLoader
 from .distributed import DistributedContext
 from .encoder import Encoder
-from .examples import Example, Examples, MultiTaskExample
+from .examples import Example
 from .online_dataset import OnlineDataset
-from .prefetch import Prefetcher
 from .preview import preview
 from .recipe import Recipe
 from .state import Ema
 from .step import Loss, Terms
 from .validation import SampleValidator, load_sample
+from .workers import worker_count
 
 NUM_PREVIEWS = 4  # samples in a preview image
 
@@ -56,10 +56,14 @@ class PerceptionStage(abc.ABC):
         cache: Path | None,
     ) -> None:
         self.recipe, self.distributed, self.tasks = recipe, distributed, tasks
-        validator = SampleValidator(recipe.data.skip_bad, run / "skipped.jsonl", distributed)
+        workers = worker_count(recipe.data.num_workers, distributed.device, distributed.size)
+        validator = SampleValidator(recipe.data.skip_bad, run / "skipped.jsonl", distributed, workers)
         self.validation, self.held_out = self._held_out(validator)
-        self.examples: Examples = self._examples(encoder, cache, validator)
-        self.prefetcher = Prefetcher(self._load_batch, recipe.loop.steps)
+        dataset, local = (
+            self._dataset(encoder, cache, validator),
+            distributed.local_indices(recipe.loop.batch_size),
+        )
+        self.draw = ExampleLoader(dataset, recipe, local, workers)
         self.teacher: Ema | None = None
 
     @abc.abstractmethod
@@ -83,9 +87,13 @@ class PerceptionStage(abc.ABC):
             return None, []
         folder = Folder(self.recipe.validation.data)
         first = range(min(max(self.recipe.validation.num_samples, NUM_PREVIEWS), len(folder)))
-        return folder, validator(folder, first, partial(load_sample, folder), always=True)
 
-    def _examples(self, encoder: Encoder, cache: Path | None, validator: SampleValidator) -> Examples:
+        def check(i: int) -> None:
+            load_sample(folder, i)
+
+        return folder, validator(folder, first, check, always=True)
+
+    def _dataset(self, encoder: Encoder, cache: Path | None, validator: SampleValidator) -> ExampleDataset:
         recipe = self.recipe
         if not recipe.data.augment:
             return CachedCropDataset(encoder, recipe, self.tasks, cache, validator)
@@ -93,16 +101,9 @@ class PerceptionStage(abc.ABC):
             raise ValueError(f"augmented examples need sizes that are multiples of {encoder.stride}")
         return OnlineDataset(encoder, recipe, self.tasks, validator)
 
-    def draw(self, step: int) -> Sequence[MultiTaskExample]:
-        """This process's images of step ``step``, each with the tasks that it is trained for."""
-        return self.prefetcher(step)
-
-    def _load_batch(self, step: int) -> Sequence[MultiTaskExample]:
-        examples, batch = self.examples, self.recipe.loop.batch_size
-        indices = [examples.order(step * batch + n) for n in self.distributed.local_indices(batch)]
-        if self.recipe.joint_tasks:
-            return [examples.all_of(index) for index in indices]
-        return [{index.kind: examples.of(index)} for index in indices]
+    def close(self) -> None:
+        """End the workers."""
+        self.draw.close()
 
     def _teacher(self) -> Ema:
         if self.teacher is None:

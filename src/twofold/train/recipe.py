@@ -158,6 +158,10 @@ class Recipe(Part):
         except ValidationError as error:
             raise ValueError(wrong(error)) from None
 
+    def equals(self, other: Recipe) -> bool:
+        """Whether both give the same weights: they may differ in ``data.num_workers``."""
+        return self == other.replace(data={"num_workers": self.data.num_workers})
+
     def override(self, settings: Sequence[str]) -> Recipe:
         """Apply ``path=value`` strings; values are JSON, JSON values between commas, or plain text.
 

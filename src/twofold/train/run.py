@@ -143,7 +143,11 @@ def run_recipe(
     A finished run yields nothing. Every process of a distributed gets the records; the first one writes.
     """
     saved = run / "recipe.json"
-    if (run / "checkpoint").exists() and saved.exists() and Recipe.read(saved, allow_code=True) == recipe:
+    if (
+        (run / "checkpoint").exists()
+        and saved.exists()
+        and Recipe.read(saved, allow_code=True).equals(recipe)
+    ):
         return
     distributed = distributed or DistributedContext()
     with lock_run_dir(run, distributed):

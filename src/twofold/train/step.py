@@ -1,11 +1,14 @@
-"""One step's losses: summed for the gradient, kept apart for the log, and known by the example they came from."""
+"""A step's forward passes, and its losses: summed for the gradient, kept apart for the log and by example."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from .examples import MultiTaskExample
 
 # By name: the weight of a term, and its value for each of several examples, ``b``.
 Terms = dict[str, tuple[float, Tensor]]
@@ -71,3 +74,30 @@ def means(sums: Mapping[str, float]) -> dict[str, float]:
 
 def _told(found: Mapping[str, list[float]]) -> str:
     return "; ".join(f"{k}: {', '.join(f'{x:.3g}' for x in v)}" for k, v in found.items())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one forward pass, each with its tasks in that pass, and their indices in the batch."""
+
+    indices: list[int]
+    images: list[MultiTaskExample]
+
+
+def group_by_forward_pass(
+    examples: Sequence[MultiTaskExample], pass_key: Callable[[str], Hashable]
+) -> list[Group]:
+    """Group a batch's images by shape and by ``pass_key(kind)``, in the order of the batch.
+
+    An image whose kinds have several keys is in several groups, with some of its kinds in each.
+    """
+    groups: dict[Hashable, Group] = {}
+    for index, image in enumerate(examples):
+        by_pass: dict[Hashable, MultiTaskExample] = {}
+        for kind, example in image.items():
+            by_pass.setdefault((pass_key(kind), example.image.shape), {})[kind] = example
+        for key, part in by_pass.items():
+            group = groups.setdefault(key, Group([], []))
+            group.indices.append(index)
+            group.images.append(part)
+    return list(groups.values())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -15,6 +17,9 @@ from ..sample import Sample
 from .distributed import DistributedContext
 from .encoder import BadSample
 from .state import DamagedFileError
+from .workers import parallel_map, value
+
+T = TypeVar("T")
 
 
 def named(folder: Folder, i: int) -> str:
@@ -59,22 +64,28 @@ class SampleValidator:
     Args:
         skip: whether broken samples are left out; otherwise the first stops the run.
         listing: file that those left out are listed in.
-        distributed: the processes that share the work; each looks at its own samples.
+        distributed: the processes that share the work; each takes its own samples.
+        workers: of this process.
     """
 
-    def __init__(self, skip: bool, listing: Path, distributed: DistributedContext) -> None:
-        self.skip, self.listing, self.distributed = skip, listing, distributed
+    def __init__(self, skip: bool, listing: Path, distributed: DistributedContext, workers: int = 0) -> None:
+        self.skip, self.listing, self.distributed, self.workers = skip, listing, distributed, workers
         self.bad: list[dict[str, str]] = []
         if distributed.first:
             listing.unlink(missing_ok=True)  # of a run that was interrupted; it may have been mended since
 
     def __call__(
-        self, folder: Folder, indices: Sequence[int], look: Callable[[int], object], always: bool
+        self,
+        folder: Folder,
+        indices: Sequence[int],
+        load: Callable[[int], T],
+        always: bool,
+        keep: Callable[[Iterable[tuple[int, T]]], None] | None = None,
     ) -> list[int]:
-        """The samples that can be used: ``look`` raises ValueError of the others.
+        """The samples that can be used: ``load``, which workers call, raises ValueError of the others.
 
-        Unless it is ``always`` done, or broken ones are skipped, nothing is looked at here, and a broken sample is met
-        when it is drawn.
+        Unless it is ``always`` done, or broken ones are skipped, nothing is loaded here, and a broken sample is met
+        when it is drawn. ``keep`` gets what was loaded, with its index.
 
         Raises:
             BadSample: the first that cannot be used, unless they are skipped; or none can be.
@@ -82,13 +93,11 @@ class SampleValidator:
         if not always and not self.skip:
             return list(indices)
         rank, size = self.distributed.rank, self.distributed.size
-        own = tqdm(
-            indices[rank::size],
-            desc=f"preparing {escape(folder.root.name)}",
-            disable=None if rank == 0 else True,
-            leave=False,
-        )
-        found = {i: why for i in own if (why := self._broken(folder, i, look))}
+        found: dict[int, str] = {}
+        sound = self._sound(folder, indices[rank::size], load, found)
+        if keep:
+            keep(sound)
+        deque(sound, maxlen=0)
         broken = self.distributed.all_gather_dict(found)
         rows = [{"sample": named(folder, i), "why": broken[i]} for i in sorted(broken)]
         self.bad += [row for row in rows if row not in self.bad]  # of two sources that are one folder, once
@@ -100,17 +109,23 @@ class SampleValidator:
             )
         return [i for i in indices if i not in broken]
 
-    def _broken(self, folder: Folder, i: int, look: Callable[[int], object]) -> str:
-        """Why a sample cannot be used; nothing where it can."""
-        if not self.skip:
+    def _sound(
+        self, folder: Folder, indices: Sequence[int], load: Callable[[int], T], found: dict[int, str]
+    ) -> Iterator[tuple[int, T]]:
+        """Samples that can be used, as ``load`` gives them, with their indices; ``found`` gets why others cannot."""
+        progress = tqdm(
+            indices,
+            desc=f"preparing {escape(folder.root.name)}",
+            disable=None if self.distributed.rank == 0 else True,
+            leave=False,
+        )
+        for i, result in zip(progress, parallel_map(load, indices, self.workers), strict=True):
+            if self.skip and isinstance(result, ValueError):
+                found[i] = _why(folder, i, result)
+                continue
             with usable(folder, i):
-                look(i)
-            return ""
-        try:
-            look(i)
-        except ValueError as error:
-            return _why(folder, i, error)
-        return ""
+                loaded = value(result)
+            yield i, loaded
 
     def _list(self) -> None:
         self.listing.parent.mkdir(parents=True, exist_ok=True)
