@@ -1,16 +1,15 @@
-"""How many labelled samples a minute are created, and what a step of learning from them costs.
+"""Throughput of generating labelled samples, and the cost of a training step on them.
 
     python benchmarks/create.py --model embedded --size 256x192 --steps 30 --batches 1 4
     python benchmarks/create.py --model embedded --size 256x192 --step --heads bae dpt --batches 4
 
-Prints, for each batch, samples a minute and the shares of encoder, denoiser, decoder, and of labels with their scores.
+Prints, for each batch size, samples per minute and the shares of encoder, denoiser, decoder, labels and scores.
 
-With ``--step``: the processor time (on a GPU, the time) of one self-improving step, in which half of the batch is
-labelled by the teacher, beside what the original's order of things would make of the same step. There teacher and
-student each encode the images and each run the frozen network; here latents are cached on disk, and both use the
-features of one step.
-Steps of the two kinds take turns; they have the same weights, batch, head, losses, optimizer and average. So the ratio
-says what keeping and sharing save, and nothing about how fast either program is otherwise.
+With ``--step``: the processor time (on a GPU, wall time) of one self-improving step, in which the teacher labels half
+of the batch, compared with the order of the released code. There teacher and student each encode the images and run the
+frozen network; here latents are cached on disk, and both use the features of one forward pass. Steps of the two kinds
+alternate, with the same weights, batch, head, losses, optimizer and EMA, so the ratio measures only the gain of caching
+and sharing.
 """
 
 from __future__ import annotations
@@ -56,20 +55,20 @@ from twofold.train.step import Loss
 
 
 class Clock:
-    """Seconds by part of the way; what a part calls is counted with that part alone."""
+    """Seconds spent in each part; nested calls count for the outer part only."""
 
     def __init__(self, device: str) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self.device, self.inside = device, False
 
     def now(self) -> float:
-        """Seconds, once the device has finished."""
+        """Wall time in seconds, after synchronizing the device."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
 
     def timed(self, part: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """``work``, its time counted as ``part``."""
+        """Wrap ``work`` so that its time is added to ``part``."""
 
         def counted(*args: Any, **named: Any) -> Any:
             if self.inside:
@@ -84,45 +83,45 @@ class Clock:
         return counted
 
 
-def watched(creator: SyntheticDataGenerator, clock: Clock) -> SyntheticDataGenerator:
-    """The creator with its parts under the clock."""
-    net: Any = creator.backbone
+def instrument(generator: SyntheticDataGenerator, clock: Clock) -> SyntheticDataGenerator:
+    """Time the parts of a generator, in place."""
+    net: Any = generator.backbone
     net.encode, net.decode = clock.timed("encode", net.encode), clock.timed("decode", net.decode)
     net.forward = clock.timed("denoise", net.forward)
-    watched: Any = creator
-    watched._predict_labels = clock.timed("label", watched._predict_labels)
-    watched._scores = clock.timed("scores", watched._scores)
-    return creator
+    instrumented: Any = generator
+    instrumented._predict_labels = clock.timed("label", instrumented._predict_labels)
+    instrumented._scores = clock.timed("scores", instrumented._scores)
+    return generator
 
 
-class Twice(DenoiserStage):
-    """The original's order of things: a step as it is here, and before it all that is done there once more.
+class ReleasedOrder(DenoiserStage):
+    """A step in the order of the released code: the additional work, then the step of twofold.
 
-    That is: the batch's images are encoded for the teacher and again for the student, and the frozen network runs
-    for the teacher alone.
+    The additional work is encoding the batch's images for the teacher and for the student, and running the frozen
+    network for the teacher.
     """
 
-    pixels: Tensor  # ``b 3 h w``, in place of the batch's images
+    pixels: Tensor  # ``b 3 h w``, stand-in for the batch's images
     spent: dict[str, list[float]]
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:
-        """The same loss, later."""
+        """The loss, after the additional work."""
         began = spent(self.distributed)
         with torch.no_grad():
             for _ in range(2):
                 self.backbone.encode(self.pixels * 2 - 1)
             encoded = spent(self.distributed)
-            query = [self._model_input(e["normals"]) for e in examples]
-            x, t = torch.cat([q.x for q in query]), torch.cat([q.t for q in query])
-            taps = self.heads["normals"].reads_features
-            self.backbone(x, t, self._prompt_embeds("normals").expand(len(x), -1, -1), taps)
+            inputs = [self._model_input(e["normals"]) for e in examples]
+            x, t = torch.cat([i.x for i in inputs]), torch.cat([i.t for i in inputs])
+            features = self.heads["normals"].reads_features
+            self.backbone(x, t, self._prompt_embeds("normals").expand(len(x), -1, -1), features)
         self.spent["encode"].append(encoded - began)
-        self.spent["look"].append(spent(self.distributed) - encoded)
+        self.spent["forward"].append(spent(self.distributed) - encoded)
         return super().loss(examples)
 
 
 def spent(distributed: DistributedContext) -> float:
-    """Seconds of all processors of this process; on a GPU, of the clock, once the GPU has finished."""
+    """Processor seconds of this process; on a GPU, wall time after synchronization."""
     if distributed.device.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -132,12 +131,12 @@ def spent(distributed: DistributedContext) -> float:
 def step_costs(
     net: StableDiffusion, head: str, batch: int, size: tuple[int, int], device: str, turns: int
 ) -> None:
-    """Print what steps of both kinds cost."""
+    """Measure and print the cost of both kinds of steps."""
     distributed = DistributedContext(device)
     with tempfile.TemporaryDirectory() as folder:
         recipe = _plan(Path(folder), head, batch, size)
-        times: dict[str, list[float]] = {"ours": [], "twice": []}
-        stages = {"ours": DenoiserStage, "twice": Twice}
+        times: dict[str, list[float]] = {"twofold": [], "released": []}
+        stages = {"twofold": DenoiserStage, "released": ReleasedOrder}
         made: dict[str, tuple[Any, State]] = {}
         for name, kind in stages.items():
             stage: Any = kind(net, recipe, Path(folder) / name, {}, distributed)
@@ -156,18 +155,19 @@ def step_costs(
             for name, (stage, state) in made.items():
                 began = spent(distributed)
                 update(stage, recipe, turn, state, distributed)
-                if turn:  # the first is not counted
+                if turn:  # the first is a warm-up
                     times[name].append(spent(distributed) - began)
-    ours, twice = (median(times[name]) for name in ("ours", "twice"))
-    encode, look = (median(made["twice"][0].spent[part][1:]) for part in ("encode", "look"))
+    shared, released = (median(times[name]) for name in ("twofold", "released"))
+    encode, forward = (median(made["released"][0].spent[part][1:]) for part in ("encode", "forward"))
     print(
-        f"{head}, batch {batch}, {size[1]}x{size[0]}: a step {ours:.3f} s; encoding twice and looking twice "
-        f"{twice:.3f} s ({encode:.3f} s in two encodings, {look:.3f} s in the second look); ratio {twice / ours:.2f}"
+        f"{head}, batch {batch}, {size[1]}x{size[0]}: a step {shared:.3f} s; in the order of the released code "
+        f"{released:.3f} s ({encode:.3f} s for two encodings, {forward:.3f} s for the second forward pass); ratio "
+        f"{released / shared:.2f}"
     )
 
 
 def _plan(folder: Path, head: str, batch: int, size: tuple[int, int]) -> Recipe:
-    """Two sources of images of noise: with normals, and for the teacher to label."""
+    """A recipe on two sources of noise images: one with normals, one that the teacher labels."""
     rng = torch.Generator().manual_seed(0)
     known = torch.ones(1, *size, dtype=torch.bool)
     towards = torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, *size)
@@ -207,38 +207,38 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=4)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--step", action="store_true", help="measure a step of learning, not creation")
+    parser.add_argument("--step", action="store_true", help="measure a training step instead")
     parser.add_argument("--heads", nargs="+", default=["bae", "dpt"])
     parser.add_argument("--turns", type=int, default=5, help="steps of each kind, with --step")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    width, height = map(int, asked.size.split("x"))
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    width, height = map(int, args.size.split("x"))
     rng = torch.Generator().manual_seed(0)
     samples = [
         Sample(torch.rand(3, height, width, generator=rng), caption="a room", id=f"s{i}")
-        for i in range(asked.samples)
+        for i in range(args.samples)
     ]
-    model: Model = open_model(asked.model, asked.device)
-    if asked.step:
-        for head in asked.heads:
-            for batch in asked.batches:
-                step_costs(model.backbone, head, batch, (height, width), asked.device, asked.turns)
+    model: Model = open_model(args.model, args.device)
+    if args.step:
+        for head in args.heads:
+            for batch in args.batches:
+                step_costs(model.backbone, head, batch, (height, width), args.device, args.turns)
         return
-    clock = Clock(asked.device)
-    creator = watched(
+    clock = Clock(args.device)
+    generator = instrument(
         SyntheticDataGenerator.from_model(
-            model, (), GenerationConfig(steps=asked.steps, guidance=asked.guidance)
+            model, (), GenerationConfig(steps=args.steps, guidance=args.guidance)
         ),
         clock,
     )
-    creator.generate(samples[:1])  # not counted
-    for batch in asked.batches:
+    generator.generate(samples[:1])  # warm-up
+    for batch in args.batches:
         clock.seconds.clear()
         began = clock.now()
-        creator.generate(samples, batch=batch)
+        generator.generate(samples, batch=batch)
         seconds = clock.now() - began
         shares = ", ".join(f"{part} {spent / seconds:.0%}" for part, spent in clock.seconds.items())
-        print(f"batch {batch}: {60 * len(samples) / seconds:.1f} samples a minute; {shares}")
+        print(f"batch {batch}: {60 * len(samples) / seconds:.1f} samples per minute; {shares}")
 
 
 if __name__ == "__main__":

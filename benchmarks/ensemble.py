@@ -1,9 +1,9 @@
-"""How long it takes to align and merge depth maps of one image, and how far the result is from the truth.
+"""Time and error of aligning and merging depth maps of one image.
 
     python benchmarks/ensemble.py --members 10 --size 768x576 --threads 2
 
-The members are a smooth synthetic depth under scales and shifts that are known, with noise. `affine` and diffusers'
-search are given the same members in the same run; seconds belong to one machine, their ratio less so.
+The members are a smooth synthetic depth with known scales and shifts, and noise. `affine` and diffusers' optimisation
+get the same members in the same run; compare ratios rather than seconds between machines.
 """
 
 from __future__ import annotations

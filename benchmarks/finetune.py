@@ -1,15 +1,15 @@
-"""Fine-tuning the embedded model with few labels, against the same network from random weights and constant answers.
+"""Fine-tuning of the embedded model with few labels, compared with random weights and constant predictions.
 
     python benchmarks/finetune.py clothing --data data/ccp --out runs/clothing
-    python benchmarks/finetune.py rooms --data data/rooms --test data/rooms-dev --out runs/knobs
+    python benchmarks/finetune.py rooms --data data/rooms --test data/rooms-dev --out runs/variants
 
-``clothing``: person masks of the Clothing Co-Parsing photographs (label above 0), in a data folder of that order: the
-first 600 teach, the others test. Scores: IoU at 0.5, MAE and max F (of the mean curve).
+``clothing``: person masks of the Clothing Co-Parsing photographs (label above 0), in a data folder in that order: the
+first 600 are for training, the others for testing. Scores: IoU at 0.5, MAE and max F (of the mean curve).
 
-``rooms``: depth and normals of rendered scenes with the knobs of GenPercept's Table 4: the whole U-Net, a frozen one
-under a DPT head, and low-rank additions of rank 4, 16 and 64.
+``rooms``: depth and normals of rendered scenes with the variants of GenPercept's Table 4: the whole U-Net, a frozen
+U-Net with a DPT head, and LoRA of rank 4, 16 and 64.
 
-Runs already finished in ``--out`` are not run again; a killed one goes on. Prints a Markdown table.
+Finished runs in ``--out`` are not repeated, and interrupted ones continue. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from twofold.train.run import run_recipe
 
 Scores = dict[str, float]
 STARTS: dict[str, tuple[str, ...]] = {"embedded": ("heads",), "random": ("unet", "text", "heads")}
-KNOBS: dict[str, dict] = {
+VARIANTS: dict[str, dict] = {
     "full": {},
     "frozen + DPT": {
         "model": {
@@ -63,7 +63,7 @@ CONSTANT = (192, 128)  # size of the mean mask
 
 
 def mask_folder(data: Path, out: Path, ids: Sequence[str]) -> Path:
-    """A data folder that reads labels above 0 as the foreground, in place."""
+    """Write a data folder that reads labels above 0 of these samples as the foreground, in place."""
     folder = Folder(data).select(ids)
     out.mkdir(parents=True, exist_ok=True)
     rows = [
@@ -84,7 +84,7 @@ def mask_folder(data: Path, out: Path, ids: Sequence[str]) -> Path:
 
 
 def finished(recipe: Recipe, run: Path) -> Path:
-    """The checkpoint of a recipe, trained first where it is not there."""
+    """The checkpoint of a recipe, after training unless it exists."""
     for record in run_recipe(recipe, run):
         if record["step"] % 50 == 0:
             print(
@@ -94,7 +94,7 @@ def finished(recipe: Recipe, run: Path) -> Path:
 
 
 def scores(task: str, checkpoint: Path, samples: Sequence[Sample], metrics: Sequence) -> Scores:
-    """A task's scores, kept beside the checkpoint."""
+    """A task's scores, cached beside the checkpoint."""
     kept = checkpoint.parent / f"scores-{task}-{len(samples)}.json"
     if not kept.exists():
         predictor = open_model(str(checkpoint)).predictor(task)
@@ -108,14 +108,14 @@ def scores(task: str, checkpoint: Path, samples: Sequence[Sample], metrics: Sequ
 
 
 def constant(
-    samples: Sequence[Sample], task: str, metrics: Sequence, answers: Mapping[str, Tensor]
+    samples: Sequence[Sample], task: str, metrics: Sequence, predictions: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Scores]]:
-    """Scores of answers that are independent of the image."""
-    for name, answer in answers.items():
+    """Scores of predictions that are independent of the image."""
+    for name, prediction in predictions.items():
         total: dict[str, Tensor] = {}
         for sample in samples:
             target = sample.targets[task]
-            guess = resize(answer, (target.shape[-2], target.shape[-1])).to(target)
+            guess = resize(prediction, (target.shape[-2], target.shape[-1])).to(target)
             total = merge_sums(total, measure_many(metrics, guess, target, sample.valid[task]))
         yield name, {m.name: m.compute(total[m.name]) for m in metrics}
 
@@ -132,8 +132,8 @@ def row(name: str, runs: Sequence[Scores], shown: Sequence[str]) -> str:
 def clothing(args: argparse.Namespace) -> None:
     """Person masks."""
     ids = Folder(args.data).ids
-    teach, test = (
-        mask_folder(args.data, args.out / n, i) for n, i in (("teach", ids[:600]), ("test", ids[600:]))
+    train, test = (
+        mask_folder(args.data, args.out / n, i) for n, i in (("train", ids[:600]), ("test", ids[600:]))
     )
     samples = [s for s in Folder(test) if scorable(s, "mask")]
     shown = [m.name for m in MASK_METRICS]
@@ -150,7 +150,7 @@ def clothing(args: argparse.Namespace) -> None:
                     pixel_loss_weight=1.0,
                 ),
                 data=DataConfig(
-                    sources=(Source(path=str(teach)),), task_weights={"mask": 1.0}, size=(192, 128)
+                    sources=(Source(path=str(train)),), task_weights={"mask": 1.0}, size=(192, 128)
                 ),
                 loss={"mask": {"bce": 1.0, "iou": 1.0}},
                 optimizer=OptimizerConfig(lr=1e-3, warmup_steps=10),
@@ -162,9 +162,9 @@ def clothing(args: argparse.Namespace) -> None:
                 scores("mask", finished(recipe, args.out / recipe.name), samples, MASK_METRICS)
             )
             print(row(recipe.name, found[start][-1:], shown), flush=True)
-    shapes = [resize(s.targets["mask"], CONSTANT) for s in Folder(teach)]
-    answers = {
-        "the mean mask of those that teach": torch.stack(shapes).mean(0),
+    shapes = [resize(s.targets["mask"], CONSTANT) for s in Folder(train)]
+    predictions = {
+        "mean training mask": torch.stack(shapes).mean(0),
         "all foreground": torch.ones(1, *CONSTANT),
     }
     print(
@@ -174,21 +174,21 @@ def clothing(args: argparse.Namespace) -> None:
     )
     for start, runs in found.items():
         print(row(start, runs, shown))
-    for name, scored in constant(samples, "mask", MASK_METRICS, answers):
+    for name, scored in constant(samples, "mask", MASK_METRICS, predictions):
         print(row(name, [scored], shown))
 
 
 def rooms(args: argparse.Namespace) -> None:
-    """Depth and normals, knob by knob."""
+    """Depth and normals, variant by variant."""
     samples = list(Folder(args.test))
     depth, normals = (DEPTH["abs_rel"], DEPTH["delta1"]), (NORMALS["mean"], NORMALS["below_11.25"])
     shown = [m.name for m in (*depth, *normals)]
     found: dict[tuple[str, str], list[Scores]] = {}
     for seed in range(args.seeds):
         for start, reset in STARTS.items():
-            for knob, changes in KNOBS.items():
+            for variant, changes in VARIANTS.items():
                 recipe = Recipe(
-                    name=f"{start}-{knob.replace(' ', '')}-{seed}",
+                    name=f"{start}-{variant.replace(' ', '')}-{seed}",
                     model=DenoiserConfig(init_from="embedded", reset=reset),
                     data=DataConfig(
                         sources=(Source(path=str(args.data)),),
@@ -204,12 +204,12 @@ def rooms(args: argparse.Namespace) -> None:
                 one = scores("depth", checkpoint, samples, depth) | scores(
                     "normals", checkpoint, samples, normals
                 )
-                found.setdefault((start, knob), []).append(one)
+                found.setdefault((start, variant), []).append(one)
                 print(row(recipe.name, [one], shown), flush=True)
     head = "\n|---|---|---|---|---|---|"
-    print(f"\n{len(samples)} test scenes\n\n| start, knob | seeds | " + " | ".join(shown) + f" |{head}")
-    for (start, knob), runs in found.items():
-        print(row(f"{start}, {knob}", runs, shown))
+    print(f"\n{len(samples)} test scenes\n\n| start, variant | seeds | " + " | ".join(shown) + f" |{head}")
+    for (start, variant), runs in found.items():
+        print(row(f"{start}, {variant}", runs, shown))
     for name, scored in _room_constants(samples, depth, normals):
         print(row(name, [scored], shown))
 
@@ -217,7 +217,7 @@ def rooms(args: argparse.Namespace) -> None:
 def _room_constants(
     samples: Sequence[Sample], depth: Sequence, normals: Sequence
 ) -> Iterator[tuple[str, Scores]]:
-    """The best fits to the truth that are independent of the image, with normals that all face the camera."""
+    """Scores of image-independent baselines: fitted depth, and normals that all face the camera."""
     facing = next(
         constant(
             samples, "normals", normals, {"": torch.tensor([0.0, 0.0, 1.0])[:, None, None].expand(3, 8, 8)}

@@ -1,13 +1,13 @@
-"""Does self-improving help? A few labels; then more training on them alone, or on them and on created images.
+"""Effect of self-improving: training on few labels alone, or on these and generated images.
 
     twofold render --count 300 --seed 3 --spp 4 --out data/rooms-few
     twofold render --count 300 --seed 9003 --out data/rooms-test
     python benchmarks/improve.py --data data/rooms-few --test data/rooms-test --views data/rgbd --out runs/improve
 
-For every seed: a warm-up on ``--labelled`` rendered scenes; then, for the same number of steps from there, each arm of
-``ARMS``. The network is frozen and a head learns depth and normals. Scores are of the averaged weights, which are the
-teacher where there is one, and of the last step's, the student. Runs that are finished in ``--out`` are not run again;
-a killed one goes on. Prints Markdown tables: scores, and differences to the continued warm-up of the same seed.
+For every seed: a warm-up on ``--labelled`` rendered scenes; then each arm of ``ARMS``, with the same number of steps.
+The network is frozen and a head for depth and normals is trained. Scores are those of the averaged weights (the
+teacher, if there is one) and of the last step (the student). Finished runs in ``--out`` are not repeated, and
+interrupted ones continue. Prints Markdown tables: scores, and differences to the continued warm-up of the same seed.
 """
 
 from __future__ import annotations
@@ -47,25 +47,25 @@ from twofold.train.run import run_recipe, save_student
 Scores = dict[str, float]
 METRICS = {"depth": (DEPTH["abs_rel"],), "normals": (NORMALS["mean"],)}
 SHOWN = ("test depth AbsRel", "test normals", "views depth AbsRel", "views normals")
-CREATE = {"strength": 0.2, "steps": 15, "guidance": 3.0, "size": 192, "scoring": "cheap"}
-COARSER = 8  # times: depth of a sensor is averaged before its slope says anything about surfaces
+GENERATION = {"strength": 0.2, "steps": 15, "guidance": 3.0, "size": 192, "scoring": "cheap"}
+COARSER = 8  # downsampling of noisy sensor depth before normals are computed
 
 
 @dataclass(frozen=True)
 class Arm:
-    """What is done after the warm-up.
+    """A training variant after the warm-up.
 
     Attributes:
-        labels: of created images: ``teacher``, ``stored``, or none for real images alone.
-        create: changes to how they are created.
+        labels: labels of generated images: ``teacher`` or ``stored``; empty trains on real images alone.
+        generation: changes to the generation of images.
         plan: changes to the plan, such as ``share``.
         recipe: changes to the training.
-        data_of: the arm whose created images are used; the arm's own where empty. ``real``: other images of the
-            same folder, as many as are labelled, in their place: what a perfect generator would draw.
+        data_of: the arm whose generated images are used; empty for its own. ``real`` uses other images of the same
+            folder instead, as many as are labelled: an upper bound for the generator.
     """
 
     labels: str = "teacher"
-    create: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     data_of: str = ""
@@ -83,20 +83,20 @@ SWEEP: dict[str, Arm] = {
     "other real images, true labels": Arm(
         labels="stored", recipe={"ema": {"decay": 0.0, "update_every": 0}}, data_of="real"
     ),
-    "strength 0.4": Arm(create={"strength": 0.4}),
-    "strength 0.6": Arm(create={"strength": 0.6}),
-    "no guidance": Arm(create={"guidance": 1.0}),
+    "strength 0.4": Arm(generation={"strength": 0.4}),
+    "strength 0.6": Arm(generation={"strength": 0.6}),
+    "no guidance": Arm(generation={"guidance": 1.0}),
     "decay 0.998, as published": Arm(recipe={"ema": {"decay": 0.998}}, data_of="self-improving"),
-    "ten images of each": Arm(plan={"per_image": 10}),
-    "a created one in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
-    "labels read off the drawing": Arm(labels="stored", create={"label_mode": "denoise"}),
-    "labels hold all over": Arm(create={"mask": "all"}),
+    "ten images per source": Arm(plan={"per_image": 10}),
+    "one generated image in four": Arm(plan={"share": 1 / 3}, data_of="self-improving"),
+    "labels from denoising features": Arm(labels="stored", generation={"label_mode": "denoise"}),
+    "labels valid everywhere": Arm(generation={"mask": "all"}),
     "drift filter": Arm(plan={"filters": ("drift.normals<18",)}),
 }
 
 
 def warm_up(args: argparse.Namespace, seed: int) -> Recipe:
-    """A head on the frozen network, from few labels."""
+    """The recipe of the warm-up: a head on the frozen network, from few labels."""
     return Recipe(
         name=f"warm-{seed}",
         model=DenoiserConfig(
@@ -121,9 +121,9 @@ def warm_up(args: argparse.Namespace, seed: int) -> Recipe:
 
 
 def after(args: argparse.Namespace, seed: int, warm: Path) -> Recipe:
-    """What every arm does from there: the same steps at a rate that falls.
+    """The recipe of every arm after the warm-up, with a decaying learning rate.
 
-    The published teacher keeps 4 % of the warm-up (0.998 every 40 of some 65,000 examples); so does this one, of fewer.
+    The weight of the warm-up in the final teacher is 4 %, as in the paper (0.998 every 40 of about 65,000 examples).
     """
     moves = args.steps * 8 // 40
     return warm_up(args, seed).replace(
@@ -136,7 +136,7 @@ def after(args: argparse.Namespace, seed: int, warm: Path) -> Recipe:
 
 
 def trained(recipe: Recipe, run: Path) -> Path:
-    """The run's folder, trained first where it is not finished."""
+    """The run's folder, after training unless it is finished."""
     for record in run_recipe(recipe, run):
         if record["step"] % 100 == 0:
             print(f"# {run} {record['step']}/{recipe.loop.steps} loss {record['loss']:.4f}", flush=True)
@@ -147,19 +147,19 @@ def trained_arm(name: str, arm: Arm, args: argparse.Namespace, seed: int, warm: 
     """The folder of an arm's finished training, which has ``checkpoint`` and ``student``."""
     place = args.out / f"{slug(name)}-{seed}"
     recipe = after(args, seed, warm / "checkpoint").replace(**arm.recipe)
-    options: dict[str, Any] = {**CREATE, "seed": seed, **arm.create}
+    options: dict[str, Any] = {**GENERATION, "seed": seed, **arm.generation}
     if not arm.labels:
-        return kept(recipe, trained(recipe, place))
+        return with_student(recipe, trained(recipe, place))
     if arm.data_of:
         share = arm.plan.get("share", 1.0)
         if arm.data_of == "real":
             created = others(args)
         else:
-            drawn = trained_arm(arm.data_of, ARMS[arm.data_of], args, seed, warm)
-            created = drawn / "round-1" / "created-0"
+            other = trained_arm(arm.data_of, ARMS[arm.data_of], args, seed, warm)
+            created = other / "round-1" / "created-0"
         source = {"path": str(created), "share": share, "labels": arm.labels}
         recipe = recipe.replace(data={"sources": [*(s.model_dump() for s in recipe.data.sources), source]})
-        return kept(recipe, trained(recipe, place))
+        return with_student(recipe, trained(recipe, place))
     plan = Improvement.of(recipe, generation=GenerationConfig(**options), labels=arm.labels, **arm.plan)
     for event in improve(plan, place):
         if event.get("step", 1) % 100 == 0 or event.get("status") in ("rejected", "failed"):
@@ -168,12 +168,14 @@ def trained_arm(name: str, arm: Arm, args: argparse.Namespace, seed: int, warm: 
 
 
 def others(args: argparse.Namespace) -> Path:
-    """A data folder of as many images as are labelled, none of which is, read in place."""
+    """A data folder of other images of ``args.data``, as many as are labelled, read in place."""
     folder, place = Folder(args.data), args.out / "others"
     used = set(Source(path=str(args.data), limit=args.labelled).indices(len(folder)))
     rest = [row for i, row in enumerate(folder.rows) if i not in used]
     if len(rest) < args.labelled:
-        raise SystemExit(f"{args.data} has {len(rest)} images beside the labelled ones; render more")
+        raise SystemExit(
+            f"{args.data} has {len(rest)} unlabelled images; expected {args.labelled}: render more"
+        )
     rest = [rest[i * len(rest) // args.labelled] for i in range(args.labelled)]
     place.mkdir(parents=True, exist_ok=True)
     header = {**folder.header, "name": "others", "root": str(folder.root.resolve()), "count": len(rest)}
@@ -182,40 +184,40 @@ def others(args: argparse.Namespace) -> Path:
     return place
 
 
-def kept(recipe: Recipe, run: Path) -> Path:
-    """The run's folder, with the last step's weights beside the averaged ones."""
+def with_student(recipe: Recipe, run: Path) -> Path:
+    """Save the last step's weights beside the averaged ones, and return the run's folder."""
     save_student(recipe, run, run / "student")
     return run
 
 
 def slug(name: str) -> str:
-    """A name as a folder."""
+    """A name as the name of a folder."""
     return "".join(c if c.isalnum() else "-" for c in name)
 
 
 def views(folder: Path) -> list[Sample]:
-    """Real images with depth of a sensor, and the normals of its surface where neighbours agree."""
+    """Real images with sensor depth, and normals computed from it where they are valid."""
     found = []
     for sample in Folder(folder):
         depth, valid = sample.targets["depth"], sample.valid["depth"]
         size = (depth.shape[-2] // COARSER, depth.shape[-1] // COARSER)
-        coarse, sure = resize_map(depth, valid, size, True)
+        coarse, known = resize_map(depth, valid, size, True)
         assert isinstance(sample.camera, Camera)
         camera = sample.camera.resized(size[1], size[0])
-        normals, held = normals_from_depth(torch.where(sure, coarse, 0), camera)
-        full, hold = resize_map(normals, held, (depth.shape[-2], depth.shape[-1]), False)
+        normals, has_normal = normals_from_depth(torch.where(known, coarse, 0), camera)
+        full, has_normal = resize_map(normals, has_normal, (depth.shape[-2], depth.shape[-1]), False)
         found.append(
             replace(
                 sample,
                 targets={"depth": depth, "normals": full},
-                valid={"depth": valid, "normals": hold & (full.norm(dim=0, keepdim=True) > 0.5)},
+                valid={"depth": valid, "normals": has_normal & (full.norm(dim=0, keepdim=True) > 0.5)},
             )
         )
     return found
 
 
 def score(checkpoint: Path, sets: Mapping[str, Sequence[Sample]]) -> Scores:
-    """Scores of a checkpoint on every set, kept beside it."""
+    """Scores of a checkpoint on every set, cached beside it."""
     file = checkpoint.parent / f"scores-{checkpoint.name}.json"
     if file.exists():
         return json.loads(file.read_text())
@@ -223,10 +225,10 @@ def score(checkpoint: Path, sets: Mapping[str, Sequence[Sample]]) -> Scores:
     for title, samples in sets.items():
         for task, metrics in METRICS.items():
             predictor, total = model.predictor(task), {}
-            answers = predictor([s.image for s in samples])
-            for sample, answer in zip(samples, answers, strict=True):
+            predictions = predictor([s.image for s in samples])
+            for sample, prediction in zip(samples, predictions, strict=True):
                 target, valid = sample.targets[predictor.task.target], sample.valid[predictor.task.target]
-                aligned = predictor.task.align(answer.map, target, valid)
+                aligned = predictor.task.align(prediction.map, target, valid)
                 total = merge_sums(total, measure_many(metrics, aligned, target, valid))
             named = "depth AbsRel" if task == "depth" else task
             found[f"{title} {named}"] = metrics[0].compute(total[metrics[0].name])
@@ -235,7 +237,7 @@ def score(checkpoint: Path, sets: Mapping[str, Sequence[Sample]]) -> Scores:
 
 
 def facing(sets: Mapping[str, Sequence[Sample]]) -> Scores:
-    """Of normals that all face the camera, which look at no image."""
+    """Scores of an image-independent baseline: normals that all face the camera."""
     found = {}
     for title, samples in sets.items():
         total: dict[str, Tensor] = {}
@@ -265,13 +267,13 @@ def head(first: str) -> str:
 
 
 def arms_of(args: argparse.Namespace) -> dict[str, Arm]:
-    """The arms asked for, in order."""
+    """The selected arms, in order."""
     known = ARMS | SWEEP
     return {name: known[name] for name in (args.arms or (*ARMS, *(SWEEP if args.sweep else ())))}
 
 
 def run(args: argparse.Namespace, sets: Mapping[str, Sequence[Sample]]) -> Iterator[tuple[str, int, Scores]]:
-    """Every arm's scores by seed, as they are there."""
+    """Yield every arm's scores by seed, as they are computed."""
     for seed in range(args.seeds):
         warm = trained(warm_up(args, seed), args.out / f"warm-{seed}")
         yield "warm-up", seed, score(warm / "checkpoint", sets)
@@ -292,7 +294,7 @@ def main() -> None:
     parser.add_argument("--start", default="embedded")
     parser.add_argument("--head", default="light")
     parser.add_argument(
-        "--unet", choices=("frozen", "full"), default="frozen", help="what of it learns afterwards"
+        "--unet", choices=("frozen", "full"), default="frozen", help="what is trained after the warm-up"
     )
     parser.add_argument("--labelled", type=int, default=100)
     parser.add_argument("--warm", type=int, default=200)
@@ -319,7 +321,7 @@ def main() -> None:
     for name, by_seed in found.items():
         print(row(name, list(by_seed.values())))
     print(row("normals facing the camera", [facing(sets)]))
-    print(head("against the continued warm-up's averaged weights"))
+    print(head("difference to the continued warm-up, averaged"))
     base = found.get("continued warm-up, averaged", {})
     for name, by_seed in found.items():
         pairs = [(scores, base[seed]) for seed, scores in by_seed.items() if seed in base]

@@ -1,4 +1,4 @@
-"""A table of ablations in miniature, beside what was published: does the order of its rows hold?
+"""A table of ablations in miniature, compared with the published one by the order of its rows.
 
     twofold render --count 1200 --seed 1 --spp 4 --out data/rooms
     twofold render --count 64 --seed 9002 --out data/rooms-dev
@@ -6,11 +6,11 @@
     python benchmarks/lab.py recipes/table4.py --rows full frozen lora_4 --seeds 3 --out runs/lab
 
 Every row of the file is run by `twofold.train.smoke`, on the embedded model and rendered scenes, and scored by AbsRel
-on all of the test folder. Beside it stands the published AbsRel of a data set (``--beside``), read from the row's
-docstring, and the rank of both among the rows; the last line is Spearman's correlation of the ranks. Data, network and
-steps are not those of the paper, so only the order can be compared, and only as far as seeds agree on it.
+on all of the test folder. The table has the published AbsRel of a data set (``--beside``), read from the row's
+docstring, and the rank of both among the rows; the last line is Spearman's rank correlation. Data, network and steps
+are not those of the paper, so only the order can be compared, and only as far as seeds agree on it.
 
-Runs already finished in ``--out`` are not run again; a killed one goes on.
+Finished runs in ``--out`` are not repeated, and interrupted ones continue.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ METRIC = "depth/abs_rel"
 
 
 def published(function: Callable[[], Recipe], beside: str) -> float | None:
-    """The AbsRel that a row's docstring gives of a data set."""
+    """The published AbsRel on a data set, from a row's docstring."""
     found = re.search(rf"{beside} (\.\d+) (\.\d+)", function.__doc__ or "")
     return float(found[1]) if found else None
 
 
 def score(recipe: Recipe, run: Path) -> float:
-    """The row's score, trained first where it is not there."""
+    """The row's score, after training unless it exists."""
     for record in run_recipe(recipe, run):
         if record["step"] % 50 == 0:
             print(
@@ -57,7 +57,7 @@ def ranks(values: Sequence[float]) -> list[float]:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Correlation of ranks; NaN where one side has a single rank."""
+    """Spearman's rank correlation; NaN if one side is constant."""
     x, y = (torch.tensor(ranks(v)) - (len(v) + 1) / 2 for v in (a, b))
     return float((x * y).sum() / (x.square().sum() * y.square().sum()).sqrt())
 

@@ -1,11 +1,10 @@
-"""What scoring costs: milliseconds an image of predictions that are there already, on one core and on several.
+"""Cost of scoring: milliseconds per image for existing predictions, on one core and on several.
 
     python benchmarks/metrics.py --processes 2 --out metrics.json
 
-Depth is fitted (scale and shift) and given all scores of `DEPTH`, inside the window of NYUv2; the rest is of 480 x 640
-pixels too. Every family is timed with one process and one thread: the least of several rounds, of processor time, so
-that another program's share does not count. HCE is also timed by the clock, of larger images, alone and spread over a
-pool, with the time to start its processes apart.
+Depth is aligned (scale and shift) and scored by all of `DEPTH` inside the window of NYUv2; all images have 480 x 640
+pixels. Every family is timed with one process and one thread: the minimum processor time of several rounds. HCE is also
+measured in wall time on larger images, in one process and in a pool, whose start-up time is reported separately.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 
 def scene(seed: int, size: tuple[int, int] = SIZE) -> Triple:
-    """Depths of a wall, a floor and some things before it: prediction, truth (metres) and mask."""
+    """Depths of a wall, a floor and some objects: prediction, target (metres) and mask."""
     rng = torch.Generator().manual_seed(seed)
     truth = 8 - 5 * torch.linspace(0, 1, size[0])[:, None].expand(size).contiguous()
     truth = torch.where(_blobs(rng, size) > 0.6, 2.0, truth)[None]
@@ -59,7 +58,7 @@ def vectors(seed: int) -> Triple:
 
 
 def mask(seed: int, size: tuple[int, int] = SIZE) -> Triple:
-    """A foreground of round things with rough edges: prediction in [0, 1], truth and mask."""
+    """A foreground of discs with rough edges: prediction in [0, 1], target and mask."""
     rng = torch.Generator().manual_seed(seed)
     field = _blobs(rng, size)
     noise = torch.nn.functional.interpolate(
@@ -100,7 +99,7 @@ def _blobs(rng: torch.Generator, size: tuple[int, int], count: int = 25) -> Tens
 
 
 def least(work: Callable[[], object], rounds: int) -> float:
-    """Milliseconds of processor time, the least of some rounds after one that does not count."""
+    """Minimum processor time in milliseconds over some rounds, after a warm-up round."""
     work()
     found = []
     for _ in range(rounds):
@@ -111,12 +110,12 @@ def least(work: Callable[[], object], rounds: int) -> float:
 
 
 def depth_scores(prediction: Tensor, truth: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """The fit and all scores."""
+    """Align and compute all scores."""
     return measure_many(DEPTH.values(), affine_aligned(prediction, truth, valid, (1e-3, 10.0)), truth, valid)
 
 
 def alone(rounds: int) -> dict[str, float]:
-    """Milliseconds an image on one core, by family."""
+    """Milliseconds per image on one core, by family."""
     depth, normals, masks, mattes, classes = scene(0), vectors(0), mask(0), matte(0), ids(0)
     fitted = affine_aligned(*depth, (1e-3, 10.0))
     semantic = semantic_metrics(40)
@@ -132,12 +131,12 @@ def alone(rounds: int) -> dict[str, float]:
 
 
 def hce_items(seed: int) -> Triple:
-    """Made in the process that measures it, as files would be read there."""
+    """Create items in the process that measures them, where files would be read."""
     return mask(seed, (1024, 1024))
 
 
 def pooled(images: int, processes: int) -> dict[str, float]:
-    """Milliseconds an image of 1024 x 1024 by the clock, alone and in a pool, and what starting the pool takes."""
+    """Wall time per image of 1024 x 1024 in milliseconds, in one process and in a pool, and start-up of the pool."""
     metrics = [HCE["hce"]]
     measure_all(metrics, [0], hce_items)
 

@@ -1,8 +1,8 @@
-"""How long a prediction takes: warm, by part, and cold as a whole command.
+"""Time of a prediction: warm, by part, and of a whole command.
 
     python benchmarks/predict.py --size 640x480 --threads 2
 
-Prints medians of a few repeats and, because seconds belong to one machine, the share of each part of the way.
+Prints medians of a few repeats, and the share of each part, which depends less on the machine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from twofold.predict.diffusion import DiffusionPredictor
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds of ``repeats`` calls after one that is not counted."""
+    """Median seconds of ``repeats`` calls after a warm-up call."""
     work()
     seconds = []
     for _ in range(repeats):
@@ -70,15 +70,15 @@ def main() -> None:
         shares = {k: v / whole for k, v in parts(predictor, image, args.repeats).items()}
         print(f"{task}: {whole:.3f} s warm; " + ", ".join(f"{k} {v:.0%}" for k, v in shares.items()))
     with tempfile.TemporaryDirectory() as folder:
-        picture = Path(folder) / "picture.png"
-        write_image(picture, image)
+        path = Path(folder) / "image.png"
+        write_image(path, image)
         began = time.perf_counter()
         command = [
             sys.executable,
             "-m",
             "twofold",
             "predict",
-            str(picture),
+            str(path),
             "--out",
             f"{folder}/out",
             "--json",

@@ -1,10 +1,10 @@
-"""What the denoising prior is worth to one-step perception: fine-tuning from it against random weights.
+"""Effect of the denoising prior on one-step perception: fine-tuning from it, or from random weights.
 
     python benchmarks/prior.py --start runs/prior/checkpoint --steps 120 --seeds 3 --out runs/prior-study
 
-The same network, data, batches, steps and learning rate; one arm keeps the prior's U-Net, the other begins from fresh
-random weights. Depth and normals are learned together. Prints a Markdown table of every seed and the means.
-Arms already finished in ``--out`` are not run again.
+Network, data, batches, steps and learning rate are the same; one arm starts from the prior's U-Net, the other from
+random weights. Depth and normals are trained jointly. Prints a Markdown table of every seed and the means.
+Finished runs in ``--out`` are not repeated.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def arm(start: str, reset: bool, seed: int, steps: int, labels: int, data: str, 
 
 
 def final_scores(recipe: Recipe, run: Path) -> dict[str, float]:
-    """Run, or read, an arm; the scores after its last step."""
+    """Scores after the last step of a run, which is trained unless it is finished."""
     for _ in run_recipe(recipe, run):
         pass
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -1,10 +1,10 @@
-"""How good a model is on folders with truth, beside guesses that are independent of the image.
+"""Scores of a model on folders with ground truth, compared with image-independent baselines.
 
     python benchmarks/quality.py --model embedded data/rooms-val data/views --out quality.json
 
-Prints one JSON object a folder and group: number of samples, the scores of each task, and for depth the scores of the
-three baselines and the ratio of the model's AbsRel to the best one's. ``--group`` splits a folder by the part of the
-sample ids before the first ``-``.
+Prints one JSON object per folder and group: number of samples, scores of each task, and for depth the scores of the
+three baselines and the ratio of the model's AbsRel to that of the best baseline. ``--group`` splits a folder by the
+part of the sample ids before the first ``-``.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from twofold.tasks import get_task
 
 
 def groups(folder: Folder, split: bool, count: int) -> dict[str, list[Sample]]:
-    """Samples by group; all in one unless split."""
+    """Samples by group; one group unless ``split``."""
     found: dict[str, list[Sample]] = defaultdict(list)
     for i in range(min(count or len(folder), len(folder))):
         sample = folder[i]
@@ -39,7 +39,7 @@ def groups(folder: Folder, split: bool, count: int) -> dict[str, list[Sample]]:
 
 
 class OnnxDisparity:
-    """A network in an ONNX file, RGB 0-255 at a fixed size to inverse depth, as something to compare with."""
+    """A predictor for comparison from an ONNX file: RGB 0-255 at a fixed size to inverse depth."""
 
     def __init__(self, path: str, height: int = 192, width: int = 320) -> None:
         import onnxruntime
@@ -57,14 +57,14 @@ class OnnxDisparity:
 
 
 def with_boundaries(predictor: Any) -> None:
-    """Let a predictor's distances be scored by their contours as well; the truth has to be dense."""
+    """Add boundary F1 to a predictor's metrics if it predicts distances; the ground truth has to be dense."""
     task = predictor.task
     if task.space in SPACES:
         predictor.task = replace(task, metrics=(*task.metrics, BOUNDARIES["boundary_f1_pooled"]))
 
 
 def quality(predictors: Mapping[str, Any], samples: list[Sample], size: int | None, boundaries: bool) -> dict:
-    """Scores of every task the samples have targets for."""
+    """Scores of every task whose target the samples have."""
     row: dict = {"samples": len(samples)}
     for predictor in predictors.values():
         if size is not None:
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--group", action="store_true")
-    parser.add_argument("--boundaries", action="store_true", help="score contours too; for dense truth")
+    parser.add_argument("--boundaries", action="store_true", help="add boundary F1; needs dense ground truth")
     parser.add_argument(
         "--onnx", default="", help="score this file (RGB 0-255, 192x320, inverse depth) instead"
     )

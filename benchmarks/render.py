@@ -1,4 +1,4 @@
-"""Images a minute of the renderer: python benchmarks/render.py [--count 24] [--workers 2] [--spp 8]."""
+"""Images per minute of the renderer: python benchmarks/render.py [--count 24] [--workers 2] [--spp 8]."""
 
 from __future__ import annotations
 

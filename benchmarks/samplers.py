@@ -1,8 +1,8 @@
-"""How near drawings come to their end in few steps: DDIM and DPM-Sampler++(2M), against 250 steps of DDIM.
+"""Convergence of samplers: difference of few steps of DDIM and DPM-Solver++(2M) to 250 steps of DDIM.
 
     python benchmarks/samplers.py --data data/rooms-dev --count 4 --size 96x128 --seed 0
 
-Draws from noise under captions of a data folder; prints the RMS difference of pixels in [0, 1].
+Images are generated from noise under captions of a data folder; prints the RMS difference of pixels in [0, 1].
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The images of the documentation: predictions, drawings and redrawings, as sheets to be looked at.
+"""Contact sheets for the documentation: predictions, and images generated from captions or from photographs.
 
 python benchmarks/sheets.py predictions PHOTO... --out docs/images/photos.jpg
-python benchmarks/sheets.py drawings CAPTIONS.txt --out docs/images/drawings.jpg
-python benchmarks/sheets.py redrawings PHOTO... --out docs/images/redrawings.jpg
+python benchmarks/sheets.py txt2img CAPTIONS.txt --out docs/images/drawings.jpg
+python benchmarks/sheets.py img2img PHOTO... --out docs/images/redrawings.jpg
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ STRENGTHS = (0.2, 0.4, 0.6, 0.8)
 
 
 def small(image: Tensor, longest: int = 256) -> Tensor:
-    """An image brought to the longest edge of a sheet's cell."""
+    """An image resized to the longest edge of a sheet's cell."""
     return resize(image, longest_edge_size(image.shape[-2], image.shape[-1], longest)).clamp(0, 1)
 
 
 def predictions(model: Model, photos: list[str], pairs: int) -> Tensor:
-    """Photograph, depth, normals and mask of each, ``pairs`` photographs a row."""
+    """Photograph, depth, normals and mask of each, ``pairs`` photographs per row."""
     cells = []
     tasks = [t for t in ("depth", "normals", "mask") if t in model.tasks]
     for path in photos:
@@ -38,24 +38,24 @@ def predictions(model: Model, photos: list[str], pairs: int) -> Tensor:
     return sheet(cells, (1 + len(tasks)) * pairs)
 
 
-def drawings(model: Model, captions: list[str], count: int, seed: int) -> Tensor:
-    """``count`` images, one a caption, captions taken in turn."""
+def txt2img(model: Model, captions: list[str], count: int, seed: int) -> Tensor:
+    """``count`` generated images; captions are repeated if there are fewer."""
     chosen = [captions[i % len(captions)] for i in range(count)]
-    draw = ImageGenerator(model.backbone)
-    images = [draw([caption], seed=seed + i)[0] for i, caption in enumerate(chosen)]
+    generate = ImageGenerator(model.backbone)
+    images = [generate([caption], seed=seed + i)[0] for i, caption in enumerate(chosen)]
     return sheet(images, 8, chosen)
 
 
-def redrawings(model: Model, photos: list[str], caption: str, seed: int) -> Tensor:
-    """Each photograph and what it becomes at rising strength."""
-    draw = ImageGenerator(model.backbone)
+def img2img(model: Model, photos: list[str], caption: str, seed: int) -> Tensor:
+    """Each photograph, and images generated from it at increasing strength."""
+    generate = ImageGenerator(model.backbone)
     cells, titles = [], []
     for path in photos:
         image = small(read_image(path))
         cells.append(image)
         titles.append("photograph")
         for strength in STRENGTHS:
-            cells.append(draw([caption], image=image[None], strength=strength, seed=seed)[0])
+            cells.append(generate([caption], image=image[None], strength=strength, seed=seed)[0])
             titles.append(f"strength {strength}")
     return sheet(cells, 1 + len(STRENGTHS), titles)
 
@@ -63,7 +63,7 @@ def redrawings(model: Model, photos: list[str], caption: str, seed: int) -> Tens
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("predictions", "drawings", "redrawings"))
+    parser.add_argument("kind", choices=("predictions", "txt2img", "img2img"))
     parser.add_argument("inputs", nargs="+")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--out", type=Path, required=True)
@@ -76,11 +76,11 @@ def main() -> None:
     model = open_model(args.model)
     if args.kind == "predictions":
         made = predictions(model, args.inputs, args.pairs)
-    elif args.kind == "drawings":
+    elif args.kind == "txt2img":
         lines = Path(args.inputs[0]).read_text().splitlines()
-        made = drawings(model, [x for x in lines if x.strip()], args.count, args.seed)
+        made = txt2img(model, [x for x in lines if x.strip()], args.count, args.seed)
     else:
-        made = redrawings(model, args.inputs, args.caption, args.seed)
+        made = img2img(model, args.inputs, args.caption, args.seed)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray((made * 255).round().byte().permute(1, 2, 0).numpy()).save(args.out, quality=88)
     print(args.out)

@@ -1,13 +1,13 @@
-"""What a training step costs: kept latents, recomputed activations, examples shown at once.
+"""Cost of a training step with cached latents, recomputed activations, and different micro-batches.
 
     twofold render --count 12 --size 192x144 --out DIR
     python benchmarks/train.py --data DIR
 
-Each number is of a process of its own that trains a few steps, of which the first two are not counted; variants of one
-comparison take turns, and ratios are of medians. Processor time is that of all threads: what a step costs, whatever
-else the machine does. Memory is the process's largest resident set, less what it held before the first step, on a CPU,
-and `torch.cuda.max_memory_allocated` on a GPU. ``embedded`` is the shipped network, at its own size; ``medium`` is one
-of random weights with the layout of SD 2.1 at a quarter of its width (53 M), at 256 x 256.
+Each number is measured in a new process that trains a few steps, after two warm-up steps; the variants of a comparison
+alternate, and ratios are those of medians. Processor time is that of all threads. Memory is the peak resident set minus
+that before the first step on a CPU, and `torch.cuda.max_memory_allocated` on a GPU. ``embedded`` is the shipped network
+at its own size; ``medium`` has random weights and the architecture of SD 2.1 at a quarter of its width (53 M), at
+256 x 256.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Result = dict[str, float]
 
 
 def recipe(data: Path, model: str, out: Path, steps: int, changes: Mapping[str, Any]):
-    """A short run of one-step depth by the squared error of latents."""
+    """A short run of one-step depth with the latent loss."""
     from twofold.train import (
         DataConfig,
         DenoiserConfig,
@@ -52,7 +52,7 @@ def recipe(data: Path, model: str, out: Path, steps: int, changes: Mapping[str, 
 
 
 def medium():
-    """A network of random weights: SD 2.1's layout at a quarter of its width, beside the embedded autoencoder."""
+    """A network with random weights: SD 2.1 at a quarter of its width, with the embedded autoencoder."""
     import torch
 
     from twofold.backbones import new
@@ -71,7 +71,7 @@ def medium():
 
 
 def measure(args: argparse.Namespace) -> Result:
-    """In a process of its own: seconds a step, and megabytes that steps add."""
+    """Run in a new process: seconds per step, and memory in MB."""
     import torch
 
     from twofold.checkpoints import open_model
@@ -92,7 +92,7 @@ def measure(args: argparse.Namespace) -> Result:
 
 
 def memory() -> float:
-    """The largest resident set so far, in MiB."""
+    """Peak resident set, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -112,7 +112,7 @@ def run(args: argparse.Namespace, model: str, changes: Mapping[str, Any], out: P
 def compare(
     args: argparse.Namespace, title: str, model: str, variants: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """A Markdown table: the variants side by side, as ratios to the first."""
+    """A Markdown table of the variants, with ratios to the first."""
     found: dict[str, list[Result]] = {name: [] for name in variants}
     with tempfile.TemporaryDirectory() as folder:
         for turn in range(args.turns):
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "2 at once": {"loop": {"micro_batch_size": 2}},
             "1 at once": {"loop": {"micro_batch_size": 1}},
         }
-        compare(args, "Examples shown at once, of a batch of 8", "medium", variants)
+        compare(args, "Micro-batch, of a batch of 8", "medium", variants)
 
 
 if __name__ == "__main__":
