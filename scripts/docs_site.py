@@ -1,4 +1,4 @@
-"""Hook of mkdocs: pages that are generated from the source, so that they cannot differ from it.
+"""Hook of mkdocs: pages that are generated from the source.
 
 ``index.md`` is the README, ``model-card.md`` the card of the embedded model; ``commands/`` has a page for each command,
 from its ``--help``; ``api/`` has a page for each package, from docstrings.
@@ -47,18 +47,18 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links of pages in ``docs/`` to files outside of it."""
+    """Rewrite links of pages in ``docs/`` to files outside of it."""
     source = page.file.abs_src_path
     return relink(markdown, Path(source)) if source else markdown
 
 
 def relinked(path: Path) -> str:
-    """A Markdown file with links that hold on the site."""
+    """A Markdown file with links that are valid on the site."""
     return relink(path.read_text(encoding="utf-8"), path)
 
 
 def relink(markdown: str, path: Path) -> str:
-    """Links relative to ``path``: to pages of the site where there is one, and plain text for other files."""
+    """Rewrite links relative to ``path`` to pages of the site, or to plain text for other files."""
 
     def replaced(match: re.Match[str]) -> str:
         label, target, anchor = match[1], (path.parent / match[2]).resolve(), match[3] or ""

@@ -1,4 +1,4 @@
-"""Make a checkpoint the embedded model: its weights in half precision, what it is, and its digest.
+"""Install a checkpoint as the embedded model: weights in half precision, settings and digest.
 
     python scripts/embed.py runs/light/checkpoint --size 256 --credits data/rooms
 
@@ -26,12 +26,12 @@ TRAINED_ON = (
 
 
 def credits(folder: Path) -> str:
-    """Who made the models and panoramas in a rendered data folder, by its header."""
+    """Credits of the models and panoramas in a rendered data folder, from its header."""
     assets = json.loads((folder / "dataset.json").read_text())["renderer"]["assets"]
     lines = [
         "# Credits",
         "",
-        "Models and panoramas in the rendered scenes the embedded model learned from.",
+        "Models and panoramas in the rendered scenes that the embedded model was trained on.",
         "",
     ]
     for asset in assets:
@@ -44,7 +44,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkpoint")
-    parser.add_argument("--size", type=int, default=256, help="longest edge images are brought to")
+    parser.add_argument("--size", type=int, default=256, help="longest edge that images are resized to")
     parser.add_argument(
         "--credits", type=Path, help="rendered data folder whose assets' creators are to be named"
     )

@@ -1,4 +1,4 @@
-"""Hostile files for every reader: damaged, cut short, lying about their size, of wrong types.
+"""Fuzzing of every reader with hostile files: damaged, truncated, with wrong sizes and types.
 
     python scripts/fuzz.py [--count 10000] [--seed 0] [--keep DIR]
 
@@ -38,7 +38,7 @@ Check = Callable[[Path], None]
 
 @dataclass(frozen=True)
 class Seed:
-    """A valid file: its name, its bytes, and the reader that it is for."""
+    """A valid file: its name, its bytes, and its reader."""
 
     name: str
     data: bytes
@@ -49,11 +49,11 @@ class Seed:
 
 
 def seeds() -> list[Seed]:
-    """Small valid files of every kind that can be written here."""
-    return [*_pictures(), *_maps(), *_texts()]
+    """Small valid files of every kind."""
+    return [*_images(), *_maps(), *_texts()]
 
 
-def _pictures() -> Iterator[Seed]:
+def _images() -> Iterator[Seed]:
     levels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8)
     rgb = Image.fromarray(levels)
     for kind, mode in (
@@ -102,7 +102,7 @@ def _maps() -> Iterator[Seed]:
                 if path.suffix != ".hdr":
                     yield Seed(name, path.read_bytes(), "map")
                 if path.suffix in (".exr", ".hdr", ".tiff"):
-                    yield Seed(f"picture{path.suffix}", path.read_bytes(), "image")
+                    yield Seed(f"image{path.suffix}", path.read_bytes(), "image")
         except ImportError:
             continue
     for name in ("wide.png", "labels.png"):
@@ -196,7 +196,7 @@ _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFF
 
 
 def mutate(rng: random.Random, seed: Seed) -> bytes:
-    """A few changes to a valid file."""
+    """Apply a few random changes to a valid file."""
     data = bytearray(seed.data)
     if seed.name.endswith((".json", ".jsonl")) and rng.random() < 0.8:
         return _mutate_json(rng, bytes(data))
@@ -261,10 +261,10 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def check(seed: Seed, data: bytes, folder: Path) -> str:
-    """Reads a mutated file in a folder of its own; "" if it is read, or refused as it should be, else what is wrong."""
+    """Read a mutated file in a new folder; "" if it is read or properly refused, else the problem."""
     from twofold.image.errors import ImageError
 
-    path = _laid(seed, data, folder)
+    path = _place(seed, data, folder)
     try:
         CHECKS[seed.check](path)
     except Exception as error:  # noqa: BLE001 - any is a finding
@@ -278,8 +278,8 @@ def check(seed: Seed, data: bytes, folder: Path) -> str:
     return ""
 
 
-def _laid(seed: Seed, data: bytes, folder: Path) -> Path:
-    """The file where its reader looks for it, with what belongs to it."""
+def _place(seed: Seed, data: bytes, folder: Path) -> Path:
+    """Write the file where its reader expects it, with the other files it needs."""
     if seed.check in ("rows", "header"):
         (folder / "a.png").write_bytes(_saved(Image.new("RGB", (24, 20)), "png"))
         (folder / "m.png").write_bytes(_saved(Image.new("L", (24, 20), 255), "png"))
@@ -296,8 +296,8 @@ def _check_image(path: Path) -> None:
     from twofold.image import read_image
 
     x = read_image(path, max_pixels=10**6)
-    assert x.ndim == 3 and x.shape[0] == 3 and bool(x.isfinite().all()), "a picture is 3 h w and finite"
-    assert float(x.min()) >= 0 and float(x.max()) <= 1, "a picture is in [0, 1]"
+    assert x.ndim == 3 and x.shape[0] == 3 and bool(x.isfinite().all()), "an image is 3 h w and finite"
+    assert float(x.min()) >= 0 and float(x.max()) <= 1, "an image is in [0, 1]"
 
 
 def _check_map(path: Path) -> None:
@@ -393,7 +393,7 @@ def corpus(count: int, seed: int = 0) -> Iterator[tuple[Seed, bytes]]:
 
 
 def _import() -> None:
-    """Imports what the readers need before the processes that use it are made, and starts no threads."""
+    """Import the readers' dependencies before the processes are forked, without starting threads."""
     import torch
 
     torch.set_num_threads(1)
@@ -405,7 +405,7 @@ def _import() -> None:
 
 
 def _work(channel: Any, begin: int, count: int, seed: int, keep: str) -> None:
-    """Checks the files from `begin` on, and says before and after each what becomes of it."""
+    """Check the files from `begin` on, and report before and after each."""
     import warnings
 
     warnings.simplefilter("ignore")
@@ -431,7 +431,7 @@ def _work(channel: Any, begin: int, count: int, seed: int, keep: str) -> None:
 
 
 def run(count: int, seed: int, keep: Path) -> int:
-    """Checks `count` files in processes that may crash or hang, and prints what is found; gives how many."""
+    """Check `count` files in processes that may crash or hang, print the findings, and return their number."""
     keep.mkdir(parents=True, exist_ok=True)
     _import()
     known, found, begin, start = seeds(), 0, 0, time.monotonic()
@@ -449,10 +449,10 @@ def run(count: int, seed: int, keep: Path) -> int:
                 wrong = "hangs"
             else:
                 try:
-                    number, said = here.recv()
-                    if said is None:
+                    number, result = here.recv()
+                    if result is None:
                         continue
-                    wrong, seconds = said
+                    wrong, seconds = result
                     slowest = max(slowest, (seconds, f"{number} {known[number % len(known)].name}"))
                 except EOFError:
                     child.join()
@@ -475,7 +475,7 @@ def run(count: int, seed: int, keep: Path) -> int:
 
 
 def main() -> int:
-    """The command line."""
+    """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,11 +1,11 @@
-"""Measures of the package's structure, as a table: sizes, duplication, import cycles, and the calls of one prediction.
+"""Measure the package's structure: sizes, duplication, import cycles, and the calls of one prediction.
 
     python scripts/measure_structure.py
 
-Static measures parse the source and import nothing of it. Calls and files are those of functions of the package (no
-comprehensions, lambdas or module bodies) between two points of the program, counted with `sys.setprofile`: one
-prediction of depth and normals of one image by the embedded model, opened before and run once; and the second step of
-a training run on three images, whose examples are drawn by a worker process.
+Static measures parse the source without importing it. Calls and files are those of the package's functions (without
+comprehensions, lambdas and module bodies), counted with `sys.setprofile`: one prediction of depth and normals of one
+image by the embedded model after a warm-up, and the second step of a training run on three images, whose examples are
+prepared by a worker process.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _recipe(folder: Path) -> Any:
 
 
 def table() -> list[tuple[str, str]]:
-    """The measures in words."""
+    """The measures by name, as text."""
     trees = parse()
     every = list(functions(trees))
     widest, node = max(every, key=lambda item: argument_count(item[1]))

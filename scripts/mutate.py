@@ -1,4 +1,4 @@
-"""Change one formula at a time in a copy of the package and see whether a test fails.
+"""Mutation testing: change one formula at a time in a copy of the package and check that a test fails.
 
     python scripts/mutate.py                  every mutant that has no current result
     python scripts/mutate.py --only flip v_   those whose name contains one of these
@@ -6,10 +6,9 @@
 
 The table is `mutants.toml` beside this file: name, file below ``src/twofold``, text that occurs there exactly once, its
 replacement, and the tests that are expected to fail. A mutant is ``killed`` when they fail and ``survived`` when they
-pass; ``broken`` when the text is not found or no test runs. First the same tests run without a mutant; those that fail
-then decide nothing and end the program. Results are kept in ``--results`` and are current as long as table entry,
-source file and test files are the same, so a run that was stopped goes on. The exit code is 0 when every mutant is
-killed.
+pass; ``broken`` when the text is not found or no test runs. First the same tests run without a mutant, and the program
+ends if one fails. Results are cached in ``--results`` and are current as long as table entry, source file and test
+files are the same, so an interrupted run continues. The exit code is 0 when every mutant is killed.
 
 Each test run is a fork of a process that has imported the libraries (not the package), so it starts at once.
 """
@@ -58,7 +57,7 @@ class Mutant:
     tests: tuple[str, ...]
 
     def digest(self, root: Path) -> str:
-        """Of everything that a result depends on: the entry, the source file and the test files."""
+        """Hash of everything that a result depends on: the entry, the source file and the test files."""
         files = [root / "src" / "twofold" / self.file, *(root / t.partition("::")[0] for t in self.tests)]
         found = hashlib.sha256(json.dumps(asdict(self)).encode())
         for file in files:
@@ -66,19 +65,19 @@ class Mutant:
         return found.hexdigest()[:16]
 
     def occurrences(self, package: Path) -> int:
-        """How often ``old`` occurs in the file; 0 where there is no such file."""
+        """Number of occurrences of ``old`` in the file; 0 if the file does not exist."""
         path = package / self.file
         return path.read_text("utf-8").count(self.old) if path.is_file() else 0
 
 
 def read_table(path: Path = TABLE) -> list[Mutant]:
-    """The mutants of a table; KeyError for an entry that lacks something."""
+    """The mutants of a table; KeyError for an incomplete entry."""
     entries = tomllib.loads(path.read_text("utf-8"))["mutant"]
     return [Mutant(e["name"], e["file"], e["old"], e["new"], tuple(e["tests"])) for e in entries]
 
 
 def run_tests(source: Path, tests: Sequence[str], log: Path, limit: int) -> int | None:
-    """pytest's exit code for ``tests`` with the package of ``source``; None where it ran past ``limit`` seconds."""
+    """pytest's exit code for ``tests`` with the package in ``source``; None after ``limit`` seconds."""
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -110,7 +109,7 @@ def run_tests(source: Path, tests: Sequence[str], log: Path, limit: int) -> int 
 
 
 def outcome(code: int | None) -> str:
-    """What an exit code of pytest says of a mutant; a hang is noticed as well as a failure."""
+    """The outcome for an exit code of pytest; a timeout counts as killed."""
     if code is None or code == 1:
         return "killed"
     return "survived" if code == 0 else "broken"
@@ -132,7 +131,7 @@ def try_mutant(mutant: Mutant, source: Path, log: Path, limit: int) -> str:
 
 
 def check_unchanged(mutants: Sequence[Mutant], source: Path, log: Path, limit: int) -> None:
-    """SystemExit where a test of the mutants fails without any: it would take every mutant for killed."""
+    """SystemExit if the tests fail without a mutant, because then every mutant would seem killed."""
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     print(f"{len(tests)} tests or files of tests without a mutant ...", flush=True)
     code = run_tests(source, tests, log, limit)
@@ -152,14 +151,14 @@ def read_results(path: Path) -> dict[str, str]:
 
 
 def import_libraries() -> None:
-    """What takes seconds, once, in the process that is forked; with the environment of ``tests/conftest.py``."""
+    """Import the libraries once, before forking, with the environment of ``tests/conftest.py``."""
     from importlib import import_module
 
     for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ[name] = "1"
     for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
         os.environ[name] = "error"
-    # A stale bytecode file would stand for a source file that was changed within the same second.
+    # A stale bytecode file could replace a source file that was changed within the same second.
     sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
     for name in LIBRARIES:
         import_module(name)
@@ -167,7 +166,7 @@ def import_libraries() -> None:
 
 
 def run(mutants: Sequence[Mutant], results: Path, limit: int, checked: bool) -> int:
-    """Try what has no current result, print all of them, and give the number that were not killed."""
+    """Try mutants without a current result, print all results, and return the number that were not killed."""
     known = read_results(results)
     digests = {m.name: m.digest(ROOT) for m in mutants}
     waiting = [m for m in mutants if digests[m.name] not in known]

@@ -1,6 +1,6 @@
-"""Prints the path of a photograph that an installed package ships: a workshop with a motorcycle, 741 x 497.
+"""Print the path of a photograph in an installed package: a workshop with a motorcycle, 741 x 497.
 
-It is of the Middlebury Stereo 2014 set, which scikit-image carries under CC0. Nothing is downloaded.
+It is from Middlebury Stereo 2014 and distributed by scikit-image under CC0. Nothing is downloaded.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Numbers of PySODMetrics that tests/test_metrics_saliency.py holds ours against.
+"""Reference scores of PySODMetrics for tests/test_metrics_saliency.py.
 
-The library pins an older numpy, so it lives in an environment of its own that is thrown away:
+The library pins an older numpy, so run it in a temporary environment:
 
     uv venv /tmp/sod && VIRTUAL_ENV=/tmp/sod uv pip install pysodmetrics==1.6.2
     /tmp/sod/bin/python scripts/sod_golden.py
@@ -24,7 +24,7 @@ SINGLE, SET = 6, 50
 
 
 def scores(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """What the library says of a set."""
+    """The library's scores of a set."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         f = sod.Fmeasure()

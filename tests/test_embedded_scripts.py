@@ -59,7 +59,7 @@ def test_a_pack_holds_what_the_folder_does(data):
         error = found["normals"].float().permute(2, 0, 1) / 127 - sample.targets["normals"]
         assert float(error.abs()[:, known].max()) <= 0.5 / 127 + 1e-6
         assert torch.equal(found["image"].permute(2, 0, 1), (sample.image * 255).round().byte())
-    with pytest.raises(ValueError, match="were asked for"):
+    with pytest.raises(ValueError, match="pass that size"):
         append(data / "balls", data / "pack", (32, 32))
 
 

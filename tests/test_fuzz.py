@@ -56,7 +56,7 @@ def test_valid_files_pass_and_a_finding_is_one(tmp_path: Path, monkeypatch: pyte
     for seed in FUZZ.seeds():
         folder = tmp_path / seed.name
         folder.mkdir()
-        FUZZ.CHECKS[seed.check](FUZZ._laid(seed, seed.data, folder))
+        FUZZ.CHECKS[seed.check](FUZZ._place(seed, seed.data, folder))
 
     def fail(path: Path) -> None:
         raise KeyError("colour")

@@ -1,4 +1,4 @@
-"""How the embedded model's perception was trained: packed data, a loop over all tasks of an image at once, export.
+"""Training of the embedded model's perception: packed data, joint training of all tasks, export.
 
 python -m scripts.embedded.pack DATA_FOLDER PACK [--size 288x384]
 python -m scripts.embedded.train RUN --pack PACK:SHARE [--pack ...] [--seconds N]

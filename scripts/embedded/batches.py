@@ -1,4 +1,4 @@
-"""Training batches out of packs: the batch of a step is a function of the seed and the step alone."""
+"""Training batches from packs; the batch of a step depends only on the seed and the step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GREY = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class Batch:
-    """Images ``b 3 h w`` in [0, 1], and labels as a pack has them: ``b 1 h w``, normals ``b 3 h w``."""
+    """Images ``b 3 h w`` in [0, 1], and labels in the format of a pack: ``b 1 h w``, normals ``b 3 h w``."""
 
     image: Tensor
     log_depth: Tensor
@@ -37,7 +37,7 @@ class Batch:
 def make_batch(
     seed: int, step: int, packs: Sequence[Pack], shares: Sequence[float], examples: int, device: torch.device
 ) -> Batch:
-    """The batch of a step: crops of 45 to 100 % of an image, mirrored half the time, some rotated, in other colours.
+    """The batch of a step: crops of 45 to 100 % of an image, half of them flipped, some rotated, colour jittered.
 
     Args:
         seed: of the run.
@@ -81,7 +81,7 @@ def _crop(pack: Pack, rng: np.random.Generator, size: tuple[int, int]) -> tuple[
 def rotated(
     image: Tensor, log_depth: Tensor, normals: Tensor, mask: Tensor, degrees: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """An example as a rolled camera has it: content turned counter-clockwise about the centre, normals with it.
+    """Rotate an example counter-clockwise about its centre, including the normals, as by a rolled camera.
 
     Args:
         image: ``3 h w``; what is outside of it gets the colour of its border and no labels.
@@ -93,7 +93,7 @@ def rotated(
     h, w = image.shape[-2:]
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     y, x = torch.meshgrid(torch.arange(h) + 0.5 - h / 2, torch.arange(w) + 0.5 - w / 2, indexing="ij")
-    # With y down, the source of a pixel is the pixel turned clockwise as one sees it.
+    # With y down, the source of a pixel is the pixel rotated clockwise on the screen.
     grid = torch.stack([(c * x - s * y) / (w / 2), (s * x + c * y) / (h / 2)], -1)[None].to(image)
     image = F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)[0]
     outside = (grid[0].abs() > 1).any(-1)
@@ -110,7 +110,7 @@ def rotated(
 
 
 def photometric(x: Tensor, rng: np.random.Generator) -> Tensor:
-    """Exposure, white balance, saturation, contrast, gamma, blur, noise and JPEG, each image its own."""
+    """Random exposure, white balance, saturation, contrast, gamma, blur, noise and JPEG, drawn per image."""
     b = len(x)
 
     def drawn(values: np.ndarray) -> Tensor:

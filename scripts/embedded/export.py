@@ -1,4 +1,4 @@
-"""A run's averaged weights as a checkpoint that `twofold` opens; scripts/embed.py makes it the embedded model."""
+"""Export a run's averaged weights as a checkpoint; scripts/embed.py installs it as the embedded model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def main() -> None:
         "--state", default="", help="file in the run's folder (default: final.pt, else state.pt)"
     )
     parser.add_argument("--start", default="embedded", help="checkpoint that the run started from")
-    parser.add_argument("--size", type=int, default=320, help="longest edge images are brought to")
+    parser.add_argument("--size", type=int, default=320, help="longest edge that images are resized to")
     given = parser.parse_args()
     model, settings = start(given.start)
     run = Run(given.run, model)

@@ -1,4 +1,4 @@
-"""The image task beside perception: denoising of latents under captions, which keeps the model able to generate.
+"""The image task: denoising of latents under captions, which preserves the ability to generate images.
 
 python -m scripts.embedded.images LATENTS.pt DATA_FOLDER:SHARE [DATA_FOLDER:SHARE ...] [--size 128]
 """
@@ -51,7 +51,7 @@ class ImageTask:
 
 @torch.no_grad()
 def encode(backbone: StableDiffusion, folder: Folder, size: int) -> dict:
-    """Latents of the central squares of a folder's images, as they are and mirrored, and their captions."""
+    """Latents of the central squares of a folder's images and of their mirror images, and the captions."""
     latents, captions, waiting = [], [], []
     for i, row in enumerate(tqdm(folder.rows, desc=f"encoding {folder.root.name}", disable=None)):
         image = folder[i].image

@@ -1,4 +1,4 @@
-"""Losses of a batch: logarithmic depth up to a constant, normals, mask."""
+"""Losses of a batch: log depth up to a constant, normals, mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _LEAST = 200  # valid pixels that an example needs for its depth to count
 
 
 def depth_losses(log_depth: Tensor, target: Tensor) -> dict[str, Tensor]:
-    """Of predicted log depth ``b 1 h w``: L1 after each image's median shift, its multi-scale gradient, disparity.
+    """Losses of log depth ``b 1 h w``: L1 after each image's median shift, multi-scale gradient, disparity.
 
     A shift of log depth is a scale of depth: the loss is scale-invariant (Eigen et al. 2014), with an L1 norm, whose
     best shift is the median. Gradients are those of the error at strides 1, 2, 4, 8 (Li & Snavely 2018).
@@ -21,8 +21,8 @@ def depth_losses(log_depth: Tensor, target: Tensor) -> dict[str, Tensor]:
         target: log metres; +inf is the sky, NaN unknown.
 
     Returns:
-        ``depth``, ``gradient`` and ``disparity``; and ``offset``, the squared mean error before the shift. The sky
-        pulls predictions up and nothing else holds them: they would grow until bf16 cannot resolve them.
+        ``depth``, ``gradient`` and ``disparity``; and ``offset``, the squared mean error before the shift, which
+        bounds predictions: the other losses are shift-invariant, and the sky would let them grow beyond bf16.
     """
     known, sky = target.isfinite(), torch.isposinf(target)
     far = target.masked_fill(~known, -9.0).flatten(1).amax(1).reshape(-1, 1, 1, 1)
@@ -75,7 +75,7 @@ def squared_norm(x: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Vectors ``b 3 h w`` of length 1; those of almost no length stay short."""
+    """Vectors ``b 3 h w`` scaled to length 1; nearly zero vectors stay short."""
     return x * squared_norm(x).clamp(min=1e-8).rsqrt()
 
 

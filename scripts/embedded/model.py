@@ -1,4 +1,4 @@
-"""The embedded model as it is trained: one U-Net pass gives log depth, normals and mask of an image."""
+"""The embedded model for training: one U-Net pass predicts log depth, normals and mask of an image."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ACTIVATIONS: dict[str, tuple[str, Activation]] = {
 
 
 class PerceptionModel(nn.Module):
-    """U-Net, image encoder and adapters, and a head for each branch that share their pyramid.
+    """U-Net, image encoder with adapters, and a head for each branch; the heads share their pyramid.
 
     Args:
-        backbone: that the model starts from; it keeps its autoencoder and text encoder.
+        backbone: initial model; its autoencoder and text encoder are not trained.
     """
 
     def __init__(self, backbone: StableDiffusion) -> None:
@@ -111,7 +111,7 @@ class PerceptionModel(nn.Module):
 
 
 def start(name: str) -> tuple[PerceptionModel, ModelSettings]:
-    """The model to train, from a checkpoint: ``embedded``, or a folder."""
+    """The model to train, initialised from a checkpoint: ``embedded``, or a folder."""
     torch.manual_seed(0)
     opened = open_model(name)
     return PerceptionModel(opened.backbone).requires_grad_(True), opened.settings

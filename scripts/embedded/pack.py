@@ -1,4 +1,4 @@
-"""Data folders as arrays that are mapped into memory: appended to while a folder grows, and read by the training loop.
+"""Data folders as memory-mapped arrays, which can be appended to while the training loop reads them.
 
 A pack holds, for each sample, ``image`` (uint8, h w 3), ``log_depth`` (float16, h w: +inf is the sky, NaN unknown),
 ``normals`` (int8, h w 3: 127 times the unit vector, 0 unknown) and ``mask`` (uint8, h w: 0, 1, 255 unknown).
@@ -24,7 +24,7 @@ HEADER = "pack.json"
 
 
 def as_arrays(sample: Sample, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """A sample, at ``size`` (height, width) pixels, as the arrays of a pack."""
+    """Resize a sample to ``size`` (height, width) and convert it to the arrays of a pack."""
     if tuple(sample.image.shape[-2:]) != size:
         sample = _resized(sample, size)
     h, w = size
@@ -56,11 +56,11 @@ def _resized(sample: Sample, size: tuple[int, int]) -> Sample:
 
 
 class Pack:
-    """A pack on disk; `refresh` sees what was appended since.
+    """A pack on disk; `refresh` includes samples that were appended since.
 
     Args:
         root: its folder.
-        device: where the arrays are kept: mapped from disk on a CPU, copied to any other device.
+        device: device of the arrays: mapped from disk on a CPU, copied to any other device.
     """
 
     def __init__(self, root: Path, device: torch.device | str = "cpu") -> None:
@@ -68,7 +68,7 @@ class Pack:
         self.refresh()
 
     def refresh(self) -> None:
-        """Map the arrays as long as they are now."""
+        """Map the arrays at their current length."""
         header = json.loads((self.root / HEADER).read_text())
         self.size: tuple[int, int] = (header["size"][0], header["size"][1])
         self.ids: list[str] = header["ids"]
@@ -90,7 +90,7 @@ class Pack:
 
 
 def append(folder: Path, root: Path, size: tuple[int, int], limit: int = 0) -> int:
-    """Append the samples of a data folder that a pack lacks; how many it has then.
+    """Append the samples of a data folder that a pack lacks, and return its number of samples.
 
     Raises:
         ValueError: the pack has another size.
@@ -99,7 +99,7 @@ def append(folder: Path, root: Path, size: tuple[int, int], limit: int = 0) -> i
     path = root / HEADER
     header = json.loads(path.read_text()) if path.exists() else {"size": list(size), "ids": []}
     if tuple(header["size"]) != size:
-        raise ValueError(f"{root} has samples of {header['size']} pixels, and {list(size)} were asked for")
+        raise ValueError(f"{root} has samples of {header['size']} pixels, not {list(size)}; pass that size")
     there, found = set(header["ids"]), Folder(folder)
     wanted = [i for i, row in enumerate(found.rows) if row["id"] not in there]
     wanted = wanted[: max(0, limit - len(there))] if limit else wanted

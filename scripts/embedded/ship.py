@@ -1,10 +1,10 @@
-"""A pack as one small file that travels to another machine, and back again as a pack.
+"""Compress a pack into one small file for transfer to another machine, and expand it again.
 
     python -m scripts.embedded.ship out PACK FILE.tar [--limit-mib 55]
     python -m scripts.embedded.ship in FILE.tar PACK
 
-Images become JPEG (quality 92), log depth 16-bit PNG (steps of 2^-11), normals and masks lossless WebP: about 45 kB a
-sample of 288x384. Samples are taken evenly from the whole pack.
+Images become JPEG (quality 92), log depth 16-bit PNG (steps of 2^-11), normals and masks lossless WebP: about 45 kB per
+sample of 288x384. Samples are spaced evenly over the pack.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _decoded(files: dict[str, bytes]) -> dict[str, np.ndarray]:
 
 
 def ship_out(pack: Pack, path: Path, limit: int) -> int:
-    """Write evenly chosen samples into a tar of at most ``limit`` bytes; how many there are."""
+    """Write evenly spaced samples into a tar of at most ``limit`` bytes, and return their number."""
     probe = [
         sum(map(len, _encoded(_numpy(pack, i)).values()))
         for i in range(0, len(pack), max(1, len(pack) // 16))
@@ -86,7 +86,7 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def ship_in(path: Path, root: Path) -> int:
-    """Make a pack of what `ship_out` wrote; how many samples it has."""
+    """Expand a file of `ship_out` to a pack, and return its number of samples."""
     root.mkdir(parents=True)
     ids: list[str] = []
     files = {name: (root / f"{name}.bin").open("wb") for name in KINDS}

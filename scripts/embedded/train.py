@@ -1,7 +1,7 @@
-"""The training loop: resumable at any second, stopped by a signal or a time limit, on a CPU or a GPU.
+"""The training loop: resumable, stopped by a signal or a time limit, on a CPU or a GPU.
 
-The learning rate is constant until ``--decay N`` is given, which ends the run in N steps of a falling rate (a
-warmup-stable-decay schedule); the state before them is kept, so that a run can go on from there.
+The learning rate is constant until ``--decay N`` is passed, which ends the run with N steps of decaying rate (a
+warmup-stable-decay schedule); the state before them is kept, so that the run can be continued from there.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Run:
         return self.folder / "state.pt"
 
     def load(self, path: Path) -> None:
-        """Go on from a state."""
+        """Resume from a state."""
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -63,7 +63,7 @@ class Run:
         self.step = state["step"]
 
     def save(self, path: Path) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state atomically."""
         state = {
             "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "average": self.average,
             "step": self.step,
@@ -73,7 +73,7 @@ class Run:
         os.replace(temporary, path)
 
     def update(self, loss: torch.Tensor, share: float) -> float:
-        """One step of the optimizer at ``share`` of the learning rates; the gradient's norm."""
+        """One optimizer step with learning rates multiplied by ``share``; returns the gradient's norm."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         for group in self.optimizer.param_groups:
@@ -85,7 +85,7 @@ class Run:
 
     @torch.no_grad()
     def average_weights(self) -> None:
-        """One step of the exponential moving average, faster at first."""
+        """Update the exponential moving average, with a lower decay at first."""
         decay = min(EMA, (self.step + 1) / (self.step + 10))
         current = [p.detach() for p in self.parameters.values()]
         torch._foreach_lerp_(list(self.average.values()), current, 1 - decay)
@@ -110,7 +110,7 @@ def losses(model: PerceptionModel, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def batches(first: int, given: argparse.Namespace, device: torch.device) -> Iterator[tuple[int, Batch]]:
-    """Batches from step ``first`` on, made ahead in threads; packs that grow are read again."""
+    """Batches from step ``first`` on, prefetched in threads; growing packs are refreshed."""
     packs = [Pack(Path(p.rpartition(":")[0]), device) for p in given.pack]
     shares = [float(p.rpartition(":")[2]) for p in given.pack]
     shares = [s / sum(shares) for s in shares]
@@ -129,7 +129,7 @@ def batches(first: int, given: argparse.Namespace, device: torch.device) -> Iter
 
 
 def train(run: Run, given: argparse.Namespace, device: torch.device) -> None:
-    """Steps until a signal, the time limit or the end of the decay; the state is saved on the way out."""
+    """Train until a signal, the time limit or the end of the decay, and save the state."""
     stopped: list[int] = []
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, lambda number, _: stopped.append(number))
