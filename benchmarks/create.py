@@ -32,7 +32,7 @@ from torch import Tensor
 from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import Model, open_model
 from twofold.data.writer import FolderWriter
-from twofold.generate import GenerationConfig, SyntheticDataGenerator
+from twofold.generate import GenerationConfig, SyntheticDataGenerator, synthetic_data
 from twofold.sample import Sample
 from twofold.train import (
     DataConfig,
@@ -90,7 +90,8 @@ def instrument(generator: SyntheticDataGenerator, clock: Clock) -> SyntheticData
     net.forward = clock.timed("denoise", net.forward)
     instrumented: Any = generator
     instrumented._predict_labels = clock.timed("label", instrumented._predict_labels)
-    instrumented._scores = clock.timed("scores", instrumented._scores)
+    module: Any = synthetic_data
+    module.quality_scores = clock.timed("scores", module.quality_scores)
     return generator
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from twofold.compat.diff2in1_folders import _check_replaceable
 from twofold.data import FolderError, FolderWriter
-from twofold.evaluate import report
+from twofold.evaluate import report_file
 from twofold.image import as_image
 from twofold.io import atomic_folder, check_own_folder, remove_leftovers
 from twofold.io.atomic import host_name
@@ -156,7 +156,7 @@ def test_a_sheet_replaces_a_sheet_only(tmp_path: Path) -> None:
     assert as_image(path).min() == 1
     Image.new("RGB", (2, 2)).save(path)
     before = path.read_bytes()
-    with pytest.raises(FileExistsError, match="no sheet"):
+    with pytest.raises(FileExistsError, match="not a contact sheet"):
         write_sheet(path, torch.ones(3, 4, 5))
     assert path.read_bytes() == before
 
@@ -165,7 +165,7 @@ def test_a_sheet_replaces_a_sheet_only(tmp_path: Path) -> None:
 def test_a_report_replaces_a_report_only(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(MINE)
     with pytest.raises(FileExistsError, match="no report"):
-        report.write_report(tmp_path, {})
+        report_file.write_report(tmp_path, {})
     assert files(tmp_path) == {name: MINE}
 
 

@@ -69,7 +69,7 @@ def whole(creator, sources, tmp_path_factory):
     "chosen", [{"count": 2}, {"fraction": 0.5}, {"fraction": 0.5, "selection": "random", "selection_seed": 4}]
 )
 def test_creation_takes_the_samples_that_training_takes(creator, sources, chosen):
-    from twofold.generate.folder import list_items
+    from twofold.generate.creation import list_items
     from twofold.train.recipe import Source
 
     source = {"limit" if k == "count" else k: v for k, v in chosen.items()}

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import Head
+from ..io import first_line
 from .strict import ModelError
 
 
@@ -46,7 +47,7 @@ def check_head(head: Head, net: StableDiffusion, where: Path) -> None:
         with torch.no_grad():
             found = torch.func.functional_call(head.eval(), state, (latent, features, net))
     except Exception as error:  # whatever torch raises of shapes that do not fit
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ModelError(f"{where}: this head does not fit the network beside it ({reason})") from error
     size = edge * net.stride
     if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[-2:] != (size, size):

@@ -15,6 +15,7 @@ import torch
 from ..backbones.stable_diffusion import StableDiffusion
 from ..environment import resolve_device, resolve_dtype
 from ..heads import Head, LatentHead
+from ..io import first_line
 from ..predict.base import describe_network
 from ..predict.diffusion import DiffusionPredictor
 from ..protocols import reason
@@ -194,7 +195,7 @@ def _move(net: StableDiffusion, heads: Mapping[str, Head], device: str) -> None:
         try:
             module.to(device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ModelError(f"device {device!r} cannot be used ({reason}); try --device cpu") from error
 
 

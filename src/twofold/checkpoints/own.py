@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..backbones.stable_diffusion import StableDiffusion, save_components
 from ..heads import Head
-from ..io import atomic_folder
+from ..io import atomic_folder, first_line
 from . import components
 from .card import model_card
 from .components import LoadOptions
@@ -129,7 +129,7 @@ def push_model(folder: Path, repo: str) -> str:
         api.create_repo(repo, exist_ok=True)
         return str(api.upload_folder(repo_id=repo, folder_path=folder, commit_message="twofold checkpoint"))
     except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise ModelError(
             f"could not upload {folder} to {repo} ({reason}); log in with 'hf auth login'"
         ) from error

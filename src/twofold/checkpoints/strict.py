@@ -12,7 +12,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from ..io import UnsafeNameError, check_name, quoted
+from ..io import UnsafeNameError, check_name, first_line, quoted
 
 Tensors = dict[str, Tensor]
 
@@ -84,10 +84,9 @@ def damaged(path: Path, what: str) -> Generator[None]:
     except ModelError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else ""
         kind = type(error).__name__
         raise ModelError(
-            f"{path} is no {what} that can be read ({kind}: {reason[:200]}); fetch it again"
+            f"{path} is no {what} that can be read ({kind}: {first_line(error)[:200]}); fetch it again"
         ) from error
 
 

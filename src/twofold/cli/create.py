@@ -15,12 +15,13 @@ from twofold.cli.generation import SampleCreationOptions, SyntheticLabelOptions,
 from twofold.cli.model import GeneratorOptions, RuntimeOptions
 from twofold.cli.options import ShardText, choice, parse_shard
 from twofold.cli.usage import refuse_unused
+from twofold.io import first_line
 
 if TYPE_CHECKING:
     from twofold.checkpoints import Model
     from twofold.data.folder import Folder
     from twofold.generate import SyntheticDataGenerator
-    from twofold.generate.folder import CreationOptions
+    from twofold.generate.creation import CreationOptions
     from twofold.io import Shard
 
 
@@ -133,7 +134,7 @@ def _creation_options(
     batch: int,
     shard: Shard,
 ) -> CreationOptions:
-    from twofold.generate.folder import CreationOptions
+    from twofold.generate.creation import CreationOptions
     from twofold.generate.scores import ScoreThreshold
 
     select: Any = sources.select
@@ -161,7 +162,7 @@ def _create(
     try:
         return print_rows(events, options.shard.size(total), "create", _describe)
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise CommandError(
             f"{reason}; existing samples are complete, try a smaller --batch or --size and run again",
             SOME_FAILED,

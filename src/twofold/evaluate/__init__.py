@@ -2,17 +2,12 @@
 
 from .benchmarks import BENCHMARKS, EVAL_PROTOCOLS, Benchmark, get_benchmark, get_eval_protocol
 from .compare import compare
-from .pipeline import (
-    EvalRequest,
-    evaluation_from_files,
-    evaluation_from_model,
-    make_report,
-    run_and_report,
-    select_task,
-)
+from .pipeline import evaluation_from_files, evaluation_from_model, make_report, run_and_report
 from .protocol import EvalProtocol, EvaluationError
 from .published import published
-from .report import RunMetadata, read_report
+from .report import RunMetadata
+from .report_file import read_report
+from .request import EvalRequest, select_task
 from .run import Evaluation, run
 from .score import score, score_baselines
 

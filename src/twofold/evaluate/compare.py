@@ -13,7 +13,7 @@ from ..io import escape_html as escape
 from .html_report import definition_list, document, html_table
 from .markdown import markdown_table, plain_table
 from .protocol import EvaluationError
-from .report import Report
+from .report_file import Report
 from .tables import BASELINE, Cell, Table, TableRow, column_header, counts_text, format_score, run_name
 
 

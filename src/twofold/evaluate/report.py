@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import math
-import os
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-from ..io import FormatError, atomic_write, check_types, check_values, escape, parse_object, quoted, to_json
+from ..io import escape
 from .alignment_checks import fit_warnings
 from .benchmarks import Benchmark
-from .examples import ReportExample
-from .html_report import html_document
 from .label_checks import label_warnings
-from .markdown import markdown_document
 from .measure import get_metrics
 from .pose import OKS, is_pose, pose_scores
 from .protocol import EvaluationError
 from .published import published
+from .report_file import SCHEMA, Report
 from .rows import Row
 from .run import Evaluation
 from .summary import baseline_scores, counts, intervals, ranked, scores
 
-SCHEMA = "twofold-report/2"
-FILE = "report.json"
 # Failures listed in a report; the rest are in the rows.
 MAX_LISTED = 20
 MAX_GROUPS = 40
 # Degrees by which another frame must fit better before a warning.
 FRAME_MARGIN = 5.0
 _PACKAGES = ("twofold", "torch", "diffusers", "transformers", "numpy")
-
-Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -211,96 +202,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def write_report(out: Path, report: Report, examples: Sequence[ReportExample] = ()) -> dict[str, Path]:
-    """Writes ``report.json``, ``report.md`` and ``report.html``, each whole, and gives their paths.
-
-    Raises:
-        FileExistsError: such a file is there, and the folder's ``report.json`` is no report.
-    """
-    paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
-    _check_replaceable(paths.values())
-    texts = {
-        "json": to_json(report, indent=1) + "\n",
-        "md": markdown_document(report),
-        "html": html_document(report, examples),
-    }
-    for kind, path in paths.items():
-        with atomic_write(path) as temporary:
-            temporary.write_text(texts[kind], "utf-8")
-    return paths
-
-
-def _check_replaceable(paths: Iterable[Path]) -> None:
-    there = [path for path in paths if os.path.lexists(path)]
-    if not there:
-        return
-    try:
-        read_report(there[0].parent)
-    except EvaluationError:
-        reason = "it exists and is no report of twofold's; move it, or choose another --out"
-        raise FileExistsError(errno.EEXIST, reason, str(there[0])) from None
-
-
-def read_report(path: Path) -> Report:
-    """The report of a folder, or of its ``report.json``.
-
-    Raises:
-        EvaluationError: there is none.
-    """
-    file = path / FILE if path.is_dir() else path
-    try:
-        report = parse_object(file.read_bytes(), "it")
-        if report.get("schema") != SCHEMA:
-            raise FormatError(f"its schema is not {SCHEMA}")
-        _check_report(report)
-    except OSError as error:
-        raise EvaluationError(
-            f"{escape(file)} cannot be read ({error.strerror}); pass a folder that twofold evaluate wrote"
-        ) from None
-    except FormatError as error:
-        raise EvaluationError(f"{escape(file)} is not a report of twofold evaluate ({error})") from None
-    return report
-
-
-# Entries that comparisons read.
-_TYPES: dict[str, Any] = {
-    "subject": dict,
-    "subject.kind": str,
-    "protocol.id": str,
-    "protocol.fingerprint": str,
-    "protocol.settings": dict,
-    "protocol.settings.target": str,
-    "data.name": str,
-    "data.sha256": str,
-    "ids": str | list,
-    "counts.evaluated": int,
-    "counts.pending": int,
-    "counts.skipped": dict,
-    "counts.failed": dict,
-    "metrics": dict,
-    "scores": dict,
-    "deviations": list,
-    "warnings": list,
-    "benchmark": dict | None,
-}
-
-
-def _check_report(report: Report) -> None:
-    """FormatError for the first entry that comparisons read and that has another type."""
-    check_types(report, _TYPES, "it")
-    check_types(report["subject"], {"model" if report["subject"]["kind"] == "model" else "folder": str}, "it")
-    if report["benchmark"] is not None:
-        check_types(report["benchmark"], {"title": str}, "its benchmark")
-    check_values(report["metrics"], dict, "its metrics")
-    for name, metric in report["metrics"].items():
-        check_types(metric, {"unit": str, "better": str}, f"its metric {quoted(name)}")
-        if metric["better"] not in ("lower", "higher"):
-            raise FormatError(f"its metric {quoted(name)} is better {quoted(metric['better'])}")
-    check_values(
-        {n: report["scores"].get(n, ...) for n in report["metrics"]}, int | float | None, "its scores"
-    )
-    for key in ("deviations", "warnings"):
-        if not all(isinstance(line, str) for line in report[key]):
-            raise FormatError(f"its {key} are not lines of text")

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..data.folder import Folder, FolderError
 from ..image import ImageError
-from ..io import DiskFullError, Shard
+from ..io import DiskFullError, Shard, first_line
 from ..predict.finite import NonFiniteError
 from ..sample import Sample
 from .alignment_checks import fit_diagnostics
@@ -110,7 +110,7 @@ def _row(job: Evaluation, index: int) -> Row:
     except DiskFullError:
         raise
     except (FolderError, ImageError, EvaluationError, OSError) as error:
-        return {**row, "status": "failed", "reason": "damaged data", "error": _line(error)}
+        return {**row, "status": "failed", "reason": "damaged data", "error": first_line(error)}
     row["size"] = list(sample.image.shape[-2:])
     if job.protocol.target not in sample.targets:
         return {**row, "status": "skipped", "reason": f"no {job.protocol.target}"}
@@ -127,11 +127,11 @@ def _row(job: Evaluation, index: int) -> Row:
             row["resized"] = list(size)
         sums, _ = measure(prediction.map, sample, job.protocol, job.classes)
     except MissingError as error:
-        return {**row, "status": "failed", "reason": "missing prediction", "error": _line(error)}
+        return {**row, "status": "failed", "reason": "missing prediction", "error": first_line(error)}
     except DiskFullError:
         raise
     except (EvaluationError, ImageError, NonFiniteError, OSError, RuntimeError, MemoryError) as error:
-        return {**row, "status": "failed", "reason": "damaged prediction", "error": _line(error)}
+        return {**row, "status": "failed", "reason": "damaged prediction", "error": first_line(error)}
     if not all(bool(vector.isfinite().all()) for vector in sums.values()):
         return {
             **row,
@@ -190,8 +190,3 @@ def origins(folder: Folder, ids: Collection[str]) -> dict[str, int]:
             kind = origin or ("real" if row.get("real", True) else "rendered")
             counts[kind] = counts.get(kind, 0) + 1
     return counts
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

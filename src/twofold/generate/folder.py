@@ -6,85 +6,25 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..data.folder import Folder
-from ..data.layout import FolderError, Row, read_header, read_pending, read_rows, to_json, write_text
-from ..data.selection import Selection, select_indices
+from ..data.layout import FolderError, Row, read_header, read_pending, read_rows, to_json
 from ..data.writer import FolderWriter
 from ..image import ImageError
 from ..image.stored import find_stored
-from ..io import DiskFullError, FormatError, Shard, check_types, file_lock, parse_object, remove_leftovers
+from ..io import DiskFullError, FormatError, check_types, file_lock, remove_leftovers
 from ..predict.finite import NonFiniteError
 from ..sample import Provenance, Sample
 from .captioner import CaptionError
+from .creation import DEFAULT_OPTIONS, CreationItem, CreationOptions, batches, list_items
 from .labels import label_descriptors
-from .provenance import sample_id, versions
+from .provenance import versions
+from .rejected import CreateError, merge_rejected, put_rejected, read_rejected
 from .scores import ScoreThreshold
 from .synthetic_data import SyntheticDataGenerator
-
-REJECTED, REJECTS = ".rejected", "rejected.jsonl"
-
-
-class CreateError(ValueError):
-    """A folder of created samples that cannot be continued. One line: what was found, and what to do."""
-
-
-@dataclass(frozen=True)
-class CreationOptions:
-    """Which samples are created from a folder.
-
-    Attributes:
-        strengths: ``per_image`` samples of each source at each; in place of `GenerationConfig.strength`.
-        per_image: samples of each source at each strength.
-        filters: thresholds; a sample that violates one is listed in ``rejected.jsonl`` with its row, and not stored.
-        batch: samples that are computed together. Which ones does not depend on existing samples nor on shards, so that
-            a killed run ends with the same files to the last bit.
-        shard: this process's share of the work.
-        count, fraction, selection, selection_seed: how many of the sources, and which, see
-            `data.selection.select_indices`. A
-            recipe's `Source` with the same values (``limit``, ``fraction``) has the same samples.
-    """
-
-    strengths: tuple[float, ...] = (0.6,)
-    per_image: int = 1
-    filters: tuple[ScoreThreshold, ...] = ()
-    batch: int = 1
-    shard: Shard = field(default_factory=Shard)
-    count: int = 0
-    fraction: float = 1.0
-    selection: Selection = "even"
-    selection_seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.strengths or self.per_image < 1 or self.batch < 1 or self.count < 0:
-            raise ValueError(
-                "pass at least one strength, per_image and batch of 1 or more, and no negative count"
-            )
-        if not 0 < self.fraction <= 1 or (self.count and self.fraction != 1):
-            raise ValueError(
-                f"count is {self.count} and fraction {self.fraction:g}; pass a count, or a fraction in (0, 1]"
-            )
-
-    def sources(self, total: int) -> list[int]:
-        """Which of ``total`` sources are used, by index."""
-        return select_indices(total, self.count, self.fraction, self.selection, self.selection_seed)
-
-
-DEFAULT_OPTIONS = CreationOptions()
-
-
-@dataclass(frozen=True)
-class _Item:
-    """One sample to create: its id, and the row of its source."""
-
-    key: str
-    source: int
-    strength: float
-    index: int
 
 
 def create_samples(
@@ -133,36 +73,6 @@ def create_samples(
     finish(writer)
 
 
-def list_items(generator: SyntheticDataGenerator, folder: Folder, options: CreationOptions) -> list[_Item]:
-    """Every sample in the order of strengths, source ids and indices, whatever the order of the folder's rows.
-
-    Raises:
-        ValueError: two strengths that round to one time step.
-    """
-    rows = options.sources(len(folder))
-    rows.sort(key=lambda i: folder.rows[i]["id"])
-    items: list[_Item] = []
-    for strength in options.strengths:
-        start = generator.backbone.schedule.step_at(strength)
-        items += [
-            _Item(sample_id(folder.rows[row]["id"], start, index), row, strength, index)
-            for row in rows
-            for index in range(options.per_image)
-        ]
-    if len({item.key for item in items}) < len(items):
-        raise ValueError("two strengths round to one time step; pass each once")
-    return items
-
-
-def batches(items: Sequence[_Item], size: int) -> list[list[_Item]]:
-    """Items as batches of at most ``size``, each of one strength."""
-    chunks: list[list[_Item]] = []
-    for strength in dict.fromkeys(item.strength for item in items):
-        same = [item for item in items if item.strength == strength]
-        chunks += [same[i : i + size] for i in range(0, len(same), size)]
-    return chunks
-
-
 def folder_header(
     generator: SyntheticDataGenerator, folder: Folder, options: CreationOptions
 ) -> dict[str, Any]:
@@ -200,7 +110,7 @@ def _existing(root: Path) -> dict[str, Row]:
     """Every sample that was created or rejected, by id."""
     rows = read_rows(root) if (root / "metadata.jsonl").exists() else []
     rows += list(read_pending(root).values())
-    rows += _rejected(root) + list(_pending_rejected(root).values())
+    rows += read_rejected(root)
     return {row["id"]: row for row in rows}
 
 
@@ -208,13 +118,13 @@ def _create_batch(
     generator: SyntheticDataGenerator,
     folder: Folder,
     writer: FolderWriter,
-    chunk: Sequence[_Item],
+    chunk: Sequence[CreationItem],
     known: Mapping[str, Row],
     options: CreationOptions,
 ) -> Iterator[Row]:
     """The samples of one batch. All are generated when one is missing, so that a batch is always the same."""
     events = {item.key: _event(folder, item) for item in chunk}
-    sources: list[tuple[_Item, Sample, str]] = []
+    sources: list[tuple[CreationItem, Sample, str]] = []
     for item in chunk:
         try:
             sha = _file_digest(folder, item.source)
@@ -237,7 +147,7 @@ def _create_batch(
 
 
 def _generate(
-    generator: SyntheticDataGenerator, sources: Sequence[tuple[_Item, Sample, str]], batch: int
+    generator: SyntheticDataGenerator, sources: Sequence[tuple[CreationItem, Sample, str]], batch: int
 ) -> list[Sample | NonFiniteError | CaptionError]:
     """A sample of each source, or its error: where one of a batch fails, each is generated by itself."""
     if not sources:
@@ -250,7 +160,7 @@ def _generate(
     return [result for source in sources for result in _generate(generator, [source], 1)]
 
 
-def _event(folder: Folder, item: _Item) -> Row:
+def _event(folder: Folder, item: CreationItem) -> Row:
     return {"id": item.key, "source": folder.rows[item.source]["id"], "strength": item.strength}
 
 
@@ -268,19 +178,7 @@ def _store(
             return {"status": "kept"}
         if not reasons:
             return {"status": "created", "row": writer.write(sample)}
-        row: Row = {
-            "id": key,
-            "reasons": reasons,
-            "text": sample.caption,
-            "provenance": {
-                "origin": "synthetic",
-                "parents": list(origin.parents),
-                "generator": dict(origin.generator),
-            },
-        }
-        path = writer.root / REJECTED / f"{key}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, to_json(row, f"the row of {key}"))
+        row = put_rejected(writer.root, sample, reasons)
         return {"status": "rejected", "reasons": reasons, "row": row}
 
 
@@ -291,39 +189,8 @@ def finish(writer: FolderWriter) -> int:
     """
     root = writer.root
     with file_lock(root):
-        pending = _pending_rejected(root)
-        rows = {row["id"]: row for row in [*_rejected(root), *pending.values()]}
-        if rows:
-            lines = [to_json(rows[key], f"the row of {key}") + "\n" for key in sorted(rows)]
-            write_text(root / REJECTS, "".join(lines))
-        for path in pending:
-            path.unlink(missing_ok=True)
-        with suppress(OSError):
-            (root / REJECTED).rmdir()
+        merge_rejected(root)
         return writer.finish()
-
-
-def _rejected(root: Path) -> list[Row]:
-    path = root / REJECTS
-    if not path.exists():
-        return []
-    lines = enumerate(path.read_bytes().split(b"\n"), 1)
-    return [_rejected_row(line, f"{path}, line {number},") for number, line in lines if line.strip()]
-
-
-def _rejected_row(text: bytes, where: str) -> Row:
-    """A row of a rejected sample, checked. CreateError names what is wrong with it."""
-    try:
-        row = parse_object(text, where)
-        check_types(row, {"id": str, "reasons": list, "provenance.generator": dict}, where)
-    except FormatError as error:
-        raise CreateError(f"{error}; move the file away, or use another --out") from None
-    return row
-
-
-def _pending_rejected(root: Path) -> dict[Path, Row]:
-    paths = sorted(p for p in (root / REJECTED).rglob("*.json") if not p.name.startswith("."))
-    return {path: _rejected_row(path.read_bytes(), str(path)) for path in paths}
 
 
 def _origin(sample: Sample) -> Provenance:
@@ -332,7 +199,7 @@ def _origin(sample: Sample) -> Provenance:
     return sample.origin
 
 
-def _with_file(sample: Sample, folder: Folder, item: _Item, sha: str) -> Sample:
+def _with_file(sample: Sample, folder: Folder, item: CreationItem, sha: str) -> Sample:
     """The sample, with the file of its source in its provenance."""
     origin = _origin(sample)
     source = {"folder": str(folder.header.get("name") or folder.root.name), "file_sha256": sha}
@@ -349,7 +216,7 @@ def _file_digest(folder: Folder, index: int) -> str:
 _CHECKED = {"source": dict, "caption.source": str, "caption.text": str}
 
 
-def _check_source(row: Row | None, sha: str, folder: Folder, item: _Item) -> None:
+def _check_source(row: Row | None, sha: str, folder: Folder, item: CreationItem) -> None:
     """CreateError when the source of an existing sample has changed since."""
     if row is None:
         return

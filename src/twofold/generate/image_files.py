@@ -25,6 +25,7 @@ from twofold.io import (
     check_name,
     check_types,
     escape,
+    first_line,
     parse_object,
     to_json,
 )
@@ -133,7 +134,7 @@ def _generate_file(options: ImageFileOptions, request: Request, ledger: Ledger) 
     except NonFiniteError as error:
         return _failed(row, str(error), ledger)
     except (RuntimeError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         return _failed(
             row,
             f"{request.name} could not be generated ({reason}); try a smaller --size, or another --device",

@@ -105,6 +105,17 @@ def _check_denoise_mode(name: str, predictor: BasePredictor) -> None:
         )
 
 
+def check_eval_mode(networks: Mapping[str, nn.Module]) -> None:
+    """ValueError for one in training mode, whose batch statistics would make a sample depend on its batch."""
+    for name, network in networks.items():
+        for module in network.modules():
+            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+            if module.training and own:
+                raise ValueError(
+                    f"{name} is in training mode, where a sample depends on its batch; call .eval()"
+                )
+
+
 def _is_renamed(task: Task, other: Task) -> bool:
     """Whether two tasks differ in the name only, as stand-ins of the smoke test do: one stored label serves both."""
     return replace(task, name=other.name) == other
@@ -155,6 +166,14 @@ def to_target(prediction: Prediction) -> Tensor:
     if prediction.space in SPACES:
         return relative.to_depth(prediction.map, prediction.space)
     return target_spec(prediction.task.target).discretize(prediction.map)
+
+
+def to_targets(labels: Mapping[str, Prediction], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The labels by target, 0 where they are not valid; of tasks that differ in the name only, the first's."""
+    targets: dict[str, Tensor] = {}
+    for prediction in labels.values():
+        targets.setdefault(prediction.task.target, to_target(prediction))
+    return {target: torch.where(valid[target], label, 0.0) for target, label in targets.items()}
 
 
 def label_descriptors(predictors: Mapping[str, BasePredictor]) -> dict[str, dict[str, Any]]:

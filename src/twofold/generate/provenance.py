@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..io import sha256_text
 from ..predict.base import BasePredictor
 from ..predict.diffusion import DiffusionPredictor
 from .config import GenerationConfig
+from .labels import label_module
 
 
 def sample_id(source: str, start: int, index: int) -> str:
@@ -41,6 +43,12 @@ def weights_digest(module: nn.Module) -> str:
         sha.update(name.encode())
         sha.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def network_digests(backbone: nn.Module, predictors: Mapping[str, BasePredictor]) -> dict[str, Any]:
+    """`weights_digest` of the backbone, and by task of what else computes the labels."""
+    heads = {name: weights_digest(label_module(p)) for name, p in predictors.items()}
+    return {"backbone": weights_digest(backbone), "heads": heads}
 
 
 def predictor_record(predictor: BasePredictor) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from ..predict.base import BasePredictor
 from ..predict.prediction import SPACES, Prediction
 from ..sample import Sample
 from ..tasks import Task
-from .config import noise_seed
+from .config import GenerationConfig, noise_seed
 from .labels import predict_labels
 
 NOISE = 4 / 255
@@ -94,6 +94,40 @@ class ScoreThreshold:
             return f"{self}: the sample has no such score"
         wrong = [n for n in names if not _COMPARE[self.sign](scores[n], self.limit)]
         return "; ".join(f"{self}: {n} is {scores[n]:.4g}" for n in wrong)
+
+
+def quality_scores(
+    predictors: Mapping[str, BasePredictor],
+    config: GenerationConfig,
+    sources: Sequence[Sample],
+    images: Tensor,
+    latents: tuple[Tensor, Tensor],
+    labels: Mapping[str, Sequence[Prediction]],
+    valid: Sequence[Mapping[str, Tensor]],
+    seeds: Sequence[int],
+) -> list[dict[str, float]]:
+    """The scores of generated images ``b 3 h w``, to six digits; see `cheap_scores` and `consistency_scores`.
+
+    Args:
+        predictors: by task.
+        config: says which scores are computed, and whether labels come from the stored image.
+        sources: of each image, at its size.
+        images: in [0, 1], as stored.
+        latents: of sources and of images, each ``b z h w``.
+        labels: by task, a prediction of each image.
+        valid: of each image, where each target is valid, ``1 h w``.
+        seeds: of each image.
+    """
+    scores = []
+    for i, source in enumerate(sources):
+        own = {name: found[i] for name, found in labels.items()}
+        scores.append(cheap_scores(source, images[i], (latents[0][i], latents[1][i]), own, valid[i]))
+    if config.scoring == "all":
+        if config.label_mode == "denoise":
+            labels = predict_labels(predictors, images, seeds)
+        more = consistency_scores(predictors, images, seeds, labels, valid)
+        scores = [own | extra for own, extra in zip(scores, more, strict=True)]
+    return [{k: float(f"{v:.6g}") for k, v in own.items()} for own in scores]
 
 
 def cheap_scores(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..backbones.backbone import Backbone
 from ..checkpoints import Model, Network, check_generator
@@ -25,18 +26,27 @@ from .captions import TEMPLATE, get_caption
 from .config import DEFAULT_CONFIG, GenerationConfig, noise_seed
 from .images import DenoisedLatents, ImageGenerator
 from .labels import (
+    check_eval_mode,
     check_predictors,
     feature_kind,
     label_masks,
     label_module,
     predict_from_features,
     predict_labels,
-    to_target,
+    to_targets,
 )
-from .provenance import generator_record, pixels_digest, predictor_record, sample_id, versions, weights_digest
+from .provenance import (
+    generator_record,
+    network_digests,
+    pixels_digest,
+    predictor_record,
+    sample_id,
+    versions,
+    weights_digest,
+)
 from .resizing import resize_sample
 from .sampling import SamplingPlan, sampling_plan
-from .scores import cheap_scores, consistency_scores
+from .scores import quality_scores
 
 
 @dataclass(frozen=True)
@@ -91,7 +101,7 @@ class SyntheticDataGenerator:
             )
         check_predictors(predictors, config.label_mode)
         self.backbone, self.predictors, self.config = backbone, dict(predictors), config
-        self.weights = dict(_digests(backbone, predictors) if weights is None else weights)
+        self.weights = dict(network_digests(backbone, predictors) if weights is None else weights)
         self.model, self.template, self.captioner = model, template, captioner
         self.classes = dict(classes if isinstance(classes, Mapping) else enumerate(classes))
         self.plan: SamplingPlan = sampling_plan(config, backbone.schedule)
@@ -142,16 +152,10 @@ class SyntheticDataGenerator:
 
     def with_strength(self, strength: float) -> SyntheticDataGenerator:
         """The same generator at another strength."""
-        return SyntheticDataGenerator(
-            self.backbone,
-            self.predictors,
-            replace(self.config, strength=strength),
-            self.weights,
-            self.model,
-            self.template,
-            self.captioner,
-            self.classes,
-        )
+        made = copy(self)
+        made.config = replace(self.config, strength=strength)
+        made.plan = sampling_plan(made.config, self.backbone.schedule)
+        return made
 
     def generate(
         self, sources: Sequence[Sample], indices: Sequence[int] | int = 0, batch: int = 4
@@ -180,15 +184,12 @@ class SyntheticDataGenerator:
             )
         if batch < 1:
             raise ValueError(f"batch is {batch}; pass 1 or more")
-        _check_modes(
-            {
-                "the backbone": self.backbone,
-                **{n: label_module(p) for n, p in self.predictors.items()},
-            }
-        )
+        labellers = {n: label_module(p) for n, p in self.predictors.items()}
+        check_eval_mode({"the backbone": self.backbone, **labellers})
         for source in sources:
             check_range(source.image, f"the image of {source.id!r}")
-        resized = [self._resize(source) for source in sources]
+        resize = resize_to_square if self.config.compat and self.config.size else resize_sample
+        resized = [resize(source, self.config.size) for source in sources]
         generated: dict[int, Sample] = {}
         for shape in dict.fromkeys(s.image.shape for s in resized):
             group = [i for i, s in enumerate(resized) if s.image.shape == shape]
@@ -199,12 +200,6 @@ class SyntheticDataGenerator:
                 )
                 generated.update(zip(chunk, samples, strict=True))
         return [generated[i] for i in range(len(sources))]
-
-    def _resize(self, source: Sample) -> Sample:
-        size = self.config.size
-        if self.config.compat == "official" and size:
-            return resize_to_square(source, size)
-        return resize_sample(source, size)
 
     @torch.no_grad()
     def _generate_batch(
@@ -219,7 +214,16 @@ class SyntheticDataGenerator:
         masks = [label_masks(s, self.predictors, self.config.mask) for s in resized]
         with _name_sources(ids):
             labels = self._predict_labels(batch, seeds)
-            scores = self._scores(batch, resized, labels, [valid for valid, _ in masks], seeds)
+            scores = quality_scores(
+                self.predictors,
+                self.config,
+                resized,
+                batch.images,
+                (batch.source_latents, batch.latents),
+                labels,
+                [valid for valid, _ in masks],
+                seeds,
+            )
         common = {
             "model": self.model,
             "weights": dict(self.weights),
@@ -245,7 +249,7 @@ class SyntheticDataGenerator:
             )
             sample = Sample(
                 image=batch.images[i],
-                targets=_targets({name: found[i] for name, found in labels.items()}, valid),
+                targets=to_targets({name: found[i] for name, found in labels.items()}, valid),
                 valid=valid,
                 caption=text,
                 id=sample_id(ids[i], self.plan.start, indices[i]),
@@ -280,48 +284,6 @@ class SyntheticDataGenerator:
             labels[name] = predict_from_features(predictor, output, batch.images, {"label_mode": "denoise"})
         return labels
 
-    def _scores(
-        self,
-        batch: _Batch,
-        sources: list[Sample],
-        labels: Mapping[str, list[Prediction]],
-        valid: list[dict[str, Tensor]],
-        seeds: list[int],
-    ) -> list[dict[str, float]]:
-        scores = [
-            cheap_scores(
-                source,
-                batch.images[i],
-                (batch.source_latents[i], batch.latents[i]),
-                {name: found[i] for name, found in labels.items()},
-                valid[i],
-            )
-            for i, source in enumerate(sources)
-        ]
-        if self.config.scoring == "all":
-            if self.config.label_mode == "denoise":
-                labels = predict_labels(self.predictors, batch.images, seeds)
-            more = consistency_scores(self.predictors, batch.images, seeds, labels, valid)
-            for own, extra in zip(scores, more, strict=True):
-                own.update(extra)
-        return [{k: float(f"{v:.6g}") for k, v in own.items()} for own in scores]
-
-
-def _digests(backbone: Backbone, predictors: Mapping[str, BasePredictor]) -> dict[str, Any]:
-    heads = {name: weights_digest(label_module(p)) for name, p in predictors.items()}
-    return {"backbone": weights_digest(backbone), "heads": heads}
-
-
-def _check_modes(networks: Mapping[str, nn.Module]) -> None:
-    """ValueError for one in training mode, whose batch statistics would make a sample depend on its batch."""
-    for name, network in networks.items():
-        for module in network.modules():
-            own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-            if module.training and own:
-                raise ValueError(
-                    f"{name} is in training mode, where a sample depends on its batch; call .eval()"
-                )
-
 
 @contextmanager
 def _name_sources(ids: Sequence[str]) -> Generator[None]:
@@ -332,11 +294,3 @@ def _name_sources(ids: Sequence[str]) -> Generator[None]:
         bad = error.positions or tuple(range(len(ids)))
         named = ", ".join(repr(ids[i]) for i in bad)
         raise NonFiniteError(f"the label of the image generated from {named}: {error}", bad) from error
-
-
-def _targets(labels: Mapping[str, Prediction], valid: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The labels by target, 0 where they are not valid; of tasks that differ in the name only, the first's."""
-    targets: dict[str, Tensor] = {}
-    for prediction in labels.values():
-        targets.setdefault(prediction.task.target, to_target(prediction))
-    return {target: torch.where(valid[target], label, 0.0) for target, label in targets.items()}

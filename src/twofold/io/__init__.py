@@ -10,7 +10,7 @@ from twofold.io.ownership import check_own_folder
 from twofold.io.records import FormatError, OutputFolder, check_types, check_values, parse_json, parse_object
 from twofold.io.seeds import derive_seed
 from twofold.io.shards import Shard
-from twofold.io.text import escape, escape_html, escape_markdown, quoted, to_json
+from twofold.io.text import escape, escape_html, escape_markdown, first_line, quoted, to_json
 
 __all__ = [
     "DiskFullError",
@@ -32,6 +32,7 @@ __all__ = [
     "escape_html",
     "escape_markdown",
     "file_lock",
+    "first_line",
     "parse_json",
     "parse_object",
     "quoted",

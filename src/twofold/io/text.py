@@ -28,6 +28,12 @@ def quoted(text: object, limit: int = 80) -> str:
     return f"'{shown if len(shown) <= limit else shown[: limit - 3] + '...'}'"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that is not blank, or the name of its class where there is none."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next(filter(None, lines), type(error).__name__)
+
+
 def escape_html(text: object) -> str:
     """Escape `text` for HTML elements and quoted attributes: markup, and non-printable characters like `escape`."""
     return html.escape(escape(text))

@@ -18,7 +18,7 @@ from ..image.memory import as_levels, as_levels_list
 from ..tasks import Task
 from .batching import Edge, ImageBatch, Size, group_images, member_seed, parse_seeds, parse_size
 from .config import DEFAULT_CONFIG, OutputConfig
-from .finite import NonFiniteError, check_finite
+from .finite import check_batch, check_outputs
 from .prediction import Prediction
 
 
@@ -177,34 +177,11 @@ class BasePredictor(nn.Module, abc.ABC):
                 for row, (_, i, _) in enumerate(part):
                     outputs[i].append(output[row])
                     uncertainties.setdefault(i, None if uncertainty is None else uncertainty[row])
-        self._check_outputs(outputs, uncertainties)
+        check_batch(self.task.name, [(outputs[i], uncertainties[i]) for i in range(len(images))])
         return [
             self.postprocess(outputs[i], image, {**metadata, "seed": seeds[i]}, uncertainties[i])
             for i, image in enumerate(images)
         ]
-
-    def _check_outputs(
-        self, outputs: Mapping[int, list[Tensor]], uncertainties: Mapping[int, Tensor | None]
-    ) -> None:
-        """NonFiniteError that names the images whose outputs are NaN or infinite."""
-        found: dict[int, str] = {}
-        for i, members in outputs.items():
-            try:
-                self._check_members(members, uncertainties[i])
-            except NonFiniteError as error:
-                found[i] = str(error)
-        if found:
-            first = next(iter(found))
-            where = ", ".join(str(i) for i in found)
-            many = f"images {where} of {len(outputs)} (counted from 0): " if len(outputs) > 1 else ""
-            raise NonFiniteError(many + found[first], tuple(found))
-
-    def _check_members(self, outputs: Sequence[Tensor], uncertainty: Tensor | None) -> None:
-        for k, output in enumerate(outputs):
-            member = f" of ensemble member {k}" if len(outputs) > 1 else ""
-            check_finite(output, f"the network's {self.task.name} output{member}")
-        if uncertainty is not None:
-            check_finite(uncertainty, f"the uncertainty of the network's {self.task.name} output")
 
     def postprocess(
         self,
@@ -224,7 +201,7 @@ class BasePredictor(nn.Module, abc.ABC):
         Raises:
             NonFiniteError: an output or the uncertainty is NaN or infinite somewhere.
         """
-        self._check_members(outputs, uncertainty)
+        check_outputs(self.task.name, outputs, uncertainty)
         members = [self._to_map(output, image) for output in outputs]
         maps = members[0] if len(members) == 1 else torch.cat(members)  # without a copy of one
         found = maps[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
 
 from ..image.resize import OutputResize
 
@@ -48,3 +49,10 @@ class OutputConfig(BaseModel):
 
 
 DEFAULT_CONFIG = OutputConfig()
+
+
+def minmax_normalize(output: Tensor) -> Tensor:
+    """Average ``b c h w`` over channels, and scale each image's minimum and maximum to -1 and 1."""
+    grey = output.mean(1, keepdim=True)
+    low, high = grey.amin((1, 2, 3), keepdim=True), grey.amax((1, 2, 3), keepdim=True)
+    return ((grey - low) / (high - low).clamp(min=1e-8) * 2 - 1).expand_as(output)

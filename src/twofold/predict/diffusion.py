@@ -22,7 +22,7 @@ from ..tasks import Task
 from .base import BasePredictor
 from .batching import Edge, ImageBatch
 from .checks import check_channels, check_times, get_ensemble_fn
-from .config import DEFAULT_CONFIG, OutputConfig
+from .config import DEFAULT_CONFIG, OutputConfig, minmax_normalize
 from .finite import clamp_finite, finite_per_image
 from .prediction import SPACES
 
@@ -294,10 +294,3 @@ class DiffusionPredictor(BasePredictor):
             made.merge = get_ensemble_fn(merge, self.task)
             made.metadata["merge"] = merge
         return made
-
-
-def minmax_normalize(output: Tensor) -> Tensor:
-    """Average ``b c h w`` over channels, and scale each image's minimum and maximum to -1 and 1."""
-    grey = output.mean(1, keepdim=True)
-    low, high = grey.amin((1, 2, 3), keepdim=True), grey.amax((1, 2, 3), keepdim=True)
-    return ((grey - low) / (high - low).clamp(min=1e-8) * 2 - 1).expand_as(output)

@@ -17,7 +17,7 @@ from torch import Tensor
 from twofold.environment import installed
 from twofold.image import ImageError, read_image, write_image
 from twofold.image.rgb import as_float, check_file, read_levels
-from twofold.io import DiskFullError, UnsafeNameError, escape, sha256_file
+from twofold.io import DiskFullError, UnsafeNameError, escape, first_line, sha256_file
 from twofold.predict.base import BasePredictor, predict_tasks
 from twofold.predict.finite import NonFiniteError, check_finite
 from twofold.predict.inputs import Input
@@ -127,7 +127,7 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     except UnsafeNameError as error:
         return _failed(row, f"{escape(item.path)}: {error}", ledger)
     except (ImageError, FileExistsError) as error:
-        return _failed(row, _line(error), ledger)
+        return _failed(row, first_line(error), ledger)
     _retract(job, row, wanted, owned, ledger)
     reason = _predict(job, item, row, wanted, image)
     if reason:
@@ -144,7 +144,7 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
     except DiskFullError:
         raise
     except OSError as error:
-        raise ImageError(_line(error)) from error
+        raise ImageError(first_line(error)) from error
 
 
 def _take_over(job: Job, row: Row, known: Row | None) -> list[str]:
@@ -232,13 +232,13 @@ def _predict(job: Job, item: Input, row: Row, wanted: Sequence[str], image: Tens
             _write_side_by_side(job, item, row, image)
             row[SHEET] = _side_by_side_path(job, item).relative_to(job.out).as_posix()
     except ImageError as error:
-        return _line(error)
+        return first_line(error)
     except NonFiniteError as error:
         return f"{escape(item.path)}: {error}"
     except (RuntimeError, MemoryError) as error:
         _free_memory()
         advice = "try a smaller --size, or another --device or --dtype"
-        return f"{escape(item.path)} could not be predicted ({_line(error)}); {advice}"
+        return f"{escape(item.path)} could not be predicted ({first_line(error)}); {advice}"
     except OSError as error:
         if isinstance(error, DiskFullError) or error.errno in _FATAL:
             raise
@@ -282,11 +282,6 @@ def _failed(row: Row, error: str, ledger: Ledger) -> Row:
     if known is None or not known["tasks"] or known["status"] == "begun":
         ledger.put(row)
     return row
-
-
-def _line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__
 
 
 def _free_memory() -> None:

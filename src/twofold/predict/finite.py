@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,33 @@ def check_finite(x: Tensor, what: str) -> None:
     if count < x.numel():
         share = 1 - count / x.numel()
         raise NonFiniteError(f"{what} is NaN or infinite in {_percent(share)} of its values; {_REMEDY}")
+
+
+def check_outputs(name: str, members: Sequence[Tensor], uncertainty: Tensor | None) -> None:
+    """`check_finite` of a network's outputs ``name``, one of each ensemble member, and of their uncertainty."""
+    for k, output in enumerate(members):
+        member = f" of ensemble member {k}" if len(members) > 1 else ""
+        check_finite(output, f"the network's {name} output{member}")
+    if uncertainty is not None:
+        check_finite(uncertainty, f"the uncertainty of the network's {name} output")
+
+
+def check_batch(name: str, outputs: Sequence[tuple[Sequence[Tensor], Tensor | None]]) -> None:
+    """`check_outputs` of each image of a batch.
+
+    Raises:
+        NonFiniteError: with the positions of all images concerned.
+    """
+    found: dict[int, str] = {}
+    for i, (members, uncertainty) in enumerate(outputs):
+        try:
+            check_outputs(name, members, uncertainty)
+        except NonFiniteError as error:
+            found[i] = str(error)
+    if found:
+        where = ", ".join(str(i) for i in found)
+        many = f"images {where} of {len(outputs)} (counted from 0): " if len(outputs) > 1 else ""
+        raise NonFiniteError(many + next(iter(found.values())), tuple(found))
 
 
 def clamp_finite(x: Tensor, low: float, high: float) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..io import atomic_write, escape
+from ..io import atomic_write, escape, first_line
 
 
 def trainable_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
@@ -191,7 +191,7 @@ class State:
             for name, value in self.ema.tensors.items():
                 value.copy_(averages[name])
         except (KeyError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise ValueError(
                 f"{self.path} was written by another recipe ({reason}); choose another run folder"
             ) from error
@@ -216,18 +216,17 @@ def read_saved(path: Path, keys: Iterable[str], mmap: bool = False) -> dict[str,
     except OSError as error:
         if error.errno is not None:
             raise
-        raise _damaged(path, error) from error
+        raise _damaged(path, first_line(error)) from error
     except Exception as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, first_line(error)) from error
     if missing:
         raise _damaged(path, f"it has no {missing[0]!r}")
     return state
 
 
-def _damaged(path: Path, reason: object) -> DamagedFileError:
-    lines = str(reason).splitlines() or [type(reason).__name__]
+def _damaged(path: Path, reason: str) -> DamagedFileError:
     return DamagedFileError(
-        f"{path} is damaged ({escape(lines[0][:120])}); restore a copy of it, or delete {path.parent} and run the same "
+        f"{path} is damaged ({escape(reason[:120])}); restore a copy of it, or delete {path.parent} and run the same "
         "command again to train from the start"
     )
 
