@@ -27,7 +27,7 @@ import torch
 from twofold.train import Recipe
 from twofold.train.recipe_loader import recipes
 from twofold.train.run import run_recipe
-from twofold.train.smoke import STEPS, require, smoke_config
+from twofold.train.smoke import STEPS, check_data, smoke_config
 
 SETS = ("KITTI", "NYUv2", "ScanNet", "DIODE", "ETH3D")
 METRIC = "depth/abs_rel"
@@ -109,7 +109,7 @@ def main() -> None:
             recipe = recipe.replace(loop={"seed": seed}, validation={"num_samples": args.count}).override(
                 args.settings
             )
-            require(recipe)
+            check_data(recipe)
             found.setdefault(name, []).append(score(recipe, args.out / f"{recipe.name}-{seed}"))
             print(f"# {name}, seed {seed}: AbsRel {found[name][-1]:.4f}", flush=True)
         print(f"\n{args.file.stem}, {args.steps} steps, {args.count} test scenes\n", flush=True)

@@ -32,7 +32,7 @@ from twofold.train import (
     Source,
 )
 from twofold.train.optimizer import make_optimizer
-from twofold.train.run import run_recipe, starting_point
+from twofold.train.run import open_initial_model, run_recipe
 from twofold.train.trainable import Denoiser
 
 
@@ -344,6 +344,6 @@ def test_a_second_encoder_is_refused(recipe, monkeypatch):
 
     monkeypatch.setitem(IMAGE_ENCODERS, "other", Other)
     with pytest.raises(ValueError, match=r"leave image_encoder\.name out"):
-        starting_point(recipe.replace(model={"image_encoder": {"name": "other"}}))
+        open_initial_model(recipe.replace(model={"image_encoder": {"name": "other"}}))
     with pytest.raises(ValueError, match="known: efficientnet-lite0"):
         recipe.replace(model={"image_encoder": {"name": "resnet"}})

@@ -22,7 +22,7 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.improve import DECAY, EVERY, Improvement, _training, gains, improve
+from twofold.train.improve import EMA_DECAY, EMA_UPDATE_EVERY, Improvement, _round_recipe, gains, improve
 from twofold.train.run import run_recipe
 
 
@@ -75,7 +75,7 @@ def test_all_created_folders_together_have_the_share_of_the_plan(warm, tmp_path)
     for number in (0, 1):
         (tmp_path / f"created-{number}").mkdir()
         (tmp_path / f"created-{number}" / "metadata.jsonl").write_text('{"id": "x"}\n')
-    recipe = _training(made, "start", 1, tmp_path)
+    recipe = _round_recipe(made, "start", 1, tmp_path)
     assert [source.share for source in recipe.data.sources] == [1.0, 2.0, 0.75, 0.75]
     assert [source.labels for source in recipe.data.sources] == ["stored", "stored", made.labels, made.labels]
     assert recipe.model.init_from == "start"
@@ -83,11 +83,11 @@ def test_all_created_folders_together_have_the_share_of_the_plan(warm, tmp_path)
 
 def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_path):
     made = plan(warm)
-    assert (made.recipe.ema.decay, made.recipe.ema.update_every) == (0.9, EVERY), (
+    assert (made.recipe.ema.decay, made.recipe.ema.update_every) == (0.9, EMA_UPDATE_EVERY), (
         "what the recipe says is kept"
     )
     unsaid = Improvement.of(warm.replace(ema={"decay": EmaConfig().decay}))
-    assert (unsaid.recipe.ema.decay, unsaid.recipe.ema.update_every) == (DECAY, EVERY)
+    assert (unsaid.recipe.ema.decay, unsaid.recipe.ema.update_every) == (EMA_DECAY, EMA_UPDATE_EVERY)
     events = list(improve(made, tmp_path / "run"))
     created = [e for e in events if e.get("status") == "created"]
     # Two of each of the three labelled samples, in both rounds; the fourth is not to be used.
@@ -148,7 +148,7 @@ def test_pictures_are_drawn_from_labelled_ones_alone(warm, tmp_path):
 def test_what_cannot_improve_is_refused(warm):
     with pytest.raises(ValueError, match="not from 'new'"):
         Improvement.of(warm.replace(model={"init_from": "new"}))
-    with pytest.raises(ValueError, match="average of students"):
+    with pytest.raises(ValueError, match="averaged weights"):
         Improvement(recipe=warm.replace(ema={"decay": 0.0}))
 
 
@@ -182,10 +182,10 @@ def test_another_head_than_was_warmed_up_is_refused(warm, tmp_path, changes):
 
 def test_a_recipe_without_an_average_improves_with_the_published_teacher(warm):
     assert Improvement.of(warm.replace(ema={"decay": 0.0})).recipe == warm.replace(
-        ema={"decay": DECAY, "update_every": EVERY}
+        ema={"decay": EMA_DECAY, "update_every": EMA_UPDATE_EVERY}
     )
     paced = Improvement.of(warm.replace(ema={"decay": 0.0, "update_every": 80})).recipe
-    assert (paced.ema.decay, paced.ema.update_every) == (DECAY, 80)
+    assert (paced.ema.decay, paced.ema.update_every) == (EMA_DECAY, 80)
     # Stored labels need no teacher: then no average stays no average.
     stored = Improvement.of(warm.replace(ema={"decay": 0.0}), labels="stored").recipe
     assert (stored.ema.decay, stored.ema.update_every) == (0.0, 0)
@@ -294,7 +294,7 @@ def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
     for wrong, message in (
         (
             warm.replace(model={"init_from": "embedded"}, data={"task_weights": {"matting": 1.0}}),
-            "does not know matting",
+            "not trained for matting",
         ),
         (
             warm.replace(
@@ -306,12 +306,12 @@ def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
         with pytest.raises(ValueError, match=message):
             list(improve(plan(wrong, rounds=1), tmp_path / "run"))
         assert not (tmp_path / "run" / "improvement.json").exists()
-    with pytest.raises(ValueError, match=r"is about mask; this recipe teaches depth, normals"):
+    with pytest.raises(ValueError, match=r"is about mask; this recipe trains depth, normals"):
         plan(warm, filters=("drift.mask<20",))
     with pytest.raises(ValueError, match="holds a training run"):
         list(improve(plan(warm, rounds=1), Path(warm.model.init_from).parent))
 
 
 def test_a_round_that_keeps_nothing_says_so(warm, tmp_path):
-    with pytest.raises(ValueError, match="nothing that was created"):
+    with pytest.raises(ValueError, match="no generated samples to train on"):
         list(improve(plan(warm, rounds=1, filters=("drift.normals<0.001",)), tmp_path / "run"))

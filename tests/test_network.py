@@ -467,7 +467,7 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
 
 
 def test_who_draws_has_to_be_said(warm, root):
-    with pytest.raises(ValueError, match="draws no pictures; say which model does"):
+    with pytest.raises(ValueError, match="generates no images; pass the model that does"):
         plan(warm, root, image_model="")
     with pytest.raises(ValueError, match="another network labels"):
         plan(warm, root, generation=GenerationConfig(label_mode="denoise"))

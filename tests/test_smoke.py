@@ -24,7 +24,7 @@ from twofold.train.loop import train
 from twofold.train.recipe import Recipe, Source
 from twofold.train.recipe_loader import recipes
 from twofold.train.run import run_recipe
-from twofold.train.smoke import require, smoke_config, taught_by_teacher
+from twofold.train.smoke import check_data, smoke_config
 from twofold.train.smoke_stages import second_stage_smoke_config, stages
 
 ROOT = Path(__file__).parents[1]
@@ -88,11 +88,11 @@ def small(place: Path, name: str) -> Recipe:
     """A recipe in the laboratory, once more in miniature: one step of two balls; of a second stage, its warm-up."""
     whole = RECIPES[name]()
     folder = str(place / "balls")
-    if taught_by_teacher(whole):
+    if whole.data.has_teacher_labels:
         recipe, _ = stages(whole, second_stage_smoke_config(whole, data=folder, test=folder), place)
     else:
         recipe = smoke_config(whole, data=folder, test=folder)
-    require(recipe)
+    check_data(recipe)
     return recipe.replace(
         model={"init_from": str(place / "model")},
         data={"size": (SIDE, SIDE)},
@@ -229,16 +229,16 @@ def test_what_the_laboratory_lacks_is_said(place, tmp_path):
     with pytest.raises(
         ValueError, match=r"twofold render --count 1200 --seed 1 --spp 4 --out .*rooms \(fewer"
     ):
-        require(recipe)
+        check_data(recipe)
     with pytest.raises(ValueError, match="has only depth, keypoints, mask, normals, semantic"):
-        require(
+        check_data(
             recipe.replace(
                 model={"prompts": {}},
                 data={"sources": (Source(path=str(place / "balls")),), "task_weights": {"albedo": 1.0}},
                 validation={"data": None},
             )
         )
-    with pytest.raises(ValueError, match="nothing to try"):
+    with pytest.raises(ValueError, match="no smoke test of it"):
         smoke_config(recipe.replace(model={"prompts": {}}, data={"task_weights": {"image": 1.0}}, loss={}))
 
 
@@ -248,7 +248,7 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
     file = ROOT / "recipes" / "table2.py"
     assert run(["train", f"{file}:image_mse", "--smoke-test"]) == 2
     said = capsys.readouterr().err
-    assert "rendered scenes in data/rooms, which is not there; run: twofold render --count 1200" in said
+    assert "rendered scenes in data/rooms, which does not exist; run: twofold render --count 1200" in said
     balls = str(place / "balls")
     changes = {
         "model.init_from": str(place / "model"),
@@ -265,7 +265,9 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
         == 0
     )
     assert "val depth/abs_rel" in capsys.readouterr().out
-    assert Recipe.read(tmp_path / "runs/lab-genpercept-image-mse/recipe.json").loss == {"depth": {"mse": 1.0}}
+    assert Recipe.read(tmp_path / "runs/smoke-genpercept-image-mse/recipe.json").loss == {
+        "depth": {"mse": 1.0}
+    }
     assert run(["train", f"{file}:for_task", "--smoke-test"]) == 2
     assert "of: baseline, unet_from_scratch, decoder_from_scratch" in capsys.readouterr().err
 

@@ -13,7 +13,7 @@ from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.cli.main import run
 from twofold.data.folder import Folder
 from twofold.train.recipe import Recipe
-from twofold.train.smoke import smoke_config, taught_by_teacher
+from twofold.train.smoke import smoke_config
 from twofold.train.smoke_stages import run_stages, second_stage_smoke_config, stages
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -49,7 +49,7 @@ def small(place: Path, whole: Recipe, **changes) -> Recipe:
 @pytest.mark.parametrize("file, name", [(f, n) for f, names in SECOND.items() for n in names])
 def test_a_second_stage_is_a_warm_up_and_an_improvement_of_it(file, name):
     whole = recipe(file, name)
-    assert taught_by_teacher(whole)
+    assert whole.data.has_teacher_labels
     with pytest.raises(ValueError, match="the teacher would be random"):
         smoke_config(whole)
     made = second_stage_smoke_config(whole)
@@ -123,5 +123,5 @@ def test_the_command_runs_both_stages(place, tmp_path, monkeypatch, capsys):
     ]
     assert run([*command, *words]) == 0
     said = capsys.readouterr().out
-    assert said.index("warm-up: labelled") < said.index("improve: generate") < said.index("done: runs/lab-")
-    assert len(Folder(tmp_path / "runs/lab-diff2in1-second-stage/round-1/created-0")) == 2
+    assert said.index("warm-up: labelled") < said.index("improve: generate") < said.index("done: runs/smoke-")
+    assert len(Folder(tmp_path / "runs/smoke-diff2in1-second-stage/round-1/created-0")) == 2

@@ -23,7 +23,7 @@ from twofold.train import (
 )
 from twofold.train.loop import train
 from twofold.train.optimizer import learning_rate
-from twofold.train.run import run_recipe, starting_point
+from twofold.train.run import open_initial_model, run_recipe
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +136,12 @@ def test_training_learns(recipe, tmp_path):
 
 
 def test_reset_parts_are_random_again_and_the_others_are_kept(recipe, start):
-    kept, _, _ = starting_point(recipe)
-    renewed, _, _ = starting_point(recipe.replace(model={"reset": ("text",)}))
+    kept, _, _ = open_initial_model(recipe)
+    renewed, _, _ = open_initial_model(recipe.replace(model={"reset": ("text",)}))
     assert torch.equal(kept.unet.conv_in.weight, renewed.unet.conv_in.weight)
     words = renewed.tokenizer.convert_ids_to_tokens(renewed.tokenizer("a ball before a wall").input_ids)
     assert words[1:-1] == ["a</w>", "ball</w>", "before</w>", "a</w>", "wall</w>"]
-    other, _, _ = starting_point(recipe.replace(model={"reset": ("unet",)}, loop={"seed": 3}))
+    other, _, _ = open_initial_model(recipe.replace(model={"reset": ("unet",)}, loop={"seed": 3}))
     assert not torch.equal(kept.unet.conv_in.weight, other.unet.conv_in.weight)
     assert torch.equal(kept.embed(["depth map"]), other.embed(["depth map"]))
 

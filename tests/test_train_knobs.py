@@ -38,7 +38,7 @@ from twofold.train.encoder import encode_target, resize_and_crop
 from twofold.train.loop import build_trainer, train
 from twofold.train.online_dataset import Held, cropped
 from twofold.train.optimizer import learning_rate, make_optimizer, set_rate
-from twofold.train.run import run_recipe, starting_point
+from twofold.train.run import open_initial_model, run_recipe
 from twofold.train.sampler import generator
 from twofold.train.trainable import add_lora, make_tasks
 
@@ -232,8 +232,8 @@ def test_decay_of_weights_is_the_optimizer_s(recipe, tmp_path):
 
 
 def test_a_decoder_is_random_again_where_that_is_asked(recipe):
-    kept, _, _ = starting_point(recipe)
-    renewed, _, _ = starting_point(recipe.replace(model={"reset": ("decoder",)}))
+    kept, _, _ = open_initial_model(recipe)
+    renewed, _, _ = open_initial_model(recipe.replace(model={"reset": ("decoder",)}))
     assert apart(kept.vae.encoder, renewed.vae.encoder) == 0
     assert apart(kept.vae.decoder, renewed.vae.decoder) > 0
     assert apart(kept.unet, renewed.unet) == 0
@@ -608,7 +608,7 @@ def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):
         model={"init_from": str(tmp_path / "left")}, data={"task_weights": {"normals": 1.0}}, loss={}
     )
     with pytest.warns(UserWarning, match="predicts normals in the frame LUB and is trained in RUB"):
-        starting_point(asked)
+        open_initial_model(asked)
 
 
 def test_two_tasks_of_one_name_are_refused(recipe):

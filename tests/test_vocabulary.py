@@ -73,6 +73,8 @@ NAMES = {
     "by_forward_pass": "group_by_forward_pass",
     "look_at_pictures": "losses_need_image",
     "shares_looks": "shares_features",
+    "starting_point": "open_initial_model",
+    "taught_by_teacher": "DataConfig.has_teacher_labels",
     "weights_of": "loss_weights",
     # backbones, heads, tasks, targets, checkpoints
     "How": "LoadOptions",

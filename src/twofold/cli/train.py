@@ -86,12 +86,12 @@ def train(
     from twofold.environment import require_sound_torchvision
 
     if smoke_test:
-        from twofold.train.smoke import require, taught_by_teacher
+        from twofold.train.smoke import check_data
 
-        require(parsed)
+        check_data(parsed)
         whole, _ = _read_recipe(recipe)
-        if taught_by_teacher(whole):
-            from twofold.cli.lab import train_stages
+        if whole.data.has_teacher_labels:
+            from twofold.cli.train_stages import train_stages
 
             refuse_unused("with --smoke-test of a second stage, which has several runs", "tracker")
             require_sound_torchvision()
@@ -159,7 +159,7 @@ def find_recipe(name: str, settings: Sequence[str] = (), smoke_test: bool = Fals
     allowed = _code_in(settings)
     if smoke_test:
         if path.suffix != ".py":
-            check_code(found, path, allowed)  # making it smaller looks the tasks up
+            check_code(found, path, allowed)  # before the tasks are imported
         found = _smaller(found)
     changed = found.override(list(settings))
     if path.suffix != ".py":
@@ -215,10 +215,10 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
 
 def _smaller(recipe: Recipe) -> Recipe:
     """The recipe made smaller."""
-    from twofold.train.smoke import smoke_config, taught_by_teacher
+    from twofold.train.smoke import smoke_config
     from twofold.train.smoke_stages import second_stage_smoke_config
 
-    return second_stage_smoke_config(recipe) if taught_by_teacher(recipe) else smoke_config(recipe)
+    return second_stage_smoke_config(recipe) if recipe.data.has_teacher_labels else smoke_config(recipe)
 
 
 def record_text(record: dict[str, Any], steps: int) -> str:

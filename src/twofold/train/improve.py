@@ -1,7 +1,7 @@
-"""Self-improving: a model makes labelled samples from the few it has, and learns from both (Zheng et al. 2025).
+"""Self-improving: a model generates labelled samples from few real ones and is trained on both (Zheng et al. 2025).
 
-In each round the model as it is creates samples; then its student learns from real labels, and from what the teacher,
-an average of students, says of created pictures at that moment. The teacher of one round creates for the next.
+In each round the current model generates samples; then a student is trained on real labels, and on pseudo-labels of the
+generated images from the EMA teacher. The teacher of a round generates the samples of the next one.
 """
 
 from __future__ import annotations
@@ -38,29 +38,30 @@ from .source import Source
 from .track import read_records
 from .trainable import check_heads, make_tasks
 
-# Of Diff-2-in-1's teacher: for one task; 0.999 for PASCAL-Context's several.
-DECAY, EVERY = 0.998, 40
-PLAN = "improvement.json"
+# Diff-2-in-1's EMA teacher for one task; its decay is 0.999 for PASCAL-Context's several tasks.
+EMA_DECAY, EMA_UPDATE_EVERY = 0.998, 40
+PLAN_FILE = "improvement.json"
 
 
 class Improvement(BaseModel):
-    """Everything self-improving depends on.
+    """The settings of self-improving.
 
     Attributes:
-        recipe: of the training of a round: it starts from the warmed-up model, its sources have real labels, and its
+        recipe: of a round's training. It starts from a model after warm-up, its sources have real labels, and its
             averaged weights are the teacher.
         generation: how samples are generated; each round has another seed.
-        per_image: created samples of each real one.
-        share: examples from created samples, relative to all the real ones.
-        labels: who labels created pictures in training: the ``teacher`` as it is at that step, or what was ``stored``
-            when they were created.
-        filters: thresholds on the scores of created samples, such as ``drift.normals<20`` (`generate.ScoreThreshold`).
-        rounds: how often the pictures are made anew.
-        fresh_student: whether the recipe's ``reset`` is meant: each round trains a new student on labels that the last
-            one stored. Otherwise a recipe with ``reset`` is refused, which would throw the warm-up away.
+        per_image: number of generated samples per real one.
+        share: examples from generated samples, relative to those from real ones.
+        labels: ``teacher`` trains on pseudo-labels of the EMA teacher at that step, ``stored`` on the labels that were
+            predicted when the images were generated.
+        filters: thresholds on the scores of generated samples, such as ``drift.normals<20``
+            (`generate.ScoreThreshold`).
+        rounds: number of times that images are generated.
+        fresh_student: apply the recipe's ``reset``: each round trains a new student on stored labels. Otherwise a
+            recipe with ``reset`` is refused, because it would discard the warm-up.
         captioner, template: captions of sources without one, see `generate.get_caption`.
-        image_model: the model that generates images, as `open_model` knows it; the recipe's own when empty, which a
-            network of one's own cannot be.
+        image_model: the model that generates images, a name or folder for `open_model`; empty is the recipe's own
+            model, which cannot be a user-defined network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -77,24 +78,25 @@ class Improvement(BaseModel):
     image_model: str = ""
 
     @model_validator(mode="after")
-    def _possible(self) -> Improvement:
+    def _consistent(self) -> Improvement:
         for threshold in self.filters:
             ScoreThreshold.parse(threshold)
         if not self.recipe.tasks or self.recipe.model.init_from == "new":
             raise ValueError(
-                "self-improving starts from a model that knows the recipe's tasks, not from 'new'"
+                "self-improving starts from a model that was trained for the recipe's tasks, not from 'new'"
             )
         if self.recipe.model.kind == "network" and not self.image_model:
             raise ValueError(
-                "a network of one's own draws no pictures; say which model does, such as image_model='embedded' "
+                "a user-defined network generates no images; pass the model that does, such as image_model='embedded' "
                 "(--generator embedded)"
             )
         if self.image_model and self.generation.label_mode == "denoise":
             raise ValueError(
-                "label_mode 'denoise' reads the features of what draws, and here another network labels; use 'reencode'"
+                "label_mode 'denoise' reads features of the image generator, but here another network labels the "
+                "images; use 'reencode'"
             )
         if self.labels == "teacher" and not self.recipe.ema.decay:
-            raise ValueError("the teacher is the average of students: ema.decay must be above 0")
+            raise ValueError("the teacher has the averaged weights: ema.decay must be above 0")
         self._check_reset()
         return self
 
@@ -108,8 +110,8 @@ class Improvement(BaseModel):
             )
         if self.fresh_student and not reset:
             raise ValueError(
-                "fresh_student is about a recipe that resets parts, and this one resets none; leave it out, or say "
-                "which parts begin anew (--set 'model.reset=[\"heads\"]')"
+                "fresh_student needs a recipe that resets parts, and this one resets none; leave it out, or set the "
+                "parts to reset (--set 'model.reset=[\"heads\"]')"
             )
         if self.fresh_student and self.labels == "teacher":
             raise ValueError(
@@ -118,46 +120,50 @@ class Improvement(BaseModel):
 
     @classmethod
     def of(cls, recipe: Recipe, **settings: Any) -> Improvement:
-        """A recipe's improvement, with the published EMA teacher where the recipe configures none.
+        """An improvement of a recipe, with the published EMA teacher if the recipe configures none.
 
-        A warm-up has no teacher, so its recipe may keep no average at all (``ema=0``, as Diff-2-in-1's does). Labels
-        of a teacher need one: then an ``ema`` of 0, or the default one without ``ema_every``, becomes the published
-        decay and period.
+        A warm-up has no teacher, so its recipe may have no averaged weights (``ema.decay`` of 0, as in Diff-2-in-1).
+        With ``labels="teacher"``, a decay of 0, or the default decay without ``ema.update_every``, is replaced by the
+        published decay and period.
+
+        Args:
+            recipe: of a round's training.
+            settings: other attributes.
 
         Raises:
-            ValueError: it cannot improve; one line.
+            ValueError: the settings do not fit the recipe; one line.
         """
         teacher = settings.get("labels", cls.model_fields["labels"].default) == "teacher"
         if teacher and not recipe.ema.decay:
-            recipe = recipe.replace(ema={"decay": DECAY})
+            recipe = recipe.replace(ema={"decay": EMA_DECAY})
         if not recipe.ema.update_every and recipe.ema.decay:
             default = recipe.ema.decay == EmaConfig().decay
-            decay = DECAY if default else recipe.ema.decay
-            recipe = recipe.replace(ema={"decay": decay, "update_every": EVERY})
+            decay = EMA_DECAY if default else recipe.ema.decay
+            recipe = recipe.replace(ema={"decay": decay, "update_every": EMA_UPDATE_EVERY})
         try:
             plan = cls(recipe=recipe, **settings)
         except ValidationError as error:
             raise ValueError(wrong(error)) from None
-        # Not in the validation, which also reads a plan that is there: a task of one's own is code.
+        # Not in the validator, which also runs when a plan is read from a file: user-defined tasks are code.
         tasks = [get_task(t).name for t in recipe.tasks]
         for threshold in plan.filters:
             named = ScoreThreshold.parse(threshold).task
             if named and named not in tasks:
-                raise ValueError(f"{threshold!r} is about {named}; this recipe teaches {', '.join(tasks)}")
+                raise ValueError(f"{threshold!r} is about {named}; this recipe trains {', '.join(tasks)}")
         return plan
 
 
 def improve(
     plan: Improvement, run: Path, distributed: DistributedContext | None = None
 ) -> Generator[dict[str, Any]]:
-    """Go through the rounds, and yield what happens: rows of creation and records of training, each with its round.
+    """Run all rounds; yields the rows of generated samples and the records of training, each with its ``round``.
 
-    ``run/round-N`` holds what a round created and trained, ``run/checkpoint`` the last teacher and ``run/student`` its
-    student. Where the recipe says which score is ``best``, the first round that does not better it is the last, and the
-    teacher before it is kept. Killed at any moment, the same call goes on and ends in the same files.
+    ``run/round-N`` has the samples and the training run of a round, ``run/checkpoint`` the last teacher and
+    ``run/student`` its student. With a ``best_metric``, the first round that does not improve it is the last, and the
+    teacher before it is saved. The same call resumes a killed run and ends with the same files.
 
     Raises:
-        ValueError: ``run`` belongs to another plan; what `create` and `run_recipe` raise.
+        ValueError: ``run`` belongs to another plan; and what `create_samples` and `run_recipe` raise.
     """
     distributed = distributed or DistributedContext()
     with lock_run_dir(run, distributed):
@@ -166,26 +172,25 @@ def improve(
 
 def _rounds(plan: Improvement, run: Path, distributed: DistributedContext) -> Generator[dict[str, Any]]:
     if distributed.first:
-        if not (run / PLAN).exists():  # or a mistake would claim the folder
+        if not (
+            run / PLAN_FILE
+        ).exists():  # before the plan is written, so that a refused plan leaves no folder
             _check(plan, run, str(distributed.device))
-        _claim(run, plan)
+        _write_plan(run, plan)
     start, last = plan.recipe.model.init_from, plan.recipe
     for number in range(1, plan.rounds + 1):
-        place = run / f"round-{number}"
+        folder = run / f"round-{number}"
+        training = folder / "training"
         if distributed.first:
             device = str(distributed.device)
-            yield from ({"round": number, **row} for row in _created(plan, start, number, place, device))
+            yield from ({"round": number, **row} for row in _generate(plan, start, number, folder, device))
         distributed.barrier()
-        recipe = _training(plan, start, number, place)
-        yield from (
-            {"round": number, **record} for record in run_recipe(recipe, place / "training", distributed)
-        )
-        none_better = (
-            bool(recipe.validation.best_metric) and read_best(place / "training" / "best.pt")[0] == 0
-        )
-        if number == 1 or not none_better:
-            start, last = str(place / "training" / "checkpoint"), recipe
-        if none_better:
+        recipe = _round_recipe(plan, start, number, folder)
+        yield from ({"round": number, **record} for record in run_recipe(recipe, training, distributed))
+        no_better = bool(recipe.validation.best_metric) and read_best(training / "best.pt")[0] == 0
+        if number == 1 or not no_better:
+            start, last = str(training / "checkpoint"), recipe
+        if no_better:
             break
     save_student(last, Path(start).parent, run / "student", distributed)
     if distributed.first and not (run / "checkpoint").exists():
@@ -195,62 +200,62 @@ def _rounds(plan: Improvement, run: Path, distributed: DistributedContext) -> Ge
 
 
 def _check(plan: Improvement, run: Path, device: str) -> None:
-    """What can be known to be wrong before anything is written.
+    """Check a plan before anything is written.
 
     Raises:
-        ValueError: ``run`` is that of something else, the start does not know the tasks or has other heads than the
-            recipe trains, or ``best`` is no score.
+        ValueError: ``run`` holds another kind of run, the initial model was not trained for the tasks or has other
+            heads than the recipe trains, or ``best_metric`` is not a score.
     """
     if (run / "recipe.json").exists() or (run / "checkpoint").exists():
         raise ValueError(f"{run} holds a training run; choose another --out")
     if plan.recipe.validation.best_metric:
         lower_is_better(plan.recipe)
-    model = _able(plan.recipe.model.init_from, plan.recipe, device)
+    model = _open_labeller(plan.recipe.model.init_from, plan.recipe, device)
     if isinstance(model, Model) and not plan.fresh_student:
         check_heads(plan.recipe, model.backbone, model.heads)
 
 
 def gains(run: Path, score: str) -> list[tuple[float, float, int]]:
-    """By round of a finished run whose recipe calls ``score`` the best: before, at its best, and the step of that."""
+    """By round of a finished run: its best metric ``score`` before training and at the best step, and that step."""
     rounds = []
-    for place in sorted(run.glob("round-*"), key=lambda p: int(p.name.removeprefix("round-"))):
-        validated = [r for _, r in read_records(place / "training" / "metrics.jsonl") if "best" in r]
+    for folder in sorted(run.glob("round-*"), key=lambda p: int(p.name.removeprefix("round-"))):
+        validated = [r for _, r in read_records(folder / "training" / "metrics.jsonl") if "best" in r]
         best = validated[-1]["best"]
         rounds.append((validated[0]["validation"][score], best["score"], best["step"]))
     return rounds
 
 
-def _created(
-    plan: Improvement, start: str, number: int, place: Path, device: str
+def _generate(
+    plan: Improvement, start: str, number: int, folder: Path, device: str
 ) -> Iterator[dict[str, Any]]:
-    """Create what is not there yet from every source with labels; the model is opened only where there is work."""
+    """Generate the missing samples of a round from every labelled source; opens the model only if needed."""
     settings = replace(plan.generation, seed=plan.generation.seed + number - 1)
-    for index, folder in enumerate(_real(plan.recipe)):
-        out = place / f"created-{index}"
+    for index, source in enumerate(_labelled_folders(plan.recipe)):
+        out = folder / f"created-{index}"
         if (out / "done").exists():
             continue
         generator = SyntheticDataGenerator.from_model(
-            _able(start, plan.recipe, device),
+            _open_labeller(start, plan.recipe, device),
             [get_task(t).name for t in plan.recipe.tasks],
             settings,
             plan.template,
             plan.captioner,
-            class_names(folder.header),
+            class_names(source.header),
             image_model=open_model(plan.image_model, device) if plan.image_model else None,
         )
         thresholds = tuple(ScoreThreshold.parse(text) for text in plan.filters)
         yield from create_samples(
-            generator, folder, out, CreationOptions((settings.strength,), plan.per_image, thresholds)
+            generator, source, out, CreationOptions((settings.strength,), plan.per_image, thresholds)
         )
         with atomic_write(out / "done") as file:
             file.write_text("")
 
 
-def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
-    """The model that a round starts from.
+def _open_labeller(start: str, recipe: Recipe, device: str) -> Model | Network:
+    """The model that a round starts from, which labels the generated images.
 
     Raises:
-        ValueError: it has not learned the recipe's tasks yet.
+        ValueError: it was not trained for the recipe's tasks.
     """
     if isinstance(recipe.model, NetworkConfig):
         model = open_network(start, instantiate_network(recipe.model.factory, recipe.model.options), device)
@@ -259,49 +264,60 @@ def _able(start: str, recipe: Recipe, device: str) -> Model | Network:
     missing = [t for t in recipe.tasks if get_task(t).name not in model.tasks]
     if missing:
         raise ValueError(
-            f"{start} does not know {missing[0]} yet (it knows {', '.join(model.tasks) or 'no task'}); train it first, "
-            "and start from that: --set model.init_from=runs/NAME/checkpoint"
+            f"{start} was not trained for {missing[0]} (its tasks: {', '.join(model.tasks) or 'none'}); train it "
+            "first, and start from that: --set model.init_from=runs/NAME/checkpoint"
         )
     return model
 
 
-def _real(recipe: Recipe) -> Iterator[Folder]:
-    """Of each source, the samples whose labels the recipe may use; of those that have none, nothing is drawn."""
+def _labelled_folders(recipe: Recipe) -> Iterator[Folder]:
+    """For each source with ``labels="stored"``, a folder of the samples that have a usable label of a task."""
     tasks = make_tasks(recipe)
     folders = [Folder(source.path, override=source.override) for source in recipe.data.sources]
     usable = [
         source.indices(len(folder)) if source.share and source.labels == "stored" else []
         for source, folder in zip(recipe.data.sources, folders, strict=True)
     ]
-    able = pools(recipe, tasks, folders, usable)
+    by_task = pools(recipe, tasks, folders, usable)
     for number, folder in enumerate(folders):
-        labelled = sorted({i for name in tasks for i in able[name][number]})
+        labelled = sorted({i for name in tasks for i in by_task[name][number]})
         if labelled:
             yield folder.select([folder.ids[i] for i in labelled])
 
 
-def _training(plan: Improvement, start: str, number: int, place: Path) -> Recipe:
-    """The recipe of a round: the plan's, from where the last round ended, with what was created."""
+def _round_recipe(plan: Improvement, start: str, number: int, folder: Path) -> Recipe:
+    """The recipe of a round: the plan's, from the last round's checkpoint, with the generated samples as sources.
+
+    Raises:
+        ValueError: there are no generated samples.
+    """
     real = plan.recipe.data.sources
-    folders = sorted(place.glob("created-*"), key=lambda p: int(p.name.removeprefix("created-")))
-    there = [f for f in folders if (f / "metadata.jsonl").exists() and (f / "metadata.jsonl").stat().st_size]
-    if not there:
+    folders = sorted(folder.glob("created-*"), key=lambda p: int(p.name.removeprefix("created-")))
+    generated = [
+        f for f in folders if (f / "metadata.jsonl").exists() and (f / "metadata.jsonl").stat().st_size
+    ]
+    if not generated:
         raise ValueError(
-            f"nothing that was created in {place} can be learned from: no source has labels, or none of its pictures "
-            f"meets {', '.join(plan.filters) or 'what is asked'} (created-*/rejected.jsonl has the scores)"
+            f"{folder} has no generated samples to train on: no source has labels, or none of the images meets "
+            f"{', '.join(plan.filters) or 'the filters'} (created-*/rejected.jsonl has the scores)"
         )
-    share = plan.share * sum(s.share for s in real) / len(there)
-    created = [Source(path=str(f), share=share, labels=plan.labels) for f in there]
+    share = plan.share * sum(s.share for s in real) / len(generated)
+    sources = [Source(path=str(f), share=share, labels=plan.labels) for f in generated]
     return plan.recipe.replace(
         name=f"{plan.recipe.name}-round-{number}",
         model={"init_from": start},
-        data={"sources": (*real, *created)},
+        data={"sources": (*real, *sources)},
     )
 
 
-def _claim(run: Path, plan: Improvement) -> None:
+def _write_plan(run: Path, plan: Improvement) -> None:
+    """Write the plan into its run folder, or check that it is the one already there.
+
+    Raises:
+        ValueError: the folder has another plan, or a damaged one.
+    """
     run.mkdir(parents=True, exist_ok=True)
-    path = run / PLAN
+    path = run / PLAN_FILE
     if not path.exists():
         with atomic_write(path) as file:
             file.write_text(plan.model_dump_json(indent=2) + "\n")

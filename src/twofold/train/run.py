@@ -1,4 +1,4 @@
-"""One run from recipe to checkpoint folder."""
+"""A training run, from recipe to checkpoint folder."""
 
 from __future__ import annotations
 
@@ -35,10 +35,14 @@ from .track import RunLogger
 from .trainable import uses_image_features
 
 
-def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, Head]]:
-    """The model a recipe starts from, or a fresh miniature; parts it resets are random again.
+def open_initial_model(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict[str, Head]]:
+    """The initial model of a recipe, its settings and heads; parts in ``model.reset`` are reinitialized.
 
-    The words of a fresh tokenizer are those of the sources' captions and of the tasks' prompts.
+    ``init_from="new"`` is a small model with random weights. The vocabulary of a new tokenizer is that of the sources'
+    captions and the tasks' prompts.
+
+    Raises:
+        ValueError: the recipe does not fit the initial model.
     """
     from ..backbones import new
 
@@ -61,10 +65,10 @@ def starting_point(recipe: Recipe) -> tuple[StableDiffusion, ModelSettings, dict
 
 
 def _add_image_encoder(backbone: StableDiffusion, recipe: Recipe) -> None:
-    """Put the pretrained image encoder that a recipe names beside the latent.
+    """Add the pretrained image encoder that a recipe names.
 
     Raises:
-        ValueError: the start has another one.
+        ValueError: the initial model has another one.
     """
     adapter = backbone.image_adapter
     name = recipe.model.image_encoder.name if isinstance(recipe.model, DenoiserConfig) else ""
@@ -79,29 +83,29 @@ def _add_image_encoder(backbone: StableDiffusion, recipe: Recipe) -> None:
     backbone.image_adapter = ImageAdapter.for_unet(encoder, backbone.unet, backbone.stride)
 
 
-def _begun(recipe: Recipe) -> tuple[nn.Module, ModelSettings | NetworkSettings, dict[str, Head]]:
-    """What a recipe's stage begins with."""
+def _initial_weights(recipe: Recipe) -> tuple[nn.Module, ModelSettings | NetworkSettings, dict[str, Head]]:
+    """The initial model or user-defined network of a recipe, its settings and heads."""
     if isinstance(recipe.model, NetworkConfig):
         return (*_network(recipe.model, recipe.loop.seed), {})
-    return starting_point(recipe)
+    return open_initial_model(recipe)
 
 
 def _network(model: NetworkConfig, seed: int) -> tuple[nn.Module, NetworkSettings]:
-    """The network of one's own that a recipe names, with the weights that it is to start from."""
+    """The user-defined network of a recipe with its initial weights, and its settings."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = instantiate_network(model.factory, model.options)
     if model.init_from == "new":
         return network, NetworkSettings(network=model.factory)
-    wanted = [p.requires_grad for p in network.parameters()]
+    trainable = [p.requires_grad for p in network.parameters()]
     opened = open_network(model.init_from, network)
-    for parameter, learns in zip(network.parameters(), wanted, strict=True):
-        parameter.requires_grad_(learns)
+    for parameter, requires_grad in zip(network.parameters(), trainable, strict=True):
+        parameter.requires_grad_(requires_grad)
     return network, opened.settings
 
 
 def _warn_of_frames(recipe: Recipe, settings: ModelSettings) -> None:
-    """Warn where the initial model predicts vectors in another frame than the recipe's."""
+    """Warn if the initial model predicts vectors in another frame than the recipe's."""
     for task in map(get_task, recipe.tasks):
         known = settings.tasks.get(task.name)
         if known and task.frame and known.frame not in (None, task.frame) and "unet" not in recipe.reset:
@@ -109,38 +113,42 @@ def _warn_of_frames(recipe: Recipe, settings: ModelSettings) -> None:
                 f"{recipe.model.init_from} predicts {task.name} in the frame {known.frame}",
                 f"is trained in {task.frame}",
             )
-            warnings.warn(f"{before} and {now}: training has to reverse axes first", stacklevel=2)
+            warnings.warn(f"{before} and {now}: training starts with reversed axes", stacklevel=2)
 
 
 def _check_protocol(recipe: Recipe, backbone: StableDiffusion) -> None:
-    """Refuse what would be left out in silence.
+    """Check that the network can use the protocol's class labels.
 
     Raises:
-        ValueError: class numbers for a network that cannot hear them.
+        ValueError: it has no class embedding.
     """
     if (
         recipe.denoiser.protocol.class_labels is not None
         and backbone.unet.config.get("class_embed_type") is None
     ):
         raise ValueError(
-            "the protocol tells class_labels, and this network has no class embedding to hear them; leave them out"
+            "the protocol has class_labels, and this network has no class embedding; remove class_labels"
         )
 
 
 def _texts(recipe: Recipe) -> list[str]:
+    """Captions of the sources and prompts of the tasks, for the vocabulary of a new tokenizer."""
     rows = [row for source in recipe.data.sources for row in Folder(source.path).rows]
     captions = [str(row.get("text") or row.get("caption") or "") for row in rows]
-    asked = [get_task(t).prompt for t in (*TASKS, *recipe.tasks)]
-    asked += recipe.model.prompts.values() if isinstance(recipe.model, DenoiserConfig) else ()
-    return captions + asked * 10
+    prompts = [get_task(t).prompt for t in (*TASKS, *recipe.tasks)]
+    prompts += recipe.model.prompts.values() if isinstance(recipe.model, DenoiserConfig) else ()
+    return captions + prompts * 10
 
 
 def run_recipe(
     recipe: Recipe, run: Path, distributed: DistributedContext | None = None
 ) -> Generator[Record, None, None]:
-    """Train and save to ``run/checkpoint``; yields the loop's records, which are written down in ``run`` as well.
+    """Train and save to ``run/checkpoint``; yields the loop's records, which are also logged in ``run``.
 
-    A finished run yields nothing. Every process of a distributed gets the records; the first one writes.
+    A finished run yields nothing. Every process yields the records; only the first one writes files.
+
+    Raises:
+        ValueError: another command trains in ``run``, or it has files of something else; and what `train` raises.
     """
     saved = run / "recipe.json"
     if (
@@ -151,36 +159,36 @@ def run_recipe(
         return
     distributed = distributed or DistributedContext()
     with lock_run_dir(run, distributed):
-        backbone, settings, heads = _begun(recipe)
-        journal = RunLogger(run, recipe, distributed)
+        backbone, settings, heads = _initial_weights(recipe)
+        logger = RunLogger(run, recipe, distributed)
         try:
             with closing(train(backbone, recipe, run, heads, distributed)) as records:
                 for record in records:
-                    journal.write(record)
+                    logger.write(record)
                     yield record
         finally:
-            journal.end()
+            logger.end()
         if distributed.first:
             _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
         distributed.barrier()
 
 
-# What a run's folder holds from its first file on.
-_OWN = ("recipe.json", "improvement.json", "skipped.jsonl", "warm-up")
+# Files that mark a folder as that of a run.
+_RUN_FILES = ("recipe.json", "improvement.json", "skipped.jsonl", "warm-up")
 
 
 @contextmanager
 def lock_run_dir(run: Path, distributed: DistributedContext) -> Generator[None]:
-    """Holds the run's folder, so that no second command writes into it.
+    """Lock the run's folder, so that no second command writes to it.
 
     Raises:
-        ValueError: another does, or the folder holds files of no run.
+        ValueError: another command holds the lock, or the folder has files of something else.
     """
     if not distributed.first:
         yield
         return
     try:
-        check_own_folder(run, _OWN)
+        check_own_folder(run, _RUN_FILES)
     except FileExistsError as error:
         raise ValueError(f"{run}: {error.strerror}") from None
     run.mkdir(parents=True, exist_ok=True)
@@ -192,14 +200,17 @@ def lock_run_dir(run: Path, distributed: DistributedContext) -> Generator[None]:
 def save_student(
     recipe: Recipe, run: Path, folder: Path, distributed: DistributedContext | None = None
 ) -> None:
-    """The weights that the last step of a finished run left, before any averaging, as a checkpoint in ``folder``.
+    """Save the weights of the last step of a finished run, without averaging, as a checkpoint in ``folder``.
 
-    Of a run with a teacher, its student. Nothing is done where the folder is there already.
+    With an EMA teacher these are the student's weights. Does nothing if the folder exists.
+
+    Raises:
+        ValueError: the run is not finished.
     """
     if folder.exists():
         return
     distributed = distributed or DistributedContext()
-    backbone, settings, heads = _begun(recipe)
+    backbone, settings, heads = _initial_weights(recipe)
     for _ in train(backbone, recipe, run, heads, distributed, averaged=False):
         raise ValueError(f"{run} is not finished; train to its end first")
     if distributed.first:
@@ -217,17 +228,17 @@ def _save(
     trained_on = tuple(dict.fromkeys((*settings.trained_on, *_trained_on(recipe))))
     settings = settings.model_copy(update={"name": recipe.name, "trained_on": trained_on})
     if isinstance(settings, NetworkSettings):
-        save_network(backbone, _taught(settings, recipe), folder)
+        save_network(backbone, _network_settings(settings, recipe), folder)
         return
     assert isinstance(backbone, StableDiffusion)
-    if not _as_before(recipe):
-        # What the network was taught earlier was taught to other weights.
+    if not _keeps_other_tasks(recipe):
+        # Earlier tasks were trained with other weights of the network.
         settings = settings.model_copy(update={"tasks": {}})
     settings = settings.model_copy(update={"generates": _generates(settings, recipe)})
     settings = _with_tasks(settings, backbone, recipe)
-    kept = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
-    kept = {t: h for t, h in kept.items() if settings.tasks[t].head != "latent"}
-    save_model(backbone, settings, folder, heads=kept)
+    saved = {get_task(t).name: h.cpu() for t, h in heads.items() if get_task(t).name in settings.tasks}
+    saved = {t: h for t, h in saved.items() if settings.tasks[t].head != "latent"}
+    save_model(backbone, settings, folder, heads=saved)
 
 
 def _with_tasks(settings: ModelSettings, backbone: StableDiffusion, recipe: Recipe) -> ModelSettings:
@@ -249,8 +260,8 @@ def _with_tasks(settings: ModelSettings, backbone: StableDiffusion, recipe: Reci
     )
 
 
-def _taught(settings: NetworkSettings, recipe: Recipe) -> NetworkSettings:
-    """What a network's checkpoint says after the run; what it was taught before was taught to other weights."""
+def _network_settings(settings: NetworkSettings, recipe: Recipe) -> NetworkSettings:
+    """The settings of a user-defined network after the run, with the tasks of this run only."""
     assert isinstance(recipe.model, NetworkConfig)
     update = {
         "network": recipe.model.factory,
@@ -262,7 +273,7 @@ def _taught(settings: NetworkSettings, recipe: Recipe) -> NetworkSettings:
 
 
 def _generates(before: ModelSettings, recipe: Recipe) -> bool | None:
-    """Whether the weights generate images after the run; None where that is not known."""
+    """Whether the weights generate images after the run; None if unknown."""
     model = recipe.model
     if isinstance(model, DenoiserConfig):
         if recipe.data.task_weights.get(IMAGE):
@@ -272,14 +283,14 @@ def _generates(before: ModelSettings, recipe: Recipe) -> bool | None:
     return before.generates
 
 
-def _as_before(recipe: Recipe) -> bool:
-    """Whether tasks that the run did not teach are answered as they were: only new heads have learned."""
+def _keeps_other_tasks(recipe: Recipe) -> bool:
+    """Whether predictions of tasks that the run did not train are unchanged: it trained heads only."""
     model = recipe.model
     return isinstance(model, DenoiserConfig) and not model.reset and model.only_heads_train
 
 
 def _trained_on(recipe: Recipe) -> list[str]:
-    """The run's sources, as a model's card tells them: name, how many samples, licence."""
+    """The run's sources for the model card: name, number of samples, licence."""
     lines = []
     for source in recipe.data.sources:
         folder = Folder(source.path)

@@ -14,21 +14,21 @@ from typing import Any
 _LOG = logging.getLogger(__name__)
 # Ctrl-C; `kill`, batch systems and torchrun; a terminal that closes (not on Windows).
 _NUMBERS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-# A launcher passes on what its terminal has sent to this process already; only a later Ctrl-C is a second one.
+# Seconds. A launcher forwards a signal that this process already got from the terminal: only a later Ctrl-C counts as
+# the second one.
 _REPEATED = 2.0
 
 
 class Interrupted(BaseException):
-    """A signal arrived inside `DeferredSignals.raising`. Like KeyboardInterrupt, no handler of errors takes it."""
+    """A signal arrived inside `DeferredSignals.raising`. Like KeyboardInterrupt, it is not an `Exception`."""
 
 
 class DeferredSignals:
-    """Between `hold` and `release`, SIGINT, SIGTERM and SIGHUP only become ``pending``.
+    """Defers SIGINT, SIGTERM and SIGHUP between `hold` and `release`; ``pending`` is the number of a deferred one.
 
-    `deliver` then raises the pending signal with the handler that was there before: KeyboardInterrupt for Ctrl-C, the
-    end of the process for SIGTERM unless the program has a handler. A second Ctrl-C, two seconds or more after the
-    first, is not deferred. Signals that are ignored stay ignored. In threads other than the main one, which no signal
-    interrupts, nothing is held.
+    `deliver` raises the pending signal with the previous handler: KeyboardInterrupt for Ctrl-C, the end of the process
+    for SIGTERM unless the program has a handler. A second Ctrl-C, two seconds or more after the first, is not deferred.
+    Ignored signals stay ignored. Outside the main thread, which signals do not interrupt, nothing is deferred.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class DeferredSignals:
         self._before: dict[int, Any] = {}
 
     def hold(self) -> None:
-        """Defer signals from here on."""
+        """Start to defer signals."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in _NUMBERS:
@@ -47,12 +47,12 @@ class DeferredSignals:
                 self._before[number] = signal.signal(number, self._receive)
 
     def release(self) -> None:
-        """Put the previous handlers back; what is pending stays so."""
+        """Restore the previous handlers; a pending signal stays pending."""
         while self._before:
             signal.signal(*self._before.popitem())
 
     def deliver(self) -> None:
-        """Raise the pending signal, if there is one."""
+        """Restore the previous handlers and raise the pending signal, if there is one."""
         self.release()
         number, self.pending = self.pending, 0
         if number:
@@ -60,9 +60,9 @@ class DeferredSignals:
 
     @contextmanager
     def raising(self) -> Generator[None]:
-        """Inside, a held signal that is pending or arrives raises `Interrupted` at once.
+        """A context in which a deferred signal, pending or new, raises `Interrupted` at once.
 
-        For what takes long, is repeated after a resume and changes nothing that is saved: validation.
+        For long work that is repeated after a resume and does not change the saved state: validation.
         """
         if self.pending:
             raise Interrupted

@@ -1,4 +1,4 @@
-"""A data folder of a recipe, and which of its samples are used."""
+"""A data folder of a recipe, and the selection of its samples."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ Size = tuple[Pixels, Pixels]
 
 
 class Source(BaseModel):
-    """A data folder, its share of the examples drawn (relative to the others'), and how many of its samples to use.
+    """A data folder, its share of the examples, and the selection of its samples.
 
     Attributes:
         path: of the folder.
-        share: of the examples, relative to the other sources'; it is kept exactly, not on average.
-        limit: how many samples are used; 0 is all.
-        fraction: of the samples that are used, in place of ``limit`` (GenPercept, Table 12).
-        selection: which ones: ``even``, at equal distances over the whole folder, or ``random`` by ``selection_seed``
-            (Diff-2-in-1's data efficiency), see `data.selection`. ``twofold create`` with the same options takes the
-            same.
-        selection_seed: of a random selection; a smaller one of one seed is a part of a larger one.
-        size: height and width of this folder's examples, in place of the recipe's.
-        crop: window of its images, in place of its header's: ``[left, top, width, height]`` or ``kitti-benchmark``.
+        share: of the examples, relative to the other sources' shares; exact, not on average.
+        limit: number of samples that are used; 0 is all.
+        fraction: of the samples that are used, instead of ``limit`` (GenPercept, Table 12).
+        selection: ``even``, evenly spaced over the folder, or ``random`` by ``selection_seed`` (Diff-2-in-1's data
+            efficiency), see `data.selection`. ``twofold create`` with the same options selects the same samples.
+        selection_seed: of a random selection; with one seed, a smaller selection is a subset of a larger one.
+        size: height and width of this folder's examples, pixels, instead of the recipe's.
+        crop: crop of its images, instead of its header's: ``[left, top, width, height]`` or ``kitti-benchmark``.
         depth_range: metres; depth is valid strictly between (GenPercept: 1e-5 to 65 for Hypersim, to 80 for VKITTI2).
-        labels: labels of its examples: those ``stored`` with them, or those that the ``teacher``, the averaged weights
-            as they are at that step, answers. Stored labels then only say where there is something to be learned; a
-            sample without any is learned from all over.
+        labels: ``stored`` uses the labels of the folder, ``teacher`` pseudo-labels of the EMA teacher at that step.
+            With ``teacher``, the valid pixels of a stored label are those of the pseudo-label; without a stored label
+            all pixels are valid.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -54,9 +53,9 @@ class Source(BaseModel):
     @model_validator(mode="after")
     def _one_limit(self) -> Source:
         if self.limit and self.fraction != 1:
-            raise ValueError(f"{self.path}: give a limit or a fraction, not both")
+            raise ValueError(f"{self.path}: pass a limit or a fraction, not both")
         return self
 
     def indices(self, count: int) -> list[int]:
-        """Which of ``count`` samples to use."""
+        """Indices of the selected ones of ``count`` samples."""
         return select_indices(count, self.limit, self.fraction, self.selection, self.selection_seed)

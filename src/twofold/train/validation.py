@@ -1,4 +1,4 @@
-"""Which samples can be learned from: a broken one stops the run by its name, or is left out and listed."""
+"""Checks of samples before training: a broken sample stops the run with its name, or is skipped and listed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ T = TypeVar("T")
 
 
 def named(folder: Folder, i: int) -> str:
-    """A sample by folder and id."""
+    """The name of a sample in messages: folder and id."""
     return f"{folder.root.name}/{folder.ids[i]}"
 
 
 def load_sample(folder: Folder, i: int) -> Sample:
-    """A sample of a folder.
+    """Read sample ``i`` of a folder.
 
     Raises:
-        BadSample: it cannot be read.
+        BadSample: it cannot be read; one line with its name.
+        DiskFullError: as raised in reading.
     """
     try:
         return folder[i]
@@ -43,36 +44,36 @@ def load_sample(folder: Folder, i: int) -> Sample:
 
 @contextmanager
 def usable(folder: Folder, i: int) -> Generator[None]:
-    """Around what is made of a sample: an error names it, and says what can be done.
+    """A context for the processing of a sample: adds its name, and how to skip it, to a ValueError.
 
     Raises:
-        BadSample: nothing can be made of it.
+        BadSample: in place of a ValueError inside.
     """
     try:
         yield
     except DamagedFileError:
-        raise  # of the run; the sample is not at fault
+        raise  # a file of the run, not of the sample
     except ValueError as error:
         raise BadSample(
-            f"{_why(folder, i, error)}; mend or remove it, or leave such samples out with --skip-bad"
+            f"{_reason(folder, i, error)}; fix or remove it, or skip such samples with --skip-bad"
         ) from error
 
 
 class SampleValidator:
-    """Goes through a folder before training, so that nothing broken is met in the middle of it.
+    """Checks the samples of folders before training, so that a broken one does not stop the run later.
 
     Args:
-        skip: whether broken samples are left out; otherwise the first stops the run.
-        listing: file that those left out are listed in.
-        distributed: the processes that share the work; each takes its own samples.
-        workers: of this process.
+        skip: skip broken samples; otherwise the first one stops the run.
+        listing: file (JSON lines) that lists the skipped samples.
+        distributed: the processes, each of which checks a part of the samples.
+        workers: number of worker processes of this process.
     """
 
     def __init__(self, skip: bool, listing: Path, distributed: DistributedContext, workers: int = 0) -> None:
         self.skip, self.listing, self.distributed, self.workers = skip, listing, distributed, workers
         self.bad: list[dict[str, str]] = []
         if distributed.first:
-            listing.unlink(missing_ok=True)  # of a run that was interrupted; it may have been mended since
+            listing.unlink(missing_ok=True)  # of an interrupted run; the samples may have been fixed since
 
     def __call__(
         self,
@@ -82,37 +83,43 @@ class SampleValidator:
         always: bool,
         keep: Callable[[Iterable[tuple[int, T]]], None] | None = None,
     ) -> list[int]:
-        """The samples that can be used: ``load``, which workers call, raises ValueError of the others.
+        """Those of ``indices`` whose samples can be used.
 
-        Unless it is ``always`` done, or broken ones are skipped, nothing is loaded here, and a broken sample is met
-        when it is drawn. ``keep`` gets what was loaded, with its index.
+        Args:
+            folder: of the samples.
+            indices: of the samples to check.
+            load: called by workers with an index; raises ValueError for a broken sample.
+            always: check even if broken samples are not skipped. Otherwise nothing is checked without ``skip``, and a
+                broken sample raises when it is drawn.
+            keep: gets the results of ``load`` with their indices.
 
         Raises:
-            BadSample: the first that cannot be used, unless they are skipped; or none can be.
+            BadSample: a sample is broken and ``skip`` is false, or all samples are broken.
         """
         if not always and not self.skip:
             return list(indices)
         rank, size = self.distributed.rank, self.distributed.size
         found: dict[int, str] = {}
-        sound = self._sound(folder, indices[rank::size], load, found)
+        loaded = self._load(folder, indices[rank::size], load, found)
         if keep:
-            keep(sound)
-        deque(sound, maxlen=0)
+            keep(loaded)
+        deque(loaded, maxlen=0)
         broken = self.distributed.all_gather_dict(found)
         rows = [{"sample": named(folder, i), "why": broken[i]} for i in sorted(broken)]
-        self.bad += [row for row in rows if row not in self.bad]  # of two sources that are one folder, once
+        self.bad += [row for row in rows if row not in self.bad]  # two sources may have the same folder
         if broken and self.distributed.first:
             self._list()
         if broken and len(broken) == len(indices):
             raise BadSample(
-                f"no sample of {folder.root} can be used ({self.listing} says why), such as {broken[indices[0]]}"
+                f"no sample of {folder.root} can be used ({self.listing} lists the reasons), for example "
+                f"{broken[indices[0]]}"
             )
         return [i for i in indices if i not in broken]
 
-    def _sound(
+    def _load(
         self, folder: Folder, indices: Sequence[int], load: Callable[[int], T], found: dict[int, str]
     ) -> Iterator[tuple[int, T]]:
-        """Samples that can be used, as ``load`` gives them, with their indices; ``found`` gets why others cannot."""
+        """Yield the index and the result of ``load`` of each usable sample; puts the other reasons into ``found``."""
         progress = tqdm(
             indices,
             desc=f"preparing {escape(folder.root.name)}",
@@ -121,7 +128,7 @@ class SampleValidator:
         )
         for i, result in zip(progress, parallel_map(load, indices, self.workers), strict=True):
             if self.skip and isinstance(result, ValueError):
-                found[i] = _why(folder, i, result)
+                found[i] = _reason(folder, i, result)
                 continue
             with usable(folder, i):
                 loaded = value(result)
@@ -133,7 +140,7 @@ class SampleValidator:
             file.write_text("".join(json.dumps(row) + "\n" for row in self.bad))
 
 
-def _why(folder: Folder, i: int, error: ValueError) -> str:
-    """One line that names the sample."""
-    name, said = named(folder, i), " ".join(str(error).split())
-    return said if name in said else f"{name} cannot be used: {said}"
+def _reason(folder: Folder, i: int, error: ValueError) -> str:
+    """The error in one line, with the sample's name."""
+    name, message = named(folder, i), " ".join(str(error).split())
+    return message if name in message else f"{name} cannot be used: {message}"
