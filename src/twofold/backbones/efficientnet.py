@@ -64,9 +64,9 @@ class _Block(nn.Module):
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
         wide = channels * expansion
-        self.expand = SameConv2d(channels, wide, 1) if expansion != 1 else None
+        self.expand = nn.Conv2d(channels, wide, 1) if expansion != 1 else None
         self.depthwise = SameConv2d(wide, wide, kernel, stride, groups=wide)
-        self.project = SameConv2d(wide, out, 1)
+        self.project = nn.Conv2d(wide, out, 1)
         self.skip = stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -114,36 +115,34 @@ class FeatureCollector:
 def collect_features(unet: Any, feature_set: FeatureSet) -> Generator[FeatureCollector]:
     """Collect ``feature_set`` from the calls made inside; all hooks are removed on exit, also after an error."""
     collector, hooks = FeatureCollector(), []
-
-    def collect(index: int, module: nn.Module) -> None:
-        def hook(_module: nn.Module, _inputs: Any, out: Any) -> None:
-            collector.maps[index] = out if isinstance(out, Tensor) else out[0]
-
-        hooks.append(module.register_forward_hook(hook))
-
-    def collect_attention(level: int, module: Any) -> None:
-        def hook(_module: nn.Module, inputs: Any, named: Any) -> None:
-            probs = attention_probs(module, inputs[0], named["encoder_hidden_states"])
-            total = collector.attention.get(level)
-            collector.attention[level] = probs if total is None else total + probs
-
-        hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-
+    modules = []
+    if feature_set is True or feature_set == "pyramid":
+        modules = list(unet.up_blocks)
+    elif feature_set:
+        modules = [unet.get_submodule(layer.name) for level in feature_layers(unet) for layer in level]
     try:
-        if feature_set is True or feature_set == "pyramid":
-            for index, block in enumerate(unet.up_blocks):
-                collect(index, block)
-        elif feature_set:
-            for index, layer in enumerate(f for level in feature_layers(unet) for f in level):
-                collect(index, unet.get_submodule(layer.name))
+        for index, module in enumerate(modules):
+            hooks.append(module.register_forward_hook(partial(_store_map, collector.maps, index)))
         if feature_set == "attention":
             for level, names in cross_attentions(unet).items():
-                for name in names:
-                    collect_attention(level, unet.get_submodule(name))
+                add = partial(_add_attention, collector.attention, level)
+                layers = [unet.get_submodule(name) for name in names]
+                hooks += [layer.register_forward_pre_hook(add, with_kwargs=True) for layer in layers]
         yield collector
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _store_map(maps: dict[int, Tensor], index: int, _module: nn.Module, _inputs: Any, out: Any) -> None:
+    """A forward hook that stores a module's output."""
+    maps[index] = out if isinstance(out, Tensor) else out[0]
+
+
+def _add_attention(sums: dict[int, Tensor], level: int, module: nn.Module, inputs: Any, named: Any) -> None:
+    """A forward pre-hook that adds a layer's attention probabilities to those of its level."""
+    probs = attention_probs(module, inputs[0], named["encoder_hidden_states"])
+    sums[level] = probs if level not in sums else sums[level] + probs
 
 
 def attention_probs(attention: Any, hidden: Tensor, text: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -80,7 +81,7 @@ class ImageAdapter(nn.Module):
         """Add the adapted ``maps`` to the inputs of the down blocks in the calls made inside, then remove the hooks."""
         hooks = [
             unet.down_blocks[k].register_forward_pre_hook(
-                _adding(adapter, maps[self.first + k]), with_kwargs=True
+                partial(_add_features, adapter, maps[self.first + k]), with_kwargs=True
             )
             for k, adapter in enumerate(self.adapters)
         ]
@@ -91,16 +92,14 @@ class ImageAdapter(nn.Module):
                 hook.remove()
 
 
-def _adding(adapter: nn.Module, features: Tensor) -> Any:
+def _add_features(
+    adapter: nn.Module, features: Tensor, _module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> Any:
     """A forward pre-hook that adds adapted features to ``hidden_states``, however they are passed."""
-
-    def hook(_module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        extra = adapter(features)
-        if "hidden_states" in named:
-            return inputs, {**named, "hidden_states": named["hidden_states"] + extra}
-        return (inputs[0] + extra, *inputs[1:]), named
-
-    return hook
+    extra = adapter(features)
+    if "hidden_states" in named:
+        return inputs, {**named, "hidden_states": named["hidden_states"] + extra}
+    return (inputs[0] + extra, *inputs[1:]), named
 
 
 def pyramid_channels(decoder: Sequence[int], adapter: ImageAdapter | None) -> tuple[tuple[int, ...], ...]:

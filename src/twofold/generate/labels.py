@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..data.codecs import DEFAULT_CODECS
 from ..predict.base import BasePredictor, predict_tasks
 from ..predict.diffusion import DiffusionPredictor
+from ..predict.finite import check_outputs
 from ..predict.prediction import SPACES, Prediction
 from ..protocols import DenoiserOutput
 from ..sample import Sample
@@ -140,12 +141,12 @@ def predict_from_features(
     prompt of its own, as those of the embedded model were, they are out of distribution.
     """
     h, w = images.shape[-2:]
-    canvases, uncertainties = predictor.decode_output(output, (int(h), int(w)))
+    outputs, uncertainties = predictor.decode_output(output, (int(h), int(w)))
+    errors = [None] * len(outputs) if uncertainties is None else list(uncertainties)
+    check_outputs(predictor.task.name, [([x], error) for x, error in zip(outputs, errors, strict=True)])
     return [
-        predictor.postprocess(
-            [canvas], images[i], metadata, None if uncertainties is None else uncertainties[i]
-        )
-        for i, canvas in enumerate(canvases)
+        predictor.postprocess([x], image, metadata, error)
+        for x, image, error in zip(outputs, images, errors, strict=True)
     ]
 
 

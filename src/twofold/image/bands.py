@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,11 +11,10 @@ from torch import Tensor
 _BAND_PIXELS = 2**18
 
 
-def row_bands(height: int, width: int) -> Iterator[tuple[int, int]]:
+def row_bands(height: int, width: int) -> list[tuple[int, int]]:
     """The first row of each band, and the row after its last."""
     rows = max(1, _BAND_PIXELS // max(1, width))
-    for top in range(0, height, rows):
-        yield top, min(height, top + rows)
+    return [(top, min(height, top + rows)) for top in range(0, height, rows)]
 
 
 def by_rows(function: Callable[..., Tensor], *tensors: Tensor | None, out: Tensor | None = None) -> Tensor:

@@ -90,7 +90,6 @@ def pad_to_multiple(x: Tensor, multiple: int) -> tuple[Tensor, tuple[int, int]]:
     Also returns the original (height, width): crop with `padded[..., :h, :w]`.
     """
     height, width = x.shape[-2:]
-    _check(x, (height, width))
     right, bottom = -width % multiple, -height % multiple
     if right == bottom == 0:
         return x, (height, width)

@@ -17,8 +17,8 @@ from ..image.bands import by_rows
 from ..image.memory import as_levels, as_levels_list
 from ..tasks import Task
 from .batching import Edge, ImageBatch, Size, group_images, member_seed, parse_seeds, parse_size
-from .config import DEFAULT_CONFIG, OutputConfig
-from .finite import check_batch, check_outputs
+from .config import DEFAULT_CONFIG, OutputConfig, decode_unbounded
+from .finite import check_outputs
 from .prediction import Prediction
 
 
@@ -177,7 +177,7 @@ class BasePredictor(nn.Module, abc.ABC):
                 for row, (_, i, _) in enumerate(part):
                     outputs[i].append(output[row])
                     uncertainties.setdefault(i, None if uncertainty is None else uncertainty[row])
-        check_batch(self.task.name, [(outputs[i], uncertainties[i]) for i in range(len(images))])
+        check_outputs(self.task.name, [(outputs[i], uncertainties[i]) for i in range(len(images))])
         return [
             self.postprocess(outputs[i], image, {**metadata, "seed": seeds[i]}, uncertainties[i])
             for i, image in enumerate(images)
@@ -193,15 +193,11 @@ class BasePredictor(nn.Module, abc.ABC):
         """The prediction of one image (``3 h w``) from the output ``c h w`` of each ensemble member.
 
         Args:
-            outputs: one or several.
+            outputs: one or several, finite (`finite.check_outputs`).
             image: the input.
             metadata: the settings of the prediction.
             uncertainty: ``1 h w`` of a single output; that of several is their disagreement.
-
-        Raises:
-            NonFiniteError: an output or the uncertainty is NaN or infinite somewhere.
         """
-        check_outputs(self.task.name, outputs, uncertainty)
         members = [self._to_map(output, image) for output in outputs]
         maps = members[0] if len(members) == 1 else torch.cat(members)  # without a copy of one
         found = maps[0]
@@ -214,13 +210,10 @@ class BasePredictor(nn.Module, abc.ABC):
         made = Prediction(self.task, found, image, metadata, self.space, self.task.frame, uncertainty)
         return made if self.task.frame in (None, self.frame) else made.in_frame(self.frame)
 
-    def _decode(self, output: Tensor) -> Tensor:
-        """Output ``b c h w`` to map, at its own size."""
-        return self.task.decode(output)
-
     def _to_map(self, output: Tensor, image: Tensor) -> Tensor:
         """Output to map ``1 c h w`` at the input's size: decoded first, then resized, then vectors normalized."""
-        found = self._decode(output[None])
+        decode = decode_unbounded if self.config.clip == "lower" else self.task.decode
+        found = decode(output[None])
         size = (int(image.shape[-2]), int(image.shape[-1]))
         if self.task.classes:  # ids cannot be interpolated
             return interpolate(found, size, mode="nearest-exact")

@@ -30,10 +30,14 @@ class ImageBatch:
     Args:
         images: the images.
         embeddings: cache of prompt embeddings, shared by the batches of a call.
+
+    Attributes:
+        shape: height and width of the images.
     """
 
     def __init__(self, images: Sequence[Tensor], embeddings: dict[Hashable, Tensor] | None = None) -> None:
         self._images = list(images)
+        self.shape = int(images[0].shape[-2]), int(images[0].shape[-1])
         self._embeddings = {} if embeddings is None else embeddings
         self._cache: dict[Hashable, Any] = {}
 

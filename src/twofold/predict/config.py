@@ -56,3 +56,8 @@ def minmax_normalize(output: Tensor) -> Tensor:
     grey = output.mean(1, keepdim=True)
     low, high = grey.amin((1, 2, 3), keepdim=True), grey.amax((1, 2, 3), keepdim=True)
     return ((grey - low) / (high - low).clamp(min=1e-8) * 2 - 1).expand_as(output)
+
+
+def decode_unbounded(output: Tensor) -> Tensor:
+    """A distance ``b 1 h w`` from ``b c h w``, 0 or more but not clipped at 1; see ``OutputConfig.clip``."""
+    return (output.float().mean(1, keepdim=True).clamp(min=-1) + 1) / 2

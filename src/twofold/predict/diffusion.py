@@ -166,7 +166,7 @@ class DiffusionPredictor(BasePredictor):
         self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
         """See `BasePredictor.predict_raw`; images are padded to the stride, not resized to it."""
-        height, width = inputs.select([0]).shape[-2:]
+        height, width = inputs.shape
         size = self._output_size(height, width)
         key = id(self.backbone), self.config.odd_sizes
         posterior: Posterior = inputs.cached(("posterior", *key), lambda: self._encode(inputs.images))
@@ -224,12 +224,6 @@ class DiffusionPredictor(BasePredictor):
         broken = ~finite_per_image(*(read or (x0,))).cpu()
         decoded = decoded.masked_fill(broken.reshape(-1, 1, 1, 1), float("nan"))
         return decoded, None if uncertainty is None else uncertainty[..., :h, :w].float().cpu()
-
-    def _decode(self, output: Tensor) -> Tensor:
-        """See `BasePredictor`; ``clip="lower"`` in place of the task's range."""
-        if self.config.clip == "lower":
-            return (output.float().mean(1, keepdim=True).clamp(min=-1) + 1) / 2
-        return super()._decode(output)
 
     def _to_range(self, output: Tensor) -> Tensor:
         if self.config.clip == "channels":

@@ -44,25 +44,24 @@ def check_finite(x: Tensor, what: str) -> None:
         raise NonFiniteError(f"{what} is NaN or infinite in {_percent(share)} of its values; {_REMEDY}")
 
 
-def check_outputs(name: str, members: Sequence[Tensor], uncertainty: Tensor | None) -> None:
-    """`check_finite` of a network's outputs ``name``, one of each ensemble member, and of their uncertainty."""
-    for k, output in enumerate(members):
-        member = f" of ensemble member {k}" if len(members) > 1 else ""
-        check_finite(output, f"the network's {name} output{member}")
-    if uncertainty is not None:
-        check_finite(uncertainty, f"the uncertainty of the network's {name} output")
+def check_outputs(name: str, outputs: Sequence[tuple[Sequence[Tensor], Tensor | None]]) -> None:
+    """`check_finite` of a network's outputs, of every image of a batch.
 
-
-def check_batch(name: str, outputs: Sequence[tuple[Sequence[Tensor], Tensor | None]]) -> None:
-    """`check_outputs` of each image of a batch.
+    Args:
+        name: of the task.
+        outputs: of each image, the output of each ensemble member and their uncertainty.
 
     Raises:
-        NonFiniteError: with the positions of all images concerned.
+        NonFiniteError: with the positions of all affected images.
     """
     found: dict[int, str] = {}
     for i, (members, uncertainty) in enumerate(outputs):
         try:
-            check_outputs(name, members, uncertainty)
+            for k, output in enumerate(members):
+                member = f" of ensemble member {k}" if len(members) > 1 else ""
+                check_finite(output, f"the network's {name} output{member}")
+            if uncertainty is not None:
+                check_finite(uncertainty, f"the uncertainty of the network's {name} output")
         except NonFiniteError as error:
             found[i] = str(error)
     if found:
