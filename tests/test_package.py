@@ -66,7 +66,7 @@ def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.Monke
     installed = tmp_path / "site" / "twofold"
     shutil.copytree(ROOT / "recipes", installed / "recipes")
     monkeypatch.setattr(recipe_loader, "_PACKAGE", installed)
-    assert recipe_loader.shipped() == installed / "recipes"
+    assert recipe_loader.shipped_folder() == installed / "recipes"
     assert find_recipe("genpercept:depth").name == "genpercept-depth"
     # One's own of that name comes first.
     (tmp_path / "recipes").mkdir()

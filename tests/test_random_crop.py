@@ -279,7 +279,7 @@ def test_an_interrupted_run_draws_the_same_crops_again(data, tmp_path):
             {"model": {"unet": "full"}, "data": {"task_weights": {"image": 1.0}, "tasks_per_image": "one"}},
             "no tasks; leave it out",
         ),
-        ({"data": {"random_crop": {"scale": [2.0, 0.5]}}}, "least and largest"),
+        ({"data": {"random_crop": {"scale": [2.0, 0.5]}}}, "must not exceed the second"),
         ({"data": {"random_crop": {"scale": [0.0, 0.5]}}}, "random_crop.scale.0"),
         ({"data": {"random_crop": {"cat_max_ratio": 1.5}}}, "random_crop.cat_max_ratio"),
         ({"data": {"random_crop": {"ratio": 1.5}}}, "a recipe has no data.random_crop.ratio"),

@@ -446,7 +446,7 @@ def test_settings_are_changed_deep_inside(recipe):
     ("optimizer.lr.x=1", "no 'x' inside"), ("optimizer.name=sgd", "optimizer.name: .*'sgd'"),
     ("model.caption_dropout=2", "model.caption_dropout"), ("optimizer.max_grad_norm=-1", "max_grad_norm"),
     ('model.protocol={"kind": "multi_step"}', "one denoising step"),
-    ("model.pixel_loss_weight=0", "trained by the pixel loss alone"), ("validation.num_samples=0", "num_samples"),
+    ("model.pixel_loss_weight=0", "trained by the pixel loss only"), ("validation.num_samples=0", "num_samples"),
 ])  # fmt: skip
 def test_a_setting_that_cannot_be_is_one_line_that_says_why(recipe, setting, said):
     with pytest.raises(ValueError, match=said) as caught:
@@ -491,7 +491,7 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
     ({"model": {"init_from": "/nowhere/at/all"}}, "/nowhere/at/all"),
     ({"data": {"augment": True, "size": (20, 16)}}, "multiples of 8"),
     ({"model": {"unet": "lora", "lora": {"target_modules": ("to_nothing",)}}}, "to_nothing"),
-    ({"model": {"kind": "autoencoder"}, "loop": {"micro_batch_size": 2}}, "one process, with whole batches"),
+    ({"model": {"kind": "autoencoder"}, "loop": {"micro_batch_size": 2}}, "one process, without micro-batches"),
 ])  # fmt: skip
 def test_a_recipe_that_cannot_run_is_one_line_at_the_start(recipe, change, said, tmp_path, capsys):
     recipe.replace(**change).save(tmp_path / "recipe.json")

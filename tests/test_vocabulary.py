@@ -76,6 +76,7 @@ NAMES = {
     "starting_point": "open_initial_model",
     "taught_by_teacher": "DataConfig.has_teacher_labels",
     "weights_of": "loss_weights",
+    "Pictures": "ImagePool",
     # backbones, heads, tasks, targets, checkpoints
     "How": "LoadOptions",
     "Origin": "Provenance",

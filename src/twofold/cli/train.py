@@ -181,8 +181,8 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     """The recipe as its file has it, and the file; see `find_recipe`."""
     from pydantic import ValidationError
 
-    from twofold.train.recipe import Recipe, wrong
-    from twofold.train.recipe_loader import defined, find_file, known_names, recipes, takes_no_arguments
+    from twofold.train.recipe import Recipe, error_text
+    from twofold.train.recipe_loader import find_file, known_names, recipes, run_file, takes_no_arguments
 
     text, _, function = name.partition(":")
     path = find_file(text)
@@ -196,18 +196,18 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
     if path.suffix != ".py":
         return Recipe.read(path, allow_code=True), path
     try:
-        found = defined(path)
-        made = found.get(function or path.stem.replace("-", "_"), None if function else found.get("recipe"))
-        value = made() if takes_no_arguments(made) else made
+        names = run_file(path)
+        found = names.get(function or path.stem.replace("-", "_"), None if function else names.get("recipe"))
+        value = found() if takes_no_arguments(found) else found
     except SyntaxError as error:
         raise CommandError(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
     except ValidationError as error:
-        raise CommandError(f"{path}: {wrong(error)}") from error
+        raise CommandError(f"{path}: {error_text(error)}") from error
     if not isinstance(value, Recipe):
         known = list(recipes(path))
         hint = did_you_mean(function, known) if function else ""
         raise CommandError(
-            f"{path} has no function {function or path.stem}{hint} that returns a Recipe by itself; name one, "
+            f"{path} has no function {function or path.stem}{hint} without arguments that returns a Recipe; pass one, "
             f"{path}:FUNCTION, of: {', '.join(known) or 'none'}"
         )
     return value, path

@@ -1,7 +1,4 @@
-"""The same scene seen by another camera: nearer, in other light, less clearly. Geometry stays true.
-
-`photometric` is the color distortion of semantic segmentation in its place.
-"""
+"""Data augmentation: zoom, and colour changes of a camera (`colours`) or of semantic segmentation (`photometric`)."""
 
 from __future__ import annotations
 
@@ -28,9 +25,9 @@ def zoom(
     scales: tuple[float, float],
     rng: torch.Generator,
 ) -> tuple[int, int, int, int]:
-    """A box (top, left, height, width) of ``size``'s aspect inside a picture of ``shape``.
+    """A random box (top, left, height, width), pixels, with the aspect ratio of ``size`` in an image of ``shape``.
 
-    Its scale is drawn from ``scales``, in which 1 is the largest box that fits.
+    Its scale is drawn uniformly from ``scales``, where 1 is the largest box that fits.
     """
     height, width = shape
     fit = min(height / size[0], width / size[1]) * uniform(rng, *scales)
@@ -41,9 +38,9 @@ def zoom(
 
 
 def colours(image: Tensor, rng: torch.Generator) -> Tensor:
-    """An image ``3 h w`` in [0, 1] with other exposure, contrast, white balance, saturation, sharpness and noise.
+    """An image ``3 h w`` in [0, 1] with random exposure, contrast, white balance, saturation, sharpness and noise.
 
-    Every fourth image is left as it is.
+    An image is unchanged with probability 1/4.
     """
     if chance(rng, 0.25):
         return image
@@ -62,17 +59,17 @@ def colours(image: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def photometric(image: Tensor, rng: torch.Generator) -> Tensor:
-    """An image ``3 h w`` in [0, 1] with the color distortion of SSD (Liu et al. 2016), which segmentation took over.
+    """An image ``3 h w`` in [0, 1] with the color distortion of SSD (Liu et al. 2016), as used for segmentation.
 
     Each with probability 1/2: brightness by up to 32 / 255, contrast by a factor of 0.5 to 1.5 (before or after the
-    rest, as likely), saturation by such a factor, and hue by -36 to 34 degrees in steps of 2. mmsegmentation, VPD and
-    InvPT take these numbers; they round to 8 bits after each step, this does not.
+    rest, equally likely), saturation by a factor of the same range, and hue by -36 to 34 degrees in steps of 2. These
+    are the numbers of mmsegmentation, VPD and InvPT, which round to 8 bits after each step; this does not.
     """
     if chance(rng, 0.5):
         image = (image + uniform(rng, -32, 32) / 255).clamp(0, 1)
     contrast = uniform(rng, 0.5, 1.5) if chance(rng, 0.5) else 1.0
-    first = chance(rng, 0.5)
-    if first:
+    contrast_first = chance(rng, 0.5)
+    if contrast_first:
         image = (image * contrast).clamp(0, 1)
     if chance(rng, 0.5):
         hue, saturation, value = rgb_to_hsv(image)
@@ -80,7 +77,7 @@ def photometric(image: Tensor, rng: torch.Generator) -> Tensor:
     if chance(rng, 0.5):
         hue, saturation, value = rgb_to_hsv(image)
         image = hsv_to_rgb(hue + int(torch.randint(-18, 18, (), generator=rng)) / 180, saturation, value)
-    return image if first else (image * contrast).clamp(0, 1)
+    return image if contrast_first else (image * contrast).clamp(0, 1)
 
 
 def rgb_to_hsv(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,7 +101,7 @@ def hsv_to_rgb(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
 
 
 def blurred(image: Tensor, sigma: float) -> Tensor:
-    """``c h w`` under a Gaussian of ``sigma`` pixels."""
+    """``c h w`` blurred by a Gaussian of standard deviation ``sigma``, pixels."""
     reach = 3
     x = torch.arange(-reach, reach + 1).float()
     kernel = torch.exp(-x.square() / (2 * sigma**2))

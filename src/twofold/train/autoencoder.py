@@ -1,4 +1,4 @@
-"""Training the autoencoder on images and encoded targets."""
+"""Training stage of the autoencoder, on images and encoded targets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..tasks import get_task
 from ..visualization import sheet
 from .config import IMAGE
 from .distributed import DistributedContext
-from .pixels import Pictures, pick, random_crop
+from .pixels import ImagePool, draw_indices, random_crop
 from .recipe import Recipe
 from .sampler import generator
 from .step import Loss
@@ -29,16 +29,16 @@ NUM_PREVIEWS = 4  # images
 
 
 class AutoencoderStage:
-    """Reconstruction by L1 on pixels, on differences of neighbours and on the mean colour of each latent cell.
+    """Reconstruction losses: L1 of pixels and of differences of neighbours, squared error of each cell's mean colour.
 
-    The last two are what a small codec loses first: sharpness, and colour.
+    A small autoencoder loses sharpness and colour first, which the last two penalise. `whiteness` normalises latents.
     """
 
     def __init__(self, backbone: StableDiffusion, recipe: Recipe, distributed: DistributedContext) -> None:
         if distributed.size > 1 or recipe.loop.micro_batch_size or recipe.loop.precision != "fp32":
             raise ValueError(
-                "the autoencoder is trained by one process, with whole batches and in fp32: its loss compares the "
-                "latents of a batch with each other"
+                "the autoencoder is trained by one process, without micro-batches and in fp32: its loss depends on "
+                "statistics of the batch's latents"
             )
         if not isinstance(backbone.vae, AutoencoderTiny):
             raise ValueError(
@@ -48,24 +48,24 @@ class AutoencoderStage:
         self.vae, self.stride = backbone.vae, backbone.stride
         self.device, self.teacher = distributed.device, None
         self.module: nn.Module = backbone.vae.requires_grad_(True).to(distributed.device)
-        self.pictures = Pictures(recipe.data.sources, recipe.data.size)
+        self.images = ImagePool(recipe.data.sources, recipe.data.size)
         self.encoded = _encoded_targets(recipe)
         kinds = [k for k in recipe.data.task_weights if k == IMAGE or self.encoded.get(k)]
         self.kinds, self.shares = kinds, [recipe.data.task_weights[k] for k in kinds]
         self.held_out = _held_out(recipe)
 
     def draw(self, step: int) -> list[int]:
-        """A batch is made from its number when it is used."""
+        """The step's number; `loss` draws the batch."""
         return [step]
 
     def close(self) -> None:
         """Nothing is open."""
 
     def loss(self, examples: Sequence[int]) -> Loss:
-        """Loss of one batch; everything random in it comes from the recipe's seed and the step."""
+        """The loss of one batch, which is a function of the recipe's seed and the step."""
         (step,) = examples
         rng = generator(self.recipe.loop.seed, "autoencoder", step)
-        kinds = pick(rng, self.shares, self.recipe.loop.batch_size)
+        kinds = draw_indices(rng, self.shares, self.recipe.loop.batch_size)
         parts = [self._draw(name, kinds.count(k), rng) for k, name in enumerate(self.kinds) if k in kinds]
         batch = torch.cat(parts).to(self.device).contiguous(memory_format=torch.channels_last)
         latent = self.vae.encode(batch).latents
@@ -73,7 +73,7 @@ class AutoencoderStage:
         back = self.vae.decode(latent + 0.02 * noise).sample
         pixel = F.l1_loss(back, batch)
         edges = sum(F.l1_loss(back.diff(dim=d), batch.diff(dim=d)) for d in (-1, -2))
-        # Squared, because a colour that is wholly lost must cost more than many that are a little off.
+        # Squared: a colour that is lost has to cost more than many small errors.
         cells = F.mse_loss(F.avg_pool2d(back, self.stride), F.avg_pool2d(batch, self.stride))
         spread = whiteness(latent)
         loss = Loss(self.device, 1)
@@ -86,14 +86,14 @@ class AutoencoderStage:
     def _draw(self, kind: str, count: int, rng: torch.Generator) -> Tensor:
         """Random crops ``count 3 h w`` of images, or of encoded targets."""
         if kind == IMAGE:
-            return self.pictures.batch(rng, count)
+            return self.images.batch(rng, count)
         pool = self.encoded[kind]
-        picks = torch.randint(len(pool), (count,), generator=rng).tolist()
-        return torch.stack([random_crop(pool[i], self.recipe.data.size, rng) for i in picks])
+        indices = torch.randint(len(pool), (count,), generator=rng).tolist()
+        return torch.stack([random_crop(pool[i], self.recipe.data.size, rng) for i in indices])
 
     @torch.no_grad()
     def validate(self) -> Logs:
-        """PSNR in dB on held-out pictures, mean over pictures; 0 dB would be a black-for-white error."""
+        """PSNR in dB on held-out images, mean over images; 0 dB is an error of the whole range."""
         if not self.held_out:
             return {}
         scores = []
@@ -108,27 +108,27 @@ class AutoencoderStage:
 
     @torch.no_grad()
     def preview(self) -> Tensor | None:
-        """Held-out pictures and what comes back of them."""
+        """A contact sheet of held-out images and their reconstructions."""
         cells = []
-        for picture in self.held_out[:NUM_PREVIEWS]:
-            whole, (h, w) = pad_to_multiple(picture.float() / 127.5 - 1, self.stride)
-            latent = self.vae.encode(whole[None].to(self.device)).latents
-            back = self.vae.decode(latent).sample[0, :, :h, :w].cpu()
-            cells += [picture / 255, (back + 1) / 2]
-        return sheet(cells, 2, ["picture", "decoded"]) if cells else None
+        for image in self.held_out[:NUM_PREVIEWS]:
+            padded, (h, w) = pad_to_multiple(image.float() / 127.5 - 1, self.stride)
+            latent = self.vae.encode(padded[None].to(self.device)).latents
+            decoded = self.vae.decode(latent).sample[0, :, :h, :w].cpu()
+            cells += [image / 255, (decoded + 1) / 2]
+        return sheet(cells, 2, ["image", "decoded"]) if cells else None
 
     def finish(self) -> None:
         """Measure the latents' standard deviation and set the scaling factor to its inverse."""
         rng = generator(self.recipe.loop.seed, "scale")
-        latent = self.vae.encode(self.pictures.batch(rng, 256).to(self.device)).latents
+        latent = self.vae.encode(self.images.batch(rng, 256).to(self.device)).latents
         self.backbone.vae.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
 
 
 def whiteness(latent: Tensor) -> Tensor:
-    """How far the channels of ``b z h w`` are from zero mean, unit variance and no correlation (mean square).
+    """Mean square deviation of the channels of ``b z h w`` from zero mean, unit variance and no correlation.
 
-    The denoiser wants latents of about noise's scale; and channels that repeat each other carry nothing new, which
-    is how a codec of four channels comes to forget colours.
+    The denoiser needs latents of about the noise's scale, and correlated channels carry less information: without this
+    term a small autoencoder of four channels loses colours.
     """
     flat = latent.transpose(0, 1).flatten(1)
     mean = flat.mean(1, keepdim=True)
@@ -137,20 +137,20 @@ def whiteness(latent: Tensor) -> Tensor:
 
 
 def _encoded_targets(recipe: Recipe) -> dict[str, list[Tensor]]:
-    """Canvases of the targets in the mix, as uint8 ``3 H W``, from every source that has them."""
+    """The encoded targets of the recipe's tasks, as uint8 ``3 H W``, from every source that has them."""
     encoded: dict[str, list[Tensor]] = {}
     for name in [k for k in recipe.data.task_weights if k != IMAGE]:
         pool: list[Tensor] = []
         for source in recipe.data.sources:
-            learned = get_task(name)
-            folder = Folder(source.path, targets=(learned.target,), override=source.override)
-            if learned.target not in (folder.header.get("targets") or {}):
+            task = get_task(name)
+            folder = Folder(source.path, targets=(task.target,), override=source.override)
+            if task.target not in (folder.header.get("targets") or {}):
                 continue
-            for i in tqdm(source.indices(len(folder)), desc=f"painting {name}", disable=None):
+            for i in tqdm(source.indices(len(folder)), desc=f"encoding {name}", disable=None):
                 sample = folder[i]
-                target, valid = sample.targets[learned.target], sample.valid[learned.target]
-                canvas, _ = learned.encode(target[None], valid[None])
-                pool.append(((canvas[0] + 1) * 127.5).round().to(torch.uint8))
+                target, valid = sample.targets[task.target], sample.valid[task.target]
+                image, _ = task.encode(target[None], valid[None])
+                pool.append(((image[0] + 1) * 127.5).round().to(torch.uint8))
         encoded[name] = pool
     return encoded
 

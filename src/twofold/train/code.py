@@ -1,7 +1,7 @@
-"""Which code a recipe names, and that a JSON file runs none of it.
+"""Names of user-defined code in a recipe; a recipe in a JSON file runs code only if the user names it as well.
 
-A recipe in Python is a program that the user starts. A recipe in JSON is data: it may name a network or a task of
-somebody's own, and that code is run only where the user names it as well.
+A recipe in Python is a program that the user starts. A recipe in JSON is data, which may name a user-defined network,
+head, backbone or task.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def named_code(recipe: Recipe) -> dict[str, str]:
-    """Names of code outside twofold that a run of ``recipe`` imports, and the key that each stands under."""
+    """Names of code outside twofold that a run of ``recipe`` imports, with the recipe's key of each."""
     network = {recipe.model.factory: "model.factory"} if recipe.model.kind == "network" else {}
     head = recipe.model.head.name if recipe.model.kind == "denoiser" else ""
     heads = {head: "model.head.name"} if names_code(head) else {}
@@ -37,9 +37,9 @@ def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> Non
     """Refuse a recipe from a JSON file that names code.
 
     Args:
-        recipe: as it is to be run.
-        path: of the file it was read from.
-        allowed: names that the user has passed.
+        recipe: to run.
+        path: of its file.
+        allowed: names that the user passed.
 
     Raises:
         ValueError: the recipe names other code; the message says how to allow it.
@@ -48,6 +48,6 @@ def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> Non
         if name not in allowed:
             value = json.dumps(recipe.data.task_weights) if key == "data.task_weights" else name
             raise ValueError(
-                f"{path} names code ({key}: {name!r}), and a JSON file runs none; where you trust that code, pass "
+                f"{path} names code ({key}: {name!r}), and a JSON file runs none; if you trust that code, pass "
                 f"--set '{key}={value}', or write the recipe as a Python file"
             )

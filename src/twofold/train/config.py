@@ -22,16 +22,16 @@ class Part(BaseModel):
 
 
 class DataConfig(Part):
-    """The training examples, and how they are drawn.
+    """The training examples and how they are drawn.
 
     Attributes:
-        sources: labelled or unlabelled data folders; a folder without a task's target serves the others.
-        task_weights: relative frequency of each task in the examples: ``image`` (diffusion under captions) and names of
-            perception tasks. Kept exactly, as the sources' shares are.
-        tasks_per_image: ``one``: an example is an image under one task. ``all``: it is an image under every task
-            that it has a target of, its loss is the sum over them, and tasks of one prompt share one forward pass.
-            Batch sizes and ``ema.update_every`` then count images; tasks of equal weight are drawn together, each image
-            once before any is drawn twice. A network of the user's own is always trained so.
+        sources: labelled or unlabelled data folders; a folder without a task's target is used for the other tasks.
+        task_weights: relative frequency of each task in the examples: ``image`` (text-to-image diffusion) and names of
+            perception tasks. Exact, like the sources' shares.
+        tasks_per_image: ``one``: an example is an image with one task. ``all``: it is an image with every task that it
+            has a target of, its loss is the sum over them, and tasks of one prompt share one forward pass. Batch sizes
+            and ``ema.update_every`` then count images; tasks of equal weight are drawn together, each image once before
+            any is drawn twice. A user-defined network is always trained this way.
         block_size: number of consecutive examples from one source for one task. 1 mixes example by example,
             ``batch_size`` batch by batch; GenPercept mixes micro-batch by micro-batch.
         size: height and width of a training example, pixels; images are scaled to cover it and cropped.
@@ -40,14 +40,15 @@ class DataConfig(Part):
         compat: ``genpercept`` trains tasks with the quirks of that release (`twofold.compat.genpercept`); with
             ``resample="genpercept"`` the examples are those of its loader.
         hflip: mirror half of the examples.
-        augment: draw a new crop, zoom and color distortion each step and encode them then, instead of encoded windows.
+        augment: draw a new zoomed crop and color distortion each time and encode it then, instead of crops of encoded
+            images.
         random_crop: with ``augment``, crops as in semantic segmentation (`random_crop.RandomCrop`).
-        cache_latents: keep the latents of windows on disk; otherwise they are encoded when drawn, to the same numbers.
-        num_workers: processes that draw examples ahead, for each process that trains, and prepare samples for encoding;
-            0 draws them when they are needed, null is up to 4 beside a GPU and 0 on a CPU. It changes no result, so a
-            run can be resumed with another number.
+        cache_latents: cache latents on disk; otherwise images are encoded when they are drawn, with equal results.
+        num_workers: worker processes of each training process, which load examples ahead and prepare samples for
+            encoding; 0 loads them when they are needed, null is up to 4 with a GPU and 0 on a CPU. Results do not
+            depend on it, so a run can be resumed with another number.
         label_limit: number of labelled samples used for each task; 0 is all.
-        skip_bad: leave out samples that cannot be read and list them, instead of stopping at the first.
+        skip_bad: skip samples that cannot be read and list them, instead of stopping at the first.
     """
 
     sources: tuple[Source, ...]
@@ -102,9 +103,9 @@ class OptimizerConfig(Part):
     Attributes:
         name: ``adamw`` or ``adam``.
         lr: peak learning rate.
-        betas, eps, weight_decay: of the optimizer.
+        betas, eps, weight_decay: see `torch.optim.AdamW`.
         max_grad_norm: gradients are clipped to this norm; 0 does not clip.
-        schedule: of the learning rate. ``onecycle`` has its own warm-up, and sets the first of ``betas`` too.
+        schedule: of the learning rate. ``onecycle`` has its own warm-up, and also sets the first of ``betas``.
         warmup_steps: of the schedule.
         decay_steps: number of steps after which the schedule ends; 0 is all.
         final_lr_ratio: learning rate at the end, relative to ``lr``.
@@ -135,7 +136,7 @@ class EmaConfig(Part):
     """The exponential moving average of the weights, which is validated and saved.
 
     Attributes:
-        decay: 0 keeps no average.
+        decay: weight of the old average in an update; 0 disables averaging.
         update_every: examples between two updates of the average; 0 updates it with every step, and faster at first.
             Diff-2-in-1's teacher has a decay of 0.998 every 40 examples.
     """
@@ -154,7 +155,7 @@ class LoopConfig(Part):
             rest are accumulated before the update.
         precision: of the network's arithmetic; weights, losses and optimizer stay fp32.
         save_every: steps between two saved states; 0 saves the last one only.
-        seed: of everything random.
+        seed: of all randomness.
     """
 
     steps: int = Field(1000, ge=1)
@@ -169,11 +170,11 @@ class ValidationConfig(Part):
     """Scores on held-out data during the run.
 
     Attributes:
-        data: folder of the samples; None validates nothing.
+        data: folder of the samples; None disables validation.
         every: steps between two validations; 0 validates after the last step only.
         num_samples: number of samples scored.
-        best_metric: the score, such as ``normals/mean``, by which the best averaged weights are kept, those before the
-            first step included; empty keeps the last.
+        best_metric: the score, such as ``normals/mean``, by which the best averaged weights are selected, including
+            those before the first step; empty selects the last.
         patience: validations in a row without a better score after which the run ends; 0 trains all steps.
     """
 
@@ -184,7 +185,7 @@ class ValidationConfig(Part):
     patience: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _patient_for_something(self) -> ValidationConfig:
+    def _check_patience(self) -> ValidationConfig:
         if self.patience and not self.best_metric:
-            raise ValueError("patience needs a score to watch, such as best_metric='normals/mean'")
+            raise ValueError("patience needs a score, such as best_metric='normals/mean'")
         return self

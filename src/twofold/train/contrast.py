@@ -1,4 +1,4 @@
-"""Before training: labels that are all empty, all full or all one id teach nothing, and score perfectly."""
+"""Check before training for constant labels: masks all 0 or all 1, or a single class id."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .encoder import BadSample
 from .examples import having
 from .recipe import Recipe
 
-# Labels that are read at most, spread over a folder; the first that shows contrast ends the search.
-MOST = 256
+# Labels that are read at most, evenly spaced over a folder; the first that is not constant ends the search.
+MAX_LABELS = 256
 
 
 def check_contrast(
     recipe: Recipe, tasks: Mapping[str, Task], folders: Sequence[Folder], usable: Sequence[Sequence[int]]
 ) -> None:
-    """Warn of every source whose labels of a task are constant.
+    """Warn of every source whose labels of a task are constant, on which training learns nothing.
 
     Raises:
-        BadSample: those of all sources are masks or shares, and constant.
+        BadSample: a task's labels are masks or shares, and constant in all sources.
     """
     for task in tasks.values():
         spec = target_spec(task.target)
@@ -37,32 +37,32 @@ def check_contrast(
                 found.append(_constant(folder, task.target, labelled))
         problems = [problem for problem in found if problem]
         if spec.is_share and problems and len(problems) == len(found):
-            raise BadSample(f"nothing can be learned of {task.name}: {problems[0]}")
+            raise BadSample(f"{task.name} cannot be trained: {problems[0]}")
         for problem in problems:
             warnings.warn(f"{task.name}: {problem}", stacklevel=2)
 
 
 def _constant(folder: Folder, target: str, indices: Sequence[int]) -> str:
-    """What is wrong with the labels of a folder; empty where one shows contrast."""
-    spread = indices if len(indices) <= MOST else [indices[i * len(indices) // MOST] for i in range(MOST)]
-    seen: list[ValueRange] = []
-    for one in _extents(folder, target, spread):
-        seen.append(one)
-        if not constant_labels(target, seen):
+    """A message about constant labels of a folder; empty if they are not constant."""
+    count = min(len(indices), MAX_LABELS)
+    ranges: list[ValueRange] = []
+    for found in _value_ranges(folder, target, [indices[i * len(indices) // count] for i in range(count)]):
+        ranges.append(found)
+        if not constant_labels(target, ranges):
             return ""
-    problem = constant_labels(target, seen)
+    problem = constant_labels(target, ranges)
     return f"{folder.root}: {problem}" if problem else ""
 
 
-def _extents(folder: Folder, target: str, indices: Sequence[int]) -> Iterator[ValueRange]:
-    """Those of the labels that can be read; the others are reported where they are met."""
-    narrow = copy.copy(folder)
-    narrow.targets = (target,)
+def _value_ranges(folder: Folder, target: str, indices: Sequence[int]) -> Iterator[ValueRange]:
+    """The value ranges of the labels that can be read; `validation` reports the others."""
+    single = copy.copy(folder)
+    single.targets = (target,)
     for i in indices:
         try:
-            sample = narrow[i]
+            sample = single[i]
         except (ValueError, OSError):
             continue
-        one = value_range(sample.targets[target], sample.valid[target])
-        if one.least == one.least:
-            yield one
+        found = value_range(sample.targets[target], sample.valid[target])
+        if found.least == found.least:
+            yield found

@@ -32,7 +32,7 @@ from .config import EmaConfig
 from .distributed import DistributedContext
 from .examples import pools
 from .model_config import NetworkConfig
-from .recipe import Recipe, wrong
+from .recipe import Recipe, error_text
 from .run import lock_run_dir, run_recipe, save_student
 from .source import Source
 from .track import read_records
@@ -143,7 +143,7 @@ class Improvement(BaseModel):
         try:
             plan = cls(recipe=recipe, **settings)
         except ValidationError as error:
-            raise ValueError(wrong(error)) from None
+            raise ValueError(error_text(error)) from None
         # Not in the validator, which also runs when a plan is read from a file: user-defined tasks are code.
         tasks = [get_task(t).name for t in recipe.tasks]
         for threshold in plan.filters:
@@ -326,7 +326,7 @@ def _write_plan(run: Path, plan: Improvement) -> None:
         found = Improvement.model_validate_json(path.read_bytes())
     except ValidationError as error:
         raise ValueError(
-            f"{path} is damaged ({wrong(error)}); choose another --out, or delete that folder"
+            f"{path} is damaged ({error_text(error)}); choose another --out, or delete that folder"
         ) from None
     if not found.recipe.equals(plan.recipe) or found.model_copy(update={"recipe": plan.recipe}) != plan:
         raise ValueError(

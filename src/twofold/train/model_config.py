@@ -1,4 +1,4 @@
-"""What a run trains, by kind: the autoencoder, the denoising network, or a network of the user's own."""
+"""Model settings of a recipe, by kind of run: the autoencoder, the denoising network, or a user-defined network."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..suggest import unknown
 from .config import Part
 
 
-def _as_read_again(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as they are in the file of the recipe, whose tuples are lists."""
+def _through_json(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as read from a recipe's JSON file, whose tuples are lists."""
     return json.loads(json.dumps(options))
 
 
 class HeadConfig(Part):
-    """What decodes the network's features into a task's output.
+    """The head, which decodes the network's features into a task's output.
 
     Attributes:
         name: ``latent`` is the autoencoder's decoder; the other `twofold.heads` are trained in the run, which needs
@@ -34,7 +34,7 @@ class HeadConfig(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     lr: float = Field(0.0, ge=0)
 
-    _normalized = field_validator("options")(_as_read_again)
+    _normalized = field_validator("options")(_through_json)
 
     @field_validator("name")
     @classmethod
@@ -64,7 +64,7 @@ class ImageEncoderConfig(Part):
     Attributes:
         name: pretrained encoder to add to an initial model that has none (`twofold.backbones.encoders`).
         mode: whether tasks get no features of the initial model's encoder (``off``), its features with frozen weights
-            (``frozen``), or trainable weights (``full``). Its adapters are trained where the U-Net is.
+            (``frozen``), or trainable weights (``full``). Its adapters are trained if the U-Net is.
         lr: learning rate of the encoder; 0 is ``optimizer.lr``.
     """
 
@@ -95,7 +95,7 @@ class AutoencoderConfig(Part):
 
 
 class DenoiserConfig(Part):
-    """Train the denoising network: diffusion of images under captions, perception tasks, or both.
+    """Train the denoising network: text-to-image diffusion, perception tasks, or both.
 
     Attributes:
         kind: discriminator.
@@ -105,7 +105,7 @@ class DenoiserConfig(Part):
         protocol: the network's input and how the prediction is computed (`twofold.protocols`). A network with fewer
             input channels is expanded as in Marigold. Training latents are always the mean of their posterior;
             ``encode`` concerns inference.
-        prompts: by task, the prompt in place of the task's own.
+        prompts: by task, the prompt that replaces the task's own.
         pad_prompts: whether prompts are padded to the tokenizer's length (77).
         caption_dropout: probability of an empty caption, for classifier-free guidance.
         unet: ``full``, ``frozen`` (for a head that reads its features), or ``lora``.
@@ -143,10 +143,10 @@ class DenoiserConfig(Part):
         return "full" not in trained and self.unet != "lora"
 
     def check_image_task(self) -> None:
-        """Refuse settings under which diffusion of images trains nothing or gets another input.
+        """Check the settings of the image task.
 
         Raises:
-            ValueError: one line.
+            ValueError: it would train nothing; one line.
         """
         if self.unet == self.text_encoder == "frozen":
             raise ValueError(
@@ -154,15 +154,15 @@ class DenoiserConfig(Part):
             )
 
     def check_tasks(self) -> None:
-        """Refuse settings under which perception tasks cannot be trained.
+        """Check the settings of perception tasks.
 
         Raises:
-            ValueError: one line.
+            ValueError: they cannot be trained with these settings; one line.
         """
         latent, pixel = self.latent_loss_weight > 0, self.pixel_loss_weight > 0
         if self.head.name != "latent" and not pixel:
             raise ValueError(
-                f"a {self.head.name} head is trained by the pixel loss alone: the recipe needs pixel_loss_weight > 0"
+                f"a {self.head.name} head is trained by the pixel loss only: the recipe needs pixel_loss_weight > 0"
             )
         if not latent and not pixel:
             raise ValueError(
@@ -184,14 +184,14 @@ class DenoiserConfig(Part):
 
 
 class NetworkConfig(Part):
-    """Train a network of the user's own on perception tasks; see `predict.module`.
+    """Train a user-defined network on perception tasks; see `predict.module`.
 
     Attributes:
         kind: discriminator.
-        factory: code that builds the network, ``package.module:make`` or ``file.py:make``, which is run: a class, or a
-            function annotated ``-> nn.Module``. Parameters with ``requires_grad`` are trained.
+        factory: code that builds the network, ``package.module:make`` or ``file.py:make``: a class, or a function
+            annotated ``-> nn.Module``. Parameters with ``requires_grad`` are trained.
         options: keyword arguments of the factory.
-        init_from: folder of a checkpoint, or ``new`` for the weights that the factory gives.
+        init_from: folder of a checkpoint, or ``new`` for the initial weights of the factory.
     """
 
     kind: Literal["network"] = "network"
@@ -199,7 +199,7 @@ class NetworkConfig(Part):
     options: dict[str, Any] = Field(default_factory=dict)
     init_from: str = "new"
 
-    _normalized = field_validator("options")(_as_read_again)
+    _normalized = field_validator("options")(_through_json)
 
 
 ModelConfig = Annotated[AutoencoderConfig | DenoiserConfig | NetworkConfig, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""What changes the weights, and how fast."""
+"""Optimizer and learning rate schedule of a run."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
     Then, over ``decay_steps`` from the first one (0: all steps of the run), to ``final_lr_ratio * lr``:
 
-    - ``cosine`` and ``linear``: along that curve; ``poly``: as the rest of the way to the power of 0.9 (DeepLab's, Chen
-      et al. 2018, and of multi-task benchmarks);
-    - ``exponential``: GenPercept's ``IterExponential``, whose very first step has a rate of 0;
-    - ``constant``: not at all;
-    - ``onecycle``: Smith & Topin (2019) as `torch.optim.lr_scheduler.OneCycleLR` has it by default, along half cosines:
+    - ``cosine`` and ``linear``: along that curve; ``poly``: with the remaining fraction to the power of 0.9 (DeepLab,
+      Chen et al. 2018, and multi-task benchmarks);
+    - ``exponential``: GenPercept's ``IterExponential``, whose first step has a rate of 0;
+    - ``constant``: no decay;
+    - ``onecycle``: Smith & Topin (2019) with the defaults of `torch.optim.lr_scheduler.OneCycleLR`, along half cosines:
       from 1 / 25 of ``lr`` up to ``lr`` at 30 % of the steps, then down to ``final_lr_ratio * lr`` at the last (torch's
-      ``final_div_factor`` of 1e4 is a ``final_lr_ratio`` of 4e-6). `momentum` goes the other way.
+      ``final_div_factor`` of 1e4 is a ``final_lr_ratio`` of 4e-6). `momentum` changes in the opposite direction.
     """
     config = recipe.optimizer
     last, warmup = config.decay_steps or recipe.loop.steps, config.warmup_steps
@@ -51,7 +51,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def momentum(recipe: Recipe, step: int) -> float | None:
-    """The first beta of step ``step`` where the schedule changes it: of ``onecycle`` from 0.95 to 0.85 and back."""
+    """The first beta of step ``step`` with ``onecycle``: from 0.95 to 0.85 and back; None for other schedules."""
     if recipe.optimizer.schedule != "onecycle":
         return None
     return _one_cycle(step, recipe.optimizer.decay_steps or recipe.loop.steps, *ONE_CYCLE_MOMENTUM)
@@ -68,12 +68,15 @@ def _one_cycle(step: int, steps: int, first: float, middle: float, last: float) 
 
 
 def make_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW over what learns of ``module``; heads and decoder, and the image encoder, in groups."""
+    """Adam or AdamW over the trainable parameters of ``module``, in groups by learning rate.
+
+    Heads with decoder, and the image encoder, may have a learning rate of their own.
+    """
     named = [(k, p) for k, p in module.named_parameters() if p.requires_grad]
     config, groups = recipe.optimizer, []
-    for names, rate in _own_rates(recipe).items():
-        chosen = [p for k, p in named if rate and k.startswith(names)]
-        groups.append({"params": chosen, "scale": rate / config.lr if config.lr else 0.0})
+    for prefixes, rate in _rates_by_prefix(recipe).items():
+        matching = [p for k, p in named if rate and k.startswith(prefixes)]
+        groups.append({"params": matching, "scale": rate / config.lr if config.lr else 0.0})
     grouped = {id(p) for group in groups for p in group["params"]}
     groups.insert(0, {"params": [p for _, p in named if id(p) not in grouped], "scale": 1.0})
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
@@ -86,15 +89,15 @@ def make_optimizer(recipe: Recipe, module: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _own_rates(recipe: Recipe) -> dict[tuple[str, ...], float]:
-    """Learning rates of parts, by the beginnings of their parameters' names; 0 is that of the rest."""
+def _rates_by_prefix(recipe: Recipe) -> dict[tuple[str, ...], float]:
+    """Learning rates of parts by prefixes of their parameters' names; 0 stands for ``optimizer.lr``."""
     if not isinstance(recipe.model, DenoiserConfig):
         return {}
     return {("heads.", "vae."): recipe.model.head.lr, (ENCODER,): recipe.model.image_encoder.lr}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float, beta: float | None = None) -> None:
-    """Set every group's learning rate, and its first beta where one is given."""
+    """Set every group's learning rate, and its first beta unless ``beta`` is None."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
         if beta is not None:
@@ -102,5 +105,5 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float, beta: float | None =
 
 
 def parameters(optimizer: torch.optim.Optimizer) -> Iterable[nn.Parameter]:
-    """All that the optimizer changes."""
+    """All parameters of the optimizer."""
     return (p for group in optimizer.param_groups for p in group["params"])

@@ -40,10 +40,10 @@ def merge(part: BaseModel, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_value(place: Any, keys: Sequence[str], value: Any) -> None:
-    """Put a value where ``keys`` lead, through mappings and lists; mappings are made where there are none.
+    """Set the value at the path ``keys`` through mappings and lists; missing mappings are created.
 
     Raises:
-        ValueError: there is no such place.
+        ValueError: the path leads through something else, or a list has no such index.
     """
     name, *rest = keys
     key: Any = name
@@ -60,10 +60,10 @@ def put_value(place: Any, keys: Sequence[str], value: Any) -> None:
 
 
 def check_keys(part: Any, keys: Sequence[str], path: str = "") -> None:
-    """That each key of a path into a record is a field, as far as the path leads through records.
+    """Check that each key of a path is a field, as far as the path leads through records.
 
     Raises:
-        ValueError: one is not; the message has the nearest known key.
+        ValueError: a key is not a field; the message has the nearest known key.
     """
     name, *rest = keys
     if name not in _fields(type(part)):
@@ -76,7 +76,7 @@ def check_keys(part: Any, keys: Sequence[str], path: str = "") -> None:
 
 
 def by_name(paths: Iterable[str]) -> dict[str, str]:
-    """The shortest of the paths that end in each name."""
+    """By last part, the shortest of the paths that end in it."""
     return {path.rpartition(".")[2]: path for path in sorted(paths, key=lambda p: -p.count("."))}
 
 

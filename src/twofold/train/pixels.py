@@ -1,4 +1,4 @@
-"""Training data held in memory as bytes, and crops of it that depend on (seed, step) alone."""
+"""Training images in memory as bytes, and random crops of them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ..io import escape
 from .source import Source
 
 
-def pick(rng: torch.Generator, shares: Sequence[float], count: int) -> list[int]:
+def draw_indices(rng: torch.Generator, shares: Sequence[float], count: int) -> list[int]:
     """Draw ``count`` indices with probabilities proportional to ``shares``."""
     return torch.multinomial(torch.tensor(shares, dtype=torch.float64), count, True, generator=rng).tolist()
 
 
-class Pictures:
-    """The images of several folders as uint8, with captions; too-small ones are enlarged to the crop size."""
+class ImagePool:
+    """The images of several folders as uint8, with captions; images smaller than the crop size are enlarged."""
 
     def __init__(self, sources: Sequence[Source], size: tuple[int, int]) -> None:
         self.size = size
@@ -43,7 +43,7 @@ class Pictures:
     def batch(self, rng: torch.Generator, count: int) -> Tensor:
         """``b 3 h w`` in [-1, 1]: random crops, mirrored half the time."""
         out = []
-        for source in pick(rng, self.shares, count):
+        for source in draw_indices(rng, self.shares, count):
             pool = self.images[source]
             image = pool[int(torch.randint(len(pool), (), generator=rng))]
             out.append(random_crop(image, self.size, rng))

@@ -1,4 +1,4 @@
-"""Training crops of semantic segmentation: zoom in and out, no crop of almost one class, color distortion, padding."""
+"""Training crops of semantic segmentation: random scale, a limit on the share of one class, colors, padding."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..targets import target_spec
 from ..tasks import Task
 from .augment import chance, colours, photometric, uniform
 
-# Padding is mid-grey, which is 0 for an autoencoder.
+# Padding is mid-grey, which is 0 in the autoencoder's range [-1, 1].
 GREY = 0.5
 # The longer edge of an image at scale 1 is at most so many short edges of a crop (mmsegmentation's 2048 for 512).
 LONGEST = 4
-# Crops drawn until one has not too much of one class; then the next is taken whatever it shows.
+# Crops that are redrawn because of too much of one class; then the next is used in any case.
 TRIES = 10
 
 Scale = Annotated[float, Field(gt=0)]
@@ -35,20 +35,20 @@ _DISTORTIONS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 
 
 class RandomCrop(BaseModel):
-    """How crops are drawn for semantic segmentation and multi-task training (mmsegmentation, VPD, InvPT).
+    """Random crops for semantic segmentation and multi-task training (mmsegmentation, VPD, InvPT).
 
     Attributes:
-        scale: least and largest factor by which an image is resized, its aspect ratio kept; it is drawn uniformly.
-            Where the resized image is smaller than the crop, the rest is grey at the right and at the bottom, and is
-            neither trained on nor pseudo-labelled.
-        relative_to: what the scale is relative to. ``crop``: at 1 the image's short edge is the crop's, its long edge
-            at most 4 times that (mmsegmentation's ``img_scale=(2048, 512)``). ``image``: at 1 the image has its own
-            size (InvPT, TaskPrompter).
+        scale: smallest and largest factor by which an image is resized, drawn uniformly; the aspect ratio stays. If the
+            resized image is smaller than the crop, the crop is padded with grey at the right and at the bottom, where
+            nothing is trained or pseudo-labelled.
+        relative_to: what the scale is relative to. ``crop``: at 1 the image's short edge is that of the crop, its long
+            edge at most 4 times that (mmsegmentation's ``img_scale=(2048, 512)``). ``image``: at 1 the image has its
+            own size (InvPT, TaskPrompter).
         cat_max_ratio: a crop is drawn again, up to ten times, while one class has this share or more of its labelled
             pixels, or there is only one class. The classes are those of the recipe's first task that has classes and
-            a target in the sample; without one any crop is taken. 1 takes any crop.
-        distortion: of colors: ``photometric`` (`augment.photometric`), ``camera`` (that of other augmented runs,
-            `augment.colours`), or ``none``.
+            a target in the sample; without one, or with 1, any crop is used.
+        distortion: of colors: ``photometric`` (`augment.photometric`), ``camera`` (`augment.colours`, as in other
+            augmented runs), or ``none``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -60,7 +60,9 @@ class RandomCrop(BaseModel):
     @model_validator(mode="after")
     def _ordered(self) -> RandomCrop:
         if self.scale[0] > self.scale[1]:
-            raise ValueError(f"random_crop.scale is least and largest, not {list(self.scale)}")
+            raise ValueError(
+                f"random_crop.scale={list(self.scale)}: the first number must not exceed the second"
+            )
         return self
 
     def resized(self, shape: tuple[int, int], crop: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -81,23 +83,23 @@ def random_crop(
     resample: str = "bilinear",
     mirror: bool = True,
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor]:
-    """A random crop of one sample at ``size`` (height, width), half the time mirrored.
+    """A random crop of one sample, mirrored with probability 1/2.
 
-    Depth in metres is divided by the scale, as if the camera were nearer (InvPT): it matters to metric tasks alone.
+    Depth in metres is divided by the scale, as if the camera were nearer (InvPT), which affects metric tasks only.
 
     Args:
         sample: with any targets.
-        tasks: by name, those whose targets are returned, where the sample has them.
-        classes: task with class ids that ``cat_max_ratio`` is about, whose target the sample has.
-        size: of the crop.
-        options: how it is drawn.
-        rng: that it is drawn from.
-        resample: how the image is resized: ``bilinear`` (antialiased) or ``nearest``. Labels never mix.
-        mirror: whether half of the crops are mirrored.
+        tasks: by name, those whose targets are returned if the sample has them.
+        classes: the task with class ids that ``cat_max_ratio`` applies to; the sample has its target.
+        size: height and width of the crop, pixels.
+        options: of the crop.
+        rng: source of all randomness.
+        resample: of the image: ``bilinear`` (antialiased) or ``nearest``.
+        mirror: False never mirrors.
 
     Returns:
-        The image ``3 h w`` in [0, 1]; by task, the target ``c h w`` and its mask ``1 h w``; and the mask ``1 h w`` of
-        the pixels that are not padding.
+        The image ``3 h w`` in [0, 1]; by task, the target ``c h w`` and its valid pixels ``1 h w``; and the mask
+        ``1 h w`` of the pixels that are not padding.
     """
     scale = uniform(rng, *options.scale)
     shape = (int(sample.image.shape[-2]), int(sample.image.shape[-1]))
@@ -121,7 +123,7 @@ def random_crop(
 
 
 def _class_ids(sample: Sample, task: Task, size: tuple[int, int]) -> Tensor:
-    """Class ids ``h w`` at ``size``, -1 where nothing is trained on."""
+    """Class ids ``h w`` at ``size``, -1 at invalid pixels."""
     ids, valid = sample.targets[task.target], sample.valid[task.target]
     _, known = task.encode(ids[None], valid[None])
     return resize_nearest(torch.where(known[0], ids.float(), -1), size)[0]
@@ -134,7 +136,7 @@ def _draw(
     most: float,
     rng: torch.Generator,
 ) -> Box:
-    """A box of at most ``size`` somewhere in an image of size ``whole``."""
+    """A random box of at most ``size`` in an image of size ``whole``; the share of a class is less than ``most``."""
     height, width = (min(n, m) for n, m in zip(whole, size, strict=True))
 
     def drawn() -> Box:
@@ -155,7 +157,7 @@ def _draw(
 def _target(
     sample: Sample, task: Task, whole: tuple[int, int], box: Box, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """A task's target in the box and where it is known, before padding."""
+    """A task's target and its valid pixels in the box, before padding."""
     spec = target_spec(task.target)
     target, valid = spec.resize(sample.targets[task.target], sample.valid[task.target], whole)
     return spec.zoom(_cut(target, box), scale), _cut(valid, box)

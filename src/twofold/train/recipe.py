@@ -19,12 +19,12 @@ from .source import Source
 
 
 class Recipe(Part):
-    """What is trained, from which weights, on what, and how. Unknown keys are errors.
+    """The settings of a training run. Unknown keys are errors.
 
     Attributes:
         name: of the run, and of its folder by default.
-        model: what is trained; its type is the kind of the run (`AutoencoderConfig`, `DenoiserConfig`,
-            `NetworkConfig`).
+        model: the model, its initial weights and trained parts; its type is the kind of the run (`AutoencoderConfig`,
+            `DenoiserConfig`, `NetworkConfig`).
         data: training examples.
         loss: by task, weights of its losses in place of the task's own.
         optimizer: and its schedule.
@@ -49,17 +49,17 @@ class Recipe(Part):
 
     @property
     def clipping(self) -> Literal["mean", "channels"]:
-        """How predicted vectors are held in range: GenPercept's release clips each channel."""
+        """How predicted vectors are clipped: GenPercept's release clips each channel."""
         return "channels" if self.data.compat == "genpercept" else "mean"
 
     @property
     def joint_tasks(self) -> bool:
-        """Whether an image is trained under all its tasks at once."""
+        """Whether an image is trained for all its tasks at once."""
         return self.model.kind == "network" or self.data.tasks_per_image == "all"
 
     @property
     def pixel_loss_weight(self) -> float:
-        """Weight of the tasks' own losses; a network of the user's own has no others."""
+        """Weight of the tasks' own losses; 1 for a user-defined network, which has no other losses."""
         return self.model.pixel_loss_weight if isinstance(self.model, DenoiserConfig) else 1.0
 
     @property
@@ -67,10 +67,10 @@ class Recipe(Part):
         """The settings of the denoising network.
 
         Raises:
-            TypeError: the run trains something else.
+            TypeError: the run is of another kind.
         """
         if not isinstance(self.model, DenoiserConfig):
-            raise TypeError(f"{self.name} trains no denoising network but the kind {self.model.kind!r}")
+            raise TypeError(f"{self.name} is of kind {self.model.kind!r}, not 'denoiser'")
         return self.model
 
     @property
@@ -86,7 +86,7 @@ class Recipe(Part):
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         for name in self.tasks:
-            if ":" not in name:  # a task of the user's own is imported when it is needed
+            if ":" not in name:  # a user-defined task is imported when it is needed
                 get_task(name)
         prompts = self.model.prompts if isinstance(self.model, DenoiserConfig) else {}
         for name in {*self.loss, *prompts} - {*self.tasks}:
@@ -98,7 +98,7 @@ class Recipe(Part):
         elif isinstance(self.model, NetworkConfig):
             if IMAGE in self.data.task_weights:
                 raise ValueError(
-                    "a network of the user's own generates no images: task_weights has its tasks, as in {'depth': 1}"
+                    "a user-defined network generates no images: task_weights has its tasks, as in {'depth': 1}"
                 )
         else:
             self._check_denoiser(self.model)
@@ -118,7 +118,7 @@ class Recipe(Part):
         if self.reset and self.data.has_teacher_labels:
             raise ValueError(
                 f"labels='teacher' takes labels from the average of a trained model, and reset={list(self.reset)} "
-                "would make that random; leave reset out, or label the created images beforehand (labels='stored')"
+                "would make that random; leave reset out, or use the labels stored with the images (labels='stored')"
             )
 
     def _check_autoencoder(self) -> None:
@@ -146,9 +146,9 @@ class Recipe(Part):
                 )
 
     def replace(self, **changes: Any) -> Recipe:
-        """The recipe with some values changed, checked again: ``replace(name="x", optimizer={"lr": 1e-4})``.
+        """A validated copy with other values: ``replace(name="x", optimizer={"lr": 1e-4})``.
 
-        A mapping for a part changes some of its fields; other values replace what is there.
+        A mapping for a nested part changes some of its fields; other values replace the field.
 
         Raises:
             ValueError: a value does not fit, or a key is unknown; one line.
@@ -156,10 +156,10 @@ class Recipe(Part):
         try:
             return Recipe.model_validate(merge(self, changes))
         except ValidationError as error:
-            raise ValueError(wrong(error)) from None
+            raise ValueError(error_text(error)) from None
 
     def equals(self, other: Recipe) -> bool:
-        """Whether both give the same weights: they may differ in ``data.num_workers``."""
+        """Whether both give the same weights: ``data.num_workers`` may differ."""
         return self == other.replace(data={"num_workers": self.data.num_workers})
 
     def override(self, settings: Sequence[str]) -> Recipe:
@@ -187,7 +187,7 @@ class Recipe(Part):
         try:
             return Recipe.model_validate(changes)
         except ValidationError as error:
-            raise ValueError(f"--set {' '.join(settings)}: {wrong(error)}") from None
+            raise ValueError(f"--set {' '.join(settings)}: {error_text(error)}") from None
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -207,14 +207,14 @@ class Recipe(Part):
         try:
             recipe = cls.model_validate_json(path.read_bytes())
         except ValidationError as error:
-            raise ValueError(f"{path}: {wrong(error)}") from None
+            raise ValueError(f"{path}: {error_text(error)}") from None
         if not allow_code:
             check_code(recipe, path)
         return recipe
 
 
-def wrong(error: ValidationError) -> str:
-    """What is wrong with a recipe in one line, without pydantic's frame around it."""
+def error_text(error: ValidationError) -> str:
+    """The first problem of a validation error in one line, without pydantic's wrapping."""
     first = error.errors()[0]
     where = _dotted(first["loc"])
     if first["type"] == "extra_forbidden":
@@ -231,7 +231,7 @@ def wrong(error: ValidationError) -> str:
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:
-    """A location of pydantic as a path: without the tags of unions, which follow the field's name."""
+    """A location of a pydantic error as a dotted path, without the tags of unions."""
     tagged = {"model": ("autoencoder", "denoiser", "network"), "protocol": ("one_step", "multi_step")}
     before = ("", *location)
     return ".".join(

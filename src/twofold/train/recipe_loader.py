@@ -1,4 +1,4 @@
-"""Recipes in files of Python: functions that return one, and need nothing for it."""
+"""Recipe files in Python: functions without required arguments that return a `Recipe`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAME = "<recipes>"
 _PACKAGE = Path(__file__).parents[1]
 
 
-def shipped() -> Path | None:
+def shipped_folder() -> Path | None:
     """The folder of the recipes that come with twofold: in the installed package, or beside ``src`` in a clone."""
     folders = (_PACKAGE / "recipes", _PACKAGE.parents[1] / "recipes")
     return next((f for f in folders if (f / "genpercept.py").is_file()), None)
@@ -24,55 +24,51 @@ def shipped() -> Path | None:
 def find_file(text: str) -> Path | None:
     """The recipe file that ``text`` names, or None.
 
-    It is looked for as a path, then by name in ``./recipes``, then among those that come with twofold, also where it is
-    written as in a clone: ``recipes/table4.py`` or ``table4``.
+    Searched as a path, then by name in ``./recipes``, then among the recipes that come with twofold, by name or as a
+    path in a clone: ``table4`` or ``recipes/table4.py``.
     """
-    there = shipped()
-    places = [Path("recipes"), *([there] if there else [])]
+    shipped = shipped_folder()
+    folders = [Path("recipes"), *([shipped] if shipped else [])]
     path = Path(text)
-    found = [path, *(place / f"{text}{suffix}" for place in places for suffix in (".py", ".json"))]
-    if there and path.parent == Path("recipes"):
-        found.append(there / path.name)
+    found = [path, *(folder / f"{text}{suffix}" for folder in folders for suffix in (".py", ".json"))]
+    if shipped and path.parent == Path("recipes"):
+        found.append(shipped / path.name)
     return next((p for p in found if p.is_file()), None)
 
 
 def known_names() -> list[str]:
     """Names of the recipe files in ``./recipes`` and of those that come with twofold, sorted."""
-    places = (Path("recipes"), shipped())
-    return sorted(
-        {p.stem for place in places if place for p in place.glob("[!_]*.*") if p.suffix in (".py", ".json")}
-    )
+    folders = (Path("recipes"), shipped_folder())
+    return sorted({p.stem for f in folders if f for p in f.glob("[!_]*.*") if p.suffix in (".py", ".json")})
 
 
-def defined(path: Path) -> dict[str, Any]:
-    """What a file of recipes defines. It may import its neighbours, as any program may.
-
-    A recipe is a program of the user's own, named by the user: running it is what is asked.
+def run_file(path: Path) -> dict[str, Any]:
+    """Run a recipe file, which the user named, and return its global names; it may import files of its folder.
 
     Raises:
         SyntaxError: it is not Python; otherwise whatever it raises.
     """
-    beside = str(path.resolve().parent)
-    sys.path.insert(0, beside)
+    folder = str(path.resolve().parent)
+    sys.path.insert(0, folder)
     try:
         return runpy.run_path(str(path), run_name=_NAME)
     finally:
-        sys.path.remove(beside)
+        sys.path.remove(folder)
 
 
 def takes_no_arguments(function: Any) -> bool:
-    """Whether something can be called without arguments."""
+    """Whether ``function`` can be called without arguments."""
     if not callable(function):
         return False
-    asked = inspect.signature(function).parameters.values()
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in asked)
+    parameters = inspect.signature(function).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
 
 
 def recipes(path: Path) -> dict[str, Callable[[], Recipe]]:
-    """The recipes of a file by name, in its order: its own functions that need no argument."""
+    """The recipes of a file by name, in its order: its public functions without required arguments."""
     return {
         name: value
-        for name, value in defined(path).items()
+        for name, value in run_file(path).items()
         if inspect.isfunction(value)
         and value.__module__ == _NAME
         and not name.startswith("_")
