@@ -333,7 +333,7 @@ def test_a_folder_runs_no_code_that_nobody_asked_for(warm, root, tmp_path):
     folder = root / "warm" / "checkpoint"
     with pytest.raises(ModelError, match=re.escape(f"pass network={PLAIN!r}")):
         open_network(folder)
-    with pytest.raises(ModelError, match="network of its author's own"):
+    with pytest.raises(ModelError, match="user-defined network"):
         open_model(str(folder))
     with pytest.raises(ModelError, match=r"holds no network\.json"):
         open_network(tmp_path)

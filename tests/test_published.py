@@ -73,9 +73,7 @@ def test_a_fine_tuned_decoder_replaces_the_base_s(tmp_path):
         layouts.sparse(run / part / "model.safetensors", chosen)
     open_model(str(run), device="meta", method="genpercept-depth", base=str(whole))
     layouts.sparse(run / "vae_post_quant_conv" / "model.safetensors", {"weight": (4, 4, 1, 1)})
-    with pytest.raises(
-        ModelError, match=r"lacks the tensor post_quant_conv\.bias; a trained part is taken whole"
-    ):
+    with pytest.raises(ModelError, match=r"lacks the tensor post_quant_conv\.bias; expected all tensors"):
         open_model(str(run), device="meta", method="genpercept-depth", base=str(whole))
     both = {"weight": (4, 4, 1, 1), "bias": (4,), "more": (4,)}
     layouts.sparse(run / "vae_post_quant_conv" / "model.safetensors", both)
@@ -137,7 +135,7 @@ def test_single_files_open_strictly(second, tmp_path):
     for changed, message in (
         ({"model.diffusion_model.out.2.bias": None}, "tensors"),
         ({"model.diffusion_model.out.2.bias": (5,)}, r"conv_out\.bias has shape \(5,\)"),
-        ({"model.diffusion_model.surplus.bias": (5,)}, "known by name"),
+        ({"model.diffusion_model.surplus.bias": (5,)}, "known"),
         ({"control_model.middle.weight": (5,)}, r"unexpected tensor control_model\.middle\.weight"),
         ({"model.diffusion_model.input_blocks.0.0.weight": (320, 8, 3, 3)}, "takes 8 channels.*--method"),
     ):
@@ -168,7 +166,7 @@ def test_a_single_file_without_a_tokenizer_says_so(tmp_path, monkeypatch):
     model = open_model(str(path), device="meta")
     with pytest.raises(ValueError, match=r"no tokenizer.*--base"):
         model.backbone.embed([""])
-    with pytest.raises(ModelError, match="without a tokenizer"):
+    with pytest.raises(ModelError, match="no tokenizer"):
         save_model(model.backbone, model.settings, tmp_path / "out")
     layouts.write_text(tmp_path / "base", second=False)
     assert open_model(str(path), device="meta", base=str(tmp_path / "base")).backbone.tokenizer is not None
@@ -275,14 +273,14 @@ def test_weights_of_another_method_are_refused(tmp_path):
         (lotus / "unet").rename(lotus / "unet_depth_v2")
         open_model(str(lotus), device="meta", method="genpercept-depth", base=str(tmp_path / "base"))
     plain = layouts.write_base(tmp_path / "plain")
-    with pytest.raises(ModelError, match="plain StableDiffusionPipeline"):
+    with pytest.raises(ModelError, match="is a StableDiffusionPipeline"):
         open_model(str(plain), device="meta", method="genpercept-depth")
     with pytest.raises(ModelError, match="takes no class labels"):
         open_model(str(plain), device="meta", method="lotus-depth-d-v1-0")
     with pytest.raises(ModelError, match="gives 4 channels, marigold-iid-lighting-v1-1 needs 12"):
         layouts.write_unet(plain / "unet", layouts.unet(16))
         open_model(str(plain), device="meta", method="marigold-iid-lighting-v1-1")
-    with pytest.raises(ModelError, match="takes 16 channels, so it is no plain Stable Diffusion"):
+    with pytest.raises(ModelError, match="takes 16 channels, so it is not a Stable Diffusion base"):
         open_model(str(plain), device="meta")
 
 
@@ -425,7 +423,7 @@ def test_what_is_not_a_model_is_named(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match=r"neither twofold\.json nor model_index\.json"):
         open_model(str(tmp_path / "empty"))
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(ModelError, match="no checkpoint; weights end in"):
+    with pytest.raises(ModelError, match="not a checkpoint; weights end in"):
         open_model(str(tmp_path / "notes.txt"))
     with pytest.raises(ModelError, match="no published model 'marygold'"):
         open_model(str(tmp_path / "empty"), method="marygold")

@@ -1,4 +1,4 @@
-"""Checkpoints: reading strictly, writing whole."""
+"""Checkpoints: strict reading and atomic writing."""
 
 from .code import instantiate_network
 from .generator import check_generator, open_generator

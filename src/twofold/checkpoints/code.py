@@ -1,4 +1,4 @@
-"""Networks in the user's own code, named ``package.module:make`` or ``file.py:make``."""
+"""User-defined networks, named ``package.module:make`` or ``file.py:make``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def instantiate_network(network: str | Callable[..., nn.Module], options: Mappin
     """The network that ``network(**options)`` returns.
 
     Args:
-        network: a class or function, or its name, which the user has passed: ``package.module:make``, ``file.py:make``.
+        network: a class or function, or its name as passed by the user: ``package.module:make``, ``file.py:make``.
         options: keyword arguments.
 
     Raises:
-        ValueError: there is no such object, or it makes no network; otherwise whatever it raises.
+        ValueError: there is no such object, or it does not return a network. Errors of the call are not caught.
     """
     if not isinstance(network, str):
         made = network(**options)
@@ -49,7 +49,7 @@ def instantiate_network(network: str | Callable[..., nn.Module], options: Mappin
 
 
 def _makes_networks(make: Any) -> bool:
-    """Whether an object is annotated as making networks: a name in a file must not call any function it likes."""
+    """Whether an object is a network class or annotated to return one, so that no other function is called."""
     if not isinstance(make, type):
         try:
             make = get_type_hints(make).get("return")
@@ -60,7 +60,7 @@ def _makes_networks(make: Any) -> bool:
 
 @contextmanager
 def _folder_on_path(where: str) -> Generator[None]:
-    """Inside, the modules beside a file can be imported, as by any program."""
+    """Context in which the modules beside a file can be imported, as when it is run as a script."""
     path = str(Path(where).resolve().parent) if where.endswith(".py") else ""
     if path:
         sys.path.insert(0, path)
@@ -78,6 +78,6 @@ def _import_file(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look themselves up there
+    sys.modules[name] = module  # required by dataclasses
     spec.loader.exec_module(module)
     return module

@@ -1,4 +1,4 @@
-"""One network out of one folder, by the class its config names."""
+"""Reading of one component of a checkpoint: U-Net, autoencoder, text encoder, scheduler."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from .weights import read_file, read_tensors
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """LoadOptions weights are read.
+    """How weights are read.
 
     Attributes:
-        dtype: of the weights.
-        variant: of the files.
-        meta: shapes only: every key and shape is checked, and no weight is read.
-        lora_alpha: of low-rank weights whose files do not contain it; see `lora`.
+        dtype: dtype of the weights.
+        variant: variant of the files, such as ``fp16``.
+        meta: check keys and shapes without reading weights.
+        lora_alpha: alpha of LoRA weights whose files do not contain it; see `lora`.
     """
 
     dtype: torch.dtype = torch.float32
@@ -50,19 +50,17 @@ CLASSES: dict[str, tuple[str, ...]] = {
 
 
 def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = None) -> nn.Module:
-    """The network that ``config.json`` describes, on the meta device; ``kind`` is ``unet`` or ``vae``.
-
-    ``config``: to be used in place of that file.
+    """The network of ``config.json``, or of ``config`` if passed, on the meta device; ``kind``: ``unet`` or ``vae``.
 
     Raises:
-        ModelError: its class is not one that twofold reads.
+        ModelError: twofold does not support its class.
     """
     import diffusers
 
     assumed = config is not None
     if config is None:
         config = read_json(folder / "config.json")
-    # GenPercept's training code saves a subclass under that name, which adds nothing.
+    # GenPercept's training code saves an equivalent subclass with this prefix.
     name = str(config.get("_class_name", "")).removeprefix("Custom")
     if name not in CLASSES[kind]:
         raise ModelError(
@@ -70,7 +68,7 @@ def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = No
             f"{', '.join(CLASSES[kind])}"
         )
     known = config if assumed else validated(_CONFIGS[name], config, folder / "config.json")
-    # Values that are possible one by one need not fit together, and diffusers raises many kinds of errors then.
+    # Values that are valid separately may be inconsistent, and diffusers then raises many kinds of errors.
     with damaged(folder / "config.json", f"config of a {name}"), torch.device("meta"):
         return getattr(diffusers, name).from_config(known)
 
@@ -83,10 +81,10 @@ def unet(
     Args:
         folder: with ``config.json`` and weights.
         options: see `LoadOptions`.
-        headless: its last normalisation and convolution were deleted, because a head reads its features.
-        extra: a file of low-rank weights, to be added.
-        bare: a missing ``config.json`` means Stable Diffusion 2.1's, as the runs of GenPercept's trainer lack one, and
-            their low-rank weights have alpha = rank.
+        headless: without the last normalisation and convolution, because a head reads its features.
+        extra: a file of LoRA weights to be merged.
+        bare: a run of GenPercept's trainer: a missing ``config.json`` is that of Stable Diffusion 2.1, and LoRA weights
+            have alpha = rank.
     """
     tensors = merge_own(options.tensors(folder), folder, Stated(options.lora_alpha, equals_rank=bare))
     assumed = _sd21(tensors) if bare and not (folder / "config.json").exists() else None
@@ -101,7 +99,7 @@ def unet(
 
 
 def _sd21(tensors: Tensors) -> dict[str, Any]:
-    """The config of a run that saved none: Stable Diffusion 2.1, with as many inputs as the first layer has."""
+    """The config of a run without one: Stable Diffusion 2.1 with the input channels of the first layer."""
     first = tensors.get("conv_in.weight")
     channels = int(first.shape[1]) if first is not None and first.ndim == 4 else 4
     return {"_class_name": CLASSES["unet"][0], **sd_unet_config(channels)}
@@ -119,9 +117,7 @@ def vae(folder: Path, options: LoadOptions, decoder: Path | None = None) -> Any:
             if base != set(trained):
                 odd = sorted(base ^ set(trained))[0]
                 what = "lacks the tensor" if odd in base else "has the unexpected tensor"
-                raise ModelError(
-                    f"{decoder / part} {what} {odd}; a trained part is taken whole or not at all"
-                )
+                raise ModelError(f"{decoder / part} {what} {odd}; expected all tensors of the decoder")
             tensors.update(trained)
     load_strictly(module, tensors, folder, options.dtype)
     return module
@@ -132,7 +128,7 @@ def text_encoder(folder: Path, options: LoadOptions) -> Any:
     from transformers import CLIPTextConfig
 
     path = folder / "config.json"
-    # Only what is known: a config of transformers may also name code of a hub.
+    # Known entries only: a config of transformers may also refer to code on the hub.
     known = validated(TextConfig, read_json(path), path)
     with damaged(path, "config of a CLIPTextModel"):
         config = CLIPTextConfig(**known)
@@ -159,7 +155,7 @@ def filled_text_encoder(config: Any, tensors: Tensors, where: Path, options: Loa
 
 
 def scheduler(folder: Path) -> dict[str, Any]:
-    """The contents of ``scheduler_config.json``, as far as they are read, checked."""
+    """The checked entries of ``scheduler_config.json`` that twofold uses."""
     path = folder / "scheduler_config.json"
     known = validated(SchedulerConfig, read_json(path), path)
     try:
@@ -169,7 +165,7 @@ def scheduler(folder: Path) -> dict[str, Any]:
     return known
 
 
-# What GenPercept v1 calls its stored embedding of the empty prompt, and what twofold writes.
+# Files with the embedding of the empty prompt, of GenPercept v1 and of twofold.
 EMPTY_TEXT = ("empty_text_embed.npy", "empty_text_embed.safetensors")
 
 
@@ -178,7 +174,7 @@ def empty_text(folder: Path) -> Tensor | None:
     for name in EMPTY_TEXT:
         path = folder / name
         if path.suffix == ".npy" and path.exists():
-            # Mapped, so that a header that promises more than the file has takes no memory.
+            # Memory-mapped, so that a header with a wrong size allocates no memory.
             with damaged(path, "array of numbers"):
                 stored = np.load(path, allow_pickle=False, mmap_mode="r")
                 value = torch.from_numpy(stored.astype(np.float32)) if stored.dtype.kind == "f" else None

@@ -1,8 +1,8 @@
-"""Config files of other libraries, checked for type and range before anything is built from them.
+"""Validation of other libraries' config files before anything is built from them.
 
-A checkpoint may come from anyone, and these libraries build whatever a config describes: a table of 10^12 words, a
-hundred thousand layers, code of a kernel hub. So each file is read as one of the records below. Keys that twofold does
-not read may only have the value that switches them off.
+Checkpoints are untrusted, and these libraries build whatever a config describes: a vocabulary of 10^12 tokens, a
+hundred thousand layers, code from a kernel hub. So each file is read as one of the records below. Keys that twofold
+does not support may only have the value that disables them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Scale = Annotated[float, Field(gt=0, le=1e4)]
 Activation = Literal["silu", "swish", "mish", "gelu", "relu"]
 Beta = Annotated[float, Field(ge=0, le=1)]
-# A key that is there and has no effect.
+# A key that may only be disabled.
 Off = Literal[False] | None
 
 
@@ -184,7 +184,7 @@ class PipelineConfig(_Config):
 
 
 class Targets(_Config):
-    """Of several maps that one network predicts."""
+    """Names of several maps that one network predicts."""
 
     model_config = ConfigDict(extra="ignore")
     target_names: Annotated[list[Annotated[str, Field(max_length=100)]], Field(max_length=16)] | None = None
@@ -194,12 +194,12 @@ PipelineConfig.model_rebuild()
 
 
 def validated(kind: type[_Config], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The entries of ``config`` that ``kind`` has, checked; missing ones keep the library's default.
+    """The checked entries of ``config`` that ``kind`` has; missing ones get the library's default.
 
     Args:
-        kind: of the file.
-        config: its contents. Keys that ``kind`` lacks are left out.
-        path: of the file, for messages.
+        kind: record of the file.
+        config: its contents. Keys that ``kind`` lacks are dropped.
+        path: path of the file, for messages.
 
     Raises:
         ModelError: a value has another type or is out of range.

@@ -26,30 +26,30 @@ from .weights import read_file
 
 _LOG = logging.getLogger(__name__)
 
-# Weights that compute the x of a vector (a row), or read it (a column).
+# Weights whose row outputs, or whose column reads, the x component of a vector.
 _COMPUTES_X = re.compile(r"decoder\.(predict|refine\.\d\.6)\.(weight|bias)")
 _READS_X = re.compile(r"decoder\.refine\.\d\.0\.weight")
 
 
-# Never run, misspelt as it is: a transformer that was tried and left in.
+# Parts that are never run (the misspelling is that of the released code).
 _DEAD = re.compile(r"(transfromer_decoder|mlp|to_k|to_q)\.")
-# Of no use to a model: counts of batches, and singular values kept for a log.
+# Buffers that are not needed: batch counts, and singular values for logging.
 _NOTES = re.compile(r".*\.(num_batches_tracked|sv0)")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A head read from the authors' two files, and the names of the tensors that were left out."""
+    """A head read from the authors' two files, and the names of the tensors that were dropped."""
 
     head: BaeHead
     dropped: tuple[str, ...]
 
 
 def read_pair(fusion: Path, decoder: Path, options: LoadOptions | None = None) -> Pair:
-    """The head that two files hold.
+    """Read a head from the authors' two files.
 
     Raises:
-        ModelError: one is damaged, holds code, lacks a tensor, or has one that is not known.
+        ModelError: a file is damaged, contains code, lacks a tensor, or has an unknown one.
     """
     options = options or LoadOptions()
     first, dropped = _ours(read_file(fusion, options.dtype, options.meta), FUSION, fusion)
@@ -71,7 +71,7 @@ def read_pair(fusion: Path, decoder: Path, options: LoadOptions | None = None) -
 
 
 def decoder_tensors(tensors: Tensors) -> Tensors:
-    """A decoder's tensors by their bare names; out of Bae's own file (``nyu.pt``) too, where an encoder is beside."""
+    """A decoder's tensors without prefixes; also from Bae's file (``nyu.pt``), which includes an encoder."""
     bare = {k.removeprefix("module."): v for k, v in tensors.items()}
     if any(k.startswith("decoder.") for k in bare):
         return {k.removeprefix("decoder."): v for k, v in bare.items() if not k.startswith("encoder.")}
@@ -79,7 +79,7 @@ def decoder_tensors(tensors: Tensors) -> Tensors:
 
 
 def put_bae_decoder(head: BaeHead, path: Path) -> None:
-    """Let a head begin with the decoder of Bae's published file, which is of the same make, in place.
+    """Load the decoder of Bae's published file, which has the same architecture, into a head, in place.
 
     Raises:
         ModelError: the file holds no such decoder, or one of other widths.
@@ -91,7 +91,7 @@ def put_bae_decoder(head: BaeHead, path: Path) -> None:
 
 
 def _ours(theirs: Tensors, names: Mapping[str, str], where: Path) -> tuple[Tensors, tuple[str, ...]]:
-    """Tensors by our names, and what was left out."""
+    """Tensors by the names in twofold, and the names of the dropped ones."""
     missing = [t for t in names.values() if t not in theirs]
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
@@ -104,17 +104,17 @@ def _ours(theirs: Tensors, names: Mapping[str, str], where: Path) -> tuple[Tenso
     out = {}
     for ours, name in names.items():
         value = theirs[name]
-        # Their networks of single pixels are convolutions of one dimension.
+        # The released pixel-wise networks are 1-d convolutions.
         out[ours] = value[..., None] if ".refine." in ours and value.ndim == 3 else value
     return {k: _flip_x(k, v) for k, v in out.items()}, dropped
 
 
 def _flip_x(name: str, tensor: Tensor) -> Tensor:
-    """A tensor of the decoder with the sign of x changed, which is exact; any other as it is."""
+    """Negate the weights of x in a tensor of the decoder, which is exact; other tensors are unchanged."""
     if not (_COMPUTES_X.fullmatch(name) or _READS_X.fullmatch(name)):
         return tensor
     tensor = tensor.clone()
-    # The coarser prediction, vector and kappa, follows the feature map's channels.
+    # The last four input channels are the coarser prediction: vector and kappa.
     x = tensor[:1] if _COMPUTES_X.fullmatch(name) else tensor[:, -4]
     x.neg_()
     return tensor
@@ -129,12 +129,13 @@ def _check_shapes(head: BaeHead, tensors: Tensors, names: Mapping[str, str], whe
 
 
 def official_tensors(head: BaeHead, completed_by: Tensors | None = None) -> tuple[Tensors, Tensors]:
-    """A head, which predicts in the frame RUB, as the authors' two tables: of the fusion network and of the decoder.
+    """Convert a head, which predicts in the frame RUB, to the authors' two state dicts: fusion network and decoder.
 
     Args:
         head: of any widths.
-        completed_by: a table of theirs, from which the parts that are never run are taken: their program insists on
-            them. Without, the first table has all tensors in use, and their program reports others as missing.
+        completed_by: a state dict of the authors, from which unused parts are copied, because their program requires
+            them. Without it, the first state dict has only the used tensors, and their program reports the others as
+            missing.
     """
     state = {k: _flip_x(k, v.detach().cpu()) for k, v in head.state_dict().items()}
     fusion = {theirs: state[ours].clone() for ours, theirs in FUSION.items()}
@@ -153,7 +154,7 @@ def write_pair(head: BaeHead, fusion: Path, decoder: Path, completed_by: Path | 
     """Write a head as the authors' two files; see `official_tensors`.
 
     Raises:
-        FileExistsError: one is there.
+        FileExistsError: one of the files exists.
     """
     for path in (fusion, decoder):
         if path.exists():

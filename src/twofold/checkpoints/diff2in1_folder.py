@@ -1,4 +1,4 @@
-"""Folders with Diff-2-in-1's two files, and Stable Diffusion where it is there."""
+"""Folders with Diff-2-in-1's two files, and optionally Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .weights import read_file, weight_files
 
 @dataclass(frozen=True)
 class Files:
-    """What a folder of theirs holds: the two files, and Stable Diffusion's where it is there."""
+    """The files of a folder: Diff-2-in-1's two, and optionally Stable Diffusion's."""
 
     fusion: Path
     decoder: Path
@@ -33,7 +33,7 @@ class Files:
 
 
 def is_diff2in1_dir(folder: Path) -> bool:
-    """Whether a folder without a description holds their two files."""
+    """Whether a folder without settings holds Diff-2-in-1's two files."""
     if (folder / "model_index.json").exists():
         return False
     try:
@@ -44,7 +44,7 @@ def is_diff2in1_dir(folder: Path) -> bool:
 
 
 def find_files(folder: Path) -> Files:
-    """The files of a folder, by their tensors; of several epochs the last, of teacher and student the teacher.
+    """Find the files of a folder by their tensors: the last epoch, and the teacher rather than the student.
 
     Raises:
         ModelError: one of the two is missing.
@@ -66,13 +66,13 @@ def find_files(folder: Path) -> Files:
     chosen = {part: max(those, key=_order) for part, those in found.items() if those}
     if _epoch(chosen["fusion"]) != _epoch(chosen["decoder"]):
         raise ModelError(
-            f"{folder}: {chosen['fusion'].name} and {chosen['decoder'].name} are of different epochs; leave two in it"
+            f"{folder}: {chosen['fusion'].name} and {chosen['decoder'].name} are of different epochs; keep one"
         )
     return Files(chosen["fusion"], chosen["decoder"], chosen.get("base"))
 
 
 def _order(path: Path) -> tuple[bool, int]:
-    """The teacher before the student, whose files have an ``e`` in their names; then the last epoch."""
+    """Sort key: the teacher before the student, whose files have an ``e`` in their names; then the last epoch."""
     return "_e_" not in path.stem, _epoch(path)
 
 
@@ -112,14 +112,14 @@ def assemble(
     if levels != pair.head.config["levels"]:
         raise ModelError(
             f"{found.fusion} reads levels of {pair.head.config['levels']} channels, and the network beside it gives "
-            f"{levels}; give another --base"
+            f"{levels}; pass another --base"
         )
     return net, dict.fromkeys(tasks, pair.head), files
 
 
 @torch.no_grad()
 def _empty_prompt(text_encoder: Any) -> Tensor:
-    """The embedding ``77 d`` of no words, whose tokens are known without a tokenizer: one begins, the others end."""
+    """The embedding ``77 d`` of the empty prompt, whose tokens need no tokenizer: BOS, then EOS."""
     config = text_encoder.config
     ids = torch.full((1, config.max_position_embeddings), 49407)
     ids[0, 0] = 49406

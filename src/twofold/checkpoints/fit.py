@@ -1,4 +1,4 @@
-"""Checks that the parts of a checkpoint fit together, on the meta device, where nothing is computed."""
+"""Checks that the parts of a checkpoint are compatible, on the meta device, without computation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .strict import ModelError
 
 
 def check_text(net: StableDiffusion, where: Path) -> None:
-    """Check that the U-Net takes text of the width of the text encoder or the stored embeddings.
+    """Check that the text width of the U-Net is that of the text encoder or the stored embeddings.
 
     Raises:
         ModelError: it does not.
@@ -24,13 +24,13 @@ def check_text(net: StableDiffusion, where: Path) -> None:
     found = {net.text_width} | stored if net.text_width is not None else stored
     for other in found - {width}:
         raise ModelError(
-            f"{where} reads text of width {width}, and the text encoder or stored prompt beside it has {other}; give "
+            f"{where} reads text of width {width}, and the text encoder or stored prompt beside it has {other}; pass "
             "another --base"
         )
 
 
 def check_head(head: Head, net: StableDiffusion, where: Path) -> None:
-    """Check that a head reads the features of ``net`` and gives an output of the image's size.
+    """Check that a head accepts the features of ``net`` and outputs the image's size.
 
     Raises:
         ModelError: it does not.

@@ -1,4 +1,4 @@
-"""Which models can generate images, known before anything is downloaded, opened or written."""
+"""Checks that a model can generate images, before anything is downloaded, opened or written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def open_generator(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype = torch.float32,
 ) -> Model:
-    """`open_model` for a model that is to generate; a published one that cannot is refused before it is fetched.
+    """`open_model` for a model that generates images; published models that cannot are refused before download.
 
     Raises:
         ModelError: no such model, a damaged checkpoint, or one that cannot generate images.

@@ -1,4 +1,4 @@
-"""Heads in files: one folder per task, and one more for each module that several of them share.
+"""Files of heads: one folder per task, and one for each module that several of them share.
 
 ``heads/<task>/`` holds the arguments in ``config.json`` and the weights. A shared module is stored once, in
 ``heads/<task>+<task>/``; ``shared.json`` in the folders of these tasks maps its name to that folder, such as
@@ -27,7 +27,7 @@ SHARED = "shared.json"
 
 
 def save_heads(heads: Mapping[str, Head], folder: Path, dtype: torch.dtype) -> None:
-    """Write ``heads``, by task, below ``folder``, which has none of them yet.
+    """Write ``heads``, by task, into new folders below ``folder``.
 
     Raises:
         UnsafeNameError: a task's name is not a valid folder name.
@@ -57,7 +57,7 @@ def _save(tensors: Tensors, folder: Path, dtype: torch.dtype) -> None:
 
 
 def open_heads(folder: Path, kinds: Mapping[str, str], options: LoadOptions) -> dict[str, Head]:
-    """Heads by task, of the given ``kinds``, as `save_heads` wrote them; shared modules are one module.
+    """Read heads that `save_heads` wrote, by task and kind; shared modules are one module.
 
     Raises:
         ModelError: something is missing or does not fit.
@@ -81,7 +81,7 @@ def open_heads(folder: Path, kinds: Mapping[str, str], options: LoadOptions) -> 
     return heads
 
 
-# Upper bounds of options that no weight's shape bounds: edges of pooling grids, upsampling factors.
+# Upper bounds of options that are not bounded by the shape of a weight: pooling grids, upsampling factors.
 _LARGEST = {"pools": 64, "stride": 64}
 _MOST = 1 << 16
 
@@ -110,7 +110,7 @@ def _described(folder: Path, kind: str) -> Head:
 
 
 def _check_range(value: Any, most: int, where: str) -> None:
-    """Refuse numbers that would give absurd sizes, and long lists and strings."""
+    """ModelError for numbers out of range, and for long lists and strings."""
     if isinstance(value, list):
         if len(value) > 512:
             raise ModelError(f"{where} has {len(value)} entries; expected at most 512")

@@ -31,10 +31,10 @@ def save_image_adapter(adapter: ImageAdapter, folder: Path, dtype: torch.dtype) 
 
 
 def open_image_adapter(folder: Path, options: LoadOptions) -> ImageAdapter:
-    """What `save_image_adapter` wrote.
+    """Read an image adapter that `save_image_adapter` wrote.
 
     Raises:
-        ModelError: a file is missing or damaged, or describes no image encoder that this version has.
+        ModelError: a file is missing or damaged, or its image encoder is unknown.
     """
     path = folder / "config.json"
     config = read_json(path)

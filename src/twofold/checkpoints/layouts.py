@@ -29,14 +29,14 @@ Assembled = tuple[StableDiffusion, ModelSettings, dict[str, Head], list[Path]]
 
 @dataclass(frozen=True)
 class CheckpointPaths:
-    """Where the parts of one published model lie.
+    """Folders of the parts of one published model.
 
     Attributes:
-        folder: of the checkpoint.
-        unet: its folder; ``vae``, ``text`` (text encoder and tokenizer), ``scheduler``: theirs, None where missing.
+        folder: folder of the checkpoint.
+        unet: folder of the U-Net; ``vae``, ``text`` (text encoder, tokenizer), ``scheduler``: theirs, None if missing.
         head: folder of the DPT head.
         decoder: run whose fine-tuned decoder replaces the autoencoder's.
-        lora: file of low-rank weights.
+        lora: file of LoRA weights.
     """
 
     folder: Path
@@ -50,11 +50,11 @@ class CheckpointPaths:
 
 
 def assemble(key: str, folder: Path, options: LoadOptions, base: str = "") -> Assembled:
-    """The backbone, settings and heads of the published model ``key`` out of ``folder``, and the files read.
+    """The backbone, settings and heads of the published model ``key`` from ``folder``, and the files read.
 
     Raises:
-        ModelError: a part is missing, does not fit, or belongs to another model. Nothing is taken from the base that
-            the checkpoint should have had itself.
+        ModelError: a part is missing, does not fit, or belongs to another model. Missing parts are taken from the base
+            model only if the published checkpoint does not include them.
     """
     row = PUBLISHED[key]
     if row.method == "Diff-2-in-1":
@@ -67,7 +67,7 @@ def assemble(key: str, folder: Path, options: LoadOptions, base: str = "") -> As
     heads: dict[str, Head] = {}
     if row.head:
         assert paths.head is not None
-        # Only the folder's name distinguishes the variant with a last ReLU from the released one.
+        # Only the folder's name distinguishes the variant with a final ReLU from the released one.
         activation = "relu" if paths.head.name == "dpt_head" else row.head_activation
         heads = {t: dpt_head(paths.head, activation, options) for t in row.tasks}
     for task in row.tasks.values():
@@ -109,7 +109,7 @@ def _find_paths(key: str, row: Published, folder: Path, base: str, options: Load
     if row.head:
         head = _first(unet.parent, [row.head, "dpt_head"])
         if head is None:
-            raise ModelError(f"{unet.parent} has no folder {row.head}, which {key} is read out with")
+            raise ModelError(f"{unet.parent} has no folder {row.head} with the head of {key}; fetch it again")
     text = folder if (folder / "text_encoder").is_dir() else None
     if text is None and not row.text:
         text = unet.parent if components.empty_text(unet.parent) is not None else None
@@ -133,9 +133,9 @@ def _needs_schedule(task: TaskSettings) -> bool:
 
 
 def _unet_folder(key: str, row: Published, folder: Path) -> Path:
-    """Where the network is: the repository's folder, a run's ``unet``, or the folder itself.
+    """Folder of the network: the repository's subfolder, a run's ``unet``, or the folder itself.
 
-    The original code takes the untrained base where it finds nothing; here that is an error.
+    The original code uses the untrained base if it finds nothing; here that is an error.
     """
     if folder.name == row.unet and _has_network(folder):
         return folder
@@ -143,16 +143,17 @@ def _unet_folder(key: str, row: Published, folder: Path) -> Path:
         return folder / row.unet
     run = folder / "unet"
     if row.base and _has_network(run):
-        # A run of GenPercept's trainer holds this one folder; a whole pipeline beside it is the untrained base.
+        # A run of GenPercept's trainer has only this folder; a complete pipeline is the untrained base.
         index = folder / "model_index.json"
         if index.exists() and str(read_json(index).get("_class_name", "")).startswith("StableDiffusion"):
             raise ModelError(
-                f"{folder} is a plain {read_json(index)['_class_name']}, the base that {key} was trained from"
+                f"{folder} is a {read_json(index)['_class_name']}, the base that {key} was trained from; pass the "
+                "trained checkpoint"
             )
         return run
     raise ModelError(
-        f"{folder} has neither {row.unet}/config.json nor unet/config.json, so it does not hold {key}; nothing else "
-        "is used in its place"
+        f"{folder} has neither {row.unet}/config.json nor unet/config.json, so it does not hold {key}; pass the folder "
+        "of that checkpoint"
     )
 
 
@@ -193,20 +194,18 @@ def _backbone(paths: CheckpointPaths, row: Published, options: LoadOptions) -> S
 
 
 def dpt_head(folder: Path, activation: Activation, options: LoadOptions) -> DPTHead:
-    """GenPercept's DPT head, whose file names what ours names."""
+    """GenPercept's DPT head, whose tensors have the same names as in twofold."""
     tensors = options.tensors(folder)
     convs = [tensors[k] for k in sorted(tensors) if k.startswith("neck.convs.")]
     if "neck.convs.0.weight" not in tensors or any(conv.ndim != 4 for conv in convs):
         raise ModelError(
             f"{folder} lacks the tensor neck.convs.0.weight of a convolution; it holds no DPT head"
         )
-    taps = [int(conv.shape[1]) for conv in convs]
+    channels = tuple(int(conv.shape[1]) for conv in convs)
     old = any(".layers.0.residual_layer1." in k for k in tensors)
     with damaged(folder, "DPT head"), torch.device("meta"):
         width = int(tensors["neck.convs.0.weight"].shape[0])
-        head = DPTHead(
-            tuple(taps), width, activation="elu+1" if old else activation, unused_first_residual=old
-        )
+        head = DPTHead(channels, width, activation="elu+1" if old else activation, unused_first_residual=old)
     load_strictly(head, tensors, folder, options.dtype)
     return head
 

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x and 2.x in one file, as CompVis' and Stability's own code saves it."""
+"""Single-file checkpoints of Stable Diffusion 1.x and 2.x in the format of CompVis and Stability."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _UNUSED = ("transformer.resblocks.23.", "text_projection", "logit_scale")
 def read_ldm(path: Path, options: LoadOptions, ema: bool = True) -> dict[str, Any]:
     """U-Net, autoencoder, text encoder and scheduler settings of one file, by the names of `StableDiffusion`.
 
-    The version follows from the width of the U-Net's text input (768: 1.x, 1024: 2.x). What a 2.x network predicts
-    is not in its file: 768-pixel models predict v, which is assumed.
+    The version follows from the width of the U-Net's text input (768: 1.x, 1024: 2.x). The prediction type of a 2.x
+    network is not in its file; v is assumed, which 768-pixel models predict.
 
     Args:
-        path: of the file.
+        path: the file.
         options: see `LoadOptions`.
         ema: use the EMA weights of the U-Net if the file has them, with a warning.
 
@@ -38,7 +38,7 @@ def read_ldm(path: Path, options: LoadOptions, ema: bool = True) -> dict[str, An
     tensors = _known(read_file(path, options.dtype, options.meta), path, ema)
     probe = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
     if probe not in tensors:
-        raise ModelError(f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: it lacks {probe}")
+        raise ModelError(f"{path} is not a Stable Diffusion 1.x or 2.x checkpoint: it lacks {probe}")
     width = tensors[probe].shape[-1] if tensors[probe].ndim else 0
     if width not in (768, 1024):
         raise ModelError(
@@ -47,10 +47,10 @@ def read_ldm(path: Path, options: LoadOptions, ema: bool = True) -> dict[str, An
     first = tensors.get(f"{_UNET}input_blocks.0.0.weight")
     if first is None or first.ndim != 4 or not 1 <= first.shape[1] <= 512:
         raise ModelError(
-            f"{path} is no Stable Diffusion 1.x or 2.x checkpoint: its U-Net has no first convolution"
+            f"{path} is not a Stable Diffusion 1.x or 2.x checkpoint: its U-Net has no first convolution"
         )
     second = width == 1024
-    with damaged(path, "Stable Diffusion 1.x or 2.x checkpoint"):  # the converters of diffusers look names up
+    with damaged(path, "Stable Diffusion 1.x or 2.x checkpoint"):  # diffusers' converters raise KeyError
         parts = {
             "unet": _unet(tensors, int(first.shape[1]), second, path, options),
             "vae": _vae(tensors, path, options),
@@ -60,7 +60,7 @@ def read_ldm(path: Path, options: LoadOptions, ema: bool = True) -> dict[str, An
     return {**parts, "tokenizer": None, "scheduler_config": {**SD21_SCHEDULER, "prediction_type": kind}}
 
 
-# The training schedule and the loss networks: none of them is used to run the model.
+# Training schedule and loss networks, which inference does not need.
 _SCHEDULE = (
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod",
     "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod", "sqrt_recipm1_alphas_cumprod", "posterior_variance",
@@ -73,25 +73,25 @@ _EMA_COUNTS = (f"{_EMA}decay", f"{_EMA}num_updates")
 
 
 def _known(tensors: Tensors, path: Path, ema: bool) -> Tensors:
-    """Without what only training used; ModelError for anything that belongs to another kind of model."""
+    """Drop tensors that only training used; ModelError for tensors of another kind of model."""
     tensors = _averaged(tensors, path) if ema else without(tensors, lambda k: k.startswith(_EMA))
     kept = without(tensors, lambda k: k in _SCHEDULE or k.startswith(_IGNORED))
     strange = [k for k in kept if not k.startswith((_UNET, _VAE, _CLIP, _OPEN_CLIP))]
     if strange:
         raise ModelError(
-            f"{path} has the unexpected tensor {strange[0]}; it is no plain Stable Diffusion 1.x or 2.x"
+            f"{path} has the unexpected tensor {strange[0]}; expected a Stable Diffusion 1.x or 2.x checkpoint"
         )
     return kept
 
 
 def _averaged(tensors: Tensors, path: Path) -> Tensors:
-    """The tensors with the U-Net's averaged weights in place of those of the last step, where the file has both.
+    """Replace the U-Net's weights by their EMA, if the file has it.
 
-    CompVis' average keeps a parameter under its name without dots. What was published for use is the average; the
-    others are to be trained on.
+    CompVis stores the EMA of a parameter under its name without dots. The EMA is meant for inference, the other weights
+    for further training.
 
     Raises:
-        ModelError: there is an average of some of the U-Net's weights only.
+        ModelError: the file has the EMA of some of the U-Net's weights only.
     """
     stored = {k for k in tensors if k.startswith(_EMA) and k not in _EMA_COUNTS}
     rest = without(tensors, lambda k: k.startswith(_EMA))
@@ -137,11 +137,11 @@ def _vae(tensors: Tensors, path: Path, options: LoadOptions) -> nn.Module:
 
 
 def _nothing_left(before: Tensors, after: Tensors, path: Path, what: str) -> None:
-    """Convert by diffusers' converter, which has to use every tensor."""
+    """ModelError unless diffusers' converter has used every tensor."""
     if len(after) != len(before):
         raise ModelError(
-            f"{path}: its {what} has {len(before)} tensors, of which only {len(after)} are known by name; is it a "
-            "Stable Diffusion 1.x or 2.x of the plain kind?"
+            f"{path}: its {what} has {len(before)} tensors, of which only {len(after)} are known; is it a Stable "
+            "Diffusion 1.x or 2.x checkpoint?"
         )
 
 

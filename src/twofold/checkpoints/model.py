@@ -1,4 +1,4 @@
-"""Opening a model by whatever name it goes: the embedded one, a folder, a file, a published name, a hub id."""
+"""Opening of models: the embedded one, a folder, a file, a published name, or a hub id."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def open_model(
     variant: str = "",
     lora_alpha: float | None = None,
 ) -> Model:
-    """Open a model strictly: every tensor accounted for, nothing taken in another's place.
+    """Open a model strictly: every tensor has to be used, and none may be missing.
 
     Args:
         name: ``embedded``; a name of the table of published models (``twofold models``); a hub id; a folder in

@@ -1,4 +1,4 @@
-"""Old and foreign names of the same tensors."""
+"""Renaming of tensors from older versions of diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OLD_ATTENTION = {
 
 
 def modern_vae(tensors: Tensors) -> Tensors:
-    """An autoencoder's attention under its present names; 1x1 convolutions there become matrices."""
+    """Rename an autoencoder's attention to current names; its 1x1 convolutions become matrices."""
     out: Tensors = {}
     for key, value in tensors.items():
         head, found, tail = key.partition("mid_block.attentions.0.")
@@ -33,9 +33,9 @@ def modern_vae(tensors: Tensors) -> Tensors:
 
 
 def modern_text(tensors: Tensors, wanted: set[str]) -> Tensors:
-    """A CLIP text encoder's tensors under the names the installed transformers gives them.
+    """Rename a CLIP text encoder's tensors to those of the installed transformers.
 
-    Version 5 dropped the prefix ``text_model.``; positions were once stored and are now computed.
+    Version 5 dropped the prefix ``text_model.``; older versions stored positions, which are now computed.
     """
     prefixed = any(k.startswith("text_model.") for k in wanted)
     out: Tensors = {}
@@ -49,7 +49,7 @@ def modern_text(tensors: Tensors, wanted: set[str]) -> Tensors:
 
 
 def without(tensors: Tensors, unwanted: Callable[[str], bool]) -> Tensors:
-    """The tensors whose names are wanted."""
+    """The tensors without those whose name is ``unwanted``."""
     return {k: v for k, v in tensors.items() if not unwanted(k)}
 
 

@@ -1,7 +1,7 @@
-"""Networks of the user's own on disk: weights, and the name of the code that makes the network.
+"""Files of user-defined networks: weights, and the name of the code that makes the network.
 
-A folder holds ``network.json`` and ``model.safetensors``. It does not contain the code, and a name in it runs none: the
-user passes the name of the code.
+A folder holds ``network.json`` and ``model.safetensors``, but not the code. The name of the code in it is not run; the
+user passes it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class NetworkSettings(BaseModel):
         size: longest edge in pixels that images are resized to; 0 keeps their size.
         tasks: that it was trained for, by their names in recipes.
         licence: of the weights.
-        trained_on: data sets and their licences, in words.
+        trained_on: data sets and their licences, as text.
         recipes: names of the runs that made the weights, first to last.
         code_version: of twofold when saved.
     """
@@ -63,13 +63,13 @@ class NetworkSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Network:
-    """An opened network of the user's own, and the tasks it was trained for.
+    """An opened user-defined network, and the tasks it was trained for.
 
     Attributes:
         name: as passed to `open_network`.
         module: the network, in evaluation mode.
         settings: the contents of ``network.json``.
-        files: that its weights were read from.
+        files: files of its weights.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Network:
             ModelError: it was not trained for the task.
         """
         if not self.settings.tasks:
-            raise ModelError(f"{self.name} predicts nothing: its {NETWORK} names no task")
+            raise ModelError(f"{self.name} predicts nothing: its {NETWORK} has no task")
         # The full name of a user's task is code, and trusted only when it is passed as `task`; `tasks` has short names.
         name = task if task in self.settings.tasks else None
         if name is None:
@@ -106,10 +106,10 @@ class Network:
             name = self.settings.tasks[0] if task is None else known.get(task)
         if name is None:
             raise ModelError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
-        about = {"model": self.name, "digest": self.digest, "network": self.settings.network}
+        metadata = {"model": self.name, "digest": self.digest, "network": self.settings.network}
         found = self._task(name, trusted=name == task)
         try:
-            return ModulePredictor(self.module, found, name, self.settings.size, about)
+            return ModulePredictor(self.module, found, name, self.settings.size, metadata)
         except ValueError as error:
             raise ModelError(f"{self.name}: {error}") from error
 
@@ -126,15 +126,15 @@ def open_network(
     device: str | torch.device = "cpu",
     dtype: str | torch.dtype | None = None,
 ) -> Network:
-    """Open a network of the user's own.
+    """Open a user-defined network.
 
     Args:
-        folder: that holds ``network.json`` and the weights.
+        folder: folder with ``network.json`` and the weights.
         network: the code that makes it, ``package.module:make`` or ``file.py:make``, which is run; or a function or
             class, called with the stored options; or the network itself, into which the weights are loaded. The name
             in the folder is not run unless it is passed here.
-        device: where to put the weights, as for `model.load`.
-        dtype: floating-point type of the weights, as for `model.load`; as they are made when None.
+        device: device of the weights, as for `model.load`.
+        dtype: floating-point type of the weights, as for `model.load`; None for that of the code.
 
     Raises:
         ModelError: there is no such folder, no ``network``, or the weights do not fit it.
@@ -163,7 +163,7 @@ def read_settings(folder: Path) -> NetworkSettings:
     """
     if not (folder / NETWORK).exists():
         raise ModelError(
-            f"{folder} holds no {NETWORK}; give the folder of a network that was trained by twofold"
+            f"{folder} holds no {NETWORK}; pass the folder of a network that was trained by twofold"
         )
     try:
         return NetworkSettings.model_validate(read_json(folder / NETWORK))
@@ -172,10 +172,10 @@ def read_settings(folder: Path) -> NetworkSettings:
 
 
 def save_network(network: nn.Module, settings: NetworkSettings, folder: Path) -> None:
-    """Write a folder: whole, or not at all. Weights are kept in the types they have.
+    """Write a folder atomically. Weights keep their dtype.
 
     Raises:
-        FileExistsError: something is already there; a checkpoint is never overwritten.
+        FileExistsError: the folder exists; a checkpoint is never overwritten.
         DiskFullError: there is no space for it.
     """
     if folder.exists():
@@ -190,7 +190,7 @@ def save_network(network: nn.Module, settings: NetworkSettings, folder: Path) ->
 
 
 def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """By name, the first name of the same memory: weights that are shared are stored once."""
+    """Name -> first name of the tensor with the same memory, so that tied weights are stored once."""
     firsts: dict[tuple[Any, ...], str] = {}
     return {
         k: firsts.setdefault(
@@ -201,10 +201,10 @@ def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put stored weights into a network; none may be missing, left over or misshapen.
+    """Load stored weights into a network; keys and shapes have to match exactly.
 
     Raises:
-        ModelError: names the first that does not fit.
+        ModelError: a weight does not fit; the message has the first one.
     """
     state = network.state_dict()
     wanted = {k for k, first in _tied(state).items() if k == first}

@@ -1,4 +1,4 @@
-"""What a name of a model stands for: a folder or a file in any known layout, a published model, a hub id, or code."""
+"""Resolution of a model's name: a folder or file in a known layout, a published model, a hub id, or code."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _folder(folder: Path, options: LoadOptions, key: str, base: str, called: str
         return open_own(folder, options)
     if (folder / NETWORK).exists():
         raise ModelError(
-            f"{folder} holds a network of its author's own; open_network, or --network file.py:make, opens it"
+            f"{folder} holds a user-defined network; open it with open_network, or --network file.py:make"
         )
     if key:
         return assemble(key, folder, options, base)
@@ -112,14 +112,14 @@ def _folder(folder: Path, options: LoadOptions, key: str, base: str, called: str
 def _check_base(settings: ModelSettings, net: StableDiffusion, where: Path) -> None:
     if not settings.tasks and net.input_channels != net.latent_channels:
         raise ModelError(
-            f"{where}: its network takes {net.input_channels} channels, so it is no plain Stable Diffusion; say which "
-            "published model it is with --method (twofold models lists the choices)"
+            f"{where}: its network takes {net.input_channels} channels, so it is not a Stable Diffusion base; pass "
+            "its published name as --method (twofold models lists the choices)"
         )
 
 
 def _base_settings(folder: Path) -> ModelSettings:
     kind = str(read_json(folder / "model_index.json").get("_class_name", ""))
-    # Any other pipeline would run with the wrong settings and give plausible but wrong predictions.
+    # Any other pipeline would run with wrong settings and predict plausible but wrong maps.
     if kind not in ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"):
         raise ModelError(
             f"{folder / 'model_index.json'} names the pipeline {kind!r}; say which published model it is with --method "
@@ -130,7 +130,7 @@ def _base_settings(folder: Path) -> ModelSettings:
 
 def _file(path: Path, options: LoadOptions, method: str, base: str) -> Opened:
     if path.suffix not in _SUFFIXES:
-        raise ModelError(f"{path} is no checkpoint; weights end in {', '.join(_SUFFIXES)}")
+        raise ModelError(f"{path} is not a checkpoint; weights end in {', '.join(_SUFFIXES)}")
     if method and PUBLISHED[method].lora:
         return assemble(method, path, options, base)
     if method and (path.parent / "config.json").exists():

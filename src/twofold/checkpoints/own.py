@@ -29,7 +29,7 @@ from .tokenizer import read_tokenizer
 from .weights import read_file, weight_files
 
 SETTINGS, TEXTS = "twofold.json", "texts.safetensors"
-# In place of SETTINGS, in the folder of a network of the user's own.
+# Instead of SETTINGS, in the folder of a user-defined network.
 NETWORK = "network.json"
 EMBEDDED = Path(__file__).parents[1] / "backbones" / "embedded"
 
@@ -81,17 +81,17 @@ def save_model(
     dtype: torch.dtype = torch.float16,
     heads: Mapping[str, Head] | None = None,
 ) -> None:
-    """Write a checkpoint folder: whole, or not at all.
+    """Write a checkpoint folder atomically.
 
     Raises:
-        FileExistsError: something is already there; a checkpoint is never overwritten.
+        FileExistsError: the folder exists; a checkpoint is never overwritten.
         DiskFullError: there is no space for it.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; a checkpoint is not overwritten, choose another folder")
     if backbone.text_encoder is not None and backbone.tokenizer is None:
         raise ModelError(
-            "this model came without a tokenizer, as single files do, and could not be read again; open it with "
+            "this model has no tokenizer, as single files have none, so its checkpoint could not be read; open it with "
             "--base, a Stable Diffusion that has one"
         )
     adapter = backbone.image_adapter
@@ -115,10 +115,10 @@ def save_model(
 
 
 def push_model(folder: Path, repo: str) -> str:
-    """Upload a checkpoint folder, its card included, to the hub repository ``repo``; gives the commit's address.
+    """Upload a checkpoint folder with its card to the hub repository ``repo``, and return the URL of the commit.
 
     Raises:
-        ModelError: the folder is not in twofold's layout, or the hub refuses.
+        ModelError: the folder is not in twofold's layout, or the upload fails.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -164,9 +164,7 @@ def _texts(folder: Path) -> dict[str, Tensor]:
     with damaged(path, "file of embedded prompts"), safe_open(path, framework="pt") as file:
         prompts = json.loads((file.metadata() or {})["prompts"])
     if not isinstance(prompts, list) or set(tensors) != {str(i) for i in range(len(prompts))}:
-        raise ModelError(
-            f"{path}: its list of prompts and its tensors do not belong together; fetch it again"
-        )
+        raise ModelError(f"{path}: its list of prompts does not match its tensors; fetch it again")
     for prompt, tensor in zip(prompts, (tensors[str(i)] for i in range(len(prompts))), strict=True):
         if (
             not isinstance(prompt, str)

@@ -1,4 +1,4 @@
-"""Published models, one row each: where they are, and the settings that their files do not contain."""
+"""Table of published models: their sources, and the settings that their files do not contain."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Published:
     """One published model.
 
     Attributes:
-        source: hub id, or the address of its files.
+        source: hub id, or the URL of its files.
         method: its name in its paper.
         paper: arXiv number.
         tasks: settings of each task.
-        licence: of the weights, as their page states it; check it there before use.
-        size: edge that the authors resize images to, 0 for none; ``edge`` is which one.
+        licence: licence of the weights as stated on their page; check it there before use.
+        size: length in pixels that the authors resize ``edge`` of images to, 0 for no resizing.
         edge: see `ModelSettings`.
         unet: folder of the U-Net.
         vae: folder of the autoencoder.
@@ -32,8 +32,8 @@ class Published:
         headless: whether the network has no output layer, because a head reads its features.
         lora: file of the low-rank weights that the checkpoint consists of.
         head: folder of a DPT head.
-        head_activation: of that head's output.
-        note: what a user should know.
+        head_activation: activation of that head's output.
+        note: hints for users.
         parts: further folders of the repository that are read.
     """
 
@@ -72,14 +72,14 @@ def _task(protocol: OneStep | MultiStep, name: str, **more: object) -> TaskSetti
     frame = TASKS[name].frame
     # Otherwise the space is the task's.
     space = name if name in ("depth", "disparity") else ""
-    # All but E2E-FT clip each component of a vector, which changes its direction a little, before normalising it.
+    # All but E2E-FT clip each component of a vector before normalising it, which changes its direction slightly.
     clip = "channels" if frame else "mean"
     return TaskSettings.model_validate(
         {"protocol": protocol, "space": space, "frame": frame, "clip": clip, **more}
     )
 
 
-# As stated on their pages when this was written; check there before use.
+# As stated on the models' pages; check there before use.
 APACHE, RAIL = "Apache-2.0 (see the model's page)", "CreativeML Open RAIL++-M (see the model's page)"
 NON_COMMERCIAL = "code for non-commercial academic use; see the model's page"
 
@@ -104,7 +104,7 @@ def _e2e(repo: str, space: str) -> Published:
     protocol = MultiStep(steps=1, start="zeros", spacing="trailing", final="x0", noise=Noise())
     # The authors train with 77 padded tokens and predict with 2, as here.
     frame = "LUB" if TASKS[space].frame else None
-    # Its normals are normalised as decoded, without clipping.
+    # Its normals are normalised without clipping.
     tasks = {
         space: _task(
             protocol, space, frame=frame, minmax_normalize=frame is None, clip="mean", resize="antialias"
@@ -237,7 +237,7 @@ PUBLISHED: dict[str, Published] = {
 
 
 def find_published(name: str) -> str | None:
-    """The row whose name or hub id is ``name``; None where there is none, or the repository holds several."""
+    """The row whose name or hub id is ``name``; None if there is none or the repository holds several."""
     if name in PUBLISHED:
         return name
     found = [key for key, row in PUBLISHED.items() if row.source == name]
@@ -248,7 +248,7 @@ def find_published(name: str) -> str | None:
 
 
 def find_by_folder(name: str) -> str | None:
-    """The row that a folder called ``name`` is a download of."""
+    """The row whose download a folder called ``name`` is; None if there is none."""
     if name in PUBLISHED:
         return name
     found = [key for key, row in PUBLISHED.items() if row.source.rsplit("/", 1)[-1] == name]

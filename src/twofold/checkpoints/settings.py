@@ -1,4 +1,4 @@
-"""``twofold.json``: what a checkpoint's weights mean, carried by the checkpoint itself."""
+"""``twofold.json``: the settings that are stored with a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TaskSettings(OutputConfig):
     """How one task is predicted: an `OutputConfig` with a protocol and a head.
 
     Attributes:
-        task: its name where that is not the key in `ModelSettings.tasks`: two keys may predict one task in two ways.
+        task: name of the task if it is not the key in `ModelSettings.tasks`; two keys may predict one task in two ways.
         protocol: how the prediction is computed.
         head: one of `heads.HEADS` or ``package.module:Name``; its weights, if it has any, are in ``heads/<key>``.
         prompt: of the text encoder.
@@ -54,10 +54,10 @@ class ModelSettings(BaseModel):
         edge: which edge: the longest, the shortest, or both, which resizes images to a square.
         image_encoder: name of the image encoder, in the folder ``image_encoder``; empty without one.
         headless: whether the network has no output layer, because heads read its features.
-        generates: whether the network denoises images from captions; None where it is not recorded.
+        generates: whether the network denoises images from captions; None if it is not recorded.
         tasks: by name, in the order they are listed to users. A name is also that of files and folders, and is checked.
         licence: of the weights.
-        trained_on: data sets and their licences, in words.
+        trained_on: data sets and their licences, as text.
         recipes: names of the runs that made the weights, first to last.
         code_version: of twofold when saved.
     """
@@ -95,11 +95,11 @@ class ModelSettings(BaseModel):
         image_features: bool = False,
         resize: OutputResize = "bilinear",
     ) -> ModelSettings:
-        """The same settings after a run that trained ``names`` with ``protocol`` and ``head``.
+        """The settings after a run that trained ``names`` with ``protocol`` and ``head``.
 
-        ``prompts`` are those that differ from the tasks' own, by name; ``pad`` is whether they were padded;
-        ``clip`` how vectors are held in range; ``image_features`` whether the network had its image encoder's maps;
-        ``resize`` how maps are brought back to the input's size.
+        ``prompts`` are those that differ from the tasks' defaults, by name; ``pad`` is whether they were padded;
+        ``clip`` how vectors are clipped; ``image_features`` whether the image encoder's maps were passed to the
+        network; ``resize`` how maps are resized to the input's size.
         """
         tasks = dict(self.tasks)
         for name in names:

@@ -58,7 +58,7 @@ def _no_number(constant: str) -> None:
 
 
 def wrong_value(error: ValidationError) -> str:
-    """What is wrong with a file's contents, in one line: where, what was found, what was expected."""
+    """One-line message of a file's first validation error: where, what was found, what was expected."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(x) for x in first["loc"])
     message = str(first["msg"]).removeprefix("Value error, ")
@@ -71,10 +71,10 @@ def wrong_value(error: ValidationError) -> str:
 
 @contextmanager
 def damaged(path: Path, what: str) -> Generator[None]:
-    """Wraps another library's code that parses a file: any error it raises becomes one about a damaged file.
+    """Context around another library's parser of a file, whose errors become a ModelError about a damaged file.
 
-    Parsers of damaged files raise nearly anything (KeyError, struct.error, AssertionError, RuntimeError, a bare
-    Exception of tokenizers), so this is the one place that takes all of it for a fault of the file.
+    Parsers of damaged files raise many types of errors (KeyError, struct.error, AssertionError, RuntimeError, a bare
+    Exception of tokenizers), so all are attributed to the file here, and only here.
 
     Raises:
         ModelError: the body failed; ModelErrors pass through.
@@ -86,15 +86,15 @@ def damaged(path: Path, what: str) -> Generator[None]:
     except Exception as error:
         kind = type(error).__name__
         raise ModelError(
-            f"{path} is no {what} that can be read ({kind}: {first_line(error)[:200]}); fetch it again"
+            f"{path} is not a readable {what} ({kind}: {first_line(error)[:200]}); fetch it again"
         ) from error
 
 
 def checked_name(name: Any, where: Path, what: str) -> str:
-    """A name out of the file or folder ``where``, if it may be that of one file or folder.
+    """Check that a name from ``where`` is a safe name of a file or folder, and return it.
 
     Raises:
-        ModelError: it is no such name.
+        ModelError: it is not.
     """
     try:
         return check_name(name, what)
@@ -103,10 +103,10 @@ def checked_name(name: Any, where: Path, what: str) -> str:
 
 
 def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch.dtype) -> None:
-    """Put ``tensors`` into ``module``, cast to ``dtype``; no key may be missing, left over or misshapen.
+    """Load ``tensors`` into ``module``, cast to ``dtype``; keys and shapes have to match exactly.
 
     Raises:
-        ModelError: names the first tensor that does not fit, and counts the rest.
+        ModelError: a tensor does not fit; the message has the first one and the number of others.
     """
     check_tensors(module, tensors, where)
     cast = {k: v.to(dtype) if v.is_floating_point() else v for k, v in tensors.items()}
@@ -114,10 +114,10 @@ def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch
 
 
 def check_tensors(module: nn.Module, tensors: Tensors, where: Path) -> None:
-    """Check that ``tensors`` are those of ``module``: every key, shape and kind of number.
+    """Check that ``tensors`` have the keys, shapes and kinds of numbers of ``module``.
 
     Raises:
-        ModelError: names the first tensor that does not fit, and counts the rest.
+        ModelError: a tensor does not fit; the message has the first one and the number of others.
     """
     needed = module.state_dict()
     missing = sorted(set(needed) - set(tensors))

@@ -1,7 +1,7 @@
-"""CLIP tokenizers, read from copies of their files with the known entries only.
+"""Reading of CLIP tokenizers from copies of their files with known entries only.
 
-transformers keeps every other entry of ``tokenizer_config.json``: names of files, templates that it later writes to
-files of those names, code of a hub. A CLIP tokenizer needs none of them.
+transformers also applies other entries of ``tokenizer_config.json``: names of files, templates that it later writes to
+files of those names, code from the hub. A CLIP tokenizer needs none of them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 class Token(BaseModel):
-    """A special token, as ``special_tokens_map.json`` and old configs spell it."""
+    """A special token in the format of ``special_tokens_map.json`` and old configs."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     content: Annotated[str, Field(min_length=1, max_length=256)]
@@ -46,7 +46,7 @@ def read_tokenizer(folder: Path, text_encoder: Any = None) -> Any:
 
     Args:
         folder: with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
-        text_encoder: whose input its tokens are.
+        text_encoder: the text encoder that reads its tokens.
 
     Raises:
         ModelError: a file is missing or damaged, or the vocabulary or the prompts exceed the encoder's.
@@ -94,23 +94,23 @@ def _copy_vocabulary(folder: Path, copy: Path) -> None:
     if whole.exists():
         found = read_json(whole)
         model = found.get("model")
-        words = model.get("vocab") if isinstance(model, dict) else None
-        _check_vocabulary(words, whole)
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        _check_vocabulary(vocabulary, whole)
         (copy / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
         return
-    words = read_json(folder / "vocab.json")
-    _check_vocabulary(words, folder / "vocab.json")
-    (copy / "vocab.json").write_text(json.dumps(words), encoding="utf-8")
+    vocabulary = read_json(folder / "vocab.json")
+    _check_vocabulary(vocabulary, folder / "vocab.json")
+    (copy / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
     (copy / "merges.txt").write_text(read_text(folder / "merges.txt"), encoding="utf-8")
 
 
-def _check_vocabulary(words: Any, path: Path) -> None:
-    if not isinstance(words, dict) or not 0 < len(words) <= _MAX_VOCABULARY:
-        raise ModelError(f"{path} has no table of words, at most {_MAX_VOCABULARY}; fetch it again")
-    for word, number in words.items():
+def _check_vocabulary(vocabulary: Any, path: Path) -> None:
+    if not isinstance(vocabulary, dict) or not 0 < len(vocabulary) <= _MAX_VOCABULARY:
+        raise ModelError(f"{path} has no vocabulary of at most {_MAX_VOCABULARY} tokens; fetch it again")
+    for token, number in vocabulary.items():
         if type(number) is not int or not 0 <= number < _MAX_VOCABULARY:
             raise ModelError(
-                f"{path}: the word {word!r} has the number {number!r}; expected 0 to {_MAX_VOCABULARY - 1}"
+                f"{path}: the token {token!r} has the number {number!r}; expected 0 to {_MAX_VOCABULARY - 1}"
             )
 
 
@@ -118,7 +118,7 @@ def _check(tokenizer: Any, config: Any, folder: Path) -> None:
     most = max(tokenizer.get_vocab().values(), default=-1) + 1
     if most > config.vocab_size:
         raise ModelError(
-            f"{folder} has {most} words, and the text encoder beside it {config.vocab_size}; "
+            f"{folder} has {most} tokens, and the text encoder beside it {config.vocab_size}; "
             "they do not belong together"
         )
     if tokenizer.model_max_length > config.max_position_embeddings:

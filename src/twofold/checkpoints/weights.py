@@ -1,4 +1,4 @@
-"""Files of weights, as tensors by key: safetensors, shards, and old pickles, of which only tensors are read."""
+"""Reading of weight files as tensors by key: safetensors, shards, and old pickles, of which only tensors are read."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _safe(path: Path, dtype: torch.dtype | None, meta: bool) -> Tensors:
             if meta:
                 out[key] = _described(file.get_slice(key))
             else:
-                # Cast one by one: the file as it is and the model need not be in memory together.
+                # Cast one by one, so that file and model are not in memory together.
                 value = file.get_tensor(key)
                 out[key] = value if dtype is None or not value.is_floating_point() else value.to(dtype)
         return out
@@ -117,7 +117,7 @@ def _described(entry: Any) -> Tensor:
 
 
 class _Ignored:
-    """Takes the place of the training callback that the first Stable Diffusion files contain; runs nothing."""
+    """Stand-in for the training callback in the first Stable Diffusion files; does nothing."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -127,7 +127,7 @@ class _Ignored:
 
 
 def _allowed_globals() -> list[Any]:
-    """What an old pickle may contain besides tensors: that callback, and numpy's numbers."""
+    """Globals that an old pickle may use besides tensors: that callback, and numpy's numbers."""
     import _codecs
 
     import numpy as np
@@ -160,7 +160,7 @@ def _pickled(path: Path, meta: bool) -> Tensors:
         try:
             found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
         except pickle.UnpicklingError as error:
-            # Not torch's message, which advises loading it anyway.
+            # Without torch's message, which recommends loading it anyway.
             raise ModelError(
                 f"{path} is damaged, or a pickle that holds more than tensors, and was not run; ask its author for "
                 f"safetensors{_named_code(error)}"
@@ -171,7 +171,7 @@ def _pickled(path: Path, meta: bool) -> Tensors:
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}, not a table of tensors")
     tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)}
-    # A view may repeat one number a billion times, which costs memory only when it is copied.
+    # A view may repeat one number a billion times, which takes memory only when it is copied.
     size = sum(v.numel() * v.element_size() for v in tensors.values())
     if not meta and size > 2 * path.stat().st_size + (1 << 20):
         raise ModelError(
@@ -181,7 +181,7 @@ def _pickled(path: Path, meta: bool) -> Tensors:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse compressed entries, which torch never writes, and which may expand to any size."""
+    """ModelError for compressed entries, which torch never writes and which may expand to any size."""
     with zipfile.ZipFile(path) as file:
         for entry in file.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
@@ -191,6 +191,6 @@ def _check_zip(path: Path) -> None:
 
 
 def _named_code(error: pickle.UnpicklingError) -> str:
-    """What a refused pickle would have called; nothing else of torch's message, which explains how to run it anyway."""
+    """The callable that a refused pickle names, from torch's message, which otherwise explains how to run it anyway."""
     found = re.search(r"GLOBAL ([\w.]+)", str(error))
     return f" (it names {found[1]})" if found else ""

@@ -1,4 +1,4 @@
-"""Classes as colours, as GenPercept trained them: ``twofold.compat.class_colors:hypersim_colors``."""
+"""Class ids encoded as colours, as in GenPercept's training: ``twofold.compat.class_colors:hypersim_colors``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..tasks import Task
 from ..tasks.semantic import encode_ids
 from .genpercept import encode_minmax
 
-# Of NYU's 40 classes, in the colours of ScanNet and Hypersim (Dai et al. 2017), in bytes.
+# Colours of NYU's 40 classes as in ScanNet and Hypersim (Dai et al. 2017), 8 bits.
 NYU40_COLOURS = (
     (174, 199, 232), (152, 223, 138), (31, 119, 180), (255, 187, 120), (188, 189, 34), (140, 86, 75),
     (255, 152, 150), (214, 39, 40), (197, 176, 213), (148, 103, 189), (196, 156, 148), (23, 190, 207),
@@ -25,32 +25,33 @@ NYU40_COLOURS = (
 
 
 def encode_colors(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Ids of NYU's classes as GenPercept taught them: Hypersim's colours, stretched to each image's own range.
+    """Encode ids of NYU's classes as in GenPercept's training: Hypersim's colours, min-max normalized per image.
 
     Args:
-        ids: ``b 1 h w``, whole numbers from 0 to 39.
+        ids: ``b 1 h w``, integers from 0 to 39.
         valid: ``b 1 h w`` bool.
 
     Returns:
-        Canvas ``b 3 h w`` in [-1, 1]; a mask ``b 1 h w`` that holds everywhere: what has no class is taught as black.
+        Encoded target ``b 3 h w`` in [-1, 1]; a mask ``b 1 h w`` that is True everywhere: unlabelled pixels are trained
+        on as black.
 
     Raises:
-        ValueError: an id that is no class.
+        ValueError: an id that is not a class.
     """
     known, mask = encode_ids(ids, valid, len(NYU40_COLOURS))
     colours = _colours(ids)[known.squeeze(1).long()].movedim(-1, 1)
     return encode_minmax(torch.where(mask, colours, 0.0), valid)
 
 
-def decode_colors(canvas: Tensor) -> Tensor:
-    """Canvas ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest colour.
+def decode_colors(encoded: Tensor) -> Tensor:
+    """Encoded target ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest colour.
 
-    The per-image normalization cannot be inverted: ids are right as far as the image uses the full range.
+    The per-image normalization cannot be inverted: ids are correct for images that use the full range.
     """
-    colours = _colours(canvas)
-    seen = ((canvas.float().clamp(-1, 1) + 1) / 2).movedim(1, -1)
-    nearest = torch.cdist(seen.flatten(1, 2), colours.expand(len(seen), -1, -1)).argmin(-1)
-    return nearest.reshape(len(seen), 1, *canvas.shape[-2:]).float()
+    colours = _colours(encoded)
+    pixels = ((encoded.float().clamp(-1, 1) + 1) / 2).movedim(1, -1)
+    nearest = torch.cdist(pixels.flatten(1, 2), colours.expand(len(pixels), -1, -1)).argmin(-1)
+    return nearest.reshape(len(pixels), 1, *encoded.shape[-2:]).float()
 
 
 def _colours(like: Tensor) -> Tensor:

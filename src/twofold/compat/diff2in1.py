@@ -1,4 +1,4 @@
-"""How the released code of Diff-2-in-1 resizes and denoises the images that it generates from others."""
+"""Resizing and denoising steps of the released code of Diff-2-in-1 for generating images from others."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def official_steps(
 
 
 def resize_to_square(source: Sample, edge: int) -> Sample:
-    """The sample resized as in the released code of Diff-2-in-1: to a square, its aspect ratio not kept.
+    """Resize a sample to a square as in the released code of Diff-2-in-1, ignoring the aspect ratio.
 
     Images and maps are interpolated without antialiasing, with invalid pixels as zeros, and vectors are not normalized
     again. A pixel is valid where all pixels of its interpolation are, which takes a pixel off every border.

@@ -1,8 +1,8 @@
-"""GenPercept's encodings and losses as released, to reproduce models that were trained with them. Never a default.
+"""GenPercept's encodings and losses as released, to reproduce models that were trained with them; never a default.
 
-Each function differs from that of the same name in `tasks` as its docstring says; `genpercept_task` returns a task with
-all of them. `genpercept_loader` has what its loader does before and after encoding: invalid depths keep their values,
-normals are those of `zeroed_normals`, and everything is encoded before it is resized.
+Each docstring states the difference to the function of the same name in `tasks`; `genpercept_task` returns a task with
+all of them. `genpercept_loader` implements the loader: invalid depths keep their values, normals are those of
+`zeroed_normals`, and labels are encoded before they are resized.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _TINY = 1e-6
 
 
 def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """As `tasks.depth.encode`, but invalid pixels are encoded by their values, so that a hole of 0 m is near.
+    """Like `tasks.depth.encode`, but invalid pixels are encoded by their stored values, so that holes of 0 m are near.
 
-    The sky is as far as the farthest other depth of its image, as the authors stored it.
+    The sky gets the largest other depth of its image, as in the authors' data.
 
     Args:
         depth: ``b 1 h w`` metres; at invalid pixels the stored values, 0 for none, +inf for the sky.
@@ -48,8 +48,8 @@ def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 def encode_minmax(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Masks, mattes and class colours: min-max normalised to [-1, 1] per image.
 
-    All channels are scaled alike, so that a colour depends on the others of its image. A constant image becomes -1: an
-    image that is all foreground is trained as background.
+    All channels have the same scale, so an encoded colour depends on the other colours of its image. A constant image
+    becomes -1: an image that is all foreground is trained as background.
 
     Args:
         target: ``b 1 h w`` or ``b 3 h w``, in any unit.
@@ -80,10 +80,10 @@ def zeroed_normals(normals: Tensor, valid: Tensor, depth_valid: Tensor) -> tuple
 
 
 def scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """As `tasks.depth.scale_shift_invariant`, but without a positive scale the medians are matched.
+    """Like `tasks.depth.scale_shift_invariant`, but the medians are matched if the scale is not positive.
 
-    `OFFSET` is added to both first. Where least squares give no positive scale, the prediction is instead multiplied by
-    the ratio of the two medians, the lower ones of even counts.
+    `OFFSET` is added to both first. If the least-squares scale is not positive, the prediction is multiplied by the
+    ratio of the two medians (the lower one for even counts).
     """
     p, g = pred.mean(1) + OFFSET, target.mean(1) + OFFSET
     known, total = mask[:, 0], pred.new_zeros(())
@@ -104,27 +104,27 @@ def scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def median_scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """L1 after each image's median became 0 and its mean deviation 1 (after MiDaS); no released model used it.
+    """L1 after each image is shifted to median 0 and scaled to mean deviation 1 (MiDaS); not used by released models.
 
-    Medians, the lower ones of even counts, and deviations are of all pixels, valid or not; the deviations' sum is
-    divided by the number of valid ones.
+    Medians (the lower one for even counts) and deviations are those of all pixels, valid or not; the sum of deviations
+    is divided by the number of valid pixels.
     """
     count = mask.flatten(1).sum(1).clamp(min=1)[:, None]
 
-    def standard(canvas: Tensor) -> Tensor:
-        flat = canvas.mean(1).flatten(1)
+    def standardized(encoded: Tensor) -> Tensor:
+        flat = encoded.mean(1).flatten(1)
         centred = flat - flat.median(1, keepdim=True).values
         return centred / (centred.abs().sum(1, keepdim=True) / count + _TINY)
 
-    apart = (standard(pred) - standard(target)).abs().reshape(len(pred), 1, *pred.shape[-2:])
-    return masked_mean(apart, mask)
+    error = (standardized(pred) - standardized(target)).abs().reshape(len(pred), 1, *pred.shape[-2:])
+    return masked_mean(error, mask)
 
 
 def encode_disparity(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """As `tasks.disparity.encode`, but the whole range of 1 / depth becomes [-1, 1].
+    """Like `tasks.disparity.encode`, but the whole range of 1 / depth, without quantiles, becomes [-1, 1].
 
-    One very near pixel compresses all others. The far end is the farthest depth, valid or not: with pixels beyond the
-    range of the data, the farthest valid one is above -1. The sky is as far as the farthest other depth.
+    One very near pixel compresses all others. The far end is the largest depth, valid or not, so the farthest valid
+    pixel may be above -1. The sky gets the largest other depth.
 
     Args:
         depth: ``b 1 h w`` metres; at invalid pixels the stored values, 0 for none, +inf for the sky.
@@ -142,17 +142,17 @@ def encode_disparity(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _with_near_sky(depth: Tensor) -> Tensor:
-    """``b 1 h w`` metres with the farthest finite depth of each image in place of +inf, as in GenPercept's data."""
+    """``b 1 h w`` metres, +inf replaced by the largest finite depth of each image, as in GenPercept's data."""
     sky = torch.isposinf(depth)
     return torch.where(sky, torch.where(sky, 0, depth).amax((1, 2, 3), keepdim=True), depth)
 
 
 def gradient_vertical(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """GenPercept's gradient loss as its depth models were trained with it: from row to row, at one scale.
+    """GenPercept's gradient loss as its depth models were trained: vertical differences only, at one scale.
 
-    It is MiDaS's loss called on tensors with one dimension more, so it compares neighbours along the wrong one.
-    Channels are averaged first, and the sum is divided by the number of valid pixels, not of pairs. For reproduction:
-    `gradient` is the intended loss.
+    The released code calls MiDaS's loss on tensors with an additional dimension, so that it differentiates along the
+    wrong one. Channels are averaged first, and the sum is divided by the number of valid pixels, not of pairs. For
+    reproduction; `gradient` is the intended loss.
     """
     error = (pred - target).mean(1, keepdim=True)
     if error.shape[-2] < 2:
@@ -166,7 +166,7 @@ _DEPTH_LOSSES = {
     "gradient": gradient_vertical,
     "median_ssi": median_scale_shift_invariant,
 }
-# What is different in each of its tasks.
+# The changes to each task.
 _CHANGES: dict[str, Callable[[Task], Task]] = {
     "depth": lambda task: replace(task, encode=encode_depth, losses={**task.losses, **_DEPTH_LOSSES}),
     "disparity": lambda task: replace(task, encode=encode_disparity, losses={**task.losses, **_DEPTH_LOSSES}),
@@ -176,9 +176,9 @@ _CHANGES: dict[str, Callable[[Task], Task]] = {
 
 
 def genpercept_task(task: Task) -> Task:
-    """``task`` with the encoding, the losses and their weights of GenPercept's release.
+    """``task`` with the encoding, losses and loss weights of GenPercept's release.
 
-    Depth and disparity have one more loss, without a weight: ``median_ssi``.
+    Depth and disparity have an additional loss without a default weight: ``median_ssi``.
 
     Raises:
         ValueError: a task that GenPercept does not have.
@@ -189,7 +189,7 @@ def genpercept_task(task: Task) -> Task:
 
 
 def _quantile(values: Tensor, share: float) -> Tensor:
-    """The quantile of all values, between two neighbours linearly; torch's own takes 16 million at most."""
+    """The quantile with linear interpolation; `torch.quantile` is limited to 16 million values."""
     ordered = values.sort().values
     place = share * (len(ordered) - 1)
     low, high = int(place), min(int(place) + 1, len(ordered) - 1)

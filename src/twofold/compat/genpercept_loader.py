@@ -1,8 +1,7 @@
-"""Samples as GenPercept's released loader makes training examples of them; only to train as it did.
+"""Preprocessing of training samples as in GenPercept's released loader, for reproduction.
 
-Everything is encoded at the size it is stored in, mirrored or not, and resized afterwards, without keeping the aspect
-ratio: images and most labels by the nearest pixel, masks and mattes bilinearly. The encodings themselves are in
-`genpercept`.
+Labels are encoded (and flipped) at their stored size and resized afterwards, ignoring the aspect ratio: images and most
+labels by the nearest pixel, masks and mattes bilinearly. The encodings are in `genpercept`.
 """
 
 from __future__ import annotations
@@ -18,17 +17,14 @@ from ..sample import Sample
 from ..tasks import Task
 from .genpercept import zeroed_normals
 
-# Descriptors of the data folders that are read: numbers that a data folder otherwise leaves out.
+# Changes to the data folders' descriptors: keep values that are otherwise dropped.
 OVERRIDE: Mapping[str, Any] = {"targets": {"depth": {"keep_invalid": True}, "mask": {"soft": True}}}
-# Targets whose labels it resizes bilinearly, with antialiasing.
+# Targets that are resized bilinearly, with antialiasing.
 SMOOTH = ("mask", "matting")
 
 
 def prepared(sample: Sample) -> Sample:
-    """The sample with normals of zero where the depth beside them is invalid; the camera, of another size, is left out.
-
-    Without depth, normals stay as they are.
-    """
+    """Set normals to zero where the sample's depth, if any, is invalid, and drop the camera, which does not fit."""
     targets, valid = dict(sample.targets), dict(sample.valid)
     if "normals" in targets and "depth" in valid:
         found = zeroed_normals(targets["normals"], valid["normals"], valid["depth"])
@@ -36,7 +32,7 @@ def prepared(sample: Sample) -> Sample:
     return replace(sample, targets=targets, valid=valid, camera=None)
 
 
-def resized(task: Task, canvas: Tensor, known: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Canvas ``c h w`` and mask ``1 h w`` at ``size`` (height, width)."""
-    by = resize if task.target in SMOOTH else resize_nearest
-    return by(canvas, size), resize_nearest(known, size) > 0.5
+def resized(task: Task, encoded: Tensor, known: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Encoded target ``c h w`` and mask ``1 h w``, resized to ``size`` (height, width)."""
+    resize_target = resize if task.target in SMOOTH else resize_nearest
+    return resize_target(encoded, size), resize_nearest(known, size) > 0.5
