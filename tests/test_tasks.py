@@ -407,6 +407,6 @@ def test_a_prediction_upside_down_is_compared_as_it_is_by_the_invariant_loss():
 
 
 def test_an_unknown_task_is_named_with_those_there_are():
-    with pytest.raises(ValueError, match="depth, normals"):
+    with pytest.raises(ValueError, match="depth, disparity"):
         get_task("smell")
     assert get_task("twofold.tasks.depth:depth") is TASKS["depth"]

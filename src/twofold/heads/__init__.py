@@ -6,38 +6,26 @@ from typing import Any
 from ..backbones.backbone import Backbone
 from ..named_code import find_object, names_code
 from ..suggest import did_you_mean, unknown
-from .bae import BaeHead
-from .dpt import DPTHead
-from .fpn import FPNHead
-from .group import HeadGroup
-from .head import Head
-from .keypoint import KeypointHead
-from .latent import LatentHead
-from .light import LightHead
-from .multitask import MultiTaskHead
-from .pyramid import PyramidHead
-from .shared import find_shared, share_modules
-from .upernet import UperNetHead
+from .bae import BaeHead as BaeHead
+from .dpt import DPTHead as DPTHead
+from .fpn import FPNHead as FPNHead
+from .group import HeadGroup as HeadGroup
+from .head import Head as Head
+from .keypoint import KeypointHead as KeypointHead
+from .latent import LatentHead as LatentHead
+from .light import LightHead as LightHead
+from .multitask import MultiTaskHead as MultiTaskHead
+from .pyramid import PyramidHead as PyramidHead
+from .shared import find_shared as find_shared
+from .shared import share_modules as share_modules
+from .upernet import UperNetHead as UperNetHead
 
-# By the names that recipes and checkpoints use.
+# By the names that recipes and checkpoints use; the import of a head above registers it.
 HEADS: dict[str, type[Head]] = {
-    "latent": LatentHead,
-    "light": LightHead,
-    "dpt": DPTHead,
-    "dpt-relu": DPTHead,
-    "dpt-elu": DPTHead,
-    "upernet": UperNetHead,
-    "keypoint": KeypointHead,
-    "bae": BaeHead,
-    "fpn": FPNHead,
-    "multitask": MultiTaskHead,
-    "pyramid": PyramidHead,
-}
-
-# Options that a name implies: the head of GenPercept's first version is ``dpt-elu``.
-OPTIONS: dict[str, dict[str, Any]] = {
-    "dpt-relu": {"activation": "relu"},
-    "dpt-elu": {"activation": "elu+1", "unused_first_residual": True},
+    kind: head
+    for head in tuple(globals().values())
+    if isinstance(head, type) and issubclass(head, Head)
+    for kind in vars(head).get("kinds", ())
 }
 
 
@@ -83,25 +71,4 @@ def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> A
         has = ", ".join(n for n in parameters if n not in ("self", "args", "kwargs")) or "none"
         hint = did_you_mean(strange[0], parameters)
         raise ValueError(f"a {kind} head has no option {strange[0]!r}{hint}; its options: {has}")
-    return head.from_backbone(backbone, channels, **{**OPTIONS.get(kind, {}), **options})
-
-
-__all__ = [
-    "HEADS",
-    "OPTIONS",
-    "BaeHead",
-    "DPTHead",
-    "FPNHead",
-    "Head",
-    "HeadGroup",
-    "KeypointHead",
-    "LatentHead",
-    "LightHead",
-    "MultiTaskHead",
-    "PyramidHead",
-    "UperNetHead",
-    "find_shared",
-    "get_head",
-    "make_head",
-    "share_modules",
-]
+    return head.from_backbone(backbone, channels, **{**head.kind_options.get(kind, {}), **options})

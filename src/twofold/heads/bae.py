@@ -46,6 +46,7 @@ class BaeHead(Head):
         ValueError: an unknown loss or compat value, a fraction outside [0, 1], or another number of levels than four.
     """
 
+    kinds = ("bae",)
     reads_features = "all"
     training_options = ("loss", "share", "importance", "compat")
     has_loss = True

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, cast, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +33,12 @@ class DPTHead(Head):
     Raises:
         ValueError: an unknown activation, or no feature map or output channel.
     """
+
+    kinds = ("dpt", "dpt-relu", "dpt-elu")
+    kind_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "dpt-relu": {"activation": "relu"},
+        "dpt-elu": {"activation": "elu+1", "unused_first_residual": True},  # GenPercept's first version
+    }
 
     def __init__(
         self,

@@ -36,6 +36,8 @@ class FPNHead(Head):
         ValueError: fewer than 2 classes, no level, or an attention level that does not exist.
     """
 
+    kinds = ("fpn",)
+
     def __init__(
         self,
         classes: int,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ class Head(nn.Module, abc.ABC):
     arguments of ``__init__`` as JSON values, and those arguments have type annotations.
 
     Attributes:
+        kinds: names in recipes and checkpoints.
+        kind_options: options that some of these names imply.
         reads_features: the set of features that `forward` reads; False for a head that reads the latent.
         shared_modules: names of submodules that the heads of a run's other tasks share, as one module.
         has_shared_output: whether `shared_output` is defined, which `HeadGroup` computes once for all tasks.
@@ -30,6 +32,8 @@ class Head(nn.Module, abc.ABC):
         config: arguments of ``__init__``.
     """
 
+    kinds: tuple[str, ...] = ()
+    kind_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     reads_features: FeatureSet = True
     shared_modules: tuple[str, ...] = ()
     has_shared_output: bool = False

@@ -27,6 +27,8 @@ class KeypointHead(Head):
         ValueError: fewer than 1 joint.
     """
 
+    kinds = ("keypoint",)
+
     def __init__(self, joints: int = 17, channels: int = 1280, width: int = 256) -> None:
         super().__init__()
         if joints < 1:

@@ -13,6 +13,7 @@ from .head import Head
 class LatentHead(Head):
     """Decodes the clean latent to an encoded target."""
 
+    kinds = ("latent",)
     reads_features = False
 
     @classmethod

@@ -26,6 +26,8 @@ class LightHead(Head):
         out_channels: of the output.
     """
 
+    kinds = ("light",)
+
     def __init__(
         self, channels: int, stride: int, width: int = 96, fine: int = 16, out_channels: int = 3
     ) -> None:

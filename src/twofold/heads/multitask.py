@@ -40,6 +40,7 @@ class MultiTaskHead(Head):
             levels than four.
     """
 
+    kinds = ("multitask",)
     reads_features = "all"
     shared_modules = ("fusion",)
     has_shared_output = True

@@ -38,6 +38,7 @@ class PyramidHead(Head):
         ValueError: an unknown activation, or arguments that do not fit together.
     """
 
+    kinds = ("pyramid",)
     reads_features = "pyramid"
     shared_modules = ("pyramid",)
 

@@ -31,6 +31,8 @@ class UperNetHead(Head):
         ValueError: fewer than 2 classes, no feature map or no grid.
     """
 
+    kinds = ("upernet",)
+
     def __init__(
         self,
         classes: int,

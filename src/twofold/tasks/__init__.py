@@ -1,34 +1,37 @@
-"""Tasks by name."""
+"""Tasks by name, one file each."""
 
 from collections.abc import Callable
 from dataclasses import replace
 
 from ..named_code import find_object
 from ..suggest import unknown
-from .albedo import albedo
-from .depth import depth
-from .disparity import disparity
-from .keypoints import keypoints
-from .log_depth import log_depth
-from .mask import mask, mask_task
-from .material import material
-from .matting import matting
-from .normals import normals
-from .parsing import parsing, parsing_logits
-from .residual import residual
-from .saliency import saliency
-from .segmentation import segmentation
-from .semantic import MOST, semantic, semantic_logits, semantic_logits_task, semantic_task
-from .shading import shading
-from .skeleton import skeleton
-from .sqrt_disparity import sqrt_disparity
-from .task import Task
+from .albedo import albedo as albedo
+from .depth import depth as depth
+from .disparity import disparity as disparity
+from .keypoints import keypoints as keypoints
+from .log_depth import log_depth as log_depth
+from .mask import mask as mask
+from .mask import mask_task as mask_task
+from .material import material as material
+from .matting import matting as matting
+from .normals import normals as normals
+from .parsing import parsing as parsing
+from .parsing import parsing_logits as parsing_logits
+from .residual import residual as residual
+from .saliency import saliency as saliency
+from .segmentation import segmentation as segmentation
+from .semantic import MOST
+from .semantic import semantic as semantic
+from .semantic import semantic_logits as semantic_logits
+from .semantic import semantic_logits_task as semantic_logits_task
+from .semantic import semantic_task as semantic_task
+from .shading import shading as shading
+from .skeleton import skeleton as skeleton
+from .sqrt_disparity import sqrt_disparity as sqrt_disparity
+from .task import Task as Task
 
-_ALL = (
-    depth, normals, disparity, sqrt_disparity, log_depth, mask, saliency, matting, segmentation, semantic,
-    semantic_logits, parsing, parsing_logits, keypoints, skeleton, albedo, shading, residual, material,
-)  # fmt: skip
-TASKS: dict[str, Task] = {task.name: task for task in _ALL}
+# Those that are imported above: the import of a task registers it.
+TASKS: dict[str, Task] = {task.name: task for task in tuple(globals().values()) if isinstance(task, Task)}
 
 # Modules of twofold that hold further tasks; importing them has no side effects.
 _OWN_MODULES = ("twofold.compat.class_colors", "twofold.data.labels", "twofold.tasks.metric_depth")
@@ -91,33 +94,3 @@ def _task_in_code(name: str, trusted: bool) -> Task:
 def task_runs_code(name: str) -> bool:
     """Whether a task's name is ``package.module:object`` of a module outside twofold, which looking it up imports."""
     return ":" in name and name.partition(":")[0] not in _OWN_MODULES
-
-
-__all__ = [
-    "TASKS",
-    "Task",
-    "albedo",
-    "depth",
-    "disparity",
-    "get_task",
-    "keypoints",
-    "log_depth",
-    "mask",
-    "mask_task",
-    "material",
-    "matting",
-    "normals",
-    "parsing",
-    "parsing_logits",
-    "residual",
-    "saliency",
-    "segmentation",
-    "semantic",
-    "semantic_logits",
-    "semantic_logits_task",
-    "semantic_task",
-    "shading",
-    "skeleton",
-    "sqrt_disparity",
-    "task_runs_code",
-]
