@@ -41,7 +41,8 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.improve import Improvement, improve
+from twofold.train.improve import improve
+from twofold.train.improvement import Improvement
 from twofold.train.run import run_recipe, save_student
 
 Scores = dict[str, float]

@@ -22,7 +22,8 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.improve import EMA_DECAY, EMA_UPDATE_EVERY, Improvement, _round_recipe, gains, improve
+from twofold.train.improve import _round_recipe, gains, improve
+from twofold.train.improvement import EMA_DECAY, EMA_UPDATE_EVERY, Improvement
 from twofold.train.run import run_recipe
 
 

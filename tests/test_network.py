@@ -37,7 +37,8 @@ from twofold.train import (
     loop,
 )
 from twofold.train.distributed import DistributedContext
-from twofold.train.improve import Improvement, improve
+from twofold.train.improve import improve
+from twofold.train.improvement import Improvement
 from twofold.train.loop import train
 from twofold.train.network import NetworkStage
 from twofold.train.run import run_recipe, save_student

@@ -31,7 +31,8 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
-from twofold.train.improve import Improvement, improve
+from twofold.train.improve import improve
+from twofold.train.improvement import Improvement
 from twofold.train.run import run_recipe
 
 SETTINGS = GenerationConfig(strength=0.3, steps=2, guidance=1.0, scoring="cheap")

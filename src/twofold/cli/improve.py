@@ -19,7 +19,7 @@ from twofold.cli.train import RunOptions, check_log_every, done, find_recipe
 from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
-    from twofold.train.improve import Improvement
+    from twofold.train.improvement import Improvement
     from twofold.train.recipe import Recipe
 
 
@@ -112,7 +112,7 @@ def _plan(
     """CommandError for options that do not fit each other or the recipe."""
     from twofold.generate import ScoreThreshold
     from twofold.protocols import reason
-    from twofold.train.improve import Improvement
+    from twofold.train.improvement import Improvement
 
     filters = tuple(labels.filters or ())
     try:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 from ..generate import GenerationConfig
 from .distributed import DistributedContext
-from .improve import Improvement, improve
+from .improve import improve
+from .improvement import Improvement
 from .recipe import Recipe
 from .run import run_recipe
 from .smoke import smoke_config
