@@ -226,13 +226,13 @@ def test_the_command_improves_what_a_recipe_file_says(warm, tmp_path, capsys):
 def test_relative_depth_teaches_tasks_of_its_own_space_only_and_is_no_truth(warm, tmp_path):
     from twofold.cli.main import run
     from twofold.tasks import get_task
-    from twofold.train.examples import having
+    from twofold.train.examples import with_target
 
     list(improve(plan(warm, rounds=1), tmp_path / "run"))
     made = Folder(tmp_path / "run" / "round-1" / "created-0")
     indices = list(range(len(made)))
-    assert having(made, get_task("depth"), indices) == indices
-    assert having(made, get_task("disparity"), indices) == []
+    assert with_target(made, get_task("depth"), indices) == indices
+    assert with_target(made, get_task("disparity"), indices) == []
     asked = ["evaluate", "--protocol", "depth/marigold-ls", "--data", str(made.root), "--allow-synthetic"]
     assert run([*asked, "--out", str(tmp_path / "report")]) == 2
 

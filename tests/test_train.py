@@ -201,13 +201,13 @@ def test_augmented_runs_depend_on_seed_and_step_alone(recipe, tmp_path):
 def test_augmentation_keeps_geometry_true():
     """On a picture whose colour is its own normal map, crop, zoom and mirror keep the two in step."""
     from twofold.tasks import normals as task
-    from twofold.train.online_dataset import Held, cropped
+    from twofold.train.online_dataset import MemorySample, cropped
     from twofold.train.sampler import generator
 
     ball = world.sphere(3)
     normals, valid = ball.targets["normals"], ball.valid["normals"]
     painted = torch.where(valid, (normals + 1) / 2, 0.5)
-    held = Held((painted * 255).round().byte(), {"normals": normals}, {"normals": valid}, "")
+    held = MemorySample((painted * 255).round().byte(), {"normals": normals}, {"normals": valid}, "")
     for step in range(8):
         image, targets = cropped(held, {"x": task}, (48, 64), generator(step))
         target, known = targets["x"]

@@ -227,7 +227,7 @@ def write(kept: LatentCache, i: int) -> None:
 
 @pytest.mark.parametrize("change", [
     {"size": (16, 24)}, {"resample": "nearest"}, {"spelled": "genpercept"}, {"latent": False}, {"pixels": False},
-    {"pictures": True}, {"net": new.tiny(seed=1)}, {"names": {"depth": TASKS["depth"]}},
+    {"keep_image": True}, {"net": new.tiny(seed=1)}, {"names": {"depth": TASKS["depth"]}},
     {"names": {"depth": TASKS["disparity"], "normals": TASKS["normals"]}},
 ])  # fmt: skip
 def test_latents_of_other_settings_are_not_taken(data, change, tmp_path, calls):
@@ -283,7 +283,7 @@ def test_a_changed_file_is_encoded_again_and_it_alone(data, tmp_path, calls):
 def test_canvases_come_back_as_they_were(data, tmp_path):
     """Pictures, class ids, heatmaps with their -1, and bytes of the picture itself, in both mirror images."""
     names = {t: TASKS[t] for t in ("depth", "normals", "semantic", "semantic_logits", "keypoints")}
-    kept = store(data, names, tmp_path, latent=False, pictures=True)
+    kept = store(data, names, tmp_path, latent=False, keep_image=True)
     for i in range(COUNT):
         write(kept, i)
         sample = resize_and_crop(kept.folder[i], (24, 24), 8)
@@ -291,7 +291,7 @@ def test_canvases_come_back_as_they_were(data, tmp_path):
             made, found = world.encoded(kept.encoder, sample, mirrored), kept.read(i, mirrored)
             assert found.caption == made.caption == "a ball before a wall"
             assert torch.equal(found.image, made.image)
-            assert torch.equal(given(found.picture), given(made.picture))
+            assert torch.equal(given(found.image_uint8), given(made.image_uint8))
             for name in names:
                 a, b = found.parts[name], made.parts[name]
                 assert torch.equal(given(a.canvas), given(b.canvas)), name

@@ -28,7 +28,7 @@ from twofold.train.augment import zoom
 from twofold.train.cached_crops import CachedCropDataset
 from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import Encoder, cell_mask, resize_and_crop
-from twofold.train.online_dataset import Held, cropped
+from twofold.train.online_dataset import MemorySample, cropped
 from twofold.train.sampler import generator
 from twofold.train.validation import SampleValidator
 
@@ -158,7 +158,7 @@ def test_a_labelled_sample_covers_the_training_size_and_keeps_its_shape():
 def test_a_crop_shows_the_same_place_in_image_and_target(name):
     """As the window's, of zoomed and mirrored crops; x of normals is negated in a mirror image."""
     sample = striped((64, 64), normals=True)
-    held = Held((sample.image * 255).round().byte(), sample.targets, sample.valid, "")
+    held = MemorySample((sample.image * 255).round().byte(), sample.targets, sample.valid, "")
     mirrored = set()
     for step in range(10):
         image, targets = cropped(held, {name: TASKS[name]}, (32, 32), generator("crop", step))

@@ -114,7 +114,7 @@ def test_tasks_of_one_frequency_are_drawn_as_one_pool():
 
 
 def test_frequencies_that_would_change_nothing_are_refused(root, tmp_path):
-    with pytest.raises(ValueError, match=r"depth 2, normals 1.*weigh their losses"):
+    with pytest.raises(ValueError, match=r"depth 2, normals 1.*weights of their losses"):
         stage_of(
             recipe(root, model={"prompts": {}}, data={"task_weights": {"depth": 2.0, "normals": 1.0}}),
             tmp_path,

@@ -36,7 +36,7 @@ from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import encode_target, resize_and_crop
 from twofold.train.loop import build_trainer, train
-from twofold.train.online_dataset import Held, cropped
+from twofold.train.online_dataset import MemorySample, cropped
 from twofold.train.optimizer import learning_rate, make_optimizer, set_rate
 from twofold.train.run import open_initial_model, run_recipe
 from twofold.train.sampler import generator
@@ -336,7 +336,7 @@ def test_nearest_pixels_are_pixels_of_the_picture():
     there = set(ball.image.unique().tolist())
     assert set(resize_and_crop(ball, (24, 24), 8, "nearest").image.unique().tolist()) <= there
     assert not set(resize_and_crop(ball, (24, 24), 8).image.unique().tolist()) <= there
-    held = Held((ball.image * 255).round().byte(), ball.targets, ball.valid, "")
+    held = MemorySample((ball.image * 255).round().byte(), ball.targets, ball.valid, "")
     levels = set((held.image.float() / 255).unique().tolist())
     for name, only in (("nearest", True), ("bilinear", False)):
         image, _ = cropped(held, {"depth": depth}, (24, 24), generator(1), name)
@@ -483,7 +483,7 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
         {"model": {"head": {"name": "latent"}}, "data": {"task_weights": {"semantic_logits": 1.0}}},
         "not an image that the autoencoder can decode",
     ),
-    ({"data": {"task_weights": {"albedo": 1.0}}}, "no source teaches albedo"),
+    ({"data": {"task_weights": {"albedo": 1.0}}}, "no source with a share above 0 has a target of albedo"),
     ({"loss": {"depth": {"angular": 1.0}}}, "depth has no loss 'angular'"),
     ({"model": {"head": {"options": {"widht": 3}}}}, "no option 'widht'"),
     ({"data": {"sources": [{"path": "/nowhere/at/all"}]}}, "/nowhere/at/all is not a folder"),

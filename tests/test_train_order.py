@@ -195,8 +195,8 @@ def test_a_number_of_labels_is_taken_from_the_first_sources_for_each_task(folder
 
 def test_a_kind_that_no_source_teaches_is_named():
     lonely = {**{k: [[0], [0], [0]] for k in KINDS}, "normals": [[], [], []]}
-    with pytest.raises(ValueError, match=r"no source teaches normals"):
+    with pytest.raises(ValueError, match=r"no source with a share above 0 has a target of normals"):
         DeterministicSampler(recipe(), lonely)
     without_share = recipe(data={"sources": (Source(path="a", share=0), Source(path="b"))})
-    with pytest.raises(ValueError, match=r"no source teaches depth"):
+    with pytest.raises(ValueError, match=r"no source with a share above 0 has a target of depth"):
         DeterministicSampler(without_share, {"image": [[0], [0]], "depth": [[0], []], "normals": [[0], [0]]})

@@ -76,7 +76,9 @@ NAMES = {
     "starting_point": "open_initial_model",
     "taught_by_teacher": "DataConfig.has_teacher_labels",
     "weights_of": "loss_weights",
+    "Held": "MemorySample",
     "Pictures": "ImagePool",
+    "having": "with_target",
     # backbones, heads, tasks, targets, checkpoints
     "How": "LoadOptions",
     "Origin": "Provenance",

@@ -1,4 +1,4 @@
-"""Crops of whole images, mirrored or not; the images are encoded once and kept, or each time they are drawn."""
+"""Crops of whole images, mirrored or not; latents are cached, or images are encoded each time they are drawn."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from .validation import SampleValidator, load_sample
 class CachedCropDataset(ExampleDataset):
     """The images of a recipe without ``augment``: crops of the latents of whole images.
 
-    With and without a cache the same images go through `encode_canvases`, so the examples are equal bit for bit.
+    With and without a cache the same images are encoded by `encode_canvases`, so the examples are bit-identical.
 
     Args:
-        encoder: that makes examples.
+        encoder: encodes samples.
         recipe: of the run.
         tasks: that are trained, by name.
-        cache: folder of all caches; None keeps nothing.
-        validator: finds the samples that can be used.
+        cache: folder of all caches; None caches nothing.
+        validator: finds usable samples.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class CachedCropDataset(ExampleDataset):
         mirrored = bool(torch.randint(2, (), generator=rng)) and self.recipe.data.hflip
         encoded = source.load(pick.sample, mirrored, kinds)
         encoded = replace(encoded, caption=drop_caption(encoded.caption, self.recipe, rng))
-        # Before it is encoded, an image has as many cells as there are strides in it.
+        # An image that is not encoded yet has stride x stride pixels per cell.
         h, w = (n // (stride if self.encodes else 1) for n in encoded.image.shape[-2:])
         window = Window.random((h, w), (source.size[0] // stride, source.size[1] // stride), stride, rng)
         teacher = self.recipe.data.sources[pick.source].labels == "teacher" and pick.kind != IMAGE
@@ -71,7 +71,7 @@ class CachedCropDataset(ExampleDataset):
 
 
 class _EncodedSource:
-    """The samples of one source, encoded or prepared for it."""
+    """The samples of one source, from its latent cache or prepared for encoding."""
 
     def __init__(self, encoder: Encoder, recipe: Recipe, source: Source, cache: Path | None) -> None:
         self.resample, self.size = recipe.data.resample, source.size or recipe.data.size
@@ -90,14 +90,14 @@ class _EncodedSource:
         )
 
     def load(self, i: int, mirrored: bool, kinds: tuple[str, ...]) -> Encoded:
-        """Sample ``i`` out of the cache; without one, prepared."""
+        """Sample ``i`` from the cache, or prepared for encoding without a cache."""
         if self.cache is not None:
             return self.cache.read(i, mirrored)
         sample = resize_and_crop(load_sample(self.folder, i), self.size, self.encoder.stride, self.resample)
         return self.encoder.prepare(sample, mirrored, kinds)
 
     def usable(self, validator: SampleValidator) -> list[int]:
-        """The samples that can be used, all of them encoded where they are kept."""
+        """Indices of usable samples; with a cache, all of them are encoded and written to it."""
         if self.cache is not None:
             return validator(
                 self.folder, self.indices, self.cache.prepare, always=True, keep=self.cache.write

@@ -11,7 +11,7 @@ from ..data.folder import Folder
 from ..targets import target_spec
 from ..tasks import Task
 from .encoder import BadSample
-from .examples import having
+from .examples import with_target
 from .recipe import Recipe
 
 # Labels that are read at most, evenly spaced over a folder; the first that is not constant ends the search.
@@ -32,7 +32,7 @@ def check_contrast(
             continue
         found: list[str] = []
         for source, folder, indices in zip(recipe.data.sources, folders, usable, strict=True):
-            labelled = having(folder, task, indices) if source.labels != "teacher" else []
+            labelled = with_target(folder, task, indices) if source.labels != "teacher" else []
             if labelled:
                 found.append(_constant(folder, task.target, labelled))
         problems = [problem for problem in found if problem]

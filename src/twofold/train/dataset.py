@@ -1,4 +1,4 @@
-"""The images of a run as a `torch.utils.data.Dataset`, and its examples step by step."""
+"""The images of a run as a `torch.utils.data.Dataset`, and a loader of its batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .workers import parallel_map, value
 
 @dataclass(frozen=True)
 class Window:
-    """A box of latent cells, and the pixels it stands for."""
+    """A crop in latent cells, and in the pixels of these cells."""
 
     top: int
     left: int
@@ -35,14 +35,14 @@ class Window:
     def random(
         cls, cells: tuple[int, int], size: tuple[int, int], stride: int, rng: torch.Generator
     ) -> Window:
-        """Somewhere inside ``cells`` (height, width), of at most ``size`` cells."""
+        """A random window of at most ``size`` cells in a map of ``cells`` (height, width)."""
         h, w = (min(n, m) for n, m in zip(cells, size, strict=True))
         top = int(torch.randint(cells[0] - h + 1, (), generator=rng))
         left = int(torch.randint(cells[1] - w + 1, (), generator=rng))
         return cls(top, left, h, w, stride)
 
     def crop(self, encoded: Encoded) -> Encoded:
-        """The box of an encoded sample."""
+        """The crop of an encoded sample."""
         parts = {
             kind: Part(
                 self._cut(part.target, 1),
@@ -52,29 +52,29 @@ class Window:
             )
             for kind, part in encoded.parts.items()
         }
-        picture = self._cut(encoded.picture, self.stride)
-        return Encoded(self.cut(encoded.image, 1), encoded.caption, parts, picture)
+        image_uint8 = self._cut(encoded.image_uint8, self.stride)
+        return Encoded(self.cut(encoded.image, 1), encoded.caption, parts, image_uint8)
 
     def _cut(self, x: Tensor | None, scale: int) -> Tensor | None:
         return None if x is None else self.cut(x, scale)
 
     def cut(self, x: Tensor, scale: int) -> Tensor:
-        """The box at ``scale`` pixels a cell."""
+        """The crop of a map with ``scale`` pixels per cell."""
         top, left = self.top * scale, self.left * scale
         return x[..., top : top + self.height * scale, left : left + self.width * scale]
 
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """An image of a batch with all that is random about it drawn; it may still have to be encoded.
+    """An image of a batch after all random choices, encoded or not yet.
 
     Attributes:
         name: folder and id of the sample.
-        kinds: that it is trained under.
+        kinds: tasks that it is trained for.
         encoded: image, caption and targets.
-        rng: of what is random in the training step.
+        rng: source of randomness in the training step.
         use_teacher_label: see `Example`.
-        window: to be cropped once it is encoded; None where it is the example already.
+        window: crop to apply after encoding; None if it is cropped already.
     """
 
     name: str
@@ -85,7 +85,7 @@ class DrawnImage:
     window: Window | None = None
 
     def examples(self) -> MultiTaskExample:
-        """The image under each of its kinds."""
+        """The examples of the image, by kind."""
         encoded = self.encoded if self.window is None else self.window.crop(self.encoded)
         return {kind: self._example(kind, encoded, encoded.parts.get(kind)) for kind in self.kinds}
 
@@ -94,19 +94,19 @@ class DrawnImage:
         if part is None:
             return Example(*common)
         labels = part.target, part.mask, part.canvas, part.known
-        return Example(*common, *labels, encoded.picture, self.use_teacher_label)
+        return Example(*common, *labels, encoded.image_uint8, self.use_teacher_label)
 
 
 class ExampleDataset(Dataset[DrawnImage], abc.ABC):
-    """A recipe's images by their number in the run; each is a function of the recipe and the number alone.
+    """A recipe's images by their number in the run; each is a function of the recipe and the number only.
 
     Args:
-        encoder: that makes examples.
+        encoder: encodes samples.
         recipe: of the run.
         tasks: that are trained, by name.
         folders: of the recipe's sources.
-        usable: by source, the samples that can be used.
-        encodes: whether the items have yet to be encoded.
+        usable: by source, the indices of usable samples.
+        encodes: whether items are not encoded yet, so that `examples` encodes them.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class ExampleDataset(Dataset[DrawnImage], abc.ABC):
         self.order = DeterministicSampler(recipe, pools(recipe, tasks, folders, usable))
 
     def __getitem__(self, index: int) -> DrawnImage:
-        """The image of that number, under the kind that `order` says, or under all that it can be trained under.
+        """The image of that number, with the kind that `order` selects, or with all its kinds if tasks are joint.
 
         Raises:
             BadSample: the sample cannot be used; the message names it.
@@ -136,10 +136,10 @@ class ExampleDataset(Dataset[DrawnImage], abc.ABC):
 
     @abc.abstractmethod
     def _draw(self, pick: SampleIndex, name: str, kinds: tuple[str, ...], rng: torch.Generator) -> DrawnImage:
-        """The image of a pick, called ``name``, under ``kinds``; all that is random comes from ``rng``."""
+        """The image of a `SampleIndex`, with ``name`` and ``kinds``; ``rng`` is its only source of randomness."""
 
     def examples(self, drawn: Sequence[DrawnImage]) -> list[MultiTaskExample]:
-        """The examples of a batch; encoded together, on the encoder's device, where they were not before."""
+        """The examples of a batch; images that are not encoded yet are encoded together on the encoder's device."""
         if self.encodes:
             encoded = self.encoder.encode([one.encoded for one in drawn])
             drawn = [replace(one, encoded=e) for one, e in zip(drawn, encoded, strict=True)]
@@ -147,15 +147,15 @@ class ExampleDataset(Dataset[DrawnImage], abc.ABC):
 
 
 class ExampleLoader:
-    """This process's examples of one step after the other, drawn ahead by workers.
+    """This process's batches, loaded ahead by workers in the order of steps.
 
-    What is drawn depends on the step alone, so another order of steps costs time and changes nothing.
+    A batch depends on its step only; another order of steps takes more time and gives the same batches.
 
     Args:
         dataset: of the run.
         recipe: of the run.
-        local: places of this process's examples in a batch.
-        workers: processes that draw them; 0 draws them when they are needed.
+        local: indices of this process's examples in a batch.
+        workers: worker processes; 0 loads examples when they are needed.
     """
 
     def __init__(self, dataset: ExampleDataset, recipe: Recipe, local: range, workers: int) -> None:
@@ -182,6 +182,6 @@ class ExampleLoader:
         self.drawn: Iterator[DrawnImage | Exception] = iter(())
 
     def _numbers(self, start: int) -> Iterator[int]:
-        """Numbers of this process's examples in the run, from step ``start`` on; of that step alone after the last."""
+        """Numbers of this process's examples from step ``start`` on; of that step only if it is beyond the last."""
         for step in range(start, max(self.recipe.loop.steps, start + 1)):
             yield from (step * self.recipe.loop.batch_size + place for place in self.local)

@@ -263,7 +263,7 @@ class DenoiserStage(PerceptionStage):
         """The image encoder's features of the examples' images; None where tasks do not use them."""
         if not self.uses_image_features:
             return None
-        images = [e.picture for e in examples if e.picture is not None]
+        images = [e.image_uint8 for e in examples if e.image_uint8 is not None]
         return self.backbone.image_features(torch.stack(images).to(self.distributed.device).float() / 255)
 
     def _prompt(self, name: str) -> str:

@@ -1,4 +1,4 @@
-"""The processes that train together, one a device, each with its share of every batch.
+"""Data-parallel training: one process per device, each with its part of every batch.
 
 Gradients are summed here after the last backward pass of a step, in buckets, and not by `DistributedDataParallel`
 during it: a step has as many passes as its batch has groups and micro-batches. These differ between processes, and so
@@ -18,18 +18,21 @@ from torch import Tensor, nn
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-# The others wait while the first validates or saves, or encodes what is left; a process that dies ends all at once.
-PATIENCE = timedelta(hours=24)
+# Processes wait while the first one validates, saves or encodes; the launcher ends all if one of them dies.
+TIMEOUT = timedelta(hours=24)
 BUCKET = 25 << 20  # bytes of gradients in one message, as in `DistributedDataParallel`
 
 
 class DistributedContext:
-    """This process and its fellows, as accelerate and its launchers set them up (``torchrun``, ``accelerate launch``).
+    """The processes of a run, as set up by accelerate and its launchers (``torchrun``, ``accelerate launch``).
 
     Args:
-        device: ``cpu`` keeps off the accelerators there are.
-        tracker: where accelerate should log to as well, such as ``tensorboard`` or ``wandb``.
+        device: ``auto``, or ``cpu``, which uses no accelerator.
+        tracker: a tracker of accelerate to log to, such as ``tensorboard`` or ``wandb``.
         folder: for trackers that write files.
+
+    Raises:
+        ValueError: another device.
     """
 
     def __init__(self, device: str = "auto", tracker: str | None = None, folder: str = ".") -> None:
@@ -37,10 +40,10 @@ class DistributedContext:
             raise ValueError(
                 f"device {device!r}: training takes 'auto' or 'cpu'; CUDA_VISIBLE_DEVICES chooses among several GPUs"
             )
-        alone = device == "cpu" or not torch.accelerator.is_available()
-        patience = InitProcessGroupKwargs(timeout=PATIENCE)
+        cpu = device == "cpu" or not torch.accelerator.is_available()
+        timeout = InitProcessGroupKwargs(timeout=TIMEOUT)
         self.accelerator = Accelerator(
-            cpu=alone, log_with=tracker, project_dir=folder, kwargs_handlers=[patience]
+            cpu=cpu, log_with=tracker, project_dir=folder, kwargs_handlers=[timeout]
         )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
@@ -48,14 +51,14 @@ class DistributedContext:
         self.first: bool = self.accelerator.is_main_process
 
     def barrier(self) -> None:
-        """Until all are here."""
+        """Wait until all processes have called this."""
         self.accelerator.wait_for_everyone()
 
     def local_indices(self, batch: int) -> range:
-        """This process's examples of a batch, by number.
+        """Indices of this process's examples in a batch of ``batch`` examples.
 
         Raises:
-            ValueError: the batch cannot be shared evenly.
+            ValueError: ``batch`` is not a multiple of the number of processes.
         """
         if batch % self.size:
             raise ValueError(
@@ -65,14 +68,14 @@ class DistributedContext:
         return range(self.rank * each, (self.rank + 1) * each)
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replace every gradient by the sum over processes. One that no process has stays None, as in one process."""
+        """Replace every gradient by its sum over processes; a gradient that no process has stays None."""
         if self.size == 1:
             return
-        learned = list(parameters)
-        has = torch.tensor([p.grad is not None for p in learned], dtype=torch.int32, device=self.device)
+        trained = list(parameters)
+        has = torch.tensor([p.grad is not None for p in trained], dtype=torch.int32, device=self.device)
         torch.distributed.all_reduce(has)
         gradients = []
-        for parameter in (p for p, processes in zip(learned, has.tolist(), strict=True) if processes):
+        for parameter in (p for p, processes in zip(trained, has.tolist(), strict=True) if processes):
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             gradients.append(parameter.grad)
@@ -86,43 +89,43 @@ class DistributedContext:
                 gradient.copy_(total.view_as(gradient))
 
     def all_gather_dict(self, found: Mapping[int, str]) -> dict[int, str]:
-        """What all processes have found, in one; they wait for each other."""
+        """The union of all processes' dictionaries; waits for all processes."""
         if self.size == 1:
             return dict(found)
-        all_of_them: list[dict[int, str]] = [{} for _ in range(self.size)]
-        torch.distributed.all_gather_object(all_of_them, dict(found))
-        return {i: said for each in all_of_them for i, said in each.items()}
+        gathered: list[dict[int, str]] = [{} for _ in range(self.size)]
+        torch.distributed.all_gather_object(gathered, dict(found))
+        return {key: text for each in gathered for key, text in each.items()}
 
     def add(self, sums: Mapping[str, float]) -> dict[str, float]:
-        """Sums by name, added over processes, which may have different names."""
+        """Values by name, summed over processes, which may have different names; waits for all processes."""
         if self.size == 1:
             return dict(sums)
-        all_of_them: list[dict[str, float]] = [{} for _ in range(self.size)]
-        torch.distributed.all_gather_object(all_of_them, dict(sums))
-        names = sorted({name for each in all_of_them for name in each})
-        return {n: sum(each.get(n, 0.0) for each in all_of_them) for n in names}
+        gathered: list[dict[str, float]] = [{} for _ in range(self.size)]
+        torch.distributed.all_gather_object(gathered, dict(sums))
+        names = sorted({name for each in gathered for name in each})
+        return {n: sum(each.get(n, 0.0) for each in gathered) for n in names}
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is set in any process; they wait for each other."""
+        """Whether ``flag`` is set in any process; waits for all processes."""
         return bool(self.add({"flag": float(flag)})["flag"])
 
     def fork_rng(self) -> AbstractContextManager[object]:
-        """Inside, torch's global generators are seeded at will; outside they go on as if nothing had been."""
-        # Of this process's device only: asked for nothing, torch would take memory on all that the machine has.
+        """A context that restores torch's global random generators at its end."""
+        # For this process's device only: by default torch would allocate memory on all devices of the machine.
         devices = [] if self.device.type in ("cpu", "mps") else [self.device.index or 0]
         return torch.random.fork_rng(devices)
 
     def precision(self, name: Precision) -> AbstractContextManager[object]:
-        """Arithmetic of this precision wherever it is safe (torch's autocast)."""
+        """Autocast to this precision; nothing for fp32."""
         return nullcontext() if name == "fp32" else torch.autocast(self.device.type, _TYPES[name])
 
     def scaler(self, name: Precision) -> torch.amp.GradScaler:
-        """Scales losses where small gradients would vanish: for fp16 only."""
+        """A gradient scaler, enabled for fp16 only."""
         return torch.amp.GradScaler(self.device.type, enabled=name == "fp16")
 
 
 def buckets(tensors: Sequence[Tensor], size: int) -> list[list[Tensor]]:
-    """Consecutive tensors of one type, of at most ``size`` bytes together or one alone."""
+    """Consecutive tensors of one dtype in groups of at most ``size`` bytes; a larger tensor is a group by itself."""
     found: list[list[Tensor]] = []
     left = 0
     for tensor in tensors:

@@ -1,4 +1,4 @@
-"""From a sample to training inputs and targets: latents of the image and of each encoded target."""
+"""Encoding of samples to training inputs and targets: latents of the image and of each encoded target."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..sample import Sample
 from ..targets import target_spec
 from ..tasks import Task
 
-# Canvases in [-1, 1] are kept to this many steps a unit, in two bytes; class ids as they are.
+# Encoded targets in [-1, 1] are quantised to multiples of 1 / LEVELS and stored in two bytes; class ids are not.
 LEVELS = 32767
-# Pixels that the autoencoder encodes at once: enough for small images to be fast, no more memory than two of 480 x 640.
+# Pixels of a batch of the autoencoder: fast for small images, and at most the memory of two images of 480 x 640.
 BATCH_PIXELS = 1 << 18
 
 
 class BadSample(ValueError):
-    """A sample that nothing can be learned from. One line: which, and why."""
+    """A sample that cannot be used in training. The message is one line: the sample and the reason."""
 
 
-class Unknown(BadSample):
-    """Nothing is known of it."""
+class NoValidPixels(BadSample):
+    """A target has no valid pixel."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Part:
 
     Attributes:
         target: latent ``z h w``; None before it is encoded, and without a loss on latents.
-        mask: ``1 h w`` bool, the cells all of whose pixels are known; None without a loss on latents.
+        mask: ``1 h w`` bool, the cells all of whose pixels are valid; None without a loss on latents.
         canvas: the encoded target ``c H W``, and ``known`` ``1 H W`` bool, where it is valid; None without a loss on
             pixels, once the target is there.
     """
@@ -49,20 +49,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A sample as the network gets it.
+    """The training input of a sample.
 
     Attributes:
         image: latent ``z h w``; before it is encoded, and for networks without an autoencoder, the image ``3 H W`` in
             [0, 1].
         caption: of the image.
         parts: by task.
-        picture: the image as bytes ``3 H W``, where a loss or an image encoder reads it.
+        image_uint8: the image as bytes ``3 H W``, where a loss or an image encoder reads it.
     """
 
     image: Tensor
     caption: str
     parts: Mapping[str, Part] = field(default_factory=dict)
-    picture: Tensor | None = None
+    image_uint8: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class Encoder:
 
     Attributes:
         backbone: whose autoencoder encodes; None leaves images as they are, for networks without one.
-        tasks: by name, what is trained.
+        tasks: that are trained, by name.
         latent: whether targets are encoded, for a loss on latents.
         pixels: whether encoded targets are kept as maps, for a loss on pixels.
-        pictures: whether the image itself is kept, for losses and image encoders that read it.
+        keep_image: whether the image itself is returned, for losses and image encoders that read it.
         released: height and width that images and targets are resized to afterwards, see
             `compat.genpercept_loader`; None for samples that have their training size.
     """
@@ -86,21 +86,24 @@ class Encoder:
     tasks: Mapping[str, Task]
     latent: bool
     pixels: bool
-    pictures: bool = False
+    keep_image: bool = False
     released: tuple[int, int] | None = None
 
     @property
     def stride(self) -> int:
-        """Pixels a cell."""
+        """Pixels per latent cell, along each axis."""
         return 1 if self.backbone is None else self.backbone.stride
 
     def prepare(self, sample: Sample, mirrored: bool, only: Collection[str] | None = None) -> Encoded:
-        """A sample whose sides are multiples of the stride, as it is or mirrored, not encoded yet.
+        """The training input of a sample, before the autoencoder.
 
-        Of all tasks, or ``only`` of some.
+        Args:
+            sample: whose height and width are multiples of the stride.
+            mirrored: flip image and targets.
+            only: names of tasks to include; None is all.
 
         Raises:
-            BadSample: a target has no valid pixel, or values that its task does not have.
+            BadSample: a target has no valid pixel, or values outside of its task's range.
         """
         image = sample.image.flip(-1) if mirrored else sample.image
         if self.released:
@@ -110,8 +113,8 @@ class Encoder:
             for k, t in self.tasks.items()
             if t.target in sample.targets and (only is None or k in only)
         }
-        picture = (image * 255).round().clamp(0, 255).byte() if self.pictures else None
-        return Encoded(image, str(sample.caption), parts, picture)
+        image_uint8 = (image * 255).round().clamp(0, 255).byte() if self.keep_image else None
+        return Encoded(image, str(sample.caption), parts, image_uint8)
 
     def part(self, task: Task, sample: Sample, mirrored: bool = False) -> Part:
         """The target of ``task`` for a sample that has it, not encoded yet."""
@@ -124,9 +127,9 @@ class Encoder:
         return Part(None, mask, canvas, known)
 
     def nothing(self, task: Task, size: tuple[int, int], known: bool | Tensor = False) -> Part:
-        """A part at ``size`` pixels without a target of its own.
+        """An empty target of ``size`` (height, width) pixels.
 
-        ``known`` (or a mask ``1 H W``) is where a target is filled in later, by the EMA teacher.
+        ``known``, a bool or a mask ``1 H W``, marks the pixels that get a pseudo-label of the EMA teacher later.
         """
         h, w = size
         cells = (h // self.stride, w // self.stride)
@@ -140,7 +143,7 @@ class Encoder:
         return Part(torch.zeros(z, *cells), cell_mask(where[None], self.stride)[0], *kept)
 
     def encode(self, prepared: Sequence[Encoded]) -> list[Encoded]:
-        """What `prepare` made, with latents of the images and, for a loss on latents, of the targets."""
+        """The results of `prepare` with latents of the images and, for a loss on latents, of the targets."""
         if self.backbone is None:
             return list(prepared)
         canvases: list[Tensor] = []
@@ -161,7 +164,7 @@ class Encoder:
         return found
 
     def _lacks(self, part: Part) -> bool:
-        """Whether a part's target is still to be encoded."""
+        """Whether the latent of a target is missing."""
         return self.latent and part.target is None
 
 
@@ -169,9 +172,9 @@ class Encoder:
 def encode_canvases(backbone: StableDiffusion, canvases: Sequence[Tensor]) -> list[Tensor]:
     """The latents ``z h w``, on the CPU, of images and encoded targets ``3 H W`` in [-1, 1].
 
-    Those of one shape go through the autoencoder in batches of one size, the last one filled up with zeros: libraries
-    choose the order of their sums by the shape of a batch, and a latent must depend on nothing but its canvas. Which
-    ones are encoded together, in how many processes, and what a killed run had encoded before, changes no bit.
+    Inputs of one shape are encoded in batches of a fixed size, the last one padded with zeros: libraries choose the
+    order of summation by the batch's shape, and a latent must depend on its input only. So the composition of batches,
+    the number of processes and an earlier killed run do not change a bit.
     """
     by_shape: dict[torch.Size, list[int]] = {}
     for place, canvas in enumerate(canvases):
@@ -192,16 +195,16 @@ def encode_canvases(backbone: StableDiffusion, canvases: Sequence[Tensor]) -> li
 
 
 def batch_size(height: int, width: int) -> int:
-    """Canvases of a batch: 2 to 16, of about `BATCH_PIXELS` together."""
+    """The number of images in a batch: 2 to 16, with about `BATCH_PIXELS` pixels in total."""
     return max(2, min(16, BATCH_PIXELS // (height * width)))
 
 
 def encode_target(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
-    """A task's canvas ``c H W`` of a sample, in steps of 1 / `LEVELS`, and where it is known.
+    """A task's encoded target ``c H W`` of a sample, in multiples of 1 / `LEVELS`, and its valid pixels ``1 H W``.
 
     Raises:
-        Unknown: no pixel of the target is known.
-        BadSample: what is known is no value of the task.
+        NoValidPixels: no pixel of the target is valid.
+        BadSample: a valid pixel has a value outside of the task's range.
     """
     target, valid = sample.targets[task.target][None], sample.valid[task.target][None]
     try:
@@ -209,24 +212,24 @@ def encode_target(task: Task, sample: Sample) -> tuple[Tensor, Tensor]:
     except ValueError as error:
         raise BadSample(f"{sample.id}: {task.target}: {error}") from error
     canvas, known = canvas[0].float(), known[0]
-    seen = canvas[known.expand_as(canvas)]
-    if not len(seen):
-        raise Unknown(f"{sample.id}: {task.target} has no valid pixel")
-    if not bool(seen.isfinite().all()):
+    values = canvas[known.expand_as(canvas)]
+    if not len(values):
+        raise NoValidPixels(f"{sample.id}: {task.target} has no valid pixel")
+    if not bool(values.isfinite().all()):
         raise BadSample(f"{sample.id}: {task.target} is NaN or infinite where it should be valid")
     canvas = torch.where(known, canvas, canvas.nan_to_num(0.0, 0.0, 0.0))
     if not task.is_image:
         return canvas, known
-    if float(seen.abs().max()) > 1.001:
-        raise BadSample(f"{sample.id}: {task.target} goes beyond the range of a {task.name}")
+    if float(values.abs().max()) > 1.001:
+        raise BadSample(f"{sample.id}: {task.target} exceeds the range of {task.name}")
     return (canvas.clamp(-1, 1) * LEVELS).round() / LEVELS, known
 
 
 def check(sample: Sample, tasks: Iterable[Task]) -> None:
-    """That each of ``tasks`` whose target a sample has can be learned from it.
+    """Check the targets of ``tasks`` that a sample has.
 
     Raises:
-        BadSample: one cannot.
+        BadSample: a target has no valid pixel, or values outside of its task's range.
     """
     for task in tasks:
         if task.target in sample.targets:
@@ -234,21 +237,21 @@ def check(sample: Sample, tasks: Iterable[Task]) -> None:
 
 
 def cell_mask(known: Tensor, stride: int) -> Tensor:
-    """``b 1 H W`` of pixels to ``b 1 h w`` of latent cells: a cell counts if every pixel of it is known."""
+    """A mask of pixels ``b 1 H W`` to one of latent cells ``b 1 h w``: a cell is valid if all of its pixels are."""
     return -F.max_pool2d(-known.float(), stride) > 0.5
 
 
 def targets_of(tasks: Iterable[Task]) -> tuple[str, ...]:
-    """What the data calls the targets of ``tasks``."""
+    """The names of the targets of ``tasks``, without duplicates."""
     return tuple(dict.fromkeys(t.target for t in tasks))
 
 
 def resize_and_crop(sample: Sample, size: tuple[int, int], stride: int, resample: str = "bilinear") -> Sample:
-    """A sample brought to training size: never stretched, cut to multiples of ``stride``.
+    """A sample resized to training size with its aspect ratio, and cropped to multiples of ``stride``.
 
-    With ``resample="genpercept"`` the sample keeps its own size, and `Encoder.released` resizes what is made of it.
-    A labelled one is scaled to cover ``size`` (height, width), an unlabelled one so that its short edge is that of
-    ``size``: photographs come in both orientations.
+    A labelled sample is scaled to cover ``size`` (height, width), an unlabelled one so that its short edge is that of
+    ``size``: photographs have both orientations. With ``resample="genpercept"`` the sample keeps its own size, and
+    `Encoder.released` is the size to which the results are resized.
     """
     if resample == "genpercept":
         return genpercept_loader.prepared(sample)

@@ -1,6 +1,6 @@
-"""Encoded samples on disk: a frozen encoder need not be asked twice. One file a sample, whole or absent.
+"""Cache of encoded samples on disk, one file per sample, written atomically.
 
-Both mirror images are kept, because an encoder is not exactly equivariant to mirroring.
+It has the latents of an image and of its mirror image, because an autoencoder is not exactly equivariant to mirroring.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from .encoder import LEVELS, Encoded, Encoder, Part, batch_size, resize_and_crop
 from .state import DamagedFileError
 from .validation import load_sample
 
-# Folder of all stores, beside the runs; and of the names inside a file, so that other files are not read as these.
+# Folder of all caches, beside the runs; and the version of a file's layout.
 LATENTS, LAYOUT = "latents", 2
 
 
 class LatentCache:
-    """What an `Encoder` makes of a folder's samples, kept under ``cache`` by everything it depends on.
+    """A cache of the encoded samples of a folder, under a name that is a hash of everything they depend on.
 
     Args:
-        encoder: to ask where there is no file yet.
+        encoder: encodes samples that have no file yet.
         folder: of the samples.
-        size: they are brought to.
-        resample: how.
-        cache: folder of all stores.
-        spelled: what else the tasks depend on, such as a compat switch.
+        size: height and width for `resize_and_crop`.
+        resample: likewise.
+        cache: folder of all caches.
+        spelled: further settings that tasks depend on, such as a compat switch.
     """
 
     def __init__(
@@ -54,20 +54,20 @@ class LatentCache:
             LAYOUT,
             weights_digest(encoder.backbone.vae) if encoder.backbone else "", str(folder.root), size, resample,
             sorted((k, t.name, t.target, t.out_channels) for k, t in encoder.tasks.items()),
-            encoder.latent, encoder.pixels, encoder.pictures, spelled,
+            encoder.latent, encoder.pixels, encoder.keep_image, spelled,
         ]  # fmt: skip
         self.root = cache / f"{folder.root.name}-{_short(json.dumps(depends))}"
 
     @property
     def both(self) -> bool:
-        """Whether mirror images of canvases are kept as well: resizing to the nearest pixel follows mirroring there."""
+        """Whether mirrored targets are cached too: nearest-pixel resizing after mirroring is not its mirror image."""
         return self.encoder.released is not None
 
     def prepare(self, i: int) -> list[Encoded] | None:
-        """Sample ``i`` and its mirror image, for `write`; None where they are here already.
+        """Sample ``i`` and its mirror image, for `write`; None if they are cached already.
 
         Raises:
-            ValueError: the sample cannot be read, or nothing can be learned from it.
+            ValueError: the sample cannot be read or used.
         """
         if self._path(i).exists():
             return None
@@ -75,12 +75,12 @@ class LatentCache:
         return [self.encoder.prepare(sample, mirrored) for mirrored in (False, True)]
 
     def write(self, prepared: Iterable[tuple[int, list[Encoded] | None]]) -> None:
-        """Encode samples and write a file for each, in batches of images of one shape.
+        """Encode samples in batches of one shape, and write a file for each.
 
-        A kill loses those of at most two batches of each shape; the others are not encoded again.
+        A kill loses at most two batches of each shape; the others are not encoded again.
 
         Raises:
-            DiskFullError: there is no space for one.
+            DiskFullError: there is no space for a file.
         """
         waiting: dict[torch.Size, dict[int, list[Encoded]]] = {}
         for i, sides in prepared:
@@ -106,16 +106,16 @@ class LatentCache:
                 save_file(packed, temporary, {"caption": group[i][0].caption})
 
     def read(self, i: int, mirrored: bool) -> Encoded:
-        """Sample ``i``, as it is or mirrored.
+        """Sample ``i``, mirrored or not.
 
         Raises:
-            DamagedFileError: its file is damaged, or is not there any more.
+            DamagedFileError: its file is damaged or missing.
         """
         path = self._path(i)
         if not path.exists():
             raise DamagedFileError(
-                f"{path}, the latents of {self.folder.ids[i]}, is not there: it was deleted, or a file of the sample "
-                "was changed, after the run began; run the same command again"
+                f"{path}, the latents of {self.folder.ids[i]}, does not exist: it was deleted, or a file of the sample "
+                "was changed, after the run started; run the same command again"
             )
         try:
             found = load_file(path)
@@ -131,13 +131,13 @@ class LatentCache:
         return str(row.get("text") or row.get("caption") or "")
 
     def _path(self, i: int) -> Path:
-        """Named by what manifest and header say of the sample, and by when its files were last changed."""
+        """The file of sample ``i``, named by a hash of its row, the header, and size and time of its files."""
         row, header = self.folder.rows[i], self.folder.header
         targets = {t: header.get("targets", {}).get(t) for t in self.folder.targets or ()}
-        said = [row, targets, *(header.get(k) for k in ("image", "crop", "squeeze"))]
+        described = [row, targets, *(header.get(k) for k in ("image", "crop", "squeeze"))]
         files = [self.folder.files / path.split(MEMBER, 1)[0] for path in row_paths(row)]
         stats = [(s.st_mtime_ns, s.st_size) for s in (f.stat() for f in files if f.exists())]
-        return self.root / f"{_short(json.dumps([said, stats], sort_keys=True))}.safetensors"
+        return self.root / f"{_short(json.dumps([described, stats], sort_keys=True))}.safetensors"
 
 
 def _short(text: str) -> str:
@@ -145,10 +145,10 @@ def _short(text: str) -> str:
 
 
 def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task], both: bool) -> dict[str, Tensor]:
-    """Tensors by name; canvases in two bytes, and on side 0 only unless mirroring changes them otherwise (``both``)."""
+    """The tensors of a file for ``side`` (0, or 1 mirrored); targets of side 1 only with ``both``."""
     out = {f"{side}/image": encoded.image}
-    if encoded.picture is not None and (both or side == 0):
-        out[f"{side}/picture"] = encoded.picture
+    if encoded.image_uint8 is not None and (both or side == 0):
+        out[f"{side}/picture"] = encoded.image_uint8
     for name, part in encoded.parts.items():
         if part.target is not None and part.mask is not None:
             out |= {f"{side}/{name}/target": part.target, f"{side}/{name}/mask": part.mask}
@@ -159,7 +159,7 @@ def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task], both: bool) 
 
 
 def _small(canvas: Tensor, is_image: bool) -> Tensor:
-    """Two bytes a number where that loses nothing, and one channel of a picture whose three are equal."""
+    """An encoded target in two bytes per value if that is lossless, and in one channel if three are equal."""
     if is_image and torch.equal(canvas[0], canvas[1]) and torch.equal(canvas[0], canvas[2]):
         canvas = canvas[:1]
     steps = (canvas * LEVELS).round()
@@ -171,7 +171,7 @@ def _unpacked(
     found: dict[str, Tensor], side: int, tasks: Mapping[str, Task], caption: str, both: bool
 ) -> Encoded:
     kept = side if both else 0
-    parts, picture = {}, found.get(f"{kept}/picture")
+    parts, image_uint8 = {}, found.get(f"{kept}/picture")
     for name, task in tasks.items():
         target, mask = found.get(f"{side}/{name}/target"), found.get(f"{side}/{name}/mask")
         canvas, known = found.get(f"{kept}/{name}/canvas"), found.get(f"{kept}/{name}/known")
@@ -183,6 +183,6 @@ def _unpacked(
             if side != kept:
                 canvas, known = task.flip(canvas), known.flip(-1)
         parts[name] = Part(target, mask, canvas, known)
-    if picture is not None and side != kept:
-        picture = picture.flip(-1)
-    return Encoded(found[f"{side}/image"], caption, parts, picture)
+    if image_uint8 is not None and side != kept:
+        image_uint8 = image_uint8.flip(-1)
+    return Encoded(found[f"{side}/image"], caption, parts, image_uint8)

@@ -40,7 +40,7 @@ class NetworkStage(PerceptionStage):
                 f"{recipe.model.factory} returns a network without trainable parameters; set requires_grad of some"
             )
         tasks = make_tasks(recipe)
-        encoder = Encoder(None, tasks, latent=False, pixels=True, pictures=losses_need_image(recipe, tasks))
+        encoder = Encoder(None, tasks, latent=False, pixels=True, keep_image=losses_need_image(recipe, tasks))
         super().__init__(recipe, run, distributed, tasks, encoder, None)
 
     def loss(self, examples: Sequence[MultiTaskExample]) -> Loss:

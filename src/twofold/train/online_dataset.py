@@ -1,4 +1,4 @@
-"""Examples encoded as they are drawn: every time a new crop, a new zoom and new colours."""
+"""Examples with data augmentation, encoded when they are drawn: random crop, zoom and colours."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from ..tasks import Task
 from .augment import colours, zoom
 from .config import IMAGE
 from .dataset import DrawnImage, ExampleDataset
-from .encoder import Encoded, Encoder, Part, Unknown, check
+from .encoder import Encoded, Encoder, NoValidPixels, Part, check
 from .examples import drop_caption, open_source
 from .random_crop import random_crop
 from .recipe import Recipe
 from .sampler import SampleIndex
 from .validation import SampleValidator, load_sample
 
-# Samples are kept in memory once they have been read, up to so many bytes of them all.
+# Bytes of samples that are kept in memory once they have been read, over all workers of a process.
 MEMORY = 12 << 30
 
 
 @dataclass(frozen=True)
-class Held:
-    """One sample in memory; its image is bytes, a quarter of the floats."""
+class MemorySample:
+    """A sample in memory, with its image ``3 H W`` as bytes."""
 
     image: Tensor
     targets: Mapping[str, Tensor]
@@ -40,18 +40,18 @@ class Held:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Its size in bytes."""
         return sum(x.nbytes for x in (self.image, *self.targets.values(), *self.valid.values()))
 
 
 class OnlineDataset(ExampleDataset):
-    """The images of a recipe with ``augment``: every time a new crop, and encoded then.
+    """The images of a recipe with ``augment``: a new random crop each time, not encoded yet.
 
     Args:
-        encoder: that makes examples.
+        encoder: encodes samples.
         recipe: of the run.
         tasks: that are trained, by name.
-        validator: finds the samples that can be used.
+        validator: finds usable samples.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class OnlineDataset(ExampleDataset):
             for folder, source in zip(folders, recipe.data.sources, strict=True)
         ]
         super().__init__(encoder, recipe, tasks, folders, usable, encodes=True)
-        self.held: dict[tuple[int, int], Held] = {}
-        self.room = MEMORY // max(1, validator.workers)
+        self.memory: dict[tuple[int, int], MemorySample] = {}
+        self.free_bytes = MEMORY // max(1, validator.workers)
 
     def _draw(self, pick: SampleIndex, name: str, kinds: tuple[str, ...], rng: torch.Generator) -> DrawnImage:
         source = self.recipe.data.sources[pick.source]
@@ -76,7 +76,7 @@ class OnlineDataset(ExampleDataset):
         return DrawnImage(name, kinds, self._labelled(pick, kinds, size, rng), rng, teacher)
 
     def _image(self, pick: SampleIndex, side: int, rng: torch.Generator) -> Encoded:
-        """A square crop of an image in its own colours: these are what is to be generated."""
+        """A square crop of an image for the image task, without changes of colour, which would be generated too."""
         sample = self._sample(pick)
         box = zoom(sample.image.shape[-2:], (side, side), (0.8, 1.0), rng)
         crop = resize(_cut(sample.image, box).float() / 255, (side, side))
@@ -86,25 +86,25 @@ class OnlineDataset(ExampleDataset):
     def _labelled(
         self, pick: SampleIndex, kinds: Sequence[str], size: tuple[int, int], rng: torch.Generator
     ) -> Encoded:
-        """A crop of the recipe's size with new colours, and its target of each task."""
+        """A crop of ``size`` with random colours, and the target of each task."""
         sample = self._sample(pick)
         image, targets, inside = self._crop(sample, {kind: self.tasks[kind] for kind in kinds}, size, rng)
-        picture = (image * 255).round().byte() if self.encoder.pictures else None
+        image_uint8 = (image * 255).round().byte() if self.encoder.keep_image else None
         parts = {kind: self._part(kind, image, targets, inside) for kind in kinds}
-        return Encoded(image, sample.caption, parts, picture)
+        return Encoded(image, sample.caption, parts, image_uint8)
 
     def _crop(
-        self, sample: Held, tasks: Mapping[str, Task], size: tuple[int, int], rng: torch.Generator
+        self, sample: MemorySample, tasks: Mapping[str, Task], size: tuple[int, int], rng: torch.Generator
     ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]], Tensor]:
-        """Image, targets by task and the mask of what is not padding: as `random_crop`, where the recipe has one.
+        """Image, targets by task and the mask of pixels that are not padding.
 
-        Without, zoomed in by up to two, with colours as another camera might have seen them.
+        By `random_crop` if the recipe has one, otherwise a crop scaled up by at most two with `augment.colours`.
         """
         recipe = self.recipe
         if recipe.data.random_crop is None:
             image, targets = cropped(sample, tasks, size, rng, recipe.data.resample, recipe.data.hflip)
             return colours(image, rng), targets, torch.ones(1, *size, dtype=torch.bool)
-        # Of all tasks of the recipe: under each of them an image has the same crop.
+        # Among all tasks of the recipe, so that an image has the same crop for each of them.
         classes = next((t for t in self.tasks.values() if t.classes and t.target in sample.targets), None)
         whole = Sample(sample.image, sample.targets, sample.valid)
         return random_crop(
@@ -114,55 +114,53 @@ class OnlineDataset(ExampleDataset):
     def _part(
         self, kind: str, image: Tensor, targets: Mapping[str, tuple[Tensor, Tensor]], inside: Tensor
     ) -> Part:
-        """What one task learns of a crop: all ``inside`` from the teacher where the sample has no target of its own."""
+        """One task's target of a crop; without a target of the sample, ``inside`` gets the teacher's pseudo-label."""
         task, size = self.tasks[kind], (inside.shape[-2], inside.shape[-1])
         if kind not in targets:
             return self.encoder.nothing(task, size, inside)
         target, valid = targets[kind]
         try:
             return self.encoder.part(task, Sample(image, {task.target: target}, {task.target: valid}))
-        except Unknown:  # the crop shows nothing that is known: the picture is seen, nothing is learned
+        except NoValidPixels:  # in this crop: a target of zero weight
             return self.encoder.nothing(task, size)
 
-    def _sample(self, pick: SampleIndex) -> Held:
+    def _sample(self, pick: SampleIndex) -> MemorySample:
         key = (pick.source, pick.sample)
-        if key in self.held:
-            return self.held[key]
+        if key in self.memory:
+            return self.memory[key]
         sample = load_sample(self.folders[pick.source], pick.sample)
         check(sample, self.tasks.values())
-        held = _held(sample, self._short_edge(pick.source))
-        if held.size <= self.room:
-            self.room -= held.size
-            self.held[key] = held
-        return held
+        small = _for_memory(sample, self._short_edge(pick.source))
+        if small.size <= self.free_bytes:
+            self.free_bytes -= small.size
+            self.memory[key] = small
+        return small
 
     def _short_edge(self, source: int) -> float:
-        """Pixels of the short edge that unlabelled pictures are kept at: enough for every zoom that is drawn."""
-        how, short = (
-            self.recipe.data.random_crop,
-            min(self.recipe.data.sources[source].size or self.recipe.data.size),
-        )
-        if how is None:
+        """The short edge, pixels, to which unlabelled images are reduced in memory: enough for every random scale."""
+        options = self.recipe.data.random_crop
+        short = min(self.recipe.data.sources[source].size or self.recipe.data.size)
+        if options is None:
             return 1.25 * short
-        return math.inf if how.relative_to == "image" else max(1.25, how.scale[1]) * short
+        return math.inf if options.relative_to == "image" else max(1.25, options.scale[1]) * short
 
     def _check(self, folder: Folder, i: int) -> None:
         check(load_sample(folder, i), self.tasks.values())
 
 
 def cropped(
-    sample: Held,
+    sample: MemorySample,
     tasks: Mapping[str, Task],
     size: tuple[int, int],
     rng: torch.Generator,
     resample: str = "bilinear",
     mirror: bool = True,
 ) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-    """A zoomed crop of one sample at ``size``, half the time mirrored.
+    """A random zoomed crop of one sample at ``size``, mirrored with probability 1/2.
 
     Returns:
-        The image ``3 h w`` in [0, 1]; and of those ``tasks`` that the sample has a target of, the target ``c h w`` and
-        its mask ``1 h w`` of the same crop.
+        The image ``3 h w`` in [0, 1]; and by task, for those ``tasks`` that the sample has a target of, the target
+        ``c h w`` and its valid pixels ``1 h w``.
     """
     box = zoom(sample.image.shape[-2:], size, (0.5, 1.0), rng)
     sized = resize_nearest if resample == "nearest" else resize
@@ -179,7 +177,7 @@ def cropped(
 
 
 def _mirrored(rng: torch.Generator, mirror: bool) -> bool:
-    """Half the time, where it is asked for; drawn in either case, so that what else is random stays the same."""
+    """True with probability 1/2 if ``mirror``; draws a number in either case, so that later ones stay the same."""
     return bool(torch.rand((), generator=rng) < 0.5) and mirror
 
 
@@ -188,12 +186,12 @@ def _cut(x: Tensor, box: tuple[int, int, int, int]) -> Tensor:
     return x[..., top : top + height, left : left + width]
 
 
-def _held(sample: Sample, short: float) -> Held:
-    """Unlabelled pictures are brought to a short edge of ``short`` pixels, where theirs is longer."""
+def _for_memory(sample: Sample, short: float) -> MemorySample:
+    """A sample for memory; unlabelled images are reduced to a short edge of ``short`` pixels if theirs is longer."""
     image = sample.image
     h, w = image.shape[-2:]
     scale = short / min(h, w)
     if not sample.targets and scale < 1:
         image = resize(image, (round(h * scale), round(w * scale)))
-    held = (image * 255).round().clamp(0, 255).to(torch.uint8)
-    return Held(held, sample.targets, sample.valid, str(sample.caption))
+    image_uint8 = (image * 255).round().clamp(0, 255).to(torch.uint8)
+    return MemorySample(image_uint8, sample.targets, sample.valid, str(sample.caption))

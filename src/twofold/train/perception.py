@@ -195,5 +195,5 @@ def losses_need_image(recipe: Recipe, tasks: Mapping[str, Task]) -> bool:
 def to_batch(example: Example, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
     """Encoded target ``1 c h w``, valid pixels ``1 1 h w`` and image ``1 3 h w`` in [0, 1] (or None) of one example."""
     assert example.canvas is not None and example.known is not None
-    image = None if example.picture is None else example.picture[None].to(device).float() / 255
+    image = None if example.image_uint8 is None else example.image_uint8[None].to(device).float() / 255
     return example.canvas[None].to(device), example.known[None].to(device), image

@@ -1,7 +1,7 @@
-"""Which example comes when: shares are kept exactly, and every sample is seen once before any is seen twice.
+"""The order of examples: shares are exact, and every sample is drawn once before any is drawn twice.
 
-All of it is a function of the recipe and the number of the example, so a resumed run, or one of several processes,
-needs no communication.
+The order is a function of the recipe and the number of the example, so resumed runs and parallel processes need no
+communication.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .recipe import Recipe
 
 
 def generator(*keys: int | str) -> torch.Generator:
-    """A generator seeded by its keys alone: the randomness of step n does not depend on how one got there."""
+    """A generator seeded by its keys only, so that the randomness of step n does not depend on earlier steps."""
     return torch.Generator().manual_seed(derive_seed(*keys))
 
 
 def weighted_round_robin(shares: Sequence[float], n: int) -> tuple[int, int]:
-    """Which of several the ``n``-th turn is (from 0), and how many turns that one had before.
+    """The index of the share that gets the ``n``-th turn (from 0), and the number of turns that it had before.
 
-    After any number of turns each has had its share of them, to within one turn for each share that comes before it.
+    After any number of turns each share has had its fraction of them, to within one turn per preceding share.
 
     Raises:
         ValueError: no share is above 0.
@@ -46,13 +46,13 @@ def weighted_round_robin(shares: Sequence[float], n: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class SampleIndex:
-    """One example to be made.
+    """The sample of one example.
 
     Attributes:
         number: of the example in the run, from 0.
-        kind: what it teaches.
+        kind: name of its task, or ``image``.
         source: index of its source.
-        sample: index of its sample in what the source has.
+        sample: index of its sample in the source's folder.
     """
 
     number: int
@@ -67,10 +67,10 @@ class _Group:
 
     Attributes:
         name: of the group: its kind, or `JOINT`.
-        kinds: what its images teach.
+        kinds: tasks that its images are trained for.
         frequency: of the group, relative to the other groups'.
-        pools: by source, the samples drawn.
-        shares: by source, of the draws.
+        pools: by source, the indices of its samples.
+        shares: by source, of the examples.
     """
 
     name: str
@@ -87,18 +87,18 @@ JOINT = "tasks"
 class DeterministicSampler:
     """The examples of a run by number.
 
-    Where an image is trained under all its tasks (`Recipe.joint_tasks`) and their frequencies are equal, the tasks are
-    one group: every image that any of them can use is drawn once before any is drawn twice, and each task is trained
-    as often as its frequency says beside the image task's. With unequal frequencies an image is drawn for one of the
-    tasks, in these proportions.
+    If an image is trained for all its tasks (`Recipe.joint_tasks`) and their frequencies are equal, the tasks are one
+    group: every image that has a target of any of them is drawn once before any is drawn twice, with the tasks'
+    frequency relative to that of the image task. With unequal frequencies an image is drawn for one of the tasks, in
+    these proportions.
 
     Args:
-        recipe: whose shares, mix and seed count.
-        pools: by kind and source, the samples that can teach it.
+        recipe: with shares, task weights and seed.
+        pools: by kind and source, the indices of usable samples.
 
     Raises:
-        ValueError: no source with a share can teach a kind of the mix; or frequencies differ that could change nothing,
-            because every image has the targets of all tasks.
+        ValueError: no source with a share has a target of a task; or the tasks' weights differ although every image has
+            the targets of all of them, so that the weights would have no effect.
     """
 
     def __init__(self, recipe: Recipe, pools: Mapping[str, Sequence[Sequence[int]]]) -> None:
@@ -107,12 +107,12 @@ class DeterministicSampler:
         self.members = {k: [set(pool) for pool in pools[k]] for k in self.kinds}
         for kind in self.kinds:
             if not any(self._shares(pools[kind])):
-                raise ValueError(f"no source teaches {kind}: none that has a share has its target")
+                raise ValueError(f"no source with a share above 0 has a target of {kind}")
         self.groups = self._grouped()
         self.permuted = lru_cache(maxsize=256)(self._permuted)
 
     def __call__(self, number: int) -> SampleIndex:
-        """The example of that number; of several kinds in a group, the pick names the first that it can teach."""
+        """The sample of example ``number``; of a group's kinds, ``kind`` is the first that the sample has."""
         turn, place = divmod(number, self.recipe.data.block_size)
         k, turn = weighted_round_robin([group.frequency for group in self.groups], turn)
         group = self.groups[k]
@@ -124,7 +124,7 @@ class DeterministicSampler:
         return SampleIndex(number, kind, source, sample)
 
     def all_of(self, pick: SampleIndex) -> list[SampleIndex]:
-        """The sample of a pick, once for each kind that it can teach; of the image task, once."""
+        """The sample of ``pick`` for each task that it has a target of; for the image task, ``pick`` alone."""
         if pick.kind == IMAGE:
             return [pick]
         tasks = (k for k in self.kinds if k != IMAGE)
@@ -140,7 +140,7 @@ class DeterministicSampler:
             if all(self.members[k] == self.members[tasks[0]] for k in tasks):
                 raise ValueError(
                     f"task_weights has {', '.join(f'{k} {weights[k]:g}' for k in tasks)}, and every image is trained "
-                    "under all of these tasks: give them one weight, and weigh their losses instead (loss)"
+                    "for all of these tasks: give them one weight, and set weights of their losses instead (loss)"
                 )
             joint = False
         if not joint:

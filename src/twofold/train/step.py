@@ -1,4 +1,4 @@
-"""A step's forward passes, and its losses: summed for the gradient, kept apart for the log and by example."""
+"""Losses of a training step, summed for the gradient and by name for the log, and grouping into forward passes."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 from .examples import MultiTaskExample
 
-# By name: the weight of a term, and its value for each of several examples, ``b``.
+# Loss terms by name: weight, and values ``b`` of the examples.
 Terms = dict[str, tuple[float, Tensor]]
 
 
 class Loss:
-    """The part of a batch's loss that some of its examples have.
+    """The loss of a part of a batch.
 
     Args:
         device: of the losses.
-        batch: examples of the whole batch, over which a loss is the mean.
+        batch: number of examples in the whole batch, over which the loss is the mean.
     """
 
     def __init__(self, device: torch.device | str, batch: int) -> None:
@@ -35,13 +35,13 @@ class Loss:
         terms: Mapping[str, tuple[float, Tensor]],
         fresh: int | None = None,
     ) -> None:
-        """Add the terms of examples of one kind, called ``names``.
+        """Add the loss terms of examples of one kind.
 
         Args:
-            kind: what they teach.
+            kind: name of their task, or ``image``.
             names: of the samples.
-            terms: of the loss, a value for each example.
-            fresh: how many of the examples were not counted yet, where one is added for each task that it teaches.
+            terms: of the loss, with a value for each example.
+            fresh: number of these images that no earlier call has counted, if images have several tasks; None is all.
 
         Raises:
             FloatingPointError: a loss is not finite; the message names the samples.
@@ -54,25 +54,27 @@ class Loss:
         ]
         if bad:
             found = {k: v.detach().tolist() for k, (_, v) in terms.items()}
-            raise FloatingPointError(f"the {kind} loss of {', '.join(bad)} is not finite ({_told(found)})")
+            raise FloatingPointError(
+                f"the {kind} loss of {', '.join(bad)} is not finite ({_terms_text(found)})"
+            )
         self.total = self.total + total.sum() / self.batch
-        self._note("loss", sum(each), len(each) if fresh is None else fresh)
-        self._note(kind, sum(each), len(each))
+        self._add_sum("loss", sum(each), len(each) if fresh is None else fresh)
+        self._add_sum(kind, sum(each), len(each))
         if len(terms) > 1:
             for term, (_, value) in terms.items():
-                self._note(f"{kind}/{term}", float(value.detach().sum()), len(each))
+                self._add_sum(f"{kind}/{term}", float(value.detach().sum()), len(each))
 
-    def _note(self, name: str, value: float, count: int) -> None:
+    def _add_sum(self, name: str, value: float, count: int) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + value
         self.sums[f"{name}#"] = self.sums.get(f"{name}#", 0.0) + count
 
 
 def means(sums: Mapping[str, float]) -> dict[str, float]:
-    """What to log of added ``Loss.sums``: each term's mean over the examples that have it."""
+    """Means for the log from ``Loss.sums``: of each term over the examples that have it."""
     return {k: v / sums[f"{k}#"] for k, v in sums.items() if not k.endswith("#")}
 
 
-def _told(found: Mapping[str, list[float]]) -> str:
+def _terms_text(found: Mapping[str, list[float]]) -> str:
     return "; ".join(f"{k}: {', '.join(f'{x:.3g}' for x in v)}" for k, v in found.items())
 
 

@@ -1,4 +1,4 @@
-"""Work on many samples ahead of where it is needed, by the worker processes of a `torch.utils.data.DataLoader`."""
+"""A parallel map over samples in the worker processes of a `torch.utils.data.DataLoader`."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from torch.utils.data import DataLoader, Dataset
 
 A = TypeVar("A")
 B = TypeVar("B")
-MOST = 4  # workers by default
+MAX_WORKERS = 4  # by default
 
 
 def worker_count(wanted: int | None, device: torch.device, processes: int) -> int:
-    """How many workers each of the ``processes`` that train has: as many as are ``wanted``, or None for the default.
+    """The number of workers of each of ``processes`` training processes: ``wanted``, or by default with None.
 
-    That is the number of idle processors, up to `MOST`; but 0 on a CPU, whose processors train, and where processes
+    The default is the number of idle processors, up to `MAX_WORKERS`; 0 when training on a CPU, and where processes
     cannot be forked.
 
     Raises:
-        ValueError: workers are wanted and processes cannot be forked here.
+        ValueError: ``wanted`` is above 0 and processes cannot be forked here.
     """
     forks = hasattr(os, "sched_getaffinity") and not multiprocessing.current_process().daemon
     if wanted and not forks:
         raise ValueError(f"data.num_workers={wanted} needs Linux and a process that may have children; use 0")
     if wanted is None:
         idle = len(os.sched_getaffinity(0)) // processes - 2 if forks and device.type != "cpu" else 0
-        return max(0, min(MOST, idle))
+        return max(0, min(MAX_WORKERS, idle))
     return wanted
 
 
 def parallel_map(
     make: Callable[[A], B], items: Iterable[A], workers: int, ahead: int = 2
 ) -> Iterator[B | Exception]:
-    """``make(item)`` of each item, in order; computed by one thread in any case, so that workers change no bit.
+    """``make(item)`` of each item, in order; with one thread each, so that results do not depend on ``workers``.
 
-    A ``ValueError`` or ``OSError`` takes the place of the result, for `value` to raise.
+    A ``ValueError`` or ``OSError`` is returned in place of the result, for `value` to raise.
 
     Args:
-        make: called in a fork of this process; it must not use an accelerator, nor change what others read.
-        items: in any number.
-        workers: processes; 0 makes each result when it is asked for.
-        ahead: results that are made before they are asked for, at least.
+        make: called in a fork of this process; it must not use an accelerator or change shared state.
+        items: any number of arguments.
+        workers: processes; 0 computes each result when it is requested.
+        ahead: minimum number of results that workers compute before they are requested.
     """
     if not workers:
         for item in items:
@@ -63,29 +63,29 @@ def parallel_map(
         sampler=items,
         num_workers=workers,
         collate_fn=_same,
-        # By default a DataLoader draws a seed from the global generator, which belongs to the training.
+        # By default a DataLoader draws a seed from the global generator, which would change the training.
         generator=torch.Generator(),
         multiprocessing_context="fork",
         prefetch_factor=max(2, -(-ahead // workers)),
-        worker_init_fn=_begin,
+        worker_init_fn=_init_worker,
     )
     results: Any = iter(loader)
     try:
         for packed in results:
             yield pickle.loads(packed)  # noqa: S301, of a worker of this process
     finally:
-        results._shutdown_workers()  # the traceback of an error would keep them
+        results._shutdown_workers()  # the traceback of an error would keep them alive
 
 
 def value(result: B | Exception) -> B:
-    """A result of `parallel_map`; an error is raised."""
+    """A result of `parallel_map`; raises it if it is an error."""
     if isinstance(result, Exception):
         raise result
     return result
 
 
 class _Mapped(Dataset[Any], Generic[A, B]):
-    """The results of a function by its argument."""
+    """A dataset of a function's results, by its argument."""
 
     def __init__(self, make: Callable[[A], B], packs: bool) -> None:
         self.make, self.packs = make, packs
@@ -103,10 +103,10 @@ class _Mapped(Dataset[Any], Generic[A, B]):
 
 
 class _Pickler(pickle.Pickler):
-    """Writes tensors by value.
+    """Pickles tensors by value.
 
-    The default, one shared memory file a tensor, needs more open files and more of ``/dev/shm`` than many a system
-    (Docker: 64 MiB) allows.
+    The default, one shared memory file per tensor, needs more open files and more of ``/dev/shm`` than many systems
+    (Docker: 64 MiB) allow.
     """
 
     def reducer_override(self, obj: Any) -> Any:
@@ -127,14 +127,14 @@ def _same(item: Any) -> Any:
     return item
 
 
-def _begin(_: int) -> None:
-    """A worker leaves signals to the process that it works for, and ends with it, whatever ends that."""
+def _init_worker(_: int) -> None:
+    """Initialise a worker: it ignores signals, and exits when its parent process has ended."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _exit_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
