@@ -1,4 +1,4 @@
-"""`twofold train --smoke-test` of a second stage: warm-up, creation and self-improving in miniature."""
+"""`twofold train --smoke-test` of a second stage: warm-up, generation and self-improving at reduced size."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def check_code(recipe: Recipe, path: Path, allowed: Collection[str] = ()) -> Non
         allowed: names that the user passed.
 
     Raises:
-        ValueError: the recipe names other code; the message says how to allow it.
+        ValueError: the recipe names other code; the message has the option that allows it.
     """
     for name, key in named_code(recipe).items():
         if name not in allowed:

@@ -21,7 +21,7 @@ MAX_LABELS = 256
 def check_contrast(
     recipe: Recipe, tasks: Mapping[str, Task], folders: Sequence[Folder], usable: Sequence[Sequence[int]]
 ) -> None:
-    """Warn of every source whose labels of a task are constant, on which training learns nothing.
+    """Warn of every source whose labels of a task are constant: they carry no training signal.
 
     Raises:
         BadSample: a task's labels are masks or shares, and constant in all sources.
