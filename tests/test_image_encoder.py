@@ -31,8 +31,9 @@ from twofold.train import (
     Recipe,
     Source,
 )
+from twofold.train.initial import open_initial_model
 from twofold.train.optimizer import make_optimizer
-from twofold.train.run import open_initial_model, run_recipe
+from twofold.train.run import run_recipe
 from twofold.train.trainable import Denoiser
 
 

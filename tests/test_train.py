@@ -21,9 +21,10 @@ from twofold.train import (
     Source,
     ValidationConfig,
 )
+from twofold.train.initial import open_initial_model
 from twofold.train.loop import train
 from twofold.train.optimizer import learning_rate
-from twofold.train.run import open_initial_model, run_recipe
+from twofold.train.run import run_recipe
 
 
 @pytest.fixture(scope="module")

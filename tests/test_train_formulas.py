@@ -27,9 +27,10 @@ from twofold.train.best import BestWeights
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
 from twofold.train.examples import Example
-from twofold.train.loop import build_trainer, update, validate
+from twofold.train.loop import update, validate
 from twofold.train.sampler import generator
 from twofold.train.signals import DeferredSignals
+from twofold.train.stage import build_trainer
 from twofold.train.state import Ema, State
 from twofold.train.step import Loss
 from twofold.train.trainable import add_lora

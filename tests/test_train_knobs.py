@@ -35,11 +35,13 @@ from twofold.train import (
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext
 from twofold.train.encoder import encode_target, resize_and_crop
-from twofold.train.loop import build_trainer, train
+from twofold.train.initial import open_initial_model
+from twofold.train.loop import train
 from twofold.train.online_dataset import MemorySample, cropped
 from twofold.train.optimizer import learning_rate, make_optimizer, set_rate
-from twofold.train.run import open_initial_model, run_recipe
+from twofold.train.run import run_recipe
 from twofold.train.sampler import generator
+from twofold.train.stage import build_trainer
 from twofold.train.trainable import add_lora, make_tasks
 
 BOTH = {"data": {"task_weights": {"image": 1.0, "depth": 1.0}}}

@@ -17,7 +17,7 @@ from ..diffusion import guided
 from ..heads import Head
 from ..image import pad_to_multiple
 from ..image.resize import OutputResize
-from ..protocols import DenoiserOutput, ModelInput, MultiStep, OneStep, reason
+from ..protocols import DenoiserOutput, ModelInput, MultiStep, OneStep, expand_class_labels, reason
 from ..tasks import Task
 from .base import BasePredictor
 from .batching import Edge, ImageBatch
@@ -127,17 +127,11 @@ class DiffusionPredictor(BasePredictor):
         """One forward pass (two with guidance): the clean latent and the features; see `protocols.DenoiseFn`."""
         conditioning = conditioning or self.conditioning()
         count = len(model_input.x)
-        labels = None
-        if self.protocol.class_labels is not None:
-            numbers = torch.tensor(
-                self.protocol.class_labels, device=model_input.x.device, dtype=model_input.x.dtype
-            )
-            labels = numbers.expand(count, -1)
         network = partial(
             self.backbone,
             model_input.x,
             model_input.t,
-            class_labels=labels,
+            class_labels=expand_class_labels(self.protocol.class_labels, model_input.x),
             image_features=conditioning.image_features,
         )
         features: tuple[Tensor, ...] = ()

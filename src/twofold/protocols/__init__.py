@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from .model_input import DenoiseFn, DenoiserOutput, ModelInput, collate
+from .model_input import DenoiseFn, DenoiserOutput, ModelInput, collate, expand_class_labels
 from .multi_step import MultiStep
 from .noise import Noise, multi_resolution
 from .one_step import OneStep
@@ -32,6 +32,7 @@ __all__ = [
     "Protocol",
     "ModelInput",
     "collate",
+    "expand_class_labels",
     "multi_resolution",
     "reason",
 ]

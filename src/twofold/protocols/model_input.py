@@ -72,6 +72,11 @@ def collate(inputs: Sequence[ModelInput]) -> ModelInput:
     return ModelInput(x, t, state, alpha, sigma, inputs[0].prediction_type)
 
 
+def expand_class_labels(labels: ClassLabels | None, x: Tensor) -> Tensor | None:
+    """A protocol's class labels as the network's input ``b n`` beside ``x`` (``b c h w``); None if it has none."""
+    return None if labels is None else x.new_tensor(labels).expand(len(x), -1)
+
+
 @dataclass(frozen=True)
 class DenoiserOutput:
     """The latent ``b z h w`` that a protocol predicts, and the features of the last denoising step."""

@@ -23,7 +23,7 @@ from ..heads.group import at
 from ..predict.config import OutputConfig
 from ..predict.diffusion import DiffusionPredictor
 from ..predict.finite import check_finite
-from ..protocols import ModelInput, collate
+from ..protocols import ModelInput, collate, expand_class_labels
 from .config import IMAGE
 from .distributed import DistributedContext
 from .encoder import Encoder
@@ -144,9 +144,8 @@ class DenoiserStage(PerceptionStage):
         own = head.prompt_embeds() if head.has_prompts else None
         text = (self._prompt_embeds(names[0]) if own is None else own).expand(len(images), -1, -1)
         features = self._image_features(firsts)
-        output = self.backbone(
-            inputs.x, inputs.t, text, head.reads_features, self._labels(len(images)), features
-        )
+        labels = expand_class_labels(self.config.protocol.class_labels, inputs.x)
+        output = self.backbone(inputs.x, inputs.t, text, head.reads_features, labels, features)
         if not head.reads_features:  # the decoder may bound an infinite latent
             sample_names = ", ".join(dict.fromkeys(e.name for e in firsts))
             check_finite(output.prediction, f"the network's {names[0]} output for {sample_names}")
@@ -156,8 +155,8 @@ class DenoiserStage(PerceptionStage):
                 HeadGroup({n: self.heads[n] for n in names}), (*head_inputs, indices)
             )
             for name, group in examples.items():
-                labels = [p for p, e in zip(decoded[name], group, strict=True) if e.use_teacher_label]
-                examples[name] = self._apply_pseudo_labels(name, group, labels)
+                predicted = [p for p, e in zip(decoded[name], group, strict=True) if e.use_teacher_label]
+                examples[name] = self._apply_pseudo_labels(name, group, predicted)
         terms: dict[str, Terms] = {name: {} for name in names}
         if self.config.latent_loss_weight:
             for name, group in examples.items():
@@ -279,30 +278,17 @@ class DenoiserStage(PerceptionStage):
                 self.cached_embeds[prompt] = self.backbone.embed([prompt], self.config.pad_prompts)
         return self.cached_embeds[prompt]
 
-    def _labels(self, count: int) -> Tensor | None:
-        labels = self.config.protocol.class_labels
-        return (
-            None if labels is None else torch.tensor(labels, device=self.distributed.device).expand(count, -1)
-        )
-
     def _predictors(self) -> dict[str, DiffusionPredictor]:
-        size, protocol = max(self.recipe.data.size), self.config.protocol
-        return {
-            t: DiffusionPredictor(
-                self.backbone,
-                task,
-                protocol,
-                self.heads[t],
-                OutputConfig(
-                    prompt=self._prompt(t),
-                    pad=self.config.pad_prompts,
-                    clip=self.recipe.clipping if task.frame else "mean",
-                    image_features=self.uses_image_features,
-                ),
-                size=size,
+        size, protocol, pad = max(self.recipe.data.size), self.config.protocol, self.config.pad_prompts
+        found = {}
+        for name, task in self.tasks.items():
+            clip = self.recipe.clipping if task.frame else "mean"
+            config = OutputConfig(
+                prompt=self._prompt(name), pad=pad, clip=clip, image_features=self.uses_image_features
             )
-            for t, task in self.tasks.items()
-        }
+            head = self.heads[name]
+            found[name] = DiffusionPredictor(self.backbone, task, protocol, head, config, size=size)
+        return found
 
     def finish(self) -> None:
         """Merge LoRA adapters into the weights."""

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import Head
 from ..image import write_image
 from ..io import atomic_write, derive_seed, remove_leftovers
@@ -22,63 +21,11 @@ from .latent_cache import LATENTS
 from .optimizer import learning_rate, make_optimizer, momentum, parameters, set_rate
 from .recipe import Recipe
 from .signals import DeferredSignals, Interrupted
+from .stage import Stage, build_trainer
 from .state import Ema, State
-from .step import Loss, means
+from .step import means
 
 Record = dict[str, Any]
-
-
-class Stage(Protocol):
-    """What a run trains: batches, loss and validation."""
-
-    module: nn.Module
-    teacher: Ema | None  # the averaged weights, which may predict pseudo-labels
-
-    @property
-    def draw(self) -> Callable[[int], Sequence[Any]]:
-        """This process's examples of a step, a function of the recipe's seed and the step only."""
-        ...
-
-    def loss(self, examples: Sequence[Any]) -> Loss:
-        """The loss of ``examples``, a part of a batch."""
-        ...
-
-    def validate(self) -> dict[str, float]:
-        """Scores of the current weights on held-out data, by name."""
-        ...
-
-    def preview(self) -> Tensor | None:
-        """A preview image ``3 h w`` in [0, 1] of predictions on held-out data, or None."""
-        ...
-
-    def close(self) -> None:
-        """End what draws examples ahead; called after the last step, and when a run is interrupted."""
-        ...
-
-    def finish(self) -> None:
-        """Called once, after the last step."""
-        ...
-
-
-def build_trainer(
-    backbone: nn.Module, recipe: Recipe, run: Path, heads: dict[str, Head], distributed: DistributedContext
-) -> Stage:
-    """The stage of a recipe's kind. Latents are cached beside the run's folder, shared by the runs in its parent."""
-    if recipe.model.kind == "network":
-        from .network import NetworkStage
-
-        return NetworkStage(backbone, recipe, run, distributed)
-    if not isinstance(backbone, StableDiffusion):
-        raise TypeError(
-            f"a run of kind {recipe.model.kind!r} trains a StableDiffusion, not a {type(backbone).__name__}"
-        )
-    if recipe.model.kind == "autoencoder":
-        from .autoencoder import AutoencoderStage
-
-        return AutoencoderStage(backbone, recipe, distributed)
-    from .denoiser import DenoiserStage
-
-    return DenoiserStage(backbone, recipe, run, heads, distributed)
 
 
 def train(
@@ -120,14 +67,8 @@ def train(
     best = BestWeights(run / "best.pt", recipe) if recipe.validation.best_metric else None
     stage = build_trainer(backbone, recipe, run, heads or {}, distributed)
     optimizer, scaler = make_optimizer(recipe, stage.module), distributed.scaler(recipe.loop.precision)
-    state = State(
-        run / "state.pt",
-        stage.module,
-        Ema(stage.module, recipe.ema.decay, recipe.ema.update_every),
-        optimizer,
-        scaler,
-    )
-    stage.teacher = state.ema
+    stage.teacher = Ema(stage.module, recipe.ema.decay, recipe.ema.update_every)
+    state = State(run / "state.pt", stage.module, stage.teacher, optimizer, scaler)
     start = state.load() if state.path.exists() else 0
     stage.module.train()
     signals = DeferredSignals()
