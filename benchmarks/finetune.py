@@ -44,6 +44,13 @@ from twofold.train.run import run_recipe
 
 Scores = dict[str, float]
 STARTS: dict[str, tuple[str, ...]] = {"embedded": ("heads",), "random": ("unet", "text", "heads")}
+OWN_HEAD = "embedded, its own head"
+# Of the person masks: the weights that are random at the start, the head, and the image encoder.
+CLOTHING: dict[str, dict] = {
+    "embedded, fresh light head": {"reset": STARTS["embedded"], "head": {"name": "light"}},
+    "random, fresh light head": {"reset": STARTS["random"], "head": {"name": "light"}},
+    OWN_HEAD: {"head": {"name": "pyramid"}, "image_encoder": {"mode": "full"}},
+}
 VARIANTS: dict[str, dict] = {
     "full": {},
     "frozen + DPT": {
@@ -93,11 +100,13 @@ def finished(recipe: Recipe, run: Path) -> Path:
     return run / "checkpoint"
 
 
-def scores(task: str, checkpoint: Path, samples: Sequence[Sample], metrics: Sequence) -> Scores:
-    """A task's scores, cached beside the checkpoint."""
-    kept = checkpoint.parent / f"scores-{task}-{len(samples)}.json"
+def scores(
+    task: str, checkpoint: str | Path, samples: Sequence[Sample], metrics: Sequence, cache: Path | None = None
+) -> Scores:
+    """A task's scores, cached in a folder, by default beside the checkpoint."""
+    kept = (cache or Path(checkpoint).parent) / f"scores-{task}-{len(samples)}.json"
     if not kept.exists():
-        predictor = open_model(str(checkpoint)).predictor(task)
+        predictor = open_model(checkpoint).predictor(task)
         total: dict[str, Tensor] = {}
         for sample in samples:
             target, valid = sample.targets[predictor.task.target], sample.valid[predictor.task.target]
@@ -137,17 +146,18 @@ def clothing(args: argparse.Namespace) -> None:
     )
     samples = [s for s in Folder(test) if scorable(s, "mask")]
     shown = [m.name for m in MASK_METRICS]
-    found: dict[str, list[Scores]] = {start: [] for start in STARTS}
+    zero_shot = scores("mask", "embedded", samples, MASK_METRICS, args.out)
+    print(row("embedded, not trained on them", [zero_shot], shown), flush=True)
+    own = open_model("embedded").heads["mask"].config
+    found: dict[str, list[Scores]] = {start: [] for start in CLOTHING}
     for seed in range(args.seeds):
-        for start, reset in STARTS.items():
+        for start, changes in CLOTHING.items():
+            if start == OWN_HEAD:
+                changes = {**changes, "head": HeadConfig(name="pyramid", options=own)}
             recipe = Recipe(
-                name=f"{start}-{seed}",
+                name=f"{start.replace(',', '').replace(' ', '-')}-{seed}",
                 model=DenoiserConfig(
-                    init_from="embedded",
-                    reset=reset,
-                    head=HeadConfig(name="light"),
-                    latent_loss_weight=0.0,
-                    pixel_loss_weight=1.0,
+                    init_from="embedded", latent_loss_weight=0.0, pixel_loss_weight=1.0, **changes
                 ),
                 data=DataConfig(
                     sources=(Source(path=str(train)),), task_weights={"mask": 1.0}, size=(192, 128)
@@ -174,6 +184,7 @@ def clothing(args: argparse.Namespace) -> None:
     )
     for start, runs in found.items():
         print(row(start, runs, shown))
+    print(row("embedded, not trained on them", [zero_shot], shown))
     for name, scored in constant(samples, "mask", MASK_METRICS, predictions):
         print(row(name, [scored], shown))
 
@@ -239,7 +250,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--test", type=Path, default=Path("data/rooms-dev"))
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="at least 1")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
