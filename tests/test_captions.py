@@ -11,8 +11,12 @@ import world
 from twofold.cli.main import run
 from twofold.data.folder import Folder
 from twofold.data.layout import FolderError
-from twofold.generate import GenerationConfig, SyntheticDataGenerator, create_samples
-from twofold.generate import caption_folder as module
+from twofold.generate import (
+    GenerationConfig,
+    SyntheticDataGenerator,
+    caption_folder as module,
+    create_samples,
+)
 from twofold.generate.caption_folder import JOURNAL, caption_folder
 from twofold.generate.captioner import Captioner, CaptionError, generate_captions, open_captioner
 from twofold.generate.captions import get_caption

@@ -20,8 +20,7 @@ from twofold.tasks.losses import (
     mse,
     soft_iou,
 )
-from twofold.tasks.normals import angular
-from twofold.tasks.normals import l1 as l1_of_vectors
+from twofold.tasks.normals import angular, l1 as l1_of_vectors
 
 EVERYWHERE = torch.ones(1, 1, 1, 4, dtype=torch.bool)
 

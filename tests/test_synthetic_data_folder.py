@@ -34,8 +34,7 @@ from twofold.io import Shard
 from twofold.io.atomic import host_name
 from twofold.tasks import TASKS
 from twofold.train.encoder import encode_target
-from world import folder as balls
-from world import origin_of, sphere
+from world import folder as balls, origin_of, sphere
 
 QUICK = GenerationConfig(steps=2, guidance=1.0, scoring="cheap")
 

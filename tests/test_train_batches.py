@@ -28,8 +28,8 @@ from twofold.train import (
     Recipe,
     Source,
     ValidationConfig,
+    encoder as encoders,
 )
-from twofold.train import encoder as encoders
 from twofold.train.encoder import Encoder, resize_and_crop
 from twofold.train.latent_cache import LatentCache
 from twofold.train.loop import train

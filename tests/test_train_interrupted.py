@@ -33,12 +33,12 @@ from twofold.train import (
     Recipe,
     Source,
     ValidationConfig,
+    latent_cache as stores,
+    loop as loops,
+    run as running,
+    state as states,
     track,
 )
-from twofold.train import latent_cache as stores
-from twofold.train import loop as loops
-from twofold.train import run as running
-from twofold.train import state as states
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.run import run_recipe
 from twofold.train.signals import DeferredSignals

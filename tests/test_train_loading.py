@@ -30,8 +30,8 @@ from twofold.train import (
     Recipe,
     Source,
     ValidationConfig,
+    loop as loops,
 )
-from twofold.train import loop as loops
 from twofold.train.dataset import DrawnImage
 from twofold.train.denoiser import DenoiserStage
 from twofold.train.distributed import DistributedContext

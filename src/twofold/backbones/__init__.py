@@ -1,7 +1,7 @@
 """Diffusion models behind one contract."""
 
 from ..named_code import find_object
-from .backbone import Backbone, Output
+from .backbone import Backbone as Backbone, Output as Output
 
 
 def make_backbone(name: str, trusted: bool = True) -> Backbone:
@@ -19,6 +19,3 @@ def make_backbone(name: str, trusted: bool = True) -> Backbone:
     if not isinstance(backbone, Backbone):
         raise ValueError(f"{name} returned {type(backbone).__name__}; expected a twofold.backbones.Backbone")
     return backbone
-
-
-__all__ = ["Backbone", "Output", "make_backbone"]

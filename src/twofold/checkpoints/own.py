@@ -21,8 +21,7 @@ from .card import model_card
 from .components import LoadOptions
 from .fit import check_head, check_text
 from .heads import open_heads, save_heads
-from .image_encoder import FOLDER as IMAGE_ENCODER
-from .image_encoder import open_image_adapter, save_image_adapter
+from .image_encoder import FOLDER as IMAGE_ENCODER, open_image_adapter, save_image_adapter
 from .settings import ModelSettings
 from .strict import ModelError, Tensors, damaged, read_json, wrong_value
 from .tokenizer import read_tokenizer

@@ -80,8 +80,7 @@ def improve(
         refuse_unused("with --captioner", "template")
     parsed = find_recipe(recipe, run.settings or [])
     from twofold.train.distributed import DistributedContext
-    from twofold.train.improve import gains
-    from twofold.train.improve import improve as run_improvement
+    from twofold.train.improve import gains, improve as run_improvement
 
     plan = _plan(parsed, improvement, sampling, labels)
     folder, distributed = (

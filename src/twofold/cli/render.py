@@ -39,8 +39,7 @@ def render(
     height, width = parse_size_pair(size)
     from dataclasses import asdict
 
-    from twofold.render import RendererMissing
-    from twofold.render import render as render_scenes
+    from twofold.render import RendererMissing, render as render_scenes
 
     rendered = 0
     try:

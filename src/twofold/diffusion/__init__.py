@@ -1,45 +1,26 @@
 """Noise schedules, samplers and guidance."""
 
-from .guidance import guided
-from .random import Rngs, randn_tensor
-from .sampler import ddim, dpmpp_2m, dpmpp_2m_timesteps, euler, lcm, lcm_timesteps
-from .sampling import Denoise, Sampler, sample
-from .schedule import (
-    MAX_STEPS,
-    BetaFamily,
-    Parametrization,
-    Scales,
-    Schedule,
-    Spacing,
-    cast_like,
-    from_x0,
-    per_image,
-    to_x0,
-    x0_to_prediction,
+from .guidance import guided as guided
+from .random import Rngs as Rngs, randn_tensor as randn_tensor
+from .sampler import (
+    ddim as ddim,
+    dpmpp_2m as dpmpp_2m,
+    dpmpp_2m_timesteps as dpmpp_2m_timesteps,
+    euler as euler,
+    lcm as lcm,
+    lcm_timesteps as lcm_timesteps,
 )
-
-__all__ = [
-    "MAX_STEPS",
-    "BetaFamily",
-    "Denoise",
-    "Parametrization",
-    "Rngs",
-    "Sampler",
-    "Scales",
-    "Schedule",
-    "Spacing",
-    "cast_like",
-    "ddim",
-    "dpmpp_2m",
-    "dpmpp_2m_timesteps",
-    "euler",
-    "from_x0",
-    "guided",
-    "lcm",
-    "lcm_timesteps",
-    "per_image",
-    "randn_tensor",
-    "sample",
-    "to_x0",
-    "x0_to_prediction",
-]
+from .sampling import Denoise as Denoise, Sampler as Sampler, sample as sample
+from .schedule import (
+    MAX_STEPS as MAX_STEPS,
+    BetaFamily as BetaFamily,
+    Parametrization as Parametrization,
+    Scales as Scales,
+    Schedule as Schedule,
+    Spacing as Spacing,
+    cast_like as cast_like,
+    from_x0 as from_x0,
+    per_image as per_image,
+    to_x0 as to_x0,
+    x0_to_prediction as x0_to_prediction,
+)

@@ -8,8 +8,7 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from ..io import atomic_write, escape_markdown
-from ..io import escape_html as escape
+from ..io import atomic_write, escape_html as escape, escape_markdown
 from .html_report import definition_list, document, html_table
 from .markdown import markdown_table, plain_table
 from .protocol import EvaluationError

@@ -16,8 +16,7 @@ from .latent import LatentHead as LatentHead
 from .light import LightHead as LightHead
 from .multitask import MultiTaskHead as MultiTaskHead
 from .pyramid import PyramidHead as PyramidHead
-from .shared import find_shared as find_shared
-from .shared import share_modules as share_modules
+from .shared import find_shared as find_shared, share_modules as share_modules
 from .upernet import UperNetHead as UperNetHead
 
 # By the names that recipes and checkpoints use; the import of a head above registers it.

@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL.Image import Image as PILImage
-from PIL.Image import fromarray
+from PIL.Image import Image as PILImage, fromarray
 from torch import Tensor
 
 from ..geometry import convert_frame

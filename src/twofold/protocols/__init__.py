@@ -4,10 +4,16 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from .model_input import DenoiseFn, DenoiserOutput, ModelInput, collate, expand_class_labels
-from .multi_step import MultiStep
-from .noise import Noise, multi_resolution
-from .one_step import OneStep
+from .model_input import (
+    DenoiseFn as DenoiseFn,
+    DenoiserOutput as DenoiserOutput,
+    ModelInput as ModelInput,
+    collate as collate,
+    expand_class_labels as expand_class_labels,
+)
+from .multi_step import MultiStep as MultiStep
+from .noise import Noise as Noise, multi_resolution as multi_resolution
+from .one_step import OneStep as OneStep
 
 
 def reason(error: ValueError) -> str:
@@ -22,17 +28,3 @@ def reason(error: ValueError) -> str:
 
 # Files distinguish them by their ``kind``.
 Protocol = Annotated[OneStep | MultiStep, Field(discriminator="kind")]
-
-__all__ = [
-    "DenoiserOutput",
-    "DenoiseFn",
-    "MultiStep",
-    "Noise",
-    "OneStep",
-    "Protocol",
-    "ModelInput",
-    "collate",
-    "expand_class_labels",
-    "multi_resolution",
-    "reason",
-]

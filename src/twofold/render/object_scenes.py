@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twofold.render import furniture as f
-from twofold.render import objects
+from twofold.render import furniture as f, objects
 from twofold.render.camera import View
 from twofold.render.meshes import box, sheet
 from twofold.render.pieces import Part, Piece

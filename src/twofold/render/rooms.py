@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from twofold.render import furniture as f
-from twofold.render import objects
+from twofold.render import furniture as f, objects
 from twofold.render.camera import View, look_at
 from twofold.render.meshes import Array, box
 from twofold.render.pieces import Part, Piece, piece_bounds

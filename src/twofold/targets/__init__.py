@@ -6,7 +6,7 @@ from .ids import STORAGE, Ids
 from .images import ImageTarget, Skeleton
 from .points import Points
 from .shares import Mask, Share
-from .spec import Descriptor, TargetSpec
+from .spec import Descriptor as Descriptor, TargetSpec as TargetSpec
 
 _ALL = (
     Distance(
@@ -47,6 +47,3 @@ TARGETS: dict[str, TargetSpec] = {spec.name: spec for spec in _ALL}
 def target_spec(name: str) -> TargetSpec:
     """The specification of a target; for an unknown name one that stores and resizes arbitrary numbers."""
     return TARGETS.get(name) or TargetSpec(name)
-
-
-__all__ = ["TARGETS", "Descriptor", "TargetSpec", "target_spec"]

@@ -10,21 +10,21 @@ from .depth import depth as depth
 from .disparity import disparity as disparity
 from .keypoints import keypoints as keypoints
 from .log_depth import log_depth as log_depth
-from .mask import mask as mask
-from .mask import mask_task as mask_task
+from .mask import mask as mask, mask_task as mask_task
 from .material import material as material
 from .matting import matting as matting
 from .normals import normals as normals
-from .parsing import parsing as parsing
-from .parsing import parsing_logits as parsing_logits
+from .parsing import parsing as parsing, parsing_logits as parsing_logits
 from .residual import residual as residual
 from .saliency import saliency as saliency
 from .segmentation import segmentation as segmentation
-from .semantic import MOST
-from .semantic import semantic as semantic
-from .semantic import semantic_logits as semantic_logits
-from .semantic import semantic_logits_task as semantic_logits_task
-from .semantic import semantic_task as semantic_task
+from .semantic import (
+    MOST,
+    semantic as semantic,
+    semantic_logits as semantic_logits,
+    semantic_logits_task as semantic_logits_task,
+    semantic_task as semantic_task,
+)
 from .shading import shading as shading
 from .skeleton import skeleton as skeleton
 from .sqrt_disparity import sqrt_disparity as sqrt_disparity

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .. import visualization
 from ..metrics import DEPTH, disparity_aligned
-from .depth import decode, scale_shift_invariant
-from .depth import encode as encode_depth
+from .depth import decode, encode as encode_depth, scale_shift_invariant
 from .ensemble import affine
 from .image_tasks import distance, flip
 from .losses import MEAN_LOSSES

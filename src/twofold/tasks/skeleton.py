@@ -10,8 +10,7 @@ from torch import Tensor
 from ..metrics import peaks
 from ..targets import TARGETS
 from ..targets.people import JOINTS, draw
-from .image_tasks import encode as encode_image
-from .image_tasks import image_task
+from .image_tasks import encode as encode_image, image_task
 from .task import Task
 
 

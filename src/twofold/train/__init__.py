@@ -1,31 +1,20 @@
 """Recipes and the loop that runs them."""
 
-from .config import DataConfig, EmaConfig, LoopConfig, OptimizerConfig, ValidationConfig
-from .model_config import (
-    AutoencoderConfig,
-    DenoiserConfig,
-    HeadConfig,
-    ImageEncoderConfig,
-    LoraConfig,
-    NetworkConfig,
+from .config import (
+    DataConfig as DataConfig,
+    EmaConfig as EmaConfig,
+    LoopConfig as LoopConfig,
+    OptimizerConfig as OptimizerConfig,
+    ValidationConfig as ValidationConfig,
 )
-from .random_crop import RandomCrop
-from .recipe import Recipe
-from .source import Source
-
-__all__ = [
-    "AutoencoderConfig",
-    "DataConfig",
-    "DenoiserConfig",
-    "EmaConfig",
-    "HeadConfig",
-    "ImageEncoderConfig",
-    "LoopConfig",
-    "LoraConfig",
-    "NetworkConfig",
-    "OptimizerConfig",
-    "RandomCrop",
-    "Recipe",
-    "Source",
-    "ValidationConfig",
-]
+from .model_config import (
+    AutoencoderConfig as AutoencoderConfig,
+    DenoiserConfig as DenoiserConfig,
+    HeadConfig as HeadConfig,
+    ImageEncoderConfig as ImageEncoderConfig,
+    LoraConfig as LoraConfig,
+    NetworkConfig as NetworkConfig,
+)
+from .random_crop import RandomCrop as RandomCrop
+from .recipe import Recipe as Recipe
+from .source import Source as Source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from twofold.data.convert.converter import Converter, convert
+from twofold.data.convert.converter import Converter as Converter, convert as convert
 from twofold.named_code import find_object, names_code
 from twofold.suggest import did_you_mean
 
@@ -58,6 +58,3 @@ def get_converter(name: str) -> Converter:
     if name not in CONVERTERS:
         raise ValueError(f"no data set {name!r}{did_you_mean(name, CONVERTERS)}")
     return CONVERTERS[name]
-
-
-__all__ = ["CONVERTERS", "Converter", "convert", "get_converter"]

@@ -12,7 +12,7 @@ from typing import Any
 from ...named_code import find_object, names_code
 from ...suggest import unknown
 from ..protocol import EvalProtocol, EvaluationError
-from .benchmark import Benchmark
+from .benchmark import Benchmark as Benchmark
 
 # Each has the tuples PROTOCOLS and BENCHMARKS.
 _MODULES = (
@@ -77,6 +77,3 @@ def _find_own(name: str, kind: str, expected: Any, trusted: bool) -> Any:
     if not isinstance(found, expected):
         raise EvaluationError(f"{name} is no {expected.__name__}; define one there")
     return found
-
-
-__all__ = ["BENCHMARKS", "EVAL_PROTOCOLS", "Benchmark", "get_benchmark", "get_eval_protocol"]
