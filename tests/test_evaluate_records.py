@@ -286,7 +286,7 @@ def test_own_records_are_one_file_and_are_named_by_the_user_only(own_records: Pa
     assert get_eval_protocol("own_records:PROTOCOL").id == "own/bias@1"
     assert [m.name for m in get_metrics(protocol)] == ["bias", "abs_rel"]
     assert protocol.names == ("BIAS", "abs_rel")
-    with pytest.raises(EvaluationError, match="is no Benchmark"):
+    with pytest.raises(EvaluationError, match="is not a Benchmark"):
         get_benchmark("own_records:PROTOCOL")
     with pytest.raises(EvaluationError, match="no module"):
         get_benchmark("own_recordz:BENCHMARK")

@@ -334,5 +334,5 @@ def test_evaluate_imports_no_protocol_that_data_names(root, capsys):
     assert "runs no code" in capsys.readouterr().err
     assert not (root / "mark").exists() and "sneaky" not in sys.modules
     assert run([*command, "--protocol", "sneaky:PROTOCOL"]) == 2
-    assert "is no EvalProtocol" in capsys.readouterr().err
+    assert "sneaky:PROTOCOL is missing" in capsys.readouterr().err
     assert (root / "mark").exists()

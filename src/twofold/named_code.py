@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def names_code(name: str) -> bool:
@@ -32,17 +34,19 @@ def import_named(module: str, advice: str) -> Any:
         raise ValueError(f"there is no module {module!r} to import; {advice}") from error
 
 
-def find_object(name: str, kind: str, trusted: bool, remedy: str) -> Any:
-    """The object of that name; None if its module has no such attribute.
+def find_object(name: str, kind: str, expected: type[T], trusted: bool = True, remedy: str = "") -> T:
+    """The object of that name.
 
     Args:
         name: ``package.module:object``.
+        expected: its class.
         kind: what the object should be, for messages: ``task``, ``head``.
         trusted: whether the user passed the name; see the module's docstring.
         remedy: what to do about a name that is not trusted, for the message.
 
     Raises:
-        ValueError: no such module, or a name that is not trusted and whose module is not imported.
+        ValueError: no such module or object, an object of another class, or a name that is not trusted and whose module
+            is not imported.
     """
     module, _, attribute = name.partition(":")
     if trusted:
@@ -55,4 +59,8 @@ def find_object(name: str, kind: str, trusted: bool, remedy: str) -> Any:
             f"{remedy}"
         )
     # Not getattr, because a module's __getattr__ may import other modules.
-    return vars(found).get(attribute)
+    value = vars(found).get(attribute)
+    if isinstance(value, expected):
+        return value
+    what = "is missing" if value is None else f"is not a {expected.__name__}"
+    raise ValueError(f"{name} {what}; define the {kind} there")

@@ -14,7 +14,7 @@ def make_backbone(name: str, trusted: bool = True) -> Backbone:
     Raises:
         ValueError: no such object, or it does not return a `Backbone`. Errors of the call itself are not caught.
     """
-    make = find_object(name, "backbone", trusted, f"import {name.partition(':')[0]} first")
+    make = find_object(name, "backbone", object, trusted, f"import {name.partition(':')[0]} first")
     backbone = make() if callable(make) else make
     if not isinstance(backbone, Backbone):
         raise ValueError(f"{name} returned {type(backbone).__name__}; expected a twofold.backbones.Backbone")

@@ -62,12 +62,11 @@ def _get_metric(name: str, protocol: EvalProtocol, classes: int) -> Metric:
     """A metric by ``family.name``, a table of `twofold.metrics`, or by ``package.module:NAME``."""
     if names_code(name):
         try:
-            found = find_object(name, "metric", trusted=True, remedy="")  # named by the protocol's own code
+            return find_object(name, "metric", Metric)  # named by the protocol's own code
         except ValueError as error:
             raise EvaluationError(f"{protocol.id} needs the metric {name}: {error}") from None
-    else:
-        family, _, metric = name.partition(".")
-        found = _family(family, protocol.classes or classes, protocol).get(metric)
+    family, _, metric = name.partition(".")
+    found = _family(family, protocol.classes or classes, protocol).get(metric)
     if not isinstance(found, Metric):
         raise EvaluationError(f"{protocol.id} needs the metric {name!r}, and there is none of that name")
     return found

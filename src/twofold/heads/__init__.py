@@ -42,12 +42,10 @@ def get_head(kind: str, trusted: bool = True) -> type[Head]:
         return HEADS[kind]
     if not names_code(kind):
         raise ValueError(f"{unknown('head', kind, HEADS)}; or package.module:Name")
-    found = find_object(kind, "head", trusted, f"import {kind.partition(':')[0]} first")
-    if isinstance(found, type) and issubclass(found, Head):
+    found = find_object(kind, "head", type, trusted, f"import {kind.partition(':')[0]} first")
+    if issubclass(found, Head):
         return found
-    raise ValueError(
-        f"{kind} is {'missing' if found is None else 'another object'}; expected a subclass of twofold.heads.Head"
-    )
+    raise ValueError(f"{kind} is another class; expected a subclass of twofold.heads.Head")
 
 
 def make_head(kind: str, backbone: Backbone, channels: int, **options: Any) -> Any:

@@ -67,27 +67,12 @@ def get_task(name: str, trusted: bool = True) -> Task:
         classes = int(listed) if listed.isdecimal() else [part.strip() for part in listed.split(",")]
         return replace(make(classes, prompt=TASKS[base].prompt, target_key=target_key), name=base)
     if ":" in name:
-        return _task_in_code(name, trusted or name.partition(":")[0] in _OWN_MODULES)
+        module = name.partition(":")[0]
+        remedy = f"pass the task by that name (--task {name}), or import {module} first"
+        return find_object(name, "task", Task, trusted or module in _OWN_MODULES, remedy)
     raise ValueError(
         f"{unknown('task', name, TASKS)}; {' and '.join(_CLASS_TASKS)} with other classes in brackets; or "
         "package.module:object"
-    )
-
-
-def _task_in_code(name: str, trusted: bool) -> Task:
-    """The task that ``package.module:object`` names; see `named_code`.
-
-    Raises:
-        ValueError: there is none, or the name is not trusted and its module is not imported.
-    """
-    module = name.partition(":")[0]
-    found = find_object(
-        name, "task", trusted, f"pass the task by that name (--task {name}), or import {module} first"
-    )
-    if isinstance(found, Task):
-        return found
-    raise ValueError(
-        f"{name} is {'missing' if found is None else f'a {type(found).__name__}'}, not a twofold Task"
     )
 
 

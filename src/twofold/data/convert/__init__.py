@@ -49,12 +49,7 @@ def get_converter(name: str) -> Converter:
         ValueError: no such converter.
     """
     if names_code(name):
-        found = find_object(name, "converter", trusted=True, remedy="")
-        if not isinstance(found, Converter):
-            raise ValueError(
-                f"{name} is not a Converter; define one there, see twofold.data.convert.Converter"
-            )
-        return found
+        return find_object(name, "converter", Converter)
     if name not in CONVERTERS:
         raise ValueError(f"no data set {name!r}{did_you_mean(name, CONVERTERS)}")
     return CONVERTERS[name]

@@ -6,13 +6,16 @@ the fingerprints of released records.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from ...named_code import find_object, names_code
 from ...suggest import unknown
 from ..protocol import EvalProtocol, EvaluationError
 from .benchmark import Benchmark as Benchmark
+
+T = TypeVar("T")
 
 # Each has the tuples PROTOCOLS and BENCHMARKS.
 _MODULES = (
@@ -36,15 +39,7 @@ def get_benchmark(name: str) -> Benchmark:
     Raises:
         EvaluationError: there is none, or only another version of it.
     """
-    if names_code(name):
-        return _find_own(name, "benchmark", Benchmark, trusted=True)
-    plain, _, version = name.partition("@")
-    if plain not in BENCHMARKS:
-        raise EvaluationError(f"{unknown('benchmark', name, BENCHMARKS)}; or package.module:NAME")
-    found = BENCHMARKS[plain]
-    if version and version != str(found.version):
-        raise EvaluationError(f"{name} is not in this release, which has {found.id}; install one that has it")
-    return found
+    return _find(name, "benchmark", BENCHMARKS, Benchmark)
 
 
 def get_eval_protocol(name: str, trusted: bool = True) -> EvalProtocol:
@@ -57,23 +52,20 @@ def get_eval_protocol(name: str, trusted: bool = True) -> EvalProtocol:
     Raises:
         EvaluationError: there is none, or only another version of it.
     """
+    return _find(name, "protocol", EVAL_PROTOCOLS, EvalProtocol, trusted)
+
+
+def _find(name: str, kind: str, table: Mapping[str, T], expected: type[T], trusted: bool = True) -> T:
+    """The record of that name or id, or the user's own."""
     if names_code(name):
-        return _find_own(name, "protocol", EvalProtocol, trusted)
+        try:
+            return find_object(name, kind, expected, trusted, f"pass it as --{kind} {name}")
+        except ValueError as error:
+            raise EvaluationError(str(error)) from None
     plain, _, version = name.partition("@")
-    if plain not in EVAL_PROTOCOLS:
-        raise EvaluationError(f"{unknown('protocol', name, EVAL_PROTOCOLS)}; or package.module:NAME")
-    found = EVAL_PROTOCOLS[plain]
+    if plain not in table:
+        raise EvaluationError(f"{unknown(kind, name, table)}; or package.module:NAME")
+    found: Any = table[plain]
     if version and version != str(found.version):
         raise EvaluationError(f"{name} is not in this release, which has {found.id}; install one that has it")
-    return found
-
-
-def _find_own(name: str, kind: str, expected: Any, trusted: bool) -> Any:
-    """The user's own object; EvaluationError where there is none, or it is something else."""
-    try:
-        found = find_object(name, kind, trusted, f"pass it as --{kind} {name}")
-    except ValueError as error:
-        raise EvaluationError(str(error)) from None
-    if not isinstance(found, expected):
-        raise EvaluationError(f"{name} is no {expected.__name__}; define one there")
     return found
