@@ -1,4 +1,4 @@
-"""Cost of a training step with cached latents, recomputed activations, and different micro-batches.
+"""Cost of a training step with cached latents, recomputed activations, different micro-batches and workers.
 
     twofold render --count 12 --size 192x144 --out DIR
     python benchmarks/train.py --data DIR
@@ -7,7 +7,8 @@ Each number is measured in a new process that trains a few steps, after two warm
 alternate, and ratios are those of medians. Processor time is that of all threads. Memory is the peak resident set minus
 that before the first step on a CPU, and `torch.cuda.max_memory_allocated` on a GPU. ``embedded`` is the shipped network
 at its own size; ``medium`` has random weights and the architecture of SD 2.1 at a quarter of its width (53 M), at
-256 x 256.
+256 x 256; ``small`` has two convolutions and augmented images, so that loading limits its speed. The time before the
+first step includes the encoding of all samples. Processor time and memory are without those of workers.
 """
 
 from __future__ import annotations
@@ -35,16 +36,23 @@ def recipe(data: Path, model: str, out: Path, steps: int, changes: Mapping[str, 
         DenoiserConfig,
         EmaConfig,
         LoopConfig,
+        NetworkConfig,
         Recipe,
         Source,
         ValidationConfig,
     )
 
-    size = (144, 192) if model == "embedded" else (256, 256)
+    size = (256, 256) if model == "medium" else (144, 192)
+    trained = DenoiserConfig(init_from="embedded", reset=("heads",), text_encoder="frozen")
     return Recipe(
         name="cost",
-        model=DenoiserConfig(init_from="embedded", reset=("heads",), text_encoder="frozen"),
-        data=DataConfig(sources=(Source(path=str(data)),), task_weights={"depth": 1.0}, size=size),
+        model=NetworkConfig(factory=f"{__file__}:small") if model == "small" else trained,
+        data=DataConfig(
+            sources=(Source(path=str(data)),),
+            task_weights={"depth": 1.0},
+            size=size,
+            augment=model == "small",
+        ),
         ema=EmaConfig(decay=0.0),
         loop=LoopConfig(steps=steps + WARM + 1, batch_size=8, save_every=0),
         validation=ValidationConfig(every=0),
@@ -70,25 +78,49 @@ def medium():
     return net
 
 
+def small():
+    """A network of two convolutions that predicts depth."""
+    from torch import nn
+
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 1))
+
+        def forward(self, images):
+            return {"depth": self.layers(images)}
+
+    return Small()
+
+
+def network(model: str):
+    """The network that is trained."""
+    from twofold.checkpoints import open_model
+
+    return {"small": small, "medium": medium, "embedded": lambda: open_model("embedded").backbone}[model]()
+
+
 def measure(args: argparse.Namespace) -> Result:
     """Run in a new process: seconds per step, and memory in MB."""
     import torch
 
-    from twofold.checkpoints import open_model
     from twofold.train.loop import train
 
     torch.set_num_threads(args.threads)
-    net = open_model("embedded").backbone if args.model == "embedded" else medium()
+    net = network(args.model)
     plan = recipe(args.data, args.model, args.out, args.steps, json.loads(args.changes))
-    began, seconds, used = memory(), [], []
+    began, start, ready, seconds, used = memory(), time.perf_counter(), 0.0, [], []
     for record in train(net, plan, args.out / "run"):
         seconds.append(record["seconds"])
+        ready = ready or time.perf_counter() - start - record["seconds"]
         used.append(time.process_time())
         if record["step"] == plan.loop.steps - 1:  # the last step saves the run's state as well
             break
     held = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else memory() - began
     spent = (used[-1] - used[WARM - 1]) / (len(used) - WARM)
-    return {"seconds": median(seconds[WARM:]), "processor": spent, "megabytes": held}
+    # A mean: with workers, some steps wait for examples and some do not.
+    average = sum(seconds[WARM:]) / len(seconds[WARM:])
+    return {"seconds": average, "processor": spent, "megabytes": held, "ready": ready}
 
 
 def memory() -> float:
@@ -123,9 +155,9 @@ def compare(
         name: {k: median(r[k] for r in results) for k in results[0]} for name, results in found.items()
     }
     first = next(iter(medians.values()))
-    head = "| | s a step | ratio | processor s a step | ratio | MiB | ratio |"
-    lines = [f"\n{title} ({model})\n", head, "|---|---|---|---|---|---|---|"]
-    forms = {"seconds": ".3f", "processor": ".3f", "megabytes": ".0f"}
+    head = "| | s a step | ratio | processor s a step | ratio | MiB | ratio | s before the first | ratio |"
+    lines = [f"\n{title} ({model})\n", head, "|---|---|---|---|---|---|---|---|---|"]
+    forms = {"seconds": ".3f", "processor": ".3f", "megabytes": ".0f", "ready": ".1f"}
     for name, one in medians.items():
         cells = [f"{one[k]:{form}} | {one[k] / first[k]:.2f}" for k, form in forms.items()]
         lines.append(f"| {name} | {' | '.join(cells)} |")
@@ -139,8 +171,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=("cache", "checkpointing", "micro"))
-    parser.add_argument("--model", choices=("embedded", "medium"), default="embedded", help=argparse.SUPPRESS)
+    parser.add_argument("--only", choices=("cache", "checkpointing", "micro", "workers"))
+    parser.add_argument(
+        "--model", choices=("embedded", "medium", "small"), default="embedded", help=argparse.SUPPRESS
+    )
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--changes", default="{}", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=Path("."), help=argparse.SUPPRESS)
@@ -166,6 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "1 at once": {"loop": {"micro_batch_size": 1}},
         }
         compare(args, "Micro-batch, of a batch of 8", "medium", variants)
+    if args.only in (None, "workers"):
+        variants = {f"{n} workers": {"data": {"num_workers": n}} for n in (0, 1, 2, 4)}
+        compare(args, "Loading of augmented examples", "small", variants)
+        compare(args, "Encoding of all samples", "embedded", variants)
 
 
 if __name__ == "__main__":
