@@ -13,7 +13,7 @@ from torch import nn
 
 from ..heads import Head
 from ..image import write_image
-from ..io import atomic_write, derive_seed, remove_leftovers
+from ..io import OutputFolder, atomic_write, derive_seed, remove_leftovers
 from ..predict.finite import NonFiniteError
 from .best import BestWeights
 from .distributed import DistributedContext
@@ -58,12 +58,14 @@ def train(
         FloatingPointError: a network output or a loss is not finite; the message names the samples, and the last saved
             state remains.
         DiskFullError: there is no space for a file; the last saved state remains.
+        OSError: the run folder was deleted or replaced.
     """
     distributed = distributed or DistributedContext()
     distributed.local_indices(recipe.loop.batch_size)
     if distributed.first:
         init_run_dir(run, recipe)
     distributed.barrier()
+    folder = OutputFolder(run) if distributed.first else None
     best = BestWeights(run / "best.pt", recipe) if recipe.validation.best_metric else None
     stage = build_trainer(backbone, recipe, run, heads or {}, distributed)
     optimizer, scaler = make_optimizer(recipe, stage.module), distributed.scaler(recipe.loop.precision)
@@ -75,7 +77,7 @@ def train(
     try:
         if best and start == 0:
             yield {"step": 0, **_validated(stage, recipe, 0, run, state, best, distributed, signals)}
-        yield from _steps(stage, recipe, start, run, state, best, distributed, signals)
+        yield from _steps(stage, recipe, start, run, state, best, distributed, signals, folder)
     finally:
         signals.release()
         stage.close()
@@ -96,6 +98,7 @@ def _steps(
     best: BestWeights | None,
     distributed: DistributedContext,
     signals: DeferredSignals,
+    folder: OutputFolder | None,
 ) -> Generator[Record, None, None]:
     """The steps from ``start`` on. If a signal or closing the generator ends them early, the state is saved."""
     unfinished = state.unfinished
@@ -106,11 +109,13 @@ def _steps(
         start_time, done = time.perf_counter(), step + 1
         record: Record = unfinished or {"step": done, **update(stage, recipe, step, state, distributed)}
         unfinished = {}
+        if folder is not None:
+            folder.check()  # before previews, which would create it again
         if is_due(done, recipe.validation.every, recipe.loop.steps):
             try:
                 record |= _validated(stage, recipe, done, run, state, best, distributed, signals)
             except Interrupted:
-                state.save(done, record)
+                _save(state, folder, done, record)
                 signals.deliver()
                 raise KeyboardInterrupt from None  # a handler of the caller's that raises nothing
         record["seconds"] = time.perf_counter() - start_time
@@ -121,8 +126,7 @@ def _steps(
         try:
             yield record
         except GeneratorExit:
-            if distributed.first:
-                state.save(done)
+            _save(state, folder, done)
             raise
         signals.hold()
         if (
@@ -130,13 +134,19 @@ def _steps(
             or is_due(done, recipe.loop.save_every, recipe.loop.steps)
             or (best and best.patience_exceeded(done))
         ):
-            if distributed.first:
-                state.save(done)
+            _save(state, folder, done)
             distributed.barrier()
         if stopping:
             signals.deliver()
             if distributed.size > 1:
                 raise KeyboardInterrupt  # the signal went to another process
+
+
+def _save(state: State, folder: OutputFolder | None, step: int, unfinished: Record | None = None) -> None:
+    """Save the state in the first process, which has a ``folder``. OSError if the folder was deleted."""
+    if folder is not None:
+        folder.check()
+        state.save(step, unfinished)
 
 
 def update(stage: Stage, recipe: Recipe, step: int, state: State, distributed: DistributedContext) -> Record:

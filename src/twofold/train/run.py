@@ -17,7 +17,7 @@ from ..checkpoints import (
 )
 from ..data.folder import Folder
 from ..heads import Head
-from ..io import check_own_folder, file_lock
+from ..io import OutputFolder, check_own_folder, file_lock
 from ..tasks import get_task
 from .config import IMAGE
 from .distributed import DistributedContext
@@ -38,6 +38,7 @@ def run_recipe(
 
     Raises:
         ValueError: another command trains in ``run``, or it has files of something else; and what `train` raises.
+        OSError: the run folder was deleted or replaced during the run.
     """
     saved = run / "recipe.json"
     if (
@@ -48,6 +49,7 @@ def run_recipe(
         return
     distributed = distributed or DistributedContext()
     with lock_run_dir(run, distributed):
+        folder = OutputFolder(run) if distributed.first else None
         backbone, settings, heads = initial_weights(recipe)
         logger = RunLogger(run, recipe, distributed)
         try:
@@ -57,7 +59,8 @@ def run_recipe(
                     yield record
         finally:
             logger.end()
-        if distributed.first:
+        if folder is not None:
+            folder.check()
             _save(backbone.cpu(), settings, heads, recipe, run / "checkpoint")
         distributed.barrier()
 
