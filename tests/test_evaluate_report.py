@@ -238,7 +238,16 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
     assert comparison_markdown(found).count("**Warning**") == 4
     page = Page(comparison_page(found))
     assert not page.open and page.words.count("not comparable") == 4
-    assert all(path.is_file() for path in write_comparison(tmp_path / "side", found).values())
+    for _ in range(2):  # a comparison replaces a comparison
+        assert all(path.is_file() for path in write_comparison(tmp_path / "side", found).values())
+    for name in ("comparison.md", "comparison.html"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(b"a file of the user's own")
+        with pytest.raises(FileExistsError, match="no comparison"):
+            write_comparison(tmp_path / name, found)
+        assert [(p.name, p.read_bytes()) for p in (tmp_path / name).iterdir()] == [
+            (name, b"a file of the user's own")
+        ]
     normals = guesses(data, tmp_path / "n", "normals")
     with pytest.raises(EvaluationError, match="no score in common"):
         compare([first, scored(data, normals, get_eval_protocol("normal/dsine"), tmp_path / "f")])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,12 +174,24 @@ def comparison_page(found: Comparison) -> str:
     return document(found.title, body)
 
 
+# Marks the files that `write_comparison` may replace; Markdown and HTML both render it as nothing.
+_MARK = "<!-- twofold comparison -->"
+
+
 def write_comparison(out: Path, found: Comparison) -> dict[str, Path]:
-    """Write ``comparison.md`` and ``comparison.html``, atomically, and return their paths."""
+    """Write ``comparison.md`` and ``comparison.html``, atomically, and return their paths.
+
+    Raises:
+        FileExistsError: such a file exists and is not a comparison of this function.
+    """
     out.mkdir(parents=True, exist_ok=True)
     paths = {kind: out / f"comparison.{kind}" for kind in ("md", "html")}
     texts = {"md": comparison_markdown(found), "html": comparison_page(found)}
+    for path in paths.values():
+        if os.path.lexists(path) and _MARK.encode() not in path.read_bytes():
+            reason = "it exists and is no comparison of twofold's; move it, or choose another --out"
+            raise FileExistsError(errno.EEXIST, reason, str(path))
     for kind, path in paths.items():
         with atomic_write(path) as temporary:
-            temporary.write_text(texts[kind], "utf-8")
+            temporary.write_text(f"{texts[kind]}{_MARK}\n", "utf-8")
     return paths
