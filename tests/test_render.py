@@ -3,7 +3,9 @@ resumed."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,8 +16,10 @@ import torch
 
 pytest.importorskip("mitsuba", reason="the extra `render` is not installed")
 
+from test_disk_full import outcome
 from twofold.data import Folder, FolderError, FolderWriter
 from twofold.geometry import normals_from_depth
+from twofold.io import DiskFullError
 from twofold.render import RENDERER_VERSION, render, render_one
 from twofold.render.assets import Assets, find_assets
 from twofold.render.atlas import SIDE, AtlasTile, pack
@@ -230,6 +234,24 @@ def test_a_resumed_job_gives_the_files_of_one_process(tmp_path):
     assert list(render(3, 21, broken, 32, 24, spp=1)) == []
     with pytest.raises(FolderError):
         list(render(3, 22, broken, 32, 24, spp=1))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
+@pytest.mark.parametrize(
+    ("limit", "name"), [(1_000, "dataset.json"), (2_000, ".npy")], ids=["start", "worker"]
+)
+def test_a_full_disk_ends_the_job_with_the_file_and_the_disk(limit, name, tmp_path):
+    def work() -> str:
+        try:
+            list(render(1, 21, tmp_path / "scenes", 32, 24, spp=1))
+        except DiskFullError as error:
+            return f"{error.errno} {error.filename} {error}"
+        return "no error"
+
+    found = outcome(work, limit)  # the worker inherits it
+    assert found.startswith(f"{errno.EFBIG} {tmp_path / 'scenes'}") and "(disk /" in found, found
+    assert f"{name} cannot be written" in found, found
+    assert not [p for p in (tmp_path / "scenes").rglob("*") if p.name.startswith(".tmp-")]
 
 
 @pytest.mark.parametrize(
