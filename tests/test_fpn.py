@@ -1,7 +1,5 @@
 """Class logits from features and attention maps of class names; networks of the user's own in place of the head."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -12,9 +10,9 @@ from twofold.checkpoints import ModelSettings, open_model, save_model
 from twofold.evaluate import score
 from twofold.heads import FPNHead, Head, make_head
 from twofold.predict.diffusion import DiffusionPredictor
-from twofold.predict.prediction import Prediction
+from twofold.predict.module import ModulePredictor
 from twofold.protocols import OneStep
-from twofold.tasks import TASKS, Task, get_task
+from twofold.tasks import TASKS, get_task
 from twofold.train import (
     DataConfig,
     DenoiserConfig,
@@ -136,27 +134,20 @@ def test_a_run_of_the_trainer_and_its_checkpoint(data, tmp_path):
 
 
 class Plain(nn.Module):
-    """A network of somebody's own: pictures to normals, without any diffusion model."""
+    """A user's network: images to normals, without a diffusion model."""
 
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.layers = nn.Sequential(nn.Conv2d(3, 16, 5, padding=2), nn.ReLU(), nn.Conv2d(16, 3, 5, padding=2))
 
-    @property
-    def task(self) -> Task:
-        return TASKS["normals"]
-
     def forward(self, images):
-        if isinstance(images, list):
-            return [self(image) for image in images]
-        found = self.task.decode(self.layers(images[None]))[0]
-        return Prediction(self.task, found, images, space="normals", frame="RUB")
+        return {"normals": self.layers(images)}
 
 
-def test_a_network_with_a_task_is_scored_as_a_predictor_is(data):
-    network = Plain()
-    predictor: Any = network
+def test_a_user_s_network_is_scored_before_and_after_training(data):
+    network, task = Plain(), TASKS["normals"]
+    predictor = ModulePredictor(network, task)
     balls = [world.sphere(seed, 32) for seed in range(3)]
     with torch.no_grad():
         before = score([predictor], balls)["normals/mean"]
@@ -166,7 +157,7 @@ def test_a_network_with_a_task_is_scored_as_a_predictor_is(data):
         said = network.layers(ball.image[None])
         known = ball.valid["normals"][None]
         optimizer.zero_grad()
-        network.task.loss(said, ball.targets["normals"][None], known).backward()
+        task.loss(said, ball.targets["normals"][None], known).backward()
         optimizer.step()
     with torch.no_grad():
         after = score([predictor], balls)["normals/mean"]
