@@ -274,6 +274,18 @@ def test_an_error_that_no_sample_is_to_blame_for_says_where_it_was():
         list(parallel_map(lambda x: 1 / x, [0], 1))
 
 
+def test_a_killed_worker_is_one_line_that_says_what_to_do():
+    def work(i: int) -> None:
+        if i == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(
+        ChildProcessError, match=r"ended \(DataLoader worker.*lower data.num_workers"
+    ) as caught:
+        list(parallel_map(work, range(9), 2))
+    assert "\n" not in str(caught.value)
+
+
 def group(work: Callable[[], Any]) -> int:
     """``work`` in a process of its own, which leads a group; its number."""
     number = os.fork()

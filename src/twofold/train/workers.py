@@ -52,6 +52,9 @@ def parallel_map(
         items: any number of arguments.
         workers: processes; 0 computes each result when it is requested.
         ahead: minimum number of results that workers compute before they are requested.
+
+    Raises:
+        ChildProcessError: a worker was killed while its result was awaited.
     """
     if not workers:
         for item in items:
@@ -69,12 +72,20 @@ def parallel_map(
         prefetch_factor=max(2, -(-ahead // workers)),
         worker_init_fn=_init_worker,
     )
-    results: Any = iter(loader)
     try:
-        for packed in results:
-            yield pickle.loads(packed)  # noqa: S301, of a worker of this process
-    finally:
-        results._shutdown_workers()  # the traceback of an error would keep them alive
+        results: Any = iter(loader)
+        try:
+            for packed in results:
+                yield pickle.loads(packed)  # noqa: S301, of a worker of this process
+        finally:
+            results._shutdown_workers()  # the traceback of an error would keep them alive
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise ChildProcessError(
+            f"a worker process that loads data ended ({str(error).splitlines()[0]}); if memory ran out, use a lower "
+            "data.num_workers, which changes no result"
+        ) from error
 
 
 def value(result: B | Exception) -> B:
