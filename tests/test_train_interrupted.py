@@ -225,10 +225,10 @@ def full_at_state() -> None:
     """The disk is full at the second state, the last."""
     save = states.State.save
 
-    def saved(self: states.State, step: int) -> None:
+    def saved(self: states.State, step: int, *unfinished: Any) -> None:
         if step == 3:
             limited(100_000)
-        save(self, step)
+        save(self, step, *unfinished)
 
     pytest.MonkeyPatch().setattr(states.State, "save", saved)
 
