@@ -12,7 +12,7 @@ from twofold.backbones import new
 from twofold.backbones.backbone import Posterior
 from twofold.evaluate import score
 from twofold.generate import GenerationConfig, SyntheticDataGenerator
-from twofold.heads import LatentHead
+from twofold.heads import LatentHead, PyramidHead
 from twofold.predict.base import predict_tasks
 from twofold.predict.config import OutputConfig
 from twofold.predict.diffusion import DiffusionPredictor
@@ -131,3 +131,54 @@ def test_labels_of_several_tasks_encode_an_image_once(scoring, passes, monkeypat
     config = GenerationConfig(steps=1, size=32, scoring=scoring)
     SyntheticDataGenerator(net, tasks, config).generate([world.sphere(i, 32) for i in range(2)])
     assert found["images"] == 2 * (1 + passes)
+
+
+def pyramid_tasks(net, **changes):
+    """Two tasks with the same prompt and protocol and one shared pyramid; ``changes`` are options of the second."""
+    torch.manual_seed(0)
+    heads = {n: PyramidHead.from_backbone(net, c) for n, c in (("depth", 1), ("normals", 3))}
+    heads["normals"].pyramid = heads["depth"].pyramid
+    options = {"depth": {}, "normals": changes}
+    return {
+        n: DiffusionPredictor(
+            net,
+            TASKS[n],
+            options[n].get("protocol", OneStep()),
+            heads[n].eval(),
+            OutputConfig(prompt=options[n].get("prompt", "a map"), pad=options[n].get("pad", False)),
+        )
+        for n in heads
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({}, 1),
+        ({"prompt": "normals"}, 2),
+        ({"pad": True}, 2),
+        ({"protocol": OneStep(timestep=2)}, 2),
+    ],
+    ids=["the same inputs", "prompt", "padding", "time step"],
+)
+def test_tasks_with_the_same_network_inputs_share_the_output(changes, passes, monkeypatch) -> None:
+    net = new.tiny().eval()
+    tasks = pyramid_tasks(net, **changes)
+    alone = {name: predictor(IMAGES) for name, predictor in tasks.items()}
+    found: Counter[str] = Counter()
+    unet, pyramid = net.unet.forward, tasks["depth"].head.pyramid.forward
+
+    def counted(name, forward):
+        def run(*args, **kwargs):
+            found[name] += 1
+            return forward(*args, **kwargs)
+
+        return run
+
+    monkeypatch.setattr(net.unet, "forward", counted("unet", unet))
+    monkeypatch.setattr(tasks["depth"].head.pyramid, "forward", counted("pyramid", pyramid))
+    together = dict(predict_tasks(tasks, IMAGES))
+    assert found == {"unet": 2 * passes, "pyramid": 2 * passes}  # two sizes of images
+    for name, maps in alone.items():
+        for one, other in zip(maps, together[name], strict=True):
+            assert torch.equal(one.map, other.map)

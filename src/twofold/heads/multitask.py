@@ -26,8 +26,7 @@ class MultiTaskHead(Head):
     """All maps of a U-Net to an encoded target or logits ``b out h*stride w*stride``.
 
     The heads of a run's tasks share `fusion`, one module with one set of weights, running statistics and averages.
-    Where an image is trained under several tasks at once, `HeadGroup` runs it once for all of them; in inference, and
-    in training with one task an example, it runs once a task.
+    It runs once for all tasks of an image, in training (`HeadGroup`) and in inference.
 
     Args:
         out_channels: of the output: those of a map, or class logits; 1 is repeated to three.

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.backbone import Backbone
+from ..geometry import unit
 from .head import Head
 
 Activation = Literal["linear", "unit", "depth", "disparity", "logit"]
@@ -41,6 +42,7 @@ class PyramidHead(Head):
     kinds = ("pyramid",)
     reads_features = "pyramid"
     shared_modules = ("pyramid",)
+    has_shared_output = True
 
     def __init__(
         self,
@@ -90,40 +92,58 @@ class PyramidHead(Head):
         }  # fmt: skip
         return cls(**{**defaults, **options})
 
-    def forward(self, x0: Tensor, features: tuple[Tensor, ...], backbone: Backbone) -> Tensor:
-        """Maps in the order of `Backbone.pyramid` to ``b out h w``; ``x0`` is not read."""
-        values = self.values(features, backbone.stride)
+    def shared_output(self, features: tuple[Tensor, ...], backbone: Backbone) -> list[Tensor]:
+        """The pyramid's map of the finest level, ``b c h w``: the same for every task's head."""
+        return [self._pyramid_map(features)]
+
+    def forward(
+        self,
+        x0: Tensor,
+        features: tuple[Tensor, ...],
+        backbone: Backbone,
+        shared: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """Maps in the order of `Backbone.pyramid` to ``b out h w``; ``x0`` is not read.
+
+        ``shared`` is `shared_output` of the same maps, if it is computed already.
+        """
+        values = self.values(features, backbone.stride, shared)
         if self.activation == "unit":
-            return F.normalize(values, dim=1, eps=1e-6)
+            return unit(values)
         if self.activation == "logit":
             values = torch.tanh(values / 2)
         elif self.activation in ("depth", "disparity"):
             values = _normalised_exp(values if self.activation == "depth" else -values)
         return values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values
 
-    def values(self, features: Sequence[Tensor], stride: int) -> Tensor:
+    def values(
+        self, features: Sequence[Tensor], stride: int, shared: Sequence[Tensor] | None = None
+    ) -> Tensor:
         """The last convolution's output, ``b out h w`` in fp32 at the image's size, before the activation.
 
         Args:
             features: maps in the order of `Backbone.pyramid`.
             stride: of the latent, in image pixels.
+            shared: `shared_output` of the same maps.
 
         Raises:
             ValueError: another number of maps than the head has levels for.
         """
+        [hidden] = [self._pyramid_map(features)] if shared is None else shared
+        output = self.last(F.relu(self.first(F.relu(hidden))))
+        # The decoding path ends at the latent's resolution, whose size times its stride is the image's.
+        level = len(self.counts) - 1 - (stride // self.stride).bit_length() + 1
+        size = [int(n) * stride for n in features[sum(self.counts[:level])].shape[-2:]]
+        return F.interpolate(output.float(), size, mode="bilinear", align_corners=False)
+
+    def _pyramid_map(self, features: Sequence[Tensor]) -> Tensor:
         if len(features) != sum(self.counts):
             raise ValueError(
                 f"this head reads {sum(self.counts)} feature maps (the decoding path's and an image encoder's) and got "
                 f"{len(features)}; it belongs to another backbone"
             )
         maps = iter(features)
-        levels = [torch.cat([next(maps) for _ in range(n)], 1) for n in self.counts]
-        hidden = self.pyramid(levels)
-        output = self.last(F.relu(self.first(F.relu(hidden))))
-        # The decoding path ends at the latent's resolution, whose size times its stride is the image's.
-        latent = levels[len(levels) - 1 - (stride // self.stride).bit_length() + 1]
-        size = [int(n) * stride for n in latent.shape[-2:]]
-        return F.interpolate(output.float(), size, mode="bilinear", align_corners=False)
+        return self.pyramid([torch.cat([next(maps) for _ in range(n)], 1) for n in self.counts])
 
 
 class FeaturePyramid(nn.Module):

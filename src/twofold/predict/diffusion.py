@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any, Literal
@@ -174,8 +174,29 @@ class DiffusionPredictor(BasePredictor):
         rngs = [torch.Generator().manual_seed(s) for s in seeds]
         latent = posterior.select(index).latent(rngs if self.protocol.encode == "sample" else None)
         denoise = partial(self.denoise, conditioning=self.conditioning(features, inputs.embed))
-        output = self.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
-        return self.decode_output(output, size)
+
+        def sample() -> DenoiserOutput:
+            return self.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
+
+        if self.is_stochastic or self.head.has_prompts:
+            return self.decode_output(sample(), size)
+        # Tasks that differ in the head alone, as the embedded model's do, share the network's output.
+        config = self.config.pad, self.config.guidance, self.config.image_features
+        network = "output", *key, self.prompt, *config, self.protocol, self.head.reads_features, tuple(index)
+        output: DenoiserOutput = inputs.cached(network, sample)
+        return self.decode_output(output, size, self._shared_output(inputs, network, output))
+
+    def _shared_output(
+        self, inputs: ImageBatch, network: Hashable, output: DenoiserOutput
+    ) -> list[Tensor] | None:
+        """The output of modules that the heads of several tasks share, computed once for the ``network``'s output."""
+        if not self.head.has_shared_output:
+            return None
+        modules = tuple(id(self.head.get_submodule(name)) for name in self.head.shared_modules)
+        return inputs.cached(
+            ("shared output", modules, network),
+            lambda: self.head.shared_output(output.features, self.backbone),
+        )
 
     def _encode(self, images: Tensor) -> Posterior:
         weights = next(self.backbone.parameters())
@@ -200,10 +221,13 @@ class DiffusionPredictor(BasePredictor):
         return height // stride * stride, width // stride * stride
 
     @torch.no_grad()
-    def decode_output(self, output: DenoiserOutput, size: tuple[int, int]) -> tuple[Tensor, Tensor | None]:
+    def decode_output(
+        self, output: DenoiserOutput, size: tuple[int, int], shared: Sequence[Tensor] | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """The head's output ``b c h w`` on the CPU, cropped to ``size`` (height, width), and its expected error.
 
-        The error is ``b 1 h w``, or None for a head that predicts none.
+        ``shared`` is `Head.shared_output`, if it is computed already. The error is ``b 1 h w``, or None for a head
+        that predicts none.
         """
         h, w = size
         z = self.backbone.latent_channels
@@ -211,7 +235,8 @@ class DiffusionPredictor(BasePredictor):
         if self.head.has_uncertainty:
             decoded, uncertainty = self.head.forward_with_uncertainty(x0, output.features, self.backbone)
         else:
-            decoded, uncertainty = self.head(x0, output.features, self.backbone), None
+            options = {} if shared is None else {"shared": shared}
+            decoded, uncertainty = self.head(x0, output.features, self.backbone, **options), None
         decoded = self._to_range(decoded[..., :h, :w].float().cpu())
         # A head may turn infinite features into finite numbers: fill such images with NaN, so that they are detected.
         read = output.features if self.head.reads_features else ()
