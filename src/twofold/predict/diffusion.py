@@ -129,7 +129,7 @@ class DiffusionPredictor(BasePredictor):
         count = len(model_input.x)
         network = partial(
             self.backbone,
-            model_input.x,
+            _channels_last(model_input.x),
             model_input.t,
             class_labels=expand_class_labels(self.protocol.class_labels, model_input.x),
             image_features=conditioning.image_features,
@@ -168,7 +168,7 @@ class DiffusionPredictor(BasePredictor):
         if self.config.image_features:
             found: ImageFeatures = inputs.cached(
                 ("image features", *key),
-                lambda: self.backbone.image_features(self._pad(inputs.images)[0]) or (),
+                lambda: self.backbone.image_features(_channels_last(self._pad(inputs.images)[0])) or (),
             )
             features = tuple(x[list(index)] for x in found)
         rngs = [torch.Generator().manual_seed(s) for s in seeds]
@@ -200,7 +200,7 @@ class DiffusionPredictor(BasePredictor):
 
     def _encode(self, images: Tensor) -> Posterior:
         weights = next(self.backbone.parameters())
-        return self.backbone.posterior((self._pad(images)[0] * 2 - 1).to(weights))
+        return self.backbone.posterior(_channels_last((self._pad(images)[0] * 2 - 1).to(weights)))
 
     def _pad(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images padded for encoding, and their size before."""
@@ -237,7 +237,7 @@ class DiffusionPredictor(BasePredictor):
         else:
             options = {} if shared is None else {"shared": shared}
             decoded, uncertainty = self.head(x0, output.features, self.backbone, **options), None
-        decoded = self._to_range(decoded[..., :h, :w].float().cpu())
+        decoded = self._to_range(decoded[..., :h, :w].float().cpu().contiguous())
         # A head may turn infinite features into finite numbers: fill such images with NaN, so that they are detected.
         read = output.features if self.head.reads_features else ()
         broken = ~finite_per_image(*(read or (x0,))).cpu()
@@ -307,3 +307,8 @@ class DiffusionPredictor(BasePredictor):
             made.merge = get_ensemble_fn(merge, self.task)
             made.metadata["merge"] = merge
         return made
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """Maps in the layout in which convolutions on a CPU reorder nothing; unchanged on other devices."""
+    return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
