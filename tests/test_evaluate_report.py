@@ -248,6 +248,12 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
         assert [(p.name, p.read_bytes()) for p in (tmp_path / name).iterdir()] == [
             (name, b"a file of the user's own")
         ]
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / "comparison.md").symlink_to("nowhere")
+    (tmp_path / "folder" / "comparison.html").mkdir(parents=True)
+    for name in ("link", "folder"):
+        with pytest.raises(FileExistsError, match="no comparison"):
+            write_comparison(tmp_path / name, found)
     normals = guesses(data, tmp_path / "n", "normals")
     with pytest.raises(EvaluationError, match="no score in common"):
         compare([first, scored(data, normals, get_eval_protocol("normal/dsine"), tmp_path / "f")])

@@ -1,6 +1,7 @@
 """Self-improving from end to end: create, learn from both, again; killed at any moment, the same files."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,8 +88,8 @@ def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_p
     assert (made.recipe.ema.decay, made.recipe.ema.update_every) == (0.9, EMA_UPDATE_EVERY), (
         "what the recipe says is kept"
     )
-    unsaid = Improvement.of(warm.replace(ema={"decay": EmaConfig().decay}))
-    assert (unsaid.recipe.ema.decay, unsaid.recipe.ema.update_every) == (EMA_DECAY, EMA_UPDATE_EVERY)
+    by_default = Improvement.of(warm.replace(ema={"decay": EmaConfig().decay}))
+    assert (by_default.recipe.ema.decay, by_default.recipe.ema.update_every) == (EMA_DECAY, EMA_UPDATE_EVERY)
     events = list(improve(made, tmp_path / "run"))
     created = [e for e in events if e.get("status") == "created"]
     # Two of each of the three labelled samples, in both rounds; the fourth is not to be used.
@@ -101,6 +102,17 @@ def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_p
     names = {e["round"] for e in events if "loss" in e}
     assert names == {1, 2}
     assert set(open_model(str(tmp_path / "run" / "checkpoint")).tasks) == {"depth", "normals"}
+
+
+@pytest.mark.parametrize("event", ["status", "loss"], ids=["while images are created", "while it trains"])
+def test_a_deleted_run_folder_ends_the_run(warm, tmp_path, event):
+    records = improve(plan(warm, rounds=1), tmp_path / "run")
+    while event not in next(records):
+        pass
+    shutil.rmtree(tmp_path / "run")
+    with pytest.raises(OSError, match="deleted or replaced"):
+        list(records)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_interrupted_anywhere_ends_in_the_same_files(warm, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from twofold.compat.diff2in1_folders import _check_replaceable
+from twofold.compat.diff2in1_folders import _check_replaceable, index_official
 from twofold.data import FolderError, FolderWriter
 from twofold.evaluate import report_file
 from twofold.image import as_image
@@ -177,3 +177,15 @@ def test_an_export_replaces_an_export_only(tmp_path: Path) -> None:
     (tmp_path / "img/mine.png").touch()
     with pytest.raises(FolderError, match=r"mine\.png was not written by an export"):
         _check_replaceable(tmp_path)
+
+
+def test_an_index_replaces_an_index_only(tmp_path: Path) -> None:
+    (tmp_path / "nyu" / "img").mkdir(parents=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "nyu" / "img" / "a.png")
+    for _ in range(2):
+        assert len(index_official(tmp_path / "nyu", tmp_path / "index")) == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "metadata.jsonl").write_bytes(MINE)
+    with pytest.raises(FileExistsError, match="holds other files"):
+        index_official(tmp_path / "nyu", tmp_path / "mine")
+    assert files(tmp_path / "mine") == {"metadata.jsonl": MINE}

@@ -19,8 +19,9 @@ from ..data.folder import Folder
 from ..data.layout import SCHEMA, FolderError, write_text
 from ..geometry import convert_frame
 from ..image import write_image
-from ..io import atomic_folder, atomic_write, to_json
+from ..io import atomic_folder, atomic_write, check_own_folder, to_json
 
+_INDEX = "index.txt"  # marks the folder of an index, which may be written again
 # What an export writes.
 _EXPORTED = re.compile(r"(a_real_|rgb_syn_|sn_syn_)\d+\.(png|txt)", re.ASCII)
 
@@ -39,17 +40,22 @@ def index_official(root: Path, out: Path) -> Folder:
 
     Args:
         root: with ``img`` and, each with as many files, ``norm`` and ``caption`` if it has them.
-        out: for ``dataset.json`` and ``metadata.jsonl``, which are overwritten.
+        out: new folder, or that of an earlier index, for ``dataset.json`` and ``metadata.jsonl``.
 
     Raises:
+        FileExistsError: ``out`` holds files of something else.
         FolderError: the folders do not have as many files each, so that they cannot be paired.
     """
     found = list(paired_rows(root))
+    check_own_folder(out, (_INDEX,))
     out.mkdir(parents=True, exist_ok=True)
     labelled = (root / "norm").is_dir()
     header: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
     header |= {"root": str(root.resolve()), "targets": {"normals": DESCRIPTOR} if labelled else {}}
     rows = [to_json(row) + "\n" for row in found]
+    write_text(
+        out / _INDEX, f"twofold's index of {root.resolve()}; these files are replaced when it is made again\n"
+    )
     write_text(out / "dataset.json", json.dumps(header, indent=1) + "\n")
     write_text(out / "metadata.jsonl", "".join(rows))
     return Folder(out)

@@ -188,7 +188,7 @@ def write_comparison(out: Path, found: Comparison) -> dict[str, Path]:
     paths = {kind: out / f"comparison.{kind}" for kind in ("md", "html")}
     texts = {"md": comparison_markdown(found), "html": comparison_page(found)}
     for path in paths.values():
-        if os.path.lexists(path) and _MARK.encode() not in path.read_bytes():
+        if os.path.lexists(path) and not (path.is_file() and _MARK.encode() in path.read_bytes()):
             reason = "it exists and is no comparison of twofold's; move it, or choose another --out"
             raise FileExistsError(errno.EEXIST, reason, str(path))
     for kind, path in paths.items():

@@ -50,10 +50,9 @@ class HeadGroup(nn.Module):
             if not head.has_shared_output:
                 outputs[task] = head(latent, maps, backbone)
                 continue
-            key = tuple(id(head.get_submodule(name)) for name in head.shared_modules)
-            if key not in shared:
-                shared[key] = head.shared_output(features, backbone)
-            outputs[task] = head(latent, maps, backbone, [at(x, chosen) for x in shared[key]])
+            if head.shared_ids not in shared:
+                shared[head.shared_ids] = head.shared_output(features, backbone)
+            outputs[task] = head(latent, maps, backbone, [at(x, chosen) for x in shared[head.shared_ids]])
         return outputs
 
 

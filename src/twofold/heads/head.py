@@ -74,6 +74,11 @@ class Head(nn.Module, abc.ABC):
             backbone: the model that computed them.
         """
 
+    @property
+    def shared_ids(self) -> tuple[int, ...]:
+        """Identities of the shared modules: heads with the same ones have the same `shared_output`."""
+        return tuple(id(self.get_submodule(name)) for name in self.shared_modules)
+
     def shared_output(self, features: tuple[Tensor, ...], backbone: Backbone) -> list[Tensor]:
         """The output of the shared modules for ``features``, which `forward` takes as ``shared``."""
         raise NotImplementedError(f"{type(self).__name__} has no shared output")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from ..backbones.backbone import Backbone, Posterior
@@ -17,7 +16,7 @@ from ..diffusion import guided
 from ..heads import Head
 from ..image import pad_to_multiple
 from ..image.resize import OutputResize
-from ..protocols import DenoiserOutput, ModelInput, MultiStep, OneStep, expand_class_labels, reason
+from ..protocols import DenoiserOutput, ModelInput, MultiStep, OneStep, expand_class_labels, with_settings
 from ..tasks import Task
 from .base import BasePredictor
 from .batching import Edge, ImageBatch
@@ -129,7 +128,7 @@ class DiffusionPredictor(BasePredictor):
         count = len(model_input.x)
         network = partial(
             self.backbone,
-            _channels_last(model_input.x),
+            model_input.x,
             model_input.t,
             class_labels=expand_class_labels(self.protocol.class_labels, model_input.x),
             image_features=conditioning.image_features,
@@ -168,7 +167,7 @@ class DiffusionPredictor(BasePredictor):
         if self.config.image_features:
             found: ImageFeatures = inputs.cached(
                 ("image features", *key),
-                lambda: self.backbone.image_features(self._as_input(self._pad(inputs.images)[0])) or (),
+                lambda: self.backbone.image_features(self._pad(inputs.images)[0]) or (),
             )
             features = tuple(x[list(index)] for x in found)
         rngs = [torch.Generator().manual_seed(s) for s in seeds]
@@ -192,17 +191,14 @@ class DiffusionPredictor(BasePredictor):
         """The output of modules that the heads of several tasks share, computed once for the ``network``'s output."""
         if not self.head.has_shared_output:
             return None
-        modules = tuple(id(self.head.get_submodule(name)) for name in self.head.shared_modules)
         return inputs.cached(
-            ("shared output", modules, network),
+            ("shared output", self.head.shared_ids, network),
             lambda: self.head.shared_output(output.features, self.backbone),
         )
 
     def _encode(self, images: Tensor) -> Posterior:
-        return self.backbone.posterior(self._as_input(self._pad(images)[0] * 2 - 1))
-
-    def _as_input(self, images: Tensor) -> Tensor:
-        return _channels_last(images.to(next(self.backbone.parameters())))
+        weights = next(self.backbone.parameters())
+        return self.backbone.posterior((self._pad(images)[0] * 2 - 1).to(weights))
 
     def _pad(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Images padded for encoding, and their size before."""
@@ -280,20 +276,7 @@ class DiffusionPredictor(BasePredictor):
             ValueError: the protocol has no such setting or does not allow the value, or the merging does not apply to
                 the task.
         """
-        known = {f.name for f in fields(self.protocol)}
-        for name in changes:
-            if name not in known:
-                raise ValueError(f"the protocol {self.protocol.kind} of this model has no setting {name!r}")
-        if (
-            "steps" in changes
-            and isinstance(self.protocol, MultiStep)
-            and self.protocol.timesteps is not None
-        ):
-            changes = {"timesteps": None, **changes}
-        try:
-            protocol = replace(self.protocol, **changes)
-        except ValidationError as error:
-            raise ValueError(f"this model does not allow these settings: {reason(error)}") from None
+        protocol = with_settings(self.protocol, changes)
         metadata = dict(self.metadata)
         if "protocol" in metadata:
             metadata["protocol"] = asdict(protocol)
@@ -309,12 +292,3 @@ class DiffusionPredictor(BasePredictor):
             made.merge = get_ensemble_fn(merge, self.task)
             made.metadata["merge"] = merge
         return made
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Maps in 16 bits on a CPU in the layout in which convolutions reorder nothing; others unchanged.
-
-    In float32 the layout changes the rounding by up to 1e-4 against the original codes.
-    """
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    return x.contiguous(memory_format=torch.channels_last) if half and x.device.type == "cpu" else x

@@ -23,7 +23,7 @@ from ..generate import (
     SyntheticDataGenerator,
     create_samples,
 )
-from ..io import atomic_folder, atomic_write
+from ..io import OutputFolder, atomic_folder, atomic_write
 from ..tasks import get_task
 from .best import lower_is_better, read_best
 from .distributed import DistributedContext
@@ -50,6 +50,7 @@ def improve(
 
     Raises:
         ValueError: ``run`` belongs to another plan; and what `create_samples` and `run_recipe` raise.
+        OSError: ``run`` was deleted or replaced.
     """
     distributed = distributed or DistributedContext()
     with lock_run_dir(run, distributed):
@@ -69,7 +70,10 @@ def _rounds(plan: Improvement, run: Path, distributed: DistributedContext) -> Ge
         training = folder / "training"
         if distributed.first:
             device = str(distributed.device)
-            yield from ({"round": number, **row} for row in _generate(plan, start, number, folder, device))
+            output = OutputFolder(run)
+            for row in _generate(plan, start, number, folder, device):
+                yield {"round": number, **row}
+                output.check()  # before anything creates the folder again; training checks it itself
         distributed.barrier()
         recipe = _round_recipe(plan, start, number, folder)
         yield from ({"round": number, **record} for record in run_recipe(recipe, training, distributed))
