@@ -207,8 +207,8 @@ def test_augmentation_keeps_geometry_true():
 
     ball = world.sphere(3)
     normals, valid = ball.targets["normals"], ball.valid["normals"]
-    painted = torch.where(valid, (normals + 1) / 2, 0.5)
-    held = MemorySample((painted * 255).round().byte(), {"normals": normals}, {"normals": valid}, "")
+    colors = torch.where(valid, (normals + 1) / 2, 0.5)
+    held = MemorySample((colors * 255).round().byte(), {"normals": normals}, {"normals": valid}, "")
     for step in range(8):
         image, targets = cropped(held, {"x": task}, (48, 64), generator(step))
         target, known = targets["x"]

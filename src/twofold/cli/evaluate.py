@@ -89,7 +89,14 @@ class StoredPredictions(OptionGroup):
         float | None,
         typer.Option(help="Factor that stored values are multiplied by, such as 0.001 for millimetres."),
     ] = None
-    frame: Annotated[str, choice("--frame", ("RUB", "LUB", "RDB", "RDF"), "Axes of stored normals.")] = "RUB"
+    frame: Annotated[
+        str,
+        choice(
+            "--frame",
+            ("RUB", "LUB", "RDB", "RDF"),
+            "Axes of stored normals: x right or left, y up or down, z back (to the camera) or front.",
+        ),
+    ] = "RUB"
     stretch: Annotated[
         bool,
         typer.Option(

@@ -52,7 +52,8 @@ class ImprovementOptions(OptionGroup):
     fresh_student: Annotated[
         bool,
         typer.Option(
-            "--fresh-student", help="Reset what the recipe resets in each round; with --labels stored only."
+            "--fresh-student",
+            help="Reinitialize the parts in the recipe's reset in each round; with --labels stored only.",
         ),
     ] = False
 

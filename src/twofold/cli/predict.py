@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from twofold.predict.inputs import Problem
 
 
-# Of the files that are not read, printed without --json.
-_MOST_LISTED = 20
+# Maximum number of skipped files that are listed without --json.
+_MAX_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,14 @@ class ResultOptions(OptionGroup):
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Also write the image beside its maps, in one PNG.")
     ] = False
-    frame: Annotated[str, choice("--frame", ("RUB", "LUB", "RDF"), "Axes of saved normals.")] = "RUB"
+    frame: Annotated[
+        str,
+        choice(
+            "--frame",
+            ("RUB", "LUB", "RDF"),
+            "Axes of saved normals: x right or left, y up or down, z back (to the camera) or front.",
+        ),
+    ] = "RUB"
 
 
 def predict(
@@ -104,10 +111,10 @@ def predict(
         names = [name.strip() for name in task.split(",") if name.strip()]
         dtype, frame = runtime.dtype, results.frame
         open_on = partial(open_predictors, model, checkpoint, inference, names, dtype, merge, frame)
-        predictors, described = _predictors(open_on, device, results, bool(model.network))
-        _check_effects(described)
+        predictors, config_predictors = _predictors(open_on, device, results, bool(model.network))
+        _check_effects(config_predictors)
         about = {"seed": seed, "dtype": runtime.dtype, "device": device}
-        settings = {name: _settings(p, longest, frame) | about for name, p in described.items()}
+        settings = {name: _settings(p, longest, frame) | about for name, p in config_predictors.items()}
         job = Job(predictors, settings, results.out, longest, seed, results.overwrite, results.side_by_side)
         counts += print_rows(predict_files(job, found), len(found), "predict", _describe)
     _report_left_out(left_out)
@@ -136,15 +143,15 @@ def open_predictors(
 def _predictors(
     open_on: Callable[[str], Mapping[str, BasePredictor]], device: str, results: ResultOptions, own: bool
 ) -> tuple[Mapping[str, BasePredictor], Mapping[str, BasePredictor]]:
-    """The predictors, and predictors that describe them: without weights where all results may be there already."""
+    """The predictors, and predictors to read settings from: on the meta device if all results may exist already."""
     from twofold.predict.files import LazyPredictors
     from twofold.predict.ledger import FILE
 
     if own or results.overwrite or not (results.out / FILE).is_file():
         opened = open_on(device)
         return opened, opened
-    described = open_on("meta")
-    return LazyPredictors(list(described), partial(open_on, device)), described
+    config_predictors = open_on("meta")
+    return LazyPredictors(list(config_predictors), partial(open_on, device)), config_predictors
 
 
 def _check_effects(predictors: Mapping[str, BasePredictor]) -> None:
@@ -178,10 +185,10 @@ def _report_left_out(left_out: Sequence[Problem]) -> None:
         for one in left_out:
             print_error(f"left out: {one.error}")
         return
-    for one in left_out[:_MOST_LISTED]:
+    for one in left_out[:_MAX_LISTED]:
         print_line(f"left out  {one.error}")
-    if len(left_out) > _MOST_LISTED:
-        print_line(f"left out  ... and {len(left_out) - _MOST_LISTED} more (--json lists all)")
+    if len(left_out) > _MAX_LISTED:
+        print_line(f"left out  ... and {len(left_out) - _MAX_LISTED} more (--json lists all)")
     if left_out:
         print_line(f"{len(left_out)} left out: not images that can be read")
 
