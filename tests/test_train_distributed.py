@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import time
 import traceback
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def forked(root: Path, rank: int, port: int) -> int:
     return number
 
 
+def finish(children: set[int], errors: Path) -> None:
+    """Waits for these processes only: ``os.wait`` would also take those that other tests of this process started."""
+    while children:
+        time.sleep(0.02)
+        for child in sorted(children):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if not ended:
+                continue
+            children.remove(child)
+            for other in children if status else ():  # it would wait for the one that failed
+                os.kill(other, signal.SIGKILL)
+                os.waitpid(other, 0)
+            assert status == 0, errors.read_text()
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, tiny_model) -> Path:
     """The same recipe, by one process and by two; and by two after one of them was left by one process."""
@@ -138,13 +154,7 @@ def runs(tmp_path_factory, tiny_model) -> Path:
         next(begun)
     begun.close()
     patch.undo()
-    children = {forked(root, rank, free_port) for rank in (0, 1)}
-    while children:
-        child, status = os.wait()
-        children.remove(child)
-        for other in children if status else ():  # it would wait for the one that failed
-            os.kill(other, signal.SIGKILL)
-        assert status == 0, (root / "errors.txt").read_text()
+    finish({forked(root, rank, free_port) for rank in (0, 1)}, root / "errors.txt")
     return root
 
 
