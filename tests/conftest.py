@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 # Threads of several test processes that wait for each other cost many times what they gain.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -15,8 +16,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 torch.set_num_threads(1)
+# tqdm's own lock is shared with forked processes: one that is killed while it holds the lock would block every later
+# progress bar of this process. Its monitor thread would take the lock at any moment, also during a fork.
+tqdm.set_lock(threading.RLock())
+tqdm.monitor_interval = 0
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 import world
 from twofold import open_model
@@ -350,6 +351,25 @@ def test_workers_end_with_the_run_however_it_ends(recipe, sent, tmp_path):
     while members(number) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert members(number) == []
+
+
+def test_a_killed_process_does_not_block_progress_bars_of_this_one():
+    """See conftest.py: with tqdm's default lock, every later test of this process would hang."""
+    reader, writer = os.pipe()
+
+    def hold() -> int:
+        tqdm.get_lock().acquire()
+        os.write(writer, b"x")
+        time.sleep(100)
+        return 0
+
+    number = group(hold)
+    os.read(reader, 1)
+    os.kill(number, signal.SIGKILL)
+    os.waitpid(number, 0)
+    acquired = tqdm.get_lock().acquire(blocking=False)
+    assert acquired
+    tqdm.get_lock().release()
 
 
 def test_recipes_are_compared_by_what_decides_about_the_weights(recipe):
