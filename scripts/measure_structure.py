@@ -211,6 +211,7 @@ def training_files() -> int:
         next(steps)
         with counted_calls() as calls:
             next(steps)
+        records.close()
     return len({file for file, _ in calls})
 
 

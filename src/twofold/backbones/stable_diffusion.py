@@ -84,15 +84,15 @@ class StableDiffusion(Backbone):
 
     def posterior(self, image: Tensor) -> Posterior:
         """See `Backbone.posterior`; a tiny autoencoder is deterministic."""
-        out = self.vae.encode(_as_input(image, self.vae.dtype))
-        scale = self.vae.config.scaling_factor
+        out = self.vae.encode(_as_input(image, self.vae))
+        scale, dtype = self.vae.config.scaling_factor, self.dtype
         if isinstance(self.vae, AutoencoderTiny):
-            return Posterior(out.latents, None, scale, self.dtype)
-        return Posterior(out.latent_dist.mean, out.latent_dist.std, scale, self.dtype)
+            return Posterior(out.latents, None, scale, dtype)
+        return Posterior(out.latent_dist.mean, out.latent_dist.std, scale, dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
         """See `Backbone.decode`."""
-        latent = _as_input(latent, self.vae.dtype)
+        latent = _as_input(latent, self.vae)
         return self.vae.decode(latent / self.vae.config.scaling_factor).sample
 
     def embed(self, prompts: Sequence[str], pad: bool = False) -> Tensor:
@@ -159,7 +159,7 @@ class StableDiffusion(Backbone):
         """See `Backbone.image_features`."""
         if self.image_adapter is None:
             return None
-        return self.image_adapter(_as_input(image.to(self.device), self.dtype))
+        return self.image_adapter(_as_input(image.to(self.device), self.unet))
 
     def forward(
         self,
@@ -182,7 +182,7 @@ class StableDiffusion(Backbone):
                 stack.enter_context(self.image_adapter.added(self.unet, image_features))
             collector = stack.enter_context(collect_features(self.unet, features))
             prediction = self.unet(
-                _as_input(x, self.dtype), t, encoder_hidden_states=text, class_labels=class_labels
+                _as_input(x, self.unet), t, encoder_hidden_states=text, class_labels=class_labels
             ).sample
         if isinstance(self.unet.conv_out, nn.Identity):
             # A network without its output layer predicts no latent: a head reads its features.
@@ -198,13 +198,14 @@ class StableDiffusion(Backbone):
         return {k: m for k, m in parts.items() if m is not None}
 
 
-def _as_input(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Maps in a network's type; of 16 bits on a CPU in channels-last layout, in which convolutions reorder nothing.
+def _as_input(x: Tensor, network: nn.Module) -> Tensor:
+    """Maps in the type of a network's weights.
 
-    In float32 the layout changes the rounding by up to 1e-4 against the original codes, so that it is kept.
+    Those of 16 bits on a CPU are in channels-last layout, in which convolutions reorder nothing. In
+    float32 the layout changes the rounding by up to 1e-4 against the original codes, so that it is kept.
     """
-    x = x.to(dtype)
-    half = dtype in (torch.bfloat16, torch.float16)
+    x = x.to(next(network.parameters()).dtype)
+    half = x.dtype in (torch.bfloat16, torch.float16)
     return x.contiguous(memory_format=torch.channels_last) if half and x.device.type == "cpu" else x
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
@@ -159,52 +159,44 @@ class DiffusionPredictor(BasePredictor):
         self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]
     ) -> tuple[Tensor, Tensor | None]:
         """See `BasePredictor.predict_raw`; images are padded to the stride, not resized to it."""
-        height, width = inputs.shape
-        size = self._output_size(height, width)
-        key = id(self.backbone), self.config.odd_sizes
-        posterior: Posterior = inputs.cached(("posterior", *key), lambda: self._encode(inputs.images))
+        size = self._output_size(*inputs.shape)
+        if self.protocol.is_stochastic or self.head.has_prompts:
+            return self.decode_output(self._sample(inputs, index, seeds), size)
+        # Tasks that differ in the head alone, as the embedded model's do, share the network's output.
+        config = self.config.odd_sizes, self.config.pad, self.config.guidance, self.config.image_features
+        key = id(self.backbone), self.prompt, config, self.protocol, self.head.reads_features, tuple(index)
+        output: DenoiserOutput = inputs.cached(key, lambda: self._sample(inputs, index, seeds))
+        shared: list[Tensor] | None = None
+        if self.head.has_shared_output:
+            shared = inputs.cached(
+                (self.head.shared_ids, key),
+                lambda: self.head.shared_output(output.features, self.backbone),
+            )
+        return self.decode_output(output, size, shared)
+
+    def _sample(self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]) -> DenoiserOutput:
+        """The protocol's output for the images at ``index``; all images are encoded at the first call."""
+        backbone, key = self.backbone, (id(self.backbone), self.config.odd_sizes)
+
+        def encode() -> Posterior:
+            weights = next(backbone.parameters())
+            return backbone.posterior((self._pad(inputs.images) * 2 - 1).to(weights))
+
+        posterior: Posterior = inputs.cached(("posterior", *key), encode)
         features: ImageFeatures | None = None
         if self.config.image_features:
             found: ImageFeatures = inputs.cached(
-                ("image features", *key),
-                lambda: self.backbone.image_features(self._pad(inputs.images)[0]) or (),
+                ("image features", *key), lambda: backbone.image_features(self._pad(inputs.images)) or ()
             )
             features = tuple(x[list(index)] for x in found)
         rngs = [torch.Generator().manual_seed(s) for s in seeds]
         latent = posterior.select(index).latent(rngs if self.protocol.encode == "sample" else None)
         denoise = partial(self.denoise, conditioning=self.conditioning(features, inputs.embed))
+        return self.protocol.sample(denoise, latent, rngs, backbone.schedule)
 
-        def sample() -> DenoiserOutput:
-            return self.protocol.sample(denoise, latent, rngs, self.backbone.schedule)
-
-        if self.is_stochastic or self.head.has_prompts:
-            return self.decode_output(sample(), size)
-        # Tasks that differ in the head alone, as the embedded model's do, share the network's output.
-        config = self.config.pad, self.config.guidance, self.config.image_features
-        network = "output", *key, self.prompt, *config, self.protocol, self.head.reads_features, tuple(index)
-        output: DenoiserOutput = inputs.cached(network, sample)
-        return self.decode_output(output, size, self._shared_output(inputs, network, output))
-
-    def _shared_output(
-        self, inputs: ImageBatch, network: Hashable, output: DenoiserOutput
-    ) -> list[Tensor] | None:
-        """The output of modules that the heads of several tasks share, computed once for the ``network``'s output."""
-        if not self.head.has_shared_output:
-            return None
-        return inputs.cached(
-            ("shared output", self.head.shared_ids, network),
-            lambda: self.head.shared_output(output.features, self.backbone),
-        )
-
-    def _encode(self, images: Tensor) -> Posterior:
-        weights = next(self.backbone.parameters())
-        return self.backbone.posterior((self._pad(images)[0] * 2 - 1).to(weights))
-
-    def _pad(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Images padded for encoding, and their size before."""
-        if self.config.odd_sizes == "pad":
-            return pad_to_multiple(images, self.backbone.stride)
-        return images, (int(images.shape[-2]), int(images.shape[-1]))
+    def _pad(self, images: Tensor) -> Tensor:
+        """Images padded for encoding."""
+        return pad_to_multiple(images, self.backbone.stride)[0] if self.config.odd_sizes == "pad" else images
 
     def _output_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width that the output of an image of ``height`` and ``width`` is cropped to."""
