@@ -20,7 +20,7 @@ run:
 # One thread in each process: threads of two processes that wait for each other cost many times what they gain.
 test:
 	@bash scripts/env.sh test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10 -m "not slow and not browser" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 --durations=10 -m "not slow and not browser" $(ARGS)
 
 test-all:
 	@bash scripts/env.sh test
