@@ -235,6 +235,17 @@ def test_a_resumed_run_is_the_run_and_its_export_predicts(data, start, tmp_path,
     assert float(torch.corrcoef(torch.stack([near, far]))[0, 1]) < 0
 
 
+def test_a_run_starts_with_the_heads_of_its_checkpoint():
+    image = world.sphere(0, 96).image
+    with torch.no_grad():
+        _, normals, mask = model.start("embedded")[0].eval()(image[None])
+    opened = open_model("embedded")
+    size = max(image.shape[-2:])
+    for task, found in (("normals", normals[0]), ("mask", mask[0].sigmoid())):
+        expected = opened.predictor(task)(image, size=size).map
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+
+
 def test_the_image_task_reaches_the_unet_and_no_head(start, tmp_path):
     latents = torch.randn(8, 4, 8, 8)
     source = {"latents": latents, "captions": ["a red chair"] * 8, "share": 1.0}

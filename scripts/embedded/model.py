@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,11 @@ class PerceptionModel(nn.Module):
 
     Args:
         backbone: initial model; its autoencoder and text encoder are not trained.
+        heads: initial heads by task; pyramid heads of the same shape are used, so that a run continues from an
+            exported checkpoint.
     """
 
-    def __init__(self, backbone: StableDiffusion) -> None:
+    def __init__(self, backbone: StableDiffusion, heads: Mapping[str, Head] | None = None) -> None:
         super().__init__()
         if backbone.image_adapter is None:
             encoder = pretrained_encoder(ENCODER)
@@ -54,6 +57,10 @@ class PerceptionModel(nn.Module):
             )
         for head in self._heads[1:]:
             head.pyramid = self._heads[0].pyramid
+        for branch, head in self.heads.items():
+            initial = (heads or {}).get(branch)
+            if initial is not None and {**initial.config} == {**head.config}:
+                head.load_state_dict(initial.state_dict())
         self._backbone = [backbone]  # in a list: its autoencoder and text encoder are not parts to be trained
         with torch.no_grad():
             self.register_buffer("text", backbone.embed([PROMPT]), persistent=False)
@@ -114,4 +121,4 @@ def start(name: str) -> tuple[PerceptionModel, ModelSettings]:
     """The model to train, initialised from a checkpoint: ``embedded``, or a folder."""
     torch.manual_seed(0)
     opened = open_model(name)
-    return PerceptionModel(opened.backbone).requires_grad_(True), opened.settings
+    return PerceptionModel(opened.backbone, opened.heads).requires_grad_(True), opened.settings
