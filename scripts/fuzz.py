@@ -165,7 +165,7 @@ def _texts() -> Iterator[Seed]:
             "files": {"npy": {"path": "a_depth.npy", "bytes": 3, "sha256": "1" * 64}},
             "settings": {"saved_frame": "RUB"}, "seconds": 1.5}},
     }  # fmt: skip
-    yield Seed("predictions.jsonl", (json.dumps(done) + "\n").encode() * 2, "ledger")
+    yield Seed("predictions.jsonl", (json.dumps(done) + "\n").encode() * 2, "log")
     listed = {"id": "a", "path": "a.npy", "frame": "RUB", "scale": 2.0}
     yield Seed("list.jsonl", (json.dumps(listed) + "\n").encode(), "list")
     evaluated = {"schema": "twofold-rows/2", "identity": {"data": {"name": "fuzz"}}}
@@ -327,10 +327,10 @@ def _check_folder(path: Path) -> None:
         shutil.rmtree(root.parent / f"{root.name}-packed", ignore_errors=True)
 
 
-def _check_ledger(path: Path) -> None:
-    from twofold.predict.ledger import Ledger
+def _check_result_log(path: Path) -> None:
+    from twofold.predict.result_log import ResultLog
 
-    Ledger(path.parent)
+    ResultLog(path.parent)
 
 
 def _check_list(path: Path) -> None:
@@ -371,7 +371,7 @@ CHECKS: dict[str, Check] = {
     "map": _check_map,
     "rows": _check_folder,
     "header": _check_folder,
-    "ledger": _check_ledger,
+    "log": _check_result_log,
     "list": _check_list,
     "evaluation": _check_evaluation,
     "tar": _check_tar,

@@ -88,12 +88,12 @@ def test_what_is_there_is_kept_and_the_rest_is_generated(here, tiny_model, capsy
 
 def test_a_kill_between_a_file_and_its_row_is_repaired(here, tiny_model, capsys):
     assert run(command(tiny_model)) == 0
-    ledger = Path("images/generated.jsonl")
-    ledger.write_text(ledger.read_text().splitlines()[0] + "\n" + '{"schema": "twof')
+    log = Path("images/generated.jsonl")
+    log.write_text(log.read_text().splitlines()[0] + "\n" + '{"schema": "twof')
     assert run(command(tiny_model)) == 0
     assert "1 generated, 1 kept" in capsys.readouterr().out
     assert len(rows()) == 2
-    ledger.unlink()
+    log.unlink()
     Path("images/0000_a-lamp.png").write_bytes(b"somebody's file")
     assert run(command(tiny_model)) == 1
     assert "0000_a-lamp.png exists and generated.jsonl does not list it" in capsys.readouterr().err
@@ -124,8 +124,8 @@ def test_a_folder_deleted_during_the_run_is_an_error(here, tiny_model, capsys, m
     """Libraries make missing folders: without a check the run would end with half of the images, and exit code 0."""
     generate = image_files._generate_file
 
-    def deleted(options: Any, request: Any, ledger: Any) -> Any:
-        row = generate(options, request, ledger)
+    def deleted(options: Any, request: Any, log: Any) -> Any:
+        row = generate(options, request, log)
         if request.name == "0000_a-red-chair":
             shutil.rmtree(options.out)
             if replaced:

@@ -21,8 +21,8 @@ from twofold.predict.base import BasePredictor
 from twofold.predict.batching import ImageBatch
 from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
-from twofold.predict.ledger import Ledger
 from twofold.predict.prediction import Prediction
+from twofold.predict.result_log import ResultLog
 from twofold.tasks import TASKS
 from twofold.train.distributed import DistributedContext
 from twofold.train.run import lock_run_dir
@@ -105,7 +105,7 @@ def test_what_a_killed_predict_left_is_its_own(
         patch.setattr("twofold.predict.prediction.write_image", killed)
         list(predict_files(job(out), [item]))
     assert (out / "a_depth.npy").is_file()
-    assert Ledger(out).rows["a"]["writing"] == ["depth"]
+    assert ResultLog(out).rows["a"]["writing"] == ["depth"]
     (row,) = predict_files(job(out), [item])
     assert row["status"] == "done"
 

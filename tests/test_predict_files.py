@@ -24,7 +24,7 @@ from twofold.predict.base import BasePredictor
 from twofold.predict.batching import ImageBatch
 from twofold.predict.files import Job, predict_files
 from twofold.predict.inputs import Input
-from twofold.predict.ledger import Ledger, LedgerError
+from twofold.predict.result_log import ResultLog, ResultLogError
 from twofold.predict.results import OutputError
 from twofold.tasks import TASKS
 
@@ -171,13 +171,13 @@ def test_a_bad_file_is_one_row_and_the_rest_is_done(tmp_path: Path) -> None:
     rows = list(predict_files(job(tmp_path / "out"), [good[0], *bad, good[1]]))
     assert [row["status"] for row in rows] == ["done", "failed", "failed", "failed", "done"]
     assert all("\n" not in row["error"] for row in rows[1:4])
-    stored = Ledger(tmp_path / "out").rows
+    stored = ResultLog(tmp_path / "out").rows
     assert {n: r["status"] for n, r in stored.items() if r["status"] == "failed"} == {
         "bad": "failed", "absent": "failed", "folder": "failed",
     }  # fmt: skip
     picture(tmp_path / "bad.png", 7)  # mended, it is done, and its failure forgotten
     assert [row["status"] for row in predict_files(job(tmp_path / "out"), bad[:1])] == ["done"]
-    assert Ledger(tmp_path / "out").rows["bad"]["status"] == "done"
+    assert ResultLog(tmp_path / "out").rows["bad"]["status"] == "done"
 
 
 def test_a_file_gone_bad_does_not_hide_its_results(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_a_full_disk_stops_the_job_in_one_line_and_loses_nothing(
 
 def test_an_output_that_is_a_file_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(OutputError, match="cannot make the folder"):
+    with pytest.raises(OutputError, match="cannot create the folder"):
         list(predict_files(job(tmp_path / "out"), [picture(tmp_path / "a.png")]))
     assert (tmp_path / "out").read_text() == "mine"
 
@@ -257,17 +257,17 @@ def test_a_torn_last_row_is_no_row_and_a_foreign_file_is_refused(tmp_path: Path)
     out = tmp_path / "out"
     list(predict_files(job(out), items))
     before = contents(out)
-    ledger = out / "predictions.jsonl"
-    for keep in (1, 40, len(ledger.read_bytes()) - 1):
-        *first, last = ledger.read_text().splitlines(keepends=True)
+    log = out / "predictions.jsonl"
+    for keep in (1, 40, len(log.read_bytes()) - 1):
+        *first, last = log.read_text().splitlines(keepends=True)
         begun = {**json.loads(last), "status": "begun", "tasks": {}, "writing": ["depth", "normals"]}
-        ledger.write_text("".join([*first, json.dumps(begun) + "\n", last[: len(last) - keep]]))
+        log.write_text("".join([*first, json.dumps(begun) + "\n", last[: len(last) - keep]]))
         list(predict_files(job(out), items))
         assert contents(out) == before
-    ledger.write_text("someone's notes\nof two lines\n")
-    with pytest.raises(LedgerError, match=r"predictions.jsonl, line 1, is not a row"):
+    log.write_text("someone's notes\nof two lines\n")
+    with pytest.raises(ResultLogError, match=r"predictions.jsonl, line 1, is not a row"):
         list(predict_files(job(out), items))
-    assert ledger.read_text() == "someone's notes\nof two lines\n"
+    assert log.read_text() == "someone's notes\nof two lines\n"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
@@ -275,7 +275,7 @@ def test_two_jobs_cannot_write_to_one_folder(tmp_path: Path) -> None:
     items = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
     first = predict_files(job(tmp_path / "out"), items)
     next(first)
-    with pytest.raises(LedgerError, match="another twofold writes"):
+    with pytest.raises(ResultLogError, match="another twofold writes"):
         list(predict_files(job(tmp_path / "out"), items))
     assert [row["status"] for row in first] == ["done"]
 
@@ -321,7 +321,7 @@ def killed_at(tick: int, work: Callable[[], Any]) -> bool:
 
 
 def every_row_is_true(out: Path) -> None:
-    for row in Ledger(out).rows.values():
+    for row in ResultLog(out).rows.values():
         for task in row["tasks"].values():
             for file in task["files"].values():
                 data = (out / file["path"]).read_bytes()

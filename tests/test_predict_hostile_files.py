@@ -23,7 +23,7 @@ from twofold.predict.base import BasePredictor
 from twofold.predict.batching import ImageBatch
 from twofold.predict.files import predict_files
 from twofold.predict.inputs import Input, Problem, find_inputs
-from twofold.predict.ledger import LedgerError
+from twofold.predict.result_log import ResultLogError
 from twofold.predict.results import OutputError
 from twofold.tasks import TASKS
 
@@ -31,11 +31,11 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="such names and links
 
 
 def names(given: list[str], out: str = "predictions") -> tuple[list[str], list[str]]:
-    """The names of the inputs, and what is left out."""
-    left_out: list[Problem] = []
-    found, problems = find_inputs(given, Path(out), left_out)
+    """The names of the inputs, and what is skipped."""
+    skipped: list[Problem] = []
+    found, problems = find_inputs(given, Path(out), skipped)
     assert not problems
-    return [item.name for item in found], [one.error for one in left_out]
+    return [item.name for item in found], [one.error for one in skipped]
 
 
 def tree(root: Path, *paths: str) -> Path:
@@ -53,15 +53,15 @@ def test_formats_of_cameras_and_renderers_and_files_without_suffix_are_found(tmp
     (tmp_path / "README").write_text("no image")
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.png").touch()
-    found, left_out = names([str(tmp_path)])
+    found, skipped = names([str(tmp_path)])
     assert found == ["a", "b", "c", "d", "e", "noend"]
-    assert len(left_out) == 3
+    assert len(skipped) == 3
     for name, why in {
-        "README": "no image",
-        "notes.txt": ".txt is no image format",
+        "README": "not an image",
+        "notes.txt": ".txt is not a supported image format",
         ".hidden.png": "hidden",
     }.items():
-        assert any(name in line and why in line for line in left_out)
+        assert any(name in line and why in line for line in skipped)
 
 
 @posix
@@ -73,9 +73,9 @@ def test_linked_folders_are_searched_once_and_never_in_circles(tmp_path: Path) -
     (tmp_path / "in" / "again").symlink_to("z")
     (tmp_path / "in" / "linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "in")
-    found, left_out = names([str(tmp_path / "in")])
+    found, skipped = names([str(tmp_path / "in")])
     assert sorted(found) == ["linked/c", "real/a", "z/b"]
-    assert len(left_out) == 5 and all("link to a folder" in line for line in left_out)
+    assert len(skipped) == 5 and all("link to a folder" in line for line in skipped)
 
 
 @posix
@@ -218,7 +218,7 @@ def test_rows_of_wrong_types_are_named_by_their_line(tmp_path: Path, change: dic
     (row,) = predict_files(job(tmp_path / "out"), [item])
     wrong = {k: v for k, v in {**row, **change}.items() if v is not ...}
     (tmp_path / "out" / "predictions.jsonl").write_text(json.dumps(wrong) + "\n" + json.dumps(row) + "\n")
-    with pytest.raises(LedgerError, match=r"predictions.jsonl, line 1, is not a row of") as caught:
+    with pytest.raises(ResultLogError, match=r"predictions.jsonl, line 1, is not a row of") as caught:
         list(predict_files(job(tmp_path / "out"), [item]))
     assert "\n" not in str(caught.value)
 
@@ -229,7 +229,7 @@ def test_rows_of_wrong_types_are_named_by_their_line(tmp_path: Path, change: dic
 def test_lines_that_are_no_rows_are_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.jsonl").write_text(line + "\n{}\n")
-    with pytest.raises(LedgerError, match="line 1"):
+    with pytest.raises(ResultLogError, match="line 1"):
         list(predict_files(job(tmp_path / "out"), [picture(tmp_path / "a.png")]))
 
 
@@ -276,13 +276,13 @@ def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path, capfd: pytest.Cap
 
 
 @pytest.mark.usefixtures("no_model")
-def test_left_out_files_are_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_skipped_files_are_counted_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree(tmp_path, "in/a.png")
     for i in range(30):
         (tmp_path / "in" / f"{i:02d}.csv").touch()
     assert run(["predict", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "32"]) == 0
     seen = capsys.readouterr().out
-    assert "30 left out" in seen and "00.csv" in seen and "... and 10 more" in seen
+    assert "30 skipped" in seen and "00.csv" in seen and "... and 10 more" in seen
 
 
 def test_an_error_of_a_decoder_does_not_end_the_batch(

@@ -104,7 +104,7 @@ def test_a_file_of_any_suffix_may_be_named(here: Path) -> None:
         ("empty", "empty holds no images"),
         ("*.webp", "no file matches *.webp"),
         ("bad\0name", "bad\\x00name does not exist"),
-        ("", "an empty name is no image"),
+        ("", "an empty path"),
         ("line\nbreak.jpg", "line\\nbreak.jpg does not exist"),
     ],
 )
@@ -130,4 +130,4 @@ def test_a_folder_that_may_not_be_read_is_reported(here: Path, monkeypatch: pyte
     monkeypatch.setattr(os, "scandir", refuse)
     found, problems = find_inputs(["shots"], Path("out"))
     assert [item.name for item in found] == ["a"]
-    assert "shots/locked may not be read: Permission denied" in problems[0].error
+    assert "shots/locked cannot be read: Permission denied" in problems[0].error

@@ -57,9 +57,9 @@ class PerceptionModel(nn.Module):
             )
         for head in self._heads[1:]:
             head.pyramid = self._heads[0].pyramid
-        for branch, head in self.heads.items():
+        for branch, head in self._named():
             initial = (heads or {}).get(branch)
-            if initial is not None and {**initial.config} == {**head.config}:
+            if initial is not None and initial.config == head.config:
                 head.load_state_dict(initial.state_dict())
         self._backbone = [backbone]  # in a list: its autoencoder and text encoder are not parts to be trained
         with torch.no_grad():

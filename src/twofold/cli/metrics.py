@@ -50,7 +50,7 @@ def fid_command(
 
     The features are those of the model's own image encoder or U-Net, not of Inception: results are comparable only for
     the same network, size and real images, which the result names. Images that cannot be read are reported
-    and left out, and the command ends with 1.
+    and skipped, and the command ends with 1.
     """
     if out is not None and out.exists():
         raise CommandError(f"{out} exists and is not overwritten; choose another --out")
@@ -69,7 +69,7 @@ def fid_command(
     result = image_set_distances(*sets, network, seed, batch)
     for images in sets:
         for _, error in images.failed:
-            print_error(f"left out: {error}")
+            print_error(f"skipped: {error}")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_distances(out, result)
@@ -124,12 +124,12 @@ def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
     if (path / "generated.jsonl").is_file():
         found = generated_images(path)
     else:
-        left_out: list[Problem] = []
-        inputs, problems = find_inputs([text], out or path / "metrics.json", left_out)
+        skipped: list[Problem] = []
+        inputs, problems = find_inputs([text], out or path / "metrics.json", skipped)
         if problems:
             raise CommandError(problems[0].error)
-        for one in left_out:
-            print_error(f"left out: {one.error}")
+        for one in skipped:
+            print_error(f"skipped: {one.error}")
         found = [one.path for one in inputs]
     return [ImageSource(str(image), lambda image=image: read_image(image)) for image in found]
 
@@ -140,7 +140,7 @@ def _print(result: dict[str, Any]) -> None:
     print_result(f"FID {result['fid']:.4g}")
     print_result(f"KID {result['kid']:.4g} ({spread} over {subsets['subsets']} subsets of {subsets['size']})")
     for kind in ("real", "generated"):
-        failed = f", {result[kind]['failed']} left out" if result[kind]["failed"] else ""
+        failed = f", {result[kind]['failed']} skipped" if result[kind]["failed"] else ""
         print_result(f"{kind:10} {result[kind]['images']} images{failed}: {result[kind]['path']}")
     print_result(
         f"features   {network['dimensions']} of {network['name']} ({network['sha256'][:12]}): {network['layer']}"

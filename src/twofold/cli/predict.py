@@ -1,4 +1,4 @@
-"""`twofold predict`: images to maps."""
+"""The command `twofold predict`."""
 
 from __future__ import annotations
 
@@ -44,13 +44,11 @@ _MAX_LISTED = 20
 
 @dataclass(frozen=True)
 class ResultOptions(OptionGroup):
-    """What is written."""
+    """Options of the output folder."""
 
     title: ClassVar[str] = "Output"
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the results.")] = Path("predictions")
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Predict again what has results already.")
-    ] = False
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")] = False
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Also write the image beside its maps, in one PNG.")
     ] = False
@@ -100,8 +98,8 @@ def predict(
     check_model_options(model.model, model.network)
     if inference.ensemble == 1:
         refuse_unused("without --ensemble", "merge")
-    left_out: list[Problem] = []
-    found, problems = find_inputs(inputs, results.out, left_out)
+    skipped: list[Problem] = []
+    found, problems = find_inputs(inputs, results.out, skipped)
     counts: Counter[str] = Counter(failed=len(problems))
     for problem in problems:
         print_json({"input": problem.path, "status": "failed", "error": problem.error})
@@ -113,11 +111,11 @@ def predict(
         open_on = partial(open_predictors, model, checkpoint, inference, names, dtype, merge, frame)
         predictors, config_predictors = _predictors(open_on, device, results, bool(model.network))
         _check_effects(config_predictors)
-        about = {"seed": seed, "dtype": runtime.dtype, "device": device}
-        settings = {name: _settings(p, longest, frame) | about for name, p in config_predictors.items()}
+        common = {"seed": seed, "dtype": runtime.dtype, "device": device}
+        settings = {name: _settings(p, longest, frame) | common for name, p in config_predictors.items()}
         job = Job(predictors, settings, results.out, longest, seed, results.overwrite, results.side_by_side)
         counts += print_rows(predict_files(job, found), len(found), "predict", _describe)
-    _report_left_out(left_out)
+    _report_skipped(skipped)
     _summary(counts, results)
     return SOME_FAILED if counts["failed"] else OK
 
@@ -132,7 +130,7 @@ def open_predictors(
     frame: str,
     device: str,
 ) -> dict[str, BasePredictor]:
-    """The model, opened, and a predictor for each of ``tasks``, or for all."""
+    """Open the model; returns a predictor for each of ``tasks``, by default for all tasks of the model."""
     opened = open_from_options(model, checkpoint, device, dtype)
     names = tasks or list(opened.tasks) or [""]
     return {
@@ -145,7 +143,7 @@ def _predictors(
 ) -> tuple[Mapping[str, BasePredictor], Mapping[str, BasePredictor]]:
     """The predictors, and predictors to read settings from: on the meta device if all results may exist already."""
     from twofold.predict.files import LazyPredictors
-    from twofold.predict.ledger import FILE
+    from twofold.predict.result_log import FILE
 
     if own or results.overwrite or not (results.out / FILE).is_file():
         opened = open_on(device)
@@ -163,7 +161,7 @@ def _check_effects(predictors: Mapping[str, BasePredictor]) -> None:
 
 
 def _settings(predictor: BasePredictor, longest: int | None, frame: str) -> dict[str, Any]:
-    """What decides the values; some of it is recorded only where it is not the default."""
+    """The settings that determine the values; some are recorded only if they differ from the default."""
     found = {**predictor.metadata, "size": predictor.size if longest is None else longest}
     if predictor.ensemble > 1:
         found["ensemble"] = predictor.ensemble
@@ -173,24 +171,24 @@ def _settings(predictor: BasePredictor, longest: int | None, frame: str) -> dict
 
 
 def _describe(row: dict[str, Any]) -> str:
-    """One image's line."""
+    """The printed line of an image."""
     height, width = row["size"]
-    times = ", ".join(f"{name} {done['seconds']:.2f} s" for name, done in row["tasks"].items())
+    times = ", ".join(f"{name} {entry['seconds']:.2f} s" for name, entry in row["tasks"].items())
     return f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}"
 
 
-def _report_left_out(left_out: Sequence[Problem]) -> None:
-    """Files of searched folders that are not read: all on standard error with --json, else some of them as lines."""
+def _report_skipped(skipped: Sequence[Problem]) -> None:
+    """Print the skipped files of searched folders: all to standard error with --json, otherwise the first ones."""
     if output_mode().json:  # standard output has a row for each image, and nothing else
-        for one in left_out:
-            print_error(f"left out: {one.error}")
+        for problem in skipped:
+            print_error(f"skipped: {problem.error}")
         return
-    for one in left_out[:_MAX_LISTED]:
-        print_line(f"left out  {one.error}")
-    if len(left_out) > _MAX_LISTED:
-        print_line(f"left out  ... and {len(left_out) - _MAX_LISTED} more (--json lists all)")
-    if left_out:
-        print_line(f"{len(left_out)} left out: not images that can be read")
+    for problem in skipped[:_MAX_LISTED]:
+        print_line(f"skipped  {problem.error}")
+    if len(skipped) > _MAX_LISTED:
+        print_line(f"skipped  ... and {len(skipped) - _MAX_LISTED} more (--json lists all)")
+    if skipped:
+        print_line(f"{len(skipped)} skipped: not readable images")
 
 
 def _summary(counts: Counter[str], results: ResultOptions) -> None:

@@ -30,8 +30,8 @@ from twofold.io import (
     to_json,
 )
 from twofold.predict.finite import NonFiniteError
-from twofold.predict.ledger import Ledger, Row
-from twofold.predict.results import output_ledger
+from twofold.predict.result_log import ResultLog, Row
+from twofold.predict.results import open_output
 
 FILE, SCHEMA = "generated.jsonl", "twofold-generated/1"
 
@@ -80,25 +80,25 @@ def generate_files(options: ImageFileOptions) -> Iterator[Row]:
 
     Raises:
         OutputError: no image can be written (full disk, read-only folder).
-        LedgerError: the folder's rows are not rows, or another process writes there.
+        ResultLogError: the folder's rows are not rows, or another process writes there.
     """
-    with output_ledger(options.out, file=FILE, check=_checked) as (ledger, folder):
+    with open_output(options.out, file=FILE, check=_checked) as (log, folder):
         for request in options.requests:
             folder.check()
-            yield _generate_file(options, request, ledger)
+            yield _generate_file(options, request, log)
 
 
 def generated_images(folder: Path) -> list[Path]:
     """The images that ``generated.jsonl`` of a folder lists as done, in order of name.
 
     Raises:
-        LedgerError: its rows are not rows.
+        ResultLogError: its rows are not rows.
     """
-    rows = Ledger(folder, FILE, _checked).rows
+    rows = ResultLog(folder, FILE, _checked).rows
     return [folder / row["path"] for _, row in sorted(rows.items()) if row["status"] == "done"]
 
 
-def _generate_file(options: ImageFileOptions, request: Request, ledger: Ledger) -> Row:
+def _generate_file(options: ImageFileOptions, request: Request, log: ResultLog) -> Row:
     """One image from caption to row. An OSError comes from writing, and ends the run."""
     path = options.out / f"{request.name}.png"
     row: Row = {
@@ -111,7 +111,7 @@ def _generate_file(options: ImageFileOptions, request: Request, ledger: Ledger) 
         "settings": _plain(options.settings),
         "version": installed("twofold") or "0+source",
     }
-    known = ledger.rows.get(request.name)
+    known = log.rows.get(request.name)
     if path.exists() and (known is None or known["status"] != "done"):
         known = _row_inside(path)  # a kill after the file and before its row
     if os.path.lexists(path) and known is None:
@@ -132,19 +132,19 @@ def _generate_file(options: ImageFileOptions, request: Request, ledger: Ledger) 
             [request.caption], options.size, _start(options), options.strength, request.seed
         )[0]
     except NonFiniteError as error:
-        return _failed(row, str(error), ledger)
+        return _failed(row, str(error), log)
     except (RuntimeError, MemoryError) as error:
         reason = first_line(error)
         return _failed(
             row,
             f"{request.name} could not be generated ({reason}); try a smaller --size, or another --device",
-            ledger,
+            log,
         )
     row |= {"size": list(image.shape[-2:]), "seconds": round(time.perf_counter() - start, 3)}
     _write(path, image, row)
     data = path.read_bytes()
     row |= {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    ledger.put(row)
+    log.put(row)
     return row
 
 
@@ -191,9 +191,9 @@ def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     return json.loads(to_json(dict(settings)))
 
 
-def _failed(row: Row, error: str, ledger: Ledger) -> Row:
+def _failed(row: Row, error: str, log: ResultLog) -> Row:
     row = {**row, "status": "failed", "error": error}
-    ledger.put(row)
+    log.put(row)
     return row
 
 

@@ -1,4 +1,4 @@
-"""Predictions of many image files: written atomically, each followed by its row, and not repeated if they exist."""
+"""Predict many image files: results are written atomically, logged in one row per image, and not computed again."""
 
 from __future__ import annotations
 
@@ -21,22 +21,20 @@ from twofold.io import DiskFullError, UnsafeNameError, escape, first_line, sha25
 from twofold.predict.base import BasePredictor, predict_tasks
 from twofold.predict.finite import NonFiniteError, check_finite
 from twofold.predict.inputs import Input
-from twofold.predict.ledger import SCHEMA, Ledger, Row
 from twofold.predict.prediction import Prediction
-from twofold.predict.results import check_results, output_ledger, result_paths, usable_paths
+from twofold.predict.result_log import SCHEMA, ResultLog, Row
+from twofold.predict.results import check_results, open_output, result_paths, usable_paths
 from twofold.visualization import side_by_side
 
-# After one of these the next image cannot be written either.
+# Errors after which the next image cannot be written either.
 _FATAL = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOTDIR}
-# What does not change the numbers: where the model lies, and on what it runs.
-_INCIDENTAL = {"model", "device"}
-# Of the row of an image: the tasks (and SHEET) whose files are being written, and its image of all maps.
+# Settings that do not change the numbers: the path of the model and the device.
+_IGNORED_SETTINGS = {"model", "device"}
+# Keys of a row: the tasks (and SHEET) whose files are being written, and the file of the side-by-side image.
 WRITING, SHEET = "writing", "side_by_side"
-# What the files of a task end in; see `Prediction.save`.
-_ENDS = (".npy", ".png", "_color.png", "_uncertainty.npy")
-_FOREIGN = (
-    "it is no result listed in predictions.jsonl, so it is not replaced; move it, or choose another --out"
-)
+# Endings of the files of a task; see `Prediction.save`.
+_ENDINGS = (".npy", ".png", "_color.png", "_uncertainty.npy")
+_FOREIGN = "predictions.jsonl does not list it, so it is not replaced; move it, or choose another --out"
 
 
 T = TypeVar("T")
@@ -62,15 +60,16 @@ class LazyPredictors(Mapping[str, BasePredictor]):
 
 @dataclass(frozen=True)
 class Job:
-    """What is predicted of every image.
+    """Settings of `predict_files`.
 
-    predictors: by task name.
-    settings: by task name: all that decides the numbers (JSON values), to know results again.
-    out: folder of the results.
-    size: longest edge the model works at, 0 for the image's own, None for the model's default.
-    seed: of whatever is random.
-    overwrite: do again what is there.
-    side_by_side: also write `<name>_side_by_side.png`, the image and the maps in colour.
+    Attributes:
+        predictors: by task name.
+        settings: by task name: everything that determines the numbers (JSON values), to identify existing results.
+        out: output folder.
+        size: longest edge in pixels that images are resized to; 0 for the image's size, None for the model's default.
+        seed: of stochastic protocols.
+        overwrite: replace existing results.
+        side_by_side: also write ``<name>_side_by_side.png``, the image beside its coloured maps.
     """
 
     predictors: Mapping[str, BasePredictor]
@@ -83,27 +82,29 @@ class Job:
 
 
 def predict_files(job: Job, inputs: Sequence[Input]) -> Iterator[Row]:
-    """Predicts the inputs one after the other and yields a row for each, once its files are on the disk.
+    """Predict the inputs in order; yields a row for each once its files are written.
 
-    A row's `status` is "done", "kept" (it was there, made from the same file with the same settings) or
-    "failed" with `error`. Killed at any moment and run again, the same job ends with the same files.
-    OutputError when no result can be written (full disk, read-only folder); LedgerError when the folder's
-    rows are not rows, or another process writes there.
+    The ``status`` of a row is "done", "kept" (the result of the same file with the same settings exists) or "failed"
+    with an ``error``. A job that is killed and run again ends with the same files.
+
+    Raises:
+        OutputError: no result can be written (full disk, read-only folder).
+        ResultLogError: predictions.jsonl is damaged, or another process writes to the folder.
     """
     paths = (p for item in inputs for p in usable_paths(job.out, item.name, job.predictors))
-    with output_ledger(job.out, (path.parent for path in paths)) as (ledger, folder):
+    with open_output(job.out, (path.parent for path in paths)) as (log, folder):
         done: list[str] = []
         for item in inputs:
             folder.check()
-            row = _one(job, item, ledger)
+            row = _predict_file(job, item, log)
             done += [item.name] if row["status"] == "done" else []
             yield row
-        check_results(ledger, done)
+        check_results(log, done)
 
 
-def _one(job: Job, item: Input, ledger: Ledger) -> Row:
-    """One image from file to row. An OSError is the output's, and ends the job."""
-    known = ledger.rows.get(item.name)
+def _predict_file(job: Job, item: Input, log: ResultLog) -> Row:
+    """Predict one image file. An OSError concerns the output folder and ends the job."""
+    known = log.rows.get(item.name)
     row: Row = {
         "schema": SCHEMA,
         "name": item.name,
@@ -117,7 +118,7 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
     try:
         result_paths(job.out, item.name, job.predictors)
         row["input_sha256"] = _read(lambda path: sha256_file(check_file(path)), item.path)
-        wanted = _take_over(job, row, known)
+        wanted = _reuse_results(job, row, known)
         if known is not None and not wanted and not _lacks_side_by_side(job, item):
             return {**known, "input": row["input"], "status": "kept"}
         image = _read(read_levels, item.path)
@@ -125,20 +126,20 @@ def _one(job: Job, item: Input, ledger: Ledger) -> Row:
         owned = _owned(known)
         _check_foreign(job, item, wanted, owned)
     except UnsafeNameError as error:
-        return _failed(row, f"{escape(item.path)}: {error}", ledger)
+        return _failed(row, f"{escape(item.path)}: {error}", log)
     except (ImageError, FileExistsError) as error:
-        return _failed(row, first_line(error), ledger)
-    _retract(job, row, wanted, owned, ledger)
+        return _failed(row, first_line(error), log)
+    _log_begin(job, row, wanted, owned, log)
     reason = _predict(job, item, row, wanted, image)
     if reason:
-        return _failed(row, reason, ledger)
+        return _failed(row, reason, log)
     del row[WRITING]
-    ledger.put(row)
+    log.put(row)
     return row if wanted else {**row, "status": "kept"}
 
 
 def _read(read: Callable[[Path], T], path: Path) -> T:
-    """What ``read`` makes of an input; ImageError in place of an OSError, which would be the output's."""
+    """``read(path)`` with ImageError instead of OSError, which is reserved for the output folder."""
     try:
         return read(path)
     except DiskFullError:
@@ -147,10 +148,11 @@ def _read(read: Callable[[Path], T], path: Path) -> T:
         raise ImageError(first_line(error)) from error
 
 
-def _take_over(job: Job, row: Row, known: Row | None) -> list[str]:
-    """The tasks left to predict; the row takes over the results that are there.
+def _reuse_results(job: Job, row: Row, known: Row | None) -> list[str]:
+    """The tasks to predict; copies the existing results of the other tasks to ``row``.
 
-    FileExistsError where they are not of this file with these settings.
+    Raises:
+        FileExistsError: results of another file or with other settings exist.
     """
     wanted = list(job.predictors)
     if known is None or known["status"] == "failed":
@@ -162,69 +164,73 @@ def _take_over(job: Job, row: Row, known: Row | None) -> list[str]:
 
 
 def _kept(job: Job, known: Row, row: Row, task: str) -> bool:
-    """Whether the results of `task` are there and are what this job would make; FileExistsError for others."""
-    there = known["tasks"].get(task)
-    if there is None:
+    """Whether the results that this job would write for ``task`` exist.
+
+    Raises:
+        FileExistsError: results of another file or with other settings exist.
+    """
+    previous = known["tasks"].get(task)
+    if previous is None:
         return False
-    files = [job.out / f["path"] for f in there["files"].values()]
+    files = [job.out / f["path"] for f in previous["files"].values()]
     if not any(f.is_file() for f in files):
         return False
-    way_out = "use --overwrite, or another --out"
+    advice = "use --overwrite, or another --out"
     if known["input_sha256"] != row["input_sha256"]:
-        of = "an earlier state of it" if known["input"] == row["input"] else escape(known["input"])
+        source = "an earlier state of it" if known["input"] == row["input"] else escape(known["input"])
         raise FileExistsError(
-            f"{escape(row['input'])}: {escape(files[0])} holds the result of {of}; {way_out}"
+            f"{escape(row['input'])}: {escape(files[0])} holds the result of {source}; {advice}"
         )
-    mine, theirs = _identity(job.settings[task]), _identity(there["settings"])
-    if mine != theirs:
-        keys = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
-        how = f"was made with other settings ({', '.join(keys)})"
-        raise FileExistsError(f"{escape(row['input'])}: {escape(files[0])} {how}; {way_out}")
-    sizes = [f["bytes"] for f in there["files"].values()]
+    current, stored = _identity(job.settings[task]), _identity(previous["settings"])
+    if current != stored:
+        keys = sorted(k for k in {*current, *stored} if current.get(k) != stored.get(k))
+        reason = f"was made with other settings ({', '.join(keys)})"
+        raise FileExistsError(f"{escape(row['input'])}: {escape(files[0])} {reason}; {advice}")
+    sizes = [f["bytes"] for f in previous["files"].values()]
     return all(f.is_file() and f.stat().st_size == n for f, n in zip(files, sizes, strict=True))
 
 
 def _identity(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What two settings must share for their numbers to be equal, as JSON gives it back."""
-    return json.loads(json.dumps({k: v for k, v in settings.items() if k not in _INCIDENTAL}))
+    """The settings that determine the numbers, as they are read back from JSON."""
+    return json.loads(json.dumps({k: v for k, v in settings.items() if k not in _IGNORED_SETTINGS}))
 
 
 def _owned(known: Row | None) -> set[str]:
-    """Of what the files of this name are this library's, by its rows: tasks, and SHEET."""
+    """The tasks (and SHEET) whose files of this name are results of this library, according to the log."""
     if known is None:
         return set()
     return {*known["tasks"], *known.get(WRITING, ()), *([SHEET] if SHEET in known else ())}
 
 
 def _check_foreign(job: Job, item: Input, wanted: Sequence[str], owned: set[str]) -> None:
-    """FileExistsError where a file is in the way that no row of the output folder lists."""
+    """Raise FileExistsError if a file that no row lists would be overwritten."""
     base = job.out / item.name
-    ends = {task: [f"_{task}{end}" for end in _ENDS] for task in wanted}
-    ends |= {SHEET: ["_side_by_side.png"]} if job.side_by_side else {}
-    for what in ends.keys() - owned:
-        for path in (base.with_name(base.name + end) for end in ends[what]):
+    endings = {task: [f"_{task}{end}" for end in _ENDINGS] for task in wanted}
+    endings |= {SHEET: ["_side_by_side.png"]} if job.side_by_side else {}
+    for key in endings.keys() - owned:
+        for path in (base.with_name(base.name + end) for end in endings[key]):
             if os.path.lexists(path):
                 raise FileExistsError(f"{escape(path)} exists; {_FOREIGN}")
 
 
-def _retract(job: Job, row: Row, wanted: list[str], owned: set[str], ledger: Ledger) -> None:
-    """Takes back what the row says of files about to be replaced, and lists what is about to be written.
+def _log_begin(job: Job, row: Row, wanted: list[str], owned: set[str], log: ResultLog) -> None:
+    """Log the files that are about to be written, and remove those about to be replaced from the row.
 
-    So no kill leaves the row untrue, and what it leaves is known again.
+    So the log is true after a kill, and files that a killed process left are recognised.
     """
     for task in wanted:
         row["tasks"].pop(task, None)
     row[WRITING] = sorted({*wanted, *([SHEET] if job.side_by_side else []), *owned} - row["tasks"].keys())
-    ledger.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
+    log.put({**row, "status": "begun", "tasks": dict(row["tasks"])})
 
 
 def _predict(job: Job, item: Input, row: Row, wanted: Sequence[str], image: Tensor) -> str:
-    """Predicts the tasks, writes their files and lists them in the row; returns why it failed, or ""."""
+    """Predict the tasks, write their files and add them to the row; returns the reason of a failure, or ""."""
     predictors = {task: job.predictors[task] for task in wanted}
     try:
         start = time.perf_counter()
         for task, [prediction] in predict_tasks(predictors, [image], job.size, job.seed):
-            # What tasks share is part of the first one's time.
+            # The time of the first task includes the computation that all share.
             seconds = round(time.perf_counter() - start, 3)
             row["tasks"][task] = {**_save(job, item, task, prediction), "seconds": seconds}
             start = time.perf_counter()
@@ -247,7 +253,7 @@ def _predict(job: Job, item: Input, row: Row, wanted: Sequence[str], image: Tens
 
 
 def _save(job: Job, item: Input, task: str, prediction: Prediction) -> dict[str, Any]:
-    """Write the files of one task; returns its entry in the row."""
+    """Write the files of one task; returns the task's entry of the row."""
     check_finite(prediction.map, f"the {task} prediction")
     target = job.out / item.name
     files = {}
@@ -270,17 +276,17 @@ def _write_side_by_side(job: Job, item: Input, row: Row, image: Tensor) -> None:
     for task in job.predictors:
         file = row["tasks"][task]["files"].get("color")
         if file is None:
-            raise ImageError(f"{escape(item.path)}: {task} has no image in colour; use --overwrite")
+            raise ImageError(f"{escape(item.path)}: {task} has no coloured map; use --overwrite")
         colors.append(read_image(job.out / file["path"]))
     write_image(_side_by_side_path(job, item), side_by_side([as_float(image), *colors]))
 
 
-def _failed(row: Row, error: str, ledger: Ledger) -> Row:
-    """The row of a failure. It is stored only where it does not hide results that are there."""
+def _failed(row: Row, error: str, log: ResultLog) -> Row:
+    """The row of a failure. It is logged only if it does not replace the row of existing results."""
     row = {**row, "status": "failed", "error": error}
-    known = ledger.rows.get(row["name"])
+    known = log.rows.get(row["name"])
     if known is None or not known["tasks"] or known["status"] == "begun":
-        ledger.put(row)
+        log.put(row)
     return row
 
 

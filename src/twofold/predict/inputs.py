@@ -1,4 +1,4 @@
-"""From the paths a user passed (files, folders, patterns) to images, each with a unique name."""
+"""Find the images of the paths that a user passed (files, folders, patterns), each with a unique name."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from twofold.predict.search import has_wildcard, match, walk
 
 @dataclass(frozen=True)
 class Input:
-    """A file to be predicted.
+    """An image file to predict.
 
-    path: where it is read, as it was given.
-    name: of its results below the output folder, with "/" and without a suffix: "shots/kitchen".
+    Attributes:
+        path: as the user passed it.
+        name: of its results below the output folder, with "/" and without a suffix: "shots/kitchen".
     """
 
     path: Path
@@ -27,7 +28,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Problem:
-    """An input that cannot be used: its path, and why in one line with what to do."""
+    """An input that cannot be used: its path, and a message of one line with the reason and what to do."""
 
     path: str
     error: str
@@ -36,22 +37,24 @@ class Problem:
 @dataclass(frozen=True)
 class _Found:
     path: Path
-    depth: int  # how many parts of the path the name keeps, at least
+    depth: int  # minimum number of parts of the path in the name
 
 
 def find_inputs(
-    given: Sequence[str], out: Path, left_out: list[Problem] | None = None
+    given: Sequence[str], out: Path, skipped: list[Problem] | None = None
 ) -> tuple[list[Input], list[Problem]]:
-    """The images of the paths and patterns `given`, in order and each once, and the problems.
+    """Find the images of files, folders and patterns; returns them in order without duplicates, and the problems.
 
-    A file is itself. A folder is every image below it, behind links too: by suffix, or where a file has none, by its
-    first bytes. A pattern (* ? [ ] **) is what it matches. Names keep the sub-folder below the folder given, or below
-    the part of a pattern without a wildcard. Names that would be equal grow by their parent folders until they differ,
-    and `photo.jpg` beside `photo.png` become `photo.jpg` and `photo.png`. What lies in `out` is never an input found
-    by searching: results are not images to predict.
+    A folder is searched recursively, through links: images are recognised by suffix, or without a suffix by their
+    first bytes. Patterns have the wildcards ``* ? [ ] **``. Names contain the sub-folders below the passed folder, or
+    below the part of a pattern without a wildcard. Equal names are extended by their parent folders until they differ;
+    `photo.jpg` beside `photo.png` keep their suffixes. Files in ``out`` are results and never found by a search.
 
-    Whatever else a searched folder holds (other files, hidden ones, links in circles) is added to `left_out`, with the
-    reason.
+    Args:
+        given: paths and patterns.
+        out: the output folder.
+        skipped: a list that other files, hidden ones and circular links of searched folders are added to, each with
+            the reason.
     """
     found: dict[str, _Found] = {}
     search = _Search(out, [], {})
@@ -61,8 +64,8 @@ def find_inputs(
                 found.setdefault(os.path.abspath(item.path), item)
         except (OSError, ValueError) as error:
             search.problem(text, f"{escape(text)} cannot be used: {_reason(error)}; check the path")
-    if left_out is not None:
-        left_out += [problem for path, problem in search.left_out.items() if path not in found]
+    if skipped is not None:
+        skipped += [problem for path, problem in search.skipped.items() if path not in found]
     names = _names(list(found.values()))
     inputs = [Input(item.path, name) for item, name in zip(found.values(), names, strict=True)]
     return inputs, search.problems
@@ -70,23 +73,23 @@ def find_inputs(
 
 @dataclass
 class _Search:
-    """What was met while the inputs were searched for. `left_out` is by absolute path, so that all counts once."""
+    """The state of a search. `skipped` is by absolute path, so that each path is counted once."""
 
     out: Path
     problems: list[Problem]
-    left_out: dict[str, Problem]
+    skipped: dict[str, Problem]
 
     def problem(self, path: str, error: str) -> None:
         self.problems.append(Problem(path, error))
 
-    def leave_out(self, path: Path, reason: str) -> None:
-        self.left_out.setdefault(os.path.abspath(path), Problem(str(path), f"{escape(path)}: {reason}"))
+    def skip(self, path: Path, reason: str) -> None:
+        self.skipped.setdefault(os.path.abspath(path), Problem(str(path), f"{escape(path)}: {reason}"))
 
     def find(self, text: str) -> Iterator[_Found]:
-        """One path or pattern. A name that exists is that file, even if it has wildcards."""
+        """The images of one path or pattern. An existing path is never a pattern, even if it has wildcards."""
         path = Path(text)
         if not text:
-            self.problem(text, "an empty name is no image; was a variable not set?")
+            self.problem(text, "an empty path; was a variable not set?")
         elif path.is_dir():
             yield from self._folder(path)
         elif os.path.lexists(path):
@@ -94,7 +97,7 @@ class _Search:
         elif has_wildcard(text):
             yield from self._pattern(text)
         else:
-            self.problem(text, f"{escape(text)} does not exist; give an image, a folder or a pattern")
+            self.problem(text, f"{escape(text)} does not exist; pass an image, a folder or a pattern")
 
     def _folder(self, folder: Path) -> Iterator[_Found]:
         if _inside(folder, self.out):
@@ -112,7 +115,7 @@ class _Search:
         paths = match(text)
         if not paths:
             self.problem(text, f"no file matches {escape(text)}; quote it or check the folder")
-        # `**/*` also names what lies in the folders it names: a file counts once.
+        # `**/*` matches folders and the files inside of them; duplicates are removed later.
         for path in paths:
             if _inside(path, self.out):
                 continue
@@ -123,34 +126,34 @@ class _Search:
 
     def _images(self, folder: Path, base: Path) -> Iterator[_Found]:
         """All images below a folder, in order."""
-        for file in walk(folder, self._enters, self._unreadable, self._linked_again):
+        for file in walk(folder, self._is_searched, self._unreadable, self._linked_again):
             if self._is_image(file):
                 yield _below(file, base)
 
-    def _enters(self, folder: Path) -> bool:
+    def _is_searched(self, folder: Path) -> bool:
         if _inside(folder, self.out):
             return False
         if folder.name.startswith("."):
-            self.leave_out(folder, "a hidden folder")
+            self.skip(folder, "a hidden folder")
             return False
         return True
 
     def _unreadable(self, error: OSError) -> None:
         where = escape(error.filename)
-        self.problem(str(error.filename), f"{where} may not be read: {_reason(error)}; check its permissions")
+        self.problem(str(error.filename), f"{where} cannot be read: {_reason(error)}; check its permissions")
 
     def _linked_again(self, link: Path) -> None:
-        self.leave_out(link, "a link to a folder that is searched already, or that it lies in")
+        self.skip(link, "a link to a folder that is searched already, or to one of its parents")
 
     def _is_image(self, file: Path) -> bool:
-        """Whether a file that was found by searching is an image; if not, it is left out."""
+        """Whether a file found by a search is an image; other files are added to `skipped`."""
         suffix = file.suffix.lower()
         if file.name.startswith("."):
-            self.leave_out(file, "a hidden file")
+            self.skip(file, "a hidden file")
         elif suffix in IMAGE_SUFFIXES or (not suffix and sniff_file(file)):
             return True
         else:
-            self.leave_out(file, f"{suffix} is no image format that is read" if suffix else "no image")
+            self.skip(file, f"{suffix} is not a supported image format" if suffix else "not an image")
         return False
 
 
@@ -159,7 +162,7 @@ def _below(file: Path, base: Path) -> _Found:
 
 
 def _fixed_part(pattern: str) -> Path:
-    """The folders of a pattern before its first wildcard."""
+    """The part of a pattern before its first wildcard."""
     parts = Path(pattern).parts
     fixed = next(i for i, part in enumerate(parts) if has_wildcard(part))
     return Path(*parts[:fixed])
@@ -175,12 +178,12 @@ def _reason(error: Exception) -> str:
 
 
 def _names(found: Sequence[_Found]) -> list[str]:
-    """A name for each, all different, whatever the case of their letters."""
+    """A unique name for each file, also on file systems that ignore case."""
     paths = [Path(os.path.abspath(item.path)) for item in found]
     leaves = [_leaf(path) for path in paths]
     depths = [item.depth for item in found]
 
-    # In one folder only the suffix tells equal stems apart.
+    # In one folder, equal stems differ in their suffix.
     while True:
         same = _collisions((path.parent, leaf.casefold()) for path, leaf in zip(paths, leaves, strict=True))
         clashing = [i for i in same if leaves[i] != paths[i].name]
@@ -191,10 +194,9 @@ def _names(found: Sequence[_Found]) -> list[str]:
 
     def name(i: int) -> str:
         parents = paths[i].parts[1:-1]  # without the root
-        kept = parents[max(0, len(parents) - depths[i] + 1) :]
-        return "/".join([*kept, leaves[i]])
+        return "/".join([*parents[max(0, len(parents) - depths[i] + 1) :], leaves[i]])
 
-    # In different folders, the folders do.
+    # In different folders, they differ in their parent folders.
     while True:
         names = [name(i) for i in range(len(paths))]
         grow = [i for i in _collisions(n.casefold() for n in names) if depths[i] < len(paths[i].parts) - 1]
@@ -205,7 +207,7 @@ def _names(found: Sequence[_Found]) -> list[str]:
 
 
 def _leaf(path: Path) -> str:
-    """The stem of a file, or its whole name where the stem cannot be a name: that of `..png` is a dot."""
+    """The stem of a file, or its whole name if the stem is not a valid name: that of `..png` is a dot."""
     try:
         return check_name(path.stem, portable=False)
     except UnsafeNameError:

@@ -1,4 +1,4 @@
-"""Files below a folder, and files that a pattern matches: links are followed, and never in circles.
+"""Search of folders and patterns that follows links, but not in circles.
 
 `os.walk(followlinks=True)` and `glob` follow a link to its own folder until the system gives up, and two such links
 double the work at every level.
@@ -13,22 +13,22 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-Identity = tuple[int, int]  # of a folder, whatever its path: device and inode
+Identity = tuple[int, int]  # device and inode of a folder
 OnError = Callable[[OSError], None]
 
 
 def walk(
     top: Path, enter: Callable[[Path], bool], on_error: OnError, on_link: Callable[[Path], None]
 ) -> Iterator[Path]:
-    """Every file below `top`, each folder once, in order of their names.
+    """Every file below ``top``, sorted by name; each folder is searched once.
 
-    Folders come before the links to folders, so that a file is found by its real path where it has one.
+    Folders are searched before links to folders, so that a file is found by its real path if that is below ``top``.
 
     Args:
         top: a folder, or a link to one.
-        enter: whether a folder is searched at all.
+        enter: whether a folder is searched.
         on_error: called with the error of a folder that cannot be read.
-        on_link: called with a link to a folder that is searched already, or that `top` lies in.
+        on_link: called with a link to a folder that is searched already, or to a parent of ``top``.
     """
     parent = Path(os.path.realpath(top.parent if top.name else top))
     above = {_identity(folder) for folder in (parent, *parent.parents)}
@@ -48,20 +48,20 @@ def walk(
 def _walk_folder(
     folder: Path, seen: set[Identity], links: deque[Path], enter: Callable[[Path], bool], on_error: OnError
 ) -> Iterator[Path]:
-    """The files below a folder without those behind links, which are added to `links`."""
+    """The files below a folder; links to folders are not followed, but added to ``links``."""
     pending = [folder]
     while pending:
-        here = pending.pop()
+        current = pending.pop()
         try:
-            seen.add(_identity(here))
-            with os.scandir(here) as entries:
+            seen.add(_identity(current))
+            with os.scandir(current) as entries:
                 listed = sorted(entries, key=lambda entry: entry.name)
         except OSError as error:
             on_error(error)
             continue
         inner = []
         for entry in listed:
-            path = here / entry.name
+            path = current / entry.name
             if not _is_folder(entry):
                 yield path
             elif enter(path):
@@ -70,9 +70,9 @@ def _walk_folder(
 
 
 def match(pattern: str) -> list[Path]:
-    """The paths that a pattern of * ? [ ] and ** matches, sorted; ** is any number of folders.
+    """The paths that a pattern with the wildcards ``* ? [ ] **`` matches, sorted; ``**`` is any number of folders.
 
-    As in `glob`, a wildcard matches no hidden name (one that begins with a dot) unless it begins with a dot itself.
+    As in `glob`, a wildcard matches hidden names (with a leading dot) only if it begins with a dot itself.
     """
     parts = Path(pattern).parts
     anchor = Path(pattern).anchor
@@ -84,7 +84,7 @@ def match(pattern: str) -> list[Path]:
 def _match(
     folder: Path, parts: tuple[str, ...], found: set[Path], seen: set[tuple[Identity, tuple[str, ...]]]
 ) -> None:
-    """Adds what lies at `parts` below `folder`. With `seen`, no folder is searched for the same parts twice."""
+    """Add the matches of ``parts`` below ``folder``; ``seen`` prevents a second search for the same parts."""
     if not parts:
         found.add(folder)
         return
@@ -98,7 +98,7 @@ def _match(
     first, rest = parts[0], parts[1:]
     if first == "**":
         _match(folder, rest, found, seen)
-        # A folder that is there and linked to as well is searched by its real path.
+        # Folders before links, so that a linked folder is searched by its real path.
         for entry in sorted(_listed(folder), key=lambda entry: entry.is_symlink()):
             if entry.name.startswith("."):
                 continue
@@ -125,7 +125,7 @@ def _match_below(
 
 
 def has_wildcard(text: str) -> bool:
-    """Whether a text is a pattern."""
+    """Whether ``text`` contains a wildcard."""
     return any(c in text for c in "*?[")
 
 
