@@ -293,12 +293,12 @@ def test_canvases_come_back_as_they_were(data, tmp_path):
             assert torch.equal(found.image, made.image)
             assert torch.equal(given(found.image_uint8), given(made.image_uint8))
             for name in names:
-                a, b = found.parts[name], made.parts[name]
+                a, b = found.targets[name], made.targets[name]
                 assert torch.equal(given(a.canvas), given(b.canvas)), name
                 assert torch.equal(given(a.known), given(b.known)), name
-    parts = kept.read(1, False).parts
-    assert {0.0, 1.0, 6.0} < set(given(parts["semantic_logits"].canvas).unique().tolist())
-    heatmaps = given(parts["keypoints"].canvas)
+    targets = kept.read(1, False).targets
+    assert {0.0, 1.0, 6.0} < set(given(targets["semantic_logits"].canvas).unique().tolist())
+    heatmaps = given(targets["keypoints"].canvas)
     assert heatmaps.shape == (17, 24, 24)
     assert set(heatmaps[::3].unique().tolist()) == {-1.0}
 
@@ -313,6 +313,6 @@ def test_three_heatmaps_that_are_alike_stay_three(tmp_path):
     writer.finish()
     kept = store(tmp_path / "data", {"joints": task}, tmp_path, latent=False)
     write(kept, 0)
-    found = given(kept.read(0, True).parts["joints"].canvas)
-    made = world.encoded(kept.encoder, resize_and_crop(kept.folder[0], (24, 24), 8), True).parts["joints"]
+    found = given(kept.read(0, True).targets["joints"].canvas)
+    made = world.encoded(kept.encoder, resize_and_crop(kept.folder[0], (24, 24), 8), True).targets["joints"]
     assert found.shape == (3, 24, 24) and torch.equal(found, given(made.canvas))

@@ -79,7 +79,7 @@ def test_a_mirrored_part_is_that_of_the_mirrored_sample():
     found, expected = world.encoded(encoder, sample, True), world.encoded(encoder, mirrored)
     assert torch.equal(found.image, expected.image)
     for name in tasks:
-        a, b = found.parts[name], expected.parts[name]
+        a, b = found.targets[name], expected.targets[name]
         assert a.canvas is not None and b.canvas is not None and a.known is not None and b.known is not None
         torch.testing.assert_close(a.canvas, b.canvas)
         assert torch.equal(a.known, b.known)
@@ -131,7 +131,7 @@ def test_a_window_of_pixels_is_that_of_its_cells(tmp_path):
         SampleValidator(False, tmp_path / "skipped.jsonl", DistributedContext("cpu")),
     )
     whole = world.encoded(encoder, striped((16, 48)))
-    part, lefts = whole.parts["depth"], set()
+    part, lefts = whole.targets["depth"], set()
     assert whole.image.shape == (4, 2, 6) and part.target is not None and part.canvas is not None
     for number in range(12):
         one = world.example(windows, number)

@@ -56,15 +56,15 @@ class CachedCropDataset(ExampleDataset):
         h, w = (n // (stride if self.encodes else 1) for n in encoded.image.shape[-2:])
         window = Window.random((h, w), (source.size[0] // stride, source.size[1] // stride), stride, rng)
         teacher = self.recipe.data.sources[pick.source].labels == "teacher" and pick.kind != IMAGE
-        parts = {kind: encoded.parts[kind] for kind in kinds if kind in encoded.parts}
+        targets = {kind: encoded.targets[kind] for kind in kinds if kind in encoded.targets}
         if teacher:
             whole = (h * stride, w * stride)
-            parts |= {
-                k: self.encoder.nothing(self.encoder.tasks[k], whole, known=True)
+            targets |= {
+                k: self.encoder.empty_target(self.encoder.tasks[k], whole, known=True)
                 for k in kinds
-                if k not in parts
+                if k not in targets
             }
-        encoded = replace(encoded, parts=parts)
+        encoded = replace(encoded, targets=targets)
         if self.encodes:
             return DrawnImage(name, kinds, encoded, rng, teacher, window)
         return DrawnImage(name, kinds, window.crop(encoded), rng, teacher)

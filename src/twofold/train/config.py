@@ -15,13 +15,13 @@ IMAGE = "image"
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Part(BaseModel):
+class RecipeSection(BaseModel):
     """A frozen record; unknown keys and non-finite numbers are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DataConfig(Part):
+class DataConfig(RecipeSection):
     """The training examples and how they are drawn.
 
     Attributes:
@@ -97,7 +97,7 @@ class DataConfig(Part):
         return any(s.labels == "teacher" and s.share for s in self.sources)
 
 
-class OptimizerConfig(Part):
+class OptimizerConfig(RecipeSection):
     """The optimizer and its learning rate schedule; see `optimizer.learning_rate`.
 
     Attributes:
@@ -132,7 +132,7 @@ class OptimizerConfig(Part):
         return self
 
 
-class EmaConfig(Part):
+class EmaConfig(RecipeSection):
     """The exponential moving average of the weights, which is validated and saved.
 
     Attributes:
@@ -145,7 +145,7 @@ class EmaConfig(Part):
     update_every: int = Field(0, ge=0)
 
 
-class LoopConfig(Part):
+class LoopConfig(RecipeSection):
     """The training loop.
 
     Attributes:
@@ -166,7 +166,7 @@ class LoopConfig(Part):
     seed: int = 0
 
 
-class ValidationConfig(Part):
+class ValidationConfig(RecipeSection):
     """Scores on held-out data during the run.
 
     Attributes:

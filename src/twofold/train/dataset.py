@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ..data.folder import Folder
 from ..tasks import Task
 from .contrast import check_contrast
-from .encoder import Encoded, Encoder, Part
+from .encoder import Encoded, EncodedTarget, Encoder
 from .examples import Example, MultiTaskExample, example_rng, pools
 from .recipe import Recipe
 from .sampler import DeterministicSampler, SampleIndex
@@ -43,17 +43,17 @@ class Window:
 
     def crop(self, encoded: Encoded) -> Encoded:
         """The crop of an encoded sample."""
-        parts = {
-            kind: Part(
-                self._cut(part.target, 1),
-                self._cut(part.mask, 1),
-                self._cut(part.canvas, self.stride),
-                self._cut(part.known, self.stride),
+        targets = {
+            kind: EncodedTarget(
+                self._cut(target.target, 1),
+                self._cut(target.mask, 1),
+                self._cut(target.canvas, self.stride),
+                self._cut(target.known, self.stride),
             )
-            for kind, part in encoded.parts.items()
+            for kind, target in encoded.targets.items()
         }
         image_uint8 = self._cut(encoded.image_uint8, self.stride)
-        return Encoded(self.cut(encoded.image, 1), encoded.caption, parts, image_uint8)
+        return Encoded(self.cut(encoded.image, 1), encoded.caption, targets, image_uint8)
 
     def _cut(self, x: Tensor | None, scale: int) -> Tensor | None:
         return None if x is None else self.cut(x, scale)
@@ -87,13 +87,13 @@ class DrawnImage:
     def examples(self) -> MultiTaskExample:
         """The examples of the image, by kind."""
         encoded = self.encoded if self.window is None else self.window.crop(self.encoded)
-        return {kind: self._example(kind, encoded, encoded.parts.get(kind)) for kind in self.kinds}
+        return {kind: self._example(kind, encoded, encoded.targets.get(kind)) for kind in self.kinds}
 
-    def _example(self, kind: str, encoded: Encoded, part: Part | None) -> Example:
+    def _example(self, kind: str, encoded: Encoded, target: EncodedTarget | None) -> Example:
         common = self.name, kind, encoded.caption, self.rng.clone_state(), encoded.image
-        if part is None:
+        if target is None:
             return Example(*common)
-        labels = part.target, part.mask, part.canvas, part.known
+        labels = target.target, target.mask, target.canvas, target.known
         return Example(*common, *labels, encoded.image_uint8, self.use_teacher_label)
 
 

@@ -31,7 +31,7 @@ class NoValidPixels(BadSample):
 
 
 @dataclass(frozen=True)
-class Part:
+class EncodedTarget:
     """The target of one task for an image.
 
     Attributes:
@@ -55,13 +55,13 @@ class Encoded:
         image: latent ``z h w``; before it is encoded, and for networks without an autoencoder, the image ``3 H W`` in
             [0, 1].
         caption: of the image.
-        parts: by task.
+        targets: by task.
         image_uint8: the image as bytes ``3 H W``, where a loss or an image encoder reads it.
     """
 
     image: Tensor
     caption: str
-    parts: Mapping[str, Part] = field(default_factory=dict)
+    targets: Mapping[str, EncodedTarget] = field(default_factory=dict)
     image_uint8: Tensor | None = None
 
 
@@ -108,15 +108,15 @@ class Encoder:
         image = sample.image.flip(-1) if mirrored else sample.image
         if self.released:
             image = resize_nearest(image, self.released)
-        parts = {
-            k: self.part(t, sample, mirrored)
+        targets = {
+            k: self.encoded_target(t, sample, mirrored)
             for k, t in self.tasks.items()
             if t.target in sample.targets and (only is None or k in only)
         }
         image_uint8 = (image * 255).round().clamp(0, 255).byte() if self.keep_image else None
-        return Encoded(image, str(sample.caption), parts, image_uint8)
+        return Encoded(image, str(sample.caption), targets, image_uint8)
 
-    def part(self, task: Task, sample: Sample, mirrored: bool = False) -> Part:
+    def encoded_target(self, task: Task, sample: Sample, mirrored: bool = False) -> EncodedTarget:
         """The target of ``task`` for a sample that has it, not encoded yet."""
         canvas, known = encode_target(task, sample)
         if mirrored:
@@ -124,9 +124,9 @@ class Encoder:
         if self.released:
             canvas, known = genpercept_loader.resized(task, canvas, known, self.released)
         mask = cell_mask(known[None], self.stride)[0] if self.latent else None
-        return Part(None, mask, canvas, known)
+        return EncodedTarget(None, mask, canvas, known)
 
-    def nothing(self, task: Task, size: tuple[int, int], known: bool | Tensor = False) -> Part:
+    def empty_target(self, task: Task, size: tuple[int, int], known: bool | Tensor = False) -> EncodedTarget:
         """An empty target of ``size`` (height, width) pixels.
 
         ``known``, a bool or a mask ``1 H W``, marks the pixels that get a pseudo-label of the EMA teacher later.
@@ -137,10 +137,10 @@ class Encoder:
         where = known if isinstance(known, Tensor) else torch.full((1, h, w), known)
         kept = (canvas, where) if self.pixels else (None, None)
         if not self.latent:
-            return Part(None, None, *kept)
+            return EncodedTarget(None, None, *kept)
         assert self.backbone is not None
         z = self.backbone.latent_channels
-        return Part(torch.zeros(z, *cells), cell_mask(where[None], self.stride)[0], *kept)
+        return EncodedTarget(torch.zeros(z, *cells), cell_mask(where[None], self.stride)[0], *kept)
 
     def encode(self, prepared: Sequence[Encoded]) -> list[Encoded]:
         """The results of `prepare` with latents of the images and, for a loss on latents, of the targets."""
@@ -149,23 +149,23 @@ class Encoder:
         canvases: list[Tensor] = []
         for one in prepared:
             canvases.append(one.image * 2 - 1)
-            canvases += [p.canvas for p in one.parts.values() if p.canvas is not None and self._lacks(p)]
+            canvases += [p.canvas for p in one.targets.values() if p.canvas is not None and self._lacks(p)]
         latents = iter(encode_canvases(self.backbone, canvases))
         found = []
         for one in prepared:
             image = next(latents)
-            parts = {
-                k: replace(part, target=next(latents)) if self._lacks(part) else part
-                for k, part in one.parts.items()
+            targets = {
+                k: replace(target, target=next(latents)) if self._lacks(target) else target
+                for k, target in one.targets.items()
             }
             if not self.pixels:
-                parts = {k: Part(part.target, part.mask) for k, part in parts.items()}
-            found.append(replace(one, image=image, parts=parts))
+                targets = {k: EncodedTarget(target.target, target.mask) for k, target in targets.items()}
+            found.append(replace(one, image=image, targets=targets))
         return found
 
-    def _lacks(self, part: Part) -> bool:
+    def _lacks(self, target: EncodedTarget) -> bool:
         """Whether the latent of a target is missing."""
-        return self.latent and part.target is None
+        return self.latent and target.target is None
 
 
 @torch.no_grad()

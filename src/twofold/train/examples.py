@@ -30,7 +30,7 @@ class Example:
         caption: of the image.
         rng: source of randomness in the training step, such as noise and timestep.
         image: latent ``z h w``; for a network without an autoencoder, the image ``3 h w`` in [0, 1].
-        target, mask, canvas, known: as in `encoder.Part`.
+        target, mask, canvas, known: as in `encoder.EncodedTarget`.
         image_uint8: the image as bytes ``3 H W``, where a loss or an image encoder reads it.
         use_teacher_label: whether a pseudo-label of the EMA teacher replaces target and canvas.
     """

@@ -20,7 +20,7 @@ from ..generate import weights_digest
 from ..image.stored import MEMBER
 from ..io import atomic_write, escape, sha256_text
 from ..tasks import Task
-from .encoder import LEVELS, Encoded, Encoder, Part, batch_size, resize_and_crop
+from .encoder import LEVELS, Encoded, EncodedTarget, Encoder, batch_size, resize_and_crop
 from .state import DamagedFileError
 from .validation import load_sample
 
@@ -89,7 +89,7 @@ class LatentCache:
             shape = sides[0].image.shape
             group = waiting.setdefault(shape, {})
             group[i] = sides
-            canvases = sum(1 + len(one.parts) for both in group.values() for one in both)
+            canvases = sum(1 + len(one.targets) for both in group.values() for one in both)
             if canvases >= 2 * batch_size(shape[-2], shape[-1]):
                 self._encode(waiting.pop(shape))
         for group in waiting.values():
@@ -149,12 +149,12 @@ def _packed(encoded: Encoded, side: int, tasks: Mapping[str, Task], both: bool) 
     out = {f"{side}/image": encoded.image}
     if encoded.image_uint8 is not None and (both or side == 0):
         out[f"{side}/picture"] = encoded.image_uint8
-    for name, part in encoded.parts.items():
-        if part.target is not None and part.mask is not None:
-            out |= {f"{side}/{name}/target": part.target, f"{side}/{name}/mask": part.mask}
-        if part.canvas is not None and part.known is not None and (both or side == 0):
-            small = _small(part.canvas, tasks[name].is_image)
-            out |= {f"{side}/{name}/canvas": small, f"{side}/{name}/known": part.known}
+    for name, label in encoded.targets.items():
+        if label.target is not None and label.mask is not None:
+            out |= {f"{side}/{name}/target": label.target, f"{side}/{name}/mask": label.mask}
+        if label.canvas is not None and label.known is not None and (both or side == 0):
+            small = _small(label.canvas, tasks[name].is_image)
+            out |= {f"{side}/{name}/canvas": small, f"{side}/{name}/known": label.known}
     return {k: v.contiguous() for k, v in out.items()}
 
 
@@ -171,7 +171,7 @@ def _unpacked(
     found: dict[str, Tensor], side: int, tasks: Mapping[str, Task], caption: str, both: bool
 ) -> Encoded:
     kept = side if both else 0
-    parts, image_uint8 = {}, found.get(f"{kept}/picture")
+    targets, image_uint8 = {}, found.get(f"{kept}/picture")
     for name, task in tasks.items():
         target, mask = found.get(f"{side}/{name}/target"), found.get(f"{side}/{name}/mask")
         canvas, known = found.get(f"{kept}/{name}/canvas"), found.get(f"{kept}/{name}/known")
@@ -182,7 +182,7 @@ def _unpacked(
             canvas = canvas.expand(3, -1, -1) if task.is_image and len(canvas) == 1 else canvas
             if side != kept:
                 canvas, known = task.flip(canvas), known.flip(-1)
-        parts[name] = Part(target, mask, canvas, known)
+        targets[name] = EncodedTarget(target, mask, canvas, known)
     if image_uint8 is not None and side != kept:
         image_uint8 = image_uint8.flip(-1)
-    return Encoded(found[f"{side}/image"], caption, parts, image_uint8)
+    return Encoded(found[f"{side}/image"], caption, targets, image_uint8)

@@ -12,7 +12,7 @@ from ..heads import HEADS
 from ..named_code import names_code
 from ..protocols import OneStep, Protocol
 from ..suggest import unknown
-from .config import Part
+from .config import RecipeSection
 
 
 def _through_json(options: dict[str, Any]) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def _through_json(options: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(options))
 
 
-class HeadConfig(Part):
+class HeadConfig(RecipeSection):
     """The head, which decodes the network's features into a task's output.
 
     Attributes:
@@ -44,7 +44,7 @@ class HeadConfig(Part):
         return name
 
 
-class LoraConfig(Part):
+class LoraConfig(RecipeSection):
     """Low-rank adapters of the U-Net (Hu et al. 2022), merged into its weights when the run is saved.
 
     Attributes:
@@ -58,7 +58,7 @@ class LoraConfig(Part):
     target_modules: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
 
-class ImageEncoderConfig(Part):
+class ImageEncoderConfig(RecipeSection):
     """The image encoder beside the latent (`twofold.backbones.image_encoder`).
 
     Attributes:
@@ -80,7 +80,7 @@ class ImageEncoderConfig(Part):
         return name
 
 
-class AutoencoderConfig(Part):
+class AutoencoderConfig(RecipeSection):
     """Train the autoencoder on images and encoded targets.
 
     Attributes:
@@ -94,7 +94,7 @@ class AutoencoderConfig(Part):
     reset: tuple[Literal["unet", "text", "decoder", "heads"], ...] = ()
 
 
-class DenoiserConfig(Part):
+class DenoiserConfig(RecipeSection):
     """Train the denoising network: text-to-image diffusion, perception tasks, or both.
 
     Attributes:
@@ -183,7 +183,7 @@ class DenoiserConfig(Part):
             )
 
 
-class NetworkConfig(Part):
+class NetworkConfig(RecipeSection):
     """Train a user-defined network on perception tasks; see `predict.module`.
 
     Attributes:

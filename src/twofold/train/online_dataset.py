@@ -18,7 +18,7 @@ from ..tasks import Task
 from .augment import colours, zoom
 from .config import IMAGE
 from .dataset import DrawnImage, ExampleDataset
-from .encoder import Encoded, Encoder, NoValidPixels, Part, check
+from .encoder import Encoded, EncodedTarget, Encoder, NoValidPixels, check
 from .examples import drop_caption, open_source
 from .random_crop import random_crop
 from .recipe import Recipe
@@ -90,8 +90,8 @@ class OnlineDataset(ExampleDataset):
         sample = self._sample(pick)
         image, targets, inside = self._crop(sample, {kind: self.tasks[kind] for kind in kinds}, size, rng)
         image_uint8 = (image * 255).round().byte() if self.encoder.keep_image else None
-        parts = {kind: self._part(kind, image, targets, inside) for kind in kinds}
-        return Encoded(image, sample.caption, parts, image_uint8)
+        encoded_targets = {kind: self._encoded_target(kind, image, targets, inside) for kind in kinds}
+        return Encoded(image, sample.caption, encoded_targets, image_uint8)
 
     def _crop(
         self, sample: MemorySample, tasks: Mapping[str, Task], size: tuple[int, int], rng: torch.Generator
@@ -111,18 +111,20 @@ class OnlineDataset(ExampleDataset):
             whole, tasks, classes, size, recipe.data.random_crop, rng, recipe.data.resample, recipe.data.hflip
         )
 
-    def _part(
+    def _encoded_target(
         self, kind: str, image: Tensor, targets: Mapping[str, tuple[Tensor, Tensor]], inside: Tensor
-    ) -> Part:
+    ) -> EncodedTarget:
         """One task's target of a crop; without a target of the sample, ``inside`` gets the teacher's pseudo-label."""
         task, size = self.tasks[kind], (inside.shape[-2], inside.shape[-1])
         if kind not in targets:
-            return self.encoder.nothing(task, size, inside)
+            return self.encoder.empty_target(task, size, inside)
         target, valid = targets[kind]
         try:
-            return self.encoder.part(task, Sample(image, {task.target: target}, {task.target: valid}))
+            return self.encoder.encoded_target(
+                task, Sample(image, {task.target: target}, {task.target: valid})
+            )
         except NoValidPixels:  # in this crop: a target of zero weight
-            return self.encoder.nothing(task, size)
+            return self.encoder.empty_target(task, size)
 
     def _sample(self, pick: SampleIndex) -> MemorySample:
         key = (pick.source, pick.sample)

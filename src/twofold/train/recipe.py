@@ -12,13 +12,13 @@ from ..io import check_name
 from ..suggest import nearest
 from ..tasks import get_task
 from .code import check_code
-from .config import IMAGE, DataConfig, EmaConfig, LoopConfig, OptimizerConfig, Part, ValidationConfig
+from .config import IMAGE, DataConfig, EmaConfig, LoopConfig, OptimizerConfig, RecipeSection, ValidationConfig
 from .model_config import AutoencoderConfig, DenoiserConfig, ModelConfig, NetworkConfig
 from .override import by_name, check_keys, field_paths, merge, put_value, read_value, unknown_key
 from .source import Source
 
 
-class Recipe(Part):
+class Recipe(RecipeSection):
     """The settings of a training run. Unknown keys are errors.
 
     Attributes:
