@@ -89,7 +89,7 @@ def test_the_empty_prompt_is_two_tokens():
     torch.testing.assert_close(padded[:, :2], net.embed([""]))  # no token sees those after it
 
 
-def test_a_learned_tokenizer_reads_its_own_captions():
+def test_trained_tokenizer_round_trips_captions():
     from twofold.backbones.tokenizer import learn_tokenizer
 
     tokenizer = learn_tokenizer(["a room with two chairs", "a table and a lamp"] * 3)

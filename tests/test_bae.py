@@ -80,7 +80,7 @@ def test_the_densities_are_densities_and_the_expected_angle_is_their_mean(kappa)
             assert mean.item() == pytest.approx(expected_angle(torch.tensor(kappa)).item(), rel=0.02)
 
 
-def test_nothing_is_learned_within_2_56_degrees_of_the_axis():
+def test_no_gradient_within_2_56_degrees_of_the_axis():
     off = [0.0, 0.04, 0.0447, 0.0448, 0.3, math.pi - 0.01]
     said = at_angle(*off).requires_grad_()
     kappa = torch.full((1, 1, 6), 2.0, dtype=torch.float64, requires_grad=True)
@@ -154,7 +154,7 @@ def test_where_little_is_known_all_of_it_is_taken():
     assert mask.flatten()[where[0]].sum() == 150
 
 
-def test_as_released_the_others_are_drawn_from_known_and_unknown_pixels_alike():
+def test_as_released_other_points_are_sampled_from_valid_and_invalid_pixels():
     """The unsurest are known ones all the same; of the others as many are unknown as of what is left."""
     mask = torch.zeros(1, 1, 100, 100, dtype=torch.bool)
     mask[..., :50, :] = True
@@ -182,7 +182,7 @@ def test_as_released_an_image_counts_by_its_known_pixels():
     assert not mean_cost("angle", said, kappa, wanted, mask & False, pooled=True).any()
 
 
-def test_a_head_takes_its_losses_as_released_where_it_is_told_to():
+def test_option_selects_the_released_losses():
     """At all pixels, where nothing is drawn: the mean over examples is that over all known pixels."""
     ours, (canvas, mask) = head(share=1.0), truth(4, 5)
     theirs = head(share=1.0, compat="official")
@@ -208,7 +208,7 @@ def test_a_head_takes_its_losses_as_released_where_it_is_told_to():
         head(compat="other")
 
 
-def test_a_recipe_says_how_a_trained_head_learns_on_and_does_not_replace_it():
+def test_recipe_options_apply_to_a_trained_head_without_replacing_it():
     """Its weights are as they were; another shape is another head."""
     from twofold.train.trainable import make_heads
 
@@ -260,7 +260,7 @@ def rngs(*seeds):
 
 
 @pytest.mark.parametrize("share", [0.4, 1.0])
-def test_four_losses_teach_every_weight_that_is_used(share):
+def test_four_losses_have_gradients_for_every_used_weight(share):
     net, (canvas, mask) = head(share=share).train(), truth(4, 5)
     losses = net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
     assert list(losses) == ["eighth", "quarter", "half", "whole"]
@@ -286,7 +286,7 @@ def test_losses_are_each_example_s_own():
     assert other["whole"] != one["whole"]
 
 
-def test_learning_from_all_pixels_is_the_dense_answer_s_loss():
+def test_loss_on_all_points_equals_the_dense_loss():
     net, (canvas, mask) = head(share=1.0), truth(4, 5)
     taps = features(4, 5)
     with torch.no_grad():
@@ -312,7 +312,7 @@ def asked(net, made):
     )
 
 
-def test_a_run_of_the_trainer_teaches_the_head_and_leaves_the_network_alone(data, tmp_path):
+def test_training_changes_the_head_and_not_the_network(data, tmp_path):
     net = new.tiny()
     recipe = Recipe(
         name="warm",
@@ -355,7 +355,7 @@ def test_losses_are_summed_in_single_precision_whatever_the_network_runs_in():
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
 
 
-def test_a_prediction_holds_how_far_off_it_may_be_and_many_their_disagreement():
+def test_uncertainty_is_the_expected_error_or_the_ensemble_s_spread():
     net = new.tiny()
     torch.manual_seed(0)
     made = make_head("bae", net, 3).eval()
@@ -374,7 +374,7 @@ def test_a_prediction_holds_how_far_off_it_may_be_and_many_their_disagreement():
     assert predictor.merge is closest
 
 
-def test_noise_of_the_first_time_step_is_small_drawn_from_the_seed_and_off_unless_asked():
+def test_noise_of_the_first_time_step_is_optional_and_depends_on_the_seed():
     net = new.tiny()
     z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     seen = []

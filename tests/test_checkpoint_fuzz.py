@@ -341,7 +341,7 @@ def test_protocols_out_of_range(net, protocol, message, tmp_path):
         Model("m", net, own._settings(tmp_path)).predictor()
 
 
-def test_a_step_beyond_the_schedule_is_refused_where_it_is_asked_for(net):
+def test_a_time_step_beyond_the_schedule_is_refused(net):
     from twofold.checkpoints.model import Model
 
     how = MultiStep(steps=4, start="image", condition="replace", spacing="leading", offset=1)
@@ -410,7 +410,7 @@ def test_stored_prompts_of_other_shapes(tmp_path):
     assert found.shape == (2, 4)
 
 
-def test_networks_of_one_s_own(tmp_path):
+def test_user_defined_networks(tmp_path):
     made = torch.nn.Conv2d(3, 3, 1)
     save_network(made, NetworkSettings(network="x:y", tasks=("depth",)), tmp_path / "net")
     text = (tmp_path / "net" / "network.json").read_text()

@@ -71,7 +71,7 @@ def edit(path: Path, change: Any) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_task_s_name_that_is_no_file_name_is_refused(root, name, monkeypatch, capsys):
+def test_a_task_name_that_is_not_a_file_name_is_refused(root, name, monkeypatch, capsys):
     monkeypatch.chdir(root)
 
     def change(found: dict[str, Any]) -> None:
@@ -128,7 +128,7 @@ def test_a_recipe_s_name_is_that_of_a_folder(name):
         Recipe(name=name, model=AutoencoderConfig(), data=DataConfig(sources=(Source(path="x"),)))
 
 
-def test_a_task_of_one_s_own_is_named_before_anything_is_trained(monkeypatch):
+def test_names_of_user_defined_tasks_are_checked_before_training(monkeypatch):
     import twofold.train.trainable as trainable
 
     asked = Recipe(

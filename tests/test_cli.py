@@ -32,7 +32,7 @@ def one_line(text: str) -> str:
     return text
 
 
-def test_predict_writes_what_it_says(
+def test_predict_writes_the_documented_files(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture("shots/a.png")
@@ -51,7 +51,7 @@ def test_predict_writes_what_it_says(
     assert "2 kept" in capsys.readouterr().out
 
 
-def test_json_is_one_object_a_picture_and_nothing_else(
+def test_json_output_is_one_object_per_image(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture("a.png")
@@ -73,7 +73,7 @@ def test_json_is_one_object_a_picture_and_nothing_else(
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "1", "I;16"])
-def test_pictures_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode: str) -> None:
+def test_images_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode: str) -> None:
     path = f"a.{'tiff' if mode == 'CMYK' else 'png'}"
     if mode == "I;16":
         Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50).save(path)
@@ -139,7 +139,7 @@ def test_a_damaged_checkpoint_is_one_line(
     assert not Path("predictions").exists()
 
 
-def test_generate_draws_the_same_picture_from_the_same_seed(
+def test_generate_depends_on_the_seed_only(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = ["generate", "a red chair", "--steps", "2", "--size", "40x24", "--model", str(tiny_model)]
@@ -161,7 +161,7 @@ def test_generate_draws_the_same_picture_from_the_same_seed(
         assert drawn.size == (40, 24)
 
 
-def test_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_checks_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["doctor", "--json"])
     findings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     looked = {f["what"] for f in findings}
@@ -191,7 +191,7 @@ def test_doctor_and_load_name_a_torchvision_that_does_not_fit(monkeypatch: pytes
         environment.require_sound_torchvision()
 
 
-def test_an_unexpected_error_is_one_line_unless_the_traceback_is_asked_for(
+def test_an_unexpected_error_is_one_line_without_traceback_option(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
@@ -204,7 +204,7 @@ def test_an_unexpected_error_is_one_line_unless_the_traceback_is_asked_for(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_interrupt_is_said_and_has_its_exit_code(
+def test_an_interrupt_is_reported_with_its_exit_code(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def stop(*_: object) -> None:
@@ -267,7 +267,7 @@ def test_render_makes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[st
     ("device", "told"),
     [("gpu", "choose auto, cpu, cuda"), ("cuda:x", "unknown"), ("cuda:1", "finds no cuda")],
 )
-def test_devices_that_are_none_are_told_in_a_line(
+def test_unknown_devices_are_reported_in_one_line(
     here: Path,
     tiny_model: Path,
     monkeypatch: pytest.MonkeyPatch,

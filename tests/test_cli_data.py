@@ -51,7 +51,7 @@ def toy(root: Path, count: int = 3) -> Path:
     return root
 
 
-def test_list_says_licence_and_access_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_licence_and_access_of_each_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "list"]) == 0
     said = capsys.readouterr().out
     for one in CONVERTERS.values():
@@ -96,7 +96,7 @@ def test_from_a_native_tree_to_shards(here: Path, capsys: pytest.CaptureFixture[
         assert torch.equal(a.image, b.image) and torch.equal(a.targets["matting"], b.targets["matting"])
 
 
-def test_one_line_more_takes_fewer(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_limit_converts_fewer_samples(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     matting.composition1k(Path("dim"), each=20)
     options = ["--split", "test", "--out", "folder", "--limit", "3"]
     assert run(["data", "convert", "composition1k", "dim", *options]) == 0
@@ -205,7 +205,7 @@ def test_a_sheet_has_a_row_a_sample_and_a_column_a_target(tmp_path: Path) -> Non
     assert draw_sample_sheet(folder, count=1, edge=80).shape[-2] == 60 + 18
 
 
-def test_ids_that_are_near_look_different() -> None:
+def test_neighbouring_ids_have_different_colours() -> None:
     colors = id_colors(torch.arange(64.0).reshape(1, 8, 8)).flatten(1).T
     assert colors[0].tolist() == [0, 0, 0] and colors.min() >= 0 and colors.max() <= 1
     near = torch.stack([(colors[i] - colors[i + k]).abs().sum() for k in (1, 2, 3) for i in range(60)])
@@ -214,7 +214,7 @@ def test_ids_that_are_near_look_different() -> None:
 
 @pytest.mark.parametrize("name", ["depth", "normals", "mask", "matting", "trimap", "edge", "semantic", "parts",
                                   "instance", "albedo", "shading", "keypoints", "skeleton", "heat"])  # fmt: skip
-def test_every_target_can_be_drawn(name: str) -> None:
+def test_every_target_can_be_visualized(name: str) -> None:
     channels = target_spec(name).channels or 1
     target, valid = torch.rand(channels, 8, 10), torch.ones(1, 8, 10, dtype=torch.bool)
     valid[:, 0] = name == "keypoints"
@@ -224,7 +224,7 @@ def test_every_target_can_be_drawn(name: str) -> None:
         assert (drawn[:, 0] == UNKNOWN).all()
 
 
-def test_people_are_drawn_over_their_picture(tmp_path: Path) -> None:
+def test_keypoints_are_drawn_over_the_image(tmp_path: Path) -> None:
     tree = people.coco(tmp_path / "coco")
     sample = Folder(convert(CONVERTERS["coco-keypoints"], tree, "val2017", tmp_path / "c"))[0]
     drawn = target_image("keypoints", sample)
@@ -237,7 +237,7 @@ def test_people_are_drawn_over_their_picture(tmp_path: Path) -> None:
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 
 
-def test_the_page_knows_every_converter() -> None:
+def test_the_page_lists_every_converter() -> None:
     text = PAGE.read_text()
     rows = [line for line in text.splitlines() if line.startswith("| `")]
     for name in CONVERTERS:

@@ -62,7 +62,7 @@ def test_a_converted_model_without_its_text_encoder_predicts_the_same(random_mod
     assert "not overwritten" in capsys.readouterr().err
 
 
-def test_predict_draws_ensembles_with_their_doubt(random_model, tmp_path, monkeypatch):
+def test_predict_merges_ensembles_with_uncertainty(random_model, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_image(Path("a.png"), torch.rand(3, 40, 48, generator=torch.Generator().manual_seed(0)))
     command = ["predict", "a.png", "--model", str(random_model), "--task", "depth", "--ensemble", "3"]
@@ -74,7 +74,7 @@ def test_predict_draws_ensembles_with_their_doubt(random_model, tmp_path, monkey
     assert run([*command, "--steps", "2"]) == 1  # other settings: what is there is not overwritten
 
 
-def test_uploading_says_why_it_failed(random_model, monkeypatch):
+def test_a_failed_upload_reports_the_reason(random_model, monkeypatch):
     def refuse(*_, **__):
         raise OSError("no connection")
 

@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_nearest_name_is_found_whatever_its_case():
+def test_the_nearest_name_is_found_in_any_case():
     known = ("depth", "disparity", "normals", "genpercept-normal")
     assert nearest("dept", known) == "depth"
     assert nearest("NORMALS", known) == "normals"

@@ -95,9 +95,7 @@ def test_cmyk_goes_through_its_profile() -> None:
 
 
 @pytest.mark.parametrize("kind", ["noise", "cut", "empty header", "foreign"])
-def test_a_profile_that_cannot_be_used_is_warned_of_and_the_picture_is_read(
-    kind: str, tmp_path: Path
-) -> None:
+def test_an_unusable_colour_profile_is_ignored_with_a_warning(kind: str, tmp_path: Path) -> None:
     profile = {
         "noise": b"not a profile" * 20,
         "cut": rgb_profile("p3")[:200],
@@ -112,7 +110,7 @@ def test_a_profile_that_cannot_be_used_is_warned_of_and_the_picture_is_read(
     assert torch.equal(x, read_image(Image.fromarray(COLOURS)))
 
 
-def test_data_folders_read_their_pictures_as_srgb_and_their_maps_as_stored(tmp_path: Path) -> None:
+def test_data_folders_convert_images_to_srgb_and_not_maps(tmp_path: Path) -> None:
     data = encoded(Image.fromarray(COLOURS), "PNG", rgb_profile("p3"))
     (tmp_path / "a.png").write_bytes(data)
     row = {"id": "a", "file_name": "a.png", "targets": {"albedo": {"path": "a.png"}}}

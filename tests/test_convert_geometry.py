@@ -203,7 +203,7 @@ def test_far_depths_of_hypersim_do_not_wrap(tmp_path):
 
 
 @pytest.mark.parametrize("tar", [False, True])
-def test_nyuv2_of_marigold_takes_raw_depth_by_list_or_all(tar, tmp_path):
+def test_nyuv2_of_marigold_reads_raw_depth_of_a_list_or_of_all(tar, tmp_path):
     tree = indoor.nyuv2_marigold(tmp_path / "nyu")
     if tar:
         indoor.packed(tree, "nyu_labeled_extracted.tar")
@@ -604,7 +604,7 @@ def test_links_out_of_the_tree_are_not_followed(tmp_path):
         made("scannet-marigold", tree, "test")
 
 
-def test_a_row_that_lies_is_the_converter_s_error(tmp_path):
+def test_a_row_that_contradicts_its_files_is_a_converter_error(tmp_path):
     indoor.scannet(tmp_path / "tree")
     lies = {"id": "a", "file_name": "../a.png", "targets": {}}
     common: Any = {

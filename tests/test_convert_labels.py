@@ -39,7 +39,7 @@ def refused(name: str, tree: Path, split: str, words: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_every_converter_says_what_a_person_must_know():
+def test_every_converter_has_complete_documentation():
     for name, converter in CONVERTERS.items():
         assert name == converter.name and name == name.lower() and " " not in name
         assert converter.title and converter.licence and converter.access and converter.splits
@@ -168,7 +168,7 @@ def test_p3m10k_broken(tmp_path):
 
 
 @pytest.mark.parametrize("nested", [True, False])
-def test_aim500_says_of_what_type_each_is(tmp_path, nested):
+def test_aim500_records_the_type_of_each_image(tmp_path, nested):
     folder = converted("aim500", matting.aim500(tmp_path / "aim", nested), "validation")
     assert [(row["type"], row["category"]) for row in folder.rows] == [
         ("SO", "animal"), ("STM", "transparent"), ("NS", "plant"),

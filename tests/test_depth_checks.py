@@ -130,7 +130,7 @@ def test_the_report_has_a_robust_range(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("codec", ["png16", "npy", "exr", "tiff"])
-def test_the_sky_comes_back_from_every_codec(codec, tmp_path):
+def test_sky_depth_round_trips_through_every_codec(codec, tmp_path):
     if codec == "exr":
         pytest.importorskip("OpenEXR")
     writer = FolderWriter(tmp_path / "f", {"name": "f", "targets": {"depth": {"codec": codec}}})

@@ -57,7 +57,7 @@ def test_every_kind_of_depth_is_z_in_the_end(kind, tmp_path):
     assert torch.allclose(sample.targets["depth"][0].double(), torch.from_numpy(Z), rtol=1e-6)
 
 
-def test_disparity_says_what_it_needs():
+def test_disparity_needs_baseline_and_focal_length():
     raw = torch.tensor([[[0.0, 4.0, -1.0, math.nan]]])
     z, valid = decode("depth", raw, {"codec": "npy", "kind": "disparity", "baseline": 0.5, "focal": 100})
     assert z.flatten().tolist() == [0, 12.5, 0, 0] and valid.sum() == 1
@@ -83,7 +83,7 @@ def test_whole_numbers_are_not_taken_for_metres(kind, tmp_path):
 # ---- normals
 
 
-def test_normals_that_face_away_are_turned_where_asked(tmp_path):
+def test_normals_that_face_away_are_flipped_with_the_option(tmp_path):
     view = room.camera()
     stored = room.framed(NORMALS, "RUB").astype(np.float32)
     stored[::2] *= -0.6
@@ -99,7 +99,7 @@ def test_normals_that_face_away_are_turned_where_asked(tmp_path):
     refused(without, "camera")
 
 
-def test_normals_in_a_png_need_their_bits_said(tmp_path):
+def test_normals_in_a_png_require_the_bit_depth(tmp_path):
     room.png(tmp_path / "f" / "n.png", room.colors(NORMALS, "LUB", 65535))
     row = {"targets": {"normals": {"path": "n.png", "frame": "LUB"}}}
     refused(folder(tmp_path / "f", {}, row), "png8 or png16")
@@ -152,7 +152,7 @@ def test_colours_become_the_ids_of_their_palette(tmp_path):
 @pytest.mark.parametrize(
     ("rule", "column"), [({"valid": "nonzero"}, 0), ({"valid": [1, 255]}, 1), ({"invalid": [0, 7]}, 1)]
 )
-def test_a_mask_s_rule_decides(rule, column, tmp_path):
+def test_the_mask_s_rule_determines_valid_depth(rule, column, tmp_path):
     mask = np.full(SIZE, 255, np.uint8)
     mask[:, 0], mask[:, 1], mask[:, 2] = 0, 7, 1
     room.png(tmp_path / "f" / "m.png", mask)
@@ -169,7 +169,7 @@ def test_a_mask_s_rule_decides(rule, column, tmp_path):
     assert (sample.targets["depth"][0][~wanted] == 0).all()
 
 
-def test_masks_that_say_too_little_are_refused(tmp_path):
+def test_ambiguous_masks_are_refused(tmp_path):
     room.npy(tmp_path / "f" / "d.npy", Z.astype(np.float32))
     room.npy(tmp_path / "f" / "m.npy", np.ones(SIZE))
 
@@ -195,7 +195,7 @@ def test_masks_that_say_too_little_are_refused(tmp_path):
 # ---- crops
 
 
-def test_a_crop_moves_picture_targets_and_camera_together(tmp_path):
+def test_a_crop_applies_to_image_targets_and_camera(tmp_path):
     view = room.camera()
     room.npy(tmp_path / "f" / "d.npy", Z.astype(np.float32))
     row = {"targets": {"depth": {"path": "d.npy"}}, "camera": {"K": view.matrix().tolist()}, "size": [10, 12]}
@@ -220,7 +220,7 @@ def test_a_crop_moves_picture_targets_and_camera_together(tmp_path):
 # ---- pictures
 
 
-def test_a_turned_photograph_needs_a_word_when_it_has_targets(tmp_path):
+def test_an_exif_rotation_with_targets_must_be_ignored_or_applied_explicitly(tmp_path):
     root = tmp_path / "f"
     root.mkdir()
     upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
@@ -238,7 +238,7 @@ def test_a_turned_photograph_needs_a_word_when_it_has_targets(tmp_path):
     assert torch.allclose(Folder(folder(root, {}, {}, photo=False))[0].image, stored.flip(-1, -2))
 
 
-def test_pictures_may_be_arrays_and_members_of_tars(tmp_path):
+def test_images_may_be_arrays_and_tar_members(tmp_path):
     root = tmp_path / "f"
     light = np.random.default_rng(0).random((6, 8, 3))
     indoor.hdf5(root / "a.hdf5", light)
@@ -326,7 +326,7 @@ def test_validate_finds_what_reading_does_not(tmp_path):
     )
 
 
-def test_validate_may_look_at_some_only(tmp_path):
+def test_validate_can_check_a_subset(tmp_path):
     room.npy(tmp_path / "f" / "d.npy", Z.astype(np.float32))
     rows = [{"targets": {"depth": {"path": "d.npy" if i != 3 else "lost.npy"}}} for i in range(6)]
     root = folder(tmp_path / "f", {}, *rows)
@@ -381,7 +381,7 @@ def refused_or_read(root: Path, header: dict[str, Any], row: dict[str, Any]) -> 
 
 
 @pytest.mark.parametrize(("name", "channels"), [("depth", 1), ("normals", 3), ("semantic", 1)])
-def test_whatever_a_descriptor_says_it_reads_or_is_refused_in_one_line(name, channels, tmp_path):
+def test_any_descriptor_is_read_or_refused_in_one_line(name, channels, tmp_path):
     """A manifest may come from anyone."""
     root = tmp_path / "f"
     room.npy(root / "d.npy", np.ones((*SIZE, channels), np.float32))
@@ -400,7 +400,7 @@ def test_whatever_a_descriptor_says_it_reads_or_is_refused_in_one_line(name, cha
 @pytest.mark.parametrize(
     "key", ["image", "crop", "size", "camera", "targets", "text", "provenance", "file_name", "id"]
 )
-def test_whatever_a_row_says_it_reads_or_is_refused_in_one_line(key, tmp_path):
+def test_any_row_is_read_or_refused_in_one_line(key, tmp_path):
     image = ("codec", "key", "shape", "tone", "scale", "masks", "exif") if key == "image" else ()
     for i, value in enumerate([*ODD, *({k: odd} for k in image for odd in ODD)]):
         own = {key: value}

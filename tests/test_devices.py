@@ -85,7 +85,7 @@ def test_protocols_solve_and_prepare_alike(name):
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
 @pytest.mark.parametrize("predicts", ["v", "flow"])
-def test_walks_end_alike(sampler, predicts):
+def test_sampling_is_equal_on_a_device_without_float64(sampler, predicts):
     schedule = Schedule.flow() if predicts == "flow" else Schedule.from_betas(0.00085, 0.012, zero_snr=True)
     times = dpmpp_2m_timesteps(schedule, 999, 6) if sampler == "dpmpp_2m" else schedule.timesteps(6)
     x = torch.randn(2, 4, 8, 8)
@@ -119,7 +119,7 @@ def test_a_whole_predictor_answers_alike(kind):
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
-def test_pictures_are_drawn_alike(sampler):
+def test_generation_is_equal_on_a_device_without_float64(sampler):
     net, start = new.tiny(), torch.rand(1, 3, 32, 32)
     made = ImageGenerator(net, 4, 3.0, sampler)
     wanted = made(["a chair"], (32, 32), start, 0.6, 1)
@@ -149,7 +149,7 @@ def test_samples_are_created_alike(sampler, mode):
     torch.testing.assert_close(found.targets["depth"], wanted.targets["depth"], rtol=0.02, atol=0.02)
 
 
-def test_a_share_that_is_not_finite_is_told_from_the_device():
+def test_the_share_of_non_finite_values_is_computed_on_the_device():
     with far_device() as device:
         x = torch.tensor([1.0, float("nan"), 2.0, 3.0]).to(device)
         with pytest.raises(NonFiniteError, match=r"25\.0 %"):

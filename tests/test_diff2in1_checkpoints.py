@@ -95,7 +95,7 @@ def test_what_was_read_is_written_again(folder, tmp_path):
         write_pair(pair.head, *out)
 
 
-def test_a_folder_opens_by_itself_in_the_state_of_its_last_epoch_s_teacher(folder):
+def test_a_folder_opens_with_the_teacher_of_the_last_epoch(folder):
     found = find_files(folder / "run")
     assert (found.fusion.name, found.decoder.name) == ("checkpoint_45.pth", "checkpoint_bae_45.pth")
     model = open_model(str(folder / "run"), base=str(folder / "base"))
@@ -144,7 +144,7 @@ def test_vectors_are_turned_from_left_to_right(folder):
     )
 
 
-def test_as_its_program_asks_it_pictures_are_squeezed_and_noise_is_drawn(folder):
+def test_official_settings_resize_to_squares_and_add_noise(folder):
     predictor = load(str(folder / "run"), method="diff2in1-normals-official", base=str(folder / "base"))
     assert (predictor.size, predictor.edge) == (512, "both")
     predictor.size = 64
@@ -223,7 +223,7 @@ class Bomb:
         return os.system, (f"touch {self.mark}",)
 
 
-def test_a_file_that_holds_code_is_not_run(folder, tmp_path):
+def test_a_file_with_code_is_not_executed(folder, tmp_path):
     mark = tmp_path / "ran"
     torch.save({"low_feature_conv.0.weight": Bomb(mark)}, tmp_path / "checkpoint_45.pth")
     with pytest.raises(ModelError, match="holds more than tensors, and was not run"):

@@ -157,7 +157,7 @@ def test_the_warm_up_leaves_a_head_on_a_network_that_is_as_it_was(place):
     assert all(torch.equal(after[k].half(), before[k].half()) for k in before)
 
 
-def test_what_is_created_lies_in_its_folders_and_is_read_back_equal(place):
+def test_created_samples_are_read_back_from_their_folders(place):
     made = Folder(place / "created")
     assert [s.image.shape for s in made] == [(3, 64, 64)] * 4
     again = index_official(place / "created" / "nyu_nyu_T600" / "train", place / "index")
@@ -203,7 +203,7 @@ def test_a_folder_in_which_the_order_pairs_nothing_is_refused(place, tmp_path):
         index_official(tmp_path / "nyu_nyu_T600" / "train", tmp_path / "index")
 
 
-def test_the_second_stage_keeps_the_teacher_beside_its_student(place):
+def test_the_second_stage_saves_teacher_and_student(place):
     warm, kept = (weights(open_model(str(place / "runs" / n / "checkpoint"))) for n in ("warm", "second"))
     state = torch.load(place / "runs" / "second" / "state.pt", weights_only=True)
     moved = max(float((v - state["weights"][k]).abs().max()) for k, v in state["ema"].items())
@@ -260,7 +260,7 @@ def pair(place):
     return place
 
 
-def test_a_head_goes_out_in_two_files_and_is_the_same_when_it_comes_back(pair, capsys):
+def test_an_exported_head_is_imported_unchanged(pair, capsys):
     """With x to the left in the files."""
     ours = open_model(str(pair / "runs" / "warm" / "checkpoint"))
     first, second = (
@@ -327,7 +327,7 @@ def test_images_are_resized_to_a_square_as_its_programs_do(place):
     assert run(["data", "validate", str(place / "data" / "squeezed")]) == 0
 
 
-def test_ids_are_squeezed_without_being_mixed_and_a_header_that_says_nonsense_is_refused(tmp_path):
+def test_ids_are_resized_by_nearest_and_invalid_headers_are_refused(tmp_path):
     ids = torch.tensor([[1.0, 1, 9, 9], [1, 1, 9, 9]])[None]
     writer = FolderWriter(tmp_path, {"name": "ids", "squeeze": 6, "targets": {"semantic": {"codec": "npy"}}})
     writer.write(Sample(torch.rand(3, 2, 4), {"semantic": ids}, {"semantic": ids < 9}, id="one"))

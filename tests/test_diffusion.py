@@ -137,7 +137,7 @@ def test_betas_are_linear_in_the_root_that_the_family_names():
     torch.testing.assert_close(table, (1 - betas(0.001, 0.125, "power", 3, exponent=3.0)).cumprod(0))
 
 
-def test_pure_noise_says_nothing_about_x0(start):
+def test_pure_noise_does_not_determine_x0(start):
     zero = torch.zeros(2, 1, 1, 1, dtype=torch.float64)
     with pytest.raises(ValueError, match="alpha is 0"):
         to_x0(start, start, zero, zero + 1, "epsilon")

@@ -77,7 +77,7 @@ def message(work: Callable[[], object]) -> str:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked")
 @pytest.mark.parametrize("name", WRITERS)
-def test_every_library_is_understood(name, tmp_path):
+def test_full_disk_errors_of_every_library_are_recognised(name, tmp_path):
     path = tmp_path / name
 
     def write() -> None:

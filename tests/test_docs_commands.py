@@ -251,7 +251,7 @@ def test_a_documented_command_exists(command, folder, monkeypatch):
         pytest.fail(f"{command}: no check for {words[0]}; add one")
 
 
-def test_every_block_says_its_language():
+def test_every_code_block_has_a_language():
     assert len(blocks()) > 30
     for block in blocks():
         assert block.language in LANGUAGES, (

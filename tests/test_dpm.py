@@ -134,7 +134,7 @@ def test_a_first_step_is_that_of_ddim_and_so_is_one_next_to_pure_noise(name, net
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_network_that_knows_the_clean_latent_is_believed_in_any_number_of_steps(name, start):
+def test_a_perfect_denoiser_gives_x0_in_any_number_of_steps(name, start):
     schedule = SCHEDULES[name]
     clean, noise = start[:1], start[1:]
     for begin in (schedule.step_at(1.0), 600, 7):
@@ -146,7 +146,7 @@ def test_a_network_that_knows_the_clean_latent_is_believed_in_any_number_of_step
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_it_comes_to_where_ddim_comes_and_sooner(name, start):
+def test_it_converges_to_ddim_in_fewer_steps(name, start):
     schedule = SCHEDULES[name]
     denoise, wanted = exact(schedule), solution(start, schedule, 600)
     far = {}

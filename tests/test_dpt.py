@@ -152,7 +152,7 @@ def test_the_unused_weights_are_not_used():
 
 
 @torch.no_grad()
-def test_three_channels_are_painted_each_on_its_own():
+def test_three_channels_are_independent():
     said = tiny(out_channels=3)(torch.zeros(2, 4, 4, 8), features(4, 8), STRIDE8)
     assert said.shape == (2, 3, 32, 64)
     assert not torch.equal(said[:, 0], said[:, 1])
@@ -170,7 +170,7 @@ def test_a_head_is_made_again_from_its_config(changes, tmp_path):
     assert again.config == head.config
 
 
-def test_a_fresh_head_begins_near_zero_and_learns():
+def test_a_new_head_outputs_small_values_and_can_be_trained():
     torch.manual_seed(0)
     head = DPTHead(channels=(32, 64, 64, 64), width=16)
     taps = tuple(f.float() for f in features(4, 4))
@@ -180,7 +180,7 @@ def test_a_fresh_head_begins_near_zero_and_learns():
     assert all(p.grad is not None for p in head.parameters())
 
 
-def test_what_a_head_cannot_be_is_said():
+def test_invalid_head_arguments_are_reported():
     with pytest.raises(ValueError, match="identity, relu"):
         DPTHead(activation="softmax")  # ty: ignore[invalid-argument-type]
     with pytest.raises(ValueError, match="0 output channels"):

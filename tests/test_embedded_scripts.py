@@ -46,7 +46,7 @@ def start(data, monkeypatch):
     return str(data / "model")
 
 
-def test_a_pack_holds_what_the_folder_does(data):
+def test_a_pack_equals_its_folder(data):
     pack, folder = Pack(data / "pack"), Folder(data / "balls")
     assert pack.ids == list(folder.ids)
     for i in range(len(pack)):
@@ -84,7 +84,7 @@ def test_corners_that_a_rotation_turns_in_are_unknown():
     assert depth[centre] == 1 and mask[centre] == 1
 
 
-def test_a_shipped_pack_comes_back(data, tmp_path):
+def test_a_shipped_pack_round_trips(data, tmp_path):
     pack = Pack(data / "pack")
     ship.ship_out(pack, tmp_path / "data.tar", 1 << 20)
     assert ship.ship_in(tmp_path / "data.tar", tmp_path / "pack") == 5

@@ -245,7 +245,7 @@ def test_two_that_contradict_each_other(name: str) -> None:
         assert float(merged.uncertainty.max()) < 3
 
 
-def test_a_picture_and_its_negative_still_give_a_map() -> None:
+def test_a_member_and_its_negative_are_merged_to_a_finite_map() -> None:
     truth = smooth(1)
     merged = affine(torch.stack([truth, 1 - truth]))
     assert abs(correlation(merged.map, truth)) > 0.999
@@ -338,7 +338,7 @@ def test_compat_is_diffusers(shift: bool, settings: dict) -> None:
 
 
 @pytest.mark.parametrize("merge", [*(m for m, _ in MERGES.values()), diffusers_ensemble])
-def test_what_cannot_be_merged_is_said(merge: Callable[[Tensor], Merged]) -> None:
+def test_unsupported_merges_are_reported(merge: Callable[[Tensor], Merged]) -> None:
     with pytest.raises(ValueError, match=r"n at least 1, not \(1, 24, 32\)"):
         merge(torch.rand(1, 24, 32))
     with pytest.raises(ValueError, match=r"not \(0, 1, 4, 4\)"):
@@ -352,6 +352,6 @@ def test_what_cannot_be_merged_is_said(merge: Callable[[Tensor], Merged]) -> Non
         merge(broken)
 
 
-def test_compat_knows_two_reductions() -> None:
+def test_compat_has_two_reductions() -> None:
     with pytest.raises(ValueError, match="unknown reduction"):
         diffusers_ensemble(torch.rand(2, 1, 4, 4), reduction="mode")

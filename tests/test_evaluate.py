@@ -214,7 +214,7 @@ def test_a_perfect_prediction_scores_perfectly(name: str, data: Path, tmp_path: 
     assert found["counts"]["evaluated"] == 5
 
 
-def test_the_effort_of_a_perfect_mask_is_none(data: Path, tmp_path: Path) -> None:
+def test_hce_of_a_perfect_mask_is_zero(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     pytest.importorskip("skimage")
     for one in Folder(data):
@@ -287,7 +287,7 @@ def test_the_folder_keeps_one_evaluation(data: Path, roots: dict[str, Path], tmp
         scored(data, roots["depth"], LS, tmp_path)
 
 
-def test_a_folder_is_the_same_wherever_it_lies(data: Path, tmp_path: Path) -> None:
+def test_the_digest_of_a_folder_does_not_depend_on_its_path(data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / "moved")
     header = json.loads((data / "dataset.json").read_text())
     (tmp_path / "moved" / "dataset.json").write_text(json.dumps({**header, "root": str(data.resolve())}))
@@ -400,7 +400,7 @@ def test_rows_of_predict_are_paired_by_image_digest(data: Path, tmp_path: Path) 
 # ---- what counts
 
 
-def test_what_lies_outside_the_crop_never_matters(data: Path) -> None:
+def test_pixels_outside_the_crop_do_not_change_the_score(data: Path) -> None:
     protocol = get_benchmark("nyuv2-depth").protocol()
     one = Folder(data)[1]
     inside = crop_mask("nyu_eigen", 48, 48)

@@ -73,7 +73,7 @@ def test_infinity_survives_a_clamp_as_nan():
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("everywhere", [True, False])
 @pytest.mark.parametrize("task", TASKS)
-def test_no_task_makes_a_map_of_it(net, task, value, everywhere):
+def test_non_finite_outputs_raise_for_every_task(net, task, value, everywhere):
     head = Constant(value, 3 if TASKS[task].is_image else TASKS[task].out_channels, everywhere)
     predictor = DiffusionPredictor(net, TASKS[task], OneStep(), head)
     with pytest.raises(NonFiniteError, match=f"the network's {task} output is NaN or infinite in"):
@@ -81,7 +81,7 @@ def test_no_task_makes_a_map_of_it(net, task, value, everywhere):
 
 
 @pytest.mark.parametrize("value", BAD)
-def test_a_network_of_ones_own_is_checked_before_its_canvas_is_decoded(value):
+def test_outputs_of_user_defined_networks_are_checked_before_decoding(value):
     for task in ("depth", "normals"):
         with pytest.raises(NonFiniteError, match=f"{task} output"):
             ModulePredictor(Constant(value), TASKS[task])(image())
@@ -89,7 +89,7 @@ def test_a_network_of_ones_own_is_checked_before_its_canvas_is_decoded(value):
 
 @pytest.mark.parametrize("value", BAD)
 @pytest.mark.parametrize("stage", ["unet", "vae"])
-def test_broken_weights_are_noticed_whatever_reads_the_latent(stage, value):
+def test_non_finite_weights_are_detected_with_every_head(stage, value):
     net = new.tiny()
     layer = net.unet.conv_out if stage == "unet" else net.vae.decoder.layers[-1]
     with torch.no_grad():
@@ -159,7 +159,7 @@ def test_an_uncertainty_is_checked_like_the_map(net):
         DiffusionPredictor(net, TASKS["normals"], OneStep(), Unsure(0.0))(image())
 
 
-def test_no_score_comes_of_it():
+def test_non_finite_predictions_have_no_score():
     class Broken(BasePredictor):
         def predict_raw(self, inputs, index, seeds):
             return inputs.select(index), None

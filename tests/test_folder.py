@@ -93,7 +93,7 @@ def test_what_is_written_is_read(tmp_path):
         assert torch.equal(sample.targets["semantic"], wanted.targets["semantic"])
 
 
-def test_only_the_targets_asked_for_are_read(tmp_path):
+def test_only_requested_targets_are_read(tmp_path):
     root = written(tmp_path / "data")
     (root / "normals" / "0000.npy").unlink()
     assert set(Folder(root, targets=("depth", "mask"))[0].targets) == {"depth", "mask"}
@@ -102,7 +102,7 @@ def test_only_the_targets_asked_for_are_read(tmp_path):
         Folder(root, targets=("dpeth",))
 
 
-def test_select_keeps_the_order_asked_for(tmp_path):
+def test_select_keeps_the_requested_order(tmp_path):
     folder = Folder(written(tmp_path / "data"))
     part = folder.select(["0002", "0000"])
     assert part.ids == ("0002", "0000") and part[0].id == "0002" and len(folder) == 3
@@ -129,7 +129,7 @@ def test_a_sample_without_targets_or_camera_is_fine(tmp_path):
 # ---- killed, resumed, shared
 
 
-def test_a_row_comes_last_and_makes_the_sample_complete(tmp_path, monkeypatch):
+def test_the_row_is_written_after_the_files_of_a_sample(tmp_path, monkeypatch):
     writer = FolderWriter(tmp_path / "data", HEADER)
     writer.write(a_sample("done"))
 
@@ -257,7 +257,7 @@ def test_a_kinect_folder_reads_by_the_same_rules(tmp_path):
     assert sample.camera == Camera(7, 7, 3, 2, 8, 6)
 
 
-def test_a_bare_picture_folder_reads(tmp_path):
+def test_a_folder_of_images_without_manifest_is_read(tmp_path):
     root = plain(tmp_path / "p", {}, {"text": "grey"})
     (root / "dataset.json").unlink()
     (root / "metadata.jsonl").rename(root / "manifest.jsonl")
@@ -297,7 +297,7 @@ def test_euclidean_depth_becomes_z():
         ("semantic", {"codec": "png8", "ignore": "all"}, "all"),
     ],
 )
-def test_descriptors_that_do_not_say_enough_are_refused(name, how, word):
+def test_incomplete_descriptors_are_refused(name, how, word):
     how = {"frame": "RUB", **how} if name == "normals" else how
     with pytest.raises(ValueError, match=word):
         decode(name, torch.ones(1, 2, 2), how)
@@ -348,7 +348,7 @@ def test_masks_and_ids():
     assert value.flatten().tolist() == pytest.approx([0, 1, 0]) and valid.sum() == 2
 
 
-def test_what_a_codec_cannot_say_is_not_written(tmp_path):
+def test_values_outside_a_codec_s_range_are_not_written(tmp_path):
     depth, all_valid = torch.full((1, 2, 2), math.inf), torch.zeros(1, 2, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match="infinite"):
         write_target(tmp_path / "d", "depth", depth, all_valid, {"codec": "png16", "scale": 0.001})
@@ -520,7 +520,7 @@ def test_validate_reports_all_that_is_wrong(tmp_path):
     assert len(report.problems) == 6 and not report.ok
 
 
-def test_validate_says_what_waits_and_what_is_no_folder(tmp_path):
+def test_validate_reports_unmerged_rows_and_missing_folders(tmp_path):
     root = written(tmp_path / "data")
     FolderWriter(root, HEADER).write(a_sample("late"))
     assert "1 rows are not merged" in str(validate(root))

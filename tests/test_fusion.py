@@ -136,7 +136,7 @@ def test_the_shortcut_sees_what_was_normalised_and_rectified():
     torch.testing.assert_close(block(x), wanted, rtol=0, atol=1e-12)
 
 
-def test_weights_come_to_spectral_norm_1_by_looking():
+def test_spectral_norm_converges_to_1_in_forward_passes():
     torch.manual_seed(0)
     conv = SpectralConv(8, 12, 3).double().train()
     with torch.no_grad():
@@ -151,7 +151,7 @@ def test_weights_come_to_spectral_norm_1_by_looking():
 
 
 @torch.no_grad()
-def test_folded_it_says_the_same_and_its_state_is_any_other_s():
+def test_folding_keeps_outputs_and_state_dict():
     plain, taps = head().double(), tuple(f.double() for f in features(5, 7))
     wanted = plain(torch.zeros(0), taps, BACKBONE)
     folded = head().double().fold()
@@ -165,7 +165,7 @@ def test_folded_it_says_the_same_and_its_state_is_any_other_s():
 
 
 @torch.no_grad()
-def test_the_pixel_networks_may_look_before_the_map_is_made_larger():
+def test_pixel_networks_before_upsampling_equal_those_after_it():
     """Written as Bae et al. have it: everything is made larger first."""
     net, taps = head().double(), [f.double() for f in features(5, 7)]
     pyramid = net.fusion(by_level(taps, BACKBONE))

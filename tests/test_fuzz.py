@@ -66,7 +66,7 @@ def test_valid_files_pass_and_a_finding_is_one(tmp_path: Path, monkeypatch: pyte
     assert "KeyError" in FUZZ.check(FUZZ.seeds()[0], b"", tmp_path / "last")
 
 
-def test_archives_are_judged_by_what_they_claim(tmp_path: Path) -> None:
+def test_archives_are_checked_by_their_declared_sizes(tmp_path: Path) -> None:
     """An .npz of a megabyte may expand to gigabytes; its header says so."""
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as file:

@@ -53,7 +53,7 @@ def rows(folder: str = "images") -> dict[str, dict]:
     return {r["name"]: r for r in map(json.loads, Path(folder, "generated.jsonl").read_text().splitlines())}
 
 
-def test_what_is_there_is_kept_and_the_rest_is_generated(here, tiny_model, capsys):
+def test_existing_images_are_kept_and_missing_ones_generated(here, tiny_model, capsys):
     assert run(command(tiny_model, "--count", "2")) == 0
     found = rows()
     assert list(found) == ["0000_a-lamp", "0000_a-red-chair", "0001_a-lamp", "0001_a-red-chair"]

@@ -40,7 +40,7 @@ def test_two_flips_are_none():
     assert CAMERA.flipped().flipped() == CAMERA
 
 
-def test_resizing_there_and_back_is_the_same_camera():
+def test_resizing_and_its_inverse_give_the_same_camera():
     back = CAMERA.resized(128, 72).resized(64, 48)
     assert torch.allclose(back.matrix(), CAMERA.matrix(), atol=1e-12)
 
@@ -100,7 +100,7 @@ def test_a_frame_and_back_is_the_identity(source, target):
     assert torch.equal(convert_frame(convert_frame(n, source, target), target, source), n)
 
 
-def test_frames_point_where_their_names_say():
+def test_axes_of_frames_match_their_names():
     assert convert_frame(vector(0.6, 0, 0.8), "RUB", "LUB").flatten().tolist() == [-0.6, 0, 0.8]
     assert convert_frame(vector(0.6, 0, 0.8), "RUB", "RDF").flatten().tolist() == [0.6, 0, -0.8]
     # A wall at the right that faces left.
@@ -163,7 +163,7 @@ def test_an_edge_spoils_neither_of_its_surfaces():
     assert torch.allclose(normals, vector(0, 0, 1).expand_as(normals), atol=1e-9)
 
 
-def test_a_flip_of_the_picture_flips_x_of_the_normals():
+def test_flipping_an_image_negates_x_of_its_normals():
     depth = 2 + torch.rand(1, 48, 64, dtype=torch.float64) * 0.01
     normals, valid = normals_from_depth(depth, CAMERA)
     mirrored, valid2 = normals_from_depth(depth.flip(-1), CAMERA.flipped())
@@ -171,7 +171,7 @@ def test_a_flip_of_the_picture_flips_x_of_the_normals():
     assert torch.allclose(mirrored.flip(-1) * vector(-1, 1, 1), normals, atol=1e-6)
 
 
-def test_unit_leaves_zero_alone_and_has_a_finite_gradient_there():
+def test_unit_of_zero_is_zero_with_a_finite_gradient():
     x = torch.zeros(3, 2, 2, requires_grad=True)
     unit(x).sum().backward()
     assert (unit(x) == 0).all() and x.grad is not None

@@ -60,7 +60,7 @@ def spread(head):
 @pytest.mark.parametrize("channels", [2, 3, 17])
 @pytest.mark.parametrize("h, w", [(4, 8), (5, 7), (1, 1)])
 @torch.no_grad()
-def test_every_head_paints_what_is_asked_at_any_size_of_each_image_alone(kind, channels, h, w):
+def test_every_head_has_the_requested_channels_at_any_size_and_batch(kind, channels, h, w):
     channels = able(kind, channels)
     head, taps = spread(made(kind, channels).eval()), features(h, w, kind)
     said = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
@@ -73,7 +73,7 @@ def test_every_head_paints_what_is_asked_at_any_size_of_each_image_alone(kind, c
 
 @pytest.mark.parametrize("kind", ["light", "dpt", "dpt-relu", "dpt-elu", "multitask"])
 @torch.no_grad()
-def test_one_channel_is_painted_as_three(kind):
+def test_one_output_channel_is_repeated_to_three(kind):
     said = spread(made(kind, 1))(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
     assert said.shape == (2, 3, 32, 32)
     alike = torch.equal(said, said[:, :1].expand(-1, 3, -1, -1))
@@ -124,7 +124,7 @@ def test_all_randomness_is_the_global_generator(kind):
 
 
 @torch.no_grad()
-def test_dropout_is_drawn_in_training_alone():
+def test_dropout_applies_in_training_only():
     head = made("upernet", 5, dropout=0.5)
     inputs = torch.zeros(2, 4, 4, 4), features(4, 4), STRIDE8
     head.train()
@@ -145,7 +145,7 @@ def test_running_statistics_are_part_of_the_state(kind):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_a_head_can_be_made_for_every_task(name):
+def test_a_head_can_be_created_for_every_task(name):
     task, net = get_task(name), new.tiny()
     for kind in ("light", "dpt"):
         head = make_head(kind, net, task.out_channels)
@@ -157,7 +157,7 @@ def test_a_head_can_be_made_for_every_task(name):
             make_head("latent", net, task.out_channels)
 
 
-def test_what_there_is_not_is_said():
+def test_unknown_heads_and_options_are_reported():
     with pytest.raises(ValueError, match=r"unknown head 'dpt-softmax'.*dpt-relu, dpt-elu"):
         made("dpt-softmax")
     with pytest.raises(ValueError, match="dpt head has no option 'depth'; its options: channels, width"):

@@ -68,7 +68,7 @@ def refuses(source, *words: str, read=read_image, **options) -> None:
 # ---- pictures
 
 
-def test_a_picture_written_and_read_is_itself_to_half_a_level(tmp_path):
+def test_a_written_image_is_read_back_within_half_a_level(tmp_path):
     x = torch.rand(3, 7, 9)
     write_image(tmp_path / "a.png", x)
     y = read_image(tmp_path / "a.png")
@@ -161,7 +161,7 @@ def test_the_camera_s_rotation_is_applied(orientation):
     assert torch.equal(read_image(encoded(stored, "PNG", exif=exif)), read_image(upright))
 
 
-def test_a_damaged_exif_block_does_not_hide_the_picture():
+def test_an_image_with_a_damaged_exif_block_is_read():
     x = read_image(encoded(noise(), "PNG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12"))
     assert torch.equal(x, read_image(noise()))
 
@@ -198,7 +198,7 @@ def test_flipped_bytes_never_leak_another_error():
                 assert x.shape[0] == 3 and x.isfinite().all()
 
 
-def test_a_bomb_is_judged_by_its_header(tmp_path):
+def test_a_decompression_bomb_is_refused_by_its_header(tmp_path):
     path = tmp_path / "bomb.png"
     path.write_bytes(png(9000, 9000, 8, 2, b""))
     refuses(path, "9000x9000", "50 megapixels", "smaller")
@@ -208,7 +208,7 @@ def test_a_bomb_is_judged_by_its_header(tmp_path):
     assert read_image(encoded(noise(), "PNG"), max_pixels=2000).shape == (3, 40, 50)
 
 
-def test_what_is_not_a_picture_is_refused(tmp_path):
+def test_files_that_are_not_images_are_refused(tmp_path):
     for name, content in {"text.jpg": b"hello", "page.png": b"<html></html>", "empty.png": b""}.items():
         (tmp_path / name).write_bytes(content)
         refuses(tmp_path / name)
@@ -223,17 +223,17 @@ def test_what_is_not_a_picture_is_refused(tmp_path):
     refuses(Image.new("RGB", (0, 3)), "no pixels")
 
 
-def test_programs_in_pictures_are_not_run():
+def test_programs_in_image_files_are_not_executed():
     refuses(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EOF\n", "not an image")
 
 
-def test_measurements_are_not_taken_for_a_picture():
+def test_files_of_measurements_are_not_read_as_images():
     refuses(Image.fromarray(np.full((2, 2), 7.5, dtype=np.float32)), "7.5", "measurements")
     refuses(Image.fromarray(np.full((2, 2), -1, dtype=np.int32)), "measurements")
 
 
 @pytest.mark.parametrize("shape", [(4, 2, 2), (3, 0, 2), (2, 2)])
-def test_what_is_not_a_picture_is_not_written(shape, tmp_path):
+def test_tensors_that_are_not_images_are_not_written(shape, tmp_path):
     with pytest.raises(ImageError, match=r"a\.png"):
         write_image(tmp_path / "a.png", torch.zeros(shape))
     with pytest.raises(ImageError, match="NaN"):
@@ -371,7 +371,7 @@ def test_archives_that_are_no_maps_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["m.png", "m.npy", "m.npz", "m.exr", "m.tiff"])
-def test_maps_that_are_junk_or_missing_are_refused(name, tmp_path):
+def test_damaged_or_missing_maps_are_refused(name, tmp_path):
     refuses(tmp_path / name, "does not exist", read=read_map)
     (tmp_path / name).write_bytes(b"")
     refuses(tmp_path / name, "empty", read=read_map)
@@ -385,7 +385,7 @@ def test_the_size_of_a_map_is_limited(tmp_path):
         refuses(tmp_path / name, "50x40", read=read_map, max_pixels=1999)
 
 
-def test_pictures_are_not_maps(tmp_path):
+def test_images_are_not_read_as_maps(tmp_path):
     noise().save(tmp_path / "m.jpg")
     refuses(tmp_path / "m.jpg", ".npy", read=read_map)
 
@@ -402,7 +402,7 @@ def test_pictures_are_not_maps(tmp_path):
         ("m.npy", torch.zeros(2, 2)),
     ],
 )
-def test_what_a_format_cannot_hold_is_not_written(name, x, tmp_path):
+def test_values_outside_a_format_s_range_are_not_written(name, x, tmp_path):
     with pytest.raises(ImageError, match=name):
         write_map(tmp_path / name, x)
     assert list(tmp_path.iterdir()) == []
@@ -459,7 +459,7 @@ def test_padding_is_undone_by_its_size_and_repeats_the_edge():
     assert pad_to_multiple(torch.rand(2, 3, 1, 1), 64)[0].shape == (2, 3, 64, 64)
 
 
-def test_the_longest_edge_is_as_asked():
+def test_the_longest_edge_has_the_requested_length():
     assert longest_edge_size(480, 640, 320) == (240, 320)
     assert longest_edge_size(90, 120, 50) == (37, 50)  # 37.5, rounded down as the originals do
     assert longest_edge_size(1000, 10, 100) == (100, 1)

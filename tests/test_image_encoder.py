@@ -314,7 +314,7 @@ def adapter_weights(model) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("encoder", ["off", "frozen", "full"])
-def test_a_recipe_trains_what_it_says_of_the_encoder(recipe, tmp_path, encoder):
+def test_a_recipe_selects_the_trained_parts_of_the_image_encoder(recipe, tmp_path, encoder):
     recipe = recipe.replace(model={"image_encoder": {"mode": encoder}})
     before = adapter_weights(open_model(recipe.model.init_from))
     records = list(run_recipe(recipe, tmp_path / "run"))

@@ -66,7 +66,7 @@ def test_tga_is_read_by_its_suffix_only(tmp_path: Path, rle: bool) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".exr", ".hdr", ".tiff"])
-def test_linear_light_is_tone_mapped_the_same_whatever_its_unit(tmp_path: Path, suffix: str) -> None:
+def test_tone_mapping_does_not_depend_on_the_unit_of_linear_light(tmp_path: Path, suffix: str) -> None:
     array = light()
     x = read_image(write(tmp_path / f"a{suffix}", array))
     brightness = array @ np.array([0.3, 0.59, 0.11], np.float32)
@@ -79,7 +79,7 @@ def test_linear_light_is_tone_mapped_the_same_whatever_its_unit(tmp_path: Path, 
     assert torch.equal(read_image((tmp_path / f"a{suffix}").read_bytes()), x)
 
 
-def test_a_float_tiff_within_0_and_1_is_a_picture_already(tmp_path: Path) -> None:
+def test_a_float_tiff_in_0_to_1_is_not_tone_mapped(tmp_path: Path) -> None:
     array = np.random.default_rng(0).random((5, 7, 3), dtype=np.float32)
     assert np.array_equal(read_image(write(tmp_path / "a.tif", array)).permute(1, 2, 0).numpy(), array)
 
@@ -103,12 +103,12 @@ def test_light_of_few_lit_pixels_and_without_light_is_read(tmp_path: Path) -> No
     ],
 )
 @pytest.mark.parametrize("suffix", [".exr", ".tiff"])
-def test_maps_are_not_taken_for_pictures(tmp_path: Path, suffix: str, array: np.ndarray, words: str) -> None:
+def test_maps_are_not_read_as_images(tmp_path: Path, suffix: str, array: np.ndarray, words: str) -> None:
     with pytest.raises(ImageError, match=words):
         read_image(write(tmp_path / f"a{suffix}", array))
 
 
-def test_a_depth_channel_is_no_picture_and_luminance_is(tmp_path: Path) -> None:
+def test_an_exr_file_with_depth_only_is_not_an_image_but_luminance_is(tmp_path: Path) -> None:
     exr = pytest.importorskip("OpenEXR")
     grey = light()[..., 0]
     exr.File({"type": exr.scanlineimage}, {"Z": grey}).write(str(tmp_path / "z.exr"))
@@ -135,7 +135,7 @@ def test_damaged_files_are_refused_in_one_line(tmp_path: Path, suffix: str) -> N
         assert "\n" not in str(caught.value) and path.name in str(caught.value)
 
 
-def test_sizes_are_judged_before_decoding(tmp_path: Path) -> None:
+def test_sizes_are_checked_before_decoding(tmp_path: Path) -> None:
     for name in ("a.exr", "a.hdr", "a.tiff"):
         with pytest.raises(ImageError, match="30x24 pixels; the limit is"):
             read_image(write(tmp_path / name, light()), max_pixels=719)
@@ -181,7 +181,7 @@ class Foreign(Exception):
     ],
     ids=repr,
 )  # fmt: skip
-def test_whatever_a_decoder_raises_is_the_file_s_fault(error: Exception) -> None:
+def test_any_decoder_error_is_reported_for_the_file(error: Exception) -> None:
     with pytest.raises(ImageError) as caught, decoding("a.bin"):
         raise error
     said = str(caught.value)

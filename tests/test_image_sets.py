@@ -134,7 +134,7 @@ def test_results_of_other_networks_or_images_are_refused(changes, words):
         check_comparable([result(), result(**changes)])
 
 
-def test_results_of_one_network_stand_side_by_side():
+def test_results_of_one_feature_network_are_comparable():
     assert check_comparable([result(), result(network_name="the same under another name")]) == []
     (warning,) = check_comparable([result(), result(generated_images=3)])
     assert "FID is not comparable" in warning

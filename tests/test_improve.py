@@ -83,7 +83,7 @@ def test_all_created_folders_together_have_the_share_of_the_plan(warm, tmp_path)
     assert recipe.model.init_from == "start"
 
 
-def test_rounds_create_from_the_labels_there_are_and_learn_from_both(warm, tmp_path):
+def test_rounds_create_from_labelled_samples_and_train_on_both(warm, tmp_path):
     made = plan(warm)
     assert (made.recipe.ema.decay, made.recipe.ema.update_every) == (0.9, EMA_UPDATE_EVERY), (
         "what the recipe says is kept"
@@ -133,7 +133,7 @@ def test_a_run_that_is_interrupted_anywhere_ends_in_the_same_files(warm, tmp_pat
     assert all((one / f).read_bytes() == (other / f).read_bytes() for f in files)
 
 
-def test_pictures_are_drawn_from_labelled_ones_alone(warm, tmp_path):
+def test_images_are_created_from_labelled_samples_only(warm, tmp_path):
     """Unlabelled pictures, a source without a share and one that the teacher labels are nobody's model."""
     world.folder(tmp_path / "more", 5, 32)
     rows = (tmp_path / "more" / "metadata.jsonl").read_text().splitlines(keepends=True)
@@ -210,7 +210,7 @@ def test_a_folder_belongs_to_one_plan(warm, tmp_path):
         next(improve(plan(warm, share=2.0), tmp_path / "run"))
 
 
-def test_the_command_improves_what_a_recipe_file_says(warm, tmp_path, capsys):
+def test_the_command_runs_a_recipe_file(warm, tmp_path, capsys):
     from twofold.cli.main import run
 
     file = tmp_path / "recipe.json"
@@ -235,7 +235,7 @@ def test_the_command_improves_what_a_recipe_file_says(warm, tmp_path, capsys):
     assert "another plan" in capsys.readouterr().err
 
 
-def test_relative_depth_teaches_tasks_of_its_own_space_only_and_is_no_truth(warm, tmp_path):
+def test_relative_depth_trains_tasks_of_its_space_only_and_is_not_ground_truth(warm, tmp_path):
     from twofold.cli.main import run
     from twofold.tasks import get_task
     from twofold.train.examples import with_target
@@ -249,7 +249,7 @@ def test_relative_depth_teaches_tasks_of_its_own_space_only_and_is_no_truth(warm
     assert run([*asked, "--out", str(tmp_path / "report")]) == 2
 
 
-def test_the_student_is_kept_beside_the_teacher(warm, tmp_path):
+def test_the_student_is_saved_beside_the_teacher(warm, tmp_path):
     made = plan(warm, rounds=1)
     list(improve(made, tmp_path / "run"))
     teacher, student, before = (
@@ -286,7 +286,7 @@ def test_rounds_end_with_the_first_that_is_no_better(warm, tmp_path):
     assert all(torch.equal(kept[k], before[k]) for k in kept)
 
 
-def test_thresholds_change_what_is_kept_and_nothing_else(warm, tmp_path):
+def test_thresholds_change_only_which_samples_are_kept(warm, tmp_path):
     """What meets a threshold is the same sample as without it; what does not is listed with its row."""
     events = {"all": list(improve(plan(warm, rounds=1), tmp_path / "all"))}
     rows = Folder(tmp_path / "all" / "round-1" / "created-0")
@@ -325,6 +325,6 @@ def test_what_is_wrong_is_known_before_the_folder_is_claimed(warm, tmp_path):
         list(improve(plan(warm, rounds=1), Path(warm.model.init_from).parent))
 
 
-def test_a_round_that_keeps_nothing_says_so(warm, tmp_path):
+def test_a_round_without_kept_samples_is_reported(warm, tmp_path):
     with pytest.raises(ValueError, match="no generated samples to train on"):
         list(improve(plan(warm, rounds=1, filters=("drift.normals<0.001",)), tmp_path / "run"))

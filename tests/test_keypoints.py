@@ -59,7 +59,7 @@ def test_a_mirror_changes_left_and_right():
         assert JOINTS[MIRRORED[i]] == swapped
 
 
-def test_what_is_not_labelled_is_not_learned():
+def test_unlabelled_keypoints_have_no_loss():
     points, labelled = people()
     maps = heatmaps(points, labelled, SIZE)
     wanted, mask = keypoints.encode(maps, torch.rand(2, 1, *SIZE) > 0.3)
@@ -123,7 +123,7 @@ def test_heatmaps_are_stride_times_the_latent_and_of_each_image_alone(h, w):
 
 
 @torch.no_grad()
-def test_the_head_is_made_for_a_network_and_again_from_its_config():
+def test_the_head_is_recreated_from_its_config():
     net = golden.backbone()
     head = make_head("keypoint", net, keypoints.out_channels).double().eval()
     taps = net(torch.zeros(1, 4, 7, 9).double(), torch.tensor([1]), golden.text(), features=True).features
@@ -134,7 +134,7 @@ def test_the_head_is_made_for_a_network_and_again_from_its_config():
     assert torch.equal(again.double().eval()(torch.zeros(1, 4, 7, 9), taps, net), said)
 
 
-def test_eight_people_are_learned():
+def test_eight_people_are_overfitted():
     torch.manual_seed(0)
     head = KeypointHead(17, 32, 32)
     points, labelled = people(8)

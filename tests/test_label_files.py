@@ -177,7 +177,7 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("name", AMBIGUOUS)
-def test_a_mask_that_may_mean_two_things_is_refused_with_what_to_do(name, tmp_path):
+def test_an_ambiguous_mask_is_refused_with_advice(name, tmp_path):
     write, words = AMBIGUOUS[name]
     write(tmp_path / name)
     refused(tmp_path, "mask", tmp_path / name, words, threshold=128)

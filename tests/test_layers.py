@@ -68,7 +68,7 @@ def imports(path: Path) -> set[str]:
     return {p[1] if len(p) > 1 else "__init__" for p in parts}
 
 
-def test_the_house_is_found() -> None:
+def test_package_files_are_found() -> None:
     assert len(FILES) > 20
 
 
@@ -155,7 +155,7 @@ def test_help_and_version_are_light() -> None:
     subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
 
-def test_every_name_of_the_package_is_there() -> None:
+def test_every_exported_name_exists() -> None:
     import twofold
 
     for public in twofold.__all__:

@@ -226,7 +226,7 @@ def test_configs_that_cannot_be_followed_are_refused(base, change, tmp_path):
         merge_file(base, read_file(path), path, Stated())
 
 
-def test_a_whole_model_states_alpha_or_is_told(tmp_path, capsys):
+def test_alpha_of_a_complete_model_is_stored_or_passed(tmp_path, capsys):
     """A model whose U-Net was saved with its additions, through the folder, Python and the command."""
     from twofold.cli.main import run
 

@@ -134,7 +134,7 @@ def test_published_disparity_is_the_compatible_one():
     assert [x.item() for x in found] == pytest.approx([-0.548513, -0.552533, -0.782952, -1], abs=1e-6)
 
 
-def test_masks_and_colours_are_stretched_only_where_asked():
+def test_masks_and_colours_are_normalized_only_with_the_option():
     valid = torch.rand(2, 1, 4, 5) > 0.5
     colours = torch.rand(2, 3, 4, 5) * torch.tensor([0.5, 0.1]).reshape(2, 1, 1, 1) + 0.3
     canvas, mask = encode_minmax(colours, valid)
@@ -151,12 +151,12 @@ def test_masks_and_colours_are_stretched_only_where_asked():
         assert bool((task.encode(target, full > 0)[0] == 1).all())
 
 
-def test_compatible_normals_learn_the_angle_alone():
+def test_compat_normals_loss_depends_on_the_angle_only():
     assert genpercept_task(TASKS["normals"]).weights == {"angular": 1.0}
     assert TASKS["normals"].weights == {"angular": 1.0, "mse": 0.5}
 
 
-def test_what_genpercept_does_not_have_is_said():
+def test_options_that_genpercept_lacks_are_reported():
     with pytest.raises(ValueError, match="no task 'albedo'"):
         genpercept_task(TASKS["albedo"])
 

@@ -30,13 +30,13 @@ def test_a_mask_of_four_pixels():
     assert score(MASKS["mse"], said, there) == pytest.approx((0.01 + 0.36 + 0.36 + 0) / 4)
 
 
-def test_no_foreground_is_right_where_there_is_none():
+def test_an_empty_prediction_of_an_empty_mask_is_right():
     nothing = line(0, 0, 0)
     assert score(MASKS["iou"], nothing, nothing) == 1
     assert score(MASKS["iou"], line(0, 1, 0), nothing) == 0
 
 
-def test_the_noise_of_a_picture_in_decibels():
+def test_psnr_of_an_image():
     there = torch.rand(3, 4, 5, dtype=torch.float64)
     assert score(IMAGE_QUALITY["mse"], there + 0.1, there) == pytest.approx(0.01)
     assert score(IMAGE_QUALITY["psnr"], there + 0.1, there) == pytest.approx(20)
@@ -72,7 +72,7 @@ def test_foreground_is_white_and_the_unknown_is_grey():
     assert color[:, 0].T.tolist() == [[0] * 3, [1] * 3, [1] * 3, [UNKNOWN] * 3, [UNKNOWN] * 3]
 
 
-def test_a_picture_is_shown_as_it_is_and_light_as_srgb():
+def test_images_are_shown_unchanged_and_linear_light_as_srgb():
     picture = torch.rand(2, 3, 4, 5)
     assert torch.equal(color_image(picture), picture)
     light = color_image(torch.tensor([0.0, 0.002, 0.2140, 1.0]).expand(3, 1, 4), linear=True)

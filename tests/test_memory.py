@@ -41,7 +41,7 @@ print(run("large") - small)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is in other units there")
-def test_a_large_image_takes_few_copies_of_its_floats(tmp_path: Path) -> None:
+def test_a_large_image_needs_few_float_copies(tmp_path: Path) -> None:
     edge = 3000
     Image.new("RGB", (64, 64), (10, 200, 90)).save(tmp_path / "small.png")
     Image.new("RGB", (edge, edge), (10, 200, 90)).save(tmp_path / "large.png")
@@ -66,7 +66,7 @@ def test_levels_are_resized_band_by_band_to_the_numbers_of_the_whole(
 
 
 @pytest.mark.parametrize("kind", ["grey", "rgb", "wide"])
-def test_a_png_written_in_bands_holds_what_a_small_one_does(
+def test_a_png_written_in_bands_equals_one_written_at_once(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shape = (70, 90, 3) if kind == "rgb" else (70, 90)

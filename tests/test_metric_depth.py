@@ -75,7 +75,7 @@ def test_members_are_compared_as_they_are_and_scores_fit_nothing():
     torch.testing.assert_close(depth_10m.align(truth / 20, truth, truth > 0), truth / 2)
 
 
-def test_a_prediction_knows_its_metres():
+def test_a_metric_prediction_converts_to_metres_once():
     made = Prediction(depth_10m, torch.full((1, 2, 2), 0.25), torch.zeros(3, 2, 2), space="depth")
     metric = made.in_space("depth")
     assert metric.metric and metric.map.unique().tolist() == [2.5]
@@ -105,7 +105,7 @@ def test_created_labels_in_metres_are_metres(tmp_path, tiny_model, task, relativ
     assert not relative or not can_train_on(TASKS["disparity"], folder, 0)
 
 
-def test_nyud_mt_learns_depth_in_metres():
+def test_nyud_mt_is_trained_on_depth_in_metres():
     plan = runpy.run_path(str(ROOT / "multitask.py"))["nyud_mt"]()
     task = get_task(METRES)
     weights = plan.loss[METRES]
@@ -116,7 +116,7 @@ def test_nyud_mt_learns_depth_in_metres():
     assert float(task.loss(said, canvas, mask, weights)) == pytest.approx(0.3, rel=1e-4)
 
 
-def test_data_efficiency_is_a_random_part_and_its_created_pictures():
+def test_data_efficiency_recipes_use_a_random_fraction_and_its_created_images():
     from twofold.train.recipe_loader import recipes
 
     found = recipes(ROOT / "data_efficiency.py")

@@ -129,7 +129,7 @@ def test_distances_of_three_points():
     assert diversity(triangle.moments) == pytest.approx(math.sqrt((9 + 16 + 25) / 3))
 
 
-def test_one_picture_many_times_has_no_diversity():
+def test_repeated_images_have_no_diversity():
     same = Features(torch.ones(9, 4))
     assert mean_distance(same) == 0 and diversity(same.moments) == 0
     spread = cloud()
@@ -151,7 +151,7 @@ def test_parts_add_in_any_split_and_order():
     assert mean_distance(parts) == pytest.approx(mean_distance(made), rel=1e-9)
 
 
-def test_a_network_of_ones_own():
+def test_features_of_a_user_defined_network():
     rng = torch.Generator().manual_seed(0)
     pictures = torch.rand(10, 3, 8, 8, generator=rng)
     network = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())

@@ -111,7 +111,7 @@ def test_where_nothing_is_unknown_elsewhere_a_trimap_is_the_whole_image():
         torch.testing.assert_close(parts[name], whole[name])
 
 
-def test_a_prediction_is_what_the_trimap_says_outside_the_unknown():
+def test_outside_the_unknown_region_the_prediction_is_the_trimap_s():
     a = square()
     trimap = torch.where(a > 0, 1.0, 0.0)
     trimap[..., 4:6] = 0.5

@@ -91,7 +91,7 @@ def test_classes_are_scored_over_the_set_and_without_what_is_ignored():
     assert each.tolist() == pytest.approx([0.5, 0.6])
 
 
-def test_parts_are_scored_only_where_there_are_people():
+def test_body_parts_are_scored_only_in_images_with_people():
     people = line(0, 1, 2, 6), line(0, 1, 2, 255)
     nobody = line(1, 1, 1, 1), line(0, 0, 0, 0)
     unlabelled = line(1, 1, 1, 1), line(255, 255, 255, 255)

@@ -266,7 +266,7 @@ def test_three_ways_to_a_maximum_over_a_set():
     assert score(SALIENCY["max_f_by_image"], *images) == pytest.approx(0.9961832, abs=1e-6)
 
 
-def test_no_foreground_and_nothing_said():
+def test_empty_prediction_and_empty_mask():
     nothing = torch.zeros(1, 4, 4)
     expected = {"max_f": 0, "weighted_f": 0, "s_measure": 1, "mean_e": 1.0625, "mae": 0}
     for name, value in expected.items():
@@ -303,7 +303,7 @@ def test_scores_are_shares(name):
         assert -1 <= value <= 1 if name == "cc" else 0 <= value <= 744 / 743
 
 
-def test_turned_pictures_keep_the_scores_of_pixels():
+def test_rotated_images_have_the_same_pixel_scores():
     p, g = random_pair()
     for name in (
         "max_f",
@@ -352,7 +352,7 @@ def test_what_leaves_the_unit_interval_is_refused_where_nothing_is_stretched():
     assert score(SALIENCY["max_f"], (2 * g, g)) == 1
 
 
-def test_the_mask_metric_is_the_curve_as_it_is():
+def test_the_mask_metric_equals_the_raw_curve():
     p, g = random_pair()
     assert score(MASKS["maxf"], (p, g)) == score(RAW["max_f"], (p, g))
     assert MASKS["maxf"].measure(p, g, known(g)).shape == (258,)

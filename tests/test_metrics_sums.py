@@ -102,7 +102,7 @@ def images(word: str, count: int = 8, seed: int = 0) -> tuple[Tensor, Tensor, Te
     return p, t, v
 
 
-def test_there_is_something_of_every_kind():
+def test_every_kind_of_metric_is_covered():
     assert len(EVERY) > 80 and set(KINDS) == {
         "depth",
         "normals",
@@ -247,7 +247,7 @@ def test_one_name_for_two_metrics_and_no_image_are_refused():
         measure_many([metrics.NORMALS["mean"]], p[:0], t[:0], v[:0])
 
 
-def test_a_metric_of_ones_own_is_a_function_and_a_line():
+def test_a_user_defined_metric_is_a_function_and_a_line():
     p, t, v = images("depth")
     worst = metrics.mean_over_images("worst", "m", "lower", lambda x: (x.p - x.d).abs().max())
     total = worst.measure(p, t, v)
@@ -257,7 +257,7 @@ def test_a_metric_of_ones_own_is_a_function_and_a_line():
     assert errors.compute(errors.measure(p, t, v)) == pytest.approx(float((p - t).abs()[v].mean()))
 
 
-def test_moments_of_654_pictures_add_like_scores():
+def test_moments_of_654_images_add_like_scores():
     rows = torch.randn(COUNT, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 3
     other = Features(1.2 * rows.flip(0) - 1).moments
     whole = fid(Features(rows).moments, other)

@@ -126,7 +126,7 @@ def answers(net, heads, tasks=TASKS):
 
 
 @torch.no_grad()
-def test_a_picture_is_answered_alone_as_beside_others(net):
+def test_a_prediction_does_not_depend_on_the_batch(net):
     """In use, nothing of a batch is looked at across its pictures."""
     head = make_head("multitask", net, 5).eval()
     maps = features(net, 3, 5)
@@ -145,7 +145,7 @@ def test_of_stable_diffusion_the_trunk_is_nearly_all():
     assert own < 0.1 * trunk
 
 
-def test_what_a_head_cannot_be_is_said(net):
+def test_invalid_head_arguments_are_reported(net):
     with pytest.raises(ValueError, match="width 20; expected a multiple of 8"):
         make_head("multitask", net, 3, width=20)
     with pytest.raises(ValueError, match="0 output channels; expected at least 1"):
@@ -182,7 +182,7 @@ def test_the_trunk_is_once_in_optimizer_average_and_state(root, tmp_path):
     assert {k.rpartition(".")[2] for k in whole if ".fusion." in k} >= {"u", "running_mean", "running_var"}
 
 
-def test_every_task_teaches_the_trunk(net):
+def test_every_task_has_gradients_for_the_trunk(net):
     heads = {t: h.train() for t, h in heads_of(net).items()}
     trunk = heads["depth"].get_submodule("fusion")
     weight, mean = (
@@ -200,7 +200,7 @@ def test_every_task_teaches_the_trunk(net):
     assert not torch.equal(found[0], found[1])
 
 
-def test_what_the_teacher_says_is_what_its_weights_say(net):
+def test_pseudo_labels_are_the_predictions_of_the_teacher_s_weights(net):
     """Also of a task by whose name the trunk does not go in the average."""
     heads = heads_of(net)
     module = torch.nn.ModuleDict(heads)
@@ -269,7 +269,7 @@ def test_the_trunk_is_once_in_the_files(saved):
     assert len(digest(own_files(folder))) == 64
 
 
-def test_what_is_opened_shares_again_and_says_the_same(net, saved):
+def test_an_opened_checkpoint_shares_its_trunk_and_predicts_the_same(net, saved):
     heads, folder = saved
     model = open_model(str(folder))
     assert len(trunks(model.heads)) == 1
@@ -282,7 +282,7 @@ def test_what_is_opened_shares_again_and_says_the_same(net, saved):
     assert len(trunks(shapes.heads)) == 1
 
 
-def test_one_task_of_several_can_be_kept_alone(net, saved, tmp_path):
+def test_one_task_of_several_can_be_saved_alone(net, saved, tmp_path):
     """Its files are those of any head."""
     heads, folder = saved
     model = open_model(str(folder))
@@ -328,7 +328,7 @@ def test_a_run_goes_on_with_the_trunk_it_begins_with(net, saved):
         assert torch.equal(v, more["mask"].fusion.state_dict()[k]), k
 
 
-def test_a_task_that_learns_alone_leaves_the_others_their_trunk(root, net, saved, tmp_path):
+def test_training_one_task_does_not_change_the_trunk_of_the_others(root, net, saved, tmp_path):
     heads, folder = saved
     labelled = (Source(path=str(root / "balls")),)
     made = recipe(
@@ -349,7 +349,7 @@ def test_a_task_that_learns_alone_leaves_the_others_their_trunk(root, net, saved
         assert torch.equal(v.half(), model.heads["normals"].state_dict()[k].half()), k
 
 
-def test_trunks_that_were_learned_apart_do_not_become_one(net):
+def test_trunks_that_were_trained_separately_are_not_merged(net):
     apart = {t: make_head("multitask", net, 3) for t in ("depth", "normals")}
     with pytest.raises(ValueError, match=r"depth and normals have to share their fusion.*reset"):
         share_modules(apart, apart, [])
@@ -362,7 +362,7 @@ def test_trunks_that_were_learned_apart_do_not_become_one(net):
         share_modules(other, {t: other[t] for t in ("depth", "normals")}, [])
 
 
-def test_a_task_goes_by_its_own_name_in_a_checkpoint(net):
+def test_a_checkpoint_stores_a_task_under_its_own_name(net):
     """A recipe may call it ``package.module:object``; its head is found again all the same."""
     found = {get_task(t).name: h for t, h in heads_of(net, ("depth", NYUD)).items()}
     assert set(found) == {"depth", "semantic_logits"}

@@ -31,7 +31,7 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
-def test_there_are_enough_and_each_has_a_name_of_its_own():
+def test_there_are_enough_mutants_with_unique_names():
     assert len(MUTANTS) >= 90
     assert len({m.name for m in MUTANTS}) == len(MUTANTS)
 
@@ -53,11 +53,11 @@ def test_a_mutant_fits_the_source(mutant):
 @pytest.mark.parametrize(
     ("code", "expected"), [(1, "killed"), (None, "killed"), (0, "survived"), (2, "broken"), (5, "broken")]
 )
-def test_what_an_exit_code_says(code, expected):
+def test_exit_codes_are_classified(code, expected):
     assert mutate.outcome(code) == expected
 
 
-def test_a_text_that_is_gone_is_reported_and_the_source_is_left_alone(tmp_path):
+def test_a_missing_text_is_reported_and_the_source_unchanged(tmp_path):
     (tmp_path / "twofold").mkdir()
     (tmp_path / "twofold" / "a.py").write_text("x = 1\n")
     log = tmp_path / "log.txt"

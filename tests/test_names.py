@@ -177,7 +177,7 @@ def test_json_is_printable_utf8_and_reads_back(value: object, indent: int | None
     assert ("写真" in text) == ("写真" in str(value))
 
 
-def test_json_refuses_what_it_cannot_hold() -> None:
+def test_json_refuses_unsupported_values() -> None:
     with pytest.raises(ValueError, match="JSON compliant"):
         to_json({"a": float("nan")})
     assert to_json({"a": float("nan")}, allow_nan=True) == '{"a": NaN}'

@@ -89,7 +89,7 @@ def state(run: Path) -> dict[str, Any]:
 # ---- what a network has to be
 
 
-def test_one_channel_is_three_and_a_small_canvas_becomes_as_large_as_the_picture():
+def test_outputs_are_repeated_to_three_channels_and_resized_to_the_image():
     shown, size = pad_images(made(), torch.rand(2, 3, 5, 7))
     assert (tuple(shown.shape), size) == ((2, 3, 6, 8), (5, 7))
     said = {
@@ -129,7 +129,7 @@ def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
         ({"data": {"sources": [{"path": "x", "labels": "teacher"}]}}, "needs averaged weights"),
     ],
 )
-def test_a_recipe_says_nothing_in_vain(root, changes, why):
+def test_recipe_settings_without_effect_are_refused(root, changes, why):
     with pytest.raises(ValueError, match=why):
         recipe(root, **changes)
 
@@ -142,7 +142,7 @@ def test_a_recipe_says_nothing_in_vain(root, changes, why):
         ("nowhere.py:make", "there is no file nowhere.py"), ("nowhere:make", "no module 'nowhere' to import"),
     ],
 )  # fmt: skip
-def test_code_that_makes_no_network_is_told(root, network, why, tmp_path):
+def test_a_factory_that_returns_no_network_is_reported(root, network, why, tmp_path):
     with pytest.raises(ValueError, match=why):
         next(
             run_recipe(recipe(root, model={"factory": network}), tmp_path / "run", DistributedContext("cpu"))
@@ -153,7 +153,7 @@ def test_code_that_makes_no_network_is_told(root, network, why, tmp_path):
 
 
 @pytest.mark.parametrize("kinds", ["pictures", "classes"])
-def test_eight_balls_are_learned_by_heart(root, kinds, tmp_path):
+def test_eight_images_are_overfitted(root, kinds, tmp_path):
     outputs = (
         {"depth": 1, "normals": 3}
         if kinds == "pictures"
@@ -180,7 +180,7 @@ def test_eight_balls_are_learned_by_heart(root, kinds, tmp_path):
 
 
 @pytest.mark.parametrize("augment", [False, True])
-def test_one_look_at_a_picture_teaches_all_that_is_known_of_it(root, augment, tmp_path):
+def test_one_forward_pass_trains_all_labelled_tasks_of_an_image(root, augment, tmp_path):
     network = made()
     stage = NetworkStage(
         network,
@@ -205,7 +205,7 @@ def test_one_look_at_a_picture_teaches_all_that_is_known_of_it(root, augment, tm
     assert loss.sums["loss"] / 6 == pytest.approx(loss.total.item())
 
 
-def test_a_further_canvas_learns_and_is_no_answer(root, tmp_path):
+def test_an_auxiliary_output_is_trained_and_not_predicted(root, tmp_path):
     plain = NetworkStage(made(early=True), recipe(root), tmp_path / "run", DistributedContext("cpu"))
     assert isinstance(plain.module, Plain)
     lessons = list(plain.draw(0))
@@ -259,7 +259,7 @@ def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, augment, tmp_p
 # ---- the teacher
 
 
-def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_path, monkeypatch):
+def test_unlabelled_images_are_trained_on_pseudo_labels(root, tmp_path, monkeypatch):
     """It is the average of the whole network, looking as it does in use, at the very crop that the student sees."""
     sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
     network = made(norm=True).train()
@@ -295,7 +295,7 @@ def test_the_teacher_says_what_is_learned_of_pictures_without_labels(root, tmp_p
     assert network.training
 
 
-def test_only_the_student_learns_and_what_does_not_learn_stays(root, tmp_path):
+def test_only_trainable_weights_of_the_student_change(root, tmp_path):
     torch.manual_seed(0)
     network = Tied()
     before = {k: v.clone() for k, v in network.state_dict().items()}
@@ -330,7 +330,7 @@ def warm(root):
     return asked
 
 
-def test_a_folder_runs_no_code_that_nobody_asked_for(warm, root, tmp_path):
+def test_opening_a_folder_executes_no_code(warm, root, tmp_path):
     folder = root / "warm" / "checkpoint"
     with pytest.raises(ModelError, match=re.escape(f"pass network={PLAIN!r}")):
         open_network(folder)
@@ -401,7 +401,7 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
     assert score([sees], [data[0]]).keys() == score([plain], [data[0]]).keys()
 
 
-def test_the_commands_look_through_it_where_its_code_is_named(warm, root, tmp_path, capsys):
+def test_commands_use_a_network_whose_code_the_user_names(warm, root, tmp_path, capsys):
     from twofold.cli.main import run
 
     data, model = root / "rich", ["--model", str(root / "warm" / "checkpoint")]
@@ -440,7 +440,7 @@ def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
     return Improvement.of(better, **asked)
 
 
-def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp_path):
+def test_a_network_improves_on_images_of_another_model(warm, root, tmp_path):
     events = list(improve(plan(warm, root), tmp_path / "run", DistributedContext("cpu")))
     assert [e["round"] for e in events if e.get("status") == "created"] == [1] * 3 + [2] * 3
     rows = [e["row"]["provenance"]["generator"] for e in events if e.get("status") == "created"]
@@ -467,7 +467,7 @@ def test_a_network_improves_on_pictures_that_another_model_draws(warm, root, tmp
         )
 
 
-def test_who_draws_has_to_be_said(warm, root):
+def test_improve_requires_a_model_that_generates(warm, root):
     with pytest.raises(ValueError, match="generates no images; pass the model that does"):
         plan(warm, root, image_model="")
     with pytest.raises(ValueError, match="another network labels"):
@@ -500,7 +500,7 @@ def test_one_diffusion_model_labels_what_another_draws(root):
     )
 
 
-def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
+def test_the_improve_command_requires_a_generator(warm, root, tmp_path, capsys):
     from twofold.cli.main import run
 
     better = warm.replace(name="better", model={"init_from": str(root / "warm" / "checkpoint")})
@@ -531,7 +531,7 @@ def test_the_command_asks_who_draws(warm, root, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("kind", ["bae", "fpn", "own"])
-def test_one_loop_drives_heads_on_features_and_networks_of_one_s_own(root, kind, tmp_path):
+def test_one_loop_trains_heads_and_user_defined_networks(root, kind, tmp_path):
     """Heads of one task on a frozen diffusion model, and a plain network of several; all lower their loss."""
     if kind == "own":
         asked, network = recipe(root, loop={"steps": 16}), made()
@@ -559,7 +559,7 @@ def test_one_loop_drives_heads_on_features_and_networks_of_one_s_own(root, kind,
     assert sum(losses[-3:]) / 3 < losses[0] - 0.3 * abs(losses[0])
 
 
-def test_the_loop_knows_no_task():
+def test_the_loop_contains_no_task_names():
     assert loop.__file__ is not None
     words = set(re.findall(r"[a-z_]+", Path(loop.__file__).read_text()))
     assert not words & set(TASKS)
@@ -578,7 +578,7 @@ def test_the_page_s_network_is_one(root):
     assert asked.model.factory == "mine.py:Small"
 
 
-def test_nothing_to_learn_is_told(root, tmp_path):
+def test_a_network_without_trainable_weights_is_reported(root, tmp_path):
     still = nn.Conv2d(3, 3, 1).requires_grad_(False)
     with pytest.raises(ValueError, match="without trainable parameters"):
         NetworkStage(still, recipe(root), tmp_path / "run", DistributedContext("cpu"))

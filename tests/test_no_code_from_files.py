@@ -209,7 +209,7 @@ def test_files_of_a_run_folder_are_only_compared(root, command, capsys):
     assert not (root / "mark").exists()
 
 
-def test_a_task_of_one_s_own_is_the_user_s_to_name(root, capsys):
+def test_code_of_user_defined_tasks_is_named_by_the_user_only(root, capsys):
     edit(root / "model" / "twofold.json", _task)
     with pytest.raises(ModelError, match="a checkpoint runs no code"):
         open_model("model").predictor("depth")
@@ -276,7 +276,7 @@ def test_a_backbone_of_the_user_s_own_is_a_model_by_its_name(root):
         sys.modules.pop("ours", None)
 
 
-def test_a_module_is_not_asked_for_names_that_it_lacks(monkeypatch):
+def test_a_missing_name_of_a_module_is_reported(monkeypatch):
     """A lazy module imports another when an attribute is read that it does not have yet."""
     import types
 

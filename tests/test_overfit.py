@@ -141,7 +141,7 @@ def mean_error(net: StableDiffusion, heads: Mapping[str, Head], recipe: Recipe, 
     return sum(found) / len(found)
 
 
-def test_every_task_is_here():
+def test_every_task_is_covered():
     assert {task for task, head in CASES if head == "dpt"} == set(TASKS)
     assert set(QUICK) <= set(CASES)
 

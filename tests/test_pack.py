@@ -121,7 +121,7 @@ def test_a_native_tree_packs_with_its_descriptors(tmp_path):
     assert ".jpg" in after.rows[0]["file_name"]
 
 
-def test_points_inside_rows_stay_there(tmp_path):
+def test_keypoints_stored_in_rows_stay_in_rows(tmp_path):
     tree = people.coco(tmp_path / "coco")
     folder = Folder(convert(CONVERTERS["coco-keypoints"], tree, "val2017", tmp_path / "folder"))
     small(folder, tmp_path / "packed")

@@ -48,7 +48,7 @@ def test_requirements_are_ranges() -> None:
         assert "@" not in requirement
 
 
-def test_the_doctor_knows_every_requirement() -> None:
+def test_doctor_lists_every_requirement() -> None:
     from twofold.cli.doctor import CORE, EXTRAS
 
     assert [r.split(">=")[0] for r in project()["dependencies"]] == list(CORE)
@@ -79,7 +79,7 @@ def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.Monke
         find_recipe("genpercpt:depth")
 
 
-def test_a_photograph_is_at_hand() -> None:
+def test_a_sample_photograph_exists() -> None:
     pytest.importorskip("skimage")
     program = [sys.executable, str(ROOT / "scripts" / "sample_photo.py")]
     path = subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip()

@@ -68,7 +68,7 @@ def test_places_go_into_a_cut_and_back():
     torch.testing.assert_close(crop.to_crop(corners), torch.tensor([[0.0, 0], [48, 64]]), atol=1e-4, rtol=0)
 
 
-def test_a_cut_of_all_is_the_picture_and_one_of_a_part_is_that_part():
+def test_a_full_crop_is_the_image_and_a_partial_crop_its_part():
     image = picture(40, 30)
     assert torch.equal(Crop(0, 0, 30, 40, (40, 30)).apply(image), image)
     assert torch.equal(Crop(5, 7, 20, 10, (10, 20)).apply(image), image[:, 7:17, 5:25])
@@ -114,7 +114,7 @@ def folder_image(folder):
     return Folder(folder.root, targets=())[0].image
 
 
-def test_a_person_without_a_box_is_drawn_in_the_whole_picture(tmp_path):
+def test_a_person_without_a_box_is_not_cropped(tmp_path):
     points, _ = person(left=20, top=10)
     camera = Camera(100.0, 100.0, 80.0, 60.0, 160, 120)
     sample = written(tmp_path, {"keypoints": {"points": points}}, camera=camera)[0]
@@ -130,7 +130,7 @@ def test_a_joint_far_outside_of_the_cut_is_not_labelled(tmp_path):
     assert bool((written(tmp_path, {"keypoints": how})[0].targets["keypoints"][9] == -1).all())
 
 
-def test_the_header_may_say_how_large_a_cut_is(tmp_path):
+def test_the_header_may_define_the_crop_size(tmp_path):
     header = {"name": "p", "targets": {"keypoints": {"size": [64, 64], "enlarge": 1.5}}}
     writer = FolderWriter(tmp_path, header)
     writer.write(Sample(picture(), id="a"), {"keypoints": target(left=30, top=8)})
@@ -157,7 +157,7 @@ def test_a_true_map_is_a_true_result(tmp_path):
     assert coco_result(torch.zeros(17, 256, 192), how)["score"] == 0
 
 
-def test_people_are_drawn_whole_or_cut(tmp_path):
+def test_skeletons_are_drawn_for_complete_and_cropped_images(tmp_path):
     one, other = person(left=10), person(left=70, top=5, scale=0.9, unlabelled=(0, 9))
     both = {"people": [one[0], other[0]]}
     sample = written(tmp_path / "whole", {"skeleton": both})[0]
@@ -223,7 +223,7 @@ def test_numbers_that_are_no_joints_are_refused(tmp_path, change, message):
         Folder(folder.root)[0]
 
 
-def test_what_a_row_cannot_hold_is_said(tmp_path):
+def test_invalid_keypoint_rows_are_reported(tmp_path):
     writer = FolderWriter(tmp_path, {"name": "p", "targets": {"keypoints": {}}})
     with pytest.raises(FolderError, match="not in the header: skeleton"):
         writer.write(Sample(picture(), id="a"), {"skeleton": {"people": []}})
@@ -283,7 +283,7 @@ def test_joints_have_their_colour_where_they_are_and_limbs_between():
     assert torch.equal(fewer[:, 200:, :], picture_[:, 200:, :])
 
 
-def test_who_comes_later_hides_who_was_before():
+def test_later_people_occlude_earlier_ones():
     places, labelled = STANDING.float()[None].repeat(2, 1, 1), torch.ones(2, 17, dtype=torch.bool)
     places[1, :, 0] += 7
     both, front = draw(places, labelled, (120, 120)), draw(places[1:], labelled[1:], (120, 120))

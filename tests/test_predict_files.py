@@ -99,7 +99,7 @@ def test_files_and_rows_are_what_is_promised(tmp_path: Path) -> None:
     assert written | {"predictions.jsonl"} == {p.name for p in (tmp_path / "out").iterdir()}
 
 
-def test_what_is_there_is_kept_and_never_asked_again(tmp_path: Path) -> None:
+def test_existing_results_are_kept_without_prediction(tmp_path: Path) -> None:
     items = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
     list(predict_files(job(tmp_path / "out"), items))
     before = contents(tmp_path / "out")
@@ -109,7 +109,7 @@ def test_what_is_there_is_kept_and_never_asked_again(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == before
 
 
-def test_tasks_asked_one_day_apart_end_as_if_asked_together(tmp_path: Path) -> None:
+def test_tasks_predicted_in_two_jobs_equal_one_job(tmp_path: Path) -> None:
     items = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
     list(predict_files(job(tmp_path / "apart", ("depth",)), items))
     later = job(tmp_path / "apart")
@@ -180,7 +180,7 @@ def test_a_bad_file_is_one_row_and_the_rest_is_done(tmp_path: Path) -> None:
     assert ResultLog(tmp_path / "out").rows["bad"]["status"] == "done"
 
 
-def test_a_file_gone_bad_does_not_hide_its_results(tmp_path: Path) -> None:
+def test_results_of_a_file_that_became_unreadable_are_kept(tmp_path: Path) -> None:
     item = picture(tmp_path / "a.png")
     list(predict_files(job(tmp_path / "out"), [item]))
     before = contents(tmp_path / "out")
@@ -190,7 +190,7 @@ def test_a_file_gone_bad_does_not_hide_its_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("not enough memory: you tried\nto allocate"), MemoryError()])
-def test_a_picture_that_does_not_fit_in_memory_fails_alone(tmp_path: Path, error: Exception) -> None:
+def test_an_image_that_does_not_fit_in_memory_fails_alone(tmp_path: Path, error: Exception) -> None:
     def fault(image: Tensor) -> None:
         if image.shape[-1] == 40:
             raise error
@@ -245,7 +245,7 @@ def test_a_full_disk_stops_the_job_in_one_line_and_loses_nothing(
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
-def test_an_output_that_is_a_file_is_said_in_one_line(tmp_path: Path) -> None:
+def test_an_output_folder_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OutputError, match="cannot create the folder"):
         list(predict_files(job(tmp_path / "out"), [picture(tmp_path / "a.png")]))

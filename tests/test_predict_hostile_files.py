@@ -139,7 +139,7 @@ def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
 
 
 @posix
-def test_a_task_that_leads_out_is_refused(tmp_path: Path) -> None:
+def test_a_task_name_that_leaves_the_output_folder_is_refused(tmp_path: Path) -> None:
     made = job(tmp_path / "deep" / "out", ("depth",))
     evil = "../../../evil/x"
     made = replace(made, predictors={evil: made.predictors["depth"]}, settings={evil: {}})

@@ -72,7 +72,7 @@ def test_a_pattern_keeps_what_is_below_its_fixed_part(here: Path) -> None:
     assert sorted(names(["x/*"])) == ["a/photo", "b/deep/e", "b/photo"]
 
 
-def test_a_file_that_looks_like_a_pattern_is_a_file(here: Path) -> None:
+def test_an_existing_file_with_wildcards_in_its_name_is_a_file(here: Path) -> None:
     make("photo[1].jpg", "photo1.jpg")
     found, _ = find_inputs(["photo[1].jpg"], Path("out"))
     assert [item.path for item in found] == [Path("photo[1].jpg")]
@@ -83,7 +83,7 @@ def test_each_file_counts_once(here: Path) -> None:
     assert names(["x/a.jpg", "x", "./x/a.jpg", "x/*.jpg", str(here / "x")]) == ["a"]
 
 
-def test_results_are_not_taken_for_pictures(here: Path) -> None:
+def test_results_are_not_predicted(here: Path) -> None:
     make("shots/a.jpg", "shots/predictions/a_depth.png")
     assert names(["shots"], out="shots/predictions") == ["a"]
     assert names(["shots/**/*"], out="shots/predictions") == ["a"]
@@ -108,7 +108,7 @@ def test_a_file_of_any_suffix_may_be_named(here: Path) -> None:
         ("line\nbreak.jpg", "line\\nbreak.jpg does not exist"),
     ],
 )
-def test_what_means_nothing_is_said_in_one_line(here: Path, given: str, said: str) -> None:
+def test_unusable_inputs_are_reported_in_one_line(here: Path, given: str, said: str) -> None:
     Path("empty").mkdir()
     make("good.jpg")
     found, problems = find_inputs([given, "good.jpg"], Path("out"))

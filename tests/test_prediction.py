@@ -99,7 +99,7 @@ def test_another_number_of_steps_is_another_predictor(wide):
         predictor.with_options(steps=1, spacing="leading")
 
 
-def test_normals_leave_in_the_frame_that_is_asked():
+def test_normals_are_saved_in_the_requested_frame():
     """Whatever frame the network paints in; twice converted is not converted."""
     net, image = new.tiny(), pictures((32, 40))[0]
     rub = DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead())
@@ -120,7 +120,7 @@ def test_normals_leave_in_the_frame_that_is_asked():
 
 
 @pytest.mark.parametrize("space", ["depth", "disparity", "sqrt_disparity", "log_depth"])
-def test_distances_convert_there_and_back(space):
+def test_distance_conversions_are_inverse(space):
     metres = 0.5 + 10 * torch.rand(1, 8, 9, generator=torch.Generator().manual_seed(0))
     made = Prediction(TASKS["depth"], metres, torch.zeros(3, 8, 9), space="depth", metric=True)
     there = made.in_space(space)

@@ -81,7 +81,7 @@ def test_vectors_of_another_frame_leave_as_rub(net):
     assert float(rub[0].abs().mean()) > 0.01
 
 
-def test_members_of_an_ensemble_are_drawn_with_seeds_of_their_own(net):
+def test_ensemble_members_have_different_seeds(net):
     """The first is the prediction without an ensemble; the map is the median of all."""
     protocol = OneStep(add_noise=True, timestep=500)
     alone = DiffusionPredictor(net, replace(TASKS["depth"], merge=median), protocol, LatentHead())
@@ -187,7 +187,7 @@ def test_shares_are_resized_smoothly_and_ids_are_not(net):
 
 
 @torch.no_grad()
-def test_tasks_that_are_no_pictures_go_through_heads_that_read_features(net):
+def test_tasks_that_are_not_images_require_heads_on_features(net):
     """The map is what the head makes of the features at the time step of the protocol, decoded."""
     image = pictures((48, 64))[0]
     for name, kind in (("keypoints", "keypoint"), ("keypoints", "light"), ("parsing_logits", "dpt")):

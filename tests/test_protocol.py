@@ -79,7 +79,7 @@ def close(x, expected, tolerance=1e-4):
     assert golden.summary(x)[: len(expected)] == pytest.approx(expected, abs=tolerance)
 
 
-def test_published_numbers_of_walks_from_the_image(net):
+def test_published_numbers_of_sampling_from_the_image(net):
     close(
         solve(net, walk((0.00085, 0.012))),
         (0.004940, 0.387948, 1.464766, -0.043574, 0.261312),
@@ -87,7 +87,7 @@ def test_published_numbers_of_walks_from_the_image(net):
     close(solve(net, walk((0.1360, 0.192))), (0.000320, 0.325440, 1.118617))
 
 
-def test_published_numbers_of_walks_from_noise(net, monkeypatch):
+def test_published_numbers_of_sampling_from_noise(net, monkeypatch):
     wide = doubled(net)
     found = solve(wide, walk((0.00085, 0.012), start="gaussian"), monkeypatch, gaussian())
     close(found, (-0.007167, 0.681582, 1.851776, 0.260264, -0.256086))
@@ -165,7 +165,7 @@ def test_depth_equals_diffusers(name, scheduler, protocol, size, working):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4])
-def test_consistency_walks_equal_diffusers(steps):
+def test_consistency_sampling_equals_diffusers(steps):
     pipe, net = tiny_pipeline(
         MarigoldDepthPipeline, LCMScheduler(**SD), prediction_type="depth", default_denoising_steps=1,
         default_processing_resolution=0,
@@ -372,7 +372,7 @@ def test_odd_sizes_as_the_originals_treat_them():
         floored(image[:, :5])
 
 
-def test_stretching_holds_the_mean_in_range_first():
+def test_minmax_normalization_clips_the_mean_first():
     """E2E-FT and GenPercept v1: the mean of the channels, clipped, and then to its own extremes."""
     (name, how), *_ = PUBLISHED["genpercept-depth-v1"].tasks.items()
     net = tiny_one_step(how.protocol)
@@ -451,7 +451,7 @@ def test_only_a_random_protocol_depends_on_the_seed(protocol):
     assert torch.equal(first, second) != protocol.is_stochastic
 
 
-def test_a_network_taught_perfectly_answers_perfectly(protocol):
+def test_a_perfect_network_predicts_the_target(protocol):
     """Shown what training shows and answering rightly, the network's word reads as the target."""
     from twofold.diffusion import from_x0
 
@@ -467,7 +467,7 @@ def test_a_network_taught_perfectly_answers_perfectly(protocol):
     torch.testing.assert_close(query.to_x0(said), target, rtol=1e-3, atol=1e-3)
 
 
-def test_training_at_one_step_does_not_look_at_labels():
+def test_the_one_step_input_does_not_depend_on_labels():
     """A label that is not a number cannot leak into what the network is shown."""
     image, broken = torch.randn(2, 4, 6, 5), torch.full((2, 4, 6, 5), torch.nan)
     query = OneStep(train_timesteps="random").prepare(
@@ -489,7 +489,7 @@ def test_training_at_one_time_step_is_at_that():
 @pytest.mark.parametrize(
     "protocol", [OneStep(condition="concat", start="zeros"), MultiStep(1, start="zeros")]
 )
-def test_the_image_latent_is_shown_before_the_state(protocol):
+def test_the_image_latent_precedes_the_state_in_the_input(protocol):
     """Marigold's order of channels, on which the pretrained weights of conv_in depend."""
     image = torch.ones(2, 4, 6, 5)
     query = protocol.prepare(image, 0 * image, torch.Generator().manual_seed(0), SCHEDULE)
@@ -504,7 +504,7 @@ def test_the_image_latent_is_shown_before_the_state(protocol):
     assert torch.equal(shown[0], query.x)
 
 
-def test_an_oracle_takes_the_image_latent_for_the_noise():
+def test_an_oracle_that_uses_the_image_latent_as_noise_is_exact():
     """DMP: the state after a step is alpha x0 + sigma image, at the time step that follows."""
     image = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(1)).double()
     states = []

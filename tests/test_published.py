@@ -158,7 +158,7 @@ def ldm_shapes(second):
     return out | {"betas": (1000,), "alphas_cumprod": (1000,)}
 
 
-def test_a_single_file_without_a_tokenizer_says_so(tmp_path, monkeypatch):
+def test_a_single_file_without_a_tokenizer_is_reported(tmp_path, monkeypatch):
     """It has none inside; a base gives one, and without a base the first prompt says what to do."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     path = tmp_path / "model.safetensors"
@@ -291,7 +291,7 @@ def test_a_base_of_another_family_is_refused(tmp_path):
         open_model(str(folder), device="meta", base=str(first))
 
 
-def test_a_walk_needs_its_schedule(tmp_path):
+def test_multi_step_sampling_needs_a_schedule(tmp_path):
     folder, _ = layouts.write_published("marigold-depth-v1-1", tmp_path)
     (folder / "scheduler" / "scheduler_config.json").unlink()
     (folder / "scheduler").rmdir()
@@ -304,7 +304,7 @@ def test_a_walk_needs_its_schedule(tmp_path):
     ({"_class_name": "MarigoldPipeline", "scale_invariant": True}, "depth"),
     ({"_class_name": "MarigoldDepthPipeline", "prediction_type": "disparity"}, "disparity"),
 ])  # fmt: skip
-def test_somebody_s_own_marigold_is_read_by_its_index(said, task, tmp_path):
+def test_a_custom_marigold_is_read_by_its_model_index(said, task, tmp_path):
     folder, _ = layouts.write_published("marigold-depth-v1-0", tmp_path)
     folder = folder.rename(tmp_path / "mine")
     (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 7}))
@@ -319,7 +319,7 @@ def test_somebody_s_own_marigold_is_read_by_its_index(said, task, tmp_path):
         open_model(str(folder), device="meta")
 
 
-def test_a_path_that_is_not_there_fetches_nothing(tmp_path, monkeypatch):
+def test_a_missing_path_is_not_fetched_from_the_hub(tmp_path, monkeypatch):
     """A mistyped folder whose last part is a published name is not that published model."""
     monkeypatch.setattr("twofold.checkpoints.opening.fetch", lambda *_: pytest.fail("went to the hub"))
     for name in (str(tmp_path / "genpercept-depth"), "./weights/old/marigold-depth-v1-1", "x.safetensors"):
@@ -327,7 +327,7 @@ def test_a_path_that_is_not_there_fetches_nothing(tmp_path, monkeypatch):
             open_model(name, method="genpercept-depth")
 
 
-def test_a_repository_in_our_layout_is_read_as_it_says(tmp_path, monkeypatch):
+def test_a_repository_with_twofold_json_uses_its_settings(tmp_path, monkeypatch):
     settings = ModelSettings(name="mine", size=48).with_tasks(["normals"], OneStep(5), "none")
     save_model(new.tiny(), settings, tmp_path / "mine", torch.float32)
     monkeypatch.setattr("twofold.checkpoints.opening.fetch", lambda *_: tmp_path / "mine")
@@ -477,7 +477,7 @@ def test_the_first_home_of_a_base_that_answers_is_taken(tmp_path, monkeypatch):
 # Numbers
 
 
-def test_old_names_hold_the_same_numbers():
+def test_old_key_names_are_read():
     """Legacy attention and low-rank files change names and add products; nothing else."""
     value = torch.randn(6, 6)
     told = modern_vae({"encoder.mid_block.attentions.0.proj_attn.weight": value[..., None, None]})

@@ -87,7 +87,7 @@ def test_every_form_of_an_image_is_the_same_image(form):
     torch.testing.assert_close(twofold.read_image(SAME[form]), found)
 
 
-def test_grey_is_repeated_and_transparency_lies_over_white():
+def test_grey_is_repeated_and_transparency_composited_on_white():
     grey = LEVELS[..., 0]
     for form in (grey, grey[..., None], torch.from_numpy(grey)[None]):
         found = as_image(form)
@@ -136,7 +136,7 @@ def test_predictors_take_arrays_alone_in_lists_and_as_batches(predictor):
         predictor([np.stack([LEVELS, LEVELS])])
 
 
-def test_img2img_takes_what_predictors_take(net):
+def test_img2img_accepts_the_inputs_of_predictors(net):
     draw = ImageGenerator(net, steps=2)
     wanted = draw(["a chair"], image=WANTED[None], strength=0.5)
     for like in (PIL, LEVELS, FLOATS, [LEVELS], LEVELS[None], WANTED):
@@ -301,7 +301,7 @@ def _public() -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("name", "function"), _public())
-def test_public_functions_say_what_they_return(name, function):
+def test_public_functions_have_return_types(name, function):
     hints = typing.get_type_hints(function)
     assert "return" in hints, f"{name} has no return type"
     assert hints["return"] is not Any, f"{name} returns Any"

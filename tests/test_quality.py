@@ -29,5 +29,5 @@ def test_the_shipped_model_beats_every_trivial_baseline(scenes):
 
 
 @pytest.mark.timeout(300)
-def test_the_shipped_model_knows_which_way_surfaces_face(scenes):
+def test_normals_of_the_shipped_model_beat_the_constant(scenes):
     assert score([open_model().predictor("normals")], scenes)["normals/mean"] < 45

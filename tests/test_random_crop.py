@@ -109,7 +109,7 @@ def share_of_one_class(ids, valid):
     return float(counts.max() / counts.sum())
 
 
-def test_a_crop_of_almost_one_class_is_drawn_again():
+def test_a_crop_with_almost_one_class_is_repeated():
     """A third is class 1: of crops at twice the size, many show class 4 alone."""
     found = {}
     for most in (1.0, 0.75):

@@ -14,7 +14,7 @@ PEERS = recipes(Path(__file__).parents[1] / "recipes" / "peers.py")
 
 
 @pytest.mark.parametrize("name", ["dmp_depth", "dmp_normals"])
-def test_dmp_is_trained_as_its_readme_says(name):
+def test_dmp_recipes_equal_its_readme(name):
     """Batch 8, 50,000 steps, 1e-4 along a cosine without warm-up, v-prediction, 512 pixels; only depth is mirrored."""
     recipe = PEERS[name]()
     model, optimizer, loop = recipe.denoiser, recipe.optimizer, recipe.loop
@@ -36,7 +36,7 @@ def test_dmp_is_trained_as_its_readme_says(name):
     assert (model.latent_loss_weight, model.pixel_loss_weight) == (1.0, 0.0)
 
 
-def test_dmp_learns_depth_in_eighths_of_a_metre():
+def test_dmp_depth_is_scaled_by_an_eighth():
     (name,) = PEERS["dmp_depth"]().tasks
     task = get_task(name, trusted=False)
     metres = torch.tensor([0.5, 4.0, 8.0, 12.0, torch.inf, 0.0]).reshape(1, 1, 1, 6)

@@ -43,7 +43,7 @@ def test_a_metric_depth_is_saved_in_millimetres_where_they_fit(far, level, tmp_p
     torch.testing.assert_close(decode_file(paths["png"], "depth"), back)
 
 
-def test_what_no_number_of_16_bits_holds_is_said(tmp_path):
+def test_values_that_exceed_16_bits_are_reported(tmp_path):
     metres = affine().in_space("depth", 20_000.0, 1.0)
     paths = metres.save(tmp_path, "a")
     assert "png" not in paths and not (tmp_path / "a_depth_metric.png").exists()
@@ -96,7 +96,7 @@ def test_a_map_beyond_0_to_1_is_not_clipped(name, tmp_path):
     assert "png" not in bright and torch.equal(read_map(bright["npy"]), IMAGE * 3)
 
 
-def test_metric_previews_show_near_and_far_whatever_the_space():
+def test_metric_previews_distinguish_near_and_far_in_every_space():
     near_far = affine().in_space("depth", 50.0, 1.0)
     for space in SPACES:
         color = near_far.in_space(space).color
@@ -110,7 +110,7 @@ def test_metric_previews_show_near_and_far_whatever_the_space():
     torch.testing.assert_close(color[:, :20], near_far.color[:, :20], rtol=0, atol=0.05)
 
 
-def test_a_file_that_does_not_say_its_levels_is_refused(tmp_path):
+def test_a_file_without_levels_is_refused(tmp_path):
     from twofold.image import write_map
 
     write_map(tmp_path / "a.png", RAMP * 1000)
@@ -124,7 +124,7 @@ def test_a_file_that_does_not_say_its_levels_is_refused(tmp_path):
         write_map(tmp_path / "a.npy", RAMP, text={"a": "b"})
 
 
-def test_the_row_of_a_prediction_says_what_its_numbers_mean(tmp_path):
+def test_the_row_of_a_prediction_describes_its_numbers(tmp_path):
     from twofold.image import write_image
 
     write_image(tmp_path / "a.png", IMAGE)

@@ -85,7 +85,7 @@ def test_a_colour_is_of_the_nearest_class():
 
 
 @pytest.mark.parametrize("make", [semantic_task, semantic_logits_task])
-def test_ignored_ids_are_not_learned_from(make):
+def test_ignored_ids_have_no_loss(make):
     task, target = make(5, ignore=(255, 4)), ids(5)
     target[0, 0, 0, :3] = 255
     canvas, mask = task.encode(target, everywhere(target))
@@ -130,7 +130,7 @@ def test_logits_are_read_by_the_largest():
     assert get_task("twofold.tasks.semantic:semantic_logits").target == "semantic"
 
 
-def test_heads_are_made_for_what_a_task_paints():
+def test_heads_have_the_channels_of_the_task():
     net = new.tiny()
     assert [TASKS[n].out_channels for n in ("depth", "normals", "semantic")] == [1, 3, 3]
     assert make_head("dpt", net, TASKS["semantic"].out_channels).config["out_channels"] == 3
@@ -156,7 +156,7 @@ def test_scores_of_six_pixels():
     assert found["mean_accuracy"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
 
 
-def test_the_mean_accuracy_is_over_what_is_true_and_not_over_what_is_said():
+def test_mean_accuracy_is_over_target_classes():
     """Of class 0 two of three are found, of class 1 the only one; of what is said to be 1, one of two is right."""
     true, said = torch.tensor([0.0, 0, 0, 1]), torch.tensor([0.0, 0, 1, 1])
     metric = semantic_metrics(2)["mean_accuracy"]
@@ -196,7 +196,7 @@ def test_what_is_no_class_has_no_score(wrong):
         semantic_metrics(5)["miou"].measure(said, true, everywhere(true))
 
 
-def test_a_predictor_gives_ids_at_the_size_of_the_picture():
+def test_predicted_ids_have_the_size_of_the_image():
     net, image = new.tiny(), torch.rand(3, 40, 56)
     for task, head in (
         (TASKS["semantic"], LatentHead()),
@@ -210,7 +210,7 @@ def test_a_predictor_gives_ids_at_the_size_of_the_picture():
 
 
 @pytest.mark.parametrize("name", ["semantic", "semantic_logits"])
-def test_eight_pictures_are_learned(name):
+def test_eight_images_are_overfitted_to_their_classes(name):
     """Both ways to tell classes, through a UperNet on features that say enough."""
     torch.manual_seed(0)
     task = {"semantic": semantic_task, "semantic_logits": semantic_logits_task}[name](4)
@@ -233,7 +233,7 @@ def test_eight_pictures_are_learned(name):
     assert replace(task, head_channels=0).out_channels == 1
 
 
-def test_classes_of_ones_own_are_named_in_brackets():
+def test_user_defined_classes_are_given_in_brackets():
     from twofold.tasks import get_task
 
     own = get_task("semantic_logits[background, person]")

@@ -194,7 +194,7 @@ def test_the_laboratory_keeps_what_a_recipe_is_about():
     assert thin.data.sources == (Source(path="a", share=1.0, fraction=0.125),)
 
 
-def test_every_beta_of_table_1_is_walked_at_its_own():
+def test_every_beta_of_table_1_is_sampled_with_its_schedule():
     protocols = [f().denoiser.protocol for name, f in RECIPES.items() if name.startswith("table1:")]
     walks = [p for p in protocols if isinstance(p, MultiStep)]
     assert len(walks) == len(protocols) - 1 == 23
@@ -224,7 +224,7 @@ def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tiny, tmp_path
     assert torch.equal(*answers)
 
 
-def test_what_the_laboratory_lacks_is_said(place, tmp_path):
+def test_missing_smoke_test_data_is_reported(place, tmp_path):
     recipe = smoke_config(RECIPES["table1:rgb_noise_beta_1"](), data=str(tmp_path / "rooms"))
     with pytest.raises(
         ValueError, match=r"twofold render --count 1200 --seed 1 --spp 4 --out .*rooms \(fewer"
@@ -272,7 +272,7 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
     assert "of: baseline, unet_from_scratch, decoder_from_scratch" in capsys.readouterr().err
 
 
-def test_hypersim_drawn_as_released_is_stretched_and_read_by_the_nearest_colour():
+def test_hypersim_colours_as_released_decode_to_the_nearest_class():
     ids = torch.arange(40).reshape(1, 1, 5, 8)
     canvas, known = encode_colors(ids, ids < 40)
     assert (float(canvas.min()), float(canvas.max())) == (-1.0, 1.0)

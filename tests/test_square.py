@@ -6,7 +6,7 @@ import torch
 from twofold.image.square import map_resized_to_square, resized_to_square
 
 
-def test_published_numbers_of_a_picture():
+def test_published_numbers_of_an_image():
     y, x = torch.meshgrid(torch.arange(480), torch.arange(640), indexing="ij")
     rgb = torch.stack([x * 255 // 639, y * 255 // 479, (x + y) % 256]).byte()
     canvas = resized_to_square(rgb.double() / 255) * 2 - 1

@@ -43,7 +43,7 @@ def hdf5(path: Path, **arrays) -> Path:
     return path
 
 
-def test_hdf5_gives_the_dataset_asked_for_in_its_own_type(tmp_path):
+def test_hdf5_returns_the_named_dataset_in_its_type(tmp_path):
     path = hdf5(tmp_path / "a.hdf5", dataset=FLOATS, deep__down=LEVELS)
     assert np.array_equal(read_stored(path, key="dataset"), FLOATS)
     found = read_stored(path, key="deep/down")
@@ -77,7 +77,7 @@ def test_hdf5_does_not_lead_out_of_its_file(tmp_path):
         refuses(path, "other files", key=key)
 
 
-def test_hdf5_is_judged_before_it_is_read(tmp_path):
+def test_hdf5_sizes_are_checked_before_reading(tmp_path):
     path = tmp_path / "huge.hdf5"
     with h5py.File(path, "w") as file:
         file.create_dataset("dataset", (60_000, 60_000), "f4", chunks=(1000, 1000))
@@ -200,7 +200,7 @@ def test_one_flipped_bit_of_a_png_is_noticed(kind, channels, tmp_path):
         refuses(tmp_path / "a.png", "a.png")
 
 
-def test_a_wide_bomb_is_judged_by_its_header(tmp_path):
+def test_a_wide_decompression_bomb_is_refused_by_its_header(tmp_path):
     """Of 400 megapixels, 16 bits a channel: the reader that decodes those has no limit of its own."""
     room.png(tmp_path / "a.png", np.zeros((1, 1, 3), np.uint16))
     data = bytearray((tmp_path / "a.png").read_bytes())
@@ -232,7 +232,7 @@ def test_a_map_with_an_exif_rotation_is_refused(kind, tmp_path):
     refuses(path, "EXIF rotation", codec="png8" if kind == "PNG" else "jpg8")
 
 
-def test_of_several_pictures_none_is_the_map(tmp_path):
+def test_a_file_with_several_images_is_not_a_map(tmp_path):
     pictures = [Image.fromarray(LEVELS.astype(np.uint8) + i) for i in range(2)]
     for name in ("a.png", "a.tiff"):
         pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
@@ -256,7 +256,7 @@ def test_an_exr_is_whole_or_refused(tmp_path):
 # ---- numbers that 32 bits cannot hold
 
 
-def test_what_a_float_cannot_hold_is_refused():
+def test_values_outside_the_float_range_are_refused():
     assert as_map(np.full((2, 2), 2**24), "a")[0, 0, 0] == 2**24
     assert as_map(np.full((2, 2), -(2**24)), "a")[0, 0, 0] == -(2**24)
     for wrong in (
@@ -271,7 +271,7 @@ def test_what_a_float_cannot_hold_is_refused():
     assert as_map(np.array([[np.inf, np.nan]]), "a").isinf().any()
 
 
-def test_the_suffix_says_the_codec_but_not_the_bits_of_a_png():
+def test_the_suffix_determines_the_codec_but_not_the_bits_of_a_png():
     names = {
         "a.png": "png",
         "a.TIF": "tiff",
@@ -369,7 +369,7 @@ def test_a_tar_is_whole_uncompressed_and_indexed_anew_when_it_changes(tmp_path):
     assert np.array_equal(read_stored(f"{tar}::2.npy"), FLOATS + 1)
 
 
-def test_what_is_too_large_to_hold_is_not_read(tmp_path, monkeypatch):
+def test_files_larger_than_the_limit_are_not_read(tmp_path, monkeypatch):
     tar = tarred(tmp_path / "a.tar", {"x.npy": as_bytes(tmp_path, "b.npy", FLOATS)})
     room.png(tmp_path / "a.png", LEVELS)
     monkeypatch.setattr("twofold.image.stored._MOST_BYTES", 100)

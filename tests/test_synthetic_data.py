@@ -100,7 +100,7 @@ def test_a_label_is_the_prediction_for_the_stored_image(creator, predictors):
     torch.testing.assert_close(made.targets["normals"], normals, rtol=0, atol=1e-6)
 
 
-def test_a_label_can_be_read_off_the_last_look(net, predictors):
+def test_labels_can_be_predicted_from_the_last_denoising_step(net, predictors):
     """At the last time step the network sees the state before it; a head on its features paints from there."""
     ball = sphere(0, 32)
     settings = replace(QUICK, label_mode="denoise", guidance=1.0, scoring="cheap", steps=1, strength=0.001)
@@ -169,7 +169,7 @@ def test_what_cannot_label_so_is_refused(net, predictors):
         )
 
 
-def test_hardly_noised_the_source_comes_back_as_the_autoencoder_has_it(creator, net):
+def test_with_little_noise_the_result_is_the_autoencoded_source(creator, net):
     ball = sphere(0, 32)
     with torch.no_grad():
         kept = ((net.decode(net.encode(ball.image[None] * 2 - 1)).clamp(-1, 1) + 1) / 2)[0]
@@ -178,7 +178,7 @@ def test_hardly_noised_the_source_comes_back_as_the_autoencoder_has_it(creator, 
     assert float((near - kept).abs().mean()) < float((far - kept).abs().mean())
 
 
-def test_labels_hold_where_those_of_the_source_do(creator, net, predictors):
+def test_labels_are_valid_where_the_source_s_are(creator, net, predictors):
     ball = sphere(0, 32)
     half = torch.zeros(1, 32, 32, dtype=torch.bool)
     half[..., :16] = True
@@ -385,7 +385,7 @@ def test_drift_is_the_angle_to_the_normals_of_the_source(creator, predictors):
     )
 
 
-def test_thresholds_are_read_and_met():
+def test_thresholds_are_parsed_and_applied():
     scores = {"drift.depth": 10.0, "drift.normals": 30.0, "rms_pixels": 0.1}
     assert ScoreThreshold.parse(" drift.depth < 20").violation(scores) == ""
     assert ScoreThreshold.parse("drift<20").violation(scores) == "drift<20: drift.normals is 30"

@@ -67,7 +67,7 @@ def whole(creator, sources, tmp_path_factory):
 @pytest.mark.parametrize(
     "chosen", [{"count": 2}, {"fraction": 0.5}, {"fraction": 0.5, "selection": "random", "selection_seed": 4}]
 )
-def test_creation_takes_the_samples_that_training_takes(creator, sources, chosen):
+def test_creation_uses_the_samples_of_training(creator, sources, chosen):
     from twofold.generate.creation import list_items
     from twofold.train.recipe import Source
 
@@ -77,7 +77,7 @@ def test_creation_takes_the_samples_that_training_takes(creator, sources, chosen
     assert wanted != [0, 1], "not simply the first"
 
 
-def test_a_job_takes_a_count_or_a_fraction():
+def test_a_job_accepts_a_count_or_a_fraction():
     with pytest.raises(ValueError, match="pass a count, or a fraction"):
         CreationOptions(count=2, fraction=0.5)
     with pytest.raises(ValueError, match="pass a count, or a fraction"):
@@ -252,7 +252,7 @@ def test_other_settings_and_other_sources_are_refused(model, creator, sources, w
     assert contents(out) == contents(whole)
 
 
-def test_what_misses_a_threshold_is_listed_and_not_stored(creator, sources, tmp_path):
+def test_rejected_samples_are_listed_and_not_stored(creator, sources, tmp_path):
     out = tmp_path / "out"
     scores = [creator.generate([s])[0].origin.generator["scores"]["rms_pixels"] for s in sources]
     limit = sorted(scores)[1]
@@ -405,7 +405,7 @@ def test_every_task_with_an_image_target_can_be_stored(model, sources, tmp_path)
         assert torch.equal(found.valid[name], made.valid[name])
 
 
-def test_a_writer_of_another_kind_is_not_gone_on_with(creator, sources, tmp_path):
+def test_a_folder_of_another_writer_is_not_continued(creator, sources, tmp_path):
     FolderWriter(tmp_path / "out", {"name": "mine", "targets": {"depth": {}}})
     with pytest.raises(CreateError, match="other settings"):
         list(create_samples(creator, sources, tmp_path / "out"))

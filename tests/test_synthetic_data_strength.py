@@ -43,7 +43,7 @@ def kept(net, sources):
     return (canvas.clamp(-1, 1) + 1) / 2
 
 
-def test_with_next_to_no_strength_the_source_comes_back_up_to_the_autoencoder(net, sources, kept):
+def test_with_strength_near_zero_the_result_is_the_autoencoded_source(net, sources, kept):
     images = torch.stack([s.image for s in sources])
     for sampler in ("ddim", "dpmpp_2m"):
         found = created(net, sources, 0.001, steps=4, sampler=sampler)

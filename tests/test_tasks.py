@@ -49,7 +49,7 @@ def test_what_is_encoded_can_be_decoded(task):
         assert error.quantile(0.9) < 0.15
 
 
-def test_what_is_ignored_is_all_that_is_not_learned(task):
+def test_only_ignored_pixels_have_no_loss(task):
     target, valid = known(task)
     _, mask = task.encode(target, valid)
     ignored = torch.isin(target, torch.tensor([3.0])) if "region" in task.name else torch.zeros_like(valid)
@@ -165,7 +165,7 @@ def test_the_slope_of_every_loss_is_its_difference_quotient(task):
         ), name
 
 
-def test_nothing_is_learned_where_nothing_is_known(task):
+def test_invalid_pixels_have_no_loss(task):
     canvas, mask = task.encode(*known(task))
     said, image = told(task, canvas) + 0.1, torch.full((2, 3, 24, 32), 0.5)
     spoiled = torch.where(mask, said, torch.full_like(said, 0.7))
@@ -212,7 +212,7 @@ def test_merging_one_map_many_times_changes_nothing_that_is_scored(task):
     assert task.distance(again, once).max() < 1e-3
 
 
-def test_show_is_a_picture(task):
+def test_show_returns_an_image(task):
     target, valid = known(task)
     found = task.decode(told(task, task.encode(target, valid)[0]))[0]
     picture = task.show(found)
@@ -223,7 +223,7 @@ def test_show_is_a_picture(task):
     torch.testing.assert_close(task.show(found.flip(-1)), picture.flip(-1))
 
 
-def test_every_task_is_what_its_target_is_said_to_be(task):
+def test_tasks_match_the_kind_of_their_target(task):
     assert set(task.weights) <= set(task.losses)
     assert TARGETS[task.target].channels == task.channels
     assert not set(task.losses) & set(task.image_losses)
@@ -261,7 +261,7 @@ def test_numbers_on_a_fixed_scale_come_back_as_they_were(name):
     task.encode(torch.where(valid, target, math.nan), valid)
 
 
-def test_normals_keep_their_direction_whatever_their_length():
+def test_normals_of_any_length_keep_their_direction():
     rng = torch.Generator().manual_seed(0)
     vectors = torch.randn(1, 3, 5, 6, generator=rng)
     for length in (0.01, 1, 50):
@@ -271,7 +271,7 @@ def test_normals_keep_their_direction_whatever_their_length():
     assert TASKS["normals"].decode(torch.zeros(1, 3, 1, 1)).flatten().tolist() == [0, 0, 1]
 
 
-def test_composition_is_the_difference_of_pictures_laid_on_black():
+def test_composition_loss_is_the_difference_of_composites_on_black():
     said, wanted = torch.tensor([0.0, 1, 0.25]), torch.tensor([1.0, 1, 0.75])
     image = torch.tensor([[1.0, 0.5, 0], [0.2, 0.2, 0.2], [0.4, 0.8, 1.0]]).T.reshape(1, 3, 1, 3)
     right, wrong = ((x * 2 - 1).reshape(1, 1, 1, 3).expand(-1, 3, -1, -1) for x in (wanted, said))
@@ -284,7 +284,7 @@ def test_composition_is_the_difference_of_pictures_laid_on_black():
 
 
 @pytest.mark.parametrize("name, paint", [("sqrt_disparity", lambda d: -d.rsqrt()), ("log_depth", torch.log)])
-def test_the_other_spaces_are_painted_by_their_own_quantiles(name, paint):
+def test_other_spaces_are_encoded_by_their_own_quantiles(name, paint):
     depth = torch.linspace(1, 9, 64).reshape(1, 1, 8, 8).clone()
     depth[..., 6:, :] = math.inf
     depth[..., 0, 0] = 0
@@ -380,7 +380,7 @@ def test_near_has_one_colour_in_depth_and_in_disparity():
     torch.testing.assert_close(disparity.show(1 - level), depth.show(level), rtol=0, atol=0.02)
 
 
-def test_the_sky_is_painted_far_and_its_depth_never_measured():
+def test_the_sky_is_encoded_as_far_without_a_depth_loss():
     depth = torch.linspace(1, 9, 64).reshape(1, 1, 8, 8).clone()
     depth[..., :2, :] = math.inf
     valid = depth.isfinite()
@@ -406,7 +406,7 @@ def test_a_prediction_upside_down_is_compared_as_it_is_by_the_invariant_loss():
     assert float(scale_shift_invariant(-wanted, wanted, mask)) == pytest.approx(upside_down)
 
 
-def test_an_unknown_task_is_named_with_those_there_are():
+def test_an_unknown_task_is_reported_with_the_known_ones():
     with pytest.raises(ValueError, match="depth, disparity"):
         get_task("smell")
     assert get_task("twofold.tasks.depth:depth") is TASKS["depth"]

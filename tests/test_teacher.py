@@ -66,7 +66,7 @@ def recipe(root, **changes):
 
 
 @pytest.mark.parametrize("batches", [[1] * 200, [4] * 50, [8] * 25, [80, 7, 80, 33]])
-def test_the_teacher_moves_once_every_forty_examples_whatever_the_batch(batches):
+def test_the_teacher_is_updated_every_forty_examples_for_any_batch_size(batches):
     """In closed form: with a student that stands still, n moves leave decay ** n of the distance."""
     module = nn.Linear(2, 2)
     ema = Ema(module, 0.998, 40)
@@ -80,7 +80,7 @@ def test_the_teacher_moves_once_every_forty_examples_whatever_the_batch(batches)
 
 
 @pytest.mark.parametrize("change", ["shared", "own look", "walk", "latent"])
-def test_the_teacher_says_what_is_learned(root, change, tmp_path):
+def test_the_student_is_trained_on_pseudo_labels(root, change, tmp_path):
     """Examples of such a source hold what the averaged weights answer now, with no gradient; others what is stored."""
     changes = {
         "shared": {},
@@ -124,7 +124,7 @@ def test_the_teacher_says_what_is_learned(root, change, tmp_path):
     assert stage.loss(stage.draw(0)).total.item() != pytest.approx(before)
 
 
-def test_only_the_student_learns_and_the_teacher_is_what_is_kept(root, tmp_path):
+def test_only_the_student_is_trained_and_the_teacher_is_saved(root, tmp_path):
     """The decay says how far: a teacher that keeps all of itself ends where it began, its student does not."""
     made = recipe(root, ema={"decay": 0.999999})
     heads: dict = {}
@@ -186,7 +186,7 @@ def test_the_student_keeps_its_weights_where_a_layer_has_two_names():
         torch.testing.assert_close(module(x), said)
 
 
-def test_a_teacher_s_running_statistics_follow_as_its_weights_do(tmp_path):
+def test_running_statistics_of_the_teacher_are_averaged(tmp_path):
     """And are its own while it answers; of a plain average the student's are taken."""
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     teacher, plain = Ema(module, 0.5, 4), Ema(module, 0.5)

@@ -74,7 +74,7 @@ def mean_angle(events: list[dict[str, Any]]) -> float:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_warm_up_learns_and_self_improving_with_a_quarter_of_the_labels_gone_betters_it(tmp_path):
+def test_self_improving_with_three_quarters_of_the_labels_beats_the_warm_up(tmp_path):
     warm = recipe(tmp_path, 64, data={"label_limit": 48}, loop={"steps": 16})
     records = list(run_recipe(warm, tmp_path / "warm"))
     losses = [r["loss"] for r in records]
@@ -120,7 +120,7 @@ def plain(tmp_path_factory) -> tuple[Improvement, Path]:
     return plan, root / "run"
 
 
-def test_another_round_leaves_the_first_as_it_is_and_says_what_is_different_in_the_second(plain, tmp_path):
+def test_another_round_does_not_change_the_first_and_records_its_differences(plain, tmp_path):
     plan, run = plain
     list(improve(plan.model_copy(update={"rounds": 2}), tmp_path / "run"))
     first, second = (tmp_path / "run" / f"round-{n}" / "created-0" for n in (1, 2))
@@ -136,7 +136,7 @@ def test_another_round_leaves_the_first_as_it_is_and_says_what_is_different_in_t
     assert all(r["provenance"]["generator"]["seed"] == 1 for r in others.values())
 
 
-def test_a_threshold_takes_rows_away_and_says_so_and_changes_no_sample(plain, tmp_path):
+def test_a_threshold_removes_rows_and_changes_no_sample(plain, tmp_path):
     plan, run = plain
     header, rows = manifest(run / "round-1" / "created-0")
     scores = {k: r["provenance"]["generator"]["scores"]["rms_pixels"] for k, r in rows.items()}

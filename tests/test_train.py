@@ -123,7 +123,7 @@ def test_a_light_head_is_trained_saved_and_used(recipe, tmp_path):
     torch.testing.assert_close(after, before, rtol=0, atol=2e-3)
 
 
-def test_training_learns(recipe, tmp_path):
+def test_training_reduces_the_error(recipe, tmp_path):
     """A few dozen steps on six balls beat the start by far."""
     plan = recipe.replace(
         data={"task_weights": {"depth": 1.0}},
@@ -232,7 +232,7 @@ PROTOCOLS = {
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_every_protocol_is_trained_saved_and_asked_as_it_was_taught(recipe, name, tmp_path):
+def test_every_protocol_is_trained_saved_and_predicted_with_its_settings(recipe, name, tmp_path):
     """A network of fewer channels is widened; the checkpoint says how it is to be asked."""
     plan = recipe.replace(
         model={"protocol": PROTOCOLS[name]},
@@ -272,7 +272,7 @@ def test_expanded_conv_in_gives_copies_the_output_of_one():
     ({"model": {"decoder": "full", "pixel_loss_weight": 1.0, "text_encoder": "frozen"}}, "unet|vae.decoder"),
     ({"model": {"text_encoder": "full"}}, "unet|text_encoder"),
 ])  # fmt: skip
-def test_only_what_the_recipe_names_learns(recipe, start, change, learns, tmp_path):
+def test_only_the_recipe_s_trainable_parts_change(recipe, start, change, learns, tmp_path):
     """And what learns is all that a state holds: a run of low rank does not save the network it adds to."""
     plan = recipe.replace(
         data={"task_weights": {"depth": 1.0}},
@@ -304,7 +304,7 @@ def test_only_what_the_recipe_names_learns(recipe, start, change, learns, tmp_pa
     assert same(after, weights(tmp_path / "parts" / "checkpoint"))
 
 
-def test_a_task_of_ones_own_is_trained(recipe, tmp_path, monkeypatch):
+def test_a_user_defined_task_is_trained(recipe, tmp_path, monkeypatch):
     """It is named by where it is; the checkpoint remembers that."""
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mine.py").write_text(
@@ -329,12 +329,12 @@ def test_a_task_of_ones_own_is_trained(recipe, tmp_path, monkeypatch):
     ({"model": {"decoder": "full"}}, "of a latent head"),
     ({"model": {"protocol": MultiStep(), "pixel_loss_weight": 1.0}}, "one denoising step"),
 ])  # fmt: skip
-def test_recipes_that_cannot_learn_are_refused(recipe, wrong, message):
+def test_recipes_without_trainable_weights_are_refused(recipe, wrong, message):
     with pytest.raises(ValueError, match=message):
         recipe.replace(**wrong)
 
 
-def test_what_stands_for_a_class_is_not_mixed_when_it_is_resized():
+def test_class_colours_are_resized_by_nearest():
     """A mask stays 0 and 1, whatever size it is brought to; a depth is interpolated."""
     from dataclasses import replace
 

@@ -185,7 +185,7 @@ def test_nothing_is_encoded_twice(recipe, tmp_path, calls):
     assert len(list(shelf.iterdir())) == COUNT
 
 
-def test_without_a_cache_only_what_is_taught_is_encoded(recipe, tmp_path, calls):
+def test_without_a_cache_only_trained_targets_are_encoded(recipe, tmp_path, calls):
     """An example of depth does not need the latents of the normals."""
     trained(recipe.replace(data={"cache_latents": False}, loop={"steps": 1}), tmp_path / "run")
     assert len(calls) == 2 + 2 * (4 + 2), "pictures alone of 2, and 6 with one target each"

@@ -126,7 +126,7 @@ def test_a_broken_sample_stops_the_run_by_its_name(recipe, data, mode, id, tmp_p
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_broken_samples_are_left_out_and_listed_where_that_is_asked(recipe, mode, tmp_path, capsys):
+def test_broken_samples_are_skipped_and_listed_with_the_option(recipe, mode, tmp_path, capsys):
     assert trained(recipe.replace(**MODES[mode]), tmp_path, "--skip-bad") == 0
     out = capsys.readouterr().out
     assert f"skipped {len(BROKEN)} samples that cannot be used: {tmp_path / 'run' / 'skipped.jsonl'}" in out
@@ -151,7 +151,7 @@ def test_a_run_that_was_stopped_goes_on_without_the_broken(recipe, data, tmp_pat
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_folder_of_broken_samples_alone_is_an_error_that_says_so(recipe, data, mode, tmp_path, capsys):
+def test_a_folder_with_only_broken_samples_is_an_error(recipe, data, mode, tmp_path, capsys):
     plan = recipe.replace(data={"sources": (part(data, tmp_path / "balls", *BROKEN),)}).replace(**MODES[mode])
     assert trained(plan, tmp_path, "--skip-bad") == 2
     assert re.search(r"no sample of .*balls can be used", one_line(capsys))
@@ -183,7 +183,7 @@ def test_a_list_of_an_interrupted_run_does_not_outlive_the_repair(recipe, data, 
     assert "left out" not in capsys.readouterr().out
 
 
-def test_a_crop_of_which_nothing_is_known_teaches_nothing(recipe, tmp_path):
+def test_a_crop_without_valid_pixels_has_no_loss(recipe, tmp_path):
     """A sample that is known in one corner only is sound, whichever part of it is drawn."""
     ball = world.sphere(0, 64)
     corner = torch.zeros(1, 64, 64, dtype=torch.bool)

@@ -239,7 +239,7 @@ def test_the_loss_on_latents_is_a_mean_over_known_cells(data, tmp_path, monkeypa
     assert terms["latent"][0] == 1 and terms["latent"][1].tolist() == pytest.approx([4.0])
 
 
-def test_the_image_task_learns_what_the_schedule_says_the_network_predicts(data, tmp_path, monkeypatch):
+def test_the_image_task_is_trained_on_the_schedule_s_prediction_type(data, tmp_path, monkeypatch):
     """Of a latent of zeros, v is alpha times the noise, and the network is shown sigma times it."""
     stage = stage_of(plan(data, data={"task_weights": {"image": 1.0}}), tmp_path)
     shown = fixed(stage, monkeypatch, 0.0)

@@ -330,7 +330,7 @@ STOPS: dict[str, tuple[Any, str, int, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("where", STOPS)
-def test_an_interrupt_saves_the_step_and_says_so(recipe, where, uninterrupted, tmp_path):
+def test_an_interrupt_saves_the_step_and_reports_it(recipe, where, uninterrupted, tmp_path):
     module, name, number, changes = STOPS[where]
     recipe = recipe.replace(loop={"save_every": 0}, validation={"data": recipe.data.sources[0].path}).replace(
         **changes
@@ -350,7 +350,7 @@ def test_an_interrupt_saves_the_step_and_says_so(recipe, where, uninterrupted, t
     assert_same(uninterrupted(recipe), folder)
 
 
-def test_an_interrupt_before_the_first_step_says_that_nothing_is_saved(recipe, tmp_path):
+def test_an_interrupt_before_the_first_step_reports_that_nothing_is_saved(recipe, tmp_path):
     code, line = interrupted(
         recipe, tmp_path / "run", signal_in(loops, "init_run_dir", 1, signal.SIGTERM), []
     )

@@ -84,7 +84,7 @@ class Counted:
 # ---- which image comes when
 
 
-def test_tasks_of_one_frequency_are_drawn_as_one_pool():
+def test_tasks_of_equal_weight_are_sampled_from_one_pool():
     """Image task and perception alternate; each image once before any is drawn twice; a task's own images only."""
     plan = Recipe(
         name="x",
@@ -224,7 +224,7 @@ def test_a_shared_trunk_runs_once_for_all_heads():
     torch.testing.assert_close(found["classes"], expected["classes"][[2, 0]])
 
 
-def test_the_teacher_answers_a_shared_trunk_with_its_own_weights(root, tmp_path):
+def test_the_teacher_runs_a_shared_trunk_with_its_own_weights(root, tmp_path):
     """Through one run of the averaged trunk; the student's weights and statistics stay as they are."""
     source = Source(path=str(root / "balls"), labels="teacher")
     plan = recipe(

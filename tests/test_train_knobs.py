@@ -181,7 +181,7 @@ def test_rates_of_genpercept_are_its_own(recipe):
     assert found == pytest.approx([0, 0.5, 1, 0.84666, 0.16026, 0.02521, 0.01, 0.01], abs=5e-6)
 
 
-def test_rates_fall_as_their_names_say(recipe):
+def test_learning_rate_schedules_match_their_names(recipe):
     plan = recipe.replace(
         optimizer={"lr": 2.0, "warmup_steps": 4, "final_lr_ratio": 0.1}, loop={"steps": 104}
     )
@@ -233,7 +233,7 @@ def test_decay_of_weights_is_the_optimizer_s(recipe, tmp_path):
     assert (group["betas"], group["eps"]) == ((0.8, 0.95), 1e-5)
 
 
-def test_a_decoder_is_random_again_where_that_is_asked(recipe):
+def test_a_decoder_is_reinitialized_with_the_option(recipe):
     kept, _, _ = open_initial_model(recipe)
     renewed, _, _ = open_initial_model(recipe.replace(model={"reset": ("decoder",)}))
     assert apart(kept.vae.encoder, renewed.vae.encoder) == 0
@@ -241,7 +241,7 @@ def test_a_decoder_is_random_again_where_that_is_asked(recipe):
     assert apart(kept.unet, renewed.unet) == 0
 
 
-def test_low_rank_is_added_where_and_as_strongly_as_said(recipe):
+def test_lora_uses_the_recipe_s_modules_rank_and_alpha(recipe):
     net = new.tiny()
     net.requires_grad_(False)
     add_lora(
@@ -269,7 +269,7 @@ def test_low_rank_is_added_where_and_as_strongly_as_said(recipe):
     ({"model": {"head": {"name": "latent"}, "decoder": "full"}}, r"vae\.(decoder|post_quant)|unet\."),
     ({"model": {"unet": "lora", "head": {"name": "latent"}}}, r"lora_"),
 ])  # fmt: skip
-def test_what_does_not_learn_has_no_gradient_and_no_graph(recipe, change, learns, tmp_path, monkeypatch):
+def test_frozen_parts_have_no_gradient_and_no_graph(recipe, change, learns, tmp_path, monkeypatch):
     seen, forward = [], LightHead.forward
 
     def looked(self, x0, features, backbone, *more):
@@ -296,7 +296,7 @@ def test_what_does_not_learn_has_no_gradient_and_no_graph(recipe, change, learns
         )
 
 
-def test_prompts_of_a_recipe_are_taught_saved_and_asked(recipe, tmp_path, monkeypatch):
+def test_prompts_of_a_recipe_are_trained_saved_and_used(recipe, tmp_path, monkeypatch):
     said, embed = set(), StableDiffusion.embed
 
     def heard(self, prompts, *more, **how):
@@ -333,7 +333,7 @@ def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
     assert torch.isfinite(stage.loss(stage.draw(0)).total)
 
 
-def test_nearest_pixels_are_pixels_of_the_picture():
+def test_nearest_resizing_returns_pixels_of_the_image():
     ball = world.sphere(2, 40)
     there = set(ball.image.unique().tolist())
     assert set(resize_and_crop(ball, (24, 24), 8, "nearest").image.unique().tolist()) <= there
@@ -345,7 +345,7 @@ def test_nearest_pixels_are_pixels_of_the_picture():
         assert (set(image.unique().tolist()) <= levels) == only
 
 
-def test_quirks_of_genpercept_are_taught_where_that_is_asked(recipe, tmp_path):
+def test_quirks_of_genpercept_are_trained_with_compat(recipe, tmp_path):
     """Holes are painted too, its gradient is vertical, and it has no other tasks than its own."""
     plan = recipe.replace(data={"compat": "genpercept", "resample": "nearest"})
     task = make_tasks(plan)["depth"]
@@ -364,7 +364,7 @@ def test_quirks_of_genpercept_are_taught_where_that_is_asked(recipe, tmp_path):
         make_tasks(recipe.replace(data={"compat": "genpercept", "task_weights": {"albedo": 1.0}}))
 
 
-def test_records_hold_every_term_and_their_sum(recipe, tmp_path, monkeypatch):
+def test_records_have_every_loss_term_and_their_sum(recipe, tmp_path, monkeypatch):
     monkeypatch.setattr(track, "LOG_EVERY", 1)
     losses = {"depth": {"l1": 2.0, "ssi": 0.5, "gradient": 0.0}}
     plan = recipe.replace(
@@ -388,7 +388,7 @@ def test_records_hold_every_term_and_their_sum(recipe, tmp_path, monkeypatch):
     assert (said["step"], said["lr"]) == (1, 1e-3)
 
 
-def test_tensorboard_is_told_what_the_journal_is(recipe, tmp_path, capsys):
+def test_tensorboard_gets_the_logged_values(recipe, tmp_path, capsys):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -450,7 +450,7 @@ def test_settings_are_changed_deep_inside(recipe):
     ('model.protocol={"kind": "multi_step"}', "one denoising step"),
     ("model.pixel_loss_weight=0", "trained by the pixel loss only"), ("validation.num_samples=0", "num_samples"),
 ])  # fmt: skip
-def test_a_setting_that_cannot_be_is_one_line_that_says_why(recipe, setting, said):
+def test_an_invalid_setting_is_reported_in_one_line(recipe, setting, said):
     with pytest.raises(ValueError, match=said) as caught:
         recipe.override([setting])
     assert "\n" not in str(caught.value)
@@ -586,7 +586,7 @@ def test_mirroring_can_be_left_out_and_changes_nothing_else(recipe, tmp_path, au
         )
 
 
-def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
+def test_padded_prompts_are_trained_and_used_padded(recipe, tmp_path):
     asked = {pad: recipe.replace(name=f"pad-{pad}", model={"pad_prompts": pad}) for pad in (True, False)}
     records = {pad: list(run_recipe(asked[pad], tmp_path / str(pad))) for pad in asked}
     assert records[True][0]["loss"] != records[False][0]["loss"]
@@ -600,7 +600,7 @@ def test_prompts_that_are_filled_up_are_taught_and_asked_so(recipe, tmp_path):
         )
 
 
-def test_a_start_that_paints_in_another_frame_is_told(recipe, tmp_path):
+def test_an_initial_model_with_another_frame_is_reported(recipe, tmp_path):
     """Lotus and E2E-FT paint x to the left; nothing turns their weights."""
     model = open_model(recipe.model.init_from)
     how = model.settings.tasks["normals"].model_copy(update={"frame": "LUB"})

@@ -190,7 +190,7 @@ def test_a_run_goes_on_with_another_number_of_workers(recipe, tmp_path):
         list(run_recipe(recipe.replace(optimizer={"lr": 1.0}), tmp_path / "left" / "run"))
 
 
-def test_any_step_can_be_drawn(recipe, tmp_path):
+def test_examples_of_any_step_can_be_loaded(recipe, tmp_path):
     """Also one that is not the next."""
     stage = DenoiserStage(
         new.tiny(), recipe.replace(data={"num_workers": 2}), tmp_path / "run", {}, DistributedContext("cpu")
@@ -204,14 +204,14 @@ def test_any_step_can_be_drawn(recipe, tmp_path):
     stage.close()
 
 
-def test_global_random_numbers_are_left_alone(recipe, tmp_path):
+def test_the_global_random_state_is_unchanged(recipe, tmp_path):
     for workers in (0, 2):
         torch.manual_seed(3)
         assert list(map(value, parallel_map(abs, [-1, 2, -3], workers))) == [1, 2, 3]
         assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(3))
 
 
-def test_an_image_comes_back_from_a_worker_as_it_was():
+def test_an_image_round_trips_through_a_worker():
     """Views and numbers to be drawn, too."""
     rng = torch.Generator().manual_seed(7)
     torch.rand(5, generator=rng)
@@ -270,12 +270,12 @@ def test_an_error_in_a_worker_names_the_sample(recipe, change, workers, tmp_path
     assert "ball-1" in (tmp_path / "run" / "skipped.jsonl").read_text()
 
 
-def test_an_error_that_no_sample_is_to_blame_for_says_where_it_was():
+def test_an_error_that_concerns_no_sample_is_raised():
     with pytest.raises(ZeroDivisionError, match=r"in worker process|division by zero"):
         list(parallel_map(lambda x: 1 / x, [0], 1))
 
 
-def test_a_killed_worker_is_one_line_that_says_what_to_do():
+def test_a_killed_worker_is_reported_in_one_line_with_advice():
     def work(i: int) -> None:
         if i == 5:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -95,7 +95,7 @@ def test_every_sample_is_seen_once_before_any_is_seen_twice(together):
             assert len({tuple(r) for r in rounds[:-1]}) > 1, "another order each time"
 
 
-def test_examples_that_stand_together_are_of_one_source_and_teach_one_thing():
+def test_a_block_of_examples_has_one_source_and_one_task():
     made = order(recipe(data={"block_size": 4}))
     groups = [[made(4 * g + i) for i in range(4)] for g in range(300)]
     assert all(len({(p.kind, p.source) for p in group}) == 1 for group in groups)
@@ -119,7 +119,7 @@ def test_an_example_depends_on_the_recipe_and_its_number_alone():
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.75, 1.0])
-def test_captions_are_dropped_as_often_as_the_recipe_says(share):
+def test_captions_are_dropped_with_the_recipe_s_probability(share):
     plan = recipe(model={"caption_dropout": share})
     found = [drop_caption("a chair", plan, generator("drop", i)) for i in range(2000)]
     assert set(found) <= {"", "a chair"}
@@ -158,7 +158,7 @@ def test_limits_and_fractions_take_samples_evenly(limit):
     assert Source(path="x").indices(4) == [0, 1, 2, 3]
 
 
-def test_smaller_fractions_of_a_series_are_what_they_say():
+def test_fractions_of_a_data_set_have_their_count():
     """Table 12's halvings of a data set: the count is the fraction of it to the nearest, and never none."""
     for fraction in (1.0, 0.5, 0.25, 0.125, 0.01):
         assert len(Source(path="x", fraction=fraction).indices(1000)) == fraction * 1000
@@ -193,7 +193,7 @@ def test_a_number_of_labels_is_taken_from_the_first_sources_for_each_task(folder
     assert found["normals"] == [[1], [], [2, 3]]
 
 
-def test_a_kind_that_no_source_teaches_is_named():
+def test_a_task_without_a_source_is_reported():
     lonely = {**{k: [[0], [0], [0]] for k in KINDS}, "normals": [[], [], []]}
     with pytest.raises(ValueError, match=r"no source with a share above 0 has a target of normals"):
         DeterministicSampler(recipe(), lonely)

@@ -69,7 +69,7 @@ def test_the_normalisation_is_that_of_torch():
     torch.testing.assert_close(layer.eval()(x), oracle.eval()(x))
 
 
-def test_one_image_alone_can_be_learned_from():
+def test_a_batch_of_one_image_can_be_trained():
     head = tiny(dropout=0.0)
     said = head(torch.zeros(1, 4, 4, 4), features(4, 4, count=1), STRIDE8)
     said.square().mean().backward()
@@ -79,7 +79,7 @@ def test_one_image_alone_can_be_learned_from():
     assert head.pyramid.stages[1].norm.running_mean.any()
 
 
-def test_it_learns_classes():
+def test_it_can_be_trained_on_classes():
     head = tiny(classes=3, dropout=0.0)
     taps = features(4, 4)
     ids = torch.randint(3, (2, 4, 4), generator=torch.Generator().manual_seed(1))
@@ -94,7 +94,7 @@ def test_it_learns_classes():
 
 
 @torch.no_grad()
-def test_it_is_made_for_a_network_and_again_from_its_config():
+def test_it_is_recreated_from_its_config():
     net = golden.backbone()
     head = make_head("upernet", net, 7)
     assert head.config["channels"] == [32, 64, 64, 64]
@@ -108,7 +108,7 @@ def test_it_is_made_for_a_network_and_again_from_its_config():
     assert torch.equal(again.double().eval()(torch.zeros(1, 4, 7, 9), taps, net), said)
 
 
-def test_what_a_head_cannot_be_is_said():
+def test_invalid_head_arguments_are_reported():
     with pytest.raises(ValueError, match="at least 2"):
         UperNetHead(1)
     with pytest.raises(ValueError, match="expected at least one each"):

@@ -57,7 +57,7 @@ def test_other_channels_are_refused():
         side_by_side([torch.rand(2, 4, 4)])
 
 
-def test_a_sheet_holds_every_image_in_its_place():
+def test_a_sheet_has_every_image_at_its_position():
     images = [torch.full((3, 10, 20), 0.1 * i) for i in range(5)]
     page = sheet(images, columns=2, gap=3)
     assert page.shape == (3, 3 * 10 + 2 * 3, 2 * 20 + 3)

@@ -383,7 +383,7 @@ def test_a_retired_name_is_found(code: str, folder: str) -> None:
     assert len(problems_of_code(code, folder)) == 1
 
 
-def test_other_uses_of_an_ordinary_word_are_left_alone() -> None:
+def test_other_uses_of_an_ordinary_word_are_allowed() -> None:
     assert not problems_of_code("held = 1  # held in memory", "io")
     assert not problems_of_code("def held(path): ...", "train")
 
