@@ -33,9 +33,9 @@ class Plain(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         self.shown.append(tuple(images.shape))
         x = self.first(images - 0.5)
-        said = {f"{name}/early": head(x) for name, head in self.early.items()} if self.training else {}
+        output = {f"{name}/early": head(x) for name, head in self.early.items()} if self.training else {}
         x = self.then(x)
-        return {name: head(x) for name, head in self.heads.items()} | said
+        return {name: head(x) for name, head in self.heads.items()} | output
 
 
 class Tied(nn.Module):

@@ -83,9 +83,9 @@ def guesses(data: Path, root: Path, target: str, count: int = 0) -> Path:
     return root
 
 
-def scored(data: Path, root: Path, protocol: EvalProtocol, out: Path, **asked: Any) -> dict[str, Any]:
+def scored(data: Path, root: Path, protocol: EvalProtocol, out: Path, **arguments: Any) -> dict[str, Any]:
     """The report of stored predictions, without pictures."""
-    job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, out, **asked), root)
+    job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, out, **arguments), root)
     return run_and_report(job, metadata, images=False)
 
 

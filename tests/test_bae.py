@@ -46,14 +46,14 @@ def known(n):
 
 
 @pytest.mark.parametrize(
-    ("kappa", "off", "wanted"),
+    ("kappa", "off", "required"),
     [(0.01, 0.5, 0.68246259), (1, 0.5, -0.15084093), (5, 0.2, -2.25809639), (30, 0.1, -3.80350526)],
 )
-def test_published_numbers_of_the_angular_loss(kappa, off, wanted):
+def test_published_numbers_of_the_angular_loss(kappa, off, required):
     k = torch.full((1, 1, 1), kappa, dtype=torch.float64)
     for length in (1.0, 0.3):  # the truth need not be of unit length
         assert mean_cost("angular_vmf", at_angle(off), k, ahead(1, length), known(1)).item() == pytest.approx(
-            wanted, abs=1e-8
+            required, abs=1e-8
         )
 
 
@@ -82,48 +82,48 @@ def test_the_densities_are_densities_and_the_expected_angle_is_their_mean(kappa)
 
 def test_no_gradient_within_2_56_degrees_of_the_axis():
     off = [0.0, 0.04, 0.0447, 0.0448, 0.3, math.pi - 0.01]
-    said = at_angle(*off).requires_grad_()
+    output = at_angle(*off).requires_grad_()
     kappa = torch.full((1, 1, 6), 2.0, dtype=torch.float64, requires_grad=True)
-    mean_cost("angular_vmf", said, kappa, ahead(6), known(6)).sum().backward()
-    assert said.grad is not None and kappa.grad is not None
-    moved = said.grad[0].abs().sum(0) > 0
+    mean_cost("angular_vmf", output, kappa, ahead(6), known(6)).sum().backward()
+    assert output.grad is not None and kappa.grad is not None
+    moved = output.grad[0].abs().sum(0) > 0
     assert moved.tolist() == [False, False, False, True, True, False]
     assert (kappa.grad[0, 0] != 0).tolist() == moved.tolist()
 
 
 def test_the_plain_losses_are_what_they_are_called():
-    said, k = torch.tensor([[[0.6], [0.0], [0.8]]]).double(), torch.ones(1, 1, 1).double()
-    assert mean_cost("l1", said, k, ahead(1), known(1)).item() == pytest.approx(0.8)
-    assert mean_cost("l2", said, k, ahead(1), known(1)).item() == pytest.approx(0.4)
-    assert mean_cost("angle", said, k, ahead(1), known(1)).item() == pytest.approx(math.acos(0.8))
+    output, k = torch.tensor([[[0.6], [0.0], [0.8]]]).double(), torch.ones(1, 1, 1).double()
+    assert mean_cost("l1", output, k, ahead(1), known(1)).item() == pytest.approx(0.8)
+    assert mean_cost("l2", output, k, ahead(1), known(1)).item() == pytest.approx(0.4)
+    assert mean_cost("angle", output, k, ahead(1), known(1)).item() == pytest.approx(math.acos(0.8))
     vmf = -math.log(1) - 1 * (0.8 - 1) + math.log(1 - math.exp(-2))
-    assert mean_cost("vmf", said, k, ahead(1), known(1)).item() == pytest.approx(vmf)
+    assert mean_cost("vmf", output, k, ahead(1), known(1)).item() == pytest.approx(vmf)
 
 
 @pytest.mark.parametrize("name", COSTS)
 def test_what_is_not_known_does_not_matter_and_nothing_known_costs_nothing(name):
     rng = torch.Generator().manual_seed(0)
-    said = torch.randn(2, 3, 9, generator=rng, requires_grad=True)
+    output = torch.randn(2, 3, 9, generator=rng, requires_grad=True)
     kappa = torch.rand(2, 1, 9, generator=rng) + 0.1
-    wanted = torch.randn(2, 3, 9, generator=rng)
+    required = torch.randn(2, 3, 9, generator=rng)
     mask = torch.rand(2, 1, 9, generator=rng) > 0.5
     mask[1] = False
-    wrong = torch.where(mask, wanted, torch.nan)
-    costs = mean_cost(name, said, kappa, wrong, mask)
-    assert torch.equal(costs, mean_cost(name, said, kappa, torch.where(mask, wanted, 0), mask))
+    wrong = torch.where(mask, required, torch.nan)
+    costs = mean_cost(name, output, kappa, wrong, mask)
+    assert torch.equal(costs, mean_cost(name, output, kappa, torch.where(mask, required, 0), mask))
     assert costs[1] == 0
     costs.sum().backward()
-    assert said.grad is not None
-    assert said.grad.isfinite().all()
-    assert not said.grad[1].any()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+    assert not output.grad[1].any()
 
 
 @pytest.mark.parametrize(
-    ("edge", "wanted"),
+    ("edge", "required"),
     [(128, (6553, 4587, 1966)), (256, (26214, 18349, 7865)), (512, (104857, 73399, 31458))],
 )
-def test_published_counts_of_pixels(edge, wanted):
-    assert counts(edge * edge) == wanted
+def test_published_counts_of_pixels(edge, required):
+    assert counts(edge * edge) == required
 
 
 def drawn(seeds, mask, seed=0):
@@ -171,39 +171,39 @@ def test_as_released_other_points_are_sampled_from_valid_and_invalid_pixels():
 def test_as_released_an_image_counts_by_its_known_pixels():
     """In closed form: one image of error 1 radian at 1 pixel, one of error 0.5 at 3."""
     angles = torch.tensor([[1.0, 9, 9], [0.5, 0.5, 0.5]])
-    said = torch.stack([angles.sin(), torch.zeros(2, 3), angles.cos()], 1)
-    wanted = torch.tensor([0.0, 0, 1]).reshape(1, 3, 1).expand(2, 3, 3)
+    output = torch.stack([angles.sin(), torch.zeros(2, 3), angles.cos()], 1)
+    required = torch.tensor([0.0, 0, 1]).reshape(1, 3, 1).expand(2, 3, 3)
     mask = torch.tensor([[True, False, False], [True, True, True]])[:, None]
     kappa = torch.ones(2, 1, 3)
-    each = mean_cost("angle", said, kappa, wanted, mask)
+    each = mean_cost("angle", output, kappa, required, mask)
     torch.testing.assert_close(each, torch.tensor([1.0, 0.5]))
-    pooled = mean_cost("angle", said, kappa, wanted, mask, pooled=True)
+    pooled = mean_cost("angle", output, kappa, required, mask, pooled=True)
     assert pooled.mean().item() == pytest.approx((1 + 3 * 0.5) / 4, rel=1e-5)
-    assert not mean_cost("angle", said, kappa, wanted, mask & False, pooled=True).any()
+    assert not mean_cost("angle", output, kappa, required, mask & False, pooled=True).any()
 
 
 def test_option_selects_the_released_losses():
     """At all pixels, where nothing is drawn: the mean over examples is that over all known pixels."""
     ours, (canvas, mask) = head(share=1.0), truth(4, 5)
-    theirs = head(share=1.0, compat="official")
-    theirs.load_state_dict(ours.state_dict())
+    reference = head(share=1.0, compat="official")
+    reference.load_state_dict(ours.state_dict())
     mask[1, :, 8:] = False
     with torch.no_grad():
         each, pooled = (
             net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
-            for net in (ours, theirs)
+            for net in (ours, reference)
         )
     pixels = mask.sum((1, 2, 3)).float()
     for name in each:
         expected = (each[name] * pixels).sum() / pixels.sum()
         torch.testing.assert_close(pooled[name].mean(), expected, rtol=1e-2, atol=1e-3)
         assert pooled[name].mean() != each[name].mean()
-    assert theirs.config["compat"] == "official"
-    ours.set_training_options(theirs.config)  # a head goes on to learn otherwise
+    assert reference.config["compat"] == "official"
+    ours.set_training_options(reference.config)  # a head goes on to learn otherwise
     with torch.no_grad():
         again = ours.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
     assert all(torch.equal(again[name], pooled[name]) for name in pooled)
-    assert ours.config == theirs.config
+    assert ours.config == reference.config
     with pytest.raises(ValueError, match="no compat 'other'"):
         head(compat="other")
 
@@ -291,9 +291,9 @@ def test_loss_on_all_points_equals_the_dense_loss():
     taps = features(4, 5)
     with torch.no_grad():
         losses = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))
-        said, doubt = net.forward_with_uncertainty(torch.zeros(0), taps, BACKBONE)
-    angles = mean_cost("angle", said, doubt, canvas, mask)
-    assert torch.equal(said, net(torch.zeros(0), taps, BACKBONE))
+        output, spread = net.forward_with_uncertainty(torch.zeros(0), taps, BACKBONE)
+    angles = mean_cost("angle", output, spread, canvas, mask)
+    assert torch.equal(output, net(torch.zeros(0), taps, BACKBONE))
     dense = head(share=1.0, loss="angle")
     with torch.no_grad():
         found = dense.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))["whole"]
@@ -306,7 +306,7 @@ def data(tmp_path_factory):
     return world.folder(tmp_path_factory.mktemp("balls") / "data", 4, 32)
 
 
-def asked(net, made):
+def arguments(net, made):
     return DiffusionPredictor(
         net, TASKS["normals"], OneStep(timestep=0), made, OutputConfig(prompt=""), size=0
     )
@@ -338,8 +338,8 @@ def test_training_changes_the_head_and_not_the_network(data, tmp_path):
     assert all(math.isfinite(r["loss"]) for r in records)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
     # Most of a picture is the wall: what is random is 90 degrees off on average.
-    taught = score([asked(net, heads["normals"].eval())], [world.sphere(0, 32)])["normals/mean"]
-    assert taught < 10
+    trained = score([arguments(net, heads["normals"].eval())], [world.sphere(0, 32)])["normals/mean"]
+    assert trained < 10
     assert records[-1]["validation"]["normals/mean"] < 15
 
 
@@ -361,14 +361,14 @@ def test_uncertainty_is_the_expected_error_or_the_ensemble_s_spread():
     made = make_head("bae", net, 3).eval()
     noisy = OneStep(timestep=0, add_noise=True)
     predictor = DiffusionPredictor(net, TASKS["normals"], noisy, made, size=0)
-    pictures = [torch.rand(3, 30, 44, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
-    one, two = predictor(pictures)
+    images = [torch.rand(3, 30, 44, generator=torch.Generator().manual_seed(s)) for s in (0, 1)]
+    one, two = predictor(images)
     assert one.uncertainty is not None
     assert one.uncertainty.shape == (1, 30, 44)
     assert 0 < one.uncertainty.min() <= one.uncertainty.max() <= 0.5
     assert two.uncertainty is not None
-    torch.testing.assert_close(predictor(pictures[1]).uncertainty, two.uncertainty, rtol=1e-4, atol=1e-5)
-    merged = predictor(pictures[0], ensemble=3)
+    torch.testing.assert_close(predictor(images[1]).uncertainty, two.uncertainty, rtol=1e-4, atol=1e-5)
+    merged = predictor(images[0], ensemble=3)
     assert merged.uncertainty is not None
     assert not torch.allclose(merged.uncertainty, one.uncertainty)
     assert predictor.merge is closest

@@ -105,24 +105,24 @@ def test_a_score_that_is_no_number_is_never_the_best(recipe, tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_run_that_waits_ends_where_one_that_was_killed_ends(recipe, tmp_path, stop):
-    asked = worse_later(recipe).replace(validation={"patience": 2})
-    whole = list(run_recipe(asked, tmp_path / "whole"))
+    arguments = worse_later(recipe).replace(validation={"patience": 2})
+    whole = list(run_recipe(arguments, tmp_path / "whole"))
     best = whole[-1]["best"]["step"]
     assert whole[-1]["step"] == best + 2 < 8
-    records = run_recipe(asked, tmp_path / "parts")
+    records = run_recipe(arguments, tmp_path / "parts")
     for _ in range(stop):
         next(records)
     records.close()
-    rest = list(run_recipe(asked, tmp_path / "parts"))
+    rest = list(run_recipe(arguments, tmp_path / "parts"))
     assert rest[-1]["step"] == whole[-1]["step"] and rest[-1]["best"] == whole[-1]["best"]
     a, b = weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "parts" / "checkpoint")
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_the_last_weights_can_be_had_as_well(recipe, tmp_path):
-    asked = worse_later(recipe).replace(validation={"patience": 2})
-    records = list(run_recipe(asked, tmp_path / "run"))
-    save_student(asked, tmp_path / "run", tmp_path / "last")
+    arguments = worse_later(recipe).replace(validation={"patience": 2})
+    records = list(run_recipe(arguments, tmp_path / "run"))
+    save_student(arguments, tmp_path / "run", tmp_path / "last")
     model = open_model(str(tmp_path / "last"))
     again = score([model.predictor("normals")], list(Folder(recipe.validation.data)))["normals/mean"]
     assert again == pytest.approx(scores(records)[-1], abs=0.05)

@@ -110,10 +110,10 @@ def test_a_captioner_speaks_where_the_row_does_not(names, kind):
     """A few thousand random weights: what they say means nothing, and is the same every time."""
     name = names[kind]
     silent = replace(world.sphere(0, 40), caption="")
-    said, told = get_caption(silent, name=name)
-    assert said and set(said.split()) <= {*WORDS}
-    assert told == f"captioner:{name}"
-    assert get_caption(silent, name=name)[0] == said
+    output, record = get_caption(silent, name=name)
+    assert output and set(output.split()) <= {*WORDS}
+    assert record == f"captioner:{name}"
+    assert get_caption(silent, name=name)[0] == output
     assert get_caption(world.sphere(0, 40), name=name)[1] == "row"
     # Of a batch each gets what it gets alone.
     images = [world.sphere(seed, size).image for seed, size in ((0, 40), (1, 33))]
@@ -216,16 +216,16 @@ def test_a_killed_job_goes_on_and_the_manifest_is_whole(mute, names, monkeypatch
         list(caption_folder(mute, names["vit"]))
     with (mute / JOURNAL).open("a") as file:
         file.write('{"id": "bal')  # a line that was cut off
-    asked: list[str] = []
+    arguments: list[str] = []
     original = module.generate_captions
 
     def counted(images, ids, *rest):
-        asked.extend(ids)
+        arguments.extend(ids)
         return original(images, ids, *rest)
 
     monkeypatch.setattr(module, "generate_captions", counted)
     list(caption_folder(mute, names["blip"], batch=1))
-    assert len(asked) == 1
+    assert len(arguments) == 1
     assert all(texts(mute))
 
 

@@ -173,8 +173,8 @@ def test_values_of_other_types_and_ranges(source, model, net):
         place, value = rng.choice(places), rng.choice(VALUES)
         put(found, place, value)
         (model / file).write_text(json.dumps(found))
-        said = attempt(lambda file=file: read_part(model, file, net), file)
-        counts["read" if said == "read" else "refused"] += 1
+        output = attempt(lambda file=file: read_part(model, file, net), file)
+        counts["read" if output == "read" else "refused"] += 1
         (model / file).write_text(text)
     assert sum(counts.values()) > 250
     assert counts["refused"] > 100, counts
@@ -234,8 +234,8 @@ def test_configs_know_every_setting_of_the_libraries():
 def test_json_that_is_none(source, model, net, text):
     for file in json_files(source):
         (model / file).write_bytes(text.encode("latin-1"))
-        said = attempt(lambda file=file: read_part(model, file, net), file)
-        assert said != "read" or text == "{}", file
+        output = attempt(lambda file=file: read_part(model, file, net), file)
+        assert output != "read" or text == "{}", file
         shutil.copy(source / file, model / file)
 
 
@@ -279,10 +279,10 @@ def test_tensors_of_other_kinds(source, model, net, change):
         name = sorted(tensors)[len(tensors) // 2]
         tensors[name] = changes[change](tensors[name]).contiguous()
         save_file(tensors, model / file, {"prompts": '["", "depth map"]'} if with_metadata else None)
-        said = attempt(lambda file=file: read_part(model, file, net), file)
+        output = attempt(lambda file=file: read_part(model, file, net), file)
         flat = change == "flat" and load_file(source / file)[name].ndim == 1
         fine = change == "double" or flat or (with_metadata and change == "wide")
-        assert (said == "read") == fine, (file, said)
+        assert (output == "read") == fine, (file, output)
         shutil.copy(source / file, model / file)
 
 
@@ -382,8 +382,8 @@ def test_damaged_pickles(tmp_path):
             for _ in range(rng.randrange(1, 6)):
                 data[rng.randrange(len(data))] = rng.randrange(256)
         (tmp_path / "hurt.pth").write_bytes(data)
-        said = attempt(lambda: read_file(tmp_path / "hurt.pth", torch.float32), "hurt.pth")
-        assert "weights_only" not in said
+        output = attempt(lambda: read_file(tmp_path / "hurt.pth", torch.float32), "hurt.pth")
+        assert "weights_only" not in output
 
 
 def test_stored_prompts_of_other_shapes(tmp_path):

@@ -84,9 +84,9 @@ def test_a_task_name_that_is_not_a_file_name_is_refused(root, name, monkeypatch,
         ["predict", "photo.png", "--model", "a/model"],
     ):
         assert run(command) == 2
-        said = capsys.readouterr().err
-        assert "a/model/twofold.json" in said
-        assert said.count("\n") == 1
+        output = capsys.readouterr().err
+        assert "a/model/twofold.json" in output
+        assert output.count("\n") == 1
     with pytest.raises(ModelError, match="the task"):
         open_model("a/model")
     assert contents(root) == before
@@ -131,11 +131,11 @@ def test_a_recipe_s_name_is_that_of_a_folder(name):
 def test_names_of_user_defined_tasks_are_checked_before_training(monkeypatch):
     import twofold.train.trainable as trainable
 
-    asked = Recipe(
+    arguments = Recipe(
         name="r",
         model=DenoiserConfig(),
         data=DataConfig(sources=(Source(path="x"),), task_weights={"depth": 1.0}),
     )
     monkeypatch.setattr(trainable, "get_task", lambda name: replace(depth, name="../depth"))
     with pytest.raises(ValueError, match="the name of the task"):
-        make_tasks(asked)
+        make_tasks(arguments)

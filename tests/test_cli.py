@@ -20,7 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def picture(path: str, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
+def photo(path: str, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.linear_gradient("L").resize(size).convert(mode).save(path)
 
@@ -35,13 +35,13 @@ def one_line(text: str) -> str:
 def test_predict_writes_the_documented_files(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture("shots/a.png")
-    picture("shots/deep/b.jpg", "L", (31, 57))
+    photo("shots/a.png")
+    photo("shots/deep/b.jpg", "L", (31, 57))
     command = ["predict", "shots", "--model", str(tiny_model), "--out", "out", "--side-by-side"]
     assert run(command) == 0
-    told = capsys.readouterr()
-    assert "2 predicted" in told.out
-    assert not told.err
+    record = capsys.readouterr()
+    assert "2 predicted" in record.out
+    assert not record.err
     assert np.load("out/a_depth.npy").shape == (30, 40)
     normals = np.load("out/deep/b_normals.npy")
     assert normals.shape == (57, 31, 3)
@@ -54,14 +54,14 @@ def test_predict_writes_the_documented_files(
 def test_json_output_is_one_object_per_image(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture("a.png")
+    photo("a.png")
     Path("b.png").write_bytes(b"not an image")
     code = run(
         ["predict", "a.png", "b.png", "absent.png", "--task", "depth", "--json", "--model", str(tiny_model)]
     )
     assert code == 1
-    told = capsys.readouterr()
-    rows = {Path(row["input"]).stem: row for row in map(json.loads, told.out.splitlines())}
+    record = capsys.readouterr()
+    rows = {Path(row["input"]).stem: row for row in map(json.loads, record.out.splitlines())}
     assert {name: row["status"] for name, row in rows.items()} == {
         "a": "done",
         "b": "failed",
@@ -69,7 +69,7 @@ def test_json_output_is_one_object_per_image(
     }
     assert list(rows["a"]["tasks"]) == ["depth"]
     assert len(rows["a"]["tasks"]["depth"]["settings"]["digest"]) == 64
-    assert [line.startswith("twofold: ") for line in told.err.splitlines()] == [True, True]
+    assert [line.startswith("twofold: ") for line in record.err.splitlines()] == [True, True]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "1", "I;16"])
@@ -78,12 +78,12 @@ def test_images_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode: 
     if mode == "I;16":
         Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50).save(path)
     else:
-        picture(path, mode)
+        photo(path, mode)
     assert run(["predict", path, "--model", str(tiny_model)]) == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (["predict"], 2, "INPUT"),
         (["paint"], 2, "paint"),
@@ -97,7 +97,7 @@ def test_images_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode: 
         (
             ["predict", "a.png", "--model", "MODEL", "--out", "a.png"],
             2,
-            "cannot make the folder a.png (File exists)",
+            "cannot create the folder a.png (File exists)",
         ),
         (["generate", "a chair", "--strength", "2"], 2, "--strength 2"),
         (["generate", "a chair", "--size", "12"], 2, "WIDTHxHEIGHT"),
@@ -112,18 +112,18 @@ def test_every_mistake_is_one_line_with_its_way_out(
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     code: int,
-    said: str,
+    message: str,
 ) -> None:
-    picture("a.png")
+    photo("a.png")
     assert run([str(tiny_model) if a == "MODEL" else a for a in arguments]) == code
-    assert said in one_line(capsys.readouterr().err)
+    assert message in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("harm", ["no weights", "cut weights", "bad json", "no settings"])
 def test_a_damaged_checkpoint_is_one_line(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], harm: str
 ) -> None:
-    picture("a.png")
+    photo("a.png")
     shutil.copytree(tiny_model, "model")
     weights = Path("model/unet/diffusion_pytorch_model.safetensors")
     if harm == "no weights":
@@ -153,9 +153,9 @@ def test_generate_depends_on_the_seed_only(
         assert json.loads(a.text["twofold"])["caption"] == "a red chair"  # ty: ignore[missing-attribute]
     capsys.readouterr()
     assert run([*base, "--out", "one", "--guidance", "2"]) == 1
-    told = one_line(capsys.readouterr().err)
-    assert "0000_a-red-chair.png was generated with other settings (guidance); use --overwrite" in told
-    picture("start.png", size=(50, 30))
+    record = one_line(capsys.readouterr().err)
+    assert "0000_a-red-chair.png was generated with other settings (guidance); use --overwrite" in record
+    photo("start.png", size=(50, 30))
     assert run([*base, "--image", "start.png", "--out", "like"]) == 0
     with Image.open("like/0000_a-red-chair.png") as drawn:
         assert drawn.size == (40, 24)
@@ -239,7 +239,7 @@ def test_train_makes_a_checkpoint_that_predicts(
     Path("recipes/quick.py").write_text(RECIPE.format(start=str(tiny_model), data=str(here / "data")))
     assert run(["train", "quick", "--set", "loop.batch_size=1", "--log-every", "1"]) == 0
     assert "step 2/2" in capsys.readouterr().out
-    picture("a.png")
+    photo("a.png")
     assert run(["predict", "a.png", "--task", "depth", "--model", "runs/quick/checkpoint"]) == 0
     capsys.readouterr()
     assert run(["train", "quick", "--set", "colour=red"]) == 2
@@ -264,7 +264,7 @@ def test_render_makes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("device", "told"),
+    ("device", "message"),
     [("gpu", "choose auto, cpu, cuda"), ("cuda:x", "unknown"), ("cuda:1", "finds no cuda")],
 )
 def test_unknown_devices_are_reported_in_one_line(
@@ -273,9 +273,9 @@ def test_unknown_devices_are_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     device: str,
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    picture("a.png")
+    photo("a.png")
     assert run(["predict", "a.png", "--model", str(tiny_model), "--device", device]) == 2
-    assert told in one_line(capsys.readouterr().err)
+    assert message in one_line(capsys.readouterr().err)

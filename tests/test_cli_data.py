@@ -28,11 +28,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+def record(capsys: pytest.CaptureFixture[str]) -> list[dict]:
     """The JSON lines of standard output, and nothing on standard error."""
-    said = capsys.readouterr()
-    assert not said.err
-    return [json.loads(line) for line in said.out.splitlines()]
+    output = capsys.readouterr()
+    assert not output.err
+    return [json.loads(line) for line in output.out.splitlines()]
 
 
 def toy(root: Path, count: int = 3) -> Path:
@@ -53,16 +53,16 @@ def toy(root: Path, count: int = 3) -> Path:
 
 def test_list_prints_licence_and_access_of_each_data_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "list"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for one in CONVERTERS.values():
-        assert one.name in said and one.licence in said and one.access in said
+        assert one.name in output and one.licence in output and one.access in output
     assert run(["data", "list", "--json"]) == 0
-    rows = {row["name"]: row for row in told(capsys)}
+    rows = {row["name"]: row for row in record(capsys)}
     assert set(rows) == set(CONVERTERS)
     assert rows["dis5k"]["splits"][0] == "DIS-TR" and "redistribution" in rows["dis5k"]["licence"]
     assert run(["data", "list", "pascal-mt"]) == 0
-    said = capsys.readouterr().out
-    assert "new files" in said and "LUB is assumed" in said
+    output = capsys.readouterr().out
+    assert "new files" in output and "LUB is assumed" in output
     assert run(["data"]) == 0 and "convert" in capsys.readouterr().out
 
 
@@ -72,7 +72,7 @@ def test_from_a_native_tree_to_shards(here: Path, capsys: pytest.CaptureFixture[
     assert run(command) == 0
     assert "2 samples with matting, trimap: folder/" in capsys.readouterr().out
     assert run([*command, "--json"]) == 0
-    assert told(capsys) == [
+    assert record(capsys) == [
         {
             "out": "folder",
             "name": "p3m10k",
@@ -83,14 +83,14 @@ def test_from_a_native_tree_to_shards(here: Path, capsys: pytest.CaptureFixture[
     ]
     assert sorted(p.name for p in Path("folder").iterdir()) == ["dataset.json", "metadata.jsonl"]
     assert run(["data", "validate", "folder"]) == 0
-    said = capsys.readouterr().out
-    assert "2 samples" in said and "no problems" in said and "matting" in said
+    output = capsys.readouterr().out
+    assert "2 samples" in output and "no problems" in output and "matting" in output
     assert run(["data", "pack", "folder", "packed"]) == 0
     assert "2 samples in 1 shards" in capsys.readouterr().out
     assert run(["data", "pack", "folder", "packed", "--json"]) == 0
-    assert [row["kept"] for row in told(capsys)] == [True]
+    assert [row["kept"] for row in record(capsys)] == [True]
     assert run(["data", "validate", "packed", "--json"]) == 0
-    (report,) = told(capsys)
+    (report,) = record(capsys)
     assert report["ok"] and report["count"] == 2 and report["targets"]["matting"]["samples"] == 2
     for a, b in zip(Folder("folder"), Folder("packed"), strict=True):
         assert torch.equal(a.image, b.image) and torch.equal(a.targets["matting"], b.targets["matting"])
@@ -107,12 +107,12 @@ def test_problems_end_with_one(here: Path, capsys: pytest.CaptureFixture[str]) -
     toy(Path("folder"))
     Path("folder/depth/s1.png").write_bytes(b"no picture")
     assert run(["data", "validate", "folder", "--sheet", "deep/sheet.png"]) == 1
-    said = capsys.readouterr().out
-    assert "! " in said and "s1.png" in said and "1 problem" in said
+    output = capsys.readouterr().out
+    assert "! " in output and "s1.png" in output and "1 problem" in output
     # What can be read is shown all the same.
     assert read_image("deep/sheet.png").shape[-1] > 600
     assert run(["data", "validate", "folder", "--json"]) == 1
-    (report,) = told(capsys)
+    (report,) = record(capsys)
     assert not report["ok"] and len(report["problems"]) == 1 and report["sheet"] is None
     assert run(["data", "validate", "nowhere", "--sheet", "none.png"]) == 1
     assert "nowhere is not a folder" in capsys.readouterr().out and not Path("none.png").exists()
@@ -150,7 +150,7 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     target = "depth=z,codec=png16,scale=0.001,invalid=[0,7]"
     command = ["data", "import", "t.parquet", "--out", "folder", "--image", "photo", "--caption", "words"]
     assert run([*command, "--target", target, "--licence", "CC0", "--json"]) == 0
-    assert [(row["id"], row["written"]) for row in told(capsys)] == [("000000", True), ("000001", True)]
+    assert [(row["id"], row["written"]) for row in record(capsys)] == [("000000", True), ("000001", True)]
     sample = Folder("folder")[1]
     assert sample.caption == "two" and not sample.valid["depth"][0, 0].any()
     assert sample.targets["depth"][0, 1, 0].item() == pytest.approx(1.5)
@@ -159,7 +159,7 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["convert", "citiscapes", ".", "--split", "val", "--out", "x"], "did you mean 'cityscapes'?"),
         (["convert", "xyz", ".", "--split", "val", "--out", "x"], "'twofold data list' lists them"),
@@ -179,12 +179,12 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     ],
 )
 def test_every_mistake_is_one_line_with_its_way_out(
-    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     seg.dis5k(Path("tree"))
     assert run(["data", *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("twofold: ") and error.count("\n") == 1 and said in error
+    assert error.startswith("twofold: ") and error.count("\n") == 1 and message in error
     assert not Path("x/metadata.jsonl").exists()
 
 

@@ -17,13 +17,13 @@ from twofold.protocols import MultiStep
 
 def test_models_are_listed_and_printed_in_full(capsys):
     assert run(["models"]) == 0
-    told = capsys.readouterr().out
-    assert all(key in told for key in ("embedded", *PUBLISHED))
+    record = capsys.readouterr().out
+    assert all(key in record for key in ("embedded", *PUBLISHED))
     assert run(["models", "jingheya/lotus-normal-d-v1-1"]) == 0
-    told = capsys.readouterr().out
-    assert "arXiv 2409.18124" in told
-    assert "timestep=999" in told
-    assert "LUB" in told
+    record = capsys.readouterr().out
+    assert "arXiv 2409.18124" in record
+    assert "timestep=999" in record
+    assert "LUB" in record
     assert run(["models", "--json"]) == 0
     rows = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
     assert [r["name"] for r in rows] == ["embedded", *PUBLISHED]

@@ -99,11 +99,11 @@ def test_quiet_prints_errors_only(here: Path, capsys: pytest.CaptureFixture[str]
     Path("broken.png").write_bytes(b"no image")
     world.folder(here / "data", count=1, size=32)
     assert run(["data", "pack", "data", "packed", "--quiet"]) == 0
-    said = capsys.readouterr()
-    assert said.out == said.err == ""
+    output = capsys.readouterr()
+    assert output.out == output.err == ""
     assert run(["predict", "absent.png", "-q"]) == 1
-    said = capsys.readouterr()
-    assert said.out == "" and "absent.png" in said.err
+    output = capsys.readouterr()
+    assert output.out == "" and "absent.png" in output.err
     assert not output_mode().quiet
 
 
@@ -148,7 +148,7 @@ def test_verbose_lets_libraries_print_and_is_undone(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["train", "quick", "--json", "--log-every", "5"], "--log-every has no effect with --json"),
         (["train", "quick", "--quiet", "--log-every", "5"], "--log-every has no effect with --quiet"),
@@ -163,7 +163,7 @@ def test_verbose_lets_libraries_print_and_is_undone(monkeypatch: pytest.MonkeyPa
     ],
 )  # fmt: skip
 def test_an_option_without_effect_is_refused(
-    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
     world.folder(here / "data", count=1, size=32)
     Path("recipes").mkdir()
@@ -175,7 +175,7 @@ def test_an_option_without_effect_is_refused(
             f"    return Recipe(name='{name}', model={model}(), data=data)\n"
         )
     assert run(arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not Path("x").exists() and not Path("runs").exists()
 
 

@@ -41,7 +41,7 @@ def test_the_nearest_name_is_found_in_any_case():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["predcit", "a.png"], "'predict'"),
         (["data", "valdate", "x"], "data: no such command 'valdate'. Did you mean 'validate'"),
@@ -69,16 +69,16 @@ def test_the_nearest_name_is_found_in_any_case():
         (["create", "data", "--out", "x", "--sampler", "dpmpp_2n"], "(did you mean 'dpmpp_2m'?)"),
     ],
 )  # fmt: skip
-def test_what_is_unknown_is_named_with_the_nearest(here, tiny_model, capsys, arguments, said):
+def test_what_is_unknown_is_named_with_the_nearest(here, tiny_model, capsys, arguments, message):
     world.folder(here / "data", count=1, size=32)
     assert run([str(tiny_model) if a == "MODEL" else a for a in arguments]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("twofold: ") and told.count("\n") == 1
-    assert said in told
+    record = capsys.readouterr().err
+    assert record.startswith("twofold: ") and record.count("\n") == 1
+    assert message in record
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["generate", "x", "--strength", "0.5"], "--strength has no effect without --image; leave it out"),
         (["generate", "x", "--strength", "0.6"], "--strength has no effect without --image"),
@@ -98,10 +98,10 @@ def test_what_is_unknown_is_named_with_the_nearest(here, tiny_model, capsys, arg
         (["convert-checkpoint", "embedded", "x", "--layout", "diff2in1", "--drop-text"], "--drop-text has no effect"),
     ],
 )  # fmt: skip
-def test_an_option_without_effect_is_refused(here, tiny_model, capsys, arguments, said):
+def test_an_option_without_effect_is_refused(here, tiny_model, capsys, arguments, message):
     world.folder(here / "data", count=1, size=32)
     assert run([str(tiny_model) if a == "MODEL" else a for a in arguments]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not Path("predictions").exists() and not Path("evaluation").exists()
 
 

@@ -24,34 +24,34 @@ def test_published_loss_of_medians():
 
 def test_medians_are_of_unknown_pixels_too():
     """So that, unlike with every other loss, what is said where nothing is known changes it."""
-    said, wanted, mask = published()
-    spoiled = torch.where(mask, said, said + 5)
-    assert abs(median_scale_shift_invariant(spoiled, wanted, mask).item() - 0.986824) > 0.05
+    output, required, mask = published()
+    spoiled = torch.where(mask, output, output + 5)
+    assert abs(median_scale_shift_invariant(spoiled, required, mask).item() - 0.986824) > 0.05
     for scale, shift in ((3.0, 0.0), (0.2, -1.0)):
-        found = median_scale_shift_invariant(scale * said + shift, wanted, mask).item()
+        found = median_scale_shift_invariant(scale * output + shift, required, mask).item()
         assert found == pytest.approx(0.986824, abs=1e-5)
 
 
 def test_published_fit_upside_down():
     """An answer that falls where the truth rises: brought to its median, not left as it is."""
-    wanted = torch.tensor([-1.0, -0.5, 0.0, 1.0]).reshape(1, 1, 1, 4).expand(-1, 3, -1, -1)
-    said, mask = -wanted, torch.ones(1, 1, 1, 4, dtype=torch.bool)
-    here, there = 2 - wanted[0, 0, 0], 2 + wanted[0, 0, 0]
+    required = torch.tensor([-1.0, -0.5, 0.0, 1.0]).reshape(1, 1, 1, 4).expand(-1, 3, -1, -1)
+    output, mask = -required, torch.ones(1, 1, 1, 4, dtype=torch.bool)
+    here, there = 2 - required[0, 0, 0], 2 + required[0, 0, 0]
     # Sorted, the second of four: 2 + (-0.5) of the truth, 2 + 0 of what is said.
     expected = (here * (1.5 / 2) - there).abs().mean()
-    torch.testing.assert_close(genpercept.scale_shift_invariant(said, wanted, mask), expected)
-    ours = TASKS["depth"].losses["ssi"](said, wanted, mask)
-    torch.testing.assert_close(ours, (said - wanted).abs().mean())
-    right = genpercept.scale_shift_invariant(0.3 * wanted - 0.1, wanted, mask)
+    torch.testing.assert_close(genpercept.scale_shift_invariant(output, required, mask), expected)
+    ours = TASKS["depth"].losses["ssi"](output, required, mask)
+    torch.testing.assert_close(ours, (output - required).abs().mean())
+    right = genpercept.scale_shift_invariant(0.3 * required - 0.1, required, mask)
     assert right.item() == pytest.approx(0, abs=3e-5)
 
 
 @pytest.mark.parametrize("loss", [genpercept.scale_shift_invariant, median_scale_shift_invariant])
 def test_published_losses_have_finite_slopes(loss):
-    said, wanted, mask = published()
-    for said_, mask_ in ((said, mask), (said, mask & False), (said * 0, mask), (-wanted, mask)):
+    output, required, mask = published()
+    for said_, mask_ in ((output, mask), (output, mask & False), (output * 0, mask), (-required, mask)):
         given = said_.clone().requires_grad_(True)
-        cost = loss(given, wanted, mask_)
+        cost = loss(given, required, mask_)
         cost.backward()
         assert given.grad is not None
         assert bool(cost.isfinite())
@@ -69,13 +69,13 @@ def test_normals_that_were_zeroed_cost_ninety_degrees():
     task = genpercept_task(TASKS["normals"])
     canvas, mask = task.encode(vectors, known)
     assert torch.equal(mask, valid)
-    said = up.clone().requires_grad_(True)
-    loss = task.loss(said, canvas, mask)
+    output = up.clone().requires_grad_(True)
+    loss = task.loss(output, canvas, mask)
     floor = math.acos(1 - 1e-4)
     assert loss.item() == pytest.approx((2 * floor + math.pi / 2) / 3, abs=1e-4)
     loss.backward()
-    assert said.grad is not None
-    assert not said.grad.any()  # a constant: nothing is learned from it
+    assert output.grad is not None
+    assert not output.grad.any()  # a constant: nothing is learned from it
     # Ours leaves them out, where the data says that nothing is known.
     assert TASKS["normals"].losses["angular"](up, up, valid & depth_valid).item() == pytest.approx(
         floor, abs=1e-4
@@ -94,28 +94,28 @@ def test_the_nearest_pixel_blends_nothing():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_default_has_no_quirk(name):
     """Each property that a quirk breaks holds by default, and is broken when the quirk is asked for."""
-    ours, theirs = TASKS[name], genpercept_task(TASKS[name])
+    ours, reference = TASKS[name], genpercept_task(TASKS[name])
     valid = torch.ones(1, 1, 12, 16, dtype=torch.bool)
     if name in ("mask", "matting", "segmentation"):
         full = torch.ones(1, ours.channels, 12, 16)
         assert bool((ours.encode(full, valid)[0] == 1).all())
-        assert bool((theirs.encode(full, valid)[0] == -1).all())
+        assert bool((reference.encode(full, valid)[0] == -1).all())
     elif name == "normals":
         canvas = torch.tensor([2.0, 0.0, 1.0]).reshape(1, 3, 1, 1)
         # Their losses do not see how long a vector is.
-        assert theirs.loss(3 * canvas, canvas, valid[..., :1, :1]) == theirs.loss(
+        assert reference.loss(3 * canvas, canvas, valid[..., :1, :1]) == reference.loss(
             canvas, canvas, valid[..., :1, :1]
         )
         assert ours.loss(3 * canvas, canvas, valid[..., :1, :1]) > ours.loss(
             canvas, canvas, valid[..., :1, :1]
         )
     else:
-        _, wanted, mask = published()
-        sideways = (wanted + torch.arange(16) * 0.1, wanted, mask & True)
-        assert theirs.losses["gradient"](*sideways).item() == pytest.approx(0, abs=1e-6)
+        _, required, mask = published()
+        sideways = (required + torch.arange(16) * 0.1, required, mask & True)
+        assert reference.losses["gradient"](*sideways).item() == pytest.approx(0, abs=1e-6)
         assert ours.losses["gradient"](*sideways).item() > 0.05
         depth, known = plane()
-        assert bool((theirs.encode(depth, known)[0][:, :1][depth == 0] == -1).all())
+        assert bool((reference.encode(depth, known)[0][:, :1][depth == 0] == -1).all())
         assert not ours.encode(depth, known)[0][:, :1][depth == 0].any()
 
 
@@ -135,9 +135,9 @@ def test_far_pixels_that_are_not_valid_lift_the_farthest_valid_one():
     """Sky at 655 m beside depths of up to 80 m: -0.9635 in the original (numbers of its own code), -1 by default."""
     depth = torch.cat([torch.linspace(1.4, 80, 63), torch.tensor([655.0])]).reshape(1, 1, 8, 8)
     valid = depth <= 80
-    theirs, _ = genpercept_task(TASKS["disparity"]).encode(depth, valid)
+    reference, _ = genpercept_task(TASKS["disparity"]).encode(depth, valid)
     expected = (1 / 80 - 1 / 655) / (1 / 1.4 - 1 / 655) * 2 - 1
-    assert theirs[0, 0][valid[0, 0]].min().item() == pytest.approx(expected, abs=1e-6)
+    assert reference[0, 0][valid[0, 0]].min().item() == pytest.approx(expected, abs=1e-6)
     assert expected > -0.98
     assert TASKS["disparity"].encode(depth, valid)[0][0, 0][valid[0, 0]].min() == -1
 
@@ -146,17 +146,17 @@ def test_published_scores():
     """Scale, shift and scores of a closed-form map (numbers of the original's evaluation)."""
     y, x = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
     truth = (2 + 0.5 * y + 0.2 * x)[None]
-    said = (0.05 * y + 0.025 * x + 0.02 * torch.sin(x * y))[None]
-    said = (said - said.min()) / (said.max() - said.min())
+    output = (0.05 * y + 0.025 * x + 0.02 * torch.sin(x * y))[None]
+    output = (output - output.min()) / (output.max() - output.min())
     valid = plane()[1][0]
-    assert align_affine(said, truth, valid) == pytest.approx((8.818457, 1.940009), abs=1e-6)
-    aligned = affine_aligned(said, truth, valid, (1e-3, 10))
-    wanted = {
+    assert align_affine(output, truth, valid) == pytest.approx((8.818457, 1.940009), abs=1e-6)
+    aligned = affine_aligned(output, truth, valid, (1e-3, 10))
+    required = {
         "abs_rel": 0.033148, "sq_rel": 0.009193, "rmse": 0.235869, "rmse_log": 0.040181, "log10": 0.014360,
         "delta1": 1.0, "i_rmse": 0.007966, "silog": 4.018064,
     }  # fmt: skip
-    found = {n: DEPTH[n].compute(DEPTH[n].measure(aligned, truth.double(), valid)) for n in wanted}
-    assert found == pytest.approx(wanted, abs=1e-6)
+    found = {n: DEPTH[n].compute(DEPTH[n].measure(aligned, truth.double(), valid)) for n in required}
+    assert found == pytest.approx(required, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", NAMES)

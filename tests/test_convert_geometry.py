@@ -33,15 +33,15 @@ def converted(name: str, tree: Path, split: str, **options) -> Folder:
     return Folder(out)
 
 
-def near(found: torch.Tensor, wanted: np.ndarray, off: float) -> None:
+def near(found: torch.Tensor, required: np.ndarray, off: float) -> None:
     """Equal up to `off` wherever `wanted` is a number."""
-    known = np.isfinite(wanted)
-    assert np.abs(found.numpy() - wanted)[known].max() <= off
+    known = np.isfinite(required)
+    assert np.abs(found.numpy() - required)[known].max() <= off
 
 
-def degrees(found: torch.Tensor, valid: torch.Tensor, wanted: np.ndarray) -> float:
+def degrees(found: torch.Tensor, valid: torch.Tensor, required: np.ndarray) -> float:
     """The largest angle between normals in RUB (3 h w) and those wanted (h w 3, RDF), where valid."""
-    truth = torch.from_numpy(room.framed(wanted, "RUB")).permute(2, 0, 1)
+    truth = torch.from_numpy(room.framed(required, "RUB")).permute(2, 0, 1)
     cosine = (found.double() * truth).sum(0)[valid[0]].clamp(-1, 1)
     return float(torch.rad2deg(torch.acos(cosine)).max())
 
@@ -156,8 +156,8 @@ def test_each_scene_of_hypersim_is_seen_by_its_own_camera(tmp_path):
         assert float((depth[0].double() / torch.from_numpy(z) - 1).abs().max()) < 1e-5
         # Planar walls come out planar: every point lies on the wall that its pixel sees.
         points = unproject(depth.double(), camera)
-        wanted = Table(matrix, size).rays() * torch.from_numpy(z)
-        assert float((points - wanted).abs().max()) < 1e-4
+        required = Table(matrix, size).rays() * torch.from_numpy(z)
+        assert float((points - required).abs().max()) < 1e-4
         assert degrees(sample.targets["normals"], sample.valid["normals"], normals) < 0.1
         found, known = normals_from_depth(depth.double(), camera)
         right = torch.from_numpy(room.framed(normals, "RUB")).permute(2, 0, 1)
@@ -276,8 +276,8 @@ def test_framenet_s_frame_is_found_from_where_floors_and_walls_are(tmp_path, fra
     sample = folder[0]
     known = sample.valid["normals"][0]
     assert not known[:2].any() and known[2:].all()
-    wanted = convert_frame(torch.from_numpy(expected).permute(2, 0, 1), "RDF", "RUB").float()
-    torch.testing.assert_close(sample.targets["normals"][:, known], wanted[:, known], rtol=0, atol=0.01)
+    required = convert_frame(torch.from_numpy(expected).permute(2, 0, 1), "RDF", "RUB").float()
+    torch.testing.assert_close(sample.targets["normals"][:, known], required[:, known], rtol=0, atol=0.01)
 
 
 def test_framenet_s_splits_and_what_is_wrong_with_a_tree(tmp_path):

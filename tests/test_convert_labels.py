@@ -149,8 +149,8 @@ def test_p3m10k_in_both_layouts(tmp_path, zipped, split):
     folder = converted("p3m10k", matting.p3m10k(tmp_path / "p3m", zipped), split)
     assert folder.ids[0] == f"{split}/p_00000000" and len(folder) == (3 if split == "train" else 2)
     for number, sample in enumerate(folder):
-        wanted = torch.from_numpy(matting.matte(number)).float()[None] / 255
-        assert (sample.targets["matting"] - wanted).abs().max() < 1e-6 and sample.valid["matting"].all()
+        expected = torch.from_numpy(matting.matte(number)).float()[None] / 255
+        assert (sample.targets["matting"] - expected).abs().max() < 1e-6 and sample.valid["matting"].all()
         assert ("trimap" in sample.targets) == (split != "train")
         if split != "train":
             assert sample.targets["trimap"][0, 0, :3].tolist() == pytest.approx([0, 128 / 255, 1])
@@ -178,12 +178,12 @@ def test_aim500_records_the_type_of_each_image(tmp_path, nested):
 
 def test_aim500_broken(tmp_path):
     tree = matting.aim500(tmp_path / "aim", True)
-    told = tree / "aim_category_type.json"
-    told.write_text('{"p_00000000": {"type": "XX", "category": "animal"}}')
+    record = tree / "aim_category_type.json"
+    record.write_text('{"p_00000000": {"type": "XX", "category": "animal"}}')
     refused("aim500", tree, "validation", "aim_category_type.json has the type 'XX'")
-    told.write_text('["p_00000000"]')
+    record.write_text('["p_00000000"]')
     refused("aim500", tree, "validation", "aim_category_type.json does not give")
-    told.unlink()
+    record.unlink()
     assert "type" not in converted("aim500", tree, "validation").rows[0]
     seg.photo(tree / "validation/original/p_00000000.png")
     refused("aim500", tree, "validation", r"has both p_00000000.jpg and p_00000000.png")
@@ -209,9 +209,9 @@ def test_composition_lays_each_foreground_over_its_own_backgrounds(tmp_path):
     front = read_image(tree / "Combined_Dataset/Test_set/Other/fg/boy 1.png") * 255
     behind = read_image(tree / "backgrounds/2008_000023.jpg")[:, :8, :12] * 255
     alpha = torch.from_numpy(matting.matte(1)).float()[None] / 255
-    wanted = (alpha * front + (1 - alpha) * behind).numpy().astype(np.float64)
+    expected = (alpha * front + (1 - alpha) * behind).numpy().astype(np.float64)
     got = (sample.image * 255).round().numpy()
-    assert (got <= wanted + 0.02).all() and (wanted - got < 1.01).all()
+    assert (got <= expected + 0.02).all() and (expected - got < 1.01).all()
     assert isinstance(sample.origin, Provenance)
     assert sample.origin.generator["composed"]["background"] == "2008_000023.jpg"
     assert (sample.targets["matting"] - alpha).abs().max() < 1e-6
@@ -249,13 +249,13 @@ def test_coco_gives_a_row_for_each_person_with_points(tmp_path):
         "val2017/000000000139/230831", "val2017/000000000139/233201", "val2017/000000000785/442619",
     )  # fmt: skip
     row = folder.rows[2]
-    said = row["targets"]["keypoints"]
+    output = row["targets"]["keypoints"]
     assert row["size"] == [48, 64] and row["file_name"] == "val2017/000000000785.jpg"
-    assert said["ann_id"] == 442619 and said["image_id"] == 785
+    assert output["ann_id"] == 442619 and output["image_id"] == 785
     # As stored: nothing is shifted by half a pixel.
-    assert said["points"][0] == [10.2, 20, 2] and said["points"][6] == [0, 0, 0]
-    assert said["box"] == [8.5, 15.25, 20.0, 30.5] and said["area"] == 401.5
-    assert len(said["points"]) == len(folder.header["keypoints"]) == 17
+    assert output["points"][0] == [10.2, 20, 2] and output["points"][6] == [0, 0, 0]
+    assert output["box"] == [8.5, 15.25, 20.0, 30.5] and output["area"] == 401.5
+    assert len(output["points"]) == len(folder.header["keypoints"]) == 17
 
 
 def test_coco_broken(tmp_path):
@@ -385,8 +385,8 @@ def test_boundaries_are_those_of_the_published_loader(tmp_path):
     from twofold.data.convert.pascal_mt import _edges
 
     labels = np.random.default_rng(0).integers(0, 4, (6, 8)).repeat(4, 0).repeat(4, 1)
-    wanted = morphology.thin(np.abs(cv2.Laplacian(labels.astype(np.uint16), cv2.CV_64F)) > 0)
-    assert np.array_equal(_edges(torch.from_numpy(labels)[None])[0][0].numpy() > 0, wanted)
+    expected = morphology.thin(np.abs(cv2.Laplacian(labels.astype(np.uint16), cv2.CV_64F)) > 0)
+    assert np.array_equal(_edges(torch.from_numpy(labels)[None])[0][0].numpy() > 0, expected)
 
 
 def test_pascal_broken(tmp_path):

@@ -76,8 +76,8 @@ def test_whole_numbers_are_not_taken_for_metres(kind, tmp_path):
     room.png(tmp_path / "f" / "d.png", room.levels(Z, 0.001))
     png = {"targets": {"depth": {"path": "d.png"}}}
     refused(folder(tmp_path / "f", {}, png), r"d\.png.*needs 'scale'")
-    said = Folder(folder(tmp_path / "f", {"targets": {"depth": {"scale": 0.001}}}, png))[0]
-    assert float(said.targets["depth"].max()) == pytest.approx(float(Z.max()), abs=1e-3)
+    output = Folder(folder(tmp_path / "f", {"targets": {"depth": {"scale": 0.001}}}, png))[0]
+    assert float(output.targets["depth"].max()) == pytest.approx(float(Z.max()), abs=1e-3)
 
 
 # ---- normals
@@ -128,19 +128,19 @@ def test_colours_become_the_ids_of_their_palette(tmp_path):
     room.png(tmp_path / "f" / "s.png", np.array(palette, np.uint8)[ids])
     row = {"targets": {"semantic": {"path": "s.png"}}}
 
-    def said(**how) -> Path:
+    def output(**how) -> Path:
         return folder(tmp_path / "f", {"targets": {"semantic": {"codec": "png8", **how}}}, row)
 
-    sample = Folder(said(palette=palette))[0]
+    sample = Folder(output(palette=palette))[0]
     assert torch.equal(sample.targets["semantic"][0], torch.from_numpy(ids).float())
     assert sample.valid["semantic"].all()
-    part = Folder(said(palette=palette[1:], ignore=[palette[0]], label_offset=10))[0]
+    part = Folder(output(palette=palette[1:], ignore=[palette[0]], label_offset=10))[0]
     assert torch.equal(part.valid["semantic"][0], torch.from_numpy(ids) > 0)
     assert torch.equal(part.targets["semantic"][0], torch.from_numpy(np.where(ids > 0, ids + 9, 0)).float())
-    refused(said(palette=palette[:3]), r"s\.png: the colour \[1, 0, 255\] is not in the palette")
-    refused(said(), "1 channel")
+    refused(output(palette=palette[:3]), r"s\.png: the colour \[1, 0, 255\] is not in the palette")
+    refused(output(), "1 channel")
     for wrong in ([], [[0, 0]], [[0, 0, 300]], [["a", 0, 0]]):
-        refused(said(palette=wrong), "a list of colours")
+        refused(output(palette=wrong), "a list of colours")
     with pytest.raises(ValueError, match="cannot be written"):
         write_target(tmp_path / "s", "semantic", torch.zeros(1, 2, 2), torch.ones(1, 2, 2) > 0,
                      {"codec": "png8", "palette": palette})  # fmt: skip
@@ -162,11 +162,11 @@ def test_the_mask_s_rule_determines_valid_depth(rule, column, tmp_path):
     header = {"targets": {"depth": {"masks": {"seen": {"codec": "png8", **rule}}}}}
     row = {"targets": {"depth": {"path": "d.npy", "masks": {"seen": {"path": "m.png"}}}}}
     sample = Folder(folder(tmp_path / "f", header, row))[0]
-    wanted = torch.ones(SIZE, dtype=torch.bool)
-    wanted[:, : column + 1], wanted[3] = False, False
-    assert torch.equal(sample.valid["depth"][0], wanted)
+    required = torch.ones(SIZE, dtype=torch.bool)
+    required[:, : column + 1], required[3] = False, False
+    assert torch.equal(sample.valid["depth"][0], required)
     # Of what a mask hides nothing is known, not even that it is far.
-    assert (sample.targets["depth"][0][~wanted] == 0).all()
+    assert (sample.targets["depth"][0][~required] == 0).all()
 
 
 def test_ambiguous_masks_are_refused(tmp_path):
@@ -273,10 +273,10 @@ def test_images_may_be_arrays_and_tar_members(tmp_path):
 def test_the_tone_of_hypersim():
     light = torch.rand(3, 40, 50) * 7
     valid = torch.ones(1, 40, 50, dtype=torch.bool)
-    picture = hypersim_tone(light, valid)
+    image_file = hypersim_tone(light, valid)
     # Exposure undoes any brightness of the light, and nothing else.
-    assert torch.allclose(hypersim_tone(light * 13, valid), picture, atol=1e-5)
-    assert picture.min() >= 0 and picture.max() <= 1
+    assert torch.allclose(hypersim_tone(light * 13, valid), image_file, atol=1e-5)
+    assert image_file.min() >= 0 and image_file.max() <= 1
     half = valid.clone()
     half[:, 20:] = False
     blinding = light.clone()
@@ -308,7 +308,7 @@ def test_validate_finds_what_reading_does_not(tmp_path):
         {"targets": {"depth": {"path": "sky.npy"}}},
     ]
     found = validate(folder(root, {"count": 9}, *rows)).problems
-    said = [
+    output = [
         "has the count 9, the manifest 5 samples",
         'Set "scale": 0.001 in its descriptor for millimetres',
         "matting goes from 255 to 255",
@@ -317,8 +317,8 @@ def test_validate_finds_what_reading_does_not(tmp_path):
         "no valid pixel: 100% are infinite (sky)",
         "all 1 semantic labels hold the id 1.5",
     ]
-    assert len(found) == len(said)
-    for problem, words in zip(found, said, strict=True):
+    assert len(found) == len(output)
+    for problem, words in zip(found, output, strict=True):
         assert words in problem
     assert all(
         name in problem
@@ -391,9 +391,9 @@ def test_any_descriptor_is_read_or_refused_in_one_line(name, channels, tmp_path)
     for key in KEYS.split():
         for i, value in enumerate(ODD):
             # In turn by the header and by the row: both are somebody's word.
-            said = {"targets": {name: {key: value} if i % 2 else {}}}
+            output = {"targets": {name: {key: value} if i % 2 else {}}}
             own = known if i % 2 else known | {key: value}
-            read += refused_or_read(root, said, {"targets": {name: own}, "camera": camera})
+            read += refused_or_read(root, output, {"targets": {name: own}, "camera": camera})
     assert 50 < read < 200
 
 

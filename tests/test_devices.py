@@ -70,14 +70,14 @@ def test_protocols_solve_and_prepare_alike(name):
     protocol, schedule = PROTOCOLS[name], Schedule.from_betas(0.00085, 0.012)
     torch.manual_seed(0)
     image, target = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
-    wanted = protocol.sample(look, image, generators(2), schedule).x0
+    expected = protocol.sample(look, image, generators(2), schedule).x0
     shown = protocol.prepare(image, target, generators(1)[0], schedule)
     with far_device() as device:
         found = protocol.sample(look, image.to(device), generators(2), schedule).x0
         query = protocol.prepare(image.to(device), target.to(device), generators(1)[0], schedule)
         aim = query.training_target(target.to(device))
     assert isinstance(found, Far)
-    torch.testing.assert_close(near(found), wanted)
+    torch.testing.assert_close(near(found), expected)
     for field in ("x", "t", "state", "alpha", "sigma"):
         torch.testing.assert_close(near(getattr(query, field)), getattr(shown, field))
     torch.testing.assert_close(near(aim), shown.training_target(target))
@@ -93,10 +93,10 @@ def test_sampling_is_equal_on_a_device_without_float64(sampler, predicts):
     def denoise(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return 0.9 * x + 0.01
 
-    wanted = sample(denoise, x, schedule, times, sampler)
+    expected = sample(denoise, x, schedule, times, sampler)
     with far_device() as device:
         found = sample(denoise, x.to(device), schedule, times, sampler)
-    torch.testing.assert_close(near(found), wanted)
+    torch.testing.assert_close(near(found), expected)
 
 
 @pytest.mark.parametrize("kind", ["latent", "light", "bae", "fpn", "upernet", "multitask", "dpt"])
@@ -109,11 +109,11 @@ def test_a_whole_predictor_answers_alike(kind):
     protocol = MultiStep(steps=3, start="image", condition="replace", spacing="leading", offset=1)
     predictor = DiffusionPredictor(net.eval(), task, protocol, head.eval(), size=32)
     images = [torch.rand(3, 32, 24), torch.rand(3, 32, 24)]
-    wanted = [p.map for p in predictor(images)]
+    expected = [p.map for p in predictor(images)]
     with far_device() as device:
         net.to(device), head.to(device)
         found = [p.map for p in predictor(images)]
-    for a, b in zip(found, wanted, strict=True):
+    for a, b in zip(found, expected, strict=True):
         assert a.device.type == "cpu"
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
@@ -122,11 +122,11 @@ def test_a_whole_predictor_answers_alike(kind):
 def test_generation_is_equal_on_a_device_without_float64(sampler):
     net, start = new.tiny(), torch.rand(1, 3, 32, 32)
     made = ImageGenerator(net, 4, 3.0, sampler)
-    wanted = made(["a chair"], (32, 32), start, 0.6, 1)
+    expected = made(["a chair"], (32, 32), start, 0.6, 1)
     with far_device() as device:
         net.to(device)
         found = made(["a chair"], (32, 32), start.to(device), 0.6, 1)
-    torch.testing.assert_close(near(found), wanted, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(near(found), expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_samples_are_created_alike(sampler, mode):
     settings = ModelSettings(name="m", size=32).with_tasks(["depth"], OneStep(), "none", "light")
     how = GenerationConfig(strength=0.6, steps=3, sampler=sampler, label_mode=mode, scoring="cheap")
     maker = SyntheticDataGenerator.from_model(Model("m", net, settings, {"depth": head.eval()}), config=how)
-    wanted = maker.generate([world.sphere(1, 32)])[0]
+    expected = maker.generate([world.sphere(1, 32)])[0]
     with far_device() as device:
         net.to(device), head.to(device)
         found = maker.generate([world.sphere(1, 32)])[0]
-    torch.testing.assert_close(found.image, wanted.image, rtol=0, atol=1.01 / 255)
-    torch.testing.assert_close(found.targets["depth"], wanted.targets["depth"], rtol=0.02, atol=0.02)
+    torch.testing.assert_close(found.image, expected.image, rtol=0, atol=1.01 / 255)
+    torch.testing.assert_close(found.targets["depth"], expected.targets["depth"], rtol=0.02, atol=0.02)
 
 
 def test_the_share_of_non_finite_values_is_computed_on_the_device():
@@ -160,8 +160,8 @@ def test_compat_encodes_depth_alike():
     from twofold.compat.genpercept import encode_depth
 
     depth, valid = torch.rand(2, 1, 8, 8) * 5 + 0.1, torch.rand(2, 1, 8, 8) > 0.2
-    wanted, mask = encode_depth(depth, valid)
+    expected, mask = encode_depth(depth, valid)
     with far_device() as device:
         found, known = encode_depth(depth.to(device), valid.to(device))
-    torch.testing.assert_close(near(found), wanted)
+    torch.testing.assert_close(near(found), expected)
     assert torch.equal(near(known), mask)

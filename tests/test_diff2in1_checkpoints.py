@@ -76,8 +76,8 @@ def test_at_full_size_it_has_the_published_numbers_of_parameters():
     assert round(sum(p.numel() for p in head.fusion.parameters()) / 1e6, 2) == 21.92
     ours = layouts.shapes(head)
     for names, shapes in ((FUSION, official.fusion()), (DECODER, official.decoder())):
-        for mine, theirs in names.items():
-            assert ours[mine][: len(shapes[theirs])] == shapes[theirs]
+        for own, reference in names.items():
+            assert ours[own][: len(shapes[reference])] == shapes[reference]
     assert set(ours) == {*FUSION, *DECODER}
 
 
@@ -103,12 +103,12 @@ def test_a_folder_opens_with_the_teacher_of_the_last_epoch(folder):
     assert model.settings.tasks["normals"].frame == "RUB"
     assert model.heads["normals"].get_parameter("fusion.norms.0.bias")[0] > 40
     with torch.no_grad():
-        said = model.predictor()(torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(0)), size=0)
-    assert said.map.shape == (3, 40, 56)
-    torch.testing.assert_close(said.map.norm(dim=0), torch.ones(40, 56))
-    assert said.frame == "RUB"
-    assert said.uncertainty is not None
-    assert 0 < said.uncertainty.min() <= said.uncertainty.max() <= 0.5
+        output = model.predictor()(torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(0)), size=0)
+    assert output.map.shape == (3, 40, 56)
+    torch.testing.assert_close(output.map.norm(dim=0), torch.ones(40, 56))
+    assert output.frame == "RUB"
+    assert output.uncertainty is not None
+    assert 0 < output.uncertainty.min() <= output.uncertainty.max() <= 0.5
 
 
 def test_vectors_are_turned_from_left_to_right(folder):
@@ -127,20 +127,20 @@ def test_vectors_are_turned_from_left_to_right(folder):
         for c in level
     ]
     with torch.no_grad():
-        ours, theirs = (
+        ours, reference = (
             head.forward_with_uncertainty(torch.empty(0), tuple(maps), net) for head in (turned, plain)
         )
-    torch.testing.assert_close(ours[0], theirs[0] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None])
-    torch.testing.assert_close(ours[1], theirs[1])
+    torch.testing.assert_close(ours[0], reference[0] * torch.tensor([-1.0, 1.0, 1.0])[:, None, None])
+    torch.testing.assert_close(ours[1], reference[1])
     with torch.no_grad():  # the first resolution has little influence on the last: each is compared
         stages = [head.decoder(head.fusion(by_level(tuple(maps), net))) for head in (turned, plain)]
     for ours_at, theirs_at in zip(*stages, strict=True):
         torch.testing.assert_close(ours_at, theirs_at * torch.tensor([-1.0, 1.0, 1.0, 1.0])[:, None, None])
-    assert theirs[0][:, 0].abs().mean() > 0.05
+    assert reference[0][:, 0].abs().mean() > 0.05
     model = open_model(str(run), base=str(folder / "base"))
-    picture = torch.rand(3, 32, 32, generator=rng)
+    image = torch.rand(3, 32, 32, generator=rng)
     torch.testing.assert_close(
-        model.predictor().predict_images(picture[None])[0], model.predictor()(picture, size=0).map
+        model.predictor().predict_images(image[None])[0], model.predictor()(image, size=0).map
     )
 
 
@@ -148,8 +148,8 @@ def test_official_settings_resize_to_squares_and_add_noise(folder):
     predictor = load(str(folder / "run"), method="diff2in1-normals-official", base=str(folder / "base"))
     assert (predictor.size, predictor.edge) == (512, "both")
     predictor.size = 64
-    picture = torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(0))
-    first, again, other = (predictor(picture, seed=s).map for s in (0, 0, 1))
+    image = torch.rand(3, 40, 56, generator=torch.Generator().manual_seed(0))
+    first, again, other = (predictor(image, seed=s).map for s in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert first.shape == (3, 40, 56)
@@ -163,10 +163,10 @@ def test_the_command_line_turns_it_into_our_layout(folder, tmp_path):
     arguments = ["convert-checkpoint", str(folder / "run"), str(out), "--base", str(folder / "base")]
     assert run([*arguments, "--dtype", "float32"]) == 0
     assert json.loads((out / "twofold.json").read_text())["tasks"]["normals"]["head"] == "bae"
-    picture = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
-    ours = load(str(out))(picture)
-    theirs = load(str(folder / "run"), base=str(folder / "base"))(picture)
-    torch.testing.assert_close(ours.map, theirs.map)
+    image = torch.rand(3, 32, 48, generator=torch.Generator().manual_seed(0))
+    ours = load(str(out))(image)
+    reference = load(str(folder / "run"), base=str(folder / "base"))(image)
+    torch.testing.assert_close(ours.map, reference.map)
 
 
 def test_at_full_size_every_key_and_shape_is_checked(tmp_path):
@@ -235,18 +235,18 @@ def test_a_file_with_code_is_not_executed(folder, tmp_path):
 
 def test_bae_s_own_file_is_a_beginning(tmp_path):
     """An encoder beside the decoder, one prefix or two, and a count of steps."""
-    wanted = official.filled(official.decoder(WIDTHS))
-    model = {f"module.decoder.{k}": v for k, v in wanted.items()} | {
+    expected = official.filled(official.decoder(WIDTHS))
+    model = {f"module.decoder.{k}": v for k, v in expected.items()} | {
         "module.encoder.conv_stem.weight": torch.ones(3)
     }
     torch.save({"model": model, "iter": np.int64(7).item()}, tmp_path / "nyu.pt")
     head = BaeHead((8, 8, 8, 8), WIDTHS)
     put_bae_decoder(head, tmp_path / "nyu.pt")
     _, decoder = official_tensors(head)
-    assert all(torch.equal(decoder[k], v) for k, v in wanted.items())
+    assert all(torch.equal(decoder[k], v) for k, v in expected.items())
     with pytest.raises(
         ModelError,
         match=r"nyu\.pt: tensor conv2\.weight has shape \(128, 128, 1, 1\); the head needs \(256, 256",
     ):
         put_bae_decoder(BaeHead((8, 8, 8, 8), (256, *WIDTHS[1:])), tmp_path / "nyu.pt")
-    assert decoder_tensors(wanted) == wanted
+    assert decoder_tensors(expected) == expected

@@ -178,9 +178,9 @@ def test_created_samples_are_read_back_from_their_folders(place):
 def test_merged_by_hand_or_by_us_is_the_same_folder(place):
     """And the first letter of a picture's name says who made it, in either."""
     ours = index_official(place / "created" / "nyu_nyu_T600" / "train", place / "index-2")
-    theirs = index_official(place / "dataset" / "nyu_nyu_T600" / "train", place / "index-3")
-    assert len(ours) == len(theirs) == 8
-    for a, b in zip(ours, theirs, strict=True):
+    reference = index_official(place / "dataset" / "nyu_nyu_T600" / "train", place / "index-3")
+    assert len(ours) == len(reference) == 8
+    for a, b in zip(ours, reference, strict=True):
         assert torch.equal(a.image, b.image)
         assert torch.equal(a.targets["normals"], b.targets["normals"])
         assert (a.caption, world.origin_of(a).kind) == (b.caption, world.origin_of(b).kind)
@@ -246,8 +246,8 @@ def test_the_test_scores_by_bae_s_rules_beside_the_published_rows(place):
     assert report["protocol"]["id"].startswith("normal/bae@")
     assert 0 < report["scores"]["mean"] < 180
     assert 0 <= report["scores"]["below_30"] <= 100
-    told = (place / "report" / "report.md").read_text()
-    assert "500 synthetic pictures" in told and "12.7" in told
+    record = (place / "report" / "report.md").read_text()
+    assert "500 synthetic pictures" in record and "12.7" in record
 
 
 @pytest.fixture(scope="module")
@@ -268,8 +268,8 @@ def test_an_exported_head_is_imported_unchanged(pair, capsys):
     )
     assert set(FUSION.values()) < set(first)
     assert set(DECODER.values()) == set(second)
-    painted = ours.heads["normals"].get_parameter("decoder.predict.bias")
-    assert torch.equal(second["out_conv_res8.bias"], painted * torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+    encoded = ours.heads["normals"].get_parameter("decoder.predict.bias")
+    assert torch.equal(second["out_conv_res8.bias"], encoded * torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     for name in ("pair", "back"):
         found = weights(open_model(str(pair / name), base=str(pair / "sd") if name == "pair" else ""))
         assert all(torch.equal(v, found[k]) for k, v in weights(ours).items())
@@ -289,13 +289,13 @@ def test_what_only_its_program_misses_is_taken_from_a_file_of_its_own(pair, caps
     found = torch.load(pair / "whole" / "checkpoint_0.pth", weights_only=True)
     assert found.keys() == table.keys()
     assert all(torch.equal(found[k], v) for k, v in table.items())
-    for wrong, said in (
+    for wrong, output in (
         (["--layout", "twofold"], "has no effect without --layout diff2in1"),
         (["--push", "a/b"], "leave it out"),
     ):
         command = ["convert-checkpoint", str(pair / "back"), str(pair / "wrong"), "--layout", "diff2in1"]
         assert run([*command, "--completed-by", str(pair / "theirs.pth"), *wrong]) == 2
-        assert said in capsys.readouterr().err
+        assert output in capsys.readouterr().err
 
 
 def test_training_goes_on_from_the_two_files(pair):
@@ -334,9 +334,9 @@ def test_ids_are_resized_by_nearest_and_invalid_headers_are_refused(tmp_path):
     writer.finish()
     sample = Folder(tmp_path)[0]
     assert sample.image.shape == (3, 6, 6)
-    wanted = torch.tensor([True, True, True, False, False, False]).expand(1, 6, 6)
-    assert torch.equal(sample.valid["semantic"], wanted)
-    assert torch.equal(sample.targets["semantic"], wanted.to(sample.targets["semantic"].dtype))
+    expected = torch.tensor([True, True, True, False, False, False]).expand(1, 6, 6)
+    assert torch.equal(sample.valid["semantic"], expected)
+    assert torch.equal(sample.targets["semantic"], expected.to(sample.targets["semantic"].dtype))
     header = json.loads((tmp_path / "dataset.json").read_text())
     for wrong in ("small", -1, 1.5):
         (tmp_path / "dataset.json").write_text(json.dumps({**header, "squeeze": wrong}))

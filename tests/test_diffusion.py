@@ -85,9 +85,9 @@ def test_x0_to_prediction_is_the_training_target_and_inverts_to_x0(kind, start):
     alpha = torch.full((1, 1, 1, 1), 0.6, dtype=torch.float64)
     sigma = 1 - alpha if kind == "flow" else (1 - alpha**2).sqrt()
     x = alpha * x0 + sigma * noise
-    wanted = {"epsilon": noise, "v": 0.6 * noise - 0.8 * x0, "x0": x0, "flow": noise - x0}[kind]
-    torch.testing.assert_close(from_x0(x0, noise, alpha, sigma, kind), wanted)
-    torch.testing.assert_close(x0_to_prediction(x0, x, alpha, sigma, kind), wanted)
+    required = {"epsilon": noise, "v": 0.6 * noise - 0.8 * x0, "x0": x0, "flow": noise - x0}[kind]
+    torch.testing.assert_close(from_x0(x0, noise, alpha, sigma, kind), required)
+    torch.testing.assert_close(x0_to_prediction(x0, x, alpha, sigma, kind), required)
     # Of any latent, not only the one that x was made of.
     other = x0.flip(-1) + 1
     torch.testing.assert_close(
@@ -131,8 +131,8 @@ def test_betas_are_linear_in_the_root_that_the_family_names():
     """By hand, three steps: the middle one is the mean of the roots, to that power."""
     for family, power in (("linear", 1.0), ("scaled_linear", 2.0), ("power", 3.0)):
         middle = ((0.001 ** (1 / power) + 0.125 ** (1 / power)) / 2) ** power
-        wanted = torch.tensor([0.001, middle, 0.125], dtype=torch.float64)
-        torch.testing.assert_close(betas(0.001, 0.125, family, 3, exponent=3.0), wanted)
+        required = torch.tensor([0.001, middle, 0.125], dtype=torch.float64)
+        torch.testing.assert_close(betas(0.001, 0.125, family, 3, exponent=3.0), required)
     table = Noise(0.001, 0.125, "power", 3.0, steps=3).schedule.alpha_bar
     torch.testing.assert_close(table, (1 - betas(0.001, 0.125, "power", 3, exponent=3.0)).cumprod(0))
 

@@ -163,8 +163,8 @@ def test_predict_stops_at_the_first_file(tmp_path, monkeypatch, capsys, tiny_mod
     for i in range(3):
         Image.fromarray((NOISE[:32, :32] * 255).astype(np.uint8)).save(tmp_path / f"{i}.png")
     full_once_written(monkeypatch, 0)
-    asked = ["predict", *(str(tmp_path / f"{i}.png") for i in range(3)), "--model", str(tiny_model)]
-    assert command([*asked, "--task", "depth", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    arguments = ["predict", *(str(tmp_path / f"{i}.png") for i in range(3)), "--model", str(tiny_model)]
+    assert command([*arguments, "--task", "depth", "--out", str(tmp_path / "out"), "--device", "cpu"]) == 1
     found = lines(capsys)
     assert len(found) == 1
     assert str(tmp_path / "out" / "predictions.jsonl") in found[0]  # lists what is about to be written
@@ -175,7 +175,7 @@ def test_predict_stops_at_the_first_file(tmp_path, monkeypatch, capsys, tiny_mod
 def test_evaluate_is_not_a_list_of_broken_predictions(files, tmp_path, monkeypatch, capsys, tiny_model):
     world.folder(tmp_path / "balls", 3, 16)
     full_once_written(monkeypatch, files)
-    asked = [
+    arguments = [
         "evaluate",
         "--data",
         str(tmp_path / "balls"),
@@ -186,7 +186,7 @@ def test_evaluate_is_not_a_list_of_broken_predictions(files, tmp_path, monkeypat
         "--allow-synthetic",
         "--out",
     ]
-    assert command([*asked, str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert command([*arguments, str(tmp_path / "out"), "--device", "cpu"]) == 1
     found = lines(capsys)
     assert len(found) == 1
     assert str(tmp_path / "out" / "rows") in found[0]
@@ -194,13 +194,13 @@ def test_evaluate_is_not_a_list_of_broken_predictions(files, tmp_path, monkeypat
 
 def test_pack_and_create(tmp_path, monkeypatch, capsys, tiny_model):
     world.folder(tmp_path / "balls", 3, 16)
-    for files, asked in (
+    for files, arguments in (
         (1, ["data", "pack", str(tmp_path / "balls"), str(tmp_path / "packed")]),
         (1, ["create", str(tmp_path / "balls"), "--model", str(tiny_model), "--steps", "1", "--device", "cpu",
              "--out", str(tmp_path / "created")]),
     ):  # fmt: skip
         with monkeypatch.context() as patch:
             full_once_written(patch, files)
-            assert command(asked) == 1
+            assert command(arguments) == 1
         assert len(lines(capsys)) == 1
-        shutil.rmtree(asked[-1])
+        shutil.rmtree(arguments[-1])

@@ -51,8 +51,8 @@ def exact(schedule: Schedule):
         alpha, sigma = schedule.scales_like(t, x)
         gain = alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
         x0 = 0.3 + gain * (x - alpha * 0.3)
-        said = from_x0(x0, (x - alpha * x0) / sigma, alpha, sigma, schedule.prediction_type)
-        return to_x0(said, x, alpha, sigma, schedule.prediction_type)
+        output = from_x0(x0, (x - alpha * x0) / sigma, alpha, sigma, schedule.prediction_type)
+        return to_x0(output, x, alpha, sigma, schedule.prediction_type)
 
     return denoise
 
@@ -67,8 +67,8 @@ def solution(x: Tensor, schedule: Schedule, t: int) -> Tensor:
     return exact(schedule)(to_alpha * 0.3 + (x - alpha * 0.3) * wider, torch.ones(len(x), dtype=torch.long))
 
 
-def off(found: Tensor, wanted: Tensor) -> float:
-    return float((found - wanted).square().mean().sqrt())
+def off(found: Tensor, required: Tensor) -> float:
+    return float((found - required).square().mean().sqrt())
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 14, 15, 25])
@@ -148,12 +148,12 @@ def test_a_perfect_denoiser_gives_x0_in_any_number_of_steps(name, start):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_it_converges_to_ddim_in_fewer_steps(name, start):
     schedule = SCHEDULES[name]
-    denoise, wanted = exact(schedule), solution(start, schedule, 600)
+    denoise, required = exact(schedule), solution(start, schedule, 600)
     far = {}
     for steps in (8, 16, 32, 64):
         times = dpmpp_2m_timesteps(schedule, 600, steps)
         far[steps] = [
-            off(sample(denoise, start, schedule, times, how), wanted) for how in ("ddim", "dpmpp_2m")
+            off(sample(denoise, start, schedule, times, how), required) for how in ("ddim", "dpmpp_2m")
         ]
         print(name, steps, far[steps])
     assert all(second < first / 3 for first, second in far.values())
@@ -161,7 +161,7 @@ def test_it_converges_to_ddim_in_fewer_steps(name, start):
     assert far[64][0] == pytest.approx(far[16][0] / 4, rel=0.4)
     assert far[64][1] < far[16][1] / 8
     even = [600 - round(i * 599 / 7) for i in range(8)]
-    assert far[8][1] < off(sample(denoise, start, schedule, even), wanted) / 3
+    assert far[8][1] < off(sample(denoise, start, schedule, even), required) / 3
 
 
 def test_time_steps_begin_and_end_exactly_and_are_even_in_the_log_of_signal_to_noise():
@@ -228,13 +228,13 @@ def test_the_commands_know_it_and_write_it_down(tiny_model, tmp_path, capsys):
 
     from twofold.cli.main import run as command
 
-    asked = ["generate", "a chair", "--model", str(tiny_model), "--size", "32x32", "--steps", "2"]
-    assert command([*asked, "--out", str(tmp_path / "a"), "--sampler", "dpmpp_2m", "--json"]) == 0
+    arguments = ["generate", "a chair", "--model", str(tiny_model), "--size", "32x32", "--steps", "2"]
+    assert command([*arguments, "--out", str(tmp_path / "a"), "--sampler", "dpmpp_2m", "--json"]) == 0
     row = json.loads(capsys.readouterr().out.splitlines()[0])
     assert (row["settings"]["sampler"], row["settings"]["steps"]) == ("dpmpp_2m", 2)
     metadata = json.loads(Image.open(tmp_path / "a" / row["path"]).info["twofold"])
     assert metadata["settings"]["sampler"] == "dpmpp_2m", metadata
-    assert command([*asked, "--out", str(tmp_path / "b"), "--sampler", "lcm"]) == 2
+    assert command([*arguments, "--out", str(tmp_path / "b"), "--sampler", "lcm"]) == 2
     assert "--sampler 'lcm' is unknown; choose ddim or dpmpp_2m" in capsys.readouterr().err
 
 

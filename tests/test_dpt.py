@@ -75,12 +75,12 @@ def test_published_numbers():
     net = golden.backbone()
     z = net.encode(golden.image())
     taps = net(z, torch.tensor([1]), golden.text(), features=True).features
-    said = tiny()(z, taps, net)
-    assert said.shape == (1, 3, 64, 96)
+    output = tiny()(z, taps, net)
+    assert output.shape == (1, 3, 64, 96)
     expected = (-0.047081, 0.025277, 0.137880, -0.002655, -0.010863)
-    assert golden.summary(said[:, :1]) == pytest.approx(expected, abs=1.05e-5)
-    assert torch.equal(said[:, 0], said[:, 1])
-    assert torch.equal(said[:, 0], said[:, 2])
+    assert golden.summary(output[:, :1]) == pytest.approx(expected, abs=1.05e-5)
+    assert torch.equal(output[:, 0], output[:, 1])
+    assert torch.equal(output[:, 0], output[:, 2])
 
 
 @torch.no_grad()
@@ -105,20 +105,20 @@ def test_multiples_of_four_are_fused_as_the_original_fuses_them():
     fine_first = [head.feature_upsample_0(taps[3]), *taps[2::-1]]
     maps = [conv(tap) for conv, tap in zip(head.neck.convs, fine_first, strict=True)]
     expected = paint(fuse(maps))
-    said = head(torch.zeros(1, 4, 4, 8), taps, STRIDE8)
+    output = head(torch.zeros(1, 4, 4, 8), taps, STRIDE8)
     assert expected.std() > 0.1
-    torch.testing.assert_close(said[:, 0], expected, rtol=0, atol=1e-5 * expected.std().item())
+    torch.testing.assert_close(output[:, 0], expected, rtol=0, atol=1e-5 * expected.std().item())
 
 
 @pytest.mark.parametrize("h, w", [(8, 12), (7, 9), (5, 6), (13, 10), (3, 2), (1, 1)])
 @torch.no_grad()
 def test_the_canvas_is_stride_times_the_latent_and_of_each_image_alone(h, w):
     taps = features(h, w)
-    said = tiny()(torch.zeros(2, 4, h, w), taps, STRIDE8)
-    assert said.shape == (2, 3, 8 * h, 8 * w)
+    output = tiny()(torch.zeros(2, 4, h, w), taps, STRIDE8)
+    assert output.shape == (2, 3, 8 * h, 8 * w)
     assert tiny()(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=4)).shape[-1] == 4 * w
     alone = tiny()(torch.zeros(1, 4, h, w), tuple(f[1:] for f in taps), STRIDE8)
-    torch.testing.assert_close(said[1:], alone)
+    torch.testing.assert_close(output[1:], alone)
 
 
 @torch.no_grad()
@@ -127,9 +127,9 @@ def test_odd_latents_of_a_network_are_those_of_a_larger_one_cut_off():
     net = golden.backbone()
     taps = net(torch.zeros(1, 4, 7, 9).double(), torch.tensor([1]), golden.text(), features=True).features
     assert [tuple(f.shape[-2:]) for f in taps] == [(2, 3), (4, 5), (7, 9), (7, 9)]
-    said = tiny()(torch.zeros(1, 4, 7, 9), taps, net)
-    torch.testing.assert_close(said, tiny()(torch.zeros(1, 4, 7, 9), taps, STRIDE8))
-    assert said.shape == (1, 3, 56, 72) and float(said.std()) > 0
+    output = tiny()(torch.zeros(1, 4, 7, 9), taps, net)
+    torch.testing.assert_close(output, tiny()(torch.zeros(1, 4, 7, 9), taps, STRIDE8))
+    assert output.shape == (1, 3, 56, 72) and float(output.std()) > 0
 
 
 @torch.no_grad()
@@ -153,9 +153,9 @@ def test_the_unused_weights_are_not_used():
 
 @torch.no_grad()
 def test_three_channels_are_independent():
-    said = tiny(out_channels=3)(torch.zeros(2, 4, 4, 8), features(4, 8), STRIDE8)
-    assert said.shape == (2, 3, 32, 64)
-    assert not torch.equal(said[:, 0], said[:, 1])
+    output = tiny(out_channels=3)(torch.zeros(2, 4, 4, 8), features(4, 8), STRIDE8)
+    assert output.shape == (2, 3, 32, 64)
+    assert not torch.equal(output[:, 0], output[:, 1])
 
 
 @pytest.mark.parametrize(
@@ -174,9 +174,9 @@ def test_a_new_head_outputs_small_values_and_can_be_trained():
     torch.manual_seed(0)
     head = DPTHead(channels=(32, 64, 64, 64), width=16)
     taps = tuple(f.float() for f in features(4, 4))
-    said = head(torch.zeros(2, 4, 4, 4), taps, STRIDE8)
-    assert said.abs().max() < 0.1
-    said.square().mean().backward()
+    output = head(torch.zeros(2, 4, 4, 4), taps, STRIDE8)
+    assert output.abs().max() < 0.1
+    output.square().mean().backward()
     assert all(p.grad is not None for p in head.parameters())
 
 

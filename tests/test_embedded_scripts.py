@@ -93,11 +93,11 @@ def test_a_shipped_pack_round_trips(data, tmp_path):
     for i in range(5):
         for name in ("normals", "mask"):
             assert torch.equal(back[i][name], pack[i][name])
-        depth, wanted = (p[i]["log_depth"].float() for p in (back, pack))
-        assert torch.equal(depth.isinf(), wanted.isinf())
-        assert torch.equal(depth.isnan(), wanted.isnan())
-        there = wanted.isfinite()
-        assert float((depth - wanted)[there].abs().max()) <= 0.5 / 2048 + 2**-10
+        depth, required = (p[i]["log_depth"].float() for p in (back, pack))
+        assert torch.equal(depth.isinf(), required.isinf())
+        assert torch.equal(depth.isnan(), required.isnan())
+        there = required.isfinite()
+        assert float((depth - required)[there].abs().max()) <= 0.5 / 2048 + 2**-10
         error = back[i]["image"].float() - pack[i]["image"].float()
         assert float(error.abs().mean()) < 4
 
@@ -169,8 +169,8 @@ def test_gradient_loss_is_that_of_a_step():
     step = target.clone()
     step[..., 8:] = 0.5
     # One column of 15 differs at each stride whose grid has that edge: 16, 8, 4 and 2 columns.
-    wanted = sum(0.5 / (n - 1) for n in (16, 8, 4, 2))
-    assert float(losses.depth_losses(step, target)["gradient"]) == pytest.approx(wanted, rel=1e-5)
+    required = sum(0.5 / (n - 1) for n in (16, 8, 4, 2))
+    assert float(losses.depth_losses(step, target)["gradient"]) == pytest.approx(required, rel=1e-5)
 
 
 def test_normals_and_mask_losses_have_closed_forms():

@@ -158,14 +158,14 @@ def test_known_scales_are_found_in_noise(noise: float, outliers: float, bound: f
 
 @pytest.mark.parametrize(("noise", "outliers"), [(0.03, 0.0), (0.15, 0.0), (0.03, 0.3)])
 def test_the_merged_map_is_at_least_as_good_as_by_search(noise: float, outliers: float) -> None:
-    ours, theirs = [], []
+    ours, reference = [], []
     for seed in range(6):
         truth = smooth(seed)
         members = ensemble(truth, 5, seed, noise, outliers)[0].clamp(0, 1)
         ours.append(error(affine(members).map, truth))
-        theirs.append(error(diffusers_ensemble(members).map, truth))
-        assert ours[-1] < theirs[-1] * 1.02
-    assert sum(ours) < sum(theirs)
+        reference.append(error(diffusers_ensemble(members).map, truth))
+        assert ours[-1] < reference[-1] * 1.02
+    assert sum(ours) < sum(reference)
 
 
 def test_merging_beats_the_best_member() -> None:
@@ -314,9 +314,9 @@ def test_normals_are_those_of_diffusers(n: int) -> None:
     for name, merge in (("closest", closest), ("mean", mean_direction)):
         if name == "closest" and n == 2:
             continue  # there the last digit decides for them
-        wanted, uncertainty = MarigoldNormalsPipeline.ensemble_normals(members, True, name)
+        required, uncertainty = MarigoldNormalsPipeline.ensemble_normals(members, True, name)
         merged = merge(members)
-        torch.testing.assert_close(merged.map, wanted[0], atol=1e-6, rtol=0)
+        torch.testing.assert_close(merged.map, required[0], atol=1e-6, rtol=0)
         # theirs is an arc cosine, which knows small angles to 5e-4 only
         torch.testing.assert_close(merged.uncertainty, uncertainty[0], atol=2e-4, rtol=0)
 
@@ -330,10 +330,10 @@ def test_compat_is_diffusers(shift: bool, settings: dict) -> None:
     from diffusers import MarigoldDepthPipeline
 
     members = ensemble(smooth(), 4, 0, noise=0.05)[0].clamp(0, 1)
-    theirs = {"regularizer_strength" if k == "regularizer" else k: v for k, v in settings.items()}
-    wanted, uncertainty = MarigoldDepthPipeline.ensemble_depth(members, True, shift, True, **theirs)
+    reference = {"regularizer_strength" if k == "regularizer" else k: v for k, v in settings.items()}
+    required, uncertainty = MarigoldDepthPipeline.ensemble_depth(members, True, shift, True, **reference)
     merged = diffusers_ensemble(members, shift=shift, **settings)
-    assert torch.equal(merged.map, wanted[0])
+    assert torch.equal(merged.map, required[0])
     assert torch.equal(merged.uncertainty, uncertainty[0])
 
 

@@ -243,8 +243,8 @@ def test_damaged_and_missing_predictions_are_listed_and_counted(
     assert found["counts"]["evaluated"] == 1
     assert found["counts"]["failed"] == {"damaged prediction": 3, "missing prediction": 1}
     assert {row["id"] for row in found["failed"]} == set(ids[:4])
-    said = " ".join(row["error"] for row in found["failed"])
-    assert all(word in said for word in ("no set/ball-0.npy", "damaged", "NaN", "another image"))
+    output = " ".join(row["error"] for row in found["failed"])
+    assert all(word in output for word in ("no set/ball-0.npy", "damaged", "NaN", "another image"))
     assert any("4 predictions are missing or damaged" in line for line in found["warnings"])
     # What is left has the score it has alone, and mending goes on from there.
     alone = scored(data, roots["depth"], LS, tmp_path / "alone")
@@ -393,8 +393,8 @@ def test_rows_of_predict_are_paired_by_image_digest(data: Path, tmp_path: Path) 
     assert [row["status"] for row in predict_files(job, inputs)] == ["done", "done"]
     stored_scores = scored(data, tmp_path / "maps", LS, tmp_path / "files", count=2)["scores"]
     request = EvalRequest(source, LS, tmp_path / "model", count=2)
-    asked = run_and_report(*evaluation_from_model(request, eyes()), images=False)
-    assert stored_scores == pytest.approx(asked["scores"], rel=1e-5)
+    arguments = run_and_report(*evaluation_from_model(request, eyes()), images=False)
+    assert stored_scores == pytest.approx(arguments["scores"], rel=1e-5)
 
 
 # ---- what counts

@@ -118,8 +118,8 @@ def run(*words: str) -> object:
 def test_the_command_scores_the_folder_as_it_is(
     data: Folder, written: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = ["evaluate", "--data", str(data.root), "--predictions", str(written)]
-    script = [*asked, "--protocol", "normal/diff2in1-script", "--layout", "diff2in1"]
+    arguments = ["evaluate", "--data", str(data.root), "--predictions", str(written)]
+    script = [*arguments, "--protocol", "normal/diff2in1-script", "--layout", "diff2in1"]
     assert run(*script, "--json", "--out", str(tmp_path / "a")) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["scores"]["normals_mean_of_bytes"] == pytest.approx(printed(data, written)[0], abs=2e-3)
@@ -128,8 +128,8 @@ def test_the_command_scores_the_folder_as_it_is(
     for words, message in (
         ([*script, "--frame", "LUB"], "no effect with --layout diff2in1"),
         ([*script, "--stretch"], "no effect with --layout diff2in1"),
-        ([*asked, "--protocol", "normal/bae", "--layout", "other"], "choose diff2in1"),
-        ([*asked, "--protocol", "depth/marigold-ls", "--layout", "diff2in1"], "is for normals"),
+        ([*arguments, "--protocol", "normal/bae", "--layout", "other"], "choose diff2in1"),
+        ([*arguments, "--protocol", "depth/marigold-ls", "--layout", "diff2in1"], "is for normals"),
         (
             ["evaluate", "--data", str(data.root), "--protocol", "normal/bae", "--stretch"],
             "without --predictions",

@@ -132,9 +132,9 @@ def test_the_terminal_prints_the_warnings(
         "evaluate", "--predictions", str(root), "--data", str(data), "--protocol", "depth/marigold-ls",
         "--out", str(tmp_path / "out"), "--no-images",
     ])  # fmt: skip
-    said = " ".join(capsys.readouterr().out.split())
-    assert "warning: the scale fitted to depth is negative in 4 of 4 images" in said
-    assert "warning: fitted as disparity the predictions have" in said
+    output = " ".join(capsys.readouterr().out.split())
+    assert "warning: the scale fitted to depth is negative in 4 of 4 images" in output
+    assert "warning: fitted as disparity the predictions have" in output
     assert "inverted" in (tmp_path / "out" / "report.md").read_text()
 
 

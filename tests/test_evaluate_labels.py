@@ -37,16 +37,16 @@ def warnings(data: Path, out: Path, protocol: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("labels", "said"),
+    ("labels", "message"),
     [
         ([HALF * 0, HALF * 0], "of 2 mask labels 2 are empty"),
         ([HALF * 0 + 1, HALF * 0], "of 2 mask labels 1 are empty (0 everywhere) and 1 full"),
         ([HALF, HALF * 0], ""),
     ],
 )
-def test_masks(labels, said, tmp_path):
+def test_masks(labels, message, tmp_path):
     found = warnings(written(tmp_path / "data", "mask", labels), tmp_path, "dis/pysod")
-    assert [said in line for line in found] == ([True] if said else [])
+    assert [message in line for line in found] == ([True] if message else [])
 
 
 def test_ids(tmp_path):
@@ -59,6 +59,13 @@ def test_the_terminal_warns(tmp_path, capsys):
     data = written(tmp_path / "data", "mask", [HALF * 0, HALF * 0])
     for one in Folder(data):
         stored(tmp_path / "predictions", str(one.id), one.targets["mask"])
-    asked = ["evaluate", "--predictions", str(tmp_path / "predictions"), "--data", str(data), "--no-images"]
-    assert command([*asked, "--protocol", "dis/pysod", "--out", str(tmp_path / "out")]) == 0
+    arguments = [
+        "evaluate",
+        "--predictions",
+        str(tmp_path / "predictions"),
+        "--data",
+        str(data),
+        "--no-images",
+    ]
+    assert command([*arguments, "--protocol", "dis/pysod", "--out", str(tmp_path / "out")]) == 0
     assert "warning: of 2 mask labels 2 are empty" in " ".join(capsys.readouterr().out.split())

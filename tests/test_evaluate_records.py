@@ -197,9 +197,9 @@ def test_published_numbers_are_well_formed() -> None:
 def test_numbers_of_one_protocol_are_those_measured_by_it() -> None:
     """Under the paper's protocol GeoWizard and DepthFM are worse than their authors' own numbers, which stand apart."""
     sets = ("kitti-eigen-depth", "nyuv2-depth", "eth3d-depth")
-    for method, wanted in (("GeoWizard", (0.129, 0.059, 0.077)), ("DepthFM", (0.174, 0.082, 0.101))):
+    for method, expected in (("GeoWizard", (0.129, 0.059, 0.077)), ("DepthFM", (0.174, 0.082, 0.101))):
         rows = [r for name in sets for r in published(name, "depth/marigold-ls") if r["method"] == method]
-        assert tuple(r["scores"]["abs_rel"] for r in rows) == wanted
+        assert tuple(r["scores"]["abs_rel"] for r in rows) == expected
         assert {r["protocol"] for r in rows} == {"depth/marigold-ls@1"}
     own = {(n.method, n.protocol_id) for n in numbers() if n.source == "depth-fm"}
     assert own == {
@@ -222,16 +222,16 @@ def test_published_numbers_are_in_the_units_of_the_metrics(metric: str, least: f
 
 
 def test_known_misprints_are_flagged_and_nothing_else_is() -> None:
-    doubts = {(n.method, n.benchmark, n.metric) for n in numbers() if n.doubt}
-    said = json.loads(FILE.read_text())["doubts"]
-    assert len(said) == 4
-    assert ("GenPercept (depth)", "eth3d-depth", "delta1") in doubts
-    assert ("image blending, 10 steps, beta (0.000425, 0.006)", "nyuv2-depth", "delta1") in doubts
-    assert ("ViTAE-S", "aim-500", "conn") in doubts
+    doubtful = {(n.method, n.benchmark, n.metric) for n in numbers() if n.doubt}
+    output = json.loads(FILE.read_text())["doubts"]
+    assert len(output) == 4
+    assert ("GenPercept (depth)", "eth3d-depth", "delta1") in doubtful
+    assert ("image blending, 10 steps, beta (0.000425, 0.006)", "nyuv2-depth", "delta1") in doubtful
+    assert ("ViTAE-S", "aim-500", "conn") in doubtful
     # Every doubt hits something.
-    for doubt in said:
-        benchmark, metric = doubt["column"].split()
-        assert any((b, m) == (benchmark, metric) for _, b, m in doubts)
+    for uncertainty in output:
+        benchmark, metric = uncertainty["column"].split()
+        assert any((b, m) == (benchmark, metric) for _, b, m in doubtful)
 
 
 def test_numbers_keep_the_digits_they_were_printed_with() -> None:

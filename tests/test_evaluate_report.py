@@ -59,11 +59,11 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        said = dict(attrs)
+        output = dict(attrs)
         if tag not in VOID:
             self.open.append(tag)
         if tag == "img":
-            self.images.append(str(said["src"]))
+            self.images.append(str(output["src"]))
         if tag in ("script", "link", "iframe", "object"):
             self.loads.append(tag)
 
@@ -74,10 +74,10 @@ class Page(HTMLParser):
         self.words += data
 
 
-def model_report(data: Path, out: Path, **asked: Any) -> dict[str, Any]:
+def model_report(data: Path, out: Path, **arguments: Any) -> dict[str, Any]:
     eyes: Any = Eyes()
     job, metadata = evaluation_from_model(
-        EvalRequest(Folder(data), asked.pop("protocol", LS), out), eyes, **asked
+        EvalRequest(Folder(data), arguments.pop("protocol", LS), out), eyes, **arguments
     )
     return run_and_report(job, replace(metadata, command=["twofold", "evaluate", "<&>"]))
 
@@ -89,7 +89,7 @@ def test_a_page_needs_nothing_but_itself(data: Path, tmp_path: Path) -> None:
     assert not page.open and not page.loads
     assert len(page.images) == 12 and all(src.startswith("data:image/jpeg;base64,") for src in page.images)
     assert "url(" not in text and "@import" not in text
-    for wanted in (
+    for expected in (
         "depth/marigold-ls@1",
         LS.fingerprint,
         "eyes",
@@ -98,7 +98,7 @@ def test_a_page_needs_nothing_but_itself(data: Path, tmp_path: Path) -> None:
         "worst",
         "twofold evaluate <&>",
     ):
-        assert wanted in page.words
+        assert expected in page.words
     assert f"{report['scores']['abs_rel']:.4f}" in page.words
 
 
@@ -154,8 +154,8 @@ def test_published_rows_are_in_a_table_for_each_protocol(data: Path, depths: Pat
     assert all("not comparable with this run" in title for title in titles[1:])
     by_id = {title.split()[2].partition(":")[0]: table for title, table in tables}
     for id, table in by_id.items():
-        wanted = {row["method"] for row in report["published"] if row["protocol"] == id}
-        assert {line.name for line in table.rows if line.kind != "own"} == wanted
+        expected = {row["method"] for row in report["published"] if row["protocol"] == id}
+        assert {line.name for line in table.rows if line.kind != "own"} == expected
         assert ("own" in {line.kind for line in table.rows}) == (id == report["protocol"]["id"])
     assert "DepthFM-I" in {line.name for line in by_id["depth/depthfm-own@1"].rows}
     assert "RANSAC in log space" in next(t for t in titles if "depthfm" in t)
@@ -163,8 +163,8 @@ def test_published_rows_are_in_a_table_for_each_protocol(data: Path, depths: Pat
     assert table.rows[0].kind == "own" and len(own_table(report).rows) == 10
     values = [float(line.cells[0].text) for line in table.rows[1:]]
     assert values == sorted(values)
-    doubt = next(line for line in table.rows if line.name == "GenPercept (depth)").cells[1]
-    assert (doubt.text, doubt.mark) == ("0.957", "doubt") and "0.967" in doubt.reason
+    uncertainty = next(line for line in table.rows if line.name == "GenPercept (depth)").cells[1]
+    assert (uncertainty.text, uncertainty.mark) == ("0.957", "doubt") and "0.967" in uncertainty.reason
     lines = [line for _, t in tables for line in t.rows if line.kind != "own"]
     assert {line.source for line in lines} == {f"[{n}]" for n in range(1, len(sources) + 1)}
     assert any("quoted by another source" in source for source in sources)
@@ -230,8 +230,8 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
     }
     found = compare([first, *others.values()])
     assert found.table.columns == ("A", "B ≠", "C ≠", "D ≠", "E ≠")
-    for place, (why, said) in enumerate(zip(others, found.warnings(), strict=True), 1):
-        assert why in said and not found.runs[place].comparable
+    for place, (cause, output) in enumerate(zip(others, found.warnings(), strict=True), 1):
+        assert cause in output and not found.runs[place].comparable
         assert {line.cells[place].mark for line in found.table.rows} == {"doubt"}
     # Nothing is best where there is nothing to compare with.
     assert {line.cells[0].mark for line in found.table.rows} == {""}
@@ -361,7 +361,7 @@ def say(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, s
 def test_the_command_scores_a_model(
     data: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = (
+    arguments = (
         "evaluate",
         "--model",
         tiny_model,
@@ -374,15 +374,15 @@ def test_the_command_scores_a_model(
         "--count",
         "2",
     )
-    code, out, _ = say(capsys, *asked, "--protocol", "normal/dsine", "--json")
+    code, out, _ = say(capsys, *arguments, "--protocol", "normal/dsine", "--json")
     report = json.loads(out)
     assert code == 0 and report["counts"]["evaluated"] == 2 and report["subject"]["task"] == "normals"
     assert report["subject"]["size"] == 32  # the model's own: the protocol has none
-    code, out, error = say(capsys, *asked, "--protocol", "normal/dsine")
+    code, out, error = say(capsys, *arguments, "--protocol", "normal/dsine")
     assert code == 0 and "(2 kept)" in out and "median" in out and not error
-    code, _, error = say(capsys, *asked, "--protocol", "normal/dsine", "--size", "16")
+    code, _, error = say(capsys, *arguments, "--protocol", "normal/dsine", "--size", "16")
     assert code == 2 and "another subject.size" in error
-    code, _, error = say(capsys, *asked, "--protocol", "seg/miou")
+    code, _, error = say(capsys, *arguments, "--protocol", "seg/miou")
     assert code == 2 and "predicts depth (depth), normals (normals)" in error
 
 

@@ -143,5 +143,5 @@ def test_attention_is_the_mean_over_heads_and_layers_of_a_size(unet):
         for module, processor in zip(modules, before, strict=True):
             module.set_processor(processor)
         assert len(kept) == 5  # two layers on the way down, three on the way up
-        wanted = torch.stack(kept).mean(0).transpose(1, 2).unflatten(2, probs.shape[-2:])
-        torch.testing.assert_close(probs, wanted)
+        required = torch.stack(kept).mean(0).transpose(1, 2).unflatten(2, probs.shape[-2:])
+        torch.testing.assert_close(probs, required)

@@ -119,8 +119,8 @@ def test_features_are_checked_although_a_head_may_swallow_them(net):
     broken = type(forward(torch.zeros(1, 4, 4, 4), torch.ones(1), net.embed([""])))
 
     def broken_forward(x, *args, **more):
-        said = forward(x, *args, **more)
-        return broken(said.prediction, tuple(torch.full_like(f, -math.inf) for f in said.features))
+        output = forward(x, *args, **more)
+        return broken(output.prediction, tuple(torch.full_like(f, -math.inf) for f in output.features))
 
     net.forward = broken_forward
     try:
@@ -193,9 +193,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_predict_fails_the_row_and_writes_no_map(here, broken_model, capsys):
     Image.linear_gradient("L").resize((40, 30)).save("a.png")
     assert run(["predict", "a.png", "--model", str(broken_model), "--out", "out"]) == 1
-    told = capsys.readouterr()
-    assert "predicted" not in told.out
-    assert "a.png: the network's depth output is NaN or infinite in 100.0 % of its values" in told.err
+    reported = capsys.readouterr()
+    assert "predicted" not in reported.out
+    assert "a.png: the network's depth output is NaN or infinite in 100.0 % of its values" in reported.err
     (row,) = map(json.loads, Path("out/predictions.jsonl").read_text().splitlines())
     assert row["status"] == "failed" and "NaN or infinite" in row["error"]
     assert [p.name for p in Path("out").iterdir()] == ["predictions.jsonl"]
@@ -265,12 +265,12 @@ def test_pseudo_labels_and_validation_stop_the_training(here, tiny_model, monkey
     fields: dict[str, Any] = dict.fromkeys(Example.__dataclass_fields__)
     fields |= {"name": "data/ball-0", "use_teacher_label": True}
     example = Example(**fields)
-    for painted, latents in (
+    for encoded, latents in (
         ([torch.full((3, 4, 4), math.inf)], ()),
         ((), [torch.full((4, 1, 1), math.nan)]),
     ):
         with pytest.raises(NonFiniteError, match=r"the EMA teacher's normals .* of data/ball-0"):
-            stage._apply_pseudo_labels("normals", [example], painted, latents)
+            stage._apply_pseudo_labels("normals", [example], encoded, latents)
 
     real = loop.update
 

@@ -78,19 +78,19 @@ def test_what_is_written_is_read(tmp_path):
     folder = Folder(written(tmp_path / "data"))
     assert len(folder) == 3 and folder.ids == ("0000", "0001", "0002") and folder.header["count"] == 3
     for index, sample in enumerate(folder):
-        wanted = a_sample(f"{index:04d}", index)
-        assert (sample.image - wanted.image).abs().max() <= 0.5 / 255 + 1e-6
-        assert (sample.id, sample.caption, sample.camera) == (wanted.id, wanted.caption, wanted.camera)
-        assert sample.origin == wanted.origin
-        for name in wanted.targets:
-            assert torch.equal(sample.valid[name], wanted.valid[name]), name
-        far = wanted.targets["depth"].isinf()
+        expected = a_sample(f"{index:04d}", index)
+        assert (sample.image - expected.image).abs().max() <= 0.5 / 255 + 1e-6
+        assert (sample.id, sample.caption, sample.camera) == (expected.id, expected.caption, expected.camera)
+        assert sample.origin == expected.origin
+        for name in expected.targets:
+            assert torch.equal(sample.valid[name], expected.valid[name]), name
+        far = expected.targets["depth"].isinf()
         assert torch.equal(sample.targets["depth"].isinf(), far)
-        off = (sample.targets["depth"] - wanted.targets["depth"])[~far].abs().max()
+        off = (sample.targets["depth"] - expected.targets["depth"])[~far].abs().max()
         assert off <= 0.001 + 1e-6  # half a unit of 2 mm
-        assert (sample.targets["normals"] - wanted.targets["normals"]).abs().max() < 1e-3
-        assert torch.equal(sample.targets["mask"], wanted.targets["mask"])
-        assert torch.equal(sample.targets["semantic"], wanted.targets["semantic"])
+        assert (sample.targets["normals"] - expected.targets["normals"]).abs().max() < 1e-3
+        assert torch.equal(sample.targets["mask"], expected.targets["mask"])
+        assert torch.equal(sample.targets["semantic"], expected.targets["semantic"])
 
 
 def test_only_requested_targets_are_read(tmp_path):
@@ -507,7 +507,7 @@ def test_validate_reports_all_that_is_wrong(tmp_path):
     header = json.loads((root / "dataset.json").read_text())
     (root / "dataset.json").write_text(json.dumps({**header, "count": 7}))
     report = validate(root)
-    said = "\n".join(report.problems)
+    output = "\n".join(report.problems)
     for word in (
         "0000.png",
         "0001.png",
@@ -516,7 +516,7 @@ def test_validate_reports_all_that_is_wrong(tmp_path):
         "0004: depth has no",
         "the count 7",
     ):
-        assert word in said, (word, said)
+        assert word in output, (word, output)
     assert len(report.problems) == 6 and not report.ok
 
 

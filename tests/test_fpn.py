@@ -82,8 +82,8 @@ def test_stable_diffusion_s_head_has_the_published_widths():
 @torch.no_grad()
 def test_initial_prompt_embeds_are_those_of_the_text_encoder(net):
     head = made(net, prompts=["a red chair", "a depth map"])
-    wanted = torch.stack([net.embed([p])[0, -1] for p in head.config["prompts"]])
-    torch.testing.assert_close(head.prompt_embeds()[0], wanted, rtol=0, atol=1e-3)
+    expected = torch.stack([net.embed([p])[0, -1] for p in head.config["prompts"]])
+    torch.testing.assert_close(head.prompt_embeds()[0], expected, rtol=0, atol=1e-3)
     assert made(net).prompt_embeds() is None
 
 
@@ -129,8 +129,8 @@ def test_a_run_of_the_trainer_and_its_checkpoint(data, tmp_path):
     task = get_task("semantic_logits")
     ours = DiffusionPredictor(net, task, OneStep(), heads["semantic_logits"].eval(), size=32)
     read = open_model(str(tmp_path / "model")).predictor()
-    picture = world.sphere(0, 32).image
-    assert torch.equal(read(picture).map, ours(picture).map)
+    photo = world.sphere(0, 32).image
+    assert torch.equal(read(photo).map, ours(photo).map)
 
 
 class Plain(nn.Module):
@@ -154,10 +154,10 @@ def test_a_user_s_network_is_scored_before_and_after_training(data):
     optimizer = torch.optim.Adam(network.parameters(), 1e-2)
     for step in range(60):
         ball = balls[step % 3]
-        said = network.layers(ball.image[None])
+        output = network.layers(ball.image[None])
         known = ball.valid["normals"][None]
         optimizer.zero_grad()
-        task.loss(said, ball.targets["normals"][None], known).backward()
+        task.loss(output, ball.targets["normals"][None], known).backward()
         optimizer.step()
     with torch.no_grad():
         after = score([predictor], balls)["normals/mean"]

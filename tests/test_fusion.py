@@ -38,9 +38,9 @@ WHOLE = (0.70329777, -0.42391304, 0.57067126, 0.92811973)
 
 
 def put(module, prefix, table, names):
-    state = {ours.removeprefix(prefix): table[theirs] for ours, theirs in names.items()}
-    wanted = module.state_dict()
-    module.load_state_dict({k: v.reshape(wanted[k].shape) for k, v in state.items()}, assign=True)
+    state = {ours.removeprefix(prefix): table[reference] for ours, reference in names.items()}
+    expected = module.state_dict()
+    module.load_state_dict({k: v.reshape(expected[k].shape) for k, v in state.items()}, assign=True)
     return module.eval()
 
 
@@ -76,12 +76,12 @@ def test_published_numbers_of_the_original_modules():
     """At full size, in double precision: a minute, and 3 GB."""
     fusion, decoder = full_size(torch.float64)
     pyramid = fusion(maps(torch.float64))
-    for said, wanted in zip(pyramid, PYRAMID, strict=True):
-        assert numbers(said) == pytest.approx(wanted, abs=1e-8)
+    for output, expected in zip(pyramid, PYRAMID, strict=True):
+        assert numbers(output) == pytest.approx(expected, abs=1e-8)
     found = decoder(pyramid)
-    for said, wanted in zip(found, MIDDLE, strict=True):
-        h, w = said.shape[-2:]
-        assert said[0, :, h // 2, w // 2].tolist() == pytest.approx(wanted, abs=1e-8)
+    for output, expected in zip(found, MIDDLE, strict=True):
+        h, w = output.shape[-2:]
+        assert output[0, :, h // 2, w // 2].tolist() == pytest.approx(expected, abs=1e-8)
     assert found[-1].mean((0, 2, 3)).tolist() == pytest.approx(WHOLE, abs=1e-8)
 
 
@@ -91,14 +91,14 @@ def test_published_numbers_of_the_coarser_half():
     with torch.device("meta"):
         fusion = Fusion()
     put(fusion, "fusion.", official.filled(official.fusion()), FUSION)
-    said = fusion(maps(torch.float32))
-    for x, wanted in zip(said, PYRAMID, strict=True):
-        assert numbers(x) == pytest.approx(wanted, abs=2e-7)
-    assert [tuple(x.shape[1:]) for x in said] == [
+    output = fusion(maps(torch.float32))
+    for x, expected in zip(output, PYRAMID, strict=True):
+        assert numbers(x) == pytest.approx(expected, abs=2e-7)
+    assert [tuple(x.shape[1:]) for x in output] == [
         (2048, 16, 16), (176, 32, 32), (64, 64, 64), (40, 128, 128), (24, 256, 256),
     ]  # fmt: skip
-    assert said[3].min() == 0
-    assert said[4].min() < 0
+    assert output[3].min() == 0
+    assert output[4].min() < 0
 
 
 LEVELS = ((32, 32, 24), (24, 16, 16), (16, 8, 8), (8, 8, 8, 8))
@@ -132,8 +132,8 @@ def test_the_shortcut_sees_what_was_normalised_and_rectified():
         return (x - of.running_mean[:, None, None]) / (of.running_var[:, None, None] + 1e-4).sqrt()
 
     h = F.relu(norm(x, block.norm1))
-    wanted = block.conv2(F.relu(norm(block.conv1(h), block.norm2))) + block.shortcut(h)
-    torch.testing.assert_close(block(x), wanted, rtol=0, atol=1e-12)
+    expected = block.conv2(F.relu(norm(block.conv1(h), block.norm2))) + block.shortcut(h)
+    torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-12)
 
 
 def test_spectral_norm_converges_to_1_in_forward_passes():
@@ -153,13 +153,13 @@ def test_spectral_norm_converges_to_1_in_forward_passes():
 @torch.no_grad()
 def test_folding_keeps_outputs_and_state_dict():
     plain, taps = head().double(), tuple(f.double() for f in features(5, 7))
-    wanted = plain(torch.zeros(0), taps, BACKBONE)
+    expected = plain(torch.zeros(0), taps, BACKBONE)
     folded = head().double().fold()
     assert all(m.folded for m in folded.modules() if isinstance(m, SpectralConv | StandardConv))
-    torch.testing.assert_close(folded(torch.zeros(0), taps, BACKBONE), wanted, rtol=0, atol=1e-8)
+    torch.testing.assert_close(folded(torch.zeros(0), taps, BACKBONE), expected, rtol=0, atol=1e-8)
     again = head().double()
     again.load_state_dict(folded.state_dict())
-    torch.testing.assert_close(again(torch.zeros(0), taps, BACKBONE), wanted, rtol=0, atol=1e-8)
+    torch.testing.assert_close(again(torch.zeros(0), taps, BACKBONE), expected, rtol=0, atol=1e-8)
     folded.train()
     assert not any(getattr(m, "folded", False) for m in folded.modules())
 
@@ -169,15 +169,15 @@ def test_pixel_networks_before_upsampling_equal_those_after_it():
     """Written as Bae et al. have it: everything is made larger first."""
     net, taps = head().double(), [f.double() for f in features(5, 7)]
     pyramid = net.fusion(by_level(taps, BACKBONE))
-    said, inner = net.decoder(pyramid), net.decoder.inner(pyramid)
+    output, inner = net.decoder(pyramid), net.decoder.inner(pyramid)
     for stage in range(3):
-        size = said[stage + 1].shape[-2:]
+        size = output[stage + 1].shape[-2:]
         larger = [
             F.interpolate(x, size=size, mode="bilinear", align_corners=True)
-            for x in (inner[stage], said[stage])
+            for x in (inner[stage], output[stage])
         ]
-        wanted = normalised(net.decoder.refine[stage](torch.cat(larger, 1)))
-        torch.testing.assert_close(said[stage + 1], wanted, rtol=0, atol=1e-12)
+        expected = normalised(net.decoder.refine[stage](torch.cat(larger, 1)))
+        torch.testing.assert_close(output[stage + 1], expected, rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
@@ -190,20 +190,20 @@ def test_filters_are_standardised():
 
 def test_four_numbers_become_a_direction_and_a_concentration():
     x = torch.tensor([[3.0, 0, 4, -2], [3, 0, 4, 2], [0, 0, 0, -50]], dtype=torch.float64)[..., None]
-    said = normalised(x)[..., 0]
-    assert said[0].tolist() == pytest.approx([0.6, 0, 0.8, 0.14533528], abs=1e-8)
-    assert said[1, 3].item() == pytest.approx(3.01)
-    assert said[2].tolist() == pytest.approx([0, 0, 0, 0.01])
+    output = normalised(x)[..., 0]
+    assert output[0].tolist() == pytest.approx([0.6, 0, 0.8, 0.14533528], abs=1e-8)
+    assert output[1, 3].item() == pytest.approx(3.01)
+    assert output[2].tolist() == pytest.approx([0, 0, 0, 0.01])
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_half_precision_gives_nearly_the_same_vectors(kind):
     taps = features(6, 8)
-    wanted = head()(torch.zeros(0), taps, BACKBONE)
-    said = head().to(kind)(torch.zeros(0), tuple(t.to(kind) for t in taps), BACKBONE)
-    torch.testing.assert_close(said.norm(dim=1), torch.ones_like(said[:, 0]))
-    assert (said - wanted).norm(dim=1).mean() < 0.1
+    expected = head()(torch.zeros(0), taps, BACKBONE)
+    output = head().to(kind)(torch.zeros(0), tuple(t.to(kind) for t in taps), BACKBONE)
+    torch.testing.assert_close(output.norm(dim=1), torch.ones_like(output[:, 0]))
+    assert (output - expected).norm(dim=1).mean() < 0.1
 
 
 @torch.no_grad()

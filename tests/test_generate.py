@@ -110,9 +110,9 @@ def test_one_image_that_fails_is_one_failed_row(here, tiny_model, capsys, monkey
 
     monkeypatch.setattr(StableDiffusion, "decode", decode)
     assert run(command(tiny_model)) == 1
-    told = capsys.readouterr()
-    assert "the generated image of 'a red chair' is NaN or infinite" in told.err
-    assert "1 generated, 1 failed" in told.out
+    record = capsys.readouterr()
+    assert "the generated image of 'a red chair' is NaN or infinite" in record.err
+    assert "1 generated, 1 failed" in record.out
     assert rows()["0000_a-red-chair"]["status"] == "failed"
     assert not Path("images/0000_a-red-chair.png").exists()
     assert run(command(tiny_model)) == 0
@@ -219,7 +219,7 @@ def test_a_run_records_whether_its_model_still_generates(here, tiny_model):
         loop=LoopConfig(steps=1, batch_size=1),
         validation=ValidationConfig(every=0),
     )
-    wanted = {"full": False, "both": True, "frozen": None}
+    expected = {"full": False, "both": True, "frozen": None}
     changes = {
         "full": {},
         "both": {"data": {"task_weights": {"depth": 1.0, "image": 1.0}}},
@@ -236,7 +236,7 @@ def test_a_run_records_whether_its_model_still_generates(here, tiny_model):
     for name, change in changes.items():
         list(run_recipe(base.replace(name=name, **change), here / name))
         model = open_model(here / name / "checkpoint")
-        assert model.settings.generates is wanted[name]
+        assert model.settings.generates is expected[name]
         if name == "full":
             with pytest.raises(ModelError, match="perception alone"):
                 check_generator(model)

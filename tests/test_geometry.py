@@ -139,8 +139,8 @@ def test_normals_of_a_plane_are_its_own(normal, expected):
     normals, valid = normals_from_depth(depth, CAMERA)
     assert valid.any() and not valid[~known].any()
     # Rows beside the horizon have a neighbour behind the camera, which is unknown.
-    wanted = unit(torch.tensor(expected, dtype=torch.float64), dim=0)[:, None, None]
-    assert torch.allclose(normals[:, valid[0]], wanted.expand_as(normals)[:, valid[0]], atol=1e-6)
+    required = unit(torch.tensor(expected, dtype=torch.float64), dim=0)[:, None, None]
+    assert torch.allclose(normals[:, valid[0]], required.expand_as(normals)[:, valid[0]], atol=1e-6)
 
 
 def test_normals_face_the_camera_and_have_length_one():

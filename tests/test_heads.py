@@ -63,22 +63,24 @@ def spread(head):
 def test_every_head_has_the_requested_channels_at_any_size_and_batch(kind, channels, h, w):
     channels = able(kind, channels)
     head, taps = spread(made(kind, channels).eval()), features(h, w, kind)
-    said = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
-    assert said.shape == (2, channels, 8 * h, 8 * w)
+    output = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
+    assert output.shape == (2, channels, 8 * h, 8 * w)
     for i in range(2):
         alone = head(torch.zeros(1, 4, h, w), tuple(f[i : i + 1] for f in taps), STRIDE8)
-        torch.testing.assert_close(said[i : i + 1], alone, rtol=1e-4, atol=1e-4 * float(said.std()))
-    assert float((said[0] - said[1]).abs().max()) > 0.01 * float(said.std())  # other features, another canvas
+        torch.testing.assert_close(output[i : i + 1], alone, rtol=1e-4, atol=1e-4 * float(output.std()))
+    assert float((output[0] - output[1]).abs().max()) > 0.01 * float(
+        output.std()
+    )  # other features, another canvas
 
 
 @pytest.mark.parametrize("kind", ["light", "dpt", "dpt-relu", "dpt-elu", "multitask"])
 @torch.no_grad()
 def test_one_output_channel_is_repeated_to_three(kind):
-    said = spread(made(kind, 1))(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
-    assert said.shape == (2, 3, 32, 32)
-    alike = torch.equal(said, said[:, :1].expand(-1, 3, -1, -1))
+    output = spread(made(kind, 1))(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
+    assert output.shape == (2, 3, 32, 32)
+    alike = torch.equal(output, output[:, :1].expand(-1, 3, -1, -1))
     assert alike == (kind != "light")  # which has three channels that learn by themselves
-    assert float(said.std()) > 1e-3
+    assert float(output.std()) > 1e-3
 
 
 @torch.no_grad()
@@ -113,14 +115,14 @@ def test_all_randomness_is_the_global_generator(kind):
     head = made(kind, able(kind, 5)).train()
     inputs = torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8
     state = {k: v.clone() for k, v in head.state_dict().items()}
-    said = []
+    output = []
     for before in (0, 100):
         head.load_state_dict(state)
         torch.rand(before)
         with torch.random.fork_rng():
             torch.manual_seed(7)
-            said.append(head(*inputs))
-    assert torch.equal(*said)
+            output.append(head(*inputs))
+    assert torch.equal(*output)
 
 
 @torch.no_grad()

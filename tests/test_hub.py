@@ -44,7 +44,7 @@ def tiff(array: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def picture(seed: int) -> np.ndarray:
+def photo(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
 
 
@@ -57,7 +57,7 @@ def table(count: int = 3, **changes: Any) -> Any:
     """A table with a column of each kind; `changes` replace whole columns."""
     heat = np.random.default_rng(0).random((count, *SIZE)).astype(np.float32)
     columns = {
-        "image": pa.array([cell(png(picture(i)), "a.png") for i in range(count)], STRUCT),
+        "image": pa.array([cell(png(photo(i)), "a.png") for i in range(count)], STRUCT),
         "depth": pa.array([cell(png(DEPTH + i)) for i in range(count)], STRUCT),
         "metres": pa.array([npy(DEPTH.astype(np.float32) / 7000 + i) for i in range(count)], pa.binary()),
         "labels": pa.array(
@@ -127,14 +127,14 @@ def test_stored_numbers_come_through_whole(tmp_path, kind):
     folder = imported(source, tmp_path / "out", split=split, licence="CC0-1.0")
     assert folder.ids == ("room/0", "room/1", "room/2") and folder.header["licence"] == "CC0-1.0"
     for i, sample in enumerate(folder):
-        assert torch.equal((sample.image * 255).round().byte(), torch.from_numpy(picture(i)).permute(2, 0, 1))
+        assert torch.equal((sample.image * 255).round().byte(), torch.from_numpy(photo(i)).permute(2, 0, 1))
         # 16 bits: Pillow's RGB would have made one grey of most of these.
         stored = (sample.targets["depth"] / 0.001).round()
         known = sample.valid["depth"]
         assert torch.equal(known, torch.from_numpy((DEPTH + i).astype(np.float32))[None] != 1)
         assert torch.equal(stored[known], torch.from_numpy((DEPTH + i).astype(np.float32))[None][known])
-        wanted = torch.tensor(found["heat"][i].as_py())
-        assert torch.equal(sample.targets["heat"][0], wanted)
+        expected = torch.tensor(found["heat"][i].as_py())
+        assert torch.equal(sample.targets["heat"][0], expected)
         assert sample.caption == f"picture {i}" and sample.camera == Camera(5, 5, 2, 1.5, 5, 4)
         assert sample.targets["semantic"].unique().numel() > 10
 
@@ -144,8 +144,8 @@ def test_floats_stay_floats(tmp_path):
     columns = Columns(targets={"depth": ("metres", {"codec": "npy"})})
     folder = imported(source, tmp_path / "out", columns)
     assert folder.ids == ("000000", "000001", "000002")
-    wanted = torch.from_numpy(DEPTH.astype(np.float32) / 7000 + 2)
-    assert torch.equal(folder[2].targets["depth"][0], wanted)
+    expected = torch.from_numpy(DEPTH.astype(np.float32) / 7000 + 2)
+    assert torch.equal(folder[2].targets["depth"][0], expected)
     values = tiff(DEPTH.astype(np.float32) / 700)
     source = write_parquet(tmp_path / "y.parquet", table(1, metres=pa.array([values])))
     folder = imported(source, tmp_path / "tiffs", Columns(targets={"depth": ("metres", {})}))
@@ -170,7 +170,7 @@ def test_other_targets_keep_what_they_are(tmp_path):
     found = table(
         2,
         m=pa.array([png(mask)] * 2), a=pa.array([png(alpha)] * 2), n=pa.array([npy(normals)] * 2),
-        c=pa.array([png(picture(9)), None]),
+        c=pa.array([png(photo(9)), None]),
     )  # fmt: skip
     columns = Columns(
         targets={
@@ -186,7 +186,7 @@ def test_other_targets_keep_what_they_are(tmp_path):
     assert torch.allclose(sample.targets["matting"][0], torch.from_numpy(alpha / 255).float(), atol=1e-6)
     assert torch.allclose(sample.targets["normals"][:, 0, 0], torch.tensor([-0.6, 0, 0.8]), atol=1e-3)
     assert torch.allclose(
-        sample.targets["albedo"], torch.from_numpy(picture(9)).permute(2, 0, 1) / 255, atol=1e-6
+        sample.targets["albedo"], torch.from_numpy(photo(9)).permute(2, 0, 1) / 255, atol=1e-6
     )
     # A missing value is a missing target.
     assert set(folder[1].targets) == {"mask", "matting", "normals"}
@@ -286,10 +286,10 @@ def test_without_pyarrow_the_extra_is_named(tmp_path, monkeypatch):
 def test_of_the_hub_only_the_split_is_fetched(tmp_path, monkeypatch):
     import huggingface_hub
 
-    asked: list[tuple[str, dict[str, Any]]] = []
+    arguments: list[tuple[str, dict[str, Any]]] = []
 
     def fetch(name: str, **options: Any) -> str:
-        asked.append((name, options))
+        arguments.append((name, options))
         return str(tmp_path / "cache")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
@@ -298,8 +298,12 @@ def test_of_the_hub_only_the_split_is_fetched(tmp_path, monkeypatch):
     assert (
         len(folder) == 2 and folder.header["source"] == "someone/rooms" and folder.header["name"] == "rooms"
     )
-    wanted = {"repo_type": "dataset", "allow_patterns": "*train*.parquet", "revision": "refs/convert/parquet"}
-    assert asked == [("someone/rooms", wanted)]
+    expected = {
+        "repo_type": "dataset",
+        "allow_patterns": "*train*.parquet",
+        "revision": "refs/convert/parquet",
+    }
+    assert arguments == [("someone/rooms", expected)]
     with pytest.raises(FolderError, match="someone/else has no Parquet files of val"):
         (tmp_path / "cache" / "default" / "train" / "0000.parquet").unlink()
         list(import_table("someone/else", tmp_path / "more", COLUMNS, split="val"))
@@ -321,7 +325,7 @@ def test_what_the_library_saves_is_read(tmp_path):
         }
     )
     rows = {
-        "image": [cell(png(picture(i))) for i in range(2)],
+        "image": [cell(png(photo(i))) for i in range(2)],
         "depth": [cell(png(DEPTH)) for _ in range(2)],
         "wide": [cell(coded) for _ in range(2)],
         "heat": [np.full(SIZE, 0.25, np.float32).tolist()] * 2,

@@ -55,10 +55,10 @@ def refuses(source, *words: str, read=read_image, **options) -> None:
     """`source` gives an ImageError of one line that names the file and holds the words."""
     with pytest.raises(ImageError) as caught:
         read(source, **options)
-    said = str(caught.value)
-    assert "\n" not in said and len(said) < 400, said
+    output = str(caught.value)
+    assert "\n" not in output and len(output) < 400, output
     for word in (*words, *([Path(source).name] if isinstance(source, Path) else [])):
-        assert word in said, said
+        assert word in output, output
     # Nothing of Pillow's hangs below the message.
     assert (
         caught.value.__cause__ is None and caught.value.__suppress_context__

@@ -73,9 +73,9 @@ def test_same_padding_is_tensorflows(size, kernel, stride):
     top, left = (max((-(-n // stride) - 1) * stride + kernel - n, 0) // 2 for n in size)
     # Far more padding than needed at the end, cut to the number of outputs that SAME has.
     padded = torch.nn.functional.pad(x, (left, kernel, top, kernel))
-    wanted = conv2d(padded, conv.weight, conv.bias, stride, groups=4)
-    wanted = wanted[..., : -(-size[0] // stride), : -(-size[1] // stride)]
-    torch.testing.assert_close(conv(x), wanted)
+    expected = conv2d(padded, conv.weight, conv.bias, stride, groups=4)
+    expected = expected[..., : -(-size[0] // stride), : -(-size[1] // stride)]
+    torch.testing.assert_close(conv(x), expected)
 
 
 def gradients(conv, x, dtype):
@@ -93,10 +93,10 @@ def test_depthwise_gradients_in_bf16_are_those_of_fp32():
             parameter.copy_(parameter.bfloat16())
     x = torch.randn(2, 8, 17, 20).bfloat16().float().requires_grad_()
     exact = gradients(conv, x, torch.float32)
-    for found, wanted in zip(gradients(conv, x, torch.bfloat16), exact, strict=True):
+    for found, expected in zip(gradients(conv, x, torch.bfloat16), exact, strict=True):
         assert found.dtype == torch.float32
         # The output is rounded to bf16 before it is squared: 2**-8 of its size.
-        torch.testing.assert_close(found, wanted, atol=float(wanted.abs().max()) * 2**-7, rtol=0)
+        torch.testing.assert_close(found, expected, atol=float(expected.abs().max()) * 2**-7, rtol=0)
 
 
 def test_folding_is_batch_normalisation_in_evaluation():
@@ -128,8 +128,8 @@ def test_folding_is_batch_normalisation_in_evaluation():
         k: published[f"_bn0.{k}"].view(-1, 1, 1) for k in ("running_mean", "running_var", "weight", "bias")
     }
     deviation = (norms["running_var"] + 1e-3).sqrt()
-    wanted = (stem - norms["running_mean"]) / deviation * norms["weight"] + norms["bias"]
-    torch.testing.assert_close(net.stem((x - mean.view(3, 1, 1)) / std.view(3, 1, 1)), wanted)
+    expected = (stem - norms["running_mean"]) / deviation * norms["weight"] + norms["bias"]
+    torch.testing.assert_close(net.stem((x - mean.view(3, 1, 1)) / std.view(3, 1, 1)), expected)
 
 
 def test_fresh_adapters_change_nothing_and_trained_ones_do(backbone):
@@ -239,8 +239,8 @@ def test_depth_and_disparity_endings_are_inverse_of_each_other(backbone):
     near, far = (h(torch.zeros(1, 4, 8, 8), features, backbone)[0, 0] for h in (disparity, depth))
     log = depth.values(features, backbone.stride)[0, 0]
     inside = (far.abs() < 0.999) & (near.abs() < 0.999)
-    for found, wanted in ((far, log.exp()), (near, (-log).exp())):
-        x, y = found[inside], wanted[inside]
+    for found, expected in ((far, log.exp()), (near, (-log).exp())):
+        x, y = found[inside], expected[inside]
         fit = torch.stack([x, torch.ones_like(x)], 1)
         rest = fit @ torch.linalg.lstsq(fit, y[:, None]).solution - y[:, None]
         assert float(rest.detach().abs().max()) < 1e-4 * float(y.detach().abs().max())

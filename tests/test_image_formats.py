@@ -184,8 +184,8 @@ class Foreign(Exception):
 def test_any_decoder_error_is_reported_for_the_file(error: Exception) -> None:
     with pytest.raises(ImageError) as caught, decoding("a.bin"):
         raise error
-    said = str(caught.value)
-    assert said.startswith("a.bin ") and "\n" not in said and said.isprintable()
+    output = str(caught.value)
+    assert output.startswith("a.bin ") and "\n" not in output and output.isprintable()
     assert caught.value.__suppress_context__
 
 

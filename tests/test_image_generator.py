@@ -44,8 +44,8 @@ def test_the_start_image_is_encoded_in_the_range_of_the_autoencoder(draw, monkey
     )
     image = torch.rand(1, 3, 28, 32, generator=torch.Generator().manual_seed(0))
     draw(["a red chair"], image=image, strength=0.5)
-    wanted = torch.nn.functional.pad(image, (0, 0, 0, 4), mode="replicate") * 2 - 1
-    torch.testing.assert_close(seen[0], wanted)
+    expected = torch.nn.functional.pad(image, (0, 0, 0, 4), mode="replicate") * 2 - 1
+    torch.testing.assert_close(seen[0], expected)
 
 
 def test_less_strength_stays_closer_to_the_autoencoded_image(draw):
@@ -79,7 +79,7 @@ def test_without_an_image_it_equals_the_diffusers_pipeline(tmp_path):
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "sd", safety_checker=None)
     pipeline.set_progress_bar_config(disable=True)
     noise = torch.randn(1, 4, 6, 5, generator=torch.Generator().manual_seed(5))
-    theirs = pipeline(
+    reference = pipeline(
         "a red chair",
         height=48,
         width=40,
@@ -89,4 +89,4 @@ def test_without_an_image_it_equals_the_diffusers_pipeline(tmp_path):
         output_type="np",
     ).images[0]
     ours = ImageGenerator(net, steps=4, guidance=2.0)(["a red chair"], size=(48, 40), seed=5)[0]
-    torch.testing.assert_close(ours, torch.from_numpy(theirs).permute(2, 0, 1), rtol=0, atol=1e-3)
+    torch.testing.assert_close(ours, torch.from_numpy(reference).permute(2, 0, 1), rtol=0, atol=1e-3)

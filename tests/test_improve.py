@@ -152,10 +152,10 @@ def test_images_are_created_from_labelled_samples_only(warm, tmp_path):
     events = list(improve(plan(recipe, rounds=1, per_image=1, share=0.5), tmp_path / "run"))
     drawn = [e["source"] for e in events if e.get("status") == "created"]
     assert len(drawn) == 4 and len({str(d) for d in drawn[:2]}) == 2
-    taught = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json").data.sources[
+    trained = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json").data.sources[
         len(sources) :
     ]
-    assert sum(s.share for s in taught) == pytest.approx(0.5 * sum(s.share for s in sources))
+    assert sum(s.share for s in trained) == pytest.approx(0.5 * sum(s.share for s in sources))
 
 
 def test_what_cannot_improve_is_refused(warm):
@@ -215,7 +215,7 @@ def test_the_command_runs_a_recipe_file(warm, tmp_path, capsys):
 
     file = tmp_path / "recipe.json"
     warm.save(file)
-    asked = [
+    arguments = [
         "improve",
         str(file),
         "--out",
@@ -227,11 +227,11 @@ def test_the_command_runs_a_recipe_file(warm, tmp_path, capsys):
         "--set",
         "data.label_limit=2",
     ]
-    assert run([*asked, "--guidance", "1", "--log-every", "1", "--device", "cpu"]) == 0
-    said = capsys.readouterr().out
-    assert "round 1/1  step 2/2" in said
+    assert run([*arguments, "--guidance", "1", "--log-every", "1", "--device", "cpu"]) == 0
+    output = capsys.readouterr().out
+    assert "round 1/1  step 2/2" in output
     assert (tmp_path / "run" / "checkpoint" / "twofold.json").exists()
-    assert run([*asked, "--guidance", "2"]) == 2  # another plan
+    assert run([*arguments, "--guidance", "2"]) == 2  # another plan
     assert "another plan" in capsys.readouterr().err
 
 
@@ -245,8 +245,8 @@ def test_relative_depth_trains_tasks_of_its_space_only_and_is_not_ground_truth(w
     indices = list(range(len(made)))
     assert with_target(made, get_task("depth"), indices) == indices
     assert with_target(made, get_task("disparity"), indices) == []
-    asked = ["evaluate", "--protocol", "depth/marigold-ls", "--data", str(made.root), "--allow-synthetic"]
-    assert run([*asked, "--out", str(tmp_path / "report")]) == 2
+    arguments = ["evaluate", "--protocol", "depth/marigold-ls", "--data", str(made.root), "--allow-synthetic"]
+    assert run([*arguments, "--out", str(tmp_path / "report")]) == 2
 
 
 def test_the_student_is_saved_beside_the_teacher(warm, tmp_path):

@@ -84,7 +84,7 @@ def recipe(tmp_path_factory) -> Path:
 
 def improving(recipe: Path, out: Path) -> list[str]:
     """The arguments of one round."""
-    asked = [
+    arguments = [
         "improve",
         str(recipe),
         "--out",
@@ -96,15 +96,22 @@ def improving(recipe: Path, out: Path) -> list[str]:
         "--strength",
         "0.5",
     ]
-    return [*asked, "--device", "cpu"]
+    return [*arguments, "--device", "cpu"]
 
 
 def creating(recipe: Path, out: Path) -> list[str]:
     """The arguments of a creation from the same balls."""
     root = recipe.parent
-    asked = ["create", str(root / "balls"), "--model", str(root / "warm" / "checkpoint"), "--out", str(out)]
+    arguments = [
+        "create",
+        str(root / "balls"),
+        "--model",
+        str(root / "warm" / "checkpoint"),
+        "--out",
+        str(out),
+    ]
     return [
-        *asked,
+        *arguments,
         "--steps",
         "2",
         "--scoring",
@@ -118,7 +125,7 @@ def creating(recipe: Path, out: Path) -> list[str]:
     ]
 
 
-def child(asked: list[str], prepare: Callable[[], None] = lambda: None) -> int:
+def child(arguments: list[str], prepare: Callable[[], None] = lambda: None) -> int:
     """The command in a process of its own; how it ended, as `os.waitpid` has it."""
     number = os.fork()
     if number == 0:
@@ -126,7 +133,7 @@ def child(asked: list[str], prepare: Callable[[], None] = lambda: None) -> int:
         try:
             sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # of a process that ends here
             prepare()
-            code = command(asked)
+            code = command(arguments)
         finally:
             os._exit(code)
     return os.waitpid(number, 0)[1]
@@ -201,8 +208,10 @@ def assert_same(whole: Path, killed: Path) -> None:
         same = {k: torch.equal(v, b[k]) if isinstance(v, torch.Tensor) else v == b[k] for k, v in a.items()}
         assert [k for k, v in same.items() if not v] == []
     for name in (p.relative_to(whole) for p in whole.rglob("metrics.jsonl")):
-        told = [[json.loads(x) for x in (r / name).read_text().splitlines()] for r in (whole, killed)]
-        assert [(x["step"], x.get("loss")) for x in told[0]] == [(x["step"], x.get("loss")) for x in told[1]]
+        record = [[json.loads(x) for x in (r / name).read_text().splitlines()] for r in (whole, killed)]
+        assert [(x["step"], x.get("loss")) for x in record[0]] == [
+            (x["step"], x.get("loss")) for x in record[1]
+        ]
 
 
 # In the order in which a run goes through them, each after the one before was survived.
@@ -253,19 +262,19 @@ def test_creating_killed_at_each_moment_that_matters_ends_in_the_same_files(reci
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", [creating, improving])
-def test_whole_commands_killed_at_random_moments_end_in_the_same_files(recipe, tmp_path, asked):
+@pytest.mark.parametrize("arguments", [creating, improving])
+def test_whole_commands_killed_at_random_moments_end_in_the_same_files(recipe, tmp_path, arguments):
     """Processes of their own, from the start of the interpreter on; each is killed until one ends by itself."""
-    rng = random.Random(asked.__name__)
+    rng = random.Random(arguments.__name__)
     whole, killed = tmp_path / "whole", tmp_path / "run"
     run = [sys.executable, "-m", "twofold"]
     began = time.monotonic()
-    subprocess.run([*run, *asked(recipe, killed)], check=True, capture_output=True)
+    subprocess.run([*run, *arguments(recipe, killed)], check=True, capture_output=True)
     seconds, kills = time.monotonic() - began, 0
     killed.rename(whole)
     while True:
         process = subprocess.Popen(
-            [*run, *asked(recipe, killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*run, *arguments(recipe, killed)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         try:
             # Never before the interpreter has begun to do something, and in the end not at all.

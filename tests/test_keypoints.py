@@ -62,15 +62,15 @@ def test_a_mirror_changes_left_and_right():
 def test_unlabelled_keypoints_have_no_loss():
     points, labelled = people()
     maps = heatmaps(points, labelled, SIZE)
-    wanted, mask = keypoints.encode(maps, torch.rand(2, 1, *SIZE) > 0.3)
-    said = torch.full_like(wanted, 0.3, requires_grad=True)
-    heatmap_mse(said, wanted, mask).backward()
-    assert said.grad is not None
-    assert not said.grad.masked_select(~mask).any()
-    assert not said.grad[~labelled].any()
-    expected = (0.3 - wanted)[(mask & labelled[..., None, None]).expand_as(wanted)].square().mean()
-    torch.testing.assert_close(keypoints.loss(said, wanted, mask), expected)
-    assert keypoints.loss(wanted, wanted, mask).item() == 0
+    required, mask = keypoints.encode(maps, torch.rand(2, 1, *SIZE) > 0.3)
+    output = torch.full_like(required, 0.3, requires_grad=True)
+    heatmap_mse(output, required, mask).backward()
+    assert output.grad is not None
+    assert not output.grad.masked_select(~mask).any()
+    assert not output.grad[~labelled].any()
+    expected = (0.3 - required)[(mask & labelled[..., None, None]).expand_as(required)].square().mean()
+    torch.testing.assert_close(keypoints.loss(output, required, mask), expected)
+    assert keypoints.loss(required, required, mask).item() == 0
 
 
 def test_found_joints_are_counted():
@@ -94,9 +94,9 @@ def test_it_is_a_task():
     assert get_task("twofold.tasks.keypoints:keypoints") is keypoints
     assert keypoints.out_channels == 17
     maps = heatmaps(people()[0], people()[1], SIZE)
-    picture = keypoints.show(maps[0])
-    assert picture.shape == (3, *SIZE)
-    assert 0 <= picture.min() <= picture.max() <= 1
+    image = keypoints.show(maps[0])
+    assert image.shape == (3, *SIZE)
+    assert 0 <= image.min() <= image.max() <= 1
     merged = keypoints.merge(keypoints.decode(maps[:1]).expand(4, -1, -1, -1))
     assert merged.uncertainty.max() == 0
 
@@ -114,10 +114,10 @@ def test_heatmaps_are_stride_times_the_latent_and_of_each_image_alone(h, w):
     half = (-(-h // 2), -(-w // 2))
     taps = tuple(torch.randn(2, 24, *s) for s in ((1, 1), half, (h, w), (h, w)))
     head = KeypointHead(17, 24, 16).eval()
-    said = head(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=8))
-    assert said.shape == (2, 17, 8 * h, 8 * w)
+    output = head(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=8))
+    assert output.shape == (2, 17, 8 * h, 8 * w)
     alone = head(torch.zeros(1, 4, h, w), tuple(f[1:] for f in taps), SimpleNamespace(stride=8))
-    torch.testing.assert_close(said[1:], alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(output[1:], alone, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="got 2 maps"):
         head(torch.zeros(2, 4, h, w), taps[:2], SimpleNamespace(stride=8))
 
@@ -127,11 +127,11 @@ def test_the_head_is_recreated_from_its_config():
     net = golden.backbone()
     head = make_head("keypoint", net, keypoints.out_channels).double().eval()
     taps = net(torch.zeros(1, 4, 7, 9).double(), torch.tensor([1]), golden.text(), features=True).features
-    said = head(torch.zeros(1, 4, 7, 9), taps, net)
-    assert said.shape == (1, 17, 56, 72)
+    output = head(torch.zeros(1, 4, 7, 9), taps, net)
+    assert output.shape == (1, 17, 56, 72)
     again = HEADS["keypoint"](**json.loads(json.dumps(head.config)))
     again.load_state_dict(head.state_dict())
-    assert torch.equal(again.double().eval()(torch.zeros(1, 4, 7, 9), taps, net), said)
+    assert torch.equal(again.double().eval()(torch.zeros(1, 4, 7, 9), taps, net), output)
 
 
 def test_eight_people_are_overfitted():
@@ -139,16 +139,16 @@ def test_eight_people_are_overfitted():
     head = KeypointHead(17, 32, 32)
     points, labelled = people(8)
     true = heatmaps(points, labelled, SIZE)
-    wanted, mask = keypoints.encode(true, everywhere(true))
+    required, mask = keypoints.encode(true, everywhere(true))
     taps = tuple(torch.randn(8, 32, *s) for s in ((2, 2), (4, 3), (8, 6), (8, 6)))
     optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
     for _ in range(150):
-        said = head(torch.zeros(8, 4, 8, 6), taps, SimpleNamespace(stride=8))
-        loss = keypoints.loss(said, wanted, mask)
+        output = head(torch.zeros(8, 4, 8, 6), taps, SimpleNamespace(stride=8))
+        loss = keypoints.loss(output, required, mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss.item() < 5e-3
     metric = KEYPOINTS["pck"]
-    found = metric.measure(keypoints.decode(said.detach()), true, everywhere(true))
+    found = metric.measure(keypoints.decode(output.detach()), true, everywhere(true))
     assert metric.compute(found) > 0.8

@@ -72,8 +72,8 @@ def read(root: Path, name: str, file: Path, **how):
 def refused(root: Path, name: str, file: Path, words: str, **how) -> None:
     with pytest.raises(FolderError, match=words) as error:
         read(root, name, file, **how)
-    said = str(error.value)
-    assert str(file) in said and "\n" not in said
+    output = str(error.value)
+    assert str(file) in output and "\n" not in output
     report = validate(root)
     assert not report.ok and any(file.name in problem for problem in report.problems)
 
@@ -349,21 +349,21 @@ def sample(image: torch.Tensor, **targets: torch.Tensor) -> Sample:
 
 def test_images_in_another_range_are_refused_by_the_writer_or_converted_where_that_is_certain(tmp_path):
     writer = FolderWriter(tmp_path / "f", {"name": "f", "targets": {"mask": {}}})
-    picture = torch.rand(3, *SIZE)
+    photo = torch.rand(3, *SIZE)
     for image, words in (
         (
-            picture * 2 - 1,
+            photo * 2 - 1,
             r"a was not written: its image has values from -.*\[-1, 1\]; use \(image \+ 1\) / 2",
         ),
-        (picture * 255, "levels of 8 bits; divide by 255"),
-        (picture * 1000 - 300, "deviation"),
-        (torch.where(picture > 0.5, torch.nan, picture), "NaN"),
-        (torch.where(picture > 0.5, torch.inf, picture), "infinite"),
+        (photo * 255, "levels of 8 bits; divide by 255"),
+        (photo * 1000 - 300, "deviation"),
+        (torch.where(photo > 0.5, torch.nan, photo), "NaN"),
+        (torch.where(photo > 0.5, torch.inf, photo), "infinite"),
     ):
         with pytest.raises(FolderError, match=words):
             writer.write(sample(image))
     assert not list((tmp_path / "f").rglob("*.png"))
-    levels = (picture * 255).round().to(torch.uint8)
+    levels = (photo * 255).round().to(torch.uint8)
     writer.write(sample(levels))
     writer.finish()
     assert torch.equal((Folder(tmp_path / "f")[0].image * 255).round(), levels.float())

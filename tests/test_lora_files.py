@@ -127,11 +127,11 @@ def test_the_config_of_peft_is_followed_as_peft_follows_it(tmp_path):
         made = get_peft_model(net, config)
         folder = tmp_path / str(rslora)
         made.save_pretrained(folder)
-        wanted = made.merge_and_unload().state_dict()
+        expected = made.merge_and_unload().state_dict()
         path = folder / "adapter_model.safetensors"
         found = merge_file(base, read_file(path), path, Stated())
-        assert found.keys() == wanted.keys()
-        for key, value in wanted.items():
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
             torch.testing.assert_close(found[key], value)
         scale = AdapterConfig.model_validate(
             {**json.loads((folder / "adapter_config.json").read_text())}
@@ -142,13 +142,13 @@ def test_the_config_of_peft_is_followed_as_peft_follows_it(tmp_path):
 def test_metadata_of_diffusers_is_read(base, tmp_path):
     lora, product, _ = halves("diffusers in peft's names", Q, base)
     path = tmp_path / "pytorch_lora_weights.safetensors"
-    said = {
+    output = {
         "unet.r": RANK,
         "unet.lora_alpha": 6,
         "unet.target_modules": ["to_q"],
         "text_encoder.lora_alpha": 1,
     }
-    save_file(lora, path, {"format": "pt", "lora_adapter_metadata": json.dumps(said)})
+    save_file(lora, path, {"format": "pt", "lora_adapter_metadata": json.dumps(output)})
     found = merge_file(base, read_file(path), path, Stated())
     torch.testing.assert_close(found[f"{Q}.weight"], base[f"{Q}.weight"] + 3 * product)
 
@@ -217,11 +217,11 @@ def test_configs_that_cannot_be_followed_are_refused(base, change, tmp_path):
     lora, product, _ = halves("peft", Q, base)
     path = tmp_path / "adapter_model.safetensors"
     save_file(lora, path)
-    said = {"r": RANK, "lora_alpha": 4, "use_rslora": None, "alpha_pattern": {}, "peft_type": "LORA"}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(said))
+    output = {"r": RANK, "lora_alpha": 4, "use_rslora": None, "alpha_pattern": {}, "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(output))
     found = merge_file(base, read_file(path), path, Stated(alpha=100.0))
     torch.testing.assert_close(found[f"{Q}.weight"], base[f"{Q}.weight"] + 2 * product)
-    (tmp_path / "adapter_config.json").write_text(json.dumps({**said, **change}))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({**output, **change}))
     with pytest.raises(ModelError, match=r"adapter_(config|model)"):
         merge_file(base, read_file(path), path, Stated())
 
@@ -249,9 +249,9 @@ def test_alpha_of_a_complete_model_is_stored_or_passed(tmp_path, capsys):
     assert "--lora-alpha" in capsys.readouterr().err
     more = ["--lora-alpha", "6", "--dtype", "float32"]
     assert run(["convert-checkpoint", str(tmp_path / "model"), str(tmp_path / "out"), *more]) == 0
-    wanted = weight + 3 * up @ down
+    expected = weight + 3 * up @ down
     for model in (open_model(tmp_path / "out"), open_model(tmp_path / "model", lora_alpha=6)):
-        torch.testing.assert_close(model.backbone.unet.state_dict()[key], wanted)
+        torch.testing.assert_close(model.backbone.unet.state_dict()[key], expected)
     (tmp_path / "model" / "unet" / "adapter_config.json").write_text(
         json.dumps({"r": RANK, "lora_alpha": 10})
     )

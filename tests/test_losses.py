@@ -28,11 +28,11 @@ EVERYWHERE = torch.ones(1, 1, 1, 4, dtype=torch.bool)
 def published():
     """Two closed-form maps of 12 x 16 and 329 known pixels of them."""
     b, y, x = torch.meshgrid(torch.arange(2.0), torch.arange(12.0), torch.arange(16.0), indexing="ij")
-    said = torch.sin(0.37 * y + 0.61 * x + 0.5 * b)[:, None]
-    wanted = torch.cos(0.23 * y - 0.41 * x + 0.3 * b)[:, None]
+    output = torch.sin(0.37 * y + 0.61 * x + 0.5 * b)[:, None]
+    required = torch.cos(0.23 * y - 0.41 * x + 0.3 * b)[:, None]
     mask = (((3 * y + 5 * x + b) % 7) != 0)[:, None]
     assert int(mask.sum()) == 329
-    return said, wanted, mask
+    return output, required, mask
 
 
 def plane():
@@ -51,14 +51,14 @@ def line(*shares):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_published_losses_of_depth(channels):
-    said, wanted, mask = published()
-    said, wanted = said.expand(-1, channels, -1, -1), wanted.expand(-1, channels, -1, -1)
-    assert mse(said, wanted, mask).item() == pytest.approx(0.847259, abs=1e-6)
-    assert scale_shift_invariant(said, wanted, mask).item() == pytest.approx(0.622383, abs=1e-6)
-    assert gradient_vertical(said, wanted, mask).item() == pytest.approx(0.189688, abs=1e-6)
+    output, required, mask = published()
+    output, required = output.expand(-1, channels, -1, -1), required.expand(-1, channels, -1, -1)
+    assert mse(output, required, mask).item() == pytest.approx(0.847259, abs=1e-6)
+    assert scale_shift_invariant(output, required, mask).item() == pytest.approx(0.622383, abs=1e-6)
+    assert gradient_vertical(output, required, mask).item() == pytest.approx(0.189688, abs=1e-6)
     task = genpercept_task(TASKS["depth"])
-    assert task.loss(said, wanted, mask).item() == pytest.approx(1.537827, abs=2e-6)
-    assert TASKS["depth"].losses["gradient"](said, wanted, mask) == gradient(said, wanted, mask)
+    assert task.loss(output, required, mask).item() == pytest.approx(1.537827, abs=2e-6)
+    assert TASKS["depth"].losses["gradient"](output, required, mask) == gradient(output, required, mask)
 
 
 def test_the_gradient_loss_of_a_slope_by_hand():
@@ -92,24 +92,24 @@ def test_losses_are_of_what_a_map_is_decoded_from(name):
 
 
 def test_published_gradient_in_both_directions():
-    said, wanted, mask = published()
-    sideways = gradient_vertical(said.mT, wanted.mT, mask.mT)
-    both = gradient_vertical(said, wanted, mask) + sideways
+    output, required, mask = published()
+    sideways = gradient_vertical(output.mT, required.mT, mask.mT)
+    both = gradient_vertical(output, required, mask) + sideways
     assert both.item() == pytest.approx(0.528386, abs=1e-6)
     # Ours at one scale divides by pairs instead of pixels.
     pairs = [(m[..., 1:, :] & m[..., :-1, :]).sum() for m in (mask, mask.mT)]
     expected = sum(g * 329 / n for g, n in zip((both - sideways, sideways), pairs, strict=True))
-    torch.testing.assert_close(gradient(said, wanted, mask, scales=1), expected)
+    torch.testing.assert_close(gradient(output, required, mask, scales=1), expected)
 
 
 def test_published_angle():
     y, x = torch.meshgrid(torch.arange(12.0), torch.arange(16.0), indexing="ij")
-    said = torch.stack(
+    output = torch.stack(
         [torch.sin(0.3 * y + 0.1 * x), torch.cos(0.2 * x - 0.1 * y), 1 + 0.5 * torch.sin(0.5 * x)]
     )
-    wanted = unit(torch.stack([torch.cos(0.15 * y), torch.sin(0.2 * x), torch.ones_like(x)])[None])
+    required = unit(torch.stack([torch.cos(0.15 * y), torch.sin(0.2 * x), torch.ones_like(x)])[None])
     mask = published()[2][:1]
-    assert angular(said[None], wanted, mask).item() == pytest.approx(0.525814, abs=1e-6)
+    assert angular(output[None], required, mask).item() == pytest.approx(0.525814, abs=1e-6)
 
 
 def test_published_depth():
@@ -162,9 +162,9 @@ def test_options_that_genpercept_lacks_are_reported():
 
 
 def test_cross_entropy_of_shares():
-    said, wanted = line(0.9, 0.2, 0.5, 0.7), line(1, 0, 1, 0.3)
-    expected = F.binary_cross_entropy((said[:, :1] + 1) / 2, (wanted[:, :1] + 1) / 2)
-    torch.testing.assert_close(binary_cross_entropy(said, wanted, EVERYWHERE), expected)
+    output, required = line(0.9, 0.2, 0.5, 0.7), line(1, 0, 1, 0.3)
+    expected = F.binary_cross_entropy((output[:, :1] + 1) / 2, (required[:, :1] + 1) / 2)
+    torch.testing.assert_close(binary_cross_entropy(output, required, EVERYWHERE), expected)
     right = line(1, 0, 1, 0)
     assert binary_cross_entropy(right, right, EVERYWHERE).item() == 0
     assert binary_cross_entropy(right * 3, right, EVERYWHERE).item() == 0
@@ -178,26 +178,26 @@ def test_balanced_cross_entropy_is_of_two_classes_weighted_by_each_other():
     known = torch.rand(1, 1, 5, 7, generator=rng) > 0.3
     front = ids[known].mean()
     every = F.cross_entropy(logits, ids[:, 0].long(), torch.stack([front, 1 - front]), reduction="none")
-    said = logits.softmax(1)[:, 1:].expand(-1, 3, -1, -1) * 2 - 1
-    cost = balanced_binary_cross_entropy(said, ids.expand(-1, 3, -1, -1) * 2 - 1, known)
+    output = logits.softmax(1)[:, 1:].expand(-1, 3, -1, -1) * 2 - 1
+    cost = balanced_binary_cross_entropy(output, ids.expand(-1, 3, -1, -1) * 2 - 1, known)
     torch.testing.assert_close(cost, every[known[:, 0]].mean())
     # One kind alone has nothing to be weighed against.
-    assert balanced_binary_cross_entropy(said, torch.ones_like(said), known).item() == 0
+    assert balanced_binary_cross_entropy(output, torch.ones_like(output), known).item() == 0
 
 
 def test_vectors_are_made_unit_before_their_numbers_are_compared():
-    wanted = unit(torch.tensor([[3.0, 0, 4], [0, 1, 0]]), dim=-1).T.reshape(1, 3, 1, 2)
-    said = torch.tensor([[0.0, 0, 9], [0, -2, 0]]).T.reshape(1, 3, 1, 2)
+    required = unit(torch.tensor([[3.0, 0, 4], [0, 1, 0]]), dim=-1).T.reshape(1, 3, 1, 2)
+    output = torch.tensor([[0.0, 0, 9], [0, -2, 0]]).T.reshape(1, 3, 1, 2)
     both = torch.ones(1, 1, 1, 2, dtype=torch.bool)
-    assert l1_of_vectors(said, wanted, both).item() == pytest.approx((0.6 + 0.2 + 2) / 2)
-    assert l1_of_vectors(wanted * 7, wanted, both).item() == pytest.approx(0, abs=1e-6)
+    assert l1_of_vectors(output, required, both).item() == pytest.approx((0.6 + 0.2 + 2) / 2)
+    assert l1_of_vectors(required * 7, required, both).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_an_answer_far_on_the_wrong_side_is_pulled_back():
-    said = line(-0.5, 1.5, 0.005, 3.0).clone().requires_grad_(True)
-    loss = binary_cross_entropy(said, line(1, 0, 1, 0.5), EVERYWHERE)
+    output = line(-0.5, 1.5, 0.005, 3.0).clone().requires_grad_(True)
+    loss = binary_cross_entropy(output, line(1, 0, 1, 0.5), EVERYWHERE)
     loss.backward()
-    assert said.grad.mean(1).flatten().sign().tolist() == [-1, 1, -1, 1]
+    assert output.grad.mean(1).flatten().sign().tolist() == [-1, 1, -1, 1]
     # The tangent continues the logarithm: no step in value or slope where it begins.
     near = torch.tensor([0.0099, 0.0101]).reshape(2, 1, 1, 1) * 2 - 1
     costs = [binary_cross_entropy(n[None], torch.ones(1, 1, 1, 1), EVERYWHERE[..., :1]) for n in near]
@@ -205,35 +205,35 @@ def test_an_answer_far_on_the_wrong_side_is_pulled_back():
 
 
 def test_intersection_over_union_of_shares():
-    wanted = line(1, 1, 0, 0)
-    assert soft_iou(line(1, 0, 1, 0), wanted, EVERYWHERE).item() == pytest.approx(1 - 1 / 3)
-    assert soft_iou(line(0.5, 1, 0.25, 0), wanted, EVERYWHERE).item() == pytest.approx(1 - 1.5 / 2.25)
+    required = line(1, 1, 0, 0)
+    assert soft_iou(line(1, 0, 1, 0), required, EVERYWHERE).item() == pytest.approx(1 - 1 / 3)
+    assert soft_iou(line(0.5, 1, 0.25, 0), required, EVERYWHERE).item() == pytest.approx(1 - 1.5 / 2.25)
     assert soft_iou(line(0.3, 1, 0, 0.8), line(0.3, 1, 0, 0.8), EVERYWHERE).item() == pytest.approx(0)
     assert soft_iou(line(0, 0, 0, 0), line(0, 0, 0, 0), EVERYWHERE).item() == 0
     assert soft_iou(line(0, 0, 0, 0.1), line(0, 0, 0, 0), EVERYWHERE).item() == 1
     # Each image weighs the same; one without truth does not count.
-    said, both = line(1, 0, 1, 0).repeat(3, 1, 1, 1), torch.cat([wanted, line(1, 0, 1, 0), wanted])
+    output, both = line(1, 0, 1, 0).repeat(3, 1, 1, 1), torch.cat([required, line(1, 0, 1, 0), required])
     mask = EVERYWHERE.repeat(3, 1, 1, 1)
     mask[2] = False
-    assert soft_iou(said, both, mask).item() == pytest.approx((1 - 1 / 3) / 2)
+    assert soft_iou(output, both, mask).item() == pytest.approx((1 - 1 / 3) / 2)
 
 
 def test_cross_entropy_of_classes_sees_no_ignored_pixel():
     rng = torch.Generator().manual_seed(0)
-    said = torch.randn(2, 5, 3, 4, generator=rng).requires_grad_(True)
+    output = torch.randn(2, 5, 3, 4, generator=rng).requires_grad_(True)
     ids = torch.randint(5, (2, 1, 3, 4), generator=rng).float()
     mask = torch.rand(2, 1, 3, 4, generator=rng) > 0.4
     ids[~mask] = 255
-    expected = F.cross_entropy(said, torch.where(mask, ids, -100)[:, 0].long())
-    loss = cross_entropy(said, ids, mask)
+    expected = F.cross_entropy(output, torch.where(mask, ids, -100)[:, 0].long())
+    loss = cross_entropy(output, ids, mask)
     torch.testing.assert_close(loss, expected)
     loss.backward()
-    assert said.grad is not None
-    assert not said.grad.masked_select(~mask).any()
+    assert output.grad is not None
+    assert not output.grad.masked_select(~mask).any()
     with pytest.raises(ValueError, match=r"the class 255.*0 to 4"):
-        cross_entropy(said, ids, torch.ones_like(mask))
+        cross_entropy(output, ids, torch.ones_like(mask))
     with pytest.raises(ValueError, match="the class -1"):
-        cross_entropy(said, torch.where(mask, ids, -1), torch.ones_like(mask))
+        cross_entropy(output, torch.where(mask, ids, -1), torch.ones_like(mask))
 
 
 @pytest.mark.parametrize(
@@ -244,12 +244,12 @@ def test_cross_entropy_of_classes_sees_no_ignored_pixel():
     ],
 )  # fmt: skip
 def test_nothing_known_costs_nothing_and_spoils_nothing(loss):
-    said = torch.full((2, 3, 1, 4), 0.3, requires_grad=True)
-    cost = loss(said, torch.full((2, 3 if loss is not cross_entropy else 1, 1, 4), 9.0), said[:, :1] > 1)
+    output = torch.full((2, 3, 1, 4), 0.3, requires_grad=True)
+    cost = loss(output, torch.full((2, 3 if loss is not cross_entropy else 1, 1, 4), 9.0), output[:, :1] > 1)
     cost.backward()
     assert cost.item() == 0
-    assert said.grad is not None
-    assert not said.grad.any()
+    assert output.grad is not None
+    assert not output.grad.any()
 
 
 def test_a_mean_counts_channels_and_pixels():

@@ -24,10 +24,10 @@ def score(metric, prediction, target, valid=None):
 
 
 def test_a_mask_of_four_pixels():
-    said, there = line(0.9, 0.6, 0.4, 0.0), line(1, 0, 1, 0)
-    assert score(MASKS["iou"], said, there) == pytest.approx(1 / 3)
-    assert score(MASKS["mae"], said, there) == pytest.approx((0.1 + 0.6 + 0.6 + 0) / 4)
-    assert score(MASKS["mse"], said, there) == pytest.approx((0.01 + 0.36 + 0.36 + 0) / 4)
+    output, there = line(0.9, 0.6, 0.4, 0.0), line(1, 0, 1, 0)
+    assert score(MASKS["iou"], output, there) == pytest.approx(1 / 3)
+    assert score(MASKS["mae"], output, there) == pytest.approx((0.1 + 0.6 + 0.6 + 0) / 4)
+    assert score(MASKS["mse"], output, there) == pytest.approx((0.01 + 0.36 + 0.36 + 0) / 4)
 
 
 def test_an_empty_prediction_of_an_empty_mask_is_right():
@@ -47,13 +47,13 @@ def test_psnr_of_an_image():
 def test_scores_add_and_see_nothing_that_is_not_valid(name):
     metric, rng = EVERY[name], torch.Generator().manual_seed(0)
     channels = 1 if name.startswith("masks") else 3
-    said, there = (torch.rand(4, channels, 6, 7, generator=rng, dtype=torch.float64) for _ in range(2))
+    output, there = (torch.rand(4, channels, 6, 7, generator=rng, dtype=torch.float64) for _ in range(2))
     valid = torch.rand(4, 1, 6, 7, generator=rng) > 0.3
     valid[3] = False
-    whole = metric.measure(said, there, valid)
-    parts = sum(metric.measure(said[i], there[i], valid[i]) for i in range(4))
+    whole = metric.measure(output, there, valid)
+    parts = sum(metric.measure(output[i], there[i], valid[i]) for i in range(4))
     torch.testing.assert_close(whole, parts)
-    spoiled = torch.where(valid, said, math.nan)
+    spoiled = torch.where(valid, output, math.nan)
     assert torch.equal(metric.measure(spoiled, there, valid), whole)
     assert whole[-1] == 1
 
@@ -73,8 +73,8 @@ def test_foreground_is_white_and_the_unknown_is_grey():
 
 
 def test_images_are_shown_unchanged_and_linear_light_as_srgb():
-    picture = torch.rand(2, 3, 4, 5)
-    assert torch.equal(color_image(picture), picture)
+    image = torch.rand(2, 3, 4, 5)
+    assert torch.equal(color_image(image), image)
     light = color_image(torch.tensor([0.0, 0.002, 0.2140, 1.0]).expand(3, 1, 4), linear=True)
     assert light[0, 0].tolist() == pytest.approx([0, 0.02584, 0.5, 1], abs=1e-4)
 

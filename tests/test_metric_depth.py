@@ -112,8 +112,8 @@ def test_nyud_mt_is_trained_on_depth_in_metres():
     # A prediction that is 0.3 m off everywhere has a loss of 0.3, as InvPT's.
     truth = torch.full((1, 1, 4, 4), 3.0)
     canvas, mask = task.encode(truth, truth > 0)
-    said, _ = task.encode(truth + 0.3, truth > 0)
-    assert float(task.loss(said, canvas, mask, weights)) == pytest.approx(0.3, rel=1e-4)
+    output, _ = task.encode(truth + 0.3, truth > 0)
+    assert float(task.loss(output, canvas, mask, weights)) == pytest.approx(0.3, rel=1e-4)
 
 
 def test_data_efficiency_recipes_use_a_random_fraction_and_its_created_images():

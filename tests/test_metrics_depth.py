@@ -128,8 +128,8 @@ def test_scores_without_a_logarithm_take_depths_without_one():
 @pytest.mark.parametrize("name", ALIGNMENTS)
 def test_a_prediction_in_metres_stays_what_it_is(name):
     _, d, v = large()
-    said = 1 / d if name == "disparity" else d
-    assert torch.allclose(ALIGNMENTS[name](said, d, v, (1e-6, math.inf)), d, rtol=1e-9)
+    output = 1 / d if name == "disparity" else d
+    assert torch.allclose(ALIGNMENTS[name](output, d, v, (1e-6, math.inf)), d, rtol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -258,9 +258,9 @@ def published_f1(p: Tensor, d: Tensor) -> float:
             ((slice(1, None), slice(None)), (slice(None, -1), slice(None))),
             ((slice(None, -1), slice(None)), (slice(1, None), slice(None))),
         ):
-            said, true = (x[0].numpy()[far] / x[0].numpy()[near] > t for x in (p, d))
-            precision.append((said & true).sum() / max(said.sum(), 1))
-            recall.append((said & true).sum() / max(true.sum(), 1))
+            output, true = (x[0].numpy()[far] / x[0].numpy()[near] > t for x in (p, d))
+            precision.append((output & true).sum() / max(output.sum(), 1))
+            recall.append((output & true).sum() / max(true.sum(), 1))
         a, b = np.mean(precision), np.mean(recall)
         total += t * (2 * a * b / (a + b) if a + b else 0.0)
     return total / steps.sum()

@@ -153,9 +153,9 @@ def test_parts_add_in_any_split_and_order():
 
 def test_features_of_a_user_defined_network():
     rng = torch.Generator().manual_seed(0)
-    pictures = torch.rand(10, 3, 8, 8, generator=rng)
+    images = torch.rand(10, 3, 8, 8, generator=rng)
     network = torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.Flatten())
-    whole = Features.of([pictures], network)
+    whole = Features.of([images], network)
     assert whole.rows.shape == (10, 12) and whole.rows.dtype == torch.float64
-    batches = Features.of(pictures.split(3), network)
+    batches = Features.of(images.split(3), network)
     torch.testing.assert_close(batches.rows, whole.rows)

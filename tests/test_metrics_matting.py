@@ -73,9 +73,9 @@ def test_a_lone_pixel_costs_its_alpha_unless_it_is_in_the_dead_zone(alpha, cost)
     """It belongs to no region at any level, so all of it is unconnected; less than 0.15 is taken for connected."""
     truth = torch.zeros(1, 1, 8, 8)
     truth[..., :4] = 1
-    said = truth.clone()
-    said[..., 4, 6] = alpha
-    assert score(MATTING["conn"], said, truth) == pytest.approx(cost / 1000, abs=1e-9)
+    output = truth.clone()
+    output[..., 4, 6] = alpha
+    assert score(MATTING["conn"], output, truth) == pytest.approx(cost / 1000, abs=1e-9)
 
 
 def test_the_gradient_of_a_ramp():

@@ -74,11 +74,11 @@ def test_gains_of_other_tasks_are_refused(scores, baselines, lower):
 
 
 def test_an_absent_class_is_left_out_or_counts_zero():
-    true, said = line(0, 0, 0, 0, 1, 1, 1, 1), line(0, 0, 0, 1, 0, 1, 1, 1)
-    assert score(semantic_metrics(2)["miou"], (said, true)) == pytest.approx(0.6)
-    assert score(semantic_metrics(3)["miou"], (said, true)) == pytest.approx(0.6)
-    assert score(semantic_metrics(3, absent="zero")["miou"], (said, true)) == pytest.approx(0.4)
-    each = iou_by_class(total_of(semantic_metrics(3)["miou"], (said, true)))
+    true, output = line(0, 0, 0, 0, 1, 1, 1, 1), line(0, 0, 0, 1, 0, 1, 1, 1)
+    assert score(semantic_metrics(2)["miou"], (output, true)) == pytest.approx(0.6)
+    assert score(semantic_metrics(3)["miou"], (output, true)) == pytest.approx(0.6)
+    assert score(semantic_metrics(3, absent="zero")["miou"], (output, true)) == pytest.approx(0.4)
+    each = iou_by_class(total_of(semantic_metrics(3)["miou"], (output, true)))
     assert each[:2].tolist() == pytest.approx([0.6, 0.6]) and math.isnan(each[2])
 
 
@@ -86,8 +86,8 @@ def test_classes_are_scored_over_the_set_and_without_what_is_ignored():
     a = line(0, 0, 0, 0), line(0, 0, 0, 0)
     b = line(0, 0, 0, 1), line(0, 1, 1, 1)
     assert score(semantic_metrics(2)["miou"], a, b) == pytest.approx(0.5238095, abs=1e-7)
-    true, said = line(255, 0, 0, 0, 1, 1, 1, 1), line(0, 0, 0, 1, 0, 1, 1, 1)
-    each = iou_by_class(total_of(semantic_metrics(2, (255,))["miou"], (said, true)))
+    true, output = line(255, 0, 0, 0, 1, 1, 1, 1), line(0, 0, 0, 1, 0, 1, 1, 1)
+    each = iou_by_class(total_of(semantic_metrics(2, (255,))["miou"], (output, true)))
     assert each.tolist() == pytest.approx([0.5, 0.6])
 
 
@@ -213,8 +213,8 @@ def test_isnet_never_reaches_one():
 # ---- edges
 
 
-def counts(right: float, said: float, there: float) -> Tensor:
-    return edge_counts(*(torch.tensor([x], dtype=torch.float64) for x in (right, said, there)))
+def counts(right: float, output: float, there: float) -> Tensor:
+    return edge_counts(*(torch.tensor([x], dtype=torch.float64) for x in (right, output, there)))
 
 
 def test_edges_of_two_images_by_hand():

@@ -38,8 +38,8 @@ def truth(people: list[dict[str, Any]], images: int = 1) -> dict[str, Any]:
         for i, p in enumerate(people)
     ]
     kinds = [{"id": 1, "name": "person", "keypoints": [str(i) for i in range(17)], "skeleton": []}]
-    pictures = [{"id": i + 1, "width": 200, "height": 200} for i in range(images)]
-    return {"images": pictures, "annotations": annotations, "categories": kinds}
+    photos = [{"id": i + 1, "width": 200, "height": 200} for i in range(images)]
+    return {"images": photos, "annotations": annotations, "categories": kinds}
 
 
 def nose(dx: float = 0.0, seen: int = 2) -> Tensor:
@@ -58,9 +58,11 @@ def crowd(seed: int = 0, images: int = 6) -> tuple[dict[str, Any], list[dict[str
         points[:, 2] = 2 * (torch.rand(17, generator=rng) > 0.3)
         image = 1 + i % images
         people.append({"points": points, "area": 0.5 * size**2, "image": image})
-        said = points.clone()
-        said[:, :2] += 0.05 * size * torch.randn(17, 2, generator=rng) * float(torch.rand((), generator=rng))
-        found.append(detection(image, said, float(torch.rand((), generator=rng))))
+        output = points.clone()
+        output[:, :2] += (
+            0.05 * size * torch.randn(17, 2, generator=rng) * float(torch.rand((), generator=rng))
+        )
+        found.append(detection(image, output, float(torch.rand((), generator=rng))))
         if i % 4 == 0:
             found.append(detection(image, 200 * torch.rand(17, 3, generator=rng), 0.5))
     return truth(people, images), found
@@ -87,14 +89,14 @@ def test_no_joint_labelled_is_no_similarity():
 def test_moving_and_scaling_both_changes_nothing():
     rng = torch.Generator().manual_seed(0)
     true = 100 * torch.rand(5, 17, 2, generator=rng, dtype=torch.float64)
-    said = true + torch.randn(5, 17, 2, generator=rng, dtype=torch.float64)
+    output = true + torch.randn(5, 17, 2, generator=rng, dtype=torch.float64)
     seen, area = (
         torch.randint(0, 3, (5, 17), generator=rng),
         9000 * torch.rand(5, generator=rng, dtype=torch.float64),
     )
-    one = oks(said, true, seen, area)
-    torch.testing.assert_close(oks(said + 7, true + 7, seen, area), one)
-    torch.testing.assert_close(oks(3 * said, 3 * true, seen, 9 * area), one)
+    one = oks(output, true, seen, area)
+    torch.testing.assert_close(oks(output + 7, true + 7, seen, area), one)
+    torch.testing.assert_close(oks(3 * output, 3 * true, seen, 9 * area), one)
 
 
 def test_similarities_are_those_of_the_published_program():
@@ -113,14 +115,14 @@ def test_similarities_are_those_of_the_published_program():
         evaluation = COCOeval(coco, coco.loadRes([dict(x) for x in found]), "keypoints")
         evaluation.params.useCats = 1
         evaluation._prepare()
-        theirs = evaluation.computeOks(2, 1)
+        reference = evaluation.computeOks(2, 1)
     people = [a for a in annotations["annotations"] if a["image_id"] == 2]
-    mine = sorted((x for x in found if x["image_id"] == 2), key=lambda x: -x["score"])
+    own = sorted((x for x in found if x["image_id"] == 2), key=lambda x: -x["score"])
     true = torch.tensor([a["keypoints"] for a in people], dtype=torch.float64).reshape(-1, 17, 3)
-    said = torch.tensor([x["keypoints"] for x in mine], dtype=torch.float64).reshape(-1, 17, 3)
+    output = torch.tensor([x["keypoints"] for x in own], dtype=torch.float64).reshape(-1, 17, 3)
     area = torch.tensor([a["area"] for a in people], dtype=torch.float64)
-    ours = oks(said[:, None, :, :2], true[None, ..., :2], true[None, ..., 2], area[None])
-    torch.testing.assert_close(ours, torch.as_tensor(theirs), rtol=1e-12, atol=1e-14)
+    ours = oks(output[:, None, :, :2], true[None, ..., :2], true[None, ..., 2], area[None])
+    torch.testing.assert_close(ours, torch.as_tensor(reference), rtol=1e-12, atol=1e-14)
 
 
 # ---- average precision

@@ -341,8 +341,8 @@ def test_a_grey_level_reaches_its_own_threshold_in_every_precision():
     for dtype in (torch.float64, torch.float32):
         parts = RAW["max_f_of_means"].measure(levels.to(dtype), g.to(dtype), known(g))
         # 256 - t pixels reach the level t, 128 of them true.
-        said = 256 - torch.arange(256, dtype=torch.float64)
-        assert torch.allclose(parts[:256], torch.minimum(said, torch.tensor(128.0)) / said)
+        output = 256 - torch.arange(256, dtype=torch.float64)
+        assert torch.allclose(parts[:256], torch.minimum(output, torch.tensor(128.0)) / output)
 
 
 def test_what_leaves_the_unit_interval_is_refused_where_nothing_is_stretched():

@@ -192,9 +192,9 @@ def test_an_error_is_that_of_the_metric_and_nothing_is_nothing():
     with pytest.raises(ValueError, match="NaN"):
         measure_all(KINDS["depth"], [(p * math.nan, t, v)])
     assert measure_all(KINDS["depth"], []) == {}
-    mine = metrics.mean_over_images("mine", "m", "lower", lambda x: x.p.mean())
+    ours = metrics.mean_over_images("mine", "m", "lower", lambda x: x.p.mean())
     with pytest.raises(ValueError, match="module-level function"):
-        measure_all([mine], [(p, t, v)], processes=1)
+        measure_all([ours], [(p, t, v)], processes=1)
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -47,8 +47,8 @@ def root(tmp_path_factory):
     world.rich_folder(root / "balls", 4, 32)
     bare = world.folder(root / "bare", 4, 32)
     rows = [json.loads(line) for line in (bare / "metadata.jsonl").read_text().splitlines()]
-    told = [json.dumps({**row, "targets": {}}) + "\n" for row in rows]
-    (bare / "metadata.jsonl").write_text("".join(told))
+    record = [json.dumps({**row, "targets": {}}) + "\n" for row in rows]
+    (bare / "metadata.jsonl").write_text("".join(record))
     return root
 
 
@@ -118,8 +118,8 @@ def features(net, count=2, side=4):
 
 
 def answers(net, heads, tasks=TASKS):
-    picture = world.sphere(9, 32).image
-    return {t: DiffusionPredictor(net, get_task(t), OneStep(), heads[t], size=32)(picture).map for t in tasks}
+    photo = world.sphere(9, 32).image
+    return {t: DiffusionPredictor(net, get_task(t), OneStep(), heads[t], size=32)(photo).map for t in tasks}
 
 
 # The head
@@ -192,8 +192,8 @@ def test_every_task_has_gradients_for_the_trunk(net):
     found = []
     for head in heads.values():
         before = mean.clone()
-        said = head(torch.zeros(0), features(net), net).square().mean()
-        found.append(torch.autograd.grad(said, weight)[0])
+        result = head(torch.zeros(0), features(net), net).square().mean()
+        found.append(torch.autograd.grad(result, weight)[0])
         # Its running statistics are moved by each.
         assert not torch.equal(before, mean)
     assert all(g.abs().max() > 0 for g in found)
@@ -210,10 +210,10 @@ def test_pseudo_labels_are_the_predictions_of_the_teacher_s_weights(net):
             p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(1)), alpha=0.1)
     shown = torch.zeros(0), features(net), net
     for task, head in heads.items():
-        said = ema.ema_forward(head, shown)
+        result = ema.ema_forward(head, shown)
         with ema.ema_scope():
-            torch.testing.assert_close(said, head(*shown))
-        assert not torch.equal(said, head.eval()(*shown)), task
+            torch.testing.assert_close(result, head(*shown))
+        assert not torch.equal(result, head.eval()(*shown)), task
 
 
 @pytest.mark.parametrize("unet", ["frozen", "full", "lora"])
@@ -230,8 +230,8 @@ def test_a_run_with_a_teacher_ends_in_one_checkpoint(root, tmp_path, unet):
     assert len(trunks(model.heads)) == 1
     # It is the teacher that is saved.
     average = state["ema"]["heads.depth.fusion.grow.0.weight"]
-    told = model.heads["normals"].state_dict()["fusion.grow.0.weight"]
-    torch.testing.assert_close(told, average, rtol=1e-3, atol=1e-4)
+    record = model.heads["normals"].state_dict()["fusion.grow.0.weight"]
+    torch.testing.assert_close(record, average, rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, tmp_path):
@@ -276,8 +276,8 @@ def test_an_opened_checkpoint_shares_its_trunk_and_predicts_the_same(net, saved)
     for task, head in heads.items():
         for k, v in head.state_dict().items():
             assert torch.equal(v, model.heads[task].state_dict()[k]), k
-    for task, told in answers(net, heads).items():
-        torch.testing.assert_close(answers(model.backbone, model.heads, (task,))[task], told)
+    for task, record in answers(net, heads).items():
+        torch.testing.assert_close(answers(model.backbone, model.heads, (task,))[task], record)
     shapes = open_model(str(folder), device="meta")
     assert len(trunks(shapes.heads)) == 1
 
@@ -292,12 +292,12 @@ def test_one_task_of_several_can_be_saved_alone(net, saved, tmp_path):
     assert {p.name for p in there.iterdir()} == {"normals"}
     assert {p.name for p in (there / "normals").iterdir()} == {"config.json", "model.safetensors"}
     alone = open_model(str(tmp_path / "one")).predictor()
-    told = answers(net, heads, ("normals",))["normals"]
-    torch.testing.assert_close(alone(world.sphere(9, 32).image).map, told)
+    record = answers(net, heads, ("normals",))["normals"]
+    torch.testing.assert_close(alone(world.sphere(9, 32).image).map, record)
 
 
 @pytest.mark.parametrize(
-    "said, error",
+    "result, error",
     [
         ({"fusion": "../../unet"}, "the folder of fusion"),
         ({"decoder": "normals"}, "this head shares fusion"),
@@ -305,11 +305,11 @@ def test_one_task_of_several_can_be_saved_alone(net, saved, tmp_path):
         ({}, "lacks the tensor fusion"),
     ],
 )
-def test_files_that_do_not_belong_together_are_refused(saved, tmp_path, said, error):
+def test_files_that_do_not_belong_together_are_refused(saved, tmp_path, result, error):
     import shutil
 
     shutil.copytree(saved[1], tmp_path / "model")
-    (tmp_path / "model" / "heads" / "normals" / "shared.json").write_text(json.dumps(said))
+    (tmp_path / "model" / "heads" / "normals" / "shared.json").write_text(json.dumps(result))
     with pytest.raises(ModelError, match=error):
         open_model(str(tmp_path / "model"))
 

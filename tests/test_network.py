@@ -92,20 +92,20 @@ def state(run: Path) -> dict[str, Any]:
 def test_outputs_are_repeated_to_three_channels_and_resized_to_the_image():
     shown, size = pad_images(made(), torch.rand(2, 3, 5, 7))
     assert (tuple(shown.shape), size) == ((2, 3, 6, 8), (5, 7))
-    said = {
+    output = {
         "depth": torch.rand(2, 1, 3, 4),
         "normals": torch.rand(2, 3, 6, 8),
         "normals/early": torch.rand(2, 3, 6, 8),
     }
-    found = parse_outputs(said, TWO, shown.shape, size)
+    found = parse_outputs(output, TWO, shown.shape, size)
     assert [c.shape for c in found["depth"]] == [(2, 3, 5, 7)]
     assert torch.equal(found["depth"][0][:, 0], found["depth"][0][:, 2])
-    assert torch.equal(found["normals"][0], said["normals"][..., :5, :7])
-    assert torch.equal(found["normals"][1], said["normals/early"][..., :5, :7])
+    assert torch.equal(found["normals"][0], output["normals"][..., :5, :7])
+    assert torch.equal(found["normals"][1], output["normals/early"][..., :5, :7])
 
 
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("output", "reason"),
     [
         (torch.rand(1, 3, 4, 4), "returned a Tensor; expected a mapping from tasks to outputs: return {'depth': ..."),
         ({"depth": torch.rand(1, 1, 4, 4)}, "no output normals; it has depth"),
@@ -113,13 +113,13 @@ def test_outputs_are_repeated_to_three_channels_and_resized_to_the_image():
         ({"depth": torch.rand(4, 4), "normals": torch.rand(1, 3, 4, 4)}, "expected (1, 1 or 3, h, w)"),
     ],
 )  # fmt: skip
-def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
-    with pytest.raises(ValueError, match=re.escape(why)):
-        parse_outputs(said, TWO, (1, 3, 4, 4), (4, 4))
+def test_what_is_no_answer_is_refused_with_what_would_be_one(output, reason):
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        parse_outputs(output, TWO, (1, 3, 4, 4), (4, 4))
 
 
 @pytest.mark.parametrize(
-    ("changes", "why"),
+    ("changes", "reason"),
     [
         ({"data": {"task_weights": {"image": 1.0}}}, "generates no images"),
         ({"model": {"unet": "frozen"}}, "a recipe has no model.unet"),
@@ -129,21 +129,21 @@ def test_what_is_no_answer_is_refused_with_what_would_be_one(said, why):
         ({"data": {"sources": [{"path": "x", "labels": "teacher"}]}}, "needs averaged weights"),
     ],
 )
-def test_recipe_settings_without_effect_are_refused(root, changes, why):
-    with pytest.raises(ValueError, match=why):
+def test_recipe_settings_without_effect_are_refused(root, changes, reason):
+    with pytest.raises(ValueError, match=reason):
         recipe(root, **changes)
 
 
 @pytest.mark.parametrize(
-    ("network", "why"),
+    ("network", "reason"),
     [
         ("Plain", "names no network"), (f"{FILE}:Nobody", "has no 'Nobody'"), (f"{FILE}:nothing", "neither a class"),
         ("subprocess:run", "neither a class of networks"), ("os:system", "neither"), (f"{FILE}:liar", "makes a str"),
         ("nowhere.py:make", "there is no file nowhere.py"), ("nowhere:make", "no module 'nowhere' to import"),
     ],
 )  # fmt: skip
-def test_a_factory_that_returns_no_network_is_reported(root, network, why, tmp_path):
-    with pytest.raises(ValueError, match=why):
+def test_a_factory_that_returns_no_network_is_reported(root, network, reason, tmp_path):
+    with pytest.raises(ValueError, match=reason):
         next(
             run_recipe(recipe(root, model={"factory": network}), tmp_path / "run", DistributedContext("cpu"))
         )
@@ -159,14 +159,14 @@ def test_eight_images_are_overfitted(root, kinds, tmp_path):
         if kinds == "pictures"
         else {"semantic_logits": TASKS["semantic_logits"].out_channels}
     )
-    asked = recipe(
+    arguments = recipe(
         root,
         model={"options": {"outputs": outputs}},
         data={"task_weights": dict.fromkeys(outputs, 1.0)},
         loop={"steps": 60, "batch_size": 8},
         validation={"data": str(root / "rich"), "num_samples": 2},
     )
-    records = list(run_recipe(asked, tmp_path / "run", DistributedContext("cpu")))
+    records = list(run_recipe(arguments, tmp_path / "run", DistributedContext("cpu")))
     losses, scores = [r["loss"] for r in records], records[-1]["validation"]
     assert sum(losses[-4:]) / 4 < 0.35 * losses[0]
     if kinds == "pictures":
@@ -235,25 +235,25 @@ def test_how_a_batch_is_split_does_not_matter(root, tmp_path):
 @pytest.mark.parametrize("augment", [False, True])
 def test_a_run_that_is_interrupted_ends_in_the_same_weights(root, augment, tmp_path):
     sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
-    asked = recipe(
+    arguments = recipe(
         root,
         model={"options": {"norm": True}},
         data={"sources": sources, "augment": augment},
         ema={"decay": 0.9, "update_every": 4},
         loop={"steps": 5},
     )
-    list(run_recipe(asked, tmp_path / "whole", DistributedContext("cpu")))
-    records = run_recipe(asked, tmp_path / "parts", DistributedContext("cpu"))
+    list(run_recipe(arguments, tmp_path / "whole", DistributedContext("cpu")))
+    records = run_recipe(arguments, tmp_path / "parts", DistributedContext("cpu"))
     for _ in range(4):
         next(records)
     records.close()
-    list(run_recipe(asked, tmp_path / "parts", DistributedContext("cpu")))
+    list(run_recipe(arguments, tmp_path / "parts", DistributedContext("cpu")))
     a, b = (state(tmp_path / n) for n in ("whole", "parts"))
     for part in ("weights", "ema"):
         assert a[part] and all(torch.equal(a[part][k], b[part][k]) for k in a[part])
     ends = [open_network(tmp_path / n / "checkpoint", PLAIN).digest for n in ("whole", "parts")]
     assert ends[0] == ends[1]
-    assert list(run_recipe(asked, tmp_path / "parts", DistributedContext("cpu"))) == []
+    assert list(run_recipe(arguments, tmp_path / "parts", DistributedContext("cpu"))) == []
 
 
 # ---- the teacher
@@ -263,33 +263,35 @@ def test_unlabelled_images_are_trained_on_pseudo_labels(root, tmp_path, monkeypa
     """It is the average of the whole network, looking as it does in use, at the very crop that the student sees."""
     sources = [{"path": str(root / "rich")}, {"path": str(root / "bare"), "labels": "teacher"}]
     network = made(norm=True).train()
-    asked = recipe(root, data={"sources": sources, "augment": True}, ema={"decay": 0.9, "update_every": 4})
-    stage = NetworkStage(network, asked, tmp_path / "run", DistributedContext("cpu"))
+    arguments = recipe(
+        root, data={"sources": sources, "augment": True}, ema={"decay": 0.9, "update_every": 4}
+    )
+    stage = NetworkStage(network, arguments, tmp_path / "run", DistributedContext("cpu"))
     stage.teacher = Ema(network, 0.9, 4)
     with torch.no_grad():
         for value in stage.teacher.average.values():
             value.mul_(1.5)
     lessons = list(stage.draw(0))
-    taught = [any(e.use_teacher_label for e in lesson.values()) for lesson in lessons]
-    assert sorted(taught) == [False, False, True, True]
-    told: dict[str, list] = {}
+    trained = [any(e.use_teacher_label for e in lesson.values()) for lesson in lessons]
+    assert sorted(trained) == [False, False, True, True]
+    record: dict[str, list] = {}
     original = stage._pixel_loss_terms
 
     def seen(name, decoded, examples):
-        told[name] = list(examples)
+        record[name] = list(examples)
         return original(name, decoded, examples)
 
     monkeypatch.setattr(stage, "_pixel_loss_terms", seen)
     images = torch.stack([lesson["depth"].image for lesson in lessons])
     with stage.teacher.ema_scope():
-        said = parse_outputs(network(images), TWO, images.shape, (32, 32))
+        output = parse_outputs(network(images), TWO, images.shape, (32, 32))
     stage.loss(lessons)
-    for kind, examples in told.items():
+    for kind, examples in record.items():
         for i, example in enumerate(examples):
             stored, canvas = lessons[i][kind].canvas, example.canvas
             assert canvas is not None and stored is not None and not canvas.requires_grad
-            if taught[i]:
-                torch.testing.assert_close(canvas, said[kind][0][i].clamp(-1, 1), rtol=0, atol=1e-6)
+            if trained[i]:
+                torch.testing.assert_close(canvas, output[kind][0][i].clamp(-1, 1), rtol=0, atol=1e-6)
             else:
                 assert torch.equal(canvas, stored)
     assert network.training
@@ -299,13 +301,13 @@ def test_only_trainable_weights_of_the_student_change(root, tmp_path):
     torch.manual_seed(0)
     network = Tied()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    asked = recipe(
+    arguments = recipe(
         root,
         model={"factory": f"{FILE}:Tied"},
         data={"task_weights": {"normals": 1.0}},
         ema={"decay": 0.999999, "update_every": 1},
     )
-    list(train(network, asked, tmp_path / "run", distributed=DistributedContext("cpu")))
+    list(train(network, arguments, tmp_path / "run", distributed=DistributedContext("cpu")))
     moved = state(tmp_path / "run")["weights"]
     assert not torch.allclose(moved["one.weight"], before["one.weight"])
     # What is left in the network is the teacher, which keeps all of itself.
@@ -319,15 +321,15 @@ def test_only_trainable_weights_of_the_student_change(root, tmp_path):
 @pytest.fixture(scope="module")
 def warm(root):
     """A run of two steps, with statistics of its own."""
-    asked = recipe(
+    arguments = recipe(
         root,
         model={"options": {"norm": True}},
         data={"label_limit": 3},
         ema={"decay": 0.9},
         loop={"steps": 2},
     )
-    list(run_recipe(asked, root / "warm", DistributedContext("cpu")))
-    return asked
+    list(run_recipe(arguments, root / "warm", DistributedContext("cpu")))
+    return arguments
 
 
 def test_opening_a_folder_executes_no_code(warm, root, tmp_path):
@@ -342,8 +344,8 @@ def test_opening_a_folder_executes_no_code(warm, root, tmp_path):
         open_network(folder, how).module
         for how in (PLAIN, "plain:Plain", f"{FILE}:narrow", Plain, made(norm=True))
     ]
-    picture = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
-    answers = [net(picture)["normals"] for net in opened]
+    photo = torch.rand(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+    answers = [net(photo)["normals"] for net in opened]
     assert all(torch.equal(answers[0], other) for other in answers[1:])
     assert not any(p.requires_grad or net.training for net in opened for p in net.parameters())
 
@@ -361,10 +363,10 @@ def test_weights_of_another_network_are_refused(warm, root):
 
 
 def test_shared_weights_are_stored_once_and_shared_again(root, tmp_path):
-    asked = recipe(
+    arguments = recipe(
         root, model={"factory": f"{FILE}:Tied"}, data={"task_weights": {"normals": 1.0}}, loop={"steps": 1}
     )
-    list(run_recipe(asked, tmp_path / "run", DistributedContext("cpu")))
+    list(run_recipe(arguments, tmp_path / "run", DistributedContext("cpu")))
     read_again = open_network(tmp_path / "run" / "checkpoint", Tied).module
     assert isinstance(read_again, Tied)
     assert read_again.one.weight is read_again.other.weight
@@ -375,21 +377,21 @@ def test_it_answers_as_predictors_do_and_is_scored_by_all_that_score(warm, root,
     opened = open_network(root / "warm" / "checkpoint", PLAIN)
     predictor = opened.predictor("normals")
     sees: BasePredictor = predictor
-    pictures = [
+    photos = [
         torch.rand(3, *size, generator=torch.Generator().manual_seed(1))
         for size in ((31, 47), (20, 64), (31, 47))
     ]
-    found = predictor(pictures)
+    found = predictor(photos)
     assert [p.map.shape for p in found] == [(3, 31, 47), (3, 20, 64), (3, 31, 47)]
-    for one, picture in zip(found, pictures, strict=True):
-        torch.testing.assert_close(predictor(picture).map, one.map, rtol=0, atol=1e-5)
-        torch.testing.assert_close(one.map.norm(dim=0), torch.ones(picture.shape[1:]), rtol=0, atol=1e-5)
+    for one, photo in zip(found, photos, strict=True):
+        torch.testing.assert_close(predictor(photo).map, one.map, rtol=0, atol=1e-5)
+        torch.testing.assert_close(one.map.norm(dim=0), torch.ones(photo.shape[1:]), rtol=0, atol=1e-5)
     assert found[0].settings["digest"] == opened.digest
     with pytest.raises(ValueError, match="deterministic, so 3 predictions would be equal"):
-        predictor(pictures[0], ensemble=3)
+        predictor(photos[0], ensemble=3)
     with pytest.raises(ValueError, match="no setting 'steps'"):
         predictor.with_options(steps=4)
-    assert torch.equal(predictor.with_options(frame="LUB")(pictures[0]).map[0], -found[0].map[0])
+    assert torch.equal(predictor.with_options(frame="LUB")(photos[0]).map[0], -found[0].map[0])
     data = Folder(root / "rich")
     request = EvalRequest(
         data, get_eval_protocol("normal/dsine"), tmp_path / "report", count=3, allow_synthetic=True
@@ -405,13 +407,13 @@ def test_commands_use_a_network_whose_code_the_user_names(warm, root, tmp_path, 
     from twofold.cli.main import run
 
     data, model = root / "rich", ["--model", str(root / "warm" / "checkpoint")]
-    picture = str(next((data / "image").glob("*")))
-    asked = ["predict", picture, *model, "--out", str(tmp_path / "maps"), "--device", "cpu"]
-    assert run(asked) == 2
+    photo = str(next((data / "image").glob("*")))
+    arguments = ["predict", photo, *model, "--out", str(tmp_path / "maps"), "--device", "cpu"]
+    assert run(arguments) == 2
     assert "--network file.py:make" in capsys.readouterr().err
-    assert run([*asked, "--network", PLAIN]) == 0
+    assert run([*arguments, "--network", PLAIN]) == 0
     assert len(list((tmp_path / "maps").glob("*_normals.npy"))) == 1
-    asked = [
+    arguments = [
         "evaluate",
         "--data",
         str(data),
@@ -423,7 +425,8 @@ def test_commands_use_a_network_whose_code_the_user_names(warm, root, tmp_path, 
         "--json",
     ]
     assert (
-        run([*asked, *model, "--network", PLAIN, "--out", str(tmp_path / "report"), "--device", "cpu"]) == 0
+        run([*arguments, *model, "--network", PLAIN, "--out", str(tmp_path / "report"), "--device", "cpu"])
+        == 0
     )
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["counts"]["evaluated"] == 2
@@ -436,8 +439,8 @@ def test_commands_use_a_network_whose_code_the_user_names(warm, root, tmp_path, 
 def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
     better = warm.replace(name="better", model={"init_from": str(root / "warm" / "checkpoint")})
     settings = GenerationConfig(strength=0.5, steps=2, guidance=1.0, scoring="cheap")
-    asked = {"generation": settings, "rounds": 2, "image_model": str(root / "model"), **changes}
-    return Improvement.of(better, **asked)
+    arguments = {"generation": settings, "rounds": 2, "image_model": str(root / "model"), **changes}
+    return Improvement.of(better, **arguments)
 
 
 def test_a_network_improves_on_images_of_another_model(warm, root, tmp_path):
@@ -505,7 +508,7 @@ def test_the_improve_command_requires_a_generator(warm, root, tmp_path, capsys):
 
     better = warm.replace(name="better", model={"init_from": str(root / "warm" / "checkpoint")})
     better.save(tmp_path / "recipe.json")
-    asked = [
+    arguments = [
         "improve",
         str(tmp_path / "recipe.json"),
         "--out",
@@ -515,13 +518,15 @@ def test_the_improve_command_requires_a_generator(warm, root, tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    assert run(asked) == 2
+    assert run(arguments) == 2
     assert "a JSON file runs none" in capsys.readouterr().err
-    asked += ["--set", f"model.factory={warm.model.factory}"]
-    assert run(asked) == 2
+    arguments += ["--set", f"model.factory={warm.model.factory}"]
+    assert run(arguments) == 2
     assert "image_model='embedded'" in capsys.readouterr().err
     assert (
-        run([*asked, "--generator", str(root / "model"), "--guidance", "1", "--set", "data.label_limit=1"])
+        run(
+            [*arguments, "--generator", str(root / "model"), "--guidance", "1", "--set", "data.label_limit=1"]
+        )
         == 0
     )
     assert (tmp_path / "run" / "checkpoint" / "network.json").exists()
@@ -534,10 +539,10 @@ def test_the_improve_command_requires_a_generator(warm, root, tmp_path, capsys):
 def test_one_loop_trains_heads_and_user_defined_networks(root, kind, tmp_path):
     """Heads of one task on a frozen diffusion model, and a plain network of several; all lower their loss."""
     if kind == "own":
-        asked, network = recipe(root, loop={"steps": 16}), made()
+        arguments, network = recipe(root, loop={"steps": 16}), made()
     else:
         task = {"bae": "normals", "fpn": "semantic_logits"}[kind]
-        asked = Recipe(
+        arguments = Recipe(
             name=kind,
             model=DenoiserConfig(
                 head=HeadConfig(name=kind),
@@ -555,7 +560,7 @@ def test_one_loop_trains_heads_and_user_defined_networks(root, kind, tmp_path):
             validation=ValidationConfig(every=0),
         )
         network = new.tiny()
-    losses = [r["loss"] for r in train(network, asked, tmp_path / "run", {}, DistributedContext("cpu"))]
+    losses = [r["loss"] for r in train(network, arguments, tmp_path / "run", {}, DistributedContext("cpu"))]
     assert sum(losses[-3:]) / 3 < losses[0] - 0.3 * abs(losses[0])
 
 
@@ -571,11 +576,11 @@ def test_the_page_s_network_is_one(root):
     program = page.split("## A network of your own")[1].split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {"__file__": "mine.py", "__name__": "page"}
     exec(compile(program, "docs/training.md", "exec"), names)
-    asked = names["mine"]()
-    network = names["Small"](**asked.model.options)
+    arguments = names["mine"]()
+    network = names["Small"](**arguments.model.options)
     found = ModulePredictor(network.eval(), TASKS["normals"])(torch.rand(3, 9, 13))
     assert found.map.shape == (3, 9, 13)
-    assert asked.model.factory == "mine.py:Small"
+    assert arguments.model.factory == "mine.py:Small"
 
 
 def test_a_network_without_trainable_weights_is_reported(root, tmp_path):

@@ -133,11 +133,11 @@ def test_no_command_imports_what_a_checkpoint_names(root, place, capsys):
         edit(root / "model" / part, change)
     for name, arguments in COMMANDS.items():
         code = run(arguments)
-        said = capsys.readouterr().err
+        output = capsys.readouterr().err
         assert not (root / "mark").exists(), f"{name} ran the code"
         assert "sneaky" not in sys.modules
         assert code in (0, 1, 2)
-        assert "mistake in twofold" not in said, f"{name}: {said}"
+        assert "mistake in twofold" not in output, f"{name}: {output}"
         shutil.rmtree(root / "out", ignore_errors=True)
 
 
@@ -158,9 +158,9 @@ def test_a_recipe_in_json_runs_no_code(root, changes, key, command, capsys):
     recipe(**changes).save(root / "recipe.json")
     command, *more = command.split()
     assert run([*COMMANDS[command], *more]) == 2
-    said = capsys.readouterr().err
-    assert "a JSON file runs none" in said
-    assert f"--set '{key}=" in said
+    output = capsys.readouterr().err
+    assert "a JSON file runs none" in output
+    assert f"--set '{key}=" in output
     assert not (root / "mark").exists()
     with pytest.raises(ValueError, match="names code"):
         Recipe.read(root / "recipe.json")
@@ -181,8 +181,8 @@ def test_code_of_a_json_recipe_runs_where_the_user_names_it(root, capsys):
     recipe(data={"task_weights": {TASK: 1.0}}).save(root / "recipe.json")
     assert run([*COMMANDS["train"], "--set", f'data.task_weights={{"{TASK}": 1.0}}']) == 0
     assert (root / "mark").exists()
-    said = json.loads((root / "out" / "checkpoint" / "twofold.json").read_text())
-    assert said["tasks"]["depth"]["task"] == TASK
+    output = json.loads((root / "out" / "checkpoint" / "twofold.json").read_text())
+    assert output["tasks"]["depth"]["task"] == TASK
 
 
 def test_a_recipe_in_python_names_code(root):
@@ -280,13 +280,13 @@ def test_a_missing_name_of_a_module_is_reported(monkeypatch):
     """A lazy module imports another when an attribute is read that it does not have yet."""
     import types
 
-    asked: list[str] = []
+    options: list[str] = []
     lazy = types.ModuleType("lazy")
-    vars(lazy)["__getattr__"] = asked.append
+    vars(lazy)["__getattr__"] = options.append
     monkeypatch.setitem(sys.modules, "lazy", lazy)
     with pytest.raises(ValueError, match="is missing"):
         get_task("lazy:task", trusted=False)
-    assert not asked
+    assert not options
     assert "twofold.__main__" not in sys.modules
     with pytest.raises(ValueError, match="a checkpoint runs no code"):
         get_task("twofold.__main__:task", trusted=False)

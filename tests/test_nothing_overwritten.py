@@ -111,9 +111,9 @@ def test_what_a_killed_predict_left_is_its_own(
 
 
 def test_a_folder_called_partial_is_the_users_own(tmp_path: Path) -> None:
-    mine = tmp_path / "model.partial"
-    mine.mkdir()
-    (mine / "notes").write_bytes(MINE)
+    ours = tmp_path / "model.partial"
+    ours.mkdir()
+    (ours / "notes").write_bytes(MINE)
     dead = tmp_path / f".tmp-{host_name()}-999999999-0123abcd"
     dead.mkdir()
     (dead / "half").touch()

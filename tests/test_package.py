@@ -36,8 +36,11 @@ def test_constraints_hold_for_everyone() -> None:
     }
     assert "+c" not in text
     assert "://" not in text
-    asked = [*project()["dependencies"], *(r for e in project()["optional-dependencies"].values() for r in e)]
-    names = {r.split(";")[0].split(">=")[0].split("==")[0].split("[")[0].strip().lower() for r in asked}
+    arguments = [
+        *project()["dependencies"],
+        *(r for e in project()["optional-dependencies"].values() for r in e),
+    ]
+    names = {r.split(";")[0].split(">=")[0].split("==")[0].split("[")[0].strip().lower() for r in arguments}
     assert names - {"twofold"} <= pins
     assert not pins & {"torchvision", "timm"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from test_protocol import SD, picture, tiny_one_step
+from test_protocol import SD, photo, tiny_one_step
 from twofold.checkpoints import PUBLISHED
 from twofold.heads import LatentHead
 from twofold.predict.diffusion import DiffusionPredictor
@@ -63,30 +63,30 @@ def dmp(net, image):
 @pytest.mark.parametrize("key", ["e2e-ft-marigold-depth", "e2e-ft-sd-depth"])
 def test_e2e_ft_depth_is_that_of_its_pipeline(key):
     predictor, net = predictor_of(key)
-    grey = (e2e_ft(net, picture()).mean(0, keepdim=True).clamp(-1, 1) + 1) / 2
-    wanted = (grey - grey.min()) / (grey.max() - grey.min())
-    torch.testing.assert_close(predictor(picture()).map, wanted, rtol=0, atol=1e-5)
+    grey = (e2e_ft(net, photo()).mean(0, keepdim=True).clamp(-1, 1) + 1) / 2
+    expected = (grey - grey.min()) / (grey.max() - grey.min())
+    torch.testing.assert_close(predictor(photo()).map, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("key", ["e2e-ft-marigold-normals", "e2e-ft-sd-normals"])
 def test_e2e_ft_normals_are_those_of_its_pipeline(key):
     """It divides by the length plus 1e-5, twice; x points to the left there."""
     predictor, net = predictor_of(key)
-    vectors = e2e_ft(net, picture())
+    vectors = e2e_ft(net, photo())
     for _ in range(2):
         vectors = vectors / (vectors.norm(dim=0, keepdim=True) + 1e-5)
-    wanted = vectors * torch.tensor([-1.0, 1, 1])[:, None, None]
-    torch.testing.assert_close(predictor(picture()).map, wanted, rtol=0, atol=1e-3)
+    expected = vectors * torch.tensor([-1.0, 1, 1])[:, None, None]
+    torch.testing.assert_close(predictor(photo()).map, expected, rtol=0, atol=1e-3)
 
 
 def test_dmp_depth_is_that_of_its_pipeline():
     predictor, net = predictor_of("dmp-depth")
-    wanted = (dmp(net, picture()).mean(0, keepdim=True) / 2 + 0.5).clamp(min=0)
-    torch.testing.assert_close(predictor(picture(), seed=SEED).map, wanted, rtol=0, atol=1e-5)
+    expected = (dmp(net, photo()).mean(0, keepdim=True) / 2 + 0.5).clamp(min=0)
+    torch.testing.assert_close(predictor(photo(), seed=SEED).map, expected, rtol=0, atol=1e-5)
 
 
 def test_dmp_normals_are_those_of_its_pipeline():
     """Without its rounding to 8 bits."""
     predictor, net = predictor_of("dmp-normals")
-    wanted = torch.nn.functional.normalize(dmp(net, picture()).clamp(-1, 1), dim=0)
-    torch.testing.assert_close(predictor(picture(), seed=SEED).map, wanted, rtol=0, atol=1e-4)
+    expected = torch.nn.functional.normalize(dmp(net, photo()).clamp(-1, 1), dim=0)
+    torch.testing.assert_close(predictor(photo(), seed=SEED).map, expected, rtol=0, atol=1e-4)

@@ -31,13 +31,13 @@ def person(left=0.0, top=0.0, scale=1.0, unlabelled=()):
     return rows, [x0, y0, x1 - x0, y1 - y0]
 
 
-def picture(height=120, width=160, seed=0):
+def photo(height=120, width=160, seed=0):
     return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 def written(root, inline, image=None, **more):
     writer = FolderWriter(root, HEADER)
-    writer.write(Sample(picture() if image is None else image, id="a", **more), inline)
+    writer.write(Sample(photo() if image is None else image, id="a", **more), inline)
     writer.finish()
     return Folder(root)
 
@@ -69,7 +69,7 @@ def test_places_go_into_a_cut_and_back():
 
 
 def test_a_full_crop_is_the_image_and_a_partial_crop_its_part():
-    image = picture(40, 30)
+    image = photo(40, 30)
     assert torch.equal(Crop(0, 0, 30, 40, (40, 30)).apply(image), image)
     assert torch.equal(Crop(5, 7, 20, 10, (10, 20)).apply(image), image[:, 7:17, 5:25])
     torch.testing.assert_close(Crop(0, 0, 30, 40, (20, 15)).apply(image)[:, 2:-2, 2:-2],
@@ -103,9 +103,9 @@ def test_a_person_is_cut_out_and_their_joints_are_where_they_were(tmp_path):
     assert crop is not None
     torch.testing.assert_close(sample.image, crop.apply(folder_image(folder)), atol=1e-6, rtol=0)
     found = peaks(sample.targets["keypoints"]).double()
-    wanted = STANDING + torch.tensor([30.5, 8.5])
+    required = STANDING + torch.tensor([30.5, 8.5])
     labelled = torch.tensor([k not in (3, 16) for k in range(17)])
-    torch.testing.assert_close(crop.to_image(found[:, :2])[labelled], wanted[labelled], atol=0.01, rtol=0)
+    torch.testing.assert_close(crop.to_image(found[:, :2])[labelled], required[labelled], atol=0.01, rtol=0)
     assert bool((sample.targets["keypoints"][~labelled] == -1).all())
     assert bool((found[labelled, 2] > 0.9).all())
 
@@ -133,7 +133,7 @@ def test_a_joint_far_outside_of_the_cut_is_not_labelled(tmp_path):
 def test_the_header_may_define_the_crop_size(tmp_path):
     header = {"name": "p", "targets": {"keypoints": {"size": [64, 64], "enlarge": 1.5}}}
     writer = FolderWriter(tmp_path, header)
-    writer.write(Sample(picture(), id="a"), {"keypoints": target(left=30, top=8)})
+    writer.write(Sample(photo(), id="a"), {"keypoints": target(left=30, top=8)})
     writer.finish()
     folder = Folder(tmp_path)
     sample = folder[0]
@@ -185,14 +185,14 @@ def test_samples_of_people_stack(tmp_path):
 def test_a_cropped_image_has_no_other_maps(tmp_path):
     writer = FolderWriter(tmp_path, {"name": "p", "targets": {"keypoints": {}, "depth": {}}})
     depth = torch.full((1, 120, 160), 2.0)
-    sample = Sample(picture(), {"depth": depth}, {"depth": depth > 0}, id="a")
+    sample = Sample(photo(), {"depth": depth}, {"depth": depth > 0}, id="a")
     writer.write(sample, {"keypoints": target()})
     writer.finish()
     with pytest.raises(FolderError, match=r"keypoints crops the image.*depth.*targets=\('keypoints',\)"):
         Folder(tmp_path)[0]
     assert Folder(tmp_path, targets=("keypoints",))[0].image.shape == (3, 256, 192)
     whole = Folder(tmp_path, targets=("depth",))[0]
-    torch.testing.assert_close(whole.image, picture(), rtol=0, atol=1 / 255)
+    torch.testing.assert_close(whole.image, photo(), rtol=0, atol=1 / 255)
     assert torch.equal(whole.targets["depth"], depth)
 
 
@@ -214,9 +214,9 @@ def test_a_cropped_image_has_no_other_maps(tmp_path):
 def test_numbers_that_are_no_joints_are_refused(tmp_path, change, message):
     wrong = {**target(), **change}
     with pytest.raises(ValueError, match=message):
-        render_inline(picture(), {"keypoints": wrong})
+        render_inline(photo(), {"keypoints": wrong})
     with pytest.raises(ValueError, match=message):
-        FolderWriter(tmp_path / "new", HEADER).write(Sample(picture(), id="a"), {"keypoints": wrong})
+        FolderWriter(tmp_path / "new", HEADER).write(Sample(photo(), id="a"), {"keypoints": wrong})
     folder = written(tmp_path / "old", {"keypoints": target()})
     edit(folder.root, lambda rows: [{**rows[0], "targets": {"keypoints": wrong}}])
     with pytest.raises(FolderError, match=f"sample 'a': .*{message}"):
@@ -226,13 +226,13 @@ def test_numbers_that_are_no_joints_are_refused(tmp_path, change, message):
 def test_invalid_keypoint_rows_are_reported(tmp_path):
     writer = FolderWriter(tmp_path, {"name": "p", "targets": {"keypoints": {}}})
     with pytest.raises(FolderError, match="not in the header: skeleton"):
-        writer.write(Sample(picture(), id="a"), {"skeleton": {"people": []}})
+        writer.write(Sample(photo(), id="a"), {"skeleton": {"people": []}})
     maps = {"keypoints": torch.zeros(17, 120, 160)}
-    sample = Sample(picture(), maps, {"keypoints": torch.ones(1, 120, 160) > 0}, id="a")
+    sample = Sample(photo(), maps, {"keypoints": torch.ones(1, 120, 160) > 0}, id="a")
     with pytest.raises(FolderError, match="as a map and as numbers"):
         writer.write(sample, {"keypoints": target()})
     with pytest.raises(ValueError, match="'people' must be a list"):
-        render_inline(picture(), {"skeleton": {"people": 3}})
+        render_inline(photo(), {"skeleton": {"people": 3}})
 
 
 # ---- skeletons
@@ -301,7 +301,7 @@ def test_people_far_outside_are_not_seen():
 def test_heatmaps_of_a_person_are_drawn_as_their_skeleton():
     task = TASKS["skeleton"]
     how = target(left=30, top=8, unlabelled=(4,))
-    _, _, read = render_inline(picture(), {"keypoints": how, "skeleton": {"people": [how["points"]]}})
+    _, _, read = render_inline(photo(), {"keypoints": how, "skeleton": {"people": [how["points"]]}})
     maps, valid = read["keypoints"]
     expected, _ = task.encode(read["skeleton"][0][None], valid[None])
     canvas, mask = task.encode(maps[None], valid[None])

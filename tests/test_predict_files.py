@@ -53,14 +53,14 @@ def job(out: Path, tasks: tuple[str, ...] = ("depth", "normals"), **changes: Any
     return Job({t: Fake(t) for t in tasks}, settings, out, **changes)
 
 
-def picture(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Input:
+def photo(path: Path, seed: int = 0, size: tuple[int, int] = (24, 16)) -> Input:
     path.parent.mkdir(parents=True, exist_ok=True)
     levels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(levels).save(path)
     return Input(path, path.stem)
 
 
-def asked(done: Job) -> list[int]:
+def options(done: Job) -> list[int]:
     return [p.calls for p in done.predictors.values() if isinstance(p, Fake)]
 
 
@@ -80,7 +80,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def test_files_and_rows_are_what_is_promised(tmp_path: Path) -> None:
-    item = picture(tmp_path / "a.png", size=(24, 16))
+    item = photo(tmp_path / "a.png", size=(24, 16))
     (row,) = predict_files(job(tmp_path / "out"), [item])
     depth, normals = np.load(tmp_path / "out/a_depth.npy"), np.load(tmp_path / "out/a_normals.npy")
     assert depth.shape == (16, 24)
@@ -100,27 +100,27 @@ def test_files_and_rows_are_what_is_promised(tmp_path: Path) -> None:
 
 
 def test_existing_results_are_kept_without_prediction(tmp_path: Path) -> None:
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(3)]
     list(predict_files(job(tmp_path / "out"), items))
     before = contents(tmp_path / "out")
     again = job(tmp_path / "out")
     assert [row["status"] for row in predict_files(again, items)] == ["kept"] * 3
-    assert asked(again) == [0, 0]
+    assert options(again) == [0, 0]
     assert contents(tmp_path / "out") == before
 
 
 def test_tasks_predicted_in_two_jobs_equal_one_job(tmp_path: Path) -> None:
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(2)]
     list(predict_files(job(tmp_path / "apart", ("depth",)), items))
     later = job(tmp_path / "apart")
     assert [row["status"] for row in predict_files(later, items)] == ["done"] * 2
-    assert asked(later) == [0, 2]
+    assert options(later) == [0, 2]
     list(predict_files(job(tmp_path / "together"), items))
     assert contents(tmp_path / "apart") == contents(tmp_path / "together")
 
 
 def test_a_missing_or_cut_result_is_made_again(tmp_path: Path) -> None:
-    item = picture(tmp_path / "a.png")
+    item = photo(tmp_path / "a.png")
     list(predict_files(job(tmp_path / "out"), [item]))
     before = contents(tmp_path / "out")
     (tmp_path / "out/a_depth_color.png").unlink()
@@ -131,14 +131,14 @@ def test_a_missing_or_cut_result_is_made_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", ["picture", "settings", "other file"])
 def test_results_of_something_else_are_never_passed_off_nor_overwritten(tmp_path: Path, change: str) -> None:
-    item = picture(tmp_path / "a.png")
+    item = photo(tmp_path / "a.png")
     list(predict_files(job(tmp_path / "out"), [item]))
     before = contents(tmp_path / "out")
     seed = 0
     if change == "picture":
-        picture(tmp_path / "a.png", seed=9)
+        photo(tmp_path / "a.png", seed=9)
     elif change == "other file":
-        item = replace(picture(tmp_path / "b/a.png", seed=9), name="a")
+        item = replace(photo(tmp_path / "b/a.png", seed=9), name="a")
     else:
         seed = 1
     (row,) = predict_files(job(tmp_path / "out", seed=seed), [item])
@@ -153,7 +153,7 @@ def test_results_of_something_else_are_never_passed_off_nor_overwritten(tmp_path
 
 
 def test_another_place_of_the_model_or_device_is_no_other_setting(tmp_path: Path) -> None:
-    item = picture(tmp_path / "a.png")
+    item = photo(tmp_path / "a.png")
     list(predict_files(job(tmp_path / "out"), [item]))
     moved = job(tmp_path / "out")
     settings = {t: {**s, "model": "./elsewhere", "device": "cuda"} for t, s in moved.settings.items()}
@@ -161,7 +161,7 @@ def test_another_place_of_the_model_or_device_is_no_other_setting(tmp_path: Path
 
 
 def test_a_bad_file_is_one_row_and_the_rest_is_done(tmp_path: Path) -> None:
-    good = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    good = [photo(tmp_path / f"{i}.png", i) for i in range(2)]
     (tmp_path / "bad.png").write_bytes((tmp_path / "0.png").read_bytes()[:100])
     bad = [
         Input(tmp_path / "bad.png", "bad"),
@@ -175,13 +175,13 @@ def test_a_bad_file_is_one_row_and_the_rest_is_done(tmp_path: Path) -> None:
     assert {n: r["status"] for n, r in stored.items() if r["status"] == "failed"} == {
         "bad": "failed", "absent": "failed", "folder": "failed",
     }  # fmt: skip
-    picture(tmp_path / "bad.png", 7)  # mended, it is done, and its failure forgotten
+    photo(tmp_path / "bad.png", 7)  # mended, it is done, and its failure forgotten
     assert [row["status"] for row in predict_files(job(tmp_path / "out"), bad[:1])] == ["done"]
     assert ResultLog(tmp_path / "out").rows["bad"]["status"] == "done"
 
 
 def test_results_of_a_file_that_became_unreadable_are_kept(tmp_path: Path) -> None:
-    item = picture(tmp_path / "a.png")
+    item = photo(tmp_path / "a.png")
     list(predict_files(job(tmp_path / "out"), [item]))
     before = contents(tmp_path / "out")
     (tmp_path / "a.png").unlink()
@@ -199,7 +199,7 @@ def test_an_image_that_does_not_fit_in_memory_fails_alone(tmp_path: Path, error:
     broken = asked_for.predictors["normals"]
     assert isinstance(broken, Fake)
     broken.fault = fault
-    items = [picture(tmp_path / "big.png", size=(40, 16)), picture(tmp_path / "small.png")]
+    items = [photo(tmp_path / "big.png", size=(40, 16)), photo(tmp_path / "small.png")]
     rows = list(predict_files(asked_for, items))
     assert [row["status"] for row in rows] == ["failed", "done"]
     assert "--size" in rows[0]["error"]
@@ -215,7 +215,7 @@ def test_not_a_number_is_an_error_not_a_result(tmp_path: Path) -> None:
 
     asked_for = job(tmp_path / "out", ("depth",))
     (row,) = predict_files(
-        replace(asked_for, predictors={"depth": Broken("depth")}), [picture(tmp_path / "a.png")]
+        replace(asked_for, predictors={"depth": Broken("depth")}), [photo(tmp_path / "a.png")]
     )
     assert row["status"] == "failed"
     assert not list((tmp_path / "out").glob("a_depth*"))
@@ -224,7 +224,7 @@ def test_not_a_number_is_an_error_not_a_result(tmp_path: Path) -> None:
 def test_a_full_disk_stops_the_job_in_one_line_and_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(3)]
     list(predict_files(job(tmp_path / "whole"), items))
     fsync, calls = os.fsync, []
 
@@ -248,12 +248,12 @@ def test_a_full_disk_stops_the_job_in_one_line_and_loses_nothing(
 def test_an_output_folder_that_is_a_file_is_reported_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(OutputError, match="cannot create the folder"):
-        list(predict_files(job(tmp_path / "out"), [picture(tmp_path / "a.png")]))
+        list(predict_files(job(tmp_path / "out"), [photo(tmp_path / "a.png")]))
     assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_a_torn_last_row_is_no_row_and_a_foreign_file_is_refused(tmp_path: Path) -> None:
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(2)]
     out = tmp_path / "out"
     list(predict_files(job(out), items))
     before = contents(out)
@@ -272,7 +272,7 @@ def test_a_torn_last_row_is_no_row_and_a_foreign_file_is_refused(tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
 def test_two_jobs_cannot_write_to_one_folder(tmp_path: Path) -> None:
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(2)]
     first = predict_files(job(tmp_path / "out"), items)
     next(first)
     with pytest.raises(ResultLogError, match="another twofold writes"):
@@ -281,11 +281,11 @@ def test_two_jobs_cannot_write_to_one_folder(tmp_path: Path) -> None:
 
 
 def test_side_by_side_is_written_also_for_what_is_kept(tmp_path: Path) -> None:
-    item = picture(tmp_path / "a.png", size=(24, 16))
+    item = photo(tmp_path / "a.png", size=(24, 16))
     list(predict_files(job(tmp_path / "out"), [item]))
     again = job(tmp_path / "out", side_by_side=True)
     assert [row["status"] for row in predict_files(again, [item])] == ["kept"]
-    assert asked(again) == [0, 0]
+    assert options(again) == [0, 0]
     with Image.open(tmp_path / "out/a_side_by_side.png") as both:
         assert both.height == 16
         assert both.width >= 3 * 24
@@ -332,7 +332,7 @@ def every_row_is_true(out: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_killed_anywhere_and_run_again_is_never_killed(tmp_path: Path, overwrite: bool) -> None:
     """For every (or every third) fsync and rename of the job: the process dies there, and the same job is run again."""
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(2)]
     list(predict_files(job(tmp_path / "whole"), items))
     whole = contents(tmp_path / "whole")
     tick, died = 0, True
@@ -352,7 +352,7 @@ def test_killed_anywhere_and_run_again_is_never_killed(tmp_path: Path, overwrite
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a process of its own")
 def test_killed_again_and_again_it_still_ends(tmp_path: Path) -> None:
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(2)]
     list(predict_files(job(tmp_path / "whole"), items))
     tries = 0
     while killed_at(14, lambda: list(predict_files(job(tmp_path / "out"), items))):

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from test_predict_files import contents, job, picture
+from test_predict_files import contents, job, photo
 from twofold.cli.main import run
 from twofold.io import UnsafeNameError
 from twofold.io.atomic import host_name
@@ -56,12 +56,12 @@ def test_formats_of_cameras_and_renderers_and_files_without_suffix_are_found(tmp
     found, skipped = names([str(tmp_path)])
     assert found == ["a", "b", "c", "d", "e", "noend"]
     assert len(skipped) == 3
-    for name, why in {
+    for name, cause in {
         "README": "not an image",
         "notes.txt": ".txt is not a supported image format",
         ".hidden.png": "hidden",
     }.items():
-        assert any(name in line and why in line for line in skipped)
+        assert any(name in line and cause in line for line in skipped)
 
 
 @posix
@@ -103,7 +103,7 @@ def test_results_behind_a_link_are_no_inputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [b"bad\xff.png", b"new\nline.png", b"a\x1b[2J.png", b"n" * 240 + b".png"])
 def test_a_name_that_cannot_be_a_result_is_one_failed_row_now_and_again(tmp_path: Path, name: bytes) -> None:
     for other in ("a", "z"):
-        picture(tmp_path / "in" / f"{other}.png")
+        photo(tmp_path / "in" / f"{other}.png")
     path = os.path.join(tmp_path / "in", os.fsdecode(name))
     shutil.copy(tmp_path / "in" / "a.png", path)
     found, _ = find_inputs([str(tmp_path / "in")], tmp_path / "out")
@@ -132,7 +132,7 @@ def test_a_stem_of_dots_stays_in_the_folder(tmp_path: Path) -> None:
 @posix
 @pytest.mark.parametrize("name", ["..", "../x", "/abs", "a/../../x", "."])
 def test_names_that_lead_out_are_refused(tmp_path: Path, name: str) -> None:
-    item = picture(tmp_path / "a.png")
+    item = photo(tmp_path / "a.png")
     (row,) = predict_files(job(tmp_path / "deep" / "out"), [Input(item.path, name)])
     assert row["status"] == "failed" and "cannot be a file name" in row["error"]
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["out"]
@@ -143,7 +143,7 @@ def test_a_task_name_that_leaves_the_output_folder_is_refused(tmp_path: Path) ->
     made = job(tmp_path / "deep" / "out", ("depth",))
     evil = "../../../evil/x"
     made = replace(made, predictors={evil: made.predictors["depth"]}, settings={evil: {}})
-    (row,) = predict_files(made, [picture(tmp_path / "a.png")])
+    (row,) = predict_files(made, [photo(tmp_path / "a.png")])
     assert row["status"] == "failed" and "cannot be a file name" in row["error"]
 
 
@@ -159,7 +159,7 @@ def test_a_linked_list_of_results_is_not_written_through(tmp_path: Path, exists:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.jsonl").symlink_to(target)
     with pytest.raises(UnsafeNameError, match="through a link"):
-        list(predict_files(job(tmp_path / "out"), [picture(tmp_path / "a.png")]))
+        list(predict_files(job(tmp_path / "out"), [photo(tmp_path / "a.png")]))
     assert (target.read_text() == "") if exists else not target.exists()
 
 
@@ -170,7 +170,7 @@ def test_a_linked_sub_folder_of_results_is_not_written_through(tmp_path: Path) -
     (other / f".tmp-{host_name()}-999999999-00000000.png").touch()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(other)
-    item = replace(picture(tmp_path / "a.png"), name="sub/a")
+    item = replace(photo(tmp_path / "a.png"), name="sub/a")
     (row,) = predict_files(job(tmp_path / "out"), [item])
     assert row["status"] == "failed" and "through a link" in row["error"]
     assert [p.name for p in other.iterdir()] == [f".tmp-{host_name()}-999999999-00000000.png"]
@@ -181,7 +181,7 @@ def test_a_linked_sub_folder_of_results_is_not_written_through(tmp_path: Path) -
 
 @pytest.mark.parametrize("what", ["folder", "replaced", "file"])
 def test_results_deleted_during_the_run_end_in_an_error(tmp_path: Path, what: str) -> None:
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(3)]
     out, steps = tmp_path / "out", 0
     with pytest.raises(OutputError, match="deleted"):
         for _ in predict_files(job(out), items):
@@ -214,7 +214,7 @@ FILES: dict[str, Any] = {"files": {}, "settings": {}, "seconds": 1}
     ids=repr,
 )  # fmt: skip
 def test_rows_of_wrong_types_are_named_by_their_line(tmp_path: Path, change: dict[str, Any]) -> None:
-    item = picture(tmp_path / "a.png")
+    item = photo(tmp_path / "a.png")
     (row,) = predict_files(job(tmp_path / "out"), [item])
     wrong = {k: v for k, v in {**row, **change}.items() if v is not ...}
     (tmp_path / "out" / "predictions.jsonl").write_text(json.dumps(wrong) + "\n" + json.dumps(row) + "\n")
@@ -230,7 +230,7 @@ def test_lines_that_are_no_rows_are_named(tmp_path: Path, line: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "predictions.jsonl").write_text(line + "\n{}\n")
     with pytest.raises(ResultLogError, match="line 1"):
-        list(predict_files(job(tmp_path / "out"), [picture(tmp_path / "a.png")]))
+        list(predict_files(job(tmp_path / "out"), [photo(tmp_path / "a.png")]))
 
 
 # ---- what people see
@@ -255,7 +255,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_name_reaches_the_terminal_as_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     hostile = ["ev\x1b[2Jil.png", "new\nline.png", "right\u202eto.png", "b\udcff.png", "c\x9b2J.png"]
     for name in hostile:
-        shutil.copy(picture(tmp_path / "seed.png").path, tmp_path / name)
+        shutil.copy(photo(tmp_path / "seed.png").path, tmp_path / name)
     (tmp_path / "le\x1bft.txt").touch()
     given = [str(tmp_path), str(tmp_path / "miss\x1bing.png"), str(tmp_path / "*\x1b*.webp")]
     for options in ([], ["--json"]):
@@ -290,7 +290,7 @@ def test_an_error_of_a_decoder_does_not_end_the_batch(
 ) -> None:
     from PIL import ImageFile
 
-    items = [picture(tmp_path / f"{i}.png", i) for i in range(3)]
+    items = [photo(tmp_path / f"{i}.png", i) for i in range(3)]
     load = ImageFile.ImageFile.load
 
     def fail(self: Any) -> Any:
@@ -306,7 +306,7 @@ def test_an_error_of_a_decoder_does_not_end_the_batch(
 
 @pytest.mark.usefixtures("no_model")
 def test_the_limit_of_pixels_is_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    item = picture(tmp_path / "a.png", size=(40, 30))
+    item = photo(tmp_path / "a.png", size=(40, 30))
     given = ["predict", str(item.path), "--out", str(tmp_path / "out"), "--max-pixels"]
     assert run([*given, "1199"]) == 1
     assert "--max-pixels 1200" in capsys.readouterr().err

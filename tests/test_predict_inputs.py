@@ -98,7 +98,7 @@ def test_a_file_of_any_suffix_may_be_named(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("nothing.jpg", "nothing.jpg does not exist"),
         ("empty", "empty holds no images"),
@@ -108,13 +108,13 @@ def test_a_file_of_any_suffix_may_be_named(here: Path) -> None:
         ("line\nbreak.jpg", "line\\nbreak.jpg does not exist"),
     ],
 )
-def test_unusable_inputs_are_reported_in_one_line(here: Path, given: str, said: str) -> None:
+def test_unusable_inputs_are_reported_in_one_line(here: Path, given: str, message: str) -> None:
     Path("empty").mkdir()
     make("good.jpg")
     found, problems = find_inputs([given, "good.jpg"], Path("out"))
     assert [item.name for item in found] == ["good"]
     (problem,) = problems
-    assert said in problem.error
+    assert message in problem.error
     assert "\n" not in problem.error
 
 

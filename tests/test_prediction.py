@@ -30,7 +30,7 @@ def marigold(net, task="depth", **more):
     )
 
 
-def pictures(*sizes):
+def photos(*sizes):
     rng = torch.Generator().manual_seed(0)
     return [torch.rand(3, h, w, generator=rng) for h, w in sizes]
 
@@ -38,7 +38,7 @@ def pictures(*sizes):
 def test_mixed_sizes_together_are_each_alone(wide):
     """Four images of three sizes, each with its own seed, in any order and any batch."""
     predictor = marigold(wide)
-    images, seeds = pictures((48, 64), (40, 40), (48, 64), (24, 72)), [5, 6, 7, 5]
+    images, seeds = photos((48, 64), (40, 40), (48, 64), (24, 72)), [5, 6, 7, 5]
     alone = [predictor(image, seed=seed).map for image, seed in zip(images, seeds, strict=True)]
     for order in ((0, 1, 2, 3), (3, 2, 1, 0), (2, 0, 3, 1)):
         for batch in (1, 2, 8):
@@ -51,7 +51,7 @@ def test_mixed_sizes_together_are_each_alone(wide):
 
 def test_the_first_member_of_an_ensemble_is_the_answer_without_one(wide):
     predictor = marigold(wide)
-    image = pictures((48, 64))[0]
+    image = photos((48, 64))[0]
     seen = []
     merge = predictor.merge
     predictor.merge = lambda many: (seen.append(many), merge(many))[1]
@@ -66,7 +66,7 @@ def test_the_first_member_of_an_ensemble_is_the_answer_without_one(wide):
 
 def test_ensembles_are_merged_as_the_task_allows(wide):
     """Another way is another map of the same members; one for another kind of map is refused."""
-    image = pictures((40, 48))[0]
+    image = photos((40, 48))[0]
     depth = marigold(wide)
     plain = depth(image, ensemble=3).map
     for how in ("affine", "scale", "compat", "median"):
@@ -84,7 +84,7 @@ def test_ensembles_are_merged_as_the_task_allows(wide):
 def test_an_ensemble_of_a_deterministic_protocol_is_refused():
     predictor = DiffusionPredictor(new.tiny(), TASKS["depth"], OneStep(), LatentHead())
     with pytest.raises(ValueError, match="4 predictions would be equal"):
-        predictor(pictures((32, 32))[0], ensemble=4)
+        predictor(photos((32, 32))[0], ensemble=4)
     with pytest.raises(ValueError, match="has no setting 'steps'"):
         predictor.with_options(steps=10)
 
@@ -101,7 +101,7 @@ def test_another_number_of_steps_is_another_predictor(wide):
 
 def test_normals_are_saved_in_the_requested_frame():
     """Whatever frame the network paints in; twice converted is not converted."""
-    net, image = new.tiny(), pictures((32, 40))[0]
+    net, image = new.tiny(), photos((32, 40))[0]
     rub = DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead())
     lub = DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead(), OutputConfig(frame="LUB"))
     mirrored = torch.tensor([-1.0, 1.0, 1.0]).reshape(3, 1, 1)
@@ -141,5 +141,5 @@ def test_a_map_up_to_scale_and_shift_is_not_converted_without_them():
 def test_a_stretched_answer_fills_its_range():
     found = DiffusionPredictor(
         new.tiny(), TASKS["depth"], OneStep(), LatentHead(), OutputConfig(minmax_normalize=True)
-    )(pictures((32, 40))[0])
+    )(photos((32, 40))[0])
     assert (float(found.map.min()), float(found.map.max())) == pytest.approx((0, 1), abs=1e-5)

@@ -26,13 +26,13 @@ def predictor(request, net):
     return DiffusionPredictor(net, TASKS[request.param], OneStep(), LatentHead(), size=96)
 
 
-def pictures(*sizes):
+def photos(*sizes):
     rng = torch.Generator().manual_seed(0)
     return [torch.rand(3, h, w, generator=rng) for h, w in sizes]
 
 
 def test_four_together_are_four_alone(predictor):
-    images = pictures((60, 80), (60, 80), (50, 90), (60, 80))
+    images = photos((60, 80), (60, 80), (50, 90), (60, 80))
     together = predictor(images)
     for image, found in zip(images, together, strict=True):
         # 1e-5: matrix products of another batch size may add in another order
@@ -40,7 +40,7 @@ def test_four_together_are_four_alone(predictor):
 
 
 def test_a_map_has_the_size_of_its_image_and_the_range_of_its_task(predictor):
-    for image in pictures((61, 83), (7, 300), (200, 9)):
+    for image in photos((61, 83), (7, 300), (200, 9)):
         found = predictor(image).map
         assert found.shape == (predictor.task.channels, *image.shape[-2:])
         assert found.dtype == torch.float32
@@ -70,7 +70,7 @@ def test_guidance_moves_from_the_empty_prompt_through_the_prompt(net):
 
 def test_vectors_of_another_frame_leave_as_rub(net):
     """The network's vectors are taken for LUB: x is negated, y and z stay (in the same image, by the same weights)."""
-    image = pictures((40, 48))[0]
+    image = photos((40, 48))[0]
     rub, lub = (
         DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead(), OutputConfig(frame=frame))(
             image
@@ -85,7 +85,7 @@ def test_ensemble_members_have_different_seeds(net):
     """The first is the prediction without an ensemble; the map is the median of all."""
     protocol = OneStep(add_noise=True, timestep=500)
     alone = DiffusionPredictor(net, replace(TASKS["depth"], merge=median), protocol, LatentHead())
-    image = pictures((40, 48))[0]
+    image = photos((40, 48))[0]
     members = torch.stack([alone(image, seed=member_seed(3, k)).map for k in range(3)])
     assert torch.equal(members[0], alone(image, seed=3).map)
     assert min(float((a - b).abs().max()) for a, b in combinations(members, 2)) > 1e-4
@@ -107,13 +107,13 @@ class Painted(Head):
 def test_channels_or_their_mean_are_held_in_range(net, clip, mean):
     """(3 + 0.5 - 0.1) / 3 is beyond 1; with each channel held first, the mean is 1.4 / 3."""
     found = DiffusionPredictor(net, TASKS["depth"], OneStep(), Painted(), OutputConfig(clip=clip))(
-        pictures((40, 48))[0]
+        photos((40, 48))[0]
     )
     torch.testing.assert_close(found.map, torch.full((1, 40, 48), (mean + 1) / 2))
 
 
 def test_the_seed_does_not_matter_to_a_deterministic_protocol(predictor):
-    image = pictures((64, 64))[0]
+    image = photos((64, 64))[0]
     assert torch.equal(predictor(image, seed=1).map, predictor(image, seed=2).map)
 
 
@@ -139,7 +139,7 @@ def test_size_is_the_longest_edge_worked_at(predictor):
     sizes = []
     posterior = predictor.backbone.posterior
     predictor.backbone.posterior = lambda x: sizes.append(tuple(x.shape[-2:])) or posterior(x)
-    image = pictures((60, 120))[0]
+    image = photos((60, 120))[0]
     predictor(image, size=48)
     predictor(image, size=0)
     predictor(image)
@@ -158,7 +158,7 @@ def test_paths_and_pil_images_are_as_good_as_tensors(predictor, tmp_path):
 def test_saved_files_hold_the_map(predictor, tmp_path):
     from twofold.image import read_map
 
-    found = predictor(pictures((40, 30))[0])
+    found = predictor(photos((40, 30))[0])
     paths = found.save(tmp_path, "x")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(p.name for p in paths.values())
     import numpy as np
@@ -174,7 +174,7 @@ def test_saved_files_hold_the_map(predictor, tmp_path):
 
 def test_shares_are_resized_smoothly_and_ids_are_not(net):
     """A mask says how surely a pixel belongs to it; halfway between two classes is no class."""
-    image = pictures((90, 120))[0]
+    image = photos((90, 120))[0]
     for name in ("mask", "saliency", "semantic", "parsing"):
         predictor = DiffusionPredictor(net, TASKS[name], OneStep(), LatentHead(), size=40)
         small = TASKS[name].decode(
@@ -189,20 +189,20 @@ def test_shares_are_resized_smoothly_and_ids_are_not(net):
 @torch.no_grad()
 def test_tasks_that_are_not_images_require_heads_on_features(net):
     """The map is what the head makes of the features at the time step of the protocol, decoded."""
-    image = pictures((48, 64))[0]
+    image = photos((48, 64))[0]
     for name, kind in (("keypoints", "keypoint"), ("keypoints", "light"), ("parsing_logits", "dpt")):
         task, head = TASKS[name], make_head(kind, net, TASKS[name].out_channels).eval()
         predictor = DiffusionPredictor(net, task, OneStep(), head)
         z = net.encode(image[None] * 2 - 1)
-        said = net(z, torch.tensor([1]), net.embed([task.prompt]), features=head.reads_features)
-        expected = task.decode(head(-said.prediction, said.features, net))[0]
+        output = net(z, torch.tensor([1]), net.embed([task.prompt]), features=head.reads_features)
+        expected = task.decode(head(-output.prediction, output.features, net))[0]
         assert expected.shape == (task.channels, 48, 64)
         torch.testing.assert_close(predictor(image).map, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_is_close_to_float32():
     net = new.tiny()
-    image = pictures((64, 64))[0]
+    image = photos((64, 64))[0]
     full = DiffusionPredictor(net, TASKS["depth"], OneStep(), LatentHead(), size=64)(image).map
     half = DiffusionPredictor(
         new.tiny().to(torch.bfloat16), TASKS["depth"], OneStep(), LatentHead(), size=64

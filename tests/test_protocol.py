@@ -55,8 +55,8 @@ def solve(net, protocol, monkeypatch=None, start=None):
     """The answer to the golden image under the golden text."""
 
     def look(query):
-        said = net(query.x, query.t, golden.text())
-        return DenoiserOutput(query.to_x0(said.prediction))
+        output = net(query.x, query.t, golden.text())
+        return DenoiserOutput(query.to_x0(output.prediction))
 
     if start is not None and monkeypatch is not None:
         monkeypatch.setattr("twofold.protocols.multi_step.randn_tensor", lambda shape, rng, like: start)
@@ -130,7 +130,7 @@ def tiny_pipeline(kind, scheduler, parts=1, **options):
     return pipe, net
 
 
-def picture(h=64, w=96):
+def photo(h=64, w=96):
     rng = torch.Generator().manual_seed(3)
     return torch.nn.functional.interpolate(torch.rand(1, 3, 8, 8, generator=rng), (h, w), mode="bilinear")[0]
 
@@ -153,7 +153,7 @@ def test_depth_equals_diffusers(name, scheduler, protocol, size, working):
         MarigoldDepthPipeline, scheduler, prediction_type="depth", scale_invariant=True, shift_invariant=True,
         default_denoising_steps=1, default_processing_resolution=0,
     )  # fmt: skip
-    image = picture(*size)
+    image = photo(*size)
     expected = pipe(
         image, num_inference_steps=protocol.steps, generator=torch.Generator().manual_seed(5),
         processing_resolution=working, match_input_resolution=True,
@@ -170,7 +170,7 @@ def test_consistency_sampling_equals_diffusers(steps):
         MarigoldDepthPipeline, LCMScheduler(**SD), prediction_type="depth", default_denoising_steps=1,
         default_processing_resolution=0,
     )  # fmt: skip
-    image = picture()
+    image = photo()
     expected = pipe(
         image, num_inference_steps=steps, generator=torch.Generator().manual_seed(5), processing_resolution=0
     ).prediction
@@ -188,7 +188,7 @@ def test_normals_equal_diffusers(steps):
         MarigoldNormalsPipeline, scheduler, use_full_z_range=True, default_denoising_steps=1,
         default_processing_resolution=0,
     )  # fmt: skip
-    image = picture()
+    image = photo()
     expected = pipe(
         image, num_inference_steps=steps, generator=torch.Generator().manual_seed(5), processing_resolution=0
     ).prediction
@@ -206,7 +206,7 @@ def test_intrinsic_images_equal_diffusers(parts):
         MarigoldIntrinsicsPipeline, scheduler, parts, default_denoising_steps=4, default_processing_resolution=0,
         target_properties={"target_names": names, **{n: {"prediction_space": "srgb"} for n in names}},
     )  # fmt: skip
-    image = picture()
+    image = photo()
     expected = pipe(
         image, num_inference_steps=4, generator=torch.Generator().manual_seed(5), processing_resolution=0
     ).prediction
@@ -231,10 +231,10 @@ def reference(image, net, protocol, sign, seed):
     z = z * net.vae.config.scaling_factor
     shown = torch.cat([z, torch.randn(z.shape, generator=rng)], 1) if protocol.condition == "concat" else z
     labels = torch.tensor([protocol.class_labels]) if protocol.class_labels else None
-    said = net.unet(
+    output = net.unet(
         shown, protocol.timestep, encoder_hidden_states=net.prompt_embeds[""][None], class_labels=labels
     ).sample
-    return net.vae.decode(sign * said / net.vae.config.scaling_factor).sample
+    return net.vae.decode(sign * output / net.vae.config.scaling_factor).sample
 
 
 @pytest.mark.parametrize("key, sign", [
@@ -245,21 +245,21 @@ def test_rows_of_the_table_answer_as_their_own_code_does(key, sign):
     """With its settings the predictor is the method: sign, noise, class numbers, order of channels, reading."""
     (name, how), *_ = PUBLISHED[key].tasks.items()
     net = tiny_one_step(how.protocol)
-    image = picture()
+    image = photo()
     canvas = reference(image, net, how.protocol, sign, seed=5)
     found = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how)(image, seed=5)
     if name == "normals":
-        wanted = (
+        required = (
             torch.nn.functional.normalize(canvas[0].clamp(-1, 1), dim=0)
             * torch.tensor([-1.0, 1, 1])[:, None, None]
         )
-        torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-4)
+        torch.testing.assert_close(found.map, required, rtol=0, atol=1e-4)
     elif key.startswith("lotus"):  # x / 2 + 0.5, each channel held in range, then the mean
-        wanted = (canvas[0] / 2 + 0.5).clamp(0, 1).mean(0, keepdim=True)
-        torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
+        required = (canvas[0] / 2 + 0.5).clamp(0, 1).mean(0, keepdim=True)
+        torch.testing.assert_close(found.map, required, rtol=0, atol=1e-5)
     else:  # the mean, held in range
-        wanted = (canvas[0].mean(0, keepdim=True).clamp(-1, 1) + 1) / 2
-        torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
+        required = (canvas[0].mean(0, keepdim=True).clamp(-1, 1) + 1) / 2
+        torch.testing.assert_close(found.map, required, rtol=0, atol=1e-5)
     if how.protocol.encode == "sample":  # and not the posterior's mode
         mode = replace(how.protocol, encode="mode")
         other = DiffusionPredictor(net, TASKS[name], mode, LatentHead(), how)(image, seed=5)
@@ -331,8 +331,8 @@ def test_maps_come_back_to_the_image_as_each_method_resizes_them(size):
         "dmp-depth": torch.nn.functional.interpolate(grey, size, mode="bicubic"),
         "marigold-depth-v1-1": torch.nn.functional.interpolate(grey, size, mode="bilinear"),
     }
-    for key, wanted in resized.items():
-        torch.testing.assert_close(read_by(key, canvas, size), wanted[0], rtol=0, atol=1e-6)
+    for key, required in resized.items():
+        torch.testing.assert_close(read_by(key, canvas, size), required[0], rtol=0, atol=1e-6)
     values = list(resized.values())
     for i, a in enumerate(values):
         for b in values[i + 1 :]:
@@ -354,15 +354,15 @@ def test_depth_of_dmp_goes_on_beyond_8_metres():
 def test_odd_sizes_as_the_originals_treat_them():
     """Their latent is rounded down, and the smaller map is stretched; by default nothing is stretched."""
     (name, how), *_ = PUBLISHED["genpercept-depth"].tasks.items()
-    net, image = tiny_one_step(how.protocol), picture()[:, :61, :45]
+    net, image = tiny_one_step(how.protocol), photo()[:, :61, :45]
     canvas = reference(image, net, how.protocol, -1, 5)
     assert canvas.shape[-2:] == (56, 40)
     grey = (canvas.mean(1, keepdim=True).clamp(-1, 1) + 1) / 2
-    wanted = torch.nn.functional.interpolate(grey, (61, 45), mode="bilinear", antialias=True)[0]
+    required = torch.nn.functional.interpolate(grey, (61, 45), mode="bilinear", antialias=True)[0]
     predictor = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), how)
     floored = predictor.with_options(odd_sizes="floor")
-    torch.testing.assert_close(floored(image).map, wanted, rtol=0, atol=1e-5)
-    assert not torch.allclose(predictor(image).map, wanted, atol=1e-3)
+    torch.testing.assert_close(floored(image).map, required, rtol=0, atol=1e-5)
+    assert not torch.allclose(predictor(image).map, required, atol=1e-3)
     even = image[:, :56, :40]
     assert torch.equal(predictor(even).map, floored(even).map)
     assert floored.with_options(ensemble=1).config.odd_sizes == "floor"
@@ -376,14 +376,14 @@ def test_minmax_normalization_clips_the_mean_first():
     """E2E-FT and GenPercept v1: the mean of the channels, clipped, and then to its own extremes."""
     (name, how), *_ = PUBLISHED["genpercept-depth-v1"].tasks.items()
     net = tiny_one_step(how.protocol)
-    image = picture()
+    image = photo()
     grey = reference(image, net, how.protocol, -1, 5)[0].mean(0, keepdim=True)
     assert grey.abs().max() > 1  # or else this test could not fail
-    wanted = grey.clamp(-1, 1)
-    wanted = (wanted - wanted.min()) / (wanted.max() - wanted.min())
+    required = grey.clamp(-1, 1)
+    required = (required - required.min()) / (required.max() - required.min())
     reading = how.model_copy(update={"pad": False})
     found = DiffusionPredictor(net, TASKS[name], how.protocol, LatentHead(), reading)(image, seed=5)
-    torch.testing.assert_close(found.map, wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.map, required, rtol=0, atol=1e-5)
 
 
 def test_the_value_before_the_last_step_is_another(net):
@@ -420,8 +420,8 @@ def protocol(request):
 
 def echo(query):
     """A network that says something of what it is shown, and differs from image to image."""
-    said = torch.tanh(query.state * 1.3 + query.x.mean(1, keepdim=True))
-    return DenoiserOutput(query.to_x0(said))
+    output = torch.tanh(query.state * 1.3 + query.x.mean(1, keepdim=True))
+    return DenoiserOutput(query.to_x0(output))
 
 
 SCHEDULE = Noise(zero_snr=True).schedule
@@ -463,8 +463,8 @@ def test_a_perfect_network_predicts_the_target(protocol):
     if getattr(protocol, "start", "") == "zeros" or isinstance(protocol, OneStep):
         return  # nothing of the target is in the state: there is no noise to be right about
     noise = (query.state - query.alpha * target) / query.sigma.clamp(min=1e-6)
-    said = from_x0(target, noise, query.alpha, query.sigma, query.prediction_type)
-    torch.testing.assert_close(query.to_x0(said), target, rtol=1e-3, atol=1e-3)
+    output = from_x0(target, noise, query.alpha, query.sigma, query.prediction_type)
+    torch.testing.assert_close(query.to_x0(output), target, rtol=1e-3, atol=1e-3)
 
 
 def test_the_one_step_input_does_not_depend_on_labels():
@@ -579,8 +579,8 @@ def test_each_strategy_has_its_own_levels(strategy, sizes, monkeypatch):
     multi_resolution(torch.zeros(1, 1, 64, 64), torch.Generator().manual_seed(0), 0.9, strategy)
     if isinstance(sizes[1], int):
         assert seen == sizes
-    for found, wanted in zip(seen, sizes, strict=False):
-        low, high = (wanted, wanted) if isinstance(wanted, int) else wanted
+    for found, required in zip(seen, sizes, strict=False):
+        low, high = (required, required) if isinstance(required, int) else required
         assert low <= found <= high
     assert len(seen) >= len(sizes)
 
@@ -618,8 +618,8 @@ def test_marigold_s_annealed_strength_is_proportional_to_the_time_step(monkeypat
     for annealed in (True, False):
         protocol = MultiStep(noise_strategy="original", noise_strength=0.9, annealed=annealed)
         query = protocol.prepare(image, image, torch.Generator().manual_seed(0), SCHEDULE)
-        wanted = 0.9 * query.t / 1000 if annealed else torch.full((4,), 0.9)
-        torch.testing.assert_close(seen.pop().float(), wanted.float())
+        required = 0.9 * query.t / 1000 if annealed else torch.full((4,), 0.9)
+        torch.testing.assert_close(seen.pop().float(), required.float())
 
 
 @pytest.mark.parametrize("strategy", ["original", "every_layer", "power_of_two", "random_step"])
@@ -641,7 +641,7 @@ def test_odd_sizes_is_an_option_of_predict_and_evaluate(tmp_path, tiny_model, ca
     from twofold.cli.main import run
     from twofold.image import read_map, write_image
 
-    write_image(tmp_path / "a.png", picture(61, 83))
+    write_image(tmp_path / "a.png", photo(61, 83))
     maps = []
     for how in ("pad", "floor"):
         words = [

@@ -198,12 +198,12 @@ PINNED = {
 @pytest.mark.parametrize("key", PINNED)
 def test_the_table_s_protocols_are_those_of_the_papers(key):
     for how in PUBLISHED[key].tasks.values():
-        told, wanted = how.protocol, PINNED[key]
-        labels = told.class_labels
+        record, expected = how.protocol, PINNED[key]
+        labels = record.class_labels
         if labels is not None:
-            assert labels == pytest.approx(wanted.class_labels, abs=1e-9)
-            told = replace(told, class_labels=wanted.class_labels)
-        assert told == wanted
+            assert labels == pytest.approx(expected.class_labels, abs=1e-9)
+            record = replace(record, class_labels=expected.class_labels)
+        assert record == expected
 
 
 def test_the_table_s_readings_are_those_of_the_papers():
@@ -299,22 +299,22 @@ def test_multi_step_sampling_needs_a_schedule(tmp_path):
         open_model(str(folder), device="meta")
 
 
-@pytest.mark.parametrize("said, task", [
+@pytest.mark.parametrize("output, task", [
     ({"_class_name": "MarigoldPipeline", "use_full_z_range": True}, "normals"),
     ({"_class_name": "MarigoldPipeline", "scale_invariant": True}, "depth"),
     ({"_class_name": "MarigoldDepthPipeline", "prediction_type": "disparity"}, "disparity"),
 ])  # fmt: skip
-def test_a_custom_marigold_is_read_by_its_model_index(said, task, tmp_path):
+def test_a_custom_marigold_is_read_by_its_model_index(output, task, tmp_path):
     folder, _ = layouts.write_published("marigold-depth-v1-0", tmp_path)
     folder = folder.rename(tmp_path / "mine")
-    (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 7}))
+    (folder / "model_index.json").write_text(json.dumps({**output, "default_denoising_steps": 7}))
     model = open_model(str(folder), device="meta")
     assert model.tasks == (task,)
     assert getattr(model.settings.tasks[task].protocol, "steps", None) == 7
     (folder / "model_index.json").write_text(json.dumps({"_class_name": "MarigoldPipeline"}))
     with pytest.raises(ModelError, match="without what it predicts"):
         open_model(str(folder), device="meta")
-    (folder / "model_index.json").write_text(json.dumps({**said, "default_denoising_steps": 1}))
+    (folder / "model_index.json").write_text(json.dumps({**output, "default_denoising_steps": 1}))
     with pytest.raises(ModelError, match=r"cannot be followed: one leading-spaced step"):
         open_model(str(folder), device="meta")
 
@@ -480,8 +480,8 @@ def test_the_first_home_of_a_base_that_answers_is_taken(tmp_path, monkeypatch):
 def test_old_key_names_are_read():
     """Legacy attention and low-rank files change names and add products; nothing else."""
     value = torch.randn(6, 6)
-    told = modern_vae({"encoder.mid_block.attentions.0.proj_attn.weight": value[..., None, None]})
-    assert torch.equal(told["encoder.mid_block.attentions.0.to_out.0.weight"], value)
+    record = modern_vae({"encoder.mid_block.attentions.0.proj_attn.weight": value[..., None, None]})
+    assert torch.equal(record["encoder.mid_block.attentions.0.to_out.0.weight"], value)
     base = {"a.attn1.to_q.weight": torch.randn(6, 8), "a.attn1.to_out.0.weight": torch.randn(8, 6)}
     lora = {
         "a.attn1.processor.to_q_lora.down.weight": torch.randn(2, 8),

@@ -98,7 +98,7 @@ def test_grey_is_repeated_and_transparency_composited_on_white():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "why"),
+    ("wrong", "reason"),
     [
         (WANTED * 255, r"from 0 to 255; an image is in \[0, 1\]: they look like levels of 8 bits; divide by 255"),
         (FLOATS * 65535, r"they look like levels of 16 bits; divide by 65535"),
@@ -119,28 +119,28 @@ def test_grey_is_repeated_and_transparency_composited_on_white():
         ({"image": LEVELS}, "dict is not an image; pass a path, bytes, a PIL image, a numpy array h w 3, or a tensor"),
     ],
 )  # fmt: skip
-def test_another_range_type_or_layout_is_refused_with_its_remedy(predictor, wrong, why):
-    with pytest.raises(ImageError, match=why):
+def test_another_range_type_or_layout_is_refused_with_its_remedy(predictor, wrong, reason):
+    with pytest.raises(ImageError, match=reason):
         predictor(wrong)
 
 
 def test_predictors_take_arrays_alone_in_lists_and_as_batches(predictor):
-    wanted = predictor(PIL).map
+    expected = predictor(PIL).map
     for image in (LEVELS, FLOATS, WANTED):
-        torch.testing.assert_close(predictor(image).map, wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(predictor(image).map, expected, rtol=0, atol=1e-5)
     for many in ([LEVELS, PIL], np.stack([LEVELS, LEVELS]), torch.stack([WANTED, WANTED])):
         found = predictor(many)
         assert isinstance(found, list) and len(found) == 2
-        torch.testing.assert_close(found[1].map, wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(found[1].map, expected, rtol=0, atol=1e-5)
     with pytest.raises(ImageError, match="for several images pass it alone"):
         predictor([np.stack([LEVELS, LEVELS])])
 
 
 def test_img2img_accepts_the_inputs_of_predictors(net):
     draw = ImageGenerator(net, steps=2)
-    wanted = draw(["a chair"], image=WANTED[None], strength=0.5)
+    expected = draw(["a chair"], image=WANTED[None], strength=0.5)
     for like in (PIL, LEVELS, FLOATS, [LEVELS], LEVELS[None], WANTED):
-        torch.testing.assert_close(draw("a chair", image=like, strength=0.5), wanted, rtol=0, atol=1e-5)
+        torch.testing.assert_close(draw("a chair", image=like, strength=0.5), expected, rtol=0, atol=1e-5)
     with pytest.raises(ImageError, match="divide by 255"):
         draw(["a chair"], image=WANTED[None] * 255, strength=0.5)
     with pytest.raises(ImageError, match="one size"):
@@ -188,14 +188,14 @@ def test_numpy_seeds_are_seeds(predictor):
 
 
 def test_a_model_is_named_by_a_path_and_placed_by_names(tiny_model):
-    wanted = twofold.load(str(tiny_model), task="depth")(PIL).map
+    expected = twofold.load(str(tiny_model), task="depth")(PIL).map
     ways: tuple[dict[str, Any], ...] = (
         {"name": tiny_model},
         {"name": tiny_model, "device": "auto"},
         {"name": tiny_model, "device": torch.device("cpu"), "dtype": "float32"},
     )
     for arguments in ways:
-        assert torch.equal(twofold.load(task="depth", **arguments)(PIL).map, wanted)
+        assert torch.equal(twofold.load(task="depth", **arguments)(PIL).map, expected)
     assert isinstance(open_model(tiny_model).name, str)
     for name in ("bf16", "bfloat16", "torch.bfloat16", torch.bfloat16):
         weights = next(open_model(tiny_model, dtype=name).backbone.parameters())
@@ -211,7 +211,7 @@ def test_another_dtype_is_refused(dtype):
 
 
 @pytest.mark.parametrize(
-    ("device", "why"),
+    ("device", "reason"),
     [
         ("gpu", "choose auto, cpu"),
         ("cuda:", "unknown"),
@@ -219,9 +219,9 @@ def test_another_dtype_is_refused(dtype):
         ("cpu:3", "use cpu"),
     ],
 )
-def test_another_device_is_refused(monkeypatch, device, why):
+def test_another_device_is_refused(monkeypatch, device, reason):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=why):
+    with pytest.raises(ValueError, match=reason):
         resolve_device(device)
 
 

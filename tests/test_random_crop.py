@@ -96,8 +96,8 @@ def test_image_and_targets_show_the_same_crop_and_depth_is_nearer_by_the_scale(s
         torch.testing.assert_close((depth * scale - 1)[valid], image[:1][valid], atol=2e-3, rtol=0)
         assert torch.equal(valid, inside)
         ids = targets["classes"][0]
-        wanted = torch.where(depth * scale < 1 + 30 / 90, 1, 4)
-        assert (ids == wanted)[valid].float().mean() > 0.97
+        required = torch.where(depth * scale < 1 + 30 / 90, 1, 4)
+        assert (ids == required)[valid].float().mean() > 0.97
         normals = targets["normals"][0][:, inside[0]]
         torch.testing.assert_close(normals.norm(dim=0), torch.ones(normals.shape[1]))
         x += normals[0].sign().unique().tolist()
@@ -226,7 +226,7 @@ def test_examples_of_a_recipe_are_such_crops_and_padding_is_not_pseudo_labelled(
         {},
         DistributedContext("cpu"),
     )
-    taught = set()
+    trained = set()
     for image in [*stage.draw(0), *stage.draw(1)]:
         assert set(image) == {"semantic_logits", "depth"}
         for example in image.values():
@@ -236,8 +236,8 @@ def test_examples_of_a_recipe_are_such_crops_and_padding_is_not_pseudo_labelled(
             assert rows[: int(rows.sum())].all()
             assert columns[: int(columns.sum())].all()
             assert torch.equal(example.image, image["depth"].image)
-            taught.add(example.use_teacher_label)
-    assert taught == {False, True}
+            trained.add(example.use_teacher_label)
+    assert trained == {False, True}
 
 
 def test_a_latent_cell_with_padding_is_not_trained_on(data, tmp_path):

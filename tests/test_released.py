@@ -152,13 +152,13 @@ def test_a_recipe_as_released_trains_on_the_released_batch(name, cache, net, tmp
     drawn, seen = examples(recipe, net, tmp_path, cache), set()
     for number in count():
         example = world.example(drawn, number)
-        wanted = [
+        expected = [
             [torch.from_numpy(x.copy()) for x in batch(root, TASKS[name], m, SIZE)] for m in (False, True)
         ]
-        latents = [net.encode(image[None].float())[0] for image, _, _ in wanted]
+        latents = [net.encode(image[None].float())[0] for image, _, _ in expected]
         mirrored = bool((example.image - latents[1]).abs().max() < (example.image - latents[0]).abs().max())
         seen.add(mirrored)
-        _, label, counts = wanted[mirrored]
+        _, label, counts = expected[mirrored]
         torch.testing.assert_close(example.image, latents[mirrored], rtol=0, atol=1e-5)
         torch.testing.assert_close(example.canvas, label.float(), rtol=0, atol=4e-5)
         assert example.known is not None
@@ -199,12 +199,12 @@ def test_virtual_kitti_is_the_released_window_and_its_sky_the_farthest_depth(tmp
     assert 0.1 < valid.mean() < 0.9
     low, high = np.quantile(metres[valid], (0.02, 0.98))
     far, near = 1 / metres.max(), 1 / metres[valid].min()
-    wanted = {
+    expected = {
         "depth": ((metres - low) / (high - low) * 2 - 1).clip(-1, 1),
         "disparity": np.where(valid, (1 / metres - far) / (near - far) * 2 - 1, -1),
     }
-    assert wanted["disparity"][valid].min() > -0.99
-    for task, label in wanted.items():
+    assert expected["disparity"][valid].min() > -0.99
+    for task, label in expected.items():
         recipe = RECIPES[f"{task}_as_released"]()
         source = recipe.data.sources[1].model_copy(update={"path": str(root), "share": 1.0})
         recipe = recipe.replace(data={"sources": (source,), "hflip": False})

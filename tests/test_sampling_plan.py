@@ -81,8 +81,8 @@ def test_the_official_plan_gives_the_numbers_of_the_released_code():
     """Numbers of the original sampler for the network 0.3 tanh(x) + 1e-4 t."""
 
     def denoise(x, t):
-        said = 0.3 * torch.tanh(x) + 1e-4 * t.reshape(-1, 1, 1, 1)
-        return to_x0(said, x, *SD.scales_like(t, x), "epsilon")
+        output = 0.3 * torch.tanh(x) + 1e-4 * t.reshape(-1, 1, 1, 1)
+        return to_x0(output, x, *SD.scales_like(t, x), "epsilon")
 
     found = denoised(sampling_plan(OFFICIAL, SD), SD, denoise, *latents(dtype=torch.float32)).flatten()
     assert float(found.mean()) == pytest.approx(-0.0496906, abs=2e-6)

@@ -80,8 +80,10 @@ def test_every_space_of_distances_survives_16_bits(space, tmp_path):
 def test_maps_up_to_scale_and_shift_are_stored_as_before(space, tmp_path):
     paths = affine(space).save(tmp_path, "a")
     torch.testing.assert_close(read_map(paths["png"]) / 65535, RAMP, rtol=0, atol=0.51 / 65535)
-    said = quantization_of(paths["png"])
-    assert said is not None and said.scale == pytest.approx(1 / 65535) and said.unit == TASKS[space].unit
+    output = quantization_of(paths["png"])
+    assert (
+        output is not None and output.scale == pytest.approx(1 / 65535) and output.unit == TASKS[space].unit
+    )
     torch.testing.assert_close(affine(space).color, TASKS[space].show(RAMP))
 
 
@@ -140,10 +142,10 @@ def test_the_row_of_a_prediction_describes_its_numbers(tmp_path):
     job = Job({"depth": Metric(TASKS["depth"])}, {"depth": {}}, tmp_path / "out")
     assert [row["status"] for row in predict_files(job, [Input(tmp_path / "a.png", "a")])] == ["done"]
     row = json.loads((tmp_path / "out" / "predictions.jsonl").read_text())
-    said = row["tasks"]["depth"]["numbers"]
-    assert (said["space"], said["unit"], said["metric"]) == ("depth", "m", True)
+    output = row["tasks"]["depth"]["numbers"]
+    assert (output["space"], output["unit"], output["metric"]) == ("depth", "m", True)
     stored = read_map(tmp_path / "out" / row["tasks"]["depth"]["files"]["png"]["path"])
-    back = stored * said["png"]["scale"] + said["png"]["offset"]
+    back = stored * output["png"]["scale"] + output["png"]["offset"]
     torch.testing.assert_close(back, metric.map, rtol=0, atol=5.1e-4)
 
 

@@ -111,22 +111,22 @@ def test_a_colour_between_two_classes_is_not_free():
     target = ids()
     canvas, mask = task.encode(target, everywhere(target))
     assert task.losses["colour"](canvas, canvas, mask).item() < 0.01
-    said = torch.zeros_like(canvas).requires_grad_(True)
-    task.losses["colour"](said, canvas, mask).backward()
-    assert said.grad is not None
-    step = -said.grad / said.grad.norm(dim=1, keepdim=True) * 0.05
-    assert (said + step - canvas).norm(dim=1).mean() < (said - canvas).norm(dim=1).mean() - 0.02
+    output = torch.zeros_like(canvas).requires_grad_(True)
+    task.losses["colour"](output, canvas, mask).backward()
+    assert output.grad is not None
+    step = -output.grad / output.grad.norm(dim=1, keepdim=True) * 0.05
+    assert (output + step - canvas).norm(dim=1).mean() < (output - canvas).norm(dim=1).mean() - 0.02
 
 
 def test_logits_are_read_by_the_largest():
     task, target = semantic_logits_task(7), ids(7)
-    wanted, mask = task.encode(target, everywhere(target))
-    assert torch.equal(wanted, target)
+    required, mask = task.encode(target, everywhere(target))
+    assert torch.equal(required, target)
     assert task.out_channels == 7
     logits = torch.nn.functional.one_hot(target[:, 0].long(), 7).movedim(-1, 1) * 20.0
     assert torch.equal(task.decode(logits), target)
-    assert task.loss(logits, wanted, mask).item() < 1e-4
-    assert task.loss(torch.zeros_like(logits), wanted, mask).item() == pytest.approx(math.log(7), abs=1e-5)
+    assert task.loss(logits, required, mask).item() < 1e-4
+    assert task.loss(torch.zeros_like(logits), required, mask).item() == pytest.approx(math.log(7), abs=1e-5)
     assert get_task("twofold.tasks.semantic:semantic_logits").target == "semantic"
 
 
@@ -148,9 +148,9 @@ def test_the_majority_decides():
 
 def test_scores_of_six_pixels():
     true = torch.tensor([0.0, 0, 1, 1, 1, 2]).reshape(1, 1, 6)
-    said = torch.tensor([0.0, 1, 1, 1, 2, 2]).reshape(1, 1, 6)
+    output = torch.tensor([0.0, 1, 1, 1, 2, 2]).reshape(1, 1, 6)
     metrics = semantic_metrics(4)
-    found = {k: m.compute(m.measure(said, true, everywhere(true))) for k, m in metrics.items()}
+    found = {k: m.compute(m.measure(output, true, everywhere(true))) for k, m in metrics.items()}
     assert found["miou"] == pytest.approx((1 / 2 + 2 / 4 + 1 / 2) / 3)  # nobody speaks of class 3
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["mean_accuracy"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
@@ -158,10 +158,10 @@ def test_scores_of_six_pixels():
 
 def test_mean_accuracy_is_over_target_classes():
     """Of class 0 two of three are found, of class 1 the only one; of what is said to be 1, one of two is right."""
-    true, said = torch.tensor([0.0, 0, 0, 1]), torch.tensor([0.0, 0, 1, 1])
+    true, output = torch.tensor([0.0, 0, 0, 1]), torch.tensor([0.0, 0, 1, 1])
     metric = semantic_metrics(2)["mean_accuracy"]
     total = metric.measure(
-        said.reshape(1, 2, 2), true.reshape(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
+        output.reshape(1, 2, 2), true.reshape(1, 2, 2), torch.ones(1, 2, 2, dtype=torch.bool)
     )
     assert metric.compute(total) == pytest.approx((2 / 3 + 1) / 2)
 
@@ -169,20 +169,20 @@ def test_mean_accuracy_is_over_target_classes():
 @pytest.mark.parametrize("name", ["miou", "accuracy", "mean_accuracy"])
 def test_scores_add_and_see_nothing_that_is_not_valid_or_ignored(name):
     metric = semantic_metrics(5, ignore=(4, 255))[name]
-    said, true = ids(5, (4, 1, 6, 7), 1), ids(5, (4, 1, 6, 7), 2)
+    output, true = ids(5, (4, 1, 6, 7), 1), ids(5, (4, 1, 6, 7), 2)
     true[0, 0, 0] = 255
     valid = torch.rand(true.shape, generator=torch.Generator().manual_seed(3)) > 0.3
     valid[3] = False
-    whole = metric.measure(said, true, valid)
+    whole = metric.measure(output, true, valid)
     assert torch.equal(
-        whole, torch.stack([metric.measure(said[i], true[i], valid[i]) for i in range(4)]).sum(0)
+        whole, torch.stack([metric.measure(output[i], true[i], valid[i]) for i in range(4)]).sum(0)
     )
     assert skipped(whole) == 1
     seen = valid & (true != 255) & (true != 4)
     assert whole[:-1].sum() == seen.sum()
     right = torch.where(seen, true, 0)
     assert metric.compute(metric.measure(right, true, valid)) == 1
-    nothing = metric.measure(said, true, torch.zeros_like(valid))
+    nothing = metric.measure(output, true, torch.zeros_like(valid))
     assert math.isnan(metric.compute(nothing))
     assert skipped(nothing) == 4
 
@@ -190,10 +190,10 @@ def test_scores_add_and_see_nothing_that_is_not_valid_or_ignored(name):
 @pytest.mark.parametrize("wrong", [-1.0, 5.0, 1.5])
 def test_what_is_no_class_has_no_score(wrong):
     true = ids(5, (1, 3, 4))
-    said = true.clone()
-    said[0, 1, 2] = wrong
+    output = true.clone()
+    output[0, 1, 2] = wrong
     with pytest.raises(ValueError, match=f"prediction has the id {wrong:g}.*0 to 4"):
-        semantic_metrics(5)["miou"].measure(said, true, everywhere(true))
+        semantic_metrics(5)["miou"].measure(output, true, everywhere(true))
 
 
 def test_predicted_ids_have_the_size_of_the_image():
@@ -218,18 +218,18 @@ def test_eight_images_are_overfitted_to_their_classes(name):
     blocks = ids(4, (8, 1, 4, 4))
     target = blocks.repeat_interleave(4, 2).repeat_interleave(4, 3)
     taps = [torch.randn(8, 8, n, n) for n in (1, 2, 4, 4)]
-    wanted, mask = task.encode(target, everywhere(target))
+    required, mask = task.encode(target, everywhere(target))
     optimizer = torch.optim.Adam(head.parameters(), lr=0.01)
     weights = {"colour": 1.0} if name == "semantic" else None
     for _ in range(80):
-        said = head(torch.zeros(8, 4, 4, 4), tuple(taps), SimpleNamespace(stride=4))
-        loss = task.loss(said, wanted, mask, weights)
+        output = head(torch.zeros(8, 4, 4, 4), tuple(taps), SimpleNamespace(stride=4))
+        loss = task.loss(output, required, mask, weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.6
     metric = next(m for m in task.metrics if m.name == "accuracy")
-    assert metric.compute(metric.measure(task.decode(said.detach()), target, everywhere(target))) > 0.85
+    assert metric.compute(metric.measure(task.decode(output.detach()), target, everywhere(target))) > 0.85
     assert replace(task, head_channels=0).out_channels == 1
 
 

@@ -106,8 +106,8 @@ def way(recipe: Recipe) -> tuple:
     """What decides how a run is saved and opened again."""
     model, protocol = recipe.denoiser, recipe.denoiser.protocol
     state = (protocol.kind, protocol.start if protocol.condition == "concat" else "")
-    taught = any(s.labels == "teacher" for s in recipe.data.sources)
-    return tuple(recipe.data.task_weights), model.head.name, model.unet, model.decoder, state, taught
+    trained = any(s.labels == "teacher" for s in recipe.data.sources)
+    return tuple(recipe.data.task_weights), model.head.name, model.unet, model.decoder, state, trained
 
 
 # One recipe of each way goes through files; the others differ by numbers, and are asked where they were trained.
@@ -119,9 +119,9 @@ def test_every_kind_of_recipe_trains_is_saved_and_predicts(place, tmp_path, name
     recipe = small(place, name)
     assert 0 < list(run_recipe(recipe, place / tmp_path.name))[-1]["loss"] < 100
     model = open_model(str(place / tmp_path.name / "checkpoint"))
-    asked = {get_task(t).name: recipe.denoiser.prompts[t] for t in recipe.tasks}
-    assert set(model.tasks) == set(asked)
-    for task, prompt in asked.items():
+    arguments = {get_task(t).name: recipe.denoiser.prompts[t] for t in recipe.tasks}
+    assert set(model.tasks) == set(arguments)
+    for task, prompt in arguments.items():
         how = model.settings.tasks[task]
         assert (how.protocol, how.head, how.prompt) == (
             recipe.denoiser.protocol,
@@ -247,8 +247,8 @@ def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     file = ROOT / "recipes" / "table2.py"
     assert run(["train", f"{file}:image_mse", "--smoke-test"]) == 2
-    said = capsys.readouterr().err
-    assert "rendered scenes in data/rooms, which does not exist; run: twofold render --count 1200" in said
+    output = capsys.readouterr().err
+    assert "rendered scenes in data/rooms, which does not exist; run: twofold render --count 1200" in output
     balls = str(place / "balls")
     changes = {
         "model.init_from": str(place / "model"),

@@ -122,6 +122,10 @@ def test_the_command_runs_both_stages(place, tmp_path, monkeypatch, capsys):
         "1",
     ]
     assert run([*command, *words]) == 0
-    said = capsys.readouterr().out
-    assert said.index("warm-up: labelled") < said.index("improve: generate") < said.index("done: runs/smoke-")
+    output = capsys.readouterr().out
+    assert (
+        output.index("warm-up: labelled")
+        < output.index("improve: generate")
+        < output.index("done: runs/smoke-")
+    )
     assert len(Folder(tmp_path / "runs/smoke-diff2in1-second-stage/round-1/created-0")) == 2

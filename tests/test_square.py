@@ -23,10 +23,10 @@ def test_published_number_of_pixels_that_stay_valid_and_nothing_of_the_border_in
     assert valid.shape == (1, 512, 512)
     assert int(valid.sum()) == 202_491
     inside = normals[valid.expand(3, -1, -1)].reshape(3, -1)
-    wanted = torch.tensor([200, 10, 90], dtype=torch.float64) / 255 * 2 - 1
-    torch.testing.assert_close(inside, wanted[:, None].expand_as(inside), rtol=0, atol=1e-12)
+    expected = torch.tensor([200, 10, 90], dtype=torch.float64) / 255 * 2 - 1
+    torch.testing.assert_close(inside, expected[:, None].expand_as(inside), rtol=0, atol=1e-12)
     outside = normals[:, ~valid[0]]
-    assert ((outside - wanted[:, None]).abs().amax(0) > 1e-6).all() or outside.numel() == 0
+    assert ((outside - expected[:, None]).abs().amax(0) > 1e-6).all() or outside.numel() == 0
 
 
 def test_a_pixel_is_kept_where_all_that_is_read_for_it_is_known():

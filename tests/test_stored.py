@@ -28,9 +28,9 @@ FLOATS = (np.arange(6 * 8, dtype=np.float32).reshape(6, 8) - 20) / 7
 def refuses(path: Path | str, words: str, **options) -> str:
     with pytest.raises(ImageError, match=words) as error:
         read_map(path, **options)
-    said = str(error.value)
-    assert "\n" not in said and str(path).split("::")[0] in said
-    return said
+    output = str(error.value)
+    assert "\n" not in output and str(path).split("::")[0] in output
+    return output
 
 
 # ---- HDF5
@@ -211,9 +211,9 @@ def test_a_wide_decompression_bomb_is_refused_by_its_header(tmp_path):
 
 
 def test_a_palette_gives_indices_and_a_jpeg_only_what_a_codec_promises(tmp_path):
-    picture = Image.fromarray((np.arange(48) % 4).astype(np.uint8).reshape(6, 8))
-    picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
-    picture.save(tmp_path / "p.png")
+    photo = Image.fromarray((np.arange(48) % 4).astype(np.uint8).reshape(6, 8))
+    photo.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255, 9, 9, 9])
+    photo.save(tmp_path / "p.png")
     assert read_map(tmp_path / "p.png", codec="png8")[0, 0, :4].tolist() == [0, 1, 2, 3]
     grey = np.full((16, 16), 77, np.uint8)
     Image.fromarray(grey).save(tmp_path / "a.jpg")
@@ -233,9 +233,9 @@ def test_a_map_with_an_exif_rotation_is_refused(kind, tmp_path):
 
 
 def test_a_file_with_several_images_is_not_a_map(tmp_path):
-    pictures = [Image.fromarray(LEVELS.astype(np.uint8) + i) for i in range(2)]
+    images = [Image.fromarray(LEVELS.astype(np.uint8) + i) for i in range(2)]
     for name in ("a.png", "a.tiff"):
-        pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:])
+        images[0].save(tmp_path / name, save_all=True, append_images=images[1:])
         refuses(tmp_path / name, "several images")
 
 

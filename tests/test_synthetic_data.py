@@ -75,8 +75,8 @@ def test_a_sample_depends_on_nothing_beside_it(creator):
         # Of another size of batch, as much as rounding: a pixel may fall into the next of 256 levels.
         same(alone, together[i], atol=1.01)
     backwards = creator.generate([*balls()[::-1], sphere(9, 48)], [2, 1, 0, 0], batch=4)
-    for mine, theirs in zip(together[:3], backwards[2::-1], strict=True):
-        same(mine, theirs, atol=1.01)
+    for ours, reference in zip(together[:3], backwards[2::-1], strict=True):
+        same(ours, reference, atol=1.01)
 
 
 def test_another_index_seed_or_strength_is_another_sample(creator, net, predictors):
@@ -85,11 +85,11 @@ def test_another_index_seed_or_strength_is_another_sample(creator, net, predicto
     other = creator.generate([ball], 1)[0]
     strong = creator.with_strength(0.9).generate([ball])[0]
     seeded = SyntheticDataGenerator(net, predictors, replace(QUICK, seed=1), {}, "").generate([ball])[0]
-    pictures = [first, other, strong, seeded]
-    assert [s.id for s in pictures] == ["ball-0-T600-0", "ball-0-T600-1", "ball-0-T900-0", "ball-0-T600-0"]
+    photos = [first, other, strong, seeded]
+    assert [s.id for s in photos] == ["ball-0-T600-0", "ball-0-T600-1", "ball-0-T900-0", "ball-0-T600-0"]
     for i in range(4):
         for j in range(i):
-            assert not torch.equal(pictures[i].image, pictures[j].image)
+            assert not torch.equal(photos[i].image, photos[j].image)
 
 
 def test_a_label_is_the_prediction_for_the_stored_image(creator, predictors):
@@ -116,11 +116,11 @@ def test_labels_can_be_predicted_from_the_last_denoising_step(net, predictors):
         rng = torch.Generator().manual_seed(origin_of(made).generator["noise_seed"])
         noise = torch.randn(clean.shape[1:], generator=rng)[None]
         x, _, _ = net.schedule.add_noise(clean, noise, torch.tensor([1]))
-        said = net(x, torch.tensor([1]), net.embed([ball.caption], pad=True), features=True)
-        canvas = predictors["normals"].head(x, said.features, net)
-    wanted = TASKS["normals"].decode(canvas)[0]
+        output = net(x, torch.tensor([1]), net.embed([ball.caption], pad=True), features=True)
+        canvas = predictors["normals"].head(x, output.features, net)
+    expected = TASKS["normals"].decode(canvas)[0]
     torch.testing.assert_close(
-        made.targets["normals"], torch.nn.functional.normalize(wanted, dim=0), rtol=0, atol=1e-4
+        made.targets["normals"], torch.nn.functional.normalize(expected, dim=0), rtol=0, atol=1e-4
     )
 
 
@@ -234,8 +234,8 @@ def test_relative_depth_is_the_exact_training_target_of_its_space(name):
     torch.testing.assert_close(from_depth(stored, task.space), d, rtol=0, atol=1e-6)
     canvas, _ = task.encode(stored, valid)
     low, high = torch.quantile(d, torch.tensor([0.02, 0.98]))
-    wanted = ((d - low) / (high - low) * 2 - 1).clamp(-1, 1)
-    torch.testing.assert_close(canvas[:, :1], wanted, rtol=0, atol=1e-4)
+    expected = ((d - low) / (high - low) * 2 - 1).clamp(-1, 1)
+    torch.testing.assert_close(canvas[:, :1], expected, rtol=0, atol=1e-4)
 
 
 def test_guidance_moves_from_the_empty_caption_through_the_caption(net, monkeypatch):
@@ -256,8 +256,8 @@ def test_guidance_moves_from_the_empty_caption_through_the_caption(net, monkeypa
         text, empty = (number(net.embed([caption], pad=True)) for caption in (ball.caption, ""))
         assert abs(float(text - empty)) > 0.05
         x0 = alpha * (alpha * clean + sigma * noise) - sigma * (empty + 3 * (text - empty))
-        wanted = ((net.decode(x0)[0].clamp(-1, 1) + 1) / 2 * 255).round() / 255
-    torch.testing.assert_close(made.image, wanted, rtol=0, atol=1.01 / 255)
+        expected = ((net.decode(x0)[0].clamp(-1, 1) + 1) / 2 * 255).round() / 255
+    torch.testing.assert_close(made.image, expected, rtol=0, atol=1.01 / 255)
     # What the test can tell apart: the same with the branches exchanged.
     swapped = alpha * (alpha * clean + sigma * noise) - sigma * (text + 3 * (empty - text))
     assert not torch.allclose(net.decode(swapped)[0], net.decode(x0)[0], atol=4 / 255)
@@ -271,8 +271,8 @@ def test_the_source_is_encoded_in_the_range_of_the_autoencoder(net, monkeypatch)
     SyntheticDataGenerator(
         net, {}, GenerationConfig(steps=1, guidance=1.0, scoring="cheap"), {"made": "here"}
     ).generate([ball])
-    wanted = torch.nn.functional.pad(ball.image[None], (0, 4, 0, 4), mode="replicate") * 2 - 1
-    torch.testing.assert_close(seen[0], wanted)
+    expected = torch.nn.functional.pad(ball.image[None], (0, 4, 0, 4), mode="replicate") * 2 - 1
+    torch.testing.assert_close(seen[0], expected)
 
 
 class Mirrorable(torch.nn.Module):
@@ -372,14 +372,14 @@ def test_drift_is_the_angle_to_the_normals_of_the_source(creator, predictors):
     """A source whose normals are what the predictor will say of the created picture has not drifted."""
     ball = sphere(0, 32)
     made = creator.generate([ball])[0]
-    told = replace(ball, targets=dict(made.targets), valid=dict(made.valid))
-    again = creator.generate([told])[0]
+    record = replace(ball, targets=dict(made.targets), valid=dict(made.valid))
+    again = creator.generate([record])[0]
     assert torch.equal(again.image, made.image)
     scores = again.origin.generator["scores"]
     assert scores["drift.normals"] < 0.05
     # Its quantiles are cut off where a target is painted, so a little is left.
     assert scores["drift.depth"] < 2
-    turned = replace(told, targets={**told.targets, "normals": -told.targets["normals"]})
+    turned = replace(record, targets={**record.targets, "normals": -record.targets["normals"]})
     assert creator.generate([turned])[0].origin.generator["scores"]["drift.normals"] == pytest.approx(
         180, abs=0.1
     )
@@ -405,15 +405,15 @@ def test_captions_come_from_the_row_or_the_template():
     assert get_caption(mute) == ("a photograph", "template:a photograph")
     ids = torch.zeros(1, 16, 16)
     ids[..., :3] = 2
-    told = replace(mute, targets={"semantic": ids}, valid={"semantic": ids > -1})
+    record = replace(mute, targets={"semantic": ids}, valid={"semantic": ids > -1})
     assert (
-        get_caption(told, "a photo of {classes}", classes=["wall", "cup", "ball"])[0]
+        get_caption(record, "a photo of {classes}", classes=["wall", "cup", "ball"])[0]
         == "a photo of wall, ball"
     )
     with pytest.raises(CaptionError, match="no target 'semantic'"):
         get_caption(mute, "a photo of {classes}", classes=["wall"])
     with pytest.raises(CaptionError, match=r"no class with a name.*'classes'"):
-        get_caption(told, "a photo of {classes}")
+        get_caption(record, "a photo of {classes}")
     # Classes without a name do not use up the five that are named.
     many = torch.arange(256.0).reshape(1, 16, 16) // 20
     crowd = replace(mute, targets={"semantic": many}, valid={"semantic": many > -1})

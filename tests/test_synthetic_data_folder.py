@@ -72,9 +72,9 @@ def test_creation_uses_the_samples_of_training(creator, sources, chosen):
     from twofold.train.recipe import Source
 
     source = {"limit" if k == "count" else k: v for k, v in chosen.items()}
-    wanted = Source(path="x", **source).indices(len(sources))
-    assert [item.source for item in list_items(creator, sources, CreationOptions(**chosen))] == wanted
-    assert wanted != [0, 1], "not simply the first"
+    expected = Source(path="x", **source).indices(len(sources))
+    assert [item.source for item in list_items(creator, sources, CreationOptions(**chosen))] == expected
+    assert expected != [0, 1], "not simply the first"
 
 
 def test_a_job_accepts_a_count_or_a_fraction():
@@ -98,10 +98,10 @@ def test_what_is_created_is_a_data_folder(creator, sources, whole):
     for i, sample in enumerate(found):
         assert origin_of(sample).kind == "synthetic"
         assert origin_of(sample).parents == (f"ball-{i}",)
-        wanted = creator.generate([sources[i]])[0]
-        assert torch.equal(sample.image, wanted.image)
-        assert torch.equal(sample.targets["depth"], wanted.targets["depth"])
-        torch.testing.assert_close(sample.targets["normals"], wanted.targets["normals"], rtol=0, atol=1e-3)
+        expected = creator.generate([sources[i]])[0]
+        assert torch.equal(sample.image, expected.image)
+        assert torch.equal(sample.targets["depth"], expected.targets["depth"])
+        torch.testing.assert_close(sample.targets["normals"], expected.targets["normals"], rtol=0, atol=1e-3)
         assert relative_space(found, i) == "depth"
         assert can_train_on(TASKS["depth"], found, i)
         assert can_train_on(TASKS["normals"], found, i)
@@ -117,28 +117,28 @@ def test_what_is_created_is_a_data_folder(creator, sources, whole):
 
 def test_a_row_is_enough_to_make_its_sample_again(model, sources, whole):
     row = Folder(whole).rows[2]
-    told = row["provenance"]["generator"]
+    record = row["provenance"]["generator"]
     names = GenerationConfig.__dataclass_fields__
-    settings = GenerationConfig(**{name: told[name] for name in names})
-    again = SyntheticDataGenerator.from_model(model, list(told["labels"]), settings)
-    source = sources.select([told["source"]["id"]])[0]
-    made = again.generate([source], told["index"])[0]
+    settings = GenerationConfig(**{name: record[name] for name in names})
+    again = SyntheticDataGenerator.from_model(model, list(record["labels"]), settings)
+    source = sources.select([record["source"]["id"]])[0]
+    made = again.generate([source], record["index"])[0]
     assert torch.equal(made.image, read_image(whole / row["file_name"]))
-    remade = {**origin_of(made).generator, "source": told["source"]}
-    assert json.loads(json.dumps(remade)) == told
-    assert told["weights"]["model"] == model.digest
-    assert set(told["weights"]["heads"]) == {"depth", "normals"}
-    assert len(told["source"]["file_sha256"]) == len(told["source"]["pixels_sha256"]) == 64
-    assert told["caption"] == {"text": "a ball before a wall", "source": "row"}
-    assert (told["start"], told["denoising_steps"], told["sampler"], told["guidance"]) == (
+    remade = {**origin_of(made).generator, "source": record["source"]}
+    assert json.loads(json.dumps(remade)) == record
+    assert record["weights"]["model"] == model.digest
+    assert set(record["weights"]["heads"]) == {"depth", "normals"}
+    assert len(record["source"]["file_sha256"]) == len(record["source"]["pixels_sha256"]) == 64
+    assert record["caption"] == {"text": "a ball before a wall", "source": "row"}
+    assert (record["start"], record["denoising_steps"], record["sampler"], record["guidance"]) == (
         600,
         2,
         "ddim",
         1.0,
     )
-    assert told["masks"] == {"depth": "source", "normals": "source"}
-    assert told["versions"]["twofold"]
-    assert set(told["scores"]) == {"rms_pixels", "rms_latents", "drift.depth", "drift.normals"}
+    assert record["masks"] == {"depth": "source", "normals": "source"}
+    assert record["versions"]["twofold"]
+    assert set(record["scores"]) == {"rms_pixels", "rms_latents", "drift.depth", "drift.normals"}
 
 
 def test_shared_by_processes_at_once_and_in_any_order_it_is_the_same(creator, sources, whole, tmp_path):
@@ -220,8 +220,8 @@ def test_several_strengths_and_samples_lie_side_by_side(creator, sources, whole,
     assert sorted(statuses(create_samples(creator, sources, out, job))) == ["created"] * 6 + ["kept"] * 2
     assert len(Folder(out)) == 10
     made = Folder(out).select(["ball-0-T600-0", "ball-0-T600-1", "ball-0-T200-0"])
-    pictures = [sample.image for sample in made]
-    assert not torch.equal(pictures[0], pictures[1])
+    images = [sample.image for sample in made]
+    assert not torch.equal(images[0], images[1])
     with pytest.raises(ValueError, match="one time step"):
         list(create_samples(creator, sources, out, CreationOptions(strengths=(0.6, 0.6001))))
     sheet = preview_image(
@@ -362,13 +362,13 @@ def test_the_command_creates_and_reports(sources, tiny_model, tmp_path, capsys):
     assert [row["status"] for row in rows] == ["created"] * 2
     assert rows[0]["row"]["provenance"]["generator"]["start"] == 300
     assert run([*command, "--sheet", str(sheet), "--layout", "official"]) == 0
-    told = capsys.readouterr()
-    assert "2 kept" in told.out
-    assert not told.err
+    record = capsys.readouterr()
+    assert "2 kept" in record.out
+    assert not record.err
     assert read_image(sheet).shape[0] == 3
     assert len(list((out / "nyu_nyu_T300" / "train" / "img").iterdir())) == 6
     assert run([*command, "--shard", "2/2"]) == 0
-    for wrong, said in (
+    for wrong, output in (
         (["--strength", "2"], "--strength"), (["--shard", "3/2"], "--shard"), (["--filter", "fun<3"], "no score"),
         (["--compat", "official", "--guidance", "2"], "guidance=1"), (["--label-mode", "guess"], "--label-mode"),
         (["--label-mode", "denoise"], "reads none"), (["--task", "albedo"], "has no task"),
@@ -377,7 +377,7 @@ def test_the_command_creates_and_reports(sources, tiny_model, tmp_path, capsys):
     ):  # fmt: skip
         assert run([*command, *wrong]) == 2
         error = capsys.readouterr().err
-        assert said in error
+        assert output in error
         assert error.count("\n") == 1
 
 
@@ -400,8 +400,8 @@ def test_every_task_with_an_image_target_can_be_stored(model, sources, tmp_path)
     found, made = Folder(tmp_path / "out")[0], maker.generate([sources[0]])[0]
     assert set(found.targets) == {t.target for t in chosen.values()}
     for name, target in found.targets.items():
-        wanted = made.targets[name]
-        torch.testing.assert_close(target, wanted, rtol=0, atol=1e-3 if name == "normals" else 1e-6)
+        expected = made.targets[name]
+        torch.testing.assert_close(target, expected, rtol=0, atol=1e-3 if name == "normals" else 1e-6)
         assert torch.equal(found.valid[name], made.valid[name])
 
 

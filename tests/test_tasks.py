@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from truths import ALL, known, perfect, told
+from truths import ALL, known, network_output, perfect
 from twofold.compat.genpercept import encode_disparity
 from twofold.predict.prediction import Prediction
 from twofold.targets import TARGETS
@@ -25,10 +25,10 @@ def task(request):
     return ALL[request.param]
 
 
-def losses(task, said, wanted, mask, image=None):
+def losses(task, output, required, mask, image=None):
     """Each loss by its name, with a picture of middle grey where one is looked at."""
-    image = torch.full_like(wanted[:, :1], 0.5).expand(-1, 3, -1, -1) if image is None else image
-    return {name: task.loss(said, wanted, mask, {name: 1.0}, image) for name in task.loss_names}
+    image = torch.full_like(required[:, :1], 0.5).expand(-1, 3, -1, -1) if image is None else image
+    return {name: task.loss(output, required, mask, {name: 1.0}, image) for name in task.loss_names}
 
 
 def test_what_is_encoded_can_be_decoded(task):
@@ -38,7 +38,7 @@ def test_what_is_encoded_can_be_decoded(task):
     assert canvas.shape == (2, 3 if task.is_image else task.channels, 24, 32)
     if task.is_image:
         assert canvas.abs().max() <= 1 + 1e-6
-    found = task.decode(told(task, canvas))
+    found = task.decode(network_output(task, canvas))
     assert found.shape == (2, task.channels, 24, 32)
     for i in range(2):
         aligned = task.align(found[i], target[i], valid[i])
@@ -105,9 +105,9 @@ def test_the_right_canvas_costs_nothing(task):
     canvas, mask = task.encode(target, valid)
     if task.name == "hair":  # shares between 0 and 1 cost their own entropy
         canvas = canvas.sign()
-    for name, loss in losses(task, told(task, canvas), canvas, mask).items():
+    for name, loss in losses(task, network_output(task, canvas), canvas, mask).items():
         assert 0 <= loss.item() <= FLOORS.get(name, 1e-6), name
-    assert task.loss(told(task, canvas), canvas, mask).item() <= 0.015
+    assert task.loss(network_output(task, canvas), canvas, mask).item() <= 0.015
 
 
 @pytest.mark.parametrize("name", ["depth", "disparity", "sqrt_disparity", "log_depth", "mask", "matting"])
@@ -122,9 +122,9 @@ def test_a_canvas_of_one_channel_is_decoded_to_the_share_of_its_range(name):
 
 def test_another_canvas_costs_more(task):
     canvas, mask = task.encode(*known(task))
-    said = told(task, canvas)
+    output = network_output(task, canvas)
     rng = torch.Generator().manual_seed(2)
-    wrong = said + 2 * torch.randn(said.shape, generator=rng) * said.abs().max()
+    wrong = output + 2 * torch.randn(output.shape, generator=rng) * output.abs().max()
     for name, loss in losses(task, wrong, canvas, mask).items():
         assert loss.item() > 0.02, name
 
@@ -132,17 +132,17 @@ def test_another_canvas_costs_more(task):
 def test_every_loss_has_a_finite_slope(task):
     """At the truth, near it, far from it, and where nothing is known."""
     canvas, mask = task.encode(*known(task))
-    right, rng = told(task, canvas), torch.Generator().manual_seed(3)
+    right, rng = network_output(task, canvas), torch.Generator().manual_seed(3)
     for spread in (0.0, 0.1, 10.0):
         for where in (mask, mask & False, mask & (torch.arange(2).reshape(2, 1, 1, 1) > 0)):
             for name in task.loss_names:
-                said = (right + spread * torch.randn(right.shape, generator=rng)).requires_grad_(True)
-                loss = losses(task, said, canvas, where)[name]
+                output = (right + spread * torch.randn(right.shape, generator=rng)).requires_grad_(True)
+                loss = losses(task, output, canvas, where)[name]
                 loss.backward()
-                assert said.grad is not None
+                assert output.grad is not None
                 assert bool(loss.isfinite()), name
-                assert bool(said.grad.isfinite().all()), name
-                assert bool(where.any()) or (loss.item() == 0 and not bool(said.grad.any())), name
+                assert bool(output.grad.isfinite().all()), name
+                assert bool(where.any()) or (loss.item() == 0 and not bool(output.grad.any())), name
 
 
 def test_the_slope_of_every_loss_is_its_difference_quotient(task):
@@ -150,15 +150,18 @@ def test_the_slope_of_every_loss_is_its_difference_quotient(task):
     target, valid = known(task)
     canvas, mask = task.encode(target.double(), valid)
     rng = torch.Generator().manual_seed(5)
-    said = told(task, canvas).double() + 0.1 * torch.randn(told(task, canvas).shape, generator=rng).double()
-    way = torch.randn(said.shape, generator=rng).double()
+    output = (
+        network_output(task, canvas).double()
+        + 0.1 * torch.randn(network_output(task, canvas).shape, generator=rng).double()
+    )
+    way = torch.randn(output.shape, generator=rng).double()
     step = 1e-5
     for name in task.loss_names:
-        at = said.clone().requires_grad_(True)
+        at = output.clone().requires_grad_(True)
         losses(task, at, canvas.double(), mask)[name].backward()
         assert at.grad is not None
         ahead, behind = (
-            float(losses(task, said + s * way, canvas.double(), mask)[name]) for s in (step, -step)
+            float(losses(task, output + s * way, canvas.double(), mask)[name]) for s in (step, -step)
         )
         assert float((at.grad * way).sum()) == pytest.approx(
             (ahead - behind) / (2 * step), rel=0.02, abs=1e-4
@@ -167,13 +170,13 @@ def test_the_slope_of_every_loss_is_its_difference_quotient(task):
 
 def test_invalid_pixels_have_no_loss(task):
     canvas, mask = task.encode(*known(task))
-    said, image = told(task, canvas) + 0.1, torch.full((2, 3, 24, 32), 0.5)
-    spoiled = torch.where(mask, said, torch.full_like(said, 0.7))
+    output, image = network_output(task, canvas) + 0.1, torch.full((2, 3, 24, 32), 0.5)
+    spoiled = torch.where(mask, output, torch.full_like(output, 0.7))
     other, dark = torch.where(mask, canvas, torch.full_like(canvas, 0.4)), torch.where(mask, image, 0.1)
-    once, again = losses(task, said, canvas, mask, image), losses(task, spoiled, other, mask, dark)
+    once, again = losses(task, output, canvas, mask, image), losses(task, spoiled, other, mask, dark)
     for name in task.loss_names:
         torch.testing.assert_close(once[name], again[name])
-        seen = said.clone().requires_grad_(True)
+        seen = output.clone().requires_grad_(True)
         losses(task, seen, canvas, mask, image)[name].backward()
         assert seen.grad is not None
         assert not bool(seen.grad.masked_select(~mask).any()), name
@@ -182,12 +185,12 @@ def test_invalid_pixels_have_no_loss(task):
 def test_an_image_without_any_truth_costs_nothing_and_spoils_nothing(task):
     target, valid = known(task)
     canvas, mask = task.encode(torch.zeros_like(target), torch.zeros_like(valid))
-    said = told(task, canvas).clone().requires_grad_(True)
-    loss = task.loss(said, canvas, mask)
+    output = network_output(task, canvas).clone().requires_grad_(True)
+    loss = task.loss(output, canvas, mask)
     loss.backward()
     assert loss.item() == 0
-    assert said.grad is not None
-    assert bool(said.grad.isfinite().all())
+    assert output.grad is not None
+    assert bool(output.grad.isfinite().all())
 
 
 def test_a_perfect_prediction_scores_perfectly(task):
@@ -203,7 +206,7 @@ def test_a_perfect_prediction_scores_perfectly(task):
 
 def test_merging_one_map_many_times_changes_nothing_that_is_scored(task):
     target, valid = known(task)
-    one = task.decode(told(task, task.encode(target, valid)[0]))[0]
+    one = task.decode(network_output(task, task.encode(target, valid)[0]))[0]
     merged = task.merge(one.expand(4, -1, -1, -1))
     assert merged.map.shape == one.shape
     assert merged.uncertainty.shape == (1, 24, 32)
@@ -214,13 +217,13 @@ def test_merging_one_map_many_times_changes_nothing_that_is_scored(task):
 
 def test_show_returns_an_image(task):
     target, valid = known(task)
-    found = task.decode(told(task, task.encode(target, valid)[0]))[0]
-    picture = task.show(found)
-    assert picture.shape == (3, 24, 32)
-    assert 0 <= picture.min() <= picture.max() <= 1
-    assert picture.std() > 0.05
+    found = task.decode(network_output(task, task.encode(target, valid)[0]))[0]
+    photo = task.show(found)
+    assert photo.shape == (3, 24, 32)
+    assert 0 <= photo.min() <= photo.max() <= 1
+    assert photo.std() > 0.05
     # A pixel's colour is its own: other columns first, other columns first in the picture.
-    torch.testing.assert_close(task.show(found.flip(-1)), picture.flip(-1))
+    torch.testing.assert_close(task.show(found.flip(-1)), photo.flip(-1))
 
 
 def test_tasks_match_the_kind_of_their_target(task):
@@ -272,11 +275,11 @@ def test_normals_of_any_length_keep_their_direction():
 
 
 def test_composition_loss_is_the_difference_of_composites_on_black():
-    said, wanted = torch.tensor([0.0, 1, 0.25]), torch.tensor([1.0, 1, 0.75])
+    output, required = torch.tensor([0.0, 1, 0.25]), torch.tensor([1.0, 1, 0.75])
     image = torch.tensor([[1.0, 0.5, 0], [0.2, 0.2, 0.2], [0.4, 0.8, 1.0]]).T.reshape(1, 3, 1, 3)
-    right, wrong = ((x * 2 - 1).reshape(1, 1, 1, 3).expand(-1, 3, -1, -1) for x in (wanted, said))
+    right, wrong = ((x * 2 - 1).reshape(1, 1, 1, 3).expand(-1, 3, -1, -1) for x in (required, output))
     mask = torch.ones(1, 1, 1, 3, dtype=torch.bool)
-    expected = ((said - wanted).abs() * image[0, :, 0]).mean()
+    expected = ((output - required).abs() * image[0, :, 0]).mean()
     found = composition(wrong, right, mask, image)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match="'composition' of matting reads the image; pass image="):
@@ -326,12 +329,12 @@ def test_a_prediction_in_metres_is_what_is_scored(name):
     task = TASKS[name]
     target, valid = known(task)
     right = perfect(task, target, valid)[0]
-    said = Prediction(task, 0.2 * right + 0.5, torch.zeros(3, 24, 32), space=task.space)
-    metres = said.in_space("depth", 5.0, -2.5)
+    output = Prediction(task, 0.2 * right + 0.5, torch.zeros(3, 24, 32), space=task.space)
+    metres = output.in_space("depth", 5.0, -2.5)
     assert metres.metric
     there = valid[0]
     torch.testing.assert_close(metres.map[there], target[0][there], rtol=1e-4, atol=1e-4)
-    scored = task.align(said.map, target[0], there)
+    scored = task.align(output.map, target[0], there)
     torch.testing.assert_close(scored[there].float(), metres.map[there], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(metres.in_space(name).map[there], right[there], rtol=1e-4, atol=1e-4)
 
@@ -399,11 +402,11 @@ def test_scale_and_shift_do_not_matter_to_the_invariant_loss():
 
 def test_a_prediction_upside_down_is_compared_as_it_is_by_the_invariant_loss():
     """Its least-squares scale is negative; with that scale the loss would be 0."""
-    wanted = torch.linspace(-1, 1, 20).reshape(1, 1, 4, 5).expand(-1, 3, -1, -1)
+    required = torch.linspace(-1, 1, 20).reshape(1, 1, 4, 5).expand(-1, 3, -1, -1)
     mask = torch.ones(1, 1, 4, 5, dtype=torch.bool)
-    assert float(scale_shift_invariant(0.5 * wanted + 0.1, wanted, mask)) == pytest.approx(0, abs=1e-6)
-    upside_down = float((2 * wanted[:, 0]).abs().mean())
-    assert float(scale_shift_invariant(-wanted, wanted, mask)) == pytest.approx(upside_down)
+    assert float(scale_shift_invariant(0.5 * required + 0.1, required, mask)) == pytest.approx(0, abs=1e-6)
+    upside_down = float((2 * required[:, 0]).abs().mean())
+    assert float(scale_shift_invariant(-required, required, mask)) == pytest.approx(upside_down)
 
 
 def test_an_unknown_task_is_reported_with_the_known_ones():

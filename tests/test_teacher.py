@@ -101,10 +101,10 @@ def test_the_student_is_trained_on_pseudo_labels(root, change, tmp_path):
         new.expand_conv_in(net, 8)
     stage = DenoiserStage(net, made, tmp_path / "run", {}, DistributedContext("cpu"))
     stage.teacher = Ema(stage.module, 0.9, 4)
-    told = {}
+    record = {}
 
     def seen(name, decoded, examples):
-        told[name] = list(examples)
+        record[name] = list(examples)
         return original(name, decoded, examples)
 
     original, stage._pixel_loss_terms = stage._pixel_loss_terms, seen  # type: ignore[method-assign]
@@ -112,7 +112,7 @@ def test_the_student_is_trained_on_pseudo_labels(root, change, tmp_path):
     examples = [e for image in drawn for e in image.values()]
     assert [e.use_teacher_label for e in examples] == [False, False, True, True]
     before = stage.loss(drawn).total.item()
-    for group in told.values():
+    for group in record.values():
         for e in group:
             stored = next(x for x in examples if x.name == e.name and x.kind == e.kind)
             assert e.canvas is not None and not e.canvas.requires_grad
@@ -178,12 +178,12 @@ def test_the_student_keeps_its_weights_where_a_layer_has_two_names():
             parameter.mul_(2)
     before = {k: (id(v), v.detach().clone()) for k, v in module.named_parameters(remove_duplicate=False)}
     x = torch.rand(3, 2)
-    said = ema.ema_forward(module, (x,))
+    output = ema.ema_forward(module, (x,))
     for k, v in module.named_parameters(remove_duplicate=False):
         assert id(v) == before[k][0], k
         assert torch.equal(v, before[k][1])
     with ema.ema_scope():
-        torch.testing.assert_close(module(x), said)
+        torch.testing.assert_close(module(x), output)
 
 
 def test_running_statistics_of_the_teacher_are_averaged(tmp_path):
@@ -203,8 +203,8 @@ def test_running_statistics_of_the_teacher_are_averaged(tmp_path):
     before = {k: v.clone() for k, v in module.state_dict().items()}
     with teacher.ema_scope():
         torch.testing.assert_close(module[1].get_buffer("running_mean"), mean * (1 - 0.5**3))
-        said = module(x)
-    torch.testing.assert_close(teacher.ema_forward(module, (x,)), said)
+        output = module(x)
+    torch.testing.assert_close(teacher.ema_forward(module, (x,)), output)
     with plain.ema_scope():
         assert torch.equal(module[1].get_buffer("running_mean"), mean)
     assert all(torch.equal(v, module.state_dict()[k]) for k, v in before.items())

@@ -144,7 +144,7 @@ def test_a_threshold_removes_rows_and_changes_no_sample(plain, tmp_path):
     keep = (f"rms_pixels<{(low + high) / 2}",)
     list(improve(plan.model_copy(update={"filters": keep}), tmp_path / "run"))
     place = tmp_path / "run" / "round-1" / "created-0"
-    told, kept = manifest(place)
+    record, kept = manifest(place)
     assert len(kept) == 2
     assert kept == {k: rows[k] for k in kept}
     whole = files(run / "round-1" / "created-0")
@@ -152,5 +152,5 @@ def test_a_threshold_removes_rows_and_changes_no_sample(plain, tmp_path):
     (rejected,) = [json.loads(line) for line in (place / "rejected.jsonl").read_text().splitlines()]
     assert {rejected["id"]} == rows.keys() - kept.keys()
     assert rejected["provenance"] == rows[rejected["id"]]["provenance"]
-    assert {k for k in header if header[k] != told[k]} == {"count", "created"}
-    assert {k for k, v in header["created"].items() if told["created"][k] != v} == {"filters"}
+    assert {k for k in header if header[k] != record[k]} == {"count", "created"}
+    assert {k for k, v in header["created"].items() if record["created"][k] != v} == {"filters"}

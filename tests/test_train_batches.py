@@ -121,9 +121,9 @@ def test_a_batch_in_parts_is_the_whole_batch(recipe, micros, change, tmp_path):
         parts, others = trained(plan.replace(loop={"micro_batch_size": micro}), tmp_path / str(micro))
         assert apart(parts, whole) < 1e-6
         for a, b in zip(records, others, strict=True):
-            told = {k for k, v in a.items() if isinstance(v, float)} - {"seconds"}
-            assert told > {"loss", "norm", "lr"}
-            assert all(a[k] == pytest.approx(b[k], rel=1e-4) for k in told)
+            record = {k for k, v in a.items() if isinstance(v, float)} - {"seconds"}
+            assert record > {"loss", "norm", "lr"}
+            assert all(a[k] == pytest.approx(b[k], rel=1e-4) for k in record)
     start = new.tiny().components()
     moved = [
         float((whole[f"{k}.{n}"] - v).abs().max())
@@ -155,15 +155,15 @@ def test_kept_latents_are_those_that_would_be_made(recipe, change, tmp_path):
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[int, ...]]:
     """What the autoencoder was asked for."""
-    asked: list[tuple[int, ...]] = []
+    arguments: list[tuple[int, ...]] = []
     encode = encoders.encode_canvases
 
     def counted(backbone, canvases):
-        asked.extend(tuple(x.shape) for x in canvases)
+        arguments.extend(tuple(x.shape) for x in canvases)
         return encode(backbone, canvases)
 
     monkeypatch.setattr(encoders, "encode_canvases", counted)
-    return asked
+    return arguments
 
 
 def test_nothing_is_encoded_twice(recipe, tmp_path, calls):
@@ -192,7 +192,7 @@ def test_without_a_cache_only_trained_targets_are_encoded(recipe, tmp_path, call
 
 
 def store(folder: Path, names: dict[str, Task], cache: Path, **how: Any) -> LatentCache:
-    said: dict[str, Any] = {
+    output: dict[str, Any] = {
         "latent": True,
         "pixels": True,
         "size": (24, 24),
@@ -200,8 +200,8 @@ def store(folder: Path, names: dict[str, Task], cache: Path, **how: Any) -> Late
         "spelled": "",
         **how,
     }
-    size, resample, spelled = (said.pop(k) for k in ("size", "resample", "spelled"))
-    encoder = Encoder(said.pop("net", new.tiny()), names, **said)
+    size, resample, spelled = (output.pop(k) for k in ("size", "resample", "spelled"))
+    encoder = Encoder(output.pop("net", new.tiny()), names, **output)
     kept = Folder(folder, targets=tuple(t.target for t in names.values()))
     return LatentCache(encoder, kept, size, resample, cache, spelled)
 
@@ -234,8 +234,8 @@ def test_latents_of_other_settings_are_not_taken(data, change, tmp_path, calls):
     names = {"depth": TASKS["depth"], "normals": TASKS["normals"]}
     first = store(data, names, tmp_path)
     write(first, 0)
-    asked: dict[str, Any] = {"names": names, "cache": tmp_path, **change}
-    other = store(data, **asked)
+    arguments: dict[str, Any] = {"names": names, "cache": tmp_path, **change}
+    other = store(data, **arguments)
     calls.clear()
     write(other, 0)
     assert calls
@@ -252,8 +252,8 @@ def test_a_changed_file_is_encoded_again_and_it_alone(data, tmp_path, calls):
     shutil.copytree(data, tmp_path / "files")
     (tmp_path / "rows").mkdir()
     header = json.loads((data / "dataset.json").read_text())
-    said = {**header, "root": str(tmp_path / "files")}
-    (tmp_path / "rows" / "dataset.json").write_text(json.dumps(said))
+    output = {**header, "root": str(tmp_path / "files")}
+    (tmp_path / "rows" / "dataset.json").write_text(json.dumps(output))
     shutil.copy(data / "metadata.jsonl", tmp_path / "rows")
     for folder, files in ((tmp_path / "files", tmp_path / "files"), (tmp_path / "rows", tmp_path / "files")):
         cache = tmp_path / "cache" / folder.name

@@ -44,8 +44,8 @@ MODES = {"kept": {}, "not kept": {"data": {"cache_latents": False}}, "augmented"
 
 def break_them(root: Path) -> None:
     """Each of `BROKEN` in its own way."""
-    picture = root / "image" / "ball-1.png"
-    picture.write_bytes(picture.read_bytes()[:200])
+    photo = root / "image" / "ball-1.png"
+    photo.write_bytes(photo.read_bytes()[:200])
     (root / "depth" / "ball-2.npy").unlink()
     np.save(root / "depth" / "ball-3.npy", np.ones((16, 24), np.float32))
     np.save(root / "depth" / "ball-4.npy", np.zeros((16, 16), np.float32))
@@ -105,9 +105,11 @@ def trained(recipe: Recipe, folder: Path, *options: str) -> int:
 
 def one_line(capsys) -> str:
     """What was said on standard error, besides progress bars."""
-    said = [x for x in capsys.readouterr().err.replace("\r", "\n").splitlines() if x.startswith("twofold: ")]
-    assert len(said) == 1
-    return said[0]
+    output = [
+        x for x in capsys.readouterr().err.replace("\r", "\n").splitlines() if x.startswith("twofold: ")
+    ]
+    assert len(output) == 1
+    return output[0]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -118,10 +120,10 @@ def test_a_broken_sample_stops_the_run_by_its_name(recipe, data, mode, id, tmp_p
         **MODES[mode]
     )
     assert trained(plan, tmp_path) == 2
-    said = one_line(capsys)
-    assert id in said
-    assert BROKEN[id] in said
-    assert "--skip-bad" in said
+    output = one_line(capsys)
+    assert id in output
+    assert BROKEN[id] in output
+    assert "--skip-bad" in output
     assert not (tmp_path / "run" / "checkpoint").exists()
 
 

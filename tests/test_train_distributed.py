@@ -169,8 +169,8 @@ def state(folder: Path) -> dict:
 def test_there_are_two_processes(runs):
     """Or everything below would hold of one."""
     assert [(s["size"], s["rank"]) for s in seen(runs)] == [(2, 0), (2, 1)]
-    told = json.loads((runs / "runs" / "two" / "environment.json").read_text())
-    assert told["processes"] == 2
+    reported = json.loads((runs / "runs" / "two" / "environment.json").read_text())
+    assert reported["processes"] == 2
 
 
 @pytest.mark.parametrize(
@@ -195,10 +195,10 @@ def test_records_are_those_of_one_process_and_reach_both(runs):
     assert [*first] == [*second] == [*one] == [1, 2, 3]
     for step, record in one.items():
         for other in (first[step], second[step]):
-            told = {k for k, v in record.items() if isinstance(v, float)} - {"seconds"}
-            assert {"loss", "lr", "norm"} < told <= other.keys()
+            reported = {k for k, v in record.items() if isinstance(v, float)} - {"seconds"}
+            assert {"loss", "lr", "norm"} < reported <= other.keys()
             assert other["lr"] == record["lr"], "a rate for each update, however many processes there are"
-            for key in told:
+            for key in reported:
                 assert other[key] == pytest.approx(record[key], rel=1e-4)
     assert first[2]["validation"].keys() == one[2]["validation"].keys() != set()
 

@@ -204,13 +204,13 @@ def test_the_best_score_is_kept_and_waiting_is_counted_from_it(score, order, tmp
 # ---- losses
 
 
-def fixed(stage: DenoiserStage, monkeypatch: pytest.MonkeyPatch, said: float) -> list[torch.Tensor]:
+def fixed(stage: DenoiserStage, monkeypatch: pytest.MonkeyPatch, output: float) -> list[torch.Tensor]:
     """A network that predicts one number everywhere; what it is shown is kept."""
     shown: list[torch.Tensor] = []
 
     def forward(x, t, text, *args, **how):
         shown.append(x)
-        return Output(torch.full_like(x, said))
+        return Output(torch.full_like(x, output))
 
     monkeypatch.setattr(stage.backbone, "forward", forward)
     return shown
@@ -261,8 +261,8 @@ def test_the_weight_of_losses_on_pixels_multiplies_those_of_the_task(data, tmp_p
             loss={"depth": {"l1": 3.0}},
         )
         stage = stage_of(recipe, tmp_path / str(weight))
-        painted = torch.full((1, 3, 16, 16), 0.5)
-        terms = stage._pixel_loss_terms("depth", painted, [example("depth", canvas=canvas, known=known)])
+        encoded = torch.full((1, 3, 16, 16), 0.5)
+        terms = stage._pixel_loss_terms("depth", encoded, [example("depth", canvas=canvas, known=known)])
         assert terms["l1"][0] == pytest.approx(3 * weight)
         assert terms["l1"][1].tolist() == pytest.approx([0.5])
 

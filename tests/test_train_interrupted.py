@@ -138,11 +138,11 @@ def outcome(folder: Path) -> tuple[dict[str, torch.Tensor], list[tuple[int, floa
     """All tensors of the last state, steps and losses as they are written down, and the checkpoint's files."""
     state = torch.load(folder / "state.pt", weights_only=True)
     assert state["step"] == 3
-    told = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    reported = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     files = {
         str(p.relative_to(folder)): p.read_bytes() for p in (folder / "checkpoint").rglob("*.safetensors")
     }
-    return dict(tensors(state)), [(r["step"], r.get("loss")) for r in told], files
+    return dict(tensors(state)), [(r["step"], r.get("loss")) for r in reported], files
 
 
 def tensors(found: Any, name: str = ""):
@@ -156,11 +156,11 @@ def tensors(found: Any, name: str = ""):
 
 def assert_same(a: Path, b: Path) -> None:
     """Two runs ended alike, and left nothing behind."""
-    (state, told, files), (state_, told_, files_) = outcome(a), outcome(b)
+    (state, reported, files), (state_, told_, files_) = outcome(a), outcome(b)
     assert state.keys() == state_.keys()
     assert [k for k in state if not torch.equal(state[k], state_[k])] == []
-    assert told == told_
-    assert [step for step, _ in told if step] == [1, 2, 3]
+    assert reported == told_
+    assert [step for step, _ in reported if step] == [1, 2, 3]
     assert files
     assert files == files_
     assert not list(b.parent.rglob(".tmp-*"))
@@ -182,21 +182,21 @@ def test_a_run_killed_before_or_after_any_of_its_files_is_written(recipe, uninte
     """Latents, recipe, records, states: every file becomes itself at one moment; around some, the run is killed."""
     become, begun = os.replace, [0]
 
-    def killed(wanted: int, after: bool) -> None:
+    def killed(expected: int, after: bool) -> None:
         def replaced(*names: Any) -> None:
             begun[0] += 1
-            if begun[0] == wanted and not after:
+            if begun[0] == expected and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             become(*names)
-            if begun[0] == wanted:
+            if begun[0] == expected:
                 os.kill(os.getpid(), signal.SIGKILL)
 
         pytest.MonkeyPatch().setattr(os, "replace", replaced)  # of a process that is killed
         whole(recipe, tmp_path / "b" / "killed")
 
     # Of the first: the recipe and four latents. Of those after it: the recipe, what is left, the records, a state.
-    for wanted, after in ((3, False), (2, True), (4, False), (3, True), (2, False)):
-        _, status = os.waitpid(child(lambda wanted=wanted, after=after: killed(wanted, after)), 0)
+    for expected, after in ((3, False), (2, True), (4, False), (3, True), (2, False)):
+        _, status = os.waitpid(child(lambda expected=expected, after=after: killed(expected, after)), 0)
         assert os.WIFSIGNALED(status)
     whole(recipe, tmp_path / "b" / "killed")
     assert_same(uninterrupted(recipe), tmp_path / "b" / "killed")
@@ -250,12 +250,12 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(
 ):
     folder = tmp_path / "b" / "full"
     recipe.save(tmp_path / "recipe.json")
-    ear, mouth = os.pipe()
+    read_end, write_end = os.pipe()
 
-    def told() -> None:
-        sys.stderr = os.fdopen(mouth, "w", buffering=1)
+    def reported() -> None:
+        sys.stderr = os.fdopen(write_end, "w", buffering=1)
         full()
-        asked = [
+        arguments = [
             "train",
             str(tmp_path / "recipe.json"),
             "--out",
@@ -265,12 +265,12 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(
             "--device",
             "cpu",
         ]
-        assert command(asked) == 1
+        assert command(arguments) == 1
 
-    number = child(told)
-    os.close(mouth)
-    with os.fdopen(ear) as said:
-        lines = [x for x in said.read().replace("\r", "\n").splitlines() if x.startswith("twofold:")]
+    number = child(reported)
+    os.close(write_end)
+    with os.fdopen(read_end) as output:
+        lines = [x for x in output.read().replace("\r", "\n").splitlines() if x.startswith("twofold:")]
     assert os.waitpid(number, 0)[1] == 0
     assert len(lines) == 1
     assert "File too large" in lines[0]
@@ -283,23 +283,23 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_was_saved(
 
 
 def interrupted(
-    recipe: Recipe, folder: Path, prepare: Callable[[], None], asked: list[str]
+    recipe: Recipe, folder: Path, prepare: Callable[[], None], arguments: list[str]
 ) -> tuple[int, str]:
     """Exit code and last message of `twofold train` in a process of its own, in which ``prepare`` sends signals."""
     recipe.save(folder.parent / "recipe.json")
-    ear, mouth = os.pipe()
+    read_end, write_end = os.pipe()
 
     def work() -> None:
-        sys.stderr = os.fdopen(mouth, "w", buffering=1)
+        sys.stderr = os.fdopen(write_end, "w", buffering=1)
         prepare()
-        options = ["--tracker", "none", "--device", "cpu", "--log-every", "1", *asked]
+        options = ["--tracker", "none", "--device", "cpu", "--log-every", "1", *arguments]
         code = command(["train", str(folder.parent / "recipe.json"), "--out", str(folder), *options])
         os._exit(code)
 
     number = child(work)
-    os.close(mouth)
-    with os.fdopen(ear) as said:
-        lines = [x for x in said.read().replace("\r", "\n").splitlines() if x.startswith("twofold:")]
+    os.close(write_end)
+    with os.fdopen(read_end) as output:
+        lines = [x for x in output.read().replace("\r", "\n").splitlines() if x.startswith("twofold:")]
     return os.waitstatus_to_exitcode(os.waitpid(number, 0)[1]), lines[-1]
 
 

@@ -98,8 +98,8 @@ def test_tasks_of_equal_weight_are_sampled_from_one_pool():
     pools = {"image": [range(5), range(4)], "depth": [range(5), []], "normals": [range(3), range(4)]}
     order = DeterministicSampler(plan, pools)
     picks = [order(n) for n in range(180)]
-    taught = Counter(one.kind for pick in picks for one in order.all_of(pick))
-    assert taught["image"] == 90
+    trained = Counter(one.kind for pick in picks for one in order.all_of(pick))
+    assert trained["image"] == 90
     for source, size in ((0, 5), (1, 4)):
         seen = [p.sample for p in picks if p.kind != "image" and p.source == source]
         assert len(seen) == 45
@@ -261,18 +261,18 @@ def test_a_stored_target_is_replaced_by_the_teacher_s_for_every_task(root, unet,
         tmp_path,
     )
     stage.teacher = Ema(stage.module, 0.9, 2)
-    told: dict[str, Any] = {}
+    record: dict[str, Any] = {}
     original = stage._pixel_loss_terms
 
     def seen(name, decoded, examples):
-        told[name] = list(examples)
+        record[name] = list(examples)
         return original(name, decoded, examples)
 
     stage._pixel_loss_terms = seen  # type: ignore[method-assign]
     images = stage.draw(0)
     stage.loss(images)
-    assert set(told) == set(TASKS)
-    for name, examples in told.items():
+    assert set(record) == set(TASKS)
+    for name, examples in record.items():
         for image, example in zip(images, examples, strict=True):
             stored = image[name].canvas
             assert stored is not None and example.canvas.shape == stored.shape

@@ -91,15 +91,15 @@ def apart(a: torch.nn.Module, b: torch.nn.Module) -> float:
 
 def test_recomputed_activations_give_the_same_weights(recipe, tmp_path, monkeypatch):
     kept, _, _ = trained(recipe, tmp_path / "kept")
-    asked, checkpoint = [], torch.utils.checkpoint.checkpoint
+    arguments, checkpoint = [], torch.utils.checkpoint.checkpoint
 
     def counted(*args, **how):
-        asked.append(1)
+        arguments.append(1)
         return checkpoint(*args, **how)
 
     monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counted)
     again, _, _ = trained(recipe.replace(model={"gradient_checkpointing": True}), tmp_path / "again")
-    assert asked
+    assert arguments
     assert apart(kept.unet, again.unet) < 1e-6
     assert apart(kept.unet, new.tiny().unet) > 1e-4
 
@@ -219,14 +219,14 @@ def test_decay_of_weights_is_the_optimizer_s(recipe, tmp_path):
     """AdamW takes it off the weights, Adam adds it to the gradient, where it is one gradient among others."""
     parameter = torch.nn.Parameter(torch.tensor([4.0]))
     module = torch.nn.ParameterDict({"unet": parameter})
-    for name, wanted in (("adamw", 4 - 0.1 - 0.1 * 0.5 * 4), ("adam", 4 - 0.1)):
+    for name, expected in (("adamw", 4 - 0.1 - 0.1 * 0.5 * 4), ("adam", 4 - 0.1)):
         optimizer = make_optimizer(
             recipe.replace(optimizer={"name": name, "weight_decay": 0.5, "lr": 0.1}), module
         )
         parameter.data.fill_(4.0)
         parameter.grad = torch.tensor([1.0])
         optimizer.step()
-        assert parameter.item() == pytest.approx(wanted, rel=1e-5)
+        assert parameter.item() == pytest.approx(expected, rel=1e-5)
     (group,) = make_optimizer(
         recipe.replace(optimizer={"betas": (0.8, 0.95), "eps": 1e-5}), module
     ).param_groups
@@ -297,20 +297,20 @@ def test_frozen_parts_have_no_gradient_and_no_graph(recipe, change, learns, tmp_
 
 
 def test_prompts_of_a_recipe_are_trained_saved_and_used(recipe, tmp_path, monkeypatch):
-    said, embed = set(), StableDiffusion.embed
+    output, embed = set(), StableDiffusion.embed
 
     def heard(self, prompts, *more, **how):
-        said.update(prompts)
+        output.update(prompts)
         return embed(self, prompts, *more, **how)
 
     monkeypatch.setattr(StableDiffusion, "embed", heard)
     list(run_recipe(recipe.replace(model={"prompts": {"depth": "how far"}}), tmp_path / "run"))
-    assert said == {"how far"}
-    said.clear()
+    assert output == {"how far"}
+    output.clear()
     model = open_model(str(tmp_path / "run" / "checkpoint"))
     assert model.settings.tasks["depth"].prompt == "how far"
     model.predictor("depth")(world.sphere(3, 16).image)
-    assert said == {"how far"}
+    assert output == {"how far"}
 
 
 @pytest.mark.parametrize("augment", [False, True])
@@ -324,11 +324,11 @@ def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
     )
     stage = stage_of(plan, tmp_path)
     # A crop of a picture alone, which is to be generated, is square.
-    wanted = {("balls", "depth"): (4, 2, 2), ("others", "depth"): (4, 2, 1), ("balls", "image"): (4, 2, 2)}
+    expected = {("balls", "depth"): (4, 2, 2), ("others", "depth"): (4, 2, 1), ("balls", "image"): (4, 2, 2)}
     for example in (e for step in range(2) for image in stage.draw(step) for e in image.values()):
         source = example.name.split("/")[0]
-        if (source, example.kind) in wanted:
-            assert example.image.shape == wanted[source, example.kind]
+        if (source, example.kind) in expected:
+            assert example.image.shape == expected[source, example.kind]
     assert {e.name.split("/")[0] for image in stage.draw(0) for e in image.values()} == {"balls", "others"}
     assert torch.isfinite(stage.loss(stage.draw(0)).total)
 
@@ -375,17 +375,17 @@ def test_records_have_every_loss_term_and_their_sum(recipe, tmp_path, monkeypatc
     )
     list(run_recipe(plan, tmp_path / "run"))
     (line,) = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    said = json.loads(line)
-    assert said["depth"] == pytest.approx(
-        3 * said["depth/latent"] + 0.25 * (2 * said["depth/l1"] + 0.5 * said["depth/ssi"]), rel=1e-5
+    output = json.loads(line)
+    assert output["depth"] == pytest.approx(
+        3 * output["depth/latent"] + 0.25 * (2 * output["depth/l1"] + 0.5 * output["depth/ssi"]), rel=1e-5
     )
-    angles = said["normals/angular"] + 0.5 * said["normals/mse"]
-    assert said["normals"] == pytest.approx(3 * said["normals/latent"] + 0.25 * angles, rel=1e-5)
-    assert said["loss"] == pytest.approx(
-        (2 * said["depth"] + 4 * said["normals"] + 2 * said["image"]) / 8, rel=1e-5
+    angles = output["normals/angular"] + 0.5 * output["normals/mse"]
+    assert output["normals"] == pytest.approx(3 * output["normals/latent"] + 0.25 * angles, rel=1e-5)
+    assert output["loss"] == pytest.approx(
+        (2 * output["depth"] + 4 * output["normals"] + 2 * output["image"]) / 8, rel=1e-5
     )
-    assert "depth/gradient" not in said
-    assert (said["step"], said["lr"]) == (1, 1e-3)
+    assert "depth/gradient" not in output
+    assert (output["step"], output["lr"]) == (1, 1e-3)
 
 
 def test_tensorboard_gets_the_logged_values(recipe, tmp_path, capsys):
@@ -394,7 +394,7 @@ def test_tensorboard_gets_the_logged_values(recipe, tmp_path, capsys):
 
     recipe.replace(loop={"steps": 10}).save(tmp_path / "recipe.json")
     out = tmp_path / "run"
-    asked = [
+    arguments = [
         "train",
         str(tmp_path / "recipe.json"),
         "--out",
@@ -404,13 +404,13 @@ def test_tensorboard_gets_the_logged_values(recipe, tmp_path, capsys):
         "--device",
         "cpu",
     ]
-    assert command(asked) == 0, capsys.readouterr().err
+    assert command(arguments) == 0, capsys.readouterr().err
     found = [EventAccumulator(str(path)).Reload() for path in out.rglob("events.out.tfevents*")]
-    told = [
+    record = [
         scalar for events in found if "loss" in events.Tags()["scalars"] for scalar in events.Scalars("loss")
     ]
     last = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
-    assert [(x.step, x.value) for x in told] == [(10, pytest.approx(last["loss"], rel=1e-6))]
+    assert [(x.step, x.value) for x in record] == [(10, pytest.approx(last["loss"], rel=1e-6))]
 
 
 def test_settings_are_changed_deep_inside(recipe):
@@ -428,7 +428,7 @@ def test_settings_are_changed_deep_inside(recipe):
     assert (changed.data.size, changed.validation.data) == ((24, 32), None)
 
 
-@pytest.mark.parametrize("setting, said", [
+@pytest.mark.parametrize("setting, message", [
     ("optimizer.lr=-1", "optimizer.lr: .* greater than or equal to 0, not -1"),
     ("optimizer.lr=nan", "optimizer.lr: .*finite"), ("optimizer.lr=fast", "optimizer.lr: .*'fast'"),
     ("loop.steps=0", "steps: .*not 0"), ("data.size=0,3", "data.size.0: "),
@@ -450,15 +450,15 @@ def test_settings_are_changed_deep_inside(recipe):
     ('model.protocol={"kind": "multi_step"}', "one denoising step"),
     ("model.pixel_loss_weight=0", "trained by the pixel loss only"), ("validation.num_samples=0", "num_samples"),
 ])  # fmt: skip
-def test_an_invalid_setting_is_reported_in_one_line(recipe, setting, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_an_invalid_setting_is_reported_in_one_line(recipe, setting, message):
+    with pytest.raises(ValueError, match=message) as caught:
         recipe.override([setting])
     assert "\n" not in str(caught.value)
     assert "pydantic" not in str(caught.value)
     assert len(str(caught.value)) < 800
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, message", [
     (
         {"model": {"unet": "frozen"}, "data": {"task_weights": {"image": 1.0}}},
         "trains nothing where unet and text_encoder are frozen",
@@ -474,13 +474,13 @@ def test_an_invalid_setting_is_reported_in_one_line(recipe, setting, said):
     ({"data": {"sources": [{"path": "a", "limit": 3, "fraction": 0.5}]}}, "a limit or a fraction"),
     ({"data": {"task_weights": {"depht": 1.0}}}, "unknown task 'depht'"),
 ])  # fmt: skip
-def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
-    with pytest.raises(ValueError, match=said) as caught:
+def test_settings_that_do_not_go_together_are_one_line(recipe, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
         recipe.replace(**change)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, output", [
     (
         {"model": {"head": {"name": "latent"}}, "data": {"task_weights": {"semantic_logits": 1.0}}},
         "not an image that the autoencoder can decode",
@@ -495,7 +495,7 @@ def test_settings_that_do_not_go_together_are_one_line(recipe, change, said):
     ({"model": {"unet": "lora", "lora": {"target_modules": ("to_nothing",)}}}, "to_nothing"),
     ({"model": {"kind": "autoencoder"}, "loop": {"micro_batch_size": 2}}, "one process, without micro-batches"),
 ])  # fmt: skip
-def test_a_recipe_that_cannot_run_is_one_line_at_the_start(recipe, change, said, tmp_path, capsys):
+def test_a_recipe_that_cannot_run_is_one_line_at_the_start(recipe, change, output, tmp_path, capsys):
     recipe.replace(**change).save(tmp_path / "recipe.json")
     out = str(tmp_path / "run")
     assert (
@@ -506,7 +506,7 @@ def test_a_recipe_that_cannot_run_is_one_line_at_the_start(recipe, change, said,
     )
     found = [x for x in capsys.readouterr().err.replace("\r", "\n").splitlines() if x.startswith("twofold: ")]
     assert len(found) == 1
-    assert re.search(said, found[0])
+    assert re.search(output, found[0])
     assert len(found[0]) < 500
     assert not (tmp_path / "run" / "state.pt").exists()
 
@@ -521,14 +521,14 @@ def test_a_recipe_in_python_that_cannot_be_is_one_line(tmp_path, capsys):
         '{"name": "x", "model": {"kind": "denoiser"}, "data": {"sources": [{"path": "a"}]}, "loop": {"steps": 0}}'
     )
     (tmp_path / "torn.json").write_text('{"name": "x"')
-    for name, said in (
+    for name, output in (
         ("wrong.py", "lr: "),
         ("wrong.json", "loop.steps: "),
         ("torn.json", "Invalid JSON"),
     ):
         assert command(["train", str(tmp_path / name)]) == 2
         error = capsys.readouterr().err.strip()
-        assert error.startswith(f"twofold: {tmp_path / name}: {said}")
+        assert error.startswith(f"twofold: {tmp_path / name}: {output}")
         assert "pydantic" not in error
         assert "\n" not in error
 
@@ -587,13 +587,13 @@ def test_mirroring_can_be_left_out_and_changes_nothing_else(recipe, tmp_path, au
 
 
 def test_padded_prompts_are_trained_and_used_padded(recipe, tmp_path):
-    asked = {pad: recipe.replace(name=f"pad-{pad}", model={"pad_prompts": pad}) for pad in (True, False)}
-    records = {pad: list(run_recipe(asked[pad], tmp_path / str(pad))) for pad in asked}
+    arguments = {pad: recipe.replace(name=f"pad-{pad}", model={"pad_prompts": pad}) for pad in (True, False)}
+    records = {pad: list(run_recipe(arguments[pad], tmp_path / str(pad))) for pad in arguments}
     assert records[True][0]["loss"] != records[False][0]["loss"]
-    for pad in asked:
+    for pad in arguments:
         predictor = open_model(str(tmp_path / str(pad) / "checkpoint")).predictor("depth")
         assert predictor.config.pad == pad
-        stage = stage_of(asked[pad], tmp_path / f"again-{pad}")
+        stage = stage_of(arguments[pad], tmp_path / f"again-{pad}")
         assert (
             stage._prompt_embeds("depth").shape[1]
             == predictor.backbone.embed([predictor.prompt], pad).shape[1]
@@ -606,11 +606,11 @@ def test_an_initial_model_with_another_frame_is_reported(recipe, tmp_path):
     how = model.settings.tasks["normals"].model_copy(update={"frame": "LUB"})
     settings = model.settings.model_copy(update={"tasks": {**model.settings.tasks, "normals": how}})
     save_model(model.backbone, settings, tmp_path / "left")
-    asked = recipe.replace(
+    arguments = recipe.replace(
         model={"init_from": str(tmp_path / "left")}, data={"task_weights": {"normals": 1.0}}, loss={}
     )
     with pytest.warns(UserWarning, match="predicts normals in the frame LUB and is trained in RUB"):
-        open_initial_model(asked)
+        open_initial_model(arguments)
 
 
 def test_two_tasks_of_one_name_are_refused(recipe):
@@ -620,9 +620,9 @@ def test_two_tasks_of_one_name_are_refused(recipe):
 
 
 def test_options_are_as_they_are_read_again(recipe, tmp_path):
-    asked = recipe.replace(model={"head": {"options": {"width": 8, "several": (1, 2)}}})
-    asked.save(tmp_path / "recipe.json")
-    assert Recipe.read(tmp_path / "recipe.json") == asked
+    arguments = recipe.replace(model={"head": {"options": {"width": 8, "several": (1, 2)}}})
+    arguments.save(tmp_path / "recipe.json")
+    assert Recipe.read(tmp_path / "recipe.json") == arguments
 
 
 def test_a_checkpoint_imports_nothing_by_itself(recipe, tmp_path, monkeypatch):

@@ -74,8 +74,8 @@ def test_shares_of_kinds_and_of_the_sources_of_each_kind_are_kept(together):
             assert abs(kinds[kind] - (n + 1) * share / sum(KINDS.values())) <= 3 * together
             able = [s if size else 0 for s, size in zip(SOURCES, POOLS[kind], strict=True)]
             for source, part in enumerate(able):
-                wanted = kinds[kind] * part / sum(able)
-                assert abs(sources[kind, source] - wanted) <= 3 * together
+                expected = kinds[kind] * part / sum(able)
+                assert abs(sources[kind, source] - expected) <= 3 * together
 
 
 @pytest.mark.parametrize("together", [1, 4])

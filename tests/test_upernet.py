@@ -44,11 +44,11 @@ def test_it_is_as_wide_as_published():
 @torch.no_grad()
 def test_logits_are_stride_times_the_latent_and_of_each_image_alone(h, w):
     head, taps = tiny().eval(), features(h, w)
-    said = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
-    assert said.shape == (2, 5, 8 * h, 8 * w)
+    output = head(torch.zeros(2, 4, h, w), taps, STRIDE8)
+    assert output.shape == (2, 5, 8 * h, 8 * w)
     assert head(torch.zeros(2, 4, h, w), taps, SimpleNamespace(stride=4)).shape[-1] == 4 * w
     alone = head(torch.zeros(1, 4, h, w), tuple(f[1:] for f in taps), STRIDE8)
-    torch.testing.assert_close(said[1:], alone, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(output[1:], alone, rtol=1e-4, atol=1e-6)
 
 
 @torch.no_grad()
@@ -71,9 +71,9 @@ def test_the_normalisation_is_that_of_torch():
 
 def test_a_batch_of_one_image_can_be_trained():
     head = tiny(dropout=0.0)
-    said = head(torch.zeros(1, 4, 4, 4), features(4, 4, count=1), STRIDE8)
-    said.square().mean().backward()
-    assert bool(said.isfinite().all())
+    output = head(torch.zeros(1, 4, 4, 4), features(4, 4, count=1), STRIDE8)
+    output.square().mean().backward()
+    assert bool(output.isfinite().all())
     assert all(p.grad is not None for p in head.parameters())
     assert not head.pyramid.stages[0].norm.running_mean.any()
     assert head.pyramid.stages[1].norm.running_mean.any()
@@ -101,11 +101,11 @@ def test_it_is_recreated_from_its_config():
     assert head.config["width"] == 24
     head = head.double().eval()
     taps = net(torch.zeros(1, 4, 7, 9).double(), torch.tensor([1]), golden.text(), features=True).features
-    said = head(torch.zeros(1, 4, 7, 9), taps, net)
-    assert said.shape == (1, 7, 56, 72)
+    output = head(torch.zeros(1, 4, 7, 9), taps, net)
+    assert output.shape == (1, 7, 56, 72)
     again = HEADS["upernet"](**json.loads(json.dumps(head.config)))
     again.load_state_dict(head.state_dict())
-    assert torch.equal(again.double().eval()(torch.zeros(1, 4, 7, 9), taps, net), said)
+    assert torch.equal(again.double().eval()(torch.zeros(1, 4, 7, 9), taps, net), output)
 
 
 def test_invalid_head_arguments_are_reported():

@@ -83,8 +83,8 @@ def perfect(task: Task, target: Tensor, valid: Tensor) -> Tensor:
     return target.clamp(min=0) if task.name == "keypoints" else target
 
 
-def told(task: Task, canvas: Tensor) -> Tensor:
-    """What a network says that knows the wanted canvas: of ids the logits, of anything else the canvas."""
+def network_output(task: Task, canvas: Tensor) -> Tensor:
+    """The output of a perfect network for an encoded target: logits of ids, otherwise the encoded target."""
     if task.is_image or not task.classes:
         return canvas
     return torch.nn.functional.one_hot(canvas[:, 0].long(), len(task.classes)).movedim(-1, 1) * 30.0

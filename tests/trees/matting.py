@@ -47,12 +47,12 @@ def p3m10k(root: Path, zipped: bool) -> Path:
 def aim500(root: Path, nested: bool) -> Path:
     """With the folder `validation` of the authors' code (`nested`), or without, as it is handed out."""
     _split(root / "validation" if nested else root, "original", 3, True)
-    told = {
+    record = {
         "p_00000000": {"type": "SO", "category": "animal"},
         "p_00000001": {"type": "STM", "category": "transparent"},
         "p_00000002": {"type": "NS", "category": "plant"},
     }
-    (root / "aim_category_type.json").write_text(json.dumps(told))
+    (root / "aim_category_type.json").write_text(json.dumps(record))
     return root
 
 
