@@ -6,7 +6,7 @@ import numpy as np
 
 
 def blobs(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A prediction and a truth, uint8 h w, of some 60 to 100 pixels an edge; the truth is 0 or 255."""
+    """A prediction and a target, uint8 ``h w``, with edges of 60 to 100 pixels; the target is 0 or 255."""
     rng = np.random.default_rng(seed)
     height, width = rng.integers(60, 100, 2)
     y, x = np.mgrid[:height, :width].astype(np.float64)

@@ -27,7 +27,7 @@ tqdm.monitor_interval = 0
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint folder of a model with every part real and nothing learned."""
+    """A checkpoint folder of a model with all components and random weights."""
     from twofold.backbones import new
     from twofold.checkpoints import ModelSettings, save_model
     from twofold.protocols import OneStep

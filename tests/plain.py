@@ -1,4 +1,4 @@
-"""A network of somebody's own, as small as one can be: a few convolutions, and one more for each task."""
+"""A minimal user-defined network: a few convolutions, and one more for each task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Plain(nn.Module):
 
 
 class Tied(nn.Module):
-    """Two names of the same weights, and one that does not learn."""
+    """Two names of the same weights, and one that is not trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class Tied(nn.Module):
 
 
 def nothing() -> str:
-    """No network, and nobody calls it."""
+    """Returns no network; never called."""
     raise AssertionError("called")
 
 
@@ -63,5 +63,5 @@ def narrow(norm: bool = False) -> Plain:
 
 
 def liar() -> nn.Module:
-    """Says that it makes one."""
+    """Its annotation says that it returns a network."""
     return "nothing"  # ty: ignore[invalid-return-type]

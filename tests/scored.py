@@ -1,4 +1,4 @@
-"""Small data folders of every kind of truth, and predictions of them, for the tests of evaluation."""
+"""Small data folders with every kind of target, and predictions of them, for the tests of evaluation."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def guesses(data: Path, root: Path, target: str, count: int = 0) -> Path:
 
 
 def scored(data: Path, root: Path, protocol: EvalProtocol, out: Path, **arguments: Any) -> dict[str, Any]:
-    """The report of stored predictions, without pictures."""
+    """The report of stored predictions, without images."""
     job, metadata = evaluation_from_files(EvalRequest(Folder(data), protocol, out, **arguments), root)
     return run_and_report(job, metadata, images=False)
 

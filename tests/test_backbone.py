@@ -23,7 +23,7 @@ def close(x, expected):
 
 @torch.no_grad()
 def test_published_numbers_of_one_step(net):
-    """Latent, two looks, the raw canvas and depth (GenPercept: z_x, U(z_x), D(-U/s))."""
+    """Latent, two forward passes, the raw output and depth (GenPercept: z_x, U(z_x), D(-U/s))."""
     z = net.encode(golden.image())
     close(z, (0.005776, 0.039535, 0.092738, -0.011332, 0.013329))
     close(

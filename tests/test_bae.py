@@ -1,4 +1,4 @@
-"""Normals with how sure they are: losses, which pixels are learned from, and the head in training and in use."""
+"""Normals with uncertainty: losses, sampling of training pixels, and the head in training and prediction."""
 
 import math
 
@@ -51,7 +51,7 @@ def known(n):
 )
 def test_published_numbers_of_the_angular_loss(kappa, off, required):
     k = torch.full((1, 1, 1), kappa, dtype=torch.float64)
-    for length in (1.0, 0.3):  # the truth need not be of unit length
+    for length in (1.0, 0.3):  # the target need not have unit length
         assert mean_cost("angular_vmf", at_angle(off), k, ahead(1, length), known(1)).item() == pytest.approx(
             required, abs=1e-8
         )
@@ -65,7 +65,7 @@ def test_published_numbers_of_the_expected_angle():
 
 @pytest.mark.parametrize("kappa", [0.3, 2.0, 9.0])
 def test_the_densities_are_densities_and_the_expected_angle_is_their_mean(kappa):
-    """Integrated over the sphere: e^-loss / 2 pi is a density, and what it says of angles is `expected_angle`."""
+    """Integrated over the sphere: e^-loss / 2 pi is a density, whose mean angle is `expected_angle`."""
     t = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000 * math.pi
     k = torch.full((1, 1, len(t)), kappa, dtype=torch.float64)
     ring = t.sin() * math.pi / 20000
@@ -183,7 +183,7 @@ def test_as_released_an_image_counts_by_its_known_pixels():
 
 
 def test_option_selects_the_released_losses():
-    """At all pixels, where nothing is drawn: the mean over examples is that over all known pixels."""
+    """With all pixels and no sampling, the mean over examples is the mean over all valid pixels."""
     ours, (canvas, mask) = head(share=1.0), truth(4, 5)
     reference = head(share=1.0, compat="official")
     reference.load_state_dict(ours.state_dict())
@@ -199,7 +199,7 @@ def test_option_selects_the_released_losses():
         torch.testing.assert_close(pooled[name].mean(), expected, rtol=1e-2, atol=1e-3)
         assert pooled[name].mean() != each[name].mean()
     assert reference.config["compat"] == "official"
-    ours.set_training_options(reference.config)  # a head goes on to learn otherwise
+    ours.set_training_options(reference.config)  # a head continues training with other settings
     with torch.no_grad():
         again = ours.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
     assert all(torch.equal(again[name], pooled[name]) for name in pooled)
@@ -337,7 +337,7 @@ def test_training_changes_the_head_and_not_the_network(data, tmp_path):
     assert {"normals/eighth", "normals/quarter", "normals/half", "normals/whole"} < set(records[0])
     assert all(math.isfinite(r["loss"]) for r in records)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    # Most of a picture is the wall: what is random is 90 degrees off on average.
+    # Most of an image is the wall: a random prediction is 90 degrees off on average.
     trained = score([arguments(net, heads["normals"].eval())], [world.sphere(0, 32)])["normals/mean"]
     assert trained < 10
     assert records[-1]["validation"]["normals/mean"] < 15

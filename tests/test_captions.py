@@ -107,7 +107,7 @@ def texts(root) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["blip", "vit", "git"])
 def test_a_captioner_speaks_where_the_row_does_not(names, kind):
-    """A few thousand random weights: what they say means nothing, and is the same every time."""
+    """A few thousand random weights: captions are meaningless and deterministic."""
     name = names[kind]
     silent = replace(world.sphere(0, 40), caption="")
     output, record = get_caption(silent, name=name)
@@ -127,7 +127,7 @@ def test_what_is_no_captioner_is_refused(tmp_path):
 
 
 class _Chat:
-    """Stands for the processor and network of a model that follows instructions: it repeats what it is asked."""
+    """Replaces the processor and network of an instruction-following model: it repeats its prompt."""
 
     device = "cpu"
 
@@ -165,7 +165,7 @@ def test_an_empty_caption_is_no_caption(names, monkeypatch):
 
 
 def test_a_source_without_a_caption_is_a_failed_row_of_create(mute, tmp_path, tiny_model, monkeypatch):
-    """The others are created; nothing is drawn under an empty text."""
+    """The others are created; no image is generated from an empty caption."""
     from twofold.checkpoints import open_model
 
     dark = Folder(mute)[2].image

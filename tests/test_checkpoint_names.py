@@ -33,7 +33,7 @@ BAD = (
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``a/model`` with a head that has weights, and ``a/neighbour`` and ``neighbour``, which are nobody's business."""
+    """``a/model`` with a head that has weights, and ``a/neighbour`` and ``neighbour``, which must not be touched."""
     tmp_path, net = tmp_path_factory.mktemp("names"), new.tiny()
     settings = ModelSettings(name="tiny", size=32).with_tasks(["depth"], OneStep(), "none", "light")
     heads = {"depth": make_head("light", net, 1)}

@@ -84,7 +84,7 @@ def test_a_missing_or_broken_json_is_named(folder, name):
     with pytest.raises(ModelError, match=path.name):
         open_model(str(folder))
     path.unlink()
-    if name == "twofold.json":  # what is left is a folder of diffusers: a generator, which says so
+    if name == "twofold.json":  # what remains is a diffusers folder, which opens as a generator
         with pytest.raises(ModelError, match="predicts nothing yet"):
             load(str(folder))
         return

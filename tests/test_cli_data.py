@@ -1,4 +1,4 @@
-"""`twofold data` as a person meets it: what it prints, where, with which exit code; and the sheet it draws."""
+"""The command `twofold data`: its output, files and exit codes, and the contact sheet."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def test_warnings_of_installed_packages_are_dropped_and_ours_are_lines(here, mon
 
 
 def test_libraries_print_nothing_in_a_fresh_process(here, tiny_model):
-    """Progress bars and warnings at import go to the terminal itself, so a process of its own is asked."""
+    """Progress bars and warnings at import go to the terminal, so the test runs in a separate process."""
     program = (
         "from twofold.cli.main import run\n"
         f"assert run(['convert-checkpoint', {str(tiny_model)!r}, 'converted']) == 0\n"

@@ -1,4 +1,4 @@
-"""Embedded colour profiles are applied, so that every picture is sRGB, whoever reads it."""
+"""Embedded colour profiles are applied, so that every image is read as sRGB."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GenPercept's quirks: each is there when asked for, with the original's number where there is one, and only then."""
+"""GenPercept's quirks: each applies with its option only, and gives the original's number where one exists."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_published_loss_of_medians():
 
 
 def test_medians_are_of_unknown_pixels_too():
-    """So that, unlike with every other loss, what is said where nothing is known changes it."""
+    """Unlike every other loss, it depends on the prediction at invalid pixels."""
     output, required, mask = published()
     spoiled = torch.where(mask, output, output + 5)
     assert abs(median_scale_shift_invariant(spoiled, required, mask).item() - 0.986824) > 0.05
@@ -33,11 +33,11 @@ def test_medians_are_of_unknown_pixels_too():
 
 
 def test_published_fit_upside_down():
-    """An answer that falls where the truth rises: brought to its median, not left as it is."""
+    """A prediction that decreases where the target increases is set to its median."""
     required = torch.tensor([-1.0, -0.5, 0.0, 1.0]).reshape(1, 1, 1, 4).expand(-1, 3, -1, -1)
     output, mask = -required, torch.ones(1, 1, 1, 4, dtype=torch.bool)
     here, there = 2 - required[0, 0, 0], 2 + required[0, 0, 0]
-    # Sorted, the second of four: 2 + (-0.5) of the truth, 2 + 0 of what is said.
+    # Sorted, the second of four: 2 + (-0.5) of the target, 2 + 0 of the prediction.
     expected = (here * (1.5 / 2) - there).abs().mean()
     torch.testing.assert_close(genpercept.scale_shift_invariant(output, required, mask), expected)
     ours = TASKS["depth"].losses["ssi"](output, required, mask)
@@ -75,8 +75,8 @@ def test_normals_that_were_zeroed_cost_ninety_degrees():
     assert loss.item() == pytest.approx((2 * floor + math.pi / 2) / 3, abs=1e-4)
     loss.backward()
     assert output.grad is not None
-    assert not output.grad.any()  # a constant: nothing is learned from it
-    # Ours leaves them out, where the data says that nothing is known.
+    assert not output.grad.any()  # a constant without gradient
+    # Ours excludes them if the data marks them as invalid.
     assert TASKS["normals"].losses["angular"](up, up, valid & depth_valid).item() == pytest.approx(
         floor, abs=1e-4
     )
@@ -93,7 +93,7 @@ def test_the_nearest_pixel_blends_nothing():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_default_has_no_quirk(name):
-    """Each property that a quirk breaks holds by default, and is broken when the quirk is asked for."""
+    """Each property that a quirk breaks holds by default and does not hold with the quirk."""
     ours, reference = TASKS[name], genpercept_task(TASKS[name])
     valid = torch.ones(1, 1, 12, 16, dtype=torch.bool)
     if name in ("mask", "matting", "segmentation"):

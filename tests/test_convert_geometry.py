@@ -154,7 +154,7 @@ def test_each_scene_of_hypersim_is_seen_by_its_own_camera(tmp_path):
         depth, camera = sample.targets["depth"], sample.camera
         assert sample.valid["depth"].all() and isinstance(camera, Camera)
         assert float((depth[0].double() / torch.from_numpy(z) - 1).abs().max()) < 1e-5
-        # Planar walls come out planar: every point lies on the wall that its pixel sees.
+        # Planar walls come out planar: every point is on the wall at its pixel.
         points = unproject(depth.double(), camera)
         required = Table(matrix, size).rays() * torch.from_numpy(z)
         assert float((points - required).abs().max()) < 1e-4
@@ -191,7 +191,7 @@ def test_hypersim_needs_the_table_of_cameras(hypersim, tmp_path):
 
 
 def test_far_depths_of_hypersim_do_not_wrap(tmp_path):
-    """70 m as 16-bit millimetres would come back as 4.464 m; the native floats say 70 m."""
+    """70 m as 16-bit millimetres would come back as 4.464 m; the native floats are 70 m."""
     tree = indoor.hypersim(tmp_path / "native")
     path = next(tree.rglob("frame.0000.depth_meters.hdf5"))
     indoor.hdf5(path, np.full((768, 1024), 70.0, np.float32))
@@ -449,7 +449,7 @@ def test_a_published_tar_reads_as_what_it_unpacks_to(name, grow, split, tar, tmp
         assert torch.equal(was.valid["depth"], now.valid["depth"])
 
 
-# ---- what is wrong with a tree is said, and where
+# ---- faults of a source folder are reported with their place
 
 
 def cut(pattern: str) -> Callable[[Path], None]:

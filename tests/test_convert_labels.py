@@ -359,7 +359,7 @@ def test_pascal_draws_what_is_stored_in_matlab_files(tmp_path):
     assert set(without.targets) == {"semantic", "mask", "normals", "edge"}
     classes, valid = with_people.targets["semantic"][0], with_people.valid["semantic"][0]
     assert not valid[0].any() and valid[1:].all() and (classes[5:15, 10:20] == 15).all()
-    # Hair is head, the right foot lower leg; the later person lies over the earlier one.
+    # Hair is head, the right foot lower leg; the later person occludes the earlier one.
     parts = with_people.targets["parts"][0]
     assert (
         (parts[5:8, 10:15] == 1).all()
@@ -369,7 +369,7 @@ def test_pascal_draws_what_is_stored_in_matlab_files(tmp_path):
     assert parts[0:4, 0:4].sum() == 0, "a dog's head is no person's"
     mask = with_people.targets["mask"][0]
     assert mask[0, 0] == 0 and mask[0, 1] == 1 and mask[15].sum() == 0
-    # Nobody knows what the sky's normals are.
+    # The sky has no normals.
     known = with_people.valid["normals"][0]
     assert known[:12, :15].all() and not known[:12, 15:].any() and known[12:].all()
     assert with_people.targets["normals"][2][known].min() > 0.99

@@ -1,4 +1,4 @@
-"""Laws of what a header says about files: masks, crops, disparity, facing, tones, turns; and of `validate`."""
+"""Settings of files in the manifest: masks, crops, disparity, facing, tone mapping, rotation; and `validate`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Z, NORMALS = room.seen(room.camera())
 
 
 def folder(root: Path, header: dict[str, Any], *rows: dict[str, Any], photo: bool = True) -> Path:
-    """A data folder of these rows, with one smooth picture."""
+    """A data folder of these rows, with one smooth image."""
     root.mkdir(exist_ok=True)
     if photo:
         room.photo(root / "a.png")
@@ -217,7 +217,7 @@ def test_a_crop_applies_to_image_targets_and_camera(tmp_path):
         refused(folder(tmp_path / "f", {"crop": crop}, row), words)
 
 
-# ---- pictures
+# ---- images
 
 
 def test_an_exif_rotation_with_targets_must_be_ignored_or_applied_explicitly(tmp_path):
@@ -225,7 +225,7 @@ def test_an_exif_rotation_with_targets_must_be_ignored_or_applied_explicitly(tmp
     root.mkdir()
     upright = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     exif = Image.Exif()
-    exif[0x0112] = 3  # upside down: the size would not tell
+    exif[0x0112] = 3  # upside down: the size is the same
     Image.fromarray(upright).save(root / "a.png", exif=exif)
     room.npy(root / "d.npy", np.ones((4, 6), np.float32))
     row = {"targets": {"depth": {"path": "d.npy"}}}
@@ -371,7 +371,7 @@ KEYS = (
 
 
 def refused_or_read(root: Path, header: dict[str, Any], row: dict[str, Any]) -> bool:
-    """Whether the folder could be read; if not, one short line said why."""
+    """Whether the folder could be read; if not, the error was one short line."""
     try:
         Folder(folder(root, header, row, photo=not (root / "a.png").exists()))[0]
     except ValueError as error:
@@ -390,7 +390,7 @@ def test_any_descriptor_is_read_or_refused_in_one_line(name, channels, tmp_path)
     read = 0
     for key in KEYS.split():
         for i, value in enumerate(ODD):
-            # In turn by the header and by the row: both are somebody's word.
+            # Once by the header and once by the row: both are untrusted.
             output = {"targets": {name: {key: value} if i % 2 else {}}}
             own = known if i % 2 else known | {key: value}
             read += refused_or_read(root, output, {"targets": {name: own}, "camera": camera})
@@ -410,7 +410,7 @@ def test_any_row_is_read_or_refused_in_one_line(key, tmp_path):
 @pytest.mark.parametrize(("frame", "ok"), [("RUB", True), ("LUB", False), ("RDB", False), ("RDF", False)])
 @pytest.mark.parametrize("known", [True, False])
 def test_validate_tells_the_right_frame_from_its_mirrors(frame, ok, known, tmp_path):
-    """Most of a room's walls look sideways: neither the axis alone nor the picture's middle may judge them."""
+    """Most walls of a room face sideways: neither the axis alone nor the image's centre determines their facing."""
     room.npy(tmp_path / "f" / "n.npy", room.framed(NORMALS, "RUB").astype(np.float32))
     row = {"targets": {"normals": {"path": "n.npy", "frame": frame}}}
     camera = {"camera": {"K": room.camera().matrix().tolist()}} if known else {}

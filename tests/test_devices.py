@@ -1,4 +1,4 @@
-"""Every walk on a device without float64 (MPS): the same numbers as on the CPU."""
+"""Sampling on a device without float64 (MPS) gives the same numbers as on the CPU."""
 
 from __future__ import annotations
 

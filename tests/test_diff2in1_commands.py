@@ -38,7 +38,7 @@ H, W = 48, 64
 
 
 def split_of_nyu(folder: Path, names: tuple[str, ...]) -> None:
-    """Pictures, normals (8 bits, x to the left, black along the border) and captions, as Bae's package has them."""
+    """Images, normals (8 bits, x to the left, black along the border) and captions, as in Bae's package."""
     for part in ("img", "norm", "caption"):
         (folder / part).mkdir(parents=True)
     for seed, name in enumerate(names):
@@ -66,7 +66,7 @@ def place(tmp_path_factory):
     train(root, "warm_up", "warm", root / "sd", [{"path": str(root / "data" / "nyu")}])
     # 2. data_creation.py
     assert run([*created(root), "--compat", "official", "--layout", "official"]) == 0
-    # By hand, as the readme says; and as one folder of real and created samples that is read by its names.
+    # As the readme describes; and as one folder of real and created samples that is read by their names.
     merged_by_hand(root)
     for kind in ("real", "created"):
         convert(root, "diff2in1", str(root / "dataset" / "nyu_nyu_T600"), f"train-{kind}", f"merged-{kind}")
@@ -171,12 +171,12 @@ def test_created_samples_are_read_back_from_their_folders(place):
         known = sample.valid["normals"][0]
         apart = (back.targets["normals"] - sample.targets["normals"]).norm(dim=0)[known]
         assert apart.max() < 0.01  # half a level in each of three numbers
-    # As that code has it: no mask but the whole picture.
+    # As in that code: the mask is the whole image.
     assert all(bool(s.valid["normals"].all()) for s in made)
 
 
 def test_merged_by_hand_or_by_us_is_the_same_folder(place):
-    """And the first letter of a picture's name says who made it, in either."""
+    """The first letter of an image's name is that of its creator, in both layouts."""
     ours = index_official(place / "created" / "nyu_nyu_T600" / "train", place / "index-2")
     reference = index_official(place / "dataset" / "nyu_nyu_T600" / "train", place / "index-3")
     assert len(ours) == len(reference) == 8
@@ -207,8 +207,8 @@ def test_the_second_stage_saves_teacher_and_student(place):
     warm, kept = (weights(open_model(str(place / "runs" / n / "checkpoint"))) for n in ("warm", "second"))
     state = torch.load(place / "runs" / "second" / "state.pt", weights_only=True)
     moved = max(float((v - state["weights"][k]).abs().max()) for k, v in state["ema"].items())
-    assert moved > 1e-5  # the student has learned
-    assert warm.keys() == kept.keys()  # and 8 pictures do not move a teacher who moves every 40
+    assert moved > 1e-5  # the student has been trained
+    assert warm.keys() == kept.keys()  # 8 images do not update a teacher that is updated every 40
     assert all(torch.equal(warm[k], kept[k]) for k in warm)
     assert [s.labels for s in Recipe.read(place / "runs" / "second" / "recipe.json").data.sources] == [
         "stored",
@@ -370,7 +370,7 @@ def test_the_page_names_every_recipe_and_only_those():
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 def test_published_numbers_with_the_published_weights(tmp_path):
-    """Only where somebody has them: the two files and model.ckpt in weights/, Bae's package in nyu/."""
+    """Needs the two released files and model.ckpt in weights/, and Bae's package in nyu/."""
     root, nyu = Path(os.environ.get(WEIGHTS, "")), str(tmp_path / "nyu")
     if not os.environ.get(WEIGHTS):
         pytest.skip(

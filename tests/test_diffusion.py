@@ -26,7 +26,7 @@ def start():
 
 
 def reading(network, schedule):
-    """A denoiser that says what `network` says, read as x0."""
+    """A denoiser that returns the output of ``network`` as x0."""
 
     def denoise(x, t):
         return to_x0(network(x), x, *schedule.scales_like(t, x), schedule.prediction_type)
@@ -96,7 +96,7 @@ def test_x0_to_prediction_is_the_training_target_and_inverts_to_x0(kind, start):
 
 
 def test_one_step_at_beta_one_is_ten_steps(network, start):
-    """GenPercept's schedule: the input never changes, so the last look is the only one, and there is no NaN."""
+    """GenPercept's schedule: the input never changes, so only the last step matters, and there is no NaN."""
     config = {"beta_start": 1.0, "beta_end": 1.0, "beta_schedule": "scaled_linear", "prediction_type": "v_prediction",
                   "set_alpha_to_one": False, "steps_offset": 1}  # fmt: skip
     schedule = Schedule.from_config(config)

@@ -34,7 +34,7 @@ FOREIGN_PROGRAMS = {
 # Pages that list the options of another project's program beside this project's.
 FOREIGN_OPTIONS = {"docs/diff2in1.md": "the table of Diff-2-in-1's own options"}
 
-# Words that stand for a value of the reader's.
+# Placeholders for values of the reader.
 PLACEHOLDERS = {"NAME", "DIR", "M", "N", "D", "T", "ID", "HUB_ID", "RECIPE"}
 
 ROOT_COMMAND: Any = typer.main.get_command(app)

@@ -65,7 +65,7 @@ def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(place: Path) -> None:
-    """Everything that the pages say a reader has."""
+    """All files that the pages assume."""
     balls = [world.sphere(seed).image for seed in range(3)]
     for name, image in zip(("photo.jpg", "shots/1.png", "more/a/b.png"), balls, strict=True):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -92,7 +92,7 @@ def fill(place: Path) -> None:
 
 
 def store_predictions(data: Path, out: Path) -> None:
-    """Another tool's maps for a data folder: the truth."""
+    """Maps of another tool for a data folder: the targets."""
     for sample in Folder(data):
         path = out / f"{sample.id}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)

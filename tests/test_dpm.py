@@ -58,7 +58,7 @@ def exact(schedule: Schedule):
 
 
 def solution(x: Tensor, schedule: Schedule, t: int) -> Tensor:
-    """What any walk from ``x`` at ``t`` comes to in the end: the probability-flow equation to time step 1, and a look.
+    """The limit of sampling from ``x`` at ``t``: the probability-flow equation to time step 1, and a forward pass.
 
     The equation keeps the quantile.
     """
@@ -98,7 +98,7 @@ def test_it_equals_diffusers(network, start, kind, spacing, steps):
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_on_a_rectified_flow_it_equals_diffusers(network, start, steps):
-    """There the scales are given by hand: diffusers asks for levels that are no time steps of 1000."""
+    """There the scales are given by hand: diffusers uses levels between the 1000 time steps."""
     oracle = DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++", use_flow_sigmas=True, prediction_type="flow_prediction"
     )

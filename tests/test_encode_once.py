@@ -117,7 +117,7 @@ def test_scores_of_several_tasks_encode_a_sample_once(net, counts) -> None:
 
 @pytest.mark.parametrize("scoring, passes", [("cheap", 1), ("all", 4)])
 def test_labels_of_several_tasks_encode_an_image_once(scoring, passes, monkeypatch) -> None:
-    """Of two sources: their own latents, then the generated images, mirrored and with two draws of noise."""
+    """Of two sources: their own latents, then the generated images, mirrored and with two noise samples."""
     net = new.tiny().eval()
     found: Counter[str] = Counter()
     encode = net.vae.encode

@@ -40,7 +40,7 @@ def smooth(seed: int = 0, height: int = 24, width: int = 32) -> Tensor:
 def ensemble(
     truth: Tensor, n: int, seed: int, noise: float = 0.0, outliers: float = 0.0, shift: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Members n 1 h w of a truth in [0, 1], and the scale and shift each of them was given (n)."""
+    """Members ``n 1 h w`` of a target in [0, 1], and the scale and shift each of them was given (n)."""
     rng = generator(1000 + seed)
     scale = 0.4 + 0.6 * torch.rand(n, generator=rng)
     offset = (1 - scale) * torch.rand(n, generator=rng) * shift
@@ -301,7 +301,7 @@ def test_members_equally_close_share_a_pixel() -> None:
     both = mean_direction(torch.stack([one, other])).map
     for members in ([one, other], [one, other, other, one]):
         torch.testing.assert_close(closest(torch.stack(members)).map, both, atol=1e-5, rtol=0)
-    # otherwise the answer is one of the members
+    # otherwise the result is one of the members
     merged, members = closest(vectors(5)).map, vectors(5)
     assert float((members - merged).norm(dim=1).min(0).values.max()) < 1e-6
 
@@ -317,7 +317,7 @@ def test_normals_are_those_of_diffusers(n: int) -> None:
         required, uncertainty = MarigoldNormalsPipeline.ensemble_normals(members, True, name)
         merged = merge(members)
         torch.testing.assert_close(merged.map, required[0], atol=1e-6, rtol=0)
-        # theirs is an arc cosine, which knows small angles to 5e-4 only
+        # the reference uses an arc cosine, which resolves small angles to 5e-4 only
         torch.testing.assert_close(merged.uncertainty, uncertainty[0], atol=2e-4, rtol=0)
 
 

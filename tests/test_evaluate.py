@@ -170,7 +170,7 @@ def test_a_model_has_the_score_that_score_gives_it(data: Path, tmp_path: Path) -
 
 
 def perfect(protocol: Any, one: Sample) -> torch.Tensor:
-    """A prediction that a protocol must find perfect: the truth, in the freedom that its fit leaves."""
+    """A prediction that a protocol must score as perfect: the target, up to its alignment."""
     true = one.targets[protocol.target]
     free = {
         "affine": lambda d: 2 - 0.3 * d,
@@ -203,7 +203,7 @@ def test_a_perfect_prediction_scores_perfectly(name: str, data: Path, tmp_path: 
         best *= 100 if found["metrics"][metric]["unit"] == "%" else 1
         if name == "mtl/invpt-semseg" and metric == "miou":  # by its rule the class that is nowhere has 0
             assert value == pytest.approx(2 / 3)
-        elif metric == "saliency_max_f_twice":  # its mistake: even the truth does not reach 1 for certain
+        elif metric == "saliency_max_f_twice":  # its mistake: even the target does not always reach 1
             assert 0 < value <= 1
         elif metric == "depth_rmse_unmasked":  # its mistake: what is unknown counts
             assert value >= 0
@@ -333,7 +333,7 @@ def test_missing_images_of_a_benchmark_are_reported(
 
 
 def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Path], tmp_path: Path) -> None:
-    """Files of other names and in another order, by their list; files of nobody are told of."""
+    """Files with other names and in another order, by their list; unlisted files are reported."""
     root = tmp_path / "listed"
     root.mkdir()
     lines = []
@@ -349,7 +349,7 @@ def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Pa
     assert any(
         "1 belong to no requested image" in line and "set/nobody.npy" in line for line in found["warnings"]
     )
-    # Those of pictures whose truth counts nowhere are not nobody's.
+    # Predictions of images without valid pixels are not unknown files.
     nowhere = scored(data, roots["depth"], LS.with_rules(valid_range=(50.0, 60.0)), tmp_path / "nowhere")
     assert not any("belong to no requested image" in line for line in nowhere["warnings"])
     (root / "predictions.jsonl").write_text('{"name": 1}\n')
@@ -369,7 +369,7 @@ def test_vectors_in_another_frame_are_suspected(data: Path, tmp_path: Path) -> N
     )
     right = run_and_report(job, metadata, images=False)
     assert right["scores"]["mean"] < wrong["scores"]["mean"] - 5 and not right["warnings"]
-    # A list may say it of each.
+    # A list may contain it for each image.
     rows = (json.dumps({"id": id, "path": f"{id}.npy", "frame": "LUB"}) for id in Folder(data).ids)
     (root / "predictions.jsonl").write_text("\n".join(rows))
     assert scored(data, root, protocol, tmp_path / "listed")["scores"] == right["scores"]

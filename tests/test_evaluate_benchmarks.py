@@ -42,7 +42,7 @@ INSTEAD = {"DIS-TE2": "DIS-TE1", "DIS-TE3": "DIS-TE1", "DIS-TE4": "DIS-TE1", "pa
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Folder]:
-    """Converted trees, by converter and split; made when they are first asked for."""
+    """Converted folders, by converter and split; created at their first use."""
     made: dict[tuple[str, str], Folder] = {}
 
     class Made(dict):
@@ -73,7 +73,7 @@ def test_a_perfect_prediction_scores_perfectly_on_every_benchmark(
     whole = Folder(folder.root, targets=(protocol.target,))
     for one in whole:
         if protocol.target not in one.targets:
-            continue  # pictures without people have no parts
+            continue  # images without people have no body parts
         stored(tmp_path / "maps", str(one.id), perfect(one, protocol.target, protocol.align))
     request = EvalRequest(folder, protocol, tmp_path / "out", bench, allow_synthetic=True)
     drawn = name != "ade20k"  # a palette of 150 colours takes its time

@@ -70,7 +70,7 @@ def printed(data: Folder, written: Path) -> tuple[float, float, float]:
         levels = torch.from_numpy(np.asarray(Image.open(written / f"sn_pred_{number}.png")).copy()).float()
         resized = interpolate(levels.permute(2, 0, 1)[None], SIZE, mode="bilinear", align_corners=False)[0]
         vectors = (resized.round().flip(0) / 255 * 2 - 1) * torch.tensor([-1.0, 1, 1]).reshape(3, 1, 1)
-        # The truth of these tests is stored without rounding.
+        # The targets of these tests are stored without rounding.
         cosine = torch.cosine_similarity(vectors, sample.targets["normals"], dim=0).clamp(-1, 1)
         errors.append((cosine.double().acos() * 180 / 3.14)[sample.valid["normals"][0]])
     e = torch.cat(errors)

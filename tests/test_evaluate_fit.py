@@ -91,7 +91,7 @@ def test_another_space_is_suspected_where_it_is_another(
 
 @pytest.mark.parametrize("space", SPACES)
 def test_near_and_far_exchanged_is_warned_about(space: str, data: Path, tmp_path: Path) -> None:
-    """The scores are those of the right predictions: only the sign of the fit tells them apart."""
+    """The scores are those of the right predictions: they differ in the sign of the fit only."""
     found = warnings(data, tmp_path, PROTOCOLS[space], lambda one: 1 - predicted(one, space))
     assert len(found) == 1
     assert f"negative in {COUNT} of {COUNT} images" in found[0] and "inverted" in found[0]

@@ -89,7 +89,7 @@ FROZEN_BENCHMARKS = {
     "pascal-context-saliency@1": "bf6186265572",
     "pascal-context-normals@1": "0c146421cad3",
 }
-# Published on data that nobody but its authors can put together.
+# Published on data that only its authors can reproduce.
 UNAVAILABLE = {"hypersim-semantic", "ade20k-subset"}
 
 
@@ -195,7 +195,7 @@ def test_published_numbers_are_well_formed() -> None:
 
 
 def test_numbers_of_one_protocol_are_those_measured_by_it() -> None:
-    """Under the paper's protocol GeoWizard and DepthFM are worse than their authors' own numbers, which stand apart."""
+    """Under the paper's protocol GeoWizard and DepthFM are worse than in their papers, whose numbers have other rows."""
     sets = ("kitti-eigen-depth", "nyuv2-depth", "eth3d-depth")
     for method, expected in (("GeoWizard", (0.129, 0.059, 0.077)), ("DepthFM", (0.174, 0.082, 0.101))):
         rows = [r for name in sets for r in published(name, "depth/marigold-ls") if r["method"] == method]
@@ -228,7 +228,7 @@ def test_known_misprints_are_flagged_and_nothing_else_is() -> None:
     assert ("GenPercept (depth)", "eth3d-depth", "delta1") in doubtful
     assert ("image blending, 10 steps, beta (0.000425, 0.006)", "nyuv2-depth", "delta1") in doubtful
     assert ("ViTAE-S", "aim-500", "conn") in doubtful
-    # Every doubt hits something.
+    # Every marked number exists.
     for uncertainty in output:
         benchmark, metric = uncertainty["column"].split()
         assert any((b, m) == (benchmark, metric) for _, b, m in doubtful)

@@ -48,7 +48,7 @@ def depths(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Page(HTMLParser):
-    """Holds the text, the pictures and the links of a page, and its open tags."""
+    """Collects the text, images and links of a page, and its open tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -282,7 +282,7 @@ def test_an_image_becomes_a_small_jpeg() -> None:
 
 
 def people(root: Path, count: int = 3) -> Path:
-    """A folder in COCO's manner: people in pictures of their own, and one more in the first of them."""
+    """A folder in COCO's layout: one person per image, and a second one in the first."""
     root.mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = []
@@ -306,7 +306,7 @@ def people(root: Path, count: int = 3) -> Path:
 
 
 class Knows(Eyes):
-    """Answers with the truth of a picture it is shown, which it finds again by its pixels."""
+    """Predicts the target of an image, which it identifies by its pixels."""
 
     def __init__(self, samples: list[Any], wrong: tuple[int, ...] = ()) -> None:
         super().__init__("keypoints")
@@ -337,7 +337,7 @@ def test_people_are_scored_over_the_set(tmp_path: Path) -> None:
     missed = run_and_report(*evaluation_from_model(EvalRequest(source, protocol, tmp_path / "half"), half))
     assert missed["scores"]["AR"] == pytest.approx(0.5, abs=0.02)
     assert missed["examples"]["worst"]["value"] < 0.2 < 0.9 < missed["examples"]["best"]["value"]
-    # A detector's file of results, in any order, with somebody in a picture that the folder does not have.
+    # A detector's results in any order, with a person in an image that the folder lacks.
     rows = [json.loads(line) for line in (tmp_path / "half" / "rows.jsonl").read_text().splitlines()[1:]]
     found = [person for row in rows for person in row["detections"]]
     (tmp_path / "results.json").write_text(json.dumps([*found[::-1], {**found[0], "image_id": 99}]))

@@ -1,4 +1,4 @@
-"""A network that returns NaN or infinity has no prediction, no score and no image, and the row says so."""
+"""A network that returns NaN or infinity has no prediction, no score and no image, and its row has the reason."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_non_finite_weights_are_detected_with_every_head(stage, value):
 
 
 def test_features_are_checked_although_a_head_may_swallow_them(net):
-    """-inf becomes 0 in a rectifier: the head's own output looks ordinary."""
+    """-inf becomes 0 in a rectifier: the head's output is finite."""
 
     class Rectified(Head):
         reads_features = True

@@ -60,7 +60,7 @@ def edit(root: Path, change) -> None:
 
 
 def plain(root: Path, header: dict, row: dict, **maps: np.ndarray) -> Path:
-    """A folder that someone else made: one grey picture and the given files."""
+    """A foreign folder: one grey image and the given files."""
     root.mkdir(exist_ok=True)
     write_image(root / "a.png", torch.full((3, *SIZE), 0.5))
     for name, array in maps.items():

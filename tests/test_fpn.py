@@ -102,7 +102,7 @@ def data(tmp_path_factory):
 
 
 def test_a_run_of_the_trainer_and_its_checkpoint(data, tmp_path):
-    """A ball (class 1) on a wall (class 4), told by name."""
+    """A ball (class 1) on a wall (class 4), given by name."""
     net = new.tiny()
     recipe = Recipe(
         name="seg",

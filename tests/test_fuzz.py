@@ -67,7 +67,7 @@ def test_valid_files_pass_and_a_finding_is_one(tmp_path: Path, monkeypatch: pyte
 
 
 def test_archives_are_checked_by_their_declared_sizes(tmp_path: Path) -> None:
-    """An .npz of a megabyte may expand to gigabytes; its header says so."""
+    """An .npz of a megabyte may expand to gigabytes; its header has the size."""
     path = tmp_path / "bomb.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("a.npy", "w") as file:
         np.lib.format.write_array_header_1_0(

@@ -46,7 +46,7 @@ def test_resizing_and_its_inverse_give_the_same_camera():
 
 
 def test_resizing_keeps_the_field_of_view():
-    # The rays through the outer edges of the picture do not move.
+    # The rays through the outer edges of the image do not change.
     big = CAMERA.resized(192, 48)
     left = [(-0.5 - c.cx) / c.fx for c in (CAMERA, big)]
     right = [(c.width - 0.5 - c.cx) / c.fx for c in (CAMERA, big)]

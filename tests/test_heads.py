@@ -37,7 +37,7 @@ def features(h, w, kind="", count=2):
 
 
 def able(kind, channels):
-    """As many channels as asked for, or 3 where a head paints nothing else."""
+    """The requested number of channels, or 3 for heads that output images only."""
     return 3 if kind == "bae" else channels
 
 
@@ -79,7 +79,7 @@ def test_one_output_channel_is_repeated_to_three(kind):
     output = spread(made(kind, 1))(torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8)
     assert output.shape == (2, 3, 32, 32)
     alike = torch.equal(output, output[:, :1].expand(-1, 3, -1, -1))
-    assert alike == (kind != "light")  # which has three channels that learn by themselves
+    assert alike == (kind != "light")  # which has three independent channels
     assert float(output.std()) > 1e-3
 
 
@@ -111,7 +111,7 @@ def test_a_head_is_its_config_and_its_state(kind):
 
 @pytest.mark.parametrize("kind", LEARNED)
 def test_all_randomness_is_the_global_generator(kind):
-    """A trainer that seeds it each step repeats the step, whatever was drawn before."""
+    """With a seed per step, a step is repeatable whatever random numbers were used before."""
     head = made(kind, able(kind, 5)).train()
     inputs = torch.zeros(2, 4, 4, 4), features(4, 4, kind), STRIDE8
     state = {k: v.clone() for k, v in head.state_dict().items()}

@@ -49,7 +49,7 @@ def photo(seed: int) -> np.ndarray:
 
 
 def cell(data: bytes | None, path: str | None = None) -> dict[str, Any]:
-    """A picture as `datasets.Image` stores it."""
+    """An image as `datasets.Image` stores it."""
     return {"bytes": data, "path": path}
 
 

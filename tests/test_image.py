@@ -1,4 +1,4 @@
-"""Laws of reading, writing and resizing pictures and maps; bad files give one line that says what to do."""
+"""Invariants of reading, writing and resizing images and maps; bad files raise one line with advice."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def refuses(source, *words: str, read=read_image, **options) -> None:
     ) or not caught.value.__context__
 
 
-# ---- pictures
+# ---- images
 
 
 def test_a_written_image_is_read_back_within_half_a_level(tmp_path):

@@ -1,4 +1,4 @@
-"""Formats that cameras, renderers and phones write: each is read as the picture that it is, or refused in one line."""
+"""Formats of cameras, renderers and phones: each is read as its image, or refused in one line."""
 
 from __future__ import annotations
 

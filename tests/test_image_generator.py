@@ -69,7 +69,7 @@ def test_wrong_strengths_and_counts_are_refused(draw):
 
 
 def test_without_an_image_it_equals_the_diffusers_pipeline(tmp_path):
-    """The saved folder is a StableDiffusionPipeline; with the same noise both draw the same picture."""
+    """The saved folder is a StableDiffusionPipeline; with the same noise both generate the same image."""
     from diffusers import StableDiffusionPipeline
 
     from twofold.backbones.stable_diffusion import save_components

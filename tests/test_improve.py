@@ -1,4 +1,4 @@
-"""Self-improving from end to end: create, learn from both, again; killed at any moment, the same files."""
+"""Self-improving from end to end: create, train on both, repeat; killed at any moment, it ends with the same files."""
 
 import json
 import shutil
@@ -134,7 +134,7 @@ def test_a_run_that_is_interrupted_anywhere_ends_in_the_same_files(warm, tmp_pat
 
 
 def test_images_are_created_from_labelled_samples_only(warm, tmp_path):
-    """Unlabelled pictures, a source without a share and one that the teacher labels are nobody's model."""
+    """Unlabelled images, a source without a share and one with pseudo-labels are not sources of creation."""
     world.folder(tmp_path / "more", 5, 32)
     rows = (tmp_path / "more" / "metadata.jsonl").read_text().splitlines(keepends=True)
     bare = [
@@ -175,7 +175,7 @@ def test_a_recipe_that_resets_heads_is_refused_before_it_wipes_the_warm_up(warm,
         Improvement.of(warm.replace(model={"reset": ["heads"]}), fresh_student=True)
     with pytest.raises(ValueError, match="this one resets none"):
         Improvement.of(warm, fresh_student=True, labels="stored")
-    # Asked for, it is what it says: a new student on labels that the last round stored.
+    # With the option, a new student is trained on labels that the last round stored.
     made = plan(warm.replace(model={"reset": ["heads"]}), fresh_student=True, labels="stored", rounds=1)
     list(improve(made, tmp_path / "run"))
     fresh = Recipe.read(tmp_path / "run" / "round-1" / "training" / "recipe.json")

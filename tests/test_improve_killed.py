@@ -42,13 +42,13 @@ pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that can be forked"),
 ]
 
-# What of a run is about time and place, not about what was created or learned; records are compared on their own.
+# Files of a run that contain times and paths; records are compared separately.
 ASIDE = re.compile(r"(environment\.json|metrics\.jsonl|state\.pt|best\.pt)$")
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory) -> Path:
-    """A recipe file of three steps on three balls, from a tiny model that has learned for one."""
+    """A recipe file of three steps on three balls, from a tiny model that was trained for one."""
     from twofold.backbones import new
     from twofold.train.run import run_recipe
 
@@ -176,7 +176,7 @@ def within(bytes_: int) -> Callable[[], None]:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Every file by name, but for what tells time and place. Kept latents are called after their pictures' times."""
+    """Every file by name, except times and paths. Names of cached latents depend on the times of their images."""
     found = {}
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         name, held = path.relative_to(root), path.read_bytes()
@@ -233,7 +233,7 @@ MOMENTS = {
 
 
 def test_improving_killed_at_each_moment_that_matters_ends_in_the_same_files(recipe, tmp_path):
-    whole, killed = tmp_path / "whole", tmp_path / "run"  # paths stand in files
+    whole, killed = tmp_path / "whole", tmp_path / "run"  # files contain paths
     assert command(improving(recipe, killed)) == 0
     killed.rename(whole)
     for name, prepare in MOMENTS.items():

@@ -18,7 +18,7 @@ SIZE = (64, 48)
 
 
 def people(count=2, seed=0):
-    """Joints inside the picture and which are labelled, about four in five."""
+    """Joints inside the image, and which are labelled, about four in five."""
     rng = torch.Generator().manual_seed(seed)
     points = 4 + torch.rand(count, 17, 2, generator=rng) * torch.tensor([40.0, 56.0])
     return points, torch.rand(count, 17, generator=rng) > 0.2

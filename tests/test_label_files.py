@@ -55,7 +55,7 @@ def palette(path: Path, index: np.ndarray, colours: dict[int, tuple[int, int, in
 
 
 def folder(root: Path, name: str, file: str, count: int = 1, **how) -> Path:
-    """A data folder of a picture and one label file beside it."""
+    """A data folder of an image and one label file."""
     header = {"name": "labels", "targets": {name: how}}
     (root / "dataset.json").write_text(json.dumps(header))
     write_image(root / "image.png", torch.rand(3, *SIZE))
@@ -181,7 +181,7 @@ def test_an_ambiguous_mask_is_refused_with_advice(name, tmp_path):
     write, words = AMBIGUOUS[name]
     write(tmp_path / name)
     refused(tmp_path, "mask", tmp_path / name, words, threshold=128)
-    if name != "soft16.png":  # read at half of its range where no threshold says otherwise
+    if name != "soft16.png":  # thresholded at half of its range without a threshold
         refused(tmp_path, "mask", tmp_path / name, words)
 
 

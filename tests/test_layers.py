@@ -1,4 +1,4 @@
-"""The shape of the house: imports go down, files stay short, what is public is explained."""
+"""Structure of the package: imports go downward, files are short, public names have docstrings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOUSE = (
     ("evaluate",),
     ("generate",),
     ("train",),
-    ("__init__",),  # of the package: it gives the names of what lies below
+    ("__init__",),  # of the package: it exports names of lower modules
     ("cli",),
     ("__main__",),
 )
@@ -125,7 +125,7 @@ def test_no_bare_except_and_no_pickle(path: Path) -> None:
 
 @pytest.mark.parametrize("module", ["twofold", "twofold.cli", "twofold.cli.main"])
 def test_importing_is_light(module: str) -> None:
-    """What takes seconds to import is imported by what needs it, so that `--help` answers at once."""
+    """Slow imports happen where they are used, so that `--help` is fast."""
     heavy = {
         "torch",
         "diffusers",

@@ -107,7 +107,7 @@ def test_without_alpha_it_is_known_stated_or_refused(base, form):
 
 
 def test_the_config_of_peft_is_followed_as_peft_follows_it(tmp_path):
-    """peft itself is asked what its adapter does to a network."""
+    """peft computes the effect of its adapter on a network."""
     from peft import LoraConfig, get_peft_model
 
     class Net(torch.nn.Module):

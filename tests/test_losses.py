@@ -211,7 +211,7 @@ def test_intersection_over_union_of_shares():
     assert soft_iou(line(0.3, 1, 0, 0.8), line(0.3, 1, 0, 0.8), EVERYWHERE).item() == pytest.approx(0)
     assert soft_iou(line(0, 0, 0, 0), line(0, 0, 0, 0), EVERYWHERE).item() == 0
     assert soft_iou(line(0, 0, 0, 0.1), line(0, 0, 0, 0), EVERYWHERE).item() == 1
-    # Each image weighs the same; one without truth does not count.
+    # Each image has the same weight; one without a target has none.
     output, both = line(1, 0, 1, 0).repeat(3, 1, 1, 1), torch.cat([required, line(1, 0, 1, 0), required])
     mask = EVERYWHERE.repeat(3, 1, 1, 1)
     mask[2] = False

@@ -1,4 +1,4 @@
-"""Masks and pictures: how they are scored, and how they are drawn."""
+"""Masks and images: scores and visualization."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Depth in metres: encoded, predicted, scored, stored and learned from again without a fit to the truth."""
+"""Depth in metres: encoded, predicted, scored, stored and used in training without alignment to the target."""
 
 import runpy
 from dataclasses import replace
@@ -57,7 +57,7 @@ def test_metres_come_back_from_the_canvas():
 
 
 def test_the_benchmark_in_metres_scores_a_task_in_metres_and_no_other():
-    """A canvas of -0.5 is 2.5 m, whatever the truth is."""
+    """An encoded value of -0.5 is 2.5 m for any target."""
     ours = predictor(-0.5)
     check_model(ours, protocol("mtl/invpt-depth"))
     ball = world.sphere(0, 32)

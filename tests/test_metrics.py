@@ -217,7 +217,7 @@ def test_angles():
     assert angle(up, down).item() == pytest.approx(180)
     assert angle(up, torch.zeros_like(up)).item() == pytest.approx(90)
     v = unit(torch.randn(3, 100, 100))
-    assert angle(v, v).max() < 1e-4  # in float32, where an arc cosine says 0.04
+    assert angle(v, v).max() < 1e-4  # in float32, an arc cosine gives 0.04
     assert angle(up, tilted(1e-7)).item() == pytest.approx(1e-7, rel=1e-6)
 
 
@@ -277,7 +277,7 @@ def test_the_mean_is_at_most_the_rmse_and_thresholds_are_monotone():
 def test_a_perfect_prediction_scores_perfectly(name):
     _, d, v = some(name)
     perfect = {"lower": 0.0, "higher": 100.0 if "below" in name else 1.0}[EVERY[name].better]
-    # The histogram says the centre of its first bin.
+    # The histogram gives the centre of its first bin.
     assert score(EVERY[name], d, d, v) == pytest.approx(perfect, abs=0.0051 if "median" in name else 1e-9)
 
 

@@ -300,7 +300,7 @@ def test_contours_do_not_see_scale_or_what_is_not_known():
         assert score(metric, 7 * p, d, v) == pytest.approx(one, abs=1e-12)
         assert score(metric, torch.where(v, p, math.nan), torch.where(v, d, -5.0), v) == one
         assert score(metric, 1 / p, 1 / d, v) == pytest.approx(one, abs=1e-12)
-    # A hole in the truth is not a contour.
+    # A hole in the target is not a contour.
     hole = known(d)
     hole[..., 10] = False
     assert math.isnan(score(BOUNDARIES["boundary_f1_pooled"], step(1.5), step(1.5), hole))

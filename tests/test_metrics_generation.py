@@ -1,4 +1,4 @@
-"""Sets of pictures: distances in closed form, against scipy, and as sums over parts."""
+"""Sets of images: distances in closed form, against scipy, and as sums over parts."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_distance_is_that_of_the_matrix_root():
 def test_a_set_is_at_no_distance_from_itself():
     a = cloud().moments
     assert fid(a, a) == pytest.approx(0, abs=1e-9)
-    # Fewer pictures than numbers: the covariance has no inverse, and needs none.
+    # Fewer images than dimensions: the covariance has no inverse, and needs none.
     few = cloud(count=4, size=20).moments
     assert fid(few, few) == pytest.approx(0, abs=1e-6)
     moved = Features(cloud().rows + 2.0).moments

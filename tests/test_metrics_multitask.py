@@ -105,7 +105,7 @@ def test_body_parts_are_scored_only_in_images_with_people():
 
 
 def half() -> tuple[Tensor, Tensor]:
-    """The upper half is salient and said to be, with two of the lower five rows nearly."""
+    """The upper half is salient and predicted so, with lower scores for two of the five rows below."""
     g, p = torch.zeros(1, 10, 10, dtype=torch.float64), torch.zeros(1, 10, 10, dtype=torch.float64)
     g[:, :5], p[:, :5], p[:, 5:7] = 1, 0.95, 0.9
     return p, g

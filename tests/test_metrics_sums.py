@@ -1,4 +1,4 @@
-"""Laws of every metric there is: a sum over images, whoever measured them, in whatever order."""
+"""Invariants of every metric: a sum over images, independent of process and order."""
 
 from __future__ import annotations
 

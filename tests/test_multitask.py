@@ -41,7 +41,7 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "multitask.py"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A tiny model, four balls with every label, and the same pictures without any."""
+    """A tiny model, four labelled images, and the same images without labels."""
     root = tmp_path_factory.mktemp("multitask")
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.rich_folder(root / "balls", 4, 32)
@@ -127,7 +127,7 @@ def answers(net, heads, tasks=TASKS):
 
 @torch.no_grad()
 def test_a_prediction_does_not_depend_on_the_batch(net):
-    """In use, nothing of a batch is looked at across its pictures."""
+    """In prediction, no operation mixes the images of a batch."""
     head = make_head("multitask", net, 5).eval()
     maps = features(net, 3, 5)
     together = head(torch.zeros(0), maps, net)
@@ -218,7 +218,7 @@ def test_pseudo_labels_are_the_predictions_of_the_teacher_s_weights(net):
 
 @pytest.mark.parametrize("unet", ["frozen", "full", "lora"])
 def test_a_run_with_a_teacher_ends_in_one_checkpoint(root, tmp_path, unet):
-    """Whatever of the network learns."""
+    """For all trainable parts of the network."""
     made = recipe(root, model={"unet": unet, "lora": {"rank": 2}})
     records = list(run_recipe(made, tmp_path / "run"))
     assert all(0 < r["loss"] < 100 for r in records)

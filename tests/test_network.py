@@ -1,4 +1,4 @@
-"""Networks of somebody's own, as student, as teacher and as what labels; and what else goes through the same loop."""
+"""User-defined networks as student, teacher and labeller; and other networks in the same loop."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ TWO = {"depth": TASKS["depth"], "normals": TASKS["normals"]}
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A tiny model that draws, eight balls with every label, and four pictures without any."""
+    """A tiny generator, eight labelled images, and four without labels."""
     root = tmp_path_factory.mktemp("network")
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.rich_folder(root / "rich", 8, 32)
@@ -172,7 +172,7 @@ def test_eight_images_are_overfitted(root, kinds, tmp_path):
     if kinds == "pictures":
         assert (
             scores["normals/mean"] < 12
-        )  # half of the pictures is the wall; what is random is 90 degrees off
+        )  # half of an image is the wall; a random prediction is 90 degrees off
         assert scores["depth/abs_rel"] < 0.02
     else:
         assert scores["semantic_logits/miou"] > 0.8
@@ -433,7 +433,7 @@ def test_commands_use_a_network_whose_code_the_user_names(warm, root, tmp_path, 
     assert report["subject"]["network"] == PLAIN
 
 
-# ---- self-improving: another model draws
+# ---- self-improving: another model generates the images
 
 
 def plan(warm: Recipe, root: Path, **changes: Any) -> Improvement:
@@ -456,7 +456,7 @@ def test_a_network_improves_on_images_of_another_model(warm, root, tmp_path):
     }
     assert rows[0]["labels"]["normals"]["digest"] == first.digest != rows[3]["weights"]["model"]
     made = Folder(tmp_path / "run" / "round-1" / "created-0")
-    for i in range(len(made)):  # a label can be made again from the stored picture alone
+    for i in range(len(made)):  # a label can be computed again from the stored image alone
         again = first.predictor("normals")(made[i].image).map
         torch.testing.assert_close(made[i].targets["normals"], again, rtol=0, atol=2e-3)
     teacher = open_network(tmp_path / "run" / "checkpoint", PLAIN)
@@ -571,7 +571,7 @@ def test_the_loop_contains_no_task_names():
 
 
 def test_the_page_s_network_is_one(root):
-    """The first program of the section, as it stands."""
+    """The first program of the section."""
     page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
     program = page.split("## A network of your own")[1].split("```python\n")[1].split("```")[0]
     names: dict[str, Any] = {"__file__": "mine.py", "__name__": "page"}

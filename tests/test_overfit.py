@@ -111,7 +111,7 @@ def codec() -> nn.Module:
 
 
 def recipe_of(task: str, head: str, folder: Path, size: int) -> Recipe:
-    """Through a latent head the decoder learns too: the embedded one does not know pictures such as these."""
+    """With a latent head the decoder is trained too: the embedded one was not trained on such images."""
     latent, joints = head == "latent", task == "keypoints"
     steps = (700 if head == "dpt" else 320) if joints else QUICK.get((task, head), 200)
     rate = 3e-3 if joints else 5e-3 if head == "upernet" else 2e-3

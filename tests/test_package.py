@@ -59,7 +59,7 @@ def test_doctor_lists_every_requirement() -> None:
 
 
 def test_recipes_come_with_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into the wheel by hatch, where `shipped` looks first; by name from any folder, as written in a clone too."""
+    """They are in the wheel, where `shipped` searches first, and are found by name from any folder and in a clone."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]
     assert tool["wheel"]["force-include"] == {"recipes": "twofold/recipes"}
     assert "/recipes" in tool["sdist"]["include"]

@@ -51,7 +51,7 @@ def e2e_ft(net, image):
 
 @torch.no_grad()
 def dmp(net, image):
-    """Five leading steps from a draw of the image latent, decoded: ``3 h w``."""
+    """Five leading steps from a sample of the image latent, decoded: ``3 h w``."""
     scheduler = DDIMScheduler(**SD)
     scheduler.set_timesteps(5)
     posterior = net.vae.encode(image[None] * 2 - 1).latent_dist

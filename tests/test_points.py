@@ -1,4 +1,4 @@
-"""Joints in rows: drawn where they are, in whole pictures and in cuts, and placed back to be scored."""
+"""Keypoints in rows: heatmaps of complete images and crops, and coordinates mapped back for scoring."""
 
 import json
 
@@ -81,7 +81,7 @@ def test_a_full_crop_is_the_image_and_a_partial_crop_its_part():
 
 
 def test_a_cut_shows_a_ramp_where_it_is():
-    """To a fraction of a pixel, enlarged and reduced: the value of each pixel says where its centre was."""
+    """To a fraction of a pixel, enlarged and reduced: the value of each pixel is the coordinate of its centre."""
     x = (torch.arange(200) + 0.5) / 200
     image = x.expand(1, 100, -1)
     for size in ((64, 48), (256, 192), (30, 20)):

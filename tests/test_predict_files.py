@@ -1,4 +1,4 @@
-"""Predictions of many files: nothing is lost, nothing is done twice, nothing is said that is not so."""
+"""Predictions of many files: no result is lost or computed twice, and the log is true."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_bad_file_is_one_row_and_the_rest_is_done(tmp_path: Path) -> None:
     assert {n: r["status"] for n, r in stored.items() if r["status"] == "failed"} == {
         "bad": "failed", "absent": "failed", "folder": "failed",
     }  # fmt: skip
-    photo(tmp_path / "bad.png", 7)  # mended, it is done, and its failure forgotten
+    photo(tmp_path / "bad.png", 7)  # once fixed, it is predicted and its failure removed
     assert [row["status"] for row in predict_files(job(tmp_path / "out"), bad[:1])] == ["done"]
     assert ResultLog(tmp_path / "out").rows["bad"]["status"] == "done"
 

@@ -237,7 +237,7 @@ def test_lines_that_are_no_rows_are_named(tmp_path: Path, line: str) -> None:
 
 
 class Stub(BasePredictor):
-    """Stands in for a model, so that none is loaded."""
+    """Replaces a model, so that none is loaded."""
 
     def predict_raw(
         self, inputs: ImageBatch, index: Sequence[int], seeds: Sequence[int]

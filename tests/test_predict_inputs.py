@@ -1,4 +1,4 @@
-"""What a person typed becomes pictures, each with a name of its own."""
+"""Paths and patterns become images with unique names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions say what their numbers are; random protocols keep to their image; ensembles know their doubt."""
+"""Predictions record the meaning of their numbers; noise depends on the image only; ensembles have an uncertainty."""
 
 import pytest
 import torch
@@ -100,7 +100,7 @@ def test_another_number_of_steps_is_another_predictor(wide):
 
 
 def test_normals_are_saved_in_the_requested_frame():
-    """Whatever frame the network paints in; twice converted is not converted."""
+    """For every output frame; a second conversion restores the map."""
     net, image = new.tiny(), photos((32, 40))[0]
     rub = DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead())
     lub = DiffusionPredictor(net, TASKS["normals"], OneStep(), LatentHead(), OutputConfig(frame="LUB"))

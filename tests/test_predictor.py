@@ -1,4 +1,4 @@
-"""Laws of prediction: an answer depends on (image, settings, seed) and on nothing else."""
+"""Invariants of prediction: it depends on (image, settings, seed) and nothing else."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -95,7 +95,7 @@ def test_ensemble_members_have_different_seeds(net):
 
 
 class Painted(Head):
-    """A head that paints three numbers everywhere."""
+    """A head with three constant output channels."""
 
     reads_features = False
 
@@ -173,7 +173,7 @@ def test_saved_files_hold_the_map(predictor, tmp_path):
 
 
 def test_shares_are_resized_smoothly_and_ids_are_not(net):
-    """A mask says how surely a pixel belongs to it; halfway between two classes is no class."""
+    """A mask is a probability and can be interpolated; a class id cannot."""
     image = photos((90, 120))[0]
     for name in ("mask", "saliency", "semantic", "parsing"):
         predictor = DiffusionPredictor(net, TASKS[name], OneStep(), LatentHead(), size=40)

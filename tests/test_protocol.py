@@ -32,7 +32,7 @@ SD = {
 }  # fmt: skip
 
 
-# Published numbers: tests/golden.py says with which networks
+# Published numbers: see tests/golden.py for the networks
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def doubled(net):
 
 @torch.no_grad()
 def solve(net, protocol, monkeypatch=None, start=None):
-    """The answer to the golden image under the golden text."""
+    """The prediction for the golden image with the golden prompt."""
 
     def look(query):
         output = net(query.x, query.t, golden.text())
@@ -64,7 +64,7 @@ def solve(net, protocol, monkeypatch=None, start=None):
 
 
 def gaussian():
-    """The start of the published stochastic walks."""
+    """The initial state of the published stochastic samplers."""
     return torch.sin(0.9 * torch.arange(384.0) + 0.2).reshape(1, 4, 8, 12).double()
 
 
@@ -148,7 +148,7 @@ def schedulers():
 @pytest.mark.parametrize("name, scheduler, protocol", schedulers(), ids=[x[0] for x in schedulers()])
 @pytest.mark.parametrize("size, working", [((64, 96), 0), ((50, 70), 0), ((50, 70), 88), ((90, 120), 64)])
 def test_depth_equals_diffusers(name, scheduler, protocol, size, working):
-    """At the picture's own size, enlarged, and made smaller, each brought back."""
+    """At the image's size, enlarged, and reduced, each resized back."""
     pipe, net = tiny_pipeline(
         MarigoldDepthPipeline, scheduler, prediction_type="depth", scale_invariant=True, shift_invariant=True,
         default_denoising_steps=1, default_processing_resolution=0,
@@ -223,7 +223,7 @@ def test_intrinsic_images_equal_diffusers(parts):
 
 @torch.no_grad()
 def reference(image, net, protocol, sign, seed):
-    """One-step methods as their own code goes: encode, one look, decode. Returns the raw canvas."""
+    """One-step methods as in their code: encode, one forward pass, decode. Returns the raw output."""
     rng = torch.Generator().manual_seed(seed)
     posterior = net.vae.encode(image[None] * 2 - 1).latent_dist
     mean = posterior.mean
@@ -387,7 +387,7 @@ def test_minmax_normalization_clips_the_mean_first():
 
 
 def test_the_value_before_the_last_step_is_another(net):
-    """What E2E-FT reads is x0; reading the state after the step would be another answer."""
+    """What E2E-FT reads is x0; the state after the step would be another result."""
     before, after = (
         solve(net, MultiStep(4, start="image", condition="replace", final=f, noise=Noise()))
         for f in ("x0", "prev")
@@ -419,7 +419,7 @@ def protocol(request):
 
 
 def echo(query):
-    """A network that says something of what it is shown, and differs from image to image."""
+    """A network whose output depends on its input."""
     output = torch.tanh(query.state * 1.3 + query.x.mean(1, keepdim=True))
     return DenoiserOutput(query.to_x0(output))
 

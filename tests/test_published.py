@@ -159,7 +159,7 @@ def ldm_shapes(second):
 
 
 def test_a_single_file_without_a_tokenizer_is_reported(tmp_path, monkeypatch):
-    """It has none inside; a base gives one, and without a base the first prompt says what to do."""
+    """The file has none; a base provides one, and without a base the first prompt raises advice."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     path = tmp_path / "model.safetensors"
     layouts.sparse(path, ldm_shapes(False))
@@ -172,7 +172,7 @@ def test_a_single_file_without_a_tokenizer_is_reported(tmp_path, monkeypatch):
     assert open_model(str(path), device="meta", base=str(tmp_path / "base")).backbone.tokenizer is not None
 
 
-# What the table says, once more and by hand: the tests above take it at its word.
+# Expected values of the table, written again by hand: the tests above rely on the table.
 
 
 PINNED = {
@@ -266,7 +266,7 @@ def test_a_network_for_another_protocol_is_refused(genpercept):
 
 
 def test_weights_of_another_method_are_refused(tmp_path):
-    """diffusers would run each of these, and give a wrong answer."""
+    """diffusers would run each of these with a wrong result."""
     lotus, _ = layouts.write_published("lotus-depth-d-v1-0", tmp_path)
     layouts.write_text(tmp_path / "base")
     with pytest.raises(ModelError, match="takes 4 class labels, genpercept-depth gives none"):
@@ -498,7 +498,7 @@ def test_old_key_names_are_read():
 
 
 def test_the_empty_prompt_needs_no_text_encoder_once_it_is_stored(tmp_path):
-    """Its 2 tokens are the first 2 of 77, because the text encoder looks back only."""
+    """Its 2 tokens are the first 2 of 77, because the text encoder is causal."""
     net = new.tiny()
     two, all_of_them = net.embed([""])[0], net.embed([""], pad=True)[0]
     torch.testing.assert_close(two, all_of_them[:2], rtol=0, atol=1e-6)

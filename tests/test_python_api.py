@@ -41,7 +41,7 @@ WANTED = torch.from_numpy(FLOATS).permute(2, 0, 1)
 
 
 class Own(nn.Module):
-    """A network of somebody's own: it predicts the image's brightness."""
+    """A user-defined network: it predicts the image's brightness."""
 
     def forward(self, images):
         return {"depth": images.mean(1, keepdim=True) * 2 - 1}

@@ -1,4 +1,4 @@
-"""The shipped model on scenes it has not seen: it must beat guesses that look at no picture."""
+"""The shipped model on scenes outside of its training data beats image-independent predictions."""
 
 import pytest
 

@@ -117,7 +117,7 @@ def test_a_crop_with_almost_one_class_is_repeated():
         targets = [drawn(seed, options)[1] for seed in range(60)]
         found[most] = [share_of_one_class(*t["classes"]) for t in targets]
     assert sum(share >= 0.75 for share in found[1.0]) > 30
-    assert sum(share >= 0.75 for share in found[0.75]) <= 3  # ten draws failed
+    assert sum(share >= 0.75 for share in found[0.75]) <= 3  # ten crops were rejected
     # Where no crop would do, one is taken all the same; without classes, any.
     plain = scene()
     plain.targets["semantic"].fill_(4)
@@ -135,7 +135,7 @@ def test_what_is_not_labelled_does_not_count_as_a_class():
     for seed in range(5):
         _, valid = drawn(seed, options, sample)[1]["classes"]
         assert valid.any()
-    # Class 4 alone is labelled: no crop has two classes, so that the last of eleven draws is taken.
+    # Class 4 alone is labelled: no crop has two classes, so that the last of eleven crops is used.
     every = scene()
     every.targets["semantic"].fill_(4)
     for seed in range(5):

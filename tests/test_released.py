@@ -25,7 +25,7 @@ RECIPES = recipes(Path(__file__).parents[1] / "recipes" / "genpercept.py")
 H, W = 48, 64
 # 64 to 48 columns has ties, which the nearest pixel breaks to the right: mirrored before is not mirrored after.
 SIZE = (32, 48)
-# By recipe: what it teaches, and the raw file of it.
+# By recipe: its target, and the raw file of it.
 TASKS = {
     "depth_as_released": "depth",
     "disparity_as_released": "disparity",

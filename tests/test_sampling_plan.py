@@ -32,7 +32,7 @@ def denoised(plan, schedule, denoise, clean, noise, sampler="ddim"):
 
 
 def oracle(noise, schedule=SD, seen=None):
-    """A denoiser that knows the noise that was added."""
+    """A denoiser that returns the noise that was added."""
 
     def denoise(x, t):
         x0 = to_x0(noise, x, *schedule.scales_like(t, x), "epsilon")
@@ -119,7 +119,7 @@ def test_distance_to_the_source_grows_with_strength():
     for strength in (0.001, 0.1, 0.3, 0.6, 0.9):
         found = denoised(plan_of(strength, 50), SD, denoise, clean, noise)
         far.append(float((found - clean).square().mean().sqrt()))
-        # It draws from the same distribution wherever it starts.
+        # It samples from the same distribution for any start.
         assert float(found.std()) == pytest.approx(0.8, abs=0.05)
     assert far == sorted(far)
     assert far[0] < 0.05

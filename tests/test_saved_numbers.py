@@ -89,7 +89,7 @@ def test_maps_up_to_scale_and_shift_are_stored_as_before(space, tmp_path):
 
 @pytest.mark.parametrize("name", ["depth", "mask", "matting"])
 def test_a_map_beyond_0_to_1_is_not_clipped(name, tmp_path):
-    """A network of one's own may predict in any range, and say nothing of it."""
+    """A user-defined network may predict in any range."""
     wide = RAMP * 7 - 3
     paths = Prediction(TASKS[name], wide, IMAGE, space=TASKS[name].space).save(tmp_path, "a")
     back, _ = read_quantized(paths["png"])

@@ -74,7 +74,7 @@ def test_other_schedules_leave_the_betas_alone():
 
 
 def test_a_run_has_the_rate_and_the_beta_of_its_step(tmp_path):
-    """Also after it was interrupted: the state holds those of the last step, and the schedule says the next."""
+    """Also after it was interrupted: the state has those of the last step, and the schedule the next."""
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), tmp_path / "model", torch.float32)
     world.folder(tmp_path / "balls", 2, 32)
     plan = recipe(

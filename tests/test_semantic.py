@@ -151,13 +151,13 @@ def test_scores_of_six_pixels():
     output = torch.tensor([0.0, 1, 1, 1, 2, 2]).reshape(1, 1, 6)
     metrics = semantic_metrics(4)
     found = {k: m.compute(m.measure(output, true, everywhere(true))) for k, m in metrics.items()}
-    assert found["miou"] == pytest.approx((1 / 2 + 2 / 4 + 1 / 2) / 3)  # nobody speaks of class 3
+    assert found["miou"] == pytest.approx((1 / 2 + 2 / 4 + 1 / 2) / 3)  # class 3 occurs in neither map
     assert found["accuracy"] == pytest.approx(4 / 6)
     assert found["mean_accuracy"] == pytest.approx((1 / 2 + 2 / 3 + 1) / 3)
 
 
 def test_mean_accuracy_is_over_target_classes():
-    """Of class 0 two of three are found, of class 1 the only one; of what is said to be 1, one of two is right."""
+    """Of class 0 two of three are found, of class 1 the only one; of two predictions of class 1, one is right."""
     true, output = torch.tensor([0.0, 0, 0, 1]), torch.tensor([0.0, 0, 1, 1])
     metric = semantic_metrics(2)["mean_accuracy"]
     total = metric.measure(
@@ -211,7 +211,7 @@ def test_predicted_ids_have_the_size_of_the_image():
 
 @pytest.mark.parametrize("name", ["semantic", "semantic_logits"])
 def test_eight_images_are_overfitted_to_their_classes(name):
-    """Both ways to tell classes, through a UperNet on features that say enough."""
+    """Both encodings of classes, with a UperNet on informative features."""
     torch.manual_seed(0)
     task = {"semantic": semantic_task, "semantic_logits": semantic_logits_task}[name](4)
     head = UperNetHead(task.out_channels, (8, 8, 8, 8), width=16, dropout=0.0)

@@ -68,7 +68,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A tiny random model, and a folder of balls with every target that a recipe asks for in the laboratory."""
+    """A tiny random model, and a folder of images with every target that the smoke-test recipes need."""
     root = tmp_path_factory.mktemp("lab")
     save_model(new.tiny(), ModelSettings(name="tiny", size=SIDE), root / "model", torch.float32)
     names = ("depth", "normals", "mask", "semantic")
@@ -85,7 +85,7 @@ def place(tmp_path_factory):
 
 
 def small(place: Path, name: str) -> Recipe:
-    """A recipe in the laboratory, once more in miniature: one step of two balls; of a second stage, its warm-up."""
+    """The smoke-test version of a recipe, reduced to one step of two images; of a second stage, its warm-up."""
     whole = RECIPES[name]()
     folder = str(place / "balls")
     if whole.data.has_teacher_labels:
@@ -110,7 +110,7 @@ def way(recipe: Recipe) -> tuple:
     return tuple(recipe.data.task_weights), model.head.name, model.unet, model.decoder, state, trained
 
 
-# One recipe of each way goes through files; the others differ by numbers, and are asked where they were trained.
+# One recipe of each kind is saved and opened; the others differ in numbers and predict without being saved.
 KINDS = {way(f()): name for name, f in reversed(RECIPES.items())}
 
 
@@ -207,7 +207,7 @@ def test_every_beta_of_table_1_is_sampled_with_its_schedule():
 
 
 def test_genpercept_is_the_last_row_of_table_1_bit_for_bit(place, tiny, tmp_path):
-    """At beta = (1, 1) ten looks at the image are one, in training and in use, and need no schedule."""
+    """At beta = (1, 1) ten steps equal one, in training and prediction, and need no schedule."""
     losses, answers = [], []
     for name in ("rgb_noise_beta_1", "rgb_noise_beta_1_in_one"):
         recipe, heads, net = (
@@ -243,7 +243,7 @@ def test_missing_smoke_test_data_is_reported(place, tmp_path):
 
 
 def test_the_command_runs_a_row_in_the_laboratory(place, tmp_path, monkeypatch, capsys):
-    """By file and function; --set changes what the laboratory made of it, and what is missing is one line."""
+    """By file and function; --set changes the smoke-test version, and missing data is reported in one line."""
     monkeypatch.chdir(tmp_path)
     file = ROOT / "recipes" / "table2.py"
     assert run(["train", f"{file}:image_mse", "--smoke-test"]) == 2
@@ -279,7 +279,7 @@ def test_hypersim_colours_as_released_decode_to_the_nearest_class():
     assert known.all()
     # Colours of the whole palette go from 19 to 255: stretched by 8 percent, most are still nearest to themselves.
     assert (decode_colors(canvas) == ids).float().mean() > 0.9
-    # A picture of one class alone has no range but its own.
+    # An image with a single class has a constant value.
     one, _ = encode_colors(torch.full((1, 1, 4, 4), 4), torch.ones(1, 1, 4, 4, dtype=torch.bool))
     red, green, blue = (one[0, :, 0, 0] + 1).tolist()
     r, g, b = NYU40_COLOURS[4]

@@ -1,4 +1,4 @@
-"""A second stage in the laboratory: warm-up, creation and self-improving, each on what the one before left."""
+"""The smoke test of a second stage: warm-up, creation and self-improving, each from the previous one's files."""
 
 import json
 import runpy
@@ -29,7 +29,7 @@ def recipe(file: str, name: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A tiny model that draws, and four balls with every target of rendered scenes."""
+    """A tiny generator, and four images with every target of rendered scenes."""
     root = tmp_path_factory.mktemp("stages")
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.rich_folder(root / "balls", 4, 32)
@@ -77,7 +77,7 @@ def test_a_second_stage_is_a_warm_up_and_an_improvement_of_it(file, name):
     "file, name", [("diff2in1", "second_stage"), ("multitask", "pascal_context_improved")]
 )
 def test_each_stage_starts_from_what_the_one_before_left(place, tmp_path, file, name):
-    """PASCAL's two class tasks are one in the laboratory, and are stored once."""
+    """PASCAL's two class tasks are one in the smoke test, and are stored once."""
     whole = recipe(file, name)
     made = small(place, whole, model={"head": {"options": {}}})
     events = list(run_stages(whole, made, tmp_path / "run"))

@@ -1,4 +1,4 @@
-"""Pictures squeezed into a square as Diff-2-in-1's programs do it, against their numbers."""
+"""Images resized to squares as in Diff-2-in-1's programs, compared with their numbers."""
 
 import pytest
 import torch

@@ -160,7 +160,7 @@ def test_npz_by_key_and_npy_by_index(tmp_path):
     refuses(tmp_path / "objects.npy", "objects.npy", index=0)
 
 
-# ---- pictures that hold numbers
+# ---- images that store numbers
 
 
 def test_a_codec_must_be_what_the_file_is(tmp_path):

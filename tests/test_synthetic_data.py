@@ -59,7 +59,7 @@ def balls(count=3, size=32):
 
 
 def same(a: Sample, b: Sample, atol: float = 0.0):
-    """Pictures within ``atol`` levels of 256, labels within as little."""
+    """Images within ``atol`` levels of 256, and labels accordingly."""
     assert a.id == b.id
     torch.testing.assert_close(a.image * 255, b.image * 255, rtol=0, atol=atol)
     for name in a.targets:
@@ -101,7 +101,7 @@ def test_a_label_is_the_prediction_for_the_stored_image(creator, predictors):
 
 
 def test_labels_can_be_predicted_from_the_last_denoising_step(net, predictors):
-    """At the last time step the network sees the state before it; a head on its features paints from there."""
+    """At the last time step the network sees the state before it; a head reads these features."""
     ball = sphere(0, 32)
     settings = replace(QUICK, label_mode="denoise", guidance=1.0, scoring="cheap", steps=1, strength=0.001)
     made = SyntheticDataGenerator(net, predictors, settings, {}).generate([ball])[0]
@@ -110,7 +110,7 @@ def test_labels_can_be_predicted_from_the_last_denoising_step(net, predictors):
     ).generate([ball])[0]
     assert torch.equal(made.image, reencoded.image)
     assert not torch.equal(made.targets["normals"], reencoded.targets["normals"])
-    # The same by hand: one look at the source, noised to time step 1.
+    # The same by hand: one forward pass on the source with the noise of time step 1.
     with torch.no_grad():
         clean = net.encode(ball.image[None] * 2 - 1)
         rng = torch.Generator().manual_seed(origin_of(made).generator["noise_seed"])
@@ -139,7 +139,7 @@ def test_the_uncertainty_of_a_head_is_a_score(net):
 
 
 def test_as_the_official_code_creates(net, predictors):
-    """Squeezed to a square, labels all over; the look that is read is told 1."""
+    """Resized to a square, labels are valid everywhere; the forward pass that is read has time step 1."""
     ball = sphere(0, 48)
     wide = replace(
         ball,
@@ -205,7 +205,7 @@ def test_a_source_is_brought_to_size_without_mixing_in_the_unknown():
 
 
 def test_squeezed_as_the_original_squeezes():
-    """Numbers of the original's own resizing: a test picture, and a mask of rows 45-470 and columns 41-600."""
+    """Numbers of the original's own resizing: a test image, and a mask of rows 45-470 and columns 41-600."""
     x, y = torch.arange(640)[None, :], torch.arange(480)[:, None]
     image = (
         torch.stack([(x * 255 // 639).expand(480, -1), (y * 255 // 479).expand(-1, 640), (x + y) % 256]) / 255
@@ -258,7 +258,7 @@ def test_guidance_moves_from_the_empty_caption_through_the_caption(net, monkeypa
         x0 = alpha * (alpha * clean + sigma * noise) - sigma * (empty + 3 * (text - empty))
         expected = ((net.decode(x0)[0].clamp(-1, 1) + 1) / 2 * 255).round() / 255
     torch.testing.assert_close(made.image, expected, rtol=0, atol=1.01 / 255)
-    # What the test can tell apart: the same with the branches exchanged.
+    # The test distinguishes it from exchanged branches.
     swapped = alpha * (alpha * clean + sigma * noise) - sigma * (text + 3 * (empty - text))
     assert not torch.allclose(net.decode(swapped)[0], net.decode(x0)[0], atol=4 / 255)
 
@@ -369,7 +369,7 @@ def test_a_label_with_near_and_far_exchanged_has_drifted(name):
 
 
 def test_drift_is_the_angle_to_the_normals_of_the_source(creator, predictors):
-    """A source whose normals are what the predictor will say of the created picture has not drifted."""
+    """A source whose normals equal the prediction for the created image has no drift."""
     ball = sphere(0, 32)
     made = creator.generate([ball])[0]
     record = replace(ball, targets=dict(made.targets), valid=dict(made.valid))
@@ -377,7 +377,7 @@ def test_drift_is_the_angle_to_the_normals_of_the_source(creator, predictors):
     assert torch.equal(again.image, made.image)
     scores = again.origin.generator["scores"]
     assert scores["drift.normals"] < 0.05
-    # Its quantiles are cut off where a target is painted, so a little is left.
+    # The encoding clips at quantiles, so a small difference remains.
     assert scores["drift.depth"] < 2
     turned = replace(record, targets={**record.targets, "normals": -record.targets["normals"]})
     assert creator.generate([turned])[0].origin.generator["scores"]["drift.normals"] == pytest.approx(

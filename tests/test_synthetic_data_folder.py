@@ -227,7 +227,7 @@ def test_several_strengths_and_samples_lie_side_by_side(creator, sources, whole,
     sheet = preview_image(
         Folder(out), sources, {n: TASKS[n] for n in ("depth", "normals")}, max_sources=2, edge=32
     )
-    # Source, T200, T600; of two sources a picture, two labels and a mask.
+    # Source, T200, T600; of two sources an image, two labels and a mask.
     assert sheet.shape == (3, 8 * (32 + 18 + 4) - 4, 3 * 36 - 4)
 
 
@@ -294,7 +294,7 @@ def test_a_created_folder_can_be_created_from(creator, whole, tmp_path):
 
 @pytest.fixture
 def nyu(tmp_path):
-    """Three pictures as the released code has them."""
+    """Three images in the released code's layout."""
     root = tmp_path / "nyu" / "train"
     for part in ("img", "norm", "caption"):
         (root / part).mkdir(parents=True)

@@ -23,7 +23,7 @@ def sources():
 
 
 def off(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """RMS distance of each picture of a batch to its like."""
+    """RMS distance of each image of a batch to its counterpart."""
     return (a - b).square().mean((1, 2, 3)).sqrt()
 
 
@@ -53,7 +53,7 @@ def test_with_strength_near_zero_the_result_is_the_autoencoded_source(net, sourc
 
 @pytest.mark.parametrize("sampler", ["dpmpp_2m", "ddim"])
 def test_distance_to_the_source_grows_with_strength(net, sources, sampler):
-    """The noise of each picture is the same at every strength."""
+    """The noise of each image is the same at every strength."""
     images = torch.stack([s.image for s in sources])
     strengths = (0.1, 0.3, 0.6, 0.9)
     far = [float(off(created(net, sources, s, steps=4, sampler=sampler), images).mean()) for s in strengths]

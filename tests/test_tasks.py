@@ -26,7 +26,7 @@ def task(request):
 
 
 def losses(task, output, required, mask, image=None):
-    """Each loss by its name, with a picture of middle grey where one is looked at."""
+    """Each loss by its name, with a grey image where one is needed."""
     image = torch.full_like(required[:, :1], 0.5).expand(-1, 3, -1, -1) if image is None else image
     return {name: task.loss(output, required, mask, {name: 1.0}, image) for name in task.loss_names}
 
@@ -130,7 +130,7 @@ def test_another_canvas_costs_more(task):
 
 
 def test_every_loss_has_a_finite_slope(task):
-    """At the truth, near it, far from it, and where nothing is known."""
+    """At the target, near it, far from it, and without valid pixels."""
     canvas, mask = task.encode(*known(task))
     right, rng = network_output(task, canvas), torch.Generator().manual_seed(3)
     for spread in (0.0, 0.1, 10.0):
@@ -146,7 +146,7 @@ def test_every_loss_has_a_finite_slope(task):
 
 
 def test_the_slope_of_every_loss_is_its_difference_quotient(task):
-    """Along a random direction, in float64, away from the truth."""
+    """Along a random direction, in float64, away from the target."""
     target, valid = known(task)
     canvas, mask = task.encode(target.double(), valid)
     rng = torch.Generator().manual_seed(5)
@@ -241,7 +241,7 @@ def test_every_task_is_found_by_its_name(name):
 
 
 def test_prompts_tell_tasks_apart():
-    """Logits are another answer to the question that colours are an answer to."""
+    """Logits and colours are two encodings of the same classes."""
     prompts = [t.prompt for t in TASKS.values() if not t.name.endswith("_logits")]
     assert len(set(prompts)) == len(prompts)
     for name in ("semantic", "parsing"):
@@ -305,7 +305,7 @@ def test_other_spaces_are_encoded_by_their_own_quantiles(name, paint):
 
 @pytest.mark.parametrize("name", ["sqrt_disparity", "log_depth"])
 def test_the_other_spaces_are_fitted_in_themselves(name):
-    """Any scale and shift of the true map is the truth again; what is far beyond it is a kilometre at most."""
+    """Any scale and shift of the target is aligned to the target; distant values are limited to a kilometre."""
     task = TASKS[name]
     target, valid = known(task)
     right = perfect(task, target, valid)[0]

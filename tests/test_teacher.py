@@ -1,4 +1,4 @@
-"""A teacher that follows its student: who says what is learned, and how often the teacher moves."""
+"""An EMA teacher: sources of its pseudo-labels, and the frequency of its updates."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ from twofold.train.state import Ema, State
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    """A tiny model, four balls with labels, and the same pictures without."""
+    """A tiny model, four labelled images, and the same images without labels."""
     root = tmp_path_factory.mktemp("teacher")
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.folder(root / "balls", 4, 32)
@@ -67,7 +67,7 @@ def recipe(root, **changes):
 
 @pytest.mark.parametrize("batches", [[1] * 200, [4] * 50, [8] * 25, [80, 7, 80, 33]])
 def test_the_teacher_is_updated_every_forty_examples_for_any_batch_size(batches):
-    """In closed form: with a student that stands still, n moves leave decay ** n of the distance."""
+    """In closed form: with a constant student, n updates leave decay ** n of the distance."""
     module = nn.Linear(2, 2)
     ema = Ema(module, 0.998, 40)
     first = ema.average["weight"].clone()
@@ -81,7 +81,7 @@ def test_the_teacher_is_updated_every_forty_examples_for_any_batch_size(batches)
 
 @pytest.mark.parametrize("change", ["shared", "own look", "walk", "latent"])
 def test_the_student_is_trained_on_pseudo_labels(root, change, tmp_path):
-    """Examples of such a source hold what the averaged weights answer now, with no gradient; others what is stored."""
+    """Examples of such a source have predictions of the averaged weights, without gradient; others stored labels."""
     changes = {
         "shared": {},
         "own look": {"model": {"unet": "full"}},
@@ -125,7 +125,7 @@ def test_the_student_is_trained_on_pseudo_labels(root, change, tmp_path):
 
 
 def test_only_the_student_is_trained_and_the_teacher_is_saved(root, tmp_path):
-    """The decay says how far: a teacher that keeps all of itself ends where it began, its student does not."""
+    """With a decay of 1 the teacher does not change, and its student does."""
     made = recipe(root, ema={"decay": 0.999999})
     heads: dict = {}
     net = new.tiny()
@@ -170,7 +170,7 @@ class _Twice(nn.Module):
 
 
 def test_the_student_keeps_its_weights_where_a_layer_has_two_names():
-    """The teacher answers with its own weights in every place, and leaves none of them behind."""
+    """The teacher predicts with its own weights, and the student's are unchanged afterwards."""
     module = _Twice()
     ema = Ema(module, 0.9, 1)
     with torch.no_grad():
@@ -187,7 +187,7 @@ def test_the_student_keeps_its_weights_where_a_layer_has_two_names():
 
 
 def test_running_statistics_of_the_teacher_are_averaged(tmp_path):
-    """And are its own while it answers; of a plain average the student's are taken."""
+    """They are used for its predictions; a plain average uses the student's."""
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     teacher, plain = Ema(module, 0.5, 4), Ema(module, 0.5)
     x = torch.rand(8, 2, generator=torch.Generator().manual_seed(0)) + 5

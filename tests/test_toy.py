@@ -1,6 +1,6 @@
-"""From end to end in a small world of exact normals: a warm-up learns, self-improving learns on with few labels.
+"""End to end on small scenes with exact normals: a warm-up trains, self-improving continues with few labels.
 
-The network is tiny and random and learns in its head alone. So this says that the stages fit together, and that what
+The network is tiny and random and only its head is trained. So this tests that the stages fit together, and that what
 they ask of one another can be learned from; it does not say that created pictures are worth anything, which a generator
 that has learned nothing cannot show.
 """
@@ -96,7 +96,7 @@ def test_self_improving_with_three_quarters_of_the_labels_beats_the_warm_up(tmp_
 
 
 def manifest(place: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
-    """What a folder of created samples says of itself, and its rows by id."""
+    """The header of a folder of created samples, and its rows by id."""
     rows = [json.loads(line) for line in (place / "metadata.jsonl").read_text().splitlines()]
     return json.loads((place / "dataset.json").read_text()), {row["id"]: row for row in rows}
 

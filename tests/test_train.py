@@ -86,7 +86,7 @@ def test_a_trained_checkpoint_predicts(recipe, tmp_path):
     assert predictor(world.sphere(9).image).map.shape == (3, 64, 64)
     seen = sorted(p.name for p in (tmp_path / "run" / "previews").iterdir())
     assert seen == ["step-000003.png", "step-000006.png"]
-    # Four pictures of two tasks each, in rows of picture, truth, answer and error.
+    # Four rows of two tasks each: image, target, prediction and error.
     assert read_image(tmp_path / "run" / "previews" / seen[0]).shape == (
         3,
         8 * (64 + 18 + 4) - 4,
@@ -189,7 +189,7 @@ def test_the_learning_rate_warms_up_and_falls(recipe):
 
 
 def test_augmented_runs_depend_on_seed_and_step_alone(recipe, tmp_path):
-    """Crops and colours are drawn anew each step, and again the same for the same step."""
+    """Crops and colours differ between steps, and are the same for the same step."""
     plan = recipe.replace(model={"head": {"name": "light"}, "pixel_loss_weight": 1.0}, data={"augment": True})
     first = [r["loss"] for r in train(new.tiny(), plan, tmp_path / "first")]
     second = train(new.tiny(), plan, tmp_path / "second")
@@ -201,7 +201,7 @@ def test_augmented_runs_depend_on_seed_and_step_alone(recipe, tmp_path):
 
 
 def test_augmentation_keeps_geometry_true():
-    """On a picture whose colour is its own normal map, crop, zoom and mirror keep the two in step."""
+    """On an image whose colour is its own normal map, crop, zoom and mirror keep the two in step."""
     from twofold.tasks import normals as task
     from twofold.train.online_dataset import MemorySample, cropped
     from twofold.train.sampler import generator
@@ -234,7 +234,7 @@ PROTOCOLS = {
 
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_every_protocol_is_trained_saved_and_predicted_with_its_settings(recipe, name, tmp_path):
-    """A network of fewer channels is widened; the checkpoint says how it is to be asked."""
+    """A network of fewer channels is widened; the checkpoint has the settings for prediction."""
     plan = recipe.replace(
         model={"protocol": PROTOCOLS[name]},
         data={"task_weights": {"depth": 1.0}},
@@ -274,7 +274,7 @@ def test_expanded_conv_in_gives_copies_the_output_of_one():
     ({"model": {"text_encoder": "full"}}, "unet|text_encoder"),
 ])  # fmt: skip
 def test_only_the_recipe_s_trainable_parts_change(recipe, start, change, trainable, tmp_path):
-    """And what learns is all that a state holds: a run of low rank does not save the network it adds to."""
+    """A state has trainable weights only: a LoRA run does not save the network it adapts."""
     plan = recipe.replace(
         data={"task_weights": {"depth": 1.0}},
         optimizer={"lr": 1e-2},

@@ -142,7 +142,7 @@ def test_a_batch_in_parts_is_the_whole_batch(recipe, micros, change, tmp_path):
     },
 ])  # fmt: skip
 def test_kept_latents_are_those_that_would_be_made(recipe, change, tmp_path):
-    """Bit for bit, with losses on pixels too, of canvases that are pictures, class ids and heatmaps."""
+    """Bit for bit, with losses on pixels too, of targets that are images, class ids and heatmaps."""
     plan = recipe.replace(loop={"steps": 3, "batch_size": 2}).replace(**change)
     kept, records = trained(plan, tmp_path / "kept" / "run")
     made, others = trained(plan.replace(data={"cache_latents": False}), tmp_path / "made" / "run")
@@ -154,7 +154,7 @@ def test_kept_latents_are_those_that_would_be_made(recipe, change, tmp_path):
 
 @pytest.fixture
 def calls(monkeypatch) -> list[tuple[int, ...]]:
-    """What the autoencoder was asked for."""
+    """The calls of the autoencoder."""
     arguments: list[tuple[int, ...]] = []
     encode = encoders.encode_canvases
 
@@ -245,9 +245,9 @@ def test_latents_of_other_settings_are_not_taken(data, change, tmp_path, calls):
 
 
 def test_a_changed_file_is_encoded_again_and_it_alone(data, tmp_path, calls):
-    """Picture, target or row of a sample; and all of them where the header gives their numbers another meaning.
+    """Image, target or row of a sample; and all of them if the header changes the meaning of their numbers.
 
-    Also where the files lie elsewhere, as those of converted data sets do.
+    Also for files outside of the folder, as those of converted data sets.
     """
     shutil.copytree(data, tmp_path / "files")
     (tmp_path / "rows").mkdir()
@@ -281,7 +281,7 @@ def test_a_changed_file_is_encoded_again_and_it_alone(data, tmp_path, calls):
 
 
 def test_canvases_come_back_as_they_were(data, tmp_path):
-    """Pictures, class ids, heatmaps with their -1, and bytes of the picture itself, in both mirror images."""
+    """Images, class ids, heatmaps with their -1, and bytes of the image itself, mirrored and not."""
     names = {t: TASKS[t] for t in ("depth", "normals", "semantic", "semantic_logits", "keypoints")}
     kept = store(data, names, tmp_path, latent=False, keep_image=True)
     for i in range(COUNT):
@@ -304,7 +304,7 @@ def test_canvases_come_back_as_they_were(data, tmp_path):
 
 
 def test_three_heatmaps_that_are_alike_stay_three(tmp_path):
-    """Only a picture's three equal channels are one."""
+    """Three equal channels are stored as one for images only."""
     task = replace(keypoints, name="joints", target_key="joints", channels=3, flip=lambda x: x.flip(-1))
     writer = FolderWriter(tmp_path / "data", {"name": "joints", "targets": {"joints": {"codec": "npy"}}})
     ball = world.sphere(0, 32)

@@ -1,4 +1,4 @@
-"""Broken samples: the run stops with one line that names the first, or leaves them out and says so."""
+"""Broken samples: the run stops with one line that names the first, or skips them with a report."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from twofold.train.encoder import BadSample
 from twofold.train.loop import train
 
 SOUND = ("ball-0", "ball-7")
-# How each of the others is broken, and what is to be said of it.
+# How each of the others is broken, and the expected message.
 BROKEN = {
     "ball-1": "image",
     "ball-2": "does not exist",
@@ -104,7 +104,7 @@ def trained(recipe: Recipe, folder: Path, *options: str) -> int:
 
 
 def one_line(capsys) -> str:
-    """What was said on standard error, besides progress bars."""
+    """Standard error without progress bars."""
     output = [
         x for x in capsys.readouterr().err.replace("\r", "\n").splitlines() if x.startswith("twofold: ")
     ]
@@ -141,7 +141,7 @@ def test_broken_samples_are_skipped_and_listed_with_the_option(recipe, mode, tmp
 
 
 def test_a_run_that_was_stopped_goes_on_without_the_broken(recipe, data, tmp_path, capsys):
-    """In the same folder, as the line says."""
+    """In the same folder, as the message advises."""
     plan = recipe.replace(
         data={"sources": (part(data, tmp_path / "balls", "ball-2", *SOUND),)}, loop={"steps": 1}
     )
@@ -186,7 +186,7 @@ def test_a_list_of_an_interrupted_run_does_not_outlive_the_repair(recipe, data, 
 
 
 def test_a_crop_without_valid_pixels_has_no_loss(recipe, tmp_path):
-    """A sample that is known in one corner only is sound, whichever part of it is drawn."""
+    """A sample that is valid in one corner only is usable, for any crop."""
     ball = world.sphere(0, 64)
     corner = torch.zeros(1, 64, 64, dtype=torch.bool)
     corner[:, :6, :6] = True
@@ -208,7 +208,7 @@ def test_a_crop_without_valid_pixels_has_no_loss(recipe, tmp_path):
 
 
 def mask_folder(root, level: int, count: int = 3, odd: int | None = None):
-    """``count`` pictures with one mask each that holds ``level`` everywhere; ``odd`` in a corner of the last."""
+    """``count`` images with one mask each that is ``level`` everywhere; ``odd`` in a corner of the last."""
     rows = []
     root.mkdir(parents=True)
     for i in range(count):

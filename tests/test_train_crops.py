@@ -48,7 +48,7 @@ def plan(path: Path, mirror: bool) -> Recipe:
 
 
 def striped(size: tuple[int, int], normals: bool = False) -> Sample:
-    """An image whose colours say row and column of each pixel, and targets that say them as well."""
+    """An image whose colours encode row and column of each pixel, and targets that encode them as well."""
     h, w = size
     rows, columns = torch.meshgrid(torch.arange(h) / h, torch.arange(w) / w, indexing="ij")
     image = torch.stack([rows, columns, torch.zeros(h, w)])
@@ -88,7 +88,7 @@ def test_a_mirrored_part_is_that_of_the_mirrored_sample():
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_a_window_shows_the_same_place_in_image_and_target(mirror, tmp_path):
-    """Colours say the column; of the canvas the column is found again through its depth."""
+    """Colours encode the column; the encoded target contains it as depth."""
     writer = FolderWriter(tmp_path / "striped", {"name": "striped", "targets": {"depth": {"codec": "npy"}}})
     writer.write(striped((16, 48)))
     writer.finish()
@@ -180,7 +180,7 @@ def test_a_crop_shows_the_same_place_in_image_and_target(name):
 
 
 def test_a_zoomed_box_has_the_drawn_scale_and_the_aspect_of_the_size():
-    """Of 100 x 200 pixels the largest box of 1 : 1 has 100; its scale is drawn between the two given."""
+    """Of 100 x 200 pixels the largest box of 1 : 1 has 100; its scale is sampled between the two given."""
     boxes = [zoom((100, 200), (32, 32), (0.5, 0.8), generator("zoom", n)) for n in range(200)]
     heights = [h for _, _, h, _ in boxes]
     assert all(h == w for _, _, h, w in boxes)

@@ -64,7 +64,7 @@ def plan(start: Path, folder: Path, **changes) -> Recipe:
 
 
 def own(folder: Path, **changes) -> Recipe:
-    """A network of somebody's own, with a teacher for half of the pictures; it shows nothing to a batch as a whole."""
+    """A user-defined network with pseudo-labels for half of the images, and no operation across a batch."""
     recipe = Recipe(
         name="own",
         model=NetworkConfig(factory=f"{HERE / 'plain.py'}:Plain"),
@@ -133,7 +133,7 @@ def runs(tmp_path_factory, tiny_model) -> Path:
     plan(tiny_model, data).save(root / "recipes" / "two.json")
     resumed = plan(tiny_model, data, name="resumed", loop={"micro_batch_size": 2})
     resumed.save(root / "recipes" / "resumed.json")
-    # Every batch teaches one thing, so that heads which are not asked have no gradient in any process.
+    # Every batch has one task, so that the other heads have no gradient in any process.
     apart = {
         "data": {"block_size": 4},
         "optimizer": {"weight_decay": 0.5},

@@ -227,7 +227,7 @@ def example(kind: str, **parts: Any) -> Example:
 
 
 def test_the_loss_on_latents_is_a_mean_over_known_cells(data, tmp_path, monkeypatch):
-    """One step: v is minus the answer. The known cell's target is 3, the network predicts -1: (3 - 1)^2."""
+    """One step: v is minus x0. The valid cell's target is 3, the network predicts -1: (3 - 1)^2."""
     stage = stage_of(plan(data), tmp_path)
     fixed(stage, monkeypatch, -1.0)
     target = torch.full((4, 2, 2), 100.0)
@@ -269,7 +269,7 @@ def test_the_weight_of_losses_on_pixels_multiplies_those_of_the_task(data, tmp_p
 
 @pytest.mark.parametrize(("rank", "alpha", "scale"), [(4, 0, 1.0), (4, 8, 2.0), (8, 4, 0.5)])
 def test_low_rank_additions_are_scaled_by_alpha_over_rank(rank, alpha, scale):
-    """Hu et al. 2022, sec. 4.1: W + alpha / rank * B A; an alpha of 0 stands for the rank."""
+    """Hu et al. 2022, sec. 4.1: W + alpha / rank * B A; an alpha of 0 means the rank."""
     net = new.tiny()
     net.requires_grad_(False)
     before = {k: v.clone() for k, v in net.unet.state_dict().items()}

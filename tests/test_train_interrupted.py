@@ -98,7 +98,7 @@ def recipe(data, tiny_model, monkeypatch) -> Recipe:
 
 
 def whole(recipe: Recipe, folder: Path) -> float:
-    """The run that nothing befalls; the seconds it takes."""
+    """An uninterrupted run; returns its seconds."""
     began = time.monotonic()
     for _ in run_recipe(recipe, folder):
         pass
@@ -234,7 +234,7 @@ def full_at_state() -> None:
 
 
 def full_at_checkpoint() -> None:
-    """The disk is full when all is learned."""
+    """The disk is full after the training."""
     save = running.save_model
 
     def saved(*args: Any, **how: Any) -> None:

@@ -85,7 +85,7 @@ class Counted:
 
 
 def test_tasks_of_equal_weight_are_sampled_from_one_pool():
-    """Image task and perception alternate; each image once before any is drawn twice; a task's own images only."""
+    """Image task and perception alternate; each image is used before any is repeated; each task has its own images."""
     plan = Recipe(
         name="x",
         model=DenoiserConfig(prompts={"depth": "", "normals": ""}),
@@ -130,7 +130,7 @@ def test_a_recipe_without_tasks_has_none_to_join(root):
         )
 
 
-# ---- what an image costs and teaches
+# ---- passes and losses per image
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -1,4 +1,4 @@
-"""What each setting of a recipe does, and what is said of one that cannot be."""
+"""The effect of each setting of a recipe, and the message for an invalid one."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_bf16_on_a_cpu_refuses_examples_that_are_too_narrow(recipe, tmp_path):
         )
     stage_of(narrow.replace(data={"size": (64, 40)}), tmp_path / "wide")
     stage_of(narrow.replace(loop={"precision": "fp16"}), tmp_path / "fp16")
-    # Convolutions that do not learn have no gradient to be wrong.
+    # Frozen convolutions have no gradient.
     stage_of(narrow.replace(model={"unet": "frozen", "latent_loss_weight": 0.0}), tmp_path / "frozen")
     stage_of(narrow.replace(model={"unet": "lora"}), tmp_path / "lora")
 
@@ -323,7 +323,7 @@ def test_each_source_has_its_own_size(recipe, data, augment, tmp_path):
         loop={"batch_size": 4},
     )
     stage = stage_of(plan, tmp_path)
-    # A crop of a picture alone, which is to be generated, is square.
+    # A crop of an unlabelled image is square.
     expected = {("balls", "depth"): (4, 2, 2), ("others", "depth"): (4, 2, 1), ("balls", "image"): (4, 2, 2)}
     for example in (e for step in range(2) for image in stage.draw(step) for e in image.values()):
         source = example.name.split("/")[0]
@@ -346,7 +346,7 @@ def test_nearest_resizing_returns_pixels_of_the_image():
 
 
 def test_quirks_of_genpercept_are_trained_with_compat(recipe, tmp_path):
-    """Holes are painted too, its gradient is vertical, and it has no other tasks than its own."""
+    """Holes are encoded too, its gradient is vertical, and it has only its own tasks."""
     plan = recipe.replace(data={"compat": "genpercept", "resample": "nearest"})
     task = make_tasks(plan)["depth"]
     assert task.losses["gradient"] is gradient_vertical
@@ -601,7 +601,7 @@ def test_padded_prompts_are_trained_and_used_padded(recipe, tmp_path):
 
 
 def test_an_initial_model_with_another_frame_is_reported(recipe, tmp_path):
-    """Lotus and E2E-FT paint x to the left; nothing turns their weights."""
+    """Lotus and E2E-FT output x to the left; their weights are not converted."""
     model = open_model(recipe.model.init_from)
     how = model.settings.tasks["normals"].model_copy(update={"frame": "LUB"})
     settings = model.settings.model_copy(update={"tasks": {**model.settings.tasks, "normals": how}})
@@ -626,7 +626,7 @@ def test_options_are_as_they_are_read_again(recipe, tmp_path):
 
 
 def test_a_checkpoint_imports_nothing_by_itself(recipe, tmp_path, monkeypatch):
-    """A task of one's own is asked for by its whole name, or by code that has imported it."""
+    """A user-defined task is named as package.module:object, or by code that has imported it."""
     (tmp_path / "sneaky.py").write_text("from twofold.tasks import depth as blue\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     model = open_model(recipe.model.init_from)

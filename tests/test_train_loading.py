@@ -212,7 +212,7 @@ def test_the_global_random_state_is_unchanged(recipe, tmp_path):
 
 
 def test_an_image_round_trips_through_a_worker():
-    """Views and numbers to be drawn, too."""
+    """Views and random states, too."""
     rng = torch.Generator().manual_seed(7)
     torch.rand(5, generator=rng)
     whole = torch.rand(3, 8, 8)

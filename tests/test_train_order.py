@@ -17,7 +17,7 @@ from twofold.train import DataConfig, DenoiserConfig, Recipe, Source
 from twofold.train.examples import drop_caption, pools
 from twofold.train.sampler import DeterministicSampler, generator, weighted_round_robin
 
-# Shares of sources, and how large their pools are; a pool of 0 cannot teach the kind.
+# Shares of sources, and how large their pools are; a pool of 0 has no samples of the kind.
 KINDS = {"image": 0.5, "depth": 2.0, "normals": 1.3}
 SOURCES = (0.9, 0.1, 3.0)
 POOLS = {"image": (7, 11, 5), "depth": (7, 0, 4), "normals": (1, 11, 0)}
@@ -31,7 +31,7 @@ def recipe(**changes) -> Recipe:
 
 
 def order(plan: Recipe) -> DeterministicSampler:
-    # Samples are told apart by source, so that a mix-up would be seen.
+    # Samples differ by source, so that an exchange would be detected.
     return DeterministicSampler(
         plan, {k: [[100 * s + i for i in range(n)] for s, n in enumerate(p)] for k, p in POOLS.items()}
     )
@@ -103,7 +103,7 @@ def test_a_block_of_examples_has_one_source_and_one_task():
 
 
 def test_an_example_depends_on_the_recipe_and_its_number_alone():
-    """Asked backwards, from the middle or of another object: the same examples. Another seed: others."""
+    """Backwards, from the middle or by another object: the same examples. Another seed: others."""
     numbers = [(i * 389) % 500 for i in range(500)]
     first, backwards = order(recipe()), order(recipe())
     there = [first(n) for n in range(500)]

@@ -1,4 +1,4 @@
-"""The UperNet head: its shape in the published setting, any size of image, a batch of one, and that it learns."""
+"""The UperNet head: its shape in the published setting, any image size, a batch of one, and training."""
 
 import json
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What is drawn for eyes: in range, of the size asked for, and honest about what is unknown."""
+"""Visualizations: in range, of the requested size, with invalid pixels marked."""
 
 from __future__ import annotations
 

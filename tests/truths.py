@@ -1,4 +1,4 @@
-"""Tasks of every kind with a truth each, so that one law can be tested over all of them."""
+"""Tasks of every kind with a target each, so that an invariant can be tested for all of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twofold.targets.people import draw, heatmaps
 from twofold.tasks import TASKS, Task, mask_task, semantic_logits_task, semantic_task
 
 SIZE = (24, 32)
-# Those of the package, and instances that somebody might make.
+# Those of the package, and user-defined instances.
 ALL: dict[str, Task] = {
     **TASKS,
     "two classes": semantic_task(2, name="ground", prompt="ground"),
@@ -32,7 +32,7 @@ def vectors(rng: torch.Generator) -> Tensor:
 
 
 def people(rng: torch.Generator, count: int = 2) -> tuple[Tensor, Tensor]:
-    """Joints inside the picture, and which are labelled, about four in five."""
+    """Joints inside the image, and which are labelled, about four in five."""
     points = 3 + torch.rand(count, 17, 2, generator=rng) * torch.tensor([26.0, 18.0])
     return points, torch.rand(count, 17, generator=rng) > 0.2
 
@@ -60,7 +60,7 @@ TRUTHS: dict[str, Callable[[torch.Generator], Tensor]] = {
     },
 }
 
-# What a map in the task's own space says of metres.
+# Metres to a map in the task's own space.
 SPACES = {
     "disparity": lambda d: 1 / d,
     "sqrt_disparity": lambda d: d.rsqrt(),
@@ -77,7 +77,7 @@ def known(task: Task, seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def perfect(task: Task, target: Tensor, valid: Tensor) -> Tensor:
-    """The map of a predictor that knows the target, which is in metres where it is a distance."""
+    """The map of a perfect predictor, in metres for distances."""
     if task.space in SPACES:
         return SPACES[task.space](torch.where(valid, target, 1.0))
     return target.clamp(min=0) if task.name == "keypoints" else target

@@ -73,7 +73,7 @@ def joints(seed: int, size: int) -> torch.Tensor:
 
 
 def rich_folder(root: Path, count: int = 8, size: int = 64) -> Path:
-    """A data folder of that many balls with every target, as exact numbers; joints stand in the rows."""
+    """A data folder of ``count`` images of balls with every target, stored exactly; joints are in the rows."""
     samples = [rich(seed, size) for seed in range(count)]
     codecs: dict[str, dict[str, Any]] = {
         name: {"codec": "npy"} for name in samples[0].targets if name != "keypoints"
