@@ -195,7 +195,7 @@ def test_published_numbers_are_well_formed() -> None:
 
 
 def test_numbers_of_one_protocol_are_those_measured_by_it() -> None:
-    """Under the paper's protocol GeoWizard and DepthFM are worse than in their papers, whose numbers have other rows."""
+    """Under the paper's protocol GeoWizard and DepthFM are worse than in their papers, with rows of their own."""
     sets = ("kitti-eigen-depth", "nyuv2-depth", "eth3d-depth")
     for method, expected in (("GeoWizard", (0.129, 0.059, 0.077)), ("DepthFM", (0.174, 0.082, 0.101))):
         rows = [r for name in sets for r in published(name, "depth/marigold-ls") if r["method"] == method]

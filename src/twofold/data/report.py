@@ -156,9 +156,9 @@ def _check_target(folder: Folder, row: Row, name: str, sample: Sample) -> list[s
     spec = target_spec(name)
     if spec.is_direction:
         return [f"{what} ({path})" for what in _check_normals(folder, row, sample)]
-    doubt = spec.doubt(target, valid)
-    if doubt:
-        return [f"{doubt} ({path})"]
+    warning = spec.value_warning(target, valid)
+    if warning:
+        return [f"{warning} ({path})"]
     high = float(target[valid.expand_as(target)].max())
     classes = folder.header.get("classes" if name == "semantic" else name)
     if name in ("semantic", "parts") and isinstance(classes, list) and classes and high >= len(classes):

@@ -93,8 +93,8 @@ class Distance(TargetSpec):
         """See `depth_checks`."""
         return depth_problem(target, valid, how, raw)
 
-    def doubt(self, target: Tensor, valid: Tensor) -> str:
-        """See `TargetSpec.doubt`."""
+    def value_warning(self, target: Tensor, valid: Tensor) -> str:
+        """See `TargetSpec.value_warning`."""
         high = float(target[valid].max())
         return f"depth reaches {high:g} m; is the 'scale' of the header right?" if high > _FARTHEST else ""
 

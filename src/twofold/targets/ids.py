@@ -38,8 +38,8 @@ class Ids(TargetSpec):
         """See `TargetSpec.encode`."""
         return id_levels.encode_ids(target, valid, how)
 
-    def doubt(self, target: Tensor, valid: Tensor) -> str:
-        """See `TargetSpec.doubt`."""
+    def value_warning(self, target: Tensor, valid: Tensor) -> str:
+        """See `TargetSpec.value_warning`."""
         values = target[valid.expand_as(target)]
         low, high = float(values.min()), float(values.max())
         if low < 0 or bool((values != values.round()).any()):

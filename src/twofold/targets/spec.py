@@ -122,7 +122,7 @@ class TargetSpec:
         """A message if the decoded target of the stored array ``raw`` is impossible, else ""."""
         return ""
 
-    def doubt(self, target: Tensor, valid: Tensor) -> str:
+    def value_warning(self, target: Tensor, valid: Tensor) -> str:
         """A message if a decoded target with a valid pixel is unlikely, else ""."""
         values = target[valid.expand_as(target)]
         low, high = float(values.min()), float(values.max())
