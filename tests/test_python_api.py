@@ -21,7 +21,7 @@ import twofold
 import world
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, open_model
-from twofold.environment import resolve_device, resolve_dtype
+from twofold.environment import has_fast_bfloat16, resolve_device, resolve_dtype
 from twofold.evaluate.predictions import ModelPredictions
 from twofold.generate import GenerationConfig, SyntheticDataGenerator
 from twofold.generate.images import ImageGenerator
@@ -316,3 +316,12 @@ def test_help_names_everything_and_its_arguments():
     assert "size: longest edge that images are resized to" in pydoc.plain(
         pydoc.render_doc(twofold.DiffusionPredictor.__call__)
     )
+
+
+def test_bfloat16_is_fast_with_matrix_instructions_only(monkeypatch):
+    assert has_fast_bfloat16("cuda")
+    for found, fast in (({"avx2": True}, False), ({"amx_bf16": True}, True), ({"avx512_bf16": True}, True)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        assert has_fast_bfloat16("cpu") == fast
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert not has_fast_bfloat16("cpu")

@@ -17,6 +17,7 @@ from twofold.backbones.stable_diffusion import StableDiffusion
 from twofold.checkpoints import open_model
 from twofold.data.folder import Folder
 from twofold.diffusion import from_x0
+from twofold.environment import has_fast_bfloat16
 from twofold.image import resize
 
 BATCH, DROPPED = 16, 0.1
@@ -44,7 +45,7 @@ class ImageTask:
         captions = ["" if rng.random() < DROPPED else source["captions"][i] for i in chosen]
         with torch.no_grad():
             text = self.backbone.embed(captions, pad=True)
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
             found = self.backbone(x.to(self.device), t.to(self.device), text).prediction
         return (found.float() - target).square().mean()
 
@@ -64,7 +65,7 @@ def encode(backbone: StableDiffusion, folder: Folder, size: int) -> dict:
         captions += [str(row.get("text") or row.get("caption") or "")] * 2
         if len(waiting) >= 64 or i + 1 == len(folder.rows):
             x = torch.stack(waiting).contiguous(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16("cpu")):
                 latents.append(backbone.encode(x * 2 - 1).half())
             waiting = []
     return {"latents": torch.cat(latents), "captions": captions}

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from twofold.environment import has_fast_bfloat16
+
 from .batches import Batch, make_batch
 from .images import ImageTask
 from .losses import depth_losses, mask_loss, normals_loss
@@ -98,9 +100,9 @@ class Run:
 
 
 def losses(model: PerceptionModel, batch: Batch) -> dict[str, torch.Tensor]:
-    """Unweighted losses of a batch; the network in bf16, losses in fp32."""
+    """Unweighted losses of a batch; the network in bf16 where that is fast, losses in fp32."""
     image = batch.image.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(image.device.type, torch.bfloat16):
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=has_fast_bfloat16(image.device)):
         log_depth, normals, mask = model(image)
     found = depth_losses(log_depth.float(), batch.log_depth)
     return found | {

@@ -123,3 +123,16 @@ def resolve_dtype(dtype: str | torch.dtype = "float32") -> torch.dtype:
             f"the dtype {name!r} cannot be used for weights; choose float32, bfloat16 or float16 (or fp32, bf16, fp16)"
         )
     return getattr(torch, DTYPES[name])
+
+
+def has_fast_bfloat16(device: str | torch.device) -> bool:
+    """Whether a device multiplies matrices in bfloat16 faster than in float32.
+
+    On CPUs this needs AMX or AVX512-BF16: others emulate bfloat16, which is several times slower than float32.
+    """
+    import torch
+
+    if torch.device(device).type != "cpu":
+        return True
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not have it
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
