@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ..predict.base import BasePredictor
+from ..predict.base import BasePredictor, predict_tasks
 from ..sample import Sample
 from ..tasks import Task
 from ..visualization import color_mask, sheet
@@ -25,18 +25,15 @@ def preview(predictors: Mapping[str, BasePredictor], samples: Sequence[Sample]) 
     cells: list[Tensor] = []
     titles: list[str] = []
     for sample in samples:
-        for name, predictor in predictors.items():
-            task = predictor.task
-            if task.target in sample.targets:
-                cells += _row(predictor, sample)
-                titles += [str(sample.id), f"{name}: target", "prediction", "error"]
+        labelled = {name: p for name, p in predictors.items() if p.task.target in sample.targets}
+        for name, [prediction] in predict_tasks(labelled, [sample.image]):
+            cells += _row(labelled[name].task, sample, prediction.map)
+            titles += [str(sample.id), f"{name}: target", "prediction", "error"]
     return sheet(cells, 4, titles)
 
 
-def _row(predictor: BasePredictor, sample: Sample) -> list[Tensor]:
+def _row(task: Task, sample: Sample, prediction: Tensor) -> list[Tensor]:
     """Image, target, prediction and error of one sample, each ``3 h w`` in [0, 1]; invalid target pixels are grey."""
-    task = predictor.task
-    prediction = predictor(sample.image).map
     target, valid = _target_map(task, sample)
     error = task.distance(prediction, target)
     limit = float(error[valid].quantile(0.95)) if bool(valid.any()) else 0.0
