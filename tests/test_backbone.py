@@ -1,4 +1,4 @@
-"""The Stable Diffusion backbone against numbers of the original modules, and its own laws."""
+"""The Stable Diffusion backbone: outputs of the original modules, features, shapes, prompts and the tokenizer."""
 
 import pytest
 import torch
@@ -17,13 +17,13 @@ def net():
 
 
 def close(x, expected):
-    """Within 1e-5 of numbers printed to six decimals; the last place of the printing is half a unit more."""
+    """Within 1e-5 of numbers that were printed with six decimals, plus their rounding error of 0.5e-6."""
     assert golden.summary(x) == pytest.approx(expected, abs=1.05e-5)
 
 
 @torch.no_grad()
-def test_published_numbers_of_one_step(net):
-    """Latent, two forward passes, the raw output and depth (GenPercept: z_x, U(z_x), D(-U/s))."""
+def test_one_step_outputs_equal_the_published_numbers(net):
+    """Latent, two forward passes, the decoded output and depth (GenPercept: z_x, U(z_x), D(-U/s))."""
     z = net.encode(golden.image())
     close(z, (0.005776, 0.039535, 0.092738, -0.011332, 0.013329))
     close(
@@ -44,21 +44,21 @@ def test_published_numbers_of_one_step(net):
 
 
 @torch.no_grad()
-def test_published_numbers_of_feature_taps(net):
+def test_unet_features_equal_the_published_numbers(net):
     z = net.encode(golden.image())
-    taps = net(z, torch.tensor([1]), golden.text(), features=True).features
+    features = net(z, torch.tensor([1]), golden.text(), features=True).features
     expected = [
         ((1, 64, 2, 3), (-0.014573, 0.352440, 0.673086)),
         ((1, 64, 4, 6), (0.004577, 0.418946, 1.028724)),
         ((1, 64, 8, 12), (0.002969, 0.159640, 0.348179)),
         ((1, 32, 8, 12), (0.047125, 0.602279, 1.868403)),
     ]
-    for tap, (shape, numbers) in zip(taps, expected, strict=True):
-        assert tap.shape == shape
-        assert golden.summary(tap)[:3] == pytest.approx(numbers, abs=1.05e-5)
+    for feature, (shape, numbers) in zip(features, expected, strict=True):
+        assert feature.shape == shape
+        assert golden.summary(feature)[:3] == pytest.approx(numbers, abs=1.05e-5)
 
 
-def test_features_are_scoped_to_the_call(net):
+def test_feature_hooks_are_removed_after_the_call(net):
     z = torch.zeros(1, 4, 8, 12).double()
     with torch.no_grad():
         assert net(z, torch.tensor([1]), golden.text()).features == ()
@@ -66,7 +66,7 @@ def test_features_are_scoped_to_the_call(net):
 
 
 @pytest.mark.parametrize("h, w", [(40, 56), (48, 40), (16, 8)])
-def test_at_any_multiple_of_the_stride_it_is_its_networks_with_scaled_latents(h, w):
+def test_backbone_scales_latents_and_accepts_any_multiple_of_the_stride(h, w):
     net = new.tiny()
     net.vae.register_to_config(scaling_factor=0.4)
     image = torch.rand(1, 3, h, w, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -81,15 +81,17 @@ def test_at_any_multiple_of_the_stride_it_is_its_networks_with_scaled_latents(h,
         )
 
 
-def test_the_empty_prompt_is_two_tokens():
+def test_empty_prompt_has_two_tokens():
     net = new.tiny()
     assert net.embed([""]).shape[1] == 2
     padded = net.embed([""], pad=True)
     assert padded.shape[1] == net.tokenizer.model_max_length
-    torch.testing.assert_close(padded[:, :2], net.embed([""]))  # no token sees those after it
+    torch.testing.assert_close(
+        padded[:, :2], net.embed([""])
+    )  # attention is causal: padding changes no earlier token
 
 
-def test_trained_tokenizer_round_trips_captions():
+def test_a_trained_tokenizer_encodes_its_captions_and_falls_back_to_bytes():
     from twofold.backbones.tokenizer import learn_tokenizer
 
     tokenizer = learn_tokenizer(["a room with two chairs", "a table and a lamp"] * 3)
@@ -97,7 +99,7 @@ def test_trained_tokenizer_round_trips_captions():
     words = [t.removesuffix("</w>") for t in tokenizer.convert_ids_to_tokens(ids)[1:-1]]
     assert words == ["a", "room", "with", "a", "lamp"]
     unknown = tokenizer("zebra, é!").input_ids[1:-1]
-    assert tokenizer.eos_token_id not in unknown  # any text is spelled with bytes, never lost
+    assert tokenizer.eos_token_id not in unknown  # unknown text is encoded as bytes
 
 
 def test_full_size_sd21_has_the_published_parameter_counts():

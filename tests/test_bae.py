@@ -1,4 +1,4 @@
-"""Normals with uncertainty: losses, sampling of training pixels, and the head in training and prediction."""
+"""Normals with uncertainty (Bae et al.): losses, sampling of training pixels, training and inference of the head."""
 
 import math
 
@@ -31,9 +31,9 @@ from twofold.train import (
 from twofold.train.loop import train
 
 
-def at_angle(*degrees):
-    """Vectors ``1 3 n`` so far from straight ahead."""
-    t = torch.tensor(degrees, dtype=torch.float64)
+def at_angle(*radians):
+    """Vectors ``1 3 n`` at these angles, in radians, to the viewing axis."""
+    t = torch.tensor(radians, dtype=torch.float64)
     return torch.stack([t.sin(), 0 * t, t.cos()])[None]
 
 
@@ -46,32 +46,34 @@ def known(n):
 
 
 @pytest.mark.parametrize(
-    ("kappa", "off", "required"),
+    ("kappa", "off", "expected"),
     [(0.01, 0.5, 0.68246259), (1, 0.5, -0.15084093), (5, 0.2, -2.25809639), (30, 0.1, -3.80350526)],
 )
-def test_published_numbers_of_the_angular_loss(kappa, off, required):
+def test_angular_loss_equals_the_published_numbers(kappa, off, expected):
     k = torch.full((1, 1, 1), kappa, dtype=torch.float64)
-    for length in (1.0, 0.3):  # the target need not have unit length
+    for length in (1.0, 0.3):  # the target need not be of unit length
         assert mean_cost("angular_vmf", at_angle(off), k, ahead(1, length), known(1)).item() == pytest.approx(
-            required, abs=1e-8
+            expected, abs=1e-8
         )
 
 
-def test_published_numbers_of_the_expected_angle():
+def test_expected_angle_equals_the_published_numbers():
     kappa = torch.tensor([0.01, 0.5, 1, 2, 5, 10, 30], dtype=torch.float64)
     degrees = [89.73220, 76.81515, 64.75207, 46.17214, 22.03687, 11.34570, 3.81548]
     assert expected_angle(kappa).tolist() == pytest.approx(degrees, abs=1e-5)
 
 
 @pytest.mark.parametrize("kappa", [0.3, 2.0, 9.0])
-def test_the_densities_are_densities_and_the_expected_angle_is_their_mean(kappa):
-    """Integrated over the sphere: e^-loss / 2 pi is a density, whose mean angle is `expected_angle`."""
+def test_densities_integrate_to_one_and_have_the_expected_angle_as_mean(kappa):
+    """Integrated over the sphere: e^-loss / 2 pi is a density, and its mean angle is `expected_angle`."""
     t = (torch.arange(20000, dtype=torch.float64) + 0.5) / 20000 * math.pi
     k = torch.full((1, 1, len(t)), kappa, dtype=torch.float64)
     ring = t.sin() * math.pi / 20000
     for name in ("angular_vmf", "vmf"):
         cost, counts_ = COSTS[name](at_angle(*t.tolist()), k, ahead(len(t)))
-        inside = counts_[0, 0] | (t > 1)  # those at the ends are held, which is less than a thousandth here
+        inside = counts_[0, 0] | (
+            t > 1
+        )  # angles near the ends are clamped; their mass is below a thousandth here
         assert inside.float().mean() > 0.95
         density = (-cost[0, 0]).exp()
         assert (density * ring).sum().item() == pytest.approx(1, abs=0.02)
@@ -81,135 +83,135 @@ def test_the_densities_are_densities_and_the_expected_angle_is_their_mean(kappa)
 
 
 def test_no_gradient_within_2_56_degrees_of_the_axis():
-    off = [0.0, 0.04, 0.0447, 0.0448, 0.3, math.pi - 0.01]
-    output = at_angle(*off).requires_grad_()
+    radians = [0.0, 0.04, 0.0447, 0.0448, 0.3, math.pi - 0.01]
+    pred = at_angle(*radians).requires_grad_()
     kappa = torch.full((1, 1, 6), 2.0, dtype=torch.float64, requires_grad=True)
-    mean_cost("angular_vmf", output, kappa, ahead(6), known(6)).sum().backward()
-    assert output.grad is not None and kappa.grad is not None
-    moved = output.grad[0].abs().sum(0) > 0
-    assert moved.tolist() == [False, False, False, True, True, False]
-    assert (kappa.grad[0, 0] != 0).tolist() == moved.tolist()
+    mean_cost("angular_vmf", pred, kappa, ahead(6), known(6)).sum().backward()
+    assert pred.grad is not None and kappa.grad is not None
+    has_gradient = pred.grad[0].abs().sum(0) > 0
+    assert has_gradient.tolist() == [False, False, False, True, True, False]
+    assert (kappa.grad[0, 0] != 0).tolist() == has_gradient.tolist()
 
 
-def test_the_plain_losses_are_what_they_are_called():
-    output, k = torch.tensor([[[0.6], [0.0], [0.8]]]).double(), torch.ones(1, 1, 1).double()
-    assert mean_cost("l1", output, k, ahead(1), known(1)).item() == pytest.approx(0.8)
-    assert mean_cost("l2", output, k, ahead(1), known(1)).item() == pytest.approx(0.4)
-    assert mean_cost("angle", output, k, ahead(1), known(1)).item() == pytest.approx(math.acos(0.8))
+def test_losses_equal_their_formulas():
+    pred, k = torch.tensor([[[0.6], [0.0], [0.8]]]).double(), torch.ones(1, 1, 1).double()
+    assert mean_cost("l1", pred, k, ahead(1), known(1)).item() == pytest.approx(0.8)
+    assert mean_cost("l2", pred, k, ahead(1), known(1)).item() == pytest.approx(0.4)
+    assert mean_cost("angle", pred, k, ahead(1), known(1)).item() == pytest.approx(math.acos(0.8))
     vmf = -math.log(1) - 1 * (0.8 - 1) + math.log(1 - math.exp(-2))
-    assert mean_cost("vmf", output, k, ahead(1), known(1)).item() == pytest.approx(vmf)
+    assert mean_cost("vmf", pred, k, ahead(1), known(1)).item() == pytest.approx(vmf)
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_what_is_not_known_does_not_matter_and_nothing_known_costs_nothing(name):
+def test_invalid_pixels_do_not_change_the_loss_and_no_valid_pixel_gives_zero(name):
     rng = torch.Generator().manual_seed(0)
-    output = torch.randn(2, 3, 9, generator=rng, requires_grad=True)
+    pred = torch.randn(2, 3, 9, generator=rng, requires_grad=True)
     kappa = torch.rand(2, 1, 9, generator=rng) + 0.1
-    required = torch.randn(2, 3, 9, generator=rng)
+    target = torch.randn(2, 3, 9, generator=rng)
     mask = torch.rand(2, 1, 9, generator=rng) > 0.5
     mask[1] = False
-    wrong = torch.where(mask, required, torch.nan)
-    costs = mean_cost(name, output, kappa, wrong, mask)
-    assert torch.equal(costs, mean_cost(name, output, kappa, torch.where(mask, required, 0), mask))
+    nan_target = torch.where(mask, target, torch.nan)
+    costs = mean_cost(name, pred, kappa, nan_target, mask)
+    assert torch.equal(costs, mean_cost(name, pred, kappa, torch.where(mask, target, 0), mask))
     assert costs[1] == 0
     costs.sum().backward()
-    assert output.grad is not None
-    assert output.grad.isfinite().all()
-    assert not output.grad[1].any()
+    assert pred.grad is not None
+    assert pred.grad.isfinite().all()
+    assert not pred.grad[1].any()
 
 
 @pytest.mark.parametrize(
-    ("edge", "required"),
+    ("edge", "expected"),
     [(128, (6553, 4587, 1966)), (256, (26214, 18349, 7865)), (512, (104857, 73399, 31458))],
 )
-def test_published_counts_of_pixels(edge, required):
-    assert counts(edge * edge) == required
+def test_numbers_of_training_pixels_equal_the_published_ones(edge, expected):
+    assert counts(edge * edge) == expected
 
 
-def drawn(seeds, mask, seed=0):
+def sample_pixels(seeds, mask, seed=0):
     kappa = torch.rand(len(seeds), 1, 40, 50, generator=torch.Generator().manual_seed(seed)) + 0.01
     return kappa, sample(kappa, mask, [torch.Generator().manual_seed(s) for s in seeds])
 
 
-def test_the_unsurest_known_pixels_come_first_then_others_at_random():
+def test_the_most_uncertain_valid_pixels_are_sampled_first_then_others_at_random():
     mask = torch.ones(2, 1, 40, 50, dtype=torch.bool)
     mask[..., :12, :] = False
-    kappa, where = drawn([1, 2], mask)
-    taken, unsure, rest = counts(2000)
+    kappa, where = sample_pixels([1, 2], mask)
+    taken, uncertain, rest = counts(2000)
     assert where.shape == (2, taken)
     for k, m, w in zip(kappa.flatten(1), mask.flatten(1), where, strict=True):
         assert m[w].all()
         assert len(w.unique()) == taken
-        order = torch.where(m, k, torch.inf).argsort()[:unsure]
-        assert set(w[:unsure].tolist()) == set(order.tolist())
-        # The others are spread over all that is left, not only over what is nearly as unsure.
-        assert k[w[unsure:]].mean() > k[m].mean()
-        assert len(w[unsure:]) == rest
+        order = torch.where(m, k, torch.inf).argsort()[:uncertain]
+        assert set(w[:uncertain].tolist()) == set(order.tolist())
+        # The others come from all remaining pixels, not only from nearly as uncertain ones.
+        assert k[w[uncertain:]].mean() > k[m].mean()
+        assert len(w[uncertain:]) == rest
 
 
-def test_where_little_is_known_all_of_it_is_taken():
+def test_all_valid_pixels_are_sampled_where_there_are_few():
     mask = torch.zeros(1, 1, 40, 50, dtype=torch.bool)
     mask[..., :3, :] = True
-    _, where = drawn([1], mask)
+    _, where = sample_pixels([1], mask)
     assert mask.flatten()[where[0]].sum() == 150
 
 
 def test_as_released_other_points_are_sampled_from_valid_and_invalid_pixels():
-    """The unsurest are known ones all the same; of the others as many are unknown as of what is left."""
+    """The most uncertain pixels are valid; the random ones are valid as often as the remaining pixels are."""
     mask = torch.zeros(1, 1, 100, 100, dtype=torch.bool)
     mask[..., :50, :] = True
     kappa = torch.rand(1, 1, 100, 100, generator=torch.Generator().manual_seed(0)) + 0.01
-    taken, unsure, rest = counts(10000)
+    taken, uncertain, rest = counts(10000)
     found = {a: sample(kappa, mask, rngs(1), anywhere=a)[0] for a in (False, True)}
-    assert torch.equal(found[False][:unsure], found[True][:unsure])
-    known = {a: mask.flatten()[w[unsure:]].float().mean().item() for a, w in found.items()}
+    assert torch.equal(found[False][:uncertain], found[True][:uncertain])
+    known = {a: mask.flatten()[w[uncertain:]].float().mean().item() for a, w in found.items()}
     assert known[False] == 1.0
-    assert known[True] == pytest.approx((5000 - unsure) / (10000 - unsure), abs=0.05)
-    assert len(found[True].unique()) == taken == unsure + rest
+    assert known[True] == pytest.approx((5000 - uncertain) / (10000 - uncertain), abs=0.05)
+    assert len(found[True].unique()) == taken == uncertain + rest
 
 
-def test_as_released_an_image_counts_by_its_known_pixels():
-    """In closed form: one image of error 1 radian at 1 pixel, one of error 0.5 at 3."""
+def test_pooled_loss_weights_images_by_their_valid_pixels():
+    """In closed form: one image with an error of 1 radian at 1 pixel, one with 0.5 radians at 3 pixels."""
     angles = torch.tensor([[1.0, 9, 9], [0.5, 0.5, 0.5]])
-    output = torch.stack([angles.sin(), torch.zeros(2, 3), angles.cos()], 1)
-    required = torch.tensor([0.0, 0, 1]).reshape(1, 3, 1).expand(2, 3, 3)
+    pred = torch.stack([angles.sin(), torch.zeros(2, 3), angles.cos()], 1)
+    target = torch.tensor([0.0, 0, 1]).reshape(1, 3, 1).expand(2, 3, 3)
     mask = torch.tensor([[True, False, False], [True, True, True]])[:, None]
     kappa = torch.ones(2, 1, 3)
-    each = mean_cost("angle", output, kappa, required, mask)
+    each = mean_cost("angle", pred, kappa, target, mask)
     torch.testing.assert_close(each, torch.tensor([1.0, 0.5]))
-    pooled = mean_cost("angle", output, kappa, required, mask, pooled=True)
+    pooled = mean_cost("angle", pred, kappa, target, mask, pooled=True)
     assert pooled.mean().item() == pytest.approx((1 + 3 * 0.5) / 4, rel=1e-5)
-    assert not mean_cost("angle", output, kappa, required, mask & False, pooled=True).any()
+    assert not mean_cost("angle", pred, kappa, target, mask & False, pooled=True).any()
 
 
 def test_option_selects_the_released_losses():
-    """With all pixels and no sampling, the mean over examples is the mean over all valid pixels."""
-    ours, (canvas, mask) = head(share=1.0), truth(4, 5)
-    reference = head(share=1.0, compat="official")
-    reference.load_state_dict(ours.state_dict())
+    """With all pixels as training pixels, the mean over examples equals the mean over all valid pixels."""
+    ours, (target, mask) = head(share=1.0), truth(4, 5)
+    theirs = head(share=1.0, compat="official")
+    theirs.load_state_dict(ours.state_dict())
     mask[1, :, 8:] = False
     with torch.no_grad():
         each, pooled = (
-            net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
-            for net in (ours, reference)
+            net.loss(torch.zeros(0), features(4, 5), BACKBONE, target, mask, rngs(0, 1))
+            for net in (ours, theirs)
         )
     pixels = mask.sum((1, 2, 3)).float()
     for name in each:
         expected = (each[name] * pixels).sum() / pixels.sum()
         torch.testing.assert_close(pooled[name].mean(), expected, rtol=1e-2, atol=1e-3)
         assert pooled[name].mean() != each[name].mean()
-    assert reference.config["compat"] == "official"
-    ours.set_training_options(reference.config)  # a head continues training with other settings
+    assert theirs.config["compat"] == "official"
+    ours.set_training_options(theirs.config)  # an existing head takes new training options
     with torch.no_grad():
-        again = ours.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+        again = ours.loss(torch.zeros(0), features(4, 5), BACKBONE, target, mask, rngs(0, 1))
     assert all(torch.equal(again[name], pooled[name]) for name in pooled)
-    assert ours.config == reference.config
+    assert ours.config == theirs.config
     with pytest.raises(ValueError, match="no compat 'other'"):
         head(compat="other")
 
 
 def test_recipe_options_apply_to_a_trained_head_without_replacing_it():
-    """Its weights are as they were; another shape is another head."""
+    """The head and its weights remain; a head of another shape is replaced."""
     from twofold.train.trainable import make_heads
 
     net = new.tiny()
@@ -230,18 +232,18 @@ def test_recipe_options_apply_to_a_trained_head_without_replacing_it():
     assert make_heads(net, plan, {"normals": other}, {"normals": TASKS["normals"]})["normals"] is not other
 
 
-def test_an_image_s_pixels_are_its_own_generator_s():
+def test_sampled_pixels_depend_on_the_generator_of_their_image_only():
     mask = torch.ones(2, 1, 40, 50, dtype=torch.bool)
-    kappa, where = drawn([1, 2], mask)
+    kappa, where = sample_pixels([1, 2], mask)
     alone = sample(kappa[1:], mask[1:], [torch.Generator().manual_seed(2)])
     assert torch.equal(where[1:], alone)
-    assert not torch.equal(where[0, 560:], drawn([5, 2], mask)[1][0, 560:])
+    assert not torch.equal(where[0, 560:], sample_pixels([5, 2], mask)[1][0, 560:])
 
 
-def test_a_raster_is_laid_corner_on_corner():
+def test_features_are_sampled_at_pixels_with_aligned_corners():
     x = torch.arange(12.0).reshape(1, 1, 3, 4)
-    everywhere = torch.arange(12)[None]
-    assert torch.equal(at(x, everywhere, (3, 4))[0, 0, 0], x.flatten())
+    all_pixels = torch.arange(12)[None]
+    assert torch.equal(at(x, all_pixels, (3, 4))[0, 0, 0], x.flatten())
     double = torch.nn.functional.interpolate(x, size=(6, 8), mode="bilinear", align_corners=True)
     torch.testing.assert_close(at(x, torch.arange(48)[None], (6, 8))[0, 0, 0], double.flatten())
     corners = torch.tensor([[0, 7, 40, 47]])
@@ -251,8 +253,8 @@ def test_a_raster_is_laid_corner_on_corner():
 
 def truth(h, w, count=2):
     rng = torch.Generator().manual_seed(3)
-    canvas = torch.nn.functional.normalize(torch.randn(count, 3, 8 * h, 8 * w, generator=rng), dim=1)
-    return canvas, torch.rand(count, 1, 8 * h, 8 * w, generator=rng) > 0.3
+    target = torch.nn.functional.normalize(torch.randn(count, 3, 8 * h, 8 * w, generator=rng), dim=1)
+    return target, torch.rand(count, 1, 8 * h, 8 * w, generator=rng) > 0.3
 
 
 def rngs(*seeds):
@@ -261,42 +263,44 @@ def rngs(*seeds):
 
 @pytest.mark.parametrize("share", [0.4, 1.0])
 def test_four_losses_have_gradients_for_every_used_weight(share):
-    net, (canvas, mask) = head(share=share).train(), truth(4, 5)
-    losses = net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+    net, (target, mask) = head(share=share).train(), truth(4, 5)
+    losses = net.loss(torch.zeros(0), features(4, 5), BACKBONE, target, mask, rngs(0, 1))
     assert list(losses) == ["eighth", "quarter", "half", "whole"]
     assert all(v.shape == (2,) for v in losses.values())
     sum(v.sum() for v in losses.values()).backward()
-    silent = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not silent
+    without_gradient = [n for n, p in net.named_parameters() if p.grad is None or not p.grad.any()]
+    assert not without_gradient
 
 
-def test_losses_are_each_example_s_own():
-    """In evaluation, where no statistics of the batch are taken."""
-    net, (canvas, mask) = head(), truth(4, 5)
-    taps = features(4, 5)
+def test_losses_of_an_example_are_independent_of_its_batch():
+    """In evaluation mode, without batch statistics."""
+    net, (target, mask) = head(), truth(4, 5)
+    inputs = features(4, 5)
     with torch.no_grad():
-        both = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))
-        one = net.loss(torch.zeros(0), tuple(t[1:] for t in taps), BACKBONE, canvas[1:], mask[1:], rngs(1))
-        other = net.loss(torch.zeros(0), tuple(t[1:] for t in taps), BACKBONE, canvas[1:], mask[1:], rngs(9))
-        nothing = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask & False, rngs(0, 1))
+        both = net.loss(torch.zeros(0), inputs, BACKBONE, target, mask, rngs(0, 1))
+        one = net.loss(torch.zeros(0), tuple(t[1:] for t in inputs), BACKBONE, target[1:], mask[1:], rngs(1))
+        other = net.loss(
+            torch.zeros(0), tuple(t[1:] for t in inputs), BACKBONE, target[1:], mask[1:], rngs(9)
+        )
+        no_valid = net.loss(torch.zeros(0), inputs, BACKBONE, target, mask & False, rngs(0, 1))
     for name in both:
         torch.testing.assert_close(both[name][1:], one[name], rtol=1e-4, atol=1e-5)
-        assert not nothing[name].any()
+        assert not no_valid[name].any()
     assert other["eighth"] == one["eighth"]
     assert other["whole"] != one["whole"]
 
 
 def test_loss_on_all_points_equals_the_dense_loss():
-    net, (canvas, mask) = head(share=1.0), truth(4, 5)
-    taps = features(4, 5)
+    net, (target, mask) = head(share=1.0), truth(4, 5)
+    inputs = features(4, 5)
     with torch.no_grad():
-        losses = net.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))
-        output, spread = net.forward_with_uncertainty(torch.zeros(0), taps, BACKBONE)
-    angles = mean_cost("angle", output, spread, canvas, mask)
-    assert torch.equal(output, net(torch.zeros(0), taps, BACKBONE))
+        losses = net.loss(torch.zeros(0), inputs, BACKBONE, target, mask, rngs(0, 1))
+        pred, kappa = net.forward_with_uncertainty(torch.zeros(0), inputs, BACKBONE)
+    angles = mean_cost("angle", pred, kappa, target, mask)
+    assert torch.equal(pred, net(torch.zeros(0), inputs, BACKBONE))
     dense = head(share=1.0, loss="angle")
     with torch.no_grad():
-        found = dense.loss(torch.zeros(0), taps, BACKBONE, canvas, mask, rngs(0, 1))["whole"]
+        found = dense.loss(torch.zeros(0), inputs, BACKBONE, target, mask, rngs(0, 1))["whole"]
     torch.testing.assert_close(found, angles)
     assert not torch.equal(found, losses["whole"])
 
@@ -306,7 +310,7 @@ def data(tmp_path_factory):
     return world.folder(tmp_path_factory.mktemp("balls") / "data", 4, 32)
 
 
-def arguments(net, made):
+def make_predictor(net, made):
     return DiffusionPredictor(
         net, TASKS["normals"], OneStep(timestep=0), made, OutputConfig(prompt=""), size=0
     )
@@ -337,17 +341,17 @@ def test_training_changes_the_head_and_not_the_network(data, tmp_path):
     assert {"normals/eighth", "normals/quarter", "normals/half", "normals/whole"} < set(records[0])
     assert all(math.isfinite(r["loss"]) for r in records)
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
-    # Most of an image is the wall: a random prediction is 90 degrees off on average.
-    trained = score([arguments(net, heads["normals"].eval())], [world.sphere(0, 32)])["normals/mean"]
-    assert trained < 10
+    # Most of an image is the wall. Random normals would be 90 degrees off on average.
+    error = score([make_predictor(net, heads["normals"].eval())], [world.sphere(0, 32)])["normals/mean"]
+    assert error < 10
     assert records[-1]["validation"]["normals/mean"] < 15
 
 
-def test_losses_are_summed_in_single_precision_whatever_the_network_runs_in():
-    net, (canvas, mask) = head().train(), truth(4, 5)
-    whole = net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+def test_losses_are_float32_under_autocast():
+    net, (target, mask) = head().train(), truth(4, 5)
+    whole = net.loss(torch.zeros(0), features(4, 5), BACKBONE, target, mask, rngs(0, 1))
     with torch.autocast("cpu", torch.bfloat16):
-        losses = net.loss(torch.zeros(0), features(4, 5), BACKBONE, canvas, mask, rngs(0, 1))
+        losses = net.loss(torch.zeros(0), features(4, 5), BACKBONE, target, mask, rngs(0, 1))
     assert all(v.dtype == torch.float32 for v in losses.values())
     for name, value in losses.items():
         torch.testing.assert_close(value, whole[name], rtol=0.03, atol=0.01)
@@ -379,7 +383,7 @@ def test_noise_of_the_first_time_step_is_optional_and_depends_on_the_seed():
     z = torch.randn(1, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     seen = []
 
-    def look(query):
+    def record_input(query):
         seen.append(query.x)
         raise StopIteration
 
@@ -388,7 +392,7 @@ def test_noise_of_the_first_time_step_is_optional_and_depends_on_the_seed():
         *((OneStep(timestep=0, add_noise=True), s) for s in (1, 1, 2)),
     ):
         with pytest.raises(StopIteration):
-            protocol.sample(look, z, torch.Generator().manual_seed(seed), net.schedule)
+            protocol.sample(record_input, z, torch.Generator().manual_seed(seed), net.schedule)
     assert torch.equal(seen[0], z)
     assert torch.equal(seen[1], seen[2])
     assert not torch.equal(seen[1], seen[3])

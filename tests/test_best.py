@@ -1,4 +1,4 @@
-"""The best weights of a run are those that are kept, and waiting for better ones ends."""
+"""A run saves the weights of its best validation score, and stops early after `patience` worse ones."""
 
 import pytest
 import torch
@@ -26,12 +26,12 @@ from twofold.train.state import Ema
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    """Normals of four balls by a tiny network under a light head, scored on the same after every step."""
+    """Normals of four balls by a tiny network with a light head, scored on the training data after every step."""
     root = tmp_path_factory.mktemp("best")
     save_model(new.tiny(), ModelSettings(name="tiny", size=32), root / "model", torch.float32)
     world.folder(root / "balls", 4, 32)
     return Recipe(
-        name="kept",
+        name="best",
         model=DenoiserConfig(
             init_from=str(root / "model"),
             unet="frozen",
@@ -60,26 +60,26 @@ def scores(records):
     return [r["validation"]["normals/mean"] for r in records]
 
 
-def worse_later(recipe):
-    """A run that ruins itself: good steps, then steps far too long."""
+def diverging(recipe):
+    """A run whose learning rate rises until it diverges."""
     return recipe.replace(optimizer={"lr": 1.5, "schedule": "linear", "warmup_steps": 8})
 
 
-def test_the_checkpoint_is_the_best_of_all_that_were_scored(recipe, tmp_path):
-    records = list(run_recipe(worse_later(recipe), tmp_path / "run"))
+def test_the_checkpoint_has_the_weights_of_the_best_score(recipe, tmp_path):
+    records = list(run_recipe(diverging(recipe), tmp_path / "run"))
     found = scores(records)
     assert [r["step"] for r in records] == list(range(9))
     best = found.index(min(found))
-    assert 0 < best < 8, found  # otherwise the test could not fail
+    assert 0 < best < 8, found  # otherwise the first or the last weights would pass as well
     assert records[-1]["best"] == {"step": best, "score": found[best]}
     model = open_model(str(tmp_path / "run" / "checkpoint"))
     again = score([model.predictor("normals")], list(Folder(recipe.validation.data)))["normals/mean"]
-    # The checkpoint holds half floats.
+    # The checkpoint is in half precision.
     assert again == pytest.approx(found[best], abs=0.05)
 
 
-def test_what_is_kept_is_the_average_that_was_scored(recipe, tmp_path):
-    """Not the weights it is an average of, which the module has again when the file is written."""
+def test_the_best_weights_are_the_ema_weights_that_were_scored(recipe, tmp_path):
+    """Not the raw weights, which the module holds again when the file is written."""
     module = torch.nn.Linear(1, 1)
     torch.nn.init.zeros_(module.weight)
     ema = Ema(module, 0.9)
@@ -96,7 +96,7 @@ def test_what_is_kept_is_the_average_that_was_scored(recipe, tmp_path):
     assert again.restore(module) and module.weight.item() == average
 
 
-def test_a_score_that_is_no_number_is_never_the_best(recipe, tmp_path):
+def test_a_nan_score_is_never_the_best(recipe, tmp_path):
     best = BestWeights(tmp_path / "best.pt", recipe)
     module = torch.nn.Linear(1, 1)
     best.update(1, {"normals/mean": float("nan")}, module, Ema(module, 0.9), write=True)
@@ -104,31 +104,31 @@ def test_a_score_that_is_no_number_is_never_the_best(recipe, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_run_that_waits_ends_where_one_that_was_killed_ends(recipe, tmp_path, stop):
-    arguments = worse_later(recipe).replace(validation={"patience": 2})
-    whole = list(run_recipe(arguments, tmp_path / "whole"))
+def test_a_resumed_run_stops_early_at_the_same_step(recipe, tmp_path, stop):
+    diverging_recipe = diverging(recipe).replace(validation={"patience": 2})
+    whole = list(run_recipe(diverging_recipe, tmp_path / "whole"))
     best = whole[-1]["best"]["step"]
     assert whole[-1]["step"] == best + 2 < 8
-    records = run_recipe(arguments, tmp_path / "parts")
+    records = run_recipe(diverging_recipe, tmp_path / "parts")
     for _ in range(stop):
         next(records)
     records.close()
-    rest = list(run_recipe(arguments, tmp_path / "parts"))
+    rest = list(run_recipe(diverging_recipe, tmp_path / "parts"))
     assert rest[-1]["step"] == whole[-1]["step"] and rest[-1]["best"] == whole[-1]["best"]
     a, b = weights(tmp_path / "whole" / "checkpoint"), weights(tmp_path / "parts" / "checkpoint")
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
-def test_the_last_weights_can_be_had_as_well(recipe, tmp_path):
-    arguments = worse_later(recipe).replace(validation={"patience": 2})
-    records = list(run_recipe(arguments, tmp_path / "run"))
-    save_student(arguments, tmp_path / "run", tmp_path / "last")
+def test_save_student_writes_the_last_weights(recipe, tmp_path):
+    diverging_recipe = diverging(recipe).replace(validation={"patience": 2})
+    records = list(run_recipe(diverging_recipe, tmp_path / "run"))
+    save_student(diverging_recipe, tmp_path / "run", tmp_path / "last")
     model = open_model(str(tmp_path / "last"))
     again = score([model.predictor("normals")], list(Folder(recipe.validation.data)))["normals/mean"]
     assert again == pytest.approx(scores(records)[-1], abs=0.05)
 
 
-def test_a_score_that_is_none_is_refused(recipe, tmp_path):
+def test_an_unknown_best_metric_is_refused(recipe, tmp_path):
     with pytest.raises(ValueError, match="its scores: normals/mean"):
         list(run_recipe(recipe.replace(validation={"best_metric": "normals/meen"}), tmp_path / "run"))
     with pytest.raises(ValueError, match="patience needs a score"):
@@ -137,7 +137,7 @@ def test_a_score_that_is_none_is_refused(recipe, tmp_path):
         recipe.replace(validation={"data": None})
 
 
-def test_two_commands_do_not_write_into_one_run(recipe, tmp_path):
+def test_a_second_command_in_the_same_run_folder_is_refused(recipe, tmp_path):
     pytest.importorskip("fcntl")
     records = run_recipe(recipe, tmp_path / "run")
     next(records)

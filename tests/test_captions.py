@@ -1,4 +1,4 @@
-"""Captioners of every kind that transformers has, as tiny random networks; and captions of a whole folder."""
+"""Captioning models of several transformers classes as tiny random networks, and captions of a data folder."""
 
 import json
 from dataclasses import replace
@@ -89,8 +89,8 @@ def names(tmp_path_factory):
 
 
 @pytest.fixture
-def mute(tmp_path):
-    """Four balls of which one has a caption."""
+def uncaptioned(tmp_path):
+    """A folder of four balls, the first with a caption."""
     root = world.folder(tmp_path / "balls", 4, 40)
     path = root / "metadata.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
@@ -106,34 +106,34 @@ def texts(root) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["blip", "vit", "git"])
-def test_a_captioner_speaks_where_the_row_does_not(names, kind):
-    """A few thousand random weights: captions are meaningless and deterministic."""
+def test_a_captioner_captions_samples_without_a_caption(names, kind):
+    """Random weights: the captions have no meaning and are deterministic. A caption of the row is not replaced."""
     name = names[kind]
-    silent = replace(world.sphere(0, 40), caption="")
-    output, record = get_caption(silent, name=name)
-    assert output and set(output.split()) <= {*WORDS}
-    assert record == f"captioner:{name}"
-    assert get_caption(silent, name=name)[0] == output
+    without_caption = replace(world.sphere(0, 40), caption="")
+    caption, source = get_caption(without_caption, name=name)
+    assert caption and set(caption.split()) <= {*WORDS}
+    assert source == f"captioner:{name}"
+    assert get_caption(without_caption, name=name)[0] == caption
     assert get_caption(world.sphere(0, 40), name=name)[1] == "row"
-    # Of a batch each gets what it gets alone.
+    # A caption does not depend on the other images of the batch.
     images = [world.sphere(seed, size).image for seed, size in ((0, 40), (1, 33))]
-    together = generate_captions(images, ["a", "b"], name)
-    assert together == [generate_captions([x], ["x"], name)[0] for x in images]
+    batched = generate_captions(images, ["a", "b"], name)
+    assert batched == [generate_captions([x], ["x"], name)[0] for x in images]
 
 
-def test_what_is_no_captioner_is_refused(tmp_path):
+def test_a_model_that_is_no_captioner_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"cannot be opened.*image-to-text"):
         open_captioner(str(tmp_path / "absent"))
 
 
 class _Chat:
-    """Replaces the processor and network of an instruction-following model: it repeats its prompt."""
+    """Stands for processor and network of a chat model: it repeats the prompt before its output."""
 
     device = "cpu"
 
     def __call__(self, images, text, padding, return_tensors):
         assert padding and return_tensors == "pt" and len(images) == len(text)
-        self.asked = text
+        self.prompts = text
         made = torch.arange(5).expand(len(images), 5)
         return type("Inputs", (dict,), {"to": lambda self, _: self})(input_ids=made)
 
@@ -153,10 +153,10 @@ def test_the_prompt_of_an_instruction_model_is_cut_off():
     chat = _Chat()
     captioner = Captioner("chat", chat, chat, chat, chat=True)
     assert captioner([world.sphere(0, 16).image] * 2) == ["99", "99"]
-    assert chat.asked == ["Describe the image in one sentence."] * 2
+    assert chat.prompts == ["Describe the image in one sentence."] * 2
 
 
-def test_an_empty_caption_is_no_caption(names, monkeypatch):
+def test_an_empty_caption_is_an_error(names, monkeypatch):
     monkeypatch.setattr(
         "twofold.generate.captioner.open_captioner", lambda *_: lambda images: ["", *"a"][: len(images)]
     )
@@ -164,75 +164,86 @@ def test_an_empty_caption_is_no_caption(names, monkeypatch):
         generate_captions([world.sphere(0, 16).image], ["ball"], "quiet")
 
 
-def test_a_source_without_a_caption_is_a_failed_row_of_create(mute, tmp_path, tiny_model, monkeypatch):
-    """The others are created; no image is generated from an empty caption."""
+def test_create_reports_a_sample_without_a_caption_as_failed(uncaptioned, tmp_path, tiny_model, monkeypatch):
+    """The others are created; no image is generated with an empty prompt."""
     from twofold.checkpoints import open_model
 
-    dark = Folder(mute)[2].image
+    image = Folder(uncaptioned)[2].image
     monkeypatch.setattr(
         "twofold.generate.captioner.open_captioner",
-        lambda *_: lambda images: ["" if torch.equal(x, dark) else "a ball" for x in images],
+        lambda *_: lambda images: ["" if torch.equal(x, image) else "a ball" for x in images],
     )
     net = open_model(str(tiny_model)).backbone
-    maker = SyntheticDataGenerator(
+    generator = SyntheticDataGenerator(
         net, {}, GenerationConfig(steps=2, guidance=1.0, scoring="cheap"), {"made": "here"}, captioner="c"
     )
-    events = list(create_samples(maker, Folder(mute), tmp_path / "out"))
+    events = list(create_samples(generator, Folder(uncaptioned), tmp_path / "out"))
     assert [e["status"] for e in events] == ["created", "created", "failed", "created"]
     assert "empty caption" in events[2]["error"]
     assert texts(tmp_path / "out")[1:] == ["a ball", "a ball"]
 
 
-def test_the_command_captions_rows_that_have_none(mute, names, capsys):
-    first = texts(mute)[0]
-    assert run(["data", "caption", str(mute), "--captioner", names["blip"], "--device", "cpu"]) == 0
+def test_the_command_captions_rows_that_have_none(uncaptioned, names, capsys):
+    first = texts(uncaptioned)[0]
+    assert run(["data", "caption", str(uncaptioned), "--captioner", names["blip"], "--device", "cpu"]) == 0
     assert "3 captioned, 1 kept" in capsys.readouterr().out
-    rows = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
-    assert texts(mute)[0] == first and "caption_source" not in rows[0]
+    rows = [json.loads(line) for line in (uncaptioned / "metadata.jsonl").read_text().splitlines()]
+    assert texts(uncaptioned)[0] == first and "caption_source" not in rows[0]
     assert {row["caption_source"] for row in rows[1:]} == {names["blip"]}
     assert all(set(row["text"].split()) <= {*WORDS} for row in rows[1:])
-    assert not (mute / JOURNAL).exists()
-    assert run(["data", "validate", str(mute)]) == 0
-    before = (mute / "metadata.jsonl").read_bytes()
-    assert run(["data", "caption", str(mute), "--captioner", names["blip"], "--device", "cpu"]) == 0
-    assert (mute / "metadata.jsonl").read_bytes() == before
+    assert not (uncaptioned / JOURNAL).exists()
+    assert run(["data", "validate", str(uncaptioned)]) == 0
+    before = (uncaptioned / "metadata.jsonl").read_bytes()
+    assert run(["data", "caption", str(uncaptioned), "--captioner", names["blip"], "--device", "cpu"]) == 0
+    assert (uncaptioned / "metadata.jsonl").read_bytes() == before
     assert (
-        run(["data", "caption", str(mute), "--captioner", names["vit"], "--device", "cpu", "--overwrite"])
+        run(
+            [
+                "data",
+                "caption",
+                str(uncaptioned),
+                "--captioner",
+                names["vit"],
+                "--device",
+                "cpu",
+                "--overwrite",
+            ]
+        )
         == 0
     )
-    rows = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (uncaptioned / "metadata.jsonl").read_text().splitlines()]
     assert {row["caption_source"] for row in rows} == {names["vit"]}
 
 
-def test_a_killed_job_goes_on_and_the_manifest_is_whole(mute, names, monkeypatch):
-    before = (mute / "metadata.jsonl").read_bytes()
-    job = caption_folder(mute, names["blip"], batch=1)
+def test_captioning_resumes_after_a_kill_and_never_writes_a_partial_manifest(uncaptioned, names, monkeypatch):
+    before = (uncaptioned / "metadata.jsonl").read_bytes()
+    job = caption_folder(uncaptioned, names["blip"], batch=1)
     for _ in range(3):
         next(job)
     job.close()
-    assert (mute / "metadata.jsonl").read_bytes() == before
-    assert len((mute / JOURNAL).read_text().splitlines()) == 2
+    assert (uncaptioned / "metadata.jsonl").read_bytes() == before
+    assert len((uncaptioned / JOURNAL).read_text().splitlines()) == 2
     with pytest.raises(FolderError, match="run that captioner to its end first"):
-        list(caption_folder(mute, names["vit"]))
-    with (mute / JOURNAL).open("a") as file:
-        file.write('{"id": "bal')  # a line that was cut off
-    arguments: list[str] = []
+        list(caption_folder(uncaptioned, names["vit"]))
+    with (uncaptioned / JOURNAL).open("a") as file:
+        file.write('{"id": "bal')  # a truncated line
+    captioned: list[str] = []
     original = module.generate_captions
 
     def counted(images, ids, *rest):
-        arguments.extend(ids)
+        captioned.extend(ids)
         return original(images, ids, *rest)
 
     monkeypatch.setattr(module, "generate_captions", counted)
-    list(caption_folder(mute, names["blip"], batch=1))
-    assert len(arguments) == 1
-    assert all(texts(mute))
+    list(caption_folder(uncaptioned, names["blip"], batch=1))
+    assert len(captioned) == 1
+    assert all(texts(uncaptioned))
 
 
-def test_an_image_that_cannot_be_read_is_one_failed_row(mute, names, capsys):
-    rows = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
-    (mute / rows[2]["file_name"]).write_bytes(b"no image")
-    assert run(["data", "caption", str(mute), "--captioner", names["blip"], "--device", "cpu"]) == 1
+def test_an_unreadable_image_is_one_failed_row(uncaptioned, names, capsys):
+    rows = [json.loads(line) for line in (uncaptioned / "metadata.jsonl").read_text().splitlines()]
+    (uncaptioned / rows[2]["file_name"]).write_bytes(b"no image")
+    assert run(["data", "caption", str(uncaptioned), "--captioner", names["blip"], "--device", "cpu"]) == 1
     assert rows[2]["id"] in capsys.readouterr().err
-    after = [json.loads(line) for line in (mute / "metadata.jsonl").read_text().splitlines()]
+    after = [json.loads(line) for line in (uncaptioned / "metadata.jsonl").read_text().splitlines()]
     assert [bool(row.get("text")) for row in after] == [True, True, False, True]

@@ -1,7 +1,7 @@
-"""Checkpoints whose files have other types, ranges and shapes than they should: one line each, and no memory.
+"""Checkpoints whose files have wrong types, ranges and shapes: a one-line error each, and bounded memory.
 
-Every mutation changes one value, or some bytes, of a file of one small checkpoint. What is read then works, or fails
-with an error of this project that names the file; nothing absurd is allocated on the way.
+Every mutation changes one value, or some bytes, of a file of one small checkpoint. Reading it then works, or fails
+with a `ModelError`; no large allocation happens on the way.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ MEMORY = 700_000
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with stored prompts, a text encoder, heads of five kinds, of which two share a part."""
+    """A model with stored prompts, a text encoder and heads of six kinds, of which two share a module."""
     root = tmp_path_factory.mktemp("fuzz")
     net = new.tiny()
     net.prompt_embeds = {"": torch.rand(2, 32), "depth map": torch.rand(4, 32)}
@@ -93,18 +93,18 @@ def bounded() -> Iterator[None]:
 
 
 def read_part(folder: Path, file: str, net: Any) -> None:
-    """Read what `open_model` reads of one file, and what belongs to it."""
+    """Read one file, and the files it needs, the way `open_model` does."""
     part = file.split("/")[0]
     if part == "twofold.json":
         settings = own._settings(folder)
         from twofold.predict.diffusion import DiffusionPredictor
         from twofold.tasks import get_task
 
-        for name, how in settings.tasks.items():
-            if how.head == "latent":
+        for name, used in settings.tasks.items():
+            if used.head == "latent":
                 try:
                     DiffusionPredictor(
-                        net, get_task(how.task or name, False), how.protocol, net, how, settings.size
+                        net, get_task(used.task or name, False), used.protocol, net, used, settings.size
                     )
                 except ValueError as error:
                     raise ModelError(str(error)) from error
@@ -128,7 +128,7 @@ def read_part(folder: Path, file: str, net: Any) -> None:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where a JSON value has entries, lists and objects included."""
+    """The paths of all entries of a JSON value, lists and objects included."""
     entries = (
         value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     )
@@ -137,7 +137,7 @@ def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from leaves(part, (*path, key))
 
 
-def put(value: Any, path: tuple[Any, ...], new_value: Any) -> Any:
+def set_entry(value: Any, path: tuple[Any, ...], new_value: Any) -> Any:
     for key in path[:-1]:
         value = value[key]
     value[path[-1]] = new_value
@@ -145,7 +145,7 @@ def put(value: Any, path: tuple[Any, ...], new_value: Any) -> Any:
 
 
 def attempt(read: Callable[[], Any], file: str) -> str:
-    """ "read", or the message of the error; anything but an error of this project ends the test."""
+    """ "read", or the message of the `ModelError`; any other exception fails the test."""
     try:
         read()
     except ModelError as error:
@@ -159,29 +159,29 @@ def json_files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*.json") if p.name != "model_index.json")
 
 
-def test_values_of_other_types_and_ranges(source, model, net):
-    """Three hundred values of all JSON files, one at a time."""
+def test_json_values_of_wrong_type_or_range_are_refused(source, model, net):
+    """Up to three hundred changes of single values, over all JSON files."""
     rng, counts = random.Random(1), {"read": 0, "refused": 0}
     files = json_files(source)
     for round_ in range(300):
         file = files[round_ % len(files)]
         text = (source / file).read_text()
         found = json.loads(text)
-        places = [p for p in leaves(found) if p[:2] != ("model", "vocab") and p[:2] != ("model", "merges")]
-        if not places:
+        paths = [p for p in leaves(found) if p[:2] != ("model", "vocab") and p[:2] != ("model", "merges")]
+        if not paths:
             continue
-        place, value = rng.choice(places), rng.choice(VALUES)
-        put(found, place, value)
+        path, value = rng.choice(paths), rng.choice(VALUES)
+        set_entry(found, path, value)
         (model / file).write_text(json.dumps(found))
-        output = attempt(lambda file=file: read_part(model, file, net), file)
-        counts["read" if output == "read" else "refused"] += 1
+        outcome = attempt(lambda file=file: read_part(model, file, net), file)
+        counts["read" if outcome == "read" else "refused"] += 1
         (model / file).write_text(text)
     assert sum(counts.values()) > 250
     assert counts["refused"] > 100, counts
 
 
-def test_every_key_of_a_config_is_checked(source, model):
-    """Each known key of the configs of other libraries refuses a text and a number of 10^12."""
+def test_every_config_key_refuses_text_and_huge_numbers(source, model):
+    """Each key of the diffusers and transformers configs refuses a string, 10^12 and -10^9."""
     for file, kind in (("unet", UNetConfig), ("vae", TinyConfig), ("text_encoder", TextConfig)):
         path = model / file / "config.json"
         text = path.read_text()
@@ -198,8 +198,8 @@ def test_every_key_of_a_config_is_checked(source, model):
         path.write_text(text)
 
 
-def test_configs_know_every_setting_of_the_libraries():
-    """So that no setting that changes the numbers is left out unseen."""
+def test_config_schemas_have_every_parameter_of_diffusers():
+    """A parameter that is missing in a schema would be ignored silently."""
     import inspect
 
     import diffusers
@@ -231,15 +231,15 @@ def test_configs_know_every_setting_of_the_libraries():
     ],
     ids=range(12),
 )
-def test_json_that_is_none(source, model, net, text):
+def test_malformed_json_is_refused(source, model, net, text):
     for file in json_files(source):
         (model / file).write_bytes(text.encode("latin-1"))
-        output = attempt(lambda file=file: read_part(model, file, net), file)
-        assert output != "read" or text == "{}", file
+        outcome = attempt(lambda file=file: read_part(model, file, net), file)
+        assert outcome != "read" or text == "{}", file
         shutil.copy(source / file, model / file)
 
 
-def test_json_of_any_size_is_not_read(model):
+def test_oversized_json_is_refused(model):
     path = model / "twofold.json"
     with path.open("ab") as file:
         file.truncate(1 << 40)
@@ -247,8 +247,8 @@ def test_json_of_any_size_is_not_read(model):
         read_json(path)
 
 
-def test_damaged_bytes_of_weights(source, model, net):
-    """Bytes of headers changed, ends cut off, and tensors of other types and shapes."""
+def test_damaged_weight_files_are_refused(source, model, net):
+    """Changed header bytes and truncated files."""
     rng = random.Random(2)
     files = sorted(str(p.relative_to(source)) for p in source.rglob("*.safetensors"))
     refused = 0
@@ -267,7 +267,7 @@ def test_damaged_bytes_of_weights(source, model, net):
 
 
 @pytest.mark.parametrize("change", ["int", "bool", "complex", "double", "empty", "flat", "scalar", "wide"])
-def test_tensors_of_other_kinds(source, model, net, change):
+def test_tensors_of_wrong_dtype_or_shape_are_refused(source, model, net, change):
     changes: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "int": lambda t: t.long(), "bool": lambda t: t.bool(), "complex": lambda t: t.to(torch.complex64),
         "double": lambda t: t.double(), "empty": lambda t: t.new_zeros(0), "flat": lambda t: t.flatten(),
@@ -279,15 +279,15 @@ def test_tensors_of_other_kinds(source, model, net, change):
         name = sorted(tensors)[len(tensors) // 2]
         tensors[name] = changes[change](tensors[name]).contiguous()
         save_file(tensors, model / file, {"prompts": '["", "depth map"]'} if with_metadata else None)
-        output = attempt(lambda file=file: read_part(model, file, net), file)
+        outcome = attempt(lambda file=file: read_part(model, file, net), file)
         flat = change == "flat" and load_file(source / file)[name].ndim == 1
         fine = change == "double" or flat or (with_metadata and change == "wide")
-        assert (output == "read") == fine, (file, output)
+        assert (outcome == "read") == fine, (file, outcome)
         shutil.copy(source / file, model / file)
 
 
-def test_whole_models_with_settings_that_do_not_fit(source, model):
-    """What is right for itself and wrong together, through the whole of `open_model`."""
+def test_components_that_do_not_fit_each_other_are_refused(source, model):
+    """Each file is valid alone; `open_model` refuses the combination."""
     texts = load_file(source / "texts.safetensors")
     cases: dict[str, Callable[[], Any]] = {
         "text of width": lambda: save_file(
@@ -312,7 +312,7 @@ def edit(path: Path, changes: dict[str, Any]) -> None:
 
 
 def other_head(folder: Path) -> Path:
-    """A whole head of another network."""
+    """The folder of a head that was made for another network."""
     from twofold.checkpoints.heads import save_heads
     from twofold.heads import DPTHead
 
@@ -331,7 +331,7 @@ def other_head(folder: Path) -> Path:
         ({"kind": "one_step", "parts": 10**9, "condition": "concat"}, "parts"),
     ],
 )  # fmt: skip
-def test_protocols_out_of_range(net, protocol, message, tmp_path):
+def test_protocol_settings_out_of_range_are_refused(net, protocol, message, tmp_path):
     from twofold.checkpoints.model import Model
 
     raw = {"tasks": {"depth": {"protocol": {"condition": "replace", "start": "image", **protocol}
@@ -353,8 +353,8 @@ def test_a_time_step_beyond_the_schedule_is_refused(net):
 # ---- other formats
 
 
-def test_pickles_that_would_expand_are_not_read(tmp_path):
-    """A view that repeats one number, and a compressed zip."""
+def test_pickles_that_expand_in_memory_are_refused(tmp_path):
+    """An expanded view of a single number, and a compressed zip."""
     torch.save({"w": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "view.pth")
     with pytest.raises(ModelError, match="many times its own size"):
         read_file(tmp_path / "view.pth", torch.float32)
@@ -370,7 +370,7 @@ def test_pickles_that_would_expand_are_not_read(tmp_path):
     assert read_file(tmp_path / "plain.pth")["w"].shape == (10**6,)
 
 
-def test_damaged_pickles(tmp_path):
+def test_damaged_pickles_give_one_line_errors(tmp_path):
     torch.save({"w": torch.rand(100), "n": {"a": 1}}, tmp_path / "plain.pth")
     torch.save({"w": torch.rand(100)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     rng = random.Random(3)
@@ -381,12 +381,12 @@ def test_damaged_pickles(tmp_path):
         else:
             for _ in range(rng.randrange(1, 6)):
                 data[rng.randrange(len(data))] = rng.randrange(256)
-        (tmp_path / "hurt.pth").write_bytes(data)
-        output = attempt(lambda: read_file(tmp_path / "hurt.pth", torch.float32), "hurt.pth")
-        assert "weights_only" not in output
+        (tmp_path / "damaged.pth").write_bytes(data)
+        outcome = attempt(lambda: read_file(tmp_path / "damaged.pth", torch.float32), "damaged.pth")
+        assert "weights_only" not in outcome
 
 
-def test_stored_prompts_of_other_shapes(tmp_path):
+def test_stored_prompt_embeddings_of_wrong_shape_are_refused(tmp_path):
     for value in (
         np.zeros(3, "f4"),
         np.zeros((1, 2), "i4"),
@@ -414,18 +414,18 @@ def test_user_defined_networks(tmp_path):
     made = torch.nn.Conv2d(3, 3, 1)
     save_network(made, NetworkSettings(network="x:y", tasks=("depth",)), tmp_path / "net")
     text = (tmp_path / "net" / "network.json").read_text()
-    for place in leaves(json.loads(text)):
+    for entry in leaves(json.loads(text)):
         for value in VALUES:
             found = json.loads(text)
-            put(found, place, value)
+            set_entry(found, entry, value)
             (tmp_path / "net" / "network.json").write_text(json.dumps(found))
             attempt(
                 lambda: open_network(tmp_path / "net", torch.nn.Conv2d(3, 3, 1)).predictor(), "network.json"
             )
 
 
-def test_a_tokenizer_keeps_nothing_that_is_not_its_own(model, tmp_path):
-    """Templates are written to files of the names they have when a tokenizer is saved."""
+def test_a_tokenizer_drops_chat_templates_and_foreign_files(model, tmp_path):
+    """Saving a tokenizer writes each chat template to a file of the template's name, which could lead anywhere."""
     edit(
         model / "tokenizer" / "tokenizer_config.json",
         {

@@ -1,4 +1,4 @@
-"""Names in a checkpoint become names of files: none leads out of the folder that is read or written."""
+"""Names in a checkpoint become file names: none may lead out of the folder that is read or written."""
 
 from __future__ import annotations
 
@@ -84,17 +84,17 @@ def test_a_task_name_that_is_not_a_file_name_is_refused(root, name, monkeypatch,
         ["predict", "photo.png", "--model", "a/model"],
     ):
         assert run(command) == 2
-        output = capsys.readouterr().err
-        assert "a/model/twofold.json" in output
-        assert output.count("\n") == 1
+        error = capsys.readouterr().err
+        assert "a/model/twofold.json" in error
+        assert error.count("\n") == 1
     with pytest.raises(ModelError, match="the task"):
         open_model("a/model")
     assert contents(root) == before
 
 
 @pytest.mark.parametrize("name", [n for n in BAD if n != "\ud800"])
-def test_heads_are_neither_written_nor_read_elsewhere(root, name):
-    """Without the check of `twofold.json` before it, as another program may call."""
+def test_heads_with_unsafe_names_are_neither_saved_nor_opened(root, name):
+    """Called directly, without the earlier check of `twofold.json`."""
     before = contents(root)
     with pytest.raises(UnsafeNameError):
         save_heads({name: LatentHead()}, root / "a" / "new", torch.float32)
@@ -104,7 +104,7 @@ def test_heads_are_neither_written_nor_read_elsewhere(root, name):
 
 
 @pytest.mark.parametrize("name", [*BAD, 3, None, ["a"], {}])
-def test_a_shared_part_is_beside_its_head(root, name):
+def test_an_unsafe_name_of_a_shared_module_is_refused(root, name):
     kinds = {"depth": "multitask", "mask": "multitask"}
     edit(root / "shared" / "depth" / "shared.json", lambda found: found.update(fusion=name))
     with pytest.raises(ModelError, match=r"shared\.json.*the folder of fusion"):
@@ -112,7 +112,7 @@ def test_a_shared_part_is_beside_its_head(root, name):
 
 
 @pytest.mark.parametrize("name", [*BAD, "../../neighbour/model.safetensors", 3, None, ["a"]])
-def test_a_shard_is_beside_its_index(root, name):
+def test_an_unsafe_shard_name_in_an_index_is_refused(root, name):
     unet = root / "a" / "model" / "unet"
     (unet / "diffusion_pytorch_model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"conv_in.weight": name}})
@@ -122,8 +122,8 @@ def test_a_shard_is_beside_its_index(root, name):
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_recipe_s_name_is_that_of_a_folder(name):
-    """A run goes to ``runs/NAME``."""
+def test_a_recipe_name_that_is_no_folder_name_is_refused(name):
+    """A run is written to ``runs/NAME``."""
     with pytest.raises(ValueError, match="the recipe's name"):
         Recipe(name=name, model=AutoencoderConfig(), data=DataConfig(sources=(Source(path="x"),)))
 
@@ -131,11 +131,11 @@ def test_a_recipe_s_name_is_that_of_a_folder(name):
 def test_names_of_user_defined_tasks_are_checked_before_training(monkeypatch):
     import twofold.train.trainable as trainable
 
-    arguments = Recipe(
+    recipe = Recipe(
         name="r",
         model=DenoiserConfig(),
         data=DataConfig(sources=(Source(path="x"),), task_weights={"depth": 1.0}),
     )
     monkeypatch.setattr(trainable, "get_task", lambda name: replace(depth, name="../depth"))
     with pytest.raises(ValueError, match="the name of the task"):
-        make_tasks(arguments)
+        make_tasks(recipe)

@@ -1,4 +1,4 @@
-"""Checkpoints: every tensor accounted for, every defect named in one line, nothing overwritten."""
+"""Checkpoints: saving and loading is lossless, every defect gives an error that names it, nothing is overwritten."""
 
 import json
 
@@ -29,7 +29,7 @@ def change(folder, edit, part="unet", name="diffusion_pytorch_model.safetensors"
     save_file(tensors, path)
 
 
-def test_what_is_saved_is_loaded(folder):
+def test_saving_and_loading_restores_weights_and_settings(folder):
     before, after = new.tiny(), open_model(str(folder))
     for part, module in before.components().items():
         state = after.backbone.components()[part].state_dict()
@@ -42,7 +42,7 @@ def test_what_is_saved_is_loaded(folder):
     assert torch.equal(before.embed(text), after.backbone.embed(text))
 
 
-def test_saving_leaves_the_live_weights_alone(tmp_path):
+def test_saving_in_half_precision_does_not_change_the_model(tmp_path):
     net = new.tiny()
     before = {k: v.clone() for k, v in net.state_dict().items()}
     save_model(net, ModelSettings(name="x"), tmp_path / "half", torch.float16)
@@ -84,7 +84,7 @@ def test_a_missing_or_broken_json_is_named(folder, name):
     with pytest.raises(ModelError, match=path.name):
         open_model(str(folder))
     path.unlink()
-    if name == "twofold.json":  # what remains is a diffusers folder, which opens as a generator
+    if name == "twofold.json":  # what remains is a diffusers folder, which generates only
         with pytest.raises(ModelError, match="predicts nothing yet"):
             load(str(folder))
         return
@@ -137,7 +137,7 @@ def test_the_digest_follows_the_weights(folder):
     assert open_model(str(folder)).digest != before
 
 
-def test_shards_listed_by_an_index_are_put_together(folder):
+def test_sharded_weights_are_read_by_their_index(folder):
     path = folder / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
     path.unlink()

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: what it prints, where, and with which exit code."""
+"""The command line: what it prints, to which stream, and with which exit code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def photo(path: str, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
+def save_image(path: str, mode: str = "RGB", size: tuple[int, int] = (40, 30)) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.linear_gradient("L").resize(size).convert(mode).save(path)
 
@@ -35,13 +35,13 @@ def one_line(text: str) -> str:
 def test_predict_writes_the_documented_files(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo("shots/a.png")
-    photo("shots/deep/b.jpg", "L", (31, 57))
+    save_image("shots/a.png")
+    save_image("shots/deep/b.jpg", "L", (31, 57))
     command = ["predict", "shots", "--model", str(tiny_model), "--out", "out", "--side-by-side"]
     assert run(command) == 0
-    record = capsys.readouterr()
-    assert "2 predicted" in record.out
-    assert not record.err
+    output = capsys.readouterr()
+    assert "2 predicted" in output.out
+    assert not output.err
     assert np.load("out/a_depth.npy").shape == (30, 40)
     normals = np.load("out/deep/b_normals.npy")
     assert normals.shape == (57, 31, 3)
@@ -54,14 +54,14 @@ def test_predict_writes_the_documented_files(
 def test_json_output_is_one_object_per_image(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    photo("a.png")
+    save_image("a.png")
     Path("b.png").write_bytes(b"not an image")
     code = run(
         ["predict", "a.png", "b.png", "absent.png", "--task", "depth", "--json", "--model", str(tiny_model)]
     )
     assert code == 1
-    record = capsys.readouterr()
-    rows = {Path(row["input"]).stem: row for row in map(json.loads, record.out.splitlines())}
+    output = capsys.readouterr()
+    rows = {Path(row["input"]).stem: row for row in map(json.loads, output.out.splitlines())}
     assert {name: row["status"] for name, row in rows.items()} == {
         "a": "done",
         "b": "failed",
@@ -69,7 +69,7 @@ def test_json_output_is_one_object_per_image(
     }
     assert list(rows["a"]["tasks"]) == ["depth"]
     assert len(rows["a"]["tasks"]["depth"]["settings"]["digest"]) == 64
-    assert [line.startswith("twofold: ") for line in record.err.splitlines()] == [True, True]
+    assert [line.startswith("twofold: ") for line in output.err.splitlines()] == [True, True]
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "CMYK", "1", "I;16"])
@@ -78,12 +78,12 @@ def test_images_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode: 
     if mode == "I;16":
         Image.fromarray(np.arange(1200, dtype=np.uint16).reshape(30, 40) * 50).save(path)
     else:
-        photo(path, mode)
+        save_image(path, mode)
     assert run(["predict", path, "--model", str(tiny_model)]) == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("arguments", "code", "expected"),
     [
         (["predict"], 2, "INPUT"),
         (["paint"], 2, "paint"),
@@ -106,31 +106,31 @@ def test_images_of_every_mode_are_predicted(here: Path, tiny_model: Path, mode: 
         (["render", "--count", "1", "--out", "x", "--size", "big"], 2, "WIDTHxHEIGHT"),
     ],
 )
-def test_every_mistake_is_one_line_with_its_way_out(
+def test_a_usage_error_is_one_line_that_says_what_to_do(
     here: Path,
     tiny_model: Path,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     code: int,
-    message: str,
+    expected: str,
 ) -> None:
-    photo("a.png")
+    save_image("a.png")
     assert run([str(tiny_model) if a == "MODEL" else a for a in arguments]) == code
-    assert message in one_line(capsys.readouterr().err)
+    assert expected in one_line(capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("harm", ["no weights", "cut weights", "bad json", "no settings"])
-def test_a_damaged_checkpoint_is_one_line(
-    here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], harm: str
+@pytest.mark.parametrize("damage", ["no weights", "cut weights", "bad json", "no settings"])
+def test_a_damaged_checkpoint_gives_a_one_line_error(
+    here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
-    photo("a.png")
+    save_image("a.png")
     shutil.copytree(tiny_model, "model")
     weights = Path("model/unet/diffusion_pytorch_model.safetensors")
-    if harm == "no weights":
+    if damage == "no weights":
         weights.unlink()
-    elif harm == "cut weights":
+    elif damage == "cut weights":
         weights.write_bytes(weights.read_bytes()[:1000])
-    elif harm == "bad json":
+    elif damage == "bad json":
         Path("model/unet/config.json").write_text("{")
     else:
         Path("model/twofold.json").unlink()
@@ -153,18 +153,18 @@ def test_generate_depends_on_the_seed_only(
         assert json.loads(a.text["twofold"])["caption"] == "a red chair"  # ty: ignore[missing-attribute]
     capsys.readouterr()
     assert run([*base, "--out", "one", "--guidance", "2"]) == 1
-    record = one_line(capsys.readouterr().err)
-    assert "0000_a-red-chair.png was generated with other settings (guidance); use --overwrite" in record
-    photo("start.png", size=(50, 30))
+    error = one_line(capsys.readouterr().err)
+    assert "0000_a-red-chair.png was generated with other settings (guidance); use --overwrite" in error
+    save_image("start.png", size=(50, 30))
     assert run([*base, "--image", "start.png", "--out", "like"]) == 0
-    with Image.open("like/0000_a-red-chair.png") as drawn:
-        assert drawn.size == (40, 24)
+    with Image.open("like/0000_a-red-chair.png") as image:
+        assert image.size == (40, 24)
 
 
 def test_doctor_checks_every_part(capsys: pytest.CaptureFixture[str]) -> None:
     code = run(["doctor", "--json"])
     findings = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    looked = {f["what"] for f in findings}
+    names = {f["what"] for f in findings}
     assert {
         "python",
         "packages",
@@ -174,12 +174,12 @@ def test_doctor_checks_every_part(capsys: pytest.CaptureFixture[str]) -> None:
         "model",
         "extra io",
         "extra render",
-    } <= looked
+    } <= names
     assert code == (1 if any(f["state"] == "broken" for f in findings) else 0)
     assert {f["what"] for f in findings if f["state"] == "broken"} <= {"model"}
 
 
-def test_doctor_and_load_name_a_torchvision_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_and_load_report_an_incompatible_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
     from twofold import environment
     from twofold.cli.doctor import examine
 
@@ -229,7 +229,7 @@ def quick():
 """
 
 
-def test_train_makes_a_checkpoint_that_predicts(
+def test_train_writes_a_checkpoint_that_predicts(
     here: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from world import folder
@@ -239,7 +239,7 @@ def test_train_makes_a_checkpoint_that_predicts(
     Path("recipes/quick.py").write_text(RECIPE.format(start=str(tiny_model), data=str(here / "data")))
     assert run(["train", "quick", "--set", "loop.batch_size=1", "--log-every", "1"]) == 0
     assert "step 2/2" in capsys.readouterr().out
-    photo("a.png")
+    save_image("a.png")
     assert run(["predict", "a.png", "--task", "depth", "--model", "runs/quick/checkpoint"]) == 0
     capsys.readouterr()
     assert run(["train", "quick", "--set", "colour=red"]) == 2
@@ -250,7 +250,7 @@ def test_train_makes_a_checkpoint_that_predicts(
     assert "no function slow" in one_line(capsys.readouterr().err)
 
 
-def test_render_makes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_render_writes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("mitsuba")
     from twofold.data.folder import Folder
 
@@ -264,7 +264,7 @@ def test_render_makes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    ("device", "message"),
+    ("device", "expected"),
     [("gpu", "choose auto, cpu, cuda"), ("cuda:x", "unknown"), ("cuda:1", "finds no cuda")],
 )
 def test_unknown_devices_are_reported_in_one_line(
@@ -273,9 +273,9 @@ def test_unknown_devices_are_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     device: str,
-    message: str,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    photo("a.png")
+    save_image("a.png")
     assert run(["predict", "a.png", "--model", str(tiny_model), "--device", device]) == 2
-    assert message in one_line(capsys.readouterr().err)
+    assert expected in one_line(capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""The command `twofold data`: its output, files and exit codes, and the contact sheet."""
+"""`twofold data`: what it prints, to which stream, with which exit code; the sample sheet; and docs/data.md."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def record(capsys: pytest.CaptureFixture[str]) -> list[dict]:
+def json_lines(capsys: pytest.CaptureFixture[str]) -> list[dict]:
     """The JSON lines of standard output, and nothing on standard error."""
     output = capsys.readouterr()
     assert not output.err
@@ -36,7 +36,7 @@ def record(capsys: pytest.CaptureFixture[str]) -> list[dict]:
 
 
 def toy(root: Path, count: int = 3) -> Path:
-    """A folder with a depth and a target that only one sample has."""
+    """A folder with depth and a semantic target that only the first sample has."""
     writer = FolderWriter(root, {"name": "toy", "targets": {"depth": {}, "semantic": {}}})
     for i in range(count):
         known = torch.ones(1, 6, 8, dtype=torch.bool)
@@ -57,7 +57,7 @@ def test_list_prints_licence_and_access_of_each_data_set(capsys: pytest.CaptureF
     for one in CONVERTERS.values():
         assert one.name in output and one.licence in output and one.access in output
     assert run(["data", "list", "--json"]) == 0
-    rows = {row["name"]: row for row in record(capsys)}
+    rows = {row["name"]: row for row in json_lines(capsys)}
     assert set(rows) == set(CONVERTERS)
     assert rows["dis5k"]["splits"][0] == "DIS-TR" and "redistribution" in rows["dis5k"]["licence"]
     assert run(["data", "list", "pascal-mt"]) == 0
@@ -66,13 +66,13 @@ def test_list_prints_licence_and_access_of_each_data_set(capsys: pytest.CaptureF
     assert run(["data"]) == 0 and "convert" in capsys.readouterr().out
 
 
-def test_from_a_native_tree_to_shards(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_validate_and_pack_a_native_tree(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     matting.p3m10k(Path("p3m"), True)
     command = ["data", "convert", "p3m10k", "p3m", "--split", "P3M-500-NP", "--out", "folder"]
     assert run(command) == 0
     assert "2 samples with matting, trimap: folder/" in capsys.readouterr().out
     assert run([*command, "--json"]) == 0
-    assert record(capsys) == [
+    assert json_lines(capsys) == [
         {
             "out": "folder",
             "name": "p3m10k",
@@ -88,9 +88,9 @@ def test_from_a_native_tree_to_shards(here: Path, capsys: pytest.CaptureFixture[
     assert run(["data", "pack", "folder", "packed"]) == 0
     assert "2 samples in 1 shards" in capsys.readouterr().out
     assert run(["data", "pack", "folder", "packed", "--json"]) == 0
-    assert [row["kept"] for row in record(capsys)] == [True]
+    assert [row["kept"] for row in json_lines(capsys)] == [True]
     assert run(["data", "validate", "packed", "--json"]) == 0
-    (report,) = record(capsys)
+    (report,) = json_lines(capsys)
     assert report["ok"] and report["count"] == 2 and report["targets"]["matting"]["samples"] == 2
     for a, b in zip(Folder("folder"), Folder("packed"), strict=True):
         assert torch.equal(a.image, b.image) and torch.equal(a.targets["matting"], b.targets["matting"])
@@ -103,28 +103,28 @@ def test_limit_converts_fewer_samples(here: Path, capsys: pytest.CaptureFixture[
     assert len(Folder("folder")) == 3 and "3 samples" in capsys.readouterr().out
 
 
-def test_problems_end_with_one(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_exits_with_1_if_it_finds_problems(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy(Path("folder"))
-    Path("folder/depth/s1.png").write_bytes(b"no picture")
+    Path("folder/depth/s1.png").write_bytes(b"not an image")
     assert run(["data", "validate", "folder", "--sheet", "deep/sheet.png"]) == 1
     output = capsys.readouterr().out
     assert "! " in output and "s1.png" in output and "1 problem" in output
-    # What can be read is shown all the same.
+    # The readable samples are shown nevertheless.
     assert read_image("deep/sheet.png").shape[-1] > 600
     assert run(["data", "validate", "folder", "--json"]) == 1
-    (report,) = record(capsys)
+    (report,) = json_lines(capsys)
     assert not report["ok"] and len(report["problems"]) == 1 and report["sheet"] is None
     assert run(["data", "validate", "nowhere", "--sheet", "none.png"]) == 1
     assert "nowhere is not a folder" in capsys.readouterr().out and not Path("none.png").exists()
     assert run(["data", "validate", "folder", "--limit", "1"]) == 0
 
 
-def test_an_unsafe_shard_is_a_problem(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reports_a_symbolic_link_in_a_shard(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy(Path("folder"))
     assert run(["data", "pack", "folder", "packed"]) == 0
     shard = Path("packed/shard-00000.tar")
     data = shard.read_bytes()
-    # The type of the first member: a symbolic link now.
+    # Change the type of the first member to a symbolic link.
     header = bytearray(data[:512])
     header[156:157] = b"2"
     header[148:156] = b" " * 8
@@ -135,7 +135,7 @@ def test_an_unsafe_shard_is_a_problem(here: Path, capsys: pytest.CaptureFixture[
     assert "is not a regular file" in capsys.readouterr().out
 
 
-def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_reads_a_parquet_table(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pa, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     write_image("a.png", torch.rand(3, 6, 8))
     depth = np.full((6, 8), 1500, np.uint16)
@@ -150,7 +150,7 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
     target = "depth=z,codec=png16,scale=0.001,invalid=[0,7]"
     command = ["data", "import", "t.parquet", "--out", "folder", "--image", "photo", "--caption", "words"]
     assert run([*command, "--target", target, "--licence", "CC0", "--json"]) == 0
-    assert [(row["id"], row["written"]) for row in record(capsys)] == [("000000", True), ("000001", True)]
+    assert [(row["id"], row["written"]) for row in json_lines(capsys)] == [("000000", True), ("000001", True)]
     sample = Folder("folder")[1]
     assert sample.caption == "two" and not sample.valid["depth"][0, 0].any()
     assert sample.targets["depth"][0, 1, 0].item() == pytest.approx(1.5)
@@ -159,7 +159,7 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
         (["convert", "citiscapes", ".", "--split", "val", "--out", "x"], "did you mean 'cityscapes'?"),
         (["convert", "xyz", ".", "--split", "val", "--out", "x"], "'twofold data list' lists them"),
@@ -178,30 +178,30 @@ def test_a_table_is_imported(here: Path, capsys: pytest.CaptureFixture[str]) -> 
         (["unpack"], "unpack"),
     ],
 )
-def test_every_mistake_is_one_line_with_its_way_out(
-    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+def test_a_usage_error_is_one_line_that_says_what_to_do(
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     seg.dis5k(Path("tree"))
     assert run(["data", *arguments]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("twofold: ") and error.count("\n") == 1 and message in error
+    assert error.startswith("twofold: ") and error.count("\n") == 1 and expected in error
     assert not Path("x/metadata.jsonl").exists()
 
 
 # ---- the sheet
 
 
-def test_a_sheet_has_a_row_a_sample_and_a_column_a_target(tmp_path: Path) -> None:
+def test_a_sample_sheet_has_one_row_per_sample_and_one_column_per_target(tmp_path: Path) -> None:
     folder = Folder(toy(tmp_path / "toy"))
-    drawn = draw_sample_sheet(folder, count=3, edge=80)
-    assert drawn.shape == (3, 3 * (60 + 18) + 2 * 4, 3 * 80 + 2 * 4)
-    assert drawn.min() >= 0 and drawn.max() <= 1
-    cell = drawn[:, 18 + 15 : 18 + 58, 2:78]
-    assert (cell == 0).all(), "the first picture is black"
-    # Where a target is not known its cell is grey, where a sample has none it is white.
-    assert (drawn[:, 18 : 18 + 9, 84 + 2 : 84 + 78] == UNKNOWN).all()
-    assert (drawn[:, 100:150, 170:240] == 1).all()
-    assert draw_sample_sheet(folder, count=99, edge=80).shape == drawn.shape
+    sheet = draw_sample_sheet(folder, count=3, edge=80)
+    assert sheet.shape == (3, 3 * (60 + 18) + 2 * 4, 3 * 80 + 2 * 4)
+    assert sheet.min() >= 0 and sheet.max() <= 1
+    cell = sheet[:, 18 + 15 : 18 + 58, 2:78]
+    assert (cell == 0).all(), "the first image is black"
+    # Unknown pixels of a target are grey; the cell of an absent target is white.
+    assert (sheet[:, 18 : 18 + 9, 84 + 2 : 84 + 78] == UNKNOWN).all()
+    assert (sheet[:, 100:150, 170:240] == 1).all()
+    assert draw_sample_sheet(folder, count=99, edge=80).shape == sheet.shape
     assert draw_sample_sheet(folder, count=1, edge=80).shape[-2] == 60 + 18
 
 
@@ -218,20 +218,20 @@ def test_every_target_can_be_visualized(name: str) -> None:
     channels = target_spec(name).channels or 1
     target, valid = torch.rand(channels, 8, 10), torch.ones(1, 8, 10, dtype=torch.bool)
     valid[:, 0] = name == "keypoints"
-    drawn = target_image(name, Sample(torch.rand(3, 8, 10), {name: target}, {name: valid}))
-    assert drawn.shape == (3, 8, 10) and drawn.min() >= 0 and drawn.max() <= 1 and not drawn.isnan().any()
+    image = target_image(name, Sample(torch.rand(3, 8, 10), {name: target}, {name: valid}))
+    assert image.shape == (3, 8, 10) and image.min() >= 0 and image.max() <= 1 and not image.isnan().any()
     if name != "keypoints":
-        assert (drawn[:, 0] == UNKNOWN).all()
+        assert (image[:, 0] == UNKNOWN).all()
 
 
 def test_keypoints_are_drawn_over_the_image(tmp_path: Path) -> None:
     tree = people.coco(tmp_path / "coco")
     sample = Folder(convert(CONVERTERS["coco-keypoints"], tree, "val2017", tmp_path / "c"))[0]
-    drawn = target_image("keypoints", sample)
-    assert drawn.shape == sample.image.shape and not torch.equal(drawn, sample.image * 0.4 + 0.3)
+    image = target_image("keypoints", sample)
+    assert image.shape == sample.image.shape and not torch.equal(image, sample.image * 0.4 + 0.3)
 
 
-# ---- the page
+# ---- docs/data.md
 
 
 PAGE = Path(__file__).parents[1] / "docs" / "data.md"
@@ -246,7 +246,7 @@ def test_the_page_lists_every_converter() -> None:
         assert any(any(s in row for s in short) and family in row for row in rows), name
 
 
-def test_the_page_s_programs_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_data_page_programs_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(2):
         seg.photo(Path(f"mine/photos/{i}.jpg"), i)
         seg.save(Path(f"mine/masks/{i}.png"), 255 * np.eye(*seg.SIZE))
@@ -261,8 +261,8 @@ def test_the_page_s_programs_run(here: Path, capsys: pytest.CaptureFixture[str])
         json.loads(block.partition("```")[0])
 
 
-def test_the_page_s_other_targets_read(here: Path) -> None:
-    """Each line of its table, as a folder."""
+def test_data_page_target_examples_are_read(here: Path) -> None:
+    """A data folder for each row of the table."""
     seg.photo(Path("a.jpg"))
     seg.save(Path("grey.png"), seg.ids(0, 40))
     from PIL import Image
@@ -301,7 +301,7 @@ MINE = Converter("mine", "my images", "own", "mine", ("all",), {}, rows)
 """
 
 
-def test_a_converter_of_the_users_own_is_named_by_module_and_object(
+def test_a_custom_converter_is_passed_as_module_and_object(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (here / "own_converter.py").write_text(OWN_CONVERTER)

@@ -1,4 +1,4 @@
-"""Listing and converting models, as a person does it."""
+"""The commands that list and convert models, and the upload to the hub."""
 
 import json
 from pathlib import Path
@@ -15,15 +15,15 @@ from twofold.image import write_image
 from twofold.protocols import MultiStep
 
 
-def test_models_are_listed_and_printed_in_full(capsys):
+def test_models_lists_all_models_and_prints_the_details_of_one(capsys):
     assert run(["models"]) == 0
-    record = capsys.readouterr().out
-    assert all(key in record for key in ("embedded", *PUBLISHED))
+    output = capsys.readouterr().out
+    assert all(key in output for key in ("embedded", *PUBLISHED))
     assert run(["models", "jingheya/lotus-normal-d-v1-1"]) == 0
-    record = capsys.readouterr().out
-    assert "arXiv 2409.18124" in record
-    assert "timestep=999" in record
-    assert "LUB" in record
+    output = capsys.readouterr().out
+    assert "arXiv 2409.18124" in output
+    assert "timestep=999" in output
+    assert "LUB" in output
     assert run(["models", "--json"]) == 0
     rows = [json.loads(x) for x in capsys.readouterr().out.splitlines()]
     assert [r["name"] for r in rows] == ["embedded", *PUBLISHED]
@@ -33,7 +33,7 @@ def test_models_are_listed_and_printed_in_full(capsys):
 
 @pytest.fixture
 def random_model(tmp_path):
-    """A random model of a random protocol, saved."""
+    """A saved model with random weights and multi-step protocols."""
     net = new.tiny()
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -71,7 +71,7 @@ def test_predict_merges_ensembles_with_uncertainty(random_model, tmp_path, monke
     row = json.loads(Path("predictions/predictions.jsonl").read_text())
     settings = row["tasks"]["depth"]["settings"]
     assert (settings["ensemble"], settings["protocol"]["steps"]) == (3, 1)
-    assert run([*command, "--steps", "2"]) == 1  # other settings: what is there is not overwritten
+    assert run([*command, "--steps", "2"]) == 1  # results of other settings are not overwritten
 
 
 def test_a_failed_upload_reports_the_reason(random_model, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_failed_upload_reports_the_reason(random_model, monkeypatch):
         push_model(random_model, "me/mine")
 
 
-def test_an_upload_is_the_whole_folder(random_model, monkeypatch):
+def test_push_model_uploads_the_whole_folder(random_model, monkeypatch):
     sent = {}
     monkeypatch.setattr("huggingface_hub.HfApi.create_repo", lambda self, repo, exist_ok: None)
     monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", lambda self, **k: sent.update(k) or "address")

@@ -56,12 +56,12 @@ def test_every_command_has_the_general_options(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", COMMANDS)
-def test_a_command_has_at_most_a_dozen_options_of_its_own(path: str) -> None:
+def test_a_command_has_at_most_a_dozen_own_options(path: str) -> None:
     own = [p.name for p in COMMANDS[path].params if p.opts[0].startswith("-") and not p.rich_help_panel]
     assert len(own) <= MOST, own
 
 
-def test_an_option_of_one_name_is_one_option() -> None:
+def test_options_with_the_same_name_have_the_same_help() -> None:
     """Shared options have one definition for all commands that take them."""
     for name in (
         "--json",
@@ -107,7 +107,7 @@ def test_quiet_prints_errors_only(here: Path, capsys: pytest.CaptureFixture[str]
     assert not output_mode().quiet
 
 
-def test_quiet_keeps_what_a_command_is_run_to_print(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_keeps_the_requested_output(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["data", "list", "--quiet"]) == 0
     assert "licence" in capsys.readouterr().out
 
@@ -135,7 +135,7 @@ def test_quiet_and_verbose_exclude_each_other(capsys: pytest.CaptureFixture[str]
     assert "exclude each other" in capsys.readouterr().err
 
 
-def test_verbose_lets_libraries_print_and_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verbose_raises_log_levels_and_restores_them(monkeypatch: pytest.MonkeyPatch) -> None:
     levels: list[str | None] = []
     monkeypatch.delenv("DIFFUSERS_VERBOSITY", raising=False)
     monkeypatch.setattr(
@@ -148,7 +148,7 @@ def test_verbose_lets_libraries_print_and_is_undone(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
         (["train", "quick", "--json", "--log-every", "5"], "--log-every has no effect with --json"),
         (["train", "quick", "--quiet", "--log-every", "5"], "--log-every has no effect with --quiet"),
@@ -163,7 +163,7 @@ def test_verbose_lets_libraries_print_and_is_undone(monkeypatch: pytest.MonkeyPa
     ],
 )  # fmt: skip
 def test_an_option_without_effect_is_refused(
-    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    here: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], expected: str
 ) -> None:
     world.folder(here / "data", count=1, size=32)
     Path("recipes").mkdir()
@@ -175,12 +175,12 @@ def test_an_option_without_effect_is_refused(
             f"    return Recipe(name='{name}', model={model}(), data=data)\n"
         )
     assert run(arguments) == 2
-    assert message in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not Path("x").exists() and not Path("runs").exists()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(shell: str) -> None:
+def test_completion_scripts_are_printed(shell: str) -> None:
     assert "twofold" in complete(_TWOFOLD_COMPLETE=f"source_{shell}")
 
 

@@ -1,4 +1,4 @@
-"""Wrong command lines name the command and the nearest name there is; options without effect are refused."""
+"""Errors in command lines name the command and suggest the nearest name; options without effect are refused."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_the_nearest_name_is_found_in_any_case():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
         (["predcit", "a.png"], "'predict'"),
         (["data", "valdate", "x"], "data: no such command 'valdate'. Did you mean 'validate'"),
@@ -69,16 +69,18 @@ def test_the_nearest_name_is_found_in_any_case():
         (["create", "data", "--out", "x", "--sampler", "dpmpp_2n"], "(did you mean 'dpmpp_2m'?)"),
     ],
 )  # fmt: skip
-def test_what_is_unknown_is_named_with_the_nearest(here, tiny_model, capsys, arguments, message):
+def test_an_unknown_name_is_reported_with_the_nearest_known_one(
+    here, tiny_model, capsys, arguments, expected
+):
     world.folder(here / "data", count=1, size=32)
     assert run([str(tiny_model) if a == "MODEL" else a for a in arguments]) == 2
-    record = capsys.readouterr().err
-    assert record.startswith("twofold: ") and record.count("\n") == 1
-    assert message in record
+    error = capsys.readouterr().err
+    assert error.startswith("twofold: ") and error.count("\n") == 1
+    assert expected in error
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "expected"),
     [
         (["generate", "x", "--strength", "0.5"], "--strength has no effect without --image; leave it out"),
         (["generate", "x", "--strength", "0.6"], "--strength has no effect without --image"),
@@ -98,19 +100,19 @@ def test_what_is_unknown_is_named_with_the_nearest(here, tiny_model, capsys, arg
         (["convert-checkpoint", "embedded", "x", "--layout", "diff2in1", "--drop-text"], "--drop-text has no effect"),
     ],
 )  # fmt: skip
-def test_an_option_without_effect_is_refused(here, tiny_model, capsys, arguments, message):
+def test_an_option_without_effect_is_refused(here, tiny_model, capsys, arguments, expected):
     world.folder(here / "data", count=1, size=32)
     assert run([str(tiny_model) if a == "MODEL" else a for a in arguments]) == 2
-    assert message in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
     assert not Path("predictions").exists() and not Path("evaluation").exists()
 
 
-def test_a_seed_without_randomness_is_only_warned_of(here, tiny_model, capsys):
+def test_a_seed_for_a_deterministic_model_gives_a_warning(here, tiny_model, capsys):
     assert run(["predict", "a.png", "--model", str(tiny_model), "--seed", "3"]) == 0
     assert capsys.readouterr().err == "twofold: warning: --seed has no effect on a deterministic model\n"
 
 
-def test_warnings_of_installed_packages_are_dropped_and_ours_are_lines(here, monkeypatch, capsys):
+def test_warnings_of_installed_packages_are_dropped_and_own_ones_are_one_line(here, monkeypatch, capsys):
     import warnings
 
     def noisy(*_: object):
@@ -125,7 +127,7 @@ def test_warnings_of_installed_packages_are_dropped_and_ours_are_lines(here, mon
 
 
 def test_libraries_print_nothing_in_a_fresh_process(here, tiny_model):
-    """Progress bars and warnings at import go to the terminal, so the test runs in a separate process."""
+    """Run in a subprocess: progress bars and import warnings bypass capsys."""
     program = (
         "from twofold.cli.main import run\n"
         f"assert run(['convert-checkpoint', {str(tiny_model)!r}, 'converted']) == 0\n"

@@ -1,4 +1,4 @@
-"""Embedded colour profiles are applied, so that every image is read as sRGB."""
+"""Embedded colour profiles are applied: every image that is read is sRGB."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ def test_wide_gamut_profiles_become_srgb(name: str, gamma: float, kind: str) -> 
     assert np.abs(expected - np.array(colour) / 255).max() > 8 * LEVEL
 
 
-def test_colours_are_those_of_the_closed_form_and_alpha_is_kept() -> None:
+def test_colours_equal_the_closed_form_with_and_without_alpha() -> None:
     x = pixels(read_image(encoded(Image.fromarray(COLOURS), "PNG", rgb_profile("p3"))))
     expected = to_srgb(COLOURS / 255, "p3")
     assert np.abs(x - expected).max() < 3 * LEVEL
     alpha = np.full((16, 16, 1), 51, dtype=np.uint8)
-    seen = pixels(
+    blended = pixels(
         read_image(encoded(Image.fromarray(np.concatenate([COLOURS, alpha], -1)), "PNG", rgb_profile("p3")))
     )
-    assert np.abs(seen - (expected * 0.2 + 0.8)).max() < 3 * LEVEL
+    assert np.abs(blended - (expected * 0.2 + 0.8)).max() < 3 * LEVEL
 
 
 @pytest.mark.parametrize("profile", ["lcms", "gamma"])
-def test_srgb_changes_no_number(profile: str) -> None:
+def test_an_srgb_profile_changes_no_pixel(profile: str) -> None:
     data = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.fromarray(COLOURS)
-    if profile == "gamma":  # grey written with the profile of sRGB is grey
+    if profile == "gamma":  # a grey image with an sRGB profile
         image = image.convert("L")
     assert torch.equal(read_image(encoded(image, "PNG", data)), read_image(image.convert("RGB")))
 
@@ -72,12 +72,12 @@ def test_grey_profiles_apply_their_curve_in_8_and_16_bits() -> None:
     y = pixels(read_image(encoded(Image.fromarray(wide), "PNG", grey_profile(1.8))))[0, :, 1]
     expected = srgb_encoded((wide[0] / 65535) ** 1.8)
     assert np.abs(y - expected).max() < 2 * LEVEL
-    assert len(np.unique(y)) > 1000  # more than 8 bits are left
+    assert len(np.unique(y)) > 1000  # more than 8 bits of precision remain
     alpha = Image.merge("LA", [Image.new("L", (2, 2), 128), Image.new("L", (2, 2), 255)])
     assert abs(float(read_image(encoded(alpha, "PNG", grey_profile(1.0))).mean()) - 0.737) < 0.01
 
 
-def test_grey_with_an_rgb_profile_is_its_neutral_axis() -> None:
+def test_grey_images_use_the_neutral_axis_of_an_rgb_profile() -> None:
     grey = Image.new("L", (4, 4), 128)
     x = read_image(encoded(grey, "JPEG", rgb_profile("adobe", 1.0)))
     assert np.abs(pixels(x) - srgb_encoded(np.array(128 / 255))).max() < 3 * LEVEL
@@ -87,7 +87,7 @@ def test_grey_with_an_rgb_profile_is_its_neutral_axis() -> None:
     assert np.abs(pixels(y) - srgb_encoded(np.array(32896 / 65535))).max() < 3 * LEVEL
 
 
-def test_cmyk_goes_through_its_profile() -> None:
+def test_cmyk_is_converted_with_its_profile() -> None:
     image = Image.new("CMYK", (8, 8), (200, 10, 90, 128))
     x = read_image(encoded(image, "TIFF", cmyk_profile()))
     # L* of about 50 and no colour, whatever C, M and Y are.
@@ -122,7 +122,7 @@ def test_data_folders_convert_images_to_srgb_and_not_maps(tmp_path: Path) -> Non
     assert torch.equal(read_map(tmp_path / "a.png").byte().permute(1, 2, 0), torch.from_numpy(COLOURS))
 
 
-def test_images_in_memory_keep_their_profile() -> None:
+def test_profiles_of_images_in_memory_are_applied() -> None:
     opened = Image.open(io.BytesIO(encoded(Image.fromarray(COLOURS), "PNG", rgb_profile("adobe"))))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Converters of masks, mattes, classes, people and several tasks: each on a small tree in the native format."""
+"""Converters of masks, mattes, classes, keypoints and several tasks, each on a small tree in the native format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from twofold.sample import Provenance
 
 
 def converted(name: str, tree: Path, split: str, **options) -> Folder:
-    """The folder, whose every sample can be read and has nothing wrong with it."""
+    """The converted folder, in which `validate` finds no problem."""
     out = convert(CONVERTERS[name], tree, split, tree.parent / f"{name}-{split}", **options)
     report = validate(out)
     assert report.ok, report
@@ -31,7 +31,7 @@ def converted(name: str, tree: Path, split: str, **options) -> Folder:
 
 
 def refused(name: str, tree: Path, split: str, words: str) -> None:
-    """The conversion, or else reading, stops with one line that names the file."""
+    """Conversion or reading fails with a one-line error that matches `words`."""
     out = tree.parent / "refused"
     shutil.rmtree(out, ignore_errors=True)
     with pytest.raises(ValueError, match=words) as error:
@@ -49,7 +49,7 @@ def test_every_converter_has_complete_documentation():
 # ---- Cityscapes
 
 
-def test_cityscapes_counts_its_nineteen_classes(tmp_path):
+def test_cityscapes_labels_become_nineteen_class_ids(tmp_path):
     folder = converted("cityscapes", seg.cityscapes(tmp_path / "cs"), "train")
     assert folder.ids[0] == "train/aachen/aachen_000000_000019" and len(folder) == 4
     assert folder.header["classes"][:2] == ["road", "sidewalk"] and len(folder.header["classes"]) == 19
@@ -61,14 +61,14 @@ def test_cityscapes_counts_its_nineteen_classes(tmp_path):
     assert torch.equal(sample.valid["semantic"], scored) and (sample.targets["semantic"][~scored] == 0).all()
 
 
-def test_coarse_labels_are_the_extra_ones(tmp_path):
+def test_cityscapes_train_extra_has_coarse_labels(tmp_path):
     folder = converted("cityscapes", seg.cityscapes(tmp_path / "cs"), "train_extra", limit=1)
     assert len(folder) == 1 and "gtCoarse" in folder.rows[0]["targets"]["semantic"]["path"]
     with pytest.raises(FolderError, match="no split 'test'"):
         convert(CONVERTERS["cityscapes"], tmp_path / "cs", "test", tmp_path / "out")
 
 
-def test_cityscapes_broken(tmp_path):
+def test_errors_in_a_cityscapes_tree_name_the_file(tmp_path):
     tree = seg.cityscapes(tmp_path / "cs")
     labels = tree / "gtFine/val/frankfurt/frankfurt_000000_000019_gtFine_labelIds.png"
     labels.unlink()
@@ -83,7 +83,7 @@ def test_cityscapes_broken(tmp_path):
 # ---- ADE20K
 
 
-def test_ade20k_counts_from_one_and_reads_grey_and_cmyk(tmp_path):
+def test_ade20k_labels_start_at_one_and_grey_and_cmyk_images_are_read(tmp_path):
     folder = converted("ade20k", seg.ade20k(tmp_path / "ade"), "validation")
     assert folder.ids == tuple(f"validation/ADE_val_{n:08d}" for n in (1, 2, 3))
     assert folder.rows[0]["scene"] == "living_room"
@@ -93,18 +93,18 @@ def test_ade20k_counts_from_one_and_reads_grey_and_cmyk(tmp_path):
         assert torch.equal(sample.valid["semantic"], stored > 0)
         assert torch.equal(sample.targets["semantic"][stored > 0], stored[stored > 0] - 1)
         assert sample.image.shape == (3, *seg.SIZE)
-    # The folder itself is taken as well as the one that holds it.
+    # The folder itself is accepted as well as its parent.
     inner = converted("ade20k", tmp_path / "ade" / "ADEChallengeData2016", "training")
     assert len(inner) == 3
 
 
-def test_ade20k_broken(tmp_path):
+def test_errors_in_an_ade20k_tree_name_the_file(tmp_path):
     tree = seg.ade20k(tmp_path / "ade")
     base = tree / "ADEChallengeData2016"
     (base / "images/training/ADE_train_00000002.jpg").unlink()
     refused("ade20k", tree, "training", "ADE_train_00000002.png has no image")
     labels = base / "annotations/validation/ADE_val_00000001.png"
-    # The full ADE20K codes its classes in red and green.
+    # The full ADE20K encodes its classes in red and green.
     seg.photo(labels)
     refused("ade20k", tree, "validation", "ADE_val_00000001.png: it has 3 channels that differ")
     labels.unlink()
@@ -118,7 +118,7 @@ def test_ade20k_broken(tmp_path):
 # ---- DIS5K
 
 
-def test_dis5k_is_foreground_above_128(tmp_path):
+def test_dis5k_foreground_is_above_128(tmp_path):
     folder = converted("dis5k", seg.dis5k(tmp_path / "d"), "DIS-TE1")
     assert folder.ids[0] == "DIS-TE1/1#Accessories#1#Bag#252841"
     for sample in folder:
@@ -128,7 +128,7 @@ def test_dis5k_is_foreground_above_128(tmp_path):
     converted("dis5k", tmp_path / "d" / "DIS5K", "DIS-VD")
 
 
-def test_dis5k_broken(tmp_path):
+def test_errors_in_a_dis5k_tree_name_the_file(tmp_path):
     tree = seg.dis5k(tmp_path / "d")
     mask = tree / "DIS5K/DIS-TR/gt/1#Accessories#1#Bag#252841.png"
     mask.write_bytes(mask.read_bytes()[:40])
@@ -145,7 +145,7 @@ def test_dis5k_broken(tmp_path):
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("split", ["train", "P3M-500-P", "P3M-500-NP"])
-def test_p3m10k_in_both_layouts(tmp_path, zipped, split):
+def test_p3m10k_is_read_in_both_layouts(tmp_path, zipped, split):
     folder = converted("p3m10k", matting.p3m10k(tmp_path / "p3m", zipped), split)
     assert folder.ids[0] == f"{split}/p_00000000" and len(folder) == (3 if split == "train" else 2)
     for number, sample in enumerate(folder):
@@ -157,7 +157,7 @@ def test_p3m10k_in_both_layouts(tmp_path, zipped, split):
             assert "original" in folder.rows[number]["file_name"] or split == "P3M-500-P"
 
 
-def test_p3m10k_broken(tmp_path):
+def test_errors_in_a_p3m10k_tree_name_the_file(tmp_path):
     tree = matting.p3m10k(tmp_path / "p3m", False)
     (tree / "validation1/trimap/p_00000001.png").unlink()
     refused("p3m10k", tree, "P3M-500-P", "trimap/p_00000001.png does not exist")
@@ -176,21 +176,21 @@ def test_aim500_records_the_type_of_each_image(tmp_path, nested):
     assert set(folder[0].targets) == {"matting", "trimap"}
 
 
-def test_aim500_broken(tmp_path):
+def test_errors_in_an_aim500_tree_name_the_file(tmp_path):
     tree = matting.aim500(tmp_path / "aim", True)
-    record = tree / "aim_category_type.json"
-    record.write_text('{"p_00000000": {"type": "XX", "category": "animal"}}')
+    types = tree / "aim_category_type.json"
+    types.write_text('{"p_00000000": {"type": "XX", "category": "animal"}}')
     refused("aim500", tree, "validation", "aim_category_type.json has the type 'XX'")
-    record.write_text('["p_00000000"]')
+    types.write_text('["p_00000000"]')
     refused("aim500", tree, "validation", "aim_category_type.json does not give")
-    record.unlink()
+    types.unlink()
     assert "type" not in converted("aim500", tree, "validation").rows[0]
     seg.photo(tree / "validation/original/p_00000000.png")
     refused("aim500", tree, "validation", r"has both p_00000000.jpg and p_00000000.png")
 
 
-def test_images_lie_as_their_maps_do(tmp_path):
-    """The published loaders of these sets ignore EXIF orientation, and so do their maps."""
+def test_exif_orientation_is_ignored_as_in_the_published_loaders(tmp_path):
+    """The published loaders of these data sets ignore EXIF orientation, and the maps have no orientation tag."""
     tree = matting.p3m10k(tmp_path / "p3m", False)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -201,15 +201,15 @@ def test_images_lie_as_their_maps_do(tmp_path):
         assert CONVERTERS[name].header["image"] == {"exif": "ignore"}
 
 
-def test_composition_lays_each_foreground_over_its_own_backgrounds(tmp_path):
+def test_composition1k_composites_each_foreground_over_its_backgrounds(tmp_path):
     tree = matting.composition1k(tmp_path / "dim", each=20)
     folder = converted("composition1k", tree, "test")
     assert len(folder) == 40 and "test/boy-0_0" in folder.ids and "test/boy-1_19" in folder.ids
     sample = folder.select(["test/boy-1_3"])[0]
-    front = read_image(tree / "Combined_Dataset/Test_set/Other/fg/boy 1.png") * 255
-    behind = read_image(tree / "backgrounds/2008_000023.jpg")[:, :8, :12] * 255
+    foreground = read_image(tree / "Combined_Dataset/Test_set/Other/fg/boy 1.png") * 255
+    background = read_image(tree / "backgrounds/2008_000023.jpg")[:, :8, :12] * 255
     alpha = torch.from_numpy(matting.matte(1)).float()[None] / 255
-    expected = (alpha * front + (1 - alpha) * behind).numpy().astype(np.float64)
+    expected = (alpha * foreground + (1 - alpha) * background).numpy().astype(np.float64)
     got = (sample.image * 255).round().numpy()
     assert (got <= expected + 0.02).all() and (expected - got < 1.01).all()
     assert isinstance(sample.origin, Provenance)
@@ -218,16 +218,23 @@ def test_composition_lays_each_foreground_over_its_own_backgrounds(tmp_path):
     assert set(sample.targets["trimap"].unique().mul(255).round().tolist()) <= {0, 128, 255}
 
 
-def test_a_composite_is_its_parts_where_the_matte_is_sure():
-    front, behind = torch.rand(3, 6, 8).mul(255).round() / 255, torch.rand(3, 9, 9).mul(255).round() / 255
-    assert torch.allclose(composite(front, behind, torch.ones(1, 6, 8)), front, atol=1e-6)
-    assert torch.allclose(composite(front, behind, torch.zeros(1, 6, 8)), behind[:, :6, :8], atol=1e-6)
-    # A background that is too small is enlarged, its shape kept.
+def test_a_composite_equals_the_foreground_at_alpha_1_and_the_background_at_alpha_0():
+    foreground, background = (
+        torch.rand(3, 6, 8).mul(255).round() / 255,
+        torch.rand(3, 9, 9).mul(255).round() / 255,
+    )
+    assert torch.allclose(composite(foreground, background, torch.ones(1, 6, 8)), foreground, atol=1e-6)
+    assert torch.allclose(
+        composite(foreground, background, torch.zeros(1, 6, 8)), background[:, :6, :8], atol=1e-6
+    )
+    # A background that is too small is enlarged with its aspect ratio.
     flat = torch.full((3, 2, 4), 51 / 255)
-    assert torch.allclose(composite(front, flat, torch.zeros(1, 6, 8)), torch.tensor(51 / 255), atol=1e-6)
+    assert torch.allclose(
+        composite(foreground, flat, torch.zeros(1, 6, 8)), torch.tensor(51 / 255), atol=1e-6
+    )
 
 
-def test_composition_broken(tmp_path):
+def test_errors_in_a_composition1k_tree_name_the_file(tmp_path):
     tree = matting.composition1k(tmp_path / "dim", each=20)
     (tree / "backgrounds/2008_000001.jpg").unlink()
     refused("composition1k", tree, "test", "2008_000001.jpg does not exist")
@@ -239,26 +246,26 @@ def test_composition_broken(tmp_path):
     refused("composition1k", tree, "test", "test_fg_names.txt is empty")
 
 
-# ---- people
+# ---- keypoints
 
 
-def test_coco_gives_a_row_for_each_person_with_points(tmp_path):
+def test_coco_has_one_row_per_person_with_keypoints(tmp_path):
     out = convert(CONVERTERS["coco-keypoints"], people.coco(tmp_path / "coco"), "val2017", tmp_path / "out")
     folder = Folder(out)
     assert folder.ids == (
         "val2017/000000000139/230831", "val2017/000000000139/233201", "val2017/000000000785/442619",
     )  # fmt: skip
     row = folder.rows[2]
-    output = row["targets"]["keypoints"]
+    keypoints = row["targets"]["keypoints"]
     assert row["size"] == [48, 64] and row["file_name"] == "val2017/000000000785.jpg"
-    assert output["ann_id"] == 442619 and output["image_id"] == 785
+    assert keypoints["ann_id"] == 442619 and keypoints["image_id"] == 785
     # As stored: nothing is shifted by half a pixel.
-    assert output["points"][0] == [10.2, 20, 2] and output["points"][6] == [0, 0, 0]
-    assert output["box"] == [8.5, 15.25, 20.0, 30.5] and output["area"] == 401.5
-    assert len(output["points"]) == len(folder.header["keypoints"]) == 17
+    assert keypoints["points"][0] == [10.2, 20, 2] and keypoints["points"][6] == [0, 0, 0]
+    assert keypoints["box"] == [8.5, 15.25, 20.0, 30.5] and keypoints["area"] == 401.5
+    assert len(keypoints["points"]) == len(folder.header["keypoints"]) == 17
 
 
-def test_coco_broken(tmp_path):
+def test_errors_in_coco_annotations_name_the_file(tmp_path):
     tree = people.coco(tmp_path / "coco")
     good = people.read(tree)
     name = "person_keypoints_val2017.json"
@@ -291,7 +298,7 @@ def test_coco_broken(tmp_path):
 
 @pytest.mark.parametrize("mti", [False, True])
 @pytest.mark.parametrize("frame", ["LUB", "RUB", "RDB", "RDF"])
-def test_nyud_finds_the_frame_of_its_normals(tmp_path, frame, mti):
+def test_nyud_infers_the_frame_of_its_normals(tmp_path, frame, mti):
     folder = converted("nyud-mt", multi.nyud_mt(tmp_path / "nyud", frame, mti), "train")
     assert folder.ids == ("train/1", "train/2")
     assert folder.rows[0]["targets"]["normals"]["frame"] == frame
@@ -308,7 +315,7 @@ def test_nyud_finds_the_frame_of_its_normals(tmp_path, frame, mti):
 
 
 def to_16_bits(folder: Path) -> None:
-    """Every 8-bit PNG of a folder as one of 16 bits with the same shares of the full scale."""
+    """Rewrite every 8-bit PNG of a folder with 16 bits and the same values relative to full scale."""
     cv2 = pytest.importorskip("cv2")
     for path in folder.glob("*.png"):
         levels = np.asarray(Image.open(path))
@@ -316,7 +323,7 @@ def to_16_bits(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "part"), [("nyud-mt", "normals"), ("pascal-mt", "normals_distill")])
-def test_normals_of_16_bits_are_those_of_8(tmp_path, name, part):
+def test_normals_of_16_bits_equal_those_of_8_bits(tmp_path, name, part):
     found = []
     for bits in (8, 16):
         tree = getattr(multi, name.replace("-", "_"))(tmp_path / str(bits) / "tree")
@@ -329,12 +336,12 @@ def test_normals_of_16_bits_are_those_of_8(tmp_path, name, part):
     torch.testing.assert_close(first, second, atol=2e-3, rtol=0)
 
 
-def test_nyud_broken(tmp_path):
+def test_errors_in_an_nyud_tree_name_the_file(tmp_path):
     tree = multi.nyud_mt(tmp_path / "nyud")
     for stem in ("1", "2"):
         seg.save(tree / "normals" / f"{stem}.png", np.full((*multi.NYU, 3), (128, 128, 255)))
     refused("nyud-mt", tree, "train", "normals: the frame of the normals is not clear")
-    # In a frame that no one uses (x left, y down) each axis agrees, but their signs name nothing.
+    # In an unused frame (x left, y down) each axis is consistent, but the signs match no known frame.
     shutil.rmtree(tree)
     multi.nyud_mt(tree, "LUB")
     for path in (tree / "normals").iterdir():
@@ -352,35 +359,35 @@ def test_nyud_broken(tmp_path):
     refused("nyud-mt", tree, "val", "val.txt does not exist")
 
 
-def test_pascal_draws_what_is_stored_in_matlab_files(tmp_path):
+def test_pascal_targets_are_rendered_from_matlab_files(tmp_path):
     folder = converted("pascal-mt", multi.pascal_mt(tmp_path / "pascal"), "train")
     with_people, without = folder[0], folder[1]
     assert set(with_people.targets) == {"semantic", "mask", "normals", "edge", "parts"}
     assert set(without.targets) == {"semantic", "mask", "normals", "edge"}
     classes, valid = with_people.targets["semantic"][0], with_people.valid["semantic"][0]
     assert not valid[0].any() and valid[1:].all() and (classes[5:15, 10:20] == 15).all()
-    # Hair is head, the right foot lower leg; the later person occludes the earlier one.
+    # Hair belongs to the head and a foot to the lower leg; later persons cover earlier ones.
     parts = with_people.targets["parts"][0]
     assert (
         (parts[5:8, 10:15] == 1).all()
         and (parts[8:11, 10:15] == 3).all()
         and (parts[11:14, 10:20] == 6).all()
     )
-    assert parts[0:4, 0:4].sum() == 0, "a dog's head is no person's"
+    assert parts[0:4, 0:4].sum() == 0, "the head of a dog is not a person part"
     mask = with_people.targets["mask"][0]
     assert mask[0, 0] == 0 and mask[0, 1] == 1 and mask[15].sum() == 0
-    # The sky has no normals.
+    # The normals of the sky are unknown.
     known = with_people.valid["normals"][0]
     assert known[:12, :15].all() and not known[:12, 15:].any() and known[12:].all()
     assert with_people.targets["normals"][2][known].min() > 0.99
     edge = with_people.targets["edge"][0]
     assert edge[5].sum() == 1 and edge[:, 3].sum() == 1 and set(edge.unique().tolist()) == {0, 1}
-    # Half-size maps are brought to the image's.
+    # Maps of half size are resized to the image.
     assert without.targets["normals"].shape == (3, *multi.PASCAL) and without.targets["mask"][0, 2:10].all()
 
 
-def test_boundaries_are_those_of_the_published_loader(tmp_path):
-    """Where OpenCV's Laplacian of the labels is not 0, thinned: what every method on this set trains on."""
+def test_pascal_boundaries_equal_the_published_loader(tmp_path):
+    """Thinned pixels with a non-zero OpenCV Laplacian of the labels, the common training target of this data set."""
     cv2, morphology = pytest.importorskip("cv2"), pytest.importorskip("skimage.morphology")
     from twofold.data.convert.pascal_mt import _edges
 
@@ -389,16 +396,16 @@ def test_boundaries_are_those_of_the_published_loader(tmp_path):
     assert np.array_equal(_edges(torch.from_numpy(labels)[None])[0][0].numpy() > 0, expected)
 
 
-def test_pascal_broken(tmp_path):
+def test_errors_in_a_pascal_tree_name_the_file(tmp_path):
     tree = multi.pascal_mt(tmp_path / "pascal")
     name = "2008_000002"
 
     def broken(path: str, change, words: str) -> None:
         file = tree / path
-        kept = file.read_bytes()
+        original = file.read_bytes()
         change(file)
         refused("pascal-mt", tree, "train", words)
-        file.write_bytes(kept)
+        file.write_bytes(original)
 
     labels, parts = f"pascal-context/trainval/{name}.mat", f"human_parts/{name}.mat"
     broken(labels, os.remove, f"{name}.mat does not exist")
@@ -420,11 +427,11 @@ def test_pascal_broken(tmp_path):
     refused("pascal-mt", tree, "train", f"no {name}.png in VOC12 or pascal-context")
 
 
-# ---- the codecs behind them
+# ---- codecs
 
 
 @pytest.mark.parametrize("name", ["semantic", "parts"])
-def test_ids_stored_under_other_numbers_come_back(tmp_path, name):
+def test_ids_with_a_stored_numbering_round_trip(tmp_path, name):
     ids = torch.randint(0, 19, (1, 9, 9)).float()
     how = {"codec": "png8", "stored": list(CLASSES.values())}
     whole = torch.ones(1, 9, 9, dtype=torch.bool)
@@ -432,12 +439,12 @@ def test_ids_stored_under_other_numbers_come_back(tmp_path, name):
     assert set(raw.unique().int().tolist()) <= set(CLASSES.values())
     back, valid = decode(name, raw, how)
     assert torch.equal(back, ids) and valid.all()
-    strange = torch.tensor([[[7.0, 6, 255, -1, 7.5, 33]]])
-    back, valid = decode(name, strange, how)
+    unlisted = torch.tensor([[[7.0, 6, 255, -1, 7.5, 33]]])
+    back, valid = decode(name, unlisted, how)
     assert valid.flatten().tolist() == [True, False, False, False, False, True] and back[0, 0, -1] == 18
 
 
-def test_grey_mattes_of_three_channels_are_one():
+def test_mattes_of_three_equal_channels_are_read_as_one():
     raw = torch.tensor([0.0, 128, 255]).expand(3, 1, 3)
     value, valid = decode("matting", raw, {"codec": "png8", "scale": 1 / 255})
     assert (
@@ -445,8 +452,8 @@ def test_grey_mattes_of_three_channels_are_one():
     )
 
 
-def test_images_of_the_trees_are_in_their_native_encodings(tmp_path):
-    """What the trees claim: grey and CMYK JPEGs are among them, and labels are 8-bit grey."""
+def test_trees_have_the_native_encodings(tmp_path):
+    """The test trees contain grey and CMYK JPEGs, and labels in 8-bit grey."""
     base = seg.ade20k(tmp_path) / "ADEChallengeData2016"
     modes = {Image.open(p).mode for p in (base / "images/training").iterdir()}
     assert modes == {"RGB", "L", "CMYK"}

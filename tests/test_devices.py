@@ -1,4 +1,4 @@
-"""Sampling on a device without float64 (MPS) gives the same numbers as on the CPU."""
+"""Sampling, prediction and generation on a device without float64 (MPS): the same numbers as on the CPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twofold.tasks import TASKS
 
 PROTOCOLS = {
     "marigold": MultiStep(steps=4),
-    "from the network's own": MultiStep(steps=3, final="prev", spacing="leading"),
+    "final prev": MultiStep(steps=3, final="prev", spacing="leading"),
     "euler": MultiStep(steps=3, sampler="euler", noise=Noise()),
     "lcm": MultiStep(steps=3, sampler="lcm", noise=Noise()),
     "flow": MultiStep(steps=3, noise=Noise(prediction_type="flow"), sampler="euler"),
@@ -33,7 +33,7 @@ PROTOCOLS = {
     "all noise": MultiStep(steps=2, noise=Noise(1, 1)),
     "mixed": MultiStep(steps=2, noise_strategy="original", noise=Noise()),
     "one step": OneStep(),
-    "one step beside noise": OneStep(condition="concat"),
+    "one step with concatenated noise": OneStep(condition="concat"),
     "one step noised": OneStep(timestep=300, add_noise=True),
 }
 
@@ -42,14 +42,14 @@ def generators(count: int) -> list[torch.Generator]:
     return [torch.Generator().manual_seed(i) for i in range(count)]
 
 
-def look(query: ModelInput) -> DenoiserOutput:
-    """A network that any device computes alike."""
+def denoise_fn(query: ModelInput) -> DenoiserOutput:
+    """A denoiser with the same result on every device."""
     assert query.x.dtype == query.alpha.dtype == query.sigma.dtype == torch.float32
-    word = 0.5 * query.x[:, -4:] + query.t.reshape(-1, 1, 1, 1).to(query.x.dtype) / 2000
-    return DenoiserOutput(query.to_x0(word))
+    prediction = 0.5 * query.x[:, -4:] + query.t.reshape(-1, 1, 1, 1).to(query.x.dtype) / 2000
+    return DenoiserOutput(query.to_x0(prediction))
 
 
-def test_the_device_refuses_what_mps_refuses():
+def test_device_refuses_float64_and_mixed_devices():
     with far_device() as device:
         x = torch.ones(2, 3).to(device)
         assert isinstance(x, Far)
@@ -66,21 +66,21 @@ def test_the_device_refuses_what_mps_refuses():
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_protocols_solve_and_prepare_alike(name):
+def test_protocols_sample_and_prepare_alike(name):
     protocol, schedule = PROTOCOLS[name], Schedule.from_betas(0.00085, 0.012)
     torch.manual_seed(0)
     image, target = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
-    expected = protocol.sample(look, image, generators(2), schedule).x0
-    shown = protocol.prepare(image, target, generators(1)[0], schedule)
+    expected = protocol.sample(denoise_fn, image, generators(2), schedule).x0
+    cpu_query = protocol.prepare(image, target, generators(1)[0], schedule)
     with far_device() as device:
-        found = protocol.sample(look, image.to(device), generators(2), schedule).x0
+        found = protocol.sample(denoise_fn, image.to(device), generators(2), schedule).x0
         query = protocol.prepare(image.to(device), target.to(device), generators(1)[0], schedule)
-        aim = query.training_target(target.to(device))
+        target_on_device = query.training_target(target.to(device))
     assert isinstance(found, Far)
     torch.testing.assert_close(near(found), expected)
     for field in ("x", "t", "state", "alpha", "sigma"):
-        torch.testing.assert_close(near(getattr(query, field)), getattr(shown, field))
-    torch.testing.assert_close(near(aim), shown.training_target(target))
+        torch.testing.assert_close(near(getattr(query, field)), getattr(cpu_query, field))
+    torch.testing.assert_close(near(target_on_device), cpu_query.training_target(target))
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpmpp_2m"])
@@ -100,8 +100,8 @@ def test_sampling_is_equal_on_a_device_without_float64(sampler, predicts):
 
 
 @pytest.mark.parametrize("kind", ["latent", "light", "bae", "fpn", "upernet", "multitask", "dpt"])
-def test_a_whole_predictor_answers_alike(kind):
-    """Autoencoder, text encoder, network, sampling, head and task, of a model that is on the device."""
+def test_predictors_give_the_same_result_on_the_device(kind):
+    """Autoencoder, text encoder, U-Net, sampling, head and task of a model on the device."""
     net = new.tiny()
     task = TASKS["semantic_logits" if kind in ("fpn", "upernet") else "normals"]
     more = {"prompts": ["a chair", "a table"]} if kind == "fpn" else {}
@@ -132,7 +132,7 @@ def test_generation_is_equal_on_a_device_without_float64(sampler):
 @pytest.mark.parametrize(
     ("sampler", "mode"), [("dpmpp_2m", "reencode"), ("euler", "denoise"), ("lcm", "denoise")]
 )
-def test_samples_are_created_alike(sampler, mode):
+def test_synthetic_data_generator_gives_the_same_result_on_the_device(sampler, mode):
     import world
     from twofold.generate import GenerationConfig, SyntheticDataGenerator
 
@@ -140,11 +140,13 @@ def test_samples_are_created_alike(sampler, mode):
     head = make_head("light", net, 3)
     settings = ModelSettings(name="m", size=32).with_tasks(["depth"], OneStep(), "none", "light")
     how = GenerationConfig(strength=0.6, steps=3, sampler=sampler, label_mode=mode, scoring="cheap")
-    maker = SyntheticDataGenerator.from_model(Model("m", net, settings, {"depth": head.eval()}), config=how)
-    expected = maker.generate([world.sphere(1, 32)])[0]
+    generator = SyntheticDataGenerator.from_model(
+        Model("m", net, settings, {"depth": head.eval()}), config=how
+    )
+    expected = generator.generate([world.sphere(1, 32)])[0]
     with far_device() as device:
         net.to(device), head.to(device)
-        found = maker.generate([world.sphere(1, 32)])[0]
+        found = generator.generate([world.sphere(1, 32)])[0]
     torch.testing.assert_close(found.image, expected.image, rtol=0, atol=1.01 / 255)
     torch.testing.assert_close(found.targets["depth"], expected.targets["depth"], rtol=0.02, atol=0.02)
 
@@ -156,7 +158,7 @@ def test_the_share_of_non_finite_values_is_computed_on_the_device():
             check_finite(x, "x")
 
 
-def test_compat_encodes_depth_alike():
+def test_genpercept_encode_depth_gives_the_same_result_on_the_device():
     from twofold.compat.genpercept import encode_depth
 
     depth, valid = torch.rand(2, 1, 8, 8) * 5 + 0.1, torch.rand(2, 1, 8, 8) > 0.2
