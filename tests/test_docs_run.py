@@ -43,7 +43,7 @@ TRAINING = (
 SMALLER = {
     "train": f"{TRAINING} --tracker none",
     "improve": f"{TRAINING} --steps 2 --size 64",
-    "create": "--steps 2 --size 64 --scoring free --batch 2",
+    "create": "--steps 2 --size 64 --scoring cheap --batch 2",
     "generate": "--steps 2 --size 64x48 --count 2",
     "render": "--count 1 --size 64x48 --spp 1 --workers 1",
     "predict": "--size 64",
@@ -70,7 +70,7 @@ def fill(place: Path) -> None:
     for name, image in zip(("photo.jpg", "shots/1.png", "more/a/b.png"), balls, strict=True):
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray((image.permute(1, 2, 0) * 255).byte().numpy()).save(place / name)
-    for name in ("drawn-a", "drawn-b"):
+    for name in ("generated-a", "generated-b"):
         shutil.copytree(place / "more" / "a", place / name)
         shutil.copy(place / "photo.jpg", place / name)
     for name in ("mine", "mine-val", "rooms", "rooms-dev"):
@@ -136,7 +136,7 @@ def execute(
     code = run(changed[1:])
     error = capsys.readouterr().err
     if words[1] in ("predict", "evaluate", "convert-checkpoint") and ONLINE.search(text):
-        assert code == 2 and re.search("HF_HUB_OFFLINE is set|give the folder of the download", error), (
+        assert code == 2 and re.search("HF_HUB_OFFLINE is set|its files are on a cloud drive", error), (
             f"{text}: exit code {code}\n{error}"
         )
         if set(words) & set(INSTEAD):
