@@ -244,7 +244,7 @@ def test_damaged_and_missing_predictions_are_listed_and_counted(
     assert found["counts"]["failed"] == {"damaged prediction": 3, "missing prediction": 1}
     assert {row["id"] for row in found["failed"]} == set(ids[:4])
     output = " ".join(row["error"] for row in found["failed"])
-    assert all(word in output for word in ("no set/ball-0.npy", "damaged", "NaN", "another image"))
+    assert all(word in output for word in ("no set/ball-0.npy", "damaged", "NaN", "another aspect ratio"))
     assert any("4 predictions are missing or damaged" in line for line in found["warnings"])
     # What is left has the score it has alone, and mending goes on from there.
     alone = scored(data, roots["depth"], LS, tmp_path / "alone")
@@ -347,7 +347,8 @@ def test_predictions_pair_by_id_and_not_by_order(data: Path, roots: dict[str, Pa
     stored(more, "set/nobody", torch.ones(1, 48, 48))
     found = scored(data, more, LS, tmp_path / "out")
     assert any(
-        "1 belong to no requested image" in line and "set/nobody.npy" in line for line in found["warnings"]
+        "1 of the prediction files belong to no requested image" in line and "set/nobody.npy" in line
+        for line in found["warnings"]
     )
     # Predictions of images without valid pixels are not unknown files.
     nowhere = scored(data, roots["depth"], LS.with_rules(valid_range=(50.0, 60.0)), tmp_path / "nowhere")

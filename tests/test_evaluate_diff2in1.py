@@ -146,7 +146,7 @@ def test_files_that_would_pair_with_other_images_are_refused(
     request = EvalRequest(data, BAE, tmp_path / "out")
     (written / "sn_pred_3.png").rename(written / "sn_pred_4.png")
     with pytest.raises(
-        EvaluationError, match=r"3 files sn_pred_K.png and the data have 3.*sn_pred_3.png is missing"
+        EvaluationError, match=r"3 files sn_pred_K.png and the data has 3.*sn_pred_3.png is missing"
     ):
         evaluation_from_files(request, written, layout="diff2in1")
     (written / "sn_pred_4.png").rename(written / "sn_pred_3.png")
@@ -173,7 +173,7 @@ def test_maps_of_squeezed_images_are_stretched_where_it_is_passed(
     found = run_and_report(*evaluation_from_files(request, root, stretch=not listed), images=False)
     if not listed:
         assert plain["counts"]["evaluated"] == 0
-        assert "it is 51x51, its image 64x48" in plain["failed"][0]["error"]
+        assert "it is 51x51, and its image is 64x48" in plain["failed"][0]["error"]
         assert "--stretch" in plain["failed"][0]["error"]
     errors = []
     for sample in data:

@@ -164,7 +164,7 @@ def test_published_rows_are_in_a_table_for_each_protocol(data: Path, depths: Pat
     values = [float(line.cells[0].text) for line in table.rows[1:]]
     assert values == sorted(values)
     uncertainty = next(line for line in table.rows if line.name == "GenPercept (depth)").cells[1]
-    assert (uncertainty.text, uncertainty.mark) == ("0.957", "doubt") and "0.967" in uncertainty.reason
+    assert (uncertainty.text, uncertainty.mark) == ("0.957", "flagged") and "0.967" in uncertainty.reason
     lines = [line for _, t in tables for line in t.rows if line.kind != "own"]
     assert {line.source for line in lines} == {f"[{n}]" for n in range(1, len(sources) + 1)}
     assert any("quoted by another source" in source for source in sources)
@@ -180,7 +180,7 @@ def test_reports_fitted_in_different_spaces_do_not_share_a_table(
         for name in ("depth/marigold-ls", "depth/ls-log")
     ]
     with pytest.raises(
-        EvaluationError, match=r"depth/marigold-ls@1 and depth/ls-log@1 .* do not share a table"
+        EvaluationError, match=r"depth/marigold-ls@1 and depth/ls-log@1 .* are not comparable"
     ):
         compare(reports)
 
@@ -232,7 +232,7 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
     assert found.table.columns == ("A", "B ≠", "C ≠", "D ≠", "E ≠")
     for place, (cause, output) in enumerate(zip(others, found.warnings(), strict=True), 1):
         assert cause in output and not found.runs[place].comparable
-        assert {line.cells[place].mark for line in found.table.rows} == {"doubt"}
+        assert {line.cells[place].mark for line in found.table.rows} == {"flagged"}
     # Nothing is best where there is nothing to compare with.
     assert {line.cells[0].mark for line in found.table.rows} == {""}
     assert comparison_markdown(found).count("**Warning**") == 4
@@ -243,7 +243,7 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
     for name in ("comparison.md", "comparison.html"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_bytes(b"a file of the user's own")
-        with pytest.raises(FileExistsError, match="no comparison"):
+        with pytest.raises(FileExistsError, match="did not write it"):
             write_comparison(tmp_path / name, found)
         assert [(p.name, p.read_bytes()) for p in (tmp_path / name).iterdir()] == [
             (name, b"a file of the user's own")
@@ -252,10 +252,10 @@ def test_what_is_not_comparable_is_marked(data: Path, depths: Path, tmp_path: Pa
     (tmp_path / "link" / "comparison.md").symlink_to("nowhere")
     (tmp_path / "folder" / "comparison.html").mkdir(parents=True)
     for name in ("link", "folder"):
-        with pytest.raises(FileExistsError, match="no comparison"):
+        with pytest.raises(FileExistsError, match="did not write it"):
             write_comparison(tmp_path / name, found)
     normals = guesses(data, tmp_path / "n", "normals")
-    with pytest.raises(EvaluationError, match="no score in common"):
+    with pytest.raises(EvaluationError, match="no metric in common"):
         compare([first, scored(data, normals, get_eval_protocol("normal/dsine"), tmp_path / "f")])
 
 

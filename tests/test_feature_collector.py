@@ -91,7 +91,7 @@ def test_small_models_give_every_map_at_any_size():
     assert [tuple(f.shape[-2:]) for f in features] == [
         s for s, level in zip(sizes, net.levels, strict=True) for _ in level
     ]
-    # Those of the decoding path alone are among them, number for number.
+    # They include the maps of the up blocks, with equal values.
     decoding = net(z, torch.tensor([0]), net.embed([""]), features=True).features
     for one in decoding:
         assert any(f.shape == one.shape and torch.allclose(f, one) for f in features)

@@ -1,8 +1,8 @@
-"""Checks of depth predictions that are aligned before they are scored: their sign and their space.
+"""Checks of the sign and the space (depth, disparity, ...) of predictions that are aligned before they are scored.
 
-Least squares on scale and shift hides errors of both: negated depth gets a negative scale and the score of the right
-one, inverse depth nearly that score. Diagnostics of each image are stored in its row; the report has warnings for the
-whole set.
+A least-squares fit of scale and shift hides both errors: negated depth gets a negative scale and the score of correct
+depth, and inverse depth nearly that score. Diagnostics of each image are stored in its row; the report has warnings
+for the whole set.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .measure import resize_to_target, truth
 from .protocol import EvalProtocol
 from .rows import Row
 
-# Pixels of an image that are used, evenly spaced: enough for a sign and a median.
+# Number of evenly spaced pixels of an image that are used, which suffices for a sign and a median.
 PIXELS = 65536
-# Another space is suspected where its median relative error is below this share of the protocol's own, and by more
-# than `GAP`: predictions that are good in both spaces differ by less.
-SHARE, GAP = 0.5, 0.01
+# A warning is given if the median relative error in another space is below this fraction of the error in the
+# protocol's space, and smaller by more than this gap. Accurate predictions differ by less.
+MAX_ERROR_RATIO, MIN_ERROR_GAP = 0.5, 0.01
 
-# Metres to the numbers of each space.
+# Functions from metres to the values of each space.
 _FROM_METRES: dict[str, Callable[[Tensor], Tensor]] = {
     "depth": lambda d: d,
     "disparity": torch.reciprocal,
@@ -43,18 +43,18 @@ def uses_alignment(protocol: EvalProtocol) -> bool:
 
 
 def fitted_scale(prediction: Tensor, target: Tensor, valid: Tensor, space: str) -> float:
-    """The scale of the least-squares fit of a map to metres in ``space``: negative where depth is inverted.
+    """The scale of the least-squares fit of a map to the truth in ``space``; negative if near and far are swapped.
 
-    0 for a constant map, whose scale is not determined.
+    It is 0 for a constant map, whose scale is not determined.
 
     Args:
-        prediction: one image's map ``1 h w`` in ``space``, up to scale and shift.
-        target: metres ``1 h w``.
+        prediction: map ``1 h w`` in ``space``, up to scale and shift.
+        target: true depth ``1 h w`` in metres.
         valid: bool ``1 h w`` with at least one valid pixel.
         space: one of `prediction.SPACES`.
 
     Raises:
-        ValueError: one of the valid pixels is NaN or infinite.
+        ValueError: a valid pixel of the prediction is NaN or infinite.
     """
     if float(prediction[valid].min()) == float(prediction[valid].max()):
         return 0.0
@@ -63,12 +63,12 @@ def fitted_scale(prediction: Tensor, target: Tensor, valid: Tensor, space: str) 
 
 
 def fit_diagnostics(prediction: Tensor, sample: Sample, protocol: EvalProtocol) -> dict[str, Any]:
-    """The ``scale`` of the fit in the protocol's own space, and the median relative ``error`` after a fit in each.
+    """The fitted ``scale`` in the protocol's space, and the median relative ``error`` after a fit in each space.
 
     Args:
-        prediction: ``1 h w`` before alignment.
-        sample: with valid truth somewhere.
-        protocol: how it is scored; the result is {} where it aligns nothing.
+        prediction: map ``1 h w`` before alignment.
+        sample: a sample with at least one valid pixel.
+        protocol: the protocol; the result is {} if it has no alignment.
     """
     if not uses_alignment(protocol):
         return {}
@@ -78,33 +78,33 @@ def fit_diagnostics(prediction: Tensor, sample: Sample, protocol: EvalProtocol) 
     p, d = (x[::step].double().reshape(1, 1, -1) for x in (p, d))
     known = torch.ones_like(d, dtype=torch.bool)
     scale = fitted_scale(p, d, known, protocol.spaces[0])
-    # The fit of disparity leaves out values that are not positive; other fits do not depend on a shift.
+    # The fit of disparity excludes values that are not positive; other fits do not depend on a shift.
     p = p - p.min() + 1
     errors = {space: float(((TASKS[space].align(p, d, known) - d).abs() / d).median()) for space in SPACES}
     return {"scale": float(f"{scale:.6g}"), "error": {k: float(f"{v:.6g}") for k, v in errors.items()}}
 
 
 def fit_warnings(rows: Sequence[Row], protocol: EvalProtocol) -> list[str]:
-    """Warnings of a set: negative scales, and another space that fits much better."""
+    """Warnings about negative scales, and about another space in which the predictions fit much better."""
     fits: list[Mapping[str, Any]] = [row["fit"] for row in rows if row["status"] == "done" and "fit" in row]
     if not fits:
         return []
-    own, found = protocol.spaces[0], []
+    own, warnings = protocol.spaces[0], []
     negative = sum(fit["scale"] < 0 for fit in fits)
     if negative:
-        found.append(
+        warnings.append(
             f"the scale fitted to {own.replace('_', ' ')} is negative in {negative} of {len(fits)} images: the "
             "prediction is inverted there, which the alignment hides from the scores; negate or invert it"
         )
     medians = {space: _median([fit["error"][space] for fit in fits]) for space in SPACES}
     best = min(medians, key=lambda space: medians[space])
-    if medians[best] < SHARE * medians[own] and medians[own] - medians[best] > GAP:
+    if medians[best] < MAX_ERROR_RATIO * medians[own] and medians[own] - medians[best] > MIN_ERROR_GAP:
         other, expected = best.replace("_", " "), own.replace("_", " ")
-        found.append(
+        warnings.append(
             f"fitted as {other} the predictions have a median relative error of {medians[best]:.3f}, as {expected} one "
             f"of {medians[own]:.3f}: are they {other}? Choose the --protocol of that space"
         )
-    return found
+    return warnings
 
 
 def _median(values: Sequence[float]) -> float:

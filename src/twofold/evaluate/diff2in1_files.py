@@ -1,4 +1,4 @@
-"""Predictions of Diff-2-in-1's test.py: numbered 8-bit files of squeezed images with red and blue swapped."""
+"""Predictions of Diff-2-in-1's test.py: numbered 8-bit square files with red and blue swapped."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .prediction_list import ListedPrediction
 from .predictions import FilePredictions, MissingError, decode_file
 from .protocol import EvalProtocol, EvaluationError
 
-FRAME = "LUB"  # of its vectors, as of the truth it was trained on
+FRAME = "LUB"  # camera frame of the vectors, which is that of its training data
 
 
 class Diff2in1Predictions(FilePredictions):
-    """``sn_pred_K.png``, K from 1, of the K-th test image by the file names of the normals, as evaluation.py reads it.
+    """Reads ``sn_pred_K.png`` as evaluation.py does: K, from 1, numbers the images by file name of their normals.
 
-    The program passes RGB to OpenCV's ``imwrite``, which expects BGR; the files are 512 x 512 for images of any size.
-    Its ``sn_gt_K.png``, the resized truth, are not read.
+    test.py passes RGB to OpenCV's ``imwrite``, which expects BGR; its files are 512 x 512 for images of any size. The
+    files ``sn_gt_K.png``, the resized truth, are not read.
     """
 
     def __init__(self, root: Path, protocol: EvalProtocol, folder: Folder) -> None:
-        """Number the images of ``folder``, which has to be the whole split that was predicted.
+        """Number the images of ``folder``, which has to be the whole predicted split.
 
         Raises:
             EvaluationError: the protocol scores another target, or files and images do not match.
@@ -43,17 +43,17 @@ class Diff2in1Predictions(FilePredictions):
         }
         ordered = sorted(truths, key=lambda id: (truths[id].name, str(truths[id])))
         self._names = {id: f"sn_pred_{number}.png" for number, id in enumerate(ordered, 1)}
-        there = {path.name for path in root.glob("sn_pred_*.png")}
-        other = sorted(there ^ set(self._names.values()))
-        if other:
-            kind = "belongs to no image" if other[0] in there else "is missing"
+        files = {path.name for path in root.glob("sn_pred_*.png")}
+        unmatched = sorted(files ^ set(self._names.values()))
+        if unmatched:
+            problem = "belongs to no image" if unmatched[0] in files else "is missing"
             raise EvaluationError(
-                f"{escape(root)} has {len(there)} files sn_pred_K.png and the data have {len(self._names)} images: "
-                f"{other[0]} {kind}. They are paired by order; pass all files and the whole split that was predicted"
+                f"{escape(root)} has {len(files)} files sn_pred_K.png and the data has {len(self._names)} images: "
+                f"{unmatched[0]} {problem}. They are paired by order; pass all files and the whole predicted split"
             )
 
     def unpaired(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Empty: `__init__` checks that files and images match."""
+        """Empty, because `__init__` checks that files and images match."""
         return []
 
     def _decode(self, path: Path, listed: ListedPrediction) -> Tensor:

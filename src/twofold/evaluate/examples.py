@@ -26,31 +26,38 @@ _DEPTH_ERROR, _ANGLE_ERROR = 0.5, 60.0
 
 @dataclass(frozen=True)
 class ReportExample:
-    """One sample of an evaluation: ``best``, ``median`` or ``worst``, its score, and (caption, data URL) pairs."""
+    """A sample shown in the report.
 
-    which: str
+    Attributes:
+        rank: ``best``, ``median`` or ``worst`` by the first metric.
+        id: of the sample.
+        value: the sample's score.
+        images: (caption, data URL) pairs.
+    """
+
+    rank: str
     id: str
     value: float
     images: tuple[tuple[str, str], ...]
 
 
 def render_example(
-    which: str, value: float, sample: Sample, compared: Tensor, protocol: EvalProtocol, classes: int = 0
+    rank: str, value: float, sample: Sample, aligned: Tensor, protocol: EvalProtocol, classes: int = 0
 ) -> ReportExample:
-    """The images of one sample.
+    """Render input, truth, prediction and error of one sample.
 
     Args:
-        which: ``best``, ``median`` or ``worst``.
-        value: its score.
-        sample: cropped to the protocol's window.
-        compared: the prediction after alignment, see `measure.measure`.
-        protocol: how it was scored.
-        classes: number of classes, of ids.
+        rank: ``best``, ``median`` or ``worst``.
+        value: the sample's score.
+        sample: the sample, cropped to the protocol's window.
+        aligned: the prediction ``c h w`` after alignment, see `measure.measure`.
+        protocol: the protocol that it was scored by.
+        classes: number of classes, for class ids.
     """
     target, valid = truth(sample, protocol)
-    colored = _colored(protocol.target, compared.float(), target.float(), valid, classes)
+    colored = _colored(protocol.target, aligned.float(), target.float(), valid, classes)
     images = [("input", sample.image), *colored]
-    return ReportExample(which, str(sample.id), value, tuple((name, data_url(x)) for name, x in images))
+    return ReportExample(rank, str(sample.id), value, tuple((name, data_url(x)) for name, x in images))
 
 
 def _colored(name: str, pred: Tensor, true: Tensor, valid: Tensor, classes: int) -> list[tuple[str, Tensor]]:
@@ -58,12 +65,12 @@ def _colored(name: str, pred: Tensor, true: Tensor, valid: Tensor, classes: int)
     spec = target_spec(name)
     if spec.is_distance:
         low, high = _range(true, valid)
-        both = [(x - low) / (high - low) for x in (true, pred)]
+        true_level, pred_level = ((x - low) / (high - low) for x in (true, pred))
         error = (pred - true).abs() / true.clamp(min=1e-6) / _DEPTH_ERROR
         scale = f"{low:.2g} to {high:.2g} m"
         return [
-            (f"truth, {scale}", visualization.color_depth(both[0], valid)),
-            ("prediction, fitted, same scale", visualization.color_depth(both[1])),
+            (f"truth, {scale}", visualization.color_depth(true_level, valid)),
+            ("prediction, fitted, same scale", visualization.color_depth(pred_level)),
             (f"relative error, 0 to {_DEPTH_ERROR:.0%}", _heat(error, valid)),
         ]
     if spec.is_direction:
@@ -74,12 +81,12 @@ def _colored(name: str, pred: Tensor, true: Tensor, valid: Tensor, classes: int)
             (f"angle, 0 to {_ANGLE_ERROR:.0f}°", _heat(error, valid)),
         ]
     if spec.is_ids:
-        right = (pred == true).float() * 0.85
-        wrong = torch.cat([torch.full_like(right, 0.85), right, right])
+        correct = (pred == true).float() * 0.85
+        errors = torch.cat([torch.full_like(correct, 0.85), correct, correct])
         return [
             ("truth", torch.where(valid, semantic_colors(true, classes), visualization.UNKNOWN)),
             ("prediction", semantic_colors(pred, classes)),
-            ("wrong in red", torch.where(valid, wrong, visualization.UNKNOWN)),
+            ("errors in red", torch.where(valid, errors, visualization.UNKNOWN)),
         ]
     draw = visualization.color_mask if pred.shape[0] == 1 else _any_image
     error = (pred - true).abs().mean(0, keepdim=True)
@@ -96,9 +103,9 @@ def semantic_colors(ids: Tensor, classes: int) -> Tensor:
 
 
 def _any_image(x: Tensor, valid: Tensor | None = None) -> Tensor:
-    """A map of several channels: three are an image; of others the maximum is shown."""
-    three = x if x.shape[0] == 3 else x.amax(0, keepdim=True).expand(3, -1, -1)
-    return visualization.color_image(three, valid)
+    """A map of several channels as an image: as RGB if it has three, else the maximum over channels in grey."""
+    rgb = x if x.shape[0] == 3 else x.amax(0, keepdim=True).expand(3, -1, -1)
+    return visualization.color_image(rgb, valid)
 
 
 def _heat(level: Tensor, valid: Tensor) -> Tensor:

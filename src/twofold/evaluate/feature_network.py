@@ -1,4 +1,4 @@
-"""Image features of an opened model, for distances between sets of images."""
+"""Image features of a model, for FID and KID between sets of images."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..checkpoints import Model
 from ..image import resize
 from .protocol import EvaluationError
 
-# Edge of the squares that images are resized to, and what edges are multiples of.
+# Default edge of the squares that images are resized to; an edge has to be a multiple of MULTIPLE.
 PIXELS, MULTIPLE = 256, 64
 
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """A function from images to one row of features each, and all that its numbers depend on.
+    """A function that computes a feature vector for each image, and all that the vectors depend on.
 
     Attributes:
-        name: of the model.
-        sha256: over the model's weight files.
-        layer: which features are read.
+        name: name of the model.
+        sha256: digest of the model's weight files.
+        layer: description of the features.
         pixels: edge of the squares that images are resized to.
-        dimensions: numbers of a row.
-        compute: images ``b 3 pixels pixels`` in [0, 1] to rows ``b dimensions``.
+        dimensions: length of a feature vector.
+        compute: function from images ``b 3 pixels pixels`` in [0, 1] to vectors ``b dimensions``.
     """
 
     name: str
@@ -38,27 +38,32 @@ class FeatureNetwork:
     compute: Callable[[Tensor], Tensor] = field(repr=False)
 
     def prepare(self, image: Tensor) -> Tensor:
-        """An image ``3 h w`` in [0, 1] as the network takes it: resized to a square, with antialiasing, not cropped."""
+        """Resize an image ``3 h w`` in [0, 1] to the square input of the network, with antialiasing and no crop."""
         return resize(image, (self.pixels, self.pixels)).clamp(0, 1)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Everything but the function; two distances are comparable only where it is equal."""
+        """All fields except ``compute``; two distances are comparable only if these are equal, except for the name."""
         return {k: v for k, v in asdict(self).items() if k != "compute"}
 
 
 def feature_network(model: Model, pixels: int = PIXELS) -> FeatureNetwork:
-    """The features of a model that distances between sets of images are measured in.
+    """The feature network of a model, for FID and KID.
 
-    Spatial means of one feature map, with no noise: of a model with an image encoder, its coarsest map; of any other,
-    the coarsest map of the U-Net's decoding path for the latent of the image, at time step 0, under the empty prompt.
+    The features are the spatial means of one feature map. For a model with an image encoder this is the encoder's
+    coarsest map; for any other it is the coarsest map of the U-Net's up blocks for the latent of the image without
+    noise, at time step 0, with the empty prompt.
+
+    Args:
+        model: an opened model.
+        pixels: edge of the squares that images are resized to.
 
     Raises:
-        EvaluationError: no such size, or a model whose U-Net takes more than the latent of an image.
+        EvaluationError: ``pixels`` is invalid, or the U-Net needs more inputs than the latent of an image.
     """
     if pixels < MULTIPLE or pixels % MULTIPLE:
         raise EvaluationError(
-            f"images cannot have {pixels} pixels an edge; use a multiple of {MULTIPLE}, such as {PIXELS}"
+            f"the edge of an image cannot be {pixels} pixels; use a multiple of {MULTIPLE}, such as {PIXELS}"
         )
     net = model.backbone.eval()
     adapter = net.image_adapter
@@ -82,5 +87,5 @@ def feature_network(model: Model, pixels: int = PIXELS) -> FeatureNetwork:
         step = torch.zeros(len(images), dtype=torch.long, device=latent.device)
         return net(latent, step, text.expand(len(images), -1, -1), features=True).features[0].mean((2, 3))
 
-    layer = "U-Net, coarsest map of the decoding path, time step 0, spatial mean"
+    layer = "U-Net, coarsest map of the up blocks, time step 0, spatial mean"
     return FeatureNetwork(model.name, model.digest, layer, pixels, net.feature_channels[0], denoise)

@@ -1,4 +1,4 @@
-"""A report as one self-contained HTML file: plain CSS, images inside."""
+"""A report as one self-contained HTML file with embedded style and images."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ tr.own td { background: var(--soft); font-weight: 700; color: var(--mark); }
 .own { font-weight: 700; color: var(--mark); }
 tr.own td.source { font-weight: 400; color: var(--dim); }
 ol.sources { font-size: .82rem; max-width: 100ch; padding-left: 1.6rem; } a { color: inherit; }
-.doubt { text-decoration: underline dotted; cursor: help; } .best { color: var(--mark); font-weight: 700; }
+.flagged { text-decoration: underline dotted; cursor: help; } .best { color: var(--mark); font-weight: 700; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 1rem 0; font-size: .9rem; }
 dt { color: var(--dim); } dd { margin: 0; overflow-wrap: anywhere; }
 .example { display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: .6rem; margin: 0 0 1.4rem; }
@@ -74,7 +74,7 @@ def html_document(report: Mapping[str, Any], examples: Sequence[ReportExample] =
         *_groups(report),
         *_images(report, examples),
         *_published(report),
-        "<h2>What decided the numbers</h2>",
+        "<h2>Settings and data</h2>",
         definition_list(summary_rows(report)),
         *(_listed(kind, report) for kind in ("failed", "skipped") if report[kind]),
     ]
@@ -111,7 +111,7 @@ def _with_link(source: str) -> str:
 
 
 def document(title: str, body: Sequence[str]) -> str:
-    """A whole page."""
+    """An HTML page with this title and these lines of its body."""
     head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
     lines = "\n".join(body)
     return (
@@ -121,18 +121,18 @@ def document(title: str, body: Sequence[str]) -> str:
 
 
 def html_table(table: Table) -> str:
-    """A table of scores; the reason of a doubt is the tooltip."""
-    last = any(line.source for line in table.rows)
+    """A table of scores in HTML; the tooltip of a flagged score is the reason."""
+    with_source = any(row.source for row in table.rows)
     head = "".join(
-        f"<th>{escape(column)}</th>" for column in ("", *table.columns, *(["source"] if last else []))
+        f"<th>{escape(column)}</th>" for column in ("", *table.columns, *(["source"] if with_source else []))
     )
-    lines = []
-    for line in table.rows:
-        note = f'<br><span class="note">{escape(line.note)}</span>' if line.note else ""
-        cells = "".join(map(_cell, line.cells))
-        source = f'<td class="source">{escape(line.source)}</td>' if last else ""
-        lines.append(f'<tr class="{line.kind}"><td>{escape(line.name)}{note}</td>{cells}{source}</tr>')
-    body = "".join(lines)
+    rows = []
+    for row in table.rows:
+        note = f'<br><span class="note">{escape(row.note)}</span>' if row.note else ""
+        cells = "".join(map(_cell, row.cells))
+        source = f'<td class="source">{escape(row.source)}</td>' if with_source else ""
+        rows.append(f'<tr class="{row.kind}"><td>{escape(row.name)}{note}</td>{cells}{source}</tr>')
+    body = "".join(rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -140,7 +140,7 @@ def _cell(cell: Cell) -> str:
     if not cell.mark:
         return f"<td>{escape(cell.text)}</td>"
     tooltip = f' title="{escape(cell.reason)}"' if cell.reason else ""
-    question = "?" if cell.mark == "doubt" else ""
+    question = "?" if cell.mark == "flagged" else ""
     return f'<td><span class="{cell.mark}"{tooltip}>{escape(cell.text)}{question}</span></td>'
 
 
@@ -155,12 +155,13 @@ def _images(report: Mapping[str, Any], examples: Sequence[ReportExample]) -> lis
     metric = report["examples"]["metric"]
     unit = report["metrics"].get(metric, {}).get("unit", "")
     parts = ["<h2>Images</h2>", f'<p class="dim">By {escape(metric)} of each image.</p>']
-    for one in examples:
+    for example in examples:
         figures = "".join(
             f'<figure><img alt="{escape(name)}" src="{data}"><figcaption>{escape(name)}</figcaption></figure>'
-            for name, data in one.images
+            for name, data in example.images
         )
-        head = f"{one.which}: <code>{escape(one.id)}</code>, {escape(metric)} {format_score(one.value, unit)}"
+        score = f"{escape(metric)} {format_score(example.value, unit)}"
+        head = f"{example.rank}: <code>{escape(example.id)}</code>, {score}"
         parts.append(f'<h3>{head}</h3><div class="example">{figures}</div>')
     return parts
 
@@ -168,8 +169,8 @@ def _images(report: Mapping[str, Any], examples: Sequence[ReportExample]) -> lis
 def _listed(kind: str, report: Mapping[str, Any]) -> str:
     total = sum(report["counts"][kind].values())
     lines = "".join(
-        f"<li><code>{escape(one['id'])}</code>: {escape(one.get('error') or one['reason'])}</li>"
-        for one in report[kind]
+        f"<li><code>{escape(row['id'])}</code>: {escape(row.get('error') or row['reason'])}</li>"
+        for row in report[kind]
     )
     more = f"<li>and {total - len(report[kind])} more</li>" if total > len(report[kind]) else ""
     return f"<h2>{kind.capitalize()}: {total}</h2><ul>{lines}{more}</ul>"

@@ -1,4 +1,4 @@
-"""Distances between a set of real and a set of generated images: FID and KID, with all that they depend on."""
+"""FID and KID between a set of real and a set of generated images, with a record of all that they depend on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .protocol import EvaluationError
 from .report import versions
 
 SCHEMA = "twofold-image-sets/1"
-# Of KID, as published: this many subsets of this many images.
+# Number of subsets and images in each for KID, as published.
 SUBSETS, SUBSET_SIZE = 100, 1000
 
 Result = dict[str, Any]
@@ -29,7 +29,7 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class ImageSource:
-    """An image that is read when it is needed: its name, and what reads it as ``3 h w`` in [0, 1]."""
+    """An image that is read on demand: its name, and a function that reads it as ``3 h w`` in [0, 1]."""
 
     name: str
     read: Callable[[], Tensor]
@@ -37,12 +37,13 @@ class ImageSource:
 
 @dataclass
 class ImageSet:
-    """A set of images that is read once; its features, and what was left out.
+    """A set of images that is read once, when its features are computed.
 
     Attributes:
-        path: as the user gave it.
-        failed: (name, error) of each image that could not be read. They are in no number.
-        count: images that were read.
+        path: the path that the user passed.
+        sources: the images.
+        failed: (name, error) of each image that could not be read; these images are excluded.
+        count: number of images that were read.
     """
 
     path: str
@@ -52,10 +53,10 @@ class ImageSet:
     _hashes: list[str] = field(default_factory=list)
 
     def features(self, network: FeatureNetwork, batch: int = 8) -> Features:
-        """Of every image that can be read.
+        """Compute the features of every readable image.
 
         Raises:
-            EvaluationError: fewer than two can.
+            EvaluationError: fewer than two images can be read.
         """
 
         def batches() -> Iterator[Tensor]:
@@ -69,18 +70,18 @@ class ImageSet:
                 yield torch.stack(images)
 
         try:
-            found = Features.of(batches(), network.compute)
+            features = Features.of(batches(), network.compute)
         except ValueError as error:
             if self.count:
                 raise
             raise EvaluationError(
-                f"{quoted(self.path)} has no image that can be read; give a folder of images"
+                f"{quoted(self.path)} has no readable image; pass a folder of images"
             ) from error
         if self.count < 2:
             raise EvaluationError(
-                f"{quoted(self.path)} has 1 image, which has no covariance; give at least 2"
+                f"{quoted(self.path)} has 1 image, and a covariance needs at least 2; pass more images"
             )
-        return found
+        return features
 
     def _read(self) -> Iterator[Tensor]:
         for source in self.sources:
@@ -97,7 +98,7 @@ class ImageSet:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Path, counts, and a sha256 over the 8-bit pixels of all images in whatever order."""
+        """Path, counts, and a sha256 over the 8-bit pixels of all images that does not depend on their order."""
         digest = hashlib.sha256("".join(sorted(self._hashes)).encode()).hexdigest()
         return {"path": self.path, "images": self.count, "failed": len(self.failed), "sha256": digest}
 
@@ -105,14 +106,14 @@ class ImageSet:
 def image_set_distances(
     real: ImageSet, generated: ImageSet, network: FeatureNetwork, seed: int = 0, batch: int = 8
 ) -> Result:
-    """FID and KID of two sets in the features of ``network``, as a JSON object that says what they depend on.
+    """FID and KID of two sets in the features of ``network``, as a JSON object with all that they depend on.
 
     Args:
-        real: images of the data.
-        generated: images to compare with them.
-        network: that features are read from.
-        seed: of the random subsets of KID.
-        batch: images computed at once; decides nothing but time.
+        real: the images of the data.
+        generated: the images to compare with them.
+        network: the network that computes the features.
+        seed: seed of the random subsets of KID.
+        batch: batch size, which affects only the speed.
 
     Raises:
         EvaluationError: a set has fewer than two images.
@@ -134,49 +135,46 @@ def image_set_distances(
 
 
 def distance_warnings(result: Mapping[str, Any]) -> list[str]:
-    """What a reader of a result must know."""
-    found = []
-    dimensions, fewest = (
-        result["network"]["dimensions"],
-        min(result[k]["images"] for k in ("real", "generated")),
-    )
-    if fewest <= dimensions:
-        found.append(
-            f"{fewest} images and {dimensions} features: FID is biased upwards, compare it only between equal numbers "
-            "of images; KID is not biased"
-        )
-    return found
+    """A warning if FID is biased because there are few images."""
+    dimensions = result["network"]["dimensions"]
+    fewest = min(result[k]["images"] for k in ("real", "generated"))
+    if fewest > dimensions:
+        return []
+    return [
+        f"{fewest} images and {dimensions} features: FID is biased upwards, compare it only between equal numbers "
+        "of images; KID is not biased"
+    ]
 
 
 def check_comparable(results: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Check that distances may stand side by side; the warnings that remain.
+    """Check that distances are comparable, and return warnings about those of other numbers of images.
 
     Raises:
-        EvaluationError: they are of different networks, layers, sizes or real images.
+        EvaluationError: the results have different networks, layers, sizes or real images.
     """
-    first, found = results[0], []
+    first, warnings = results[0], []
     for number, other in enumerate(results[1:], 2):
         for key, value in first["network"].items():
             if key != "name" and other["network"].get(key) != value:
                 raise EvaluationError(
                     f"result {number} is of another feature network ({key} {other['network'].get(key)!r} instead of "
-                    f"{value!r}); distances of different networks cannot be compared: measure both with one"
+                    f"{value!r}); distances of different networks are not comparable: compute both with one network"
                 )
         if other["real"]["sha256"] != first["real"]["sha256"]:
             raise EvaluationError(
                 f"result {number} is of other real images ({quoted(other['real']['path'])} instead of "
-                f"{quoted(first['real']['path'])}); measure both with the same"
+                f"{quoted(first['real']['path'])}); compute both with the same images"
             )
         if other["generated"]["images"] != first["generated"]["images"]:
-            found.append(
+            warnings.append(
                 f"result {number} is of {other['generated']['images']} generated images, the first of "
                 f"{first['generated']['images']}: FID is not comparable, KID is"
             )
-    return found
+    return warnings
 
 
 def write_distances(path: Path, result: Result) -> None:
-    """Write a result as one JSON file, whole."""
+    """Write a result as a JSON file, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(
             json.dumps(json.loads(to_json(result)), indent=1, ensure_ascii=False) + "\n", "utf-8"
@@ -184,27 +182,27 @@ def write_distances(path: Path, result: Result) -> None:
 
 
 def read_distances(path: Path) -> Result:
-    """A result from its file.
+    """Read a result of `write_distances`.
 
     Raises:
-        EvaluationError: it is not one.
+        EvaluationError: the file cannot be read or is not a result.
     """
     try:
-        found = parse_object(path.read_text("utf-8"), str(path))
+        result = parse_object(path.read_text("utf-8"), str(path))
     except (OSError, ValueError) as error:
         raise EvaluationError(f"{quoted(str(path))} cannot be read: {error}") from error
-    if found.get("schema") != SCHEMA or not _is_result(found):
-        raise EvaluationError(f"{quoted(str(path))} is no result of 'twofold metrics fid --out'")
-    return found
+    if result.get("schema") != SCHEMA or not _is_result(result):
+        raise EvaluationError(f"{quoted(str(path))} is not a result of 'twofold metrics fid --out'")
+    return result
 
 
-def _is_result(found: Mapping[str, Any]) -> bool:
-    """Whether all that is read of a result is there and has its type."""
-    network, sets = found.get("network"), (found.get("real"), found.get("generated"))
+def _is_result(value: Mapping[str, Any]) -> bool:
+    """Whether the entries that comparisons read exist and have the right types."""
+    network, sets = value.get("network"), (value.get("real"), value.get("generated"))
     return (
         isinstance(network, dict)
         and isinstance(network.get("dimensions"), int)
-        and all(isinstance(found.get(name), float | int) for name in ("fid", "kid"))
+        and all(isinstance(value.get(name), float | int) for name in ("fid", "kid"))
         and all(
             isinstance(s, dict)
             and isinstance(s.get("images"), int)

@@ -1,4 +1,4 @@
-"""Checks of the labels of an evaluation: where all are empty, a prediction without content scores perfectly."""
+"""Checks of the labels of an evaluation: if all are constant, a constant prediction gets a perfect score."""
 
 from __future__ import annotations
 
@@ -12,17 +12,21 @@ from .protocol import EvalProtocol
 from .rows import Row
 
 
-def label_extent(sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
-    """The ``least`` and ``most`` value of a label at valid pixels; {} for targets that may be constant."""
+def label_range(sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
+    """Minimum (``least``) and maximum (``most``) of a label at valid pixels; {} for targets but masks and class ids."""
     spec = target_spec(protocol.target)
     if not (spec.is_share or spec.is_ids):
         return {}
-    found = value_range(*truth(sample, protocol))
-    return {"least": found.least, "most": found.most}
+    values = value_range(*truth(sample, protocol))
+    return {"least": values.least, "most": values.most}
 
 
 def label_warnings(rows: Sequence[Row], protocol: EvalProtocol) -> list[str]:
-    """Warnings of a set: all masks empty or full, or all ids the same."""
-    found = [row["labels"] for row in rows if row["status"] == "done" and "labels" in row]
-    problem = constant_labels(protocol.target, [ValueRange(e["least"], e["most"]) for e in found])
-    return [f"{problem}. A prediction without any content scores as well"] if problem else []
+    """A warning if all masks of a set are empty or full, or all class ids are equal."""
+    ranges = [
+        ValueRange(row["labels"]["least"], row["labels"]["most"])
+        for row in rows
+        if row["status"] == "done" and "labels" in row
+    ]
+    problem = constant_labels(protocol.target, ranges)
+    return [f"{problem}. A constant prediction gets the same score"] if problem else []

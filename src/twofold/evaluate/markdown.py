@@ -36,7 +36,7 @@ def markdown_document(report: Mapping[str, Any]) -> str:
         parts += [f"## By {escape_markdown(report['group'])}", "", *markdown_table(groups), ""]
     tables, sources = published_tables(report)
     for title, table in tables:
-        parts += [f"## {escape_markdown(title)}", "", *markdown_table(table), "", *_doubts(table)]
+        parts += [f"## {escape_markdown(title)}", "", *markdown_table(table), "", *_flag_reasons(table)]
     if tables:
         parts += [*(f"{n}. {escape_markdown(source)}" for n, source in enumerate(sources, 1)), ""]
     parts += _examples(report)
@@ -46,17 +46,17 @@ def markdown_document(report: Mapping[str, Any]) -> str:
 
 
 def markdown_table(table: Table) -> list[str]:
-    """A table in Markdown; the run's own row in bold, doubtful numbers with a question mark."""
-    last = any(line.source or line.note for line in table.rows)
-    head = f"| | {' | '.join(map(escape_markdown, table.columns))} |{' source |' if last else ''}"
-    rule = "|---|" + "---:|" * len(table.columns) + ("---|" if last else "")
-    return [head, rule, *(_line(line, last) for line in table.rows)]
+    """A table in Markdown; the row of this run is in bold, and flagged scores have a question mark."""
+    with_source = any(row.source or row.note for row in table.rows)
+    head = f"| | {' | '.join(map(escape_markdown, table.columns))} |{' source |' if with_source else ''}"
+    rule = "|---|" + "---:|" * len(table.columns) + ("---|" if with_source else "")
+    return [head, rule, *(_row(row, with_source) for row in table.rows)]
 
 
-def _line(line: TableRow, last: bool) -> str:
-    cells = (_cell(cell, line.kind == OWN) for cell in line.cells)
-    name = f"**{escape_markdown(line.name)}**" if line.kind == OWN else escape_markdown(line.name)
-    source = f" {escape_markdown(' '.join(filter(None, (line.source, line.note))))} |" if last else ""
+def _row(row: TableRow, with_source: bool) -> str:
+    cells = (_cell(cell, row.kind == OWN) for cell in row.cells)
+    name = f"**{escape_markdown(row.name)}**" if row.kind == OWN else escape_markdown(row.name)
+    source = f" {escape_markdown(' '.join(filter(None, (row.source, row.note))))} |" if with_source else ""
     return f"| {name} | {' | '.join(cells)} |{source}"
 
 
@@ -64,28 +64,28 @@ def _cell(cell: Cell, bold: bool) -> str:
     if not cell.text:
         return ""
     emphasis = "**" if bold or cell.mark in ("own", "best") else ""
-    return f"{emphasis}{escape_markdown(cell.text)}{emphasis}{' (?)' if cell.mark == 'doubt' else ''}"
+    return f"{emphasis}{escape_markdown(cell.text)}{emphasis}{' (?)' if cell.mark == 'flagged' else ''}"
 
 
-def _doubts(table: Table) -> list[str]:
-    found = [
-        escape_markdown(f"- (?) {line.name}, {column}: {cell.reason}.")
-        for line in table.rows
-        for column, cell in zip(table.columns, line.cells, strict=True)
-        if cell.mark == "doubt"
+def _flag_reasons(table: Table) -> list[str]:
+    reasons = [
+        escape_markdown(f"- (?) {row.name}, {column}: {cell.reason}.")
+        for row in table.rows
+        for column, cell in zip(table.columns, row.cells, strict=True)
+        if cell.mark == "flagged"
     ]
-    return [*found, ""] if found else []
+    return [*reasons, ""] if reasons else []
 
 
 def _examples(report: Mapping[str, Any]) -> list[str]:
-    found = report["examples"]
-    metric = found["metric"]
+    examples = report["examples"]
+    metric = examples["metric"]
     unit = report["metrics"].get(metric, {}).get("unit", "")
     lines = [
-        f"- {which}: {escape_markdown(found[which]['id'])}, {escape_markdown(metric)} "
-        f"{format_score(found[which]['value'], unit)}"
-        for which in ("best", "median", "worst")
-        if which in found
+        f"- {rank}: {escape_markdown(examples[rank]['id'])}, {escape_markdown(metric)} "
+        f"{format_score(examples[rank]['value'], unit)}"
+        for rank in ("best", "median", "worst")
+        if rank in examples
     ]
     return ["## Images", "", *lines, ""] if lines else []
 
@@ -104,14 +104,14 @@ def _listed(kind: str, report: Mapping[str, Any]) -> list[str]:
 
 
 def plain_table(table: Table) -> list[str]:
-    """A table as plain text in aligned columns."""
+    """A table as plain text in aligned columns; ``*`` follows the best score and ``?`` a flagged one."""
     head = ["", *map(escape, table.columns)]
     rows = [
         [
-            escape(line.name),
-            *(escape(cell.text) + {"doubt": "?", "best": "*"}.get(cell.mark, "") for cell in line.cells),
+            escape(row.name),
+            *(escape(cell.text) + {"flagged": "?", "best": "*"}.get(cell.mark, "") for cell in row.cells),
         ]
-        for line in table.rows
+        for row in table.rows
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     return [

@@ -1,4 +1,4 @@
-"""One image under a protocol: valid pixels, alignment of the prediction, and metrics."""
+"""Scores one image by a protocol: valid pixels, alignment of the prediction, and metrics."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ..tasks import TASKS
 from .pose import FAMILY, POSE
 from .protocol import EvalProtocol, EvaluationError
 
-# Families of metrics of class ids, which are made for a number of classes.
+# Functions from the number of classes and the ignored ids to a table of metrics of class ids.
 _CLASS_FAMILIES: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]]] = {
     "semantic": semantic_metrics,
     # An absent class counts as 0.
@@ -42,7 +42,7 @@ _CLASS_FAMILIES: dict[str, Callable[[int, tuple[int, ...]], Mapping[str, Metric]
 }
 # Windows that image and truth are cropped to: height and width, at the bottom centre (KITTI's own benchmark).
 WINDOWS: dict[str, tuple[int, int]] = {"kitti_benchmark": (352, 1216)}
-# Above it (log of the ratio of aspect ratios) a prediction is of another image.
+# Largest accepted |log| of the ratio of the aspect ratios of a prediction and its image.
 SHAPE_TOLERANCE = 0.02
 
 Sums = dict[str, Tensor]
@@ -50,7 +50,11 @@ Sums = dict[str, Tensor]
 
 @cache
 def get_metrics(protocol: EvalProtocol, classes: int = 0) -> tuple[Metric, ...]:
-    """The metrics of a protocol, in its order; those of class ids for that many classes.
+    """The metrics of a protocol, in its order.
+
+    Args:
+        protocol: the protocol.
+        classes: number of classes, if the protocol scores class ids and does not set it.
 
     Raises:
         EvaluationError: there is no such metric, or the number of classes is unknown.
@@ -59,7 +63,7 @@ def get_metrics(protocol: EvalProtocol, classes: int = 0) -> tuple[Metric, ...]:
 
 
 def _get_metric(name: str, protocol: EvalProtocol, classes: int) -> Metric:
-    """A metric by ``family.name``, a table of `twofold.metrics`, or by ``package.module:NAME``."""
+    """A metric by ``family.name``, where ``family`` is a table of `twofold.metrics`, or by ``package.module:NAME``."""
     if names_code(name):
         try:
             return find_object(name, "metric", Metric)  # named by the protocol's own code
@@ -68,12 +72,12 @@ def _get_metric(name: str, protocol: EvalProtocol, classes: int) -> Metric:
     family, _, metric = name.partition(".")
     found = _family(family, protocol.classes or classes, protocol).get(metric)
     if not isinstance(found, Metric):
-        raise EvaluationError(f"{protocol.id} needs the metric {name!r}, and there is none of that name")
+        raise EvaluationError(f"{protocol.id} needs the metric {name!r}, which does not exist")
     return found
 
 
 def _family(name: str, classes: int, protocol: EvalProtocol) -> Mapping[str, Any]:
-    """A table of metrics by its name."""
+    """A table of metrics by its name; empty if there is none."""
     if name == FAMILY:
         return POSE
     if name not in _CLASS_FAMILIES:
@@ -87,7 +91,7 @@ def _family(name: str, classes: int, protocol: EvalProtocol) -> Mapping[str, Any
 
 
 def crop_to_window(sample: Sample, name: str) -> Sample:
-    """The sample cropped to the window; one of its size stays as it is.
+    """The sample cropped to a window of `WINDOWS`; the whole sample if the name is empty.
 
     Raises:
         EvaluationError: there is no such window, or the image is smaller.
@@ -112,7 +116,7 @@ def crop_to_window(sample: Sample, name: str) -> Sample:
 
 
 def truth(sample: Sample, protocol: EvalProtocol) -> tuple[Tensor, Tensor]:
-    """The target ``c h w`` of a sample, and where it is valid under the protocol, ``1 h w``."""
+    """The target ``c h w`` of a sample, and the mask ``1 h w`` of its valid pixels under the protocol."""
     target, valid = sample.targets[protocol.target], sample.valid[protocol.target]
     if protocol.valid_range is not None:
         low, high = protocol.valid_range
@@ -123,25 +127,25 @@ def truth(sample: Sample, protocol: EvalProtocol) -> tuple[Tensor, Tensor]:
 
 
 def check_shape(prediction: Tensor, target: Tensor, stretch: bool = False) -> None:
-    """EvaluationError when a prediction has other channels than its truth or, unless ``stretch``, another shape."""
+    """EvaluationError if a prediction has another number of channels or, unless ``stretch``, another aspect ratio."""
     (h, w), (height, width) = prediction.shape[-2:], target.shape[-2:]
     if prediction.shape[0] != target.shape[0]:
         raise EvaluationError(f"it has {prediction.shape[0]} channels, and its truth has {target.shape[0]}")
     if not stretch and abs(math.log(w * height / (h * width))) > SHAPE_TOLERANCE:
         raise EvaluationError(
-            f"it is {w}x{h}, its image {width}x{height}; is it of another image? Pass --stretch if its image was "
-            "squeezed to this shape"
+            f"it is {w}x{h}, and its image is {width}x{height}; pass the prediction of this image, or --stretch if "
+            "the image was resized to another aspect ratio"
         )
 
 
 def resize_to_target(prediction: Tensor, target: Tensor, name: str, stretch: bool = False) -> Tensor:
-    """A prediction resized to its truth: bilinear, or nearest where values cannot be interpolated.
+    """A prediction resized to its truth: bilinear, or nearest for values that cannot be interpolated.
 
     Args:
         prediction: ``c h w``.
         target: ``c H W``, the truth.
-        name: of the target.
-        stretch: accept another aspect ratio: the prediction is of an image that was squeezed to it.
+        name: name of the target.
+        stretch: whether to accept another aspect ratio.
 
     Raises:
         EvaluationError: see `check_shape`.
@@ -156,7 +160,8 @@ def resize_to_target(prediction: Tensor, target: Tensor, name: str, stretch: boo
 def resize_8bit(vectors: Tensor, size: Sequence[int]) -> Tensor:
     """Vectors ``3 h w`` quantized to 8 bits, resized bilinearly, and quantized again.
 
-    As OpenCV resizes 8-bit images, up to 1 level of 255, because it truncates sums. The vectors are not normalized.
+    The result equals OpenCV's resizing of 8-bit images up to 1 level of 255, because OpenCV truncates sums. The
+    vectors are not normalized.
     """
     levels = to_levels(vectors.float())
     if tuple(levels.shape[-2:]) != tuple(size):
@@ -165,10 +170,10 @@ def resize_8bit(vectors: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def align_prediction(prediction: Tensor, target: Tensor, valid: Tensor, protocol: EvalProtocol) -> Tensor:
-    """A prediction after the alignment of the protocol; see ``EvalProtocol.align``.
+    """A prediction ``c h w`` after the alignment of the protocol, see ``EvalProtocol.align``.
 
     Raises:
-        EvaluationError: it is NaN or infinite at a valid pixel, or cannot be fitted.
+        EvaluationError: the prediction is NaN or infinite at a valid pixel, or cannot be fitted.
     """
     if not bool(prediction[valid.expand_as(prediction)].isfinite().all()):
         raise EvaluationError("it is NaN or infinite at valid pixels of the truth")
@@ -188,43 +193,40 @@ def align_prediction(prediction: Tensor, target: Tensor, valid: Tensor, protocol
 def measure(
     prediction: Tensor, sample: Sample, protocol: EvalProtocol, classes: int = 0
 ) -> tuple[Sums, Tensor]:
-    """The sums of every metric for one prediction, and the prediction as it was compared.
+    """The sums of every metric for one prediction, and the prediction after resizing and alignment.
 
     Args:
-        prediction: ``c h w`` of the sample, cropped to the window, in a space of the protocol.
-        sample: with valid truth somewhere.
-        protocol: how it is scored.
-        classes: number of classes, of ids.
+        prediction: ``c h w``, cropped to the protocol's window, in one of the protocol's spaces.
+        sample: the sample, with at least one valid pixel.
+        protocol: the protocol to score by.
+        classes: number of classes, for class ids.
 
     Raises:
-        EvaluationError: the prediction has no score.
+        EvaluationError: the prediction cannot be scored.
     """
     target, valid = truth(sample, protocol)
-    compared = align_prediction(
-        resize_to_target(prediction, target, protocol.target), target, valid, protocol
-    )
+    resized = resize_to_target(prediction, target, protocol.target)
+    aligned = align_prediction(resized, target, valid, protocol)
     try:
-        sums = measure_many(get_metrics(protocol, classes), compared, target, valid)
+        sums = measure_many(get_metrics(protocol, classes), aligned, target, valid)
     except ValueError as error:
         raise EvaluationError(str(error)) from None
-    return sums, compared
+    return sums, aligned
 
 
 def baselines(sample: Sample, protocol: EvalProtocol) -> dict[str, Sums]:
-    """The sums of image-independent depth baselines, by name; none for other targets."""
+    """The sums of image-independent depth baselines, by name; {} for other targets."""
     if protocol.target != "depth":
         return {}
     target, valid = truth(sample, protocol)
-    guesses = trivial_baselines(target, valid, protocol.clip or NO_CLIP)
-    return {
-        name: measure_many(get_metrics(protocol), guess, target, valid) for name, guess in guesses.items()
-    }
+    maps = trivial_baselines(target, valid, protocol.clip or NO_CLIP)
+    return {name: measure_many(get_metrics(protocol), map, target, valid) for name, map in maps.items()}
 
 
 def angle_by_frame(prediction: Tensor, sample: Sample, protocol: EvalProtocol) -> dict[str, float]:
-    """The mean angle to the truth in degrees if the predicted vectors were in each frame; {} for other targets.
+    """The mean angular error in degrees if the predicted normals were in each camera frame; {} for other targets.
 
-    Vectors in a wrong frame are some 30 to 90 degrees off, which could pass for a bad model.
+    A wrong frame causes an error of 30 to 90 degrees, which could be mistaken for an inaccurate model.
     """
     if protocol.target != "normals":
         return {}
@@ -235,5 +237,5 @@ def angle_by_frame(prediction: Tensor, sample: Sample, protocol: EvalProtocol) -
 
 
 def to_rub(prediction: Tensor, frame: str | None) -> Tensor:
-    """A map of vectors in the frame of the targets, RUB; any other map as it is."""
+    """Convert a map of vectors to the camera frame of the targets, RUB; ``frame`` is None for other maps."""
     return prediction if frame in (None, "RUB") else convert_frame(prediction, frame, "RUB")

@@ -1,4 +1,4 @@
-"""An evaluation from request to report."""
+"""Builds an evaluation from a request, runs it and writes its report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..image import ImageError
 from ..io import escape
@@ -23,11 +23,8 @@ from .request import EvalRequest, check_provenance, num_classes
 from .rows import read_all
 from .run import Evaluation, data_identity, origins, run
 
-if TYPE_CHECKING:
-    pass
-
-# Entries of a model's metadata that decide no number: its place.
-_IGNORED = ("model",)
+# Entry of a model's metadata with its path or name, which is not part of the evaluation's identity.
+_MODEL_KEY = "model"
 
 
 def evaluation_from_model(
@@ -38,18 +35,22 @@ def evaluation_from_model(
     dtype: str = "float32",
     name: str = "",
 ) -> tuple[Evaluation, RunMetadata]:
-    """An evaluation of a model.
+    """Build the evaluation of a model.
 
     Args:
         request: data and protocol.
-        predictor: the model's, with its ensemble size.
-        size: longest edge of its input, in place of the protocol's; 0 for the image's own.
-        seed: in place of the protocol's.
-        dtype: of its weights, for the record.
-        name: of the model, for the record.
+        predictor: predictor of the model, with its ensemble size.
+        size: longest edge of the input, which replaces the protocol's; 0 for the size of each image.
+        seed: random seed, which replaces the protocol's.
+        dtype: dtype of the weights, for the report.
+        name: name of the model, for the report.
+
+    Returns:
+        The evaluation, and the metadata of its report.
 
     Raises:
-        EvaluationError: the protocol does not score what the model predicts, or the images are no photographs.
+        EvaluationError: the protocol does not score the model's predictions, or `request.check_provenance` rejects the
+            data.
     """
     protocol = request.protocol
     check_model(predictor, protocol)
@@ -58,23 +59,22 @@ def evaluation_from_model(
         "size": predictor.size if longest is None else longest,
         "seed": protocol.seed if seed is None else seed,
     }
-    about = {k: v for k, v in predictor.metadata.items() if k not in _IGNORED}
-    of = {
+    identity = {
         "kind": "model",
-        **about,
+        **{k: v for k, v in predictor.metadata.items() if k != _MODEL_KEY},
         "task": predictor.task.name,
         "dtype": dtype,
         "ensemble": predictor.ensemble,
+        **used,
     }
-    of |= used
     deviations = [
-        f"{what} {used[what]} in place of {value}"
-        for what, value in (("size", protocol.size), ("seed", protocol.seed))
-        if value is not None and used[what] != value
+        f"{setting} {used[setting]} in place of {value}"
+        for setting, value in (("size", protocol.size), ("seed", protocol.seed))
+        if value is not None and used[setting] != value
     ]
     source = ModelPredictions(predictor, used["size"], used["seed"], predictor.ensemble)
-    called = {"model": name or str(predictor.metadata.get("model", "model"))}
-    return _build(request, source, of, {**of, **called}, deviations)
+    subject = {**identity, "model": name or str(predictor.metadata.get(_MODEL_KEY, "model"))}
+    return _build(request, source, identity, subject, deviations)
 
 
 def evaluation_from_files(
@@ -85,41 +85,53 @@ def evaluation_from_files(
     stretch: bool = False,
     layout: str = "",
 ) -> tuple[Evaluation, RunMetadata]:
-    """An evaluation of stored predictions; for keypoints, of a COCO results file.
+    """Build the evaluation of stored predictions; for keypoints, of a COCO results file.
 
     Args:
         request: data and protocol.
-        root: folder of the predictions.
-        scale: what stored numbers are multiplied by, see `predictions.FilePredictions`.
-        frame: of stored vectors.
-        stretch: whether maps of another shape are stretched to that of their image.
+        root: folder of the predictions; for keypoints, the results file.
+        scale: factor that stored values are multiplied by, see `predictions.FilePredictions`.
+        frame: camera frame of stored vectors.
+        stretch: whether to resize maps of another aspect ratio to that of their image.
         layout: ``diff2in1`` for a folder of Diff-2-in-1's test.py, which sets the three above (`Diff2in1Predictions`).
+
+    Returns:
+        The evaluation, and the metadata of its report.
 
     Raises:
         EvaluationError: see `predictions.FilePredictions` and `evaluation_from_model`.
     """
-    protocol = request.protocol
+    protocol, folder = request.protocol, {"folder": escape(root)}
     if is_pose(protocol):
-        of: dict[str, Any] = {"kind": "predictions", "scale": scale, "frame": frame}
+        settings: dict[str, Any] = {"kind": "predictions", "scale": scale, "frame": frame}
         results = CocoResults(root, request.folder)
-        return _build(request, results, {**of, "results": results.digest}, {**of, "folder": escape(root)}, [])
+        return _build(request, results, {**settings, "results": results.digest}, {**settings, **folder}, [])
     if layout:
         source: FilePredictions = Diff2in1Predictions(root, protocol, request.folder)
     else:
         source = FilePredictions(root, protocol, scale, frame, stretch)
-    of = {"kind": "predictions", "scale": source.scale, "frame": source.frame}
-    of |= {"stretch": True} if source.stretch else {}
-    of |= {"layout": layout} if layout else {}
-    return _build(request, source, of, {**of, "folder": escape(root)}, [])
+    settings = {"kind": "predictions", "scale": source.scale, "frame": source.frame}
+    settings |= {"stretch": True} if source.stretch else {}
+    settings |= {"layout": layout} if layout else {}
+    return _build(request, source, settings, {**settings, **folder}, [])
 
 
 def _build(
     request: EvalRequest,
     source: PredictionSource,
-    of: Mapping[str, Any],
+    source_identity: Mapping[str, Any],
     subject: Mapping[str, Any],
     deviations: Sequence[str],
 ) -> tuple[Evaluation, RunMetadata]:
+    """Check a request and build its evaluation.
+
+    Args:
+        request: data and protocol.
+        source: the predictions.
+        source_identity: everything about the source that determines the scores.
+        subject: the description of the source for the report.
+        deviations: deviations from the protocol's settings.
+    """
     check_provenance(request)
     if is_pose(request.protocol) and find_spec("pycocotools") is None:
         raise ImportError("average precision needs pycocotools; pip install 'twofold[pose]'")
@@ -132,7 +144,7 @@ def _build(
         "protocol": protocol.id,
         "fingerprint": protocol.fingerprint,
         "data": data_identity(folder),
-        "subject": dict(of),
+        "subject": dict(source_identity),
     }
     notes = [
         f"{n} of the images are {kind}, not photographs"
@@ -155,26 +167,24 @@ def _build(
 def make_report(
     job: Evaluation, metadata: RunMetadata, images: bool = True
 ) -> tuple[Report, dict[str, Path]]:
-    """Write the report of an evaluation that has run, from the rows of every process so far.
+    """Write the report of an evaluation from the rows that all processes have written so far.
 
     Args:
-        job: what was evaluated, see `run.run`.
-        metadata: what the report has beside the numbers.
-        images: whether the best, the median and the worst image are in the HTML report.
+        job: the evaluation, see `run.run`.
+        metadata: the part of the report that does not depend on the rows.
+        images: whether the HTML report shows the best, the median and the worst image.
 
     Returns:
-        The report, and the files it was written to.
+        The report, and the paths of its files by suffix.
     """
     report = assemble(job, metadata, read_all(job.out, job.identity))
     if isinstance(job.source, FilePredictions):
         selected = set(metadata.selected)
-        left = job.source.unpaired(
-            row for row in map(job.described, job.folder.rows) if row["id"] in selected
-        )
-        if left:
+        rows = (job.with_image_path(row) for row in job.folder.rows if row["id"] in selected)
+        unpaired = job.source.unpaired(rows)
+        if unpaired:
             report["warnings"].append(
-                f"of the files among the predictions, {len(left)} belong to no requested image, such as "
-                f"{left[0]}"
+                f"{len(unpaired)} of the prediction files belong to no requested image, such as {unpaired[0]}"
             )
     return report, write_report(job.out, report, examples(job, report) if images else [])
 
@@ -187,22 +197,21 @@ def run_and_report(job: Evaluation, metadata: RunMetadata, images: bool = True) 
 
 
 def examples(job: Evaluation, report: Report) -> list[ReportExample]:
-    """The images of a report's examples; each is predicted, or read, once more."""
+    """Render the images of a report's examples; their predictions are computed or read again."""
     chosen = report["examples"]
     positions = {id: index for index, id in enumerate(job.folder.ids)}
-    found: list[ReportExample] = []
-    for which in ("best", "median", "worst"):
-        if which not in chosen or any(one.id == chosen[which]["id"] for one in found):
+    rendered: list[ReportExample] = []
+    for rank in ("best", "median", "worst"):
+        if rank not in chosen or any(example.id == chosen[rank]["id"] for example in rendered):
             continue
         try:
-            sample, row = job.sample(positions[chosen[which]["id"]])
-            prediction = job.source(sample, row)
-            compared = prediction.map
+            sample, row = job.sample(positions[chosen[rank]["id"]])
+            aligned = job.source(sample, row).map
             if not is_pose(job.protocol):
-                _, compared = measure(prediction.map, sample, job.protocol, job.classes)
+                _, aligned = measure(aligned, sample, job.protocol, job.classes)
         except (EvaluationError, ImageError, OSError):
-            continue  # it changed since; its row has its score
-        found.append(
-            render_example(which, chosen[which]["value"], sample, compared, job.protocol, job.classes)
+            continue  # the file changed after its row was written
+        rendered.append(
+            render_example(rank, chosen[rank]["value"], sample, aligned, job.protocol, job.classes)
         )
-    return found
+    return rendered

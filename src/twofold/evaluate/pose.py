@@ -1,4 +1,4 @@
-"""Human keypoints: predicted person by person, scored over the whole set, in which a duplicate counts as an error."""
+"""Scores human keypoints: one prediction for each person, and COCO's average precision over the whole set."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def _unused(*_: object) -> Any:
     raise NotImplementedError("people are scored over the whole set: see pose_scores")
 
 
-# COCO's statistics, for their names: they are computed by `pose_scores` from the detections of the whole set.
+# Names of COCO's statistics; `pose_scores` computes their values from the detections of the whole set.
 POSE: dict[str, Metric] = {name: Metric(name, "", "higher", _unused, _unused) for name in STATISTICS}
-# The similarity of one person, for the report's examples.
+# Keypoint similarity of one person, which ranks the examples of a report.
 OKS = Metric("oks", "", "higher", _unused, _unused)
 
 
 class CocoResults:
-    """A COCO results file of any detector: people by image, not by row.
+    """A COCO results file of any detector, which lists people by image, not by row of the manifest.
 
-    Those of an image count once, with the first row of the image.
+    The people of an image are assigned to the first row of the image.
     """
 
     def __init__(self, path: Path, folder: Folder) -> None:
-        """Read the file. EvaluationError when it is not a results file."""
+        """Read the file. EvaluationError if it is not a results file."""
         try:
             data = path.read_bytes()
             people = parse_json(data, escape(path))
@@ -62,7 +62,7 @@ class CocoResults:
         self.unmatched = sum(map(len, by_image.values()))  # in images that the folder does not have
 
     def people(self, id: str) -> list[dict[str, Any]]:
-        """The people detected in a row's image, if the row is the first of it."""
+        """The people detected in the image of a row; empty if the row is not the first of its image."""
         return self._people[id]
 
     def __call__(self, sample: Any, row: Mapping[str, Any]) -> Any:
@@ -70,19 +70,19 @@ class CocoResults:
         raise EvaluationError(f"{escape(self.path)} has people, not maps")
 
     def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The file's sha256."""
+        """The name of the file and its sha256."""
         return {"file": self.path.name, "sha256": self.digest}
 
 
 def detections(prediction: Tensor, descriptor: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The person of one prediction, as an entry of COCO's results.
+    """The predicted person as a list of one entry in COCO's results format.
 
     Args:
         prediction: heatmaps ``17 h w`` of the image cropped to the person's box.
-        descriptor: of the target, see `data.points`.
+        descriptor: the descriptor of the target, see `data.points`.
 
     Raises:
-        EvaluationError: another number of channels, or NaN.
+        EvaluationError: the prediction has another number of channels, or a NaN or infinite value.
     """
     if prediction.shape[0] != 17:
         raise EvaluationError(f"it has {prediction.shape[0]} channels, and a person has 17 keypoints")
@@ -92,14 +92,14 @@ def detections(prediction: Tensor, descriptor: Mapping[str, Any]) -> list[dict[s
 
 
 def keypoint_similarity(person: Mapping[str, Any], descriptor: Mapping[str, Any]) -> float:
-    """Object keypoint similarity of one person with the truth, in [0, 1]."""
+    """Object keypoint similarity (OKS) of a predicted person and the truth, in [0, 1]."""
     pred = torch.tensor(person["keypoints"], dtype=torch.float64).reshape(-1, 3)
     true = torch.tensor(descriptor["points"], dtype=torch.float64)
     return float(oks(pred[:, :2], true[:, :2], true[:, 2], torch.tensor(float(descriptor["area"]))))
 
 
 def coco_annotations(folder: Folder, ids: Iterable[str]) -> dict[str, Any]:
-    """COCO annotations of the people of a data folder with these ids."""
+    """The samples of these ids as a COCO annotation file."""
     selected = set(ids)
     images: dict[int, dict[str, Any]] = {}
     people = []
@@ -141,9 +141,9 @@ def _bounding_box(points: Sequence[Sequence[float]]) -> list[float]:
 def pose_scores(
     folder: Folder, rows: Iterable[Mapping[str, Any]], selected: Iterable[str]
 ) -> dict[str, float]:
-    """COCO's statistics of the people detected in done rows, over the truth of the selected ids.
+    """COCO's statistics of the detections in rows with status ``done``, given the truth of the selected ids.
 
-    A person whose row failed counts as missed, unlike in other scores, where it is left out.
+    A person whose row failed counts as missed, unlike in other scores, which exclude failed rows.
     """
     people = [person for row in rows if row["status"] == "done" for person in row["detections"]]
     return keypoint_ap(coco_annotations(folder, selected), people)

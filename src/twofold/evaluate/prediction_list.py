@@ -1,4 +1,4 @@
-"""`predictions.jsonl`: which file of a folder is whose prediction."""
+"""Reads `predictions.jsonl`, which lists the file of each prediction in a folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LIST = "predictions.jsonl"
 
 
 class ListedPrediction(NamedTuple):
-    """The entry of one prediction: its path, and frame, scale and stretch where it has them."""
+    """An entry of the list: path of the prediction, and optional arguments as in `predictions.FilePredictions`."""
 
     path: str
     frame: str = ""
@@ -24,33 +24,33 @@ class ListedPrediction(NamedTuple):
 
 
 def read_list(root: Path, protocol: EvalProtocol) -> dict[str, ListedPrediction]:
-    """The entries of a folder's ``predictions.jsonl``, by id.
+    """The entries of the ``predictions.jsonl`` of a folder, by id.
 
-    Rows are ``{"id": ..., "path": ...}``, with an optional ``frame``, ``scale`` or ``stretch``, or rows of
-    ``twofold predict``: these have the name of an image and the sha256 of its file, which identifies it whatever its id
-    is.
+    A row is ``{"id": ..., "path": ...}``, with an optional ``frame``, ``scale`` or ``stretch``, or a row that
+    ``twofold predict`` wrote. Such a row has the name of an image and the sha256 of its file, and its entry has both
+    as keys: the name, and ``sha256:`` followed by the digest.
 
     Raises:
         EvaluationError: a line is neither.
     """
-    found: dict[str, ListedPrediction] = {}
+    entries: dict[str, ListedPrediction] = {}
     names = [t.name for t in TASKS.values() if t.target == protocol.target and t.space in protocol.spaces]
     for number, line in enumerate((root / LIST).read_bytes().split(b"\n"), 1):
         if not line.strip():
             continue
         try:
             row = parse_object(line, "it")
-            found |= _listed(row) if "path" in row else _predicted(row, names)
+            entries |= _listed_file(row) if "path" in row else _predict_output(row, names)
         except FormatError as error:
             where = f"{escape(root / LIST)}, line {number},"
             raise EvaluationError(
                 f"{where} is not an entry ({error}); a row needs an 'id' and a 'path'"
             ) from None
-    return found
+    return entries
 
 
-def _listed(row: Mapping[str, Any]) -> dict[str, ListedPrediction]:
-    """A row with the path of a file."""
+def _listed_file(row: Mapping[str, Any]) -> dict[str, ListedPrediction]:
+    """The entry of a row with an id and a path."""
     entry: dict[str, Any] = {"frame": "", "scale": None, "stretch": False, **row}
     types = {"id": str | int, "path": str, "frame": str, "scale": int | float | None, "stretch": bool}
     check_types(entry, types, "it")
@@ -61,8 +61,8 @@ def _listed(row: Mapping[str, Any]) -> dict[str, ListedPrediction]:
     }
 
 
-def _predicted(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, ListedPrediction]:
-    """A row of ``twofold predict``, by the name and by the digest of its image; {} without any of the tasks."""
+def _predict_output(row: Mapping[str, Any], tasks: Sequence[str]) -> dict[str, ListedPrediction]:
+    """The entries of a row of ``twofold predict``, by name and digest of the image; {} if it has none of the tasks."""
     check_types(row, {"name": str, "tasks": dict, "input_sha256": str | None}, "it")
     task = next((t for t in tasks if t in row["tasks"]), None)
     if task is None:

@@ -1,4 +1,4 @@
-"""Sources of predictions: a model, or the files of any tool, paired by id."""
+"""Sources of predictions: a model, or files of any program that are matched to samples by id."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from .measure import check_shape, resize_8bit, resize_to_target, to_rub
 from .prediction_list import LIST, ListedPrediction, read_list
 from .protocol import EvalProtocol, EvaluationError
 
-# Of several files of one id the first of these is read: it loses least precision.
-_ORDER = (".npy", ".npz", ".exr", ".tiff", ".tif", ".png")
-# Targets whose integer files stand for numbers between 0 and 1.
-_SHARES = ("mask", "matting", "saliency")
-# From this ratio on, the medians of two depths differ by their units, not by an error of the model.
+# If several files have the same id, the one whose suffix comes first here is read; it has the highest precision.
+_SUFFIXES = (".npy", ".npz", ".exr", ".tiff", ".tif", ".png")
+# Targets with values in [0, 1], which integer files store as levels.
+_UNIT_INTERVAL_TARGETS = ("mask", "matting", "saliency")
+# Ratio of the medians of prediction and truth from which a depth is assumed to be in another unit.
 _UNIT_RATIO = 100.0
 
 
 class MissingError(EvaluationError):
-    """No prediction for a sample."""
+    """There is no prediction for a sample."""
 
 
 @dataclass(frozen=True)
 class EvalPrediction:
-    """A prediction ``c h w`` in the unit of the protocol's target.
+    """A prediction to score.
 
     Attributes:
-        map: the prediction.
-        stored_size: height and width in its file, where it was resized since.
+        map: ``c h w``, in the unit of the protocol's target.
+        stored_size: height and width in its file, if it was resized since.
     """
 
     map: Tensor
@@ -50,20 +50,20 @@ class EvalPrediction:
 
 
 class PredictionSource(Protocol):
-    """Predictions of samples; ``row`` is the sample's row of the manifest."""
+    """A source of predictions; ``row`` is the sample's row of the manifest."""
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
-        """The prediction. EvaluationError when there is none, or it is damaged."""
+        """The prediction for a sample. EvaluationError if there is none or it is damaged."""
         ...
 
     def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What identifies the prediction before it is computed or read; it changes when the prediction does."""
+        """JSON values that identify a prediction without computing it; they change if the prediction does."""
         ...
 
 
 @dataclass(frozen=True)
 class ModelPredictions:
-    """Predictions of a model with fixed settings."""
+    """Predictions of a model with fixed settings; see `BasePredictor.__call__` for these."""
 
     predictor: BasePredictor
     size: int | None = None
@@ -77,12 +77,12 @@ class ModelPredictions:
         return EvalPrediction(to_rub(prediction.map * metres if metres else prediction.map, prediction.frame))
 
     def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Empty: the model is part of the evaluation's identity."""
+        """Empty, because the model is part of the evaluation's identity."""
         return {}
 
 
 def check_model(predictor: BasePredictor, protocol: EvalProtocol) -> None:
-    """EvaluationError unless the protocol scores the predictor's target and space."""
+    """EvaluationError if the protocol does not score the predictor's target in its space."""
     space = predictor.space
     if predictor.task.target != protocol.target or space not in protocol.spaces:
         raise EvaluationError(
@@ -98,7 +98,7 @@ def check_model(predictor: BasePredictor, protocol: EvalProtocol) -> None:
 
 
 class FilePredictions:
-    """Files of any tool: ``<id>.npy`` and other suffixes, or what ``predictions.jsonl`` lists."""
+    """Predictions in files: ``<id>.npy`` and other suffixes, or the files that ``predictions.jsonl`` lists."""
 
     def __init__(
         self,
@@ -108,17 +108,17 @@ class FilePredictions:
         frame: str = "RUB",
         stretch: bool = False,
     ) -> None:
-        """Read the list, if there is one.
+        """Read ``predictions.jsonl``, if it exists.
 
         Args:
             root: folder of the predictions.
-            protocol: whose target they are of.
-            scale: what a stored number is multiplied by; 1 / 255 or 1 / 65535 for masks in PNG.
-            frame: of vectors.
-            stretch: whether maps of another shape are of images that were squeezed to it, and are stretched back.
+            protocol: the protocol that scores them.
+            scale: factor that stored values are multiplied by, such as 1 / 255 or 1 / 65535 for masks in PNG.
+            frame: camera frame of stored vectors.
+            stretch: whether to resize maps of another aspect ratio to that of their image.
 
         Raises:
-            EvaluationError: no such folder, or an invalid list.
+            EvaluationError: the folder does not exist, or the list is invalid.
         """
         if not root.is_dir():
             raise EvaluationError(f"{escape(root)} is not a folder; pass the folder of the predictions")
@@ -127,34 +127,35 @@ class FilePredictions:
         self._listed = read_list(root, protocol) if (root / LIST).is_file() else {}
 
     def __call__(self, sample: Sample, row: Mapping[str, Any]) -> EvalPrediction:
-        """The stored prediction of the sample's id."""
+        """The stored prediction for a sample."""
         path, listed = self._path(str(sample.id), row)
-        found = self._decode(path, listed)
-        shape = (int(found.shape[-2]), int(found.shape[-1]))
-        found = self._resize(found, sample, listed)
+        stored = self._decode(path, listed)
+        size = (int(stored.shape[-2]), int(stored.shape[-1]))
+        prediction = self._resize(stored, sample, listed)
         if target_spec(self.protocol.target).is_distance and self.protocol.align == "none":
-            check_metres(found, sample, path.name)
+            check_metres(prediction, sample, path.name)
         frame = (listed.frame or self.frame) if target_spec(self.protocol.target).is_direction else None
-        return EvalPrediction(to_rub(found, frame), None if shape == tuple(found.shape[-2:]) else shape)
+        resized = size != tuple(prediction.shape[-2:])
+        return EvalPrediction(to_rub(prediction, frame), size if resized else None)
 
     def _decode(self, path: Path, listed: ListedPrediction) -> Tensor:
         return decode_file(path, self.protocol.target, listed.scale or self.scale)
 
-    def _resize(self, found: Tensor, sample: Sample, listed: ListedPrediction) -> Tensor:
-        """At the image's size, if it is stretched to its shape or rounded to 8 bits after resizing."""
+    def _resize(self, stored: Tensor, sample: Sample, listed: ListedPrediction) -> Tensor:
+        """Resize to the image if ``stretch`` is set or vectors are quantized; `measure` resizes other predictions."""
         target, stretch = sample.targets[self.protocol.target], listed.stretch or self.stretch
         if self.protocol.uses_8bit_vectors:
-            check_shape(found, target, stretch)
-            return resize_8bit(found, target.shape[-2:])
-        return resize_to_target(found, target, self.protocol.target, stretch) if stretch else found
+            check_shape(stored, target, stretch)
+            return resize_8bit(stored, target.shape[-2:])
+        return resize_to_target(stored, target, self.protocol.target, stretch) if stretch else stored
 
     def fingerprint(self, id: str, row: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The file and its sha256."""
+        """The relative path of the file and its sha256."""
         path, _ = self._path(id, row)
         return {"file": path.relative_to(self.root).as_posix(), "sha256": sha256_file(path)}
 
     def unpaired(self, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Files that belong to none of these rows of the manifest; none where there is a list."""
+        """Files that are not the prediction of any of these rows; empty if there is a list."""
         if self._listed:
             return []
         used = set()
@@ -170,25 +171,23 @@ class FilePredictions:
             if listed is None:
                 raise MissingError(f"{LIST} lists no prediction of {id!r}")
             return _inside(self.root, listed.path), listed
-        for suffix in _ORDER:
+        for suffix in _SUFFIXES:
             path = self.root / f"{id}{suffix}"
             if path.is_file():
                 return _inside(self.root, f"{id}{suffix}"), ListedPrediction(f"{id}{suffix}")
-        raise MissingError(f"there is no {id}.npy (or {', '.join(_ORDER[1:])}) among the predictions")
+        raise MissingError(f"there is no {id}.npy (or {', '.join(_SUFFIXES[1:])}) among the predictions")
 
 
 def _image_digest(row: Mapping[str, Any]) -> str:
-    """sha256 of the sample's image, as `read_list` keys it; '' where the row has no path of it."""
+    """The key of the sample's image in `read_list`: 'sha256:' and its digest; empty if the image is not a file."""
     path = Path(str(row.get("image_path", "")))
-    if not path.is_file():
-        return ""
-    return f"sha256:{sha256_file(path)}"
+    return f"sha256:{sha256_file(path)}" if path.is_file() else ""
 
 
 def _inside(root: Path, relative: str) -> Path:
-    """The file below ``root``; EvaluationError when it is missing or leaves the folder."""
-    real, home = os.path.realpath(root / relative), os.path.realpath(root)
-    if not real.startswith(home.rstrip(os.sep) + os.sep):
+    """A file below ``root``. EvaluationError if it is missing or outside ``root``."""
+    real, real_root = os.path.realpath(root / relative), os.path.realpath(root)
+    if not real.startswith(real_root.rstrip(os.sep) + os.sep):
         raise EvaluationError(f"{relative} is outside the folder of the predictions")
     if not os.path.isfile(real):
         raise MissingError(f"{relative} is listed and does not exist")
@@ -196,16 +195,16 @@ def _inside(root: Path, relative: str) -> Path:
 
 
 def decode_file(path: Path, target: str, scale: float | None = None) -> Tensor:
-    """A stored prediction in the target's unit, ``c h w`` float32.
+    """Read a stored prediction, ``c h w`` float32, in the unit of the target.
 
     Args:
-        path: of the file.
-        target: of the prediction.
-        scale: factor of a stored number; without it, a depth in a PNG of `Prediction.save` is read by the scale in that
-            file, and values of [0, 1] in PNG and TIFF are divided by the largest level of their bits.
+        path: path of the file.
+        target: name of the target.
+        scale: factor that stored values are multiplied by. By default a depth in a PNG of `Prediction.save` uses the
+            scale stored in that file, and masks and mattes in PNG and TIFF are divided by the largest level.
 
     Raises:
-        EvaluationError: its numbers cannot be those of the target, or are ambiguous.
+        EvaluationError: the values are invalid for the target, or their scale is ambiguous.
         ImageError: the file is damaged.
     """
     array = read_stored(path)
@@ -216,43 +215,44 @@ def decode_file(path: Path, target: str, scale: float | None = None) -> Tensor:
     if target_spec(target).is_points:
         return raw * scale if scale else raw
     try:
-        levels = target_spec("matting" if target in _SHARES else target).read_levels(raw, {}, stored)
+        spec = target_spec("matting" if target in _UNIT_INTERVAL_TARGETS else target)
+        levels = spec.read_levels(raw, {}, stored)
     except ValueError as error:
         raise EvaluationError(f"{path.name}: {error}") from None
     values = levels.values
     if target_spec(target).is_direction:
         return values / levels.top * 2 - 1 if stored.raster and stored.bits else values
-    if target in _SHARES:
-        return _share(path.name, target, levels, scale)
+    if target in _UNIT_INTERVAL_TARGETS:
+        return _to_unit_interval(path.name, target, levels, scale)
     if values.shape[0] > 1 and bool((values == values[:1]).all()):
         values = values[:1]
     return values * scale if scale else values
 
 
-def _share(name: str, target: str, levels: Levels, scale: float | None) -> Tensor:
-    """Values in [0, 1] of stored levels; EvaluationError where their scale is ambiguous."""
-    known = levels.values[levels.values.isfinite()]
-    high = float(known.max()) if known.numel() else 0.0
-    whole = levels.raster and levels.bits >= 8
-    if scale is None and whole and 0 < high <= levels.top / 255:
+def _to_unit_interval(name: str, target: str, levels: Levels, scale: float | None) -> Tensor:
+    """Values in [0, 1] of stored levels. EvaluationError if their scale is ambiguous or they exceed 1."""
+    finite = levels.values[levels.values.isfinite()]
+    high = float(finite.max()) if finite.numel() else 0.0
+    integer = levels.raster and levels.bits >= 8
+    if scale is None and integer and 0 < high <= levels.top / 255:
         raise EvaluationError(
-            f"{name} has {value_list(known)} in {levels.bits} bits, and a {target} uses 0 to {levels.top:g}; pass "
+            f"{name} has {value_list(finite)} in {levels.bits} bits, and a {target} uses 0 to {levels.top:g}; pass "
             f"--scale 1 if 1 is foreground, or --scale {1 / levels.top:.8g} if its values are that small"
         )
     values = levels.values * (scale or (1 / levels.top if levels.raster and levels.bits else 1.0))
-    if known.numel() and not bool((values[values.isfinite()].abs() <= 1.001).all()):
-        raise EvaluationError(f"{name} goes up to {high:g}, and a {target} is in [0, 1]; pass --scale")
+    if finite.numel() and not bool((values[values.isfinite()].abs() <= 1.001).all()):
+        raise EvaluationError(f"{name} has values up to {high:g}, and a {target} is in [0, 1]; pass --scale")
     return values
 
 
-def check_metres(found: Tensor, sample: Sample, name: str) -> None:
-    """EvaluationError when the medians of a metric depth and of its truth differ as only units do."""
+def check_metres(prediction: Tensor, sample: Sample, name: str) -> None:
+    """EvaluationError if a metric depth is probably not in metres, by the ratio of its median and that of the truth."""
     valid = sample.valid["depth"]
-    if found.shape != valid.shape or not bool(valid.any()):
+    if prediction.shape != valid.shape or not bool(valid.any()):
         return
-    median, truth = float(found[valid].median()), float(sample.targets["depth"][valid].median())
+    median, truth = float(prediction[valid].median()), float(sample.targets["depth"][valid].median())
     if not 1 / _UNIT_RATIO < median / truth < _UNIT_RATIO:
         raise EvaluationError(
-            f"{name} has a median depth of {median:g}, its truth {truth:g} m; is it in another unit? Pass --scale "
-            "(0.001 for millimetres)"
+            f"{name} has a median depth of {median:g}, and its truth of {truth:g} m. If it is in another unit, pass "
+            "--scale (0.001 for millimetres)"
         )

@@ -1,4 +1,4 @@
-"""An evaluation protocol as a value: valid pixels, alignment, metrics, average and input size."""
+"""An evaluation protocol as a record: valid pixels, alignment, metrics, average and input size."""
 
 from __future__ import annotations
 
@@ -13,44 +13,44 @@ Align = Literal[
     "none", "affine", "disparity", "sqrt_disparity", "log_depth", "scale", "median", "moments", "l1"
 ]
 
-# Fields that decide no number.
+# Fields that do not affect the scores.
 _DESCRIPTIVE = ("title", "source", "notes")
 
 
 class EvaluationError(ValueError):
-    """An evaluation that is not possible. One line: what was found, where, and what to do."""
+    """An evaluation is not possible. The message is one line: what was found, where, and what to do."""
 
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """One way to score predictions; two numbers are comparable when their protocols are equal.
+    """One way to score predictions; two scores are comparable if their protocols are equal.
 
     A benchmark sets the fields that its data determines (`valid_range`, `crop`, `clip`, `size` and others). A record
-    that changes a number gets another `version`; a test compares the fingerprints of released records.
+    whose change changes a score gets another `version`; a test compares the fingerprints of released records.
 
     Attributes:
-        name: such as ``depth/marigold-ls``.
-        version: of the record; every result has ``name@version``.
-        title: one line.
-        target: as in ``Sample.targets``.
-        spaces: of predictions (``Task.space``) that it scores.
-        align: how depth is aligned before it is scored, image by image: a name of `metrics.ALIGNMENTS`, or of a task
+        name: name, such as ``depth/marigold-ls``.
+        version: version of the record; every result has ``name@version``.
+        title: description in one line.
+        target: key of ``Sample.targets``.
+        spaces: quantities of predictions (``Task.space``) that it scores, such as ``depth`` or ``disparity``.
+        align: how the depth of each image is aligned before it is scored: a name of `metrics.ALIGNMENTS`, or of a task
             that aligns in its own space.
-        metrics: ``family.name`` of `twofold.metrics`, or ``package.module:NAME`` of one's own; examples are ordered by
-            the first.
-        average: of the metrics: over ``images``, over ``pixels``, or over the whole ``set``.
-        valid_range: in metres; truth is valid strictly between.
-        window: that image and truth are cropped to before prediction: a name of `WINDOWS`.
-        crop: where truth is valid: a name of `metrics.CROPS`.
+        metrics: each ``family.name`` of `twofold.metrics`, or the user's own as ``package.module:NAME``; examples are
+            ranked by the first.
+        average: whether the metrics are averaged over ``images`` or ``pixels``, or computed from the whole ``set``.
+        valid_range: range in metres; truth is valid strictly between its bounds.
+        window: name of the window in `WINDOWS` that image and truth are cropped to before prediction.
+        crop: name of the region in `metrics.CROPS` in which truth is valid.
         clip: range in metres that an aligned prediction is clipped to.
-        fit_columns: alignment uses maps decimated to this many columns (all rows) where their longer edge has more
-            pixels; 0 uses all.
-        size: longest edge of a model's input; 0 is the image's own, None the model's.
-        seed: of a stochastic model.
-        classes: number of classes, of ids; 0 for that of the data's header.
-        ignore: ids of the truth that are invalid.
-        source: its publication.
-        notes: for the report.
+        fit_columns: number of columns (with all rows) that alignment uses of maps whose longer edge has more pixels;
+            0 uses all.
+        size: longest edge of a model's input; 0 is the size of each image, None the model's default.
+        seed: random seed of a stochastic model.
+        classes: number of classes, for class ids; 0 for that in the header of the data.
+        ignore: class ids of the truth that are invalid.
+        source: publication of the protocol.
+        notes: remarks for the report.
     """
 
     name: str
@@ -80,15 +80,14 @@ class EvalProtocol:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All fields that decide a number, as JSON values; infinity is a string."""
+        """All fields that affect the scores, as JSON values; infinity is a string."""
         fields = {key: value for key, value in asdict(self).items() if key not in _DESCRIPTIVE}
-        return json.loads(json.dumps(_plain(fields)))
+        return json.loads(json.dumps(_to_json_value(fields)))
 
     @property
     def fingerprint(self) -> str:
         """A hash of the settings."""
-        text = json.dumps(self.settings, sort_keys=True)
-        return sha256_text(text)[:12]
+        return sha256_text(json.dumps(self.settings, sort_keys=True))[:12]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -105,9 +104,9 @@ class EvalProtocol:
         return replace(self, **rules)
 
 
-def _plain(value: Any) -> Any:
+def _to_json_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: _to_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_to_json_value(v) for v in value]
     return str(value) if value in (float("inf"), float("-inf")) else value

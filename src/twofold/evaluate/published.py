@@ -1,8 +1,8 @@
-"""Published numbers: one data file, each number with its source and known doubts.
+"""Reads published scores from `published.json`, each with its source and known errors.
 
-Numbers are stored as printed, misprints included. `read` is where a number was read: in the ``paper`` or
-``repository``, off a ``figure``, or ``quoted`` by another source, which has to be checked before use elsewhere. A
-published table is one entry of ``tables`` in that file.
+Numbers are stored as printed, misprints included. The entry ``read`` of a source is where its numbers were read: in
+the ``paper`` or ``repository``, off a ``figure``, or ``quoted`` by another source, which has to be checked before use
+elsewhere. Each entry of ``tables`` is one published table.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ class Number:
     """One published score.
 
     Attributes:
-        benchmark: as in `benchmarks.BENCHMARKS`, or a data set that is not available.
-        protocol: its name: one of `benchmarks.EVAL_PROTOCOLS`, or one of `external_protocols`.
-        method: its name in the source.
-        metric: as in the protocol.
-        value: in the metric's unit (shares as fractions, angles in degrees, shares of angles in %).
-        printed: the same with as many digits as were printed.
+        benchmark: key of `benchmarks.BENCHMARKS`, or the name of a data set without a benchmark.
+        protocol: name of the protocol, in `benchmarks.EVAL_PROTOCOLS` or `external_protocols`.
+        method: name of the method in the source.
+        metric: name of the metric in the protocol.
+        value: the score in the metric's unit (fractions in [0, 1], angles in degrees, fractions of angles in %).
+        printed: the score as text, with as many digits as were printed.
         source: key of `sources`.
-        table: of the source.
-        note: on the row.
+        table: number or name of the table in the source.
+        note: remark about the table.
         doubt: why the number is probably wrong, or empty.
     """
 
@@ -49,23 +49,23 @@ class Number:
 
     @property
     def protocol_id(self) -> str:
-        """Id of the protocol. Only numbers of one protocol may be compared, or share a table."""
+        """Id of the protocol. Numbers are comparable, and share a table, only if their ids are equal."""
         return protocol_id(self.protocol)
 
 
 @cache
 def _contents() -> dict[str, Any]:
-    # Decimals, because 0.060 says more than 0.06.
+    # Decimals preserve the number of digits: 0.060 is more precise than 0.06.
     return json.loads(FILE.read_text("utf-8"), parse_float=Decimal)
 
 
 def sources() -> dict[str, dict[str, str]]:
-    """Sources of the numbers: title, url and where they were read, by key."""
+    """Sources of the numbers by key; each has ``title``, ``url`` and ``read``."""
     return _contents()["sources"]
 
 
 def external_protocols() -> dict[str, str]:
-    """Protocols of published numbers that this package does not implement: titles by id."""
+    """Titles, by id, of the protocols of published numbers that this package does not implement."""
     return _contents()["external_protocols"]
 
 
@@ -93,10 +93,10 @@ def protocol_title(id: str) -> str:
 @cache
 def numbers() -> tuple[Number, ...]:
     """Every published number, in the order of the file."""
-    return tuple(number for table in _contents()["tables"] for number in _of(table))
+    return tuple(number for table in _contents()["tables"] for number in _numbers_in(table))
 
 
-def _of(table: dict[str, Any]) -> list[Number]:
+def _numbers_in(table: dict[str, Any]) -> list[Number]:
     found = []
     for method, values in table["rows"].items():
         for column, value in zip(table["columns"], values, strict=True):
@@ -104,26 +104,28 @@ def _of(table: dict[str, Any]) -> list[Number]:
                 continue
             benchmark, metric = column.split()
             scaled = value * table.get("scale", 1)
-            doubt = _doubt(table, method, column)
-            note = table.get("note", "")
-            where = (table["source"], table["table"], note, doubt)
+            origin = (table["source"], table["table"], table.get("note", ""), _doubt(table, method, column))
             found.append(
-                Number(benchmark, table["protocol"], method, metric, float(scaled), f"{scaled}", *where)
+                Number(benchmark, table["protocol"], method, metric, float(scaled), f"{scaled}", *origin)
             )
     return found
 
 
 def _doubt(table: dict[str, Any], method: str, column: str) -> str:
-    here = (table["source"], table["table"], column)
-    doubts = [d for d in _contents()["doubts"] if (d["source"], d["table"], d["column"]) == here]
+    key = (table["source"], table["table"], column)
+    doubts = [d for d in _contents()["doubts"] if (d["source"], d["table"], d["column"]) == key]
     return "; ".join(d["why"] for d in doubts if d["method"] in (method, "*"))
 
 
 def published(benchmark: str, protocol: str = "") -> list[dict[str, Any]]:
-    """The rows of a benchmark, a method each, as a report has them; of one protocol, or of all.
+    """The published scores of a benchmark, a row for each method, as in a report.
 
-    Each has ``method``, ``protocol`` (its id), ``scores`` and ``printed`` by metric, ``source`` (title),
-    ``url``, ``table``, ``read``, ``note`` and ``doubts`` by metric.
+    Each row has ``method``, ``protocol`` (its id), ``scores`` and ``printed`` by metric, ``source`` (title), ``url``,
+    ``table``, ``read``, ``note`` and ``doubts`` by metric.
+
+    Args:
+        benchmark: name of the benchmark.
+        protocol: name of the only protocol to include; empty for all.
     """
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for n in numbers():

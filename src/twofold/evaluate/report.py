@@ -34,15 +34,15 @@ _PACKAGES = ("twofold", "torch", "diffusers", "transformers", "numpy")
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What a report has beside the numbers.
+    """The part of a report that does not depend on the rows.
 
     Attributes:
-        subject: what was evaluated: a model with its settings, or a folder of predictions.
-        benchmark: None for one's own data.
+        subject: the evaluated model with its settings, or the folder of predictions.
+        benchmark: the benchmark of the data; None for other data.
         selected: ids of the requested samples.
-        deviations: from the protocol's settings, a line each.
+        deviations: deviations from the protocol's settings, a line each.
         command: the command line.
-        device: of the model.
+        device: the device that the model ran on.
         notes: warnings that do not depend on the scores.
         group: key of the manifest's rows by which scores are also reported separately.
     """
@@ -58,7 +58,10 @@ class RunMetadata:
 
 
 def assemble(job: Evaluation, metadata: RunMetadata, rows: Mapping[str, Row]) -> Report:
-    """The record of an evaluation, from the rows of the selected samples. JSON values; None for a missing number."""
+    """Make the report of an evaluation, as JSON values, from the rows of the selected samples.
+
+    A score that is NaN or infinite becomes None.
+    """
     protocol, metrics = job.protocol, get_metrics(job.protocol, job.classes)
     chosen = [rows[id] for id in metadata.selected if id in rows]
     done = sorted(row["id"] for row in chosen if row["status"] == "done")
@@ -84,11 +87,11 @@ def assemble(job: Evaluation, metadata: RunMetadata, rows: Mapping[str, Row]) ->
         "counts": counts(chosen, len(metadata.selected)),
         "ids": hashlib.sha256("\n".join(done).encode()).hexdigest()[:12],
         "scores": {name: _number(value) for name, value in values.items()},
-        "intervals": {name: list(between) for name, between in confidence.items()},
+        "intervals": {name: list(bounds) for name, bounds in confidence.items()},
         "metrics": {m.name: {"unit": m.unit, "better": m.better} for m in metrics},
         "baselines": {
-            name: {k: _number(v) for k, v in found.items()}
-            for name, found in baseline_scores(metrics, chosen).items()
+            name: {k: _number(v) for k, v in values.items()}
+            for name, values in baseline_scores(metrics, chosen).items()
         },
         "group": metadata.group,
         "groups": {} if pose else _groups(job, metadata, chosen),
@@ -112,7 +115,7 @@ def _benchmark(benchmark: Benchmark | None) -> dict[str, Any] | None:
 
 
 def _groups(job: Evaluation, metadata: RunMetadata, rows: Sequence[Row]) -> dict[str, Any]:
-    """The scores of each value of the manifest's entry ``metadata.group``: its images only."""
+    """The scores over the images of each value of the manifest's entry ``metadata.group``."""
     if not metadata.group:
         return {}
     values = {row["id"]: str(row.get(metadata.group, "none")) for row in job.folder.rows}
@@ -122,12 +125,12 @@ def _groups(job: Evaluation, metadata: RunMetadata, rows: Sequence[Row]) -> dict
             f"{metadata.group!r} has {len(names)} values in the manifest, more than {MAX_GROUPS}; pass another --group"
         )
     metrics = get_metrics(job.protocol, job.classes)
-    found = {}
+    groups = {}
     for name in names:
-        own = [row for row in rows if values[row["id"]] == name]
-        own_scores = {k: _number(v) for k, v in scores(metrics, own).items()}
-        found[name] = {"evaluated": sum(row["status"] == "done" for row in own), "scores": own_scores}
-    return found
+        group = [row for row in rows if values[row["id"]] == name]
+        group_scores = {k: _number(v) for k, v in scores(metrics, group).items()}
+        groups[name] = {"evaluated": sum(row["status"] == "done" for row in group), "scores": group_scores}
+    return groups
 
 
 def _examples(metric: Any, rows: Sequence[Row]) -> dict[str, Any]:
@@ -136,52 +139,52 @@ def _examples(metric: Any, rows: Sequence[Row]) -> dict[str, Any]:
     if not order:
         return {"metric": metric.name}
     positions = {"best": 0, "median": (len(order) - 1) // 2, "worst": len(order) - 1}
-    found = {
+    examples = {
         k: {"id": order[i]["id"], "value": order[i]["values"][metric.name]} for k, i in positions.items()
     }
-    return {"metric": metric.name, **found}
+    return {"metric": metric.name, **examples}
 
 
 def _warnings(job: Evaluation, metadata: RunMetadata, rows: Sequence[Row]) -> list[str]:
-    """Why these numbers are not the benchmark's, or may be wrong."""
+    """Reasons why the scores may be wrong, or are not comparable with published scores of the benchmark."""
     found = list(metadata.notes)
-    number_of = counts(rows, len(metadata.selected))
+    count = counts(rows, len(metadata.selected))
     if metadata.benchmark is not None and len(job.folder) != metadata.benchmark.count:
         found.append(
             f"the folder has {len(job.folder)} images, and {metadata.benchmark.name} has "
-            f"{metadata.benchmark.count}: these numbers are not the benchmark's"
+            f"{metadata.benchmark.count}: these scores are not comparable with the benchmark's"
         )
     if len(metadata.selected) < len(job.folder):
         found.append(f"only {len(metadata.selected)} of the folder's {len(job.folder)} images were requested")
-    failed = sum(number_of["failed"].values())
+    failed = sum(count["failed"].values())
     if failed:
         found.append(
-            f"{failed} predictions are missing or damaged and are in no score; they are listed below"
+            f"{failed} predictions are missing or damaged and excluded from the scores; they are listed below"
         )
-    found += _frame(rows)
+    found += _frame_warnings(rows)
     found += fit_warnings(rows, job.protocol)
     found += label_warnings(rows, job.protocol)
-    if number_of["pending"]:
+    if count["pending"]:
         found.append(
-            f"{number_of['pending']} images are not evaluated yet; run the command again, or its other shards"
+            f"{count['pending']} images are not evaluated yet; run the command again, or its other shards"
         )
-    if number_of["resized"]:
-        found.append(f"{number_of['resized']} predictions were resized to their images")
+    if count["resized"]:
+        found.append(f"{count['resized']} predictions were resized to their images")
     return found
 
 
-def _frame(rows: Sequence[Row]) -> list[str]:
-    """A warning where vectors fit the truth much better in another frame than in the declared one."""
+def _frame_warnings(rows: Sequence[Row]) -> list[str]:
+    """A warning if vectors match the truth much better in another camera frame than in the declared one."""
     angles = [row["frames"] for row in rows if row["status"] == "done" and "frames" in row]
     if not angles:
         return []
-    means = {frame: sum(one[frame] for one in angles) / len(angles) for frame in angles[0]}
+    means = {frame: sum(by_frame[frame] for by_frame in angles) / len(angles) for frame in angles[0]}
     best = min(means, key=lambda frame: means[frame])
     if means["RUB"] - means[best] < FRAME_MARGIN:
         return []
     return [
-        f"with other signs ({best} in place of RUB) the vectors are {means[best]:.1f} degrees off on average, not "
-        f"{means['RUB']:.1f}: is their frame right?"
+        f"with other signs ({best} in place of RUB) the mean angular error of the vectors is {means[best]:.1f} "
+        f"degrees instead of {means['RUB']:.1f}: check their frame"
     ]
 
 

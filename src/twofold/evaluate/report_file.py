@@ -1,4 +1,4 @@
-"""The files of a report: `report.json`, `report.md` and `report.html`, written, read and checked."""
+"""Writes, reads and checks the files of a report: `report.json`, `report.md` and `report.html`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Report = dict[str, Any]
 
 
 def write_report(out: Path, report: Report, examples: Sequence[ReportExample] = ()) -> dict[str, Path]:
-    """Writes ``report.json``, ``report.md`` and ``report.html``, each whole, and gives their paths.
+    """Write ``report.json``, ``report.md`` and ``report.html``, each atomically, and return their paths.
 
     Raises:
-        FileExistsError: such a file is there, and the folder's ``report.json`` is no report.
+        FileExistsError: one of the files exists and the folder has no valid ``report.json``.
     """
     paths = {kind: out / f"report.{kind}" for kind in ("json", "md", "html")}
     _check_replaceable(paths.values())
@@ -39,21 +39,21 @@ def write_report(out: Path, report: Report, examples: Sequence[ReportExample] = 
 
 
 def _check_replaceable(paths: Iterable[Path]) -> None:
-    there = [path for path in paths if os.path.lexists(path)]
-    if not there:
+    existing = [path for path in paths if os.path.lexists(path)]
+    if not existing:
         return
     try:
-        read_report(there[0].parent)
+        read_report(existing[0].parent)
     except EvaluationError:
-        reason = "it exists and is no report of twofold's; move it, or choose another --out"
-        raise FileExistsError(errno.EEXIST, reason, str(there[0])) from None
+        reason = "it exists and twofold did not write it; move it, or choose another --out"
+        raise FileExistsError(errno.EEXIST, reason, str(existing[0])) from None
 
 
 def read_report(path: Path) -> Report:
-    """The report of a folder, or of its ``report.json``.
+    """Read a report from its ``report.json``, or from the folder of that file.
 
     Raises:
-        EvaluationError: there is none.
+        EvaluationError: the file cannot be read or is not a report.
     """
     file = path / FILE if path.is_dir() else path
     try:
@@ -94,7 +94,7 @@ _TYPES: dict[str, Any] = {
 
 
 def _check_report(report: Report) -> None:
-    """FormatError for the first entry that comparisons read and that has another type."""
+    """FormatError if an entry that comparisons read has a wrong type."""
     check_types(report, _TYPES, "it")
     check_types(report["subject"], {"model" if report["subject"]["kind"] == "model" else "folder": str}, "it")
     if report["benchmark"] is not None:

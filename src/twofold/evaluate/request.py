@@ -1,4 +1,4 @@
-"""What is evaluated: data, protocol and task, checked before anything is predicted."""
+"""An evaluation request: data, protocol and task, checked before anything is predicted."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EvalRequest:
-    """What is evaluated: which data, by which protocol, how much of it.
+    """The data to evaluate, and the protocol to evaluate it by.
 
     Attributes:
         folder: samples with ground truth.
-        protocol: how they are scored.
-        out: folder of the results.
-        benchmark: of the data; None for one's own.
-        count: only the first samples; 0 for all.
-        shard: this process's part, see `run.Evaluation`.
+        protocol: how predictions are scored.
+        out: output folder.
+        benchmark: the benchmark of the data; None for other data.
+        count: number of samples to evaluate, from the first; 0 for all.
+        shard: the part of the samples that this process evaluates.
         allow_synthetic: whether rendered and generated images may be scored.
         group: key of the manifest's rows by which scores are also reported separately; the benchmark's when empty.
     """
@@ -46,22 +46,25 @@ class EvalRequest:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of the requested samples."""
+        """Ids of the requested samples."""
         return self.folder.ids[: self.count or None]
 
 
 def num_classes(folder: Folder, protocol: EvalProtocol) -> int:
-    """The number of classes: the protocol's, or that of the data's header; 0 where neither has it."""
+    """The number of classes, from the protocol or the header of the data; 0 if neither has it."""
     if protocol.classes:
         return protocol.classes
     try:
         return max(class_names(folder.header), default=-1) + 1
-    except ValueError:  # reported where a metric needs it
+    except ValueError:  # `measure.get_metrics` reports it if a metric needs the number
         return 0
 
 
 def check_provenance(request: EvalRequest) -> None:
-    """EvaluationError for rendered or generated images, unless the benchmark has them or the request allows them."""
+    """EvaluationError if there are rendered or generated images that neither benchmark nor request allow.
+
+    Depth that was predicted by a model is never allowed.
+    """
     expected = {"real", request.benchmark.origin if request.benchmark else "real"}
     unexpected = {
         kind: n for kind, n in origins(request.folder, set(request.ids)).items() if kind not in expected
@@ -69,8 +72,8 @@ def check_provenance(request: EvalRequest) -> None:
     if unexpected and not request.allow_synthetic:
         found = " and ".join(f"{n} {kind}" for kind, n in sorted(unexpected.items()))
         raise EvaluationError(
-            f"{escape(request.folder.root)} has {found} images, and scores are of photographs; "
-            "pass --allow-synthetic to score them, which the report notes"
+            f"{escape(request.folder.root)} has {found} images, and the evaluation expects photographs; "
+            "pass --allow-synthetic to score them with a note in the report"
         )
     folder, ids = request.folder, set(request.ids)
     # `twofold create` stores predicted depth, which is not in metres.
@@ -86,10 +89,15 @@ def check_provenance(request: EvalRequest) -> None:
 def select_task(
     model: Model | Network, protocols: Sequence[EvalProtocol], task: str = ""
 ) -> tuple[str, EvalProtocol]:
-    """A task of the model, and the first of the protocols that scores it; ``task`` unless that is empty.
+    """Choose a task of the model, and the first of the protocols that scores it.
+
+    Args:
+        model: the model.
+        protocols: the protocols to choose from, in order of preference.
+        task: name of the task; empty to choose among all tasks of the model.
 
     Raises:
-        EvaluationError: there is none.
+        EvaluationError: none of the protocols scores the task, or any task.
     """
     spaces = {name: _space_of(model, name) for name in model.tasks if task in ("", name)}
     # Protocols that align depth come before those of metric depth, which most models do not predict.
@@ -109,12 +117,12 @@ def select_task(
 
 
 def _space_of(model: Model | Network, name: str) -> tuple[str, str]:
-    """Target and space of a model's task."""
+    """Target and space of a task of the model."""
     from ..checkpoints import Network
 
     if isinstance(model, Network):
         predictor = model.predictor(name)
         return predictor.task.target, predictor.space
-    how = model.settings.tasks[name]
-    task = get_task(how.task or name, trusted=False)
-    return task.target, how.space or task.space
+    settings = model.settings.tasks[name]
+    task = get_task(settings.task or name, trusted=False)
+    return task.target, settings.space or task.space

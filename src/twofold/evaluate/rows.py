@@ -1,7 +1,7 @@
-"""`rows.jsonl`: the sums that each image adds to the scores, written as soon as they are computed.
+"""Reads and writes `rows.jsonl`: the sums of metrics for each image, written as soon as they are computed.
 
-The first line identifies the evaluation; the others are rows, of which the newest of an id counts. Several processes
-write files of their own (`rows-1-of-2.jsonl`); all files of a folder are read together.
+The first line identifies the evaluation; each other line is a row, and the last row of an id replaces earlier ones.
+Parallel processes write separate files (`rows-1-of-2.jsonl`); all files of a folder are read together.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from ..io import (
 from .protocol import EvaluationError
 
 SCHEMA = "twofold-rows/2"
-# Sums longer than this (histograms, confusion matrices) are compressed; shorter ones are plain numbers.
+# Sums of more values than this (histograms, confusion matrices) are compressed; others are stored as numbers.
 READABLE = 8
-# Of one vector: a confusion matrix of 2000 classes.
+# Maximum size of one uncompressed vector: a confusion matrix of 2000 classes.
 MAX_BYTES = 2**25
 
 Row = dict[str, Any]
 
 
 def pack(sums: Tensor) -> list[float] | str:
-    """A float64 vector as JSON, exact to the last bit: numbers, or base64 of the compressed bytes."""
+    """A float64 vector as a lossless JSON value: numbers, or base64 of the compressed bytes."""
     if len(sums) <= READABLE:
         return sums.tolist()
     return base64.b64encode(zlib.compress(sums.numpy().astype("<f8").tobytes())).decode()
 
 
 def unpack(packed: list[float] | str) -> Tensor:
-    """The inverse of `pack`. EvaluationError for anything else."""
+    """The inverse of `pack`. EvaluationError if the value is not a packed vector."""
     try:
         if not isinstance(packed, str):
             return torch.tensor([float(number) for number in packed], dtype=torch.float64)
@@ -67,17 +67,17 @@ def unpack(packed: list[float] | str) -> Tensor:
 
 
 def pack_all(sums: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Vectors by name; a long one that equals an earlier one refers to it, such as '=miou'."""
-    found: dict[str, Any] = {}
+    """Packed vectors by name; a long vector that equals an earlier one is stored as a reference, such as '=miou'."""
+    packed: dict[str, Any] = {}
     for name, vector in sums.items():
-        equal = (k for k in found if len(vector) > READABLE and torch.equal(sums[k], vector))
+        equal = (k for k in packed if len(vector) > READABLE and torch.equal(sums[k], vector))
         same = next(equal, "")
-        found[name] = f"={same}" if same else pack(vector)
-    return found
+        packed[name] = f"={same}" if same else pack(vector)
+    return packed
 
 
 def unpack_from(sums: Mapping[str, Any], name: str) -> Tensor:
-    """One of the vectors that `pack_all` was given."""
+    """One vector of the result of `pack_all`."""
     packed = sums.get(name)
     if isinstance(packed, str) and packed.startswith("="):
         packed = sums.get(packed[1:])
@@ -85,15 +85,15 @@ def unpack_from(sums: Mapping[str, Any], name: str) -> Tensor:
 
 
 def file_name(shard: Shard) -> str:
-    """The file of a process."""
+    """The name of the file that the process of this shard writes."""
     return "rows.jsonl" if shard == Shard() else f"rows-{shard.index + 1}-of-{shard.count}.jsonl"
 
 
 def read_all(out: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
-    """The rows of a folder by id, from every process's file; a row that is done beats one that failed.
+    """The rows of a folder by id, from the files of all processes. Failed rows are replaced by others of their id.
 
     Raises:
-        EvaluationError: a file has no rows, or those of another evaluation than ``identity``.
+        EvaluationError: a file is not a file of rows, or its evaluation has another identity.
     """
     found: dict[str, Row] = {}
     for path in sorted(out.glob("rows*.jsonl")):
@@ -107,7 +107,7 @@ def read_all(out: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
 def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
     found: dict[str, Row] = {}
     lines = path.read_text("utf-8", errors="replace").split("\n")
-    if len(lines) == 1:  # a kill cut the first line short
+    if len(lines) == 1:  # the process was killed while it wrote the first line
         return found
     for number, line in enumerate(lines, 1):
         if number > 1 and not line.strip():
@@ -117,20 +117,20 @@ def _read(path: Path, identity: Mapping[str, Any]) -> dict[str, Row]:
             if number > 1:
                 _check_row(row)
         except FormatError as error:
-            if number == len(lines) > 1:  # cut short by a kill
+            if number == len(lines) > 1:  # the process was killed while it wrote the last line
                 break
-            what = "has no rows of an evaluation" if number == 1 else "is not a row of an evaluation"
+            problem = "has no rows of an evaluation" if number == 1 else "is not a row of an evaluation"
             where = escape(path) if number == 1 else f"{escape(path)}, line {number},"
-            raise EvaluationError(f"{where} {what} ({error}); move the file away") from None
+            raise EvaluationError(f"{where} {problem} ({error}); move the file away") from None
         if number == 1:
-            _check(row, identity, path)
+            _check_identity(row, identity, path)
         else:
             found[row["id"]] = row
     return found
 
 
 def _check_row(row: Row) -> None:
-    """FormatError unless a row has the entries that the report reads, of the right types."""
+    """FormatError if an entry that the report reads is missing or has a wrong type."""
     check_types(row, {"id": str, "status": str}, "it")
     if row["status"] not in ("done", "skipped", "failed"):
         raise FormatError(f"it: the status is {quoted(row['status'])}")
@@ -149,32 +149,35 @@ def _check_row(row: Row) -> None:
     check_values(row.get("baselines", {}), dict, "its baselines")
 
 
-def _check(head: Any, identity: Mapping[str, Any], path: Path) -> None:
-    if head.get("schema") != SCHEMA or not isinstance(head.get("identity"), dict):
+def _check_identity(header: Any, identity: Mapping[str, Any], path: Path) -> None:
+    """EvaluationError if a file's first line has another schema or identity."""
+    if header.get("schema") != SCHEMA or not isinstance(header.get("identity"), dict):
         raise EvaluationError(
             f"{escape(path)} has no rows of this version's evaluations; choose another --out"
         )
-    mine, theirs = _flat(json.loads(json.dumps(identity))), _flat(head["identity"])
-    differ = sorted(k for k in {*mine, *theirs} if mine.get(k) != theirs.get(k))
+    expected, stored = _flatten(json.loads(json.dumps(identity))), _flatten(header["identity"])
+    differ = sorted(k for k in {*expected, *stored} if expected.get(k) != stored.get(k))
     if differ:
         raise EvaluationError(
             f"{escape(path)} is of another evaluation (another {escape(', '.join(differ)[:80])}); choose another --out"
         )
 
 
-def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(nested: Mapping[str, Any]) -> dict[str, Any]:
     """The entries of nested objects by their dotted names."""
-    found: dict[str, Any] = {}
-    for key, one in value.items():
-        found |= {f"{key}.{k}": v for k, v in _flat(one).items()} if isinstance(one, dict) else {key: one}
-    return found
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        flat |= (
+            {f"{key}.{k}": v for k, v in _flatten(value).items()} if isinstance(value, dict) else {key: value}
+        )
+    return flat
 
 
 class RowWriter:
-    """Appends rows to one process's file, each synced to the disk; a kill truncates at most the last line."""
+    """Appends rows to the file of one process and syncs each to the disk; a kill truncates at most the last line."""
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
-        """Lock the file and remove an incomplete last line. EvaluationError when another process writes there."""
+        """Lock the file and remove an incomplete last line. EvaluationError if another process has locked the file."""
         self.path = path
         path.touch()
         busy = EvaluationError(
@@ -187,7 +190,7 @@ class RowWriter:
             append_line(path, to_json({"schema": SCHEMA, "identity": dict(identity)}))
 
     def write(self, row: Row) -> None:
-        """Append a row. OSError when the disk refuses it, or the folder was deleted or replaced."""
+        """Append a row. OSError if it cannot be written, or the folder was deleted or replaced."""
         self._folder.check()
         append_line(self.path, to_json(row))
 

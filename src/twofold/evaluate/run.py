@@ -1,4 +1,4 @@
-"""An evaluation: ground truth, predictions and a protocol; one row for each image, each computed once."""
+"""Runs an evaluation: computes and stores one row for each image, and continues where an earlier run ended."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from ..io import DiskFullError, Shard, first_line
 from ..predict.finite import NonFiniteError
 from ..sample import Sample
 from .alignment_checks import fit_diagnostics
-from .label_checks import label_extent
+from .label_checks import label_range
 from .measure import Sums, angle_by_frame, baselines, crop_to_window, get_metrics, measure, truth
 from .pose import OKS, CocoResults, detections, is_pose, keypoint_similarity
 from .predictions import MissingError, PredictionSource
 from .protocol import EvalProtocol, EvaluationError
 from .rows import Row, RowWriter, file_name, pack_all, read_all
 
-# Keys of a header that depend on the machine: where the files are.
-_MACHINE = ("root", "source")
+# Keys of a header that locate the files on one machine.
+_LOCATION_KEYS = ("root", "source")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated.
+    """An evaluation: its data, predictions, protocol and output folder.
 
     Attributes:
         folder: samples with ground truth.
-        source: of the predictions.
-        protocol: how they are scored.
+        source: where the predictions come from.
+        protocol: how the predictions are scored.
         out: folder of the results.
-        identity: all that decides the numbers (JSON values): rows of another identity are never mixed in.
-        classes: number of classes, of ids.
-        shard: this process's share of the samples.
+        identity: everything that determines the scores, as JSON values; rows of another identity are rejected.
+        classes: number of classes, for class ids.
+        shard: the part of the samples that this process evaluates.
     """
 
     folder: Folder
@@ -55,31 +55,31 @@ class Evaluation:
         """A sample, cropped to the protocol's window, and its row of the manifest with the image's path."""
         row = self.folder.rows[index]
         sample = crop_to_window(self.folder[index], self.protocol.window)
-        return sample, self.described(row)
+        return sample, self.with_image_path(row)
 
-    def described(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def with_image_path(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """A row of the manifest with the path of its image."""
         return {**row, "image_path": str(self.folder.files / row["file_name"])}
 
 
 def run(job: Evaluation, indices: Iterable[int] | None = None) -> Generator[Row]:
-    """Evaluate samples (all, or those of ``indices``, in that order) and yield each row once it is on the disk.
+    """Evaluate samples (all, or those of ``indices``, in that order) and yield each row after it is written.
 
-    A row's ``status`` is ``done``; ``skipped``, when the sample has no valid truth; or ``failed``, with
-    ``error``, when its prediction is missing or damaged: the next run tries it again. Done rows are kept.
-    The rows do not depend on the order, on kills, or on the number of processes.
+    The ``status`` of a row is ``done``; ``skipped`` if the sample has no valid truth; or ``failed``, with ``error``,
+    if its prediction is missing or damaged. A later run computes failed rows again; it yields the others as they are,
+    with ``kept``. The rows do not depend on the order, on interruptions or on the number of processes.
 
     Raises:
-        EvaluationError: the folder of results holds another evaluation, or another process writes its rows.
+        EvaluationError: the output folder has another evaluation, or another process writes the same rows.
     """
     chosen = range(len(job.folder)) if indices is None else list(indices)
     chosen = job.shard.select(list(chosen))
     get_metrics(job.protocol, job.classes)  # unknown metrics are reported before anything is predicted
     job.out.mkdir(parents=True, exist_ok=True)
-    kept = read_all(job.out, job.identity)
+    stored = read_all(job.out, job.identity)
     with closing(RowWriter(job.out / file_name(job.shard), job.identity)) as writer:
         for index in chosen:
-            row = _kept(job, index, kept)
+            row = _reusable_row(job, index, stored)
             if row is not None:
                 yield {**row, "kept": True}
                 continue
@@ -88,17 +88,17 @@ def run(job: Evaluation, indices: Iterable[int] | None = None) -> Generator[Row]
             yield row
 
 
-def _kept(job: Evaluation, index: int, kept: Mapping[str, Row]) -> Row | None:
-    """The row of a sample that was done with the same prediction, if there is one."""
+def _reusable_row(job: Evaluation, index: int, stored: Mapping[str, Row]) -> Row | None:
+    """The stored row of a sample if it was skipped, or evaluated with the same prediction; else None."""
     entry = job.folder.rows[index]
-    row = kept.get(entry["id"])
+    row = stored.get(entry["id"])
     if row is None or row["status"] == "failed":
         return None
     try:
-        now = job.source.fingerprint(entry["id"], job.described(entry))
+        fingerprint = job.source.fingerprint(entry["id"], job.with_image_path(entry))
     except (EvaluationError, OSError):
         return None
-    return row if dict(now) == row.get("prediction", {}) or row["status"] == "skipped" else None
+    return row if dict(fingerprint) == row.get("prediction", {}) or row["status"] == "skipped" else None
 
 
 def _row(job: Evaluation, index: int) -> Row:
@@ -106,7 +106,7 @@ def _row(job: Evaluation, index: int) -> Row:
     start = time.perf_counter()
     row: Row = {"id": job.folder.rows[index]["id"]}
     try:
-        sample, described = job.sample(index)
+        sample, entry = job.sample(index)
     except DiskFullError:
         raise
     except (FolderError, ImageError, EvaluationError, OSError) as error:
@@ -117,11 +117,11 @@ def _row(job: Evaluation, index: int) -> Row:
     if not bool(truth(sample, job.protocol)[1].any()):
         return {**row, "status": "skipped", "reason": "no valid pixel"}
     try:
-        row["prediction"] = dict(job.source.fingerprint(row["id"], described))
+        row["prediction"] = dict(job.source.fingerprint(row["id"], entry))
         if is_pose(job.protocol):
-            more = _person(job, sample, described)
-            return {**row, "status": "done", **more, "seconds": round(time.perf_counter() - start, 3)}
-        prediction = job.source(sample, described)
+            people = _detections(job, sample, entry)
+            return {**row, "status": "done", **people, "seconds": round(time.perf_counter() - start, 3)}
+        prediction = job.source(sample, entry)
         size = prediction.stored_size or tuple(prediction.map.shape[-2:])
         if size != tuple(sample.image.shape[-2:]):
             row["resized"] = list(size)
@@ -142,7 +142,7 @@ def _row(job: Evaluation, index: int) -> Row:
     baseline = baselines(sample, job.protocol)
     frames = angle_by_frame(prediction.map, sample, job.protocol)
     fit = fit_diagnostics(prediction.map, sample, job.protocol)
-    labels = label_extent(sample, job.protocol)
+    labels = label_range(sample, job.protocol)
     return {
         **row,
         "status": "done",
@@ -151,13 +151,13 @@ def _row(job: Evaluation, index: int) -> Row:
         **({"frames": frames} if frames else {}),
         **({"fit": fit} if fit else {}),
         **({"labels": labels} if labels else {}),
-        **({"baselines": {name: pack_all(p) for name, p in baseline.items()}} if baseline else {}),
+        **({"baselines": {name: pack_all(s) for name, s in baseline.items()}} if baseline else {}),
         "seconds": round(time.perf_counter() - start, 3),
     }
 
 
-def _person(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
-    """The detections in a row's image, and the similarity of the row's own person."""
+def _detections(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, Any]:
+    """The ``detections`` in the image of a row, and the keypoint similarity of the person of the row."""
     descriptor = job.folder.descriptor(row, job.protocol.target)
     if isinstance(job.source, CocoResults):
         return {"detections": job.source.people(row["id"]), "values": {}}
@@ -166,23 +166,23 @@ def _person(job: Evaluation, sample: Sample, row: dict[str, Any]) -> dict[str, A
 
 
 def _values(job: Evaluation, sums: Sums) -> dict[str, float | None]:
-    """The scores of this image alone, for the report; None where there is none."""
-    found = {m.name: m.compute(sums[m.name]) for m in get_metrics(job.protocol, job.classes)}
-    return {name: value if math.isfinite(value) else None for name, value in found.items()}
+    """The scores of this image by metric; None for a score that is not finite."""
+    values = {m.name: m.compute(sums[m.name]) for m in get_metrics(job.protocol, job.classes)}
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
 
 
 def data_identity(folder: Folder) -> dict[str, Any]:
-    """What identifies a data folder wherever it lies: its name, and the sha256 of its header and its rows.
+    """The name of a data folder, and a sha256 of its header and rows that does not depend on its location.
 
-    Images and maps are not read: files that change under the same names are not noticed.
+    Images and maps are not read: a change of a file under the same name is not detected.
     """
-    header = {key: value for key, value in folder.header.items() if key not in _MACHINE}
+    header = {key: value for key, value in folder.header.items() if key not in _LOCATION_KEYS}
     sha = hashlib.sha256(json.dumps([header, folder.rows], sort_keys=True).encode())
     return {"name": folder.header.get("name") or folder.root.name, "sha256": sha.hexdigest()}
 
 
 def origins(folder: Folder, ids: Collection[str]) -> dict[str, int]:
-    """How many of the samples are ``real``, ``rendered`` and ``synthetic`` by the manifest."""
+    """How many of the samples are ``real``, ``rendered`` and ``synthetic`` according to the manifest."""
     counts: dict[str, int] = {}
     for row in folder.rows:
         if row["id"] in ids:

@@ -23,21 +23,21 @@ def scorable(sample: Sample, target: str) -> bool:
 
 
 def score(predictors: Collection[BasePredictor], samples: Iterable[Sample]) -> Scores:
-    """Each task's metrics over the samples that have its target, by ``task/metric``.
+    """The metrics of each task over the samples that have its target, by ``task/metric``.
 
-    A sample's image is encoded once for all tasks. Of distances, ``task/negative_scale`` is there where it is not 0:
-    the share of images whose fitted scale is negative, so that near and far are exchanged, which the other scores do
-    not show.
+    The image of a sample is encoded once for all tasks. Depth tasks have ``task/negative_scale`` if it is not 0: the
+    fraction of images whose fitted scale is negative. Near and far are swapped there, which the other scores do not
+    show.
 
     Raises:
-        NonFiniteError: a prediction is NaN or infinite somewhere.
+        NonFiniteError: a prediction has a NaN or infinite value.
     """
     tasks = {p.task.name: p.task for p in predictors}
     totals: dict[str, dict[str, Tensor]] = {name: {} for name in tasks}
     negative: dict[str, list[bool]] = {name: [] for name in tasks}
     for sample in samples:
-        able = {p.task.name: p for p in predictors if scorable(sample, p.task.target)}
-        for name, [prediction] in predict_tasks(able, [as_levels(sample.image)]):
+        selected = {p.task.name: p for p in predictors if scorable(sample, p.task.target)}
+        for name, [prediction] in predict_tasks(selected, [as_levels(sample.image)]):
             task, predicted = tasks[name], prediction.map
             target, valid = sample.targets[task.target], sample.valid[task.target]
             check_finite(predicted, f"the {name} prediction of {sample.id!r}")
@@ -54,10 +54,7 @@ def score(predictors: Collection[BasePredictor], samples: Iterable[Sample]) -> S
 
 
 def score_baselines(metrics: Iterable[Metric], samples: Iterable[Sample]) -> dict[str, Scores]:
-    """Depth scores of image-independent baselines (`metrics.trivial_baselines`), by baseline.
-
-    A predictor that is not better than the best of them has not learned depth.
-    """
+    """Depth scores of image-independent baselines (`metrics.trivial_baselines`), by name of the baseline."""
     metrics = tuple(metrics)
     totals: dict[str, dict[str, Tensor]] = {}
     for sample in samples:

@@ -1,4 +1,4 @@
-"""From rows to scores: sums in the order of ids, so that the last digit does not depend on the order of work."""
+"""Computes scores from rows. Rows are summed in the order of their ids, so that rounding is reproducible."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ RESAMPLES, TAIL = 1000, 0.025
 
 
 def scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, float]:
-    """The scores over the done rows, by metric; NaN where there is none."""
-    sums = [row["sums"] for row in _done(rows)]
-    return _compute(metrics, sums)
+    """The scores over the rows with status ``done``, by metric; NaN without such rows."""
+    return _compute(metrics, [row["sums"] for row in _done(rows)])
 
 
 def baseline_scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, dict[str, float]]:
-    """The scores of image-independent baselines over the same rows, by their names."""
+    """The scores of image-independent baselines over the same rows, by name of the baseline."""
     done = [row for row in _done(rows) if "baselines" in row]
     names = list(done[0]["baselines"]) if done else []
     return {name: _compute(metrics, [row["baselines"][name] for row in done]) for name in names}
@@ -33,35 +32,34 @@ def baseline_scores(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str,
 def intervals(metrics: Sequence[Metric], rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
     """95 % confidence intervals of the scores by percentile bootstrap over the images, by metric.
 
-    They measure the variation by the choice of images, not by training or seed. There are none for fewer than 3 images,
-    nor for metrics whose sums are long.
+    They measure the variation due to the choice of images, not to training or seed. There are none for fewer than 3
+    images, nor for metrics whose sums have more than `rows.READABLE` values.
     """
     done = _done(rows)
     if len(done) < 3:
         return {}
     rng = torch.Generator().manual_seed(0)
     resamples = torch.randint(len(done), (RESAMPLES, len(done)), generator=rng)
-    times = torch.zeros(RESAMPLES, len(done), dtype=torch.float64)
-    times.scatter_add_(1, resamples, torch.ones_like(times))
-    found = {}
+    weights = torch.zeros(RESAMPLES, len(done), dtype=torch.float64)
+    weights.scatter_add_(1, resamples, torch.ones_like(weights))
+    bounds = {}
     for metric in metrics:
         if len(unpack_from(done[0]["sums"], metric.name)) > READABLE:
             continue
         sums = torch.stack([unpack_from(row["sums"], metric.name) for row in done])
-        values = sorted(v for v in map(metric.compute, times @ sums) if math.isfinite(v))
+        values = sorted(v for v in map(metric.compute, weights @ sums) if math.isfinite(v))
         if values:
             last = len(values) - 1
-            found[metric.name] = (values[round(TAIL * last)], values[round((1 - TAIL) * last)])
-    return found
+            bounds[metric.name] = (values[round(TAIL * last)], values[round((1 - TAIL) * last)])
+    return bounds
 
 
 def counts(rows: Iterable[Row], selected: int) -> dict[str, Any]:
-    """How many of the selected images were evaluated, skipped and failed, and why."""
+    """How many of the selected images were evaluated, skipped and failed; the last two by reason."""
     rows = list(rows)
-    by = Counter(row["status"] for row in rows)
     return {
         "selected": selected,
-        "evaluated": by["done"],
+        "evaluated": sum(row["status"] == "done" for row in rows),
         "skipped": _reasons(rows, "skipped"),
         "failed": _reasons(rows, "failed"),
         "pending": selected - len(rows),
@@ -74,7 +72,7 @@ def _reasons(rows: Sequence[Row], status: str) -> dict[str, int]:
 
 
 def ranked(metric: Metric, rows: Iterable[Row]) -> list[Row]:
-    """The rows that have a score of this metric, the best first; equal ones by id."""
+    """The rows that have a score of this metric, best first; rows of equal score by id."""
     sign = 1 if metric.better == "lower" else -1
     done = [row for row in _done(rows) if row["values"].get(metric.name) is not None]
     return sorted(done, key=lambda row: (sign * row["values"][metric.name], row["id"]))

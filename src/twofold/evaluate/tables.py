@@ -16,7 +16,7 @@ OWN, BASELINE, PUBLISHED = "own", "baseline", "published"
 
 @dataclass(frozen=True)
 class Cell:
-    """A score as text; ``mark`` is ``own``, ``best`` or ``doubt``, and ``reason`` explains a doubt."""
+    """A score as text; ``mark`` is empty, ``own``, ``best`` or ``flagged``, and ``reason`` explains the flag."""
 
     text: str = ""
     mark: str = ""
@@ -36,14 +36,14 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns and rows."""
+    """A table of scores: headers of its columns, and its rows."""
 
     columns: tuple[str, ...]
     rows: tuple[TableRow, ...]
 
 
 def format_score(value: float | None, unit: str = "") -> str:
-    """A score as text: two digits after the point for angles and percentages, four for shares and metres."""
+    """A score as text: two decimals for angles and percentages; for other units four, fewer from 10 on."""
     if value is None:
         return "–"
     if unit in ("deg", "%"):
@@ -64,10 +64,10 @@ def run_name(report: Mapping[str, Any]) -> str:
 
 
 def own_table(report: Mapping[str, Any]) -> Table:
-    """This run: one row for each metric, with its interval and the image-independent baselines."""
+    """The scores of this run: a row for each metric, with its interval and the image-independent baselines."""
     metrics, intervals, baselines = report["metrics"], report["intervals"], report["baselines"]
     columns = ["this run", *(["95 % interval"] if intervals else []), *(f"baseline: {n}" for n in baselines)]
-    lines = []
+    rows = []
     for name, metric in metrics.items():
         unit = metric["unit"]
         cells = [Cell(format_score(report["scores"][name], unit), "own")]
@@ -76,26 +76,25 @@ def own_table(report: Mapping[str, Any]) -> Table:
             cells.append(
                 Cell("" if low is None else f"{format_score(low, unit)} – {format_score(high, unit)}")
             )
-        cells += [Cell(format_score(found[name], unit)) for found in baselines.values()]
-        lines.append(TableRow(column_header(name, metric), BASELINE, tuple(cells)))
-    return Table(tuple(columns), tuple(lines))
+        cells += [Cell(format_score(baseline[name], unit)) for baseline in baselines.values()]
+        rows.append(TableRow(column_header(name, metric), BASELINE, tuple(cells)))
+    return Table(tuple(columns), tuple(rows))
 
 
 def group_table(report: Mapping[str, Any]) -> Table:
-    """The scores of each group of images, a row each; no row without groups."""
+    """The scores of each group of images, a row for each group."""
     metrics = report["metrics"]
-    lines = []
+    rows = []
     for name, group in report["groups"].items():
         cells = [Cell(format_score(group["scores"][n], metric["unit"])) for n, metric in metrics.items()]
-        lines.append(TableRow(name, BASELINE, (Cell(str(group["evaluated"])), *cells)))
-    return Table(("images", *(column_header(n, m) for n, m in metrics.items())), tuple(lines))
+        rows.append(TableRow(name, BASELINE, (Cell(str(group["evaluated"])), *cells)))
+    return Table(("images", *(column_header(n, m) for n, m in metrics.items())), tuple(rows))
 
 
 def published_tables(report: Mapping[str, Any]) -> tuple[list[tuple[str, Table]], list[str]]:
-    """Published rows beside this run, a table for each protocol, best first; and the numbered sources.
+    """A titled table of published scores for each protocol, best first, and the list of their sources.
 
-    Numbers of different protocols never share a table: this run is in the table of its own protocol only. Each table
-    has a title with the protocol. There are none when nothing is published.
+    Scores of different protocols never share a table: this run is in the table of its own protocol only.
     """
     metrics = report["metrics"]
     rows = [row for row in report["published"] if set(row["scores"]) & set(metrics)]
@@ -104,36 +103,39 @@ def published_tables(report: Mapping[str, Any]) -> tuple[list[tuple[str, Table]]
     ids = sorted({row["protocol"] for row in rows}, key=lambda id: (id != own, id))
     tables = []
     for id in ids:
-        part = [row for row in rows if row["protocol"] == id]
+        of_protocol = [row for row in rows if row["protocol"] == id]
         title = f"Published by {id}" + (
             "" if id == own else f" ({protocol_title(id)}): not comparable with this run"
         )
-        tables.append((title, _published_table(report, part, sources, id == own)))
+        tables.append((title, _published_table(report, of_protocol, sources, id == own)))
     return tables, sources
 
 
 def _published_table(
     report: Mapping[str, Any], rows: list[Mapping[str, Any]], sources: Sequence[str], with_own: bool
 ) -> Table:
-    """Published rows of one protocol, of the metrics that any has, best first; this run first if ``with_own``."""
+    """The published scores of one protocol, best first, preceded by this run if ``with_own``.
+
+    It has a column for each metric of the report that at least one published row has.
+    """
     metrics = report["metrics"]
     names = [name for name in metrics if any(name in row["scores"] for row in rows)]
     first = names[0]
     worse = 1 if metrics[first]["better"] == "lower" else -1
     rows = sorted(rows, key=lambda row: worse * row["scores"].get(first, worse * math.inf))
     own = tuple(Cell(format_score(report["scores"][n], metrics[n]["unit"])) for n in names)
-    lines = [TableRow(f"this run: {run_name(report)}", OWN, own)] if with_own else []
+    table_rows = [TableRow(f"this run: {run_name(report)}", OWN, own)] if with_own else []
     for row in rows:
         source = f"[{sources.index(_source(row)) + 1}]"
-        lines.append(TableRow(row["method"], PUBLISHED, _cells(row, names), source, row["note"]))
-    return Table(tuple(column_header(n, metrics[n]) for n in names), tuple(lines))
+        table_rows.append(TableRow(row["method"], PUBLISHED, _cells(row, names), source, row["note"]))
+    return Table(tuple(column_header(n, metrics[n]) for n in names), tuple(table_rows))
 
 
 def _cells(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Cell, ...]:
-    """A published row's numbers, with as many digits as were printed."""
+    """The scores of a published row, with as many digits as were printed."""
     printed, doubts = row["printed"], row["doubts"]
     return tuple(
-        Cell(printed[n], "doubt" if n in doubts else "", doubts.get(n, "")) if n in printed else Cell()
+        Cell(printed[n], "flagged" if n in doubts else "", doubts.get(n, "")) if n in printed else Cell()
         for n in names
     )
 
@@ -143,7 +145,7 @@ def _source(row: Mapping[str, Any]) -> str:
     return f"{row['source']}{table}. {row['url']}{_READ[row['read']]}"
 
 
-# Where a number was read.
+# Text for each kind of place that a number was read from, see `published`.
 _READ = {
     "paper": "",
     "repository": "",
@@ -153,7 +155,7 @@ _READ = {
 
 
 def summary_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What decides and describes the numbers, as (name, text) pairs."""
+    """Settings, data, counts and versions of an evaluation, as (name, text) pairs."""
     subject, protocol, data = report["subject"], report["protocol"], report["data"]
     rows = [("evaluated", run_name(report))]
     if subject["kind"] == "model":
@@ -181,33 +183,33 @@ def summary_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _model_settings(subject: Mapping[str, Any]) -> str:
     size = subject["size"]
-    words = [
+    settings = [
         f"task {subject['task']}",
         f"seed {subject['seed']}",
         "native size" if size == 0 else f"longest edge {size}",
     ]
-    words += [f"ensemble of {subject['ensemble']}"] if subject["ensemble"] > 1 else []
-    return ", ".join([*words, subject["dtype"]])
+    settings += [f"ensemble of {subject['ensemble']}"] if subject["ensemble"] > 1 else []
+    return ", ".join([*settings, subject["dtype"]])
 
 
 def _settings(settings: Mapping[str, Any]) -> str:
     skip = ("name", "version", "metrics", "target", "spaces", "seed")
-    words = []
+    entries = []
     for key, value in settings.items():
         if key in skip or (value in (None, "", 0, []) and key != "size"):
             continue
         if key == "size":
             value = {None: "the model's own", 0: "native"}.get(value, value)
-        words.append(
+        entries.append(
             f"{key.replace('_', ' ')} {' to '.join(map(str, value)) if isinstance(value, list) else value}"
         )
-    return ", ".join(words)
+    return ", ".join(entries)
 
 
 def counts_text(counts: Mapping[str, Any]) -> str:
-    """How many were evaluated, skipped and failed, as text."""
-    words = [f"{counts['evaluated']} evaluated"]
+    """How many images were evaluated, skipped and failed, as text."""
+    parts = [f"{counts['evaluated']} evaluated"]
     for status in ("skipped", "failed"):
-        words += [f"{n} {status} ({reason})" for reason, n in counts[status].items()]
-    words += [f"{counts['pending']} pending"] if counts["pending"] else []
-    return ", ".join(words)
+        parts += [f"{n} {status} ({reason})" for reason, n in counts[status].items()]
+    parts += [f"{counts['pending']} pending"] if counts["pending"] else []
+    return ", ".join(parts)

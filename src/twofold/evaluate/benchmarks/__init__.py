@@ -1,6 +1,6 @@
-"""Benchmarks and the protocols they are scored by: one file for a family of both, and one line in `_MODULES`.
+"""Benchmarks and the protocols that score them: a file for each kind of target, which `_MODULES` lists.
 
-Their data is converted by `twofold.data.convert`. A record that changes a number gets another version: tests compare
+`twofold.data.convert` converts their data. A record whose change changes a score gets another version: tests compare
 the fingerprints of released records.
 """
 
@@ -17,8 +17,8 @@ from .benchmark import Benchmark as Benchmark
 
 T = TypeVar("T")
 
-# Each has the tuples PROTOCOLS and BENCHMARKS.
-_MODULES = (
+# Modules of this package that define the tuples PROTOCOLS and BENCHMARKS.
+_MODULE_NAMES = (
     "depth",
     "normals",
     "dichotomous",
@@ -27,10 +27,10 @@ _MODULES = (
     "keypoints",
     "multitask",
 )
-_FOUND = tuple(import_module(f"{__name__}.{module}") for module in _MODULES)
+_MODULES = tuple(import_module(f"{__name__}.{name}") for name in _MODULE_NAMES)
 
-BENCHMARKS: dict[str, Benchmark] = {b.name: b for module in _FOUND for b in module.BENCHMARKS}
-EVAL_PROTOCOLS: dict[str, EvalProtocol] = {p.name: p for module in _FOUND for p in module.PROTOCOLS}
+BENCHMARKS: dict[str, Benchmark] = {b.name: b for module in _MODULES for b in module.BENCHMARKS}
+EVAL_PROTOCOLS: dict[str, EvalProtocol] = {p.name: p for module in _MODULES for p in module.PROTOCOLS}
 
 
 def get_benchmark(name: str) -> Benchmark:
@@ -46,8 +46,8 @@ def get_eval_protocol(name: str, trusted: bool = True) -> EvalProtocol:
     """The protocol of that name or id (``name@version``), or the user's own as ``package.module:NAME``.
 
     Args:
-        name: see above.
-        trusted: whether the user passed the name; one that was read from a file imports no module.
+        name: name or id.
+        trusted: whether ``package.module:NAME`` may import code; False for a name that was read from a file.
 
     Raises:
         EvaluationError: there is none, or only another version of it.
@@ -56,7 +56,7 @@ def get_eval_protocol(name: str, trusted: bool = True) -> EvalProtocol:
 
 
 def _find(name: str, kind: str, table: Mapping[str, T], expected: type[T], trusted: bool = True) -> T:
-    """The record of that name or id, or the user's own."""
+    """The benchmark or protocol of that name or id, or the user's own; see `get_benchmark`."""
     if names_code(name):
         try:
             return find_object(name, kind, expected, trusted, f"pass it as --{kind} {name}")
@@ -65,7 +65,9 @@ def _find(name: str, kind: str, table: Mapping[str, T], expected: type[T], trust
     plain, _, version = name.partition("@")
     if plain not in table:
         raise EvaluationError(f"{unknown(kind, name, table)}; or package.module:NAME")
-    found: Any = table[plain]
-    if version and version != str(found.version):
-        raise EvaluationError(f"{name} is not in this release, which has {found.id}; install one that has it")
-    return found
+    record: Any = table[plain]
+    if version and version != str(record.version):
+        raise EvaluationError(
+            f"{name} is not in this release, which has {record.id}; install one that has it"
+        )
+    return record

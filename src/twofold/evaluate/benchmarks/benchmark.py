@@ -1,4 +1,4 @@
-"""A benchmark: one test set, and how it is scored."""
+"""A benchmark: one test set and the protocols that score it."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..protocol import EvalProtocol, EvaluationError
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One test set, and the rules that it sets in a protocol.
+    """One test set, and the fields that it sets in a protocol.
 
     Attributes:
-        name: such as ``nyuv2-depth``.
-        title: one line.
-        converter: that makes its folder, as `data.convert.get_converter` takes it; empty for a folder of one's own.
-        split: of the converter.
-        protocols: that it may be scored by; the first unless another is passed.
-        count: images that the published tables are over.
+        name: name, such as ``nyuv2-depth``.
+        title: description in one line.
+        converter: name of the converter of the data, for `data.convert.get_converter`; empty if there is none.
+        split: split of the converter.
+        protocols: protocols that score the data; the first is the default.
+        count: number of images in published evaluations.
         rules: fields of the protocol that the data set determines, such as ``valid_range``, ``crop``, ``clip``,
             ``size``.
-        origin: of its images; rendered ones need no ``--allow-synthetic`` when they are expected.
-        notes: for the report.
+        origin: origin of the images; ``rendered`` images of such a benchmark need no ``--allow-synthetic``.
+        notes: remarks for the report.
         group: key of the manifest's rows by which scores are also reported separately.
-        version: of the record; it rises when the record changes a number.
+        version: version of the record; it increases when a change of the record changes a score.
     """
 
     name: str
@@ -49,17 +49,14 @@ class Benchmark:
         """The protocol of that name or id, with the rules of this data set; the first for an empty name.
 
         Raises:
-            EvaluationError: the benchmark is not scored by that one.
+            EvaluationError: the benchmark has no such protocol.
         """
-        found = self.protocols[0]
-        if name:
-            named = [p for p in self.protocols if name in (p.name, p.id)]
-            if not named:
-                raise EvaluationError(
-                    f"{self.name} is scored by {' or '.join(p.name for p in self.protocols)}, not by {name}; pass "
-                    "--protocol without --benchmark to score any data by any protocol"
-                )
-            found = named[0]
+        protocol = next((p for p in self.protocols if name in ("", p.name, p.id)), None)
+        if protocol is None:
+            raise EvaluationError(
+                f"{self.name} is scored by {' or '.join(p.name for p in self.protocols)}, not by {name}; pass "
+                "--protocol without --benchmark to score any data by any protocol"
+            )
         # Metric depth is scored without clipping.
-        rules = {k: v for k, v in self.rules.items() if k != "clip" or found.align != "none"}
-        return found.with_rules(**rules)
+        rules = {k: v for k, v in self.rules.items() if k != "clip" or protocol.align != "none"}
+        return protocol.with_rules(**rules)

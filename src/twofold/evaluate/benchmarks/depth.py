@@ -110,7 +110,7 @@ PROTOCOLS = (
     VPD_METRIC,
 )
 
-# In the space of the prediction, up to scale and shift.
+# Protocols that fit scale and shift in the space of the prediction.
 _AFFINE = (MARIGOLD_LS, MARIGOLD_LS_DISP, LS_SQRT_DISP, LS_LOG)
 _ALL = (*_AFFINE, SCALE, MEDIAN, VPD_METRIC)
 
@@ -129,17 +129,7 @@ def _depth(
     group: str = "",
     **rules: Any,
 ) -> Benchmark:
-    return Benchmark(
-        name,
-        title,
-        converter,
-        split,
-        (*_AFFINE, SCALE, MEDIAN, VPD_METRIC),
-        count,
-        rules,
-        notes=notes,
-        group=group,
-    )
+    return Benchmark(name, title, converter, split, _ALL, count, rules, notes=notes, group=group)
 
 
 BENCHMARKS = (
