@@ -12,7 +12,7 @@ import json
 import shutil
 from pathlib import Path
 
-from twofold.checkpoints import EMBEDDED, digest, open_model, own_files, save_model
+from twofold.checkpoints import EMBEDDED, digest, model_weight_files, open_model, save_model
 
 LIMIT = 60 << 20
 TRAINED_ON = (
@@ -58,7 +58,7 @@ def main() -> None:
     save_model(model.backbone, settings, made, heads=model.heads)
     if args.credits:
         (made / "CREDITS.md").write_text(credits(args.credits))
-    (made / "digest.txt").write_text(digest(own_files(made)) + "\n")
+    (made / "digest.txt").write_text(digest(model_weight_files(made)) + "\n")
     card = EMBEDDED / "README.md"
     if card.exists():
         shutil.copy(card, made / "README.md")
@@ -67,7 +67,7 @@ def main() -> None:
         raise SystemExit(f"{made} holds {size / 2**20:.1f} MB; at most {LIMIT >> 20} MB are shipped")
     shutil.rmtree(EMBEDDED, ignore_errors=True)
     Path(made).rename(EMBEDDED)
-    print(f"{EMBEDDED}: {size / 2**20:.1f} MB, digest {digest(own_files(EMBEDDED))}")
+    print(f"{EMBEDDED}: {size / 2**20:.1f} MB, digest {digest(model_weight_files(EMBEDDED))}")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,9 @@ from twofold.checkpoints import (
     ModelError,
     ModelSettings,
     components,
+    model_folder,
     open_model,
     open_network,
-    own,
     save_model,
     save_network,
 )
@@ -96,7 +96,7 @@ def read_part(folder: Path, file: str, net: Any) -> None:
     """Read one file, and the files it needs, the way `open_model` does."""
     part = file.split("/")[0]
     if part == "twofold.json":
-        settings = own._settings(folder)
+        settings = model_folder._settings(folder)
         from twofold.predict.diffusion import DiffusionPredictor
         from twofold.tasks import get_task
 
@@ -119,9 +119,11 @@ def read_part(folder: Path, file: str, net: Any) -> None:
     elif part == "scheduler":
         components.scheduler(folder / "scheduler")
     elif part == "texts.safetensors":
-        own._texts(folder)
+        model_folder._prompt_embeds(folder)
     else:
-        kinds = {t: how.head for t, how in own._settings(folder).tasks.items() if how.head != "latent"}
+        kinds = {
+            t: how.head for t, how in model_folder._settings(folder).tasks.items() if how.head != "latent"
+        }
         task = file.split("/")[1].split("+")[0]
         for name, head in open_heads(folder / "heads", {task: kinds[task]}, LoadOptions()).items():
             check_head(head, net, folder / "heads" / name)
@@ -297,7 +299,7 @@ def test_components_that_do_not_fit_each_other_are_refused(source, model):
             other_head(model.parent), model / "heads" / "matting", dirs_exist_ok=True
         ),
         "no .safetensors weights": lambda: shutil.rmtree(model / "heads" / "depth+mask"),
-        "prompts of 77 tokens": lambda: edit(model / "tokenizer" / "tokenizer_config.json", {"model_max_length": 77}),
+        "prompts to 77 tokens": lambda: edit(model / "tokenizer" / "tokenizer_config.json", {"model_max_length": 77}),
     }  # fmt: skip
     for message, change in cases.items():
         change()
@@ -338,7 +340,7 @@ def test_protocol_settings_out_of_range_are_refused(net, protocol, message, tmp_
                                if protocol["kind"] == "multi_step" else protocol}}}  # fmt: skip
     (tmp_path / "twofold.json").write_text(json.dumps(raw).replace("Infinity", "1e400"))
     with pytest.raises(ModelError, match=message):
-        Model("m", net, own._settings(tmp_path)).predictor()
+        Model("m", net, model_folder._settings(tmp_path)).predictor()
 
 
 def test_a_time_step_beyond_the_schedule_is_refused(net):

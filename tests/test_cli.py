@@ -260,7 +260,7 @@ def test_render_writes_a_data_folder(here: Path, capsys: pytest.CaptureFixture[s
     (sample,) = list(Folder("scenes"))
     assert sample.image.shape == (3, 32, 48)
     assert run(command) == 0
-    assert "0 scenes rendered, 1 were there" in capsys.readouterr().out
+    assert "0 scenes rendered, 1 existed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_import_reads_a_parquet_table(here: Path, capsys: pytest.CaptureFixture[
     assert sample.caption == "two" and not sample.valid["depth"][0, 0].any()
     assert sample.targets["depth"][0, 1, 0].item() == pytest.approx(1.5)
     assert run([*command, "--target", target, "--licence", "CC0"]) == 0
-    assert "0 samples imported, 2 were there" in capsys.readouterr().out
+    assert "0 samples imported, 2 existed" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_an_unknown_name_is_reported_with_the_nearest_known_one(
         (["generate", "x", "--strength", "0.6"], "--strength has no effect without --image"),
         (["predict", "a.png", "--merge", "median"], "--merge has no effect without --ensemble"),
         (["predict", "a.png", "--method", "dmp-depth", "--base", "x"], "--method, --base have no effect for the emb"),
-        (["predict", "a.png", "--model", "MODEL", "--revision", "main"], "a revision is of a hub repository"),
+        (["predict", "a.png", "--model", "MODEL", "--revision", "main"], "only repositories of the hub have revisions"),
         (["predict", "a.png", "--model", "MODEL", "--task", "depth", "--frame", "LUB"], "only vectors have a frame"),
         (["evaluate", "--data", "data", "--protocol", "normal/dsine", "--scale", "2"], "without --predictions"),
         (["evaluate", "--data", "data", "--protocol", "normal/dsine", "--predictions", "data", "--seed", "1", "--size",

@@ -17,10 +17,10 @@ from twofold.backbones.stable_diffusion import StableDiffusion, save_components
 from twofold.checkpoints import ModelError, open_model
 from twofold.checkpoints.diff2in1 import (
     decoder_tensors,
+    load_bae_decoder,
     official_tensors,
-    put_bae_decoder,
-    read_pair,
-    write_pair,
+    read_head,
+    write_head,
 )
 from twofold.checkpoints.diff2in1_folder import find_files
 from twofold.checkpoints.diff2in1_names import DECODER, FUSION
@@ -83,16 +83,16 @@ def test_at_full_size_it_has_the_published_numbers_of_parameters():
 
 def test_what_was_read_is_written_again(folder, tmp_path):
     run = folder / "run"
-    pair = read_pair(run / "checkpoint_45.pth", run / "checkpoint_bae_45.pth")
+    pair = read_head(run / "checkpoint_45.pth", run / "checkpoint_bae_45.pth")
     assert {"to_k.weight", "mlp.layers.0.weight"} < set(pair.dropped)
     out = tmp_path / "sn.pth", tmp_path / "bae.pth"
-    write_pair(pair.head, *out, completed_by=run / "checkpoint_45.pth")
+    write_head(pair.head, *out, unused_from=run / "checkpoint_45.pth")
     for path, name in zip(out, ("checkpoint_45.pth", "checkpoint_bae_45.pth"), strict=True):
         before, after = (torch.load(p, weights_only=True) for p in (run / name, path))
         assert before.keys() == after.keys()
         assert all(torch.equal(before[k], after[k]) for k in before)
     with pytest.raises(FileExistsError, match=r"sn\.pth exists"):
-        write_pair(pair.head, *out)
+        write_head(pair.head, *out)
 
 
 def test_a_folder_opens_with_the_teacher_of_the_last_epoch(folder):
@@ -114,7 +114,7 @@ def test_a_folder_opens_with_the_teacher_of_the_last_epoch(folder):
 def test_vectors_are_turned_from_left_to_right(folder):
     """The files predict x to the left. A head with their weights unchanged predicts the same vectors with x negated."""
     run = folder / "run"
-    turned = read_pair(run / "checkpoint_45.pth", run / "checkpoint_bae_45.pth").head
+    turned = read_head(run / "checkpoint_45.pth", run / "checkpoint_bae_45.pth").head
     plain = deepcopy(turned)
     tables = {**torch.load(run / "checkpoint_45.pth"), **torch.load(run / "checkpoint_bae_45.pth")}
     state = plain.state_dict()
@@ -197,7 +197,7 @@ def test_a_tensor_too_few_too_many_or_misshapen_is_named(folder, tmp_path, chang
     change(table)
     torch.save(table, tmp_path / "checkpoint_45.pth")
     with pytest.raises(ModelError, match=message):
-        read_pair(tmp_path / "checkpoint_45.pth", folder / "run" / "checkpoint_bae_45.pth")
+        read_head(tmp_path / "checkpoint_45.pth", folder / "run" / "checkpoint_bae_45.pth")
 
 
 def test_half_a_pair_or_two_halves_are_not_one(folder, tmp_path):
@@ -211,7 +211,7 @@ def test_half_a_pair_or_two_halves_are_not_one(folder, tmp_path):
 
 def test_another_network_than_the_head_reads_is_refused(folder, tmp_path):
     save_components(new.tiny(), tmp_path / "base", torch.float32)
-    with pytest.raises(ModelError, match=r"reads levels of .* and the network beside it gives"):
+    with pytest.raises(ModelError, match=r"reads levels of .* and the U-Net has"):
         open_model(str(folder / "run"), base=str(tmp_path / "base"))
 
 
@@ -226,9 +226,9 @@ class Bomb:
 def test_a_file_with_code_is_not_executed(folder, tmp_path):
     mark = tmp_path / "ran"
     torch.save({"low_feature_conv.0.weight": Bomb(mark)}, tmp_path / "checkpoint_45.pth")
-    with pytest.raises(ModelError, match="holds more than tensors, and was not run"):
-        read_pair(tmp_path / "checkpoint_45.pth", folder / "run" / "checkpoint_bae_45.pth")
-    with pytest.raises(ModelError, match="holds more than tensors, and was not run"):
+    with pytest.raises(ModelError, match="contains more than tensors, and was not run"):
+        read_head(tmp_path / "checkpoint_45.pth", folder / "run" / "checkpoint_bae_45.pth")
+    with pytest.raises(ModelError, match="contains more than tensors, and was not run"):
         open_model(str(tmp_path), method="diff2in1-normals")
     assert not mark.exists()
 
@@ -241,12 +241,12 @@ def test_bae_s_own_file_is_a_beginning(tmp_path):
     }
     torch.save({"model": model, "iter": np.int64(7).item()}, tmp_path / "nyu.pt")
     head = BaeHead((8, 8, 8, 8), WIDTHS)
-    put_bae_decoder(head, tmp_path / "nyu.pt")
+    load_bae_decoder(head, tmp_path / "nyu.pt")
     _, decoder = official_tensors(head)
     assert all(torch.equal(decoder[k], v) for k, v in expected.items())
     with pytest.raises(
         ModelError,
         match=r"nyu\.pt: tensor conv2\.weight has shape \(128, 128, 1, 1\); the head needs \(256, 256",
     ):
-        put_bae_decoder(BaeHead((8, 8, 8, 8), (256, *WIDTHS[1:])), tmp_path / "nyu.pt")
+        load_bae_decoder(BaeHead((8, 8, 8, 8), (256, *WIDTHS[1:])), tmp_path / "nyu.pt")
     assert decoder_tensors(expected) == expected

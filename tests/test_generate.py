@@ -173,7 +173,7 @@ REASONS = {
     "eight channels": r"takes 8 channels \(an image and the noise\), not 4",
     "no text": "has no text encoder",
     "headless": "has no output layer",
-    "perception": "trained for perception alone",
+    "perception": "trained for perception only",
 }
 
 
@@ -238,7 +238,7 @@ def test_a_run_records_whether_its_model_still_generates(here, tiny_model):
         model = open_model(here / name / "checkpoint")
         assert model.settings.generates is expected[name]
         if name == "full":
-            with pytest.raises(ModelError, match="perception alone"):
+            with pytest.raises(ModelError, match="perception only"):
                 check_generator(model)
         else:
             check_generator(model)

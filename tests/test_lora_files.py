@@ -16,8 +16,8 @@ from torch import Tensor
 from twofold.backbones import new
 from twofold.checkpoints import ModelError, ModelSettings, components, open_model, save_model
 from twofold.checkpoints.components import LoadOptions
-from twofold.checkpoints.ldm import _averaged
-from twofold.checkpoints.lora import AdapterConfig, Stated, merge, merge_file, merge_own
+from twofold.checkpoints.ldm import _use_ema
+from twofold.checkpoints.lora import AdapterConfig, DefaultAlpha, merge, merge_file, merge_peft
 from twofold.checkpoints.weights import read_file
 from twofold.protocols import OneStep
 
@@ -81,13 +81,14 @@ def test_alpha_is_read_of_every_layer(base, form):
     q, product_q, alpha_q = halves(form, Q, base)
     out, product_out, alpha_out = halves(form, OUT, base)
     lora = {**q, **out, alpha_q: torch.tensor(4.0), alpha_out: torch.tensor([0.5])}
-    found = merge(base, lora, WHERE, None, Stated())
+    found = merge(base, lora, WHERE, None, DefaultAlpha())
     torch.testing.assert_close(found[f"{Q}.weight"], base[f"{Q}.weight"] + 4 / RANK * product_q)
     torch.testing.assert_close(found[f"{OUT}.weight"], base[f"{OUT}.weight"] + 0.5 / RANK * product_out)
     assert torch.equal(found[f"{OUT}.bias"], base[f"{OUT}.bias"])
     shapes = {k: v.to("meta") for k, v in lora.items()}
     assert (
-        merge({k: v.to("meta") for k, v in base.items()}, shapes, WHERE, None, Stated()).keys() == base.keys()
+        merge({k: v.to("meta") for k, v in base.items()}, shapes, WHERE, None, DefaultAlpha()).keys()
+        == base.keys()
     )
 
 
@@ -96,13 +97,15 @@ def test_without_alpha_it_is_known_stated_or_refused(base, form):
     lora, product, _ = halves(form, Q, base)
     weight = base[f"{Q}.weight"]
     if form.startswith("old"):  # whose scale is 1 by definition
-        torch.testing.assert_close(merge(base, lora, WHERE, None, Stated())[f"{Q}.weight"], weight + product)
+        torch.testing.assert_close(
+            merge(base, lora, WHERE, None, DefaultAlpha())[f"{Q}.weight"], weight + product
+        )
     else:
         with pytest.raises(ModelError, match=r"--lora-alpha N.*rank is 2"):
-            merge(base, lora, WHERE, None, Stated())
-        known = merge(base, lora, WHERE, None, Stated(equals_rank=True))
+            merge(base, lora, WHERE, None, DefaultAlpha())
+        known = merge(base, lora, WHERE, None, DefaultAlpha(equals_rank=True))
         torch.testing.assert_close(known[f"{Q}.weight"], weight + product)
-    stated = merge(base, lora, WHERE, None, Stated(alpha=8.0))
+    stated = merge(base, lora, WHERE, None, DefaultAlpha(alpha=8.0))
     torch.testing.assert_close(stated[f"{Q}.weight"], weight + 8 / RANK * product)
 
 
@@ -129,7 +132,7 @@ def test_the_config_of_peft_is_followed_as_peft_follows_it(tmp_path):
         made.save_pretrained(folder)
         expected = made.merge_and_unload().state_dict()
         path = folder / "adapter_model.safetensors"
-        found = merge_file(base, read_file(path), path, Stated())
+        found = merge_file(base, read_file(path), path, DefaultAlpha())
         assert found.keys() == expected.keys()
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value)
@@ -149,7 +152,7 @@ def test_metadata_of_diffusers_is_read(base, tmp_path):
         "text_encoder.lora_alpha": 1,
     }
     save_file(lora, path, {"format": "pt", "lora_adapter_metadata": json.dumps(output)})
-    found = merge_file(base, read_file(path), path, Stated())
+    found = merge_file(base, read_file(path), path, DefaultAlpha())
     torch.testing.assert_close(found[f"{Q}.weight"], base[f"{Q}.weight"] + 3 * product)
 
 
@@ -161,7 +164,7 @@ def test_convolutions_are_merged(base):
         "lora_unet_proj_in.lora_down.weight": torch.randn(2, 3),
         "lora_unet_proj_in.lora_up.weight": torch.randn(5, 2), "lora_unet_proj_in.alpha": torch.tensor(2.0),
     }  # fmt: skip
-    found = merge(base, lora, WHERE, None, Stated())
+    found = merge(base, lora, WHERE, None, DefaultAlpha())
     down, up = lora["lora_unet_conv_in.lora_down.weight"], lora["lora_unet_conv_in.lora_up.weight"]
     x = torch.randn(1, 3, 7, 7)
     both = torch.nn.functional.conv2d(torch.nn.functional.conv2d(x, down), up) / 2
@@ -186,12 +189,12 @@ def test_convolutions_are_merged(base):
         ({f"{Q}.lora_A.default.weight": torch.ones(2, 8, 1)}, "cannot be added"),
         ({f"{Q}.lora_A.default.weight": torch.ones(2, 8).int()}, "cannot be added"),
         ({f"{Q}.lora_A.default.weight": torch.ones(2, 7)}, "cannot be added"),
-        ({f"{Q}.lora_A.other.weight": torch.ones(2, 8)}, "of the same layer"),
+        ({f"{Q}.lora_A.other.weight": torch.ones(2, 8)}, "for the same layer"),
         (
             {f"{OUT}.lora_A.other.weight": torch.ones(2, 6), f"{OUT}.lora_B.other.weight": torch.ones(8, 2)},
             "default, other",
         ),
-        ({f"unet.{Q}.lora.down.weight": torch.ones(2, 8)}, "of the same layer"),
+        ({f"unet.{Q}.lora.down.weight": torch.ones(2, 8)}, "for the same layer"),
         ({f"{OUT}.lora_A.default.weight": torch.ones(2, 6)}, r"lacks .*lora_B"),
         ({"nowhere.lora_A.weight": torch.ones(2, 6), "nowhere.lora_B.weight": torch.ones(2, 2)}, "no nowhere.weight"),
     ],
@@ -200,7 +203,7 @@ def test_convolutions_are_merged(base):
 def test_what_cannot_be_followed_is_refused(base, change, message):
     lora, _, _ = halves("peft in the network", Q, base)
     with pytest.raises(ModelError, match=message):
-        merge(base, {**lora, **change}, WHERE, None, Stated(equals_rank=True))
+        merge(base, {**lora, **change}, WHERE, None, DefaultAlpha(equals_rank=True))
 
 
 @pytest.mark.parametrize(
@@ -219,11 +222,11 @@ def test_configs_that_cannot_be_followed_are_refused(base, change, tmp_path):
     save_file(lora, path)
     output = {"r": RANK, "lora_alpha": 4, "use_rslora": None, "alpha_pattern": {}, "peft_type": "LORA"}
     (tmp_path / "adapter_config.json").write_text(json.dumps(output))
-    found = merge_file(base, read_file(path), path, Stated(alpha=100.0))
+    found = merge_file(base, read_file(path), path, DefaultAlpha(alpha=100.0))
     torch.testing.assert_close(found[f"{Q}.weight"], base[f"{Q}.weight"] + 2 * product)
     (tmp_path / "adapter_config.json").write_text(json.dumps({**output, **change}))
     with pytest.raises(ModelError, match=r"adapter_(config|model)"):
-        merge_file(base, read_file(path), path, Stated())
+        merge_file(base, read_file(path), path, DefaultAlpha())
 
 
 def test_alpha_of_a_complete_model_is_stored_or_passed(tmp_path, capsys):
@@ -263,7 +266,7 @@ def test_alpha_of_a_complete_model_is_stored_or_passed(tmp_path, capsys):
 
 
 def test_a_network_without_additions_needs_no_alpha(base):
-    assert merge_own(base, WHERE, Stated()) is base
+    assert merge_peft(base, WHERE, DefaultAlpha()) is base
 
 
 # ---- averaged weights of single files
@@ -281,7 +284,7 @@ def test_averaged_weights_are_used_where_they_are_whole():
     }
     counts = {"model_ema.decay": torch.tensor(0.9999), "model_ema.num_updates": torch.tensor(7)}
     with pytest.warns(UserWarning, match=r"x: its averaged weights \(EMA\) are used"):
-        found = _averaged({**plain, **average, **counts}, WHERE)
+        found = _use_ema({**plain, **average, **counts}, WHERE)
     assert found.keys() == plain.keys()
     assert torch.equal(
         found["model.diffusion_model.input_blocks.0.0.weight"],
@@ -293,11 +296,11 @@ def test_averaged_weights_are_used_where_they_are_whole():
     assert torch.equal(found["first_stage_model.x"], plain["first_stage_model.x"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert _averaged({**plain, **counts}, WHERE).keys() == plain.keys()
+        assert _use_ema({**plain, **counts}, WHERE).keys() == plain.keys()
     lost = dict(list(average.items())[:1])
     with pytest.raises(
         ModelError, match=r"a part of its U-Net only: it lacks model_ema\.diffusion_modelout2bias"
     ):
-        _averaged({**plain, **lost}, WHERE)
+        _use_ema({**plain, **lost}, WHERE)
     with pytest.raises(ModelError, match=r"also has model_ema\.diffusion_modelother"):
-        _averaged({**plain, **average, "model_ema.diffusion_modelother": torch.ones(1)}, WHERE)
+        _use_ema({**plain, **average, "model_ema.diffusion_modelother": torch.ones(1)}, WHERE)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 import world
 from twofold.backbones import new
-from twofold.checkpoints import ModelError, ModelSettings, digest, open_model, own_files, save_model
+from twofold.checkpoints import ModelError, ModelSettings, digest, model_weight_files, open_model, save_model
 from twofold.heads import MultiTaskHead, find_shared, make_head, share_modules
 from twofold.predict.diffusion import DiffusionPredictor
 from twofold.protocols import OneStep
@@ -265,8 +265,8 @@ def test_the_trunk_is_once_in_the_files(saved):
     for task in TASKS:
         own = load_file(folder / "heads" / task / "model.safetensors")
         assert {k.split(".")[0] for k in own} == {"decoder"}
-    assert folder / "heads" / name / "model.safetensors" in own_files(folder)
-    assert len(digest(own_files(folder))) == 64
+    assert folder / "heads" / name / "model.safetensors" in model_weight_files(folder)
+    assert len(digest(model_weight_files(folder))) == 64
 
 
 def test_an_opened_checkpoint_shares_its_trunk_and_predicts_the_same(net, saved):

@@ -137,8 +137,8 @@ def test_recipe_settings_without_effect_are_refused(root, changes, reason):
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
-        ("Plain", "names no network"), (f"{FILE}:Nobody", "has no 'Nobody'"), (f"{FILE}:nothing", "neither a class"),
-        ("subprocess:run", "neither a class of networks"), ("os:system", "neither"), (f"{FILE}:liar", "makes a str"),
+        ("Plain", "names no network"), (f"{FILE}:Nobody", "has no 'Nobody'"), (f"{FILE}:nothing", "neither an nn"),
+        ("subprocess:run", "neither an nn.Module class"), ("os:system", "neither"), (f"{FILE}:liar", "returns a str"),
         ("nowhere.py:make", "there is no file nowhere.py"), ("nowhere:make", "no module 'nowhere' to import"),
     ],
 )  # fmt: skip
@@ -338,7 +338,7 @@ def test_opening_a_folder_executes_no_code(warm, root, tmp_path):
         open_network(folder)
     with pytest.raises(ModelError, match="user-defined network"):
         open_model(str(folder))
-    with pytest.raises(ModelError, match=r"holds no network\.json"):
+    with pytest.raises(ModelError, match=r"has no network\.json"):
         open_network(tmp_path)
     opened = [
         open_network(folder, how).module
@@ -352,7 +352,7 @@ def test_opening_a_folder_executes_no_code(warm, root, tmp_path):
 
 def test_weights_of_another_network_are_refused(warm, root):
     folder = root / "warm" / "checkpoint"
-    with pytest.raises(ModelError, match=r"also holds first\.2\.bias .*and 4 more"):
+    with pytest.raises(ModelError, match=r"also has first\.2\.bias .*and 4 more"):
         open_network(folder, made(norm=False))
     with pytest.raises(ModelError, match=r"heads\.depth\.bias is \(1,\), and of this Plain \(2,\)"):
         open_network(folder, made(norm=True, outputs={"depth": 2, "normals": 3}))

@@ -303,7 +303,7 @@ def test_a_network_s_folder_names_code_that_is_not_run(root, capsys):
     save_network(Nothing(), NetworkSettings(network=NETWORK, tasks=(TASK,)), root / "net")
     for command in ("predict", "evaluate", "create", "generate", "convert-checkpoint"):
         assert run(["net" if a == "model" else a for a in COMMANDS[command]]) == 2
-    with pytest.raises(ModelError, match="a folder does not run"):
+    with pytest.raises(ModelError, match="is not run"):
         open_network("net")
     opened = open_network("net", Nothing)
     for ask in (lambda: opened.tasks, opened.predictor, lambda: opened.predictor("depth")):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import twofold
-from twofold.checkpoints import EMBEDDED, digest, own_files
+from twofold.checkpoints import EMBEDDED, digest, model_weight_files
 from twofold.cli.console import CommandError
 from twofold.cli.train import find_recipe
 from twofold.train import recipe_loader
@@ -97,7 +97,7 @@ def test_the_shipped_model_is_small_and_what_was_recorded() -> None:
     files = [f for f in EMBEDDED.rglob("*") if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 60e6
     assert {f.suffix for f in files} <= {".safetensors", ".json", ".txt", ".md"}
-    assert (EMBEDDED / "digest.txt").read_text().strip() == digest(own_files(EMBEDDED))
+    assert (EMBEDDED / "digest.txt").read_text().strip() == digest(model_weight_files(EMBEDDED))
     assert (EMBEDDED / "README.md").is_file()
 
 

@@ -1,4 +1,4 @@
-"""The model card of a checkpoint: its tasks, their settings, its training data."""
+"""The model card of a checkpoint, with its tasks, their settings and the training data."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def model_card(settings: ModelSettings) -> str:
     header = f"---\nlibrary_name: diffusers\npipeline_tag: {kind}\nlicense: other\ntags:\n{tags}---\n"
     rows = "\n".join(_row(name, task) for name, task in settings.tasks.items())
     table = f"| task | protocol | head | space | frame |\n|---|---|---|---|---|\n{rows}\n" if rows else ""
-    trained = "\n".join(f"- {escape_markdown(line)}" for line in settings.trained_on) or "- not recorded"
-    made = escape_markdown(", ".join(settings.recipes)) or "not recorded"
-    first = f" --task {shlex.quote(escape(tasks[0]))}" if tasks else ""
+    data = "\n".join(f"- {escape_markdown(line)}" for line in settings.trained_on) or "- not recorded"
+    runs = escape_markdown(", ".join(settings.recipes)) or "not recorded"
+    option = f" --task {shlex.quote(escape(tasks[0]))}" if tasks else ""
     return (
         f"{header}\n# {escape_markdown(settings.name)}\n\n"
-        f"```\ntwofold predict photo.jpg --model THIS_FOLDER{first}\n```\n\n"
+        f"```\ntwofold predict photo.jpg --model THIS_FOLDER{option}\n```\n\n"
         f"Licence of the weights: {escape_markdown(settings.licence)}. Images are resized to a longest edge of "
         f"{settings.size or 'any number of'} pixels.\n\n{table}\n"
-        f"Trained on:\n\n{trained}\n\nRuns, first to last: {made}. Saved by twofold {settings.code_version}.\n"
+        f"Trained on:\n\n{data}\n\nRuns, first to last: {runs}. Saved by twofold {settings.code_version}.\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""User-defined networks, named ``package.module:make`` or ``file.py:make``."""
+"""Imports and calls user-defined networks, named ``package.module:make`` or ``file.py:make``."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from ..named_code import import_named
 
 
 def instantiate_network(network: str | Callable[..., nn.Module], options: Mapping[str, Any]) -> nn.Module:
-    """The network that ``network(**options)`` returns.
+    """Call ``network(**options)`` and return the resulting module.
 
     Args:
-        network: a class or function, or its name as passed by the user: ``package.module:make``, ``file.py:make``.
+        network: a class or function, or the name that the user passes: ``package.module:make``, ``file.py:make``.
         options: keyword arguments.
 
     Raises:
         ValueError: there is no such object, or it does not return a network. Errors of the call are not caught.
     """
     if not isinstance(network, str):
-        made = network(**options)
+        module = network(**options)
     else:
         where, _, name = network.rpartition(":")
         if not where or not name:
             raise ValueError(f"{network!r} names no network; write package.module:make or file.py:make")
         with _folder_on_path(where):
             advice = f"put its folder on PYTHONPATH, or name a file, {where}.py:{name}"
-            module = _import_file(Path(where)) if where.endswith(".py") else import_named(where, advice)
-            if name not in vars(module):
+            code = _import_file(Path(where)) if where.endswith(".py") else import_named(where, advice)
+            if name not in vars(code):
                 raise ValueError(f"{where} has no {name!r} that makes a network")
-            make = vars(module)[name]
+            make = vars(code)[name]
             if not _makes_networks(make):
                 raise ValueError(
-                    f"{network} is neither a class of networks nor a function annotated as making one: "
+                    f"{network} is neither an nn.Module class nor a function annotated as returning one: "
                     f"def {name}(...) -> nn.Module"
                 )
-            made = make(**options)
-    if not isinstance(made, nn.Module):
-        raise ValueError(f"{network} makes a {type(made).__name__}, not a torch.nn.Module")
-    return made
+            module = make(**options)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"{network} returns a {type(module).__name__}, not a torch.nn.Module")
+    return module
 
 
 def _makes_networks(make: Any) -> bool:
@@ -60,7 +60,7 @@ def _makes_networks(make: Any) -> bool:
 
 @contextmanager
 def _folder_on_path(where: str) -> Generator[None]:
-    """Context in which the modules beside a file can be imported, as when it is run as a script."""
+    """Context in which the modules in the folder of a file can be imported, as for a script."""
     path = str(Path(where).resolve().parent) if where.endswith(".py") else ""
     if path:
         sys.path.insert(0, path)

@@ -1,4 +1,4 @@
-"""Reading of one component of a checkpoint: U-Net, autoencoder, text encoder, scheduler."""
+"""Reads one component of a checkpoint: U-Net, autoencoder, text encoder or scheduler."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..backbones.new import sd_unet_config
 from ..backbones.stable_diffusion import StableDiffusion
 from ..diffusion import Schedule
 from .configs import KLConfig, SchedulerConfig, TextConfig, TinyConfig, UNetConfig, validated
-from .lora import Stated, merge_file, merge_own
+from .lora import DefaultAlpha, merge_file, merge_peft
 from .names import as_embedding, modern_text, modern_vae
 from .strict import ModelError, Tensors, check_tensors, damaged, load_strictly, read_json
 from .tokenizer import read_tokenizer
@@ -23,12 +23,12 @@ from .weights import read_file, read_tensors
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How weights are read.
+    """Options of reading weights.
 
     Attributes:
         dtype: dtype of the weights.
         variant: variant of the files, such as ``fp16``.
-        meta: check keys and shapes without reading weights.
+        meta: whether to check keys and shapes only, without reading weights.
         lora_alpha: alpha of LoRA weights whose files do not contain it; see `lora`.
     """
 
@@ -38,7 +38,7 @@ class LoadOptions:
     lora_alpha: float | None = None
 
     def tensors(self, folder: Path) -> Tensors:
-        """A component's tensors."""
+        """Read the tensors of the component in ``folder``."""
         return read_tensors(folder, self.variant, dtype=self.dtype, meta=self.meta)
 
 
@@ -50,10 +50,15 @@ CLASSES: dict[str, tuple[str, ...]] = {
 
 
 def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = None) -> nn.Module:
-    """The network of ``config.json``, or of ``config`` if passed, on the meta device; ``kind``: ``unet`` or ``vae``.
+    """Build a network without weights, on the meta device.
+
+    Args:
+        folder: folder with ``config.json``.
+        kind: ``unet`` or ``vae``.
+        config: a config to use instead of ``config.json``.
 
     Raises:
-        ModelError: twofold does not support its class.
+        ModelError: the config is invalid, or twofold does not support its class.
     """
     import diffusers
 
@@ -74,23 +79,29 @@ def diffusers_module(folder: Path, kind: str, config: dict[str, Any] | None = No
 
 
 def unet(
-    folder: Path, options: LoadOptions, headless: bool = False, extra: Path | None = None, bare: bool = False
+    folder: Path,
+    options: LoadOptions,
+    headless: bool = False,
+    lora: Path | None = None,
+    genpercept: bool = False,
 ) -> Any:
-    """A denoising network.
+    """Read a U-Net.
 
     Args:
-        folder: with ``config.json`` and weights.
-        options: see `LoadOptions`.
-        headless: without the last normalisation and convolution, because a head reads its features.
-        extra: a file of LoRA weights to be merged.
-        bare: a run of GenPercept's trainer: a missing ``config.json`` is that of Stable Diffusion 2.1, and LoRA weights
-            have alpha = rank.
+        folder: folder with ``config.json`` and weights.
+        options: options of reading weights.
+        headless: whether to remove the last normalisation and convolution, because a head reads the features.
+        lora: a file of LoRA weights to merge.
+        genpercept: whether GenPercept's trainer may have written the folder: then a missing ``config.json`` is that of
+            Stable Diffusion 2.1, and LoRA weights have alpha = rank.
     """
-    tensors = merge_own(options.tensors(folder), folder, Stated(options.lora_alpha, equals_rank=bare))
-    assumed = _sd21(tensors) if bare and not (folder / "config.json").exists() else None
+    default = DefaultAlpha(options.lora_alpha, equals_rank=genpercept)
+    tensors = merge_peft(options.tensors(folder), folder, default)
+    assumed = _sd21_config(tensors) if genpercept and not (folder / "config.json").exists() else None
     module: Any = diffusers_module(folder, "unet", assumed)
-    if extra is not None:
-        tensors = merge_file(tensors, read_file(extra, meta=options.meta), extra, Stated(options.lora_alpha))
+    if lora is not None:
+        weights = read_file(lora, meta=options.meta)
+        tensors = merge_file(tensors, weights, lora, DefaultAlpha(options.lora_alpha))
     if headless:
         module.conv_norm_out, module.conv_out = None, nn.Identity()
         tensors = {k: v for k, v in tensors.items() if not k.startswith(("conv_norm_out.", "conv_out."))}
@@ -98,33 +109,41 @@ def unet(
     return module
 
 
-def _sd21(tensors: Tensors) -> dict[str, Any]:
-    """The config of a run without one: Stable Diffusion 2.1 with the input channels of the first layer."""
+def _sd21_config(tensors: Tensors) -> dict[str, Any]:
+    """The config of the U-Net of Stable Diffusion 2.1, with the input channels of the first layer."""
     first = tensors.get("conv_in.weight")
     channels = int(first.shape[1]) if first is not None and first.ndim == 4 else 4
     return {"_class_name": CLASSES["unet"][0], **sd_unet_config(channels)}
 
 
 def vae(folder: Path, options: LoadOptions, decoder: Path | None = None) -> Any:
-    """An autoencoder; ``decoder``: a run whose ``vae_decoder`` and ``vae_post_quant_conv`` replace its own."""
+    """Read an autoencoder.
+
+    Args:
+        folder: folder with ``config.json`` and weights.
+        options: options of reading weights.
+        decoder: folder whose ``vae_decoder`` and ``vae_post_quant_conv`` replace those of the autoencoder.
+    """
     module: Any = diffusers_module(folder, "vae")
     tensors = modern_vae(options.tensors(folder))
     if decoder is not None:
-        for part, prefix in (("vae_decoder", "decoder."), ("vae_post_quant_conv", "post_quant_conv.")):
-            trained = {prefix + k: v for k, v in options.tensors(decoder / part).items()}
+        for subfolder, prefix in (("vae_decoder", "decoder."), ("vae_post_quant_conv", "post_quant_conv.")):
+            trained = {prefix + k: v for k, v in options.tensors(decoder / subfolder).items()}
             trained = modern_vae(trained)
             base = {k for k in tensors if k.startswith(prefix)}
             if base != set(trained):
-                odd = sorted(base ^ set(trained))[0]
-                what = "lacks the tensor" if odd in base else "has the unexpected tensor"
-                raise ModelError(f"{decoder / part} {what} {odd}; expected all tensors of the decoder")
+                key = sorted(base ^ set(trained))[0]
+                problem = "lacks the tensor" if key in base else "has the unexpected tensor"
+                raise ModelError(
+                    f"{decoder / subfolder} {problem} {key}; expected all tensors of the decoder"
+                )
             tensors.update(trained)
     load_strictly(module, tensors, folder, options.dtype)
     return module
 
 
 def text_encoder(folder: Path, options: LoadOptions) -> Any:
-    """A CLIP text encoder."""
+    """Read a CLIP text encoder."""
     from transformers import CLIPTextConfig
 
     path = folder / "config.json"
@@ -132,14 +151,14 @@ def text_encoder(folder: Path, options: LoadOptions) -> Any:
     known = validated(TextConfig, read_json(path), path)
     with damaged(path, "config of a CLIPTextModel"):
         config = CLIPTextConfig(**known)
-    return filled_text_encoder(config, options.tensors(folder), folder, options)
+    return build_text_encoder(config, options.tensors(folder), folder, options)
 
 
-def filled_text_encoder(config: Any, tensors: Tensors, where: Path, options: LoadOptions) -> Any:
-    """A ``CLIPTextModel`` with the weights ``tensors``, which are checked before its memory is allocated.
+def build_text_encoder(config: Any, tensors: Tensors, where: Path, options: LoadOptions) -> Any:
+    """Build a ``CLIPTextModel`` with the weights ``tensors``, which are checked before its memory is allocated.
 
     Raises:
-        ModelError: they do not fit.
+        ModelError: the weights do not match the config.
     """
     from transformers import CLIPTextModel
 
@@ -155,7 +174,7 @@ def filled_text_encoder(config: Any, tensors: Tensors, where: Path, options: Loa
 
 
 def scheduler(folder: Path) -> dict[str, Any]:
-    """The checked entries of ``scheduler_config.json`` that twofold uses."""
+    """Read and check the entries of ``scheduler_config.json`` that twofold uses."""
     path = folder / "scheduler_config.json"
     known = validated(SchedulerConfig, read_json(path), path)
     try:
@@ -187,12 +206,12 @@ def empty_text(folder: Path) -> Tensor | None:
 def _embedding(value: Tensor | None, path: Path) -> Tensor:
     if value is None or value.ndim not in (2, 3) or not value.numel() or value.shape[:-2] not in ((), (1,)):
         found = "no floating-point numbers" if value is None else f"numbers of shape {tuple(value.shape)}"
-        raise ModelError(f"{path} holds {found}; expected the embedding of a prompt, (1, tokens, width)")
+        raise ModelError(f"{path} has {found}; expected the embedding of a prompt, (1, tokens, width)")
     return as_embedding(value)
 
 
 def stable_diffusion(folder: Path, options: LoadOptions) -> StableDiffusion:
-    """A whole Stable Diffusion out of a folder of diffusers, without heads."""
+    """Read a Stable Diffusion pipeline that diffusers wrote, as a backbone without heads."""
     return StableDiffusion(
         unet(folder / "unet", options),
         vae(folder / "vae", options),

@@ -1,8 +1,8 @@
-"""Validation of other libraries' config files before anything is built from them.
+"""Validates config files of other libraries before they are used.
 
-Checkpoints are untrusted, and these libraries build whatever a config describes: a vocabulary of 10^12 tokens, a
-hundred thousand layers, code from a kernel hub. So each file is read as one of the records below. Keys that twofold
-does not support may only have the value that disables them.
+Checkpoints are untrusted, and these libraries build what a config describes: a vocabulary of 10^12 tokens, a hundred
+thousand layers, code from a kernel hub. So each file is validated as one of the models below. Keys that twofold does
+not support may only have the value that disables them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class UNetConfig(_Config):
     attention_type: Literal["default"] = "default"
     mid_block_only_cross_attention: bool | None = None
     addition_embed_type_num_heads: Channels = 64
-    # Networks that need further inputs are not read.
+    # Networks that need further inputs are not supported.
     dual_cross_attention: Off = False
     class_embeddings_concat: Off = False
     reverse_transformer_layers_per_block: Off = None
@@ -108,7 +108,7 @@ class KLConfig(_Autoencoder):
     use_quant_conv: bool = True
     use_post_quant_conv: bool = True
     mid_block_add_attention: bool = True
-    # Latents of other families, which have a mean to be subtracted.
+    # Settings of other families, whose latents are shifted.
     shift_factor: Annotated[float, Field(ge=0, le=0)] | None = None
     latents_mean: Off = None
     latents_std: Off = None
@@ -132,7 +132,7 @@ class TinyConfig(_Autoencoder):
 
 
 class TextConfig(_Config):
-    """``CLIPTextModel``. Other entries of a config of transformers are dropped: they may name code to fetch."""
+    """``CLIPTextModel``. Other entries of the config are dropped, because they may name code on the hub."""
 
     model_config = ConfigDict(extra="ignore")
     vocab_size: Annotated[int, Field(ge=2, le=1 << 20)] = 49408
@@ -151,7 +151,7 @@ class TextConfig(_Config):
 
 
 class SchedulerConfig(_Config):
-    """Schedulers of diffusers, as far as `Schedule` and the ``DDIMScheduler`` that is written read them."""
+    """The entries of diffusers' schedulers that `Schedule` reads, or a ``DDIMScheduler`` that twofold writes."""
 
     model_config = ConfigDict(extra="ignore")
     class_name: Annotated[str, Field(max_length=100)] = Field(default="DDIMScheduler", alias="_class_name")
@@ -194,11 +194,11 @@ PipelineConfig.model_rebuild()
 
 
 def validated(kind: type[_Config], config: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The checked entries of ``config`` that ``kind`` has; missing ones get the library's default.
+    """The entries of ``config`` that are fields of ``kind``, after validation.
 
     Args:
-        kind: record of the file.
-        config: its contents. Keys that ``kind`` lacks are dropped.
+        kind: model that validates the file.
+        config: contents of the file.
         path: path of the file, for messages.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Folders with Diff-2-in-1's two files, and optionally Stable Diffusion."""
+"""Loads a folder with the two checkpoint files of Diff-2-in-1, and optionally that of Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ..backbones.stable_diffusion import StableDiffusion
 from ..heads import Head
 from . import components
 from .components import LoadOptions
-from .diff2in1 import read_pair
+from .diff2in1 import read_head
 from .ldm import read_ldm
 from .locate import fetch_base
 from .strict import ModelError
-from .tokenizer import foreign_tokenizer
+from .tokenizer import base_tokenizer
 from .weights import read_file, weight_files
 
 
 @dataclass(frozen=True)
-class Files:
-    """The files of a folder: Diff-2-in-1's two, and optionally Stable Diffusion's."""
+class Diff2in1Files:
+    """The files of the fusion network and of the decoder, and that of Stable Diffusion if there is one."""
 
     fusion: Path
     decoder: Path
@@ -33,7 +33,7 @@ class Files:
 
 
 def is_diff2in1_dir(folder: Path) -> bool:
-    """Whether a folder without settings holds Diff-2-in-1's two files."""
+    """Whether a folder has the two files of Diff-2-in-1 and is not a pipeline of diffusers."""
     if (folder / "model_index.json").exists():
         return False
     try:
@@ -43,36 +43,36 @@ def is_diff2in1_dir(folder: Path) -> bool:
     return True
 
 
-def find_files(folder: Path) -> Files:
-    """Find the files of a folder by their tensors: the last epoch, and the teacher rather than the student.
+def find_files(folder: Path) -> Diff2in1Files:
+    """Find the files of a folder by their tensors: those of the last epoch, of the teacher if there is one.
 
     Raises:
-        ModelError: one of the two is missing.
+        ModelError: one of the two files is missing, or their epochs differ.
     """
     found: dict[str, list[Path]] = {"fusion": [], "decoder": [], "base": []}
     paths = sorted(p for p in folder.glob("*") if p.suffix in (".pth", ".pt", ".ckpt", ".safetensors"))
     for path in paths:
         keys = set(read_file(path, meta=True))
-        for part, key in (
+        for network, key in (
             ("fusion", "low_feature_conv.0.weight"),
             ("decoder", "out_conv_res8.weight"),
             ("base", "model.diffusion_model.input_blocks.0.0.weight"),
         ):
             if key in keys:
-                found[part].append(path)
-    for part, name in (("fusion", "sn_ckpt"), ("decoder", "bae_ckpt")):
-        if not found[part]:
-            raise ModelError(f"{folder} has no file with the {part} network ({name}) of Diff-2-in-1")
-    chosen = {part: max(those, key=_order) for part, those in found.items() if those}
+                found[network].append(path)
+    for network, name in (("fusion", "sn_ckpt"), ("decoder", "bae_ckpt")):
+        if not found[network]:
+            raise ModelError(f"{folder} has no file with the {network} network ({name}) of Diff-2-in-1")
+    chosen = {network: max(files, key=_order) for network, files in found.items() if files}
     if _epoch(chosen["fusion"]) != _epoch(chosen["decoder"]):
         raise ModelError(
             f"{folder}: {chosen['fusion'].name} and {chosen['decoder'].name} are of different epochs; keep one"
         )
-    return Files(chosen["fusion"], chosen["decoder"], chosen.get("base"))
+    return Diff2in1Files(chosen["fusion"], chosen["decoder"], chosen.get("base"))
 
 
 def _order(path: Path) -> tuple[bool, int]:
-    """Sort key: the teacher before the student, whose files have an ``e`` in their names; then the last epoch."""
+    """Sort key: students, whose file names have ``_e_``, come before teachers; then by epoch."""
     return "_e_" not in path.stem, _epoch(path)
 
 
@@ -81,45 +81,52 @@ def _epoch(path: Path) -> int:
     return int(number[1]) if number else -1
 
 
-_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_SUBFOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
 def assemble(
     folder: Path, options: LoadOptions, base: str = "", tasks: Sequence[str] = ("normals",)
 ) -> tuple[StableDiffusion, dict[str, Head], list[Path]]:
-    """The backbone, the head by task and the files read, of a folder with the two files.
+    """Load a folder with the two files.
 
-    Stable Diffusion 1.5 is the folder's own ``model.ckpt`` where there is one, else a ``base``.
+    Args:
+        folder: the folder, which may also have the file ``model.ckpt`` of Stable Diffusion 1.5.
+        options: options of reading weights.
+        base: folder or hub id of Stable Diffusion 1.5, if the folder does not have it.
+        tasks: names of the tasks that the head predicts.
+
+    Returns:
+        Backbone, head by task, and the weight files.
 
     Raises:
-        ModelError: a part is missing or does not fit.
+        ModelError: a file is missing or does not fit.
     """
     found = find_files(folder)
-    pair = read_pair(found.fusion, found.decoder, options)
+    head = read_head(found.fusion, found.decoder, options).head
     files = [found.fusion, found.decoder]
     if found.base is None:
-        home = fetch_base("sd15", _PARTS, base, options.variant)
-        net = components.stable_diffusion(home, options)
-        files += [f for part in _PARTS[:3] for f in weight_files(home / part, options.variant)]
+        base_folder = fetch_base("sd15", _SUBFOLDERS, base, options.variant)
+        net = components.stable_diffusion(base_folder, options)
+        files += [f for name in _SUBFOLDERS[:3] for f in weight_files(base_folder / name, options.variant)]
     else:
-        # Their program uses the weights of the last step, not the EMA ones, and heads were trained on those.
-        parts = read_ldm(found.base, options, ema=False)
-        net = StableDiffusion(**{**parts, "tokenizer": foreign_tokenizer("sd15", base)})
+        # The released code uses the weights of the last step, not the EMA, and heads were trained on those.
+        networks = read_ldm(found.base, options, ema=False)
+        net = StableDiffusion(**{**networks, "tokenizer": base_tokenizer("sd15", base)})
         if net.tokenizer is None and not options.meta:
             net.prompt_embeds[""] = _empty_prompt(net.text_encoder)
         files.append(found.base)
     levels = [sum(level) for level in net.levels]
-    if levels != pair.head.config["levels"]:
+    if levels != head.config["levels"]:
         raise ModelError(
-            f"{found.fusion} reads levels of {pair.head.config['levels']} channels, and the network beside it gives "
-            f"{levels}; pass another --base"
+            f"{found.fusion} reads levels of {head.config['levels']} channels, and the U-Net has {levels}; pass "
+            "another --base"
         )
-    return net, dict.fromkeys(tasks, pair.head), files
+    return net, dict.fromkeys(tasks, head), files
 
 
 @torch.no_grad()
 def _empty_prompt(text_encoder: Any) -> Tensor:
-    """The embedding ``77 d`` of the empty prompt, whose tokens need no tokenizer: BOS, then EOS."""
+    """The embedding ``77 d`` of the empty prompt, whose tokens are known without a tokenizer: BOS, then EOS."""
     config = text_encoder.config
     ids = torch.full((1, config.max_position_embeddings), 49407)
     ids[0, 0] = 49406

@@ -1,4 +1,4 @@
-"""Checks that the parts of a checkpoint are compatible, on the meta device, without computation."""
+"""Checks that the components of a checkpoint are compatible, on the meta device, without computation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from .strict import ModelError
 def check_text(net: StableDiffusion, where: Path) -> None:
     """Check that the text width of the U-Net is that of the text encoder or the stored embeddings.
 
+    Args:
+        net: the backbone.
+        where: path of the U-Net, for messages.
+
     Raises:
-        ModelError: it does not.
+        ModelError: the widths differ.
     """
     width = int(net.unet.config["cross_attention_dim"])
     stored = {int(v.shape[-1]) for v in net.prompt_embeds.values()}
@@ -30,10 +34,15 @@ def check_text(net: StableDiffusion, where: Path) -> None:
 
 
 def check_head(head: Head, net: StableDiffusion, where: Path) -> None:
-    """Check that a head accepts the features of ``net`` and outputs the image's size.
+    """Check that a head accepts the features of ``net`` and outputs maps of the image's size.
+
+    Args:
+        head: the head.
+        net: the backbone.
+        where: path of the head, for messages.
 
     Raises:
-        ModelError: it does not.
+        ModelError: the head fails, or its output has another size.
     """
     edge = 1 << len(net.levels)
     state = {k: v.to("meta") for k, v in [*head.named_parameters(), *head.named_buffers()]}
@@ -45,15 +54,15 @@ def check_head(head: Head, net: StableDiffusion, where: Path) -> None:
     )
     try:
         with torch.no_grad():
-            found = torch.func.functional_call(head.eval(), state, (latent, features, net))
-    except Exception as error:  # whatever torch raises of shapes that do not fit
+            output = torch.func.functional_call(head.eval(), state, (latent, features, net))
+    except Exception as error:  # torch raises various types for incompatible shapes
         reason = first_line(error)
         raise ModelError(f"{where}: this head does not fit the network beside it ({reason})") from error
     size = edge * net.stride
-    if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[-2:] != (size, size):
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+    if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[-2:] != (size, size):
+        shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise ModelError(
-            f"{where}: this head gives {shape} for an image of {size} x {size}; expected its size"
+            f"{where}: this head outputs {shape} for an image of {size} x {size}; expected the size of the image"
         )
 
 
@@ -69,7 +78,7 @@ def _features(head: Head, net: StableDiffusion, edge: int) -> list[tuple[int, in
         if feature_set == "attention":
             maps += [(tokens, edge >> (deepest - i)) for i in net.cross_attention_levels]
         return maps
-    # The last two maps of the decoding path have the latent's resolution, the others half of the next one's each.
+    # The last two maps of the up blocks have the latent's resolution; each other map has half that of the next.
     coarse = len(net.feature_channels) - 2
     if feature_set == "pyramid":
         shift = [coarse - i for i in range(len(net.pyramid))]

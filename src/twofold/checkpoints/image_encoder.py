@@ -1,4 +1,4 @@
-"""An image encoder and its adapters in the folder ``image_encoder`` of a checkpoint."""
+"""Reads and writes the image adapter in the folder ``image_encoder`` of a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .components import LoadOptions
 from .strict import ModelError, load_strictly, read_json
 
 FOLDER = "image_encoder"
-_WIDEST = 1 << 16
+_MAX_CHANNELS = 1 << 16
 
 
 def save_image_adapter(adapter: ImageAdapter, folder: Path, dtype: torch.dtype) -> None:
@@ -49,7 +49,7 @@ def open_image_adapter(folder: Path, options: LoadOptions) -> ImageAdapter:
     if (
         not isinstance(channels, list)
         or not 0 < len(channels) <= count - first
-        or not all(type(c) is int and 0 < c <= _WIDEST for c in channels)
+        or not all(type(c) is int and 0 < c <= _MAX_CHANNELS for c in channels)
     ):
         raise ModelError(
             f"{path}: unet_channels is {channels!r}; expected 1 to {count - first} numbers of channels"

@@ -1,4 +1,4 @@
-"""Putting a published model together from the folders it is kept in."""
+"""Loads a published model from the folders of its components."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ Assembled = tuple[StableDiffusion, ModelSettings, dict[str, Head], list[Path]]
 
 @dataclass(frozen=True)
 class CheckpointPaths:
-    """Folders of the parts of one published model.
+    """Folders of the components of one published model.
 
     Attributes:
-        folder: folder of the checkpoint.
-        unet: folder of the U-Net; ``vae``, ``text`` (text encoder, tokenizer), ``scheduler``: theirs, None if missing.
-        head: folder of the DPT head.
-        decoder: run whose fine-tuned decoder replaces the autoencoder's.
-        lora: file of LoRA weights.
+        unet: folder of the U-Net.
+        vae: folder of the autoencoder.
+        text: folder that has the folders ``text_encoder`` and ``tokenizer``, or an embedding of the empty prompt.
+        scheduler: folder of the scheduler, if any.
+        head: folder of the DPT head, if any.
+        decoder: folder with a fine-tuned decoder that replaces the autoencoder's, if any.
+        lora: file of LoRA weights, if any.
     """
 
-    folder: Path
     unet: Path
     vae: Path
     text: Path | None
@@ -50,18 +51,26 @@ class CheckpointPaths:
 
 
 def assemble(key: str, folder: Path, options: LoadOptions, base: str = "") -> Assembled:
-    """The backbone, settings and heads of the published model ``key`` from ``folder``, and the files read.
+    """Load a published model.
+
+    Args:
+        key: name of the model in `PUBLISHED`.
+        folder: folder of the checkpoint, or its file of LoRA weights.
+        options: options of reading weights.
+        base: folder or hub id of the base model. It completes the checkpoint only if the published one is incomplete.
+
+    Returns:
+        Backbone, settings, heads by task, and the weight files.
 
     Raises:
-        ModelError: a part is missing, does not fit, or belongs to another model. Missing parts are taken from the base
-            model only if the published checkpoint does not include them.
+        ModelError: a component is missing, does not fit, or belongs to another model.
     """
     row = PUBLISHED[key]
     if row.method == "Diff-2-in-1":
-        net, found, files = diff2in1_folder.assemble(folder, options, base, tuple(row.tasks))
+        net, bae_heads, files = diff2in1_folder.assemble(folder, options, base, tuple(row.tasks))
         for task in row.tasks.values():
             check_network(key, net, task.protocol, folder)
-        return net, _settings(key, row), found, files
+        return net, _settings(key, row), bae_heads, files
     paths = _find_paths(key, row, folder, base, options)
     net = _backbone(paths, row, options)
     heads: dict[str, Head] = {}
@@ -88,72 +97,67 @@ def _settings(key: str, row: Published) -> ModelSettings:
 
 def _find_paths(key: str, row: Published, folder: Path, base: str, options: LoadOptions) -> CheckpointPaths:
     if row.lora:
-        lora = (
-            folder
-            if folder.is_file()
-            else _first(folder, [f"{row.lora}{e}" for e in (".safetensors", ".bin")])
-        )
+        names = [f"{row.lora}{suffix}" for suffix in (".safetensors", ".bin")]
+        lora = folder if folder.is_file() else _first_existing([folder], names)
         if lora is None:
             raise ModelError(f"{folder} has no {row.lora}.safetensors or .bin, which {key} consists of")
-        home = fetch_base(
-            row.base or "sd14",
-            ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
-            base,
-            options.variant,
+        subfolders = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        base_folder = fetch_base(row.base or "sd14", subfolders, base, options.variant)
+        return CheckpointPaths(
+            base_folder / "unet", base_folder / "vae", base_folder, base_folder / "scheduler", lora=lora
         )
-        return CheckpointPaths(folder, home / "unet", home / "vae", home, home / "scheduler", lora=lora)
     unet = _unet_folder(key, row, folder)
-    vae = _first(folder, [row.vae], [folder.parent] if unet == folder else [])
+    vae = _first_existing([folder, folder.parent] if unet == folder else [folder], [row.vae])
     decoder = unet.parent if (unet.parent / "vae_decoder").is_dir() else None
     head = None
     if row.head:
-        head = _first(unet.parent, [row.head, "dpt_head"])
+        head = _first_existing([unet.parent], [row.head, "dpt_head"])
         if head is None:
             raise ModelError(f"{unet.parent} has no folder {row.head} with the head of {key}; fetch it again")
     text = folder if (folder / "text_encoder").is_dir() else None
     if text is None and not row.text:
         text = unet.parent if components.empty_text(unet.parent) is not None else None
-    wanted = [p for p, there in (("vae", vae), ("text_encoder", text)) if there is None]
-    if wanted and not row.base:
-        raise ModelError(f"{folder} has no folder {wanted[0]}; the checkpoint is incomplete, fetch it again")
-    if wanted:
-        home = fetch_base(row.base, (*wanted, "tokenizer"), base, options.variant)
-        vae, text = vae or home / "vae", text or home
+    missing = [name for name, path in (("vae", vae), ("text_encoder", text)) if path is None]
+    if missing and not row.base:
+        raise ModelError(f"{folder} has no folder {missing[0]}; the checkpoint is incomplete, fetch it again")
+    if missing:
+        base_folder = fetch_base(row.base, (*missing, "tokenizer"), base, options.variant)
+        vae, text = vae or base_folder / "vae", text or base_folder
     assert vae is not None
     scheduler = folder / "scheduler" if (folder / "scheduler").is_dir() else None
     if scheduler is None and any(_needs_schedule(task) for task in row.tasks.values()):
         raise ModelError(
             f"{folder} has no folder scheduler, with the noise schedule of {key}; fetch it again"
         )
-    return CheckpointPaths(folder, unet, vae, text, scheduler, head, decoder)
+    return CheckpointPaths(unet, vae, text, scheduler, head, decoder)
 
 
 def _needs_schedule(task: TaskSettings) -> bool:
+    """Whether the protocol of a task uses the noise schedule of the checkpoint."""
     return isinstance(task.protocol, MultiStep) and task.protocol.noise is None
 
 
 def _unet_folder(key: str, row: Published, folder: Path) -> Path:
-    """Folder of the network: the repository's subfolder, a run's ``unet``, or the folder itself.
+    """The folder of the U-Net: the repository's subfolder, a training run's ``unet``, or the folder itself.
 
-    The original code uses the untrained base if it finds nothing; here that is an error.
+    If there is none, the original code uses the untrained base model; here that is an error.
     """
     if folder.name == row.unet and _has_network(folder):
         return folder
     if _has_network(folder / row.unet):
         return folder / row.unet
-    run = folder / "unet"
-    if row.base and _has_network(run):
-        # A run of GenPercept's trainer has only this folder; a complete pipeline is the untrained base.
+    if row.base and _has_network(folder / "unet"):
+        # GenPercept's trainer writes only this folder; a complete pipeline is the untrained base model.
         index = folder / "model_index.json"
         if index.exists() and str(read_json(index).get("_class_name", "")).startswith("StableDiffusion"):
             raise ModelError(
                 f"{folder} is a {read_json(index)['_class_name']}, the base that {key} was trained from; pass the "
                 "trained checkpoint"
             )
-        return run
+        return folder / "unet"
     raise ModelError(
-        f"{folder} has neither {row.unet}/config.json nor unet/config.json, so it does not hold {key}; pass the folder "
-        "of that checkpoint"
+        f"{folder} has neither {row.unet}/config.json nor unet/config.json, so it is not a checkpoint of {key}; pass "
+        "the folder of that checkpoint"
     )
 
 
@@ -161,82 +165,85 @@ def _has_network(folder: Path) -> bool:
     return (folder / "config.json").exists() or any(folder.glob("diffusion_pytorch_model*.safetensors"))
 
 
-def _first(folder: Path, names: list[str], more: list[Path] | None = None) -> Path | None:
-    for parent in [folder, *(more or [])]:
-        for name in names:
-            if name and (parent / name).exists():
-                return parent / name
-    return None
+def _first_existing(folders: list[Path], names: list[str]) -> Path | None:
+    paths = (folder / name for folder in folders for name in names if name)
+    return next((path for path in paths if path.exists()), None)
 
 
 def _backbone(paths: CheckpointPaths, row: Published, options: LoadOptions) -> StableDiffusion:
-    texts, encoder, tokens = {}, None, None
+    prompt_embeds, text_encoder, tokenizer = {}, None, None
     assert paths.text is not None
-    known = components.empty_text(paths.text)
-    if known is not None:
-        texts[""] = known
+    empty_prompt = components.empty_text(paths.text)
+    if empty_prompt is not None:
+        prompt_embeds[""] = empty_prompt
     if (paths.text / "text_encoder").is_dir():
-        encoder = components.text_encoder(paths.text / "text_encoder", options)
-        tokens = read_tokenizer(paths.text / "tokenizer", encoder)
-    elif known is None:
+        text_encoder = components.text_encoder(paths.text / "text_encoder", options)
+        tokenizer = read_tokenizer(paths.text / "tokenizer", text_encoder)
+    elif empty_prompt is None:
         raise ModelError(f"{paths.text} has neither a text encoder nor {components.EMPTY_TEXT[0]}")
     scheduler: Mapping[str, Any] = SD21_SCHEDULER
     if paths.scheduler is not None:
         scheduler = components.scheduler(paths.scheduler)
     return StableDiffusion(
-        components.unet(paths.unet, options, row.headless, paths.lora, bare=row.method == "GenPercept"),
+        components.unet(paths.unet, options, row.headless, paths.lora, row.method == "GenPercept"),
         components.vae(paths.vae, options, paths.decoder),
-        encoder,
-        tokens,
+        text_encoder,
+        tokenizer,
         scheduler,
-        texts,
+        prompt_embeds,
     )
 
 
 def dpt_head(folder: Path, activation: Activation, options: LoadOptions) -> DPTHead:
-    """GenPercept's DPT head, whose tensors have the same names as in twofold."""
+    """Read GenPercept's DPT head, whose tensors have the same names as in twofold."""
     tensors = options.tensors(folder)
     convs = [tensors[k] for k in sorted(tensors) if k.startswith("neck.convs.")]
     if "neck.convs.0.weight" not in tensors or any(conv.ndim != 4 for conv in convs):
         raise ModelError(
-            f"{folder} lacks the tensor neck.convs.0.weight of a convolution; it holds no DPT head"
+            f"{folder} lacks the tensor neck.convs.0.weight of a convolution; it is not a DPT head"
         )
     channels = tuple(int(conv.shape[1]) for conv in convs)
-    old = any(".layers.0.residual_layer1." in k for k in tensors)
+    unused = any(".layers.0.residual_layer1." in k for k in tensors)
     with damaged(folder, "DPT head"), torch.device("meta"):
         width = int(tensors["neck.convs.0.weight"].shape[0])
-        head = DPTHead(channels, width, activation="elu+1" if old else activation, unused_first_residual=old)
+        activation = "elu+1" if unused else activation
+        head = DPTHead(channels, width, activation=activation, unused_first_residual=unused)
     load_strictly(head, tensors, folder, options.dtype)
     return head
 
 
 def check_network(key: str, net: StableDiffusion, protocol: OneStep | MultiStep, unet: Path) -> None:
-    """Check that a network fits a protocol: input and output channels, class labels, width of its text.
+    """Check that input and output channels, class labels and text width of a network fit a protocol.
+
+    Args:
+        key: name of the model, for messages.
+        net: the backbone.
+        protocol: protocol of a task of the model.
+        unet: folder of the U-Net, for messages.
 
     Raises:
-        ModelError: it does not; diffusers would run some of these, with a wrong result.
+        ModelError: one of them does not fit. In some of these cases diffusers would compute a wrong result.
     """
     config, latent = net.unet.config, net.latent_channels
-    wrong = "is it another model?"
+    hint = "is it another model?"
     inputs, outputs = protocol.channels(latent), protocol.num_outputs * latent
     if inputs != net.input_channels:
-        raise ModelError(f"{unet} takes {net.input_channels} channels, {key} needs {inputs}; {wrong}")
+        raise ModelError(f"{unet} takes {net.input_channels} channels, {key} needs {inputs}; {hint}")
     if outputs != int(config["out_channels"]):
-        raise ModelError(f"{unet} gives {config['out_channels']} channels, {key} needs {outputs}; {wrong}")
+        raise ModelError(f"{unet} outputs {config['out_channels']} channels, {key} needs {outputs}; {hint}")
     expected = None if protocol.class_labels is None else len(protocol.class_labels)
     found = config.get("projection_class_embeddings_input_dim") if config.get("class_embed_type") else None
     if expected != found:
-        raise ModelError(
-            f"{unet} takes {found or 'no'} class labels, {key} gives {expected or 'none'}; {wrong}"
-        )
+        raise ModelError(f"{unet} takes {found or 'no'} class labels, {key} has {expected or 'none'}; {hint}")
     check_text(net, unet)
 
 
 def _files(paths: CheckpointPaths, variant: str) -> list[Path]:
-    parts = [paths.unet, paths.vae, *([paths.head] if paths.head else [])]
+    """The weight files of a model, in a fixed order."""
+    folders = [paths.unet, paths.vae, *([paths.head] if paths.head else [])]
     if paths.decoder:
-        parts += [paths.decoder / "vae_decoder", paths.decoder / "vae_post_quant_conv"]
+        folders += [paths.decoder / "vae_decoder", paths.decoder / "vae_post_quant_conv"]
     if paths.text and (paths.text / "text_encoder").is_dir():
-        parts.append(paths.text / "text_encoder")
-    files = [f for p in parts for f in weight_files(p, variant)]
+        folders.append(paths.text / "text_encoder")
+    files = [file for folder in folders for file in weight_files(folder, variant)]
     return files + ([paths.lora] if paths.lora else [])

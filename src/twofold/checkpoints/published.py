@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from ..predict.diffusion import Edge
@@ -19,22 +19,21 @@ class Published:
 
     Attributes:
         source: hub id, or the URL of its files.
-        method: its name in its paper.
+        method: name of the method in its paper.
         paper: arXiv number.
-        tasks: settings of each task.
+        tasks: settings by task.
         licence: licence of the weights as stated on their page; check it there before use.
         size: length in pixels that the authors resize ``edge`` of images to, 0 for no resizing.
         edge: see `ModelSettings`.
-        unet: folder of the U-Net.
-        vae: folder of the autoencoder.
+        unet: folder of the U-Net in the repository.
+        vae: folder of the autoencoder in the repository.
         text: whether the repository has a text encoder.
-        base: the family whose components complete an incomplete checkpoint.
+        base: key of `locate.BASES`; such a base model completes the checkpoint.
         headless: whether the network has no output layer, because a head reads its features.
-        lora: file of the low-rank weights that the checkpoint consists of.
+        lora: name, without suffix, of the file of LoRA weights that the checkpoint consists of.
         head: folder of a DPT head.
         head_activation: activation of that head's output.
         note: hints for users.
-        parts: further folders of the repository that are read.
     """
 
     source: str
@@ -53,29 +52,28 @@ class Published:
     head: str = ""
     head_activation: Literal["identity", "relu", "elu+1"] = "identity"
     note: str = ""
-    parts: tuple[str, ...] = field(default=())
 
     @property
     def generates(self) -> bool:
-        """Whether the network still generates images: true of Diff-2-in-1, whose network is frozen."""
+        """Whether the network generates images: true only of Diff-2-in-1, which does not train the U-Net."""
         return self.method == "Diff-2-in-1"
 
     @property
     def folders(self) -> tuple[str, ...]:
-        """Folders of the repository that are fetched."""
-        own = (self.unet, self.vae, "scheduler", self.head) if not self.lora else ()
+        """Folders of the repository that have to be fetched."""
+        networks = (self.unet, self.vae, "scheduler", self.head) if not self.lora else ()
         text = ("text_encoder", "tokenizer") if self.text else ()
-        return tuple(p for p in (*own, *text, *self.parts) if p)
+        return tuple(name for name in (*networks, *text) if name)
 
 
-def _task(protocol: OneStep | MultiStep, name: str, **more: object) -> TaskSettings:
+def _task(protocol: OneStep | MultiStep, name: str, **settings: object) -> TaskSettings:
     frame = TASKS[name].frame
-    # Otherwise the space is the task's.
+    # An empty space is that of the task.
     space = name if name in ("depth", "disparity") else ""
     # All but E2E-FT clip each component of a vector before normalising it, which changes its direction slightly.
     clip = "channels" if frame else "mean"
     return TaskSettings.model_validate(
-        {"protocol": protocol, "space": space, "frame": frame, "clip": clip, **more}
+        {"protocol": protocol, "space": space, "frame": frame, "clip": clip, **settings}
     )
 
 
@@ -88,8 +86,8 @@ def _marigold(
     repo: str, protocol: MultiStep, *targets: str, paper: str = "2312.02145", note: str = "", licence: str = RAIL,
     linear: bool = False,
 ) -> Published:  # fmt: skip
-    more = {"space": "linear"} if linear else {}
-    tasks = {name: _task(protocol, name, output_index=i, **more) for i, name in enumerate(targets)}
+    settings = {"space": "linear"} if linear else {}
+    tasks = {name: _task(protocol, name, output_index=i, **settings) for i, name in enumerate(targets)}
     return Published(f"prs-eth/{repo}", "Marigold", paper, tasks, licence, note=note)
 
 
@@ -100,7 +98,7 @@ _JOURNAL = "2505.09358"
 
 
 def _e2e(repo: str, space: str) -> Published:
-    # The checkpoint contains neither the zeros nor that the sampler returns x0.
+    # The checkpoint contains neither the start from zeros nor the setting that the sampler returns x0.
     protocol = MultiStep(steps=1, start="zeros", spacing="trailing", final="x0", noise=Noise())
     # The authors train with 77 padded tokens and predict with 2, as here.
     frame = "LUB" if TASKS[space].frame else None
@@ -126,25 +124,25 @@ _GENPERCEPT_TASKS = {
 
 def _genpercept(name: str, version: str = "v2", dpt: bool = False) -> Published:
     task = _GENPERCEPT_TASKS[name]
-    old = version == "v1"
+    v1 = version == "v1"
     # v1 was trained with the empty prompt padded to 77 tokens; its depth is min-max normalised per image.
-    how = _task(
-        OneStep(timestep=1, train_timesteps="random"), task, pad=old,
-        minmax_normalize=dpt or (old and TASKS[task].space == "depth"),
+    settings = _task(
+        OneStep(timestep=1, train_timesteps="random"), task, pad=v1,
+        minmax_normalize=dpt or (v1 and TASKS[task].space == "depth"),
         head="dpt" if dpt else "latent", resize="antialias",
     )  # fmt: skip
     unet = f"unet_{name}{'_dpt_head' if dpt else ''}_{version}"
-    first_home = old and name in ("depth", "normal")
-    licence = "CC0-1.0 (see the model's page)" if first_home else NON_COMMERCIAL
-    source = "guangkaixu/GenPercept" if first_home else "guangkaixu/genpercept-models"
+    first_repository = v1 and name in ("depth", "normal")
+    licence = "CC0-1.0 (see the model's page)" if first_repository else NON_COMMERCIAL
+    source = "guangkaixu/GenPercept" if first_repository else "guangkaixu/genpercept-models"
     note = _UNKNOWN_X if TASKS[task].frame else ""
     return Published(
-        source, "GenPercept", "2403.06090", {task: how}, licence, unet=unet, text=False, base="sd21", headless=dpt,
-        head="dpt_head_identity" if dpt else "", note=note,
+        source, "GenPercept", "2403.06090", {task: settings}, licence, unet=unet, text=False, base="sd21",
+        headless=dpt, head="dpt_head_identity" if dpt else "", note=note,
     )  # fmt: skip
 
 
-# The sine and cosine of (1, 0): "annotate", not "reconstruct".
+# Class labels: the sine and cosine of the task (1, 0), which selects annotation instead of reconstruction.
 _ANNOTATE = (math.sin(1), math.sin(0), math.cos(1), math.cos(0))
 
 
@@ -159,32 +157,29 @@ def _lotus(repo: str, space: str, generative: bool) -> Published:
 
 
 def _dmp(space: str) -> Published:
-    # Time steps 801, 601, ..., 1; the SD 1.4 base predicts noise, this predicts v.
+    # Time steps 801, 601, ..., 1. The SD 1.4 base predicts epsilon; these weights predict v.
     protocol = MultiStep(
         steps=5, start="image", condition="replace", spacing="leading", final="prev", encode="sample",
         noise=Noise(prediction_type="v"),
     )  # fmt: skip
     clip = "channels" if TASKS[space].frame else "lower"
     tasks = {space: _task(protocol, space, pad=True, clip=clip, resize="bicubic")}
-    facts = {
-        "depth": "its 1 is 8 metres",
-        "normals": _UNKNOWN_X,
-    }
+    hints = {"depth": "A depth of 1 is 8 metres", "normals": f"{_UNKNOWN_X[0].upper()}{_UNKNOWN_X[1:]}"}
     return Published(
         "https://github.com/shinying/dmp", "DMP", "2311.18832", tasks, "see the project's page", size=512,
         edge="shortest", base="sd14", lora="pytorch_lora_weights", text=False,
         note="its files are on a cloud drive: pass its folder. The settings are of its *-notext checkpoints; "
-        f"the others need a caption by BLIP-2 and guidance 2. {facts[space][0].upper()}{facts[space][1:]}",
+        f"the others need a caption by BLIP-2 and guidance 2. {hints[space]}",
     )  # fmt: skip
 
 
 def _diff2in1(protocol: OneStep, size: int, edge: Edge) -> Published:
-    # Its files predict LUB; the weights are converted to RUB when they are read.
+    # The released weights predict LUB; they are converted to RUB when they are read.
     settings = _task(protocol, "normals", head="bae", pad=True)
     return Published(
         "https://huggingface.co/ShuhongZheng/diff-2-in-1", "Diff-2-in-1", "2411.05005", {"normals": settings},
         "none stated", size=size, edge=edge, text=False, base="sd15",
-        note="fetch its two files by hand (sn_ckpt and bae_ckpt) into one folder, and give that folder with --method",
+        note="fetch its two files by hand (sn_ckpt and bae_ckpt) into one folder, and pass that folder with --method",
     )  # fmt: skip
 
 
@@ -231,13 +226,13 @@ PUBLISHED: dict[str, Published] = {
     "dmp-depth": _dmp("depth"),
     "dmp-normals": _dmp("normals"),
     "diff2in1-normals": _diff2in1(OneStep(timestep=0), 640, "longest"),
-    # As in its program: resized to a square, a sampled latent, with the noise of the first time step.
+    # As the released code does: images resized to a square, a sampled latent, and the noise of the first time step.
     "diff2in1-normals-official": _diff2in1(OneStep(timestep=0, encode="sample", add_noise=True), 512, "both"),
 }
 
 
 def find_published(name: str) -> str | None:
-    """The row whose name or hub id is ``name``; None if there is none or the repository holds several."""
+    """The key of the model whose name or hub id is ``name``; None if there is none or the repository has several."""
     if name in PUBLISHED:
         return name
     found = [key for key, row in PUBLISHED.items() if row.source == name]
@@ -248,7 +243,7 @@ def find_published(name: str) -> str | None:
 
 
 def find_by_folder(name: str) -> str | None:
-    """The row whose download a folder called ``name`` is; None if there is none."""
+    """The key of the model whose name, or name of the repository, is that of a folder; None if not exactly one is."""
     if name in PUBLISHED:
         return name
     found = [key for key, row in PUBLISHED.items() if row.source.rsplit("/", 1)[-1] == name]

@@ -1,4 +1,4 @@
-"""``twofold.json``: the settings that are stored with a checkpoint."""
+"""The settings of a model that ``twofold.json`` stores with a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ImageSize = Annotated[int, Field(ge=0, le=8192)]
 
 
 class TaskSettings(OutputConfig):
-    """How one task is predicted: an `OutputConfig` with a protocol and a head.
+    """Settings of one task: an `OutputConfig` with a protocol and a head.
 
     Attributes:
-        task: name of the task if it is not the key in `ModelSettings.tasks`; two keys may predict one task in two ways.
-        protocol: how the prediction is computed.
+        task: name of the task, if it is not the key in `ModelSettings.tasks`; several keys may be of the same task.
+        protocol: inference protocol.
         head: one of `heads.HEADS` or ``package.module:Name``; its weights, if it has any, are in ``heads/<key>``.
-        prompt: of the text encoder.
+        prompt: prompt that the text encoder encodes.
     """
 
     task: Line = ""
@@ -45,21 +45,21 @@ class TaskSettings(OutputConfig):
 
 
 class ModelSettings(BaseModel):
-    """The whole of ``twofold.json``.
+    """The contents of ``twofold.json``.
 
     Attributes:
-        schema_: version of this file's layout.
-        name: of the model.
-        size: edge in pixels that images are resized to; 0 keeps their size.
-        edge: which edge: the longest, the shortest, or both, which resizes images to a square.
-        image_encoder: name of the image encoder, in the folder ``image_encoder``; empty without one.
+        schema_: name and version of the format.
+        name: name of the model.
+        size: length in pixels that ``edge`` of an image is resized to; 0 keeps the size of images.
+        edge: the resized edge: the longest, the shortest, or both, which resizes images to a square.
+        image_encoder: name of the image encoder in the folder ``image_encoder``; empty without one.
         headless: whether the network has no output layer, because heads read its features.
-        generates: whether the network denoises images from captions; None if it is not recorded.
-        tasks: by name, in the order they are listed to users. A name is also that of files and folders, and is checked.
-        licence: of the weights.
+        generates: whether the network generates images from captions; None if it is not recorded.
+        tasks: settings by task, in the order of lists for users; names have to be safe names of files and folders.
+        licence: licence of the weights.
         trained_on: data sets and their licences, as text.
-        recipes: names of the runs that made the weights, first to last.
-        code_version: of twofold when saved.
+        recipes: names of the training runs, first to last.
+        code_version: version of twofold that saved the checkpoint.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -95,11 +95,18 @@ class ModelSettings(BaseModel):
         image_features: bool = False,
         resize: OutputResize = "bilinear",
     ) -> ModelSettings:
-        """The settings after a run that trained ``names`` with ``protocol`` and ``head``.
+        """The settings after a run that trained more tasks.
 
-        ``prompts`` are those that differ from the tasks' defaults, by name; ``pad`` is whether they were padded;
-        ``clip`` how vectors are clipped; ``image_features`` whether the image encoder's maps were passed to the
-        network; ``resize`` how maps are resized to the input's size.
+        Args:
+            names: names of the trained tasks.
+            protocol: protocol of these tasks.
+            recipe: name of the run.
+            head: name of the head.
+            prompts: prompts by task, if they are not the tasks' defaults.
+            pad: whether prompts were padded to the maximum length.
+            clip: how vectors are clipped.
+            image_features: whether the maps of the image encoder were passed to the network.
+            resize: how maps are resized to the size of the image.
         """
         tasks = dict(self.tasks)
         for name in names:

@@ -1,4 +1,4 @@
-"""Strict reading of weights: every tensor accounted for, or one line that names the one that is not."""
+"""Reads files of untrusted checkpoints and loads weights strictly: a missing or unexpected tensor is a ModelError."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ Tensors = dict[str, Tensor]
 
 
 class ModelError(ValueError):
-    """A model that cannot be used; the message names the file or tensor and what to do."""
+    """A model cannot be used. The message names the file or tensor and what to do."""
 
 
-# The largest JSON file of a Stable Diffusion, the tokenizer's, has 2 MB. Parsed, JSON takes about ten times its size.
+# The largest JSON file of Stable Diffusion, the tokenizer's, has 2 MB. Parsed, JSON takes about ten times its size.
 MAX_JSON_BYTES = 16 << 20
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a checkpoint file, or ModelError."""
+    """Read the JSON object in a file of a checkpoint. ModelError if there is none."""
     text = read_text(path)
     try:
-        value = json.loads(text, parse_constant=_no_number)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not readable JSON ({error}); fetch the checkpoint again") from error
     if not isinstance(value, dict):
-        raise ModelError(f"{path} does not hold a JSON object; fetch the checkpoint again")
+        raise ModelError(f"{path} is not a JSON object; fetch the checkpoint again")
     return value
 
 
 def read_text(path: Path) -> str:
-    """The text of a small file of a checkpoint, or ModelError."""
+    """Read the text in a small file of a checkpoint. ModelError if it cannot be read."""
     if not path.exists():
         raise ModelError(f"{path} is missing; the checkpoint folder is incomplete, fetch it again")
     if not path.is_file():
-        raise ModelError(f"{path} is no regular file; fetch the checkpoint again")
+        raise ModelError(f"{path} is not a regular file; fetch the checkpoint again")
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ModelError(
@@ -53,12 +53,12 @@ def read_text(path: Path) -> str:
         raise ModelError(f"{path} is not readable text ({error}); fetch the checkpoint again") from error
 
 
-def _no_number(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number in JSON")
 
 
 def wrong_value(error: ValidationError) -> str:
-    """One-line message of a file's first validation error: where, what was found, what was expected."""
+    """A line about the first error of a validation: where it is, what was found, and what was expected."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(x) for x in first["loc"])
     message = str(first["msg"]).removeprefix("Value error, ")
@@ -70,34 +70,36 @@ def wrong_value(error: ValidationError) -> str:
 
 
 @contextmanager
-def damaged(path: Path, what: str) -> Generator[None]:
-    """Context around another library's parser of a file, whose errors become a ModelError about a damaged file.
+def damaged(path: Path, kind: str) -> Generator[None]:
+    """Context that converts errors of another library's parser to a ModelError about a damaged file.
 
-    Parsers of damaged files raise many types of errors (KeyError, struct.error, AssertionError, RuntimeError, a bare
-    Exception of tokenizers), so all are attributed to the file here, and only here.
+    Parsers of damaged files raise many types of errors: KeyError, struct.error, AssertionError, RuntimeError, and
+    tokenizers raise a plain Exception. So every error is attributed to the file.
+
+    Args:
+        path: path of the file.
+        kind: what the file should be, for the message.
 
     Raises:
-        ModelError: the body failed; ModelErrors pass through.
+        ModelError: the body raised an error; a ModelError is not changed.
     """
     try:
         yield
     except ModelError:
         raise
     except Exception as error:
-        kind = type(error).__name__
-        raise ModelError(
-            f"{path} is not a readable {what} ({kind}: {first_line(error)[:200]}); fetch it again"
-        ) from error
+        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
+        raise ModelError(f"{path} is not a readable {kind} ({reason}); fetch it again") from error
 
 
-def checked_name(name: Any, where: Path, what: str) -> str:
-    """Check that a name from ``where`` is a safe name of a file or folder, and return it.
+def checked_name(name: Any, where: Path, noun: str) -> str:
+    """Check that a name from the file ``where`` is a safe name of a file or folder, and return it.
 
     Raises:
-        ModelError: it is not.
+        ModelError: the name is not safe; the message calls it ``noun``.
     """
     try:
-        return check_name(name, what)
+        return check_name(name, noun)
     except UnsafeNameError as error:
         raise ModelError(f"{where}: {error}") from error
 
@@ -114,7 +116,7 @@ def load_strictly(module: nn.Module, tensors: Tensors, where: Path, dtype: torch
 
 
 def check_tensors(module: nn.Module, tensors: Tensors, where: Path) -> None:
-    """Check that ``tensors`` have the keys, shapes and kinds of numbers of ``module``.
+    """Check that ``tensors`` have the keys and shapes of ``module``, and are floating-point where it is.
 
     Raises:
         ModelError: a tensor does not fit; the message has the first one and the number of others.
@@ -140,10 +142,8 @@ def check_tensors(module: nn.Module, tensors: Tensors, where: Path) -> None:
         )
     for key, value in tensors.items():
         if value.is_floating_point() != needed[key].is_floating_point() or value.is_complex():
-            kind = "floating-point" if needed[key].is_floating_point() else "whole"
-            raise ModelError(
-                f"{where}: tensor {key} has numbers of the type {value.dtype}; expected {kind} numbers"
-            )
+            kind = "floating-point numbers" if needed[key].is_floating_point() else "integers"
+            raise ModelError(f"{where}: tensor {key} has the dtype {value.dtype}; expected {kind}")
 
 
 def _more(names: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""Reading of CLIP tokenizers from copies of their files with known entries only.
+"""Reads CLIP tokenizers from copies of their files that have only known entries.
 
 transformers also applies other entries of ``tokenizer_config.json``: names of files, templates that it later writes to
 files of those names, code from the hub. A CLIP tokenizer needs none of them.
@@ -17,7 +17,7 @@ from ..environment import quiet_libraries
 from .locate import fetch_base
 from .strict import ModelError, damaged, read_json, read_text, wrong_value
 
-_LONGEST = 8192  # tokens
+_MAX_LENGTH = 8192  # tokens
 _MAX_VOCABULARY = 1 << 20
 _TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -30,10 +30,10 @@ class Token(BaseModel):
 
 
 class _Settings(BaseModel):
-    """What is read of ``tokenizer_config.json`` and ``special_tokens_map.json``."""
+    """The entries of ``tokenizer_config.json`` and ``special_tokens_map.json`` that are read."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
-    # transformers writes 1e30 where it knows no length.
+    # transformers writes 1e30 if it does not know the length.
     model_max_length: Annotated[int, Field(ge=2)] | Annotated[float, Field(ge=2)] | None = None
     bos_token: Annotated[str, Field(min_length=1, max_length=256)] | Token | None = None
     eos_token: Annotated[str, Field(min_length=1, max_length=256)] | Token | None = None
@@ -42,14 +42,14 @@ class _Settings(BaseModel):
 
 
 def read_tokenizer(folder: Path, text_encoder: Any = None) -> Any:
-    """A ``CLIPTokenizer``.
+    """Read a ``CLIPTokenizer``.
 
     Args:
-        folder: with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
-        text_encoder: the text encoder that reads its tokens.
+        folder: folder with ``tokenizer.json``, or ``vocab.json`` and ``merges.txt``.
+        text_encoder: the text encoder that uses it, to check that they are compatible.
 
     Raises:
-        ModelError: a file is missing or damaged, or the vocabulary or the prompts exceed the encoder's.
+        ModelError: a file is missing or damaged, or the vocabulary or the length exceeds the text encoder's.
     """
     from transformers import CLIPTokenizer
 
@@ -61,15 +61,15 @@ def read_tokenizer(folder: Path, text_encoder: Any = None) -> Any:
         _copy_vocabulary(folder, copy)
         (copy / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         with damaged(folder, "folder of a tokenizer"), quiet_libraries():
-            found = CLIPTokenizer.from_pretrained(copy, local_files_only=True)
-    found.name_or_path = str(folder)
+            tokenizer = CLIPTokenizer.from_pretrained(copy, local_files_only=True)
+    tokenizer.name_or_path = str(folder)
     if text_encoder is not None:
-        _check(found, text_encoder.config, folder)
-    return found
+        _check_compatible(tokenizer, text_encoder.config, folder)
+    return tokenizer
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """The checked settings, special tokens as strings."""
+    """The checked settings, with special tokens as strings."""
     settings: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         path = folder / name
@@ -83,20 +83,20 @@ def _settings(folder: Path) -> dict[str, Any]:
             token = getattr(found, key)
             if token is not None:
                 settings[key] = token.content if isinstance(token, Token) else token
-        if found.model_max_length is not None and found.model_max_length <= _LONGEST:
+        if found.model_max_length is not None and found.model_max_length <= _MAX_LENGTH:
             settings["model_max_length"] = int(found.model_max_length)
     return {"model_max_length": 77, **settings}
 
 
 def _copy_vocabulary(folder: Path, copy: Path) -> None:
-    """The vocabulary and the merges, in one file or in two."""
-    whole = folder / "tokenizer.json"
-    if whole.exists():
-        found = read_json(whole)
-        model = found.get("model")
+    """Copy the vocabulary and the merges, from one file or from two, after a check."""
+    path = folder / "tokenizer.json"
+    if path.exists():
+        content = read_json(path)
+        model = content.get("model")
         vocabulary = model.get("vocab") if isinstance(model, dict) else None
-        _check_vocabulary(vocabulary, whole)
-        (copy / "tokenizer.json").write_text(json.dumps(found), encoding="utf-8")
+        _check_vocabulary(vocabulary, path)
+        (copy / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
         return
     vocabulary = read_json(folder / "vocab.json")
     _check_vocabulary(vocabulary, folder / "vocab.json")
@@ -114,25 +114,33 @@ def _check_vocabulary(vocabulary: Any, path: Path) -> None:
             )
 
 
-def _check(tokenizer: Any, config: Any, folder: Path) -> None:
-    most = max(tokenizer.get_vocab().values(), default=-1) + 1
-    if most > config.vocab_size:
+def _check_compatible(tokenizer: Any, config: Any, folder: Path) -> None:
+    size = max(tokenizer.get_vocab().values(), default=-1) + 1
+    if size > config.vocab_size:
         raise ModelError(
-            f"{folder} has {most} tokens, and the text encoder beside it {config.vocab_size}; "
-            "they do not belong together"
+            f"{folder} has {size} tokens, and the text encoder beside it {config.vocab_size}; "
+            "they belong to different models"
         )
     if tokenizer.model_max_length > config.max_position_embeddings:
         raise ModelError(
-            f"{folder} makes prompts of {tokenizer.model_max_length} tokens, and the text encoder beside it reads "
-            f"{config.max_position_embeddings}; they do not belong together"
+            f"{folder} pads prompts to {tokenizer.model_max_length} tokens, and the text encoder beside it reads "
+            f"{config.max_position_embeddings}; they belong to different models"
         )
 
 
-def foreign_tokenizer(family: str, base: str) -> Any:
-    """A single file holds no tokenizer: that of ``base``, or of the family's home; None where neither is at hand."""
+def base_tokenizer(family: str, base: str) -> Any:
+    """The tokenizer of a base model, for single-file checkpoints, which have none.
+
+    Args:
+        family: key of `locate.BASES`.
+        base: folder or hub id of a base model; empty for those of the family.
+
+    Returns:
+        The tokenizer. None if ``base`` is empty and no base model can be fetched; then encoding a prompt is an error.
+    """
     try:
         return read_tokenizer(fetch_base(family, ("tokenizer",), base) / "tokenizer")
     except ModelError:
         if base:
             raise
-        return None  # the first prompt says what to do
+        return None

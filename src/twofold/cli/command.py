@@ -1,4 +1,4 @@
-"""Functions to commands: shared groups of options become single options, which ``--help`` lists by group."""
+"""Registers functions as commands. Groups of options are expanded to options, which ``--help`` lists by group."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Annotated, Any, ClassVar, get_args, get_type_hints
 import typer
 from typer.core import TyperCommand
 
-# The command that runs, for checks of the options that were passed.
+# The context of the running command, for checks of the options that the user passed.
 CONTEXT: ContextVar[Any] = ContextVar("CONTEXT")
 
 
-# How help texts call values of a type, where an option does not say.
+# Metavars of types, for options without one.
 _METAVARS: dict[Any, str] = {
     int: "N",
     int | None: "N",
@@ -38,7 +38,7 @@ class GroupedCommand(TyperCommand):
     """A command whose ``--help`` has a section for its own options and one for each group."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Writes the sections; called by the parser."""
+        """Write the sections; the parser calls this."""
         sections: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -60,33 +60,34 @@ def _section(parameter: Any) -> str:
 def add_command(
     app: typer.Typer, function: Callable[..., int], name: str | None = None, *shared: type[OptionGroup]
 ) -> None:
-    """Registers ``function`` as a command of ``app``.
+    """Register ``function`` as a command of ``app``.
 
     Args:
         app: the program, or a group of its commands.
-        function: returns the exit code. A parameter annotated with an `OptionGroup` gets the values of its options.
-        name: of the command; by default that of the function.
+        function: a function that returns the exit code. A parameter annotated with an `OptionGroup` gets the values of
+            its options.
+        name: name of the command; by default that of the function.
         shared: groups whose options act by their callbacks and are not passed to the function.
     """
     app.command(name, cls=GroupedCommand)(flatten(function, *shared))
 
 
 def flatten(function: Callable[..., int], *shared: type[OptionGroup]) -> Callable[..., int]:
-    """``function`` with one parameter for each option of its groups, as typer reads signatures."""
+    """Wrap ``function`` in a function with one parameter for each option of its groups, for typer."""
     hints = get_type_hints(function, include_extras=True)
     groups = {
         name: hint for name, hint in hints.items() if isinstance(hint, type) and issubclass(hint, OptionGroup)
     }
-    own = [p for p in inspect.signature(function).parameters.values() if p.name not in groups]
+    ungrouped = [p for p in inspect.signature(function).parameters.values() if p.name not in groups]
     parameters = [inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)]
-    parameters += [_parameter(p.name, hints[p.name], p.default) for p in own]
+    parameters += [_parameter(p.name, hints[p.name], p.default) for p in ungrouped]
     for group in [*groups.values(), *shared]:
         parameters += _parameters(group)
 
     def call(context: typer.Context, **values: Any) -> int:
         CONTEXT.set(context)
         grouped = {n: g(**{f.name: values[f.name] for f in fields(g)}) for n, g in groups.items()}
-        return function(**{p.name: values[p.name] for p in own}, **grouped)
+        return function(**{p.name: values[p.name] for p in ungrouped}, **grouped)
 
     call.__name__ = getattr(function, "__name__", "")
     call.__doc__ = function.__doc__

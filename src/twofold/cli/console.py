@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, errors, and output for people (lines) and for programs (JSON)."""
+"""Exit codes, errors and output of all commands: text lines, or JSON for programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CommandError(Exception):
 
 @dataclass
 class OutputMode:
-    """How the running command prints: the options ``--json``, ``--quiet`` and ``--verbose``."""
+    """The options ``--json``, ``--quiet`` and ``--verbose`` of the running command."""
 
     json: bool = False
     quiet: bool = False
@@ -42,17 +42,17 @@ _MODE: ContextVar[OutputMode] = ContextVar("_MODE")
 
 
 def output_mode() -> OutputMode:
-    """The mode of the running command."""
+    """The output mode of the running command."""
     return _MODE.get(OutputMode())
 
 
-# Of libraries that print for their users, not ours: read when they are imported.
+# Variables with the log levels of libraries, which read them when they are imported.
 _LIBRARY_LEVELS = ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY", "HF_HUB_VERBOSITY")
 
 
 @contextmanager
 def own_output_mode() -> Generator[OutputMode]:
-    """Inside, a mode with the defaults; after it the one before, for programs that run several commands."""
+    """Context with a default output mode and quiet libraries; both are restored after it."""
     token, before = _MODE.set(OutputMode()), {name: os.environ.get(name) for name in _LIBRARY_LEVELS}
     os.environ.update({name: "error" for name in _LIBRARY_LEVELS if before[name] is None})
     try:
@@ -66,29 +66,26 @@ def own_output_mode() -> Generator[OutputMode]:
 
 
 def show_library_messages() -> None:
-    """Messages of libraries and of `logging` go to standard error from now on; their warnings do so by the mode."""
+    """Print messages of libraries and of `logging` to standard error from now on."""
     os.environ.update(dict.fromkeys(_LIBRARY_LEVELS, "info"))
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
 
 
 def print_error(message: str) -> None:
-    """One line to standard error. What is not printable in it is escaped."""
+    """Print one line to standard error. Characters that are not printable are escaped."""
     print(f"twofold: {escape(' '.join(message.split()))}", file=sys.stderr)
 
 
 def print_warning(message: str) -> None:
-    """One line to standard error, unless ``--quiet``."""
+    """Print one line to standard error, unless ``--quiet``."""
     if not output_mode().quiet:
         print_error(f"warning: {message}")
 
 
 @contextmanager
 def warnings_on_one_line() -> Generator[None]:
-    """Inside, warnings of twofold and of a user's own code are lines; those of installed packages need ``--verbose``.
-
-    A user cannot act on what libraries report to each other.
-    """
-    own = str(Path(__file__).parents[1])
+    """Context in which warnings are printed as one line each. Those of installed packages need ``--verbose``."""
+    twofold_folder = str(Path(__file__).parents[1])
     packages = {sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib")}
     printed: set[str] = set()
     show = warnings.showwarning
@@ -104,7 +101,8 @@ def warnings_on_one_line() -> Generator[None]:
         if output_mode().verbose:
             show(message, category, filename, lineno, file, line)
             return
-        of_library = not filename.startswith(own) and any(filename.startswith(path) for path in packages)
+        in_package = any(filename.startswith(path) for path in packages)
+        of_library = in_package and not filename.startswith(twofold_folder)
         if not of_library and str(message) not in printed:
             printed.add(str(message))
             print_warning(str(message))
@@ -115,22 +113,22 @@ def warnings_on_one_line() -> Generator[None]:
 
 
 def print_json(record: dict[str, Any]) -> None:
-    """With ``--json``, one object on one line of standard output, at once, so that a program can follow."""
+    """With ``--json``, print an object on one line of standard output, and flush it."""
     if output_mode().json:
         print(to_json(record, allow_nan=True), flush=True)
 
 
 def print_line(text: str) -> None:
-    """One line about the progress of a command, above a progress bar; nothing with ``--json`` or ``--quiet``.
-
-    What is not printable in it is escaped.
-    """
+    """Print one line about the progress of a command, unless ``--json`` or ``--quiet``; see `print_result`."""
     if not output_mode().quiet:
         print_result(text)
 
 
 def print_result(text: str) -> None:
-    """One line of what a command was run to print; nothing with ``--json``. What is not printable is escaped."""
+    """Print one line of the result of a command above any progress bar, unless ``--json``.
+
+    Characters that are not printable are escaped.
+    """
     if not output_mode().json:
         if "tqdm" in sys.modules:
             sys.modules["tqdm"].tqdm.write(escape(text), file=sys.stdout)
@@ -139,8 +137,8 @@ def print_result(text: str) -> None:
         sys.stdout.flush()
 
 
-def with_progress(records: Iterable[Any], total: int, what: str) -> Iterator[Any]:
-    """The records as they come, with a progress bar on a terminal, unless ``--json`` or ``--quiet``."""
+def with_progress(records: Iterable[Any], total: int, title: str) -> Iterator[Any]:
+    """Yield the records, with a progress bar on a terminal, unless ``--json`` or ``--quiet``."""
     mode = output_mode()
     if mode.json or mode.quiet or not sys.stderr.isatty():
         yield from records
@@ -148,22 +146,22 @@ def with_progress(records: Iterable[Any], total: int, what: str) -> Iterator[Any
     from tqdm import tqdm
 
     # `print_result` writes above the bar.
-    yield from tqdm(records, total=total, desc=escape(what), unit="", file=sys.stderr, leave=False)
+    yield from tqdm(records, total=total, desc=escape(title), unit="", file=sys.stderr, leave=False)
 
 
 def print_rows(
-    rows: Iterable[dict[str, Any]], total: int, what: str, describe: Callable[[dict[str, Any]], str]
+    rows: Iterable[dict[str, Any]], total: int, title: str, describe: Callable[[dict[str, Any]], str]
 ) -> Counter[str]:
-    """Prints each row as it comes, and returns how many have each ``status``.
+    """Print each row, and return the number of rows by ``status``.
 
     Args:
-        rows: with ``status``, and ``error`` where it is ``failed``; errors are on standard error in any case.
-        total: how many rows there will be, for a progress bar.
-        what: title of the progress bar.
-        describe: the line of a row that has not failed, or "" for none.
+        rows: rows with ``status``, and ``error`` if that is ``failed``; errors are printed to standard error.
+        total: number of rows, for the progress bar.
+        title: title of the progress bar.
+        describe: function that returns the line of a row that has not failed, or "" for none.
     """
     counts: Counter[str] = Counter()
-    for row in with_progress(rows, total, what):
+    for row in with_progress(rows, total, title):
         counts[row["status"]] += 1
         print_json(row)
         if row["status"] == "failed":
@@ -173,13 +171,13 @@ def print_rows(
     return counts
 
 
-def counted(counts: Mapping[str, int], words: Mapping[str, str]) -> str:
-    """How many rows have each status: ``3 predicted, 1 failed``; ``words`` has a word for each status."""
-    return ", ".join(f"{counts[status]} {word}" for status, word in words.items() if counts.get(status))
+def counted(counts: Mapping[str, int], names: Mapping[str, str]) -> str:
+    """The number of rows by status as text: ``3 predicted, 1 failed``; ``names`` has the text of each status."""
+    return ", ".join(f"{counts[status]} {name}" for status, name in names.items() if counts.get(status))
 
 
 def parse_size_pair(text: str) -> tuple[int, int]:
-    """'256x192' (width x height) as (height, width). CommandError for anything else."""
+    """Parse '256x192' (width x height) to (height, width). CommandError for anything else."""
     width, _, height = text.lower().partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) and int(height)):
         raise CommandError(f"--size {text!r} is not WIDTHxHEIGHT, for example 256x192")
@@ -187,7 +185,7 @@ def parse_size_pair(text: str) -> tuple[int, int]:
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
-    """``value`` if it is among ``choices``, else CommandError that lists the choices."""
+    """Return ``value`` if it is one of ``choices``, else raise CommandError with the choices."""
     from twofold.suggest import did_you_mean
 
     choices = list(choices)

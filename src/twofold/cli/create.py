@@ -1,4 +1,4 @@
-"""`twofold create`: labelled images to new labelled images."""
+"""The command `twofold create`, which generates labelled images from labelled images."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SourceOptions(OptionGroup):
-    """Which of the source images are used."""
+    """Options that select source images."""
 
     title: ClassVar[str] = "Sources"
     count: Annotated[int, typer.Option(min=0, help="Use only this number of sources; 0 is all.")] = 0
@@ -37,14 +37,14 @@ class SourceOptions(OptionGroup):
     ] = 1.0
     select: Annotated[
         str,
-        choice("--select", ("even", "random"), "Which: evenly spaced, or random, as in a recipe's source."),
+        choice("--select", ("even", "random"), "Evenly spaced or random sources, as in a recipe's source."),
     ] = "even"
     select_seed: Annotated[int, typer.Option(min=0, help="Seed of a random selection.")] = 0
 
 
 @dataclass(frozen=True)
 class OutputOptions(OptionGroup):
-    """What is written besides the data folder."""
+    """Options of files written in addition to the data folder."""
 
     title: ClassVar[str] = "Output"
     sheet: Annotated[
@@ -62,7 +62,7 @@ class OutputOptions(OptionGroup):
 
 @dataclass(frozen=True)
 class WorkOptions(OptionGroup):
-    """How the work is done and shared."""
+    """Options of batching and sharding."""
 
     title: ClassVar[str] = "Work"
     batch: Annotated[
@@ -74,10 +74,10 @@ class WorkOptions(OptionGroup):
 def create(
     data: Annotated[
         Path,
-        typer.Argument(metavar="DATA", help="A data folder, or one with img/ and norm/ or caption/ inside."),
+        typer.Argument(metavar="DATA", help="A data folder, or a folder with img/ and norm/ or caption/."),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Data folder of the new samples, new or incomplete.")
+        Path, typer.Option(metavar="DIR", help="Data folder of the generated samples, new or incomplete.")
     ],
     sources: SourceOptions,
     sampling: SampleCreationOptions,
@@ -102,8 +102,8 @@ def create(
 ) -> int:
     """Create labelled images: each source image is partially noised and denoised, then labelled by the model.
 
-    Every sample's row has its source, settings and scores. Run again after a kill, the command does what is left;
-    several processes may share it by --shard.
+    The row of each sample has its source, settings and scores. An interrupted command continues when it is run again;
+    several processes may share the work with --shard.
     """
     strengths = _strengths(strength)
     settings = creation_settings(strengths[0], sampling, labels, scoring)
@@ -116,10 +116,10 @@ def create(
     folder = _sources(data, out)
     generator = _generator(model.open(runtime), folder, task, settings, labels)
     counts = _create(generator, folder, out, options)
-    words = {name: name for name in ("created", "kept", "rejected", "failed")}
-    print_line(f"{counted(counts, words)}: {out}/ (metadata.jsonl lists them)")
+    statuses = {name: name for name in ("created", "kept", "rejected", "failed")}
+    print_line(f"{counted(counts, statuses)}: {out}/ (metadata.jsonl lists them)")
     if counts["rejected"]:
-        print_line(f"why samples were rejected, and their settings: {out}/rejected.jsonl")
+        print_line(f"rejected samples, with reasons and settings: {out}/rejected.jsonl")
     if output.sheet is not None:
         _write_sheet(output.sheet, out, folder, generator)
     if output.layout == "official":
@@ -154,7 +154,7 @@ def _creation_options(
 def _create(
     generator: SyntheticDataGenerator, folder: Folder, out: Path, options: CreationOptions
 ) -> Counter[str]:
-    """Create the samples; returns how many have each status."""
+    """Create the samples and return their number by status."""
     from twofold.generate.folder import create_samples
 
     total = len(options.strengths) * options.per_image * len(options.sources(len(folder)))
@@ -171,14 +171,14 @@ def _create(
 
 def _strengths(text: str) -> tuple[float, ...]:
     try:
-        found = tuple(float(part) for part in text.split(","))
+        strengths = tuple(float(item) for item in text.split(","))
     except ValueError:
-        found = ()
-    if not found or not all(0 < s <= 1 for s in found):
+        strengths = ()
+    if not strengths or not all(0 < s <= 1 for s in strengths):
         raise CommandError(
             f"--strength {text!r} is not one number above 0 and at most 1, or several joined by commas"
         )
-    return found
+    return strengths
 
 
 def _sources(data: Path, out: Path) -> Folder:
@@ -209,7 +209,7 @@ def _generator(
 
 
 def _describe(event: dict[str, Any]) -> str:
-    """The line of a sample; none for one that was there."""
+    """The line of a sample; "" if it existed."""
     if event["status"] == "kept":
         return ""
     scores = event["row"]["provenance"]["generator"]["scores"]
@@ -237,5 +237,5 @@ def _write_official(
     labelled = any("normals" in (row.get("targets") or {}) for row in sources.rows)
     for strength in strengths:
         start = generator.with_strength(strength).plan.start
-        where = export_official(Folder(out), out, start, real=sources if labelled else None)
-        print_line(f"in the layout of the released code: {where}")
+        path = export_official(Folder(out), out, start, real=sources if labelled else None)
+        print_line(f"in the layout of the released code: {path}")

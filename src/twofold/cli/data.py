@@ -1,8 +1,8 @@
-"""`twofold data`: public data sets and your own as data folders, checked, previewed, packed."""
+"""The commands `twofold data`, which convert, import, validate, preview and pack data folders."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,14 +39,14 @@ Out = Annotated[Path, typer.Option(metavar="DIR", help="The data folder, new or 
 
 @data.callback(invoke_without_command=True)
 def _data(context: typer.Context) -> None:
-    """Public data sets and your own as data folders: list, convert, import, validate, pack."""
+    """Make data folders of public data sets or your own: list, convert, import, validate, pack."""
     if context.invoked_subcommand is None:
         print(context.get_help())
 
 
 def list_converters(
     name: Annotated[
-        str, typer.Argument(help="Print this data set in full; by default, a line for each.")
+        str, typer.Argument(help="Print all of this data set; by default, a line for each data set.")
     ] = "",
 ) -> int:
     """List the public data sets that can be converted: splits, targets, licence, and how to get them.
@@ -55,20 +55,20 @@ def list_converters(
     """
     from twofold.data.convert import CONVERTERS
 
-    chosen = [_converter(name)] if name else list(CONVERTERS.values())
-    for one in chosen:
-        print_json(_facts(one))
+    converters = [_converter(name)] if name else list(CONVERTERS.values())
+    for converter in converters:
+        print_json(_description(converter))
     if name:
-        for key, value in _facts(chosen[0]).items():
+        for key, value in _description(converters[0]).items():
             print_result(f"{key:8}  {', '.join(value) if isinstance(value, list) else value}")
     else:
-        width = max(len(one.name) for one in chosen)
+        width = max(len(converter.name) for converter in converters)
         print_result(f"{'name':{width}}  {'targets':34}  licence")
-        for one in chosen:
-            print_result(f"{one.name:{width}}  {', '.join(one.targets):34}  {one.licence}")
-            print_result(f"{'':{width}}  get it: {one.access}")
+        for converter in converters:
+            print_result(f"{converter.name:{width}}  {', '.join(converter.targets):34}  {converter.licence}")
+            print_result(f"{'':{width}}  get it: {converter.access}")
         print_result("")
-        print_line("'twofold data list NAME' prints one in full: splits, access and notes.")
+        print_line("'twofold data list NAME' prints all of one data set: splits, access and notes.")
     return OK
 
 
@@ -79,19 +79,19 @@ def convert(
     ],
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder of its files, as downloaded.")],
     out: Out,
-    split: Annotated[str, typer.Option(help="One of the data set's own.")],
+    split: Annotated[str, typer.Option(help="One of the splits in 'twofold data list NAME'.")],
     limit: Annotated[int, typer.Option(min=0, help="Only the first N samples; 0 for all.")] = 0,
 ) -> int:
-    """Make a data folder of a public data set on this disk. Its files are neither moved nor changed.
+    """Make a data folder of a downloaded public data set, whose files are neither moved nor changed.
 
-    The folder has two small files: a manifest, and how the files are decoded. Only data sets whose targets cannot
-    be decoded in place (see 'twofold data list NAME') are written to new files.
+    The folder has two small files: a manifest, and a header with the format of the files. New files are written only
+    for data sets whose targets cannot be decoded in place (see 'twofold data list NAME').
     """
     from twofold.data import Folder
     from twofold.data.convert import convert as convert_tree
 
-    known = _with_progress(_converter(name), limit)
-    folder = Folder(convert_tree(known, source, split, out, limit))
+    converter = _with_progress(_converter(name), limit)
+    folder = Folder(convert_tree(converter, source, split, out, limit))
     names = sorted({target for row in folder.rows for target in row.get("targets") or {}})
     print_json({"out": str(out), "name": name, "split": split, "samples": len(folder), "targets": names})
     print_line(f"{len(folder)} samples with {', '.join(names)}: {out}/ (now: twofold data validate {out})")
@@ -109,7 +109,7 @@ def validate(
 ) -> int:
     """Read every file of a data folder, and report its problems and statistics.
 
-    Ends with 1 when there is a problem. Look at the contact sheet: it shows errors that statistics do not.
+    The exit code is 1 if there is a problem. Look at the contact sheet, which shows errors that statistics do not.
     """
     from twofold.data import validate as examine
 
@@ -118,11 +118,11 @@ def validate(
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise CommandError(f"--sheet {sheet} must end in .png")
     report = examine(folder, limit, lambda indices: with_progress(indices, len(indices), "validate"))
-    unsafe = _unsafe(folder)
-    if unsafe:
-        report = replace(report, problems=(*unsafe, *report.problems))
+    problem = _shard_problem(folder)
+    if problem:
+        report = replace(report, problems=(problem, *report.problems))
     if sheet is not None and report.targets:
-        _draw(folder, sheet, count)
+        _write_sheet(folder, sheet, count)
     written = str(sheet) if sheet and report.targets else None
     print_json({**asdict(report), "ok": report.ok, "sheet": written})
     _print(report)
@@ -136,17 +136,18 @@ def pack(
         int, typer.Option(min=1, metavar="MB", help="Maximal size of a tar file in MB.")
     ] = 512,
 ) -> int:
-    """Pack a data folder into tar files, for clusters. The result is a data folder too, with random access.
+    """Pack a data folder into tar files, for clusters. The result is also a data folder, with random access.
 
-    Files keep their bytes. Run again after a kill, the command does what is left.
+    Files keep their bytes. An interrupted command continues when it is run again.
     """
     from twofold.data import Folder
     from twofold.data.pack import pack as pack_folder
 
     samples = size = shards = 0
-    for done in with_progress(pack_folder(Folder(folder), out, shard_size * 2**20), 0, "pack"):
-        samples, size, shards = samples + done.samples, size + done.size, shards + 1
-        print_json({"shard": str(done.path), "samples": done.samples, "bytes": done.size, "kept": done.kept})
+    for shard in with_progress(pack_folder(Folder(folder), out, shard_size * 2**20), 0, "pack"):
+        samples, size, shards = samples + shard.samples, size + shard.size, shards + 1
+        record = {"samples": shard.samples, "bytes": shard.size, "kept": shard.kept}
+        print_json({"shard": str(shard.path), **record})
     print_line(f"{samples} samples in {shards} shards, {size / 2**20:.1f} MB: {out}/")
     return OK
 
@@ -168,36 +169,35 @@ def _converter(name: str) -> Converter:
         raise CommandError(f"{error}; 'twofold data list' lists them") from None
 
 
-def _facts(one: Converter) -> dict[str, Any]:
+def _description(converter: Converter) -> dict[str, Any]:
     return {
-        "name": one.name,
-        "title": one.title,
-        "splits": list(one.splits),
-        "targets": list(one.targets),
-        "licence": one.licence,
-        "access": one.access,
-        "writes": "nothing but the manifest" if one.samples is None else "new files",
-        "notes": one.notes,
+        "name": converter.name,
+        "title": converter.title,
+        "splits": list(converter.splits),
+        "targets": list(converter.targets),
+        "licence": converter.licence,
+        "access": converter.access,
+        "writes": "nothing but the manifest" if converter.samples is None else "new files",
+        "notes": converter.notes,
     }
 
 
-def _with_progress(one: Converter, limit: int) -> Converter:
+def _with_progress(converter: Converter, limit: int) -> Converter:
     """The converter with a progress bar."""
 
     def wrapped(make: Any) -> Any:
         def rows(root: Path, split: str) -> Iterator[Any]:
-            found: Iterable[Any] = make(root, split)
-            return with_progress(found, limit, one.name)
+            return with_progress(make(root, split), limit, converter.name)
 
         return rows
 
-    if one.samples is not None:
-        return replace(one, samples=wrapped(one.samples))
-    return replace(one, rows=wrapped(one.rows))
+    if converter.samples is not None:
+        return replace(converter, samples=wrapped(converter.samples))
+    return replace(converter, rows=wrapped(converter.rows))
 
 
-def _unsafe(folder: Path) -> tuple[str, ...]:
-    """What is wrong with the shards of a packed folder, beyond what reading it finds."""
+def _shard_problem(folder: Path) -> str:
+    """A problem of the shards of a packed folder that reading its samples does not find, or ""."""
     from twofold.data import FolderError
     from twofold.data.layout import read_header
     from twofold.data.pack import Shards
@@ -206,11 +206,11 @@ def _unsafe(folder: Path) -> tuple[str, ...]:
         if "packed" in read_header(folder):
             Shards(folder)
     except FolderError as error:
-        return (str(error),)
-    return ()
+        return str(error)
+    return ""
 
 
-def _draw(folder: Path, path: Path, count: int) -> None:
+def _write_sheet(folder: Path, path: Path, count: int) -> None:
     from twofold.data import Folder
     from twofold.data.sheet import draw_sample_sheet
     from twofold.visualization import write_sheet
@@ -220,14 +220,16 @@ def _draw(folder: Path, path: Path, count: int) -> None:
 
 
 def _print(report: Report) -> None:
-    """The table of targets, then the problems."""
-    ends = {"least": "least", "2 %": "p2", "median": "median", "98 %": "p98", "most": "most"}
+    """Print the table of targets, then the problems."""
+    columns = {"least": "least", "2 %": "p2", "median": "median", "98 %": "p98", "most": "most"}
     print_result(f"{report.root}: {report.count} samples")
     if report.targets:
-        print_result(f"  {'target':14}{'samples':>8}{'valid':>8}" + "".join(f"{name:>11}" for name in ends))
-    for name, facts in sorted(report.targets.items()):
-        numbers = "".join(f"{facts[end]:11.4g}" for end in ends.values())
-        print_result(f"  {name:14}{facts['samples']:8.0f}{facts['valid']:8.1%}{numbers}")
+        print_result(
+            f"  {'target':14}{'samples':>8}{'valid':>8}" + "".join(f"{name:>11}" for name in columns)
+        )
+    for name, statistics in sorted(report.targets.items()):
+        numbers = "".join(f"{statistics[key]:11.4g}" for key in columns.values())
+        print_result(f"  {name:14}{statistics['samples']:8.0f}{statistics['valid']:8.1%}{numbers}")
     for problem in report.problems:
         print_result(f"  ! {problem}")
     print_result(f"{len(report.problems) or 'no'} problem{'' if len(report.problems) == 1 else 's'}")

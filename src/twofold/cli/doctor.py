@@ -1,4 +1,4 @@
-"""`twofold doctor`: what is installed, what is broken, what is missing and how to get it."""
+"""The command `twofold doctor`, which checks the installation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CORE = (
     "torch", "diffusers", "transformers", "accelerate", "peft", "huggingface-hub", "safetensors", "numpy",
     "scipy", "pillow", "pydantic", "pyyaml", "typer", "rich", "tqdm", "cmap",
 )  # fmt: skip
-# By extra: the modules it brings.
+# Modules of each extra.
 EXTRAS = {
     "io": ("cv2", "OpenEXR", "tifffile", "h5py", "pillow_heif"),
     "data": ("pyarrow",),
@@ -32,7 +32,7 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `missing` is something optional that is not there; `broken` must be fixed."""
+    """The result of one check: an optional component may be `missing`; something `broken` has to be fixed."""
 
     state: Literal["ok", "missing", "broken"]
     what: str
@@ -42,7 +42,7 @@ class Finding:
 def doctor() -> int:
     """Report what is installed, broken or missing, and how to fix it.
 
-    Ends with 0 when nothing is broken, else with 1.
+    The exit code is 0 if nothing is broken, else 1.
     """
     broken = 0
     for finding in examine():
@@ -54,7 +54,7 @@ def doctor() -> int:
 
 
 def examine() -> Iterator[Finding]:
-    """All findings, the cheap ones first."""
+    """Yield the results of all checks, the fast checks first."""
     from twofold import __version__
 
     yield Finding("ok", "twofold", f"{__version__} in {Path(__file__).parents[1]}")
@@ -71,7 +71,7 @@ def examine() -> Iterator[Finding]:
     ):
         try:
             yield check()
-        except Exception as error:  # noqa: BLE001 - whatever a library does, the next check must run
+        except Exception as error:  # noqa: BLE001 - after any error of a library, the next check must run
             yield Finding("broken", name, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
@@ -79,19 +79,19 @@ def _core() -> Iterator[Finding]:
     from twofold.environment import installed
 
     versions = {name: installed(name) for name in CORE}
-    there = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
-    yield Finding("ok", "packages", there)
-    absent = [name for name, version in versions.items() if not version]
-    if absent:
-        yield Finding("broken", "packages", f"{', '.join(absent)} not installed; run: pip install twofold")
+    present = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    yield Finding("ok", "packages", present)
+    missing = [name for name, version in versions.items() if not version]
+    if missing:
+        yield Finding("broken", "packages", f"{', '.join(missing)} not installed; run: pip install twofold")
 
 
 def _extras() -> Iterator[Finding]:
     for extra, modules in EXTRAS.items():
-        absent = [module for module in modules if find_spec(module) is None]
-        if absent:
+        missing = [module for module in modules if find_spec(module) is None]
+        if missing:
             yield Finding(
-                "missing", f"extra {extra}", f"no {', '.join(absent)}; run: pip install 'twofold[{extra}]'"
+                "missing", f"extra {extra}", f"no {', '.join(missing)}; run: pip install 'twofold[{extra}]'"
             )
         else:
             yield Finding("ok", f"extra {extra}", ", ".join(modules))
@@ -101,11 +101,11 @@ def _torch() -> Finding:
     import torch
 
     cores = os.cpu_count()
-    where = f"{torch.get_num_threads()} threads on {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
+    cpu = f"{torch.get_num_threads()} threads on {cores} cores, {torch.backends.cpu.get_cpu_capability()}"
     if torch.cuda.is_available():
         names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        return Finding("ok", "torch", f"{where}; cuda {torch.version.cuda}: {names}")
-    return Finding("ok", "torch", f"{where}; no cuda device: predictions run on the CPU")
+        return Finding("ok", "torch", f"{cpu}; cuda {torch.version.cuda}: {names}")
+    return Finding("ok", "torch", f"{cpu}; no cuda device: predictions run on the CPU")
 
 
 def _torchvision() -> Finding:
@@ -119,7 +119,7 @@ def _torchvision() -> Finding:
 
 
 def _tracer() -> Finding:
-    """The vectorised path tracer of the renderer; without LLVM a slower one is used."""
+    """Check the vectorised path tracer of the renderer, which needs LLVM; without it a slower one is used."""
     from twofold.render.llvm import OLDEST, find_llvm
 
     if find_spec("mitsuba") is None:
@@ -137,7 +137,7 @@ def _tracer() -> Finding:
 
 
 def _model() -> Finding:
-    """Opens the shipped model as every command does, and compares its weights with the recorded digest."""
+    """Open the embedded model, and compare the digest of its weights with the recorded one."""
     from twofold.checkpoints import EMBEDDED, ModelError, open_model
 
     if not EMBEDDED.is_dir():
@@ -148,7 +148,7 @@ def _model() -> Finding:
         return Finding("broken", "model", str(error))
     recorded = EMBEDDED / "digest.txt"
     size = sum(f.stat().st_size for f in EMBEDDED.rglob("*") if f.is_file()) / 1e6
-    about = f"embedded, {size:.1f} MB, predicts {', '.join(model.tasks)}, sha256 {model.digest[:12]}"
+    text = f"embedded, {size:.1f} MB, predicts {', '.join(model.tasks)}, sha256 {model.digest[:12]}"
     if recorded.is_file() and recorded.read_text().strip() != model.digest:
-        return Finding("broken", "model", f"{about} differs from digest.txt: install twofold again")
-    return Finding("ok", "model", f"{about}, {'as recorded' if recorded.is_file() else 'no digest recorded'}")
+        return Finding("broken", "model", f"{text} differs from digest.txt: install twofold again")
+    return Finding("ok", "model", f"{text}, {'as recorded' if recorded.is_file() else 'no digest recorded'}")

@@ -1,4 +1,4 @@
-"""`twofold evaluate`: scores by a published protocol, with a report."""
+"""The command `twofold evaluate`, which scores predictions by a published protocol."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ if TYPE_CHECKING:
     from twofold.evaluate import Benchmark, EvalProtocol, EvalRequest, Evaluation, RunMetadata
 
 # Options of a model, which have no effect on stored predictions.
-_OF_MODEL = (
+_MODEL_OPTIONS = (
     "model", "task", "size", "odd_sizes", "seed", "ensemble", "steps", "method", "base", "revision", "variant",
     "network", "device", "dtype",
 )  # fmt: skip
 
-# Options of stored predictions.
-_OF_FILES = ("scale", "frame", "stretch", "layout")
+# Options of stored predictions, which have no effect on a model.
+_STORED_OPTIONS = ("scale", "frame", "stretch", "layout")
 
 
 @dataclass(frozen=True)
 class EvalOptions(OptionGroup):
-    """What is scored, and by which rules."""
+    """Options of the data and the protocol."""
 
     title: ClassVar[str] = "Benchmark"
     data: Annotated[
@@ -55,15 +55,17 @@ class EvalOptions(OptionGroup):
     ] = None
     benchmark: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Test set that --data holds, see --list; or package.module:NAME."),
+        typer.Option(metavar="NAME", help="Test set in --data, see --list; or package.module:NAME."),
     ] = ""
     protocol: Annotated[
         str,
-        typer.Option(metavar="ID", help="Evaluation protocol; by default the benchmark's, or the data's."),
+        typer.Option(
+            metavar="ID", help="Evaluation protocol; by default that of the benchmark or of the data."
+        ),
     ] = ""
     count: Annotated[int, typer.Option(min=0, help="Only the first N images; 0 for all.")] = 0
     allow_synthetic: Annotated[
-        bool, typer.Option("--allow-synthetic", help="Score rendered and generated images too.")
+        bool, typer.Option("--allow-synthetic", help="Also score rendered and generated images.")
     ] = False
     group: Annotated[
         str,
@@ -76,7 +78,7 @@ class EvalOptions(OptionGroup):
 
 @dataclass(frozen=True)
 class StoredPredictions(OptionGroup):
-    """Predictions in files."""
+    """Options of stored predictions."""
 
     title: ClassVar[str] = "Stored predictions"
     predictions: Annotated[
@@ -101,15 +103,15 @@ class StoredPredictions(OptionGroup):
         bool,
         typer.Option(
             "--stretch",
-            help="Stored maps are of images resized without their aspect ratio; resize them back.",
+            help="Resize maps of another aspect ratio to that of their image.",
         ),
     ] = False
-    layout: Annotated[str, choice("--layout", ("diff2in1",), "Stored as by Diff-2-in-1's test.py.")] = ""
+    layout: Annotated[str, choice("--layout", ("diff2in1",), "Read the files of Diff-2-in-1's test.py.")] = ""
 
 
 @dataclass(frozen=True)
 class ReportOptions(OptionGroup):
-    """What is written."""
+    """Options of the report."""
 
     title: ClassVar[str] = "Output"
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of rows and report.")] = Path("evaluation")
@@ -136,10 +138,10 @@ def evaluate(
         bool, typer.Option("--list", help="List benchmarks and protocols, and exit.")
     ] = False,
 ) -> int:
-    """Score a model, or any tool's predictions, by a published protocol.
+    """Score a model, or stored predictions of any program, by a published protocol.
 
-    Writes rows.jsonl (a row an image), report.json, report.md and report.html, in which the scores stand beside the
-    published ones. Run again after a kill, it continues. Every missing or broken prediction is reported.
+    Writes rows.jsonl (a row for each image), and report.json, report.md and report.html with the scores and published
+    scores. An interrupted command continues when it is run again. Every missing or damaged prediction is reported.
     """
     if list_all:
         _list()
@@ -149,9 +151,9 @@ def evaluate(
             "pass --data DIR, and --benchmark NAME or --protocol ID; twofold evaluate --list lists them"
         )
     if stored.predictions is not None:
-        refuse_unused("with --predictions, which are there already", *_OF_MODEL)
+        refuse_unused("with --predictions, which need no model", *_MODEL_OPTIONS)
     else:
-        refuse_unused("without --predictions, because they are of stored ones", *_OF_FILES)
+        refuse_unused("without --predictions", *_STORED_OPTIONS)
         check_model_options(model.model, model.network)
     from twofold.data.folder import Folder
     from twofold.evaluate import EvalRequest, evaluation_from_model, get_benchmark, select_task
@@ -162,7 +164,7 @@ def evaluate(
     selected = options.count, parse_shard(options.shard), options.allow_synthetic, options.group
     request = EvalRequest(folder, protocols[0], output.out, benchmark, *selected)
     if stored.predictions is not None:
-        return _run(*_evaluation_of_files(request, stored), output.images)
+        return _run(*_evaluation_from_files(request, stored), output.images)
     longest, device = inference.longest_edge(), runtime.resolve()
     opened = open_from_options(model, checkpoint, device, runtime.dtype)
     name, protocol = select_task(opened, protocols, task)
@@ -174,7 +176,7 @@ def evaluate(
     return _run(job, replace(metadata, device=device), output.images)
 
 
-def _evaluation_of_files(request: EvalRequest, stored: StoredPredictions) -> tuple[Evaluation, RunMetadata]:
+def _evaluation_from_files(request: EvalRequest, stored: StoredPredictions) -> tuple[Evaluation, RunMetadata]:
     from twofold.evaluate import evaluation_from_files
     from twofold.targets import target_spec
 
@@ -182,9 +184,9 @@ def _evaluation_of_files(request: EvalRequest, stored: StoredPredictions) -> tup
     if stored.layout:
         refuse_unused(f"with --layout {stored.layout}, which implies them", "scale", "frame", "stretch")
     if target.is_points:
-        refuse_unused("on people, whose results are one file", "stretch", "layout")
+        refuse_unused("on keypoints, which are stored in one file", "stretch", "layout")
     if target.is_direction:
-        refuse_unused("on normals, whose files have a range of their own", "scale")
+        refuse_unused("on normals, whose range follows from the file format", "scale")
     else:
         refuse_unused(f"on {request.protocol.target}: only vectors have a frame", "frame")
     assert stored.predictions is not None
@@ -194,7 +196,7 @@ def _evaluation_of_files(request: EvalRequest, stored: StoredPredictions) -> tup
 
 
 def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any]) -> list[EvalProtocol]:
-    """The protocols to choose from: that of --protocol, else the benchmark's in their order, else the data's own."""
+    """The protocols to choose from: that of --protocol, else those of the benchmark, else that of the data's header."""
     from twofold.evaluate import get_eval_protocol
 
     if benchmark is not None:
@@ -210,16 +212,16 @@ def _protocols(benchmark: Benchmark | None, protocol: str, header: dict[str, Any
 
 
 def _run(job: Evaluation, metadata: RunMetadata, images: bool) -> int:
-    """Runs the evaluation, and prints and writes its report."""
+    """Run an evaluation, and print and write its report."""
     from twofold.evaluate import make_report, run
     from twofold.evaluate.markdown import plain_table
     from twofold.evaluate.tables import counts_text, group_table, own_table, published_tables
 
     metadata = replace(metadata, command=["twofold", *sys.argv[1:]])
     total = len(metadata.selected)
-    kept = 0
+    existing = 0
     for row in with_progress(run(job, range(total)), job.shard.size(total), "evaluate"):
-        kept += bool(row.get("kept"))
+        existing += bool(row.get("kept"))
         if row["status"] == "failed":
             print_error(f"{row['id']}: {row['error']}")
     report, paths = make_report(job, metadata, images)
@@ -231,21 +233,21 @@ def _run(job: Evaluation, metadata: RunMetadata, images: bool) -> int:
             print_result(text)
     for warning in report["warnings"]:
         print_result(f"warning: {warning}")
-    there = f" ({kept} kept)" if kept else ""
-    print_line(f"{counts_text(report['counts'])}{there}; see {paths['html']}")
+    kept = f" ({existing} kept)" if existing else ""
+    print_line(f"{counts_text(report['counts'])}{kept}; see {paths['html']}")
     return SOME_FAILED if report["counts"]["failed"] else OK
 
 
 def _list() -> None:
     from twofold.evaluate import BENCHMARKS, EVAL_PROTOCOLS
 
-    print_result("benchmarks (--benchmark), their data, and the protocol they are scored by")
-    for one in BENCHMARKS.values():
-        facts = {"title": one.title, "count": one.count, "converter": one.converter, "split": one.split}
-        print_json({"benchmark": one.id, **facts, "protocols": [p.name for p in one.protocols]})
-        data = f"{one.converter} {one.split}, {one.count} images"
-        print_result(f"  {one.name:24} {one.protocols[0].name:22} {data:44} {one.title}")
-    print_result("protocols (--protocol), also for data of your own")
+    print_result("benchmarks (--benchmark), their default protocol and their data")
+    for item in BENCHMARKS.values():
+        data = {"title": item.title, "count": item.count, "converter": item.converter, "split": item.split}
+        print_json({"benchmark": item.id, **data, "protocols": [p.name for p in item.protocols]})
+        text = f"{item.converter} {item.split}, {item.count} images"
+        print_result(f"  {item.name:24} {item.protocols[0].name:22} {text:44} {item.title}")
+    print_result("protocols (--protocol), which also score your own data")
     for protocol in EVAL_PROTOCOLS.values():
         print_json({"protocol": protocol.id, "title": protocol.title, "target": protocol.target})
         print_result(f"  {protocol.id:24} {protocol.target:10} {protocol.title}")

@@ -1,4 +1,4 @@
-"""`twofold generate`: captions, or an image and captions, to new images."""
+"""The command `twofold generate`, which generates images from captions, or from an image and captions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageOptions(OptionGroup):
-    """What is generated."""
+    """Options of the generated images."""
 
     title: ClassVar[str] = "Images"
     count: Annotated[int, typer.Option(min=1, max=10000, help="Images of each caption.")] = 1
@@ -41,7 +41,7 @@ class ImageOptions(OptionGroup):
         str,
         typer.Option(
             metavar="WxH",
-            help="Width x height in pixels; with --image, its longer edge is at most the longer of the two.",
+            help="Width x height in pixels; with --image, the longer of the two is the maximum longest edge.",
         ),
     ] = "256x192"
     image: Annotated[Path | None, typer.Option(metavar="IMAGE", help="Image to start from (img2img).")] = None
@@ -51,9 +51,7 @@ class ImageOptions(OptionGroup):
 
 
 def generate(
-    captions: Annotated[
-        list[str], typer.Argument(metavar="CAPTION...", help="Captions of the images, one or more of each.")
-    ],
+    captions: Annotated[list[str], typer.Argument(metavar="CAPTION...", help="Captions of the images.")],
     images: ImageOptions,
     sampling: SamplingOptions,
     model: GeneratorOptions,
@@ -63,9 +61,9 @@ def generate(
 ) -> int:
     """Generate images from captions, or from an image and captions.
 
-    Writes SEED_CAPTION.png for each, with its settings inside (PNG text 'twofold'), a row in generated.jsonl, and
-    sheet.png when there are several. An image depends on its caption, seed and settings only. Existing images with
-    the same settings are kept; an image that fails is reported and the rest is done.
+    Writes SEED_CAPTION.png with its settings (PNG text 'twofold') and a row in generated.jsonl for each image, and
+    sheet.png if there are several. An image depends on its caption, seed and settings only. Existing images with the
+    same settings are kept. An image that fails is reported, and the other images are generated.
     """
     if not 0 < images.strength <= 1:
         raise CommandError(f"--strength {images.strength:g} is not above 0 and at most 1")
@@ -94,29 +92,29 @@ def generate(
     generator = ImageGenerator(opened.backbone, sampling.steps, sampling.guidance, sampler)
     strength = images.strength if images.image else 1.0
     job = ImageFileOptions(generator, requests, out, (height, width), settings, start, strength, overwrite)
-    done: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
 
     def describe(row: dict[str, Any]) -> str:
-        done.append(row)
+        rows.append(row)
         return f"{out / row['path']}{'  kept' if row['status'] == 'kept' else ''}"
 
     counts = print_rows(generate_files(job), len(requests), "generate", describe)
     print_line(counted(counts, {"done": "generated", "kept": "kept", "failed": "failed"}))
-    if len(requests) > 1 and done:
-        _write_sheet(out, done)
+    if len(requests) > 1 and rows:
+        _write_sheet(out, rows)
     return SOME_FAILED if counts["failed"] else OK
 
 
 def _requests(captions: Sequence[str], seed: int, count: int) -> list[Request]:
-    """One request an image; CommandError where two would have one file."""
+    """A request for each image. CommandError if two images would have the same file name."""
     from twofold.generate.image_files import Request
 
-    found = [
+    requests = [
         Request(f"{seed + i:04d}_{_slug(text)}", text, seed + i) for text in captions for i in range(count)
     ]
-    if len({request.name for request in found}) < len(found):
+    if len({request.name for request in requests}) < len(requests):
         raise CommandError("two captions give the same file name; change one of them")
-    return found
+    return requests
 
 
 def _slug(caption: str) -> str:
@@ -125,7 +123,7 @@ def _slug(caption: str) -> str:
 
 
 def _start(image: Path, longest: int) -> Tensor:
-    """The image to start from, 3 h w in [0, 1], no larger than what is generated."""
+    """Read the image to start from, ``3 h w`` in [0, 1], with a longest edge of at most ``longest``."""
     from twofold.image import longest_edge_size, read_image, resize
 
     pixels = read_image(image)

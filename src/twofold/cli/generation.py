@@ -1,4 +1,4 @@
-"""Options of image generation, which commands that generate images or labelled images share."""
+"""Options of the commands that generate images or labelled images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twofold.cli.options import choice
 
 @dataclass(frozen=True)
 class SamplingOptions(OptionGroup):
-    """How images are generated."""
+    """Options of image generation."""
 
     title: ClassVar[str] = "Image generation"
     steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 40
@@ -24,13 +24,13 @@ class SamplingOptions(OptionGroup):
     ] = "ddim"
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance of the caption; 1 is none.")] = 3.0
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the first image; each further one has the next seed.")
+        int, typer.Option(min=0, help="Seed of the first image; each further image has the next seed.")
     ] = 0
 
 
 @dataclass(frozen=True)
 class SampleCreationOptions(SamplingOptions):
-    """How labelled images are generated from labelled images."""
+    """Options of the generation of labelled images from labelled images."""
 
     steps: Annotated[
         int, typer.Option(min=0, help="Denoising steps; by default 30, or 50 with --compat.")
@@ -50,7 +50,7 @@ class SampleCreationOptions(SamplingOptions):
         ),
     ] = 0.0
     size: Annotated[
-        int, typer.Option(min=0, help="Longest edge of generated images; 0 is the source's own.")
+        int, typer.Option(min=0, help="Longest edge of generated images; 0 is that of the source.")
     ] = 0
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated images.")] = 0
     compat: Annotated[
@@ -61,7 +61,7 @@ class SampleCreationOptions(SamplingOptions):
 
 @dataclass(frozen=True)
 class SyntheticLabelOptions(OptionGroup):
-    """What is generated from a source, how it is labelled, and what is kept."""
+    """Options of synthetic samples: their number for each source, their labels, and filters."""
 
     title: ClassVar[str] = "Samples and labels"
     per_image: Annotated[
@@ -95,10 +95,10 @@ class SyntheticLabelOptions(OptionGroup):
 def creation_settings(
     strength: float, sampling: SampleCreationOptions, labels: SyntheticLabelOptions, scoring: str
 ) -> Any:
-    """The `GenerationConfig` of a command's options; 0 and "" are the defaults, which depend on ``--compat``.
+    """Convert options to a `GenerationConfig`. Options of 0 and "" get defaults that depend on ``--compat``.
 
     Raises:
-        CommandError: an option does not fit.
+        CommandError: a value is invalid.
     """
     from pydantic import ValidationError
 

@@ -1,26 +1,17 @@
-"""`twofold data import`: a Hugging Face data set to a data folder."""
+"""The command `twofold data import`, which converts a Hugging Face data set to a data folder."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from twofold.cli.console import (
-    OK,
-    CommandError,
-    print_json,
-    print_line,
-    with_progress,
-)
+from twofold.cli.console import OK, CommandError, print_json, print_line, with_progress
 from twofold.cli.options import choice
 from twofold.cli.usage import refuse_unused
-
-if TYPE_CHECKING:
-    pass
 
 
 def import_(
@@ -39,7 +30,7 @@ def import_(
     ] = None,
     caption: Annotated[str, typer.Option(metavar="COLUMN", help="Column of the caption.")] = "",
     id: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Column of the sample's id; numbered by default.")
+        str, typer.Option(metavar="COLUMN", help="Column of the sample's id; by default a number.")
     ] = "",
     camera: Annotated[
         str, typer.Option(metavar="COLUMN", help="Column of fx fy cx cy, or of a 3x3 matrix.")
@@ -52,25 +43,25 @@ def import_(
     """Make a data folder of a Hugging Face data set: columns become images, targets and captions.
 
     The stored bytes are not re-encoded: 16-bit and float maps keep their values. No code of the data set is run and no
-    path in it is followed. Run again after a kill, the command does what is left. Needs the extra 'data'.
+    path in it is followed. An interrupted command continues when it is run again. Needs the extra 'data'.
     """
     from twofold.data.hub import Columns, import_table
 
     if Path(source).exists():
-        refuse_unused("on files of this disk: a revision is of a hub data set", "revision")
+        refuse_unused("for local files: only data sets of the hub have revisions", "revision")
     targets = dict(map(_target, target or []))
     columns = Columns(image, targets, caption, id, camera)
     steps = import_table(source, out, columns, split, licence, kind, limit, revision)  # ty: ignore[invalid-argument-type]
-    written = kept = 0
+    written = existing = 0
     for name, new in with_progress(steps, limit, "import"):
-        written, kept = written + new, kept + (not new)
+        written, existing = written + new, existing + (not new)
         print_json({"id": name, "written": new})
-    print_line(f"{written} samples imported, {kept} were there: {out}/ (now: twofold data validate {out})")
+    print_line(f"{written} samples imported, {existing} existed: {out}/ (now: twofold data validate {out})")
     return OK
 
 
 def _target(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
-    """'depth=column,codec=png16,scale=0.001' as (target, (column, descriptor)); values are JSON, or else text."""
+    """Parse 'depth=column,codec=png16,scale=0.001' to (target, (column, descriptor)); values are JSON, or else text."""
     name, mark, rest = text.partition("=")
     # Commas within [ ] belong to a list.
     column, *entries = re.split(r",(?![^\[]*\])", rest)
@@ -78,13 +69,13 @@ def _target(text: str) -> tuple[str, tuple[str, dict[str, Any]]]:
         raise CommandError(
             f"--target {text!r} is not NAME=COLUMN, such as depth=depth,codec=png16,scale=0.001"
         )
-    how: dict[str, Any] = {}
+    descriptor: dict[str, Any] = {}
     for entry in entries:
         key, mark, value = entry.partition("=")
         if not (key and mark):
             raise CommandError(f"--target {text!r}: {entry!r} is not KEY=VALUE, such as scale=0.001")
         try:
-            how[key] = json.loads(value)
+            descriptor[key] = json.loads(value)
         except ValueError:
-            how[key] = value
-    return name, (column, how)
+            descriptor[key] = value
+    return name, (column, descriptor)

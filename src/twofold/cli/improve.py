@@ -1,4 +1,4 @@
-"""`twofold improve`: a model that generates training data for itself and is trained on it."""
+"""The command `twofold improve`, which trains a model on labelled images that it generates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from twofold.cli.generation import SampleCreationOptions, SyntheticLabelOptions,
 from twofold.cli.interrupt import report_saved
 from twofold.cli.model import DeviceOptions
 from twofold.cli.options import choice
-from twofold.cli.train import RunOptions, check_log_every, done, find_recipe
+from twofold.cli.train import RunOptions, check_log_every, done_text, find_recipe
 from twofold.cli.usage import refuse_unused
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImprovementOptions(OptionGroup):
-    """How generated samples take part in training."""
+    """Options of training on generated samples."""
 
     title: ClassVar[str] = "Self-improving"
     strength: Annotated[
@@ -53,7 +53,7 @@ class ImprovementOptions(OptionGroup):
         bool,
         typer.Option(
             "--fresh-student",
-            help="Reinitialize the parts in the recipe's reset in each round; with --labels stored only.",
+            help="Reinitialize the modules in the recipe's reset in each round; with --labels stored only.",
         ),
     ] = False
 
@@ -71,10 +71,10 @@ def improve(
     labels: SyntheticLabelOptions,
     device: DeviceOptions,
 ) -> int:
-    """Generate labelled images from the few that exist, and train on both (Diff-2-in-1).
+    """Generate labelled images from the training images, and train on both (Diff-2-in-1).
 
     The EMA teacher of the trained student (decay 0.998 every 40 examples unless the recipe configures it) labels the
-    generated images at every step, and is what is saved. Run again after a kill, the command continues.
+    generated images at every step, and is saved. An interrupted command continues when it is run again.
     """
     check_log_every()
     if labels.captioner:
@@ -84,10 +84,8 @@ def improve(
     from twofold.train.improve import gains, improve as run_improvement
 
     plan = _plan(parsed, improvement, sampling, labels)
-    folder, distributed = (
-        run.out or Path("runs") / f"{parsed.name}-improved",
-        DistributedContext(device.device),
-    )
+    folder = run.out or Path("runs") / f"{parsed.name}-improved"
+    distributed = DistributedContext(device.device)
     printer = EventPrinter(parsed.loop.steps, improvement.rounds, run.log_every)
     events = run_improvement(plan, folder, distributed)
     with report_saved(folder), closing(events):
@@ -98,8 +96,8 @@ def improve(
     if distributed.first:
         best = parsed.validation.best_metric
         if best:
-            print_line(_helped(best, gains(folder, best)))
-        print_line(done(folder / "checkpoint", parsed))
+            print_line(_gain_text(best, gains(folder, best)))
+        print_line(done_text(folder / "checkpoint", parsed))
     return OK
 
 
@@ -109,7 +107,7 @@ def _plan(
     sampling: SampleCreationOptions,
     labels: SyntheticLabelOptions,
 ) -> Improvement:
-    """CommandError for options that do not fit each other or the recipe."""
+    """Convert the options. CommandError if they are inconsistent with each other or with the recipe."""
     from twofold.generate import ScoreThreshold
     from twofold.protocols import reason
     from twofold.train.improvement import Improvement
@@ -135,13 +133,13 @@ def _plan(
 
 
 class EventPrinter:
-    """Prints an improvement's validation scores, steps, and rejected or failed samples, one line each."""
+    """Prints validation scores, steps, and rejected or failed samples of a self-improvement, one line each."""
 
     def __init__(self, steps: int, rounds: int, log_every: int) -> None:
         self.steps, self.rounds, self.log_every, self.generating = steps, rounds, log_every, 0
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Print an event of `train.improve.improve`, or nothing."""
+        """Print an event of `train.improve.improve`, if it is one of the printed kinds."""
         where = f"round {event['round']}/{self.rounds}"
         if event.get("status") == "created" and event["round"] > self.generating:
             self.generating = event["round"]
@@ -151,15 +149,15 @@ class EventPrinter:
             values = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
             print_line(f"{where}  step {event['step']}/{self.steps}  {values}")
         elif event.get("status") in ("rejected", "failed"):
-            found = event.get("reasons") or event.get("error")
-            why = "; ".join(found) if isinstance(found, list) else found
-            print_line(f"{where}  {event['id']} {event['status']}: {why}")
+            reasons = event.get("reasons") or event.get("error")
+            text = "; ".join(reasons) if isinstance(reasons, list) else reasons
+            print_line(f"{where}  {event['id']} {event['status']}: {text}")
 
 
-def _helped(score: str, rounds: list[tuple[float, float, int]]) -> str:
-    """Whether it helped, in one line: the score before, and the best of each round."""
-    reached = [
+def _gain_text(metric: str, rounds: list[tuple[float, float, int]]) -> str:
+    """The score before the improvement, and the best score of each round, as one line."""
+    results = [
         f"round {n}: {best:.4g} at step {step}" if step else f"round {n}: no better"
         for n, (_, best, step) in enumerate(rounds, 1)
     ]
-    return f"{score} on held-out samples: {rounds[0][0]:.4g} before; {'; '.join(reached)}"
+    return f"{metric} on held-out samples: {rounds[0][0]:.4g} before; {'; '.join(results)}"

@@ -1,4 +1,4 @@
-"""Commands that are interrupted: by Ctrl-C, by SIGTERM, by a terminal that closes."""
+"""Handles interrupts of commands: Ctrl-C, SIGTERM, and SIGHUP of a closed terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twofold.cli.console import INTERRUPTED, CommandError
 
 @contextmanager
 def signals_as_interrupts() -> Generator[None]:
-    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does; unless they are ignored (nohup)."""
+    """Context in which SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does, unless they are ignored (nohup)."""
     names = ("SIGTERM", "SIGHUP") if threading.current_thread() is threading.main_thread() else ()
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) == signal.SIG_DFL}
@@ -28,10 +28,10 @@ def signals_as_interrupts() -> Generator[None]:
 
 @contextmanager
 def report_saved(run: Path) -> Generator[None]:
-    """Around training in the folder ``run``: an interrupt is reported with the step that is saved.
+    """Context for training in the folder ``run``, which reports the saved step after an interrupt.
 
     Raises:
-        CommandError: an interrupt, exit code 130.
+        CommandError: training was interrupted; the exit code is 130.
     """
     try:
         yield
@@ -42,11 +42,11 @@ def report_saved(run: Path) -> Generator[None]:
 def _saved(run: Path) -> str:
     from twofold.train.state import saved_step
 
-    # Of the run, of the warm-up of a miniature, of the rounds of an improvement.
-    found = [p for pattern in ("state.pt", "*/state.pt", "*/training/state.pt") for p in run.glob(pattern)]
-    if not found:
+    # States of the run, of the warm-up of a smoke test, and of rounds of self-improvement.
+    states = [p for pattern in ("state.pt", "*/state.pt", "*/training/state.pt") for p in run.glob(pattern)]
+    if not states:
         return "no step of the training is saved yet; run the same command again to start it again"
-    newest = max(found, key=lambda p: p.stat().st_mtime)
+    newest = max(states, key=lambda p: p.stat().st_mtime)
     try:
         step = saved_step(newest)
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`twofold`: the commands, and the one place where an error becomes a line."""
+"""The program `twofold`: registers the commands, runs one, and prints an error as one line."""
 
 from __future__ import annotations
 
@@ -73,23 +73,23 @@ def _root(
         print(context.get_help())
 
 
-_INTERRUPTED = "interrupted; what was written is complete, run the command again to continue"
+_INTERRUPTED = "interrupted; written files are complete, run the command again to continue"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs a command and ends the process with its exit code; an error is one line on standard error."""
+    """Run a command and exit with its exit code. An error is one line on standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # where the terminal's encoding lacks a letter
+            stream.reconfigure(errors="backslashreplace")  # for characters that the terminal cannot encode
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 
 def run(arguments: list[str]) -> int:
-    """Runs a command and gives its exit code."""
+    """Run a command and return its exit code."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Threads that wait by spinning cost twenty times the time as soon as another program wants a core too.
+    # OpenMP threads that wait actively make a command up to twenty times slower if another program uses the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     with own_output_mode() as mode:
         try:
@@ -98,13 +98,13 @@ def run(arguments: list[str]) -> int:
             if code != INTERRUPTED:
                 return code
             message = _INTERRUPTED
-        except (KeyboardInterrupt, typer.Abort):  # older versions of typer let it through
+        except (KeyboardInterrupt, typer.Abort):  # older versions of typer do not catch it
             code, message = INTERRUPTED, _INTERRUPTED
         except BrokenPipeError:
-            # The reader of the output has closed it; without this, Python reports that again when it flushes at exit.
+            # The reader of the output has closed it. Without this, Python reports the error again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return SOME_FAILED
-        except Exception as error:  # noqa: BLE001 - an error is one line, whatever it is
+        except Exception as error:  # noqa: BLE001 - every error is printed as one line
             if mode.verbose:
                 traceback.print_exc()
             code, message = _explain(error, arguments)
@@ -113,7 +113,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _explain(error: Exception, arguments: list[str]) -> tuple[int, str]:
-    """The exit code and the line for an error."""
+    """The exit code and the message of an error."""
     if isinstance(error, CommandError):
         return error.code, str(error)
     path = getattr(error, "filename", None)
@@ -123,11 +123,11 @@ def _explain(error: Exception, arguments: list[str]) -> tuple[int, str]:
     if hasattr(error, "format_message"):  # typer's own errors; their class moved between versions
         return NOTHING_STARTED, usage_message(error, arguments, typer.main.get_command(app))
     if isinstance(error, ValueError | OSError | ImportError | ArithmeticError):
-        # twofold's own messages are complete; others need the name of their class.
-        ours = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)
-        # A network returns NaN or infinity in the middle of the work.
-        early = ours and not isinstance(error, ArithmeticError) and not getattr(error, "started", False)
+        # Messages of twofold are complete; others need the name of their class.
+        complete = type(error).__module__.startswith("twofold") or type(error) in (ValueError, ImportError)
+        # An ArithmeticError is raised during prediction, when a network returns NaN or infinity.
+        early = complete and not isinstance(error, ArithmeticError) and not getattr(error, "started", False)
         code = NOTHING_STARTED if early else SOME_FAILED
-        return code, str(error) if ours else f"{type(error).__name__}: {error}"
+        return code, str(error) if complete else f"{type(error).__name__}: {error}"
     hint = "this is a bug in twofold; --verbose shows where"
     return SOME_FAILED, f"{type(error).__name__}: {error} ({hint})"

@@ -1,4 +1,4 @@
-"""`twofold metrics`: distances between sets of images."""
+"""The commands `twofold metrics`, which compute distances between sets of images."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 metrics = typer.Typer(help="Distances between sets of images.", rich_markup_mode=None)
 
-Images = "folder of images, a data folder, or what 'twofold generate' wrote"
+FOLDERS = "folder of images, a data folder, or the output of 'twofold generate'"
 
 
 def fid_command(
-    real: Annotated[str, typer.Argument(metavar="REAL", help=f"Real images: a {Images}.")],
-    generated: Annotated[str, typer.Argument(metavar="GENERATED", help=f"Generated images: a {Images}.")],
+    real: Annotated[str, typer.Argument(metavar="REAL", help=f"Real images: a {FOLDERS}.")],
+    generated: Annotated[str, typer.Argument(metavar="GENERATED", help=f"Generated images: a {FOLDERS}.")],
     model: GeneratorOptions,
     device: DeviceOptions,
     pixels: Annotated[
@@ -43,14 +43,14 @@ def fid_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random subsets of KID.")] = 0,
     batch: Annotated[int, typer.Option(min=1, help="Images computed together.")] = 8,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Also write the result there; must not exist.")
+        Path | None, typer.Option(metavar="FILE.json", help="New file to write the result to as well.")
     ] = None,
 ) -> int:
-    """FID and KID between real and generated images, in the features of a model.
+    """Compute FID and KID between real and generated images, in the features of a model.
 
-    The features are those of the model's own image encoder or U-Net, not of Inception: results are comparable only for
-    the same network, size and real images, which the result names. Images that cannot be read are reported
-    and skipped, and the command ends with 1.
+    The features are those of the model's image encoder or U-Net, not of Inception: results are comparable only for the
+    same network, size and real images, which are part of the result. Images that cannot be read are reported and
+    skipped, and the exit code is 1.
     """
     if out is not None and out.exists():
         raise CommandError(f"{out} exists and is not overwritten; choose another --out")
@@ -60,10 +60,10 @@ def fid_command(
     from twofold.evaluate.image_sets import ImageSet, distance_warnings, image_set_distances, write_distances
 
     require_sound_torchvision()
-    found = [_sources(path, out) for path in (real, generated)]
+    both_sources = [_sources(path, out) for path in (real, generated)]
     network = feature_network(open_model(model.model, device.resolve()), pixels)
     sets = []
-    for path, sources in zip((real, generated), found, strict=True):
+    for path, sources in zip((real, generated), both_sources, strict=True):
         total = min(count, len(sources)) if count else len(sources)
         sets.append(ImageSet(path, with_progress(islice(sources, total), total, Path(path).name)))
     result = image_set_distances(*sets, network, seed, batch)
@@ -85,9 +85,9 @@ def compare(
         list[Path], typer.Argument(metavar="FILE.json...", help="Results of 'twofold metrics fid --out'.")
     ],
 ) -> int:
-    """FID and KID of several generated sets side by side.
+    """Compare FID and KID of several generated sets.
 
-    Results of another feature network, size or real images are refused.
+    Results of different feature networks, sizes or real images are an error.
     """
     from twofold.evaluate.image_sets import check_comparable, read_distances
 
@@ -122,16 +122,16 @@ def _sources(text: str, out: Path | None) -> Sequence[ImageSource]:
         folder = Folder(path, targets=())
         return [ImageSource(name, lambda i=i: folder[i].image) for i, name in enumerate(folder.ids)]
     if (path / "generated.jsonl").is_file():
-        found = generated_images(path)
+        paths = generated_images(path)
     else:
         skipped: list[Problem] = []
         inputs, problems = find_inputs([text], out or path / "metrics.json", skipped)
         if problems:
             raise CommandError(problems[0].error)
-        for one in skipped:
-            print_error(f"skipped: {one.error}")
-        found = [one.path for one in inputs]
-    return [ImageSource(str(image), lambda image=image: read_image(image)) for image in found]
+        for problem in skipped:
+            print_error(f"skipped: {problem.error}")
+        paths = [file.path for file in inputs]
+    return [ImageSource(str(image), lambda image=image: read_image(image)) for image in paths]
 
 
 def _print(result: dict[str, Any]) -> None:

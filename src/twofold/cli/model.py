@@ -1,4 +1,4 @@
-"""Options of models, devices and inference, and models opened by them."""
+"""Options of models, devices and inference, and functions that open the selected models."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DeviceOptions(OptionGroup):
-    """Where to compute."""
+    """Options of commands that compute in float32."""
 
     title: ClassVar[str] = "Device"
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")] = "auto"
 
     def resolve(self) -> str:
-        """The device by `environment.resolve_device`; CommandError for an unknown or missing one."""
+        """Resolve the device with `environment.resolve_device`. CommandError if it is unknown or not available."""
         from twofold.environment import resolve_device
 
         try:
@@ -37,7 +37,7 @@ class DeviceOptions(OptionGroup):
 
 
 def _parse_dtype(name: str) -> str:
-    """torch's name of a type of weights; CommandError for anything else."""
+    """The name of a dtype in torch. CommandError if the name is unknown."""
     if name not in DTYPES:
         check_choice("--dtype", name, ("float32", "bfloat16", "float16"))
     return DTYPES[name]
@@ -56,7 +56,7 @@ Dtype = Annotated[
 
 @dataclass(frozen=True)
 class RuntimeOptions(DeviceOptions):
-    """Where and how precisely to compute."""
+    """Options of commands with a selectable precision."""
 
     title: ClassVar[str] = "Device and precision"
     dtype: Dtype = "float32"
@@ -64,7 +64,7 @@ class RuntimeOptions(DeviceOptions):
 
 @dataclass(frozen=True)
 class ModelOptions(OptionGroup):
-    """Which model predicts."""
+    """Options that select the model that predicts."""
 
     title: ClassVar[str] = "Model"
     model: Annotated[
@@ -77,18 +77,18 @@ class ModelOptions(OptionGroup):
         str,
         typer.Option(
             metavar="CODE",
-            help="For weights of a module of your own: FILE.py:NAME that builds it. It is run.",
+            help="For weights of your own module: the code that builds it, FILE.py:NAME, which is run.",
         ),
     ] = ""
 
 
 @dataclass(frozen=True)
 class CheckpointOptions(OptionGroup):
-    """How files of weights are read."""
+    """Options of reading a checkpoint."""
 
     title: ClassVar[str] = "Model"
     method: Annotated[
-        str, typer.Option(metavar="NAME", help="Published method of a checkpoint whose name does not tell.")
+        str, typer.Option(metavar="NAME", help="Published model that a folder of another name contains.")
     ] = ""
     base: Annotated[
         str,
@@ -101,20 +101,20 @@ class CheckpointOptions(OptionGroup):
     variant: Annotated[str, typer.Option(help="Variant of the weight files, such as fp16.")] = ""
 
     def open(self, source: str, device: str, dtype: str, lora_alpha: float | None = None) -> Model:
-        """The model ``source``; see `checkpoints.open_model`. ``dtype`` is torch's name of it."""
+        """Open the model ``source``; see `checkpoints.open_model`. ``dtype`` is the name of a dtype in torch."""
         require_sound_torchvision()
         import torch
 
         from twofold.checkpoints import open_model
 
         revision = self.revision or None
-        kind = getattr(torch, dtype)
-        return open_model(source, device, kind, self.method, self.base, revision, self.variant, lora_alpha)
+        weights = getattr(torch, dtype)
+        return open_model(source, device, weights, self.method, self.base, revision, self.variant, lora_alpha)
 
 
 @dataclass(frozen=True)
 class GeneratorOptions(OptionGroup):
-    """Which model generates images."""
+    """Options that select the model that generates images."""
 
     title: ClassVar[str] = "Model"
     model: Annotated[
@@ -122,7 +122,7 @@ class GeneratorOptions(OptionGroup):
     ] = "embedded"
 
     def open(self, runtime: RuntimeOptions) -> Model:
-        """The model; see `checkpoints.open_generator`."""
+        """Open the model; see `checkpoints.open_generator`."""
         require_sound_torchvision()
         import torch
 
@@ -133,14 +133,14 @@ class GeneratorOptions(OptionGroup):
 
 @dataclass(frozen=True)
 class InferenceOptions(OptionGroup):
-    """How a model predicts."""
+    """Options of prediction."""
 
     title: ClassVar[str] = "Inference"
     size: Annotated[
         str,
         typer.Option(
             metavar="N",
-            help="Longest edge in pixels that images are resized to, or 'native'; by default the model's.",
+            help="Longest edge in pixels that images are resized to, or 'native'; by default that of the model.",
         ),
     ] = ""
     odd_sizes: Annotated[
@@ -148,16 +148,16 @@ class InferenceOptions(OptionGroup):
         choice(
             "--odd-sizes",
             ("pad", "floor"),
-            "Edges that are no multiple of the stride: pad, or round down as the original programs do.",
+            "For edges that are not a multiple of the stride: pad, or round down as the original code does.",
         ),
     ] = "pad"
     steps: Annotated[
-        int, typer.Option(min=0, help="Denoising steps of a multi-step model; 0 is the model's own number.")
+        int, typer.Option(min=0, help="Denoising steps of a multi-step model; 0 is the default of the model.")
     ] = 0
     ensemble: Annotated[int, typer.Option(min=1, max=100, help="Predictions to compute and merge.")] = 1
 
     def longest_edge(self) -> int | None:
-        """``--size`` as a number; 0 is native, None the default."""
+        """``--size`` as a number: 0 for 'native', None for the default of the model."""
         from twofold.predict.batching import parse_size
 
         if not self.size:
@@ -177,29 +177,29 @@ class InferenceOptions(OptionGroup):
         return predictor.with_options(self.ensemble, merge, frame, **changes)
 
 
-_OF_WEIGHTS = ("method", "base", "revision", "variant")
+_CHECKPOINT_OPTIONS = ("method", "base", "revision", "variant")
 
 
 def check_model_options(model: str, network: str = "") -> None:
-    """CommandError for options about the origin of weights, where the model has another origin."""
+    """CommandError for options of `CheckpointOptions` that have no effect for this model."""
     if network:
-        refuse_unused("with --network, whose weights are in one folder", *_OF_WEIGHTS)
+        refuse_unused("with --network, whose weights are in one folder", *_CHECKPOINT_OPTIONS)
     if model == "embedded":
-        refuse_unused("for the embedded model, which is complete", *_OF_WEIGHTS)
+        refuse_unused("for the embedded model, which is complete", *_CHECKPOINT_OPTIONS)
     elif Path(model).exists():
-        refuse_unused(f"for {model}, which is on this disk: a revision is of a hub repository", "revision")
+        refuse_unused(f"for {model}, which is local: only repositories of the hub have revisions", "revision")
 
 
 def open_from_options(
     options: ModelOptions, checkpoint: CheckpointOptions, device: str, dtype: str
 ) -> Model | Network:
-    """The model, or with ``--network`` a module of the user's own.
+    """Open the selected model, or with ``--network`` a user-defined network.
 
     Args:
-        options: which one.
-        checkpoint: how its files are read.
-        device: where its weights go.
-        dtype: torch's name of their type.
+        options: options that select the model.
+        checkpoint: options of reading the checkpoint.
+        device: device of the weights.
+        dtype: name of the dtype of the weights in torch.
     """
     if not options.network:
         return checkpoint.open(options.model, device, dtype)

@@ -1,4 +1,4 @@
-"""Options of every command, and how options are declared."""
+"""Options that several commands share, and helpers to declare options."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from twofold.io.limits import LIMIT_VARIABLE, parse_pixels
 
 
 def choice(option: str, choices: tuple[str, ...], help: str) -> Any:
-    """An option that takes one of ``choices`` (or "", its default in some commands), which shells complete."""
+    """An option whose value is one of ``choices``, or "" if that is the default. Shells complete the choices."""
 
     def check(value: str) -> str:
         return check_choice(option, value, choices) if value else value
 
     def complete(incomplete: str) -> list[str]:
-        return [one for one in choices if one.startswith(incomplete)]
+        return [value for value in choices if value.startswith(incomplete)]
 
     return typer.Option(option, metavar="|".join(choices), help=help, callback=check, autocompletion=complete)
 
@@ -43,7 +43,7 @@ def _mode_setter(field: str) -> Callable[[bool], bool]:
 
 @dataclass(frozen=True)
 class GeneralOptions(OptionGroup):
-    """Of every command."""
+    """Options of every command."""
 
     title: ClassVar[str] = "General"
     as_json: Annotated[
@@ -66,7 +66,7 @@ class GeneralOptions(OptionGroup):
 
 
 def _set_limit(text: str) -> str:
-    """Sets the limit for this process and those that it starts (data loaders, ranks)."""
+    """Set the limit for this process and its subprocesses (data loaders, ranks)."""
     if text:
         try:
             os.environ[LIMIT_VARIABLE] = str(parse_pixels(text))
@@ -77,7 +77,7 @@ def _set_limit(text: str) -> str:
 
 @contextmanager
 def limits_restored() -> Generator[None]:
-    """After the block the limit is what it was before, for programs that run several commands."""
+    """Context that restores the limit, for programs that run several commands."""
     before = os.environ.get(LIMIT_VARIABLE)
     try:
         yield
@@ -90,13 +90,15 @@ def limits_restored() -> Generator[None]:
 ShardText = Annotated[
     str,
     typer.Option(
-        "--shard", metavar="I/N", help="Do the I-th of N shares, such as 1/4; other processes do the others."
+        "--shard",
+        metavar="I/N",
+        help="Process the I-th of N shards, such as 1/4; other processes do the rest.",
     ),
 ]
 
 
 def parse_shard(text: str) -> Shard:
-    """The share of ``--shard``; CommandError for anything else than I/N."""
+    """Parse ``--shard``. CommandError if the text is not I/N."""
     try:
         return Shard.parse(text)
     except ValueError as error:
@@ -105,7 +107,7 @@ def parse_shard(text: str) -> Shard:
 
 @dataclass(frozen=True)
 class ImageLimit(OptionGroup):
-    """Of commands that read images."""
+    """Options of commands that read images."""
 
     title: ClassVar[str] = "General"
     max_pixels: Annotated[
@@ -114,6 +116,6 @@ class ImageLimit(OptionGroup):
             "--max-pixels",
             metavar="N",
             callback=_set_limit,
-            help="Maximal number of pixels of an image or map, such as 200M; 50M by default. Larger ones are refused.",
+            help="Maximum number of pixels of an image or map, such as 200M; 50M by default.",
         ),
     ] = ""

@@ -1,4 +1,4 @@
-"""The command `twofold predict`."""
+"""The command `twofold predict`, which predicts maps of images."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ def predict(
 
     For each image: NAME_TASK.npy (float32 at the image's size: depth in [0, 1], 0 near; normals as unit vectors,
     x right, y up, z to the viewer), NAME_TASK.png (lossless), NAME_TASK_color.png (preview image), with --ensemble
-    NAME_TASK_uncertainty.npy, and a row in predictions.jsonl. Existing results are kept; an image that fails is
-    reported, and the rest is done.
+    NAME_TASK_uncertainty.npy, and a row in predictions.jsonl. Existing results are kept. An image that fails is
+    reported, and the other images are predicted.
     """
     from twofold.predict.files import Job, predict_files
     from twofold.predict.inputs import find_inputs
@@ -99,12 +99,12 @@ def predict(
     if inference.ensemble == 1:
         refuse_unused("without --ensemble", "merge")
     skipped: list[Problem] = []
-    found, problems = find_inputs(inputs, results.out, skipped)
+    images, problems = find_inputs(inputs, results.out, skipped)
     counts: Counter[str] = Counter(failed=len(problems))
     for problem in problems:
         print_json({"input": problem.path, "status": "failed", "error": problem.error})
         print_error(problem.error)
-    if found:
+    if images:
         device = runtime.resolve()
         names = [name.strip() for name in task.split(",") if name.strip()]
         dtype, frame = runtime.dtype, results.frame
@@ -114,7 +114,7 @@ def predict(
         common = {"seed": seed, "dtype": runtime.dtype, "device": device}
         settings = {name: _settings(p, longest, frame) | common for name, p in config_predictors.items()}
         job = Job(predictors, settings, results.out, longest, seed, results.overwrite, results.side_by_side)
-        counts += print_rows(predict_files(job, found), len(found), "predict", _describe)
+        counts += print_rows(predict_files(job, images), len(images), "predict", _describe)
     _report_skipped(skipped)
     _summary(counts, results)
     return SOME_FAILED if counts["failed"] else OK
@@ -130,7 +130,7 @@ def open_predictors(
     frame: str,
     device: str,
 ) -> dict[str, BasePredictor]:
-    """Open the model; returns a predictor for each of ``tasks``, by default for all tasks of the model."""
+    """Open a model and return its predictors of ``tasks``, or of all its tasks, with the options applied."""
     opened = open_from_options(model, checkpoint, device, dtype)
     names = tasks or list(opened.tasks) or [""]
     return {
@@ -139,13 +139,25 @@ def open_predictors(
 
 
 def _predictors(
-    open_on: Callable[[str], Mapping[str, BasePredictor]], device: str, results: ResultOptions, own: bool
+    open_on: Callable[[str], Mapping[str, BasePredictor]],
+    device: str,
+    results: ResultOptions,
+    user_defined: bool,
 ) -> tuple[Mapping[str, BasePredictor], Mapping[str, BasePredictor]]:
-    """The predictors, and predictors to read settings from: on the meta device if all results may exist already."""
+    """The predictors, and predictors to read settings from.
+
+    If all results may exist, the latter are on the meta device, and the weights are read only when they are needed.
+
+    Args:
+        open_on: function from a device to the predictors.
+        device: the device to predict on.
+        results: options of the results.
+        user_defined: whether the model is a user-defined network, which cannot be opened on the meta device.
+    """
     from twofold.predict.files import LazyPredictors
     from twofold.predict.result_log import FILE
 
-    if own or results.overwrite or not (results.out / FILE).is_file():
+    if user_defined or results.overwrite or not (results.out / FILE).is_file():
         opened = open_on(device)
         return opened, opened
     config_predictors = open_on("meta")
@@ -153,7 +165,7 @@ def _predictors(
 
 
 def _check_effects(predictors: Mapping[str, BasePredictor]) -> None:
-    """CommandError for options that affect none of the predictors; a seed is only warned of."""
+    """CommandError for options that affect none of the predictors; a warning for such a seed."""
     if not any(p.task.frame for p in predictors.values()):
         refuse_unused(f"on {', '.join(predictors)}: only vectors have a frame", "frame")
     if not any(p.is_stochastic for p in predictors.values()):
@@ -161,24 +173,24 @@ def _check_effects(predictors: Mapping[str, BasePredictor]) -> None:
 
 
 def _settings(predictor: BasePredictor, longest: int | None, frame: str) -> dict[str, Any]:
-    """The settings that determine the values; some are recorded only if they differ from the default."""
-    found = {**predictor.metadata, "size": predictor.size if longest is None else longest}
+    """The recorded settings that determine a prediction; ensemble and frame only if they are not the default."""
+    settings = {**predictor.metadata, "size": predictor.size if longest is None else longest}
     if predictor.ensemble > 1:
-        found["ensemble"] = predictor.ensemble
+        settings["ensemble"] = predictor.ensemble
     if frame != "RUB" and predictor.task.frame is not None:
-        found["saved_frame"] = frame
-    return found
+        settings["saved_frame"] = frame
+    return settings
 
 
 def _describe(row: dict[str, Any]) -> str:
-    """The printed line of an image."""
+    """The line of an image: its path, its size, and the time of each task."""
     height, width = row["size"]
-    times = ", ".join(f"{name} {entry['seconds']:.2f} s" for name, entry in row["tasks"].items())
+    times = ", ".join(f"{name} {result['seconds']:.2f} s" for name, result in row["tasks"].items())
     return f"{row['input']}  {width}x{height}  {times if row['status'] == 'done' else 'kept'}"
 
 
 def _report_skipped(skipped: Sequence[Problem]) -> None:
-    """Print the skipped files of searched folders: all to standard error with --json, otherwise the first ones."""
+    """Print the files of searched folders that are not images: with --json all, to standard error; else the first."""
     if output_mode().json:  # standard output has a row for each image, and nothing else
         for problem in skipped:
             print_error(f"skipped: {problem.error}")

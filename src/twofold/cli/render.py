@@ -1,4 +1,4 @@
-"""`twofold render`: procedural scenes with exact ground truth, as a data folder."""
+"""The command `twofold render`, which renders procedural scenes with exact ground truth to a data folder."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def render(
 ) -> int:
     """Render labelled scenes: image, depth, normals, instances, classes, mask, camera and caption.
 
-    The same seed and index give the same files on any machine. Run again after a kill, the command does what
-    is left. Needs the extra 'render'.
+    The same seed and index give the same files on any machine. An interrupted command continues when it is run again.
+    Needs the extra 'render'.
     """
     height, width = parse_size_pair(size)
     from dataclasses import asdict
@@ -53,7 +53,5 @@ def render(
         raise CommandError(
             f"{error}; finished scenes are complete, run the command again to continue", SOME_FAILED
         ) from error
-    print_line(
-        f"{rendered} scenes rendered, {count - rendered} were there: {out}/ (see contact_sheet.png there)"
-    )
+    print_line(f"{rendered} scenes rendered, {count - rendered} existed: {out}/ (see its contact_sheet.png)")
     return OK

@@ -1,4 +1,4 @@
-"""`twofold report`: evaluations side by side."""
+"""The command `twofold report`, which compares evaluations."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def report(
         Path | None, typer.Option(metavar="DIR", help="Also write comparison.md and comparison.html there.")
     ] = None,
 ) -> int:
-    """Compare evaluations side by side; the first is the reference of the others.
+    """Compare evaluations in one table; the first is the reference of the others.
 
     Runs of another protocol, other data or other images are marked: their scores are not comparable.
     """
@@ -26,23 +26,23 @@ def report(
     from twofold.evaluate.compare import comparison_text, write_comparison
 
     reports = [read_report(path) for path in runs]
-    found = compare(reports)
-    for path, one, run in zip(runs, reports, found.runs, strict=True):
+    comparison = compare(reports)
+    for path, read, run in zip(runs, reports, comparison.runs, strict=True):
         print_json(
             {
                 "run": str(path),
                 "name": run.name,
-                "protocol": one["protocol"]["id"],
-                "scores": one["scores"],
+                "protocol": read["protocol"]["id"],
+                "scores": read["scores"],
                 "comparable": run.comparable,
                 "differences": run.differences,
                 "notes": run.notes,
             }
         )
-    for text in comparison_text(found):
+    for text in comparison_text(comparison):
         print_result(text)
-    for warning in found.warnings():
+    for warning in comparison.warnings():
         print_result(f"warning: {warning}")
     if out is not None:
-        print_line(f"see {write_comparison(out, found)['html']}")
+        print_line(f"see {write_comparison(out, comparison)['html']}")
     return OK

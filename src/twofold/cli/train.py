@@ -1,4 +1,4 @@
-"""`twofold train`: a recipe to a checkpoint."""
+"""The command `twofold train`, which trains a model by a recipe."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOptions(OptionGroup):
-    """Of commands that train."""
+    """Options of commands that train."""
 
     title: ClassVar[str] = "Training run"
     out: Annotated[
@@ -38,7 +38,7 @@ class RunOptions(OptionGroup):
 
 
 def check_log_every() -> None:
-    """CommandError for ``--log-every`` where it changes nothing."""
+    """CommandError if ``--log-every`` was passed and has no effect."""
     if output_mode().json:
         refuse_unused("with --json, which prints every step", "log_every")
     if output_mode().quiet:
@@ -49,8 +49,8 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(
-            help="FILE.json, FILE.py, FILE.py:FUNCTION, or a name in ./recipes or among those that come with twofold, "
-            "such as genpercept:depth."
+            help="FILE.json, FILE.py, FILE.py:FUNCTION, or a name in ./recipes or of a recipe in twofold, such "
+            "as genpercept:depth."
         ),
     ],
     run: RunOptions,
@@ -73,9 +73,9 @@ def train(
 ) -> int:
     """Train a model by a recipe, and save it to DIR/checkpoint.
 
-    Ctrl-C and SIGTERM save the state after the current step. Run again, also after a kill, the command continues from
-    the last saved state, and ends in the same weights. On several GPUs: torchrun --nproc-per-node 4 -m twofold train
-    RECIPE (or accelerate launch); the batch is shared.
+    Ctrl-C and SIGTERM save the state after the current step. When the command is run again, it continues from the last
+    saved state, and the final weights are the same. On several GPUs: torchrun --nproc-per-node 4 -m twofold train
+    RECIPE (or accelerate launch); the batch is divided among them.
     """
     check_log_every()
     settings = [*(run.settings or []), *(["data.skip_bad=true"] if skip_bad else [])]
@@ -89,13 +89,13 @@ def train(
         from twofold.train.smoke import check_data
 
         check_data(parsed)
-        whole, _ = _read_recipe(recipe)
-        if whole.data.has_teacher_labels:
+        full, _ = _read_recipe(recipe)
+        if full.data.has_teacher_labels:
             from twofold.cli.train_stages import train_stages
 
             refuse_unused("with --smoke-test of a second stage, which has several runs", "tracker")
             require_sound_torchvision()
-            return train_stages(whole, parsed, folder, device.device, run.log_every)
+            return train_stages(full, parsed, folder, device.device, run.log_every)
     require_sound_torchvision()
     _train(parsed, folder, device.device, tracker, run.log_every)
     return OK
@@ -127,48 +127,53 @@ def _train(recipe: Recipe, folder: Path, device: str, tracker: str, log_every: i
                 print_line(record_text(record, recipe.loop.steps))
     if distributed.first:
         _report_skipped(folder / "skipped.jsonl")
-        print_line(done(folder / "checkpoint", recipe))
+        print_line(done_text(folder / "checkpoint", recipe))
 
 
-def done(checkpoint: Path, recipe: Recipe) -> str:
-    """Where a run's weights are, and how they are used."""
+def done_text(checkpoint: Path, recipe: Recipe) -> str:
+    """The last line of a run: the path of the checkpoint, and a command that uses it."""
     code = f" --network {recipe.model.factory}" if recipe.model.kind == "network" else ""
     return f"done: {checkpoint} (try: twofold predict photo.jpg --model {checkpoint}{code})"
 
 
 def _report_skipped(listing: Path) -> None:
-    """Prints how many samples were skipped, and where they are listed."""
+    """Print how many samples were skipped, and the file that lists them."""
     if listing.exists():
         count = len(listing.read_text().splitlines())
-        print_line(f"skipped {count} sample{'s' if count != 1 else ''} that cannot be used: {listing}")
+        print_line(f"skipped {count} unusable sample{'s' if count != 1 else ''}: {listing}")
 
 
 def find_recipe(name: str, settings: Sequence[str] = (), smoke_test: bool = False) -> Recipe:
-    """The recipe that a user names, with ``settings`` (``KEY=VALUE``) applied; made smaller for ``smoke_test``.
+    """Read the recipe that a user names.
 
     Names of code in a JSON file are refused unless a setting repeats them: only the user, or a recipe in Python, may
     name code that is run.
 
+    Args:
+        name: file, file and function, or name of a recipe, see `train`.
+        settings: changes ``KEY=VALUE`` that are applied to it.
+        smoke_test: whether to make the recipe smaller first.
+
     Raises:
-        CommandError: there is none, or the file holds none that can be run.
-        ValueError: a setting does not fit, or a JSON file names code.
+        CommandError: there is no such recipe, or the file has no function that returns one.
+        ValueError: a setting is invalid, or a JSON file names code.
     """
     from twofold.train.code import check_code
 
-    found, path = _read_recipe(name)
+    recipe, path = _read_recipe(name)
     allowed = _code_in(settings)
     if smoke_test:
         if path.suffix != ".py":
-            check_code(found, path, allowed)  # before the tasks are imported
-        found = _smaller(found)
-    changed = found.override(list(settings))
+            check_code(recipe, path, allowed)  # before the tasks are imported
+        recipe = _smaller(recipe)
+    recipe = recipe.override(list(settings))
     if path.suffix != ".py":
-        check_code(changed, path, allowed)
-    return changed
+        check_code(recipe, path, allowed)
+    return recipe
 
 
 def _code_in(settings: Sequence[str]) -> set[str]:
-    """Names of a network, a head, a backbone or tasks in settings of the command line."""
+    """Names of code (of a network, head, backbone or task) in settings of the command line."""
     from twofold.train.override import read_value
 
     values = {key: read_value(value) for key, _, value in (s.partition("=") for s in settings)}
@@ -178,7 +183,7 @@ def _code_in(settings: Sequence[str]) -> set[str]:
 
 
 def _read_recipe(name: str) -> tuple[Recipe, Path]:
-    """The recipe as its file has it, and the file; see `find_recipe`."""
+    """The recipe in a file without changes, and the file; see `find_recipe`."""
     from pydantic import ValidationError
 
     from twofold.train.recipe import Recipe, error_text
@@ -190,15 +195,15 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
         known = known_names()
         hint = did_you_mean(Path(text).stem, known)
         raise CommandError(
-            f"no recipe {name!r}{hint}: neither a file, nor a name in ./recipes or of a recipe that comes with twofold "
+            f"no recipe {name!r}{hint}: neither a file, nor a name in ./recipes or of a recipe included in twofold "
             f"({', '.join(known) or 'none'})"
         )
     if path.suffix != ".py":
         return Recipe.read(path, allow_code=True), path
     try:
         names = run_file(path)
-        found = names.get(function or path.stem.replace("-", "_"), None if function else names.get("recipe"))
-        value = found() if takes_no_arguments(found) else found
+        value = names.get(function or path.stem.replace("-", "_"), None if function else names.get("recipe"))
+        value = value() if takes_no_arguments(value) else value
     except SyntaxError as error:
         raise CommandError(f"{path}, line {error.lineno}, is not Python: {error.msg}") from error
     except ValidationError as error:
@@ -214,7 +219,7 @@ def _read_recipe(name: str) -> tuple[Recipe, Path]:
 
 
 def _smaller(recipe: Recipe) -> Recipe:
-    """The recipe made smaller."""
+    """A smaller version of a recipe, for a smoke test."""
     from twofold.train.smoke import smoke_config
     from twofold.train.smoke_stages import second_stage_smoke_config
 
@@ -222,7 +227,7 @@ def _smaller(recipe: Recipe) -> Recipe:
 
 
 def record_text(record: dict[str, Any], steps: int) -> str:
-    """A record of training in one line."""
+    """A record of training as one line."""
     scores = {k: v for k, v in record.items() if isinstance(v, float) and k not in ("seconds", "norm", "lr")}
     scores |= {f"val {k}": v for k, v in record.get("validation", {}).items()}
     values = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())

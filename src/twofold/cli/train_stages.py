@@ -1,4 +1,4 @@
-"""`twofold train --smoke-test` of a second stage: warm-up, generation and self-improving at reduced size."""
+"""Runs `twofold train --smoke-test` of a second stage: warm-up, generation and self-improvement at reduced size."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from typing import TYPE_CHECKING
 from twofold.cli.console import OK, print_json, print_line, with_progress
 from twofold.cli.improve import EventPrinter
 from twofold.cli.interrupt import report_saved
-from twofold.cli.train import done, record_text
+from twofold.cli.train import done_text, record_text
 
 if TYPE_CHECKING:
     from twofold.train.recipe import Recipe
 
 
 def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_every: int) -> int:
-    """Run both stages and print what happens; ``small`` is the smaller version of ``recipe``."""
+    """Run both stages and print their events.
+
+    Args:
+        recipe: recipe of the second stage.
+        small: the smaller version of the recipe.
+        run: folder of the run.
+        device: the device to train on.
+        log_every: number of steps between printed steps.
+    """
     from twofold.train.distributed import DistributedContext
     from twofold.train.smoke_stages import run_stages
 
@@ -30,13 +38,15 @@ def train_stages(recipe: Recipe, small: Recipe, run: Path, device: str, log_ever
             print_json(event)
             if event["stage"] != stage:
                 stage = event["stage"]
-                what = "labelled images only" if stage == "warm-up" else "generate images, then train on both"
-                print_line(f"{stage}: {what}")
+                title = (
+                    "labelled images only" if stage == "warm-up" else "generate images, then train on both"
+                )
+                print_line(f"{stage}: {title}")
             if stage == "improve":
                 printer(event)
             elif "validation" in event or event["step"] % log_every == 0:
                 print_line(record_text(event, small.loop.steps))
     if distributed.first:
         print_line(f"the warm-up: {run / 'warm-up' / 'checkpoint'}")
-        print_line(done(run / "checkpoint", small))
+        print_line(done_text(run / "checkpoint", small))
     return OK

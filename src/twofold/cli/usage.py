@@ -1,4 +1,4 @@
-"""Wrong command lines: which command, which option, and the nearest known one; options without effect."""
+"""Messages about wrong command lines, and checks for options without effect."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from twofold.suggest import did_you_mean
 
 
 def usage_message(error: Any, arguments: Sequence[str], root: Any) -> str:
-    """One line for an error of the command-line parser.
+    """The message for an error of the command-line parser: the command, the error, and the nearest known option.
 
     Args:
-        error: of typer; the module of its class moved between versions, its attributes did not.
-        arguments: as the user passed them.
+        error: an error of typer. The module of its class differs between versions, its attributes do not.
+        arguments: arguments of the program.
         root: the command of the whole program, for errors without a context.
     """
     context = getattr(error, "ctx", None)
@@ -36,15 +36,15 @@ def _command(arguments: Sequence[str], root: Any) -> tuple[str, Any]:
     """The path and the command that the first arguments name."""
     path, command = "twofold", root
     for argument in arguments:
-        found = getattr(command, "commands", {}).get(argument)
-        if found is None:
+        subcommand = getattr(command, "commands", {}).get(argument)
+        if subcommand is None:
             break
-        path, command = f"{path} {argument}", found
+        path, command = f"{path} {argument}", subcommand
     return path, command
 
 
 def passed_options(*names: str) -> list[str]:
-    """Those of the running command's parameters ``names`` that the user passed, as options: ``["--strength"]``."""
+    """Those of the parameters ``names`` of the running command that the user passed, as options: ``["--strength"]``."""
     context = CONTEXT.get()
     found = []
     for name in names:
@@ -56,11 +56,11 @@ def passed_options(*names: str) -> list[str]:
 
 
 def refuse_unused(reason: str, *names: str) -> None:
-    """CommandError when the user passed one of the options ``names``, which have no effect for ``reason``.
+    """CommandError if the user passed one of the options ``names``, which have no effect for ``reason``.
 
-    One rule for every command: an option that cannot change the result is an error, because a user who passed it
-    expects another result. Only a seed without randomness is a warning (`warn_unused`), so that one command line can
-    serve several models.
+    In every command an option that cannot change the result is an error, because a user who passes it expects another
+    result. Only a seed without randomness is a warning (`warn_unused`), so that one command line can be used with
+    several models.
     """
     unused = passed_options(*names)
     if unused:
@@ -71,6 +71,6 @@ def refuse_unused(reason: str, *names: str) -> None:
 
 
 def warn_unused(reason: str, name: str) -> None:
-    """Warn when the user passed the option ``name``, which has no effect for ``reason``."""
+    """Warn if the user passed the option ``name``, which has no effect for ``reason``."""
     for option in passed_options(name):
         print_warning(f"{option} has no effect {reason}")

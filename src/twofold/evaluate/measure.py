@@ -220,7 +220,7 @@ def baselines(sample: Sample, protocol: EvalProtocol) -> dict[str, Sums]:
         return {}
     target, valid = truth(sample, protocol)
     maps = trivial_baselines(target, valid, protocol.clip or NO_CLIP)
-    return {name: measure_many(get_metrics(protocol), map, target, valid) for name, map in maps.items()}
+    return {name: measure_many(get_metrics(protocol), depth, target, valid) for name, depth in maps.items()}
 
 
 def angle_by_frame(prediction: Tensor, sample: Sample, protocol: EvalProtocol) -> dict[str, float]:

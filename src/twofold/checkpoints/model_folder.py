@@ -1,4 +1,4 @@
-"""twofold's checkpoints: diffusers' component folders and ``twofold.json``."""
+"""Reads and writes twofold's checkpoints: diffusers' component folders and ``twofold.json``."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from .strict import ModelError, Tensors, damaged, read_json, wrong_value
 from .tokenizer import read_tokenizer
 from .weights import read_file, weight_files
 
-SETTINGS, TEXTS = "twofold.json", "texts.safetensors"
-# Instead of SETTINGS, in the folder of a user-defined network.
+SETTINGS, PROMPT_EMBEDS = "twofold.json", "texts.safetensors"
+# The settings of a user-defined network.
 NETWORK = "network.json"
 EMBEDDED = Path(__file__).parents[1] / "backbones" / "embedded"
 
 Opened = tuple[StableDiffusion, ModelSettings, dict[str, Head], list[Path]]
 
 
-def open_own(folder: Path, options: LoadOptions) -> Opened:
+def open_model_folder(folder: Path, options: LoadOptions) -> Opened:
     """Backbone, settings, heads and the weight files of a folder that `save_model` wrote.
 
     Raises:
-        ModelError: something is missing or does not fit.
+        ModelError: a file is missing or damaged, or components are incompatible.
     """
     settings = _settings(folder)
     scheduler = components.scheduler(folder / "scheduler")
-    texts = _texts(folder)
-    encoder, tokens = None, None
-    if not texts or (folder / "text_encoder").is_dir():
-        encoder = components.text_encoder(folder / "text_encoder", options)
-        tokens = read_tokenizer(folder / "tokenizer", encoder)
+    prompt_embeds = _prompt_embeds(folder)
+    text_encoder, tokenizer = None, None
+    if not prompt_embeds or (folder / "text_encoder").is_dir():
+        text_encoder = components.text_encoder(folder / "text_encoder", options)
+        tokenizer = read_tokenizer(folder / "tokenizer", text_encoder)
     kinds = {t: task.head for t, task in settings.tasks.items() if task.head != "latent"}
     net = StableDiffusion(
         components.unet(folder / "unet", options, settings.headless),
         components.vae(folder / "vae", options),
-        encoder,
-        tokens,
+        text_encoder,
+        tokenizer,
         scheduler,
-        texts,
+        prompt_embeds,
     )
     check_text(net, folder / "unet")
     if settings.image_encoder:
@@ -63,14 +63,14 @@ def open_own(folder: Path, options: LoadOptions) -> Opened:
     heads = open_heads(folder / "heads", kinds, options)
     for task, head in heads.items():
         check_head(head, net, folder / "heads" / task)
-    return net, settings, heads, own_files(folder)
+    return net, settings, heads, model_weight_files(folder)
 
 
-def own_files(folder: Path) -> list[Path]:
-    """The weight files, in a fixed order."""
+def model_weight_files(folder: Path) -> list[Path]:
+    """The weight files of a folder that `save_model` wrote, in a fixed order."""
     heads = sorted(p for p in (folder / "heads").glob("*") if p.is_dir())
-    parts = [folder / p for p in ("unet", "vae", "text_encoder", IMAGE_ENCODER) if (folder / p).is_dir()]
-    return [f for part in [*parts, *heads] for f in weight_files(part)]
+    networks = (folder / name for name in ("unet", "vae", "text_encoder", IMAGE_ENCODER))
+    return [f for path in [*filter(Path.is_dir, networks), *heads] for f in weight_files(path)]
 
 
 def save_model(
@@ -82,20 +82,28 @@ def save_model(
 ) -> None:
     """Write a checkpoint folder atomically.
 
+    Args:
+        backbone: the backbone.
+        settings: the settings; entries that follow from the backbone are set here.
+        folder: the folder, which must not exist.
+        dtype: dtype of the stored weights.
+        heads: heads by task.
+
     Raises:
         FileExistsError: the folder exists; a checkpoint is never overwritten.
+        ModelError: the backbone has a text encoder and no tokenizer.
         DiskFullError: there is no space for it.
     """
     if folder.exists():
         raise FileExistsError(f"{folder} exists; a checkpoint is not overwritten, choose another folder")
     if backbone.text_encoder is not None and backbone.tokenizer is None:
         raise ModelError(
-            "this model has no tokenizer, as single files have none, so its checkpoint could not be read; open it with "
-            "--base, a Stable Diffusion that has one"
+            "this model has no tokenizer, because it was read from a single file, so its checkpoint could not be read; "
+            "open it with --base, a Stable Diffusion folder that has one"
         )
     adapter = backbone.image_adapter
     headless = isinstance(backbone.unet.conv_out, nn.Identity)
-    stamped = settings.model_copy(
+    settings = settings.model_copy(
         update={
             "code_version": code_version(),
             "headless": headless,
@@ -108,9 +116,9 @@ def save_model(
         if adapter is not None:
             save_image_adapter(adapter, partial / IMAGE_ENCODER, dtype)
         if backbone.prompt_embeds:
-            _save_texts(backbone.prompt_embeds, partial / TEXTS)
-        (partial / SETTINGS).write_text(stamped.model_dump_json(indent=2, by_alias=True) + "\n")
-        (partial / "README.md").write_text(model_card(stamped))
+            _save_prompt_embeds(backbone.prompt_embeds, partial / PROMPT_EMBEDS)
+        (partial / SETTINGS).write_text(settings.model_dump_json(indent=2, by_alias=True) + "\n")
+        (partial / "README.md").write_text(model_card(settings))
 
 
 def push_model(folder: Path, repo: str) -> str:
@@ -150,13 +158,14 @@ def _settings(folder: Path) -> ModelSettings:
         raise ModelError(f"{folder / SETTINGS}: {wrong_value(error)}") from error
 
 
-def _save_texts(texts: Mapping[str, Tensor], path: Path) -> None:
-    tensors = {str(i): v.float().contiguous() for i, v in enumerate(texts.values())}
-    save_file(tensors, path, metadata={"prompts": json.dumps(list(texts))})
+def _save_prompt_embeds(prompt_embeds: Mapping[str, Tensor], path: Path) -> None:
+    tensors = {str(i): v.float().contiguous() for i, v in enumerate(prompt_embeds.values())}
+    save_file(tensors, path, metadata={"prompts": json.dumps(list(prompt_embeds))})
 
 
-def _texts(folder: Path) -> dict[str, Tensor]:
-    path = folder / TEXTS
+def _prompt_embeds(folder: Path) -> dict[str, Tensor]:
+    """The stored prompt embeddings by prompt; {} if the folder has none."""
+    path = folder / PROMPT_EMBEDS
     if not path.exists():
         return {}
     tensors: Tensors = read_file(path)
