@@ -92,9 +92,9 @@ def test_empty_prompt_has_two_tokens():
 
 
 def test_a_trained_tokenizer_encodes_its_captions_and_falls_back_to_bytes():
-    from twofold.backbones.tokenizer import learn_tokenizer
+    from twofold.backbones.tokenizer import train_tokenizer
 
-    tokenizer = learn_tokenizer(["a room with two chairs", "a table and a lamp"] * 3)
+    tokenizer = train_tokenizer(["a room with two chairs", "a table and a lamp"] * 3)
     ids = tokenizer("A room with a LAMP").input_ids
     words = [t.removesuffix("</w>") for t in tokenizer.convert_ids_to_tokens(ids)[1:-1]]
     assert words == ["a", "room", "with", "a", "lamp"]

@@ -70,7 +70,7 @@ def test_collects_25_maps_in_block_order_by_size(unet):
 
 def test_stable_diffusion_1_5_has_the_published_widths():
     with torch.device("meta"):
-        unet = UNet2DConditionModel(**new.sd_unet_config(second=False))
+        unet = UNet2DConditionModel(**new.sd_unet_config(sd2=False))
     widths = [[p.channels for p in level] for level in feature_layers(unet)]
     assert widths == [
         [1280] * 6,

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import conv2d
 
 import world
-from twofold.backbones.efficientnet import EfficientNetLite0, SameConv2d, folded
+from twofold.backbones.efficientnet import EfficientNetLite0, SameConv2d, fold_batch_norm
 from twofold.backbones.encoders import IMAGE_ENCODERS
 from twofold.backbones.image_encoder import ImageAdapter, ImageEncoder, pyramid_channels
 from twofold.backbones.new import tiny
@@ -119,7 +119,7 @@ def test_folding_is_batch_normalisation_in_evaluation():
             if module is not None:
                 published[f"_blocks.{i}.{conv}.weight"] = torch.randn_like(module.weight) * 0.1
                 norm(f"_blocks.{i}.{bn}", len(module.weight))
-    net.load_state_dict(folded(published))
+    net.load_state_dict(fold_batch_norm(published))
     x = torch.rand(2, 3, 32, 32)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     first = torch.nn.functional.pad((x - mean.view(3, 1, 1)) / std.view(3, 1, 1), (0, 1, 0, 1))

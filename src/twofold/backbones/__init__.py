@@ -1,18 +1,18 @@
-"""Diffusion models behind one contract."""
+"""Diffusion models with a common interface, `Backbone`."""
 
 from ..named_code import find_object
 from .backbone import Backbone as Backbone, Output as Output
 
 
 def make_backbone(name: str, trusted: bool = True) -> Backbone:
-    """Call ``package.module:make``, a class or function of the user without arguments, and return its backbone.
+    """Make a user-defined backbone by calling a class or function without arguments.
 
     Args:
-        name: ``package.module:make``.
+        name: name of the class or function, ``package.module:make``.
         trusted: whether the user passed the name; a name from a file imports no module, see `named_code`.
 
     Raises:
-        ValueError: no such object, or it does not return a `Backbone`. Errors of the call itself are not caught.
+        ValueError: there is no such object, or it does not return a `Backbone`. Errors of the call are not caught.
     """
     make = find_object(name, "backbone", object, trusted, f"import {name.partition(':')[0]} first")
     backbone = make() if callable(make) else make

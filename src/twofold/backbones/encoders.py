@@ -1,4 +1,4 @@
-"""Image encoders by their name in checkpoints and recipes."""
+"""Table of image encoders by their names in checkpoints and recipes."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ PRETRAINED: dict[str, Callable[[], dict[str, Tensor]]] = {EfficientNetLite0.name
 
 
 def pretrained_encoder(name: str) -> ImageEncoder:
-    """An image encoder with its pretrained weights.
+    """Make an image encoder with pretrained weights.
 
     Raises:
-        ValueError: no image encoder of that name.
-        ModuleNotFoundError: the package that has its weights is not installed.
+        ValueError: there is no image encoder of that name.
+        ModuleNotFoundError: the package with the weights is not installed.
     """
     if name not in IMAGE_ENCODERS:
         raise ValueError(f"unknown image encoder {name!r}; known: {', '.join(IMAGE_ENCODERS)}")

@@ -1,9 +1,8 @@
-"""Feature maps and attention probabilities of a U-Net, collected by hooks that exist for one call only.
+"""Collects feature maps and attention probabilities of a U-Net with forward hooks.
 
-`feature_layers` lists the output of every block (Diff-2-in-1, arXiv 2411.05005, reads all of them): 25 maps of Stable
-Diffusion, 6, 6, 6 and 7 at its four levels. The order is that of CompVis' numbering: after each input block, the middle
-block and each output block; a down- or upsampler closes its block. The list is derived from the modules, so it holds
-for any U-Net of the family.
+`feature_layers` lists the layers after which a map is collected, which are the blocks of the CompVis implementation;
+Diff-2-in-1 (arXiv 2411.05005) reads all of them. Stable Diffusion has 25: 6, 6, 6 and 7 at its four resolution levels.
+A down- or upsampler belongs to the block before it. The list is derived from the modules of a U-Net.
 """
 
 from __future__ import annotations
@@ -18,22 +17,28 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-# Which features a forward pass returns. ``False``: none. ``True``: one map a level, of the decoding path. ``pyramid``:
-# those and the image encoder's, by stride. ``all``: every block's. ``attention``: every block's, and cross-attention
-# probabilities, one map a level except the finest.
+# Which feature maps a forward pass returns, coarse to fine:
+# False: none.
+# True: the output of each up block.
+# "pyramid": the outputs of the up blocks and the maps of the image encoder, in the order of `Backbone.pyramid`.
+# "all": the maps of all `feature_layers`, in the order of `Backbone.levels`.
+# "attention": the same, followed by cross-attention probabilities ``b tokens h w`` of each level except the finest.
 FeatureSet = bool | Literal["pyramid", "all", "attention"]
 
 
 @dataclass(frozen=True)
 class FeatureLayer:
-    """A module whose output is collected, and the channels of that output."""
+    """A module whose output is collected, and the number of channels of the output."""
 
     name: str
     channels: int
 
 
 def feature_layers(unet: Any) -> tuple[tuple[FeatureLayer, ...], ...]:
-    """The block outputs of a ``UNet2DConditionModel`` by level, coarse to fine; within a level, in forward order."""
+    """The layers of a ``UNet2DConditionModel`` whose outputs are collected.
+
+    They are grouped by resolution level, coarse to fine; within a level, they are in the order of execution.
+    """
     widths = unet.config.block_out_channels
     levels: list[list[FeatureLayer]] = [[] for _ in widths]  # fine to coarse
     levels[0].append(FeatureLayer("conv_in", widths[0]))
@@ -46,30 +51,31 @@ def feature_layers(unet: Any) -> tuple[tuple[FeatureLayer, ...], ...]:
         i = len(widths) - 1 - k
         names = _layers(block)
         if block.upsamplers is not None:
-            # The last layer's output is collected after upsampling: it belongs to the next level.
+            # The output of the last layer is collected after upsampling, so it belongs to the next level.
             names = names[:-1]
             levels[i - 1].append(FeatureLayer(f"up_blocks.{k}.upsamplers.0", widths[i]))
-        # A level's upsampled map comes from the block before it, and precedes the level's own maps.
+        # The upsampled map of the previous block precedes the maps of this block.
         levels[i] += [FeatureLayer(f"up_blocks.{k}.{name}", widths[i]) for name in names]
     return tuple(tuple(level) for level in reversed(levels))
 
 
 def _attentions(block: nn.Module) -> list[nn.Module]:
-    """A block's attention layers; none for a block class without cross-attention."""
+    """The attention layers of a block; empty for a block class without cross-attention."""
     return list(block.get_submodule("attentions").children()) if "attentions" in block._modules else []
 
 
 def _layers(block: nn.Module) -> list[str]:
+    """Names of the layers of a block whose outputs are collected."""
     count = len(_attentions(block))
-    part = "attentions" if count else "resnets"
-    return [f"{part}.{j}" for j in range(count or len(list(block.get_submodule("resnets").children())))]
+    kind = "attentions" if count else "resnets"
+    return [f"{kind}.{j}" for j in range(count or len(list(block.get_submodule("resnets").children())))]
 
 
 def cross_attentions(unet: Any) -> dict[int, tuple[str, ...]]:
     """Names of the cross-attention modules of the down and up blocks, by level, counted from the coarsest.
 
-    The finest level is left out: its maps would be as large as the latent, and cost more than the network itself (VPD,
-    Zhao et al. 2023, leaves them out).
+    The finest level is excluded, as in VPD (Zhao et al. 2023): its maps have the resolution of the latent, and their
+    computation takes longer than the network itself.
     """
     deepest = len(unet.config.block_out_channels) - 1
     levels: dict[int, list[str]] = {}
@@ -86,18 +92,18 @@ def cross_attentions(unet: Any) -> dict[int, tuple[str, ...]]:
 
 @dataclass
 class FeatureCollector:
-    """The maps collected in one call.
+    """The maps collected in one forward pass.
 
     Attributes:
-        maps: feature maps by index, in the order of the requested set.
-        attention: by level with cross-attention, sums over layers of ``b pixels tokens``.
+        maps: feature maps by index in the requested set.
+        attention: attention probabilities ``b pixels tokens``, summed over layers, by level.
     """
 
     maps: dict[int, Tensor] = field(default_factory=dict)
     attention: dict[int, Tensor] = field(default_factory=dict)
 
     def features(self, unet: Any, feature_set: FeatureSet) -> tuple[Tensor, ...]:
-        """Maps in order, coarse to fine, then those of attention, ``b tokens h w``, a mean over layers and heads."""
+        """The requested maps, coarse to fine; see `FeatureSet`. Attention is averaged over layers and heads."""
         maps = tuple(self.maps[i] for i in range(len(self.maps)))
         if feature_set != "attention":
             return maps
@@ -113,7 +119,7 @@ class FeatureCollector:
 
 @contextmanager
 def collect_features(unet: Any, feature_set: FeatureSet) -> Generator[FeatureCollector]:
-    """Collect ``feature_set`` from the calls made inside; all hooks are removed on exit, also after an error."""
+    """Context in which a forward pass of ``unet`` stores the maps of ``feature_set`` in the returned collector."""
     collector, hooks = FeatureCollector(), []
     modules = []
     if feature_set is True or feature_set == "pyramid":
@@ -135,20 +141,20 @@ def collect_features(unet: Any, feature_set: FeatureSet) -> Generator[FeatureCol
 
 
 def _store_map(maps: dict[int, Tensor], index: int, _module: nn.Module, _inputs: Any, out: Any) -> None:
-    """A forward hook that stores a module's output."""
+    """Forward hook that stores the output of a module."""
     maps[index] = out if isinstance(out, Tensor) else out[0]
 
 
 def _add_attention(sums: dict[int, Tensor], level: int, module: nn.Module, inputs: Any, named: Any) -> None:
-    """A forward pre-hook that adds a layer's attention probabilities to those of its level."""
+    """Forward pre-hook that adds the attention probabilities of a layer to the sum of its level."""
     probs = attention_probs(module, inputs[0], named["encoder_hidden_states"])
     sums[level] = probs if level not in sums else sums[level] + probs
 
 
 def attention_probs(attention: Any, hidden: Tensor, text: Tensor) -> Tensor:
-    """Softmax attention of each pixel over the text tokens, a mean over heads: ``b pixels tokens``.
+    """Attention probabilities of each pixel over the text tokens, averaged over heads: ``b pixels tokens``.
 
-    Computed beside the layer, whose fused kernel does not return it.
+    They are computed again here, because the fused kernel of the layer does not return them.
     """
     query = attention.to_q(hidden).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
     key = attention.to_k(text).unflatten(-1, (attention.heads, -1)).transpose(1, 2)

@@ -1,9 +1,9 @@
-"""Image encoders beside the latent: pretrained image features for the U-Net and for heads that read a pyramid.
+"""Pretrained image encoders, whose features are passed to the U-Net and to heads that read a feature pyramid.
 
-An autoencoder's latent keeps what is needed to reconstruct an image, not what is needed to recognise it. An
-`ImageEncoder` adds the latter. `ImageAdapter` brings its maps to a U-Net as a T2I-adapter does (Mou et al. 2024,
-arXiv 2302.08453): 1x1 convolutions that start at zero, added to the input of each down block of the same stride. A call
-without image features leaves the network as it is, which is what image generation does.
+The latent of an autoencoder has the information to reconstruct an image, but few semantic features. An `ImageEncoder`
+provides them. `ImageAdapter` passes its maps to a U-Net like a T2I-Adapter (Mou et al. 2024, arXiv 2302.08453):
+zero-initialized 1x1 convolutions, whose outputs are added to the input of the down block of the same stride. A forward
+pass without image features, as in image generation, is that of the U-Net alone.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ ImageFeatures = tuple[Tensor, ...]
 
 
 class ImageEncoder(nn.Module, abc.ABC):
-    """A convolutional image encoder: one feature map for each of the strides 2, 4, 8, ...
+    """A convolutional image encoder with one feature map for each of the strides 2, 4, 8, ...
 
     Attributes:
-        name: that checkpoints and recipes know it by.
-        channels: of the maps, finest first; the map of index ``i`` has stride ``2 ** (i + 1)``.
+        name: name in checkpoints and recipes.
+        channels: channels of the maps, finest first; the map of index ``i`` has stride ``2 ** (i + 1)``.
     """
 
     name: ClassVar[str]
@@ -33,16 +33,16 @@ class ImageEncoder(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def forward(self, image: Tensor) -> ImageFeatures:
-        """Feature maps ``b c ceil(h/stride) ceil(w/stride)``, finest first, of images ``b 3 h w`` in [0, 1]."""
+        """Compute feature maps ``b c ceil(h/stride) ceil(w/stride)``, finest first, of images ``b 3 h w`` in [0, 1]."""
 
 
 class ImageAdapter(nn.Module):
-    """An image encoder and the 1x1 convolutions that bring its coarser maps to a U-Net's down blocks.
+    """An image encoder, and 1x1 convolutions that adapt its coarser maps to the down blocks of a U-Net.
 
     Args:
-        encoder: of images.
-        unet_channels: of the input of each down block that receives a map, finest first.
-        first: index of the encoder's map whose stride is that of the latent.
+        encoder: the image encoder.
+        unet_channels: channels of the input of each down block that an adapted map is added to, finest first.
+        first: index of the encoder's map with the stride of the latent.
     """
 
     def __init__(self, encoder: ImageEncoder, unet_channels: Sequence[int], first: int) -> None:
@@ -57,10 +57,15 @@ class ImageAdapter(nn.Module):
 
     @classmethod
     def for_unet(cls, encoder: ImageEncoder, unet: Any, stride: int) -> ImageAdapter:
-        """An adapter that leaves ``unet`` unchanged at first; ``stride`` is that of its latent, in image pixels.
+        """Make an adapter for a U-Net, initialized so that it does not change the output.
+
+        Args:
+            encoder: the image encoder.
+            unet: a ``UNet2DConditionModel``.
+            stride: ratio of the edges of an image and its latent, in pixels.
 
         Raises:
-            ValueError: the encoder has no map at the latent's stride.
+            ValueError: the encoder has no map of this stride.
         """
         first = stride.bit_length() - 2
         if stride & (stride - 1) or not 0 <= first < len(encoder.channels):
@@ -73,12 +78,17 @@ class ImageAdapter(nn.Module):
         return cls(encoder, inputs[: len(encoder.channels) - first], first)
 
     def forward(self, image: Tensor) -> ImageFeatures:
-        """The encoder's maps of images ``b 3 h w`` in [0, 1], finest first."""
+        """The encoder's maps of images ``b 3 h w`` in [0, 1], finest first, before the adapters."""
         return self.encoder(image)
 
     @contextmanager
-    def added(self, unet: Any, maps: ImageFeatures) -> Generator[None]:
-        """Add the adapted ``maps`` to the inputs of the down blocks in the calls made inside, then remove the hooks."""
+    def inject(self, unet: Any, maps: ImageFeatures) -> Generator[None]:
+        """Context in which forward hooks add the adapted ``maps`` to the inputs of the down blocks of ``unet``.
+
+        Args:
+            unet: the U-Net.
+            maps: the encoder's maps, finest first.
+        """
         hooks = [
             unet.down_blocks[k].register_forward_pre_hook(
                 partial(_add_features, adapter, maps[self.first + k]), with_kwargs=True
@@ -95,20 +105,20 @@ class ImageAdapter(nn.Module):
 def _add_features(
     adapter: nn.Module, features: Tensor, _module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
 ) -> Any:
-    """A forward pre-hook that adds adapted features to ``hidden_states``, however they are passed."""
-    extra = adapter(features)
+    """Forward pre-hook that adds adapted features to ``hidden_states``, a positional or a keyword argument."""
+    residual = adapter(features)
     if "hidden_states" in named:
-        return inputs, {**named, "hidden_states": named["hidden_states"] + extra}
-    return (inputs[0] + extra, *inputs[1:]), named
+        return inputs, {**named, "hidden_states": named["hidden_states"] + residual}
+    return (inputs[0] + residual, *inputs[1:]), named
 
 
 def pyramid_channels(decoder: Sequence[int], adapter: ImageAdapter | None) -> tuple[tuple[int, ...], ...]:
     """Channels of the maps of each pyramid level, coarse to fine; see `pyramid_features`.
 
     Args:
-        decoder: channels of the decoding path's maps, coarse to fine. The last two have the latent's resolution, each
-            of the others half the resolution of the next.
-        adapter: of an image encoder, if there is one.
+        decoder: channels of the maps of the up blocks, coarse to fine. The last two maps have the resolution of the
+            latent; each other map has half the resolution of the next.
+        adapter: the image adapter, if there is one.
     """
     levels = [[c] for c in decoder[:-2]] + [list(decoder[-2:])]
     if adapter is None:
@@ -123,15 +133,14 @@ def pyramid_channels(decoder: Sequence[int], adapter: ImageAdapter | None) -> tu
 def pyramid_features(
     decoder: Sequence[Tensor], adapter: ImageAdapter | None, maps: ImageFeatures | None
 ) -> tuple[Tensor, ...]:
-    """Maps of the decoding path and of the image encoder, level by level, coarse to fine.
+    """Maps of the up blocks and of the image encoder by resolution level, coarse to fine.
 
-    In a level the encoder's map comes first. A network that has an encoder but gets no image features uses zeros
-    instead.
+    In each level the encoder's map comes first. If there is an adapter but ``maps`` is None, zeros take their place.
 
     Args:
-        decoder: maps of the decoding path, coarse to fine.
-        adapter: of the image encoder, if there is one.
-        maps: the encoder's, finest first.
+        decoder: maps of the up blocks, coarse to fine.
+        adapter: the image adapter, if there is one.
+        maps: the encoder's maps, finest first.
     """
     levels = [[t] for t in decoder[:-2]] + [list(decoder[-2:])]
     if adapter is None:
@@ -146,7 +155,7 @@ def pyramid_features(
 
 
 def _zeros(adapter: ImageAdapter, finest: Tensor) -> ImageFeatures:
-    """Maps of zeros as the encoder would give for an image whose latent has the size of ``finest``."""
+    """Zeros with the shapes of the encoder's maps of an image whose latent has the size of ``finest``."""
     h, w = (int(n) << (adapter.first + 1) for n in finest.shape[-2:])
     return tuple(
         torch.zeros(len(finest), c, -(-h // 2 ** (i + 1)), -(-w // 2 ** (i + 1))).to(finest)

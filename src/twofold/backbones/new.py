@@ -1,4 +1,4 @@
-"""Randomly initialised backbones: the architecture of the embedded model, and full-size SD 2.1."""
+"""Makes randomly initialised backbones: the architecture of the embedded model, and full-size SD 2.1."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-from torch import nn
+from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from .stable_diffusion import StableDiffusion
 
-# v-prediction with zero terminal SNR: the last step is pure noise, so sampling may start from it (Lin et al. 2024),
-# and one-step perception (x0 = -v) is the same parametrization at alpha = 0.
+# v-prediction with zero terminal SNR (Lin et al. 2024): the last time step is pure noise, from which sampling starts.
+# At this time step alpha = 0 and x0 = -v, which is the parametrization of one-step prediction.
 MINIATURE_SCHEDULER = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -40,7 +40,7 @@ SD21_SCHEDULER = {
 
 
 def miniature_autoencoder(width: int = 32) -> AutoencoderTiny:
-    """Stride 8, 4 latent channels, about 0.45 M parameters; no blocks at full resolution, to save time."""
+    """An autoencoder of stride 8 with 4 latent channels, about 0.45 M parameters and no blocks at full resolution."""
     return AutoencoderTiny(
         encoder_block_out_channels=(width,) * 4,
         decoder_block_out_channels=(width,) * 4,
@@ -53,7 +53,7 @@ def miniature_autoencoder(width: int = 32) -> AutoencoderTiny:
 def miniature_unet(
     widths: tuple[int, ...] = (64, 128, 192, 192), text_width: int = 128
 ) -> UNet2DConditionModel:
-    """The four levels of SD 2.1 at about a sixtieth of its size (14.5 M parameters)."""
+    """A U-Net with the four resolution levels of SD 2.1 and about a sixtieth of its parameters (14.5 M)."""
     return UNet2DConditionModel(
         sample_size=32,
         in_channels=4,
@@ -69,11 +69,13 @@ def miniature_unet(
     )
 
 
-def miniature_text(captions: Iterable[str], width: int = 128, layers: int = 3) -> tuple[CLIPTextModel, Any]:
-    """A small CLIP text encoder and a tokenizer whose vocabulary is learned from ``captions``."""
-    from .tokenizer import learn_tokenizer
+def miniature_text_encoder(
+    captions: Iterable[str], width: int = 128, layers: int = 3
+) -> tuple[CLIPTextModel, Any]:
+    """A small CLIP text encoder, and a tokenizer that is trained on ``captions``."""
+    from .tokenizer import train_tokenizer
 
-    tokenizer = learn_tokenizer(captions)
+    tokenizer = train_tokenizer(captions)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -90,50 +92,55 @@ def miniature_text(captions: Iterable[str], width: int = 128, layers: int = 3) -
 
 
 def miniature(captions: Iterable[str], seed: int = 0) -> StableDiffusion:
-    """A whole Stable Diffusion in miniature with random weights: the start of the embedded model's training."""
+    """A small Stable Diffusion with random weights, the architecture of the embedded model.
+
+    Args:
+        captions: captions to train the tokenizer on.
+        seed: seed of the weights.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text, tokenizer = miniature_text(captions)
+        text, tokenizer = miniature_text_encoder(captions)
         net = StableDiffusion(miniature_unet(), miniature_autoencoder(), text, tokenizer, MINIATURE_SCHEDULER)
     return net.eval()
 
 
 def reinitialize(
-    backbone: StableDiffusion, parts: Collection[str], captions: Iterable[str], seed: int = 0
+    backbone: StableDiffusion, networks: Collection[str], captions: Iterable[str], seed: int = 0
 ) -> None:
-    """Reinitialize ``parts`` of ``backbone`` with random weights of the same shapes, in place.
+    """Reinitialize networks of ``backbone`` with random weights of the same shapes, in place.
 
     Args:
-        backbone: to change.
-        parts: ``unet``; ``decoder``, the autoencoder's; and ``text``: the text encoder, with a tokenizer learned from
-            ``captions``.
-        captions: for ``text``.
-        seed: of the weights.
+        backbone: the backbone.
+        networks: any of ``unet``, ``decoder`` (that of the autoencoder) and ``text`` (the text encoder, with a
+            tokenizer that is trained on ``captions``).
+        captions: captions to train the tokenizer on, for ``text``.
+        seed: seed of the weights.
     """
-    shape: Any = backbone.text_encoder.config if backbone.text_encoder is not None else CLIPTextConfig()
+    config: Any = backbone.text_encoder.config if backbone.text_encoder is not None else CLIPTextConfig()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if "text" in parts:
-            text, tokenizer = miniature_text(captions, shape.hidden_size, shape.num_hidden_layers)
+        if "text" in networks:
+            text, tokenizer = miniature_text_encoder(captions, config.hidden_size, config.num_hidden_layers)
             backbone.text_encoder, backbone.tokenizer = text.eval(), tokenizer
-        if "unet" in parts:
+        if "unet" in networks:
             backbone.unet = UNet2DConditionModel.from_config(backbone.unet.config).eval()
-        if "decoder" in parts:
-            fresh = type(backbone.vae).from_config(backbone.vae.config).eval()
-            backbone.vae.decoder = fresh.decoder
-            if isinstance(fresh, AutoencoderKL) and fresh.post_quant_conv is not None:
-                backbone.vae.post_quant_conv = fresh.post_quant_conv
+        if "decoder" in networks:
+            vae = type(backbone.vae).from_config(backbone.vae.config).eval()
+            backbone.vae.decoder = vae.decoder
+            if isinstance(vae, AutoencoderKL) and vae.post_quant_conv is not None:
+                backbone.vae.post_quant_conv = vae.post_quant_conv
 
 
 def expand_conv_in(backbone: StableDiffusion, channels: int, outputs: int = 1) -> None:
-    """Expand the first layer to ``channels`` inputs and the last to ``outputs`` latents, in place.
+    """Expand the first layer to ``channels`` inputs and the last layer to ``outputs`` latents, in place.
 
-    The first layer's weights are repeated and divided by the number of copies, so that its output for repeated inputs
-    equals that of the original for one; its bias stays (Marigold, sec. 3.2; GenPercept). The last layer's are repeated
-    for every output.
+    The weights of the first layer are repeated and divided by the number of copies, so that its output for repeated
+    inputs equals that of the original layer; its bias is unchanged (Marigold, sec. 3.2; GenPercept). The weights of the
+    last layer are repeated for each output.
 
     Raises:
-        ValueError: a new number of channels is not a multiple of the old one.
+        ValueError: a new number of channels is not a multiple of the old number.
     """
     unet = backbone.unet
     if channels != backbone.input_channels:
@@ -143,7 +150,7 @@ def expand_conv_in(backbone: StableDiffusion, channels: int, outputs: int = 1) -
                 f"conv_in has {backbone.input_channels} input channels and cannot be expanded to {channels}; expected "
                 "a multiple"
             )
-        unet.conv_in = _repeated(unet.conv_in, times, incoming=True)
+        unet.conv_in = _repeat_inputs(unet.conv_in, times)
         unet.register_to_config(in_channels=channels)
         backbone.input_channels = channels
     current = int(unet.config["out_channels"])
@@ -154,31 +161,34 @@ def expand_conv_in(backbone: StableDiffusion, channels: int, outputs: int = 1) -
                 f"conv_out has {current} output channels and cannot be expanded to {outputs} x "
                 f"{backbone.latent_channels}; expected a multiple"
             )
-        unet.conv_out = _repeated(unet.conv_out, times, incoming=False)
+        unet.conv_out = _repeat_outputs(unet.conv_out, times)
         unet.register_to_config(out_channels=current * times)
 
 
-def _repeated(conv: nn.Conv2d, times: int, incoming: bool) -> nn.Conv2d:
-    kind = conv.weight
-    channels_in, channels_out = conv.in_channels, conv.out_channels
-    if incoming:
-        channels_in, weight, bias = channels_in * times, kind.repeat(1, times, 1, 1) / times, conv.bias
-    else:
-        channels_out, weight = channels_out * times, kind.repeat(times, 1, 1, 1)
-        bias = None if conv.bias is None else conv.bias.repeat(times)
-    wide = nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=bias is not None).to(kind)
+def _repeat_inputs(conv: nn.Conv2d, times: int) -> nn.Conv2d:
+    return _conv_from(conv.weight.detach().repeat(1, times, 1, 1) / times, conv.bias)
+
+
+def _repeat_outputs(conv: nn.Conv2d, times: int) -> nn.Conv2d:
+    bias = None if conv.bias is None else conv.bias.detach().repeat(times)
+    return _conv_from(conv.weight.detach().repeat(times, 1, 1, 1), bias)
+
+
+def _conv_from(weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
+    """A 3x3 convolution with copies of these weights."""
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=bias is not None).to(weight)
     with torch.no_grad():
-        wide.weight.copy_(weight)
-        if bias is not None and wide.bias is not None:
-            wide.bias.copy_(bias)
-    return wide
+        conv.weight.copy_(weight)
+        if bias is not None and conv.bias is not None:
+            conv.bias.copy_(bias)
+    return conv
 
 
 def tiny(seed: int = 0) -> StableDiffusion:
     """A randomly initialised backbone of a few thousand parameters for tests, with the real module classes."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        text, tokenizer = miniature_text(
+        text, tokenizer = miniature_text_encoder(
             ["a red chair", "a depth map", "surface normals"], width=32, layers=1
         )
         unet = miniature_unet((16, 16, 32, 32), text_width=32)
@@ -186,15 +196,15 @@ def tiny(seed: int = 0) -> StableDiffusion:
     return StableDiffusion(unet, vae, text, tokenizer, MINIATURE_SCHEDULER).eval()
 
 
-def sd_unet_config(channels: int = 4, second: bool = True) -> dict[str, Any]:
-    """The full-size U-Net of Stable Diffusion 2.x (``second``) or 1.x, with ``channels`` inputs."""
+def sd_unet_config(channels: int = 4, sd2: bool = True) -> dict[str, Any]:
+    """Config of the U-Net of Stable Diffusion 2.x (``sd2``) or 1.x, with ``channels`` input channels."""
     return {
-        "sample_size": 96 if second else 64,
+        "sample_size": 96 if sd2 else 64,
         "in_channels": channels,
         "block_out_channels": (320, 640, 1280, 1280),
-        "attention_head_dim": (5, 10, 20, 20) if second else 8,
-        "cross_attention_dim": 1024 if second else 768,
-        "use_linear_projection": second,
+        "attention_head_dim": (5, 10, 20, 20) if sd2 else 8,
+        "cross_attention_dim": 1024 if sd2 else 768,
+        "use_linear_projection": sd2,
     }
 
 
@@ -221,7 +231,7 @@ def sd21(seed: int = 0, dtype: torch.dtype = torch.float32) -> StableDiffusion:
         torch.manual_seed(seed)
         torch.set_default_dtype(dtype)
         try:
-            text, tokenizer = miniature_text(["a photograph"], width=1024, layers=1)
+            text, tokenizer = miniature_text_encoder(["a photograph"], width=1024, layers=1)
             unet, vae = sd21_networks()
         finally:
             torch.set_default_dtype(before)

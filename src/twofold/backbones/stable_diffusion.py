@@ -1,4 +1,4 @@
-"""The Stable Diffusion family through diffusers' own modules, from miniature to full size."""
+"""The backbone of the Stable Diffusion family, made of modules of diffusers and transformers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Autoencoder = AutoencoderKL | AutoencoderTiny
 
 
 class StableDiffusion(Backbone):
-    """U-Net, autoencoder and CLIP text encoder as diffusers and transformers define them, at any size.
+    """U-Net, autoencoder and CLIP text encoder of diffusers and transformers, of any size.
 
     Args:
         unet: the denoising network.
         vae: ``AutoencoderKL`` or ``AutoencoderTiny``.
-        text_encoder: a ``CLIPTextModel``; None where ``prompt_embeds`` holds every prompt the model uses.
-        tokenizer: its ``CLIPTokenizer``.
+        text_encoder: a ``CLIPTextModel``; None if ``prompt_embeds`` has every prompt that the model uses.
+        tokenizer: the ``CLIPTokenizer`` of the text encoder.
         scheduler_config: the contents of diffusers' ``scheduler_config.json``.
-        prompt_embeds: embeddings ``n d`` by prompt, used in place of a text encoder. The 2 tokens of the empty prompt
-            are the first 2 of its 77 padded ones, because CLIP's attention is causal.
-        image_adapter: an image encoder beside the latent, and the adapter of its maps to the U-Net; None without one.
+        prompt_embeds: embeddings ``tokens d`` by prompt, used without a text encoder. The first 2 of the 77 embeddings
+            of the padded empty prompt are those of the unpadded one, because CLIP's attention is causal.
+        image_adapter: an image encoder with adapters for the U-Net, if any.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class StableDiffusion(Backbone):
     ) -> None:
         super().__init__()
         self.unet, self.vae = unet, vae
-        # None where embeddings are cached instead: see `prompt_embeds`.
+        # None if `prompt_embeds` is used instead.
         self.text_encoder: Any = text_encoder
         self.tokenizer: Any = tokenizer
         self.image_adapter = image_adapter
@@ -62,7 +62,7 @@ class StableDiffusion(Backbone):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.unet.parameters()).device
 
     @property
@@ -72,7 +72,7 @@ class StableDiffusion(Backbone):
 
     @property
     def text_width(self) -> int | None:
-        """Channels of an embedded prompt; None where there is no prompt to embed."""
+        """Channels of a prompt embedding; None without a text encoder and stored embeddings."""
         if self.text_encoder is not None:
             return int(self.text_encoder.config.hidden_size)
         return next((int(v.shape[-1]) for v in self.prompt_embeds.values()), None)
@@ -96,7 +96,7 @@ class StableDiffusion(Backbone):
         return self.vae.decode(latent / self.vae.config.scaling_factor).sample
 
     def embed(self, prompts: Sequence[str], pad: bool = False) -> Tensor:
-        """See `Backbone.embed`; the empty prompt is two tokens, BOS and EOS, when not padded.
+        """See `Backbone.embed`; without padding the empty prompt has two tokens, BOS and EOS.
 
         Raises:
             ValueError: the model has no text encoder or no tokenizer, and the prompt is not in `prompt_embeds`.
@@ -107,8 +107,8 @@ class StableDiffusion(Backbone):
             and not all(p in self.prompt_embeds for p in prompts)
         ):
             raise ValueError(
-                "this model has no tokenizer, as a single file has none; pass --base a Stable Diffusion folder or hub "
-                "id that has one"
+                "this model has no tokenizer, because it was read from a single file; pass --base a Stable Diffusion "
+                "folder or hub id that has one"
             )
         if self.text_encoder is None or self.tokenizer is None:
             return torch.stack([self._cached_prompt_embeds(p, pad) for p in prompts]).to(
@@ -128,27 +128,27 @@ class StableDiffusion(Backbone):
         Raises:
             ValueError: there is no text encoder, and the embedding of a prompt is not stored.
         """
-        kept = {
+        embeds = {
             p: self.embed([p], pad=(p == "" or p in padded) and self.tokenizer is not None)[0].float().cpu()
             for p in prompts
         }
-        self.prompt_embeds.update(kept)
+        self.prompt_embeds.update(embeds)
         self.text_encoder, self.tokenizer = None, None
 
     def _cached_prompt_embeds(self, prompt: str, pad: bool) -> Tensor:
-        found = self.prompt_embeds.get(prompt)
-        if found is None:
+        embeds = self.prompt_embeds.get(prompt)
+        if embeds is None:
             raise ValueError(
                 f"this model has no text encoder and no stored embedding of the prompt {prompt!r}; pass --base a "
                 "Stable Diffusion model that has a text encoder"
             )
         if not pad:
-            return found[:2] if prompt == "" else found
-        if len(found) < 77:
+            return embeds[:2] if prompt == "" else embeds
+        if len(embeds) < 77:
             raise ValueError(
-                f"the stored embedding of the prompt {prompt!r} has {len(found)} tokens; this model was trained with 77"
+                f"the stored embedding of the prompt {prompt!r} has {len(embeds)} tokens; this model needs 77"
             )
-        return found
+        return embeds
 
     @property
     def has_image_encoder(self) -> bool:
@@ -179,13 +179,13 @@ class StableDiffusion(Backbone):
             raise ValueError("image features were passed to a network that has no image encoder")
         with ExitStack() as stack:
             if image_features is not None and self.image_adapter is not None:
-                stack.enter_context(self.image_adapter.added(self.unet, image_features))
+                stack.enter_context(self.image_adapter.inject(self.unet, image_features))
             collector = stack.enter_context(collect_features(self.unet, features))
             prediction = self.unet(
                 _as_input(x, self.unet), t, encoder_hidden_states=text, class_labels=class_labels
             ).sample
         if isinstance(self.unet.conv_out, nn.Identity):
-            # A network without its output layer predicts no latent: a head reads its features.
+            # Without its output layer the network predicts no latent; a head reads its features.
             prediction = x.new_zeros(len(x), self.latent_channels, *x.shape[2:])
         maps = collector.features(self.unet, features)
         if features == "pyramid":
@@ -193,16 +193,16 @@ class StableDiffusion(Backbone):
         return Output(prediction, maps)
 
     def components(self) -> dict[str, nn.Module]:
-        """The networks by the folder names of the diffusers layout."""
-        parts = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
-        return {k: m for k, m in parts.items() if m is not None}
+        """The networks by their folder names in the layout of diffusers."""
+        networks = {"unet": self.unet, "vae": self.vae, "text_encoder": self.text_encoder}
+        return {name: network for name, network in networks.items() if network is not None}
 
 
 def _as_input(x: Tensor, network: nn.Module) -> Tensor:
-    """Maps in the type of a network's weights.
+    """Convert maps to the dtype of a network's weights, and 16-bit maps on a CPU to channels-last layout.
 
-    Those of 16 bits on a CPU are in channels-last layout, in which convolutions reorder nothing. In
-    float32 the layout changes the rounding by up to 1e-4 against the original codes, so that it is kept.
+    In this layout convolutions need no reordering. It is not used in float32, where it changes the result by up to
+    1e-4 from that of the original code.
     """
     x = x.to(next(network.parameters()).dtype)
     half = x.dtype in (torch.bfloat16, torch.float16)
@@ -218,13 +218,13 @@ def _widths(vae: Autoencoder) -> Sequence[int]:
 
 
 def save_components(backbone: StableDiffusion, folder: Path, dtype: torch.dtype = torch.float16) -> None:
-    """Write the diffusers folder layout; ``StableDiffusionPipeline.from_pretrained`` loads the result."""
+    """Write the networks in the layout of diffusers, which ``StableDiffusionPipeline.from_pretrained`` loads."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-    # Copies: rounding the live weights to half precision and back would change them.
-    parts: dict[str, Any] = {k: copy.deepcopy(m).to(dtype) for k, m in backbone.components().items()}
+    # The networks are copied, because a cast to half precision and back would change their weights.
+    networks: dict[str, Any] = {k: copy.deepcopy(m).to(dtype) for k, m in backbone.components().items()}
     pipeline = StableDiffusionPipeline(
-        **{"text_encoder": None, **parts},
+        **{"text_encoder": None, **networks},
         tokenizer=backbone.tokenizer,
         scheduler=DDIMScheduler.from_config(dict(backbone.schedule.config)),  # type: ignore[arg-type]
         safety_checker=None,  # type: ignore[arg-type]

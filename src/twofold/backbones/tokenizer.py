@@ -1,4 +1,4 @@
-"""Training of a CLIP tokenizer's vocabulary on captions, without a download."""
+"""Trains a CLIP tokenizer on captions."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from transformers import CLIPTokenizer
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
-def learn_tokenizer(captions: Iterable[str], vocabulary: int = 1024, length: int = 32) -> CLIPTokenizer:
-    """Learn byte-pair merges from lower-cased captions.
+def train_tokenizer(captions: Iterable[str], vocab_size: int = 1024, max_length: int = 32) -> CLIPTokenizer:
+    """Train a byte-pair encoding on lower-cased captions.
 
     Args:
-        captions: any number of captions.
-        vocabulary: maximal number of entries, including the two special tokens and all single bytes.
-        length: tokens of a padded prompt, including the two special ones.
+        captions: captions to train on.
+        vocab_size: maximum number of entries, including all single bytes; two special tokens are added.
+        max_length: number of tokens of a padded prompt, including the two special tokens.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
@@ -25,18 +25,18 @@ def learn_tokenizer(captions: Iterable[str], vocabulary: int = 1024, length: int
     model.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(False, use_regex=False)]
     )
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary,
-        special_tokens=[*letters, *(c + "</w>" for c in letters)],
-        initial_alphabet=letters,
+        vocab_size=vocab_size,
+        special_tokens=[*alphabet, *(c + "</w>" for c in alphabet)],
+        initial_alphabet=alphabet,
         end_of_word_suffix="</w>",
         show_progress=False,
     )
     model.train_from_iterator(captions, trainer)
-    learned = json.loads(model.to_str())["model"]
-    vocab = dict(learned["vocab"])
+    trained = json.loads(model.to_str())["model"]
+    vocab = dict(trained["vocab"])
     for token in (START, END):
         vocab.setdefault(token, len(vocab))
-    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in learned["merges"]]
-    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=length)
+    merges = [tuple(m) if isinstance(m, list) else tuple(m.split(" ")) for m in trained["merges"]]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=max_length)

@@ -1,1 +1,1 @@
-"""Quirks of released code, to reproduce models and numbers that depend on them; no default uses any of them."""
+"""Behaviour of released code, to reproduce models and scores that depend on it; no default uses it."""

@@ -1,4 +1,4 @@
-"""Class ids encoded as colours, as in GenPercept's training: ``twofold.compat.class_colors:hypersim_colors``."""
+"""A task with class ids encoded as colours, as in GenPercept: ``twofold.compat.class_colors:hypersim_colors``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..tasks import Task
 from ..tasks.semantic import encode_ids
 from .genpercept import encode_minmax
 
-# Colours of NYU's 40 classes as in ScanNet and Hypersim (Dai et al. 2017), 8 bits.
+# 8-bit colours of NYU's 40 classes in ScanNet (Dai et al. 2017) and Hypersim.
 NYU40_COLOURS = (
     (174, 199, 232), (152, 223, 138), (31, 119, 180), (255, 187, 120), (188, 189, 34), (140, 86, 75),
     (255, 152, 150), (214, 39, 40), (197, 176, 213), (148, 103, 189), (196, 156, 148), (23, 190, 207),
@@ -32,11 +32,11 @@ def encode_colors(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         valid: ``b 1 h w`` bool.
 
     Returns:
-        Encoded target ``b 3 h w`` in [-1, 1]; a mask ``b 1 h w`` that is True everywhere: unlabelled pixels are trained
-        on as black.
+        Encoded target ``b 3 h w`` in [-1, 1], and a mask ``b 1 h w`` that is True everywhere. Unlabelled pixels are
+        black and take part in the loss.
 
     Raises:
-        ValueError: an id that is not a class.
+        ValueError: an id is not a class.
     """
     known, mask = encode_ids(ids, valid, len(NYU40_COLOURS))
     colours = _colours(ids)[known.squeeze(1).long()].movedim(-1, 1)
@@ -44,7 +44,7 @@ def encode_colors(ids: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decode_colors(encoded: Tensor) -> Tensor:
-    """Encoded target ``b 3 h w`` to the id ``b 1 h w`` float32 of the nearest colour.
+    """Decode an encoded target ``b 3 h w`` to the ids ``b 1 h w`` float32 of the nearest colours.
 
     The per-image normalization cannot be inverted: ids are correct for images that use the full range.
     """

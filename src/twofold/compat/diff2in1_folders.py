@@ -1,7 +1,7 @@
-"""The folders of the released code of Diff-2-in-1: ``nyu/{train,test}/{img,norm,caption}``, read and written.
+"""Reads and writes the folders of the released code of Diff-2-in-1: ``nyu/{train,test}/{img,norm,caption}``.
 
-Images, normals and captions are paired by their order in each folder only, and an image whose file name begins with
-``r`` counts as a created one. Normals are 8-bit colours in the frame LUB, black where unknown.
+Images, normals and captions are paired by their order in each folder only. The released code treats an image whose
+file name begins with ``r`` as generated. Normals are 8-bit colours in the frame LUB, black at unknown pixels.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from ..image import write_image
 from ..io import atomic_folder, atomic_write, check_own_folder, to_json
 
 _INDEX = "index.txt"  # marks the folder of an index, which may be written again
-# What an export writes.
+# Names of exported files.
 _EXPORTED = re.compile(r"(a_real_|rgb_syn_|sn_syn_)\d+\.(png|txt)", re.ASCII)
 
 
 def is_official(root: Path) -> bool:
-    """Whether a folder has this layout: images beside normals or captions, and no manifest."""
+    """Whether a folder has this layout: images, normals or captions, and no manifest."""
     return (
         (root / "img").is_dir()
         and any((root / p).is_dir() for p in ("norm", "caption"))
@@ -36,58 +36,57 @@ def is_official(root: Path) -> bool:
 
 
 def index_official(root: Path, out: Path) -> Folder:
-    """A data folder at ``out`` that lists the files of an official one, without copying them.
+    """Make a data folder that refers to the files of a folder in this layout, without copying them.
 
     Args:
-        root: with ``img`` and, each with as many files, ``norm`` and ``caption`` if it has them.
-        out: new folder, or that of an earlier index, for ``dataset.json`` and ``metadata.jsonl``.
+        root: folder with ``img``, and ``norm`` or ``caption`` with as many files.
+        out: a new folder, or that of an earlier index, for ``dataset.json`` and ``metadata.jsonl``.
 
     Raises:
-        FileExistsError: ``out`` holds files of something else.
-        FolderError: the folders do not have as many files each, so that they cannot be paired.
+        FileExistsError: ``out`` has other files.
+        FolderError: the folders have different numbers of files, so that they cannot be paired.
     """
-    found = list(paired_rows(root))
+    rows = "".join(to_json(row) + "\n" for row in paired_rows(root))
     check_own_folder(out, (_INDEX,))
     out.mkdir(parents=True, exist_ok=True)
     labelled = (root / "norm").is_dir()
     header: dict[str, Any] = {"schema": SCHEMA, "name": root.resolve().parent.name or root.name}
     header |= {"root": str(root.resolve()), "targets": {"normals": DESCRIPTOR} if labelled else {}}
-    rows = [to_json(row) + "\n" for row in found]
     write_text(
         out / _INDEX, f"twofold's index of {root.resolve()}; these files are replaced when it is made again\n"
     )
     write_text(out / "dataset.json", json.dumps(header, indent=1) + "\n")
-    write_text(out / "metadata.jsonl", "".join(rows))
+    write_text(out / "metadata.jsonl", rows)
     return Folder(out)
 
 
 def official_name(start: int) -> str:
-    """The released code's name of NYU images created from NYU at a time step: ``nyu_nyu_T600``."""
+    """The released code's name of images generated from NYU with noise of a time step, such as ``nyu_nyu_T600``."""
     return f"nyu_nyu_T{start}"
 
 
 def export_official(
     created: Folder, out: Path, start: int, split: str = "train", real: Folder | None = None
 ) -> Path:
-    """Write created samples, and the real ones to train on beside them, as the released code reads them.
+    """Write generated samples, and the real samples to train on, in the layout of the released code.
 
-    Labels are rounded to 8 bits here, and only here; real files in that format are copied. Real files are named
-    ``a_real_...`` and created ones ``rgb_syn_K``, ``sn_syn_K``: in each folder the real ones come first, so that the
-    order pairs them.
+    Labels are rounded to 8 bits; real files in that format are copied. Real files are named ``a_real_K`` and generated
+    ones ``rgb_syn_K`` and ``sn_syn_K``, so that real files come first in every folder and the order pairs the files.
 
     Args:
-        created: with normals; its rows that were noised to ``start`` are written, in the order of their ids.
+        created: data folder of generated samples with normals. Only samples generated from time step ``start`` are
+            written, in the order of their ids.
         out: parent of ``nyu_nyu_T<start>/<split>/{img,norm,caption}``, which is replaced.
-        start: time step.
+        start: time step whose noise was added to the sources.
         split: ``train`` or ``test``.
-        real: with normals.
+        real: data folder of real samples with normals.
 
     Returns:
         The folder of the split.
 
     Raises:
-        FolderError: a sample has no normals, none was created from ``start``, or the folder holds other files than an
-            earlier export's.
+        FolderError: a sample has no normals, none was generated from ``start``, or the folder has files that no export
+            wrote.
     """
     chosen = [i for i, row in enumerate(created.rows) if _start_of(row) == start]
     if not chosen:
@@ -107,10 +106,10 @@ def export_official(
 
 
 def _check_replaceable(final: Path) -> None:
-    """FolderError where the folder has files that an earlier export did not write."""
+    """FolderError if the folder has files that no export wrote."""
     for file in sorted(final.rglob("*")) if final.exists() else ():
-        own = file.parent == final and file.name in PARTS and file.is_dir()
-        if not own and not (file.parent.name in PARTS and _EXPORTED.fullmatch(file.name)):
+        subfolder = file.parent == final and file.name in PARTS and file.is_dir()
+        if not subfolder and not (file.parent.name in PARTS and _EXPORTED.fullmatch(file.name)):
             raise FolderError(
                 f"{file} was not written by an export, so {final} is not replaced; choose another --out"
             )
@@ -120,22 +119,22 @@ def _write(root: Path, folder: Folder, index: int, image: str, normals: str) -> 
     sample = folder[index]
     if "normals" not in sample.targets:
         raise FolderError(
-            f"{sample.id} of {folder.root} has no normals, and the official layout holds normals only"
+            f"{sample.id} of {folder.root} has no normals, which are the only target of the official layout"
         )
-    to = root / "img" / f"{image}.png", root / "norm" / f"{normals}.png"
-    same = _official_files(folder, folder.rows[index])
-    if same:
-        for source, target in zip(same, to, strict=True):
-            shutil.copyfile(source, target)
+    image_path, normals_path = root / "img" / f"{image}.png", root / "norm" / f"{normals}.png"
+    files = _official_files(folder, folder.rows[index])
+    if files:
+        shutil.copyfile(files[0], image_path)
+        shutil.copyfile(files[1], normals_path)
     else:
-        write_image(to[0], sample.image)
-        write_image(to[1], quantize_normals(sample.targets["normals"], sample.valid["normals"]))
+        write_image(image_path, sample.image)
+        write_image(normals_path, quantize_normals(sample.targets["normals"], sample.valid["normals"]))
     with atomic_write(root / "caption" / f"{image}.txt") as temporary:
         temporary.write_text(f"{sample.caption}\n", "utf-8")
 
 
 def _official_files(folder: Folder, row: dict[str, Any]) -> tuple[Path, Path] | None:
-    """The files of a row's image and normals where they are in the format of the released code; else None."""
+    """The files of image and normals of a row if they have the format of the released code; else None."""
     if any(key in entry for key in ("crop", "squeeze", "image") for entry in (row, folder.header)):
         return None
     descriptor = folder.descriptor(row, "normals")
@@ -146,7 +145,7 @@ def _official_files(folder: Folder, row: dict[str, Any]) -> tuple[Path, Path] | 
 
 
 def quantize_normals(normals: Tensor, valid: Tensor) -> Tensor:
-    """Normals ``3 h w`` (RUB) as the released code's 8-bit colours in [0, 1], half to even; black where invalid."""
+    """Convert normals ``3 h w`` (RUB) to the released code's 8-bit colours in [0, 1]; black at invalid pixels."""
     levels = ((convert_frame(normals, "RUB", "LUB").clamp(-1, 1) + 1) / 2 * 255).round()
     return levels * valid / 255
 

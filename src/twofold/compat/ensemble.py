@@ -1,4 +1,4 @@
-"""Marigold's merging of an ensemble of distances, as diffusers has it; the default is in `tasks.ensemble`."""
+"""Marigold's merging of ensemble members, as implemented in diffusers; the default is in `tasks.ensemble`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def diffusers_ensemble(
 ) -> Merged:
     """Call diffusers' ``MarigoldDepthPipeline.ensemble_depth``, for comparison.
 
-    It finds scales and shifts by BFGS on the differences of all pairs of members, takes about a hundred times as long
-    as `tasks.ensemble.affine`, and may collapse after many iterations.
+    It optimises scales and shifts by BFGS on the differences of all pairs of members, takes about a hundred times as
+    long as `tasks.ensemble.affine`, and may collapse after many iterations.
 
     Args:
-        members: ``n 1 h w`` in [0, 1], n at least 1.
+        members: ``n 1 h w`` in [0, 1], with n at least 1.
         shift: True for scale and shift, as in `tasks.ensemble.affine`; False for scale only.
         max_res: longest edge of the downsampled members that are optimised (GenPercept: 50).
         max_iter: iterations of the optimisation.
@@ -37,7 +37,7 @@ def diffusers_ensemble(
         Map in [0, 1] and uncertainty in its units. Scale and shift are None: diffusers does not return them.
 
     Raises:
-        ValueError: no members, another shape, a member that is not finite, or another reduction.
+        ValueError: there are no members, their shape is wrong, a value is not finite, or the reduction is unknown.
     """
     check_members(members, channels=1)
     if reduction not in ("median", "mean"):

@@ -1,7 +1,7 @@
-"""GenPercept's encodings and losses as released, to reproduce models that were trained with them; never a default.
+"""GenPercept's released encodings and losses, to reproduce models that were trained with them.
 
 Each docstring states the difference to the function of the same name in `tasks`; `genpercept_task` returns a task with
-all of them. `genpercept_loader` implements the loader: invalid depths keep their values, normals are those of
+all of them. `genpercept_loader` implements the preprocessing: invalid depths keep their values, normals are those of
 `zeroed_normals`, and labels are encoded before they are resized.
 """
 
@@ -24,9 +24,9 @@ _TINY = 1e-6
 
 
 def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Like `tasks.depth.encode`, but invalid pixels are encoded by their stored values, so that holes of 0 m are near.
+    """Like `tasks.depth.encode`, but invalid pixels are encoded by their stored values: pixels of 0 m are nearest.
 
-    The sky gets the largest other depth of its image, as in the authors' data.
+    The sky gets the largest finite depth of its image, as in the authors' data.
 
     Args:
         depth: ``b 1 h w`` metres; at invalid pixels the stored values, 0 for none, +inf for the sky.
@@ -40,20 +40,20 @@ def encode_depth(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     for i in range(len(depth)):
         if valid[i].any():
             known = depth[i][valid[i]].cpu().double()
-            near, deep = float(_quantile(known, LOW)), float(_quantile(known, HIGH))
-            encoded[i] = ((depth[i] - near) / max(deep - near, 1e-6) * 2 - 1).clamp(-1, 1)
+            near, far = float(_quantile(known, LOW)), float(_quantile(known, HIGH))
+            encoded[i] = ((depth[i] - near) / max(far - near, 1e-6) * 2 - 1).clamp(-1, 1)
     return encoded.expand(-1, 3, -1, -1).contiguous(), valid
 
 
 def encode_minmax(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Masks, mattes and class colours: min-max normalised to [-1, 1] per image.
+    """Encode masks, mattes or class colours by min-max normalization of each image to [-1, 1].
 
     All channels have the same scale, so an encoded colour depends on the other colours of its image. A constant image
-    becomes -1: an image that is all foreground is trained as background.
+    becomes -1, so a mask that is all foreground is encoded as background.
 
     Args:
         target: ``b 1 h w`` or ``b 3 h w``, in any unit.
-        valid: ``b 1 h w`` bool; not read.
+        valid: ``b 1 h w`` bool; only its shape is used.
 
     Returns:
         ``b 3 h w`` in [-1, 1]; a mask ``b 1 h w`` that is True everywhere.
@@ -64,17 +64,17 @@ def encode_minmax(target: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def zeroed_normals(normals: Tensor, valid: Tensor, depth_valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Normals that are zero where depth is invalid, but count as valid.
+    """Set normals to zero at pixels of invalid depth, without making them invalid.
 
-    Such a pixel has no direction: it adds a constant 90 degrees to the angular loss for any prediction.
+    A zero vector adds a constant 90 degrees to the angular loss for any prediction.
 
     Args:
         normals: ``*b 3 h w``.
-        valid: ``*b 1 h w`` bool, of the normals.
-        depth_valid: ``*b 1 h w`` bool, of the depth of the same image.
+        valid: ``*b 1 h w`` bool, valid pixels of the normals.
+        depth_valid: ``*b 1 h w`` bool, valid pixels of the depth of the same image.
 
     Returns:
-        The vectors, zero where either is not valid, and ``valid``.
+        The vectors, which are zero at pixels where normals or depth are invalid, and ``valid``.
     """
     return torch.where(valid & depth_valid, normals, 0.0), valid
 
@@ -88,23 +88,23 @@ def scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     p, g = pred.mean(1) + OFFSET, target.mean(1) + OFFSET
     known, total = mask[:, 0], pred.new_zeros(())
     for i in range(len(p)):
-        here, there, m = p[i], g[i], known[i].to(p)
-        a00, a01, a11 = (m * here * here).sum(), (m * here).sum(), m.sum()
-        b0, b1 = (m * here * there).sum(), (m * there).sum()
+        x, y, m = p[i], g[i], known[i].to(p)
+        a00, a01, a11 = (m * x * x).sum(), (m * x).sum(), m.sum()
+        b0, b1 = (m * x * y).sum(), (m * y).sum()
         determinant = a00 * a11 - a01 * a01
-        scale, shift = here.new_zeros(()), here.new_zeros(())
+        scale, shift = x.new_zeros(()), x.new_zeros(())
         if determinant > 0:
             scale, shift = (a11 * b0 - a01 * b1) / determinant, (a00 * b1 - a01 * b0) / determinant
         if scale > 0 or not known[i].any():
-            fitted = scale * here + shift
+            fitted = scale * x + shift
         else:
-            fitted = here * (there[known[i]].median() / (here[known[i]].median() + 1e-8))
-        total = total + ((fitted - there).abs() * m).sum()
+            fitted = x * (y[known[i]].median() / (x[known[i]].median() + 1e-8))
+        total = total + ((fitted - y).abs() * m).sum()
     return total / known.sum().clamp(min=1)
 
 
 def median_scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """L1 after each image is shifted to median 0 and scaled to mean deviation 1 (MiDaS); not used by released models.
+    """L1 after each image is shifted to median 0 and scaled to mean deviation 1 (MiDaS). No released model used it.
 
     Medians (the lower one for even counts) and deviations are those of all pixels, valid or not; the sum of deviations
     is divided by the number of valid pixels.
@@ -123,8 +123,8 @@ def median_scale_shift_invariant(pred: Tensor, target: Tensor, mask: Tensor) -> 
 def encode_disparity(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Like `tasks.disparity.encode`, but the whole range of 1 / depth, without quantiles, becomes [-1, 1].
 
-    One very near pixel compresses all others. The far end is the largest depth, valid or not, so the farthest valid
-    pixel may be above -1. The sky gets the largest other depth.
+    One very near pixel compresses the values of all others. -1 is the largest depth, valid or not, so the farthest
+    valid pixel may be above -1. The sky gets the largest finite depth.
 
     Args:
         depth: ``b 1 h w`` metres; at invalid pixels the stored values, 0 for none, +inf for the sky.
@@ -142,7 +142,7 @@ def encode_disparity(depth: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _with_near_sky(depth: Tensor) -> Tensor:
-    """``b 1 h w`` metres, +inf replaced by the largest finite depth of each image, as in GenPercept's data."""
+    """Replace +inf in ``b 1 h w`` metres by the largest finite depth of each image, as in GenPercept's data."""
     sky = torch.isposinf(depth)
     return torch.where(sky, torch.where(sky, 0, depth).amax((1, 2, 3), keepdim=True), depth)
 
@@ -151,8 +151,8 @@ def gradient_vertical(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """GenPercept's gradient loss as its depth models were trained: vertical differences only, at one scale.
 
     The released code calls MiDaS's loss on tensors with an additional dimension, so that it differentiates along the
-    wrong one. Channels are averaged first, and the sum is divided by the number of valid pixels, not of pairs. For
-    reproduction; `gradient` is the intended loss.
+    wrong dimension. Channels are averaged first, and the sum is divided by the number of valid pixels, not of pairs.
+    The intended loss is `gradient`.
     """
     error = (pred - target).mean(1, keepdim=True)
     if error.shape[-2] < 2:
@@ -181,16 +181,16 @@ def genpercept_task(task: Task) -> Task:
     Depth and disparity have an additional loss without a default weight: ``median_ssi``.
 
     Raises:
-        ValueError: a task that GenPercept does not have.
+        ValueError: GenPercept does not have the task.
     """
     if task.name not in _CHANGES:
         raise ValueError(f"GenPercept has no task {task.name!r}; it has {', '.join(_CHANGES)}")
     return _CHANGES[task.name](task)
 
 
-def _quantile(values: Tensor, share: float) -> Tensor:
+def _quantile(values: Tensor, q: float) -> Tensor:
     """The quantile with linear interpolation; `torch.quantile` is limited to 16 million values."""
     ordered = values.sort().values
-    place = share * (len(ordered) - 1)
-    low, high = int(place), min(int(place) + 1, len(ordered) - 1)
-    return torch.lerp(ordered[low], ordered[high], place - low)
+    position = q * (len(ordered) - 1)
+    low, high = int(position), min(int(position) + 1, len(ordered) - 1)
+    return torch.lerp(ordered[low], ordered[high], position - low)
