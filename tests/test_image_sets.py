@@ -103,7 +103,7 @@ def test_an_image_that_cannot_be_read_is_counted_and_in_no_number():
     assert result["fid"] == image_set_distances(grey(0.2, 0.4), grey(0.3, 0.5), MEANS)["fid"]
 
 
-@pytest.mark.parametrize(("levels", "words"), [((), "no image that can be read"), ((0.5,), "at least 2")])
+@pytest.mark.parametrize(("levels", "words"), [((), "no readable image"), ((0.5,), "at least 2")])
 def test_sets_without_a_distance_are_refused(levels, words):
     with pytest.raises(EvaluationError, match=words):
         image_set_distances(grey(*levels), grey(0.1, 0.2), MEANS)
