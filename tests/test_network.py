@@ -354,7 +354,7 @@ def test_weights_of_another_network_are_refused(warm, root):
     folder = root / "warm" / "checkpoint"
     with pytest.raises(ModelError, match=r"also has first\.2\.bias .*and 4 more"):
         open_network(folder, made(norm=False))
-    with pytest.raises(ModelError, match=r"heads\.depth\.bias is \(1,\), and of this Plain \(2,\)"):
+    with pytest.raises(ModelError, match=r"heads\.depth\.bias has shape \(1,\), and this Plain needs \(2,\)"):
         open_network(folder, made(norm=True, outputs={"depth": 2, "normals": 3}))
     with pytest.raises(ModelError, match=r"lacks early\.depth\.bias"):
         open_network(folder, made(norm=True, early=True))
