@@ -73,7 +73,7 @@ def test_the_official_plan_is_that_of_the_released_code():
     assert plan.timesteps == tuple(range(589, 0, -12))
     assert sampling_plan(replace(OFFICIAL, strength=0.1), SD).timesteps[:2] == (99, 97)
     assert sampling_plan(replace(OFFICIAL, strength=1.0), SD).timesteps[:2] == (981, 961)
-    with pytest.raises(ValueError, match="takes 50 steps below time step 40"):
+    with pytest.raises(ValueError, match="cannot have 50 steps below time step 40"):
         sampling_plan(replace(OFFICIAL, strength=0.04), SD)
 
 

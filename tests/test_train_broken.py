@@ -131,7 +131,7 @@ def test_a_broken_sample_stops_the_run_by_its_name(recipe, data, mode, id, tmp_p
 def test_broken_samples_are_skipped_and_listed_with_the_option(recipe, mode, tmp_path, capsys):
     assert trained(recipe.replace(**MODES[mode]), tmp_path, "--skip-bad") == 0
     out = capsys.readouterr().out
-    assert f"skipped {len(BROKEN)} samples that cannot be used: {tmp_path / 'run' / 'skipped.jsonl'}" in out
+    assert f"skipped {len(BROKEN)} unusable samples: {tmp_path / 'run' / 'skipped.jsonl'}" in out
     listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
     assert [row["sample"] for row in listed] == [f"balls/{id}" for id in BROKEN]
     for row in listed:
@@ -147,7 +147,7 @@ def test_a_run_that_was_stopped_goes_on_without_the_broken(recipe, data, tmp_pat
     )
     assert trained(plan, tmp_path) == 2
     assert trained(plan, tmp_path, "--skip-bad") == 0
-    assert "skipped 1 sample that" in capsys.readouterr().out
+    assert "skipped 1 unusable sample" in capsys.readouterr().out
     assert trained(plan.replace(loop={"steps": 2}), tmp_path, "--skip-bad") == 2
     assert "another recipe" in one_line(capsys)
 
@@ -170,7 +170,7 @@ def test_broken_samples_for_validation_are_met_before_training(recipe, data, tmp
     assert "ball-2" in one_line(capsys)
     assert not (tmp_path / "run" / "state.pt").exists()
     assert trained(plan, tmp_path / "again", "--skip-bad") == 0
-    assert "skipped 1 sample that" in capsys.readouterr().out
+    assert "skipped 1 unusable sample" in capsys.readouterr().out
 
 
 def test_a_list_of_an_interrupted_run_does_not_outlive_the_repair(recipe, data, tmp_path, capsys):
